@@ -156,7 +156,7 @@ class House:
             name.split("/")[0] if "/" in name else TOP
             for name, path in self.files().items()
             for _, text in docstrings(path, self.folder)
-            if text.split()[0].rstrip(",:") in QUESTIONS
+            if text.split()[0].rstrip(",.:") in QUESTIONS
         )
         return dict(sorted(found.items()))
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.optimize.sets.capacities import line_levels, table_levels
-from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.mixture.capacities import line_levels, table_levels
+from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant, SetWeights
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from anyio import CapacityLimiter
 
-from ipa.adapters.store.record_feed import RecordFeed
+from ipa.control.audit.feed import RecordFeed
 from ipa.model.errors import BusyError, UnavailableError
 
 

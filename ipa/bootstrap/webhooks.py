@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 import httpx
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.metrics.figures import record_figures, webhook_figures
-from ipa.adapters.store.record_feed import RecordFeed
 from ipa.adapters.store.store import Store
 from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.message import secret_of
 from ipa.adapters.webhook.webhook import Receiver, Webhook
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.ports import Leadership
 from ipa.files.reading import read_utf8
+from ipa.metering.figures import record_figures, webhook_figures
 from ipa.model.errors import ConfigurationError, IpaError, Problem
 from ipa.settings import Settings
 

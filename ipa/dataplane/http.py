@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from ipa.serving import BoundedConfig, BoundedServer, ServerBounds, raise_file_limit, within_files
+from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
+from ipa.serving.protocol import BoundedConfig, BoundedServer
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]

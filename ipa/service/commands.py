@@ -46,7 +46,7 @@ def roll_back(
     """Apply the configuration before the last change, or after the decision `to`. Errors as for `apply`."""
     _check_revision(service, pipeline, expected)
     configs = rollback_target(pipeline, service.log, to)
-    return carry_out(service, pipeline, configs, requested_by("rollback", by, reason), by)
+    return loop_of(service, pipeline.name).restore(configs, requested_by("rollback", by, reason), by)
 
 
 def carry_out(

@@ -177,9 +177,9 @@ def live_state(
         cost_cores=_cores(stages),
         stages=stages,
         reason=decision.reason if decision else None,
-        detail=decision.detail if decision else "",
+        detail=snapshot.detail or (decision.detail if decision else ""),
         series=tuple(_sample(point) for point in snapshot.history),
-        degraded=_degraded(observation, decision),
+        degraded=_degraded(observation, decision) + snapshot.problems,
         inputs=inputs_of(observation),
     )
 

@@ -43,6 +43,10 @@ class Loop(Protocol):
         """
         ...
 
+    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """Carry out a configuration that ran before, as `request`; it may replace an unfinished change."""
+        ...
+
 
 class PipelineRegistry(Protocol):
     """The pipelines of the service with their profiles and loops; some come and go while it runs.

@@ -22,6 +22,8 @@ from ipa.api.examples import PIPELINE
 from ipa.api.rules import RULES
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import EVERYWHERE, Grant, Role
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import places_of
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import (
@@ -113,7 +115,10 @@ def by_cluster(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
             place = "" if grant.namespace == EVERYWHERE else grant.namespace
             reviewer.let(name, place, *verbs[grant.role])
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
-        yield KubeIdentities(client, VirtualClock()), {name: f"of-{name}" for name in PEOPLE}
+        yield (
+            KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, places_of),
+            {name: f"of-{name}" for name in PEOPLE},
+        )
         client.close()
 
 

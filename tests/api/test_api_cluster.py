@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.cli.lookup import find_pipeline
 from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.files import load_profiles
+from ipa.files.lookup import find_pipeline
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.on_seldon import at_cluster
 from ipa.simulate.cluster import KUBERNETES

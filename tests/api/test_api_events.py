@@ -16,11 +16,11 @@ import httpx
 import pytest
 import uvicorn
 
-from ipa.adapters.store.record_feed import RecordFeed
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
 from ipa.control.audit.checkpoints import verify_lines
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import Recorded
 from ipa.model.errors import UnavailableError
 from tests.fakes.services import ApiClient, FakeWorld

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
+from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.plan import Plan, Termination
@@ -31,7 +31,7 @@ def world() -> FakeWorld:
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the world; its exit code, output and complaints."""
     monkeypatch.setattr(
-        "ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
+        "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
 

@@ -15,12 +15,12 @@ from sqlalchemy.exc import DBAPIError
 from ipa.adapters.store import Store, hot, keeper, open_store, segments
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.keeper import Keeper
-from ipa.adapters.store.retention import DAY_S, Retention
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import verify_lines
 from ipa.control.audit.record import Head, Recorded
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
+from ipa.control.store_admin import DAY_S, Retention
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, NotFoundError, RecordError
 from tests.contract.store_harness import Reopen, a_decision, plain_engine

@@ -17,14 +17,14 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from starlette.datastructures import State
 
-from ipa.adapters.store.record_feed import RecordFeed
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
-from ipa.api.jobs import JobDesk
 from ipa.api.streams import Streams
+from ipa.bootstrap.experiments import experiment_jobs
 from ipa.bootstrap.pipeline_registry import Makers, Roster
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.checkpoints import SignedCheckpoint
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
 from ipa.control.election import LeaderStatus
@@ -45,6 +45,7 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 from ipa.service.health import DependencyCheck
+from ipa.service.job_queue import JobQueue
 from ipa.service.ports import Alone
 from ipa.service.service import Service
 from ipa.settings import Settings
@@ -218,7 +219,7 @@ class FakeWorld:
     plans: PlanStore = field(default_factory=FakePlans)
     answers: AnswerStore = field(default_factory=FakeAnswers)
     # Experiments; made where none is given.
-    jobs: JobDesk | None = None
+    jobs: JobQueue | None = None
     checks: tuple[DependencyCheck, ...] = (
         DependencyCheck("store", True, required=True),
         DependencyCheck("prometheus", True),
@@ -246,7 +247,7 @@ class FakeWorld:
                 clock=self.clock,
                 settings=Settings(tick_s=TICK_S),
             ),
-            jobs=self.jobs or JobDesk(self.clock),
+            jobs=self.jobs or experiment_jobs(self.clock),
             registry=registry,
             record=self,
             # What answers in this process is read to its end, so that streams end once they have caught up.

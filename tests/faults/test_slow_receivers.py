@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.store.record_feed import RecordFeed
 from ipa.adapters.webhook import webhook as module
 from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.webhook import Receiver as Told
 from ipa.adapters.webhook.webhook import Webhook
+from ipa.control.audit.feed import RecordFeed
 from tests.fakes.receiver import KEY, TAKEN, Receiver, answer, endless_headers
 from tests.fakes.waiting import until
 from tests.fakes.world import PIPELINE

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ipa.adapters.identity.bulkhead import Bulkhead
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.store.keys import PREFIX
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.ports import Clock
 from ipa.model.access import EVERYWHERE, Identity, Operation, kubernetes_name, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.manifest import GROUP, PLURAL, VERSION
-from ipa.targets.seldon.watchers import places_of
 
 LOG = logging.getLogger(__name__)
 # A read may use a review of this age. Writes always ask.
@@ -25,7 +24,7 @@ KEEP_S = 60.0
 # A review takes some milliseconds. A caller waits no longer; this many may wait, each with a thread.
 DEADLINE_S = 3.0
 MOST_WAITING = 6
-# The verb on SeldonDeployments that each operation needs: a user has the same rights as with kubectl.
+# The verb on the workload's objects that each operation needs: a user has the same rights as with kubectl.
 VERBS: Mapping[Operation, str] = {
     Operation.READ: "get",
     Operation.WHAT_IF: "get",
@@ -41,6 +40,9 @@ VERBS: Mapping[Operation, str] = {
 BY_NAME = frozenset({"update", "patch", "delete"})
 
 
+Places = Callable[[Pipeline], Sequence[tuple[str, str]]]
+
+
 @dataclass(frozen=True, slots=True)
 class _User:
     """A user of the cluster."""
@@ -52,9 +54,16 @@ class _User:
 
 
 class KubeIdentities:
-    """Authentication by the cluster, for tokens of the `audience`; empty for the API server's own."""
+    """Authentication by the cluster, with rights on objects of that kind.
 
-    def __init__(self, client: KubeClient, clock: Clock, audience: str = "") -> None:
+    `places` are the namespace and name of a pipeline's objects. `audience`: tokens must be made for it;
+    empty for the API server's own.
+    """
+
+    def __init__(
+        self, client: KubeClient, clock: Clock, kind: ResourceKind, places: Places, audience: str = ""
+    ) -> None:
+        self._kind, self._places = kind, places
         self._client, self._audience = client.within(min(client.timeout_s, DEADLINE_S)), audience
         waiting = Bulkhead(MOST_WAITING, "the cluster")
         now_s, place = clock.monotonic_s, waiting.place
@@ -98,10 +107,11 @@ class KubeIdentities:
             question = (user, verb, namespace, name)
             return self._rights.get(question, lambda: self._allowed(*question), within_s)[0]
 
-        return all(may(name) for name in _names(verb, pipeline))
+        return all(may(name) for name in self._names(verb, pipeline))
 
     def _allowed(self, user: _User, verb: str, namespace: str, name: str) -> bool:
-        wanted = {"group": GROUP, "version": VERSION, "resource": PLURAL, "verb": verb}
+        kind = self._kind
+        wanted = {"group": kind.group, "version": kind.version, "resource": kind.plural, "verb": verb}
         # Without a namespace the review is for all of them.
         if namespace != EVERYWHERE:
             wanted["namespace"] = namespace
@@ -116,6 +126,15 @@ class KubeIdentities:
         }
         status = _asked(lambda: self._client.review_access(spec))
         return status.get("allowed") is True and status.get("denied") is not True
+
+    def _names(self, verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
+        """The object names to review, since a role may be restricted to some; "" stands for all.
+
+        Reads are of all: what someone sees of a namespace is asked once, not once a pipeline. What is only to
+        be created has no name yet.
+        """
+        known = self._places(pipeline) if verb in BY_NAME and pipeline is not None else []
+        return tuple(name for _, name in known) or ("",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +151,10 @@ class _Reviewed:
         return kubernetes_name(self.user.username)
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
-        """True if the cluster allows the operation's verb on SeldonDeployments there, or the pipeline's."""
+        """True if the cluster allows the operation's verb on the objects there, or on the pipeline's."""
         # Filters of what a caller sees may use an older review, also in a request that writes.
         within_s = self.within_s if self.within_s > 0.0 or operation.writes else KEEP_S
         return self.ask(self.user, operation, namespace, pipeline, within_s)
-
-
-def _names(verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
-    """The object names to review, since a role may be restricted to some; "" stands for all.
-
-    Reads are reviewed for all objects of a namespace at once, not per pipeline. An object that is to be
-    created has no name yet.
-    """
-    known = places_of(pipeline) if verb in BY_NAME and pipeline is not None else []
-    return tuple(name for _, name in known) or ("",)
 
 
 def _asked(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
-from ipa.model.errors import LicenceError
+from ipa.model.errors import IpaError, LicenceError
+from ipa.model.findings import Finding, fail, ok, warn
 
 # The expiry of a licence without an end.
 NEVER = 99999999
 # The licence in the gurobipy package covers this many columns and as many rows.
 SIZE_LIMIT = 2000
+# A licence that ends this soon is reported.
+ENDING = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,23 @@ def _day(number: int) -> date | None:
     if number == NEVER or not number:
         return None
     return date(number // 10000, number // 100 % 100, number % 100)
+
+
+def licence_finding(solver: str, today: date) -> Finding:
+    """The finding about the size and the end of Gurobi's licence; `solver` is the one that is configured."""
+    name = "licence of gurobi"
+    state = fail if solver == "gurobi" else warn
+    try:
+        licence = gurobi_licence()
+    except IpaError as error:
+        return state(name, error.message, "grbgetkey KEY; or export IPA_SOLVER=highs")
+    covers = "models of any size" if licence.most_columns is None else f"up to {licence.most_columns} columns"
+    until = f"until {licence.expires}" if licence.expires else "without an end"
+    seen = f"gurobi {licence.version}: {covers}, {until}"
+    if licence.expires is not None and licence.expires - today < ENDING:
+        return state(name, seen, "grbgetkey KEY; or export IPA_SOLVER=highs")
+    if licence.most_columns is not None and solver == "gurobi":
+        return warn(
+            name, f"{seen}; larger programs are refused", "export IPA_SOLVER=auto   (HiGHS for those)"
+        )
+    return ok(name, f"{seen}{'' if licence.most_columns is None else '; auto takes HiGHS for larger ones'}")

@@ -10,9 +10,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,10 +31,9 @@ from ipa.adapters.store.schema import StoreTable
 from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import PRIVATE, ServiceLock, file_of, page_faults, read_only_uri
 from ipa.adapters.store.store import Store
+from ipa.control.store_admin import Backup, CopyStep, Restored, StoreContents
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
 
-# Reports progress: the step in words, and the part of it that is done (0 to 1).
-Step = Callable[[str, float], None]
 # 4 MB of a store at a time: some milliseconds, so that Ctrl-C works.
 PAGES = 1024
 BATCH = 500
@@ -45,37 +43,7 @@ ONE_FILE = "PRAGMA journal_mode=DELETE"
 HINT = "`ipa doctor --store` names the fault; the disk needs as much free space as the store takes."
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """The contents of a verified copy."""
-
-    pipelines: int
-    entries: int
-    decisions: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """A backup that was written and verified."""
-
-    file: str
-    sha256: str
-    contents: Contents
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """A restored store. `kept_aside` is the path of the former store; empty if there was none."""
-
-    store: str
-    contents: Contents
-    # False if there was no digest beside the backup.
-    is_digest_checked: bool
-    kept_aside: str = ""
-
-
-def back_up(store_url: str, target: Path, step: Step, key_file: str = "") -> Backup:
+def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") -> Backup:
     """Copy a snapshot of the store to a new file, without blocking writers, and verify it.
 
     ConflictError: the file exists. RecordError: the record is damaged. Errors of reading: as `open_engine`.
@@ -100,7 +68,9 @@ def back_up(store_url: str, target: Path, step: Step, key_file: str = "") -> Bac
     return Backup(str(target), digest, contents)
 
 
-def restore(store_url: str, source: Path, step: Step, *, force: bool = False, key_file: str = "") -> Restored:
+def restore(
+    store_url: str, source: Path, step: CopyStep, *, force: bool = False, key_file: str = ""
+) -> Restored:
     """Verify a backup, migrate it to the newest schema, and replace the store with it.
 
     With `force` a SQLite store that is not empty is kept under another name. ConflictError: a service uses
@@ -137,7 +107,7 @@ def restore(store_url: str, source: Path, step: Step, *, force: bool = False, ke
     return Restored(shown(url), contents, is_checked, str(aside or ""))
 
 
-def verify_file(path: Path, step: Step, keyring: Keyring) -> Contents:
+def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
     """Verify a store's file: its pages, its indexes and every chain of its record. Return its contents.
 
     UnavailableError: it is damaged. RecordError: an entry was changed. Without the store's key the signatures
@@ -159,7 +129,7 @@ def verify_file(path: Path, step: Step, keyring: Keyring) -> Contents:
             entries, decisions = entries + found.entries, decisions + found.decisions
     finally:
         store.close()
-    return Contents(len(names), entries, decisions, path.stat().st_size)
+    return StoreContents(len(names), entries, decisions, path.stat().st_size)
 
 
 def digest_file(backup: Path) -> Path:
@@ -181,7 +151,7 @@ def _check_digest(source: Path) -> bool:
     return True
 
 
-def _copy_file(path: Path, part: Path, step: Step) -> None:
+def _copy_file(path: Path, part: Path, step: CopyStep) -> None:
     """Copy the pages of a SQLite store as they are at one moment."""
     source, target = sqlite3.connect(read_only_uri(path), uri=True), sqlite3.connect(part)
     try:
@@ -202,7 +172,7 @@ def _copy_file(path: Path, part: Path, step: Step) -> None:
         source.close()
 
 
-def _copy_from_server(store_url: str, part: Path, step: Step) -> None:
+def _copy_from_server(store_url: str, part: Path, step: CopyStep) -> None:
     """Copy a snapshot of a PostgreSQL store into a new file."""
     source = open_engine(store_url, Access.READ)
     part.unlink()
@@ -219,7 +189,7 @@ def _copy_from_server(store_url: str, part: Path, step: Step) -> None:
     plain.close()
 
 
-def _copy_to_server(part: Path, store_url: str, step: Step) -> None:
+def _copy_to_server(part: Path, store_url: str, step: CopyStep) -> None:
     """Copy a file into a PostgreSQL store, in one transaction. ConflictError: the store is not empty."""
     source, target = open_engine(f"sqlite:///{part}", Access.READ), open_engine(store_url)
     try:
@@ -236,7 +206,7 @@ def _copy_to_server(part: Path, store_url: str, step: Step) -> None:
         close_engine(target)
 
 
-def _copy_rows(source: Connection, target: Connection, step: Step) -> None:
+def _copy_rows(source: Connection, target: Connection, step: CopyStep) -> None:
     """Copy every table, and set PostgreSQL's sequences to the next numbers."""
     tables = StoreTable.metadata.sorted_tables
     for at, table in enumerate(tables):
@@ -280,7 +250,7 @@ def _check_empty(path: Path) -> None:
         )
 
 
-def _import(source: Path, part: Path, step: Step) -> None:
+def _import(source: Path, part: Path, step: CopyStep) -> None:
     """Copy a backup to the file `part`, and migrate that to the newest schema."""
     step("copying", 0.0)
     try:

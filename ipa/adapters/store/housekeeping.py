@@ -22,9 +22,9 @@ from typing import Any
 from ipa.adapters.processes import JsonChild, asked_by_parent, child_environment
 from ipa.adapters.store.database import Access, close_engine, open_engine
 from ipa.adapters.store.keeper import Keeper
-from ipa.adapters.store.retention import PruneReport, Retention
 from ipa.adapters.store.signing import keyring_of
 from ipa.adapters.store.store import Store
+from ipa.control.store_admin import PruneReport, Retention
 from ipa.model.errors import IpaError, UnavailableError
 
 log = logging.getLogger("ipa.store")

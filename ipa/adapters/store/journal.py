@@ -10,11 +10,10 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from ipa.adapters.store.hot import ROWS, HotRow, HotRows, fold
 from ipa.adapters.store.packing import Row
-from ipa.adapters.store.record_table import MARK
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import HEADERS, SegmentReader, signed_checkpoint_of
 from ipa.control.audit.checkpoints import SignedCheckpoint
-from ipa.control.audit.record import NOTHING, Entry, EntryKind, Head, Recorded
+from ipa.control.audit.record import MARK, NOTHING, Entry, EntryKind, Head, Recorded
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import UnavailableError
 

@@ -21,7 +21,6 @@ from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
 from ipa.adapters.store.hot import ROWS as HOT_ROWS
 from ipa.adapters.store.hot import HotRows
 from ipa.adapters.store.packing import Row
-from ipa.adapters.store.retention import DAY_S, PruneReport, Retention
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import (
     ROWS,
@@ -41,6 +40,7 @@ from ipa.adapters.store.signing import Keyring
 from ipa.adapters.store.verifying import check_row, check_segment
 from ipa.control.audit.checkpoints import Checkpoint
 from ipa.control.audit.record import NOTHING, Chain, Head, Recorded
+from ipa.control.store_admin import DAY_S, PruneReport, Retention
 from ipa.model.errors import ConfigurationError, RecordError
 
 log = logging.getLogger("ipa.store")

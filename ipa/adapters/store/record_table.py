@@ -13,9 +13,8 @@ from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 
 from ipa.adapters.store.database import lock_of, reading, writing
 from ipa.adapters.store.schema import RecordRow
+from ipa.control.audit.record import MARK
 
-# Separates the name and the identifier of a record: not allowed in pipeline names, not escaped in URLs.
-MARK = "~"
 # 2^48 identifiers: two pipelines of one name never draw the same.
 ID_BYTES = 6
 

@@ -14,11 +14,11 @@ from ipa.adapters.store.hot import ROWS as HOT_ROWS
 from ipa.adapters.store.hot import HotRows
 from ipa.adapters.store.keeper import HOT, HOT_ROW_BYTES
 from ipa.adapters.store.packing import Row, pack
-from ipa.adapters.store.retention import DAY_S, KindStats, Retention, RowKind, StoreStats
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow, SegmentRow, SeriesRow, StoreTable
 from ipa.adapters.store.segments import ROW_BYTES, ROWS, last_sealed, segment_of, segments, stays, time_s
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.record import Recorded
+from ipa.control.store_admin import DAY_S, KindStats, Retention, RowKind, StoreStats
 from ipa.model.decision import Action
 
 MONTH_DAYS, YEAR_DAYS, DAY_HOURS = 30, 365, 24

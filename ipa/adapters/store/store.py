@@ -34,7 +34,6 @@ from ipa.adapters.store.journal import Item, Journal, newest_seq
 from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.record_table import RecordTable
-from ipa.adapters.store.retention import PruneReport, Retention, RetentionSettings, StoreStats, retention_from
 from ipa.adapters.store.schema import (
     ControlRow,
     CursorRow,
@@ -55,6 +54,7 @@ from ipa.control.audit.record import Entry, Head, Recorded, Verified, of_control
 from ipa.control.canonical import digest
 from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.control.ports import Attribution, PipelineControl
+from ipa.control.store_admin import PruneReport, Retention, RetentionSettings, StoreStats, retention_from
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import StageProfile

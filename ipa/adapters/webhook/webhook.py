@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, retry_after_s
-from ipa.adapters.store.record_feed import RecordFeed
 from ipa.adapters.webhook.guarded import DeliveryError, Sender
 from ipa.adapters.webhook.message import headers_of, message_of
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import EntryKind, Recorded
 from ipa.model.decision import Action
 from ipa.model.errors import IpaError

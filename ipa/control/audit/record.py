@@ -23,6 +23,8 @@ from ipa.model.errors import RecordError
 
 # The author of decisions that no person asked for.
 SERVICE = "ipa"
+# Between the name and the identifier of a record; no name of a pipeline contains it, and no URL escapes it.
+MARK = "~"
 # The entry before the first one.
 NOTHING = ""
 RESTORE = "Compare with an export of `ipa audit`, or with a backup of the store."

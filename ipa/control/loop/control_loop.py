@@ -136,6 +136,10 @@ class ControlLoop:
         """
         return self._tick(ChangeRequest(configs, detail, by=by, plan_id=plan_id))
 
+    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """As `request`: the loop follows a change that is under way, and takes it back itself if it fails."""
+        return self.request(configs, detail, by)
+
     def idle(self, within_s: float) -> bool:
         """True if no tick is under way; waits at most `within_s` for one that is."""
         if not self._ticking.acquire(timeout=within_s):

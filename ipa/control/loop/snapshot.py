@@ -67,6 +67,9 @@ class Snapshot:
     correction: Correction = UNCORRECTED
     ended: Actuation | None = None
     quarantines: tuple[FailedRollout, ...] = ()
+    # The progress of a rollout that no loop follows, in words, and what is wrong with it.
+    detail: str = ""
+    problems: tuple[str, ...] = ()
 
 
 def after_tick(

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.record_feed import RecordFeed
 from ipa.adapters.webhook import webhook as module
 from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.message import secret_of, signature
 from ipa.adapters.webhook.webhook import Receiver as Told
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.webhooks import webhook_of
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.ports import AlwaysLeading, Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConfigurationError

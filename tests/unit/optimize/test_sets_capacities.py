@@ -7,8 +7,7 @@ import pytest
 
 from ipa.model.pipeline import Objective, Pin
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.sets.capacities import (
+from ipa.optimize.mixture.capacities import (
     fit_line,
     largest_rate,
     line_levels,
@@ -16,7 +15,8 @@ from ipa.optimize.sets.capacities import (
     stage_tail,
     table_levels,
 )
-from ipa.optimize.sets.problem import SetVariant
+from ipa.optimize.mixture.sets import SetVariant
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 
 POINTS = tuple(

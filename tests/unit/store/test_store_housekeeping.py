@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from ipa.adapters.store import Store, housekeeping, keeper, open_store
 from ipa.adapters.store.housekeeping import Housekeeping
-from ipa.adapters.store.retention import Retention
+from ipa.control.store_admin import Retention
 from tests.contract.store_harness import a_decision
 
 START = datetime(2026, 11, 24, 10, tzinfo=UTC)
