@@ -9,7 +9,7 @@ from typing import Any
 
 from ipa.files.dumping import FlowMapping, dump_line, dump_yaml
 from ipa.files.kinds import schema_text
-from ipa.files.kinds.base import Section
+from ipa.files.kinds.base import Section, descriptions
 from ipa.files.kinds.pipeline import PipelineFile
 from ipa.files.kinds.profile import ProfileFile, VariantProfileSection
 from ipa.files.kinds.targets import TARGET_SECTIONS
@@ -52,9 +52,9 @@ def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
 
 def _commented(mapping: Mapping[str, Any]) -> Iterator[str]:
     """Each key with what its declaration says of it."""
-    words = {field.alias or name: field.description for name, field in PipelineFile.model_fields.items()}
+    words = descriptions(PipelineFile)
     for key, value in mapping.items():
-        if words[key]:
+        if key in words:
             yield f"# {words[key]}\n"
         yield dump_yaml({key: value})
 

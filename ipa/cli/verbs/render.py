@@ -8,7 +8,6 @@ import typer
 
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.plans.question import Question, plans
-from ipa.files.lookup import find_pipeline
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
@@ -65,6 +64,7 @@ def register(app: typer.Typer) -> None:
 def rendered(name: str, settings: Settings) -> Pipeline:
     """The pipeline as it runs on a cluster, by its profiles where these can be used."""
     from ipa.files import load_profiles
+    from ipa.files.lookup import find_pipeline
 
     found = find_pipeline(name, settings.pipelines_dir)
     try:
