@@ -17,7 +17,7 @@ from ipa.files.words import unknown
 from ipa.forecast.ladder import DEFAULT_RUNGS
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.policies.table import POLICIES
+from ipa.policies.registry import POLICIES
 from ipa.simulate.arrivals import WORKLOADS
 from ipa.simulate.forecasts import FORESIGHT, LADDER
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ipa.model.pipeline import Pipeline
     from ipa.model.profile import StageProfile
     from ipa.policies.base import Policy
-    from ipa.simulate.run import SimResult, SimSetup
+    from ipa.simulate.run import SimSetup
 
 # Tables of ticks are kept of one seed only: they are for looking at.
 TICKS_OF = 1
@@ -97,7 +97,7 @@ def work(payload: Mapping[str, Any]) -> Outcome:
 
     result = simulate(setup_of(payload))
     row = {key: value for key, value in result.summary().items() if not isinstance(value, dict)}
-    return Outcome(row, _ticks(result) if payload["ticks"] else {})
+    return Outcome(row, result.columns() if payload["ticks"] else {})
 
 
 def setup_of(payload: Mapping[str, Any]) -> SimSetup:
@@ -145,9 +145,3 @@ def _policy(
         return name
     measured = pipeline_of(replace(arm, capacity_within_s=None), ROOT)[1]
     return make_policy(name, PolicyInputs(pipeline, measured))
-
-
-def _ticks(result: SimResult) -> dict[str, list[Any]]:
-    """The ticks by column; what changes nothing is not worth its bytes."""
-    names = [each.name for each in fields(result.ticks[0])]
-    return {name: [getattr(tick, name) for tick in result.ticks] for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -21,11 +21,12 @@ from ipa.api.report_data import as_json, unpacked
 from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
 from ipa.files import pipeline_to_mapping
+from ipa.forecast.registry import FORECASTERS
 from ipa.model.access import Operation
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.policies.table import POLICIES
+from ipa.policies.registry import POLICIES
 from ipa.report.run import Run, html_of, markdown_of
 from ipa.report.seeds import span
 from ipa.service.service import Service
@@ -92,8 +93,11 @@ class ExperimentBody(Body):
             message = f"there is no workload {self.workload!r}; there are: {', '.join(WORKLOADS)}"
             problems.append(Problem(message, pointer="/workload"))
         if self.policy not in POLICIES:
-            message = f"there is no policy {self.policy!r}; there are: {', '.join(POLICIES)}"
+            message = f"there is no policy {self.policy!r}. {POLICIES.known(self.policy)}"
             problems.append(Problem(message, pointer="/policy"))
+        if self.forecaster not in FORECASTERS:
+            message = f"there is no forecaster {self.forecaster!r}. {FORECASTERS.known(self.forecaster)}"
+            problems.append(Problem(message, pointer="/forecaster"))
         if self.seed + self.repeats > SEEDS:
             message = (
                 f"seeds {span(self.seed, self.repeats)} do not all stay below {SEEDS}; "
@@ -158,7 +162,7 @@ class ExperimentList:
 
     experiments: tuple[ExperimentView, ...]
     workloads: tuple[str, ...] = tuple(WORKLOADS)
-    policies: tuple[str, ...] = tuple(POLICIES)
+    policies: tuple[str, ...] = field(default_factory=lambda: tuple(POLICIES))
 
 
 WRITTEN: Mapping[ReportFormat, tuple[str, Callable[[Run], str]]] = {

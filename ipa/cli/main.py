@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from traceback import print_exception
 from typing import Any
 
 import typer
@@ -51,8 +53,8 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-def build_app() -> typer.Typer:
-    """The typer application with every verb."""
+def build_app(on_traceback: Callable[[], None] = lambda: None) -> typer.Typer:
+    """The typer application with every verb; `on_traceback` is called if errors shall have a traceback."""
     app = typer.Typer(
         name="ipa",
         help="Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost.",
@@ -69,9 +71,12 @@ def build_app() -> typer.Typer:
             "--token",
             help=f"says who you are to a service; better in {credential.VARIABLE}, unseen by ps",
         ),
+        traceback: bool = typer.Option(False, "--traceback", help="print where an error comes from"),
     ) -> None:
         """Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost."""
         credential.give(token)
+        if traceback:
+            on_traceback()
 
     for verb in VERBS:
         import_module(f"ipa.cli.verbs.{verb}").register(app)
@@ -80,8 +85,12 @@ def build_app() -> typer.Typer:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The exit code of `ipa ARGUMENTS`; messages of errors go to standard error, never a traceback."""
-    command = typer.main.get_command(build_app())
+    """The exit code of `ipa ARGUMENTS`; messages of errors go to standard error.
+
+    Their traceback goes there too if `--traceback` was given.
+    """
+    wants_traceback: list[bool] = []
+    command = typer.main.get_command(build_app(lambda: wants_traceback.append(True)))
     try:
         result = command.main(args=arguments, prog_name="ipa", standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -94,6 +103,8 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         code = UsageError.exit_code
     except IpaError as error:
+        if wants_traceback:
+            print_exception(error)
         typer.echo(f"error: {error}", err=True)
         code = error.exit_code
     except BrokenPipeError:

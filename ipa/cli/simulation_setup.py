@@ -66,6 +66,7 @@ def as_served(
         profiles,
         rates_rps,
         forecast=ForecastSettings(
+            given.forecaster,
             window_s=given.window_s,
             horizon_s=given.horizon_s,
             quantile=given.forecast_quantile,

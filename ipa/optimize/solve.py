@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.row_counts import unbatched_note
@@ -19,8 +18,9 @@ from ipa.optimize.plans import plan_of, released_note
 from ipa.optimize.prefilter import narrow_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Options, Program, ProgramAnswer, fits
+from ipa.optimize.registry import AUTO, SOLVERS
 from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solver_selection import AUTO, BACKENDS, SOLVERS, WarmStart, answer
+from ipa.optimize.solver_selection import BACKENDS, WarmStart, answer
 from ipa.optimize.verify import verify
 
 # Times this close are the same.
@@ -48,11 +48,10 @@ def solve(
     changes no answer. `solvers` gives MILP solvers by name, such as those in a child process that is killed
     if it exceeds its limit: `auto` then continues with label setting.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError,
-    DeadlineError (a solver asked for by name had to be stopped).
+    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), PluginError,
+    SolverError, DeadlineError (a solver asked for by name had to be stopped).
     """
-    if solver not in SOLVERS:
-        raise UsageError(f"there is no solver {solver!r}", hint=f"Use one of: {', '.join(SOLVERS)}")
+    SOLVERS.find(solver)
     deadline = Deadline(deadline_s)
     used = solver
     notes: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from math import inf
 
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
@@ -15,12 +14,12 @@ from ipa.optimize.bound_filter import sharpen
 from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.plugin_solver import PluginSolver
 from ipa.optimize.program import Program, ProgramAnswer, evaluate
+from ipa.optimize.registry import AUTO, EXACT, SOLVERS
 
-# A new solver is one file in backends/ and one word here.
-BACKENDS = ("gurobi", "highs", "exact")
-AUTO = "auto"
-SOLVERS = (AUTO, *BACKENDS)
+# Ours, each by itself.
+BACKENDS = ("gurobi", "highs", EXACT)
 
 # Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
 CONTRADICTION = 1e-6
@@ -48,7 +47,7 @@ def answer(
     `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
-    if solver == "exact":
+    if solver == EXACT:
         found = label_setting.solve(
             program, deadline, (warm or WarmStart()).chosen, (warm or WarmStart()).prices
         )
@@ -147,9 +146,13 @@ def _reached(program: Program, found: ProgramAnswer) -> float:
 
 
 def in_process(name: str) -> Maximise:
-    """The solver's own function; its module is imported only when it is used."""
-    maximise: Maximise = import_module(f"ipa.optimize.backends.{name}").maximise
-    return maximise
+    """The MILP solver's own function; its module is imported only when it is used.
+
+    Errors: UsageError (no such solver), PluginError.
+    """
+    plugin = SOLVERS.find(name)
+    maximise: Maximise = plugin.load()
+    return maximise if plugin.is_ours else PluginSolver(plugin, maximise)
 
 
 def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], ProgramAnswer]:

@@ -11,7 +11,7 @@ from ipa.model.access import Operation
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
-from ipa.policies.table import POLICIES
+from ipa.policies.registry import POLICIES
 from ipa.service.visibility import Caller
 
 
@@ -25,8 +25,8 @@ async def replay_decision(
     """
     service = caller.service
     decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id)
-    if policy is not None and policy not in POLICIES:
-        message = f"there is no policy {policy!r}; there are: {', '.join(POLICIES)}"
+    if policy is not None and not POLICIES.is_known(policy):
+        message = f"there is no policy {policy!r}. {POLICIES.known(policy)}"
         raise InputError("it cannot be taken again so", problems=[Problem(message, pointer="/policy")])
     profiles = service.profiles(pipeline.name)
     async with place:

@@ -28,9 +28,6 @@ COMPAT = typer.Option("tail", "--compat", help="latency: tail (the SLA's percent
 ALLOCATION = typer.Option("free", "--allocation", help="cores of a replica: base (as IPA fixes them) or free")
 
 
-SOLVER = typer.Option(None, "--solver", help="auto, gurobi, highs or exact")
-
-
 PLAN_COMPAT = typer.Option(
     None,
     "--compat",

@@ -17,7 +17,7 @@ from ipa.files.guardrails import read_guardrails
 from ipa.files.words import unknown
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.guardrails import Guardrails
-from ipa.policies.table import POLICIES
+from ipa.policies.registry import POLICIES
 from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
 from ipa.settings import Settings
 from ipa.targets.gitops.base import Base
@@ -37,6 +37,7 @@ class Asked:
     load: str | None
     policy_file: Path | None
     policy: str
+    forecaster: str | None
     seeds: int
     pipelines_dir: Path | None
     profiles_dir: Path | None
@@ -47,9 +48,11 @@ def review_of(asked: Asked, say: Say) -> Review:
 
     Errors: UsageError (no such policy, ref or work tree), NotFoundError (no such trace or guardrails).
     """
-    if asked.policy not in POLICIES:
+    if not POLICIES.is_known(asked.policy):
         raise UsageError(f"--policy {asked.policy!r}: {unknown(asked.policy, POLICIES)}")
-    settings = Settings.from_env(pipelines_dir=asked.pipelines_dir, profiles_dir=asked.profiles_dir)
+    settings = Settings.from_env(
+        pipelines_dir=asked.pipelines_dir, profiles_dir=asked.profiles_dir, forecaster=asked.forecaster
+    )
     base = Base(Path.cwd(), asked.base, GIT_TIMEOUT_S)
     folders = folders_of(base, settings.pipelines_dir, settings.profiles_dir)
     guardrails, problems = _guardrails(base, folders, asked.policy_file)

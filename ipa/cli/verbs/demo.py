@@ -13,6 +13,7 @@ import typer
 
 from ipa.cli import shell_completion as completing
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import POLICY
 from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
 from ipa.settings import Settings
@@ -48,7 +49,7 @@ def demo(
     mode: Mode = typer.Option(
         Mode.ACTIVE, "--mode", help="what the service may do to the simulated pipeline"
     ),
-    policy: str = typer.Option("ours", "--policy", help="as `ipa serve` has them"),
+    policy: str = POLICY,
     host: str | None = typer.Option(None, "--host", help="address to listen on"),
     port: int | None = typer.Option(None, "--port", help="port to listen on; 0: any"),
     seed: int = typer.Option(0, "--seed", min=0, help="of the load and of the service times"),

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import names, option
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.simulation_setup import TARGETS, as_served, over_all, rates_of, read_settings
+from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
+from ipa.policies.registry import POLICIES
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +29,11 @@ def simulate(
         "bursty",
         help="bursty, steady_low, steady_high, fluctuating; or a file of requests a second, one a line",
     ),
-    policy: str | None = typer.Option(
-        None, help="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact"
+    policy: str | None = option(
+        None,
+        POLICIES,
+        "--policy",
+        help_text="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact",
     ),
     seed: int = typer.Option(0, min=0, help="of arrivals and service times: equal seeds, equal runs"),
     repeats: int = typer.Option(
@@ -43,7 +45,9 @@ def simulate(
     spacing: str | None = typer.Option(
         None, help="of the requests of a second: poisson, even or burst; poisson, with --settings burst"
     ),
-    forecaster: str = typer.Option("ladder", "--forecast", help="ladder, one of its rungs, or foresight"),
+    forecaster: str | None = option(
+        None, FORECASTERS, "--forecaster", "--forecast", help_text=f"one of: {names(FORECASTERS)}"
+    ),
     target: str = typer.Option("local", help="how pods are replaced and watched: as local or on kubernetes"),
     capacity: float | None = typer.Option(None, help="cores there are; pods without room wait"),
     settings: Path | None = typer.Option(None, help="JSON of a published run's settings, to repeat it"),
@@ -65,7 +69,7 @@ def simulate(
         objective=objective,
         seed=seed,
         spacing=spacing or "poisson",
-        forecast=replace(setup.forecast, name=forecaster),
+        forecast=replace(setup.forecast, name=forecaster or given.forecaster),
         cluster=replace(setup.cluster, capacity_cores=capacity),
     )
     if settings is not None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 
 from ipa.model.errors import SolverError, UsageError
 from ipa.model.plan import Termination
-from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import tolerance
+from ipa.optimize.registry import AUTO, EXACT, SOLVERS
 from ipa.optimize.sets.exact import SetAnswer, best_set
 from ipa.optimize.sets.fill import ROUNDING, fill, in_whole_percents, whole_shares
 from ipa.optimize.sets.milp import build_set_milp, chosen_cores
@@ -18,8 +17,8 @@ from ipa.optimize.sets.plan import SetPart, SetPlan
 from ipa.optimize.sets.problem import SetProblem, SetVariant
 from ipa.optimize.sets.tables import Capacity, variant_arrays
 from ipa.optimize.sets.verify import verify_set
+from ipa.optimize.solver_selection import in_process
 
-EXACT = "exact"
 SET_SOLVERS = (EXACT, "gurobi", "highs")
 
 # Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
@@ -37,12 +36,12 @@ def solve_set(
     (InfAdapter); the plan then has the best whole percents for its cores if there are any, and otherwise a
     note.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi refused), SolverError (an invalid answer).
+    Errors: UsageError (no such solver), LicenceError (Gurobi refused), PluginError, SolverError (an invalid
+    answer).
     """
-    if solver not in SET_SOLVERS:
-        raise UsageError(
-            f"there is no solver {solver!r} for sets", hint=f"Use one of: {', '.join(SET_SOLVERS)}"
-        )
+    if solver == AUTO or not SOLVERS.is_known(solver):
+        names = [name for name in SOLVERS if name != AUTO]
+        raise UsageError(f"there is no solver {solver!r} for sets", hint=f"Use one of: {', '.join(names)}")
     deadline = Deadline(deadline_s)
     asked = in_whole_percents(problem) if whole_percents else problem
     if solver == EXACT:
@@ -74,8 +73,7 @@ def _by_milp(problem: SetProblem, solver: str, deadline: Deadline) -> tuple[Term
     """The MILP solver's answer; a problem without a usable level is infeasible without asking it."""
     if not variant_arrays(problem):
         return Termination.INFEASIBLE, SetAnswer(missing=1.0)
-    maximise: Maximise = import_module(f"ipa.optimize.backends.{solver}").maximise
-    solution = maximise(build_set_milp(problem), deadline)
+    solution = in_process(solver)(build_set_milp(problem), deadline)
     if solution.termination is Termination.INFEASIBLE:
         return solution.termination, SetAnswer(missing=missing_part(problem))
     proved = solution.termination is Termination.OPTIMAL
