@@ -105,6 +105,7 @@ __all__ = [
     "load_pipeline",
     "load_profiles",
     "load_trace",
+    "make_policy",
     "plan",
     "plan_of",
     "policies",

@@ -103,6 +103,7 @@ def work(payload: Mapping[str, Any]) -> Outcome:
 def setup_of(payload: Mapping[str, Any]) -> SimSetup:
     """All that the simulator is told. Where nothing keeps the SLA at first, the start takes more."""
     from ipa.control.engine.guards import GuardSettings
+    from ipa.forecast.registry import FORECASTERS
     from ipa.policies.table import PolicyInputs
     from ipa.simulate.run import ForecastSettings, SimSetup, first_configs
 
@@ -116,7 +117,7 @@ def setup_of(payload: Mapping[str, Any]) -> SimSetup:
         policy=_policy(payload["policy"], arm, pipeline, profiles),
         seed=payload["seed"],
         spacing=payload["spacing"],
-        forecast=ForecastSettings(payload["forecaster"]),
+        forecast=ForecastSettings(FORECASTERS.admit(payload["forecaster"])),
         guards=GuardSettings(tick_s=payload["interval_s"], peek_s=_peek_s(payload["policy"])),
     )
     for looser in LOOSER:
@@ -139,8 +140,10 @@ def _policy(
     name: str, arm: PipelineArm, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> str | Policy:
     """The policy by name; those that plan with capacities as they were measured are given these."""
+    from ipa.policies.registry import POLICIES
     from ipa.policies.table import PolicyInputs, make_policy
 
+    POLICIES.admit(name)
     if arm.capacity_within_s is None or name not in AS_MEASURED:
         return name
     measured = pipeline_of(replace(arm, capacity_within_s=None), ROOT)[1]

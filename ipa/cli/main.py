@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from traceback import print_exception
 from typing import Any
@@ -43,6 +42,8 @@ VERBS: tuple[str, ...] = (
     "validate",
 )
 
+# What the user asked for beside the verb.
+TRACEBACK = "traceback"
 # typer carries its own copy of click from 0.20 on; this is the root of that copy's errors, wherever it lives.
 _CommandLineError: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]
 
@@ -53,8 +54,8 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-def build_app(on_traceback: Callable[[], None] = lambda: None) -> typer.Typer:
-    """The typer application with every verb; `on_traceback` is called if errors shall have a traceback."""
+def build_app() -> typer.Typer:
+    """The typer application with every verb."""
     app = typer.Typer(
         name="ipa",
         help="Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost.",
@@ -65,6 +66,7 @@ def build_app(on_traceback: Callable[[], None] = lambda: None) -> typer.Typer:
 
     @app.callback()
     def _root(
+        context: typer.Context,
         version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="and exit"),
         token: str | None = typer.Option(
             None,
@@ -75,8 +77,8 @@ def build_app(on_traceback: Callable[[], None] = lambda: None) -> typer.Typer:
     ) -> None:
         """Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost."""
         credential.give(token)
-        if traceback:
-            on_traceback()
+        if traceback and context.obj is not None:
+            context.obj.add(TRACEBACK)
 
     for verb in VERBS:
         import_module(f"ipa.cli.verbs.{verb}").register(app)
@@ -89,10 +91,10 @@ def run(arguments: list[str] | None = None) -> int:
 
     Their traceback goes there too if `--traceback` was given.
     """
-    wants_traceback: list[bool] = []
-    command = typer.main.get_command(build_app(lambda: wants_traceback.append(True)))
+    wanted: set[str] = set()
+    command = typer.main.get_command(build_app())
     try:
-        result = command.main(args=arguments, prog_name="ipa", standalone_mode=False)
+        result = command.main(args=arguments, prog_name="ipa", standalone_mode=False, obj=wanted)
         code = result if isinstance(result, int) else 0
     except typer.Exit as stop:
         code = int(stop.exit_code)
@@ -103,7 +105,7 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         code = UsageError.exit_code
     except IpaError as error:
-        if wants_traceback:
+        if TRACEBACK in wanted:
             print_exception(error)
         typer.echo(f"error: {error}", err=True)
         code = error.exit_code
