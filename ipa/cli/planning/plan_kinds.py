@@ -104,7 +104,7 @@ def _plan(question: Question, rate_rps: float) -> Planned:
 def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> Planned:
     from ipa.cli.views.change_text import print_change
     from ipa.cli.views.plan_text import print_plan
-    from ipa.files.running import load_running
+    from ipa.files.plans import load_running
     from ipa.optimize.change import change_of
     from ipa.optimize.solve import solve
 
