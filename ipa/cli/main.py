@@ -10,6 +10,7 @@ import typer
 
 import ipa
 from ipa.cli.arguments import check_arguments
+from ipa.cli.verb_help import arrange
 from ipa.clients import credential
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.exits import ExitCode
@@ -41,7 +42,7 @@ VERBS: tuple[str, ...] = (
     "validate",
 )
 
-# typer carries its own copy of click from 0.20 on; this is the root of that copy's errors, wherever it lives.
+# The root of click's errors: typer has its own copy of click from 0.20 on.
 _CommandLineError: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]
 
 
@@ -63,11 +64,13 @@ def build_app() -> typer.Typer:
 
     @app.callback()
     def _root(
-        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="and exit"),
+        version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="print the version and exit"
+        ),
         token: str | None = typer.Option(
             None,
             "--token",
-            help=f"says who you are to a service; better in {credential.VARIABLE}, unseen by ps",
+            help=f"token of a service that asks for authentication; {credential.VARIABLE} hides it from ps",
         ),
     ) -> None:
         """Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost."""
@@ -75,12 +78,13 @@ def build_app() -> typer.Typer:
 
     for verb in VERBS:
         import_module(f"ipa.cli.verbs.{verb}").register(app)
+    arrange(app)
     check_arguments(app)
     return app
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The exit code of `ipa ARGUMENTS`; messages of errors go to standard error, never a traceback."""
+    """The exit code of `ipa ARGUMENTS`; errors are messages on standard error, never tracebacks."""
     command = typer.main.get_command(build_app())
     try:
         result = command.main(args=arguments, prog_name="ipa", standalone_mode=False)
@@ -99,7 +103,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         code = 0
     except OSError as error:
-        # A file that a verb reads or writes: missing, not allowed, or no room on the disk.
+        # A file that a verb reads or writes is missing or forbidden, or the disk is full.
         where = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {where}{error.strerror or error}", err=True)
         code = ExitCode.ERROR
