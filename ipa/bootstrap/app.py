@@ -15,11 +15,10 @@ from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
-from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.housekeeping import Housekeeping
-from ipa.adapters.store.opening import open_from
-from ipa.adapters.store.store import Store
+from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.dynamic_pipelines import LoopMaker, makers_of, shaped
 from ipa.bootstrap.identity import Identities, authenticators_of

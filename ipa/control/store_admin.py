@@ -19,12 +19,12 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long and how much is kept. An age of None keeps the kind for ever.
+    """The retention of the store. An age of None keeps the kind for ever.
 
     `decisions_s` is the age up to which every decision is kept, holds included. After it only changes and
-    people's acts stay, up to `changes_s`. `series_s` is the age up to which the rolled-up series is kept.
-    `decisions_bytes` bounds the bytes of the time of which every decision is kept: above it the oldest holds
-    are removed before their age; None sets no bound.
+    people's actions stay, up to `changes_s`. `series_s` is the age up to which the rolled-up series is kept.
+    `decisions_bytes` bounds the bytes of the period in which every decision is kept: above it the oldest
+    holds are removed before their age; None sets no bound.
     """
 
     decisions_s: float = 30 * DAY_S
@@ -57,7 +57,7 @@ def retention_from(settings: RetentionSettings) -> Retention:
 
 
 class RowKind(StrEnum):
-    """The kinds of rows in a store."""
+    """The kinds of rows in the store's statistics."""
 
     # Decisions and entries row by row: the newest ones.
     HOT = "hot"
@@ -87,7 +87,7 @@ class StoreStats:
     `removed` those that retention removed. `bytes_per_decision` is the mean over all kept decisions,
     `per_day` the decisions recorded in the last day. The projections are the bytes of this store's decisions,
     changes and series after 30 days and after a year at the present rate, under the present retention; None
-    before there is an hour of decisions. `oldest_decision_at` is that of the oldest hold that is kept.
+    before there is an hour of decisions. `oldest_decision_at` is the time of the oldest kept hold.
     """
 
     kinds: Mapping[RowKind, KindStats]
@@ -101,7 +101,7 @@ class StoreStats:
     pipelines: int
     bytes_per_decision: float | None
     bytes_per_change: float | None
-    # Of each decision recorded, what stays once holds are removed.
+    # Bytes per recorded decision after holds are removed.
     lasting_bytes_per_decision: float | None
     decisions_per_day: float
     bytes_per_day: float | None
@@ -109,7 +109,7 @@ class StoreStats:
     projected_year_bytes: float | None
     oldest_decision_at: str | None
     oldest_change_at: str | None
-    # The key that seals and removals are signed with; empty where there is none yet.
+    # The key that signs checkpoints; empty if there is none yet.
     key_id: str = ""
     # True if the size bound, not the age, decides what is removed.
     is_bounded: bool = False
@@ -143,7 +143,7 @@ class StoreContents:
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A backup that was written and read back."""
+    """A backup that was written and verified."""
 
     file: str
     sha256: str
@@ -152,7 +152,7 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A store that was restored. `kept_aside` is the file of the former one; empty if there was none."""
+    """A restored store. `kept_aside` is the file of the former store; empty if there was none."""
 
     store: str
     contents: StoreContents
@@ -161,7 +161,7 @@ class Restored:
     kept_aside: str = ""
 
 
-# Receives what a copy is doing, in words, and the part of it that is done (0 to 1).
+# Reports progress: the step in words, and the part of it that is done (0 to 1).
 CopyStep = Callable[[str, float], None]
 
 
@@ -184,10 +184,10 @@ class KeyStore(Protocol):
 
 
 class StoreAdmin(Protocol):
-    """Copies, prunes and measures a store, and opens its keys.
+    """The administration of a store: copies, retention, statistics and API keys.
 
-    Errors: ConfigurationError, ConflictError (in use, not empty), NotFoundError, RecordError (not as it was
-    written), UnavailableError.
+    Errors: ConfigurationError, ConflictError (in use, not empty), NotFoundError, RecordError (an entry was
+    changed), UnavailableError.
     """
 
     def back_up(self, file: Path, step: CopyStep) -> Backup:
@@ -195,7 +195,7 @@ class StoreAdmin(Protocol):
         ...
 
     def restore(self, file: Path, step: CopyStep, *, force: bool = False) -> Restored:
-        """Verify a backup and put it in the place of the store; `force` keeps a store with rows aside."""
+        """Verify a backup and replace the store with it; `force` renames a store that is not empty."""
         ...
 
     def prune(self, within_s: float | None = None) -> PruneReport:

@@ -153,7 +153,7 @@ def test_a_plan_that_went_stale_says_what_moved_and_is_made_again(
         world.applied_tick += 1
         confirm(dialog, "Apply")
         expect(dialog.get_by_role("heading", name="Nothing was changed")).to_be_focused()
-        expect(dialog.get_by_role("alert")).to_contain_text("what runs: it was at revision")
+        expect(dialog.get_by_role("alert")).to_contain_text("the running configuration: its revision was")
         assert serious(page) == []
         dialog.get_by_role("button", name="Plan again").press("Enter")
         # The plan of now, asked about anew.

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from ipa.adapters.store import Store, keeper, segments
-from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.database import open_engine, reading
 from ipa.adapters.store.schema import SegmentRow

@@ -9,8 +9,8 @@ from pathlib import Path
 from ipa.adapters.store import copies
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.keys import Keys
-from ipa.adapters.store.opening import StoreSettings, open_from
 from ipa.adapters.store.stats import project
+from ipa.adapters.store.store import StoreSettings, open_from
 from ipa.control.store_admin import Backup, CopyStep, PruneReport, Restored, StoreStats
 
 

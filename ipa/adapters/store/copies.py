@@ -1,7 +1,6 @@
-"""Backups: a verified copy of a store in one SQLite file with a digest beside it, and the way back.
+"""Backup and restore: a verified copy of a store in one SQLite file, with a digest beside it.
 
-A backup of PostgreSQL is such a file too, so that restoring is also how a store moves from one database to
-the other.
+A backup of PostgreSQL is such a file too, so a restore also moves a store from one database to the other.
 """
 
 from __future__ import annotations
@@ -35,26 +34,26 @@ from ipa.adapters.store.store import Store
 from ipa.control.store_admin import Backup, CopyStep, Restored, StoreContents
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
 
-# 4 MB of a store at a time: some milliseconds, so that Ctrl-C is heard.
+# 4 MB of a store at a time: some milliseconds, so that Ctrl-C works.
 PAGES = 1024
 BATCH = 500
 CHUNK_BYTES = 1 << 20
 DIGEST_SUFFIX = ".sha256"
 ONE_FILE = "PRAGMA journal_mode=DELETE"
-HINT = "`ipa doctor --store` says what is wrong; the disk needs as much room again as the store takes."
+HINT = "`ipa doctor --store` names the fault; the disk needs as much free space as the store takes."
 
 
 def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") -> Backup:
-    """Copy the store to a file that does not exist yet, as it is at one moment; writers do not wait.
+    """Copy a snapshot of the store to a new file, without blocking writers, and verify it.
 
-    ConflictError: the file exists. Errors of reading: as `open_engine`. RecordError: the record is not whole.
+    ConflictError: the file exists. RecordError: the record is damaged. Errors of reading: as `open_engine`.
     """
     if target.exists() or digest_file(target).exists():
         raise ConflictError(f"{target} or its digest exists already", hint="Name another file.")
     with _part_of(target) as part:
         path = file_of(parse_url(store_url))
         if path is not None:
-            # Opened once so that a missing, older or newer store is told as everywhere.
+            # Opened once for the usual errors of a missing, older or newer store.
             close_engine(open_engine(store_url, Access.READ))
             _copy_file(path, part, step)
         else:
@@ -63,7 +62,7 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
         _fsync(part)
         digest = _sha256(part)
         _write(digest_file(target), f"{digest}  {target.name}\n")
-        # Named only now, with all of it on the disk.
+        # Renamed only now, when all of it is on the disk.
         part.replace(target)
     _sync(target.parent)
     return Backup(str(target), digest, contents)
@@ -72,10 +71,10 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
 def restore(
     store_url: str, source: Path, step: CopyStep, *, force: bool = False, key_file: str = ""
 ) -> Restored:
-    """Verify a backup and put it in the place of the store, at the newest schema.
+    """Verify a backup, migrate it to the newest schema, and replace the store with it.
 
-    With `force` a SQLite store that is not empty is kept aside under another name. ConflictError: a service
-    uses the store, or it is not empty. InputError: the backup is not what was written.
+    With `force` a SQLite store that is not empty is kept under another name. ConflictError: a service uses
+    the store, or it is not empty. InputError: the backup does not have its digest, or is damaged.
     """
     if not source.is_file():
         raise InputError(f"there is no backup {source}", hint="`ipa store backup FILE` writes one.")
@@ -84,7 +83,7 @@ def restore(
     keyring = keyring_of(url, key_file)
     path = file_of(url)
     if path is None:
-        # Beside the backup there is room for another, if that folder can be written.
+        # Beside the backup there is space for another copy, if the folder can be written.
         folder = source.parent if os.access(source.parent, os.W_OK) else Path(tempfile.gettempdir())
         with _part_of(folder / source.name) as part:
             _import(source, part, step)
@@ -109,10 +108,10 @@ def restore(
 
 
 def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
-    """Read the whole store of a file: its pages, its indexes and every chain of its record.
+    """Verify a store's file: its pages, its indexes and every chain of its record. Return its contents.
 
-    UnavailableError: it is damaged. RecordError: a chain is not as it was written. Without the store's key
-    the signatures of its checkpoints are not checked.
+    UnavailableError: it is damaged. RecordError: an entry was changed. Without the store's key the signatures
+    of its checkpoints are not checked.
     """
     step("checking pages", 0.0)
     faults = page_faults(path)
@@ -134,19 +133,19 @@ def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
 
 
 def digest_file(backup: Path) -> Path:
-    """The file with the backup's digest, in the form of `sha256sum`."""
+    """Return the path of the file with the backup's digest, in the form of `sha256sum`."""
     return backup.with_name(backup.name + DIGEST_SUFFIX)
 
 
 def _check_digest(source: Path) -> bool:
-    """True if the backup has the digest beside it, False where none is. InputError: it has another."""
+    """True if the backup has the digest in the file beside it, False without one; else InputError."""
     beside = digest_file(source)
     if not beside.is_file():
         return False
     wanted = beside.read_text(encoding="utf-8").split()[:1]
     if wanted != [_sha256(source)]:
         raise InputError(
-            f"the backup {source} does not have the digest that {beside} says: it is damaged or another",
+            f"the backup {source} does not have the digest in {beside}: it is damaged, or another file",
             hint="Take another backup, or the right digest file.",
         )
     return True
@@ -164,7 +163,7 @@ def _copy_file(path: Path, part: Path, step: CopyStep) -> None:
             step("copying", 1.0 - remaining / max(total, 1))
 
         source.backup(target, pages=PAGES, progress=progress, sleep=0.0)
-        # In one file, without a log beside it.
+        # One file, without a log beside it.
         target.execute(ONE_FILE)
     except sqlite3.DatabaseError as error:
         raise UnavailableError(f"the store {path} cannot be copied: {error}", hint=HINT) from error
@@ -174,7 +173,7 @@ def _copy_file(path: Path, part: Path, step: CopyStep) -> None:
 
 
 def _copy_from_server(store_url: str, part: Path, step: CopyStep) -> None:
-    """Copy the rows of a PostgreSQL store as they are at one moment into a new file."""
+    """Copy a snapshot of a PostgreSQL store into a new file."""
     source = open_engine(store_url, Access.READ)
     part.unlink()
     target = open_engine(f"sqlite:///{part}")
@@ -191,7 +190,7 @@ def _copy_from_server(store_url: str, part: Path, step: CopyStep) -> None:
 
 
 def _copy_to_server(part: Path, store_url: str, step: CopyStep) -> None:
-    """Copy the rows of a file into a PostgreSQL store, in one transaction. ConflictError: it is not empty."""
+    """Copy a file into a PostgreSQL store, in one transaction. ConflictError: the store is not empty."""
     source, target = open_engine(f"sqlite:///{part}", Access.READ), open_engine(store_url)
     try:
         with reading(source) as rows, writing(target, RECORD_LOCK) as connection:
@@ -199,7 +198,7 @@ def _copy_to_server(part: Path, store_url: str, step: CopyStep) -> None:
             if filled:
                 raise ConflictError(
                     f"the store {shown(target.url)} is not empty: {', '.join(filled)} have rows",
-                    hint="Name an empty database; of PostgreSQL nothing is overwritten.",
+                    hint="Name an empty database; a PostgreSQL store is never overwritten.",
                 )
             _copy_rows(rows, connection, step)
     finally:
@@ -208,7 +207,7 @@ def _copy_to_server(part: Path, store_url: str, step: CopyStep) -> None:
 
 
 def _copy_rows(source: Connection, target: Connection, step: CopyStep) -> None:
-    """Copy every table, and have PostgreSQL go on with the numbers that follow."""
+    """Copy every table, and set PostgreSQL's sequences to the next numbers."""
     tables = StoreTable.metadata.sorted_tables
     for at, table in enumerate(tables):
         step(f"copying {table.name}", at / len(tables))
@@ -224,7 +223,7 @@ def _copy_rows(source: Connection, target: Connection, step: CopyStep) -> None:
 
 
 def _filled(connection: Connection) -> list[str]:
-    """The tables that have a row."""
+    """The tables that are not empty."""
     there = set(inspect(connection).get_table_names())
     return [
         table.name
@@ -234,7 +233,7 @@ def _filled(connection: Connection) -> list[str]:
 
 
 def _check_empty(path: Path) -> None:
-    """ConflictError where the file has rows of ours, or cannot be read."""
+    """ConflictError if the file has rows of a store, or cannot be read."""
     if not path.exists():
         return
     try:
@@ -247,12 +246,12 @@ def _check_empty(path: Path) -> None:
     if filled:
         raise ConflictError(
             f"the store {path} is not empty: {', '.join(filled)}",
-            hint="--force puts it aside under another name, and the backup in its place.",
+            hint="--force renames it and puts the backup in its place.",
         )
 
 
 def _import(source: Path, part: Path, step: CopyStep) -> None:
-    """Copy a backup to a file of our own, and bring that to the newest schema."""
+    """Copy a backup to the file `part`, and migrate that to the newest schema."""
     step("copying", 0.0)
     try:
         shutil.copyfile(source, part)
@@ -268,30 +267,30 @@ def _import(source: Path, part: Path, step: CopyStep) -> None:
 
 
 def _put_aside(path: Path) -> Path:
-    """Keep the store under another name as well, so that replacing it loses nothing."""
+    """Link the store under a second name, so that replacing it loses nothing; return that name."""
     aside = path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
     try:
         connection = sqlite3.connect(path)
         try:
-            # What is only in its log goes into the file.
+            # Moves the write-ahead log into the file.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             connection.close()
     except sqlite3.DatabaseError:
-        # Too damaged for that: its log is kept beside it.
+        # The file is too damaged: its log is kept beside it.
         pass
     os.link(path, aside)
     for suffix in ("-wal", "-shm"):
         log = path.with_name(path.name + suffix)
         if log.exists():
-            # A log beside another file than its own would be written into that.
+            # SQLite would write a log into whatever file has its name.
             log.rename(aside.with_name(aside.name + suffix))
     return aside
 
 
 @contextmanager
 def _part_of(target: Path) -> Iterator[Path]:
-    """A private file beside the target, which is gone at the end unless it was renamed."""
+    """A private temporary file beside the target, which is removed unless it was renamed."""
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
@@ -326,7 +325,7 @@ def _fsync(path: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the names in the folder on the disk."""
+    """Flush the folder's names to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

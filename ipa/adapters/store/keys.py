@@ -1,4 +1,4 @@
-"""The API keys in the store, which holds their digests only."""
+"""The API keys in the store, which holds only their digests."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ipa.adapters.store.schema import KeyRow
 from ipa.model.access import ApiKey, Grant, Role
 from ipa.model.errors import NotFoundError
 
-# Keys begin so, for people and for programs that look for secrets in files.
+# The prefix of keys, for people and for secret scanners.
 PREFIX = "ipa_"
 ID_BYTES = 6
-# As much as nobody guesses; a plain digest of it is as good as a slow one.
+# Too many to guess, so a plain digest is as good as a slow one.
 SECRET_BYTES = 32
 FORM = re.compile(r"ipa_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
-# What the digest of a key that does not exist is compared with, so that both take as long.
+# Compared with for an unknown key id, so that it takes as long as a known one.
 NO_DIGEST = "0" * 64
-# Any constant: writers of keys wait for each other on PostgreSQL.
+# Any constant: serialises writers of keys on PostgreSQL.
 LOCK = 0x1FA5_0002
 
 
 class Keys:
-    """The keys in one database; safe for many threads and processes."""
+    """The keys of a store. Safe for many threads and processes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -38,7 +38,7 @@ class Keys:
     def create(
         self, name: str, grant: Grant, *, now: datetime, expires_at: datetime | None = None
     ) -> tuple[ApiKey, str]:
-        """A new key and its token, which cannot be read again."""
+        """Create a key. Return it with its token, which cannot be read later."""
         key_id, secret = secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
         key = ApiKey(key_id, name, grant, now, expires_at)
         with writing(self._engine, LOCK) as connection:
@@ -56,7 +56,7 @@ class Keys:
         return key, f"{PREFIX}{key_id}_{secret}"
 
     def find(self, token: str) -> ApiKey | None:
-        """The key of the token, valid or not; None if there is none. Takes equally long in both cases."""
+        """Return the key of the token, valid or not; None if there is none. Both take equally long."""
         form = FORM.fullmatch(token)
         if form is None:
             return None
@@ -70,7 +70,7 @@ class Keys:
         return _key(row) if row and is_it else None
 
     def all(self) -> Sequence[ApiKey]:
-        """Every key, the oldest first."""
+        """Return every key, oldest first."""
         query = select(KeyRow.__table__).order_by(KeyRow.created_at, KeyRow.key_id)
         with reading(self._engine) as connection:
             return [_key(row) for row in connection.execute(query).mappings()]

@@ -1,4 +1,4 @@
-"""The record as it grows, for those who follow it: read from the store once, however many there are."""
+"""The tail of the record, read from the store once for all of its followers."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Protocol
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.record import Recorded
 
-# How often the store is looked at; a tick is some seconds.
+# The interval of reads of the store; a tick is some seconds.
 POLL_S = 0.5
-# Entries that are remembered, about a kilobyte each; older ones are read again.
+# Entries that are cached, about a kilobyte each; older ones are read again.
 REMEMBERED = 1000
-# Who comes back after more than this is told so instead: to read it all takes longer than to look anew.
+# A follower that missed more entries than this has to start anew: reading them all would take longer.
 KEPT = 10_000
 
 
 class FollowedRecord(Protocol):
-    """What is followed."""
+    """The record that is followed."""
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
-        """The `limit` entries after that `seq`, oldest first."""
+        """Return the `limit` entries after `after`, oldest first."""
         ...
 
     def newest_seq(self) -> int:
-        """The `seq` of the newest entry; 0 where there is none."""
+        """Return the `seq` of the newest entry; 0 without entries."""
         ...
 
     def checkpoints(self, after: int, pipeline: str | None = None) -> Iterable[SignedCheckpoint]:
-        """The checkpoints of what retention removed after that `seq`."""
+        """Return the checkpoints of entries after `after` that retention removed."""
         ...
 
 
@@ -49,17 +49,17 @@ class RecordFeed:
         self.poll_s, self.kept = poll_s, kept
         self._lock = threading.Lock()
         self._recent: deque[Recorded] = deque(maxlen=REMEMBERED)
-        # Every entry after this one that there is, is remembered or was.
+        # The `seq` of the newest entry that was read.
         self._newest: int | None = None
         self._read_s = 0.0
 
     def newest(self, *, now: bool = False) -> int:
-        """The `seq` of the newest entry at the last look; with `now` it is looked."""
+        """Return the `seq` of the newest entry, as of the last read; with `now` it reads first."""
         with self._lock:
             return self._refresh(now=now)
 
     def after(self, seq: int, limit: int = 100) -> Sequence[Recorded]:
-        """The `limit` entries after that one, oldest first."""
+        """Return the `limit` entries after `seq`, oldest first."""
         with self._lock:
             if seq >= self._refresh():
                 return ()
@@ -68,7 +68,7 @@ class RecordFeed:
         return self._record.entries(seq, limit)
 
     def gone(self, seq: int) -> bool:
-        """Whether what follows that entry is no longer to be had: too much, or of another store."""
+        """True if the entries after `seq` cannot be followed: too many, or of another store."""
         newest = self.newest()
         return seq > newest or newest - seq > self.kept
 

@@ -1,4 +1,4 @@
-"""One tick, as a pure function: from an observation to its effects and the next state."""
+"""The tick, as a pure function from an observation to its effects and the next state."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
         if verdict.follow_up:
             reason = classify(verdict.configs, verdict.follow_up, urgent=True)
             state = replace(
-                state, goal=ChangeRequest(verdict.follow_up, "the rest of what was begun", reason)
+                state, goal=ChangeRequest(verdict.follow_up, "the next step of the last change", reason)
             )
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
 

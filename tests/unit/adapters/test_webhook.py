@@ -263,7 +263,7 @@ def test_the_settings_make_one(store: Store, tmp_path: Path) -> None:
         ({"webhook_secret_file": "/x"}, "neither or both"),
         ({"webhook_secret": "", "webhook_secret_file": "/nothing/here"}, "does not exist"),
         ({"webhook_secret": "hunter2hunter2hunter2hunter2"}, "whsec_"),
-        ({"webhook_secret": "whsec_äöü"}, "no base64"),
+        ({"webhook_secret": "whsec_äöü"}, "not base64"),
         ({"webhook_secret": "whsec_aHVudGVyMg=="}, "7 bytes"),
     ],
 )

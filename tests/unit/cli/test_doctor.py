@@ -18,7 +18,7 @@ import yaml
 from ipa.adapters.kube.rights import ELECTOR, REVIEWER, Role, actor, observer
 from ipa.adapters.solvers.gurobi import licence_finding
 from ipa.adapters.store.doctor import store_findings
-from ipa.adapters.store.opening import open_store
+from ipa.adapters.store.store import open_store
 from ipa.bootstrap.doctor import identity_findings
 from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock

@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 
+from experiments.sets.published import line_levels
 from ipa.model.errors import InputError, SolverError, UsageError
 from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.mixture.capacities import line_levels
 from ipa.optimize.mixture.set_search import best_set
 from ipa.optimize.mixture.set_solve import solve_set
 from ipa.optimize.mixture.sets import (

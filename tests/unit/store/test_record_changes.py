@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.codec import DECISION
 from ipa.control.audit.record import Entry
 from ipa.control.loop.compute_lock import COMPUTE_LOCK
@@ -97,7 +97,7 @@ def test_what_cannot_be_noted_ends_no_tick(
 
     again = replace(world, hooks=(Changes(full),)).restarted("again")
     assert again.ticks(1)[0].action is Action.APPLY
-    assert "what became of a change cannot be recorded: the disk is full" in caplog.text
+    assert "the outcome of a change cannot be recorded: the disk is full" in caplog.text
 
 
 def test_others_compute_while_it_is_noted(store: Store) -> None:

@@ -80,7 +80,7 @@ def test_a_key_that_is_gone_is_told_once_and_kept(
 def test_a_process_that_dies_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "COMMAND", ("false",))
     assert Housekeeping(store, lambda: LATER, lambda: True).once() is None
-    assert store.troubles() == ("the process that prunes the store ended with 1",)
+    assert store.troubles() == ("the process that prunes the store exited with code 1",)
 
 
 def test_the_end_of_the_service_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from ipa.adapters.store import hot
 from ipa.adapters.store.codec import DECISION
-from ipa.adapters.store.columns import MISSING, read_columns, write_columns
+from ipa.adapters.store.columns import MISSING, ColumnReader, ColumnWriter, read_columns, same, write_columns
 from ipa.adapters.store.hot import HotRow, fold, unfold
-from ipa.adapters.store.literals import ColumnReader, ColumnWriter, same
 from ipa.adapters.store.packing import Packed, Row, pack
 from ipa.control.audit.record import of_decision
 from ipa.control.canonical import canonical_json, digest

@@ -1,4 +1,4 @@
-"""What became of the changes, put into the record: a hook of the control loop."""
+"""The control loop's hook that records the outcomes of changes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ log = logging.getLogger("ipa.store")
 
 
 class Changes:
-    """Notes that a change was accepted, landed, failed or was taken back. What cannot be noted is logged.
+    """The hook. It records that a change was accepted, became ready, failed or was rolled back.
 
-    The decision that a change comes from is in the record before it is written; this is only what followed.
+    The decision behind a change is in the record before the change is written, so an outcome that cannot be
+    recorded is only logged.
     """
 
     def __init__(self, note: Callable[[Entry], None]) -> None:
         self._note = note
 
     def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
-        """Note what this tick saw end and what it began, at its time."""
+        """Record the change that ended in this tick, and the one that it started."""
         found = []
         if snapshot.ended is not None and snapshot.ended.change is not None:
             found.append(of_ended(decision.pipeline, snapshot.ended, decision.at))
@@ -33,8 +34,8 @@ class Changes:
             found.append(of_applied(decision, decision.at))
         try:
             for entry in found:
-                # Others compute while the disk is waited for.
+                # Other loops may compute while this one waits for the disk.
                 with COMPUTE_LOCK.away():
                     self._note(entry)
         except IpaError as error:
-            log.error("%s: what became of a change cannot be recorded: %s", decision.pipeline, error)
+            log.error("%s: the outcome of a change cannot be recorded: %s", decision.pipeline, error)

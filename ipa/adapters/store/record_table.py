@@ -1,4 +1,4 @@
-"""Which record belongs to which pipeline: the next owner of a name reads nothing of the earlier one's."""
+"""The names of records by pipeline: a later pipeline of a name does not see the earlier one's record."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ipa.adapters.store.database import lock_of, reading, writing
 from ipa.adapters.store.schema import RecordRow
 from ipa.control.audit.record import MARK
 
-# 2^48 of them: two pipelines of one name never draw the same.
+# 2^48 identifiers: two pipelines of one name never draw the same.
 ID_BYTES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class NamedRecord:
-    """The pipeline that writes a record: `namespace` is the one it was in when the record began."""
+    """A record, and its pipeline's namespace when the record began."""
 
     record: str
     namespace: str
 
 
 class RecordTable:
-    """The current record of each pipeline, by name. Thread-safe; `read` takes up what other processes did.
+    """The current record of each pipeline, by name. Thread-safe; `read` loads the changes of other processes.
 
-    A pipeline given over the API writes a new record, `NAME~ID`; one of a file goes on with the record of its
-    name and namespace over restarts. A name without a row, as in older stores, is its own record.
+    A pipeline created over the API writes a new record, `NAME~ID`. A pipeline of a file continues the record
+    of its name and namespace after a restart. A name without a row, as in older stores, is its own record.
     """
 
     def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
@@ -47,13 +47,13 @@ class RecordTable:
             self._owners = {name: NamedRecord(record, namespace) for name, record, namespace in rows}
 
     def owner(self, name: str) -> NamedRecord | None:
-        """Record and namespace of the pipeline that has this name now; None for a name without a row."""
+        """Return record and namespace of the pipeline that has this name now; None without a row."""
         return self._owners.get(name)
 
     def of(self, name: str) -> str:
-        """The record that a pipeline, or PIPELINE@POLICY, writes now.
+        """Return the record that a pipeline, or PIPELINE@POLICY, writes now.
 
-        A record is its own; that of the plain name, which older stores have, is `NAME~`.
+        The name of a record stands for itself; `NAME~` is the record that an older store has under NAME.
         """
         pipeline, at, policy = name.partition("@")
         if pipeline.endswith(MARK):
@@ -62,23 +62,23 @@ class RecordTable:
         return f"{owner.record}{at}{policy}" if owner else name
 
     def resume(self, name: str, namespace: str) -> str:
-        """The record that the pipeline of a file goes on with; new if another namespace had the name."""
+        """Return the record that the pipeline of a file continues; a new one if the namespace differs."""
         with self._writing(name) as connection:
             record = self._adopted(connection, name, namespace)
             return record or self._begun(connection, name, namespace)
 
     def adopt(self, name: str, namespace: str) -> str | None:
-        """The record of a pipeline that is in the store; None while another process gives or removes it."""
+        """Return the record of a pipeline in the store; None while another process creates or removes it."""
         with self._writing(name) as connection:
             return self._adopted(connection, name, namespace)
 
     def begin(self, name: str, namespace: str) -> str:
-        """A new record, which the pipeline writes from now on."""
+        """Start a new record for the pipeline, and return its name."""
         with self._writing(name) as connection:
             return self._begun(connection, name, namespace)
 
     def end(self, name: str) -> None:
-        """Have no pipeline write the record of that name any more."""
+        """End the record of the pipeline of that name."""
         with self._writing(name) as connection:
             self._end(connection, name)
             self._owners = {each: owner for each, owner in self._owners.items() if each != name}
@@ -92,7 +92,7 @@ class RecordTable:
         rows = connection.execute(_OF_NAME, {"its": name}).all()
         current = next((row for row in rows if row.ended_at is None), None)
         if not rows:
-            # What an older store holds under the plain name goes on; it did not say whose it was.
+            # Continue the record that an older store has under the plain name, without a namespace.
             return self._insert(connection, name, name, namespace)
         if current is None or current.namespace != namespace:
             return None

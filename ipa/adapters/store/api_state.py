@@ -1,4 +1,4 @@
-"""The ports PlanStore and AnswerStore over the database, and the pipelines that were given over the API."""
+"""State of the API in the database: stored plans, idempotent answers, and pipelines created over the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, true, update
 
 from ipa.adapters.store.codec import KEPT_PLAN, damaged
-from ipa.adapters.store.database import lock_of, reading, writing
+from ipa.adapters.store.database import lock_of, reading, upsert, writing
 from ipa.adapters.store.schema import AnswerRow, PipelineRow, PlanRow
 from ipa.control.canonical import digest
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
@@ -20,39 +20,39 @@ from ipa.model.errors import IpaError, NotFoundError
 
 log = logging.getLogger("ipa.store")
 MOST_PLANS = 20_000
-# Where there are too many, a pipeline keeps at least one of so many parts of them, whoever plans another.
+# At the bound, each pipeline keeps up to this fraction (1 / PARTS) of the plans, however many others make.
 PARTS = 4
 PLAN_BYTES = 4_000
-# Of these more there may be before the oldest are let go, which need not be with every write.
+# The bound may be exceeded by this many, so that not every write deletes.
 SPARE_PLANS = 500
-# Plans wait in memory for a store that cannot be written, some 10 MB of them; then the oldest are dropped.
+# Plans that wait in memory while the store cannot be written, some 10 MB; then the oldest are dropped.
 MOST_WAITING = 2_000
-# Plans wait so long for each other, so that they are written together.
+# How long a plan waits for others, to be written with them.
 FLUSH_S = 0.2
-# A retry comes within minutes, at worst after a weekend.
+# Retries come within minutes, at worst after a weekend.
 ANSWERS_S = 7 * 86400.0
-# No request takes longer: a write to a cluster ends by its own deadline long before.
+# No request takes longer: a write to a cluster has a shorter deadline.
 LONGEST_S = 300.0
 
 
 class PlanRows:
-    """The newest `most` plans and some older ones, on disk a moment after they were made.
+    """The newest `most` plans and some older ones, on disk shortly after they were made.
 
-    Written together, since each transaction waits for the disk and what-ifs come by the hundred: decisions of
-    the loops must not wait behind them. What a crash loses of them is made again by asking again.
+    They are written in groups: each transaction waits for the disk, what-ifs come by the hundred, and the
+    loops' decisions must not wait for them. A crash loses the last ones, which a client can request again.
     """
 
     def __init__(self, engine: Engine, most: int = MOST_PLANS) -> None:
         self._engine, self._most = engine, most
         self._lock = threading.Lock()
-        # With its text, which is made as the plan comes: that of many at once would hold everybody up.
+        # Each with its text, which is encoded when the plan comes: many at once would block other threads.
         self._waiting: dict[str, tuple[StoredPlan, str]] = {}
         self._timer: threading.Timer | None = None
-        # Written since the oldest were let go; unknown after a start.
+        # Written since the last deletion; after a start assumed to be at the limit.
         self._written = SPARE_PLANS
 
     def keep(self, plan: StoredPlan) -> None:
-        """Keep it, and let go of those that are too many."""
+        """Store the plan; the oldest waiting one is dropped if too many wait."""
         text = KEPT_PLAN.text(plan)
         with self._lock:
             self._waiting[plan.plan_id] = plan, text
@@ -64,7 +64,7 @@ class PlanRows:
                 self._timer.start()
 
     def plan(self, plan_id: str) -> StoredPlan:
-        """That plan; NotFoundError where there is none any more."""
+        """Return the plan; NotFoundError if it is not stored, or no longer."""
         with self._lock:
             waiting = self._waiting.get(plan_id)
         if waiting is not None:
@@ -79,7 +79,7 @@ class PlanRows:
         return KEPT_PLAN.value(body)
 
     def flush(self) -> None:
-        """Write what waits; UnavailableError where that fails, and it waits on."""
+        """Write the waiting plans. UnavailableError: they could not be written, and still wait."""
         with self._lock:
             waiting = list(self._waiting.values())
             self._timer = None
@@ -98,7 +98,7 @@ class PlanRows:
                 self._waiting.pop(plan.plan_id, None)
 
     def _let_go(self, connection: Connection) -> None:
-        """Let go of plans that are too many: of pipelines with more than their part, then the oldest."""
+        """Delete plans above the bound: of pipelines with more than their part, then the oldest."""
         rows = connection.execute(
             select(PlanRow.pipeline, func.count()).group_by(PlanRow.pipeline).order_by(func.count().desc())
         ).all()
@@ -113,14 +113,14 @@ class PlanRows:
             _delete_oldest(connection, excess, true())
 
     def end(self, record: str) -> None:
-        """Forget the plans of that record."""
+        """Delete the plans of the record."""
         with self._lock:
             self._waiting = {name: it for name, it in self._waiting.items() if it[0].key != record}
         with writing(self._engine, lock_of("plans", "")) as connection:
             connection.execute(delete(PlanRow).where(PlanRow.pipeline == record))
 
     def close(self) -> None:
-        """Write what waits, as far as that goes."""
+        """Write the waiting plans if possible."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -130,8 +130,8 @@ class PlanRows:
         try:
             self.flush()
         except IpaError as error:
-            # The store's health says so, and when it ends.
-            log.debug("plans that were asked for are not kept on disk yet: %s", error.message)
+            # The store's health reports the outage and its end.
+            log.debug("plans are not on disk yet: %s", error.message)
 
 
 def _delete_oldest(connection: Connection, many: int, of: ColumnElement[bool]) -> None:
@@ -140,7 +140,7 @@ def _delete_oldest(connection: Connection, many: int, of: ColumnElement[bool]) -
 
 
 class AnswerRows:
-    """Answers by key, for a week."""
+    """Answers by idempotency key, kept for a week."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -148,7 +148,7 @@ class AnswerRows:
     def claim(
         self, key: str, request_digest: str, holder: str, now_s: float, record: str = ""
     ) -> IdempotencyClaim:
-        """Claim the key if nobody holds it or its holder is gone, and return its state."""
+        """Claim the key if it is free or its holder is gone, and return its state."""
         key, holder = digest(key), digest(holder)
         with writing(self._engine, lock_of("answers", key)) as connection:
             connection.execute(delete(AnswerRow).where(AnswerRow.at_s < now_s - ANSWERS_S))
@@ -178,15 +178,15 @@ class AnswerRows:
             return IdempotencyClaim(first, at_s, mine=True, is_resumed=True)
 
     def settle(self, key: str, answer: StoredAnswer) -> None:
-        """Keep the answer; on disk when this returns."""
+        """Store the answer durably."""
         self._write(key, update(AnswerRow).values(status=answer.status, body=answer.body))
 
     def release(self, key: str) -> None:
-        """Give up a key under which nothing happened."""
+        """Release a key under which nothing happened."""
         self._write(key, delete(AnswerRow))
 
     def end(self, record: str) -> None:
-        """Forget the answers to requests about the pipeline of that record."""
+        """Delete the answers to requests about the pipeline of the record."""
         with writing(self._engine, lock_of("answers", record)) as connection:
             connection.execute(delete(AnswerRow).where(AnswerRow.record == record))
 
@@ -196,13 +196,13 @@ class AnswerRows:
 
 
 class PipelineRows:
-    """Pipelines that were given over the API, each as the mapping that a file would hold."""
+    """The pipelines created over the API, each as the mapping of a pipeline file."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def all(self) -> dict[str, Any]:
-        """Every one by its name."""
+        """Return every pipeline by its name."""
         with reading(self._engine) as connection:
             rows = connection.execute(select(PipelineRow.pipeline, PipelineRow.body)).all()
         try:
@@ -211,16 +211,12 @@ class PipelineRows:
             raise damaged("pipeline", error) from error
 
     def keep(self, name: str, mapping: Mapping[str, Any], at: str) -> None:
-        """Keep it, in the place of one of that name; on disk when this returns."""
+        """Store the pipeline durably, in place of one of that name."""
         values = {"at": at, "body": json.dumps(mapping, ensure_ascii=False)}
         with writing(self._engine, lock_of("pipelines", name)) as connection:
-            changed = connection.execute(
-                update(PipelineRow).where(PipelineRow.pipeline == name).values(**values)
-            )
-            if changed.rowcount == 0:
-                connection.execute(insert(PipelineRow).values(pipeline=name, **values))
+            upsert(connection, PipelineRow, {"pipeline": name}, values)
 
     def remove(self, name: str) -> None:
-        """Forget it, where there is one."""
+        """Delete the pipeline if there is one."""
         with writing(self._engine, lock_of("pipelines", name)) as connection:
             connection.execute(delete(PipelineRow).where(PipelineRow.pipeline == name))
