@@ -280,7 +280,9 @@ def test_a_rollback_shows_where_to_and_runs_that(browser: Browser, url: str, wor
     before = next(it for it in reversed(world.log) if it.action is Action.APPLY).previous
     with opened(browser, f"{url}#/now/ocr") as page:
         dialog = open_dialog(page, "Roll back …")
-        rows = dialog.get_by_role("region", name="From the running configuration to the earlier one").locator("tbody tr")
+        rows = dialog.get_by_role("region", name="From the running configuration to the earlier one").locator(
+            "tbody tr"
+        )
         expect(rows.first.locator("ins").first).to_have_text(before[0].variant)
         confirm(dialog, "Roll back", "slower than before")
         expect(dialog.get_by_role("heading", name="Applied: requested")).to_be_visible()
