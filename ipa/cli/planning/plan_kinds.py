@@ -147,8 +147,8 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
 
 def _set(question: Question, rate_rps: float) -> Planned:
     from ipa.cli.views.set_text import print_set
-    from ipa.optimize.mixture.set_solve import EXACT
     from ipa.optimize.problem import Compat
+    from ipa.optimize.registry import EXACT
     from ipa.optimize.solve import AUTO
     from ipa.policies.setplanning import plan_set, set_question
 
