@@ -11,21 +11,39 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from itertools import pairwise
 from textwrap import dedent
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
+
+from ipa.files.document import MAX_PROBLEMS, Document
 
 _HEADER = ("api_version", "kind")
 # Between the words of a name.
 _WORDS = re.compile(r"(?<!^)(?=[A-Z])")
 _REFERENCE = re.compile(r'"#/\$defs/(\w+)"')
+
+
+@dataclass(slots=True)
+class FaultBudget:
+    """The context of a validation: the document, and the number of faults that are still worth finding."""
+
+    document: Document
+    left: int = MAX_PROBLEMS
 
 
 def _key(name: str) -> str:
@@ -49,6 +67,26 @@ class Section(BaseModel):
     )
     # The class of `ipa.model`, called with the fields that the file has.
     makes: ClassVar[Callable[..., Any]] = dict
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _bounded(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        """Stop looking once there are more faults than anybody reads.
+
+        pydantic holds the interpreter while it lists faults: a body of a megabyte may have 200 000.
+        """
+        budget = info.context
+        if not isinstance(budget, FaultBudget):
+            return handler(data)
+        if budget.left <= 0:
+            # Refused in any case, so that nobody uses it.
+            return data  # type: ignore[no-any-return]
+        before = budget.left
+        try:
+            return handler(_without_many(data, cls))
+        except ValidationError as error:
+            budget.left = before - error.error_count()
+            raise
 
     def given(self) -> dict[str, Any]:
         """The fields that the file has, as values of `ipa.model`."""
@@ -93,6 +131,15 @@ class FileKind(Section):
         """As of a section, with the header."""
         header = {name: get_args(cls.model_fields[name].annotation)[0] for name in _HEADER}
         return super().of(value, **header, **fields)
+
+
+def _without_many(data: Any, section: type[Section]) -> Any:
+    """The data without unknown keys beyond those that a message names."""
+    if not isinstance(data, dict) or len(data) <= MAX_PROBLEMS:
+        return data
+    known = {field.alias or name for name, field in section.model_fields.items()}
+    unknown = [key for key in data if key not in known]
+    return {key: data[key] for key in [*unknown[:MAX_PROBLEMS], *(known & data.keys())]}
 
 
 def built(value: Any) -> Any:

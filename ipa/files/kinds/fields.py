@@ -145,7 +145,7 @@ def _as_written(value: Any, info: ValidationInfo) -> Any:
     """Numbers and booleans of the mapping as the text that they were written as, where that is known."""
     if not isinstance(value, dict):
         return value
-    texts = info.context.texts_in(value) if info.context else {}
+    texts = info.context.document.texts_in(value) if info.context else {}
     return {key: texts.get(key) or _text_of(each) for key, each in value.items()}
 
 
