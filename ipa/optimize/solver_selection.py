@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from math import inf
+
+import numpy as np
 
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.backends import label_setting
-from ipa.optimize.bound_filter import sharpen
 from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
-from ipa.optimize.columns import Array
+from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.program import Program, ProgramAnswer, evaluate
+from ipa.optimize.plugin_solver import PluginSolver
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate
+from ipa.optimize.registry import AUTO, EXACT, SOLVERS
 
-# A new solver is one file in backends/ and one word here.
-BACKENDS = ("gurobi", "highs", "exact")
-AUTO = "auto"
-SOLVERS = (AUTO, *BACKENDS)
+# Ours, each by itself.
+BACKENDS = ("gurobi", "highs", EXACT)
 
 # Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
 CONTRADICTION = 1e-6
 
+# With fewer options a MILP solver is done before they are counted; labels of the pass that finds a plan.
+SHARPEN_FROM, SHARPEN_WIDTH = 60, 32
+
 PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WarmStart:
-    """Results of an earlier solve: a plan within the limits, and the multipliers."""
-
-    chosen: tuple[int, ...] = ()
-    prices: Array | None = None
 
 
 def answer(
     program: Program,
     solver: str,
     deadline: Deadline,
-    warm: WarmStart | None = None,
     solvers: Solvers | None = None,
 ) -> tuple[str, ProgramAnswer, list[str]]:
     """The solver that answered, its answer with ties broken, and the reasons for the choice.
@@ -48,13 +42,11 @@ def answer(
     `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
-    if solver == "exact":
-        found = label_setting.solve(
-            program, deadline, (warm or WarmStart()).chosen, (warm or WarmStart()).prices
-        )
+    if solver == EXACT:
+        found = label_setting.solve(program, deadline)
         return solver, found, [found.note] if found.note else []
     if solver == AUTO and program.has_spread:
-        used, found, notes = _auto_of_quantiles(program, deadline, warm or WarmStart(), solvers)
+        used, found, notes = _auto_of_quantiles(program, deadline, solvers)
         return used, found, [note for note in (*notes, found.note) if note]
     try:
         smaller, left = sharpen(program, deadline)
@@ -79,7 +71,7 @@ def answer(
 
 
 def _auto_of_quantiles(
-    program: Program, deadline: Deadline, warm: WarmStart, solvers: Solvers | None
+    program: Program, deadline: Deadline, solvers: Solvers | None
 ) -> tuple[str, ProgramAnswer, list[str]]:
     """Label setting for half of the time, then a MILP solver if it is not done.
 
@@ -87,7 +79,7 @@ def _auto_of_quantiles(
     """
     share = Deadline(deadline.remaining_s / 2)
     why = "auto: exact, since a quantile is not linear"
-    found = label_setting.solve(program, share, warm.chosen, warm.prices)
+    found = label_setting.solve(program, share)
     if found.termination in PROVED:
         return "exact", found, [why]
     used, second, notes = _milp_in_time(program, deadline, solvers)
@@ -147,9 +139,13 @@ def _reached(program: Program, found: ProgramAnswer) -> float:
 
 
 def in_process(name: str) -> Maximise:
-    """The solver's own function; its module is imported only when it is used."""
-    maximise: Maximise = import_module(f"ipa.optimize.backends.{name}").maximise
-    return maximise
+    """The MILP solver's own function; its module is imported only when it is used.
+
+    Errors: UsageError (no such solver), PluginError.
+    """
+    plugin = SOLVERS.find(name)
+    maximise: Maximise = plugin.load()
+    return maximise if plugin.is_ours else PluginSolver(plugin, maximise)
 
 
 def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], ProgramAnswer]:
@@ -184,3 +180,30 @@ def _doubted(program: Program, solver: str, found: ProgramAnswer, deadline: Dead
     if not second.chosen:
         return found
     return replace(second, note=f"{solver} calls it infeasible, label setting found a plan")
+
+
+def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index, ...]]:
+    """The program without options that no plan as good as a known one can have, and those left of each stage.
+
+    For the MILP solvers, whose time grows with the options: a quick plan of label setting's first pass, and
+    the bound on all plans with each option, rule most of them out. No best plan is lost. The same program if
+    accuracies neither add up nor multiply, if no plan is found, or if there are few options anyway.
+    DeadlineError if the time is up.
+    """
+    left = tuple(np.arange(len(stage)) for stage in program.stages)
+    if sum(len(stage) for stage in program.stages) < SHARPEN_FROM or not program.is_plain:
+        return program, left
+    search = label_setting.LabelSearch(program, deadline)
+    known = -inf
+    guessed = search.guess()
+    if guessed:
+        known = evaluate(program, guessed).objective
+    found, _ = search.run(known, SHARPEN_WIDTH)
+    if found:
+        known = max(known, evaluate(program, found).objective)
+    if known == -inf:
+        return program, left
+    least = known - 10 * EQUAL * max(1.0, abs(known))
+    kept = [np.flatnonzero(search.bounding.option_bounds(at) >= least) for at in range(len(program.stages))]
+    stages = tuple(stage.take(each) for stage, each in zip(program.stages, kept, strict=True))
+    return replace(program, stages=stages), tuple(kept)

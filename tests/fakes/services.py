@@ -167,6 +167,10 @@ class FakeLoop:
     request: Callable[..., Decision]
     policy: str = "ours"
 
+    @property
+    def restore(self) -> Callable[..., Decision]:
+        return self.request
+
 
 @dataclass(frozen=True)
 class FakeHealth:

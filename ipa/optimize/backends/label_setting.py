@@ -8,7 +8,6 @@ pass that keeps only the most promising labels finds it. A pass that kept all la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import inf, prod
 
 import numpy as np
@@ -27,28 +26,23 @@ from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate, fits
 # one's. Narrow passes find a first plan if the multipliers suggested none.
 NARROW = (16, 48)
 WIDTHS = (256, 1000, None)
-# The kept labels are the best of this many classes of the value so far.
-STRATA = 4
 # Up to this many plans are all tried: fewer operations than the tables of a bound take.
 FEW = 16384
 
 
-def solve(
-    program: Program, deadline: Deadline, start: Sequence[int] = (), prices: Array | None = None
-) -> ProgramAnswer:
+def solve(program: Program, deadline: Deadline, prices: Array | None = None) -> ProgramAnswer:
     """The best plan; of equally good ones that with the fewest changes, lowest cost, latency; then `_best`.
 
-    `start` is a plan within the limits and `prices` are the multipliers of an earlier search; given ones are
-    not searched for.
+    `prices` are the multipliers of an earlier search; given ones are not searched for.
     """
     if not all(len(stage) for stage in program.stages):
         return ProgramAnswer(Termination.INFEASIBLE)
     if prod(len(stage) for stage in program.stages) <= FEW:
         return _all_tried(program, deadline)
     search = LabelSearch(program, deadline, prices)
-    chosen = tuple(start)
+    chosen: tuple[int, ...] = ()
     try:
-        chosen = search.guess(chosen)
+        chosen = search.guess()
         for width in WIDTHS if chosen else (*NARROW, *WIDTHS):
             known = evaluate(program, chosen).objective if chosen else -inf
             found, complete = search.run(known, width)
@@ -112,9 +106,9 @@ class LabelSearch:
         start = self._growth.start()
         return float(self._upper(0, start)[0])
 
-    def guess(self, start: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """`start`, else the best plan within the limits from the multipliers, improved by local search."""
-        best = start or self._suggested()
+    def guess(self) -> tuple[int, ...]:
+        """The best plan within the limits from the multipliers, improved by local search."""
+        best = self._suggested()
         return polished(self._program, self.bounding.rows, self.prices, best) if best else ()
 
     def _suggested(self) -> tuple[int, ...]:
@@ -177,13 +171,13 @@ class LabelSearch:
             bound = self._upper(at + 1, labels)
             labels, bound = self._promising(at + 1, labels, bound, least)
             if width is not None and len(labels) > 2 * width:
-                few = _spread(labels, bound, 2 * width)
+                few = _most_promising(bound, 2 * width)
                 labels, bound, complete = labels.take(few), bound[few], False
             kept = self._undominated(at + 1, labels)
             if len(kept) < len(labels):
                 labels, bound = labels.take(kept), bound[kept]
             if width is not None and len(labels) > width:
-                few = _spread(labels, bound, width)
+                few = _most_promising(bound, width)
                 labels, complete = labels.take(few), False
             if not len(labels):
                 break
@@ -297,18 +291,9 @@ def _is_chain(program: Program) -> bool:
     return len(program.graph.paths) == 1 and len(terms) == 1 and len(terms[0].alternatives) == 1
 
 
-def _spread(labels: PartialPlans, bound: Array, width: int) -> Index:
-    """The most promising labels, about `width`, from every stratum of the value so far.
-
-    The bound alone favours accurate plans that break the limits, until no cheap one is left.
-    """
-    count = len(labels)
-    stratum = np.empty(count, dtype=np.intp)
-    stratum[np.argsort(labels.value, kind="stable")] = np.arange(count) * STRATA // count
-    order = np.lexsort((-bound, stratum))
-    first = np.searchsorted(stratum[order], np.arange(STRATA))
-    place = np.arange(count) - first[stratum[order]]
-    return np.sort(order[place < -(-width // STRATA)])
+def _most_promising(bound: Array, width: int) -> Index:
+    """The `width` labels with the highest bounds, in the order given."""
+    return np.sort(np.argsort(-bound, kind="stable")[:width])
 
 
 def _trace(history: list[Index], at: int) -> tuple[int, ...]:

@@ -1,9 +1,8 @@
-"""th_m(c): the rate that a variant carries on c cores within the SLO, from profiles or published lines."""
+"""th_m(c): the rate that a variant carries on c cores within the SLO, from its operating points."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import trunc
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,61 +12,14 @@ from ipa.optimize.columns import columns_of
 from ipa.optimize.mixture.sets import CoreLevel
 from ipa.queueing.tail import sojourn
 
-# The share of a fitted capacity used in planning (InfAdapter).
+# The share of a capacity used in planning (InfAdapter).
 COEFFICIENT = 0.8
-# The numbers of cores at which InfAdapter measured before it fitted a line.
-FIT_CORES = (1, 2, 4, 8, 16)
 
 # Rates tried at once, first over the whole capacity, then within the step found.
 STEPS = 320
 
 Array = NDArray[np.float64]
 TailLatency = Callable[[OperatingPoint, Array], Array]
-
-
-def fit_line(measured: Mapping[float, float], at: Sequence[float] = FIT_CORES) -> tuple[float, float]:
-    """Slope and intercept (rps a core, rps) of the least-squares line through measured {cores: capacity_rps}.
-
-    `at`: the numbers of cores to fit; KeyError if one of them was not measured.
-    """
-    xs, ys = list(at), [measured[cores] for cores in at]
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    spread = sum((x - mean_x) ** 2 for x in xs)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread
-    return slope, mean_y - slope * mean_x
-
-
-def line_levels(
-    slope: float,
-    intercept: float,
-    cores: Iterable[float],
-    *,
-    coefficient: float = COEFFICIENT,
-    whole_intercept: bool = False,
-) -> tuple[CoreLevel, ...]:
-    """The levels by the line th(c) = slope·c + intercept, times the coefficient, if that is above 0.
-
-    `whole_intercept` cuts the intercept to a whole number towards 0, as InfAdapter did.
-    """
-    start = trunc(intercept) if whole_intercept else intercept
-    levels = (CoreLevel(count, coefficient * (slope * count + start)) for count in cores)
-    return tuple(level for level in levels if level.capacity_rps > 0)
-
-
-def table_levels(
-    measured: Mapping[float, float],
-    latency_s: Mapping[float, float | None],
-    slo_s: float,
-    *,
-    coefficient: float = COEFFICIENT,
-) -> tuple[CoreLevel, ...]:
-    """The measured levels times the coefficient, if a p99 was measured and meets the SLO."""
-    levels = []
-    for cores, capacity_rps in sorted(measured.items()):
-        tail_s = latency_s.get(cores)
-        if capacity_rps > 0 and tail_s is not None and tail_s <= slo_s:
-            levels.append(CoreLevel(cores, coefficient * capacity_rps))
-    return tuple(levels)
 
 
 def point_levels(

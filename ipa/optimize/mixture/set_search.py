@@ -25,9 +25,6 @@ from ipa.optimize.dominance import undominated
 from ipa.optimize.mixture.sets import ROUNDING, SetProblem
 from ipa.optimize.program import EQUAL, tolerance
 
-# Fewer labels are not compared: growing them takes less time.
-FEW = 24
-
 
 @dataclass(frozen=True, slots=True)
 class SetAnswer:
@@ -146,8 +143,6 @@ class _Search:
         return labels.take(np.flatnonzero(bound >= self._best[0] - EQUAL * max(1.0, abs(self._best[0]))))
 
     def _without_dominated(self, labels: _Labels, depth: int) -> _Labels:
-        if len(labels.cores) <= FEW:
-            return labels
         ahead = labels.value + self._weights.alpha * self._variants[depth].accuracy * labels.load
         rows = [labels.cores, labels.load, -ahead]
         if self._weights.gamma > 0:
