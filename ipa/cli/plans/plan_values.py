@@ -1,4 +1,4 @@
-"""Configurations read from the JSON of a plan; InputError lists what is wrong with it."""
+"""Configurations read from the JSON of a plan; InputError lists its faults."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig
 
 
 def read_plan(path: Path) -> tuple[StageConfig, ...]:
-    """The configurations in a plan's JSON; InputError lists what is wrong with it."""
+    """The configurations in a plan's JSON; InputError lists its faults."""
     return configs_in(_json(path), path)
 
 
 def read_shares(path: Path) -> tuple[StageConfig, ...]:
-    """The parts of a mixture in a plan's JSON, none where one plan is as good; InputError as `read_plan`."""
+    """The parts of the mixture in a plan's JSON, none without a mixture; InputError as for `read_plan`."""
     return shares_in(_json(path), path)
 
 
 def shares_in(data: Any, path: Path | str) -> tuple[StageConfig, ...]:
-    """As `read_shares`, of values that are named `path` where they are wrong."""
+    """As `read_shares`, of values; errors name them `path`."""
     mixture = data.get("mixture") if isinstance(data, dict) else None
     parts = mixture.get("parts") if isinstance(mixture, dict) else None
     if not isinstance(parts, list):
@@ -43,7 +43,7 @@ def _json(path: Path) -> Any:
 
 
 def configs_in(data: Any, path: Path | str, where: str = "") -> tuple[StageConfig, ...]:
-    """As `read_plan`, of values that are named `path`, and `where` in it, where they are wrong."""
+    """As `read_plan`, of values; errors name them `path`, and the place `where` in it."""
     stages = data.get("stages") if isinstance(data, dict) else None
     if not isinstance(stages, list | tuple) or not stages:
         raise InputError(f"{path} has no stages", hint="Write it with `ipa plan PIPELINE --rate R -o json`.")
