@@ -13,7 +13,7 @@ from ipa.api.bodies import Body, Name, Positive, RateRps, at_most
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Named, Using
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.fleet.named_fleet import Fleet
+from ipa.optimize.fleet.plan import Fleet
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 from ipa.service import fleet

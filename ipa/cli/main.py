@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from traceback import print_exception
 from typing import Any
 
 import typer
@@ -42,6 +43,8 @@ VERBS: tuple[str, ...] = (
     "validate",
 )
 
+# Values of the context: options beside the verb.
+TRACEBACK = "traceback"
 # The root of click's errors: typer has its own copy of click from 0.20 on.
 _CommandLineError: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]
 
@@ -64,6 +67,7 @@ def build_app() -> typer.Typer:
 
     @app.callback()
     def _root(
+        context: typer.Context,
         version: bool = typer.Option(
             False, "--version", callback=_version, is_eager=True, help="print the version and exit"
         ),
@@ -72,9 +76,12 @@ def build_app() -> typer.Typer:
             "--token",
             help=f"token of a service that asks for authentication; {credential.VARIABLE} hides it from ps",
         ),
+        traceback: bool = typer.Option(False, "--traceback", help="print where an error comes from"),
     ) -> None:
         """Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost."""
         credential.give(token)
+        if traceback and context.obj is not None:
+            context.obj.add(TRACEBACK)
 
     for verb in VERBS:
         import_module(f"ipa.cli.verbs.{verb}").register(app)
@@ -84,10 +91,14 @@ def build_app() -> typer.Typer:
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The exit code of `ipa ARGUMENTS`; errors are messages on standard error, never tracebacks."""
+    """The exit code of `ipa ARGUMENTS`; errors are messages on standard error.
+
+    Their traceback goes there too if `--traceback` was given.
+    """
+    wanted: set[str] = set()
     command = typer.main.get_command(build_app())
     try:
-        result = command.main(args=arguments, prog_name="ipa", standalone_mode=False)
+        result = command.main(args=arguments, prog_name="ipa", standalone_mode=False, obj=wanted)
         code = result if isinstance(result, int) else 0
     except typer.Exit as stop:
         code = int(stop.exit_code)
@@ -98,6 +109,8 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         code = UsageError.exit_code
     except IpaError as error:
+        if TRACEBACK in wanted:
+            print_exception(error)
         typer.echo(f"error: {error}", err=True)
         code = error.exit_code
     except BrokenPipeError:

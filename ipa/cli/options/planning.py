@@ -30,9 +30,6 @@ ALLOCATION = typer.Option(
 )
 
 
-SOLVER = typer.Option(None, "--solver", help="auto, gurobi, highs or exact; IPA_SOLVER if not given")
-
-
 PLAN_COMPAT = typer.Option(
     None,
     "--compat",

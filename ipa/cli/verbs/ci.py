@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import FORECASTER, POLICY
 from ipa.cli.output import OUTPUT, Output, printed
 from ipa.model.errors import InputError, UsageError
 from ipa.model.exits import ExitCode
@@ -35,7 +36,8 @@ def ci(
         help="load if there is no trace: bursty (the default), steady_low, steady_high or fluctuating",
     ),
     policy_file: Path | None = typer.Option(None, "--policy-file", help="file of guardrails"),
-    policy: str = typer.Option("ours", "--policy", help="policy of the simulated loop, one of `ipa serve`"),
+    policy: str = POLICY,
+    forecaster: str | None = FORECASTER,
     seeds: int = typer.Option(3, "--seeds", min=1, max=MOST_SEEDS, help="simulated runs of each side"),
     output: Output = OUTPUT,
     comment: Path | None = typer.Option(
@@ -60,7 +62,7 @@ def ci(
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
     load = str(trace) if trace is not None else workload
-    asked = Asked(base, load, policy_file, policy, seeds, pipelines_dir, profiles_dir)
+    asked = Asked(base, load, policy_file, policy, forecaster, seeds, pipelines_dir, profiles_dir)
     review = review_of(asked, base_revision(Path.cwd(), base), lambda words: typer.echo(words, err=True))
     _write(review, comment, junit, sarif)
     _print(review, output)

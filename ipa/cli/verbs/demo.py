@@ -13,6 +13,7 @@ import typer
 
 from ipa.cli import shell_completion as completing
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import POLICY
 from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
 from ipa.settings import Settings
@@ -47,7 +48,7 @@ def demo(
     ),
     speed: float = typer.Option(10.0, "--speed", min=0.1, max=60.0, help="simulated seconds for each second"),
     mode: Mode = typer.Option(Mode.ACTIVE, "--mode", help="mode of the pipeline"),
-    policy: str = typer.Option("ours", "--policy", help="policy, one of `ipa serve`"),
+    policy: str = POLICY,
     host: str | None = typer.Option(None, "--host", help="address to listen on"),
     port: int | None = typer.Option(None, "--port", help="port to listen on; 0 for any"),
     seed: int = typer.Option(0, "--seed", min=0, help="seed of the load and of the service times"),

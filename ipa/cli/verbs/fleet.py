@@ -17,7 +17,7 @@ from ipa.model.errors import UsageError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.optimize.fleet.named_fleet import Fleet
+    from ipa.optimize.fleet.plan import Fleet
 
 N = TypeVar("N", int, float)
 
@@ -115,8 +115,7 @@ def plan_asked(
     deadline_s: float,
 ) -> Fleet:
     """The plans of most worth together. Errors: those of `plan_together` and `planning_problem`."""
-    from ipa.optimize.fleet.named_fleet import plan_together
-    from ipa.optimize.fleet.plan import Member
+    from ipa.optimize.fleet.plan import Member, plan_together
 
     problems = [problem_of(q, rate_rps)[0] for q, rate_rps in zip(questions, rates_rps, strict=True)]
     members = tuple(

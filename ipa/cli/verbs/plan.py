@@ -22,8 +22,8 @@ from ipa.cli.options.planning import (
     PROFILES_DIR,
     RUNNING,
     SETS,
-    SOLVER,
 )
+from ipa.cli.options.plugins import SOLVER
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import Question, plans
 from ipa.cli.progress import progress

@@ -8,16 +8,11 @@ from typing import Annotated
 import typer
 
 from ipa.cli import shell_completion as completing
+from ipa.cli.options.plugins import FORECASTER, POLICY, SHADOW_POLICY, SOLVER
 from ipa.cli.run_service import run_service
 from ipa.model.decision import Mode
 from ipa.serving.logs import Format, logged
 from ipa.settings import Settings
-
-# A copy of the names: the table of policies takes long to import.
-POLICY_NAMES = (
-    "ours, ours-checked, ours-frugal, ipa, ipa-artifact, fa2-low, fa2-high, rim, infadapter, ms+, vpa+, "
-    "hpa, kpa, static"
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -34,10 +29,9 @@ def serve(
     mode: Annotated[
         Mode | None, typer.Option(help="mode of the pipelines; as before if not given, at first advisory")
     ] = None,
-    policy: Annotated[str, typer.Option(help=f"one of: {POLICY_NAMES}")] = "ours",
-    shadow_policy: Annotated[
-        str | None, typer.Option(help="second policy, which only records what it would do")
-    ] = None,
+    policy: str = POLICY,
+    shadow_policy: str | None = SHADOW_POLICY,
+    forecaster: str | None = FORECASTER,
     objective: Annotated[
         str | None, typer.Option(help="objective; the default of each pipeline if not given")
     ] = None,
@@ -47,13 +41,13 @@ def serve(
     folder: Annotated[Path, typer.Option(help="folder for the files of local pipelines")] = Path(
         "runs/local"
     ),
-    solver: Annotated[str | None, typer.Option(help="auto, gurobi, highs or exact")] = None,
+    solver: str | None = SOLVER,
     log: Annotated[Format, typer.Option(help="format of the log: text or json")] = Format.TEXT,
 ) -> None:
     """Run the service: the control loops, the REST API and the page."""
     from ipa.bootstrap.options import ServeOptions
 
-    settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
+    settings = Settings.from_env(target=target, host=host, port=port, solver=solver, forecaster=forecaster)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
     with logged(log) as logs:
         run_service(settings, options, logs)

@@ -10,9 +10,12 @@ import typer
 
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import names, option
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import progress
+from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import InputError, UsageError
+from ipa.policies.registry import POLICIES
 
 
 def register(app: typer.Typer) -> None:
@@ -27,8 +30,11 @@ def simulate(
         "bursty",
         help="bursty, steady_low, steady_high, fluctuating, or a file of requests a second, one a line",
     ),
-    policy: str | None = typer.Option(
-        None, help="one of `ipa serve`, or oracle; ours if not given, ipa-artifact with --settings"
+    policy: str | None = option(
+        None,
+        POLICIES,
+        "--policy",
+        help_text="one of `ipa serve`, or oracle; ours if not given, ipa-artifact with --settings",
     ),
     seed: int = typer.Option(
         0, min=0, help="seed of arrivals and service times; equal seeds give equal runs"
@@ -45,8 +51,8 @@ def simulate(
         None,
         help="arrivals within a second: poisson, even or burst; poisson if not given, burst with --settings",
     ),
-    forecaster: str = typer.Option(
-        "ladder", "--forecast", help="forecaster: ladder, one of its rungs, or foresight"
+    forecaster: str | None = option(
+        None, FORECASTERS, "--forecaster", "--forecast", help_text=f"one of: {names(FORECASTERS)}"
     ),
     target: str = typer.Option("local", help="replace and watch pods as on local or on kubernetes"),
     capacity: float | None = typer.Option(None, help="cores of the cluster; pods that do not fit wait"),
@@ -72,7 +78,7 @@ def simulate(
         objective=objective,
         seed=seed,
         spacing=spacing or "poisson",
-        forecast=replace(setup.forecast, name=forecaster),
+        forecast=replace(setup.forecast, name=forecaster or given.forecaster),
         cluster=replace(setup.cluster, capacity_cores=capacity),
     )
     if settings is not None:
