@@ -33,7 +33,7 @@ FRONTIER_AT, FRONTIER_S = "p95", 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ReviewTrial:
     """The inputs that both sides share; `say` receives what is being done."""
 
     rates_rps: tuple[float, ...]
@@ -50,7 +50,9 @@ class Trial:
         ]
 
 
-def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> ReviewSide:
+def tried(
+    pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: ReviewTrial, words: str
+) -> ReviewSide:
     """The evaluation of one side. A pipeline with a section for Seldon is planned and simulated as there."""
     target = "local" if pipeline.seldon is None else "kubernetes"
     planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)

@@ -16,7 +16,7 @@ from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.guardrails import Guardrails
 from ipa.policies.registry import POLICIES
 from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
-from ipa.service.review.evaluate import Trial, tried
+from ipa.service.review.evaluate import ReviewTrial, tried
 from ipa.service.review.revisions import BaseRevision, Files, Folders, Pair, folders_of, inside, pairs_of
 from ipa.service.simulation import rates_of
 from ipa.settings import Settings
@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReviewRequest:
     """The request of the command line. `load` is a trace file or the name of a workload."""
 
     base: str
@@ -40,7 +40,7 @@ class Asked:
     profiles_dir: Path | None
 
 
-def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
+def review_of(asked: ReviewRequest, base: BaseRevision, say: Say) -> Review:
     """The review of every changed pipeline; if files are wrong, of their faults alone.
 
     `base` is the revision that `asked.base` names. Errors: UsageError (no such policy, a folder outside the
@@ -58,7 +58,7 @@ def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
     rates_rps, inputs = _load(asked, base, guardrails)
     if problems:
         return Review(inputs, guardrails, problems=tuple(problems))
-    trial = Trial(rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say)
+    trial = ReviewTrial(rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say)
     pairs = [pair for pair in pairs if pair.before or pair.after]
     return Review(
         inputs,
@@ -94,7 +94,9 @@ def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tupl
     return replace(found, path=path), [replace(problem, path=path) for problem in document.problems]
 
 
-def _load(asked: Asked, base: BaseRevision, guardrails: Guardrails) -> tuple[tuple[float, ...], ReviewInputs]:
+def _load(
+    asked: ReviewRequest, base: BaseRevision, guardrails: Guardrails
+) -> tuple[tuple[float, ...], ReviewInputs]:
     """The rates by the second, and the inputs as the review prints them."""
     load = asked.load or guardrails.workload or DEFAULT_WORKLOAD
     if asked.load is None and guardrails.trace is not None and asked.policy_file is not None:
@@ -122,7 +124,7 @@ def _sha256(file: Path | None) -> str:
     return "" if file is None else sha256(file.read_bytes()).hexdigest()
 
 
-def _reviewed(pair: Pair, guardrails: Guardrails, trial: Trial, words: str) -> Reviewed:
+def _reviewed(pair: Pair, guardrails: Guardrails, trial: ReviewTrial, words: str) -> Reviewed:
     after = _tried(pair.after, trial, f"{words} after")
     before = after if pair.is_same else _tried(pair.before, trial, f"{words} before")
     rules = guardrails.rules(pair.pipeline)
@@ -140,7 +142,7 @@ def _reviewed(pair: Pair, guardrails: Guardrails, trial: Trial, words: str) -> R
     )
 
 
-def _tried(files: Files | None, trial: Trial, words: str) -> ReviewSide | None:
+def _tried(files: Files | None, trial: ReviewTrial, words: str) -> ReviewSide | None:
     if files is None or files.pipeline is None:
         return None
     return tried(files.pipeline, files.profiles, trial, words)
