@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 from ipa.adapters.deadline_forecaster import InTime
-from ipa.adapters.prometheus.dialects import RATE_WINDOW_S, Dialect
 from ipa.control.engine.state import PeakForecaster
 from ipa.files.traces import read_trace
 from ipa.forecast.base import Forecaster, prepare
@@ -87,8 +86,6 @@ class SightSettings(Protocol):
     """Those of the service's settings that say how loads are forecast."""
 
     @property
-    def target(self) -> str: ...
-    @property
     def forecast_trace(self) -> str: ...
     @property
     def forecast_quantile(self) -> float: ...
@@ -114,10 +111,13 @@ def horizon_of(settings: SightSettings, profiles: Mapping[str, Mapping[str, Stag
     return max(settings.horizon_s, max(readiness_s, default=0.0) + settings.tick_s)
 
 
-def sight_of(settings: SightSettings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> Sight:
+def sight_of(
+    settings: SightSettings, profiles: Mapping[str, Mapping[str, StageProfile]], averaged_s: float = 0.0
+) -> Sight:
     """The ladder; with a trace file the one that learns from it, already learning.
 
-    The trace begins at midnight UTC. InputError where it is no trace or has no requests.
+    `averaged_s` are the seconds over which the target's metrics average a rate. The trace begins at midnight
+    UTC. InputError if it is no trace or has no requests.
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
     horizon_s = horizon_of(settings, profiles)
@@ -128,7 +128,6 @@ def sight_of(settings: SightSettings, profiles: Mapping[str, Mapping[str, StageP
     load = as_load(read_trace(Path(settings.forecast_trace)))
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
-    averaged_s = RATE_WINDOW_S[Dialect.LOCAL if settings.target == "local" else Dialect.SELDON]
     made = TraceForecaster(load, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s))
     made.start()
     return Sight(in_time(made), max(settings.window_s, made.window_s))

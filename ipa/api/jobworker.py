@@ -17,14 +17,12 @@ from pydantic import TypeAdapter
 from ipa.adapters.processes import asked_by_parent, limit_memory
 from ipa.api.jobs import LONGEST_S
 from ipa.api.report_data import result_of, run_of, run_over, seed_of, told
+from ipa.bootstrap.targets import target_named
 from ipa.control.engine.guards import GuardSettings
 from ipa.files import pipeline_from_mapping
 from ipa.model.errors import IpaError
-from ipa.model.on_seldon import at_cluster
 from ipa.model.profile import StageProfile
 from ipa.report.run import Run
-from ipa.simulate.cluster import KUBERNETES, ClusterSettings
-from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
 # Later than the parent's own limit, so that the parent is the one who says so.
@@ -37,11 +35,10 @@ def setup_of(spec: Mapping[str, Any]) -> SimSetup:
     pipeline = pipeline_from_mapping(spec["pipeline"])
     measured = _PROFILES.validate_python(spec["profiles"])
     profiles = {profile.stage: profile for profile in measured}
-    is_cluster = spec["target"] == "kubernetes"
-    metrics = ON_CLUSTER if is_cluster else MetricsSettings()
-    cluster = KUBERNETES if is_cluster else ClusterSettings()
+    target = target_named(spec["target"])
+    cluster, metrics = target.simulation(pipeline)
     return SimSetup(
-        at_cluster(pipeline, profiles) if is_cluster else pipeline,
+        target.shape(pipeline, profiles),
         profiles,
         tuple(spec["rates_rps"]),
         policy=spec["policy"],

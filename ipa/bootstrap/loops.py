@@ -10,13 +10,13 @@ from dataclasses import replace
 from ipa.adapters.forecasting import Sight
 from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.targets import target_of
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.loop.shadow import shadow_world
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
 from ipa.policies.base import Policy
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
@@ -37,7 +37,7 @@ def inputs_of(
         settings.solver,
         settings.solver_deadline_s,
         supervised,
-        DEPLOYMENT if settings.target == "kubernetes" else SIDE_BY_SIDE,
+        target_of(settings).serving(pipeline).rolling,
     )
 
 

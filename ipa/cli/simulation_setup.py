@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from ipa.simulate.run import SimSetup
 
 
-TARGETS = ("local", "kubernetes")
-
-
 # A request takes some 100 bytes while it is simulated.
 MOST_REQUESTS = 2e7
 
@@ -54,15 +51,14 @@ def as_served(
     given: Settings,
     target: str,
 ) -> SimSetup:
-    """A run of the loop with the service's settings; `target` is one of TARGETS."""
-    from ipa.model.on_seldon import at_cluster
-    from ipa.simulate.cluster import KUBERNETES, ClusterSettings
-    from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
+    """A run of the loop with the service's settings on the target of that name."""
+    from ipa.bootstrap.targets import target_named
     from ipa.simulate.run import ForecastSettings, SimSetup
 
-    on_cluster = target == "kubernetes"
+    place = target_named(target)
+    cluster, metrics = place.simulation(pipeline)
     return SimSetup(
-        at_cluster(pipeline, profiles) if on_cluster else pipeline,
+        place.shape(pipeline, profiles),
         profiles,
         rates_rps,
         forecast=ForecastSettings(
@@ -72,8 +68,8 @@ def as_served(
             smooth_s=given.smooth_s,
         ),
         guards=guards_of(given),
-        cluster=KUBERNETES if on_cluster else ClusterSettings(),
-        metrics=replace(ON_CLUSTER if on_cluster else MetricsSettings(), stale_after_s=given.stale_after_s),
+        cluster=cluster,
+        metrics=replace(metrics, stale_after_s=given.stale_after_s),
     )
 
 

@@ -14,6 +14,7 @@ from ipa.files.document import Document, Pointer, shown_key
 from ipa.files.limits import check_limits
 from ipa.files.naming import check_fan_out, check_graph
 from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+from ipa.files.sections import target_sections
 from ipa.files.words import unknown
 from ipa.model.pipeline import Goal
 
@@ -40,7 +41,8 @@ def check_pipeline(document: Document) -> None:
         variants = list(_entries(stage.get("variants"), (*pointer, "variants")))
         _check_unique(document, variants, "name", "variant")
         for place, variant in variants:
-            _check_positive(document, _mapping(variant.get("seldon")), (*place, "seldon"))
+            for key in target_sections():
+                _check_positive(document, _mapping(variant.get(key)), (*place, key))
         check_fan_out(document, stage.get("fan_out"), (*pointer, "fan_out"), stage)
     _check_positive(document, data, ())
     _check_positive(document, _mapping(data.get("sla")), ("sla",))
@@ -48,13 +50,10 @@ def check_pipeline(document: Document) -> None:
     _check_positive(document, _mapping(data.get("bounds")), ("bounds",))
     check_limits(document, data, stages)
     _check_objectives(document, data)
-    _check_shape(document, _mapping(data.get("seldon")))
-
-
-def _check_shape(document: Document, seldon: dict[str, Any]) -> None:
-    if seldon.get("shape") == "split" and "image" not in seldon:
-        message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
-        document.problem(("seldon", "shape"), message)
+    for key, sections in target_sections().items():
+        if sections.pipeline is not None:
+            for inside, message in sections.pipeline.faults(_mapping(data.get(key))):
+                document.problem((key, *inside), message)
 
 
 def _check_objectives(document: Document, data: dict[str, Any]) -> None:

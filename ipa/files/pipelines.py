@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,23 +13,19 @@ from ipa.files.document import Document, Pointer, check_within, parse, read_text
 from ipa.files.graph import FanOut, as_fan_out, edges_of, in_order, read_nodes
 from ipa.files.meaning import check_pipeline
 from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+from ipa.files.sections import TargetSection, target_sections, unbatched_stages
 from ipa.files.structure import check_structure
 from ipa.model.errors import InputError, NotFoundError, Problem
-from ipa.model.on_seldon import unbatched_stages
 from ipa.model.pipeline import (
     AccuracyRule,
     Bounds,
     CombineRule,
     Fallback,
     Goal,
-    LocalRun,
     Objective,
     OutputRows,
     Pin,
     Pipeline,
-    SeldonRun,
-    SeldonTarget,
-    Shape,
     Sla,
     Stage,
     StageBounds,
@@ -121,7 +118,7 @@ def _pipeline(document: Document) -> Pipeline:
         ),
         bounds=_bounds(data.get("bounds", {})),
         default_objective=data.get("default_objective", "default"),
-        seldon=_target(data["seldon"]) if "seldon" in data else None,
+        targets=_sections(document, data, (), "pipeline"),
         description=data.get("description", ""),
         sets=data.get("sets", False),
         max_predictors=int(data.get("max_predictors", 1)),
@@ -130,10 +127,16 @@ def _pipeline(document: Document) -> Pipeline:
     )
 
 
-def _target(data: Mapping[str, Any]) -> SeldonTarget:
-    values = dict(data)
-    values |= {key: float(data[key]) for key in ("orchestrator_cores", "queue_cores") if key in data}
-    return SeldonTarget(**{**values, "shape": Shape(data.get("shape", Shape.SINGLE))})
+def _sections(document: Document, data: Mapping[str, Any], pointer: Pointer, level: str) -> Mapping[str, Any]:
+    """The values of the targets' sections of a pipeline or of a variant (`level`), by key."""
+    found = {}
+    for key, sections in target_sections().items():
+        section: TargetSection | None = getattr(sections, level)
+        if section is None or key not in data:
+            continue
+        given, place = data[key], (*pointer, key)
+        found[key] = section.read(given, partial(_texts, document, given, place))
+    return MappingProxyType(found)
 
 
 def _stages(document: Document) -> tuple[Stage, ...]:
@@ -231,27 +234,16 @@ def _pin(data: Mapping[str, Any]) -> Pin:
 
 
 def _variant(document: Document, data: Mapping[str, Any], pointer: Pointer) -> Variant:
-    seldon = local = None
-    if "seldon" in data:
-        run = dict(data["seldon"])
-        run["env"] = _texts(document, run.get("env", {}), (*pointer, "seldon", "env"))
-        if "memory" in run:
-            run["memory_gib"] = parse_memory_gib(run.pop("memory"))
-        seldon = SeldonRun(**run)
-    if "local" in data:
-        run = dict(data["local"])
-        for key in ("env", "parameters"):
-            run[key] = _texts(document, run.get(key, {}), (*pointer, "local", key))
-        run["command"] = tuple(run.get("command", ()))
-        local = LocalRun(**run)
-    return Variant(data["name"], seldon, local)
+    return Variant(data["name"], _sections(document, data, pointer, "variant"))
 
 
-def _texts(document: Document, values: Mapping[str, Any], pointer: Pointer) -> Mapping[str, str]:
-    """The values as text: numbers and booleans exactly as they were written, where that is known."""
+def _texts(document: Document, section: Mapping[str, Any], pointer: Pointer, key: str) -> Mapping[str, str]:
+    """The values under the section's key as text: numbers and booleans as they were written, if known."""
     return MappingProxyType(
         {
-            key: value if isinstance(value, str) else document.texts.get((*pointer, key), str(value).lower())
-            for key, value in values.items()
+            name: value
+            if isinstance(value, str)
+            else document.texts.get((*pointer, key, name), str(value).lower())
+            for name, value in section.get(key, {}).items()
         }
     )

@@ -57,12 +57,12 @@ def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
     if mapping["max_predictors"] == 1:
         mapping.pop("max_predictors")
     mapping["objectives"] = {"default": FlowMapping(USUAL_OBJECTIVE)}
-    for key in ("sla", "bounds", "seldon"):
+    for key in ("sla", "bounds", *pipeline.targets):
         if key in mapping:
             mapping[key] = FlowMapping(mapping[key])
     head = [f"# yaml-language-server: $schema=../{schema_name('pipeline')}\n"]
     head += [f"# {note}\n" for note in notes]
-    has_runs = any(variant.seldon or variant.local for stage in pipeline.stages for variant in stage.variants)
+    has_runs = any(variant.targets for stage in pipeline.stages for variant in stage.variants)
     return "".join([*head, *_commented(mapping), "" if has_runs else RUN_HINT])
 
 

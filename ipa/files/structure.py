@@ -16,6 +16,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from ipa.files.document import MAX_SHOWN, Document, Pointer, shown_key
+from ipa.files.sections import with_sections
 
 KINDS = ("pipeline", "profile", "guardrails")
 _TYPE_NAMES = {
@@ -97,6 +98,8 @@ _Validator = validators.extend(  # type: ignore[no-untyped-call]
 @cache
 def _validator(kind: str) -> Any:
     schema = json.loads(schema_text(kind))
+    if kind == "pipeline":
+        schema = with_sections(schema)
     return _Validator(_inlined(schema, schema.get("$defs", {})))
 
 

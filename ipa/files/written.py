@@ -8,16 +8,14 @@ from typing import Any
 from ipa.files.dumping import dump_yaml
 from ipa.files.graph import FanOut
 from ipa.files.quantities import format_duration, format_memory, format_number, format_rate
+from ipa.files.sections import present, target_sections
 from ipa.model.pipeline import (
     Bounds,
     CombineRule,
     Fallback,
-    LocalRun,
     Objective,
     Pin,
     Pipeline,
-    SeldonRun,
-    SeldonTarget,
     Stage,
     StageBounds,
     StageKind,
@@ -29,7 +27,7 @@ def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
     sla = pipeline.sla
     is_short = pipeline.is_chain and all(stage.kind is StageKind.MODEL for stage in pipeline.stages)
     fan_outs = {edge.parent: edge.fan_out for stage in pipeline.stages for edge in stage.after}
-    return _present(
+    return present(
         {
             "apiVersion": "ipa/v1",
             "kind": "Pipeline",
@@ -44,7 +42,7 @@ def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
             "bounds": _bounds_mapping(pipeline.bounds),
             "default_objective": pipeline.default_objective,
             "objectives": {name: _objective_mapping(each) for name, each in pipeline.objectives.items()},
-            "seldon": _optional(_target_mapping, pipeline.seldon),
+            **_sections(pipeline.targets, "pipeline"),
             "stages": [
                 _stage_mapping(stage, fan_outs.get(stage.name) if is_short else None)
                 for stage in pipeline.stages
@@ -66,7 +64,7 @@ def _graph_mapping(pipeline: Pipeline) -> dict[str, Any]:
         for edge in stage.after:
             shares.setdefault(edge.parent, {})[stage.name] = edge.share
     return {
-        stage.name: _present(
+        stage.name: present(
             {
                 "after": {edge.parent: {"fan_out": _fan_out(edge.fan_out)} for edge in stage.after} or None,
                 "type": str(stage.kind),
@@ -93,7 +91,7 @@ def _fallback_mapping(fallback: Fallback) -> dict[str, Any]:
 
 
 def _bounds_mapping(bounds: Bounds) -> dict[str, Any]:
-    return _present(
+    return present(
         {
             "cores": _optional(format_number, bounds.cores),
             "transition_cores": _optional(format_number, bounds.transition_cores),
@@ -108,13 +106,13 @@ def _bounds_mapping(bounds: Bounds) -> dict[str, Any]:
 
 def _objective_mapping(objective: Objective) -> dict[str, Any]:
     accuracy = {"rule": str(objective.accuracy_rule), "rank_floor": objective.rank_floor}
-    return _present(
+    return present(
         {
             "goal": str(objective.goal),
             "alpha": format_number(objective.alpha),
             "beta": format_number(objective.beta),
             "delta": format_number(objective.delta),
-            "accuracy": _present(accuracy),
+            "accuracy": present(accuracy),
             "latency_margin_ratio": format_number(objective.latency_margin_ratio),
             "throughput_margin_ratio": format_number(objective.throughput_margin_ratio),
             "threshold": format_rate(objective.threshold_rps),
@@ -128,7 +126,7 @@ def _objective_mapping(objective: Objective) -> dict[str, Any]:
 
 
 def _stage_mapping(stage: Stage, fan_out: FanOut | None) -> dict[str, Any]:
-    return _present(
+    return present(
         {
             "name": stage.name,
             "container": stage.container or stage.name,
@@ -138,21 +136,14 @@ def _stage_mapping(stage: Stage, fan_out: FanOut | None) -> dict[str, Any]:
             "bounds": _stage_bounds_mapping(stage.bounds) or None,
             "pin": _pin_mapping(stage.pin) or None,
             "variants": [
-                _present(
-                    {
-                        "name": variant.name,
-                        "seldon": _optional(_seldon_mapping, variant.seldon),
-                        "local": _optional(_local_mapping, variant.local),
-                    }
-                )
-                for variant in stage.variants
+                {"name": variant.name, **_sections(variant.targets, "variant")} for variant in stage.variants
             ],
         }
     )
 
 
 def _stage_bounds_mapping(bounds: StageBounds) -> dict[str, Any]:
-    return _present(
+    return present(
         {
             "min_replicas": bounds.min_replicas,
             "max_replicas": bounds.max_replicas,
@@ -162,7 +153,7 @@ def _stage_bounds_mapping(bounds: StageBounds) -> dict[str, Any]:
 
 
 def _pin_mapping(pin: Pin) -> dict[str, Any]:
-    return _present(
+    return present(
         {
             "variant": pin.variant,
             "batch_size": pin.batch_size,
@@ -172,49 +163,11 @@ def _pin_mapping(pin: Pin) -> dict[str, Any]:
     )
 
 
-def _target_mapping(target: SeldonTarget) -> dict[str, Any]:
-    usual = SeldonTarget(target.name)
-    return {"name": target.name, "namespace": target.namespace, "predictor": target.predictor} | _present(
-        {
-            "shape": str(target.shape) if target.shape is not usual.shape else None,
-            "image": target.image,
-            "orchestrator_cores": _unless(usual.orchestrator_cores, target.orchestrator_cores),
-            "separate_orchestrator": None if target.separate_orchestrator else False,
-            "queue_cores": _unless(usual.queue_cores, target.queue_cores),
-        }
-    )
-
-
-def _unless(usual: float, value: float) -> Any:
-    return None if value == usual else format_number(value)
-
-
-def _seldon_mapping(run: SeldonRun) -> dict[str, Any]:
-    return _present(
-        {
-            "image": run.image,
-            "implementation": run.implementation,
-            "model_uri": run.model_uri,
-            "env": dict(run.env) or None,
-            "memory": _optional(format_memory, run.memory_gib),
-        }
-    )
-
-
-def _local_mapping(run: LocalRun) -> dict[str, Any]:
-    return _present(
-        {
-            "implementation": run.implementation,
-            "parameters": dict(run.parameters) or None,
-            "command": list(run.command) or None,
-            "env": dict(run.env) or None,
-        }
-    )
+def _sections(targets: Mapping[str, Any], level: str) -> dict[str, Any]:
+    """The sections of a pipeline or of a variant (`level`), by key."""
+    known = {key: getattr(sections, level) for key, sections in target_sections().items() if key in targets}
+    return {key: dict(section.write(targets[key])) for key, section in known.items()}
 
 
 def _optional(convert: Any, value: Any) -> Any:
     return None if value is None else convert(value)
-
-
-def _present(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}

@@ -20,7 +20,7 @@ from ipa.api.context import ApiContext
 from ipa.api.jobs import Job, JobDesk, JobPhase, _Entry
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.saved_plans import Basis, StoredPlan
-from ipa.model.pipeline import SeldonTarget
+from ipa.targets.seldon.section import SeldonTarget
 from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan, over
 
 ISSUER, AUDIENCE = "https://issuer.example", "ipa"
@@ -122,7 +122,7 @@ class _Jobs(JobDesk):
 def two_namespaces(ticks: int = 12) -> TwoNamespaces:
     """The world, some ticks old."""
     world = FakeWorld().play(ticks)
-    other = replace(a_pipeline(), name=HIDDEN, seldon=SeldonTarget(HIDDEN, namespace=OTHERS))
+    other = replace(a_pipeline(), name=HIDDEN, targets={"seldon": SeldonTarget(HIDDEN, namespace=OTHERS)})
     here = world.log[-1]
     there = replace(here, decision_id="there-0001", pipeline=HIDDEN)
     world.record(there)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ipa.adapters.solvers.process import Worker, WorkerPool, serve_parent
-from ipa.model.pipeline import Bounds, Objective, Pipeline, SeldonTarget, Stage
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
@@ -32,7 +32,7 @@ A = TypeVar("A")
 # The planner keeps to its limit but for what comes after the last look at the clock.
 GRACE_S = 5.0
 # What a process keeps, for it is long or the same in most questions.
-KEPT = (StageProfile, Stage, Objective, Bounds, SeldonTarget)
+KEPT = (StageProfile, Stage, Objective, Bounds)
 # So many of these, of some 10 kB at the most; then it forgets all of them.
 MOST_KEPT = 512
 # Plans that a process has at hand: a slider asks for the same rates again and again.

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import typer
 
+from ipa.bootstrap.targets import CreatingWorkload
 from ipa.cli.clients.direct import NO_SIGNALS, RequestedConfigs
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase, begin, sent
@@ -45,7 +46,6 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 from ipa.policies.base import PolicyState, Prediction
 from ipa.settings import Settings
-from ipa.targets.seldon.layouts import KubeWorkload
 
 log = logging.getLogger("ipa.cli")
 
@@ -66,7 +66,7 @@ class OneShotApply:
     def __init__(
         self,
         pipeline: Pipeline,
-        workload: KubeWorkload,
+        workload: CreatingWorkload,
         decisions: DecisionLog,
         controls: ControlStore,
         clock: Clock,
@@ -112,9 +112,9 @@ class OneShotApply:
         raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
 
     def create(self, wanted: RequestedConfigs) -> Decision:
-        """The decision once the new SeldonDeployment is ready, or a hold where the pipeline is paused.
+        """The decision once what is created is ready, or a hold where the pipeline is paused.
 
-        Errors: those of `KubeWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
+        Errors: those of the workload; RolloutError, DeadlineError: it did not get ready and is
         left as it is, since nothing ran before.
         """
         decision = self._first(wanted)
@@ -264,7 +264,7 @@ class _Decisions:
 class _Onto:
     """The workload, read first as it was when the change was checked: its write is guarded by that."""
 
-    def __init__(self, workload: KubeWorkload, first: WorkloadState | None) -> None:
+    def __init__(self, workload: CreatingWorkload, first: WorkloadState | None) -> None:
         self._workload, self._first = workload, first
         self.rolling = workload.rolling
 

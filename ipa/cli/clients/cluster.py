@@ -1,4 +1,4 @@
-"""The verbs' answers from a cluster: the SeldonDeployment, and the record of decisions in the store."""
+"""The verbs' answers from a target reached directly, and the record of decisions in the store."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from ipa.adapters.store import Access, Store, open_from
-from ipa.bootstrap import kube_client
+from ipa.bootstrap.targets import Target
 from ipa.cli.clients.apply_and_wait import OneShotApply
-from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
+from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, placed_names
 from ipa.control.audit.record import Head, Verified
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.observe import observe
@@ -24,23 +23,21 @@ from ipa.model.profile import StageProfile
 from ipa.service.commands import rollback_target
 from ipa.service.history import DecisionPage, page_of
 from ipa.settings import Settings
-from ipa.targets.seldon.layouts import KubeWorkload
-from ipa.targets.seldon.ownership import OwningClient, release_all
 
 
-class ClusterClient(DirectClient):
-    """A cluster, by `kubernetes` or `kubernetes:KUBECONFIG`. The store is opened only where it is needed."""
+class TargetClient(DirectClient):
+    """A target by NAME or NAME:WHERE, as `kubernetes:KUBECONFIG`. The store is opened once it is needed."""
 
     interval_s = 2.0
 
-    def __init__(self, at: str, settings: Settings, clock: Clock, namespace: str | None = None) -> None:
-        given = at.partition(":")[2]
-        kubeconfig = str(Path(given).expanduser()) if given else settings.kubeconfig
-        super().__init__(at, replace(settings, kubeconfig=kubeconfig), clock, namespace)
+    def __init__(
+        self, at: str, settings: Settings, clock: Clock, target: Target, namespace: str | None = None
+    ) -> None:
+        super().__init__(at, settings, clock, target, namespace)
         self._resources = ExitStack()
-        self._client = kube_client(self.settings)
-        self._resources.callback(self._client.close)
-        self._workload = KubeWorkload(OwningClient(self._client, self.settings.install))
+        self._connection = target.connect(settings, at.partition(":")[2])
+        self._resources.callback(self._connection.close)
+        self._workload = self._connection.workload
 
     @cached_property
     def _record(self) -> Store:
@@ -62,11 +59,11 @@ class ClusterClient(DirectClient):
         self._resources.close()
 
     def names(self) -> list[str]:
-        """The pipelines whose files say where they run on Seldon."""
-        return seldon_names(self.settings)
+        """The pipelines whose files say how they run there."""
+        return placed_names(self.settings, self.target)
 
     def seen(self, pipeline: Pipeline) -> RunningState:
-        """What the SeldonDeployment asks for, and how much of it answers."""
+        """What the workload asks for, and how much of it answers."""
         at_s = self.clock.monotonic_s()
         try:
             state = self._workload.read(pipeline)
@@ -82,7 +79,7 @@ class ClusterClient(DirectClient):
             return RunningState(drifted, detail="changed by another hand")
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
         if state.settled:
-            return RunningState(observation, detail="all replicas run as the SeldonDeployment asks")
+            return RunningState(observation, detail=f"all replicas run as {self.target.workload} asks")
         configs = tuple(stage.config for stage in state.stages)
         asked = Change("", pipeline.name, state.revision, configs, configs, self.settings.rollout_deadline_s)
         rollout = self._workload.rollout(pipeline, asked)
@@ -93,7 +90,7 @@ class ClusterClient(DirectClient):
         return RunningState(observation, ActuationPhase.WAITING_READY, rollout.detail)
 
     def apply_configs(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
-        """Create or change the SeldonDeployment, and wait until it is ready."""
+        """Create or change the workload, and wait until it is ready."""
         self._check_actuation()
         try:
             state = self._workload.read(pipeline)
@@ -118,8 +115,8 @@ class ClusterClient(DirectClient):
         return self._hand(pipeline, state).change(RequestedConfigs(configs, detail, by=by))
 
     def release(self, name: str) -> list[str]:
-        """Give the pipeline's SeldonDeployments up, for another install to claim; those that were ours."""
-        return release_all(self._client, self._pipeline(name), self.settings.install)
+        """Give the pipeline's objects up, for another install to claim; the names of those that were ours."""
+        return self._connection.release(self._pipeline(name))
 
     def page(self, pipeline: Pipeline, limit: int, before: str | None, *, applied_only: bool) -> DecisionPage:
         """Decisions in the store, newest first."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from ipa.bootstrap.targets import Target, check_honoured
 from ipa.cli.clients.base import JsonObject, PipelineClient
 from ipa.control.audit.record import Head, Verified, head_of
 from ipa.control.audit.replay import ReplayResult
@@ -19,8 +20,6 @@ from ipa.control.ports import Clock, DecisionLog, PipelineControl, Signals
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason, Observation
-from ipa.model.on_seldon import at_cluster
-from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
@@ -59,7 +58,10 @@ class RequestedConfigs:
 class DirectClient(PipelineClient):
     """A client that reads and writes by itself what the service would."""
 
-    def __init__(self, at: str, settings: Settings, clock: Clock, namespace: str | None = None) -> None:
+    def __init__(
+        self, at: str, settings: Settings, clock: Clock, target: Target, namespace: str | None = None
+    ) -> None:
+        self.target = target
         self._at, self.settings, self.clock, self.namespace = at, settings, clock, namespace
         self._replaying: dict[str, Callable[[Decision, str | None], ReplayResult]] = {}
 
@@ -163,22 +165,18 @@ class DirectClient(PipelineClient):
         from ipa.cli.lookup import find_pipeline
 
         found = find_pipeline(name, self.settings.pipelines_dir)
-        return at_cluster(found, self._profiles(found))
+        return self.target.shape(found, self._profiles(found))
 
     def _pipeline(self, name: str) -> Pipeline:
         found = self._of_file(name)
-        if self.namespace is None or found.seldon is None:
+        if self.namespace is None:
             return found
-        return replace(found, seldon=replace(found.seldon, namespace=self.namespace))
+        return self.target.in_namespace(found, self.namespace)
 
     def _checked(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-        from ipa.targets.seldon.manifest import canonical, check_configs
-
-        ordered = checked_configs(pipeline, configs)
-        for part in parts_of(ordered):
-            check_configs(pipeline, part)
+        check_honoured(self.target, [pipeline])
         # As they read back; else what runs would seem to differ from what was asked.
-        return canonical(ordered)
+        return self.target.check_configs(pipeline, checked_configs(pipeline, configs))
 
     def _status(self, pipeline: Pipeline) -> dict[str, Any]:
         seen, now = self.seen(pipeline), self.clock.now()
@@ -207,6 +205,7 @@ class DirectClient(PipelineClient):
                 f"--rate is needed: nothing at {self.at} tells the load to plan for",
                 hint="For example --rate 10, or --plan FILE as `ipa plan -o json` prints it.",
             )
+        check_honoured(self.target, [pipeline])
         for note in unbatched_notes(pipeline):
             typer.echo(f"note: {note}", err=True)
         plan = plan_pipeline(
@@ -220,12 +219,12 @@ class DirectClient(PipelineClient):
         return plan.to_json()
 
 
-def seldon_names(settings: Settings) -> list[str]:
-    """The pipelines whose files say where they run on Seldon; InputError where a file is wrong."""
+def placed_names(settings: Settings, target: Target) -> list[str]:
+    """The pipelines whose files say how they run on the target; InputError if a file is wrong."""
     from ipa.files import load_pipelines
 
     found = load_pipelines(settings.pipelines_dir)
-    return sorted(name for name, pipeline in found.items() if pipeline.seldon is not None)
+    return sorted(name for name, pipeline in found.items() if target.placed(pipeline))
 
 
 def _object(value: Any) -> JsonObject:

@@ -229,10 +229,10 @@ def is_service(at: str) -> bool:
 
 
 def client_at(at: str, settings: Settings | None = None, *, namespace: str | None = None) -> PipelineClient:
-    """The state at `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or the .yaml of a SeldonDeployment.
+    """The state at `at`: a service's URL, a target such as `kubernetes[:KUBECONFIG]`, or a manifest's .yaml.
 
     Clusters and manifests are read by `settings` (those of the environment where None); `namespace` is where
-    SeldonDeployments are looked for instead of where the pipelines' files say. UsageError for anything else;
+    pipelines are looked for instead of where the pipelines' files say. UsageError for anything else;
     ConfigurationError where the cluster cannot be used.
     """
     if is_service(at):
@@ -242,14 +242,19 @@ def client_at(at: str, settings: Settings | None = None, *, namespace: str | Non
                 hint="Leave it out, or use --at kubernetes.",
             )
         return HttpClient(at)
-    if at.partition(":")[0] == "kubernetes":
-        from ipa.cli.clients.cluster import ClusterClient
+    from ipa.bootstrap.targets import manifest_target, target_named
+    from ipa.files.sections import TARGETS
 
-        return ClusterClient(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
+    settings = settings or Settings.from_env()
     if at.endswith((".yaml", ".yml")):
         from ipa.cli.clients.manifest import ManifestClient
 
-        return ManifestClient(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
+        return ManifestClient(at, settings, clock.SystemClock(), manifest_target(), namespace)
+    name = at.partition(":")[0]
+    if name in TARGETS:
+        from ipa.cli.clients.cluster import TargetClient
+
+        return TargetClient(at, settings, clock.SystemClock(), target_named(name), namespace)
     raise UsageError(
         f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
         hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
+from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, placed_names
 from ipa.control.audit.record import Head, Verified
 from ipa.control.canonical import digest
 from ipa.control.engine.observe import observe
@@ -19,7 +19,6 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.service.history import DecisionPage
 from ipa.targets.gitops.folder import read_text, replace_text
-from ipa.targets.seldon.layouts import manifest_of
 
 # Enough to tell two texts of one file apart.
 DIGITS = 12
@@ -35,15 +34,15 @@ class ManifestClient(DirectClient):
         """Nothing is open."""
 
     def names(self) -> list[str]:
-        """The pipelines whose SeldonDeployment is in the file."""
-        return [name for name in seldon_names(self.settings) if self._has(name)]
+        """The pipelines whose manifest is in the file."""
+        return [name for name in placed_names(self.settings, self.target) if self._has(name)]
 
     def seen(self, pipeline: Pipeline) -> RunningState:
         """What the manifest asks for."""
         text = self._read()
         at_s = self.clock.monotonic_s()
         try:
-            configs = manifest_of(pipeline, text, self.at).configs()
+            configs = self.target.manifest(pipeline, text, self.at).configs()
         except DriftError as error:
             drifted = observe(
                 pipeline, NO_SIGNALS, None, problem=str(error), unseen=MissingReason.INVALID, at_s=at_s
@@ -59,7 +58,7 @@ class ManifestClient(DirectClient):
         text = self._read()
         if wanted.revision and wanted.revision != _revision(text):
             raise ConflictError(f"{self.at} was changed since it was read", hint="Apply again.")
-        manifest = manifest_of(pipeline, text, self.at)
+        manifest = self.target.manifest(pipeline, text, self.at)
         before, after = manifest.configs(), manifest.changed(wanted.configs)
         is_changed = after != text
         if is_changed:
@@ -108,7 +107,7 @@ class ManifestClient(DirectClient):
 
     def _has(self, name: str) -> bool:
         try:
-            manifest_of(self._pipeline(name), self._read(), self.at)
+            self.target.manifest(self._pipeline(name), self._read(), self.at)
         except NotFoundError:
             return False
         return True

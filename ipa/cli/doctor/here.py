@@ -16,6 +16,7 @@ from ipa.model.errors import IpaError, LicenceError, NotFoundError, Problem, Sol
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
+from ipa.targets.local.section import local_of
 
 # A licence that ends so soon is spoken of.
 ENDING = timedelta(days=30)
@@ -202,7 +203,7 @@ def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
 
 
 def _is_local(stage: Stage) -> bool:
-    return all(variant.local is not None for variant in stage.variants)
+    return all(local_of(variant) is not None for variant in stage.variants)
 
 
 def gitops_findings(settings: Settings) -> Iterator[Finding]:

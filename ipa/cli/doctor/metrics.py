@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ipa.adapters.prometheus.dialects import Dialect, Queries, queries, stage_value
+from ipa.adapters.prometheus.dialects import Dialect, Queries, queries
 from ipa.adapters.prometheus.presence import Asker, Presence
 from ipa.adapters.prometheus.queries import Selector
 from ipa.cli.doctor.base import Check, Finding, fail, ok, warn
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
-from ipa.targets.seldon.split import is_split
+from ipa.targets.seldon.metrics import dialect_of
+from ipa.targets.seldon.section import seldon_of
 
 SERVER = "prometheus"
 # As notable as a difference of the API server's clock.
@@ -28,7 +29,7 @@ def metrics_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> lis
         *(
             Check(f"series of {name}", _Series(settings, asker, pipeline), after=SERVER)
             for name, pipeline in pipelines.items()
-            if pipeline.seldon is not None
+            if seldon_of(pipeline) is not None
         ),
     ]
 
@@ -61,7 +62,7 @@ class _Series:
     pipeline: Pipeline
 
     def __call__(self) -> Iterator[Finding]:
-        dialect = Dialect.SPLIT if is_split(self.pipeline) else Dialect.SELDON
+        dialect = dialect_of(self.pipeline)
         asked = queries(self.pipeline, dialect, self.settings.prometheus_namespace_label)
         yield self._whole("load", asked.arrivals.selector, is_needed=True)
         yield self._whole("latency", asked.latency.selector)
@@ -83,7 +84,7 @@ class _Series:
 
     def _stages(self, what: str, asked: Queries, selector: Selector, dialect: Dialect) -> Finding:
         name, found = self._name(what), self.asker.presence(selector, asked.stage_label)
-        wanted = {stage_value(stage, dialect): stage.name for stage in self.pipeline.served}
+        wanted = {dialect.stage_value(stage): stage.name for stage in self.pipeline.served}
         missing = [stage for label, stage in wanted.items() if label not in found.ages_s]
         if not missing:
             return self._aged(name, selector, max(found.ages_s[label] for label in wanted), is_needed=False)

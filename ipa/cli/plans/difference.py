@@ -12,13 +12,13 @@ from ipa.files.reading import read_json
 from ipa.model.errors import InputError
 from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.manifest import canonical
+from ipa.model.rounding import in_millicores
 
 FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class WantedPlan:
     """What shall run. `pas` and `rate_rps` are None where the plan does not say."""
 
     configs: tuple[StageConfig, ...]
@@ -54,29 +54,29 @@ class Difference:
     wanted_pas: float | None
 
 
-def target_of(plan: dict[str, Any]) -> Target:
+def target_of(plan: dict[str, Any]) -> WantedPlan:
     """What a plan of the service would run; empty where it is infeasible."""
     configs = tuple(StageConfig(stage["stage"], **_fields(stage)) for stage in plan["stages"])
-    return Target(configs, plan["pas"], plan["rate_rps"])
+    return WantedPlan(configs, plan["pas"], plan["rate_rps"])
 
 
-def target_in(path: Path, pipeline: str) -> Target:
+def target_in(path: Path, pipeline: str) -> WantedPlan:
     """What the plan in a file would run; InputError where it is not a plan, or one of another pipeline."""
     configs = read_plan(path)
     data = read_json(path)
     if data.get("pipeline", pipeline) != pipeline:
         raise InputError(f"{path} is a plan of pipeline {data['pipeline']!r}, not of {pipeline!r}")
     pas, rate = data.get("pas"), data.get("rate_rps")
-    return Target(configs, _number(pas), _number(rate))
+    return WantedPlan(configs, _number(pas), _number(rate))
 
 
-def difference(status: dict[str, Any], target: Target) -> Difference:
+def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
     """What would change if the target ran in place of what the status shows."""
     live = status["live"]
     seen = [stage["config"] for stage in live["stages"] if stage["config"]]
-    running = canonical([StageConfig(config["stage"], **_fields(config)) for config in seen])
+    running = in_millicores([StageConfig(config["stage"], **_fields(config)) for config in seen])
     # As it will read back: what is written has whole millicores.
-    wanted = canonical(target.configs)
+    wanted = in_millicores(target.configs)
     stages = tuple(_stage(before, config) for before, config in stage_pairs(running, wanted))
     gone = [config for part in gone_parts(running, wanted) for config in part]
     stages += tuple(StageDifference(it.stage, _values(it), None, FIELDS) for it in gone)

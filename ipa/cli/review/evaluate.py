@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ipa.bootstrap.targets import default_target
 from ipa.cli.simulation_setup import as_served
 from ipa.model.errors import DeadlineError, InfeasibleError
 from ipa.model.guardrails import GuardrailFigures
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
@@ -52,8 +52,8 @@ class Trial:
 
 def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> ReviewSide:
     """What came of it. A pipeline that says how it runs on Seldon is planned and run as there."""
-    target = "local" if pipeline.seldon is None else "kubernetes"
-    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)
+    place = default_target(pipeline)
+    planned = place.shape(pipeline, profiles)
     plans = tuple(
         PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
         for label, rate_rps in trial.quantiles()
@@ -61,7 +61,7 @@ def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial
     at = next(each for each in plans if each.label == FRONTIER_AT)
     could = _frontier(planned, profiles, at)
     setup = replace(
-        as_served(pipeline, profiles, trial.rates_rps, trial.settings, target),
+        as_served(pipeline, profiles, trial.rates_rps, trial.settings, place.name),
         policy=trial.policy,
         solver=SOLVER,
         deadline_s=DEADLINE_S,

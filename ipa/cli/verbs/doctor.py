@@ -157,6 +157,7 @@ def _on_cluster(
 ) -> list[Check]:
     """What a service on a cluster needs."""
     from ipa.bootstrap import kube_client
+    from ipa.bootstrap.targets import target_of
     from ipa.cli.doctor import here
     from ipa.cli.doctor.base import Check, failed
     from ipa.cli.doctor.cluster import SERVER, cluster_checks
@@ -165,7 +166,7 @@ def _on_cluster(
     checks = metrics_checks(settings, pipelines)
     if settings.actuation == "gitops":
         checks.append(Check("gitops", lambda: here.gitops_findings(settings)))
-    own = {pipeline.seldon.namespace for pipeline in pipelines.values() if pipeline.seldon is not None}
+    own = {it.namespace for it in pipelines.values() if target_of(settings).placed(it)}
     try:
         client = kube_client(settings)
     except IpaError as error:

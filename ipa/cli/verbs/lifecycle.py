@@ -37,7 +37,7 @@ from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
     from ipa.cli.clients.base import PipelineClient
-    from ipa.cli.plans.difference import Target
+    from ipa.cli.plans.difference import WantedPlan
 
 # What exit code a hold has; 3 for all others, which guards made.
 HELD: dict[str, type[IpaError]] = {
@@ -183,7 +183,7 @@ def apply(
     saved with `ipa plan --out` is refused once its files or what runs have moved, and it is said which.
     """
     from ipa.cli.clients.http import client_at
-    from ipa.cli.plans.difference import Target, difference, pas_of
+    from ipa.cli.plans.difference import WantedPlan, difference, pas_of
     from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
     from ipa.settings import Settings
@@ -200,7 +200,7 @@ def apply(
         if saved is not None and file is not None:
             inputs = inputs_of(service, at, Settings.from_env(), pipeline)
             check_fresh(saved, running["live"]["revision"], inputs, file)
-            target = Target(saved.configs, pas_of(saved.plan), saved.rate_rps)
+            target = WantedPlan(saved.configs, pas_of(saved.plan), saved.rate_rps)
         else:
             target = _target(service, pipeline, plan, rate, objective)
         if output in (Output.TEXT, Output.MD):
@@ -271,7 +271,7 @@ def resume(
 
 def _target(
     service: PipelineClient, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
-) -> Target:
+) -> WantedPlan:
     """What shall run: the plan in the file, else the service's best; InfeasibleError where there is none."""
     from ipa.cli.plans.difference import target_in, target_of
 

@@ -139,15 +139,15 @@ def release(
     ),
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Give a pipeline's SeldonDeployments up, so that another install of the service may write them.
+    """Give a pipeline's objects on a cluster up, so that another install of the service may write them.
 
     Stop this install's service for the pipeline before, or set it to advisory: its next write claims them.
     """
-    from ipa.cli.clients.cluster import ClusterClient
+    from ipa.cli.clients.cluster import TargetClient
     from ipa.cli.clients.http import client_at
 
     with client_at(at, namespace=namespace) as cluster:
-        if not isinstance(cluster, ClusterClient):
+        if not isinstance(cluster, TargetClient):
             raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
         names, install = cluster.release(pipeline), cluster.settings.install
     text = f"install {install!r} gave up {', '.join(names)}" if names else f"no install owns {pipeline}"

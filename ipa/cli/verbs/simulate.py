@@ -11,7 +11,7 @@ import typer
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.simulation_setup import TARGETS, as_served, over_all, rates_of, read_settings
+from ipa.cli.simulation_setup import as_served, over_all, rates_of, read_settings
 from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,11 +52,13 @@ def simulate(
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
     """Run the control loop on a simulated pipeline and say what came of it."""
+    from ipa.bootstrap.targets import targets
     from ipa.simulate.published import settings_of
     from ipa.simulate.repeat import repeated
 
-    if target not in TARGETS:
-        raise UsageError(f"--target {target!r} is not known", hint=f"Use one of: {', '.join(TARGETS)}")
+    known = [each.name for each in targets()]
+    if target not in known:
+        raise UsageError(f"--target {target!r} is not known", hint=f"Use one of: {', '.join(known)}")
     found, profiles, given = load(pipeline, pipelines_dir, profiles_dir)
     setup = as_served(found, profiles, rates_of(workload, minutes, times), given, target)
     setup = replace(
