@@ -1,4 +1,4 @@
-"""The service's forecaster: the ladder, with what a trace file teaches once that is learned."""
+"""The service's forecaster: the ladder, with rungs that learn from a trace file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ipa.adapters.deadline_forecaster import InTime
+from ipa.adapters.time_limit import TimeLimited
 from ipa.control.engine.state import PeakForecaster
 from ipa.files.traces import read_trace
 from ipa.forecast.base import Forecaster, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.drift import history_s
 from ipa.forecast.features import BACK_S
-from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
+from ipa.forecast.ladder import DEFAULT_RUNGS, forecast, rungs_of
 from ipa.forecast.learned import Learned
+from ipa.forecast.registry import LADDER
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError
 from ipa.model.forecast import Forecast
@@ -29,62 +30,68 @@ log = logging.getLogger("ipa.forecast")
 
 
 class TraceForecaster:
-    """Answers by the ladder; its learned rungs know the load's trace once `learn` is through. Thread-safe.
+    """The ladder, whose learned rungs are fitted to the trace by `learn`. Thread-safe.
 
-    `smooth_s` must be what the metrics average over at least: a model of finer rates would not fit them.
+    `smooth_s` must be at least the averaging window of the metrics: a model of finer rates would not fit.
     """
 
-    def __init__(self, trace: LoadHistory, *, horizon_s: float, quantile: float, smooth_s: float) -> None:
+    def __init__(
+        self, trace: LoadHistory, name: str = LADDER, *, horizon_s: float, quantile: float, smooth_s: float
+    ) -> None:
         self._trace: LoadHistory | None = trace
         self._asked = {"horizon_s": horizon_s, "quantile": quantile, "smooth_s": smooth_s}
-        self._rungs: tuple[Forecaster, ...] = DEFAULT_RUNGS
-        self._said: tuple[str, ...] = ("boosted: still learning from the trace",)
+        self._rungs: tuple[Forecaster, ...] = rungs_of(name)
+        # Of our ladder the boosted rung, which there is only with a trace, and the first.
+        above = (Boosted(), Learned()) if name == LADDER else self._rungs[:1]
+        self._learning: tuple[Forecaster, ...] = above
+        self._said: tuple[str, ...] = (f"{above[0].name}: still learning from the trace",)
 
     @property
     def window_s(self) -> float:
-        """Seconds of load to give it, so that it can also be watched for drift."""
+        """The seconds of load that it needs, drift detection included."""
         return history_s(BACK_S, self._asked["horizon_s"])
 
     def start(self) -> None:
-        """Learn beside what else goes on."""
+        """Run `learn` in a thread."""
         threading.Thread(target=self.learn, name="forecast-learning", daemon=True).start()
 
     def learn(self) -> None:
-        """Learn from the trace; where that fails the rungs stay as they are, and forecasts say so."""
+        """Fit the learned rungs to the trace. If that fails the rungs stay, and forecasts say so."""
         trace, self._trace = self._trace, None
         if trace is None:
             return
         horizon_s, quantile = self._asked["horizon_s"], self._asked["quantile"]
         try:
             series = prepare(trace, self._asked["smooth_s"])
-            learned = (Boosted(), Learned())
-            above = [rung.fitted(series, horizon_s, quantile) for rung in learned]
+            above = [rung.fitted(series, horizon_s, quantile) for rung in self._learning]
         except Exception as error:
-            # Whatever a library raises: the ladder answers without it.
+            # Whatever a library raises, the ladder answers without the learned rungs.
             log.exception("nothing was learned from the trace")
-            self._said = (f"boosted: nothing learned from the trace ({error})",)
+            self._said = (f"{self._learning[0].name}: nothing learned from the trace ({error})",)
             return
-        self._rungs, self._said = (*above, *DEFAULT_RUNGS[1:]), ()
+        self._rungs, self._said = (*above, *self._rungs[1:]), ()
         log.info("learned from %d s of load", len(trace.rates_rps))
 
     def __call__(self, load: LoadHistory) -> Forecast:
-        """The peak expected."""
+        """Return the expected peak."""
         said = self._said
         answer = forecast(load, rungs=self._rungs, **self._asked)
         return replace(answer, steps_down=(*said, *answer.steps_down)) if said else answer
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """How loads are forecast, in time, and over how many seconds they must be known for that."""
+class ForecastSetup:
+    """The forecaster with its deadline, and the seconds of load that it needs."""
 
     forecaster: PeakForecaster
     window_s: float
 
 
-class SightSettings(Protocol):
-    """Those of the service's settings that say how loads are forecast."""
+class LadderSettings(Protocol):
+    """The service's settings for forecasts."""
 
+    @property
+    def forecaster(self) -> str: ...
     @property
     def forecast_trace(self) -> str: ...
     @property
@@ -101,39 +108,47 @@ class SightSettings(Protocol):
     def window_s(self) -> float: ...
 
 
-def horizon_of(settings: SightSettings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> float:
-    """Seconds ahead that must be known: the horizon set, or the slowest variant's start-up and one tick.
+def horizon_of(settings: LadderSettings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> float:
+    """Return the horizon in seconds: the setting, or the slowest variant's start-up and one tick if longer.
 
-    One for all pipelines, so that they share what is learned; `profiles` are by pipeline and stage.
+    One value for all pipelines, so that they share the learned model; `profiles` are by pipeline and stage.
     """
     stages = [stage for each in profiles.values() for stage in each.values()]
     readiness_s = [variant.readiness_s or 0.0 for stage in stages for variant in stage.variants]
     return max(settings.horizon_s, max(readiness_s, default=0.0) + settings.tick_s)
 
 
-def sight_of(
-    settings: SightSettings, profiles: Mapping[str, Mapping[str, StageProfile]], averaged_s: float = 0.0
-) -> Sight:
-    """The ladder; with a trace file the one that learns from it, already learning.
+def forecast_setup(
+    settings: LadderSettings, profiles: Mapping[str, Mapping[str, StageProfile]], averaged_s: float = 0.0
+) -> ForecastSetup:
+    """Return the forecaster of the settings; with a trace file one that has started to learn from it.
 
     `averaged_s` are the seconds over which the target's metrics average a rate. The trace begins at midnight
-    UTC. InputError if it is no trace or has no requests.
+    UTC. Errors: InputError (the file is not a trace, or has no requests),
+    UsageError (no such forecaster), PluginError.
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
     horizon_s = horizon_of(settings, profiles)
-    ladder = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s)
-    in_time = partial(InTime, last=partial(last_rung, ladder), limit_s=settings.forecast_deadline_s)
+    rungs = rungs_of(settings.forecaster)
+    ladder = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s, rungs=rungs)
+    in_time = partial(
+        TimeLimited[LoadHistory, Forecast],
+        late=partial(last_rung, ladder),
+        limit_s=settings.forecast_deadline_s,
+    )
     if not settings.forecast_trace:
-        return Sight(in_time(ladder), settings.window_s)
+        return ForecastSetup(in_time(ladder), settings.window_s)
     load = as_load(read_trace(Path(settings.forecast_trace)))
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
-    made = TraceForecaster(load, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s))
+    made = TraceForecaster(
+        load, settings.forecaster, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s)
+    )
     made.start()
-    return Sight(in_time(made), max(settings.window_s, made.window_s))
+    return ForecastSetup(in_time(made), max(settings.window_s, made.window_s))
 
 
 def last_rung(ladder: Callable[..., Forecast], load: LoadHistory, why: str) -> Forecast:
-    """The forecast of the last rung of the ladder, which says why the others have no part in it."""
+    """Return the forecast of the ladder's last rung, with the cause `why` in its `steps_down`."""
     answer = ladder(load, rungs=DEFAULT_RUNGS[-1:])
     return replace(answer, steps_down=(f"the rungs above it: {why}", *answer.steps_down))

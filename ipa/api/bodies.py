@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -11,6 +11,7 @@ from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.optimize.problem import Compat
+from ipa.optimize.registry import AUTO, SOLVERS
 from ipa.profiling.points import Allocation
 from ipa.service.planning import BoundsChange, PlanRequest, WeightsChange
 
@@ -53,6 +54,19 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_as_text), AfterValidator(_in_
 Person = Annotated[str, Field(max_length=253)]
 # Of stages, variants, objectives, decisions: as long as a Kubernetes name may be.
 Name = Annotated[str, Field(max_length=253)]
+
+
+def _installed_solver(name: str) -> str:
+    if name not in SOLVERS:
+        raise ValueError(f"there is no solver {name!r}. {SOLVERS.known(name)}")
+    return name
+
+
+SolverName = Annotated[
+    Name,
+    AfterValidator(_installed_solver),
+    Field(description=f"{', '.join(SOLVERS.built_in)}, or a plug-in's"),
+]
 # More than any pipeline has of anything. The first fault of a longer list is enough to say.
 MOST_LISTED = 1000
 Reason = Annotated[str, Field(max_length=1000)]
@@ -116,7 +130,7 @@ class PlanBody(Body):
     objective: Name | None = None
     compat: Compat = Compat.TAIL
     allocation: Allocation = Allocation.FREE
-    solver: Literal["auto", "gurobi", "highs", "exact"] = "auto"
+    solver: SolverName = AUTO
     sla_s: LatencyS | None = None
     bounds: BoundsBody | None = None
     weights: WeightsBody | None = None

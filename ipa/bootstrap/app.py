@@ -9,17 +9,14 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.forecasting import Sight, sight_of
+from ipa.adapters.forecasting import ForecastSetup, forecast_setup
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
-from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.database import Access
-from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.housekeeping import Housekeeping
-from ipa.adapters.store.opening import open_from
-from ipa.adapters.store.store import Store
+from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.dynamic_pipelines import LoopMaker, makers_of
 from ipa.bootstrap.identity import Identities, authenticators_of
@@ -30,6 +27,7 @@ from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.preflight import check_settings
 from ipa.bootstrap.targets import check_carried, start_configs, target_of
 from ipa.bootstrap.webhooks import telling, webhook_of
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler
@@ -63,8 +61,8 @@ class App:
     resources: ExitStack
     roster: Roster
     # The record as it grows.
-    feed: Feed
-    sight: Sight
+    feed: RecordFeed
+    sight: ForecastSetup
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
     # The loops of the policy that only says what it would do, by pipeline.
@@ -73,8 +71,6 @@ class App:
     webhook: Webhook | None = None
     # Who knows who asks; none where nobody has to say who they are.
     authenticators: tuple[Identities, ...] = ()
-    # What counts the requests of the API.
-    http: HttpMetrics | None = None
 
     def hand_over(self, settled: Callable[[], bool]) -> None:
         """Write no more, and let another replica lead at once where no write is under way."""
@@ -114,9 +110,10 @@ def build(settings: Settings, options: ServeOptions) -> App:
             _set_mode(store, pipelines, options.mode)
         # Before anything is started: a name that is wrong is said at once.
         inputs = {name: inputs_of(settings, options, it, profiles[name]) for name, it in pipelines.items()}
-        chosen = {name: policy_of(options.policy, it) for name, it in inputs.items()}
+        limit_s = settings.tick_s
+        chosen = {name: policy_of(options.policy, it, limit_s) for name, it in inputs.items()}
         other = options.shadow_policy
-        shadows = {name: policy_of(other, it) for name, it in inputs.items() if other}
+        shadows = {name: policy_of(other, it, limit_s) for name, it in inputs.items() if other}
         site = Site(
             settings=settings,
             pipelines=pipelines,
@@ -139,11 +136,11 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
         hooks = (Publisher(catalogue), Changes(store.note))
-        feed = Feed(store, clock.monotonic_s)
+        feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
         webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)
-        sight = sight_of(settings, profiles, target.rate_window_s)
+        sight = forecast_setup(settings, profiles, target.rate_window_s)
         maker = LoopMaker(settings, target, options, sight, world, leadership, hooks, stop)
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}
@@ -186,7 +183,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
             sight=sight,
             webhook=webhook,
             authenticators=authenticators,
-            http=HttpMetrics(registry),
         )
 
 

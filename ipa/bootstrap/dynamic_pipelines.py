@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-from ipa.adapters.forecasting import Sight
+from ipa.adapters.forecasting import ForecastSetup
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.store.store import Store
@@ -30,7 +30,7 @@ class LoopMaker:
     settings: Settings
     target: Target
     options: ServeOptions
-    sight: Sight
+    sight: ForecastSetup
     world: LoopPorts
     leadership: LeaseLeadership | None
     hooks: tuple[Hook, ...]
@@ -55,8 +55,9 @@ class LoopMaker:
         """Both loops of a pipeline; UsageError where a policy cannot have it."""
         check_carried(self.target, [pipeline], self.options.policy)
         inputs, other = inputs_of(self.settings, self.options, pipeline, profiles), self.options.shadow_policy
-        chosen = policy_of(self.options.policy, inputs)
-        shadow = self.beside(policy_of(other, inputs)) if other else None
+        limit_s = self.settings.tick_s
+        chosen = policy_of(self.options.policy, inputs, limit_s)
+        shadow = self.beside(policy_of(other, inputs, limit_s)) if other else None
         return self.loop(chosen), shadow
 
 

@@ -12,13 +12,12 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
-from ipa.policies.table import SHARING
+from ipa.policies.table import shares_load
 from ipa.settings import Settings
-from ipa.targets.base import CreatingWorkload, Target, check_honoured, target_named, targets
+from ipa.targets.base import Target, check_honoured, target_named, targets
 from ipa.targets.gitops.setup import gitops_faults
 
 __all__ = [
-    "CreatingWorkload",
     "Target",
     "check_carried",
     "check_honoured",
@@ -52,14 +51,14 @@ def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
     cannot have `sets`; InputError lists keys that have no effect on the target.
     """
     pipelines = list(pipelines)
-    if policy in SHARING:
+    if shares_load(policy):
         _check_sharing(target, pipelines, policy)
     else:
         sets = [pipeline.name for pipeline in pipelines if pipeline.sets]
         if sets:
             raise UsageError(
                 f"sets of {', '.join(sets)} has no effect: the policy {policy} runs one variant at a time",
-                hint=f"Use --policy {' or '.join(sorted(SHARING))}, or leave out `sets`.",
+                hint="Use a policy that shares the load, such as infadapter, or leave out `sets`.",
             )
     check_honoured(target, pipelines)
 

@@ -1,4 +1,4 @@
-"""Values as one canonical text, so that equal inputs have equal digests."""
+"""Canonical JSON text of values, so that equal inputs have equal digests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALWAYS_RECORDED = {"Pipeline": ("seldon",), "Variant": ("local", "seldon")}
 NOT_RECORDED = "not_recorded"
 # Instead of a name: the field's entries have names of their own.
 BESIDE = ""
-# Types that JSON has as they are.
+# Types that JSON represents directly.
 AS_IT_IS = frozenset({str, int, bool, type(None)})
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -63,7 +63,7 @@ def digest_of(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Same:
-    """Equal for the same object only; what is kept keeps it, so that no other has its number."""
+    """A key that is equal for the same object only. It holds the object, so that its id is not reused."""
 
     value: Any
 
@@ -85,7 +85,7 @@ def plain(value: Any) -> Any:
     An infinite number is None: JSON has none.
     """
     kind = type(value)
-    # What most of it is, first: every tick is written down so.
+    # The most frequent types first: this runs for every tick.
     if kind in AS_IT_IS:
         return value
     if kind is float:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from ipa.model.forecast import Forecast
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import Plan
 
 # A millionth of an SLA or of a load is below the resolution of any metric, and each digit is stored every
 # tick.
 DIGITS = 5
 # Durations and times have millisecond precision.
 MS_DIGITS = 3
-MILLICORES = 1000
 
 
 def significant(value: float) -> float:
@@ -71,8 +69,3 @@ def rounded_plan(plan: Plan) -> Plan:
 
 def _maybe(value: float | None) -> float | None:
     return None if value is None else significant(value)
-
-
-def in_millicores(configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-    """The configurations with cores in whole millicores, as Kubernetes keeps them."""
-    return tuple(replace(config, cores=round(config.cores * MILLICORES) / MILLICORES) for config in configs)

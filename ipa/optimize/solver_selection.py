@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from math import inf
 
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
@@ -13,14 +12,13 @@ from ipa.model.plan import Termination
 from ipa.optimize.backends import label_setting
 from ipa.optimize.bound_filter import sharpen
 from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
-from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.plugin_solver import PluginSolver
 from ipa.optimize.program import Program, ProgramAnswer, evaluate
+from ipa.optimize.registry import AUTO, EXACT, SOLVERS
 
-# A new solver is one file in backends/ and one word here.
-BACKENDS = ("gurobi", "highs", "exact")
-AUTO = "auto"
-SOLVERS = (AUTO, *BACKENDS)
+# Ours, each by itself.
+BACKENDS = ("gurobi", "highs", EXACT)
 
 # Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
 CONTRADICTION = 1e-6
@@ -28,19 +26,10 @@ CONTRADICTION = 1e-6
 PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WarmStart:
-    """Results of an earlier solve: a plan within the limits, and the multipliers."""
-
-    chosen: tuple[int, ...] = ()
-    prices: Array | None = None
-
-
 def answer(
     program: Program,
     solver: str,
     deadline: Deadline,
-    warm: WarmStart | None = None,
     solvers: Solvers | None = None,
 ) -> tuple[str, ProgramAnswer, list[str]]:
     """The solver that answered, its answer with ties broken, and the reasons for the choice.
@@ -48,13 +37,11 @@ def answer(
     `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
-    if solver == "exact":
-        found = label_setting.solve(
-            program, deadline, (warm or WarmStart()).chosen, (warm or WarmStart()).prices
-        )
+    if solver == EXACT:
+        found = label_setting.solve(program, deadline)
         return solver, found, [found.note] if found.note else []
     if solver == AUTO and program.has_spread:
-        used, found, notes = _auto_of_quantiles(program, deadline, warm or WarmStart(), solvers)
+        used, found, notes = _auto_of_quantiles(program, deadline, solvers)
         return used, found, [note for note in (*notes, found.note) if note]
     try:
         smaller, left = sharpen(program, deadline)
@@ -79,7 +66,7 @@ def answer(
 
 
 def _auto_of_quantiles(
-    program: Program, deadline: Deadline, warm: WarmStart, solvers: Solvers | None
+    program: Program, deadline: Deadline, solvers: Solvers | None
 ) -> tuple[str, ProgramAnswer, list[str]]:
     """Label setting for half of the time, then a MILP solver if it is not done.
 
@@ -87,7 +74,7 @@ def _auto_of_quantiles(
     """
     share = Deadline(deadline.remaining_s / 2)
     why = "auto: exact, since a quantile is not linear"
-    found = label_setting.solve(program, share, warm.chosen, warm.prices)
+    found = label_setting.solve(program, share)
     if found.termination in PROVED:
         return "exact", found, [why]
     used, second, notes = _milp_in_time(program, deadline, solvers)
@@ -147,9 +134,13 @@ def _reached(program: Program, found: ProgramAnswer) -> float:
 
 
 def in_process(name: str) -> Maximise:
-    """The solver's own function; its module is imported only when it is used."""
-    maximise: Maximise = import_module(f"ipa.optimize.backends.{name}").maximise
-    return maximise
+    """The MILP solver's own function; its module is imported only when it is used.
+
+    Errors: UsageError (no such solver), PluginError.
+    """
+    plugin = SOLVERS.find(name)
+    maximise: Maximise = plugin.load()
+    return maximise if plugin.is_ours else PluginSolver(plugin, maximise)
 
 
 def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], ProgramAnswer]:

@@ -16,8 +16,16 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ipa.control.loop.clock import StopSignal, SystemClock
-from ipa.control.ports import Clock, EventSink, Metrics, NoEvents, Workload
-from ipa.files.sections import TARGETS, TargetSections
+from ipa.control.ports import (
+    Clock,
+    CreatingWorkload,
+    EventSink,
+    Metrics,
+    NoEvents,
+    PipelineManifest,
+    Workload,
+)
+from ipa.files.kinds.targets import TARGETS, TargetSections
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
@@ -58,18 +66,6 @@ class Site:
     load: Simulated | None = None
 
 
-class ManifestText(Protocol):
-    """The text of a file with the manifests of a pipeline."""
-
-    def configs(self) -> Configs:
-        """What it asks for. DriftError if that is no configuration of the pipeline."""
-        ...
-
-    def changed(self, wanted: Sequence[StageConfig]) -> str:
-        """The text that asks for these; what is not the plan's stays as it is."""
-        ...
-
-
 class Watching(Protocol):
     """Watches the pipelines of a world and wakes the loop of one that changes by another hand."""
 
@@ -96,14 +92,6 @@ class World:
     events: EventSink = field(default_factory=NoEvents)
     # None: changes by another hand are seen at the next tick.
     watch: Watch | None = None
-
-
-class CreatingWorkload(Workload, Protocol):
-    """A workload that can also create what is not there yet."""
-
-    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
-        """The revision of what was created. ConflictError if there is one already."""
-        ...
 
 
 class Connection(Protocol):
@@ -205,12 +193,12 @@ class Target(ABC):
         """The manifests that run the pipeline so. Errors: InputError."""
         raise self._cannot("render a pipeline")
 
-    def manifest(self, pipeline: Pipeline, text: str, path: str) -> ManifestText:
+    def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
         """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""
         raise self._cannot("keep a pipeline in a file")
 
-    def check_configs(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
-        """The configurations as they would read back; InputError if they cannot run there."""
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+        """The configurations as they read back once written; InputError lists what must not be written."""
         return tuple(configs)
 
     def _cannot(self, what: str) -> UsageError:

@@ -403,12 +403,12 @@ def test_every_body_says_who_asks_in_one_way(two: TwoNamespaces) -> None:
 def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
     two: TwoNamespaces, tmp_path: Path
 ) -> None:
-    from ipa.service.health import Check
+    from ipa.service.health import DependencyCheck
 
     checks = (
-        Check("store", True, required=True),
-        Check("ocr", True),
-        Check(HIDDEN, False, "metrics: secret"),
+        DependencyCheck("store", True, required=True),
+        DependencyCheck("ocr", True),
+        DependencyCheck(HIDDEN, False, "metrics: secret"),
     )
     services = replace(
         over(two.services, health=FakeHealth(lambda: checks)), authenticators=(oidc(tmp_path),)

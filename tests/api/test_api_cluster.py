@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.cli.lookup import find_pipeline
 from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.files import load_profiles
+from ipa.files.lookup import find_pipeline
 from ipa.model.decision import Action, ReasonCode
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.run import SimSetup, simulate
@@ -164,7 +164,7 @@ def test_history_and_rollback_read_the_store(running: Cli) -> None:
 
 def test_rollback_without_a_known_past_is_a_conflict(running: Cli) -> None:
     code, _, err = running("rollback", "video")
-    assert code == 4 and "nothing to go back to" in err
+    assert code == 4 and "no known configuration to roll back" in err
 
 
 @pytest.mark.parametrize(("trouble", "code"), [(Trouble.CRASH, 5), (Trouble.NEVER_READY, 6)])
@@ -377,7 +377,7 @@ def test_decisions_of_the_store_are_taken_again_without_the_service(running: Cli
     # Profiles that were measured anew since.
     running.store.save_profile(replace(next(iter(profiles.values())), hardware="another"))
     code, out, _ = running("replay", "video", newest)
-    assert code == 4 and "the profiles were measured anew since" in out
+    assert code == 4 and "the profiles were measured again since" in out
 
 
 def test_a_file_has_no_decisions_to_take_again(root: Path, ipa: Cli, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
 from ipa.cli.watching.event_stream import AGAIN_S, followed, parsed
+from ipa.clients.http import HttpClient
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from tests.fakes.services import FakeWorld, InProcess
@@ -26,7 +26,7 @@ def world() -> FakeWorld:
 @pytest.fixture
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     monkeypatch.setattr(
-        "ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
+        "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
 
     def call(*words: str) -> tuple[int, str, str]:
@@ -98,9 +98,9 @@ def test_the_record_is_printed_and_checked(ipa: Ipa, tmp_path: Path) -> None:
     ("words", "code", "said"),
     [
         (["audit", "--check", "/nothing/here"], 65, "cannot be read"),
-        (["audit", "--check", "/dev/null", "--anchor", "ocr=1:x"], 64, "is no head"),
+        (["audit", "--check", "/dev/null", "--anchor", "ocr=1:x"], 64, "is not a head"),
         (["audit", "--check", "/dev/null", "--anchor", f"1:{'a' * 64}"], 64, "names no pipeline"),
-        (["history", "ocr", "--verify", "--anchor", "x"], 64, "is no head"),
+        (["history", "ocr", "--verify", "--anchor", "x"], 64, "is not a head"),
         (["history", "ocr", "--verify", "--anchor", f"99:{'a' * 64}"], 1, "removed from the end"),
         (["events", "nope", "--no-follow"], 1, "no pipeline 'nope'"),
     ],

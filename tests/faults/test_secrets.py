@@ -18,8 +18,8 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store import open_store
 from ipa.api.context import ApiContext
-from ipa.cli.clients.http import HttpClient, client_at
 from ipa.cli.main import run
+from ipa.clients.http import HttpClient, client_at
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import IpaError
@@ -80,7 +80,7 @@ def test_o5_the_command_line_keeps_its_token(
     ]
     spoken, codes = "", []
     for sent, transport in ways:
-        monkeypatch.setattr("ipa.cli.clients.http.client_at", lambda at, t=transport, **_: HttpClient(at, t))
+        monkeypatch.setattr("ipa.clients.http.client_at", lambda at, t=transport, **_: HttpClient(at, t))
         monkeypatch.setenv("IPA_TOKEN", sent)
         codes += [run([*verb, "--at", at]) for verb in VERBS]
         monkeypatch.delenv("IPA_TOKEN")

@@ -18,9 +18,8 @@ from ipa.adapters.kube.preflight import (
 )
 from ipa.adapters.kube.rights import BY_NAME, ELECTOR, REVIEWER, Right, Role, actor, observer
 from ipa.bootstrap.leader_election import elects
-from ipa.cli.doctor.base import Check, Finding, State, fail, failed, ok, warn
-from ipa.cli.doctor.metrics import skew_finding
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
+from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings, words
@@ -51,15 +50,15 @@ DEAD_LEASES = 4
 
 def cluster_checks(
     client: KubeClient, settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
-) -> list[Check]:
+) -> list[DoctorCheck]:
     """The API server first; all others once it has answered."""
     on_seldon = [pipeline for pipeline in pipelines.values() if seldon_of(pipeline) is not None]
     user = _User(client)
     return [
-        Check(SERVER, lambda: _server(client)),
-        Check(CRD, lambda: _crd(client), after=SERVER),
+        DoctorCheck(SERVER, lambda: _server(client)),
+        DoctorCheck(CRD, lambda: _crd(client), after=SERVER),
         *(
-            Check(
+            DoctorCheck(
                 f"rights in {namespace}",
                 _Rights(client, settings, namespace, user, _known(settings, on_seldon, namespace)),
                 after=SERVER,
@@ -67,12 +66,15 @@ def cluster_checks(
             for namespace in namespaces
         ),
         *_reviewing(client, settings, user),
-        *(Check("seldon operator", _Operator(client, namespace), after=CRD) for namespace in namespaces[:1]),
         *(
-            Check(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
+            DoctorCheck("seldon operator", _Operator(client, namespace), after=CRD)
+            for namespace in namespaces[:1]
+        ),
+        *(
+            DoctorCheck(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
             for it in on_seldon
         ),
-        Check("lease", _Leases(client, settings, namespaces), after=SERVER),
+        DoctorCheck("lease", _Leases(client, settings, namespaces), after=SERVER),
     ]
 
 
@@ -91,16 +93,16 @@ def _lease_name(settings: Settings) -> str:
     return settings.lease_name or f"{settings.install}-serving"
 
 
-def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[Check]:
+def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[DoctorCheck]:
     """Who asks the cluster whose a token is must be allowed to."""
     if "kubernetes" not in words(settings.auth):
         return []
     meaning = "without it nobody is let in by IPA_AUTH=kubernetes"
 
     def look() -> Iterator[Finding]:
-        return _role(client, "", user, {}, REVIEWER, State.FAIL, meaning)
+        return _role(client, "", user, {}, REVIEWER, Severity.FAIL, meaning)
 
-    return [Check("rights in the cluster", look, after=SERVER)]
+    return [DoctorCheck("rights in the cluster", look, after=SERVER)]
 
 
 def _server(client: KubeClient) -> Iterator[Finding]:
@@ -167,19 +169,21 @@ class _Rights:
     known: Mapping[str, tuple[str, ...]]
 
     def __call__(self) -> Iterator[Finding]:
-        yield from self._role(observer(SELDON_DEPLOYMENT), State.FAIL, "without it nothing is seen")
+        yield from self._role(observer(SELDON_DEPLOYMENT), Severity.FAIL, "without it nothing is seen")
         if self.settings.actuation == "cluster":
             yield from self._role(
-                actor(SELDON_DEPLOYMENT), State.WARN, "advisory and shadow mode do without it, others do not"
+                actor(SELDON_DEPLOYMENT),
+                Severity.WARN,
+                "advisory and shadow mode do without it, others do not",
             )
         if self.settings.leader_election != "off" and self._holds_lease():
             words = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
-            yield from self._role(ELECTOR, State.WARN, words)
+            yield from self._role(ELECTOR, Severity.WARN, words)
 
     def _holds_lease(self) -> bool:
         return self.settings.lease_namespace in ("", self.namespace)
 
-    def _role(self, role: Role, state: State, meaning: str) -> Iterator[Finding]:
+    def _role(self, role: Role, state: Severity, meaning: str) -> Iterator[Finding]:
         yield from _role(self.client, self.namespace, self.user, self.known, role, state, meaning)
 
 
@@ -189,7 +193,7 @@ def _role(
     user: _User,
     known: Mapping[str, tuple[str, ...]],
     role: Role,
-    state: State,
+    state: Severity,
     meaning: str,
 ) -> Iterator[Finding]:
     """Every right of the role in the namespace ("": in the whole cluster)."""

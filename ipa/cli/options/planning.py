@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from ipa.cli import shell_completion as completing
-
-if TYPE_CHECKING:
-    pass
-
 
 PIPELINE = typer.Argument(
     metavar="PIPELINE",
@@ -26,9 +20,6 @@ COMPAT = typer.Option("tail", "--compat", help="latency: tail (the SLA's percent
 
 
 ALLOCATION = typer.Option("free", "--allocation", help="cores of a replica: base (as IPA fixes them) or free")
-
-
-SOLVER = typer.Option(None, "--solver", help="auto, gurobi, highs or exact")
 
 
 PLAN_COMPAT = typer.Option(

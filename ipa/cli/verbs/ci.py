@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import FORECASTER, POLICY
 from ipa.cli.output import OUTPUT, Output, printed
 from ipa.model.errors import InputError, UsageError
 from ipa.model.exits import ExitCode
@@ -31,7 +32,8 @@ def ci(
         None, "--workload", help="bursty (without a trace), steady_low, steady_high or fluctuating"
     ),
     policy_file: Path | None = typer.Option(None, "--policy-file", help="guardrails, as guardrails.yaml"),
-    policy: str = typer.Option("ours", "--policy", help="of the loop, one of `ipa serve`"),
+    policy: str = POLICY,
+    forecaster: str | None = FORECASTER,
     seeds: int = typer.Option(3, "--seeds", min=1, max=MOST_SEEDS, help="runs of each side"),
     output: Output = OUTPUT,
     comment: Path | None = typer.Option(None, "--comment", help="Markdown for the change; empty: no news"),
@@ -45,7 +47,9 @@ def ci(
     Compared are the work tree and what it has in common with REF. Exit codes: 0 nothing above the threshold,
     2 a change above it, 3 a guardrail is broken or no plan carries a recorded rate, 65 files are wrong.
     """
-    from ipa.cli.review.review import Asked, review_of
+    from ipa.bootstrap.reviewing import base_revision
+    from ipa.bootstrap.targets import default_target
+    from ipa.service.review.review import Asked, review_of
 
     if trace is not None and workload is not None:
         raise UsageError("--trace and --workload cannot both be given")
@@ -53,8 +57,9 @@ def ci(
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
     load = str(trace) if trace is not None else workload
-    asked = Asked(base, load, policy_file, policy, seeds, pipelines_dir, profiles_dir)
-    review = review_of(asked, lambda words: typer.echo(words, err=True))
+    asked = Asked(base, load, policy_file, policy, forecaster, seeds, pipelines_dir, profiles_dir)
+    revision = base_revision(Path.cwd(), base)
+    review = review_of(asked, revision, lambda words: typer.echo(words, err=True), default_target)
     _write(review, comment, junit, sarif)
     _print(review, output)
     if review.problems:

@@ -15,8 +15,8 @@ from ipa.cli.options.planning import (
     PIPELINE,
     PIPELINES_DIR,
     PROFILES_DIR,
-    SOLVER,
 )
+from ipa.cli.options.plugins import SOLVER
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import EXIT_CODES, Question, best_plan, problem_of
 from ipa.model.pipeline import Pipeline

@@ -11,16 +11,19 @@ import typer
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import progress
 from ipa.files.traces import read_trace
+from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ipa.forecast.lstm import Lstm
+    from ipa.forecast.base import Forecaster
     from ipa.forecast.quality import ForecastScore
 
 # IPA's adaptation interval: a forecast a tick.
 TICK_S = 10.0
+# Names of forecasters that are no rung, so that there is nothing to score.
+NO_RUNGS = (LADDER, FORESIGHT)
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +60,9 @@ def backtest(
         help="a 0 is an outage of the collector; default: only runs of zeros where requests were due",
     ),
     also: list[str] = typer.Option(
-        [], help="a forecaster that is no rung of ours, such as lstm: the papers', which needs PyTorch"
+        [],
+        help="another forecaster: lstm (the papers', which needs PyTorch), a plug-in's name, "
+        "or module:attribute",
     ),
     output: Output = OUTPUT,
 ) -> None:
@@ -90,17 +95,23 @@ def backtest(
         _print(scores, quantile, printer(output))
 
 
-def _compared(names: list[str]) -> list[Lstm]:
-    """Those forecasters that are compared where asked; UsageError where one is none or cannot learn here."""
-    from ipa.forecast.ladder import COMPARED_RUNGS
+def _compared(names: list[str]) -> list[Forecaster]:
+    """The named forecasters. Errors: UsageError (there is none, or it cannot learn here), PluginError."""
+    from ipa.forecast.ladder import COMPARED_RUNGS, make_forecaster
 
     by_name = {rung.name: rung for rung in COMPARED_RUNGS}
-    unknown = [name for name in names if name not in by_name]
-    if unknown:
-        raise UsageError(f"--also {', '.join(unknown)}: there is {', '.join(by_name)}")
-    rungs = [by_name[name] for name in dict.fromkeys(names)]
-    for rung in rungs:
-        rung.require()
+    rungs: list[Forecaster] = []
+    for name in dict.fromkeys(names):
+        if name in by_name:
+            by_name[name].require()
+            rungs.append(by_name[name])
+            continue
+        if name in NO_RUNGS or not (":" in name or name in FORECASTERS):
+            known = [*by_name, *(each for each in FORECASTERS if each not in NO_RUNGS)]
+            raise UsageError(
+                f"--also {name!r}: there is no such forecaster", hint=f"There are: {', '.join(known)}"
+            )
+        rungs.append(make_forecaster(FORECASTERS.admit(name)))
     return rungs
 
 

@@ -99,7 +99,7 @@ def _is_wanted(sdep: dict[str, Any], name: str | None, namespace: str | None) ->
 
 def _of_cluster(at: str, settings: Settings, name: str | None, namespace: str) -> dict[str, Any]:
     """The SeldonDeployment in the cluster. Errors: those of the client."""
-    from ipa.bootstrap import kube_client
+    from ipa.bootstrap.targets import kube_client
 
     kind, _, kubeconfig = at.partition(":")
     if kind != "kubernetes":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -23,15 +22,12 @@ from ipa.cli.options.planning import (
     PROFILES_DIR,
     RUNNING,
     SETS,
-    SOLVER,
 )
+from ipa.cli.options.plugins import SOLVER
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import Question, plans
 from ipa.cli.progress import progress
 from ipa.model.exits import ExitCode
-
-if TYPE_CHECKING:
-    pass
 
 
 def register(app: typer.Typer) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.cli.lookup import find_pipeline
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.plans.plan_values import read_plan, read_shares
 from ipa.cli.plans.question import Question, plans
+from ipa.files.lookup import find_pipeline
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -34,7 +33,7 @@ def register(app: typer.Typer) -> None:
         rate: float | None = typer.Option(None, "--rate", help="requests a second to plan for"),
         plan: Path | None = typer.Option(None, "--plan", help="a plan, as `ipa plan -o json` prints it"),
         objective: str | None = OBJECTIVE,
-        at: str = typer.Option(AT, "--at", help="the target whose manifests are printed"),
+        at: str = typer.Option(AT, "--at", metavar="TARGET", help="the target that runs what is printed"),
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
@@ -45,6 +44,7 @@ def register(app: typer.Typer) -> None:
         import yaml
 
         from ipa.bootstrap.targets import check_honoured, target_named
+        from ipa.files.plans import read_plan
 
         if rate is not None and plan is not None:
             raise UsageError("--rate and --plan cannot both be given")
@@ -57,7 +57,8 @@ def register(app: typer.Typer) -> None:
         for note in unbatched_notes(found):
             typer.echo(f"note: {note}", err=True)
         if plan is not None:
-            configs = read_shares(plan) or read_plan(plan)
+            given = read_plan(plan)
+            configs = given.shared or given.single
         elif rate is not None:
             question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, at)
             configs = planned_configs(question, rate)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import names, option
 from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.simulation_setup import as_served, over_all, rates_of, read_settings
-from ipa.model.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
+from ipa.cli.progress import progress
+from ipa.forecast.registry import FORECASTERS
+from ipa.model.errors import InputError, UsageError
+from ipa.policies.registry import POLICIES
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +30,11 @@ def simulate(
         "bursty",
         help="bursty, steady_low, steady_high, fluctuating; or a file of requests a second, one a line",
     ),
-    policy: str | None = typer.Option(
-        None, help="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact"
+    policy: str | None = option(
+        None,
+        POLICIES,
+        "--policy",
+        help_text="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact",
     ),
     seed: int = typer.Option(0, min=0, help="of arrivals and service times: equal seeds, equal runs"),
     repeats: int = typer.Option(
@@ -43,7 +46,9 @@ def simulate(
     spacing: str | None = typer.Option(
         None, help="of the requests of a second: poisson, even or burst; poisson, with --settings burst"
     ),
-    forecaster: str = typer.Option("ladder", "--forecast", help="ladder, one of its rungs, or foresight"),
+    forecaster: str | None = option(
+        None, FORECASTERS, "--forecaster", "--forecast", help_text=f"one of: {names(FORECASTERS)}"
+    ),
     target: str = typer.Option("local", help="how pods are replaced and watched: as local or on kubernetes"),
     capacity: float | None = typer.Option(None, help="cores there are; pods without room wait"),
     settings: Path | None = typer.Option(None, help="JSON of a published run's settings, to repeat it"),
@@ -52,29 +57,44 @@ def simulate(
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
     """Run the control loop on a simulated pipeline and say what came of it."""
-    from ipa.bootstrap.targets import targets
+    from ipa.bootstrap.targets import target_named
+    from ipa.files.kinds.targets import TARGETS
+    from ipa.service.simulation import as_served, over_seeds_of, rates_of
     from ipa.simulate.published import settings_of
     from ipa.simulate.repeat import repeated
 
-    known = [each.name for each in targets()]
-    if target not in known:
-        raise UsageError(f"--target {target!r} is not known", hint=f"Use one of: {', '.join(known)}")
+    if target not in TARGETS:
+        raise UsageError(f"--target {target!r} is not known", hint=f"Use one of: {', '.join(TARGETS)}")
+    place = target_named(target)
     found, profiles, given = load(pipeline, pipelines_dir, profiles_dir)
-    setup = as_served(found, profiles, rates_of(workload, minutes, times), given, target)
+    setup = as_served(found, profiles, rates_of(workload, minutes, times), given, place)
     setup = replace(
         setup,
         policy=policy or "ours",
         objective=objective,
         seed=seed,
         spacing=spacing or "poisson",
-        forecast=replace(setup.forecast, name=forecaster),
+        forecast=replace(setup.forecast, name=forecaster or given.forecaster),
         cluster=replace(setup.cluster, capacity_cores=capacity),
     )
     if settings is not None:
-        published = settings_of(read_settings(settings), found, profiles)
+        published = settings_of(_read_settings(settings), found, profiles)
         setup = repeated(setup, published, policy=policy, spacing=spacing)
-    first, figures = over_all(setup, repeats)
+    with progress(f"simulating {len(setup.rates_rps) / 60:g} min", repeats if repeats > 1 else None) as step:
+        first, figures = over_seeds_of(setup, repeats, step)
     if not printed(output, figures):
         from ipa.cli.views.simulate_text import print_result
 
         print_result(first, figures, repeats, printer(output))
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object in the file. Errors: NotFoundError, InputError."""
+    from ipa.files.reading import read_json
+
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path} holds no JSON object", hint="Give one `settings` object of the published runs."
+        )
+    return found

@@ -1,8 +1,8 @@
-"""One tick, as a pure function: from an observation to its effects and the next state."""
+"""The tick, as a pure function from an observation to its effects and the next state."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 from ipa.control.canonical import canonical_json, digest
@@ -14,8 +14,10 @@ from ipa.control.engine.plan_selection import classify
 from ipa.control.engine.rules import judge
 from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict
 from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode
-from ipa.model.errors import IpaError
+from ipa.model.errors import IpaError, PluginError
+from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.plan import Plan
 from ipa.model.row_counts import wrong_rows
 from ipa.policies.base import Policy, PolicyState, corrected, is_stateful, pinned
 
@@ -30,9 +32,14 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state = replace(state, tick=state.tick + 1, ended=None)
     if request.control.mode is not Mode.SHADOW:
         state = replace(state, shadow=None)
-    state = replace(state, memory=remembered(request.policy, request.observation, state, request.now_s))
+    deciding = request
+    try:
+        memory = remembered(request.policy, request.observation, state, request.now_s)
+        state = replace(state, memory=memory)
+    except PluginError as error:
+        deciding = replace(request, policy=_Failing(request.policy.name, error))
     state, alarmed = _corrected(request, state)
-    verdict, state = judge(_asked(request, state), state)
+    verdict, state = judge(_asked(deciding, state), state)
     verdict = _warned(request, verdict)
     decision = _decision(request, before, state.tick, verdict)
     events = (*_events(before, decision), *alarmed)
@@ -53,7 +60,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
         if verdict.follow_up:
             reason = classify(verdict.configs, verdict.follow_up, urgent=True)
             state = replace(
-                state, goal=ChangeRequest(verdict.follow_up, "the rest of what was begun", reason)
+                state, goal=ChangeRequest(verdict.follow_up, "the next step of the last change", reason)
             )
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
 
@@ -85,16 +92,32 @@ def _asked(request: TickRequest, state: EngineState) -> TickRequest:
 
 
 def remembered(policy: Policy, observation: Observation, state: EngineState, now_s: float) -> object:
-    """The policy's memory after this tick; unchanged if the running configuration is unknown."""
+    """The policy's memory after this tick; unchanged if the running configuration is unknown.
+
+    PluginError if a plug-in cannot remember the tick.
+    """
     running = observation.running()
     if running is None or not is_stateful(policy):
         return state.memory
     asked = PolicyState(state.shadow or running, now_s=now_s, memory=state.memory)
     try:
         return policy.remember(observation, asked)
+    except PluginError:
+        raise
     except IpaError:
         # The policy raises the same error when it is asked for a plan.
         return state.memory
+
+
+@dataclass(frozen=True, slots=True)
+class _Failing:
+    """A policy that could not remember this tick, and so cannot plan for it."""
+
+    name: str
+    error: PluginError
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        raise self.error
 
 
 def _events(before: EngineState, decision: Decision) -> tuple[Event, ...]:
@@ -109,6 +132,7 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
     observation = request.observation
     running = observation.running() or ()
     inputs = canonical_json(inputs_of(request, before))
+    asked = _request_behind(request.requested, before.goal, verdict)
     return Decision(
         decision_id=f"{request.pipeline.name}-{tick}-{request.run_id}",
         pipeline=request.pipeline.name,
@@ -127,15 +151,18 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
         plan=verdict.plan,
         inputs_digest=digest(inputs),
         inputs=inputs,
-        by=_asked_by(request.requested, before.goal, verdict),
+        by=asked.by if asked else "",
+        plan_id=asked.plan_id if asked else "",
     )
 
 
-def _asked_by(requested: ChangeRequest | None, goal: ChangeRequest | None, verdict: TickVerdict) -> str:
-    """The person who asked for this decision, now or some ticks ago if it takes several."""
+def _request_behind(
+    requested: ChangeRequest | None, goal: ChangeRequest | None, verdict: TickVerdict
+) -> ChangeRequest | None:
+    """The request behind this decision, made now or some ticks ago if it takes several; else None."""
     if requested is not None:
-        return requested.by
-    return goal.by if goal is not None and verdict.action is Action.APPLY else ""
+        return requested
+    return goal if verdict.action is Action.APPLY else None
 
 
 def _warned(request: TickRequest, verdict: TickVerdict) -> TickVerdict:

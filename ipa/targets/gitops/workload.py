@@ -8,15 +8,13 @@ from typing import Protocol
 
 from ipa.control.canonical import digest
 from ipa.control.engine.plan_selection import changes
-from ipa.control.ports import Rollout, RolloutPhase, StageState, Workload, WorkloadState
+from ipa.control.ports import PipelineManifest, Rollout, RolloutPhase, StageState, Workload, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import ConflictError, DriftError, IpaError
 from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.model.rounding import in_millicores
-from ipa.targets.base import ManifestText
 
 # Enough to tell two texts of one file apart.
 DIGITS = 12
@@ -49,7 +47,7 @@ class GitOpsWorkload:
         cluster: Workload,
         manifests: Manifests,
         path: str,
-        manifest_of: Callable[[Pipeline, str, str], ManifestText],
+        manifest_of: Callable[[Pipeline, str, str], PipelineManifest],
         decision: Callable[[str], Decision] | None = None,
     ) -> None:
         self._cluster, self._manifests, self._path = cluster, manifests, path

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from operator import not_
+from typing import Annotated, ClassVar
 
-from ipa.files.sections import TargetSection, TargetSections, Texts, present
+from pydantic import Field
+
+from ipa.files.kinds.base import Section
+from ipa.files.kinds.fields import Env, Maybe, Parameters, Text
+from ipa.files.kinds.targets import TargetSections
 from ipa.model.pipeline import Variant
 
 KEY = "local"
@@ -32,32 +37,18 @@ def local_of(variant: Variant) -> LocalRun | None:
     return found
 
 
-def _read(given: Mapping[str, Any], texts: Texts) -> LocalRun:
-    run = {**given, **{key: texts(key) for key in ("env", "parameters")}}
-    return LocalRun(**{**run, "command": tuple(given.get("command", ()))})
+class LocalRunSection(Section):
+    """`local:` of a variant."""
+
+    makes: ClassVar = LocalRun
+    implementation: Text
+    parameters: Maybe[Parameters] = Field(None, exclude_if=not_)
+    command: Maybe[Annotated[list[Text], Field(max_length=100)]] = Field(None, exclude_if=not_)
+    env: Maybe[Env] = Field(None, exclude_if=not_)
 
 
-def _write(run: LocalRun) -> Mapping[str, Any]:
-    return present(
-        {
-            "implementation": run.implementation,
-            "parameters": dict(run.parameters) or None,
-            "command": list(run.command) or None,
-            "env": dict(run.env) or None,
-        }
-    )
-
-
-_TEXT = {"$ref": "#/$defs/text"}
-_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "implementation": _TEXT,
-        "parameters": {"$ref": "#/$defs/parameters"},
-        "command": {"type": "array", "items": _TEXT, "maxItems": 100},
-        "env": {"$ref": "#/$defs/env"},
-    },
-    "required": ["implementation"],
-    "additionalProperties": False,
-}
-SECTIONS = TargetSections(KEY, variant=TargetSection(_read, _write, _SCHEMA))
+SECTIONS = TargetSections(
+    KEY,
+    variant=LocalRunSection,
+    example="{implementation: my_package.Detect, parameters: {size: 320}}",
+)

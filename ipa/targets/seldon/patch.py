@@ -8,8 +8,7 @@ from typing import Any
 
 from ipa.adapters.kube.quantity import cpu_quantity, memory_quantity
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
-from ipa.model.rounding import in_millicores
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import Path, Place, container_name, locate
 from ipa.targets.seldon.manifest import batch_time, check_configs, read
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants, leaves, seldon_run

@@ -22,8 +22,7 @@ from ipa.model.parts import (
     with_share,
 )
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
-from ipa.model.rounding import in_millicores
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import Place, drift, locate, target_of
 from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, read, render
 from ipa.targets.seldon.patch import Draft, Operation, change_all

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, overload
+from operator import not_
+from typing import Annotated, Any, ClassVar, Literal, overload
 
-from ipa.files.quantities import format_memory, format_number, parse_memory_gib
-from ipa.files.sections import Fault, TargetSection, TargetSections, Texts, present
+from pydantic import Field
+
+from ipa.files.document import Document
+from ipa.files.kinds.base import Section
+from ipa.files.kinds.fields import CHOICE, UNIQUE, Env, Maybe, Name, Number, PositiveMemory, Text
+from ipa.files.kinds.targets import TargetSections
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline, Variant
 
 KEY = "seldon"
-# Keys of a file that serves several targets, which Seldon in one shape or the other does not carry.
-MAY_IGNORE = ("drop_after", "sets", "max_predictors")
 
 
 class Shape(StrEnum):
@@ -76,96 +79,62 @@ def with_seldon(pipeline: Pipeline, **changes: Any) -> Pipeline:
     return replace(pipeline, targets={**pipeline.targets, KEY: changed})
 
 
-def _read_pipeline(given: Mapping[str, Any], texts: Texts) -> SeldonTarget:
-    values = dict(given)
-    values |= {key: float(given[key]) for key in ("orchestrator_cores", "queue_cores") if key in given}
-    values |= {"shape": Shape(given.get("shape", Shape.SINGLE)), "ignores": tuple(given.get("ignores", ()))}
-    return SeldonTarget(**values)
+# Cores of what runs beside the stages; more is a slip.
+_BesideCores = Annotated[Number, Field(le=1000)]
+_USUAL = SeldonTarget("")
 
 
-def _write_pipeline(target: SeldonTarget) -> Mapping[str, Any]:
-    usual = SeldonTarget(target.name)
-    return {"name": target.name, "namespace": target.namespace, "predictor": target.predictor} | present(
-        {
-            "shape": str(target.shape) if target.shape is not usual.shape else None,
-            "image": target.image,
-            "orchestrator_cores": _unless(usual.orchestrator_cores, target.orchestrator_cores),
-            "separate_orchestrator": None if target.separate_orchestrator else False,
-            "queue_cores": _unless(usual.queue_cores, target.queue_cores),
-            "ignores": list(target.ignores) or None,
-        }
+class SeldonSection(Section):
+    """`seldon:` of a pipeline."""
+
+    makes: ClassVar = SeldonTarget
+    name: Name
+    namespace: Maybe[Name] = None
+    predictor: Maybe[Name] = None
+    shape: Maybe[Annotated[Shape, CHOICE]] = Field(None, exclude_if=lambda shape: shape == _USUAL.shape)
+    image: Maybe[Text] = None
+    orchestrator_cores: Maybe[Annotated[_BesideCores, Field(ge=0)]] = Field(
+        None, exclude_if=lambda cores: cores == _USUAL.orchestrator_cores
+    )
+    separate_orchestrator: Maybe[bool] = Field(
+        None, exclude_if=lambda separate: separate == _USUAL.separate_orchestrator
+    )
+    queue_cores: Maybe[Annotated[_BesideCores, Field(gt=0)]] = Field(
+        None, exclude_if=lambda cores: cores == _USUAL.queue_cores
+    )
+    ignores: Maybe[
+        Annotated[
+            list[Literal["drop_after", "sets", "max_predictors"]], Field(min_length=1, max_length=3), UNIQUE
+        ]
+    ] = Field(
+        None,
+        exclude_if=not_,
+        description="Keys of this file that the shape does not carry, for the sake of another target.",
     )
 
 
-def _unless(usual: float, value: float) -> Any:
-    return None if value == usual else format_number(value)
+class SeldonRunSection(Section):
+    """`seldon:` of a variant."""
+
+    makes: ClassVar = SeldonRun
+    image: Maybe[Text] = None
+    implementation: Maybe[Text] = None
+    model_uri: Maybe[Text] = None
+    env: Maybe[Env] = Field(None, exclude_if=not_)
+    memory_gib: Maybe[PositiveMemory] = Field(None, alias="memory")
 
 
-def _faults(given: Mapping[str, Any]) -> Iterator[Fault]:
-    if given.get("shape") == "split" and "image" not in given:
-        yield (
-            ("shape",),
-            "shape split needs `image`: that of its router and queues, with ipa-serving installed",
-        )
+def _check(document: Document, seldon: Mapping[str, Any]) -> None:
+    if seldon.get("shape") == Shape.SPLIT and "image" not in seldon:
+        message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
+        document.problem((KEY, "shape"), message)
 
 
-def _read_variant(given: Mapping[str, Any], texts: Texts) -> SeldonRun:
-    run = {**given, "env": texts("env")}
-    if "memory" in run:
-        run["memory_gib"] = parse_memory_gib(run.pop("memory"))
-    return SeldonRun(**run)
-
-
-def _write_variant(run: SeldonRun) -> Mapping[str, Any]:
-    return present(
-        {
-            "image": run.image,
-            "implementation": run.implementation,
-            "model_uri": run.model_uri,
-            "env": dict(run.env) or None,
-            "memory": None if run.memory_gib is None else format_memory(run.memory_gib),
-        }
-    )
-
-
-_NAME, _TEXT = {"$ref": "#/$defs/name"}, {"$ref": "#/$defs/text"}
-_PIPELINE_SCHEMA = {
-    "type": "object",
-    "description": "Where the SeldonDeployment lives, in which shape, and what it takes beside the stages.",
-    "properties": {
-        "name": _NAME,
-        "namespace": _NAME,
-        "predictor": _NAME,
-        "shape": {"enum": [str(shape) for shape in Shape]},
-        "image": _TEXT,
-        "orchestrator_cores": {"type": "number", "minimum": 0, "maximum": 1000},
-        "separate_orchestrator": {"type": "boolean"},
-        "queue_cores": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
-        "ignores": {
-            "description": "Keys of this file that the shape does not carry, for the sake of another target.",
-            "type": "array",
-            "items": {"enum": list(MAY_IGNORE)},
-            "minItems": 1,
-            "maxItems": len(MAY_IGNORE),
-            "uniqueItems": True,
-        },
-    },
-    "required": ["name"],
-    "additionalProperties": False,
-}
-_VARIANT_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "image": _TEXT,
-        "implementation": _TEXT,
-        "model_uri": _TEXT,
-        "env": {"$ref": "#/$defs/env"},
-        "memory": {"$ref": "#/$defs/memory"},
-    },
-    "additionalProperties": False,
-}
 SECTIONS = TargetSections(
     KEY,
-    TargetSection(_read_pipeline, _write_pipeline, _PIPELINE_SCHEMA, _faults),
-    TargetSection(_read_variant, _write_variant, _VARIANT_SCHEMA),
+    SeldonSection,
+    SeldonRunSection,
+    "Where the SeldonDeployment lives, in which shape, and what it takes beside the stages.",
+    "{image: registry.example/detect:1, env: {MODEL_VARIANT: small}, memory: 1GiB}",
+    _check,
 )

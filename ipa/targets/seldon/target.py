@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa.control.loop.clock import StopSignal
-from ipa.control.ports import Metrics
+from ipa.control.ports import Metrics, PipelineManifest
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
-from ipa.model.rounding import in_millicores
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
-from ipa.targets.base import Configs, Connection, ManifestText, Profiles, Site, Target, Watching, World
+from ipa.targets.base import Configs, Connection, Profiles, Site, Target, Watching, World
 from ipa.targets.seldon.section import SECTIONS, SeldonTarget, Shape, seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 
@@ -140,20 +139,17 @@ class Seldon(Target):
 
         return render_all(pipeline, configs)
 
-    def manifest(self, pipeline: Pipeline, text: str, path: str) -> ManifestText:
+    def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
         """The SeldonDeployments in the text of a file."""
         from ipa.targets.seldon.layouts import manifest_of
 
         return manifest_of(pipeline, text, path)
 
-    def check_configs(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
         """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
-        from ipa.model.parts import parts_of
-        from ipa.targets.seldon.manifest import check_configs
+        from ipa.targets.seldon.layouts import as_written
 
-        for part in parts_of(configs):
-            check_configs(pipeline, part)
-        return in_millicores(configs)
+        return as_written(pipeline, configs)
 
 
 def _shape(pipeline: Pipeline) -> Shape:

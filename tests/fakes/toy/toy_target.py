@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import Field
 
 from ipa.control.ports import Load, Rollout, RolloutPhase, Signals, StageSignals, StageState, WorkloadState
-from ipa.files.quantities import format_rate, parse_rate_rps
-from ipa.files.sections import TargetSection, TargetSections, Texts
+from ipa.files.kinds.base import Section
+from ipa.files.kinds.fields import Rate
+from ipa.files.kinds.targets import TargetSections
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.observation import LoadHistory, Measured
@@ -41,20 +44,11 @@ class ToyPlace:
     load_rps: float
 
 
-def _read(given: Mapping[str, Any], texts: Texts) -> ToyPlace:
-    return ToyPlace(parse_rate_rps(given["load"]))
+class ToySection(Section):
+    """The keys of `toy:`."""
 
-
-def _write(place: ToyPlace) -> Mapping[str, Any]:
-    return {"load": format_rate(place.load_rps)}
-
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"load": {"$ref": "#/$defs/rate"}},
-    "required": ["load"],
-    "additionalProperties": False,
-}
+    makes: ClassVar = ToyPlace
+    load_rps: Rate = Field(alias="load")
 
 
 class ToyWorkload:
@@ -82,6 +76,10 @@ class ToyWorkload:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"revision": 0, "looks": 0, "by": "", "configs": []}))
         return self.put(pipeline, configs, "")
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+        """As they are."""
+        return tuple(configs)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision. ConflictError if it is not the one that the change was decided on."""
@@ -164,7 +162,7 @@ class Toy(Target):
 
     name = "toy"
     title = "target toy"
-    sections = TargetSections("toy", TargetSection(_read, _write, SCHEMA))
+    sections = TargetSections("toy", ToySection)
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """A queue that drops nothing."""

@@ -17,8 +17,8 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import AccuracyRule, Goal, Pin, Pipeline, StageBounds
 from ipa.model.plan import Termination
 from ipa.model.profile import StageProfile
+from ipa.optimize.mixture.sets import in_whole_percents
 from ipa.optimize.problem import Compat
-from ipa.optimize.sets.fill import in_whole_percents
 from ipa.policies.setplanning import plan_set, set_question
 
 Capture = pytest.CaptureFixture[str]
@@ -105,7 +105,7 @@ def test_the_file_decides_unless_the_command_line_does(root: Path, tmp_path: Pat
         (["--running", "somewhere.json"], "--running"),
         (["--compat", "ipa-artifact"], "which knows no sets"),
         (["--compat", "both"], "tail, paper, ipa-artifact"),
-        (["--solver", "cplex"], "exact, gurobi, highs"),
+        (["--solver", "cplex"], "gurobi, highs, exact"),
         (["--rate", "0"], "above 0"),
     ],
 )
