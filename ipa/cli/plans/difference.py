@@ -16,7 +16,7 @@ FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class WantedPlan:
     """What shall run. `pas` and `rate_rps` are None where the plan does not say."""
 
     configs: tuple[StageConfig, ...]
@@ -52,21 +52,21 @@ class Difference:
     wanted_pas: float | None
 
 
-def target_of(plan: dict[str, Any]) -> Target:
+def target_of(plan: dict[str, Any]) -> WantedPlan:
     """What a plan of the service would run; empty where it is infeasible."""
     configs = tuple(StageConfig(stage["stage"], **_fields(stage)) for stage in plan["stages"])
-    return Target(configs, plan["pas"], plan["rate_rps"])
+    return WantedPlan(configs, plan["pas"], plan["rate_rps"])
 
 
-def target_in(path: Path, pipeline: str) -> Target:
+def target_in(path: Path, pipeline: str) -> WantedPlan:
     """What the plan in a file would run; InputError where it is not a plan, or one of another pipeline."""
     plan = read_plan(path)
     if plan.pipeline not in (None, pipeline):
         raise InputError(f"{path} is a plan of pipeline {plan.pipeline!r}, not of {pipeline!r}")
-    return Target(plan.single, plan.pas, plan.rate_rps)
+    return WantedPlan(plan.single, plan.pas, plan.rate_rps)
 
 
-def difference(status: dict[str, Any], target: Target) -> Difference:
+def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
     """What would change if the target ran in place of what the status shows."""
     live = status["live"]
     seen = [stage["config"] for stage in live["stages"] if stage["config"]]

@@ -9,7 +9,6 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError, InfeasibleError
 from ipa.model.guardrails import GuardrailFigures
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
@@ -17,7 +16,7 @@ from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.report.frontier_plot import accuracy_cost
 from ipa.report.review.result import FrontierSpot, PlanAt, ReviewFrontier, ReviewSide, SimulatedChange
-from ipa.service.simulation import as_served
+from ipa.service.simulation import SimulatedPlace, as_served
 from ipa.settings import Settings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import simulate
@@ -34,7 +33,7 @@ FRONTIER_AT, FRONTIER_S = "p95", 60.0
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What all sides are tried with; `say` is told what is done."""
+    """What all sides are tried with, each pipeline on its `place_of`; `say` is told what is done."""
 
     rates_rps: tuple[float, ...]
     seeds: int
@@ -42,6 +41,7 @@ class Trial:
     settings: Settings
     usd_per_core_hour: float | None
     say: Callable[[str], None]
+    place_of: Callable[[Pipeline], SimulatedPlace]
 
     def quantiles(self) -> list[tuple[str, float]]:
         """The rates in rps that are planned for, with what they are called."""
@@ -51,9 +51,9 @@ class Trial:
 
 
 def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> ReviewSide:
-    """What came of it. A pipeline that says how it runs on Seldon is planned and run as there."""
-    target = "local" if pipeline.seldon is None else "kubernetes"
-    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)
+    """What came of it. A pipeline is planned and run as on the target that its file names."""
+    place = trial.place_of(pipeline)
+    planned = place.shape(pipeline, profiles)
     plans = tuple(
         PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
         for label, rate_rps in trial.quantiles()
@@ -61,7 +61,7 @@ def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial
     at = next(each for each in plans if each.label == FRONTIER_AT)
     could = _frontier(planned, profiles, at)
     setup = replace(
-        as_served(pipeline, profiles, trial.rates_rps, trial.settings, target),
+        as_served(pipeline, profiles, trial.rates_rps, trial.settings, place),
         policy=trial.policy,
         solver=SOLVER,
         deadline_s=DEADLINE_S,
