@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.model.row_counts import unbatched_note
@@ -18,8 +17,9 @@ from ipa.optimize.plans import plan_of, released_note
 from ipa.optimize.prefilter import narrow_program
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import Program, ProgramAnswer
+from ipa.optimize.registry import AUTO, SOLVERS
 from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solver_selection import AUTO, BACKENDS, SOLVERS, answer
+from ipa.optimize.solver_selection import BACKENDS, answer
 from ipa.optimize.verify import verify
 
 __all__ = ["AUTO", "BACKENDS", "SOLVERS", "solve"]
@@ -42,11 +42,10 @@ def solve(
     remedies unless `explain` is false. `solvers` gives MILP solvers by name, such as those in a child process
     that is killed if it exceeds its limit: `auto` then continues with label setting.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError,
-    DeadlineError (a solver asked for by name had to be stopped).
+    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), PluginError,
+    SolverError, DeadlineError (a solver asked for by name had to be stopped).
     """
-    if solver not in SOLVERS:
-        raise UsageError(f"there is no solver {solver!r}", hint=f"Use one of: {', '.join(SOLVERS)}")
+    SOLVERS.find(solver)
     deadline = Deadline(deadline_s)
     used = solver
     notes: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from math import inf
 
 import numpy as np
@@ -16,12 +15,12 @@ from ipa.optimize.backends import label_setting
 from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
 from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.plugin_solver import PluginSolver
 from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate
+from ipa.optimize.registry import AUTO, EXACT, SOLVERS
 
-# A new solver is one file in backends/ and one word here.
-BACKENDS = ("gurobi", "highs", "exact")
-AUTO = "auto"
-SOLVERS = (AUTO, *BACKENDS)
+# Ours, each by itself.
+BACKENDS = ("gurobi", "highs", EXACT)
 
 # Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
 CONTRADICTION = 1e-6
@@ -43,7 +42,7 @@ def answer(
     `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
-    if solver == "exact":
+    if solver == EXACT:
         found = label_setting.solve(program, deadline)
         return solver, found, [found.note] if found.note else []
     if solver == AUTO and program.has_spread:
@@ -140,9 +139,13 @@ def _reached(program: Program, found: ProgramAnswer) -> float:
 
 
 def in_process(name: str) -> Maximise:
-    """The solver's own function; its module is imported only when it is used."""
-    maximise: Maximise = import_module(f"ipa.optimize.backends.{name}").maximise
-    return maximise
+    """The MILP solver's own function; its module is imported only when it is used.
+
+    Errors: UsageError (no such solver), PluginError.
+    """
+    plugin = SOLVERS.find(name)
+    maximise: Maximise = plugin.load()
+    return maximise if plugin.is_ours else PluginSolver(plugin, maximise)
 
 
 def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], ProgramAnswer]:
