@@ -93,7 +93,7 @@ def watch_(
     Prints a line of JSON, or a document of YAML, for each change. At a service it also reads the record, so
     that events between two refreshes are printed, and count for the exit code.
     """
-    from ipa.cli.watching.watch import Until, watch
+    from ipa.cli.watching import Until, watch
     from ipa.clients.http import client_at
     from ipa.control.loop import clock
 

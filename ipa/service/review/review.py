@@ -1,4 +1,4 @@
-"""The review that `ipa ci` prints: what changed, tried on both sides, and held against the guardrails."""
+"""The review of `ipa ci`: the changed pipelines, evaluated on both sides and against guardrails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked on the command line. `load` is a trace file or the name of a workload."""
+    """The request of the command line. `load` is a trace file or the name of a workload."""
 
     base: str
     load: str | None
@@ -41,10 +41,15 @@ class Asked:
     profiles_dir: Path | None
 
 
+<<<<<<< HEAD
 def review_of(
     asked: Asked, base: BaseRevision, say: Say, place_of: Callable[[Pipeline], SimulatedPlace]
 ) -> Review:
     """The review of every pipeline that the change concerns; where files are wrong, of these alone.
+=======
+def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
+    """The review of every changed pipeline; if files are wrong, of their faults alone.
+>>>>>>> faces
 
     `base` is the revision that `asked.base` names, `place_of` the target that a pipeline is tried
     on. Errors: UsageError (no such policy, a folder outside the
@@ -75,7 +80,7 @@ def review_of(
 
 
 def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tuple[Guardrails, list[Problem]]:
-    """The rules, and the problems of their file. Its path is relative to the work tree where it is in it."""
+    """The rules and the problems of their file, whose path is relative to the work tree if it is inside."""
     if file is None:
         return Guardrails(), []
     try:
@@ -99,7 +104,7 @@ def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tupl
 
 
 def _load(asked: Asked, base: BaseRevision, guardrails: Guardrails) -> tuple[tuple[float, ...], ReviewInputs]:
-    """The rates by the second, and what is said of them and of all other inputs."""
+    """The rates by the second, and the inputs as the review prints them."""
     load = asked.load or guardrails.workload or DEFAULT_WORKLOAD
     if asked.load is None and guardrails.trace is not None and asked.policy_file is not None:
         load = str(asked.policy_file.parent / guardrails.trace)
