@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -230,7 +229,7 @@ def is_service(at: str) -> bool:
 
 
 def client_at(at: str, settings: Settings | None = None, *, namespace: str | None = None) -> PipelineClient:
-    """The client of `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or a file of SeldonDeployments (.yaml).
+    """The client of `at`: a service's URL, a target such as `kubernetes[:KUBECONFIG]`, or a manifest (.yaml).
 
     Clusters and manifests are read with `settings` (None: those of the environment); `namespace` replaces
     that of the pipelines' files. Errors: UsageError (anything else), ConfigurationError (no such cluster).
@@ -242,27 +241,26 @@ def client_at(at: str, settings: Settings | None = None, *, namespace: str | Non
                 hint="Leave it out, or use --at kubernetes.",
             )
         return HttpClient(at)
-    is_cluster = at.partition(":")[0] == "kubernetes"
-    if not is_cluster and not at.endswith((".yaml", ".yml")):
+    is_manifest = at.endswith((".yaml", ".yml"))
+    if not is_manifest and not is_target(at):
         raise UsageError(
             f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
             hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
         )
-    from ipa.bootstrap.one_shot import on_cluster, on_manifest
+    from ipa.bootstrap.one_shot import on_manifest, on_target
     from ipa.clients.in_process import InProcessClient
 
     known = settings or Settings.from_env()
-    if is_cluster:
-        one_shot = on_cluster(cluster_settings(known, at), at, namespace, _say)
-    else:
-        one_shot = on_manifest(known, at, namespace, _say)
+    open_at = on_manifest if is_manifest else on_target
+    one_shot = open_at(known, at, namespace, _say)
     return InProcessClient(one_shot.service, at, one_shot)
 
 
-def cluster_settings(settings: Settings, at: str) -> Settings:
-    """The settings with the cluster of `at`, `kubernetes` or `kubernetes:KUBECONFIG`."""
-    given = at.partition(":")[2]
-    return replace(settings, kubeconfig=str(Path(given).expanduser())) if given else settings
+def is_target(at: str) -> bool:
+    """True if `at` is a target, NAME or NAME:WHERE."""
+    from ipa.files.kinds.targets import TARGETS
+
+    return at.partition(":")[0] in TARGETS
 
 
 def _say(words: str) -> None:

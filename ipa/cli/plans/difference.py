@@ -16,7 +16,7 @@ FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class WantedPlan:
     """The configurations to run. `pas` and `rate_rps` are None if the plan does not have them."""
 
     configs: tuple[StageConfig, ...]
@@ -52,21 +52,21 @@ class Difference:
     wanted_pas: float | None
 
 
-def target_of(plan: dict[str, Any]) -> Target:
+def target_of(plan: dict[str, Any]) -> WantedPlan:
     """The target of a plan's JSON values; without configurations if it is infeasible."""
     configs = tuple(StageConfig(stage["stage"], **_fields(stage)) for stage in plan["stages"])
-    return Target(configs, plan["pas"], plan["rate_rps"])
+    return WantedPlan(configs, plan["pas"], plan["rate_rps"])
 
 
-def target_in(path: Path, pipeline: str) -> Target:
+def target_in(path: Path, pipeline: str) -> WantedPlan:
     """The target of the plan in a file; InputError if it is no plan, or one of another pipeline."""
     plan = read_plan(path)
     if plan.pipeline not in (None, pipeline):
         raise InputError(f"{path} is a plan of pipeline {plan.pipeline!r}, not of {pipeline!r}")
-    return Target(plan.single, plan.pas, plan.rate_rps)
+    return WantedPlan(plan.single, plan.pas, plan.rate_rps)
 
 
-def difference(status: dict[str, Any], target: Target) -> Difference:
+def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
     """The difference between the status of a pipeline and the target."""
     live = status["live"]
     seen = [stage["config"] for stage in live["stages"] if stage["config"]]

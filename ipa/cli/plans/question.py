@@ -11,7 +11,6 @@ from ipa.cli.lookup import load
 from ipa.cli.options.parsing import choice_of
 from ipa.cli.progress import Step
 from ipa.model.errors import DeadlineError, InfeasibleError, UsageError
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import StageProfile
@@ -92,19 +91,23 @@ def problem_of(
 
 
 def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -> Pipeline:
-    """The pipeline as it runs on the target. UsageError: unknown target, or not in the pipeline's file."""
+    """The pipeline as it runs on the target.
+
+    UsageError: no such target, or not in the pipeline's file. InputError lists keys without effect.
+    """
     if at is None:
         return pipeline
-    if at != "kubernetes":
+    from ipa.bootstrap.targets import check_honoured, target_named
+
+    target = target_named(at)
+    if not target.placed(pipeline):
         raise UsageError(
-            f"--at {at!r} is not where plans differ", hint="Use --at kubernetes, or leave it out."
+            f"pipeline {pipeline.name!r} does not say how it runs on {target.title}, so what it takes is not "
+            "known",
+            hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
         )
-    if pipeline.seldon is None:
-        raise UsageError(
-            f"pipeline {pipeline.name!r} does not say how it runs on Seldon, so what it takes is not known",
-            hint="Give it a `seldon:` section, or leave out --at.",
-        )
-    return at_cluster(pipeline, profiles)
+    check_honoured(target, [pipeline])
+    return target.shape(pipeline, profiles)
 
 
 def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[PlanningProblem, Plan]:

@@ -143,14 +143,14 @@ def _on_cluster(
 ) -> list[DoctorCheck]:
     """The checks of a service on a cluster."""
     from ipa.bootstrap.doctor import series_checks
-    from ipa.bootstrap.targets import kube_client
+    from ipa.bootstrap.targets import kube_client, target_of
     from ipa.cli.doctor.cluster import SERVER, cluster_checks
     from ipa.service import machine_checks
 
     checks = series_checks(settings, pipelines)
     if settings.actuation == "gitops":
         checks.append(DoctorCheck("gitops", lambda: machine_checks.gitops_findings(settings)))
-    own = {pipeline.seldon.namespace for pipeline in pipelines.values() if pipeline.seldon is not None}
+    own = {it.namespace for it in pipelines.values() if target_of(settings).placed(it)}
     try:
         client = kube_client(settings)
     except IpaError as error:

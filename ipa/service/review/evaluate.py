@@ -9,7 +9,6 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError, InfeasibleError
 from ipa.model.guardrails import GuardrailFigures
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
@@ -17,7 +16,7 @@ from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.report.frontier_plot import accuracy_cost
 from ipa.report.review.result import FrontierSpot, PlanAt, ReviewFrontier, ReviewSide, SimulatedChange
-from ipa.service.simulation import as_served
+from ipa.service.simulation import SimulatedPlace, as_served
 from ipa.settings import Settings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import simulate
@@ -34,7 +33,7 @@ FRONTIER_AT, FRONTIER_S = "p95", 60.0
 
 @dataclass(frozen=True, slots=True)
 class ReviewTrial:
-    """The inputs that both sides share; `say` receives what is being done."""
+    """The inputs that both sides share; each pipeline runs on its `place_of`, `say` receives the progress."""
 
     rates_rps: tuple[float, ...]
     seeds: int
@@ -42,6 +41,7 @@ class ReviewTrial:
     settings: Settings
     usd_per_core_hour: float | None
     say: Callable[[str], None]
+    place_of: Callable[[Pipeline], SimulatedPlace]
 
     def quantiles(self) -> list[tuple[str, float]]:
         """The rates in rps to plan for, with their labels."""
@@ -53,9 +53,9 @@ class ReviewTrial:
 def tried(
     pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: ReviewTrial, words: str
 ) -> ReviewSide:
-    """The evaluation of one side. A pipeline with a section for Seldon is planned and simulated as there."""
-    target = "local" if pipeline.seldon is None else "kubernetes"
-    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)
+    """The evaluation of one side. A pipeline is planned and simulated on the target that its file names."""
+    place = trial.place_of(pipeline)
+    planned = place.shape(pipeline, profiles)
     plans = tuple(
         PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
         for label, rate_rps in trial.quantiles()
@@ -63,7 +63,7 @@ def tried(
     at = next(each for each in plans if each.label == FRONTIER_AT)
     could = _frontier(planned, profiles, at)
     setup = replace(
-        as_served(pipeline, profiles, trial.rates_rps, trial.settings, target),
+        as_served(pipeline, profiles, trial.rates_rps, trial.settings, place),
         policy=trial.policy,
         solver=SOLVER,
         deadline_s=DEADLINE_S,

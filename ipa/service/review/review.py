@@ -14,11 +14,12 @@ from ipa.files.guardrails import read_guardrails
 from ipa.files.words import unknown
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.guardrails import Guardrails
+from ipa.model.pipeline import Pipeline
 from ipa.policies.registry import POLICIES
 from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
 from ipa.service.review.evaluate import ReviewTrial, tried
 from ipa.service.review.revisions import BaseRevision, Files, Folders, Pair, folders_of, inside, pairs_of
-from ipa.service.simulation import rates_of
+from ipa.service.simulation import SimulatedPlace, rates_of
 from ipa.settings import Settings
 
 DEFAULT_WORKLOAD = "bursty"
@@ -40,11 +41,13 @@ class ReviewRequest:
     profiles_dir: Path | None
 
 
-def review_of(asked: ReviewRequest, base: BaseRevision, say: Say) -> Review:
+def review_of(
+    asked: ReviewRequest, base: BaseRevision, say: Say, place_of: Callable[[Pipeline], SimulatedPlace]
+) -> Review:
     """The review of every changed pipeline; if files are wrong, of their faults alone.
 
-    `base` is the revision that `asked.base` names. Errors: UsageError (no such policy, a folder outside the
-    work tree), NotFoundError (no such trace or guardrails).
+    `base` is the revision that `asked.base` names; `place_of` returns the target of a pipeline. Errors:
+    UsageError (no such policy, a folder outside the work tree), NotFoundError (no such trace or guardrails).
     """
     if not POLICIES.is_known(asked.policy):
         raise UsageError(f"--policy {asked.policy!r}: {unknown(asked.policy, POLICIES)}")
@@ -58,7 +61,9 @@ def review_of(asked: ReviewRequest, base: BaseRevision, say: Say) -> Review:
     rates_rps, inputs = _load(asked, base, guardrails)
     if problems:
         return Review(inputs, guardrails, problems=tuple(problems))
-    trial = ReviewTrial(rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say)
+    trial = ReviewTrial(
+        rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say, place_of
+    )
     pairs = [pair for pair in pairs if pair.before or pair.after]
     return Review(
         inputs,
