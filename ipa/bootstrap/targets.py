@@ -14,10 +14,11 @@ from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
 from ipa.settings import Settings
-from ipa.targets.base import Target, check_honoured, target_named, targets
+from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
 from ipa.targets.gitops.setup import gitops_faults
 
 __all__ = [
+    "ImportRequest",
     "Target",
     "check_carried",
     "check_honoured",

@@ -33,7 +33,7 @@ FRONTIER_AT, FRONTIER_S = "p95", 60.0
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What all sides are tried with, each pipeline on its `place_of`; `say` is told what is done."""
+    """The load and settings of all sides, each pipeline on its `place_of`; `say` is told what is done."""
 
     rates_rps: tuple[float, ...]
     seeds: int
@@ -51,7 +51,7 @@ class Trial:
 
 
 def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> ReviewSide:
-    """What came of it. A pipeline is planned and run as on the target that its file names."""
+    """The result of one side. A pipeline is planned and run as on the target that its file names."""
     place = trial.place_of(pipeline)
     planned = place.shape(pipeline, profiles)
     plans = tuple(
