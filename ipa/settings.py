@@ -163,7 +163,7 @@ class Settings:
     # Solver: auto, gurobi, highs, exact, a plug-in by its name, or module:attribute. auto reports which one
     # it took and why.
     solver: str = "auto"
-    # Target that runs the pipelines: kubernetes, or local for this machine.
+    # Target that runs the pipelines: kubernetes, local for this machine, or a plug-in by its name.
     target: str = "local"
     # Kubeconfig file. Empty uses the pod's service account.
     kubeconfig: str = ""

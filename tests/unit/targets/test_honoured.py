@@ -126,6 +126,23 @@ def test_sets_need_a_policy_that_has_them() -> None:
         check_carried(target, [replace(SINGLE, drop_after_s=2.0)], "ours")
 
 
+def test_the_table_of_the_documentation_says_the_same(root: Path) -> None:
+    columns = (LOCAL, SINGLE), (SELDON, SINGLE), (SELDON, SPLIT), (SIMULATED, SINGLE)
+    changes: dict[str, dict[str, object]] = {
+        "`drop_after`": {"drop_after_s": 2.0},
+        "`sets`": {"sets": True},
+        "`max_predictors`": {"max_predictors": 2},
+        "`graph` that is no chain": {"stages": FORKED.stages},
+    }
+    text = (root / "docs/explanation/targets.md").read_text()
+    for key, change in changes.items():
+        cells = [
+            "refused" if target.unhonoured(replace(pipeline, **change)) else "yes"  # type: ignore[arg-type]
+            for target, pipeline in columns
+        ]
+        assert f"| {key} | {' | '.join(cells)} |" in text
+
+
 def test_a_target_is_found_by_either_name_and_an_unknown_one_is_named() -> None:
     assert target_named("seldon") is target_named("kubernetes") is SELDON
     with pytest.raises(UsageError, match="there is no target 'moon'") as refused:
