@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: before any route is reached, and for every one of them."""
+"""Authentication and authorisation of every request, before its route is called."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
 from ipa.service.visibility import Caller, visible_to
 
 LOG = logging.getLogger(__name__)
-# Streams look again who follows them: by what the cluster said at most so long ago.
+# Streams check the identity of their client again: by an answer of the cluster that is at most this old.
 RECHECK_S = 1.0
 CHALLENGE = 'Bearer realm="ipa"'
 HINT = "Send `Authorization: Bearer TOKEN`; ipa itself takes it from IPA_TOKEN."
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted(Caller):
+class AdmittedCaller(Caller):
     """The caller of a request."""
 
-    # The same caller as it is now; raises if the identity is none any more, or may not do this any more.
-    again: Callable[[], Admitted] | None = field(default=None, repr=False)
+    # Checks the caller again; raises if the token is no longer valid or no longer allowed.
+    again: Callable[[], AdmittedCaller] | None = field(default=None, repr=False)
 
 
-async def admitted(request: Request) -> Admitted:
-    """Whom the gate let in. What does not wait is no work for a thread: each way there and back costs."""
+async def admitted(request: Request) -> AdmittedCaller:
+    """The caller that the gate admitted. Asynchronous, since a thread would cost more than the lookup."""
     found = request.scope["state"]["admitted"]
-    assert isinstance(found, Admitted)
+    assert isinstance(found, AdmittedCaller)
     return found
 
 
@@ -51,7 +51,7 @@ async def context_of(request: Request) -> ApiContext:
     return found
 
 
-Asker = Annotated[Admitted, Depends(admitted)]
+CurrentCaller = Annotated[AdmittedCaller, Depends(admitted)]
 Context = Annotated[ApiContext, Depends(context_of)]
 
 
@@ -64,8 +64,8 @@ class _Place:
     names: Mapping[str, Any]
 
 
-class Gate:
-    """Wraps the application, inside of what limits requests."""
+class AccessGate:
+    """Middleware that admits callers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -73,7 +73,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         place = _place(scope["app"].router, scope) if scope["type"] == "http" else None
         if place is None:
-            # No route: what answers says that there is nothing there, or which methods there are.
+            # No route: the router answers 404, or 405 with the methods.
             await self._app(scope, receive, send)
             return
         state, context = scope.setdefault("state", {}), scope["app"].state.context
@@ -81,7 +81,7 @@ class Gate:
         token = _token(Headers(scope=scope))
         try:
             if not context.authenticators or token is None or work is Work.NONE:
-                # Neither store nor issuer is asked, so health needs no thread.
+                # Neither the store nor the issuer is asked, so health needs no thread.
                 state["admitted"] = _admit(context, place, None if work is Work.NONE else token)
             else:
                 state["admitted"] = await _identified(context, place, token, scope)
@@ -96,10 +96,10 @@ class Gate:
         await self._app(scope, receive, send)
 
 
-async def _identified(context: ApiContext, place: _Place, token: str, scope: Scope) -> Admitted:
-    """Admit in a thread, since stores, issuers and clusters are asked; not one of those that answer."""
+async def _identified(context: ApiContext, place: _Place, token: str, scope: Scope) -> AdmittedCaller:
+    """Admit in a thread of its own pool: stores, issuers and clusters are asked, which may take long."""
 
-    def once_more() -> Admitted:
+    def once_more() -> AdmittedCaller:
         return _admit(context, place, token, within_s=RECHECK_S)
 
     async with context.limits.identifying.enter(address_of(scope)):
@@ -110,7 +110,7 @@ async def _identified(context: ApiContext, place: _Place, token: str, scope: Sco
 
 
 def document_in(schema: dict[str, Any]) -> None:
-    """Say in the OpenAPI document how a request says who asks, where the service wants to know."""
+    """Add the bearer token to the OpenAPI document."""
     scheme = {
         "type": "http",
         "scheme": "bearer",
@@ -120,7 +120,7 @@ def document_in(schema: dict[str, Any]) -> None:
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
             if RULES.get((method.upper(), path)) is not None:
-                # Or nothing: where nobody has to say who they are.
+                # Or none, if authentication is off.
                 operation["security"] = [{"bearer": []}, {}]
 
 
@@ -128,10 +128,10 @@ def _place(router: Router, scope: Scope) -> _Place | None:
     for route in router.routes:
         match, found = route.matches(scope)
         if match is Match.FULL:
-            # For who counts requests: one that is refused before its route is called has no other trace of
+            # For the metrics: a request that is refused before its route is called has no other trace of
             # it.
             scope["route"] = route
-            # What is mounted decides on methods itself, and only reads.
+            # Mounted applications check methods themselves, and only read.
             is_read = scope["method"] == "HEAD" or isinstance(route, Mount)
             method = "GET" if is_read else str(scope["method"])
             return _Place(method, str(getattr(route, "path", "")), found["path_params"])
@@ -139,7 +139,7 @@ def _place(router: Router, scope: Scope) -> _Place | None:
 
 
 def _token(headers: Headers) -> str | None:
-    """The bearer token, empty where something else is sent; None for nothing."""
+    """The bearer token; empty if another kind of credential is sent, None if none is."""
     sent = headers.getlist("authorization")
     if not sent:
         return None
@@ -151,10 +151,12 @@ def _challenge(token: str | None) -> str:
     return CHALLENGE if token is None else f'{CHALLENGE}, error="invalid_token"'
 
 
-def _admit(context: ApiContext, place: _Place, token: str | None, within_s: float | None = None) -> Admitted:
-    """Whom that token lets in there; an error of ours says why nobody.
+def _admit(
+    context: ApiContext, place: _Place, token: str | None, within_s: float | None = None
+) -> AdmittedCaller:
+    """The caller of the token at that route; errors say why it is refused.
 
-    By answers that are at most `within_s` old, where that is given.
+    `within_s` bounds the age of kept answers about the identity.
     """
     route = (place.method, place.path)
     if route not in RULES:
@@ -163,26 +165,26 @@ def _admit(context: ApiContext, place: _Place, token: str | None, within_s: floa
     if route == METRICS_ROUTE and not context.metrics_open:
         rule = METRICS
     if not context.authenticators:
-        return _allowed(Admitted(LOCAL, context.service), rule, place)
+        return _allowed(AdmittedCaller(LOCAL, context.service), rule, place)
     if rule is None:
         return _open(context, token)
     identity = _identify(context, token, fresh=rule.operation.writes, within_s=within_s)
-    return _allowed(Admitted(identity, visible_to(identity, context.service)), rule, place)
+    return _allowed(AdmittedCaller(identity, visible_to(identity, context.service)), rule, place)
 
 
-def _open(context: ApiContext, token: str | None) -> Admitted:
-    """What is open to all shows more to who says who they are, and never asks for it."""
+def _open(context: ApiContext, token: str | None) -> AdmittedCaller:
+    """The identity for a route that is open to all: it shows more with a token, and requires none."""
     try:
         identity = NOBODY if token is None else _identify(context, token, fresh=False)
-        return Admitted(identity, visible_to(identity, context.service))
+        return AdmittedCaller(identity, visible_to(identity, context.service))
     except IpaError:
-        return Admitted(NOBODY, visible_to(NOBODY, context.service))
+        return AdmittedCaller(NOBODY, visible_to(NOBODY, context.service))
 
 
 def _identify(
     context: ApiContext, token: str | None, *, fresh: bool, within_s: float | None = None
 ) -> Identity:
-    """Whose the token is. UnauthenticatedError says the same of every token that does not hold."""
+    """The identity of the token. UnauthenticatedError has one message for every token that is not valid."""
     if token is None:
         raise UnauthenticatedError("it is not said who asks", hint=HINT)
     chosen = next((each for each in context.authenticators if each.takes(token)), None)
@@ -193,13 +195,13 @@ def _identify(
     return identity
 
 
-def _allowed(asker: Admitted, rule: Rule | None, place: _Place) -> Admitted:
-    """The same again; ForbiddenError where the rule is not met, NotFoundError for what they may not see."""
+def _allowed(caller: AdmittedCaller, rule: Rule | None, place: _Place) -> AdmittedCaller:
+    """The caller again; ForbiddenError if the rule is not met, NotFoundError for what it may not see."""
     if rule is None or rule.where is Where.SEEN:
-        return asker
+        return caller
     if rule.where is Where.PIPELINE:
-        pipeline = asker.service.pipeline(str(place.names["pipeline"]).partition("@")[0])
-        asker.must(rule.operation, pipeline.namespace, pipeline)
+        pipeline = caller.service.pipeline(str(place.names["pipeline"]).partition("@")[0])
+        caller.must(rule.operation, pipeline.namespace, pipeline)
     else:
-        asker.must(rule.operation, EVERYWHERE)
-    return asker
+        caller.must(rule.operation, EVERYWHERE)
+    return caller

@@ -1,19 +1,19 @@
-"""The route that says to who asks who they are taken for, and what they may do where."""
+"""The route that returns the caller's identity and rights."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ipa.api.auth import Asker
+from ipa.api.auth import CurrentCaller
 from ipa.service.access import MeView, rights_of
 
 router = APIRouter(prefix="/v1", tags=["health"])
 
 
 @router.get("/me")
-def get_me(asker: Asker) -> MeView:
-    """Who asks, and what they may do with each pipeline that they may see.
+def get_me(caller: CurrentCaller) -> MeView:
+    """Return the name of the caller and its rights with each visible pipeline.
 
-    For showing what is worth offering: each request is checked anew, and may be refused nevertheless.
+    For a page that hides what is not allowed: each request is checked again, and may still be refused.
     """
-    return rights_of(asker)
+    return rights_of(caller)

@@ -11,6 +11,7 @@ import typer
 
 import ipa
 from ipa.cli.arguments import check_arguments
+from ipa.cli.verb_help import arrange
 from ipa.clients import credential
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.exits import ExitCode
@@ -42,9 +43,9 @@ VERBS: tuple[str, ...] = (
     "validate",
 )
 
-# What the user asked for beside the verb.
+# Values of the context: options beside the verb.
 TRACEBACK = "traceback"
-# typer carries its own copy of click from 0.20 on; this is the root of that copy's errors, wherever it lives.
+# The root of click's errors: typer has its own copy of click from 0.20 on.
 _CommandLineError: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]
 
 
@@ -67,11 +68,13 @@ def build_app() -> typer.Typer:
     @app.callback()
     def _root(
         context: typer.Context,
-        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="and exit"),
+        version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="print the version and exit"
+        ),
         token: str | None = typer.Option(
             None,
             "--token",
-            help=f"says who you are to a service; better in {credential.VARIABLE}, unseen by ps",
+            help=f"token of a service that asks for authentication; {credential.VARIABLE} hides it from ps",
         ),
         traceback: bool = typer.Option(False, "--traceback", help="print where an error comes from"),
     ) -> None:
@@ -82,12 +85,13 @@ def build_app() -> typer.Typer:
 
     for verb in VERBS:
         import_module(f"ipa.cli.verbs.{verb}").register(app)
+    arrange(app)
     check_arguments(app)
     return app
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The exit code of `ipa ARGUMENTS`; messages of errors go to standard error.
+    """The exit code of `ipa ARGUMENTS`; errors are messages on standard error.
 
     Their traceback goes there too if `--traceback` was given.
     """
@@ -112,7 +116,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         code = 0
     except OSError as error:
-        # A file that a verb reads or writes: missing, not allowed, or no room on the disk.
+        # A file that a verb reads or writes is missing or forbidden, or the disk is full.
         where = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {where}{error.strerror or error}", err=True)
         code = ExitCode.ERROR

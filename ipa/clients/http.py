@@ -1,4 +1,4 @@
-"""The client of a service, over its REST API, and the choice of a client by its address."""
+"""The client of a service over its REST API, and the choice of a client by an address."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ipa.model.plan import StageConfig
 from ipa.service.preconditions import plain_version
 from ipa.settings import Settings
 
-# A plan may take the solver's whole deadline; a change waits for its record and one write.
+# Seconds for an answer: a plan may take the solver's deadline, a change its record and one write.
 TIMEOUT_S = 30.0
 
 
@@ -42,9 +42,9 @@ class HttpClient(PipelineClient):
         self, at: str, transport: httpx.BaseTransport | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
         url = httpx.URL(at)
-        # What errors and logs name, without what it may say of who asks.
+        # For errors and logs, without a password.
         self._at = _shown(at)
-        # Proxies of the environment are for the way out of a house; the service is inside it.
+        # Proxies of the environment are for the internet; the service is inside the network.
         self._client = httpx.Client(
             base_url=self._at,
             timeout=timeout_s,
@@ -78,7 +78,7 @@ class HttpClient(PipelineClient):
         path = pipeline_path(pipeline, "history" if applied_only else "decisions")
         more = {} if inputs else {"inputs": False}
         found: list[Any] = []
-        # A page ends after some megabytes; the next one goes on.
+        # A page ends after some megabytes; the next one continues it.
         while True:
             page = self._get(path, limit=limit - len(found), before=before, **more)
             found += page["decisions"]
@@ -177,7 +177,7 @@ class HttpClient(PipelineClient):
         return self._ask(method, path, json=body, headers=headers, params=_given(query))
 
     def _lines(self, path: str, **query: Any) -> Iterator[str]:
-        """The lines of the answer, as they come; it may pause for a minute."""
+        """The lines of the answer as they arrive; it may pause for a minute."""
         given = _given(query)
         timeout = httpx.Timeout(TIMEOUT_S, read=2 * TIMEOUT_S)
         try:
@@ -273,7 +273,7 @@ def _shown(at: str) -> str:
 
 
 def pipeline_path(pipeline: str, *rest: str) -> str:
-    """The address of something of that pipeline, below /v1."""
+    """The path of a resource of the pipeline, below /v1."""
     return "/".join(["pipelines", *(quote(part, safe="") for part in (pipeline, *rest))])
 
 
@@ -282,7 +282,7 @@ def _given(query: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _error(status: int, problem: dict[str, Any]) -> IpaError:
-    """The problem as the error it was made from; by its status where its code is unknown here."""
+    """The error that the problem was made from; by its status if the code is unknown here."""
     message = str(problem.get("detail") or f"the service answered HTTP {status}")
     problems = [_problem(item) for item in problem.get("errors", [])]
     kinds: list[type[IpaError]] = [IpaError]

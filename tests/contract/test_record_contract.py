@@ -112,7 +112,7 @@ DONE = {
     "entry 1 to 6 were removed": ["DELETE FROM ipa_entries WHERE pipeline = 'ocr'"],
     "decision 'ocr-4' of entry 4 was changed": [set_entry("tick = 7", 6)],
     "decision 'ocr-1' of entry 1 was changed": [set_entry("action = 'apply'", 1)],
-    "entry 3 was changed: its columns are not": swapped("seq", 4, 6),
+    "entry 3 was changed: its columns differ": swapped("seq", 4, 6),
     "entry 3 was chang": swapped("number", 3, 4),
     "entry 7 to 9 were removed": [set_head("number = 9")],
     "entry 6 does not have the digest of the head": [set_head("digest = 'x'")],
@@ -320,5 +320,5 @@ def test_a_change_before_the_migration_stays_found(url: str, tmp_path: object) -
 def test_a_head_is_read_again_as_it_was_written() -> None:
     head = Head(12, "a" * 64)
     assert head_of(str(head)) == head
-    with pytest.raises(ValueError, match="no head"):
+    with pytest.raises(ValueError, match="is not a head"):
         head_of("12:abc")

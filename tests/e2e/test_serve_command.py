@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.watching.event_stream import parsed
+from ipa.cli.watching import parsed
 from tests.fakes.postgres import other_children
 from tests.fakes.receiver import SECRET, Receiver
 from tests.fakes.waiting import until

@@ -1,8 +1,8 @@
-"""`ipa doctor`: everything the service depends on, each with what mends it."""
+"""`ipa doctor`: checks of everything that the service depends on, with remedies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.progress import progress
 from ipa.model.errors import ConfigurationError, IpaError
 from ipa.model.exits import ExitCode
-from ipa.model.findings import DoctorCheck, Finding, Severity, failed
+from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,27 +29,34 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     pipelines: list[str] | None = typer.Argument(
-        None, help="only what these need; all without", autocompletion=completing.pipelines
+        None,
+        help="check only what these pipelines need; all if not given",
+        autocompletion=completing.pipelines,
     ),
     *,
     at: str | None = typer.Option(
         None,
         "--at",
         metavar="WHERE",
-        help="kubernetes[:KUBECONFIG], or a service's URL; as IPA_TARGET without",
+        help="kubernetes[:KUBECONFIG], or the URL of a service; IPA_TARGET if not given",
     ),
     namespace: list[str] = typer.Option(
-        [], "--namespace", "-n", help="whose rights are looked at; the pipelines' own without"
+        [],
+        "--namespace",
+        "-n",
+        help="namespace whose rights are checked; those of the pipelines if not given",
     ),
     store: bool = typer.Option(
-        False, "--store", help="only the store, read whole: pages, record, rights, disk; may take minutes"
+        False,
+        "--store",
+        help="check only the store, and all of it: pages, record, rights, disk; may take minutes",
     ),
-    timeout_s: float = typer.Option(10.0, "--timeout", min=0.1, help="seconds that each check may take"),
+    timeout_s: float = typer.Option(10.0, "--timeout", min=0.1, help="most seconds for each check"),
     output: Output = OUTPUT,
 ) -> None:
-    """Check everything the service depends on, and say what mends what is wrong. Exit code 1: something is.
+    """Check everything that the service needs, with a remedy for each fault. Exit code 1: a check failed.
 
-    Nothing is changed by it. Warnings are for what still works.
+    The command changes nothing. A warning means that the service works, with a limit.
     """
     from ipa.service.doctor import run_checks
 
@@ -85,8 +92,6 @@ def _checks(
     pipelines = _usable(settings, names)
     checks = settings_checks(settings, pipelines)
     if at is not None and at.startswith(("http://", "https://")):
-        from ipa.cli.doctor.service import service_findings
-
         url = at
         checks.append(DoctorCheck("service", lambda: service_findings(url, timeout_s)))
     else:
@@ -118,7 +123,7 @@ def _settings(at: str | None, timeout_s: float) -> Settings:
 
 
 def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
-    """The pipelines whose files can be read; what is wrong with the others is a finding of the files."""
+    """The pipelines whose files can be read; the check of the files reports the others."""
     from ipa.files import load_pipeline
     from ipa.files.lookup import find_pipeline
 
@@ -133,8 +138,31 @@ def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
     return found
 
 
+def service_findings(url: str, timeout_s: float) -> Iterator[Finding]:
+    """Check a running service: a finding for each check of its `/readyz?verbose`."""
+    import httpx
+
+    name = "service"
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/readyz?verbose", timeout=timeout_s, trust_env=False)
+        body = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        yield fail(name, f"{url} does not answer as ipa: {error or type(error).__name__}", "ipa serve")
+        return
+    if not answer.is_success:
+        problems = "; ".join(str(each.get("message", "")) for each in body.get("errors", []))
+        yield fail(
+            name, f"{url} is not ready: {problems or body.get('detail', answer.status_code)}", "ipa serve"
+        )
+        return
+    yield ok(name, f"{url} is ready{', but degraded' if body.get('degraded') else ''}")
+    for check in body.get("checks", []):
+        title, detail = f"service: {check['name']}", check.get("detail") or "fine"
+        yield ok(title, detail) if check["ok"] else warn(title, detail, f"ipa status --at {url}")
+
+
 def findings_table(found: Sequence[Finding]) -> RenderableType:
-    """The findings for people: the remedy under what it mends."""
+    """The findings for people, each with its remedy below it."""
     from rich.console import Group
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`ipa fit`: how well the profiles of a pipeline fit, where they come from, and what to mend."""
+"""`ipa fit`: the fit, the origin and the faults of a pipeline's profiles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.views.fit_text import Fitted
+from ipa.cli.views.fit_text import FitResult
 from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Edge, Stage, Variant
@@ -22,8 +22,8 @@ from ipa.model.profile import StageProfile
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is looked at; profiles by stage."""
+class ProfiledPipeline:
+    """A pipeline with its profiles by stage."""
 
     pipeline: str
     stages: Sequence[Stage]
@@ -40,21 +40,21 @@ def fit(
     pipeline: str = PIPELINE,
     *,
     stage: list[str] = typer.Option(
-        [], "--stage", "-s", help="only this stage (repeatable)", autocompletion=completing.stages
+        [], "--stage", "-s", help="only this stage; may be repeated", autocompletion=completing.stages
     ),
-    strict: bool = typer.Option(False, "--strict", help="exit code 3 where there is a finding"),
+    strict: bool = typer.Option(False, "--strict", help="exit code 3 if there is a finding"),
     at: str | None = typer.Option(
-        None, "--at", metavar="URL", help="a service, whose newest profiles are looked at; files without"
+        None, "--at", metavar="URL", help="URL of a service whose profiles are read; files if not given"
     ),
     output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
-    """Show how well profiles fit, where they come from, and what to mend in them.
+    """Show how well profiles fit, where they come from, and what to correct in them.
 
-    A row a variant and number of cores: what plans are made with. "left out" is the mean error on
-    inner batch sizes, each predicted from the others; latencies are those of the least and the
-    largest batch, rps what that one carries. Exit code 3 with --strict: something is to be mended.
+    One row for each variant and number of cores. "left out" is the mean error on inner batch sizes, each
+    predicted from the others; the latencies are those of the smallest and the largest batch, rps the
+    throughput of the largest. Exit code 3 with --strict: there is a finding.
     """
     from ipa.profiling.findings import findings
     from ipa.profiling.overview import overview
@@ -62,7 +62,7 @@ def fit(
     known = _known(pipeline, at, pipelines_dir, profiles_dir)
     wanted = _wanted(known, stage)
     today = datetime.now(UTC).date()
-    found = Fitted(
+    found = FitResult(
         known.pipeline,
         tuple(overview(known.profiles[each], today) for each in wanted if each in known.profiles),
         findings(known.pipeline, known.stages, known.sla_s, known.profiles, today, stage),
@@ -75,13 +75,17 @@ def fit(
         raise typer.Exit(ExitCode.INFEASIBLE)
 
 
-def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_dir: Path | None) -> Known:
-    """The pipeline and its profiles, as files or the service have them."""
+def _known(
+    pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_dir: Path | None
+) -> ProfiledPipeline:
+    """The pipeline and its profiles, from files or from the service."""
     if at is None:
         described, profiles, _ = load(pipeline, pipelines_dir, profiles_dir)
-        return Known(described.name, described.stages, described.sla.latency_s, profiles)
+        return ProfiledPipeline(described.name, described.stages, described.sla.latency_s, profiles)
     if pipelines_dir is not None or profiles_dir is not None:
-        raise UsageError("--at asks a service, so --pipelines-dir and --profiles-dir mean nothing beside it")
+        raise UsageError(
+            "--at reads from a service, so --pipelines-dir and --profiles-dir cannot be given with it"
+        )
     from ipa.clients.http import client_at, is_service
 
     if not is_service(at):
@@ -89,17 +93,17 @@ def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_d
     with client_at(at) as service:
         view, documents = service.definition(pipeline), service.profiles(pipeline)
     stages = [_stage(each) for each in view["stages"]]
-    return Known(view["pipeline"], stages, view["sla_s"], _profiles(documents))
+    return ProfiledPipeline(view["pipeline"], stages, view["sla_s"], _profiles(documents))
 
 
 def _stage(view: Mapping[str, Any]) -> Stage:
-    """The stage as far as the API tells."""
+    """The stage with what the API shows of it."""
     after = tuple(Edge(each["parent"], each["fan_out"], each["share"]) for each in view["after"])
     return Stage(view["stage"], tuple(Variant(name) for name in view["variants"]), after)
 
 
 def _profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
-    """The profiles that a service tells; UnavailableError where it is of another version."""
+    """The profiles of a service's answer; UnavailableError if the service has another version."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -110,7 +114,7 @@ def _profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
         ) from error
 
 
-def _wanted(known: Known, names: Sequence[str]) -> list[str]:
+def _wanted(known: ProfiledPipeline, names: Sequence[str]) -> list[str]:
     """The stages to show, in the pipeline's order; NotFoundError names those there are."""
     there = [each.name for each in known.stages if each.variants]
     there += [name for name in known.profiles if name not in there]

@@ -9,13 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.views.plan_text import print_line
-from ipa.optimize.fleet.named_fleet import Fleet
+from ipa.optimize.fleet.plan import Fleet
 
 HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
 
 
 def print_fleet(fleet: Fleet, out: Console) -> None:
-    """Print a line a pipeline, the sums, and what one more core would be worth."""
+    """Print a line for each pipeline, the sums, and the gain of one more core."""
     found = fleet.found
     print_line(out, f"Fleet of {_count(fleet)} on {found.budget_cores:g} cores")
     out.print(_table(fleet))
