@@ -38,6 +38,7 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from ipa.adapters.kube.kinds import ResourceKind
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
     from ipa.simulate.realtime import Simulated
@@ -190,6 +191,14 @@ class Target(ABC):
     def placed(self, pipeline: Pipeline) -> bool:
         """True if the pipeline's file says how it runs there."""
         return not self.sections.key or self.sections.key in pipeline.targets
+
+    def starting_section(self, name: str, namespace: str) -> dict[str, Any]:
+        """Its section in the file of a new pipeline; empty for none."""
+        return {}
+
+    def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
+        """The kind of object whose rights are asked about, and (namespace, name) of each of a pipeline."""
+        raise self._cannot("say by a cluster who may do what")
 
     def goodbye(self, pipeline: Pipeline) -> str:
         """The fate of a pipeline that is no longer controlled, in words; empty if there is nothing to say."""

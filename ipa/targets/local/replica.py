@@ -92,7 +92,7 @@ def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageCon
     if not pipeline.is_chain:
         raise ConfigurationError(
             f"pipeline {pipeline.name} is no chain of stages, and the local runtime runs chains only",
-            hint="Run it on Seldon (`--target kubernetes`), or give it a graph such as [a, b].",
+            hint="Run it with `--target kubernetes`, or give it a graph such as [a, b].",
         )
     by_stage = {config.stage: config for config in configs}
     names = [stage.name for stage in pipeline.stages]

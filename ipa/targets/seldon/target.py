@@ -33,6 +33,7 @@ from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 if TYPE_CHECKING:
     from ipa.adapters.kube.client import KubeClient
     from ipa.adapters.kube.events import KubeEvents
+    from ipa.adapters.kube.kinds import ResourceKind
     from ipa.adapters.prometheus.dialects import Dialect
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
@@ -90,6 +91,17 @@ class Seldon(Target):
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
         """The pipeline with the cores of orchestrator, router and queues, and stages that must not batch."""
         return at_cluster(pipeline, profiles)
+
+    def starting_section(self, name: str, namespace: str) -> dict[str, Any]:
+        """A SeldonDeployment of the pipeline's name."""
+        return {"name": name, "namespace": namespace}
+
+    def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
+        """SeldonDeployments."""
+        from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+        from ipa.targets.seldon.watchers import places_of
+
+        return SELDON_DEPLOYMENT, places_of
 
     def goodbye(self, pipeline: Pipeline) -> str:
         """Its SeldonDeployment stays."""
