@@ -41,7 +41,7 @@ class Leaf:
 
 
 def seldon_run(stage: Stage, variant: str) -> SeldonRun:
-    """How the variant runs on Seldon. InputError where its pipeline file does not say."""
+    """The variant's `seldon:` section. InputError if it has none."""
     run = seldon_of(stage.variant(variant))
     if run is None:
         raise InputError(
