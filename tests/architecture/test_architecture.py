@@ -72,6 +72,7 @@ def test_the_files_that_recipes_name_are_there(root: Path) -> None:
     lacking = [name for name in named if "NAME" not in name and not (root / name).exists()]
     assert lacking == []
     headings = {"policy", "forecaster", "metric", "verb", "route", "view to the page", "target", "resource"}
+    headings |= {"key to a file", "doctor check"}
     assert {found.group(1) for found in re.finditer(r"### Add an? (.+)", recipes)} == headings
 
 

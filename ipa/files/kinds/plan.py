@@ -40,7 +40,7 @@ class _Running(StageConfigSection):
 
 
 _Said: Any = {
-    field.name: (Any, None)
+    field.name: (Any, Field(None, alias=field.name))
     for field in fields(StagePlan)
     if field.name not in StageConfigSection.model_fields
 }
@@ -80,7 +80,7 @@ class PlanFile(Section):
     stages: Maybe[_Stages] = None
     mixture: MixtureSection | None = None
     pas: float | None = None
-    rate_rps: float | None = None
+    rate_rps: float | None = Field(None, alias="rate_rps")
 
     @property
     def single(self) -> tuple[StageConfig, ...]:
@@ -105,7 +105,7 @@ class SavedPlanFile(FileKind):
     pipeline: str
     at: str
     revision: str
-    rate_rps: float
+    rate_rps: float = Field(alias="rate_rps")
     solver: str
     version: str
     inputs: dict[str, str]
