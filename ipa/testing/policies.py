@@ -42,7 +42,7 @@ ODD = (
 
 
 class PolicyContract:
-    """What the loop relies on. Set `policy` to a policy's name or to module:attribute."""
+    """The promises that the loop relies on. Set `policy` to a policy's name or to module:attribute."""
 
     policy: str
     # False for a policy that plans pipelines of one stage only.
@@ -71,7 +71,7 @@ class PolicyContract:
         return plan
 
     def test_it_answers_every_load_within_the_bounds(self) -> None:
-        """Whatever is seen and expected, there is a plan within the bounds, or one that is infeasible."""
+        """Any observation and forecast gives a plan within the bounds, or one that is infeasible."""
         for pipeline, running in self.cases():
             policy = self.make(pipeline)
             for rate_rps, ready, queued, peak_rps in ODD:
