@@ -7,17 +7,17 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 
 from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.adapters.store.doctor import MAKE_KEY, key_finding, store_findings
 from ipa.bootstrap.identity import check_listening, oidc_issuer
+from ipa.bootstrap.targets import target_of
 from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, failed, ok
 from ipa.model.pipeline import Pipeline
 from ipa.service import machine_checks
 from ipa.settings import Settings, words
-from ipa.targets.seldon.split import is_split
+from ipa.targets.seldon.metrics import dialect_of
 
 AUTHENTICATION = "authentication"
 # Checks that compute take turns.
@@ -52,9 +52,9 @@ def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> li
 def series_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> list[DoctorCheck]:
     """Checks of Prometheus and of the series of each pipeline that runs on a cluster."""
     on_cluster = {
-        name: (pipeline, Dialect.SPLIT if is_split(pipeline) else Dialect.SELDON)
+        name: (pipeline, dialect_of(pipeline))
         for name, pipeline in pipelines.items()
-        if pipeline.seldon is not None
+        if target_of(settings).placed(pipeline)
     }
     return metrics_checks(settings, on_cluster)
 

@@ -92,6 +92,8 @@ class Makers:
     unfit: Callable[[Pipeline], str]
     profiles: Callable[[Pipeline], Profiles]
     shaped: Callable[[Pipeline, Profiles], Pipeline] = lambda pipeline, profiles: pipeline
+    # What becomes of one that is no longer controlled, in words.
+    goodbye: Callable[[Pipeline], str] = lambda pipeline: ""
     on_come: Callable[[Pipeline], None] = lambda pipeline: None
     on_go: Callable[[Pipeline], None] = lambda pipeline: None
 
@@ -223,13 +225,11 @@ class Roster:
             pipeline = self.pipelines[name]
             ran = name in self.loops
             self._retire(pipeline, said)
-        target = pipeline.seldon
-        if not ran or target is None:
+        words = self.makers.goodbye(pipeline)
+        if not ran:
             return "it was not controlled here; its decisions stay in the record"
-        return (
-            f"it is no longer controlled; the SeldonDeployment {target.name!r} in namespace "
-            f"{target.namespace!r} runs on as it is, and its decisions stay in the record"
-        )
+        stays = f"{words}, and its decisions stay" if words else "its decisions stay"
+        return f"it is no longer controlled; {stays} in the record"
 
     def sync(self) -> None:
         """Take up what another replica was given, as the store has it."""

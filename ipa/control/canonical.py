@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from datetime import date
 from enum import Enum
 from functools import cache, lru_cache
@@ -15,6 +15,14 @@ from typing import Any
 
 # The key of a dataclass field's metadata under which its name in records is.
 RECORDED_AS = "recorded_as"
+# The key under which a field's metadata says that its entries are recorded beside the other fields.
+RECORDED_BESIDE = "recorded_beside"
+# The entries that records have also if there are none: targets were fields once, and digests stay the same.
+ALWAYS_RECORDED = {"Pipeline": ("seldon",), "Variant": ("local", "seldon")}
+# The key under which a field's metadata says that records leave it out.
+NOT_RECORDED = "not_recorded"
+# Instead of a name: the field's entries have names of their own.
+BESIDE = ""
 # Types that JSON represents directly.
 AS_IT_IS = frozenset({str, int, bool, type(None)})
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -30,7 +38,12 @@ def recorded_names(kind: Any) -> tuple[tuple[str, str], ...] | None:
     """Each field of a dataclass with its name in records; None if `kind` is no dataclass."""
     if not is_dataclass(kind):
         return None
-    return tuple((each.name, each.metadata.get(RECORDED_AS, each.name)) for each in fields(kind))
+    kept = (each for each in fields(kind) if NOT_RECORDED not in each.metadata)
+    return tuple((each.name, _recorded_name(each)) for each in kept)
+
+
+def _recorded_name(of: Field[Any]) -> str:
+    return BESIDE if RECORDED_BESIDE in of.metadata else str(of.metadata.get(RECORDED_AS, of.name))
 
 
 def canonical_json(value: Any) -> str:
@@ -85,6 +98,9 @@ def plain(value: Any) -> Any:
     found: dict[str, Any] = {}
     for attribute, name in names:
         each = getattr(value, attribute)
+        if name is BESIDE:
+            found |= dict.fromkeys(ALWAYS_RECORDED.get(kind.__name__, ())) | plain(each)
+            continue
         found[name] = each if type(each) in AS_IT_IS else plain(each)
     return found
 

@@ -137,6 +137,30 @@ class Workload(Protocol):
         ...
 
 
+class CreatingWorkload(Workload, Protocol):
+    """The workload of a target, which also creates what is not there yet."""
+
+    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+        """Create the workload; its revision."""
+        ...
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
+        """The configurations as they read back once written; InputError lists what must not be written."""
+        ...
+
+
+class PipelineManifest(Protocol):
+    """The manifest of one pipeline in the text of a file."""
+
+    def configs(self) -> tuple[StageConfig, ...]:
+        """The configuration that it asks for. DriftError if that is none of the pipeline."""
+        ...
+
+    def changed(self, wanted: Sequence[StageConfig]) -> str:
+        """The text that asks for these; all that no plan decides stays as it is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Freeze:
     """A window in which nothing is written; a `weekly` one repeats every seven days (UTC)."""

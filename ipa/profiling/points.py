@@ -69,10 +69,10 @@ def operating_points(
 
 
 def _memory_gib(variant: Variant, measured: VariantProfile) -> float:
-    """Memory of a replica: measured, else its request on Seldon, else 0 for unknown."""
+    """Memory of a replica: measured, else its request on a target, else 0 for unknown."""
     if measured.memory_gib is not None:
         return measured.memory_gib
-    return (variant.seldon.memory_gib or 0.0) if variant.seldon is not None else 0.0
+    return variant.memory_gib or 0.0
 
 
 def _is_base(point: OperatingPoint, cores: Mapping[str, float]) -> bool:

@@ -157,7 +157,7 @@ def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
 
 
 def _is_local(stage: Stage) -> bool:
-    return all(variant.local is not None for variant in stage.variants)
+    return all("local" in variant.targets for variant in stage.variants)
 
 
 def gitops_findings(settings: Settings) -> Iterator[Finding]:

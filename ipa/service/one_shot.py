@@ -24,13 +24,13 @@ from ipa.control.ports import (
     Attribution,
     Clock,
     ControlStore,
+    CreatingWorkload,
     DecisionLog,
     Load,
     PipelineControl,
     Rollout,
     RolloutPhase,
     Signals,
-    Workload,
     WorkloadState,
 )
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
@@ -62,18 +62,6 @@ GRACE_S = 30.0
 LOOKS = frozenset({ReasonCode.IN_PROGRESS, ReasonCode.METRICS_MISSING})
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
 NO_SIGNALS = Signals(_NOT_ASKED, _NOT_ASKED, _NOT_ASKED)
-
-
-class CreatingWorkload(Workload, Protocol):
-    """The workload of a target, which also creates what is not there yet."""
-
-    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
-        """Create the workload; its revision."""
-        ...
-
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-        """The configurations as they read back once written; InputError lists what must not be written."""
-        ...
 
 
 class OneShotStore(DecisionLog, ControlStore, Protocol):

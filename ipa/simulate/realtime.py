@@ -37,6 +37,15 @@ class Pace:
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """How simulated pipelines run (target simulated): the load in requests a second, one entry a second."""
+
+    rates_rps: Floats
+    pace: Pace
+    seed: int = 0
+
+
 class RealtimeClock:
     """The Clock port at that pace; `wait` ends early once `stop` is set."""
 

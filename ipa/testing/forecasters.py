@@ -18,7 +18,7 @@ HORIZON_S, QUANTILE = 20.0, 0.95
 
 
 class ForecasterContract:
-    """The promises that the ladder relies on. Set `forecaster` to a name or to module:attribute."""
+    """The ladder's contract. Set `forecaster` to a forecaster's name or to module:attribute."""
 
     forecaster: str
     # Seconds of load of each case; raise it for a forecaster that needs more than ten minutes.

@@ -227,6 +227,16 @@ class KubeClient:
         return object_of(request.what, kind, answer.body)
 
 
+def connect(kubeconfig: str, timeout_s: float, limits: Limits | None = None) -> KubeClient:
+    """A client of the kubeconfig's cluster, or if it is empty of the cluster whose pod this is.
+
+    ConfigurationError if there is none.
+    """
+    if kubeconfig:
+        return KubeClient.from_kubeconfig(kubeconfig, timeout_s, limits=limits)
+    return KubeClient.in_cluster(timeout_s, limits=limits)
+
+
 def _writing(dry_run: bool = False) -> dict[str, str]:
     query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
     return {**query, "dryRun": "All"} if dry_run else query

@@ -22,7 +22,6 @@ from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.row_counts import batch_faults
 from ipa.settings import Settings, words
 from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.locate import (
@@ -33,6 +32,8 @@ from ipa.targets.seldon.locate import (
     unsaid_orchestrators,
 )
 from ipa.targets.seldon.ownership import OwningClient
+from ipa.targets.seldon.section import seldon_of
+from ipa.targets.seldon.shape import batch_faults
 from ipa.targets.seldon.watchers import places_of
 
 SERVER = "api server"
@@ -51,7 +52,7 @@ def cluster_checks(
     client: KubeClient, settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
 ) -> list[DoctorCheck]:
     """The API server first; all others once it has answered."""
-    on_seldon = [pipeline for pipeline in pipelines.values() if pipeline.seldon is not None]
+    on_seldon = [pipeline for pipeline in pipelines.values() if seldon_of(pipeline) is not None]
     user = _User(client)
     return [
         DoctorCheck(SERVER, lambda: _server(client)),

@@ -1,4 +1,4 @@
-"""What `ipa plan` answers: a configuration, a change to one, a mixture of some, or a set of variants."""
+"""The answers of `ipa plan`: a configuration, a change to one, a mixture, or a set of variants."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_PREDICTORS = 3
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What shall be planned, where the command line says so; None: as the pipeline's file says."""
+    """The kind of plan that the command line asks for; None: that of the pipeline's file."""
 
     sets: bool | None = None
     max_predictors: int | None = None
@@ -34,7 +34,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """An answer, as plain JSON values and as what prints it, and how the search for it ended."""
+    """An answer: its JSON values, the function that prints it, and the termination of the search."""
 
     values: dict[str, Any]
     show: Callable[[Console], None]
@@ -42,14 +42,14 @@ class Planned:
 
     @property
     def exit_code(self) -> int:
-        """0 where there is a plan."""
+        """The exit code of the verb: 0 if there is a plan."""
         return EXIT_CODES.get(self.termination, 0)
 
 
 def planned(question: Question, rate_rps: float, compat: str | None, choice: Choice) -> Planned:
     """The answer for the rate. `compat` None is `tail`, for sets `paper`.
 
-    UsageError lists the options that make no sense together.
+    UsageError lists the options that contradict each other.
     """
     from ipa.policies.planning import check_rate
 
@@ -76,7 +76,7 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Cho
 
 
 def _refuse_with_sets(question: Question, choice: Choice) -> None:
-    """UsageError where options are given that mean nothing for a set."""
+    """UsageError if options are given that have no effect on a set."""
     faults = []
     if question.allocation == "base":
         faults.append("--allocation base fixes the cores of a replica, which a set decides")
@@ -102,8 +102,7 @@ def _plan(question: Question, rate_rps: float) -> Planned:
 
 
 def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> Planned:
-    from ipa.cli.views.change_text import print_change
-    from ipa.cli.views.plan_text import print_plan
+    from ipa.cli.views.plan_text import print_change, print_plan
     from ipa.files.plans import load_running
     from ipa.optimize.change import change_of
     from ipa.optimize.solve import solve
@@ -124,7 +123,7 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
 
 
 def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
-    from ipa.cli.views.mixture_text import mixture_values, print_mixture
+    from ipa.cli.views.plan_text import mixture_values, print_mixture
     from ipa.optimize.mixture.mixtures import MixtureLimits
     from ipa.optimize.mixture.solve import solve_mixture
     from ipa.optimize.solve import solve
@@ -133,7 +132,7 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
     solver = question.solver or settings.solver
     mixture = solve_mixture(problem, MixtureLimits(predictors), solver, settings.solver_deadline_s)
     if not mixture.parts:
-        # The same again, for what would make it feasible.
+        # Solved again for what would make it feasible.
         mixture = replace(mixture, single=solve(problem, solver, settings.solver_deadline_s))
     if mixture.note:
         note = "; ".join(text for text in (mixture.single.note, mixture.note) if text)
@@ -146,7 +145,7 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
 
 
 def _set(question: Question, rate_rps: float) -> Planned:
-    from ipa.cli.views.set_text import print_set
+    from ipa.cli.views.plan_text import print_set
     from ipa.optimize.problem import Compat
     from ipa.optimize.registry import EXACT
     from ipa.optimize.solve import AUTO

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.progress import progress
 from ipa.model.errors import ConfigurationError, IpaError
 from ipa.model.exits import ExitCode
-from ipa.model.findings import DoctorCheck, Finding, Severity, failed
+from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,8 +93,6 @@ def _checks(
     pipelines = _usable(settings, names)
     checks = settings_checks(settings, pipelines)
     if at is not None and at.startswith(("http://", "https://")):
-        from ipa.cli.doctor.service import service_findings
-
         url = at
         checks.append(DoctorCheck("service", lambda: service_findings(url, timeout_s)))
     else:
@@ -145,19 +143,42 @@ def _on_cluster(
 ) -> list[DoctorCheck]:
     """The checks of a service on a cluster."""
     from ipa.bootstrap.doctor import series_checks
-    from ipa.bootstrap.targets import kube_client
+    from ipa.bootstrap.targets import kube_client, target_of
     from ipa.cli.doctor.cluster import SERVER, cluster_checks
     from ipa.service import machine_checks
 
     checks = series_checks(settings, pipelines)
     if settings.actuation == "gitops":
         checks.append(DoctorCheck("gitops", lambda: machine_checks.gitops_findings(settings)))
-    own = {pipeline.seldon.namespace for pipeline in pipelines.values() if pipeline.seldon is not None}
+    own = {it.namespace for it in pipelines.values() if target_of(settings).placed(it)}
     try:
         client = kube_client(settings)
     except IpaError as error:
         return [*checks, _found(SERVER, error)]
     return checks + cluster_checks(client, settings, pipelines, list(namespaces) or sorted(own))
+
+
+def service_findings(url: str, timeout_s: float) -> Iterator[Finding]:
+    """Check a running service: a finding for each check of its `/readyz?verbose`."""
+    import httpx
+
+    name = "service"
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/readyz?verbose", timeout=timeout_s, trust_env=False)
+        body = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        yield fail(name, f"{url} does not answer as ipa: {error or type(error).__name__}", "ipa serve")
+        return
+    if not answer.is_success:
+        problems = "; ".join(str(each.get("message", "")) for each in body.get("errors", []))
+        yield fail(
+            name, f"{url} is not ready: {problems or body.get('detail', answer.status_code)}", "ipa serve"
+        )
+        return
+    yield ok(name, f"{url} is ready{', but degraded' if body.get('degraded') else ''}")
+    for check in body.get("checks", []):
+        title, detail = f"service: {check['name']}", check.get("detail") or "fine"
+        yield ok(title, detail) if check["ok"] else warn(title, detail, f"ipa status --at {url}")
 
 
 def findings_table(found: Sequence[Finding]) -> RenderableType:

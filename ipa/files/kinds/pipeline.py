@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from operator import not_
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from ipa.files.graph import FanOut
-from ipa.files.kinds.base import FileKind, Section, built
+from ipa.files.kinds.base import FileKind, Section
 from ipa.files.kinds.fields import (
     AT_MOST_100,
     AT_MOST_1000,
@@ -21,7 +20,6 @@ from ipa.files.kinds.fields import (
     BatchSize,
     BatchSizes,
     Count,
-    Duration,
     Fraction,
     Maybe,
     Name,
@@ -36,7 +34,7 @@ from ipa.files.kinds.fields import (
     VariantName,
     form,
 )
-from ipa.files.kinds.targets import with_targets
+from ipa.files.kinds.targets import OfTargets
 from ipa.model.pipeline import (
     AccuracyRule,
     Bounds,
@@ -44,17 +42,16 @@ from ipa.model.pipeline import (
     Fallback,
     Goal,
     Objective,
-    OutputRows,
     Pin,
     Sla,
-    Stage,
     StageBounds,
     StageKind,
     Variant,
 )
 
 
-def _is_empty(section: Section) -> bool:
+def is_empty(section: Section) -> bool:
+    """True if the section has no key."""
     return section.is_empty
 
 
@@ -227,58 +224,11 @@ GraphField = Annotated[
 ]
 
 
-class _VariantKeys(Section):
+class VariantKeys(OfTargets):
+    """The keys of a variant that are of no target."""
+
     makes: ClassVar = Variant
     name: VariantName
-
-
-class VariantSection(with_targets(_VariantKeys, "variant")):  # type: ignore[misc]
-    """One of `variants:`, with a key for each target."""
-
-
-class StageSection(Section):
-    """One of `stages:`."""
-
-    makes: ClassVar = Stage
-    name: Name
-    container: Maybe[Name] = Field(
-        None, description="That serves it on a cluster; the stage's name where absent. Never change it."
-    )
-    fan_out: Maybe[FanOutField] = Field(
-        None, description="Items sent on for each item received; 1 where absent."
-    )
-    output_rows: Maybe[Annotated[OutputRows, CHOICE]] = Field(
-        None,
-        description="Rows it answers for one item: per-item (one) or varying; varying where it has another "
-        "fan_out than 1. Where replicas batch by themselves, a varying stage and the one after it do not.",
-    )
-    batch_timeout_s: Maybe[Duration] = Field(
-        None, alias="batch_timeout", description="Longest wait for a batch to fill; 100ms where absent."
-    )
-    bounds: Maybe[StageBoundsSection] = Field(
-        None,
-        exclude_if=_is_empty,
-        description="Limits of this stage, beside those of the pipeline.",
-    )
-    pin: Maybe[PinSection] = Field(
-        None,
-        exclude_if=_is_empty,
-        description="What is fixed of this stage's configuration; what is absent is free.",
-    )
-    variants: Annotated[
-        list[VariantSection],
-        Field(min_length=1, max_length=1000, title="at least one variant"),
-    ]
-
-    def given(self) -> dict[str, Any]:
-        found = super().given()
-        # Of the edges to the stages after it.
-        found.pop("fan_out", None)
-        return {"container": self.name, **found}
-
-    @classmethod
-    def of(cls, value: Stage, **fields: Any) -> Self:
-        return super().of(value, container=value.container or value.name, **fields)
 
 
 _Objective = Annotated[
@@ -286,7 +236,9 @@ _Objective = Annotated[
 ]
 
 
-class _PipelineKeys(FileKind):
+class PipelineKeys(FileKind, OfTargets):
+    """The keys of pipeline.yaml that are of no target, without its stages."""
+
     description_of_kind: ClassVar[str] = (
         "A graph of inference stages, the variants of each, an SLA and what is worth what."
     )
@@ -339,21 +291,3 @@ class _PipelineKeys(FileKind):
         Field(min_length=1, max_length=100, title="at least one objective"),
         AT_MOST_100,
     ] = Field(description="What is best: the most of alpha x accuracy - beta x cores.")
-
-
-class PipelineFile(with_targets(_PipelineKeys, "pipeline")):  # type: ignore[misc]
-    """pipeline.yaml, with a key for each target that has a section of its own."""
-
-    stages: Annotated[
-        list[StageSection],
-        Field(
-            min_length=1,
-            max_length=100,
-            title="at least one stage",
-            description="The variants of a stage do the same task: one runs, with the replicas needed.",
-        ),
-    ]
-
-    def fan_outs(self) -> dict[str, FanOut]:
-        """The fan-outs that stages give, by name."""
-        return {stage.name: built(stage.fan_out) for stage in self.stages if stage.fan_out is not None}

@@ -1,4 +1,4 @@
-"""The review that `ipa ci` prints: what changed, tried on both sides, and held against the guardrails."""
+"""The review of `ipa ci`: the changed pipelines, evaluated on both sides and against guardrails."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from ipa.files.guardrails import read_guardrails
 from ipa.files.words import unknown
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.guardrails import Guardrails
+from ipa.model.pipeline import Pipeline
 from ipa.policies.registry import POLICIES
 from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
 from ipa.service.review.evaluate import Trial, tried
 from ipa.service.review.revisions import BaseRevision, Files, Folders, Pair, folders_of, inside, pairs_of
-from ipa.service.simulation import rates_of
+from ipa.service.simulation import SimulatedPlace, rates_of
 from ipa.settings import Settings
 
 DEFAULT_WORKLOAD = "bursty"
@@ -28,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked on the command line. `load` is a trace file or the name of a workload."""
+    """The request of the command line. `load` is a trace file or the name of a workload."""
 
     base: str
     load: str | None
@@ -40,10 +41,18 @@ class Asked:
     profiles_dir: Path | None
 
 
-def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
+<<<<<<< HEAD
+def review_of(
+    asked: Asked, base: BaseRevision, say: Say, place_of: Callable[[Pipeline], SimulatedPlace]
+) -> Review:
     """The review of every pipeline that the change concerns; where files are wrong, of these alone.
+=======
+def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
+    """The review of every changed pipeline; if files are wrong, of their faults alone.
+>>>>>>> faces
 
-    `base` is the revision that `asked.base` names. Errors: UsageError (no such policy, a folder outside the
+    `base` is the revision that `asked.base` names, `place_of` the target that a pipeline is tried
+    on. Errors: UsageError (no such policy, a folder outside the
     work tree), NotFoundError (no such trace or guardrails).
     """
     if not POLICIES.is_known(asked.policy):
@@ -58,7 +67,7 @@ def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
     rates_rps, inputs = _load(asked, base, guardrails)
     if problems:
         return Review(inputs, guardrails, problems=tuple(problems))
-    trial = Trial(rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say)
+    trial = Trial(rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say, place_of)
     pairs = [pair for pair in pairs if pair.before or pair.after]
     return Review(
         inputs,
@@ -71,7 +80,7 @@ def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
 
 
 def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tuple[Guardrails, list[Problem]]:
-    """The rules, and the problems of their file. Its path is relative to the work tree where it is in it."""
+    """The rules and the problems of their file, whose path is relative to the work tree if it is inside."""
     if file is None:
         return Guardrails(), []
     try:
@@ -95,7 +104,7 @@ def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tupl
 
 
 def _load(asked: Asked, base: BaseRevision, guardrails: Guardrails) -> tuple[tuple[float, ...], ReviewInputs]:
-    """The rates by the second, and what is said of them and of all other inputs."""
+    """The rates by the second, and the inputs as the review prints them."""
     load = asked.load or guardrails.workload or DEFAULT_WORKLOAD
     if asked.load is None and guardrails.trace is not None and asked.policy_file is not None:
         load = str(asked.policy_file.parent / guardrails.trace)

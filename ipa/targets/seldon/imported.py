@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, StageKind, Variant
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.flow import Reader
 from ipa.targets.seldon.locate import (
@@ -20,6 +20,7 @@ from ipa.targets.seldon.locate import (
     unsaid_orchestrators,
 )
 from ipa.targets.seldon.manifest import read
+from ipa.targets.seldon.section import KEY, SeldonRun, SeldonTarget
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, IMPLEMENTATION, OPERATORS_ENV, Json, env_entry
 
 # What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
@@ -58,7 +59,7 @@ def imported(
         tuple(_batched(stage, reader, notes) for stage in stages),
         sla,
         {"default": Objective()},
-        seldon=_target(metadata, spec, chosen),
+        targets={"seldon": _target(metadata, spec, chosen)},
         description=f"As SeldonDeployment {metadata['name']} runs it.",
     )
     if bounds_cores is not None:
@@ -121,7 +122,7 @@ def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...
         env,
         _memory_gib(name, container.get("resources") or {}, notes),
     )
-    return (Variant(_variant_name(run), run),)
+    return (Variant(_variant_name(run), {KEY: run}),)
 
 
 def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:

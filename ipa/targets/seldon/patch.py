@@ -8,9 +8,9 @@ from typing import Any
 
 from ipa.adapters.kube.quantity import cpu_quantity, memory_quantity
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import Path, Place, container_name, locate
-from ipa.targets.seldon.manifest import batch_time, canonical, check_configs, read
+from ipa.targets.seldon.manifest import batch_time, check_configs, read
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants, leaves, seldon_run
 
 Operation = dict[str, Any]
@@ -32,7 +32,7 @@ def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[St
     check_variants(pipeline)
     running = read(pipeline, live)
     check_configs(pipeline, wanted, running)
-    for place, now, then in zip(locate(pipeline, live), running, canonical(wanted), strict=True):
+    for place, now, then in zip(locate(pipeline, live), running, in_millicores(wanted), strict=True):
         _change_stage(draft, place, now, then)
 
 

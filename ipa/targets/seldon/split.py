@@ -17,19 +17,11 @@ from enum import StrEnum
 from typing import Any
 
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.pipeline import (
-    Pipeline,
-    SeldonRun,
-    SeldonTarget,
-    Shape,
-    Stage,
-    StageBounds,
-    StageKind,
-    Variant,
-)
+from ipa.model.pipeline import Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.locate import LONGEST_NAME, Place, container_name, drift, locate, target_of
 from ipa.targets.seldon.manifest import check_configs, read, render
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants
 
 # What the operator's webhook gives the first container of a predictor.
@@ -78,7 +70,8 @@ class Part:
 
 def is_split(pipeline: Pipeline) -> bool:
     """Whether the pipeline's file asks for the shape split."""
-    return pipeline.seldon is not None and pipeline.seldon.shape is Shape.SPLIT
+    target = seldon_of(pipeline)
+    return target is not None and target.shape is Shape.SPLIT
 
 
 def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
@@ -139,7 +132,7 @@ def _router(pipeline: Pipeline, queues: Sequence[Part]) -> Pipeline:
 
 def _stage(name: str, container: str, env: Mapping[str, str]) -> Stage:
     """A stage of our own. Its image is nobody's variant: who upgrades it changes no decision."""
-    return Stage(name, (Variant(container, seldon=SeldonRun(env=env)),), container=container)
+    return Stage(name, (Variant(container, targets={"seldon": SeldonRun(env=env)}),), container=container)
 
 
 def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
@@ -147,7 +140,7 @@ def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
     # Its bounds were kept by whoever decided; called alone, every kind of stage is called as a model.
     alone = replace(stage, after=(), kind=StageKind.MODEL, bounds=StageBounds())
     own = SeldonTarget(f"{target.name}-{suffix}", target.namespace, target.predictor)
-    return Pipeline(pipeline.name, (alone,), pipeline.sla, pipeline.objectives, seldon=own)
+    return Pipeline(pipeline.name, (alone,), pipeline.sla, pipeline.objectives, targets={"seldon": own})
 
 
 def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]) -> StageConfig:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa.model.errors import InputError, Problem
-from ipa.model.pipeline import Pipeline, SeldonRun, Stage
+from ipa.model.pipeline import Pipeline, Stage
+from ipa.targets.seldon.section import SeldonRun, seldon_of
 
 BATCH_SIZE = "MLSERVER_MODEL_MAX_BATCH_SIZE"
 BATCH_TIME = "MLSERVER_MODEL_MAX_BATCH_TIME"
@@ -41,7 +42,7 @@ class Leaf:
 
 def seldon_run(stage: Stage, variant: str) -> SeldonRun:
     """How the variant runs on Seldon. InputError where its pipeline file does not say."""
-    run = stage.variant(variant).seldon
+    run = seldon_of(stage.variant(variant))
     if run is None:
         raise InputError(
             f"variant {variant!r} of stage {stage.name!r} does not say how it runs on Seldon",
@@ -51,7 +52,7 @@ def seldon_run(stage: Stage, variant: str) -> SeldonRun:
 
 
 def _runs(stage: Stage) -> list[SeldonRun]:
-    return [variant.seldon for variant in stage.variants if variant.seldon is not None]
+    return [run for variant in stage.variants if (run := seldon_of(variant)) is not None]
 
 
 def _server(run: SeldonRun) -> str | None:
@@ -107,7 +108,7 @@ def recognise(stage: Stage, container: Json, node: Json) -> tuple[str | None, st
     """The variant that runs, or None and in words how the nearest one differs from what runs."""
     nearest: tuple[int, str] | None = None
     for variant in stage.variants:
-        if variant.seldon is None:
+        if seldon_of(variant) is None:
             continue
         differing = [
             f"{leaf} is {_shown(live_value(leaf, container, node))}, not {_shown(leaf.value)}"
@@ -135,9 +136,10 @@ def check_variants(pipeline: Pipeline) -> None:
 def _faults(stage: Stage) -> Iterator[str]:
     seen: dict[tuple[Leaf, ...], str] = {}
     for variant in stage.variants:
-        if variant.seldon is None:
+        run = seldon_of(variant)
+        if run is None:
             continue
-        for name in sorted(variant.seldon.env):
+        for name in sorted(run.env):
             if name in OPERATORS_ENV or name in (BATCH_SIZE, BATCH_TIME):
                 yield f"stage {stage.name!r}, variant {variant.name!r}: env {name} is set by the service"
         look = leaves(stage, variant.name)

@@ -11,11 +11,10 @@ from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.autoscalers import check_autoscalers
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, target_of
-from ipa.targets.seldon.manifest import canonical
 from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 
@@ -153,7 +152,7 @@ class SeldonWorkload:
             ) from cause
         if revision_of(live) == before:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
-        if found != canonical(wanted):
+        if found != in_millicores(wanted):
             raise ConflictError(
                 f"{cause.message}; reading back shows a change by another hand",
                 hint="Read it again and decide again.",
@@ -162,7 +161,7 @@ class SeldonWorkload:
 
 
 def _asks_for(pipeline: Pipeline, sdep: Json, change: Change) -> bool:
-    return read_mixture(pipeline, sdep) == canonical(change.configs)
+    return read_mixture(pipeline, sdep) == in_millicores(change.configs)
 
 
 def same_object(revision: str, other: str) -> bool:
