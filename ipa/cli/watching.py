@@ -24,7 +24,7 @@ AGAIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class StreamEvent:
     """One event of a stream; `id` is empty for events about the stream itself."""
 
     id: str
@@ -45,7 +45,7 @@ class Event:
 
 def followed(
     service: PipelineClient, pipeline: str | None, place: int | None, clock: Clock, *, follow: bool
-) -> Iterator[Event]:
+) -> Iterator[StreamEvent]:
     """The events after that id; with `follow` endless, resumed after breaks."""
     while True:
         try:
@@ -61,7 +61,7 @@ def followed(
         clock.wait(AGAIN_S)
 
 
-def parsed(lines: Iterable[str]) -> Iterator[Event]:
+def parsed(lines: Iterable[str]) -> Iterator[StreamEvent]:
     """The events of a text/event-stream; comments are none."""
     fields: dict[str, str] = {}
     for line in lines:
@@ -70,7 +70,7 @@ def parsed(lines: Iterable[str]) -> Iterator[Event]:
             fields[name] = value.removeprefix(" ")
         elif not line:
             if "data" in fields:
-                yield Event(fields.get("id", ""), fields.get("event", ""), fields["data"])
+                yield StreamEvent(fields.get("id", ""), fields.get("event", ""), fields["data"])
             fields = {}
 
 
@@ -87,7 +87,7 @@ class EventTail:
         self._is_kept = True
         self.read()
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[StreamEvent]:
         """The events since the last call, oldest first; one that fails is made up for by the next."""
         if not self._is_kept:
             return []
@@ -102,12 +102,12 @@ class EventTail:
         return [] if is_first else [event for event in found if _is_shown(event)]
 
 
-def what_of(event: Event) -> str:
+def what_of(event: StreamEvent) -> str:
     """The subject of the event: a reason code, an outcome, or an action; empty for the stream itself."""
     return str(json.loads(event.data).get("what", ""))
 
 
-def _is_shown(event: Event) -> bool:
+def _is_shown(event: StreamEvent) -> bool:
     """True unless it is a decision to hold, which the status shows."""
     return event.kind != "decision" or what_of(event).startswith("apply.")
 
@@ -163,11 +163,11 @@ def watch(
             clock.wait(interval_s)
 
 
-def _is_change(event: Event) -> bool:
+def _is_change(event: StreamEvent) -> bool:
     return event.kind == "change" or (event.kind == "decision" and what_of(event).startswith("apply."))
 
 
-def _check(pipeline: str, happened: Sequence[Event]) -> None:
+def _check(pipeline: str, happened: Sequence[StreamEvent]) -> None:
     """RolloutError if a change failed, even if the status does not show it any more."""
     for event in happened:
         if event.kind == "change" and what_of(event) in FAILED:
@@ -186,7 +186,7 @@ def _settled(status: dict[str, Any]) -> bool:
     return True
 
 
-Show = Callable[[dict[str, Any], Sequence[Event]], None]
+Show = Callable[[dict[str, Any], Sequence[StreamEvent]], None]
 
 
 def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
@@ -194,14 +194,14 @@ def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
     if console.is_terminal and output is Output.TEXT:
         tree = screen.enter_context(Live(console=console, auto_refresh=False))
 
-        def update(status: dict[str, Any], happened: Sequence[Event]) -> None:
+        def update(status: dict[str, Any], happened: Sequence[StreamEvent]) -> None:
             _tell(console, happened)
             tree.update(status_tree(status), refresh=True)
 
         return update
     shown: list[tuple[Any, ...]] = []
 
-    def show(status: dict[str, Any], happened: Sequence[Event]) -> None:
+    def show(status: dict[str, Any], happened: Sequence[StreamEvent]) -> None:
         live = status["live"]
         if output is Output.TEXT:
             _tell(console, happened)
@@ -220,6 +220,6 @@ def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
     return show
 
 
-def _tell(console: Console, happened: Sequence[Event]) -> None:
+def _tell(console: Console, happened: Sequence[StreamEvent]) -> None:
     for event in happened:
         console.print(f"event {event.words()}", markup=False)

@@ -24,7 +24,7 @@ MOST_PREDICTORS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PlanChoice:
     """The kind of plan that the command line asks for; None: that of the pipeline's file."""
 
     sets: bool | None = None
@@ -33,7 +33,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlanAnswer:
     """An answer: its JSON values, the function that prints it, and the termination of the search."""
 
     values: dict[str, Any]
@@ -46,7 +46,7 @@ class Planned:
         return EXIT_CODES.get(self.termination, 0)
 
 
-def planned(question: Question, rate_rps: float, compat: str | None, choice: Choice) -> Planned:
+def planned(question: Question, rate_rps: float, compat: str | None, choice: PlanChoice) -> PlanAnswer:
     """The answer for the rate. `compat` None is `tail`, for sets `paper`.
 
     UsageError lists the options that contradict each other.
@@ -75,7 +75,7 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Cho
     return _plan(question, rate_rps)
 
 
-def _refuse_with_sets(question: Question, choice: Choice) -> None:
+def _refuse_with_sets(question: Question, choice: PlanChoice) -> None:
     """UsageError if options are given that have no effect on a set."""
     faults = []
     if question.allocation == "base":
@@ -94,14 +94,14 @@ def _refuse_with_sets(question: Question, choice: Choice) -> None:
         )
 
 
-def _plan(question: Question, rate_rps: float) -> Planned:
+def _plan(question: Question, rate_rps: float) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_plan
 
     found = plans(question, [rate_rps], explain=True)[0]
-    return Planned(found.to_json(), lambda out: print_plan(found, out), found.termination)
+    return PlanAnswer(found.to_json(), lambda out: print_plan(found, out), found.termination)
 
 
-def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> Planned:
+def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_change, print_plan
     from ipa.files.plans import load_running
     from ipa.optimize.change import change_of
@@ -119,10 +119,10 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
             print_change(change, out)
 
     values = {**found.to_json(), "change": None if change is None else change.to_json()}
-    return Planned(values, show, found.termination)
+    return PlanAnswer(values, show, found.termination)
 
 
-def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
+def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer:
     from ipa.cli.views.plan_text import mixture_values, print_mixture
     from ipa.optimize.mixture.mixtures import MixtureLimits
     from ipa.optimize.mixture.solve import solve_mixture
@@ -137,14 +137,14 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
     if mixture.note:
         note = "; ".join(text for text in (mixture.single.note, mixture.note) if text)
         mixture = replace(mixture, single=replace(mixture.single, note=note))
-    return Planned(
+    return PlanAnswer(
         mixture_values(mixture),
         lambda out: print_mixture(mixture, predictors, out),
         mixture.termination if mixture.parts else mixture.single.termination,
     )
 
 
-def _set(question: Question, rate_rps: float) -> Planned:
+def _set(question: Question, rate_rps: float) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_set
     from ipa.optimize.problem import Compat
     from ipa.optimize.registry import EXACT
@@ -156,4 +156,4 @@ def _set(question: Question, rate_rps: float) -> Planned:
     asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
     solver = question.solver or settings.solver
     found = plan_set(asked, EXACT if solver == AUTO else solver, settings.solver_deadline_s)
-    return Planned(found.to_json(), lambda out: print_set(found, out), found.plan.termination)
+    return PlanAnswer(found.to_json(), lambda out: print_set(found, out), found.plan.termination)

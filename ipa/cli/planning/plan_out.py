@@ -11,7 +11,7 @@ import typer
 
 import ipa
 from ipa.cli.output import Output, printed, printer
-from ipa.cli.planning.plan_kinds import Choice, Planned, planned
+from ipa.cli.planning.plan_kinds import PlanAnswer, PlanChoice, planned
 from ipa.cli.plans.difference import WantedPlan, difference, pas_of
 from ipa.cli.plans.plan_file import SavedPlan, inputs_of, write_saved
 from ipa.cli.plans.question import Question
@@ -32,7 +32,12 @@ TIMES = frozenset({"solve_s"})
 
 
 def propose(
-    question: Question, rate_rps: float, compat: str | None, choice: Choice, out: Path | None, output: Output
+    question: Question,
+    rate_rps: float,
+    compat: str | None,
+    choice: PlanChoice,
+    out: Path | None,
+    output: Output,
 ) -> tuple[int, bool]:
     """The exit code of the search (0: there is a plan), and True if the plan differs from what runs.
 
@@ -84,8 +89,8 @@ def propose(
 
 
 def _by_service(
-    service: PipelineClient, question: Question, rate_rps: float, compat: str | None, choice: Choice
-) -> Planned:
+    service: PipelineClient, question: Question, rate_rps: float, compat: str | None, choice: PlanChoice
+) -> PlanAnswer:
     """The plan of the service. UsageError for options that a service does not take."""
     given = {
         "--compat": compat,
@@ -109,7 +114,7 @@ def _by_service(
         for move in values["relaxations"]:
             console.print(f"  Feasible with {move}.", markup=False)
 
-    return Planned(values, show, Termination(values["termination"]))
+    return PlanAnswer(values, show, Termination(values["termination"]))
 
 
 def _configs(values: Mapping[str, Any]) -> tuple[StageConfig, ...]:
@@ -123,7 +128,7 @@ def _configs(values: Mapping[str, Any]) -> tuple[StageConfig, ...]:
     return plan.shared or plan.single
 
 
-def _show(found: Planned, values: Mapping[str, Any], output: Output) -> None:
+def _show(found: PlanAnswer, values: Mapping[str, Any], output: Output) -> None:
     if not printed(output, values):
         found.show(printer(output))
 

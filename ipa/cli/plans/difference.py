@@ -16,13 +16,8 @@ FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 
 
 @dataclass(frozen=True, slots=True)
-<<<<<<< HEAD
 class WantedPlan:
-    """What shall run. `pas` and `rate_rps` are None where the plan does not say."""
-=======
-class Target:
     """The configurations to run. `pas` and `rate_rps` are None if the plan does not have them."""
->>>>>>> faces
 
     configs: tuple[StageConfig, ...]
     pas: float | None
@@ -57,37 +52,22 @@ class Difference:
     wanted_pas: float | None
 
 
-<<<<<<< HEAD
 def target_of(plan: dict[str, Any]) -> WantedPlan:
-    """What a plan of the service would run; empty where it is infeasible."""
-=======
-def target_of(plan: dict[str, Any]) -> Target:
     """The target of a plan's JSON values; without configurations if it is infeasible."""
->>>>>>> faces
     configs = tuple(StageConfig(stage["stage"], **_fields(stage)) for stage in plan["stages"])
     return WantedPlan(configs, plan["pas"], plan["rate_rps"])
 
 
-<<<<<<< HEAD
 def target_in(path: Path, pipeline: str) -> WantedPlan:
-    """What the plan in a file would run; InputError where it is not a plan, or one of another pipeline."""
-=======
-def target_in(path: Path, pipeline: str) -> Target:
     """The target of the plan in a file; InputError if it is no plan, or one of another pipeline."""
->>>>>>> faces
     plan = read_plan(path)
     if plan.pipeline not in (None, pipeline):
         raise InputError(f"{path} is a plan of pipeline {plan.pipeline!r}, not of {pipeline!r}")
     return WantedPlan(plan.single, plan.pas, plan.rate_rps)
 
 
-<<<<<<< HEAD
 def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
-    """What would change if the target ran in place of what the status shows."""
-=======
-def difference(status: dict[str, Any], target: Target) -> Difference:
     """The difference between the status of a pipeline and the target."""
->>>>>>> faces
     live = status["live"]
     seen = [stage["config"] for stage in live["stages"] if stage["config"]]
     running = in_millicores([StageConfig(config["stage"], **_fields(config)) for config in seen])

@@ -91,14 +91,10 @@ def problem_of(
 
 
 def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -> Pipeline:
-<<<<<<< HEAD
-    """The pipeline as it runs there.
+    """The pipeline as it runs on the target.
 
-    UsageError if there is no such target or its file does not say how; InputError lists keys without effect.
+    UsageError: no such target, or not in the pipeline's file. InputError lists keys without effect.
     """
-=======
-    """The pipeline as it runs on the target. UsageError: unknown target, or not in the pipeline's file."""
->>>>>>> faces
     if at is None:
         return pipeline
     from ipa.bootstrap.targets import check_honoured, target_named

@@ -23,7 +23,7 @@ HEADINGS = ("accuracy", "cores", "batch", "R²", "error", "left out", "latency m
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FitResult:
     """The result of `ipa fit`: the stages that have a profile, and the findings on all requested ones."""
 
     pipeline: str
@@ -40,7 +40,7 @@ class Fitted:
         }
 
 
-def print_fits(fitted: Fitted, console: Console) -> None:
+def print_fits(fitted: FitResult, console: Console) -> None:
     """Print the origin and the fits of each stage, then the findings."""
     for stage in fitted.stages:
         for line in _origin(fitted.pipeline, stage):

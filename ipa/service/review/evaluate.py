@@ -32,12 +32,8 @@ FRONTIER_AT, FRONTIER_S = "p95", 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-<<<<<<< HEAD
-    """What all sides are tried with, each pipeline on its `place_of`; `say` is told what is done."""
-=======
-    """The inputs that both sides share; `say` receives what is being done."""
->>>>>>> faces
+class ReviewTrial:
+    """The inputs that both sides share; each pipeline runs on its `place_of`, `say` receives the progress."""
 
     rates_rps: tuple[float, ...]
     seeds: int
@@ -54,16 +50,12 @@ class Trial:
         ]
 
 
-def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> ReviewSide:
-<<<<<<< HEAD
-    """What came of it. A pipeline is planned and run as on the target that its file names."""
+def tried(
+    pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: ReviewTrial, words: str
+) -> ReviewSide:
+    """The evaluation of one side. A pipeline is planned and simulated on the target that its file names."""
     place = trial.place_of(pipeline)
     planned = place.shape(pipeline, profiles)
-=======
-    """The evaluation of one side. A pipeline with a section for Seldon is planned and simulated as there."""
-    target = "local" if pipeline.seldon is None else "kubernetes"
-    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)
->>>>>>> faces
     plans = tuple(
         PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
         for label, rate_rps in trial.quantiles()
