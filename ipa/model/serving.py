@@ -20,7 +20,7 @@ class Batching(StrEnum):
 
 
 class Rebatch(StrEnum):
-    """What a change of the batch size alone takes."""
+    """Steps that a change of the batch size alone needs."""
 
     IN_PLACE = "in-place"
     NEW_REPLICAS = "new-replicas"
@@ -28,7 +28,7 @@ class Rebatch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServingSemantics:
-    """How a target serves a pipeline in its shape; the defaults are a central queue that can do everything.
+    """Serving semantics of a target for a pipeline's shape; the defaults are an unrestricted central queue.
 
     `spread` says in words how requests reach replicas. `most_parts` is the number of configurations that may
     run side by side, each with a share of the requests; several variants of one stage (`sets`) are such too.

@@ -47,7 +47,7 @@ Configs = tuple[StageConfig, ...]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the service gives a target to open a world with.
+    """Inputs of the service for opening a target's world.
 
     `pipelines` change in place as they come and go over the API. `start` is the plan that a pipeline starts
     with, if nothing of it runs yet; InfeasibleError if there is none. `decision` is a recorded decision by
@@ -131,7 +131,7 @@ class Target(ABC):
 
     @abstractmethod
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """How it serves the pipeline in its shape."""
+        """Serving semantics of the pipeline in its shape."""
 
     @abstractmethod
     def open(self, site: Site) -> World:
@@ -165,11 +165,11 @@ class Target(ABC):
         return not self.sections.key or self.sections.key in pipeline.targets
 
     def goodbye(self, pipeline: Pipeline) -> str:
-        """What becomes of a pipeline that is no longer controlled; empty if there is nothing to say."""
+        """Fate of a pipeline that is no longer controlled, in words; empty if there is nothing to say."""
         return ""
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """How replicas and monitoring behave there, for the simulator: by default as `serving` says."""
+        """Behaviour of replicas and monitoring for the simulator: by default that of `serving`."""
         from ipa.simulate.cluster import ClusterSettings
         from ipa.simulate.metrics import MetricsSettings
 
@@ -186,7 +186,7 @@ class Target(ABC):
         raise self._cannot("run a pipeline in a namespace of the caller's choice")
 
     def smallest(self, pipeline: Pipeline) -> Configs:
-        """What to start with if nothing is planned."""
+        """Initial configuration without a plan."""
         raise self._cannot("render a pipeline")
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:

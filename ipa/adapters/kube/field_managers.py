@@ -1,4 +1,4 @@
-"""Who changed an object last beside us, as far as the API server keeps it."""
+"""Other field managers that changed an object last, as far as the API server records them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What `ipa doctor` looks at, one module a dependency."""
+"""Checks of `ipa doctor`, one module per dependency."""

@@ -56,11 +56,11 @@ class Replica:
     failed_checks: int = 0
 
     def serves(self, config: StageConfig) -> bool:
-        """Whether it runs the configuration's variant on its cores."""
+        """Return True if the replica runs the configuration's variant on its cores."""
         return (self.variant, self.cores) == (config.variant, config.cores)
 
     def is_ready(self, client: httpx.Client) -> bool:
-        """Whether its model is loaded and answers."""
+        """Return True if its model is loaded and answers."""
         try:
             return client.get(f"{self.url}/v2/models/{self.stage}/ready").status_code == httpx.codes.OK
         except httpx.HTTPError:
@@ -73,7 +73,7 @@ class Replica:
 
 
 def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
-    """How the variant runs here; NotFoundError, or ConfigurationError where it does not say."""
+    """Local launch options of a variant; NotFoundError, or ConfigurationError if its file has none."""
     run = local_of(pipeline.stage(stage).variant(variant))
     if run is None:
         raise ConfigurationError(
