@@ -315,7 +315,7 @@ class DirectPlanner:
         deadline_s: float,
         **options: Unpack[PlanOptions],
     ) -> Explanation:
-        """As `ipa.optimize.explain`."""
+        """Explain a plan, as `ipa.optimize.explain` does."""
         return explain(planning_problem(pipeline, profiles, rate_rps, **options), plan, deadline_s)
 
     async def frontier(
@@ -327,7 +327,7 @@ class DirectPlanner:
         deadline_s: float,
         **options: Unpack[PlanOptions],
     ) -> tuple[FrontierPoint, ...]:
-        """As `ipa.optimize.frontier`."""
+        """Compute a frontier, as `ipa.optimize.frontier` does."""
         return frontier(planning_problem(pipeline, profiles, rate_rps, **options), deadline_s)
 
 
