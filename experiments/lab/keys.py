@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
 from experiments.lab.experiment import FleetArm, PipelineArm, TraceArm, WorkloadArm
-from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import (
     MAPPING,
     SCALAR,
@@ -166,7 +166,7 @@ class RunsSection(Section):
     fleet: Maybe[FleetSection] = None
 
 
-class ExperimentFile(FileKind, RunsSection):
+class ExperimentFile(DeclaredFile, RunsSection):
     """experiment.yaml."""
 
     kind: Literal["Experiment"]

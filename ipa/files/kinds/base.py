@@ -115,7 +115,7 @@ class Section(BaseModel):
         return self.model_dump(by_alias=True, exclude_none=True)
 
 
-class FileKind(Section):
+class DeclaredFile(Section):
     """A whole file."""
 
     # Of its schema.

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import LIST, SCALAR, Maybe, Name, NonNegative, PositiveNumber, form
 from ipa.model.guardrails import Threshold
 
@@ -39,7 +39,7 @@ class ThresholdSection(Section):
     """Of the 99th percentile of the latency, relative; 0.1 where absent."""
 
 
-class GuardrailsFile(FileKind):
+class GuardrailsFile(DeclaredFile):
     """guardrails.yaml."""
 
     description_of_kind: ClassVar[str] = (

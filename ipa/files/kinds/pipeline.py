@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import (
     CHOICE,
     LIST,
@@ -221,7 +221,7 @@ class VariantKeys(OfTargets):
     name: VariantName
 
 
-class PipelineKeys(FileKind, OfTargets):
+class PipelineKeys(DeclaredFile, OfTargets):
     """The keys of pipeline.yaml that are of no target, without its stages."""
 
     description_of_kind: ClassVar[str] = (

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, create_model
 
-from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import Count, Maybe, PositiveNumber
 from ipa.model.parts import with_share
 from ipa.model.plan import StageConfig, StagePlan
@@ -98,7 +98,7 @@ class PlanFile(Section):
         )
 
 
-class SavedPlanFile(FileKind):
+class SavedPlanFile(DeclaredFile):
     """A plan with the digests of what it was made from."""
 
     kind: Literal["SavedPlan"]

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import (
     WHOLE,
     BatchSize,
@@ -64,7 +64,7 @@ class VariantProfileSection(Section):
     ] = Field(examples=[[{"cores": 1, "batch": 1, "latency": "50ms", "latency_mean": "40ms"}]])
 
 
-class ProfileFile(FileKind):
+class ProfileFile(DeclaredFile):
     """profiles/PIPELINE/STAGE.yaml."""
 
     makes: ClassVar = StageProfile
