@@ -1,4 +1,4 @@
-"""Who may ask the service: the settings' ways to know, and where it may listen with them."""
+"""Authenticators of the settings, and the addresses where the service may listen with them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def oidc_issuer(settings: Settings) -> Issuer:
 def authenticators_of(
     settings: Settings, store: Store, clock: Clock, resources: ExitStack
 ) -> tuple[Identities, ...]:
-    """Who knows who asks, in the order they are asked; none where nobody has to say who they are.
+    """Authenticators in the order in which they check a request; none without authentication.
 
     ConfigurationError: settings that are missing or wrong.
     """

@@ -91,7 +91,7 @@ def _check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) -
 
 
 def actuation_faults(settings: Settings) -> Iterator[str]:
-    """What is wrong with the settings that say how changes are carried out."""
+    """Problems of the settings for actuation."""
     yield from gitops_faults(settings)
     if settings.actuation == "gitops" and not target_of(settings).takes_gitops:
         yield "IPA_ACTUATION=gitops needs the target kubernetes"
@@ -105,7 +105,7 @@ def kube_client(settings: Settings, limits: Limits | None = None) -> KubeClient:
 def start_configs(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> tuple[StageConfig, ...]:
-    """What a pipeline starts with. InfeasibleError says what would make a plan for the start rate."""
+    """Initial configuration of a pipeline. InfeasibleError names changes that make the rate feasible."""
     plan = plan_pipeline(
         pipeline,
         profiles,

@@ -122,7 +122,7 @@ class OneShotLoop:
         return self._apply(state).change(wanted)
 
     def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """As `request`; also from a change that does not get ready."""
+        """Request the restored configurations, also from a change that does not get ready."""
         wanted = RequestedConfigs(self._workload.as_written(self._pipeline, configs), detail, by)
         state = replace(self._state or self._workload.read(self._pipeline), settled=True)
         return self._apply(state).change(wanted)

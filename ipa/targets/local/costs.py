@@ -13,7 +13,7 @@ from ipa.metering.make import counted
 
 
 class Costed(Protocol):
-    """What can say what its pipelines have cost so far."""
+    """Source of the costs of pipelines so far."""
 
     def allocated_core_seconds(self, pipeline: str) -> float:
         """Cores of all replicas, over the time each was alive."""
@@ -24,7 +24,7 @@ class Costed(Protocol):
         ...
 
     def corrections(self, pipeline: str) -> int:
-        """How many times a queue's configuration was put right."""
+        """Number of corrections of a queue's configuration."""
         ...
 
 

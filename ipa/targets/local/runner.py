@@ -172,7 +172,7 @@ class PipelineRunner:
             return str(self.revision)
 
     def progress(self) -> tuple[bool, list[str], list[str]]:
-        """Whether it is settled, what failed, and what it waits for."""
+        """Progress of the pipeline: settled or not, its failure, and what it waits for."""
         with self._lock:
             failed = [f"{it.stage.name}: {it.failure}" for it in self._stages if it.failure]
             waits = [

@@ -74,7 +74,7 @@ class SplitManifest:
         self._manifests = {part.name: Manifest(part.pipeline, text, path) for part in self._parts}
 
     def configs(self) -> tuple[StageConfig, ...]:
-        """What it asks for. DriftError lists everything that no configuration of the pipeline would have."""
+        """Configurations of the manifest. DriftError lists values outside the pipeline's configurations."""
         return merged(self._parts, self._found())
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:

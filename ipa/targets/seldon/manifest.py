@@ -83,7 +83,7 @@ def check_configs(
 
 
 def batch_time(stage: Stage) -> str:
-    """How long MLServer waits for a batch to fill, in seconds, as its env wants it."""
+    """Time that MLServer waits for a batch to fill, in seconds, in the format of its env."""
     return f"{stage.batch_timeout_s:g}"
 
 
