@@ -30,7 +30,7 @@ from experiments.bench.render import aligned
 from experiments.bench_fleet import random_fleet
 from experiments.sets.synthetic import synthetic_problem
 from ipa.files import load_pipeline, load_profiles
-from ipa.optimize import dominance_filter, solver_selection
+from ipa.optimize import dominance, dominance_filter, solver_selection
 from ipa.optimize import solve as solve_module
 from ipa.optimize.backends import gurobi, highs, label_setting
 from ipa.optimize.backends.labels import LabelExpansion
@@ -104,7 +104,11 @@ PREFILTER = Shortcut(
     "options too dear, untimed", ((solve_module, "narrow_program", lambda problem, _: full_program(problem)),)
 )
 SHARPEN = Shortcut("options by their bound", ((solver_selection, "sharpen", _all_options),))
-OF_SEARCH = (HOPELESS, DOMINATED, LOCAL_SEARCH, GUESS)
+STRONG = Shortcut(
+    "strong candidates first",
+    ((dominance, "_covered_by_strong", lambda ranked: np.zeros(ranked.shape[1], dtype=bool)),),
+)
+OF_SEARCH = (HOPELESS, DOMINATED, LOCAL_SEARCH, GUESS, STRONG)
 OF_SETS = (
     Shortcut(
         "the bound", ((set_search.SetBound, "upper", lambda _, __, load, ___: np.full(len(load), inf)),)

@@ -76,8 +76,11 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
     pipelines = FilePipelines(settings, target, namespace, lambda: _placed_names(settings, target))
 
     def loop(name: str) -> Loop:
-        check_honoured(target, [pipelines[name]])
-        return OneShotLoop(pipelines[name], connection.workload, store, here, settings, say)
+        pipeline = pipelines[name]
+        # One that is not placed there is refused by the workload, which says what its file lacks.
+        if target.placed(pipeline):
+            check_honoured(target, [pipeline])
+        return OneShotLoop(pipeline, connection.workload, store, here, settings, say)
 
     refusal = None
     if settings.actuation == "gitops":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient, connect
@@ -14,10 +15,11 @@ from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
 from ipa.settings import Settings
-from ipa.targets.base import Target, check_honoured, target_named, targets
+from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
 from ipa.targets.gitops.setup import gitops_faults
 
 __all__ = [
+    "ImportRequest",
     "Target",
     "check_carried",
     "check_honoured",
@@ -37,6 +39,17 @@ def default_target(pipeline: Pipeline) -> Target:
     """The first target whose section the pipeline has; else `local`."""
     placed = (each for each in targets() if each.placed(pipeline))
     return next((each for each in placed if each.sections.pipeline is not None), target_named("local"))
+
+
+def cluster_target() -> Target:
+    """The target that runs pipelines on Kubernetes."""
+    return next(target for target in targets() if target.on_kubernetes)
+
+
+def starting_sections(name: str, namespace: str) -> dict[str, Any]:
+    """The sections of targets in the file of a new pipeline, by key."""
+    found = {target.sections.key: target.starting_section(name, namespace) for target in targets()}
+    return {key: section for key, section in found.items() if section}
 
 
 def manifest_target() -> Target:

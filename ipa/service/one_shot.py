@@ -100,7 +100,7 @@ class OneShotLoop:
             return drifted(pipeline, error, at_s)
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
         if state.settled:
-            return _snapshot(observation, "all replicas run as the SeldonDeployment asks")
+            return _snapshot(observation, "all replicas run as asked")
         configs = tuple(stage.config for stage in state.stages)
         deadline_s = self._settings.rollout_deadline_s
         asked = Change("", pipeline.name, state.revision, configs, configs, deadline_s)
@@ -226,7 +226,7 @@ class OneShotApply:
         raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
 
     def create(self, wanted: RequestedConfigs) -> Decision:
-        """The decision once the new SeldonDeployment is ready, or a hold where the pipeline is paused.
+        """The decision once what was created is ready, or a hold where the pipeline is paused.
 
         Errors: those of `CreatingWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
         left as it is, since nothing ran before.

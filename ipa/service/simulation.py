@@ -39,7 +39,7 @@ class SimulatedPlace(Protocol):
         ...
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """Behaviour of replicas and monitoring on the target."""
+        """The behaviour of replicas and monitoring there."""
         ...
 
 

@@ -1,7 +1,7 @@
 """The waiting-time formula gives the figures that it was fitted to give, at 400 random stages.
 
-The constants are made by `python -m experiments.queueing.fit`; whoever fits them anew writes
-waiting_times.json anew with `python -m tests.golden.test_waiting_times`.
+The constants are made by `python -m experiments.queueing.fit`. After a new fit,
+`python -m tests.golden.test_waiting_times` writes waiting_times.json anew.
 """
 
 from __future__ import annotations

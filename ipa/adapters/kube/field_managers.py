@@ -1,4 +1,4 @@
-"""Other field managers that changed an object last, as far as the API server records them."""
+"""The last field manager beside us that changed an object, as far as the API server keeps it."""
 
 from __future__ import annotations
 

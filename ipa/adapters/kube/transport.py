@@ -45,7 +45,7 @@ class Request:
 
     @property
     def is_write(self) -> bool:
-        """True if the request may change anything."""
+        """True if it may change anything."""
         return self.method != "GET"
 
     @property

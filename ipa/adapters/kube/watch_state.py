@@ -120,7 +120,7 @@ def spec_of(found: Json) -> Seen:
 
 
 def owned_by(kind: str) -> Sight:
-    """Relevant state of a Deployment that an object of that kind owns: its ready replicas."""
+    """The sight of Deployments that an object of that kind owns: the replicas that answer."""
 
     def sight(found: Json) -> Seen | None:
         owners = found["metadata"].get("ownerReferences") or []

@@ -1,4 +1,4 @@
-"""Costs of the local pipelines, as metrics of the service."""
+"""The cost of local pipelines, as metrics of the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Costed(Protocol):
         ...
 
     def restarts(self, pipeline: str) -> int:
-        """Number of replicas that died and were replaced."""
+        """The number of replicas that died and were replaced."""
         ...
 
     def corrections(self, pipeline: str) -> int:

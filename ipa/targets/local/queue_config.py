@@ -13,7 +13,7 @@ from ipa.targets.local.front import Front
 
 @dataclass(frozen=True, slots=True)
 class QueueOrder:
-    """Configuration for a queue: batch size, batch timeout, and the variants of its replicas by URL."""
+    """The configuration of a queue: batch size, batch timeout, and the variants of its replicas by URL."""
 
     batch_size: int
     batch_timeout_s: float

@@ -46,7 +46,7 @@ PROBES = 8
 
 @dataclass(slots=True)
 class StageRun:
-    """Wanted and running replicas of one stage."""
+    """The wanted and the running configuration of one stage."""
 
     stage: Stage
     config: StageConfig
@@ -62,7 +62,7 @@ class StageRun:
         return [it for it in self.replicas if it.phase is Phase.READY and it.serves(self.config)]
 
     def is_settled(self) -> bool:
-        """True if exactly the wanted replicas run and the queue knows them."""
+        """True if exactly what is wanted runs, and the queue knows."""
         ready = self.ready()
         wanted = (self.config.batch_size, {it.url for it in ready})
         told = (self.told.batch_size, set(self.told.replicas)) if self.told else None
@@ -127,7 +127,7 @@ class PipelineRunner:
 
     @property
     def restarts(self) -> int:
-        """Number of its processes that ended unexpectedly and were replaced."""
+        """The number of its processes that ended unasked and were replaced."""
         return self._deaths + self._keeper.restarts
 
     @property
@@ -183,7 +183,7 @@ class PipelineRunner:
         return not waits, failed, waits
 
     def is_answering(self) -> bool:
-        """Return True if the router answers."""
+        """True if the router answers."""
         try:
             return self._client.get(f"{self.endpoint}/v2/health/ready").status_code == httpx.codes.OK
         except httpx.HTTPError:

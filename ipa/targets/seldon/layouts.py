@@ -33,7 +33,7 @@ class KubeWorkload:
         return self._split if is_split(pipeline) else self._single
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """Read the running configurations; errors as those of the shape's workload."""
+        """The state of the workload; errors as those of the shape's workload."""
         return self.of(pipeline).read(pipeline)
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
@@ -49,7 +49,7 @@ class KubeWorkload:
         return self.of(pipeline).write(pipeline, change)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """Progress of a written change."""
+        """The state of the rollout of a written change."""
         return self.of(pipeline).rollout(pipeline, change)
 
 

@@ -37,7 +37,7 @@ ONE_ORCHESTRATOR = {"replicas": 1}
 
 
 def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
-    """Initial configuration without a plan: each stage's first variant on one core, unbatched."""
+    """The configuration if nothing is planned: each stage's first variant on one core, unbatched."""
     return tuple(_smallest(stage, pipeline.bounds) for stage in pipeline.served)
 
 

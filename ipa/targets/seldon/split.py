@@ -38,7 +38,7 @@ Objects = Mapping[str, Json]
 
 
 class Role(StrEnum):
-    """Role of a SeldonDeployment in a split pipeline."""
+    """The role of a SeldonDeployment in a split pipeline."""
 
     ROUTER = "router"
     QUEUE = "queue"
@@ -69,7 +69,7 @@ class Part:
 
 
 def is_split(pipeline: Pipeline) -> bool:
-    """Return True if the pipeline's file asks for the shape split."""
+    """True if the pipeline's file asks for the shape split."""
     target = seldon_of(pipeline)
     return target is not None and target.shape is Shape.SPLIT
 

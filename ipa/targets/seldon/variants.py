@@ -41,7 +41,7 @@ class Leaf:
 
 
 def seldon_run(stage: Stage, variant: str) -> SeldonRun:
-    """Seldon options of a variant. InputError if its pipeline file has none."""
+    """The variant's `seldon:` section. InputError if it has none."""
     run = seldon_of(stage.variant(variant))
     if run is None:
         raise InputError(

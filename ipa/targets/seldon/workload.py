@@ -96,7 +96,7 @@ class SeldonWorkload:
         return revision_of(self._newest.seen(written))
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """Progress of a written change.
+        """The state of the rollout of a written change.
 
         Where another hand has made the SeldonDeployment ask for something else it is READY, where that hand
         made it anew REPLACED: nothing of the change is left to wait for, and what runs is told by `read`.

@@ -1,1 +1,0 @@
-"""Checks of `ipa doctor`, one module per dependency."""
