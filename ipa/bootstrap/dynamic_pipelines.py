@@ -1,4 +1,4 @@
-"""What it takes for pipelines to come and go over the API: their profiles, loops, watches and metrics."""
+"""Parts that pipelines created over the API need: profiles, loops, watches and metrics."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LoopMaker:
 
 
 def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Watching | None) -> Makers:
-    """How the roster makes what it needs. Without `watchers` nothing is watched."""
+    """Factories of the roster. Without `watchers` it watches nothing."""
     settings = maker.settings
 
     def come(pipeline: Pipeline) -> None:

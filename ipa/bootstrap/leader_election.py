@@ -27,7 +27,7 @@ def own_world(world: LoopPorts, leadership: LeaseLeadership | None) -> LoopPorts
 
 
 def elects(settings: Settings) -> bool:
-    """Whether a service with these settings takes part in an election."""
+    """Return True if a service with these settings takes part in an election."""
     return settings.leader_election == "on" or (settings.leader_election == "auto" and _in_pod(settings))
 
 
@@ -58,7 +58,7 @@ def leadership_of(
 
 
 def election_faults(settings: Settings) -> Iterator[str]:
-    """What is wrong with the settings of the election."""
+    """Problems of the election's settings."""
     if not elects(settings):
         return
     yield from _times(settings).faults()

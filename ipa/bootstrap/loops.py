@@ -31,7 +31,7 @@ Chosen = tuple[PolicyInputs, Policy]
 def inputs_of(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> PolicyInputs:
-    """What the policies of a pipeline are made of."""
+    """Inputs that construct the policies of a pipeline."""
     return PolicyInputs(
         pipeline,
         profiles,

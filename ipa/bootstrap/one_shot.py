@@ -76,8 +76,11 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
     pipelines = FilePipelines(settings, target, namespace, lambda: _placed_names(settings, target))
 
     def loop(name: str) -> Loop:
-        check_honoured(target, [pipelines[name]])
-        return OneShotLoop(pipelines[name], connection.workload, store, here, settings, say)
+        pipeline = pipelines[name]
+        # One that is not placed there is refused by the workload, which says what its file lacks.
+        if target.placed(pipeline):
+            check_honoured(target, [pipeline])
+        return OneShotLoop(pipeline, connection.workload, store, here, settings, say)
 
     refusal = None
     if settings.actuation == "gitops":
@@ -312,7 +315,7 @@ class DirectPlanner:
         deadline_s: float,
         **options: Unpack[PlanOptions],
     ) -> Explanation:
-        """As `ipa.optimize.explain`."""
+        """Explain a plan, as `ipa.optimize.explain` does."""
         return explain(planning_problem(pipeline, profiles, rate_rps, **options), plan, deadline_s)
 
     async def frontier(
@@ -324,7 +327,7 @@ class DirectPlanner:
         deadline_s: float,
         **options: Unpack[PlanOptions],
     ) -> tuple[FrontierPoint, ...]:
-        """As `ipa.optimize.frontier`."""
+        """Compute a frontier, as `ipa.optimize.frontier` does."""
         return frontier(planning_problem(pipeline, profiles, rate_rps, **options), deadline_s)
 
 

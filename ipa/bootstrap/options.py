@@ -1,4 +1,4 @@
-"""What `ipa serve` is asked for."""
+"""Options of `ipa serve`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipa.simulate.realtime import Simulated
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What `ipa serve` was asked for; a local pipeline starts with the plan for `start_rate_rps`."""
+    """Options of `ipa serve`; a local pipeline starts with the plan for `start_rate_rps`."""
 
     names: tuple[str, ...] = ()
     policy: str = "ours"

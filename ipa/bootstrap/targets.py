@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient, connect
@@ -14,10 +15,11 @@ from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
 from ipa.settings import Settings
-from ipa.targets.base import Target, check_honoured, target_named, targets
+from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
 from ipa.targets.gitops.setup import gitops_faults
 
 __all__ = [
+    "ImportRequest",
     "Target",
     "check_carried",
     "check_honoured",
@@ -37,6 +39,17 @@ def default_target(pipeline: Pipeline) -> Target:
     """The first target whose section the pipeline has; else `local`."""
     placed = (each for each in targets() if each.placed(pipeline))
     return next((each for each in placed if each.sections.pipeline is not None), target_named("local"))
+
+
+def cluster_target() -> Target:
+    """The target that runs pipelines on Kubernetes."""
+    return next(target for target in targets() if target.on_kubernetes)
+
+
+def starting_sections(name: str, namespace: str) -> dict[str, Any]:
+    """The sections of targets in the file of a new pipeline, by key."""
+    found = {target.sections.key: target.starting_section(name, namespace) for target in targets()}
+    return {key: section for key, section in found.items() if section}
 
 
 def manifest_target() -> Target:
@@ -78,7 +91,7 @@ def _check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) -
 
 
 def actuation_faults(settings: Settings) -> Iterator[str]:
-    """What is wrong with the settings that say how changes are carried out."""
+    """Problems of the settings for actuation."""
     yield from gitops_faults(settings)
     if settings.actuation == "gitops" and not target_of(settings).takes_gitops:
         yield "IPA_ACTUATION=gitops needs the target kubernetes"
@@ -92,7 +105,7 @@ def kube_client(settings: Settings, limits: Limits | None = None) -> KubeClient:
 def start_configs(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> tuple[StageConfig, ...]:
-    """What a pipeline starts with. InfeasibleError says what would make a plan for the start rate."""
+    """Initial configuration of a pipeline. InfeasibleError names changes that make the rate feasible."""
     plan = plan_pipeline(
         pipeline,
         profiles,

@@ -113,7 +113,7 @@ class Rollout:
 
 
 class Workload(Protocol):
-    """The running pipeline: local processes, a SeldonDeployment, or the simulator.
+    """The running pipeline: local processes, objects of a cluster, or the simulator.
 
     Errors: NotFoundError (nothing runs under this name), ConflictError (the revision changed, or someone else
     changed it), ForbiddenError, UnavailableError (no answer; a write may or may not have happened: read).

@@ -9,7 +9,7 @@ from typing import Any
 
 from ipa.files.dumping import FlowMapping, dump_line, dump_yaml
 from ipa.files.kinds import schema_text
-from ipa.files.kinds.base import Section
+from ipa.files.kinds.base import Section, descriptions
 from ipa.files.kinds.profile import ProfileFile, VariantProfileSection
 from ipa.files.kinds.targets import target_sections
 from ipa.files.pipelines import FILE_NAME, pipeline_to_mapping
@@ -53,9 +53,9 @@ def _commented(mapping: Mapping[str, Any]) -> Iterator[str]:
     """Each key with what its declaration says of it."""
     from ipa.files.kinds.pipeline_file import PipelineFile
 
-    words = {field.alias or name: field.description for name, field in PipelineFile.model_fields.items()}
+    words = descriptions(PipelineFile)
     for key, value in mapping.items():
-        if words[key]:
+        if key in words:
             yield f"# {words[key]}\n"
         yield dump_yaml({key: value})
 

@@ -14,7 +14,7 @@ REMEDY = "if it answers one row for each it is given, say `output_rows: per-item
 class Unbatched(str):
     """The reason why a stage must not batch on its target: the text of `Stage.unbatched`.
 
-    `where` is where batches would give requests the rows of others, such as "in one SeldonDeployment";
+    `where` is where batches would give requests the rows of others, such as "in one deployment";
     `remedy` is what the target offers instead.
     """
 

@@ -20,7 +20,7 @@ class Batching(StrEnum):
 
 
 class Rebatch(StrEnum):
-    """What a change of the batch size alone takes."""
+    """The effect of a change of the batch size alone."""
 
     IN_PLACE = "in-place"
     NEW_REPLICAS = "new-replicas"
@@ -28,7 +28,7 @@ class Rebatch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServingSemantics:
-    """How a target serves a pipeline in its shape; the defaults are a central queue that can do everything.
+    """The way in which a target serves a pipeline; the defaults are a central queue that can do everything.
 
     `spread` says in words how requests reach replicas. `most_parts` is the number of configurations that may
     run side by side, each with a share of the requests; several variants of one stage (`sets`) are such too.

@@ -50,7 +50,7 @@ def operating_points(
 
     The mean latency is as far below the high percentile as at the measured point (FITTED: of the same cores,
     the batch size nearest in ratio), and None if no mean was measured. Memory is that of the profile, else of
-    the variant's `seldon.memory`, else 0; readiness that of the profile, else 0.
+    the memory that the file gives the variant, else 0; readiness that of the profile, else 0.
 
     Base allocation always uses the measured points. A variant without one is left out, so the result may be
     empty. NotFoundError if the profile lacks a variant of the stage.

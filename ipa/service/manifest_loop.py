@@ -94,7 +94,7 @@ class ManifestLoop:
         )
 
     def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """As `request`."""
+        """Request the restored configurations, as `request` does."""
         return self.request(configs, detail, by)
 
     def _manifest(self, text: str) -> PipelineManifest:

@@ -100,7 +100,7 @@ class OneShotLoop:
             return drifted(pipeline, error, at_s)
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
         if state.settled:
-            return _snapshot(observation, "all replicas run as the SeldonDeployment asks")
+            return _snapshot(observation, "all replicas run as asked")
         configs = tuple(stage.config for stage in state.stages)
         deadline_s = self._settings.rollout_deadline_s
         asked = Change("", pipeline.name, state.revision, configs, configs, deadline_s)
@@ -122,7 +122,7 @@ class OneShotLoop:
         return self._apply(state).change(wanted)
 
     def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """As `request`; also from a change that does not get ready."""
+        """Request the restored configurations, also from a change that does not get ready."""
         wanted = RequestedConfigs(self._workload.as_written(self._pipeline, configs), detail, by)
         state = replace(self._state or self._workload.read(self._pipeline), settled=True)
         return self._apply(state).change(wanted)
@@ -226,7 +226,7 @@ class OneShotApply:
         raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
 
     def create(self, wanted: RequestedConfigs) -> Decision:
-        """The decision once the new SeldonDeployment is ready, or a hold where the pipeline is paused.
+        """The decision once what was created is ready, or a hold where the pipeline is paused.
 
         Errors: those of `CreatingWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
         left as it is, since nothing ran before.

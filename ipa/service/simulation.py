@@ -39,7 +39,7 @@ class SimulatedPlace(Protocol):
         ...
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """How replicas and monitoring behave there."""
+        """The behaviour of replicas and monitoring there."""
         ...
 
 

@@ -45,7 +45,7 @@ class ClusterSettings:
     gives_up_after_s: float = 30.0
 
 
-# Pods on Seldon, whose model servers batch.
+# Pods of Deployments, whose model servers batch.
 KUBERNETES = ClusterSettings(rolling=DEPLOYMENT, rebatch_restarts=True)
 
 

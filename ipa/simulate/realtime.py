@@ -39,7 +39,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """How simulated pipelines run (target simulated): the load in requests a second, one entry a second."""
+    """The load of simulated pipelines in requests a second, one entry a second, and their pace."""
 
     rates_rps: Floats
     pace: Pace

@@ -28,7 +28,8 @@ from ipa.control.ports import (
 from ipa.files.kinds.targets import TARGETS, TargetSections
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
-from ipa.model.pipeline import Pipeline
+from ipa.model.findings import DoctorCheck
+from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.serving import Rebatch, ServingSemantics, Unhonoured, unhonoured
@@ -37,6 +38,7 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from ipa.adapters.kube.kinds import ResourceKind
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
     from ipa.simulate.realtime import Simulated
@@ -47,7 +49,7 @@ Configs = tuple[StageConfig, ...]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the service gives a target to open a world with.
+    """All that the service gives a target to open a world with.
 
     `pipelines` change in place as they come and go over the API. `start` is the plan that a pipeline starts
     with, if nothing of it runs yet; InfeasibleError if there is none. `decision` is a recorded decision by
@@ -94,7 +96,7 @@ class World:
     watch: Watch | None = None
 
 
-class Connection(Protocol):
+class TargetConnection(Protocol):
     """A target reached from the command line, without a service (`--at NAME`)."""
 
     @property
@@ -109,6 +111,32 @@ class Connection(Protocol):
     def close(self) -> None:
         """Close what is open."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """A pipeline to make from what runs: the workload of that name or the only one, in a file or there.
+
+    `pipeline` is the name that it gets, empty for the workload's. `part` is the configuration to read, if
+    several share the requests; empty for the busiest.
+    """
+
+    sla: Sla
+    pipeline: str = ""
+    part: str = ""
+    bounds_cores: float | None = None
+    workload: str | None = None
+    namespace: str | None = None
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The pipeline, its running configuration (empty if no plan would have it), and notes for a person."""
+
+    pipeline: Pipeline
+    configs: Configs
+    notes: tuple[str, ...]
 
 
 class Target(ABC):
@@ -131,7 +159,7 @@ class Target(ABC):
 
     @abstractmethod
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """How it serves the pipeline in its shape."""
+        """The semantics with which it serves the pipeline in its shape."""
 
     @abstractmethod
     def open(self, site: Site) -> World:
@@ -164,12 +192,20 @@ class Target(ABC):
         """True if the pipeline's file says how it runs there."""
         return not self.sections.key or self.sections.key in pipeline.targets
 
+    def starting_section(self, name: str, namespace: str) -> dict[str, Any]:
+        """Its section in the file of a new pipeline; empty for none."""
+        return {}
+
+    def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
+        """The kind of object whose rights are asked about, and (namespace, name) of each of a pipeline."""
+        raise self._cannot("say by a cluster who may do what")
+
     def goodbye(self, pipeline: Pipeline) -> str:
-        """What becomes of a pipeline that is no longer controlled; empty if there is nothing to say."""
+        """The fate of a pipeline that is no longer controlled, in words; empty if there is nothing to say."""
         return ""
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """How replicas and monitoring behave there, for the simulator: by default as `serving` says."""
+        """The behaviour of replicas and monitoring, for the simulator: by default as `serving` says."""
         from ipa.simulate.cluster import ClusterSettings
         from ipa.simulate.metrics import MetricsSettings
 
@@ -177,7 +213,22 @@ class Target(ABC):
         restarts = serving.rebatch is Rebatch.NEW_REPLICAS
         return ClusterSettings(serving.rolling, rebatch_restarts=restarts), MetricsSettings()
 
-    def connect(self, settings: Settings, where: str) -> Connection:
+    def doctor_checks(
+        self,
+        settings: Settings,
+        pipelines: Mapping[str, Pipeline],
+        namespaces: Sequence[str],
+        *,
+        elects: bool,
+    ) -> list[DoctorCheck]:
+        """Its checks for `ipa doctor`; `elects`: the service takes part in an election of a leader."""
+        return []
+
+    def settings_at(self, settings: Settings, where: str) -> Settings:
+        """The settings with the place that `--at NAME:WHERE` names."""
+        return settings
+
+    def connect(self, settings: Settings, where: str) -> TargetConnection:
         """The running pipelines without a service; `where` is what follows `NAME:` in `--at`, often empty."""
         raise self._cannot("be reached without a service")
 
@@ -186,12 +237,16 @@ class Target(ABC):
         raise self._cannot("run a pipeline in a namespace of the caller's choice")
 
     def smallest(self, pipeline: Pipeline) -> Configs:
-        """What to start with if nothing is planned."""
+        """The configuration to start with if nothing is planned."""
         raise self._cannot("render a pipeline")
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """The manifests that run the pipeline so. Errors: InputError."""
         raise self._cannot("render a pipeline")
+
+    def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
+        """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""
+        raise self._cannot("make a pipeline of what runs")
 
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
         """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""

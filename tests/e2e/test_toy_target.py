@@ -16,7 +16,8 @@ import yaml
 
 from ipa import plugins
 from ipa.cli.main import run
-from ipa.files import load_pipeline, pipeline_to_mapping, sections, structure
+from ipa.files import load_pipeline, pipeline_to_mapping
+from ipa.files.kinds import targets
 from tests.fakes.waiting import until
 
 TOY = Path(__file__).parents[1] / "fakes" / "toy"
@@ -28,8 +29,10 @@ pytestmark = [pytest.mark.timeout(120)]
 
 def forget() -> None:
     """What was kept of the packages that are installed."""
-    for kept in (plugins.installed, sections.target_sections, structure._validator):
+    for kept in (plugins.installed, targets.target_sections):
         kept.cache_clear()
+    # The declaration of pipeline.yaml is made once, with the keys of all targets.
+    sys.modules.pop("ipa.files.kinds.pipeline_file", None)
 
 
 @pytest.fixture

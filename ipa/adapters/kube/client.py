@@ -80,7 +80,7 @@ class KubeClient:
 
     @property
     def transport(self) -> Transport:
-        """What carries its requests."""
+        """The transport of its requests."""
         return self._transport
 
     @property

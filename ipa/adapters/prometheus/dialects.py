@@ -12,7 +12,7 @@ from ipa.model.pipeline import Pipeline, Stage
 
 @dataclass(frozen=True, slots=True)
 class BatchQueries:
-    """What a stage's replicas serve a second: batches, the seconds these took, the items in them."""
+    """Expressions of a stage's served batches, their seconds and their items, each per second."""
 
     count: Rate
     service: Rate

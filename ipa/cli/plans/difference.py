@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa.files.plans import read_plan
 from ipa.model.errors import InputError
 from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.plan import StageConfig, in_millicores
@@ -60,6 +59,8 @@ def target_of(plan: dict[str, Any]) -> WantedPlan:
 
 def target_in(path: Path, pipeline: str) -> WantedPlan:
     """The target of the plan in a file; InputError if it is no plan, or one of another pipeline."""
+    from ipa.files.plans import read_plan
+
     plan = read_plan(path)
     if plan.pipeline not in (None, pipeline):
         raise InputError(f"{path} is a plan of pipeline {plan.pipeline!r}, not of {pipeline!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -83,7 +82,7 @@ def _checks(
     names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float
 ) -> list[DoctorCheck]:
     """The checks of the service and what it depends on; only that of the settings if they are wrong."""
-    from ipa.bootstrap.doctor import settings_checks
+    from ipa.bootstrap.doctor import settings_checks, target_checks
     from ipa.service import machine_checks
 
     try:
@@ -97,9 +96,7 @@ def _checks(
         checks.append(DoctorCheck("service", lambda: service_findings(url, timeout_s)))
     else:
         checks.append(DoctorCheck("port", lambda: machine_checks.port_findings(settings)))
-    if settings.target == "kubernetes":
-        return checks + _on_cluster(settings, pipelines, namespaces)
-    return [*checks, DoctorCheck("local runtime", lambda: machine_checks.local_findings(pipelines))]
+    return checks + target_checks(settings, pipelines, namespaces)
 
 
 def _found(name: str, error: IpaError) -> DoctorCheck:
@@ -108,18 +105,21 @@ def _found(name: str, error: IpaError) -> DoctorCheck:
 
 
 def _settings(at: str | None, timeout_s: float) -> Settings:
-    """The settings, with the cluster that `--at` names as their target."""
+    """The settings, with the target that `--at` names."""
+    from ipa.bootstrap.targets import target_named
+    from ipa.files.kinds.targets import TARGETS
+
     settings = Settings.from_env()
     shorter = replace(
         settings,
         kube_timeout_s=min(settings.kube_timeout_s, timeout_s),
         prometheus_timeout_s=min(settings.prometheus_timeout_s, timeout_s),
     )
-    kind, _, kubeconfig = (at or "").partition(":")
-    if kind != "kubernetes":
+    name, _, where = (at or "").partition(":")
+    if name not in TARGETS:
         return shorter
-    path = str(Path(kubeconfig).expanduser()) if kubeconfig else settings.kubeconfig
-    return replace(shorter, target="kubernetes", kubeconfig=path)
+    target = target_named(name)
+    return replace(target.settings_at(shorter, where), target=target.name)
 
 
 def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
@@ -136,26 +136,6 @@ def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
         except IpaError:
             continue
     return found
-
-
-def _on_cluster(
-    settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
-) -> list[DoctorCheck]:
-    """The checks of a service on a cluster."""
-    from ipa.bootstrap.doctor import series_checks
-    from ipa.bootstrap.targets import kube_client, target_of
-    from ipa.cli.doctor.cluster import SERVER, cluster_checks
-    from ipa.service import machine_checks
-
-    checks = series_checks(settings, pipelines)
-    if settings.actuation == "gitops":
-        checks.append(DoctorCheck("gitops", lambda: machine_checks.gitops_findings(settings)))
-    own = {it.namespace for it in pipelines.values() if target_of(settings).placed(it)}
-    try:
-        client = kube_client(settings)
-    except IpaError as error:
-        return [*checks, _found(SERVER, error)]
-    return checks + cluster_checks(client, settings, pipelines, list(namespaces) or sorted(own))
 
 
 def service_findings(url: str, timeout_s: float) -> Iterator[Finding]:

@@ -9,7 +9,6 @@ import typer
 
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.plans.question import Question, plans
-from ipa.files.lookup import find_pipeline
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -70,6 +69,7 @@ def register(app: typer.Typer) -> None:
 def rendered(target: Target, name: str, settings: Settings) -> Pipeline:
     """The pipeline as it runs on the target, by its profiles if these can be used."""
     from ipa.files import load_profiles
+    from ipa.files.lookup import find_pipeline
 
     found = find_pipeline(name, settings.pipelines_dir)
     try:

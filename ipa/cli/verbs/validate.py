@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ipa.model.profile import StageProfile
 
 
-class FileKind(StrEnum):
+class SchemaKind(StrEnum):
     """The kinds of files."""
 
     PIPELINE = "pipeline"
@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"{bad} of {len(checked)} files cannot be used", problems=problems)
 
     @app.command()
-    def schema(kind: FileKind = typer.Argument(..., help="kind of file")) -> None:
+    def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
         """Print the JSON Schema (2020-12) of pipeline, profile or guardrails files."""
         from ipa.files.kinds import schema_text
 

@@ -6,18 +6,18 @@ import json
 from functools import cache
 from importlib import resources
 
-from ipa.files.kinds.base import FileKind, json_schema
+from ipa.files.kinds.base import DeclaredFile, json_schema
 from ipa.files.kinds.guardrails import GuardrailsFile
 from ipa.files.kinds.profile import ProfileFile
 
 KINDS = ("pipeline", "profile", "guardrails")
 
 
-def file_kind(kind: str) -> type[FileKind]:
+def file_kind(kind: str) -> type[DeclaredFile]:
     """The declaration of that kind of file."""
     from ipa.files.kinds.pipeline_file import PipelineFile
 
-    kinds: dict[str, type[FileKind]] = {
+    kinds: dict[str, type[DeclaredFile]] = {
         "pipeline": PipelineFile,
         "profile": ProfileFile,
         "guardrails": GuardrailsFile,

@@ -39,33 +39,21 @@ class StageSection(Section):
 
     makes: ClassVar = Stage
     name: Name
-    container: Maybe[Name] = Field(
-        None, description="That serves it on a cluster; the stage's name where absent. Never change it."
-    )
-    fan_out: Maybe[FanOutField] = Field(
-        None, description="Items sent on for each item received; 1 where absent."
-    )
-    output_rows: Maybe[Annotated[OutputRows, CHOICE]] = Field(
-        None,
-        description="Rows it answers for one item: per-item (one) or varying; varying where it has another "
-        "fan_out than 1. Where replicas batch by themselves, a varying stage and the one after it do not.",
-    )
-    batch_timeout_s: Maybe[Duration] = Field(
-        None, alias="batch_timeout", description="Longest wait for a batch to fill; 100ms where absent."
-    )
-    bounds: Maybe[StageBoundsSection] = Field(
-        None,
-        exclude_if=is_empty,
-        description="Limits of this stage, beside those of the pipeline.",
-    )
-    pin: Maybe[PinSection] = Field(
-        None,
-        exclude_if=is_empty,
-        description="What is fixed of this stage's configuration; what is absent is free.",
-    )
+    container: Maybe[Name] = None
+    """That serves it on a cluster; the stage's name where absent. Never change it."""
+    fan_out: Maybe[FanOutField] = None
+    """Items sent on for each item received; 1 where absent."""
+    output_rows: Maybe[Annotated[OutputRows, CHOICE]] = None
+    """Rows it answers for one item: per-item (one) or varying; varying where it has another fan_out than
+    1. Where replicas batch by themselves, a varying stage and the one after it do not."""
+    batch_timeout_s: Maybe[Duration] = None
+    """Longest wait for a batch to fill; 100ms where absent."""
+    bounds: Maybe[StageBoundsSection] = Field(None, exclude_if=is_empty)
+    """Limits of this stage, beside those of the pipeline."""
+    pin: Maybe[PinSection] = Field(None, exclude_if=is_empty)
+    """What is fixed of this stage's configuration; what is absent is free."""
     variants: Annotated[
-        list[VariantSection],
-        Field(min_length=1, max_length=1000, title="at least one variant"),
+        list[VariantSection], Field(min_length=1, max_length=1000, title="at least one variant")
     ]
 
     def given(self) -> dict[str, Any]:
@@ -82,15 +70,8 @@ class StageSection(Section):
 class PipelineFile(with_targets(PipelineKeys, "pipeline")):  # type: ignore[misc]
     """pipeline.yaml, with a key for each target that has a section of its own."""
 
-    stages: Annotated[
-        list[StageSection],
-        Field(
-            min_length=1,
-            max_length=100,
-            title="at least one stage",
-            description="The variants of a stage do the same task: one runs, with the replicas needed.",
-        ),
-    ]
+    stages: Annotated[list[StageSection], Field(min_length=1, max_length=100, title="at least one stage")]
+    """The variants of a stage do the same task: one runs, with the replicas that the load needs."""
 
     def fan_outs(self) -> dict[str, FanOut]:
         """The fan-outs that stages give, by name."""

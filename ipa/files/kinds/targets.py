@@ -31,7 +31,7 @@ TARGETS = Registry(
 
 @dataclass(frozen=True, slots=True)
 class TargetSections:
-    """What a target adds to pipeline files, under its `key` in the pipeline and in each variant.
+    """Sections of a target in pipeline files, under its `key` in the pipeline and in each variant.
 
     Their values are in `Pipeline.targets` and `Variant.targets`. None: it has no such section.
     """

@@ -31,7 +31,7 @@ def through_gitops(
 
 
 def gitops_faults(settings: Settings) -> Iterator[str]:
-    """What is wrong with the settings of the GitOps mode."""
+    """Faults in the settings of the GitOps mode."""
     if settings.actuation != "gitops":
         return
     yield from (f"IPA_GITOPS_PATH: {fault}" for fault in paths_faults(settings.gitops_path))

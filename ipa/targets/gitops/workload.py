@@ -54,7 +54,7 @@ class GitOpsWorkload:
         self._manifest_of, self._decision = manifest_of, decision
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What the manifest asks for, and how much of it the cluster answers with.
+        """The configuration that the manifest asks for, and how much of it the cluster runs.
 
         DriftError: manifest or cluster have what is none of the pipeline's. NotFoundError: one has nothing.
         """
@@ -89,7 +89,7 @@ class GitOpsWorkload:
         return _revision(state, after)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is: brought to the cluster by the GitOps tool, then rolled out there."""
+        """The state of a written change: brought to the cluster by the GitOps tool, then rolled out there."""
         state = self._cluster.read(pipeline)
         try:
             asked = self._asked(pipeline, self._text(pipeline))
@@ -139,7 +139,7 @@ def _revision(state: WorkloadState, text: str) -> str:
 
 
 def paths_faults(path: str) -> Sequence[str]:
-    """What is wrong with the path of manifests below their folder."""
+    """Faults in the path of manifests below their folder."""
     parts = path.split("/")
     if not path or path.startswith("/") or any(part in ("", ".", "..") for part in parts):
         return [f"{path!r} is not a path below the folder"]

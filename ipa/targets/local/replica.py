@@ -56,11 +56,11 @@ class Replica:
     failed_checks: int = 0
 
     def serves(self, config: StageConfig) -> bool:
-        """Whether it runs the configuration's variant on its cores."""
+        """True if it runs the configuration's variant on its cores."""
         return (self.variant, self.cores) == (config.variant, config.cores)
 
     def is_ready(self, client: httpx.Client) -> bool:
-        """Whether its model is loaded and answers."""
+        """True if its model is loaded and answers."""
         try:
             return client.get(f"{self.url}/v2/models/{self.stage}/ready").status_code == httpx.codes.OK
         except httpx.HTTPError:
@@ -73,7 +73,7 @@ class Replica:
 
 
 def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
-    """How the variant runs here; NotFoundError, or ConfigurationError where it does not say."""
+    """The variant's `local:` section. Errors: NotFoundError, ConfigurationError (it has none)."""
     run = local_of(pipeline.stage(stage).variant(variant))
     if run is None:
         raise ConfigurationError(
@@ -92,7 +92,7 @@ def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageCon
     if not pipeline.is_chain:
         raise ConfigurationError(
             f"pipeline {pipeline.name} is no chain of stages, and the local runtime runs chains only",
-            hint="Run it on Seldon (`--target kubernetes`), or give it a graph such as [a, b].",
+            hint="Run it with `--target kubernetes`, or give it a graph such as [a, b].",
         )
     by_stage = {config.stage: config for config in configs}
     names = [stage.name for stage in pipeline.stages]

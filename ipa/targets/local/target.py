@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
+from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline
 from ipa.model.serving import ServingSemantics
+from ipa.settings import Settings
 from ipa.targets.base import Site, Target, World
 from ipa.targets.local.section import SECTIONS
-
-if TYPE_CHECKING:
-    pass
 
 SCRAPE_INTERVAL_S = 1.0
 
@@ -53,6 +52,19 @@ class LocalTarget(Target):
             pipelines=site.pipelines.values,
         )
         return World(local, metrics, {name: local.endpoint(name) for name in site.pipelines})
+
+    def doctor_checks(
+        self,
+        settings: Settings,
+        pipelines: Mapping[str, Pipeline],
+        namespaces: Sequence[str],
+        *,
+        elects: bool,
+    ) -> list[DoctorCheck]:
+        """The model servers' packages."""
+        from ipa.targets.local.doctor import local_findings
+
+        return [DoctorCheck("local runtime", lambda: local_findings(pipelines))]
 
 
 LOCAL = LocalTarget()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, StageKind, Variant
-from ipa.model.plan import StageConfig
+from ipa.targets.base import Imported
 from ipa.targets.seldon.flow import Reader
 from ipa.targets.seldon.locate import (
     AUTOSCALERS,
@@ -32,15 +32,6 @@ SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?K
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 # Env that by custom says which model is meant, the first that is there.
 NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """The pipeline, what runs of it (empty where that is no plan of ours), and what a person should know."""
-
-    pipeline: Pipeline
-    configs: tuple[StageConfig, ...]
-    notes: tuple[str, ...]
 
 
 def imported(

@@ -33,7 +33,7 @@ class KubeWorkload:
         return self._split if is_split(pipeline) else self._single
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What runs now; errors as those of the shape's workload."""
+        """The state of the workload; errors as those of the shape's workload."""
         return self.of(pipeline).read(pipeline)
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
@@ -49,7 +49,7 @@ class KubeWorkload:
         return self.of(pipeline).write(pipeline, change)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is."""
+        """The state of the rollout of a written change."""
         return self.of(pipeline).rollout(pipeline, change)
 
 
@@ -74,7 +74,7 @@ class SplitManifest:
         self._manifests = {part.name: Manifest(part.pipeline, text, path) for part in self._parts}
 
     def configs(self) -> tuple[StageConfig, ...]:
-        """What it asks for. DriftError lists everything that no configuration of the pipeline would have."""
+        """Configurations of the manifest. DriftError lists values outside the pipeline's configurations."""
         return merged(self._parts, self._found())
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:

@@ -37,7 +37,7 @@ ONE_ORCHESTRATOR = {"replicas": 1}
 
 
 def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
-    """What to start with where nothing is planned: each stage's first variant on one core, unbatched."""
+    """The configuration if nothing is planned: each stage's first variant on one core, unbatched."""
     return tuple(_smallest(stage, pipeline.bounds) for stage in pipeline.served)
 
 
@@ -83,7 +83,7 @@ def check_configs(
 
 
 def batch_time(stage: Stage) -> str:
-    """How long MLServer waits for a batch to fill, in seconds, as its env wants it."""
+    """Time that MLServer waits for a batch to fill, in seconds, in the format of its env."""
     return f"{stage.batch_timeout_s:g}"
 
 

@@ -114,7 +114,7 @@ class Draft:
         return [revision, *self.tests, *self.changes]
 
     def value(self, path: Path) -> Any:
-        """What is at the path, None where nothing is."""
+        """Value at the path, or None."""
         value: Any = self.object
         for token in path:
             if isinstance(value, dict):

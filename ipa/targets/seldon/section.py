@@ -121,7 +121,7 @@ class SeldonRunSection(Section):
     implementation: Maybe[Text] = None
     model_uri: Maybe[Text] = None
     env: Maybe[Env] = Field(None, exclude_if=not_)
-    memory_gib: Maybe[PositiveMemory] = Field(None, alias="memory")
+    memory_gib: Maybe[PositiveMemory] = None
 
 
 def _check(document: Document, seldon: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ Objects = Mapping[str, Json]
 
 
 class Role(StrEnum):
-    """What a SeldonDeployment of a split pipeline is for."""
+    """The role of a SeldonDeployment in a split pipeline."""
 
     ROUTER = "router"
     QUEUE = "queue"
@@ -69,7 +69,7 @@ class Part:
 
 
 def is_split(pipeline: Pipeline) -> bool:
-    """Whether the pipeline's file asks for the shape split."""
+    """True if the pipeline's file asks for the shape split."""
     target = seldon_of(pipeline)
     return target is not None and target.shape is Shape.SPLIT
 
@@ -144,7 +144,7 @@ def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
 
 
 def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]) -> StageConfig:
-    """What the part is to run where the stages are to run these."""
+    """Configuration of the part when the stages run these configurations."""
     target, own = target_of(pipeline), part.pipeline.stages[0]
     if part.role is Role.ROUTER:
         return StageConfig(own.name, own.variants[0].name, 1, target.orchestrator_cores, 1)
@@ -155,7 +155,7 @@ def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]
 
 
 def changed_config(part: Part, before: StageConfig, after: StageConfig) -> StageConfig:
-    """What the part is to run where it runs `before`: the cores of router and queue are their owner's."""
+    """Configuration of the part that now runs `before`: the cores of router and queue are their owner's."""
     return after if part.role is Role.MODEL else replace(before, batch_size=after.batch_size)
 
 
@@ -209,7 +209,7 @@ def places_of(parts: Sequence[Part], objects: Objects) -> tuple[Place, ...]:
 
 
 def read_parts(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> dict[str, StageConfig]:
-    """What each object asks for, by its name. DriftError lists all that is wrong with any of them."""
+    """Read the configuration of each object, by its name. DriftError lists the problems of all of them."""
     found: dict[str, StageConfig] = {}
     problems: list[str] = []
     for part in parts:

@@ -64,7 +64,7 @@ class SplitWorkload:
         self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What the SeldonDeployments ask for and how much of it answers. NotFoundError: not all are there."""
+        """Read the SeldonDeployments and their ready replicas. NotFoundError: one is missing."""
         parts = parts_of(pipeline)
         objects = self._get(parts)
         configs = read_split(pipeline, parts, objects)
@@ -129,7 +129,7 @@ class SplitWorkload:
         return revision_of_all(parts, objects | {write.part.name: written for write, written in done})
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is, over all parts; as `SeldonWorkload.rollout`."""
+        """Progress of a written change over all parts; as `SeldonWorkload.rollout`."""
         parts = parts_of(pipeline)
         objects = self._get(parts)
         if not same_object(revision_of_all(parts, objects), change.revision):

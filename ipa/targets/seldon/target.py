@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,18 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 from ipa.control.loop.clock import StopSignal
 from ipa.control.ports import Metrics, PipelineManifest
+from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
-from ipa.targets.base import Configs, Connection, Profiles, Site, Target, Watching, World
+from ipa.targets.base import (
+    Configs,
+    Imported,
+    ImportRequest,
+    Profiles,
+    Site,
+    Target,
+    TargetConnection,
+    Watching,
+    World,
+)
 from ipa.targets.seldon.section import SECTIONS, SeldonTarget, Shape, seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 
 if TYPE_CHECKING:
     from ipa.adapters.kube.client import KubeClient
     from ipa.adapters.kube.events import KubeEvents
+    from ipa.adapters.kube.kinds import ResourceKind
     from ipa.adapters.prometheus.dialects import Dialect
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
@@ -80,6 +92,17 @@ class Seldon(Target):
         """The pipeline with the cores of orchestrator, router and queues, and stages that must not batch."""
         return at_cluster(pipeline, profiles)
 
+    def starting_section(self, name: str, namespace: str) -> dict[str, Any]:
+        """A SeldonDeployment of the pipeline's name."""
+        return {"name": name, "namespace": namespace}
+
+    def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
+        """SeldonDeployments."""
+        from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+        from ipa.targets.seldon.watchers import places_of
+
+        return SELDON_DEPLOYMENT, places_of
+
     def goodbye(self, pipeline: Pipeline) -> str:
         """Its SeldonDeployment stays."""
         section = seldon_of(pipeline)
@@ -115,13 +138,30 @@ class Seldon(Target):
         events = KubeEvents(client, site.clock, entry_of)
         return World(workload, metrics, events=events, watch=partial(_watch, site, client, events))
 
-    def connect(self, settings: Settings, where: str) -> Connection:
+    def doctor_checks(
+        self,
+        settings: Settings,
+        pipelines: Mapping[str, Pipeline],
+        namespaces: Sequence[str],
+        *,
+        elects: bool,
+    ) -> list[DoctorCheck]:
+        """The metrics of pipelines, the cluster and what we may do there, Seldon, and its objects."""
+        from ipa.targets.seldon.doctor import checks_of
+
+        return checks_of(settings, pipelines, namespaces, elects=elects)
+
+    def settings_at(self, settings: Settings, where: str) -> Settings:
+        """The settings with that kubeconfig."""
+        return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
+
+    def connect(self, settings: Settings, where: str) -> TargetConnection:
         """The cluster of the kubeconfig `where`, by default that of the settings."""
         from ipa.adapters.kube.client import connect
         from ipa.targets.seldon.connection import ClusterConnection
 
-        kubeconfig = str(Path(where).expanduser()) if where else settings.kubeconfig
-        return ClusterConnection(connect(kubeconfig, settings.kube_timeout_s), settings.install)
+        settings = self.settings_at(settings, where)
+        return ClusterConnection(connect(settings.kubeconfig, settings.kube_timeout_s), settings.install)
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
         """The pipeline with its SeldonDeployment in that namespace."""
@@ -138,6 +178,12 @@ class Seldon(Target):
         from ipa.targets.seldon.layouts import render_all
 
         return render_all(pipeline, configs)
+
+    def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
+        """The pipeline of a SeldonDeployment in a cluster or a file."""
+        from ipa.targets.seldon.importing import import_pipeline
+
+        return import_pipeline(self.settings_at(settings, where), asked)
 
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
         """The SeldonDeployments in the text of a file."""

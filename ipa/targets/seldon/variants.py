@@ -1,4 +1,4 @@
-"""What Seldon sees of a variant: image, env, model URI and implementation; and which variant is running.
+"""Seldon's view of a variant: image, env, model URI and implementation; and the variant that runs.
 
 A field of a container or graph node is ours if any variant of the stage names it. Everything else belongs
 to other people and is neither compared nor written.
@@ -41,7 +41,7 @@ class Leaf:
 
 
 def seldon_run(stage: Stage, variant: str) -> SeldonRun:
-    """How the variant runs on Seldon. InputError where its pipeline file does not say."""
+    """The variant's `seldon:` section. InputError if it has none."""
     run = seldon_of(stage.variant(variant))
     if run is None:
         raise InputError(
@@ -95,7 +95,7 @@ def env_entry(container: Json, name: str) -> Json | None:
 
 
 def live_value(leaf: Leaf, container: Json, node: Json) -> object:
-    """What runs in the leaf's place; None where nothing is there."""
+    """Running value in the leaf's place, or None."""
     if leaf.kind == "env":
         entry = env_entry(container, leaf.name)
         if entry is None:

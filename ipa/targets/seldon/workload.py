@@ -20,7 +20,7 @@ from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 
 
 def revision_of(sdep: Json) -> str:
-    """What a decision is bound to: which object, and which of its specs.
+    """Revision that a decision is bound to: the object, and the version of its spec.
 
     Not the resourceVersion, which moves with every status the operator writes while nothing of what was
     decided on has changed. The patch itself is guarded by the resourceVersion of the read just before it.
@@ -42,7 +42,7 @@ class SeldonWorkload:
         self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What the SeldonDeployment asks for and how much of it answers. DriftError: it is none of ours."""
+        """Read the SeldonDeployment and its ready replicas. DriftError: it is none of ours."""
         sdep = self._get(pipeline)
         try:
             configs, places = read_mixture(pipeline, sdep), locate_mixture(pipeline, sdep)
@@ -96,7 +96,7 @@ class SeldonWorkload:
         return revision_of(self._newest.seen(written))
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is.
+        """The state of the rollout of a written change.
 
         Where another hand has made the SeldonDeployment ask for something else it is READY, where that hand
         made it anew REPLACED: nothing of the change is left to wait for, and what runs is told by `read`.
