@@ -13,8 +13,6 @@ from itertools import cycle, islice
 from statistics import fmean
 from typing import Any, Protocol
 
-import numpy as np
-
 from ipa.model.errors import InputError
 from ipa.model.profile import ProfilePoint
 
@@ -147,6 +145,9 @@ def measure_point(
 
 def summarise(latencies_s: Sequence[float], *, cores: float, batch_size: int) -> ProfilePoint:
     """Summarise service times of back-to-back batches as a point."""
+    # Imported here, since every verb of the command line loads this module for its defaults.
+    import numpy as np
+
     mean_s = fmean(latencies_s)
     return ProfilePoint(
         cores=cores,

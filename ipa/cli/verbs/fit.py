@@ -14,7 +14,6 @@ from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.views.fit_text import FitResult
 from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Edge, Stage, Variant
@@ -56,6 +55,7 @@ def fit(
     predicted from the others; the latencies are those of the smallest and the largest batch, rps the
     throughput of the largest. Exit code 3 with --strict: there is a finding.
     """
+    from ipa.cli.views.fit_text import FitResult, print_fits
     from ipa.profiling.findings import findings
     from ipa.profiling.overview import overview
 
@@ -68,8 +68,6 @@ def fit(
         findings(known.pipeline, known.stages, known.sla_s, known.profiles, today, stage),
     )
     if not printed(output, found.to_json()):
-        from ipa.cli.views.fit_text import print_fits
-
         print_fits(found, printer(output))
     if strict and found.findings:
         raise typer.Exit(ExitCode.INFEASIBLE)

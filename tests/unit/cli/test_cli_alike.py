@@ -288,3 +288,10 @@ def test_a_bar_is_on_the_terminal_and_nowhere_else(
     monkeypatch.chdir(root)
     assert run(words) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_no_verb_needs_numpy_to_be_listed() -> None:
+    """`ipa --help`, shell completion and every verb start twice as fast without it."""
+    code = "import sys; from ipa.cli.main import build_app; build_app(); print({'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
