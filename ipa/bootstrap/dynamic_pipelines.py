@@ -18,6 +18,7 @@ from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.files import load_profiles
 from ipa.model.errors import NotFoundError
+from ipa.model.measured import with_profiles
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
@@ -85,7 +86,9 @@ def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Wa
 
 def shaped(settings: Settings, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
     """The pipeline as it runs at the target."""
-    return at_cluster(pipeline, profiles) if settings.target == "kubernetes" else pipeline
+    if settings.target == "kubernetes":
+        return at_cluster(pipeline, profiles)
+    return with_profiles(pipeline, profiles)
 
 
 def unfit_here(settings: Settings, pipeline: Pipeline) -> str:

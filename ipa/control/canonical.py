@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import date
 from enum import Enum
 from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
+
+from ipa.model.recording import NEVER, RECORDED, UNLESS_DEFAULT
 
 # The key of a dataclass field's metadata under which its name in records is.
 RECORDED_AS = "recorded_as"
@@ -27,10 +29,28 @@ def recorded_as(name: str) -> dict[str, str]:
 
 @cache
 def recorded_names(kind: Any) -> tuple[tuple[str, str], ...] | None:
-    """Each field of a dataclass with its name in records; None if `kind` is no dataclass."""
+    """Each recorded field of a dataclass with its name in records; None if `kind` is no dataclass."""
     if not is_dataclass(kind):
         return None
-    return tuple((each.name, each.metadata.get(RECORDED_AS, each.name)) for each in fields(kind))
+    return tuple(
+        (each.name, each.metadata.get(RECORDED_AS, each.name))
+        for each in fields(kind)
+        if each.metadata.get(RECORDED) != NEVER[RECORDED]
+    )
+
+
+@cache
+def _left_out(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """The names in records of fields that are left out at their default, each with that as plain value."""
+    return tuple(
+        (each.metadata.get(RECORDED_AS, each.name), plain(_default(each)))
+        for each in fields(kind)
+        if each.metadata.get(RECORDED) == UNLESS_DEFAULT[RECORDED]
+    )
+
+
+def _default(of: Field[Any]) -> Any:
+    return of.default if of.default_factory is MISSING else of.default_factory()
 
 
 def canonical_json(value: Any) -> str:
@@ -86,6 +106,9 @@ def plain(value: Any) -> Any:
     for attribute, name in names:
         each = getattr(value, attribute)
         found[name] = each if type(each) in AS_IT_IS else plain(each)
+    for name, default in _left_out(kind):  # type: ignore[arg-type]
+        if found[name] == default:
+            del found[name]
     return found
 
 

@@ -13,15 +13,16 @@ from typing import Any
 from ipa.files.document import Document, Pointer, shown_key
 from ipa.files.limits import check_limits
 from ipa.files.naming import check_fan_out, check_graph
-from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+from ipa.files.quantities import READ_WRITE, parse_duration_s, parse_rate_rps
 from ipa.files.words import unknown
 from ipa.model.pipeline import Goal
+from ipa.model.resources import BESIDE_CORES
 
 # Quantities that must not be zero. A batch_timeout may be, and a threshold.
 _POSITIVE = {
     **dict.fromkeys(("latency", "latency_mean", "drop_after", "sla", "readiness"), parse_duration_s),
     **dict.fromkeys(("load", "throughput", "rate"), parse_rate_rps),
-    "memory": parse_memory_gib,
+    **{each.name: READ_WRITE[each.unit][0] for each in BESIDE_CORES},
 }
 
 

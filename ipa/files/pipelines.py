@@ -11,7 +11,7 @@ from typing import Any
 from ipa.files.document import Document, Pointer, check_within, parse, read_text
 from ipa.files.graph import FanOut, as_fan_out, edges_of, in_order, read_nodes
 from ipa.files.meaning import check_pipeline
-from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+from ipa.files.quantities import parse_duration_s, parse_rate_rps, read_beside
 from ipa.files.structure import check_structure
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.on_seldon import unbatched_stages
@@ -34,6 +34,7 @@ from ipa.model.pipeline import (
     StageBounds,
     Variant,
 )
+from ipa.model.resources import BY_NAME, IN_CORES, Prices
 from ipa.model.row_counts import batch_fault
 
 FILE_NAME = "pipeline.yaml"
@@ -127,7 +128,14 @@ def _pipeline(document: Document) -> Pipeline:
         max_predictors=int(data.get("max_predictors", 1)),
         drop_after_s=parse_duration_s(data["drop_after"]) if "drop_after" in data else None,
         fallback=_fallback(data["fallback"]) if "fallback" in data else None,
+        prices=_prices(data["prices"]) if "prices" in data else IN_CORES,
     )
+
+
+def _prices(data: Mapping[str, Any]) -> Prices:
+    each = {name: float(price) for name, price in data.items() if name != "accelerators"}
+    kinds = {kind: float(price) for kind, price in data.get("accelerators", {}).items()}
+    return Prices(each | kinds, is_money=True)
 
 
 def _target(data: Mapping[str, Any]) -> SeldonTarget:
@@ -168,8 +176,7 @@ def _fallback(data: Mapping[str, Any]) -> Fallback:
 def _bounds(data: Mapping[str, Any]) -> Bounds:
     values = _limits(data)
     values |= {key: float(data[key]) for key in ("cores", "transition_cores") if key in data}
-    if "memory" in data:
-        values["memory_gib"] = parse_memory_gib(data["memory"])
+    values |= read_beside(data)
     if "accuracy_floor" in data:
         values["accuracy_floor"] = data["accuracy_floor"]
     return Bounds(**values)
@@ -233,11 +240,9 @@ def _pin(data: Mapping[str, Any]) -> Pin:
 def _variant(document: Document, data: Mapping[str, Any], pointer: Pointer) -> Variant:
     seldon = local = None
     if "seldon" in data:
-        run = dict(data["seldon"])
+        run = {key: value for key, value in data["seldon"].items() if key not in BY_NAME}
         run["env"] = _texts(document, run.get("env", {}), (*pointer, "seldon", "env"))
-        if "memory" in run:
-            run["memory_gib"] = parse_memory_gib(run.pop("memory"))
-        seldon = SeldonRun(**run)
+        seldon = SeldonRun(**{**run, **read_beside(data["seldon"])})
     if "local" in data:
         run = dict(data["local"])
         for key in ("env", "parameters"):

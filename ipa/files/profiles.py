@@ -13,12 +13,12 @@ from ipa.files.dumping import FlowMapping, dump_yaml
 from ipa.files.meaning import check_profile
 from ipa.files.quantities import (
     format_duration,
-    format_memory,
     format_number,
     format_rate,
     parse_duration_s,
-    parse_memory_gib,
     parse_rate_rps,
+    read_beside,
+    write_beside,
 )
 from ipa.files.structure import check_structure
 from ipa.model.errors import InputError, NotFoundError, Problem
@@ -104,8 +104,8 @@ def _variant(data: Mapping[str, Any]) -> VariantProfile:
         accuracy=float(data["accuracy"]),
         points=tuple(_point(point) for point in data["points"]),
         readiness_s=parse_duration_s(data["readiness"]) if "readiness" in data else None,
-        memory_gib=parse_memory_gib(data["memory"]) if "memory" in data else None,
         rows_per_item=_rows(data["rows_per_item"]) if "rows_per_item" in data else None,
+        **read_beside(data),
     )
 
 
@@ -147,8 +147,7 @@ def _variant_mapping(variant: VariantProfile) -> dict[str, Any]:
     data: dict[str, Any] = {"variant": variant.variant, "accuracy": format_number(variant.accuracy)}
     if variant.readiness_s is not None:
         data["readiness"] = format_duration(variant.readiness_s)
-    if variant.memory_gib is not None:
-        data["memory"] = format_memory(variant.memory_gib)
+    data |= write_beside(variant)
     if variant.rows_per_item is not None:
         data["rows_per_item"] = list(variant.rows_per_item)
     data["points"] = [FlowMapping(_point_mapping(point)) for point in variant.points]

@@ -7,7 +7,7 @@ from typing import Any
 
 from ipa.files.dumping import dump_yaml
 from ipa.files.graph import FanOut
-from ipa.files.quantities import format_duration, format_memory, format_number, format_rate
+from ipa.files.quantities import format_duration, format_number, format_rate, write_beside
 from ipa.model.pipeline import (
     Bounds,
     CombineRule,
@@ -22,6 +22,7 @@ from ipa.model.pipeline import (
     StageBounds,
     StageKind,
 )
+from ipa.model.resources import BY_NAME, Prices
 
 
 def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
             "max_predictors": pipeline.max_predictors,
             "graph": [stage.name for stage in pipeline.stages] if is_short else _graph_mapping(pipeline),
             "bounds": _bounds_mapping(pipeline.bounds),
+            "prices": _prices_mapping(pipeline.prices) if pipeline.prices.is_money else None,
             "default_objective": pipeline.default_objective,
             "objectives": {name: _objective_mapping(each) for name, each in pipeline.objectives.items()},
             "seldon": _optional(_target_mapping, pipeline.seldon),
@@ -97,13 +99,19 @@ def _bounds_mapping(bounds: Bounds) -> dict[str, Any]:
         {
             "cores": _optional(format_number, bounds.cores),
             "transition_cores": _optional(format_number, bounds.transition_cores),
-            "memory": _optional(format_memory, bounds.memory_gib),
+            **write_beside(bounds),
             "min_replicas": bounds.min_replicas,
             "max_replicas": bounds.max_replicas,
             "batch_sizes": _optional(list, bounds.batch_sizes),
             "accuracy_floor": bounds.accuracy_floor,
         }
     )
+
+
+def _prices_mapping(prices: Prices) -> dict[str, Any]:
+    shown = {name: format_number(price) for name, price in prices.each.items()}
+    kinds = {name: shown.pop(name) for name in list(shown) if name not in BY_NAME}
+    return shown | ({"accelerators": kinds} if kinds else {})
 
 
 def _objective_mapping(objective: Objective) -> dict[str, Any]:
@@ -196,7 +204,7 @@ def _seldon_mapping(run: SeldonRun) -> dict[str, Any]:
             "implementation": run.implementation,
             "model_uri": run.model_uri,
             "env": dict(run.env) or None,
-            "memory": _optional(format_memory, run.memory_gib),
+            **write_beside(run),
         }
     )
 

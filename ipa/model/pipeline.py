@@ -10,6 +10,9 @@ from types import MappingProxyType
 
 from ipa.model.errors import NotFoundError
 from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.plan import StageConfig
+from ipa.model.recording import NEVER, UNLESS_DEFAULT
+from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, beside_cores, total
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -89,11 +92,19 @@ class StageBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """Limits of every plan. None is no limit.
+class MeasuredVariant:
+    """What the profile says of a variant: its accuracy, and the resources of a replica beside its cores."""
 
-    `cores` and `memory_gib` hold at every moment, for old and new replicas of a change together;
-    `transition_cores`, if given, replaces `cores` while a change rolls out.
+    accuracy: float
+    beside: Resources = NO_RESOURCES
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits of every plan. None is no limit, nor is a kind of accelerator without an entry.
+
+    `cores`, `memory_gib` and `accelerators` hold at every moment, for old and new replicas of a change
+    together; `transition_cores`, if given, replaces `cores` while a change rolls out.
     """
 
     cores: float | None = None
@@ -106,22 +117,75 @@ class Bounds:
     # Set for the target that the pipeline runs on (`at_cluster`), never read from a file; counts within
     # `cores`.
     overhead: Overhead = NO_OVERHEAD
+    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+    # By stage and variant, from the profiles (`ipa.model.measured`), never read from a file.
+    measured: Mapping[tuple[str, str], MeasuredVariant] = field(
+        default_factory=dict, hash=False, metadata=NEVER
+    )
+
+    # True while it is open how a plan is reached (`ipa.policies.base.constrained`), never read from a file.
+    any_change: bool = field(default=False, metadata=NEVER)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The upper bounds on resources by name; what has no bound is missing."""
+        named = {CORES: self.cores, "memory": self.memory_gib, **self.accelerators}
+        return {name: most for name, most in named.items() if most is not None}
+
+    def limited(self, name: str, most: float | None) -> Bounds:
+        """The same bounds with that limit of a resource; None: without one."""
+        match name:
+            case "cores":
+                return replace(self, cores=most)
+            case "memory":
+                return replace(self, memory_gib=most)
+        others = {kind: count for kind, count in self.accelerators.items() if kind != name}
+        return replace(self, accelerators=others if most is None else {**others, name: most})
+
+    @property
+    def change_limits(self) -> dict[str, float]:
+        """The upper bounds on resources at any moment of a change."""
+        if self.any_change:
+            return {}
+        return self.limits if self.most_cores is None else self.limits | {CORES: self.most_cores}
+
+    def replica(self, config: StageConfig) -> Resources:
+        """The resources of one replica of the configuration, its overhead included."""
+        cores = Resources(cpu_cores=self.overhead.held(config).cores)
+        measured = self.measured.get((config.stage, config.variant))
+        return cores if measured is None else cores + measured.beside
+
+    def held(self, configs: Sequence[StageConfig]) -> Resources:
+        """The resources of all replicas of all stages, overhead included."""
+        beside = total(
+            measured.beside * config.replicas
+            for config in configs
+            if (measured := self.measured.get((config.stage, config.variant))) is not None
+        )
+        return beside + Resources(cpu_cores=self.overhead.cores(configs))
+
+    def exceeded(self, configs: Sequence[StageConfig]) -> tuple[str, ...]:
+        """Every bound on resources that the configurations exceed, in words."""
+        return self.held(configs).exceeded(self.limits)
 
     @property
     def most_cores(self) -> float | None:
         """Upper bound on cores at any moment of a change."""
+        if self.any_change:
+            return None
         return self.cores if self.transition_cores is None else self.transition_cores
 
 
 @dataclass(frozen=True, slots=True)
 class SeldonRun:
-    """A variant's settings on Seldon: the container's image and env, and the model it loads."""
+    """A variant's settings on Seldon: the container's image, env and resources, and the model it loads."""
 
     image: str | None = None
     model_uri: str | None = None
     implementation: str | None = None
     env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     memory_gib: float | None = None
+    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +209,11 @@ class Variant:
     name: str
     seldon: SeldonRun | None = None
     local: LocalRun | None = None
+
+    @property
+    def requested(self) -> dict[str, float]:
+        """The resources other than cores that its container requests on a cluster, by name."""
+        return {} if self.seldon is None else beside_cores(self.seldon)
 
 
 class StageKind(StrEnum):
@@ -333,6 +402,8 @@ class Pipeline:
     fallback: Fallback | None = None
     # Observed slowdown of its variants (`ipa.control.engine.correction`), never read from a file.
     slowdowns: Slowdowns = AS_MEASURED
+    # The cost in the objective is their sum over a plan's resources.
+    prices: Prices = field(default=IN_CORES, metadata=UNLESS_DEFAULT)
 
     @property
     def served(self) -> tuple[Stage, ...]:

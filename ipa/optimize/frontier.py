@@ -117,7 +117,7 @@ def _point(
             1.0 if point < 0 else variant_terms(stage, objective)[columns.variants[columns.variant[point]]]
         )
     term = accuracy_term(problem, terms)
-    weighted = objective.alpha * term - objective.beta * totals.cost_cores - objective.delta * totals.batch
+    weighted = objective.alpha * term - objective.beta * totals.cost - objective.delta * totals.batch
     if problem.running:
         weighted -= objective.transition_per_core * started
     return FrontierPoint(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
+from ipa.model.resources import Resources, beside_cores
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, ProgramAnswer, Totals, evaluate
 from ipa.optimize.solver_selection import CONTRADICTION
@@ -50,6 +51,7 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, found: Prog
         cost_cores=totals.cost_cores,
         latency_s=totals.latency_s,
         stages=stage_plans(problem, program, found.chosen),
+        cost_usd_per_hour=totals.cost if problem.prices.is_money else None,
     )
 
 
@@ -58,7 +60,7 @@ def worth(problem: PlanningProblem, totals: Totals) -> float:
     goal = problem.objective.goal
     if goal is Goal.LEXICOGRAPHIC:
         return totals.term
-    return -totals.cost_cores if goal is Goal.CHEAPEST else totals.objective
+    return -totals.cost if goal is Goal.CHEAPEST else totals.objective
 
 
 def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
@@ -92,6 +94,7 @@ def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int)
         mean_s=mean_s,
         excess_s=spread_s2**0.5,
         slowdown_ratio=point.slowdown_ratio,
+        beside=Resources.of(beside_cores(point)),
     )
 
 

@@ -221,7 +221,7 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     None where what runs carries it, or the plan does not carry much more: then it is not worth the dip.
     """
     bounds = request.pipeline.bounds
-    if bounds.most_cores is None or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
+    if not bounds.change_limits or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
         return None
     configs = make_room(running, plan.configs, request.rolling, bounds)
     return TransitionStep(configs, f"then {changes(running, plan.configs)}") if configs != running else None
@@ -229,7 +229,7 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
 
 def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:
     """The words for a change of which not even the first stage may begin."""
-    return f"{step.lacking_cores:.3g} cores more are needed while it changes: {changes(running, aim)}"
+    return f"{step.lacking.words('more')} are needed while it changes: {changes(running, aim)}"
 
 
 def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | TickVerdict:

@@ -14,7 +14,7 @@ from ipa.optimize.label_state import LabelStep, steps_of
 from ipa.optimize.program import PLACE, Program, tolerance
 
 # The quantities that the first rows of `PartialPlans.sums` add up.
-OWN = [PLACE[name] for name in ("value", "changes", "cost_cores")]
+OWN = [PLACE[name] for name in ("value", "changes", "cost")]
 # Rows of `PartialPlans.sums` before those of the limits.
 VALUE, CHANGES, COST, LIMITS = range(4)
 
