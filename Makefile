@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment architecture test-fast mutants
+.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -105,7 +105,10 @@ images: ## the three images of deploy/docker, where docker, podman or buildah is
 	@tools/images.sh $(PIPELINE)
 
 architecture: install ## the rooms of ipa/ in figures, before and now, into docs/explanation/architecture.md (BEFORE, AFTER)
-	$(PY) tools/architecture.py $(BEFORE) $(AFTER)
+	$(PY) -m tools.architecture $(BEFORE) $(AFTER)
+
+sample-prose: install ## forty docstrings and forty hold messages at random, to judge their language (COUNT=40 SEED=15)
+	$(PY) -m tools.sample_prose $(COUNT) $(SEED)
 
 reference: install ## docs/reference anew from the code
 	$(PY) tools/reference.py

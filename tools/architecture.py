@@ -1,6 +1,6 @@
 """Measures the rooms of ipa/ in two revisions and writes the table of docs/explanation/architecture.md.
 
-`python tools/architecture.py BEFORE AFTER` takes two revisions of git; without them it compares `START` with
+`python -m tools.architecture BEFORE AFTER` takes two revisions of git; without them it compares `START` with
 `HEAD`. It also removes from `KNOWN` the faults that the working tree no longer has, and adds none.
 tests/architecture compares the working tree with `KNOWN` by the functions here.
 """
@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,10 +24,12 @@ from pathlib import Path
 
 import grimp
 
+from tools.sample_prose import docstrings
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 # The faults that are still allowed: circles by their modules, repeated class names with the files of each,
-# and the number of files that name Seldon.
+# the number of files that name Seldon, and by room the public docstrings that start like a question.
 KNOWN = ROOT / "tests" / "architecture" / "known.json"
 BEGIN, END = "<!-- made by `make architecture` -->", "<!-- end of what `make architecture` made -->"
 # The last commit before the layers were rebuilt: no release was made there, so no tag names it.
@@ -39,6 +41,8 @@ SELDON_ROOMS = ("targets/seldon/",)
 HEADS = ("lines", "files", f"under {SMALL_LINES} lines", "largest", "mean")
 # The name of the room that the files at the top of the package count as.
 TOP = "(top)"
+# A docstring says what a thing is or does; one that starts with these describes it as a question.
+QUESTIONS = ("What", "Whether", "Who", "When", "So", "How")
 # The faces of the service. Only the room that composes the service names concrete adapters.
 FACES, CONCRETE = ("ipa.cli", "ipa.api"), "ipa.adapters"
 
@@ -142,7 +146,19 @@ class House:
     def faults(self) -> Faults:
         """The faults that tests/architecture refuses unless they are known."""
         repeated = {name: len(files) for name, files in self.repeated_classes().items()}
-        return Faults(tuple(self.circles()), repeated, len(self.files_on_seldon()))
+        return Faults(
+            tuple(self.circles()), repeated, len(self.files_on_seldon()), self.question_docstrings()
+        )
+
+    def question_docstrings(self) -> dict[str, int]:
+        """The number of public docstrings, by room, that start with one of `QUESTIONS`."""
+        found = Counter(
+            name.split("/")[0] if "/" in name else TOP
+            for name, path in self.files().items()
+            for _, text in docstrings(path, self.folder)
+            if text.split()[0].rstrip(",.:") in QUESTIONS
+        )
+        return dict(sorted(found.items()))
 
     def repeated_classes(self) -> dict[str, list[str]]:
         """The public class names that more than one file defines at its top level, with those files."""
@@ -156,11 +172,12 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The circles, repeated class names and files on Seldon of a checkout, or those still allowed."""
+    """The circles, repeated class names, files on Seldon and docstrings like questions, or those allowed."""
 
     circles: tuple[tuple[str, ...], ...]
     repeated_classes: dict[str, int]
     files_on_seldon: int
+    question_docstrings: dict[str, int]
 
     def beyond(self, allowed: Faults) -> list[str]:
         """A line for each fault that is not allowed; a part of an allowed circle is."""
@@ -176,7 +193,13 @@ class Faults:
         ]
         grown = self.files_on_seldon > allowed.files_on_seldon
         seldon = f"{self.files_on_seldon} files name Seldon outside its target; {allowed.files_on_seldon} may"
-        return [*circles, *classes, *([seldon] if grown else ())]
+        asking = [
+            f"{count} public docstrings in {room} start with one of {', '.join(QUESTIONS)}: "
+            "start with a noun or a verb"
+            for room, count in self.question_docstrings.items()
+            if count > allowed.question_docstrings.get(room, 0)
+        ]
+        return [*circles, *classes, *([seldon] if grown else ()), *asking]
 
     def within(self, allowed: Faults) -> Faults:
         """These faults as far as they are allowed."""
@@ -188,13 +211,23 @@ class Faults:
             tuple(each for each in self.circles if any({*each} <= {*known} for known in allowed.circles)),
             {name: files for name, files in kept.items() if files > 1},
             min(self.files_on_seldon, allowed.files_on_seldon),
+            {
+                room: min(count, allowed.question_docstrings[room])
+                for room, count in self.question_docstrings.items()
+                if room in allowed.question_docstrings
+            },
         )
 
 
 def known_faults() -> Faults:
     """The faults in `KNOWN`."""
     read = json.loads(KNOWN.read_text())
-    return Faults(tuple(map(tuple, read["circles"])), read["repeated_classes"], read["files_on_seldon"])
+    return Faults(
+        tuple(map(tuple, read["circles"])),
+        read["repeated_classes"],
+        read["files_on_seldon"],
+        read["question_docstrings"],
+    )
 
 
 def components(graph: dict[str, set[str]]) -> Iterator[list[str]]:

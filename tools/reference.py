@@ -1,4 +1,4 @@
-"""Writes settings, commands, exit codes and access of docs/reference, and the settings in the chart's schema.
+"""Writes settings, commands, exit codes and access of docs/reference, the schemas of files and of the chart.
 
 All from the code; `--check` fails where they differ.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
+SCHEMAS = ROOT / "ipa" / "files" / "schema"
 CHART = ROOT / "deploy" / "helm" / "ipa" / "values.schema.json"
 # Values of the chart have their own names for these, or it knows them; secrets are never written into values.
 NOT_IN_VALUES = {
@@ -160,12 +161,15 @@ def access() -> str:
 
 def main() -> int:
     """0 where every file is as it should be (after writing, always)."""
+    from ipa.files.kinds import KINDS, make_schema
+
     files = {
         FOLDER / "settings.md": settings(),
         FOLDER / "commands.md": commands(),
         FOLDER / "exit-codes.md": exit_codes(),
         FOLDER / "access.md": access(),
         CHART: chart_schema(),
+        **{SCHEMAS / f"{kind}.schema.json": make_schema(kind) for kind in KINDS},
     }
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     if "--check" in sys.argv[1:]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from ipa.serving import raise_file_limit
+from ipa.serving.connections import raise_file_limit
 
 OTHER_ADDRESS = "127.0.0.2"
 HOME = "127.0.0.1"

@@ -33,7 +33,7 @@ from ipa.files import (
 from ipa.files.document import resolve_plain
 from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
 from ipa.model.errors import IpaError
-from ipa.serving import ServerBounds
+from ipa.serving.connections import ServerBounds
 from tests.fakes.services import FakeWorld
 
 # R4: what 100 kB may take. R1 asks the same of the event loop for 1 MB, which is parsed beside it: there the

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from experiments.bench.again import again_row
 from experiments.bench.cell import Cell
 from experiments.bench.engines import Engine
 from experiments.bench.fleet import fleet_row
@@ -37,7 +36,6 @@ class Scope:
     sizes: tuple[Cell, ...]
     tail: tuple[Cell, ...]
     growth: tuple[tuple[str, Cell], ...]
-    again: tuple[Cell, ...]
     sizes_effort: Effort
     growth_effort: Effort
     rates_rps: tuple[float, ...]
@@ -63,7 +61,6 @@ def full_scope() -> Scope:
             *(("batches", Cell(6, 8, batches)) for batches in range(1, 8)),
             *(("cores", Cell(6, 8, 7, cores)) for cores in range(1, 5)),
         ),
-        again=(Cell(5, 10), Cell(10, 10), Cell(10, 10, 7, 4), Cell(10, 20, 7, 4)),
         sizes_effort=Effort(instances=50, deadline_s=20.0, budget_s=30.0),
         growth_effort=Effort(instances=15, deadline_s=20.0, budget_s=4.0),
         rates_rps=RATES_RPS,
@@ -83,7 +80,6 @@ def quick_scope() -> Scope:
             ("batches", Cell(6, 8, 3)),
             ("cores", Cell(6, 8, 7, 2)),
         ),
-        again=(Cell(10, 10),),
         sizes_effort=Effort(instances=4, deadline_s=2.0, budget_s=1.0),
         growth_effort=Effort(instances=2, deadline_s=2.0, budget_s=1.0),
         rates_rps=(2.0, 10.0, 30.0),
@@ -131,8 +127,6 @@ def _parts(scope: Scope) -> Iterator[tuple[str, Iterable[Row]]]:
     yield "tail", _races(scope.tail, scope.sizes_effort)
     yield "growth", _growth(scope.growth, scope.growth_effort)
     yield "pipelines", pipeline_rows(scope.rates_rps)
-    effort = scope.sizes_effort
-    yield "second solve", (again_row(cell, effort.instances, effort.deadline_s) for cell in scope.again)
     yield "fleet", [fleet_row(*scope.fleets)]
 
 

@@ -13,7 +13,6 @@ TITLES = {
     "tail": "Side by side, with the quantile of the wait under random arrivals",
     "growth": "How time grows with each dimension",
     "pipelines": "The five IPA pipelines, loaded profiles to verified plan",
-    "second solve": "A second solve after the rate changed by 5 %",
     "fleet": "Many pipelines under one budget of cores",
 }
 REMARKS = {
@@ -22,7 +21,6 @@ REMARKS = {
     "growth": "One dimension at a time; the others as in the first line of each.",
     "pipelines": "median_ms: from a new rate to the verified plan; points_median_ms: the points, made once.",
     "fleet": "instances are fleets, each with 80 % of the cores that the best plans of all would take.",
-    "second solve": "median_ms is told the first plan, cold_ms is the same problem told nothing.",
 }
 # Columns after the head, where the rows of a part have them.
 MORE = (
@@ -38,8 +36,6 @@ MORE = (
     "infeasible_share",
     "binding_share",
     "points_median_ms",
-    "first_ms",
-    "cold_ms",
     "worst_gap",
 )
 

@@ -49,9 +49,7 @@ def answered(engine: str, request: dict[str, Any]) -> dict[str, Any]:
     return timed(problem, engine, request["deadline_s"])[0]
 
 
-def timed(
-    problem: PlanningProblem, engine: str, deadline_s: float, start: Plan | None = None
-) -> tuple[dict[str, Any], Plan | None]:
+def timed(problem: PlanningProblem, engine: str, deadline_s: float) -> tuple[dict[str, Any], Plan | None]:
     """One solve from the problem to the verified plan, and that plan (None where the solve failed).
 
     A deadline that passed is a failure whose time counts.
@@ -59,7 +57,7 @@ def timed(
     failure, message, plan = "", "", None
     begin = time.perf_counter()
     try:
-        plan = solve(problem, engine, deadline_s, explain=False, start=start)
+        plan = solve(problem, engine, deadline_s, explain=False)
     except LicenceError as error:
         failure, message = "licence", error.message
     except (IpaError, ArithmeticError, ValueError, LookupError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.forecasting import sight_of
+from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store import Store
@@ -55,7 +55,7 @@ class Fleet:
             CollectorRegistry(), tuple(pipelines.values()), tick_s=self.settings.tick_s, install="bench"
         )
         hooks = (Publisher(catalogue), self._ticked)
-        sight = sight_of(self.settings, dict.fromkeys(pipelines, profiles))
+        sight = forecast_setup(self.settings, dict.fromkeys(pipelines, profiles))
         options = ServeOptions()
         self.loops: list[ControlLoop] = []
         for number, pipeline in enumerate(pipelines.values()):

@@ -15,12 +15,13 @@ from schemathesis.engine import events, from_schema
 
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
-from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
+from ipa.bootstrap.experiments import experiment_jobs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
+from ipa.service.job_queue import JobQueue
 from tests.fakes.services import FakeWorld, over
 
 # Each client may ask as fast as it can: what is tried here is what is asked.
@@ -59,7 +60,7 @@ class Fuzzed:
         return sum(count for finding, count in self.findings.items() if finding.startswith(f"{name}: "))
 
 
-def services(jobs: JobDesk) -> ApiContext:
+def services(jobs: JobQueue) -> ApiContext:
     """A world in memory whose plans are made by our planner."""
     world = FakeWorld(jobs=jobs).play(60)
     made = world.services()
@@ -86,7 +87,7 @@ def fuzz(
     The short form leaves the bounds out, which are some five thousand requests.
     """
     logging.disable(logging.CRITICAL)
-    jobs = JobDesk(_clock(), command=("true",))
+    jobs = experiment_jobs(_clock(), command=("true",))
     try:
         return _run(create_app(services(jobs), hosts=()), _config(examples, steps, seed, is_short), tell)
     finally:

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from experiments.growth.run import Growth, GrowthSetup, grow
-from ipa.adapters.store.retention import RowKind
 from ipa.adapters.store.stats import MONTH_DAYS, YEAR_DAYS, project
+from ipa.control.store_admin import RowKind
 
 HUNDRED = 100
 # What is asked for.

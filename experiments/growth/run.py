@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.changes import Changes
-from ipa.adapters.store.retention import Retention, StoreStats
+from ipa.adapters.store.change_notes import Changes
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
+from ipa.control.store_admin import Retention, StoreStats
 from ipa.files.packaged import packaged_example
 from ipa.model.decision import Action, Mode
 from ipa.policies.table import PolicyInputs, make_policy

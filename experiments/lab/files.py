@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from experiments.lab.experiment import Experiment, FleetArm, PipelineArm, TraceArm, WorkloadArm
+from experiments.lab.experiment import Experiment, PipelineArm, TraceArm, WorkloadArm
+from experiments.lab.keys import ExperimentFile
 from ipa.files import load_pipeline
 from ipa.files.document import Document, Pointer, parse, read_text
-from ipa.files.quantities import parse_duration_s
-from ipa.files.structure import check_schema
+from ipa.files.faults import check
 from ipa.files.words import unknown
 from ipa.forecast.ladder import DEFAULT_RUNGS
 from ipa.model.errors import IpaError, UsageError
@@ -31,16 +30,8 @@ NEEDED = {
     "forecast": ("traces",),
     "fleet": ("fleet", "seeds"),
 }
+Arm = TypeVar("Arm", WorkloadArm, TraceArm)
 _SOURCES = ("like", "trace", "shared")
-
-
-@cache
-def schema() -> Mapping[str, Any]:
-    """The JSON Schema of experiment files."""
-    found: Mapping[str, Any] = json.loads(
-        Path(__file__).with_name("experiment.schema.json").read_text("utf-8")
-    )
-    return found
 
 
 def find_experiments(root: Path = ROOT) -> dict[str, Path]:
@@ -64,14 +55,14 @@ def load_experiment(path: Path, *, quick: bool = False, root: Path = ROOT) -> Ex
     InputError lists every problem with its line and column; NotFoundError where there is no such file.
     """
     document = parse(read_text(path), str(path))
-    check_schema(document, schema())
+    file = check(document, ExperimentFile)
     if isinstance(document.data, dict):
         _Check(document, path.parent, root).all()
     document.raise_problems()
-    data = {key: value for key, value in document.data.items() if key != "quick"}
-    if quick:
-        data |= document.data.get("quick", {})
-    return _experiment(data, path, quick)
+    assert file is not None, "without a file there are problems"
+    given = file.given()
+    shorter = given.pop("quick", {})
+    return _experiment(given | shorter if quick else given, path, quick)
 
 
 class _Check:
@@ -212,58 +203,17 @@ def _label(entry: Any) -> str:
     return str(entry)
 
 
-def _experiment(data: Mapping[str, Any], path: Path, quick: bool) -> Experiment:
-    values: dict[str, Any] = {
-        key: data[key]
-        for key in ("name", "title", "runner", "question", "spacing", "reference", "published")
-        if key in data
+def _experiment(given: Mapping[str, Any], path: Path, quick: bool) -> Experiment:
+    pipelines = (PipelineArm(it, it) if isinstance(it, str) else it for it in given.get("pipelines", ()))
+    workloads = (WorkloadArm(it, like=it) if isinstance(it, str) else it for it in given.get("workloads", ()))
+    values = {
+        **given,
+        "pipelines": tuple(pipelines),
+        "workloads": tuple(_placed(arm, path.parent) for arm in workloads),
+        "traces": tuple(_placed(arm, path.parent) for arm in given.get("traces", ())),
     }
-    lists = ("seeds", "slas", "policies", "forecasters")
-    values |= {key: tuple(data[key]) for key in lists if key in data}
-    if "minutes" in data:
-        values["minutes"] = float(data["minutes"])
-    if "interval" in data:
-        values["interval_s"] = parse_duration_s(data["interval"])
-    folder = path.parent
-    return Experiment(
-        path=path,
-        quick=quick,
-        pipelines=tuple(_pipeline_arm(entry) for entry in data.get("pipelines", ())),
-        workloads=tuple(_workload_arm(entry, folder) for entry in data.get("workloads", ())),
-        traces=tuple(_trace_arm(entry, folder) for entry in data.get("traces", ())),
-        fleet=_fleet_arm(data["fleet"]) if "fleet" in data else None,
-        **values,
-    )
+    return Experiment(path=path, quick=quick, **values)
 
 
-def _pipeline_arm(entry: Any) -> PipelineArm:
-    if isinstance(entry, str):
-        return PipelineArm(entry, entry)
-    values = {"name": entry["pipeline"], **entry}
-    if "capacity_within" in values:
-        values["capacity_within_s"] = parse_duration_s(values.pop("capacity_within"))
-    return PipelineArm(**values)
-
-
-def _workload_arm(entry: Any, folder: Path) -> WorkloadArm:
-    if isinstance(entry, str):
-        return WorkloadArm(entry, like=entry)
-    return WorkloadArm(**_placed(entry, folder))
-
-
-def _trace_arm(entry: Mapping[str, Any], folder: Path) -> TraceArm:
-    days = {key: tuple(map(int, entry[key].split(":"))) for key in ("train_days", "test_days")}
-    return TraceArm(**{**_placed(entry, folder), **days})
-
-
-def _placed(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    return {**entry, **({"trace": str(folder / entry["trace"])} if "trace" in entry else {})}
-
-
-def _fleet_arm(data: Mapping[str, Any]) -> FleetArm:
-    return FleetArm(
-        pipelines=tuple(data["pipelines"]),
-        hours=float(data["hours"]),
-        interval_s=parse_duration_s(data["interval"]),
-        budget_ratio=float(data["budget_ratio"]),
-    )
+def _placed(arm: Arm, folder: Path) -> Arm:
+    return arm if arm.trace is None else replace(arm, trace=str(folder / arm.trace))

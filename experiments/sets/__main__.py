@@ -18,9 +18,8 @@ from rich.table import Table
 
 from experiments.sets.published import SCALES, SOURCES, Splits, read_published
 from experiments.sets.synthetic import synthetic_problem
-from ipa.optimize.sets.plan import SetPlan
-from ipa.optimize.sets.problem import SetProblem
-from ipa.optimize.sets.solve import SET_SOLVERS, solve_set
+from ipa.optimize.mixture.set_solve import SET_SOLVERS, solve_set
+from ipa.optimize.mixture.sets import SetPlan, SetProblem
 
 LOADS_RPS = range(5, 401, 5)
 SIZES = ((5, 20), (10, 64))

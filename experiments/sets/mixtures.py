@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ipa.files import load_pipeline, load_profiles
-from ipa.optimize.mixture.plan import Mixture, MixtureLimits
+from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.policies.planning import planning_problem

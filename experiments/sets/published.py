@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import trunc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.optimize.sets.capacities import line_levels, table_levels
-from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.mixture.capacities import COEFFICIENT
+from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant, SetWeights
 
 Array = NDArray[np.float64]
 
@@ -20,6 +22,39 @@ Array = NDArray[np.float64]
 # percent, or as in the released program, which divides cores by the budget and readiness by the longest.
 SCALES = ("fractions", "points", "released")
 SOURCES = ("line", "measured")
+
+
+def line_levels(
+    slope: float,
+    intercept: float,
+    cores: Iterable[float],
+    *,
+    coefficient: float = COEFFICIENT,
+    whole_intercept: bool = False,
+) -> tuple[CoreLevel, ...]:
+    """The levels by the line th(c) = slope·c + intercept, times the coefficient, if that is above 0.
+
+    `whole_intercept` cuts the intercept to a whole number towards 0, as InfAdapter did.
+    """
+    start = trunc(intercept) if whole_intercept else intercept
+    levels = (CoreLevel(count, coefficient * (slope * count + start)) for count in cores)
+    return tuple(level for level in levels if level.capacity_rps > 0)
+
+
+def table_levels(
+    measured: Mapping[float, float],
+    latency_s: Mapping[float, float | None],
+    slo_s: float,
+    *,
+    coefficient: float = COEFFICIENT,
+) -> tuple[CoreLevel, ...]:
+    """The measured levels times the coefficient, if a p99 was measured and meets the SLO."""
+    levels = []
+    for cores, capacity_rps in sorted(measured.items()):
+        tail_s = latency_s.get(cores)
+        if capacity_rps > 0 and tail_s is not None and tail_s <= slo_s:
+            levels.append(CoreLevel(cores, coefficient * capacity_rps))
+    return tuple(levels)
 
 
 @dataclass(frozen=True, slots=True)

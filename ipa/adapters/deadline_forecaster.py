@@ -1,4 +1,4 @@
-"""A forecast in time: what takes longer than a tick can wait is answered by the last rung meanwhile."""
+"""A forecaster with a deadline: if a forecast takes longer than a tick can wait, the last rung answers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 
 log = logging.getLogger("ipa.forecast")
-# So many that are late may go on; with more the forecaster is not asked at all.
+# This many late computations may run; with more the forecaster is not asked at all.
 MOST_LATE = 4
-# Waits for the event so many seconds at most; whether it came.
+# Waits for the event, at most this many seconds; True if it was set.
 Wait = Callable[[threading.Event, float], bool]
 
 
-class InTime:
-    """What `forecaster` answers within `limit_s`, else what `last` does, which says why. Thread-safe.
+class DeadlineForecaster:
+    """A forecaster that answers within `limit_s`: by `forecaster`, or by `last` with the cause. Thread-safe.
 
-    It works on threads of its own, since nothing ends a computation from outside: one that is late goes on,
-    and its answer is dropped. A library that never lets the interpreter go cannot be helped so.
+    It computes in threads of its own. A late computation cannot be interrupted: it runs on, and its answer is
+    dropped. The deadline does not hold for a library that never releases the interpreter lock.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class InTime:
 
     @property
     def late(self) -> int:
-        """How many go on though nobody waits for them."""
+        """The number of late computations that still run."""
         return self._late
 
     def __call__(self, load: LoadHistory) -> Forecast:
-        """The peak expected. Errors are the forecaster's."""
+        """Return the expected peak. Errors: those of the forecaster."""
         worker = self._free()
         if worker is None:
             return self._last(load, f"not asked: {MOST_LATE} answers are late already")
@@ -54,28 +54,28 @@ class InTime:
         return asked.result()
 
     def _free(self) -> _Worker | None:
-        """One that may be asked; None where too many are late."""
+        """An idle worker; None if too many are late."""
         with self._lock:
             if self._late >= MOST_LATE:
                 return None
             return self._idle.pop() if self._idle else _Worker(self._forecaster, self._ended)
 
-    def _gave_up(self, asked: _Asked) -> bool:
-        """Whether nobody waits for it any more: it may just have been answered."""
+    def _gave_up(self, asked: _Question) -> bool:
+        """Mark the question as late, unless its answer has just come; return True if it is late."""
         with self._lock:
             asked.is_late = not asked.done.is_set()
             self._late += asked.is_late
             return asked.is_late
 
-    def _ended(self, worker: _Worker, asked: _Asked) -> None:
+    def _ended(self, worker: _Worker, asked: _Question) -> None:
         with self._lock:
             asked.done.set()
             self._late -= asked.is_late
             self._idle.append(worker)
 
 
-class _Asked:
-    """One question and what comes of it."""
+class _Question:
+    """A question, and its answer or error."""
 
     def __init__(self, load: LoadHistory) -> None:
         self.load = load
@@ -85,7 +85,7 @@ class _Asked:
         self.error: BaseException | None = None
 
     def result(self) -> Forecast:
-        """The answer, once it is done; its error is raised."""
+        """Return the answer once it is done; its error is raised."""
         if self.error is not None:
             raise self.error
         assert self.answer is not None
@@ -93,16 +93,16 @@ class _Asked:
 
 
 class _Worker:
-    """A thread that forecasts, one after the other, as long as the process lives."""
+    """A thread that computes one forecast at a time, for the life of the process."""
 
-    def __init__(self, forecaster: PeakForecaster, ended: Callable[[_Worker, _Asked], None]) -> None:
+    def __init__(self, forecaster: PeakForecaster, ended: Callable[[_Worker, _Question], None]) -> None:
         self._forecaster, self._ended = forecaster, ended
-        self._questions: SimpleQueue[_Asked] = SimpleQueue()
+        self._questions: SimpleQueue[_Question] = SimpleQueue()
         threading.Thread(target=self._run, name="forecasting", daemon=True).start()
 
-    def ask(self, load: LoadHistory) -> _Asked:
-        """Have it forecast that load."""
-        asked = _Asked(load)
+    def ask(self, load: LoadHistory) -> _Question:
+        """Queue a forecast of the load."""
+        asked = _Question(load)
         self._questions.put(asked)
         return asked
 
@@ -112,6 +112,6 @@ class _Worker:
             try:
                 asked.answer = self._forecaster(asked.load)
             except BaseException as error:
-                # Whoever asked is to have it.
+                # Raised in the thread that asked.
                 asked.error = error
             self._ended(self, asked)

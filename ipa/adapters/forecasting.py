@@ -1,4 +1,4 @@
-"""The service's forecaster: the ladder, with what a trace file teaches once that is learned."""
+"""The service's forecaster: the ladder, with rungs that learn from a trace file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ipa.adapters.deadline_forecaster import InTime
+from ipa.adapters.deadline_forecaster import DeadlineForecaster
 from ipa.adapters.prometheus.dialects import RATE_WINDOW_S, Dialect
 from ipa.control.engine.state import PeakForecaster
 from ipa.files.traces import read_trace
@@ -30,9 +30,9 @@ log = logging.getLogger("ipa.forecast")
 
 
 class TraceForecaster:
-    """Answers by the ladder; its learned rungs know the load's trace once `learn` is through. Thread-safe.
+    """The ladder, whose learned rungs are fitted to the trace by `learn`. Thread-safe.
 
-    `smooth_s` must be what the metrics average over at least: a model of finer rates would not fit them.
+    `smooth_s` must be at least the averaging window of the metrics: a model of finer rates would not fit.
     """
 
     def __init__(self, trace: LoadHistory, *, horizon_s: float, quantile: float, smooth_s: float) -> None:
@@ -43,15 +43,15 @@ class TraceForecaster:
 
     @property
     def window_s(self) -> float:
-        """Seconds of load to give it, so that it can also be watched for drift."""
+        """The seconds of load that it needs, drift detection included."""
         return history_s(BACK_S, self._asked["horizon_s"])
 
     def start(self) -> None:
-        """Learn beside what else goes on."""
+        """Run `learn` in a thread."""
         threading.Thread(target=self.learn, name="forecast-learning", daemon=True).start()
 
     def learn(self) -> None:
-        """Learn from the trace; where that fails the rungs stay as they are, and forecasts say so."""
+        """Fit the learned rungs to the trace. If that fails the rungs stay, and forecasts say so."""
         trace, self._trace = self._trace, None
         if trace is None:
             return
@@ -61,7 +61,7 @@ class TraceForecaster:
             learned = (Boosted(), Learned())
             above = [rung.fitted(series, horizon_s, quantile) for rung in learned]
         except Exception as error:
-            # Whatever a library raises: the ladder answers without it.
+            # Whatever a library raises, the ladder answers without the learned rungs.
             log.exception("nothing was learned from the trace")
             self._said = (f"boosted: nothing learned from the trace ({error})",)
             return
@@ -69,22 +69,22 @@ class TraceForecaster:
         log.info("learned from %d s of load", len(trace.rates_rps))
 
     def __call__(self, load: LoadHistory) -> Forecast:
-        """The peak expected."""
+        """Return the expected peak."""
         said = self._said
         answer = forecast(load, rungs=self._rungs, **self._asked)
         return replace(answer, steps_down=(*said, *answer.steps_down)) if said else answer
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """How loads are forecast, in time, and over how many seconds they must be known for that."""
+class ForecastSetup:
+    """The forecaster with its deadline, and the seconds of load that it needs."""
 
     forecaster: PeakForecaster
     window_s: float
 
 
-class SightSettings(Protocol):
-    """Those of the service's settings that say how loads are forecast."""
+class LadderSettings(Protocol):
+    """The service's settings for forecasts."""
 
     @property
     def target(self) -> str: ...
@@ -104,37 +104,41 @@ class SightSettings(Protocol):
     def window_s(self) -> float: ...
 
 
-def horizon_of(settings: SightSettings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> float:
-    """Seconds ahead that must be known: the horizon set, or the slowest variant's start-up and one tick.
+def horizon_of(settings: LadderSettings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> float:
+    """Return the horizon in seconds: the setting, or the slowest variant's start-up and one tick if longer.
 
-    One for all pipelines, so that they share what is learned; `profiles` are by pipeline and stage.
+    One value for all pipelines, so that they share the learned model; `profiles` are by pipeline and stage.
     """
     stages = [stage for each in profiles.values() for stage in each.values()]
     readiness_s = [variant.readiness_s or 0.0 for stage in stages for variant in stage.variants]
     return max(settings.horizon_s, max(readiness_s, default=0.0) + settings.tick_s)
 
 
-def sight_of(settings: SightSettings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> Sight:
-    """The ladder; with a trace file the one that learns from it, already learning.
+def forecast_setup(
+    settings: LadderSettings, profiles: Mapping[str, Mapping[str, StageProfile]]
+) -> ForecastSetup:
+    """Return the ladder; with a trace file one that has started to learn from it.
 
-    The trace begins at midnight UTC. InputError where it is no trace or has no requests.
+    The trace begins at midnight UTC. InputError: the file is not a trace, or has no requests.
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
     horizon_s = horizon_of(settings, profiles)
     ladder = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s)
-    in_time = partial(InTime, last=partial(last_rung, ladder), limit_s=settings.forecast_deadline_s)
+    in_time = partial(
+        DeadlineForecaster, last=partial(last_rung, ladder), limit_s=settings.forecast_deadline_s
+    )
     if not settings.forecast_trace:
-        return Sight(in_time(ladder), settings.window_s)
+        return ForecastSetup(in_time(ladder), settings.window_s)
     load = as_load(read_trace(Path(settings.forecast_trace)))
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
     averaged_s = RATE_WINDOW_S[Dialect.LOCAL if settings.target == "local" else Dialect.SELDON]
     made = TraceForecaster(load, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s))
     made.start()
-    return Sight(in_time(made), max(settings.window_s, made.window_s))
+    return ForecastSetup(in_time(made), max(settings.window_s, made.window_s))
 
 
 def last_rung(ladder: Callable[..., Forecast], load: LoadHistory, why: str) -> Forecast:
-    """The forecast of the last rung of the ladder, which says why the others have no part in it."""
+    """Return the forecast of the ladder's last rung, with the cause `why` in its `steps_down`."""
     answer = ladder(load, rungs=DEFAULT_RUNGS[-1:])
     return replace(answer, steps_down=(f"the rungs above it: {why}", *answer.steps_down))

@@ -1,11 +1,12 @@
-"""Child processes: how they are started, asked, limited and ended.
+"""Child processes: starting, asking, limiting and ending them.
 
-A child leads a process group of its own and is ended with all that it has started. It has the variables that
-`child_environment` passes: the service's own environment has tokens, kubeconfigs and cloud credentials, a
-model server runs other people's code, and each process shows its environment to all that runs as its user.
+A child leads a process group of its own, and is killed together with every process that it has started. It
+inherits only the variables that `child_environment` passes: the service's environment has tokens, kubeconfigs
+and cloud credentials, a model server runs third-party code, and every process of the same user can read a
+process's environment.
 
-The second half is for children that are this package: they answer on a descriptor that nothing is printed
-to, end with their parent, and keep to limits of time and memory.
+The second half is for children that run this package: they answer on a descriptor that no library prints to,
+end with their parent, and obey limits of time and memory.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import IO, Any, Self
 PASSED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TEMP", "TMP", "TZ", "LANG", "LANGUAGE"),
-        # Where programs and libraries are found, and keep what they unpack.
+        # The paths of programs, libraries and their caches.
         *(
             "VIRTUAL_ENV",
             "LD_LIBRARY_PATH",
@@ -38,13 +39,13 @@ PASSED = frozenset(
             "SSL_CERT_FILE",
             "SSL_CERT_DIR",
         ),
-        # Of the devices of this machine.
+        # The devices of this machine.
         *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
     }
 )
-# Python's own settings, locales, and how many threads libraries start.
+# Python's own settings, locales, and the thread counts of libraries.
 PASSED_PREFIXES = ("PYTHON", "LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "NUMEXPR_", "NUMBA_", "VECLIB_")
-# Model libraries start one thread a core at import, before the cores of a process are known.
+# Model libraries start one thread per core at import, before the cores of a process are known.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # The kernel ends the child when the thread that started it ends. <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
@@ -53,7 +54,7 @@ _LAUNCH = (
     f"import ctypes, os, signal, sys; ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGKILL); "
     "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
 )
-# Nothing that a worker does is as urgent as a tick.
+# A tick is more urgent than any worker.
 NICENESS = 10
 # A worker reads its memory this often; a fast one takes some 100 MB in that time.
 MEMORY_EVERY_S = 0.1
@@ -63,7 +64,7 @@ Answer = Callable[[Mapping[str, Any]], None]
 
 
 def child_environment(*prefixes: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables of this process that a child may have; `prefixes` names more of them."""
+    """Return the variables of this process that a child may inherit; `prefixes` allows more of them."""
     passed = (*PASSED_PREFIXES, *prefixes)
     return {name: value for name, value in environ.items() if name in PASSED or name.startswith(passed)}
 
@@ -93,15 +94,15 @@ def start(
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and all that it has started, unless it has ended and was waited for."""
-    # Once it was waited for, its number may be another's. macOS refuses to signal a group of the dead.
+    """Kill the process and every process that it has started, unless it was waited for."""
+    # After the wait its number may belong to another process. macOS refuses to signal a group of zombies.
     if process.returncode is None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def terminate(process: subprocess.Popen[bytes], within_s: float) -> None:
-    """Ask the process to end, and kill its group if it has not ended within the time."""
+    """Send SIGTERM to the process, and kill its group if it does not exit within the time."""
     process.terminate()
     try:
         process.wait(within_s)
@@ -113,9 +114,9 @@ def terminate(process: subprocess.Popen[bytes], within_s: float) -> None:
 def run(
     command: Sequence[str], *, given: bytes | None, env: Mapping[str, str], limit_s: float
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the command to its end, `given` on its input.
+    """Run the command with `given` on its input, and return its result.
 
-    Errors: TimeoutError if it has not ended within the limit, and is killed; OSError if it cannot be run.
+    Errors: TimeoutError (killed at the limit); OSError (it cannot be run).
     """
     stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
     with start(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
@@ -129,14 +130,14 @@ def run(
 
 
 def with_parent(command: Sequence[str]) -> list[str]:
-    """The command as one that the kernel ends when the thread that starts it ends (on Linux)."""
+    """Return the command wrapped so that the kernel kills it when the thread that starts it ends (Linux)."""
     return [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *command]
 
 
 class JsonChild:
-    """A child that is sent and answers objects of JSON, one a line.
+    """A child that exchanges JSON objects, one per line.
 
-    `limit_s` after its start it is killed. A context manager: the child and its group end with it.
+    It is killed `limit_s` after its start. A context manager, which kills the child and its group at its end.
     """
 
     def __init__(
@@ -159,11 +160,11 @@ class JsonChild:
 
     @property
     def is_late(self) -> bool:
-        """True if it was killed because its time was up."""
+        """True if it was killed at its limit."""
         return self._is_late
 
     def send(self, line: str) -> None:
-        """Send one line of JSON, from one thread at a time; nothing happens if the child has ended."""
+        """Send one line of JSON, from one thread at a time; does nothing if the child has exited."""
         stdin = self._process.stdin
         if stdin and not stdin.closed:
             with suppress(BrokenPipeError):
@@ -171,27 +172,27 @@ class JsonChild:
                 stdin.flush()
 
     def answers(self) -> Iterator[dict[str, Any]]:
-        """Its answers until its output ends. Errors: ValueError for a line that is not JSON."""
+        """Yield its answers until its output ends. ValueError: a line is not JSON."""
         for line in self._process.stdout or ():
             yield json.loads(line)
 
     def wait(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for its end, and return its exit code."""
         return self._process.wait()
 
     def kill(self) -> None:
-        """Kill it with its group; its answers end. Any thread may do so."""
+        """Kill it with its group, which ends `answers`. Thread-safe."""
         kill(self._process)
 
     def finish(self, within_s: float) -> None:
-        """Close its input and wait for its end; kill it if it has not ended within the time."""
+        """Close its input and wait for its exit; kill it if it does not exit within the time."""
         self._close(self._process.stdin)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(within_s)
         self.kill()
 
     def close(self) -> None:
-        """End it."""
+        """Kill it, and close its pipes."""
         if self._timer is not None:
             self._timer.cancel()
         self.kill()
@@ -223,7 +224,7 @@ _given_lock = threading.Lock()
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free now and was not handed out before."""
+    """Return a TCP port of 127.0.0.1 that is free now and was not returned before."""
     with _given_lock:
         while True:
             with socket.socket() as probe:
@@ -235,14 +236,14 @@ def free_port() -> int:
 
 
 def take_output() -> int:
-    """In a child: a descriptor of its standard output. From now on prints go to the standard error."""
+    """Return a descriptor of a child's standard output. From now on prints go to the standard error."""
     answers = os.dup(1)
     os.dup2(2, 1)
     return answers
 
 
 def end_with_parent() -> None:
-    """In a fork: have the kernel kill it when `os.getppid()` ends (on Linux)."""
+    """Make the kernel kill this process when its parent exits (Linux); for a fork."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -250,10 +251,10 @@ def end_with_parent() -> None:
 
 
 def asked_by_parent(limit_s: float | None = None) -> tuple[dict[str, Any], Answer]:
-    """In a child: the one question of its `JsonChild`, and a function that sends an answer.
+    """Return the one question of a child's `JsonChild`, and a function that sends an answer.
 
-    The process runs at low priority. It ends when its input does, as when the parent dies, and after
-    `limit_s`, whatever it does.
+    The process gets low priority. It exits at the end of its input, as when the parent dies, and after
+    `limit_s`.
     """
     os.nice(NICENESS)
     if limit_s is not None:
@@ -272,17 +273,17 @@ def asked_by_parent(limit_s: float | None = None) -> tuple[dict[str, Any], Answe
 
 
 def _end_with_input() -> None:
-    # Not by `sys.stdin`, whose lock would be held when the interpreter ends.
+    # Not by `sys.stdin`, whose lock would be held when the interpreter exits.
     while os.read(0, 4096):
         pass
     os._exit(1)
 
 
 def limit_memory(most_mb: float, on_exceeded: Callable[[], None]) -> None:
-    """In a child: call `on_exceeded` and end the process once it has more memory.
+    """Call `on_exceeded` and exit the process once it has more memory; for a child.
 
-    At a limit of the system's, libraries would wait for ever; and if all processes of the service have one
-    limit, as in a pod, the kernel would end any of them.
+    At a limit of the system libraries would hang; and at a common limit of all processes, as in a pod, the
+    kernel would kill any of them.
     """
 
     def watch() -> None:
@@ -295,10 +296,10 @@ def limit_memory(most_mb: float, on_exceeded: Callable[[], None]) -> None:
 
 
 def memory_mb() -> float:
-    """The resident memory of this process; if the system does not tell that, the most it had so far."""
+    """Return the resident memory of this process; its maximum so far if the system does not report it."""
     try:
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
-        # On Linux it would include the most of its parent.
+        # On Linux this would include its parent's maximum.
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return resident / 1e6

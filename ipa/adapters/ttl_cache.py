@@ -1,4 +1,4 @@
-"""Answers that are fetched once for all who ask, and are kept for a moment."""
+"""A cache with a time to live, in which concurrent callers share one fetch (single flight)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Generic, TypeVar, cast
 from ipa.model.errors import IpaError
 
 T = TypeVar("T")
-# Bounds keys that nobody asks for again, such as tokens; an entry is some hundred bytes.
+# Bounds the keys that are never asked for again, such as tokens; an entry has some hundred bytes.
 MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[T]):
-    """How a fetch that began at `at_s` ended."""
+    """The answer or the error of a fetch that started at `at_s`."""
 
     at_s: float
     answer: T | None = None
@@ -27,7 +27,7 @@ class _Outcome(Generic[T]):
 
     def told(self) -> tuple[T, float]:
         if self.error is not None:
-            # Raised in several threads, one would add to the other's traceback.
+            # If several threads raised the same object, each would add to its traceback.
             raise copy(self.error)
         return cast(T, self.answer), self.at_s
 
@@ -35,7 +35,7 @@ class _Outcome(Generic[T]):
 @dataclass
 class _Slot(Generic[T]):
     fetching: threading.Lock = field(default_factory=threading.Lock)
-    # Of the last fetch, for those who waited for it, and the one that later callers have.
+    # The outcome of the last fetch, for the callers that waited for it, and the outcome for later callers.
     newest: _Outcome[T] | None = None
     kept: _Outcome[T] | None = None
 
@@ -43,8 +43,8 @@ class _Slot(Generic[T]):
 class TtlCache(Generic[T]):
     """The newest answers by key, each for `life_s` or until `forget`. Thread-safe, with single flight.
 
-    Callers that ask while another fetches wait for that, and have its answer or its error. Later callers have
-    the error, too, if `keeps_errors`. `place` is held while a caller fetches or waits.
+    A caller that asks during a fetch waits for it, and gets its answer or its error. With `keeps_errors`
+    later callers get the error too. `place` is held while a caller fetches or waits.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class TtlCache(Generic[T]):
         self._slots: OrderedDict[Hashable, _Slot[T]] = OrderedDict()
 
     def forget(self, key: Hashable) -> None:
-        """Have the answer fetched again, even if a fetch is under way."""
+        """Discard the answer: the next caller fetches it again, even if a fetch is under way."""
         with self._lock:
             self._slots.pop(key, None)
 
     def get(self, key: Hashable, fetch: Callable[[], T], within_s: float | None = None) -> tuple[T, float]:
-        """The answer, and when its fetch began (monotonic); errors of `fetch` are raised.
+        """Return the answer and the monotonic time at which its fetch started. Errors: those of `fetch`.
 
-        `within_s` takes the place of `life_s`; at 0 the caller fetches, whatever others do.
+        `within_s` overrides `life_s`; at 0 the caller always fetches.
         """
         life_s = self._life_s if within_s is None else within_s
         with self._lock:
@@ -80,7 +80,7 @@ class TtlCache(Generic[T]):
         if kept is not None and self._monotonic_s() - kept.at_s < life_s:
             return kept.told()
         with self._place(), slot.fetching if life_s > 0.0 else nullcontext():
-            # Another one, if somebody fetched it while this caller waited.
+            # Another caller may have fetched it while this one waited.
             outcome = slot.newest
             if outcome is None or outcome is seen or life_s <= 0.0:
                 outcome = slot.newest = self._fetched(fetch)

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from ipa.adapters.metrics.http import HttpMetrics
-from ipa.adapters.store.feed import Record
-from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
+from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams
+from ipa.control.audit.feed import FollowedRecord
 from ipa.model.access import Identity
+from ipa.service.job_queue import JobQueue
 from ipa.service.service import Service
 
 
@@ -37,7 +37,7 @@ class ApiContext:
     """The service, experiments, limits, metrics and authentication of one application."""
 
     service: Service
-    jobs: JobDesk
+    jobs: JobQueue
     limits: Limits = field(default_factory=Limits)
     registry: CollectorRegistry = field(default=REGISTRY)
     # None if requests are not counted.
@@ -47,5 +47,5 @@ class ApiContext:
     # True if whoever reaches the port may read the metrics.
     metrics_open: bool = True
     # The record itself, and those who follow it; None if there is none to be had.
-    record: Record | None = None
+    record: FollowedRecord | None = None
     streams: Streams | None = None

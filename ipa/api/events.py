@@ -17,14 +17,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from ipa.adapters.store.feed import Feed
-from ipa.adapters.store.records import MARK
 from ipa.api.auth import Admitted, Asker, Context
 from ipa.api.context import ApiContext
 from ipa.api.limits import client_of
 from ipa.api.queries import Using, record_named
 from ipa.api.streams import Streams
-from ipa.control.audit.record import Recorded, record_in
+from ipa.control.audit.feed import RecordFeed
+from ipa.control.audit.record import MARK, Recorded, record_in
 from ipa.control.canonical import canonical_json
 from ipa.model.errors import IpaError, UnauthenticatedError, UnavailableError
 from ipa.service.service import Service
@@ -209,7 +208,7 @@ class _Reader:
     Of the pipelines that the client may see, or of the one that they ask for.
     """
 
-    def __init__(self, feed: Feed, pipeline: str | None, seq: int | None) -> None:
+    def __init__(self, feed: RecordFeed, pipeline: str | None, seq: int | None) -> None:
         self._feed, self._pipeline, self._seq = feed, pipeline, seq
         self._placed = self._failing = self.more = False
 

@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ipa.adapters.metrics.http import HttpMetrics
+from ipa.metering import table
+from ipa.metering.make import counter, gauge, histogram
+from ipa.metering.metric import OTHER
 
 # What no route takes.
 UNMATCHED = "unmatched"
+STATUSES = table.HTTP_REQUESTS.label("status").values
+
+
+class HttpMetrics:
+    """Metrics of requests by route template. No label holds client input."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._methods: dict[str, frozenset[str]] = {}
+        self._requests = counter(table.HTTP_REQUESTS, registry)
+        self._seconds = histogram(table.HTTP_SECONDS, registry)
+        self.in_flight = gauge(table.HTTP_IN_FLIGHT, registry)
+
+    def start(self, routes: Mapping[str, Sequence[str]]) -> None:
+        """Create the series of the routes (template → methods), so that no request adds one."""
+        for route, methods in routes.items():
+            self._methods[route] = frozenset(methods)
+            self._seconds.labels(route)
+            for method in (*methods, OTHER):
+                for status in STATUSES:
+                    self._requests.labels(route, method, status)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request whose answer started after `seconds`.
+
+        `route` is a template given to `start`; a method that it lacks counts as "other".
+        """
+        known = method if method in self._methods[route] else OTHER
+        self._requests.labels(route, known, f"{min(max(status // 100, 1), 5)}xx").inc()
+        self._seconds.labels(route).observe(seconds)
 
 
 def count_requests(app: Starlette, metrics: HttpMetrics) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ipa.api import problems
 from ipa.api.examples import BODIES
 from ipa.api.preconditions import REQUIRED
-from ipa.files.structure import KINDS, schema_text
+from ipa.files.kinds import KINDS, schema_text
 
 # An entity tag, or several.
 TAG = r'^(W/)?"[^"]*"'

@@ -6,7 +6,8 @@ import gc
 
 from fastapi import FastAPI
 
-from ipa.serving import BoundedConfig, ServerBounds, raise_file_limit, within_files
+from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
+from ipa.serving.protocol import BoundedConfig
 from ipa.settings import Settings
 
 # An answer under way when the service ends has so long.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from anyio import CapacityLimiter
 
-from ipa.adapters.store.feed import Feed
+from ipa.control.audit.feed import RecordFeed
 from ipa.model.errors import BusyError, UnavailableError
 
 
@@ -17,7 +17,7 @@ from ipa.model.errors import BusyError, UnavailableError
 class Streams:
     """The clients that follow the feed or take an export. For the server's event loop alone."""
 
-    feed: Feed
+    feed: RecordFeed
     # Each takes a connection and a look at the feed every poll.
     most: int = 100
     # A page takes one; some tabs and a few programs of one identity.

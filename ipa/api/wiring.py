@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from ipa.adapters.metrics.figures import stream_figures
 from ipa.api.context import ApiContext
-from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
+from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams
-from ipa.bootstrap import App, service_of
+from ipa.bootstrap.app import App
+from ipa.bootstrap.experiments import experiment_jobs
+from ipa.bootstrap.service import service_of
+from ipa.metering.figures import stream_figures
 from ipa.settings import Settings
 
 
 def context_of(app: App) -> ApiContext:
     """The context of a running application. Its experiments end with it."""
-    jobs = JobDesk(app.clock)
+    jobs = experiment_jobs(app.clock)
     app.resources.callback(jobs.close)
     app.roster.on_end = jobs.end_record
     return ApiContext(
@@ -21,7 +23,7 @@ def context_of(app: App) -> ApiContext:
         jobs=jobs,
         limits=_limits(app.settings),
         registry=app.registry,
-        http=app.http,
+        http=HttpMetrics(app.registry),
         authenticators=app.authenticators,
         metrics_open=app.settings.metrics_access == "open",
         record=app.store,

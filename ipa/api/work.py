@@ -34,7 +34,7 @@ class Work(StrEnum):
     STREAM = "a stream"
 
 
-# How each is bounded, for people; the numbers are those of `limits.Limits`, `Streams` and `JobDesk`.
+# How each is bounded, for people; the numbers are those of `limits.Limits`, `Streams` and `JobQueue`.
 BOUNDS: Mapping[Work, str] = {
     Work.NONE: "nothing that can be used up",
     Work.HEALTH: "a thread of its own; what is found of the store is kept for some seconds",

@@ -8,20 +8,17 @@ from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.forecasting import Sight, sight_of
+from ipa.adapters.forecasting import ForecastSetup, forecast_setup
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
-from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.database import Access
-from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.housekeeping import Housekeeping
-from ipa.adapters.store.opening import open_from
-from ipa.adapters.store.store import Store
+from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.dynamic_pipelines import LoopMaker, makers_of, shaped
 from ipa.bootstrap.identity import Identities, authenticators_of
@@ -32,6 +29,7 @@ from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.preflight import check_settings
 from ipa.bootstrap.targets import check_carried, kube_client_of, through_gitops, world_of
 from ipa.bootstrap.webhooks import telling, webhook_of
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler
@@ -43,7 +41,7 @@ from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
-from ipa.targets.seldon.watchers import Watchers
+from ipa.targets.seldon.watchers import Watchers, entry_of
 from ipa.targets.simulated import clock_of
 
 # A change in the cluster brings a tick forward; at most one in this part of an interval.
@@ -66,8 +64,8 @@ class App:
     resources: ExitStack
     roster: Roster
     # The record as it grows.
-    feed: Feed
-    sight: Sight
+    feed: RecordFeed
+    sight: ForecastSetup
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
     # The loops of the policy that only says what it would do, by pipeline.
@@ -76,8 +74,6 @@ class App:
     webhook: Webhook | None = None
     # Who knows who asks; none where nobody has to say who they are.
     authenticators: tuple[Identities, ...] = ()
-    # What counts the requests of the API.
-    http: HttpMetrics | None = None
 
     def hand_over(self, settled: Callable[[], bool]) -> None:
         """Write no more, and let another replica lead at once where no write is under way."""
@@ -126,7 +122,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
 
         leadership = leadership_of(settings, lambda: _wake(loops, tuple(loops)), resources)
         # Where a GitOps tool writes the cluster, nothing at all of it is ours to write.
-        events = KubeEvents(client, clock) if client and settings.actuation == "cluster" else None
+        events = KubeEvents(client, clock, entry_of) if client and settings.actuation == "cluster" else None
         leads = leadership or AlwaysLeading()
         if settings.actuation == "gitops":
             workload = through_gitops(settings, workload, store)
@@ -137,11 +133,11 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
         hooks = (Publisher(catalogue), Changes(store.note))
-        feed = Feed(store, clock.monotonic_s)
+        feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
         webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)
-        sight = sight_of(settings, profiles)
+        sight = forecast_setup(settings, profiles)
         maker = LoopMaker(settings, options, sight, world, leadership, hooks, stop)
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}
@@ -180,7 +176,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
             sight=sight,
             webhook=webhook,
             authenticators=authenticators,
-            http=HttpMetrics(registry),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-from ipa.adapters.forecasting import Sight
+from ipa.adapters.forecasting import ForecastSetup
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.store.store import Store
@@ -32,7 +32,7 @@ class LoopMaker:
 
     settings: Settings
     options: ServeOptions
-    sight: Sight
+    sight: ForecastSetup
     world: LoopPorts
     leadership: LeaseLeadership | None
     hooks: tuple[Hook, ...]

@@ -11,7 +11,7 @@ from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.ports import Clock
 from ipa.model.errors import IpaError
 from ipa.model.observation import Missing, MissingReason
-from ipa.service.health import Check
+from ipa.service.health import DependencyCheck
 from ipa.service.ports import LeadershipView
 
 # Seconds for which the result of reading the store counts.
@@ -23,18 +23,18 @@ class StoreCheck:
 
     def __init__(self, check: Callable[[], None], clock: Clock) -> None:
         self._check = check
-        self._kept: TtlCache[Check] = TtlCache(CHECKED_S, clock.monotonic_s)
+        self._kept: TtlCache[DependencyCheck] = TtlCache(CHECKED_S, clock.monotonic_s)
 
-    def __call__(self) -> Check:
+    def __call__(self) -> DependencyCheck:
         """The result of the latest check."""
         return self._kept.get("store", self._checked)[0]
 
-    def _checked(self) -> Check:
+    def _checked(self) -> DependencyCheck:
         try:
             self._check()
         except IpaError as error:
-            return Check("store", False, error.message, required=True)
-        return Check("store", True, required=True)
+            return DependencyCheck("store", False, error.message, required=True)
+        return DependencyCheck("store", True, required=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ServiceHealth:
     leadership: LeadershipView
     loops: Mapping[str, ControlLoop]
 
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[DependencyCheck, ...]:
         """The result of every check now."""
         return (
             self.store_check(),
@@ -61,29 +61,29 @@ class ServiceHealth:
             *(self._loop(name) for name in list(self.loops)),
         )
 
-    def _writes(self) -> Check:
+    def _writes(self) -> DependencyCheck:
         """Readers are served, and loops hold, if the store cannot be written."""
         reasons = self.store.degraded()
-        return Check("store writes", not reasons, " ".join(reasons))
+        return DependencyCheck("store writes", not reasons, " ".join(reasons))
 
-    def _retention(self) -> Check:
+    def _retention(self) -> DependencyCheck:
         """True if the store is kept as its retention says; the words tell if its size decides instead."""
         troubles = self.store.troubles()
         words = "; ".join(troubles)
         if not troubles and self.store.keeper.is_bounded:
             words = "holds are removed before their age: decisions take more than IPA_KEEP_DECISIONS_MB"
-        return Check("store retention", not troubles, words)
+        return DependencyCheck("store retention", not troubles, words)
 
-    def _leads(self) -> Check:
+    def _leads(self) -> DependencyCheck:
         standing = self.leadership.standing()
-        return Check("leadership", not standing.trouble, standing.words)
+        return DependencyCheck("leadership", not standing.trouble, standing.words)
 
-    def _loop(self, name: str) -> Check:
+    def _loop(self, name: str) -> DependencyCheck:
         loop = self.loops.get(name)
         observation = loop.snapshot().observation if loop else None
         if observation is None:
-            return Check(name, False, "nothing was observed yet")
+            return DependencyCheck(name, False, "nothing was observed yet")
         rate = observation.arrival_rate_rps
         if isinstance(rate, Missing) and rate.reason is MissingReason.UNREACHABLE:
-            return Check(name, False, f"metrics: {rate.detail}")
-        return Check(name, not observation.problem, observation.problem)
+            return DependencyCheck(name, False, f"metrics: {rate.detail}")
+        return DependencyCheck(name, not observation.problem, observation.problem)

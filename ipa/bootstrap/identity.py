@@ -14,6 +14,8 @@ from ipa.bootstrap.targets import kube_client
 from ipa.control.ports import Clock
 from ipa.model.errors import UsageError
 from ipa.settings import Settings, words
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import places_of
 
 LOG = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -50,7 +52,7 @@ def authenticators_of(
         # A client of its own: requests of others do not wait for what the loops ask, nor loops for them.
         client = kube_client(settings)
         resources.callback(client.close)
-        found.append(KubeIdentities(client, clock, settings.kube_audience))
+        found.append(KubeIdentities(client, clock, SELDON_DEPLOYMENT, places_of, settings.kube_audience))
     return tuple(found)
 
 

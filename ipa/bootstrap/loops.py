@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ipa.adapters.forecasting import Sight
+from ipa.adapters.forecasting import ForecastSetup
 from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.options import ServeOptions
 from ipa.control.engine.decision_inputs import made_of
@@ -48,7 +48,7 @@ def policy_of(name: str, inputs: PolicyInputs) -> Chosen:
 
 
 def loop_beside(
-    settings: Settings, sight: Sight, chosen: Chosen, world: LoopPorts, waker: threading.Event
+    settings: Settings, sight: ForecastSetup, chosen: Chosen, world: LoopPorts, waker: threading.Event
 ) -> ControlLoop:
     """The loop of a policy that only says what it would do."""
     inputs, policy = chosen
@@ -58,7 +58,7 @@ def loop_beside(
 
 def loop_of(
     settings: Settings,
-    sight: Sight,
+    sight: ForecastSetup,
     chosen: Chosen,
     world: LoopPorts,
     hooks: Sequence[Hook],

@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 import httpx
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.metrics.figures import record_figures, webhook_figures
-from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.store import Store
 from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.message import secret_of
 from ipa.adapters.webhook.webhook import Receiver, Webhook
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.ports import Leadership
 from ipa.files.reading import read_utf8
+from ipa.metering.figures import record_figures, webhook_figures
 from ipa.model.errors import ConfigurationError, IpaError, Problem
 from ipa.settings import Settings
 
@@ -25,7 +25,7 @@ MOST_SECRET_BYTES = 4096
 HOW_TO_SIGN = 'echo "whsec_$(openssl rand -base64 32)" makes a secret.'
 
 
-def webhook_of(settings: Settings, store: Store, feed: Feed, leadership: Leadership) -> Webhook | None:
+def webhook_of(settings: Settings, store: Store, feed: RecordFeed, leadership: Leadership) -> Webhook | None:
     """The webhook, not yet started; None without a URL. ConfigurationError lists all that is wrong."""
     if not settings.webhook_url:
         return None

@@ -10,7 +10,7 @@ import typer
 
 import ipa
 from ipa.cli.arguments import check_arguments
-from ipa.cli.clients import credential
+from ipa.clients import credential
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.exits import ExitCode
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.adapters.logs import LineQueue
 from ipa.model.errors import UnavailableError
+from ipa.serving.logs import LineQueue
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.bootstrap import App, ServeOptions
+    from ipa.bootstrap.app import App
+    from ipa.bootstrap.options import ServeOptions
 
 
 # A tick in flight may take as long as the solver and one write; what then still runs ends with the process.
@@ -37,8 +38,9 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
 
     Errors: those of `build`; UnavailableError: the port.
     """
-    from ipa.adapters.metrics.figures import log_figures
-    from ipa.bootstrap import build, check_listening
+    from ipa.bootstrap.app import build
+    from ipa.bootstrap.identity import check_listening
+    from ipa.metering.figures import log_figures
 
     check_listening(settings)
     # Before anything is started, so that a port that is taken is said at once.
@@ -86,8 +88,8 @@ def _listen(running: App, listener: socket.socket) -> None:
     from ipa.api.app import create_app
     from ipa.api.server import bounds_of, config_of, settle
     from ipa.api.wiring import context_of
-    from ipa.bootstrap import hosts_of
-    from ipa.serving import BoundedServer
+    from ipa.bootstrap.identity import hosts_of
+    from ipa.serving.protocol import BoundedServer
 
     class Server(BoundedServer):
         """Uvicorn raises a signal again once it has stopped, which would end us before what we started."""

@@ -18,7 +18,7 @@ def pipelines(context: typer.Context, incomplete: str) -> list[str]:
 
 def stages(context: typer.Context, incomplete: str) -> list[str]:
     """Names of the stages of the pipeline that was typed before."""
-    from ipa.cli.lookup import find_pipeline
+    from ipa.files.lookup import find_pipeline
     from ipa.model.errors import IpaError
     from ipa.settings import Settings
 
@@ -42,7 +42,7 @@ def _in_files(context: typer.Context) -> Iterator[str]:
 
 
 def _at_service(at: str) -> Iterator[str]:
-    from ipa.cli.clients.http import HttpClient
+    from ipa.clients.http import HttpClient
     from ipa.model.errors import IpaError
 
     if not at.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""Values as one canonical text, so that equal inputs have equal digests."""
+"""Canonical JSON text of values, so that equal inputs have equal digests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ipa.model.recording import NEVER, RECORDED, UNLESS_DEFAULT
 
 # The key of a dataclass field's metadata under which its name in records is.
 RECORDED_AS = "recorded_as"
-# Types that JSON has as they are.
+# Types that JSON represents directly.
 AS_IT_IS = frozenset({str, int, bool, type(None)})
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -70,7 +70,7 @@ def digest_of(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Same:
-    """Equal for the same object only; what is kept keeps it, so that no other has its number."""
+    """A key that is equal for the same object only. It holds the object, so that its id is not reused."""
 
     value: Any
 
@@ -92,7 +92,7 @@ def plain(value: Any) -> Any:
     An infinite number is None: JSON has none.
     """
     kind = type(value)
-    # What most of it is, first: every tick is written down so.
+    # The most frequent types first: this runs for every tick.
     if kind in AS_IT_IS:
         return value
     if kind is float:

@@ -1,7 +1,7 @@
-"""Values again from what `canonical.plain` made of them, by their types alone.
+"""Decodes the results of `canonical.plain` to values, by type.
 
-JSON tells a whole number from a float, and both stay as they were: what was restored has the same canonical
-text. An infinite number became None there, so that one cannot be restored.
+JSON distinguishes whole numbers from floats, so the restored value has the same canonical text. An infinite
+number was encoded as None and cannot be restored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ipa.control.canonical import recorded_names
 from ipa.model.errors import InputError
 
 T = TypeVar("T")
-# What JSON has for each, and its name.
+# The JSON types of each scalar, and its name in errors.
 SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
     str: ((str,), "a text"),
     bool: ((bool,), "true or false"),
@@ -30,7 +30,7 @@ SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A dataclass field: its attribute, its type, and whether a record may lack it, as older ones do."""
+    """A dataclass field: its attribute, its type, and True if a record may lack it, as older ones do."""
 
     attribute: str
     kind: Any
@@ -38,7 +38,7 @@ class _Part:
 
 
 def restored(kind: type[T], value: Any) -> T:
-    """The value of that type; InputError says where it is none. What is said to be any object stays plain."""
+    """Decode the value; InputError names the first fault. A field of type `object` stays plain."""
     return cast(T, _restored(kind, value, ""))
 
 
@@ -60,7 +60,7 @@ def _restored(kind: Any, value: Any, where: str) -> Any:
 
 
 def _member(members: Sequence[Any], value: Any, where: str) -> Any:
-    """The member of a union that the value is of: dataclasses are told apart by their fields."""
+    """The member of a union that fits the value: dataclasses are distinguished by their fields."""
     if value is None and NoneType in members:
         return NoneType
     others = [each for each in members if each is not NoneType]
@@ -108,7 +108,7 @@ def _instance(kind: Any, arguments: Sequence[Any], value: Any, where: str) -> An
     lacking = ", ".join(name for name, part in parts.items() if not part.may_lack and name not in value)
     if unknown or lacking:
         words = [f"lacks {lacking}"] if lacking else []
-        words += [f"has {unknown}, which is not known"] if unknown else []
+        words += [f"has unknown {unknown}"] if unknown else []
         raise InputError(f"{where or '/'} {' and '.join(words)}")
     named = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
     return kind(
@@ -122,7 +122,7 @@ def _instance(kind: Any, arguments: Sequence[Any], value: Any, where: str) -> An
 
 
 def _named(kind: Any, value: Any, where: str) -> Any:
-    """A value of an enumeration, or a moment."""
+    """An enumeration's member, or a time."""
     try:
         if isinstance(kind, type) and issubclass(kind, Enum):
             return kind(value)
@@ -134,7 +134,7 @@ def _named(kind: Any, value: Any, where: str) -> Any:
 
 
 def _wrong(value: Any, wanted: str, where: str) -> Any:
-    said = "is infinite, or not there" if value is None else f"is {str(value)[:40]!r}"
+    said = "is infinite or missing" if value is None else f"is {str(value)[:40]!r}"
     raise InputError(f"{where or '/'} {said} instead of {wanted}")
 
 

@@ -1,4 +1,4 @@
-"""Which of several replicas of the service leads, as a pure state machine over one Lease.
+"""Leader election among replicas of the service, as a pure state machine over one Lease.
 
     READ ─free, expired─▶ REPLACE ─answered▶ leads ─retry_s▶ REPLACE (renew) ▶ …
     READ ─absent─▶ CREATE ─answered▶ holds, and leads once nobody else can lead any more
@@ -58,7 +58,7 @@ class LeaseTimes:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The fields of a Lease. Its times are for people and show a change: no clock is compared with them.
+    """The fields of a Lease. Its times are informative and show a change: no clock is compared with them.
 
     Two are equal where they say the same, at whatever version.
     """
@@ -129,7 +129,7 @@ class Election:
 
 @dataclass(frozen=True, slots=True)
 class LeaderStatus:
-    """The leadership as one replica knows it: who leads ("": nobody), and why the Lease cannot be used."""
+    """The leadership as one replica knows it: the leader ("" for none), and why the Lease cannot be used."""
 
     leading: bool
     identity: str
@@ -144,7 +144,7 @@ class LeaderStatus:
         if self.trouble:
             return f"stands by, the Lease cannot be used: {self.trouble}"
         if self.leader == self.identity:
-            return "holds the lease, and leads once nobody else can"
+            return "holds the lease, and leads once no other replica can"
         return f"stands by, {self.leader or 'nobody'} leads"
 
 
@@ -180,13 +180,13 @@ def next_step(election: Election, now_s: float, stamp: str) -> LeaseStep:
 
 
 def sending(election: Election, step: LeaseStep, now_s: float) -> Election:
-    """The election while that write is on its way; said before it is sent."""
+    """The election while a write is in flight; to be called before the write is sent."""
     assert step.lease is not None
     return replace(election, tried=Attempt(step.lease, now_s, step.act is LeaseAction.CREATE))
 
 
 def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) -> Election:
-    """The election after a read was answered, with None where there is no Lease. `jitter` is in 0..1."""
+    """The election after the answer to a read; `lease` None if there is no Lease. `jitter` is in 0..1."""
     # By version: what says the same may have said something else meanwhile.
     news = election.seen_s == -inf or _version(lease) != _version(election.lease)
     election = replace(
@@ -221,7 +221,7 @@ def wrote(election: Election, version: str, now_s: float, jitter: float) -> Elec
 
 
 def refused(election: Election, now_s: float, jitter: float) -> Election:
-    """The election after its write was refused, since another was faster: what there is now is to be read.
+    """The election after its write was refused, since another replica wrote first: the Lease must be read.
 
     At once the first time; who is refused again and again waits between.
     """
@@ -237,17 +237,17 @@ def refused(election: Election, now_s: float, jitter: float) -> Election:
 
 
 def unanswered(election: Election, now_s: float, jitter: float) -> Election:
-    """The election after a read or a write without an answer: what there is now is to be read."""
+    """The election after a read or a write without an answer: the Lease must be read."""
     return replace(election, is_current=False, due_s=now_s + _retry_s(election, jitter))
 
 
 def resigned(election: Election) -> Election:
-    """The election that does not lead, from now on, whatever it holds."""
+    """The election that does not lead from now on, even if it holds the Lease."""
     return replace(election, from_s=inf, until_s=-inf)
 
 
 def release_of(election: Election, now_s: float, stamp: str) -> Lease | None:
-    """The record that lets another lead at once; None where there is nothing of ours to release.
+    """The Lease that lets another replica lead at once; None if this one does not hold it.
 
     Who holds it and does not lead yet waits for somebody who may still lead, and so must the next.
     """
@@ -291,7 +291,7 @@ def _stood_down(election: Election) -> Election:
 
 
 def _is_ours(election: Election, lease: Lease) -> bool:
-    """True if the Lease is the one that we wrote; our name alone may be somebody else's edit."""
+    """True if the Lease is the one that this replica wrote; its name alone may be someone else's edit."""
     mine = election.mine
     return (
         mine is not None

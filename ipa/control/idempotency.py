@@ -1,4 +1,4 @@
-"""Answers that are kept under the idempotency keys of requests, so that a retry gets the same answer."""
+"""Answers stored under the idempotency keys of requests, so that a retry gets the same answer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class StoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyClaim:
-    """The state of a key: the digest of the first request that came with it, at `at_s` (Unix time).
+    """The state of a key: the digest of its first request, at `at_s` (Unix time).
 
-    `mine`: this caller is to carry the request out. `is_resumed`: a process that is gone began it before. A
-    claim that is not `mine` and has no answer is being carried out by another caller now.
+    `mine`: this caller must carry the request out. `is_resumed`: a process that is gone started it before. If
+    it is not `mine` and has no answer, another caller is carrying it out.
     """
 
     request_digest: str
@@ -30,19 +30,19 @@ class IdempotencyClaim:
 
 
 class AnswerStore(Protocol):
-    """Answers by the keys of their requests, each kept for a day at least, also over restarts."""
+    """Answers by the keys of their requests, each kept for at least a day, across restarts."""
 
     def claim(
         self, key: str, request_digest: str, holder: str, now_s: float, record: str = ""
     ) -> IdempotencyClaim:
-        """Claim the key if nobody holds it, and return its state. The answer is deleted with the `record`.
+        """Claim the key if it is free, and return its state. The answer is deleted with the `record`.
 
-        A claim of another `holder`, or of ours for longer than any request takes, was left unfinished.
+        A claim of another `holder`, or one that is older than any request takes, counts as abandoned.
         """
         ...
 
     def settle(self, key: str, answer: StoredAnswer) -> None:
-        """Keep the answer; on disk when this returns."""
+        """Store the answer durably."""
         ...
 
     def release(self, key: str) -> None:

@@ -102,9 +102,9 @@ class RolloutPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The state of a rollout, and in words what it waits for or why it failed.
+    """The state of a rollout, and the cause of its wait or failure in words.
 
-    `lacks_room`: it waits for room alone; nothing is wrong with what is to run there.
+    `lacks_room`: it only waits for room; the new pods themselves are fine.
     """
 
     phase: RolloutPhase
@@ -115,8 +115,8 @@ class Rollout:
 class Workload(Protocol):
     """The running pipeline: local processes, a SeldonDeployment, or the simulator.
 
-    Errors: NotFoundError (nothing runs under this name), ConflictError (the revision moved, or another hand
-    changed it), ForbiddenError, UnavailableError (no answer; whether a write happened is unknown: read).
+    Errors: NotFoundError (nothing runs under this name), ConflictError (the revision changed, or someone else
+    changed it), ForbiddenError, UnavailableError (no answer; a write may or may not have happened: read).
     """
 
     @property
@@ -129,7 +129,7 @@ class Workload(Protocol):
         ...
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
-        """The new revision, once the change is accepted (not yet ready). Writes only onto change.revision."""
+        """Write the change onto `change.revision`; return the new revision once accepted (not yet ready)."""
         ...
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
@@ -139,7 +139,7 @@ class Workload(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """A window in which nothing is written; `weekly` ones come again every seven days (of UTC)."""
+    """A window in which nothing is written; a `weekly` one repeats every seven days (UTC)."""
 
     start: datetime
     end: datetime
@@ -192,7 +192,7 @@ class ControlAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """An action, who did it and why; it is kept in the record."""
+    """A person's action, with its author and reason, for the record."""
 
     deed: ControlAction
     by: str = ""
@@ -219,7 +219,7 @@ class EventSink(Protocol):
     """A sink of events at the workload (Kubernetes Events). A failure is logged, not raised."""
 
     def emit(self, pipeline: Pipeline, event: Event) -> None:
-        """Emit the event; a repetition within a while only increases its count."""
+        """Emit the event; a quick repetition only increases its count."""
         ...
 
 
@@ -227,14 +227,14 @@ class NoEvents:
     """A sink that drops events."""
 
     def emit(self, pipeline: Pipeline, event: Event) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class DecisionLog(Protocol):
-    """The durable record of decisions; written before anything else is."""
+    """The durable record of decisions, written before any other effect."""
 
     def record(self, decision: Decision) -> None:
-        """Return only when the decision is on disk; UnavailableError otherwise."""
+        """Record the decision durably; UnavailableError if it is not on disk."""
         ...
 
     def decisions(
@@ -249,7 +249,7 @@ class DecisionLog(Protocol):
 
 
 class ControlStore(Protocol):
-    """The overrides of pipelines, kept over restarts."""
+    """The overrides of pipelines, which survive restarts."""
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         """The current control; the default if nobody set one.
@@ -264,14 +264,14 @@ class ControlStore(Protocol):
 
 
 class ProfileStore(Protocol):
-    """The measured profiles, every revision kept; the newest counts."""
+    """The measured profiles with all revisions; the newest is current."""
 
     def save_profile(self, profile: StageProfile) -> int:
-        """The revision under which it is kept; the same one again where nothing changed."""
+        """Store the profile, and return its revision; the same one if nothing changed."""
         ...
 
     def profile(self, pipeline: str, stage: str) -> StageProfile:
-        """The newest profile; NotFoundError where there is none."""
+        """The newest profile; NotFoundError if there is none."""
         ...
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:

@@ -1,4 +1,4 @@
-"""Plans that are kept under ids, so that people can apply them later."""
+"""Plans stored under ids, so that people can apply them later."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ipa.model.plan import Plan
 class Basis:
     """The inputs of a plan. If any of them has changed, the plan is stale.
 
-    `revision` is that of what ran (empty: it was not seen), the digests are those of the pipeline as its
-    owner wrote it and of all its profiles.
+    `revision` is that of the running configuration (empty if unknown); the digests are those of the pipeline
+    as its owner wrote it, and of all its profiles.
     """
 
     revision: str
@@ -23,7 +23,7 @@ class Basis:
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
-    """A plan under its id. `asked` is the request as canonical JSON, `at` when it was made (RFC 3339).
+    """A stored plan. `asked` is the request as canonical JSON, `at` the time it was made (RFC 3339).
 
     `record` is that of its pipeline; empty, as in older stores, for the one of the pipeline's name.
     """
@@ -43,12 +43,12 @@ class StoredPlan:
 
 
 class PlanStore(Protocol):
-    """Plans that were made for people, the newest some thousands of them."""
+    """The stored plans: some thousands of the newest."""
 
     def keep(self, plan: StoredPlan) -> None:
         """Store the plan; UnavailableError if that fails."""
         ...
 
     def plan(self, plan_id: str) -> StoredPlan:
-        """The plan of that id; NotFoundError if there is none (any more)."""
+        """The plan of that id; NotFoundError if there is none, or no longer."""
         ...

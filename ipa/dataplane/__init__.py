@@ -1,1 +1,1 @@
-"""What requests pass: router, stage queues, model servers. Knows only the wire."""
+"""The path of a request: router, stage queues, model servers. This package knows only the wire protocol."""

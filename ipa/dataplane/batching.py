@@ -25,20 +25,20 @@ from ipa.dataplane.tensors import (
     without_number,
 )
 
-# A request that was with this many model servers when they ended is taken for the cause.
+# A request that was at this many model servers when each of them died is taken for the cause.
 MAX_LOSSES = 3
 
 
 class Outcome(StrEnum):
-    """How a request ended."""
+    """The outcome of a request."""
 
     ANSWERED = "answered"
     DROPPED = "dropped"
     FAILED = "failed"
 
 
-class Request:
-    """One request in the queue. `outcome` is None until it has ended, once; `detail` says why."""
+class QueuedRequest:
+    """A request in the queue. `outcome` is None until it ends, which happens once; `detail` is the cause."""
 
     __slots__ = (
         "answer",
@@ -60,7 +60,7 @@ class Request:
         self, inputs: Tensors, arrived_s: float, deadline_s: float, members: Mapping[str, Any] = NOTHING
     ) -> None:
         self.inputs = inputs
-        self.members = members  # sent with the inputs, as they are
+        self.members = members  # sent to the model unchanged, together with the inputs
         self.items = items_of(inputs)
         self.kind: Hashable = kind_of(inputs, members)
         self.arrived_s = arrived_s
@@ -69,12 +69,12 @@ class Request:
         self.detail = ""
         self.answer: Tensors = ()
         self.is_refused = False  # dropped on arrival: the queue was full
-        self.waiting = 0  # items not in a batch now
-        self.losses = 0  # model servers that ended while they had it
-        self.parts: dict[int, tuple[int, Tensors]] = {}  # by first item: how many items, their outputs
+        self.waiting = 0  # items that are not in a batch
+        self.losses = 0  # model servers that died while they had it
+        self.parts: dict[int, tuple[int, Tensors]] = {}  # by first item: the number of items, their outputs
 
     def end(self, outcome: Outcome, detail: str = "") -> None:
-        """Set the outcome."""
+        """Set the outcome; RuntimeError if the request has one."""
         if self.outcome is not None:
             raise RuntimeError(f"the request has ended already: {self.outcome}")
         self.outcome, self.detail = outcome, detail
@@ -83,41 +83,41 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Items start to stop of a request. `is_alone`: share a batch with no other request."""
+    """Items `start` to `stop` of a request. With `is_alone` no other request may share its batch."""
 
-    request: Request
+    request: QueuedRequest
     start: int
     stop: int
     is_alone: bool = False
 
     @property
     def items(self) -> int:
-        """How many."""
+        """The number of items."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one replica is given at once."""
+    """The slices that one replica serves in one call."""
 
     slices: tuple[Slice, ...]
 
     @property
     def items(self) -> int:
-        """Items of all slices."""
+        """The number of items of all slices."""
         return sum(piece.items for piece in self.slices)
 
     @property
     def is_abandoned(self) -> bool:
-        """True if no request waits for its answer any more."""
+        """True if no request waits for this batch any more."""
         return all(piece.request.outcome is not None for piece in self.slices)
 
     def inputs(self) -> Tensors:
-        """The inputs of all slices, one after the other."""
+        """The inputs of all slices, concatenated."""
         return merge([rows(piece.request.inputs, piece.start, piece.stop) for piece in self.slices])
 
     def body(self) -> bytes:
-        """The V2 request that the model server is sent."""
+        """The V2 request to the model server."""
         return dump("inputs", self.inputs(), **self.slices[0].request.members)
 
 
@@ -134,31 +134,31 @@ class Batcher:
     max_items: int
     waiting_items: int = 0
     _slices: deque[Slice] = field(default_factory=deque)
-    _deadlines: list[tuple[float, int, Request]] = field(default_factory=list)
-    # Of requests all of whose items were in batches when the last answer in time could have begun.
-    _in_flight: list[tuple[float, int, Request]] = field(default_factory=list)
+    _deadlines: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
+    # Deadlines of requests whose items were all in batches when the latest useful batch would have started.
+    _in_flight: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
 
-    def offer(self, request: Request) -> bool:
-        """Whether the request was taken in; not if that would make more than `max_items` wait."""
+    def offer(self, request: QueuedRequest) -> bool:
+        """Enqueue the request. Return False if more than `max_items` would then wait."""
         if self.waiting_items + request.items > self.max_items:
             return False
         self._slices.append(Slice(request, 0, request.items))
         self._now_waiting(request, request.items)
         return True
 
-    def drop_late(self, now_s: float, service_s: float) -> list[Request]:
-        """The requests, now dropped, that are not answered in time.
+    def drop_late(self, now_s: float, service_s: float) -> list[QueuedRequest]:
+        """Drop the requests that will miss their deadline, and return them.
 
-        One that waits is dropped as soon as a batch of `service_s` could not answer it by its deadline; one
-        that is in a batch at its deadline. What the batch answers later is ignored.
+        A waiting request is dropped as soon as a batch of `service_s` could not answer it by its deadline, a
+        request in a batch at its deadline. A later answer of that batch is ignored.
         """
         dropped = []
         while self._deadlines and self._deadlines[0][0] - service_s <= now_s:
             entry = heapq.heappop(self._deadlines)
             request = entry[2]
             if request.outcome is None and request.waiting:
-                self._end(request, Outcome.DROPPED, "its time budget does not last until an answer")
+                self._end(request, Outcome.DROPPED, "less time budget is left than a batch takes")
                 dropped.append(request)
             elif request.outcome is None:
                 heapq.heappush(self._in_flight, entry)
@@ -170,7 +170,7 @@ class Batcher:
         return dropped
 
     def take(self, now_s: float) -> Batch | None:
-        """The next batch, or None while it is better to wait."""
+        """Return the next batch; None while waiting is better."""
         self._skip_ended()
         if not self._slices or not self._is_due(now_s):
             return None
@@ -192,21 +192,21 @@ class Batcher:
         return Batch(tuple(taken))
 
     def next_batch_s(self) -> float | None:
-        """When the oldest request has waited its time; None where none waits."""
+        """The time at which the oldest request has waited `batch_timeout_s`; None if no request waits."""
         self._skip_ended()
         return self._slices[0].request.arrived_s + self.batch_timeout_s if self._slices else None
 
     def next_drop_s(self, service_s: float) -> float | None:
-        """When `drop_late` should be called next."""
+        """The time of the next call of `drop_late`; None if no request has a deadline."""
         self._skip_ended()
         moments = [self._in_flight[0][0]] if self._in_flight else []
         moments += [self._deadlines[0][0] - service_s] if self._deadlines else []
         return min(moments, default=None)
 
-    def answer(self, batch: Batch, outputs: Tensors, where: str = "") -> list[Request]:
-        """The requests that are complete with the outputs of this batch, or have failed by them.
+    def answer(self, batch: Batch, outputs: Tensors, where: str = "") -> list[QueuedRequest]:
+        """Take the outputs of the batch, and return the requests that they complete or fail.
 
-        `where` is what details of failures begin with.
+        `where` is the prefix of the details of failures.
         """
         try:
             answers = split(outputs, [piece.items for piece in batch.slices])
@@ -218,7 +218,7 @@ class Batcher:
             if request.outcome is not None:
                 continue
             if name := without_number(part):
-                detail = f"{where}output {name!r} has null, which is NaN or infinity, for a number"
+                detail = f"{where}output {name!r} contains null, which stands for NaN or infinity"
                 self._end(request, Outcome.FAILED, detail)
                 ended.append(request)
                 continue
@@ -228,21 +228,22 @@ class Batcher:
                 ended.append(request)
         return ended
 
-    def fail(self, batch: Batch, detail: str) -> list[Request]:
-        """The requests that failed with this batch.
+    def fail(self, batch: Batch, detail: str) -> list[QueuedRequest]:
+        """Take the failure of the batch. Return the requests that fail with it.
 
-        Of several that shared it one may be to blame: each is tried once more in a batch of its own.
+        If several requests shared the batch, one of them may be the cause: each is retried in a batch of its
+        own.
         """
         if len(_requests(batch.slices)) > 1:
             self._put_back([Slice(it.request, it.start, it.stop, True) for it in _open(batch)])
             return []
         return self._fail(_requests(_open(batch)), detail)
 
-    def lose(self, batch: Batch, detail: str) -> list[Request]:
-        """Put the batch of a replica that ended back to the front; return those failed by it.
+    def lose(self, batch: Batch, detail: str) -> list[QueuedRequest]:
+        """Return the batch of a replica that died to the front of the queue. Return the requests that fail.
 
-        It may have ended by itself, or by a request: one that loses a second replica goes alone from then
-        on, and one that loses `MAX_LOSSES` fails.
+        The cause may be the replica or a request: a request that loses its second replica is batched alone
+        from then on, and fails when it loses replica number `MAX_LOSSES`.
         """
         kept, failed = [], []
         for request in _requests(_open(batch)):
@@ -254,13 +255,13 @@ class Batcher:
                 is_alone = piece.is_alone or piece.request.losses > 1
                 kept.append(Slice(piece.request, piece.start, piece.stop, is_alone))
         self._put_back(kept)
-        return self._fail(failed, f"{MAX_LOSSES} model servers ended while they had it; the last: {detail}")
+        return self._fail(failed, f"{MAX_LOSSES} model servers died while they had it; the last: {detail}")
 
     def requeue(self, batch: Batch) -> None:
-        """Put a batch that no replica has begun back to the front."""
+        """Return a batch that no replica has started to the front of the queue."""
         self._put_back(_open(batch))
 
-    def _fail(self, requests: list[Request], detail: str) -> list[Request]:
+    def _fail(self, requests: list[QueuedRequest], detail: str) -> list[QueuedRequest]:
         for request in requests:
             self._end(request, Outcome.FAILED, detail)
         return requests
@@ -270,17 +271,17 @@ class Batcher:
         for piece in slices:
             self._now_waiting(piece.request, piece.items)
 
-    def _now_waiting(self, request: Request, items: int) -> None:
+    def _now_waiting(self, request: QueuedRequest, items: int) -> None:
         request.waiting += items
         self.waiting_items += items
         heapq.heappush(self._deadlines, (request.deadline_s, next(self._order), request))
 
-    def _end(self, request: Request, outcome: Outcome, detail: str) -> None:
+    def _end(self, request: QueuedRequest, outcome: Outcome, detail: str) -> None:
         self.waiting_items -= request.waiting
         request.waiting = 0
         request.end(outcome, detail)
 
-    def _join(self, request: Request) -> None:
+    def _join(self, request: QueuedRequest) -> None:
         parts = [request.parts[start][1] for start in sorted(request.parts)]
         try:
             request.answer = merge(parts)
@@ -321,5 +322,5 @@ def _open(batch: Batch) -> list[Slice]:
     return [piece for piece in batch.slices if piece.request.outcome is None]
 
 
-def _requests(slices: Iterable[Slice]) -> list[Request]:
+def _requests(slices: Iterable[Slice]) -> list[QueuedRequest]:
     return list({id(piece.request): piece.request for piece in slices}.values())

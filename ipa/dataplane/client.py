@@ -1,4 +1,4 @@
-"""The HTTP client of queue and router."""
+"""The HTTP client of the queue and the router."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 import aiohttp
 
-# The caller gives up much earlier, at the deadline. This closes a connection whose other end vanished.
+# The caller gives up much earlier, at the deadline. This bound closes a connection whose peer vanished.
 LONGEST_ANSWER_S = 600.0
-# On one network, or on this machine, a connection takes milliseconds; another try may find another pod.
+# Within one network a connection takes milliseconds; a retry may reach another pod.
 CONNECT_S = 1.0
-# MLServer closes idle connections after 5 s: let go before, or a request may be written into the closing.
+# MLServer closes idle connections after 5 s: close earlier, or a request may be written to a closing one.
 IDLE_S = 4.0
 # As large as the largest request.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class ConnectionLostError(Exception):
-    """No answer: the connection was refused or broke. `was_sent`: the other side may have begun."""
+    """The connection was refused or broke without an answer. With `was_sent` the server may have started."""
 
     def __init__(self, message: str, *, was_sent: bool = False) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class OversizedAnswerError(Exception):
 
 
 class Client:
-    """Posts JSON over connections that are kept. Make and close it inside the event loop."""
+    """A client that posts JSON over persistent connections. Create and close it inside the event loop."""
 
     def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._max_answer_bytes = max_answer_bytes
@@ -44,9 +44,9 @@ class Client:
         )
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Status and body of the answer; ConnectionLostError without one, OversizedAnswerError."""
+        """Post the body. Return the status and body. Errors: ConnectionLostError, OversizedAnswerError."""
         try:
-            # A redirect is an answer that is not 200: nobody but the replica is to be asked.
+            # A redirect is an answer other than 200: no other server may get the request.
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 return response.status, await self._read(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -60,7 +60,7 @@ class Client:
         async for chunk in response.content.iter_any():
             size += len(chunk)
             if size > self._max_answer_bytes:
-                # The connection is closed with the rest of the answer in it.
+                # Close the connection, with the rest of the answer unread.
                 response.close()
                 raise OversizedAnswerError(f"the answer has more than {self._max_answer_bytes} bytes")
             chunks.append(chunk)

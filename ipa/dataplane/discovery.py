@@ -10,23 +10,23 @@ from urllib.parse import urlsplit
 
 log = logging.getLogger("ipa.dataplane")
 
-# A pod that became ready is used after this; DNS in a cluster keeps answers for 5 to 30 s besides.
+# A new ready pod is used after this, plus the 5 to 30 s for which the DNS of a cluster caches answers.
 LOOK_EVERY_S = 1.0
 
-# (host, port) -> its addresses; OSError where there are none.
+# (host, port) -> its addresses; OSError if there are none.
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host; OSError where the name is not known."""
+    """Return the addresses of a host; OSError if the name is not known."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
 
 class Discovery:
-    """Tells a queue, again and again, the replicas behind the base URL of their Service.
+    """A poller that reports the replicas behind the base URL of their Service to a queue.
 
-    Where the name cannot be resolved the last known replicas stay: one that is gone is found by sending.
+    If the name cannot be resolved, the last known replicas stay: sending to one finds out if it is gone.
     """
 
     def __init__(self, url: str, found: Callable[[tuple[str, ...]], None], lookup: Resolve = resolve) -> None:
@@ -37,7 +37,7 @@ class Discovery:
         self._last: tuple[str, ...] = ()
 
     async def look(self) -> None:
-        """Resolve once, and tell where the answer differs from the last."""
+        """Resolve once, and report the replicas if they differ from the last report."""
         try:
             addresses = await self._resolve(self._host, self._port)
         except OSError as error:
@@ -49,7 +49,7 @@ class Discovery:
             self._found(urls)
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Poll until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)

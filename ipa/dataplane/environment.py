@@ -1,4 +1,4 @@
-"""Settings of router and queue: by flags, or by the environment where they run as containers."""
+"""Settings of the router and the queue: flags, or environment variables if they run as containers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import argparse
 import os
 from typing import Any
 
-# What Seldon's operator tells a container of the port that its service leads to.
+# The variables by which Seldon's operator sets the port of a container.
 OPERATORS_PORT = ("PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "PREDICTIVE_UNIT_SERVICE_PORT")
-# Well below the 20 s that the operator gives a pod to end, 10 s of which it sleeps first.
+# Well below the grace period of 20 s that the operator sets, 10 s of which the pod sleeps first.
 DRAIN_S = 5.0
 
 
 def add(parser: argparse.ArgumentParser, flag: str, *names: str, **given: Any) -> None:
-    """Add a flag whose default is the first of those environment variables that is set.
+    """Add a flag whose default is the first of the environment variables `names` that is set.
 
-    It is required where it has no default at all.
+    The flag is required if it has no default.
     """
     found = next((os.environ[name] for name in names if os.environ.get(name)), None)
     default = given.pop("default", None)
@@ -31,17 +31,17 @@ def add(parser: argparse.ArgumentParser, flag: str, *names: str, **given: Any) -
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
-    """Add where to listen, and how long to finish what is in flight when told to stop."""
+    """Add the flags for the address to listen on and the drain time."""
     add(parser, "--host", "IPA_HOST", default="127.0.0.1")
     add(parser, "--port", "IPA_PORT", *OPERATORS_PORT, type=int)
     parser.add_argument("--fd", type=int, help="an inherited socket that listens at that port already")
-    add(parser, "--drain-s", "IPA_DRAIN_S", type=float, default=DRAIN_S, help="to finish what is in flight")
+    add(parser, "--drain-s", "IPA_DRAIN_S", type=float, default=DRAIN_S, help="to end requests in flight")
 
 
 class Words(argparse.Action):
-    """Collects values, of one flag given several times or of one text with spaces between them.
+    """An action that collects the values of a flag given several times, or of one text, split at spaces.
 
-    What the flag says counts instead of what the environment does.
+    The flag overrides the environment.
     """
 
     def __call__(
@@ -57,5 +57,5 @@ class Words(argparse.Action):
 
 
 def words(given: Any) -> list[str]:
-    """The values of a flag with the action Words."""
+    """Return the values of a flag with the action Words."""
     return given if isinstance(given, list) else (given or "").split()

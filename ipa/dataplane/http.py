@@ -1,4 +1,4 @@
-"""The little of HTTP that queue and router need, as plain ASGI: routes, bounded bodies, problems."""
+"""Minimal HTTP for the queue and the router, as plain ASGI: routes, bounded bodies, problem documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from ipa.serving import BoundedConfig, BoundedServer, ServerBounds, raise_file_limit, within_files
+from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
+from ipa.serving.protocol import BoundedConfig, BoundedServer
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -24,32 +25,32 @@ log = logging.getLogger("ipa.dataplane")
 
 # A page as base64 PNG is below 1 MB; 64 of them in one request fit.
 MAX_BODY_BYTES = 64 * 1024 * 1024
-# Of all requests that are being read or served. More are refused with 503 until some have ended.
+# Bytes of all requests that are read or served at once. Above it requests are refused with 503.
 MAX_HELD_BYTES = 256 * 1024 * 1024
-# Long enough that clients, which let go of idle connections first, never write into one being closed.
+# Longer than clients keep idle connections, so that none writes to a connection that is closing.
 KEEP_ALIVE_S = 75
-# The largest body at 1 MB a second.
+# The time that the largest body takes at 1 MB/s.
 BODY_S = 64
 MOST_CONNECTIONS = 10_000
-# As much as asyncio reads at once by itself, and connections that the kernel queues, as uvicorn has it.
+# Bytes of one read, asyncio's default, and connections that the kernel queues, uvicorn's default.
 CHUNK_BYTES = 256 << 10
 BACKLOG = 2048
 
-# What is left of a request's time, from router to queue; from the client to the router it is optional.
+# The remaining time budget of a request. The router sends it to the queue; for a client it is optional.
 BUDGET_HEADER = "ipa-budget-ms"
-# Nobody waits longer for an answer; what is above is a mistake in the unit.
+# No client waits longer for an answer; a larger value is a mistake in the unit.
 MAX_BUDGET_S = 3600.0
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-# Probes and scrapes may call by any name: these paths tell nothing that a name protects.
+# Probes and scrapes may use any host name: these paths disclose nothing that the check protects.
 OPEN_PATHS = frozenset({"/metrics", "/v2/health/live", "/v2/health/ready"})
 
 
 class HttpError(Exception):
-    """Answered as problem+json (RFC 9457): a status, a code for programs and a detail for people.
+    """An error that is answered as problem+json (RFC 9457): status, code for programs, detail for people.
 
-    The member `error` repeats the detail, as the V2 protocol has it. `closes`: the connection ends with the
-    answer, since what remains of the request would be read to no end.
+    The member `error` repeats the detail, as the V2 protocol requires. With `closes` the connection is closed
+    after the answer, since the rest of the request is not wanted.
     """
 
     def __init__(self, status: int, code: str, detail: str, *, closes: bool = False) -> None:
@@ -60,7 +61,7 @@ class HttpError(Exception):
         self.detail = detail
 
     def response(self) -> Response:
-        """The answer that says so."""
+        """The problem document as a response."""
         problem = {"type": "about:blank", "title": self.code, "status": self.status}
         body = orjson.dumps({**problem, "code": self.code, "detail": self.detail, "error": self.detail})
         headers = {"www-authenticate": "Bearer"} if self.status == 401 else {}
@@ -70,7 +71,7 @@ class HttpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request with its whole body."""
+    """An HTTP request with its complete body."""
 
     path: str
     headers: Mapping[str, str]
@@ -78,7 +79,7 @@ class Call:
     client: str
 
     def budget_s(self) -> float | None:
-        """Seconds of the budget header, None without one; HttpError 400 if it is no time."""
+        """The time budget in seconds; None without the header. HttpError 400: it is not a valid time."""
         text = self.headers.get(BUDGET_HEADER)
         if text is None:
             return None
@@ -95,9 +96,9 @@ class Call:
         return budget_s
 
     def require_supervisor(self, token: str) -> None:
-        """HttpError unless the caller is on this machine and has the supervisor's token.
+        """Raise HttpError unless the caller is on this machine and has the supervisor's token.
 
-        Without a token there is no supervisor, and nobody may call.
+        An empty token means that there is no supervisor: every call is refused.
         """
         if not token:
             raise HttpError(403, "forbidden", "the admin address is off: the process was given no token")
@@ -111,7 +112,7 @@ class Call:
 
     @property
     def host(self) -> str:
-        """The name by which it was called, without the port; empty if there is none."""
+        """The host name of the request, without the port; empty if there is none."""
         try:
             return urlsplit(f"//{self.headers.get('host', '')}").hostname or ""
         except ValueError:
@@ -120,7 +121,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What is answered."""
+    """An HTTP response."""
 
     body: bytes
     status: int = 200
@@ -132,10 +133,10 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 
 class Application:
-    """An ASGI application over exact routes (method, path); `start` and `stop` frame its life.
+    """An ASGI application over exact routes (method, path). `start` and `stop` are its lifespan hooks.
 
-    `hosts` are the names by which it may be called, empty for any: a page that was rebound to this machine
-    calls by its own name.
+    `hosts` are the accepted host names, empty for any. The check stops DNS rebinding: a web page that was
+    rebound to this machine still sends its own host name.
     """
 
     def __init__(
@@ -165,9 +166,9 @@ class Application:
                 response = await self._respond(scope, receive)
             except HttpError as error:
                 response = error.response()
-            except Exception:  # answered, so that a client and a router know
+            except Exception:  # answered, so that the client or the router does not wait
                 log.exception("%s %s failed", scope["method"], scope["path"])
-                response = HttpError(500, "error", "the request failed here; the log says why").response()
+                response = HttpError(500, "error", "the request failed; the log has the cause").response()
             await _send(send, response)
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
@@ -181,7 +182,7 @@ class Application:
         client = scope.get("client") or ("", 0)
         call = Call(path, headers, b"", client[0])
         if self._hosts and path not in OPEN_PATHS and call.host not in self._hosts:
-            detail = f"nothing here is called {headers.get('host', '')[:100]!r}"
+            detail = f"the host name {headers.get('host', '')[:100]!r} is not accepted here"
             raise HttpError(403, "forbidden", detail, closes=True)
         body = await self._body(receive)
         try:
@@ -201,10 +202,10 @@ class Application:
                 size += len(chunk)
                 self._held_bytes += len(chunk)
                 if size > self._max_body_bytes:
-                    most = f"the body may have {self._max_body_bytes} bytes at most"
+                    most = f"the body has more than {self._max_body_bytes} bytes, the most that is accepted"
                     raise HttpError(413, "too_large", most, closes=True)
                 if self._held_bytes > self._max_held_bytes:
-                    most = f"requests of more than {self._max_held_bytes} bytes are being served"
+                    most = f"requests of more than {self._max_held_bytes} bytes are in progress; try again"
                     raise HttpError(503, "dropped", most, closes=True)
                 chunks.append(chunk)
                 if not message.get("more_body"):
@@ -233,7 +234,7 @@ async def _send(send: Send, response: Response) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host is this machine."""
+    """True if the host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -243,11 +244,11 @@ def is_loopback(host: str) -> bool:
 def serve(
     application: Application, host: str, port: int, drain_s: float = 5.0, *, fd: int | None = None
 ) -> None:
-    """Serve until told to stop (SIGTERM, SIGINT).
+    """Serve until SIGTERM or SIGINT.
 
-    Then no new connection is accepted, and what is in flight has `drain_s` to be answered. `fd` is a
-    listening socket to use instead of an own one: whoever holds it too keeps the port, and connections wait
-    in it, while this process is replaced.
+    The server then accepts no new connection, and requests in flight have `drain_s` to be answered. `fd` is a
+    listening socket that the parent process passes: the parent keeps the port open, and connections wait in
+    it, while this process is replaced.
     """
     # The limit of open files is the only bound on their number: all requests may come from one address.
     bounds = ServerBounds(
@@ -266,7 +267,7 @@ def serve(
         lifespan="on",
         log_level="warning",
         access_log=False,
-        # The client is who connects, whatever a header says.
+        # The client is the peer of the connection, whatever a header says.
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=max(1, math.ceil(drain_s)),

@@ -1,4 +1,4 @@
-"""The metrics of queue and router, every series there from the start."""
+"""The metrics of the queue and the router. Every series exists from the start."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Exposition:
-    """A registry of its own and the handler of /metrics."""
+    """A registry and the handler of /metrics."""
 
     def __init__(self) -> None:
         self.registry = new_registry()
 
     async def handle(self, _call: Call) -> Response:
-        """All series as Prometheus text."""
+        """The response with all series in the Prometheus text format."""
         return Response(generate_latest(self.registry), content_type=CONTENT_TYPE)
 
 
 class QueueMetrics(Exposition):
-    """What a stage queue counts. `arrivals`, `items` and `length` count items, not requests."""
+    """The metrics of a stage's queue. `arrivals`, `items` and `length` count items, not requests."""
 
     def __init__(self, pipeline: str, stage: str) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class QueueMetrics(Exposition):
 
 
 class RouterMetrics(Exposition):
-    """What a router counts: requests."""
+    """The metrics of a router, which count requests."""
 
     def __init__(self, pipeline: str) -> None:
         super().__init__()

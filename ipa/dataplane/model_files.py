@@ -1,9 +1,9 @@
-"""Model files that are only loaded as they were trained: loading a pickle runs what is in it.
+"""Model files whose content is checked against the training run: loading a pickle executes it.
 
-Whoever trains writes the digest of each file into a manifest beside the models' folder, not into it; whoever
-serves reads a file once, compares, and loads the very bytes that it compared. Trusted are the account that
-serves and root: files that others own or may write are refused. The folder of the manifest has to be theirs
-as well, since who may write there can replace both.
+Training writes the digest of each file into a manifest beside the models' folder, not into it. Serving reads
+a file once, compares its digest, and loads the bytes that it compared. Only the serving account and root are
+trusted: files that others own or may write are refused. The manifest's folder must belong to them too, since
+an account that can write there can replace both.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pathlib import Path
 
 from ipa.model.errors import InputError, NotFoundError
 
-# Who may write it beside its owner.
+# The write permissions of accounts other than the owner.
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 OWNER_ONLY = 0o644
 
 
 def manifest_of(folder: Path) -> Path:
-    """Where the digests of the models in that folder are."""
+    """Return the path of the manifest: the digests of the models in that folder."""
     return folder.parent / f"{folder.name}.sha256.json"
 
 
 def write_models(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Put the models there, each whole or not at all, and then their digests."""
+    """Write the models to the folder, each atomically, and then their digests."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         _replace(folder / name, content)
@@ -37,10 +37,10 @@ def write_models(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def trusted_model(path: Path, remedy: str) -> bytes:
-    """The bytes of a model file as it was trained.
+    """Return the bytes of a model file, checked against the digest of its training.
 
-    NotFoundError where the file or its digest is missing; InputError where it was changed since, or others
-    may write it. `remedy` says how to make it anew.
+    NotFoundError: the file or its digest is missing. InputError: the file was changed since, or others may
+    write it. `remedy` is the hint of these errors: how to train it again.
     """
     digests = _manifest(manifest_of(path.parent), remedy)
     content = _own_bytes(path, remedy)
@@ -68,7 +68,7 @@ def _manifest(path: Path, remedy: str) -> dict[str, str]:
 
 
 def _own_bytes(path: Path, remedy: str) -> bytes:
-    """What a file of ours or of root holds, that nobody else may write."""
+    """The content of a file that belongs to this account or root and that no other account may write."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -97,6 +97,6 @@ def _replace(path: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    # The umask may not take all that it should.
+    # The umask may leave more permissions than this.
     draft.chmod(OWNER_ONLY)
     draft.replace(path)

@@ -3,16 +3,16 @@
     POST /v2/models/{stage}/infer   a V2 request; its answer has one row an item, or as fan_out says
     GET  /v2/health/ready           200 once there is a replica, 503 before
     GET  /metrics                   Prometheus
-    GET  /admin/config              the configuration, the replicas, those that still drain or seem to hang
+    GET  /admin/config              the configuration and the replicas: active, draining, suspected to hang
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."]}
 
-Every key of a PUT may be absent. A replica may be {"url": "http://...", "variant": "small"}, which errors
-name then. The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN; it is
-off without one, as in a container, whose configuration is its environment.
+Every key of a PUT is optional. A replica may be {"url": "http://...", "variant": "small"}; errors then name
+the variant. The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is
+off without a token, as in a container, which is configured by its environment.
 
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
-headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name there),
-MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (which mean here what they mean to MLServer),
+headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer),
+MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
 IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that Seldon's operator gives it.
 """
 
@@ -45,7 +45,7 @@ from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
 from ipa.model.errors import InputError
 
-# A request without a budget waits no longer than this.
+# The time budget of a request that has none.
 DEFAULT_BUDGET_S = 30.0
 MAX_BATCH_SIZE = 1024
 MAX_REPLICAS = 1024
@@ -53,10 +53,10 @@ ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 
 
 class QueueServer:
-    """The HTTP face of a stage's queue. Without `sender` it posts to MLServer replicas.
+    """The HTTP server of a stage's queue. Without `sender` it posts to MLServer replicas.
 
-    `model` is the model's name there (the stage's where absent), `model_url` the Service of its replicas.
-    `hosts` are the names by which it may be called, empty for any. `admin_token` opens the admin address.
+    `model` is the model's name at MLServer (default: the stage's), `model_url` the Service of its replicas.
+    `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address.
     """
 
     def __init__(

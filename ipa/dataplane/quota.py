@@ -1,4 +1,4 @@
-"""A limit on CPU time for one model server, as Kubernetes sets one with `limits.cpu`."""
+"""A limit on the CPU time of one model server, like `limits.cpu` of Kubernetes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ipa.model.plan import CFS_PERIOD_S
 
 
 class CpuQuota:
-    """A token bucket of CPU seconds: filled at `cores` a second, up to one period's worth.
+    """A token bucket of CPU seconds: it fills at `cores` per second, up to one period's worth.
 
-    What was used may overdraw it; the debt is then waited off, as CFS throttles a container that has used up
-    its period. Whole cores are bound by affinity instead and never wait here.
+    Use may overdraw it; the caller then waits until the debt is paid, as CFS throttles a container that has
+    used up its period. Whole cores are enforced by affinity instead and never wait here.
     """
 
     def __init__(
@@ -30,14 +30,14 @@ class CpuQuota:
     def settle(self, cpu_s: float) -> None:
         """Account for `cpu_s` seconds of CPU time used since the last call, spread over that time.
 
-        HTTP and JSON count too, as in a container, but a trickle while idle is covered by what comes in.
+        HTTP and JSON count too, as in a container, but the income covers the little that an idle server uses.
         """
         self._balance_s = min(self._capacity_s, self._balance_s + self._income_s() - cpu_s)
 
     def charge(self, cpu_s: float) -> float:
-        """The seconds to wait until the debt is paid, after `cpu_s` seconds of CPU time since the last call.
+        """Account for `cpu_s` as `settle` does, and return the seconds to wait until the debt is paid.
 
-        So a replica that was busy before takes cpu_s / cores; one that was idle up to a period less.
+        A busy replica therefore takes cpu_s / cores; an idle one up to a period less.
         """
         self.settle(cpu_s)
         return max(0.0, -self._balance_s / self.cores) if self._is_limited else 0.0

@@ -1,4 +1,4 @@
-"""Which replica is given the next batch, and which are suspected to hang."""
+"""The replicas of a stage: selection for the next batch, and detection of replicas that hang."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# A replica that broke a connection is left alone this long; the supervisor replaces a dead one in seconds.
+# A replica that broke a connection gets no batch for this long; a dead one is replaced within seconds.
 BACKOFF_S = 0.2
-# Of this many last batches the quickest is taken as the service time that no answer can beat.
+# The quickest of this many last batches is the lower bound of the service time.
 REMEMBERED_BATCHES = 20
-# A batch that takes this many times as long as the slowest of the replica's last ones is suspicious: a busy
+# A replica is suspected once its batch takes this many times as long as the slowest of its last ones: a busy
 # machine slows it by less. Never before 2 s: a machine may stop for a second.
 SUSPECT_FACTOR = 10.0
 SUSPECT_AFTER_S = 2.0
@@ -20,10 +20,10 @@ FIRST_SUSPECT_AFTER_S = 30.0
 
 
 @dataclass(slots=True)
-class Replica:
-    """One model server: batches in it now, when it was last given one, until when it is left alone.
+class ModelServer:
+    """A replica: its batches in flight, the time of its last batch, and the end of its back-off.
 
-    `variant` is empty where it is not known.
+    `variant` is empty if it is not known.
     """
 
     url: str
@@ -38,9 +38,9 @@ class Replica:
 
     @property
     def patience_s(self) -> float:
-        """How long it may take over its batch before it is suspected to hang.
+        """The time that its batch may take before the replica is suspected to hang.
 
-        A batch of n times the items takes n times as long at most.
+        A batch of n times the items takes at most n times as long.
         """
         if not self.served:
             return FIRST_SUSPECT_AFTER_S
@@ -49,50 +49,50 @@ class Replica:
 
     @property
     def label(self) -> str:
-        """How errors name it."""
+        """The name of the replica in errors."""
         return f"variant {self.variant!r}" if self.variant else f"replica {self.url}"
 
 
-class Replicas:
-    """The replicas of a stage, by URL. One that is taken out of the list finishes its batch (it drains)."""
+class ModelServers:
+    """The replicas of a stage, by URL. A replica that is removed drains: it finishes its batch."""
 
     def __init__(self, variants: Mapping[str, str], *, batches_each: int = 1) -> None:
         self._batches_each = batches_each
-        self._active = {url: Replica(url, variant) for url, variant in variants.items()}
-        self._draining: dict[str, Replica] = {}
+        self._active = {url: ModelServer(url, variant) for url, variant in variants.items()}
+        self._draining: dict[str, ModelServer] = {}
         self._uses = 0
         self._services_s: deque[float] = deque(maxlen=REMEMBERED_BATCHES)
 
     @property
     def least_service_s(self) -> float:
-        """The quickest of the last batches; 0 until one was seen."""
+        """The service time of the quickest of the last batches; 0 before the first."""
         return min(self._services_s, default=0.0)
 
     @property
     def is_empty(self) -> bool:
-        """True if there is no replica to give a batch."""
+        """True if no replica can be given a batch."""
         return not self._active
 
     def set_urls(self, variants: Mapping[str, str]) -> None:
-        """Serve with these from now on; others drain. What was learnt of service times is forgotten."""
+        """Set the replicas. Others drain, and the observed service times are reset."""
         for url, variant in variants.items():
             if url in self._active:
                 self._active[url].variant = variant
         if variants.keys() == self._active.keys():
             return
         known = self._active | self._draining
-        self._active = {url: known.get(url) or Replica(url, variant) for url, variant in variants.items()}
+        self._active = {url: known.get(url) or ModelServer(url, variant) for url, variant in variants.items()}
         self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
         self._services_s.clear()
 
     def has_idle(self, now_s: float) -> bool:
-        """Whether a batch could be given away now."""
+        """True if a replica can take a batch now."""
         return bool(self._idle(now_s))
 
-    def acquire(self, now_s: float, items: int) -> Replica:
-        """The replica that gets a batch: the least loaded idle one, of equals the one longest unused.
+    def acquire(self, now_s: float, items: int) -> ModelServer:
+        """Return the replica for the next batch: the least loaded idle one, of equals the one longest unused.
 
-        There must be one.
+        There must be an idle one (`has_idle`).
         """
         chosen = min(self._idle(now_s), key=lambda replica: (replica.in_flight, replica.last_used))
         self._uses += 1
@@ -101,41 +101,41 @@ class Replicas:
         chosen.given_s, chosen.given_items = now_s, items
         return chosen
 
-    def _idle(self, now_s: float) -> list[Replica]:
+    def _idle(self, now_s: float) -> list[ModelServer]:
         return [
             replica
             for replica in self._active.values()
             if replica.in_flight < self._batches_each and replica.down_until_s <= now_s
         ]
 
-    def release(self, replica: Replica, service_s: float) -> None:
-        """It has answered after so long."""
+    def release(self, replica: ModelServer, service_s: float) -> None:
+        """Note that the replica answered its batch after `service_s`."""
         self._services_s.append(service_s)
         replica.served.append((replica.given_items, service_s))
         self._leave(replica)
 
-    def lost(self, replica: Replica, now_s: float) -> None:
-        """Its connection broke; leave it alone for a while."""
+    def lost(self, replica: ModelServer, now_s: float) -> None:
+        """Note that the replica's connection broke, and start its back-off."""
         replica.down_until_s = now_s + BACKOFF_S
-        # It may come back as another process.
+        # It may restart as another process.
         replica.served.clear()
         self._leave(replica)
 
     def next_up_s(self, now_s: float) -> float | None:
-        """When the next replica that was left alone is tried again."""
+        """The time at which the next back-off ends; None if no replica is in back-off."""
         waits = (replica.down_until_s for replica in self._active.values())
         return min((until for until in waits if until > now_s), default=None)
 
     def suspects(self, now_s: float) -> list[str]:
-        """The URLs of replicas, draining ones too, that have had a batch for suspiciously long.
+        """The URLs of the replicas, draining ones included, whose batch takes longer than `patience_s`.
 
-        They get no other batch until they answer; a supervisor may end them.
+        They get no other batch until they answer; a supervisor may kill them.
         """
         known = (*self._active.values(), *self._draining.values())
         return [it.url for it in known if it.in_flight and now_s - it.given_s >= it.patience_s]
 
     def to_json(self, now_s: float) -> dict[str, Any]:
-        """The active replicas with their batches in flight, those that still drain, and the suspects."""
+        """The active replicas with their batches in flight, the draining replicas, and the suspects."""
         return {
             "replicas": [
                 {"url": it.url, "variant": it.variant, "in_flight": it.in_flight}
@@ -145,7 +145,7 @@ class Replicas:
             "suspects": self.suspects(now_s),
         }
 
-    def _leave(self, replica: Replica) -> None:
+    def _leave(self, replica: ModelServer) -> None:
         replica.in_flight -= 1
         if not replica.in_flight:
             self._draining.pop(replica.url, None)

@@ -4,11 +4,11 @@ As a container it takes the same from its environment: IPA_PIPELINE, IPA_STAGES 
 and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that Seldon's
 operator gives it.
 
-Passes a V2 request through the stages' queues in order, as Seldon's orchestrator does: the outputs of one
-stage are the inputs of the next. Bodies are passed on as they are where nothing changes in them.
+The router sends a V2 request through the stages' queues in order, as Seldon's orchestrator does: the outputs
+of one stage are the inputs of the next. A body that needs no change is forwarded as it is.
 
-A queue that cannot be reached is tried again until the request's deadline, and one that broke the connection
-is sent the request once more: it may have been restarted, and to infer twice changes nothing.
+The router retries a queue that it cannot reach until the request's deadline. If a queue breaks the
+connection, the router sends the request once more: the queue may have restarted, and inference is idempotent.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ from ipa.dataplane.tensors import FAN_OUT
 PUID_HEADER = "seldon-puid"
 PUID = re.compile(r"[\x21-\x7e]{1,256}")
 
-# (URL, body, headers) -> (status, body); ConnectionLostError without an answer.
+# (URL, body, headers) -> (status, body); ConnectionLostError if no answer comes.
 Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, bytes]]]
 
-# Without drop_after and without a budget from the client, a request is given up after this.
+# The time budget of a request without drop_after and without a budget from the client.
 DEFAULT_BUDGET_S = 30.0
 DROPPED = (503, 504)
-# A queue answers at the deadline; what is later than this never comes.
+# A queue answers by the deadline: an answer that is later than this never comes.
 ANSWER_GRACE_S = 0.1
-# A queue is back within a second. Waits double, so that a long outage does not become a flood of connections.
+# A queue restarts within a second. Waits double, so that a long outage causes no flood of connections.
 FIRST_WAIT_S = 0.02
 LONGEST_WAIT_S = 0.5
-# A request that broke off two queues one after the other may be what ends them.
+# A request that broke two connections in a row may be what crashes the queue.
 MAX_BROKEN = 2
 
 
 class RouterServer:
-    """The HTTP face of a pipeline. `stages` are (name, base URL of its queue) in order.
+    """The HTTP server of a pipeline. `stages` are (name, base URL of its queue) in order.
 
-    `hosts` are the names by which it may be called, empty for any.
+    `hosts` are the accepted host names, empty for any.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class RouterServer:
     async def _ask(
         self, stage: str, url: str, body: bytes, puid: str, deadline_s: float
     ) -> tuple[int, bytes]:
-        """Status and body of the queue's answer. HttpError 504 at the deadline, 502 if it has no queue."""
+        """Status and body of the queue's answer. HttpError 504 at the deadline, 502 if no queue answers."""
         lost: ConnectionLostError | None = None
         broken = 0
         wait_s = FIRST_WAIT_S
@@ -181,7 +181,7 @@ class RouterServer:
 
 
 def outputs_as_inputs(answer: bytes) -> bytes | None:
-    """The request for the next stage, made of a stage's answer; None where it has no rows."""
+    """Return the request for the next stage, made from a stage's answer; None if the answer has no rows."""
     response = orjson.loads(answer)
     inputs = [tensor for tensor in response["outputs"] if tensor["name"] != FAN_OUT]
     if not inputs or not inputs[0]["shape"][0]:
@@ -200,7 +200,7 @@ def _stage_error(stage: str, status: int, answer: bytes, *, is_first: bool) -> H
     detail = str(problem.get("detail", f"stage {stage!r}: its queue answered {status}"))
     if status in DROPPED:
         return HttpError(status, "dropped", detail)
-    # Only the first stage sees what the client wrote; elsewhere it is our own fault.
+    # Only the first stage sees the client's request; an error elsewhere is not the client's.
     if is_first and 400 <= status < 500:
         return HttpError(status, str(problem.get("code", "input")), detail)
     return HttpError(502, "failed", detail if f"stage {stage!r}" in detail else f"stage {stage!r}: {detail}")

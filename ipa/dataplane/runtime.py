@@ -1,4 +1,4 @@
-"""The base class of a stage's model: MLServer around `load_model` and `predict_batch`."""
+"""The base class of a stage's model: an MLServer runtime over `load_model` and `predict_batch`."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ Tensor = Sequence[bytes] | Sequence[str] | np.ndarray[Any, Any]
 
 
 class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
-    """A stage's model. Subclasses say how to load it and what it makes of one batch.
+    """A stage's model. Subclasses implement `load_model` and `predict_batch`.
 
     `predict_batch` runs in a thread of its own, one call at a time. All CPU time of the process is charged to
-    the quota of IPA_CORES; `threads` (IPA_THREADS) is how many threads the model may compute with.
+    the quota of IPA_CORES; `threads` (IPA_THREADS) is the number of threads that the model may use.
     """
 
     cores: float
@@ -55,15 +55,15 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         raise NotImplementedError
 
     def predict_batch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The outputs of a batch by name, one row an item.
+        """Return the outputs of a batch by name, one row per item.
 
-        Numbers come and go as arrays of shape [items, ...], base64 BYTES as lists of bytes, other BYTES as
-        lists of str. A stage that fans out adds `fan_out`: INT64 [items], rows of the other outputs an item.
+        Numbers are arrays of shape [items, ...], base64 BYTES are lists of bytes, other BYTES lists of str. A
+        stage that fans out adds `fan_out`: INT64 [items], the rows that each item has in the other outputs.
         """
         raise NotImplementedError
 
     async def load(self) -> bool:
-        """True once the model is loaded."""
+        """Load the model, and return True."""
         self.cores = float(os.environ.get("IPA_CORES", "1"))
         self.threads = int(os.environ.get("IPA_THREADS", str(max(1, math.ceil(self.cores)))))
         self._quota = CpuQuota(self.cores)
@@ -76,14 +76,14 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         return True
 
     async def unload(self) -> bool:
-        """True once the thread has ended."""
+        """Stop the thread, and return True."""
         self._executor.shutdown(wait=False)
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """The answer to one batch, after its CPU time is paid for."""
+        """Return the answer to one batch, once the quota has paid for its CPU time."""
         self._quota.settle(self._cpu_since_s())
-        # Seldon's orchestrator hands on all outputs of the stage before, its `fan_out` too.
+        # Seldon's orchestrator forwards all outputs of the previous stage, its `fan_out` too.
         inputs = {tensor.name: decode(tensor) for tensor in payload.inputs if tensor.name != FAN_OUT}
         outputs = await self._in_thread(self.predict_batch, inputs)
         wait_s = self._quota.charge(self._cpu_since_s())
@@ -106,9 +106,9 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
 
 
 def decode(tensor: RequestInput) -> Tensor:
-    """The values of a V2 input: an array of its shape, or a list of bytes (base64) or str.
+    """Return the values of a V2 input: an array of its shape, or a list of bytes (base64) or str.
 
-    InferenceError (answered as 400) where data, shape and datatype do not fit together.
+    InferenceError (answered as 400): data, shape and datatype do not fit together.
     """
     data = tensor.data.root
     try:
@@ -123,7 +123,7 @@ def decode(tensor: RequestInput) -> Tensor:
 
 
 def encode(name: str, tensor: Tensor) -> ResponseOutput:
-    """The V2 output of that name; bytes travel as base64."""
+    """Return the V2 output of that name; bytes are encoded as base64."""
     if isinstance(tensor, np.ndarray):
         array = tensor
         if array.dtype not in DATATYPES:

@@ -1,4 +1,4 @@
-"""One stage's queue at work: the rules of `batching` on an event loop, with replicas behind a sender."""
+"""The queue of a stage: the rules of `batching` on an event loop, with the replicas behind a sender."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ipa.dataplane.batching import Batch, Batcher, Outcome, Request
+from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
 from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.metrics import QueueMetrics
-from ipa.dataplane.replicas import Replica, Replicas
+from ipa.dataplane.replicas import ModelServer, ModelServers
 from ipa.dataplane.tensors import NOTHING, Tensors, parse_answer
 from ipa.model.errors import InputError
 
 log = logging.getLogger("ipa.dataplane")
 
-# (replica's URL, body) -> (status, body); ConnectionLostError where the replica is gone.
+# (replica's URL, body) -> (status, body); ConnectionLostError if the replica is gone.
 Sender = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
 
-# An MLServer that is stopping or still loading answers so; like one that is gone.
+# The answer of an MLServer that is stopping or still loading; handled like a lost connection.
 UNAVAILABLE = 503
-# When the queue stops, batches that somebody waits for have this long; the server drained before.
+# When the queue stops, batches with waiting requests have this long; the server has drained before.
 CLOSE_S = 1.0
-# Of what a model server says of its failure.
+# The most that is quoted of a model server's error.
 SAID_BYTES = 300
 
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """What can be changed while the queue runs; None leaves it as it is. `replicas`: variants by URL."""
+    """The settings that can change while the queue runs; None keeps one. `replicas`: variants by URL."""
 
     batch_size: int | None = None
     batch_timeout_s: float | None = None
@@ -38,7 +38,7 @@ class QueueConfig:
 
 
 class StageQueue:
-    """Accepts requests, gives batches to replicas, and ends every accepted request exactly once.
+    """A stage's queue: it accepts requests, sends batches to replicas, and ends each request exactly once.
 
     A request ends by its deadline, whatever the replicas do. `replicas` are variants by URL.
     """
@@ -59,16 +59,18 @@ class StageQueue:
         self._stage = stage
         self._max_items = max_items
         self._batcher = Batcher(batch_size, batch_timeout_s, max_items)
-        self._replicas = Replicas(replicas)
-        self._futures: dict[Request, asyncio.Future[None]] = {}
+        self._replicas = ModelServers(replicas)
+        self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def infer(self, inputs: Tensors, budget_s: float, members: Mapping[str, Any] = NOTHING) -> Request:
-        """The request, ended: answered, dropped or failed. InputError if it could never be served."""
+    async def infer(
+        self, inputs: Tensors, budget_s: float, members: Mapping[str, Any] = NOTHING
+    ) -> QueuedRequest:
+        """Serve a request. Return it answered, dropped or failed. InputError: it is too large to queue."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        request = Request(inputs, now_s, now_s + budget_s, members)
+        request = QueuedRequest(inputs, now_s, now_s + budget_s, members)
         if request.items > max(1, self._max_items):
             raise InputError(
                 f"the request has {request.items} items, more than the {self._max_items} that may wait",
@@ -80,7 +82,7 @@ class StageQueue:
         elif self._batcher.offer(request):
             self._futures[request] = ended = loop.create_future()
             self._pump()
-            # A caller that went away does not stop its request: it may be part of a batch.
+            # A caller that disconnects does not stop its request: it may be part of a batch.
             await asyncio.shield(ended)
         else:
             request.is_refused = True
@@ -91,7 +93,7 @@ class StageQueue:
         return request
 
     def configure(self, config: QueueConfig) -> None:
-        """Go on with this configuration."""
+        """Apply this configuration."""
         if config.batch_size is not None:
             self._batcher.batch_size = config.batch_size
         if config.batch_timeout_s is not None:
@@ -106,11 +108,11 @@ class StageQueue:
         return not self._replicas.is_empty
 
     def suspects(self) -> list[str]:
-        """The URLs of replicas that seem to hang."""
+        """The URLs of the replicas that are suspected to hang."""
         return self._replicas.suspects(asyncio.get_running_loop().time())
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration, the replicas with their load, those that drain or hang, the items waiting."""
+        """The configuration, the number of waiting items, and the replicas: active, draining, suspect."""
         return {
             "batch_size": self._batcher.batch_size,
             "batch_timeout_s": self._batcher.batch_timeout_s,
@@ -119,7 +121,7 @@ class StageQueue:
         }
 
     def _pump(self) -> None:
-        """Drop what is late, give away what is due, and set the timer for the next of either."""
+        """Drop late requests, send batches that are due, and set the timer for the next of either."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         service_s = self._replicas.least_service_s
@@ -144,8 +146,8 @@ class StageQueue:
         if moments:
             self._timer = loop.call_at(min(moments), self._pump)
 
-    async def _serve(self, replica: Replica, batch: Batch) -> None:
-        """Have the replica answer the batch. It gets no other until it does, even if nobody waits for it."""
+    async def _serve(self, replica: ModelServer, batch: Batch) -> None:
+        """Send the batch to the replica, which gets no other until it answers, waited for or not."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         where = f"stage {self._stage!r}, {replica.label}"
@@ -161,7 +163,7 @@ class StageQueue:
         except OversizedAnswerError as error:
             self._replicas.release(replica, loop.time() - began_s)
             self._end(self._batcher.fail(batch, f"{where}: {error}"))
-        except Exception as error:  # one batch must not stop the queue, whatever is wrong with it
+        except Exception as error:  # no fault of one batch may stop the queue
             log.exception("%s: a batch could not be sent", where)
             self._replicas.lost(replica, loop.time())
             self._end(self._batcher.fail(batch, f"{where}: the batch could not be sent: {error}"))
@@ -170,7 +172,7 @@ class StageQueue:
         self._pump()
 
     def _settle(
-        self, replica: Replica, batch: Batch, where: str, status: int, body: bytes, service_s: float
+        self, replica: ModelServer, batch: Batch, where: str, status: int, body: bytes, service_s: float
     ) -> None:
         if status == UNAVAILABLE:
             self._replicas.lost(replica, asyncio.get_running_loop().time())
@@ -191,12 +193,12 @@ class StageQueue:
         else:
             self._end(self._batcher.answer(batch, outputs, f"{where}: "))
 
-    def _end(self, requests: list[Request]) -> None:
+    def _end(self, requests: list[QueuedRequest]) -> None:
         for request in requests:
             self._futures.pop(request).set_result(None)
 
     async def close(self) -> None:
-        """Wait for the batches that somebody waits for, and leave the others."""
+        """Wait for the batches that requests wait for, and cancel the others."""
         if self._timer:
             self._timer.cancel()
         awaited = [task for task, batch in self._batches.items() if not batch.is_abandoned]

@@ -1,8 +1,8 @@
-"""V2 tensors as they travel in JSON: checked, cut into rows, merged into batches, and split again.
+"""V2 tensors in JSON: checked, cut into rows, merged into batches, and split again.
 
-Requests and answers come from strangers. `parse_request` and `parse_answer` accept only what can be merged
-with and split from the tensors of others without shifting a row. Data may be flat or nested; either way its
-length is a multiple of the items, so rows are slices of the list and nothing is copied element by element.
+Requests and answers are untrusted. `parse_request` and `parse_answer` accept only tensors that can be merged
+with and split from those of other requests without shifting a row. Data may be flat or nested; its length is
+a multiple of the number of items in both cases, so rows are slices of the list and no element is copied.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_DIMENSIONS = 16
 MAX_NAME_LENGTH = 256
 # Checking this many takes a third of a second of the event loop; 50 pictures of 224 × 224 × 3 are fewer.
 MAX_VALUES = 8 * 1024 * 1024
-# Of a tensor's, or of a whole request's parameters, as JSON.
+# Bytes of the parameters of a tensor, or of a request, as JSON.
 MAX_PARAMETERS_BYTES = 64 * 1024
 
 # https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
@@ -41,15 +41,16 @@ VALUES: Mapping[str, frozenset[type]] = {
     "BOOL": frozenset({bool}),
     "BYTES": frozenset({str, int}),
 }
-# JSON writes NaN and infinity as null. Only a model's answer may: the row, not its batch, is refused.
+# JSON has null for NaN and infinity. Only a model's answer may have it: its row, not its batch, fails.
 NULL = type(None)
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One named tensor; its first dimension counts the items.
+    """A named tensor; its first dimension counts the items.
 
-    `depth` is how many levels its data is nested below the first. `has_null`: null stands for some numbers.
+    `depth` is the number of levels that its data is nested below the first. `has_null` is True if null stands
+    for some of its numbers.
     """
 
     name: str
@@ -62,11 +63,11 @@ class Tensor:
 
     @property
     def items(self) -> int:
-        """Rows of the tensor."""
+        """The number of rows of the tensor."""
         return self.shape[0]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows start to stop."""
+        """The rows `start` to `stop`."""
         if start == 0 and stop == self.items:
             return self
         width = len(self.data) // self.items if self.items else 0
@@ -76,13 +77,13 @@ class Tensor:
         return Tensor(self.name, self.datatype, shape, data, self.parameters, self.depth, has_null)
 
     def to_json(self) -> dict[str, Any]:
-        """The tensor as the V2 protocol writes it."""
+        """The tensor in the JSON form of the V2 protocol."""
         written = {"name": self.name, "datatype": self.datatype, "shape": self.shape, "data": self.data}
         return {**written, "parameters": self.parameters} if self.parameters else written
 
     @property
     def kind(self) -> Hashable:
-        """Two tensors of equal kind can be merged."""
+        """The key under which tensors can be merged: name, type, shape of a row, nesting, parameters."""
         parameters = orjson.dumps(self.parameters) if self.parameters else b""
         return self.name, self.datatype, self.shape[1:], self.depth, parameters
 
@@ -93,7 +94,7 @@ NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """A V2 request: its inputs, its id, and the members that the model is sent with them."""
+    """A V2 request: its inputs, its id, and the members that are sent to the model with them."""
 
     inputs: Tensors
     request_id: str | None = None
@@ -101,22 +102,22 @@ class InferRequest:
 
 
 def kind_of(tensors: Tensors, members: Mapping[str, Any] = NOTHING) -> Hashable:
-    """Requests of equal kind can share a batch."""
+    """Return the key under which requests can share a batch."""
     return (orjson.dumps(dict(members)) if members else b"", *(tensor.kind for tensor in tensors))
 
 
 def items_of(tensors: Tensors) -> int:
-    """Items of a request: rows of its tensors, 0 without tensors."""
+    """Return the number of items of a request: the rows of its tensors, 0 without tensors."""
     return tensors[0].items if tensors else 0
 
 
 def rows(tensors: Tensors, start: int, stop: int) -> Tensors:
-    """Rows start to stop of every tensor."""
+    """Return the rows `start` to `stop` of every tensor."""
     return tuple(tensor.rows(start, stop) for tensor in tensors)
 
 
 def parse(tensors: Any, where: str, *, allow_null: bool = False) -> Tensors:
-    """The tensors of a JSON list; InputError names every one that is not a V2 tensor."""
+    """Return the tensors of a JSON list; InputError names every entry that is not a V2 tensor."""
     if not isinstance(tensors, list):
         raise InputError(f"{where} must be a list of tensors")
     if len(tensors) > MAX_TENSORS:
@@ -138,7 +139,7 @@ def parse(tensors: Any, where: str, *, allow_null: bool = False) -> Tensors:
 
 
 def parse_request(body: bytes) -> InferRequest:
-    """The V2 request; InputError where it is none or its inputs differ in items."""
+    """Return the V2 request; InputError if it is none, or if its inputs differ in their number of items."""
     request = _object(body, "the body")
     inputs = parse(request.get("inputs"), "inputs")
     if not inputs:
@@ -157,7 +158,7 @@ def parse_request(body: bytes) -> InferRequest:
 
 
 def parse_answer(body: bytes) -> Tensors:
-    """The outputs of a V2 response; InputError where it is none."""
+    """Return the outputs of a V2 response; InputError if it is none."""
     outputs = parse(_object(body, "the answer").get("outputs"), "outputs", allow_null=True)
     if not outputs:
         raise InputError("outputs must have at least one tensor")
@@ -224,9 +225,9 @@ def _parameters(raw: Any) -> dict[str, Any] | None:
 
 
 def _depth(data: list[Any], shape: Sequence[int]) -> int:
-    """How deep the data is nested below its first level; ValueError where it does not fit the shape.
+    """The number of levels that the data is nested below the first; ValueError if it does not fit the shape.
 
-    Rows must be alike: all nested down to one dimension, and flat from there on.
+    Rows must be alike: all nested down to one dimension, and flat below it.
     """
     lists = [data]
     for depth, size in enumerate(shape):
@@ -249,7 +250,7 @@ def _scalars(data: list[Any], depth: int) -> list[Any]:
 
 
 def merge(parts: Sequence[Tensors]) -> Tensors:
-    """The parts one after the other; parts without rows do not count. ValueError where kinds differ."""
+    """Concatenate the parts, of which those without rows do not count. ValueError: their kinds differ."""
     if len(parts) == 1:
         return parts[0]
     return tuple(_concatenated(column) for column in zip(*parts, strict=True))
@@ -267,9 +268,9 @@ def _concatenated(column: Sequence[Tensor]) -> Tensor:
 
 
 def split(outputs: Tensors, counts: Sequence[int]) -> list[Tensors]:
-    """The outputs of a batch per request, whose items in the batch are `counts`.
+    """Split the outputs of a batch by request; `counts` are the items of each in the batch.
 
-    ValueError where the outputs do not have one row an item, or as many as `fan_out` says.
+    ValueError: the outputs do not have one row per item, or as many as the tensor `fan_out` gives.
     """
     items = sum(counts)
     fan_out = next((tensor for tensor in outputs if tensor.name == FAN_OUT), None)
@@ -296,18 +297,18 @@ def split(outputs: Tensors, counts: Sequence[int]) -> list[Tensors]:
 
 
 def _fan_out(tensor: Tensor) -> list[int]:
-    """The rows that each item made."""
+    """The number of rows that each item made."""
     if tensor.datatype not in INTEGERS or len(tensor.shape) != 1 or min(tensor.data, default=0) < 0:
-        raise ValueError(f"{FAN_OUT} must have one whole number, 0 or more, an item")
+        raise ValueError(f"{FAN_OUT} must have one whole number, 0 or more, per item")
     return tensor.data
 
 
 def without_number(tensors: Tensors) -> str:
-    """The name of a tensor that has null for a number; empty where none has."""
+    """Return the name of the first tensor that has null for a number; empty if none has."""
     return next((tensor.name for tensor in tensors if tensor.has_null), "")
 
 
 def dump(key: str, tensors: Iterable[Tensor], **members: Any) -> bytes:
-    """The JSON body with the tensors under `key` and the other members that are not None."""
+    """Return the JSON body with the tensors under `key`, and the members that are not None."""
     others = {name: value for name, value in members.items() if value is not None}
     return orjson.dumps({**others, key: [tensor.to_json() for tensor in tensors]})

@@ -2,9 +2,15 @@
 
 from ipa.files.document import Document, parse
 from ipa.files.guardrails import load_guardrails
-from ipa.files.pipelines import load_pipeline, load_pipelines, pipeline_from_mapping, pipeline_in
+from ipa.files.pipelines import (
+    dump_pipeline,
+    load_pipeline,
+    load_pipelines,
+    pipeline_from_mapping,
+    pipeline_in,
+    pipeline_to_mapping,
+)
 from ipa.files.profiles import dump_profile, load_profile, load_profiles, profile_in
-from ipa.files.written import dump_pipeline, pipeline_to_mapping
 
 __all__ = [
     "Document",

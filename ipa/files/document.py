@@ -68,8 +68,12 @@ class Document:
     # Numbers and booleans as they were written, for places where text is meant.
     texts: dict[Pointer, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    # True if a list or mapping has more entries than its schema allows.
+    # True if a list or mapping has more entries than its kind allows.
     is_oversized: bool = False
+    # Places of values that are not of their kind's form.
+    unsound: set[Pointer] = field(default_factory=set)
+    # Where each mapping stands, by its id: it lives as long as the document.
+    places: dict[int, Pointer] = field(default_factory=dict)
 
     def problem(self, pointer: Pointer, message: str, *, at_key: bool = False) -> None:
         """Note a problem at a value, or at its key; of what is absent, at what should hold it.
@@ -91,6 +95,20 @@ class Document:
         text = self.texts.get(pointer) or _begin_of(value)
         return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
+    def texts_in(self, mapping: Mapping[str, Any]) -> dict[str, str]:
+        """The numbers and booleans of a mapping of the document as they were written, as far as known."""
+        place = self.places.get(id(mapping))
+        found = {} if place is None else {key: self.texts.get((*place, key)) for key in mapping}
+        return {key: text for key, text in found.items() if text is not None}
+
+    def sound(self) -> Any:
+        """The data with None in the place of each value that is not of its kind's form."""
+        return _sound(self.data, self.unsound, ()) if self.unsound else self.data
+
+    def is_sound(self, *keys: str | int) -> bool:
+        """True if all there, and below, is of its kind's form."""
+        return not any(place[: len(keys)] == keys for place in self.unsound)
+
     def raise_problems(self) -> None:
         """InputError with all problems in the order of the file, if there are any."""
         if self.problems:
@@ -99,6 +117,28 @@ class Document:
             if len(self.problems) >= MAX_PROBLEMS:
                 count += " or more"
             raise InputError(f"{self.path or 'the input'} has {count}", problems=found)
+
+
+def first_twice(items: list[Any]) -> int | None:
+    """The index of the first entry that equals one before it, as JSON has it; None if there is none."""
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        is_whole = isinstance(item, float) and item.is_integer()
+        text = json.dumps(int(item) if is_whole else item, sort_keys=True)
+        if text in seen:
+            return index
+        seen.add(text)
+    return None
+
+
+def _sound(value: Any, unsound: set[Pointer], pointer: Pointer) -> Any:
+    if pointer in unsound:
+        return None
+    if isinstance(value, dict):
+        return {key: _sound(each, unsound, (*pointer, key)) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_sound(each, unsound, (*pointer, index)) for index, each in enumerate(value)]
+    return value
 
 
 def _begin_of(value: Any) -> str:
@@ -308,6 +348,7 @@ class _Reader:
     def _read_mapping(self, pointer: Pointer) -> dict[str, Any]:
         document = self.document
         result: dict[str, Any] = {}
+        document.places[id(result)] = pointer
         while type(self.events[self.at]) is not yaml.MappingEndEvent:
             event = self.events[self.at]
             # The key itself stands where its alias is.

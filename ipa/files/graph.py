@@ -12,7 +12,6 @@ from ipa.model.pipeline import CombineRule, Edge, StageKind
 
 # One number, or one for each variant of the stage that sends.
 FanOut = float | Mapping[str, float]
-_KEYS = {"after", "type", "shares", "accuracy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,65 +34,38 @@ class Node:
     combine: CombineRule | None = None
 
 
-def read_nodes(graph: Any) -> tuple[list[Node], bool]:
-    """The nodes in the order of the file, and whether all of the graph was of the right form."""
+def read_nodes(graph: Any) -> list[Node]:
+    """The nodes in the order of the file; what is None, since it is not of the right form, is left out."""
     if isinstance(graph, list):
-        names = [(index, name) for index, name in enumerate(graph) if isinstance(name, str)]
+        names = [(index, name) for index, name in enumerate(graph) if name is not None]
         befores = [None, *(name for _, name in names)]
-        nodes = [
+        return [
             Node(name, ("graph", index), {before: Arrow(("graph", index))} if before is not None else {})
             for before, (index, name) in zip(befores, names, strict=False)
         ]
-        return nodes, len(names) == len(graph)
-    if not isinstance(graph, dict):
-        return [], False
-    read = [_read_node(str(name), node) for name, node in graph.items()]
-    return [node for node, _ in read], all(good for _, good in read)
+    return [_read_node(name, node or {}) for name, node in (graph or {}).items()]
 
 
-def _read_node(name: str, data: Any) -> tuple[Node, bool]:
+def _read_node(name: str, data: Mapping[str, Any]) -> Node:
     pointer: Pointer = ("graph", name)
-    if not isinstance(data, dict):
-        return Node(name, pointer), False
-    after = _arrows(data["after"], (*pointer, "after")) if "after" in data else {}
-    kind = data.get("type", StageKind.MODEL)
-    shares, rule = data.get("shares"), data.get("accuracy")
-    node = Node(
+    rule = data.get("accuracy")
+    return Node(
         name,
         pointer,
-        after or {},
-        StageKind(kind) if kind in list(StageKind) else StageKind.MODEL,
-        shares if isinstance(shares, dict) and _are_numbers(shares.values()) else None,
-        CombineRule(rule) if rule in list(CombineRule) else None,
+        _arrows(data.get("after"), (*pointer, "after")),
+        StageKind(data.get("type") or StageKind.MODEL),
+        data.get("shares"),
+        CombineRule(rule) if rule is not None else None,
     )
-    return node, after is not None and kind in list(StageKind) and _KEYS.issuperset(data)
 
 
-def _arrows(data: Any, pointer: Pointer) -> dict[str, Arrow] | None:
-    """What comes before, by name; None where the form is wrong."""
+def _arrows(data: Any, pointer: Pointer) -> dict[str, Arrow]:
+    """What comes before, by name."""
     if isinstance(data, str):
         return {data: Arrow(pointer)}
-    if isinstance(data, list) and data and all(isinstance(name, str) for name in data):
-        return {name: Arrow((*pointer, index)) for index, name in enumerate(data)}
-    if isinstance(data, dict) and data and all(_is_edge(edge) for edge in data.values()):
-        return {name: Arrow((*pointer, name), edge.get("fan_out")) for name, edge in data.items()}
-    return None
-
-
-def _is_edge(data: Any) -> bool:
-    return isinstance(data, dict) and ("fan_out" not in data or is_fan_out(data["fan_out"]))
-
-
-def is_fan_out(value: Any) -> bool:
-    """Whether it is a number above 0, or a mapping of such numbers."""
-    return _are_numbers(value.values() if isinstance(value, dict) else [value])
-
-
-def _are_numbers(values: Iterable[Any]) -> bool:
-    found = list(values)
-    return bool(found) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) and value > 0 for value in found
-    )
+    if isinstance(data, list):
+        return {name: Arrow((*pointer, index)) for index, name in enumerate(data) if name is not None}
+    return {name: Arrow((*pointer, name), (edge or {}).get("fan_out")) for name, edge in (data or {}).items()}
 
 
 def children_of(nodes: Sequence[Node]) -> dict[str, list[str]]:

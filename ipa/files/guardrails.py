@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ipa.files.document import Document, Pointer, parse, read_text
-from ipa.files.structure import check_structure
+from ipa.files.faults import check
+from ipa.files.kinds.guardrails import GuardrailsFile
 from ipa.files.words import unknown
-from ipa.model.guardrails import GuardrailRule, Guardrails, Measure, Threshold
+from ipa.model.guardrails import GuardrailRule, Guardrails, Measure
 
 _RULE = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*")
 KNOWN = tuple(measure.value for measure in Measure)
@@ -31,38 +32,33 @@ def load_guardrails(path: Path) -> Guardrails:
 def read_guardrails(path: Path) -> tuple[Guardrails, Document]:
     """As `load_guardrails`, with the document, which knows where everything stands."""
     document = parse(read_text(path), str(path))
-    check_structure(document, "guardrails")
-    data = document.data if isinstance(document.data, dict) else {}
+    file = check(document, GuardrailsFile)
+    data = document.sound() or {}
     rules = _rules(document, data, ())
-    own = data.get("pipelines")
     by_pipeline = {
-        name: _rules(document, entry, ("pipelines", name))
-        for name, entry in (own.items() if isinstance(own, dict) else ())
-        if isinstance(entry, dict)
+        name: _rules(document, entry or {}, ("pipelines", name))
+        for name, entry in (data.get("pipelines") or {}).items()
     }
     if "trace" in data and "workload" in data:
         document.problem(("workload",), "there is a trace already; give one of the two", at_key=True)
     document.raise_problems()
-    guardrails = Guardrails(
-        fail_if=rules,
-        by_pipeline=by_pipeline,
-        threshold=Threshold(**{key: float(value) for key, value in data.get("threshold", {}).items()}),
-        usd_per_core_hour=_number(data.get("usd_per_core_hour")),
-        workload=data.get("workload"),
-        trace=data.get("trace"),
-        path=str(path),
-    )
-    return guardrails, document
+    assert file is not None, "without a file there are problems"
+    given = {**file.given(), "fail_if": rules}
+    given.pop("pipelines", None)
+    return Guardrails(**given, by_pipeline=by_pipeline, path=str(path)), document
 
 
 def _rules(document: Document, data: Mapping[str, Any], pointer: Pointer) -> tuple[GuardrailRule, ...]:
     """The rules there; what is none is noted."""
-    given, place = data.get("fail_if", []), (*pointer, "fail_if")
-    texts = [(place, given)] if isinstance(given, str) else []
-    if isinstance(given, list):
-        texts = [((*place, at), text) for at, text in enumerate(given) if isinstance(text, str)]
+    given, place = data.get("fail_if") or [], (*pointer, "fail_if")
+    places = [place] if isinstance(given, str) else [(*place, at) for at in range(len(given))]
+    texts = [given] if isinstance(given, str) else given
     has_price = "usd_per_core_hour" in document.data
-    found = [_rule(document, text, where, has_price=has_price) for where, text in texts]
+    found = [
+        _rule(document, text, where, has_price=has_price)
+        for where, text in zip(places, texts, strict=True)
+        if text is not None
+    ]
     return tuple(rule for rule in found if rule is not None)
 
 
@@ -86,7 +82,3 @@ def _rule(document: Document, text: str, where: Pointer, *, has_price: bool) -> 
     if len(document.problems) > before:
         return None
     return GuardrailRule(Measure(name), comparison, limit, document.marks.get(where, (0, 0))[0])
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)

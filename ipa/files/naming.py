@@ -1,4 +1,4 @@
-"""Whether a pipeline file's graph names stages that exist, and fan-outs the variants that do."""
+"""Names in a pipeline file's graph: stages that exist, and variants in fan-outs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from ipa.files.document import Document, Pointer
 from ipa.files.flow import check_flow
-from ipa.files.graph import FanOut, Node, is_fan_out, read_nodes
+from ipa.files.graph import Node, read_nodes
+from ipa.files.limits import variant_names
 from ipa.files.words import unknown
 from ipa.model.pipeline import StageKind
 
@@ -16,8 +17,8 @@ def check_graph(document: Document, graph: Any, stages: Sequence[tuple[Pointer, 
     """Note every problem of the graph that its schema does not show."""
     if not stages:
         return
-    entries = {stage["name"]: stage for _, stage in stages if isinstance(stage.get("name"), str)}
-    nodes, is_whole = read_nodes(graph)
+    entries = {stage["name"]: stage for _, stage in stages if stage.get("name") is not None}
+    nodes = read_nodes(graph)
     named = [
         *[_is_known(document, node, nodes, list(entries)) for node in nodes],
         *[_are_parents_known(document, node, nodes, entries) for node in nodes],
@@ -25,14 +26,16 @@ def check_graph(document: Document, graph: Any, stages: Sequence[tuple[Pointer, 
     seen = {node.name for node in nodes}
     for pointer, stage in stages:
         name = stage.get("name")
-        if isinstance(graph, list | dict) and isinstance(name, str) and name not in seen:
+        if graph is not None and name is not None and name not in seen:
             document.problem((*pointer, "name"), f"stage {name!r} is not in the graph; add it or remove it")
-    if nodes and is_whole and all(named):
-        check_flow(document, nodes, _fan_outs(entries))
+    if nodes and all(named) and document.is_sound("graph"):
+        fan_outs = {name: stage["fan_out"] for name, stage in entries.items() if "fan_out" in stage}
+        is_whole = all(document.is_sound(*pointer, "fan_out") for pointer, _ in stages)
+        check_flow(document, nodes, fan_outs if is_whole else None)
 
 
 def _is_known(document: Document, node: Node, nodes: Sequence[Node], names: list[str]) -> bool:
-    """Whether a node is a stage, once; a router or combiner needs no entry among the stages."""
+    """True if a node is a stage, once; a router or combiner needs no entry among the stages."""
     if node is not next(other for other in nodes if other.name == node.name):
         document.problem(node.pointer, f"graph names stage {node.name!r} twice")
         return False
@@ -65,12 +68,7 @@ def check_fan_out(document: Document, fan_out: Any, pointer: Pointer, sender: di
     if sender is None:
         document.problem(pointer, "fan_out names variants, and the stage before has none; write one number")
         return
-    entries = sender.get("variants")
-    names = [
-        entry["name"]
-        for entry in (entries if isinstance(entries, list) else [])
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
-    ]
+    names = variant_names(sender)
     for name in fan_out if names else ():
         if name not in names:
             message = f"fan_out names variant {name!r}, which is unknown; {unknown(name, names)}"
@@ -78,9 +76,3 @@ def check_fan_out(document: Document, fan_out: Any, pointer: Pointer, sender: di
     missing = [repr(name) for name in dict.fromkeys(names) if name not in fan_out]
     if missing:
         document.problem(pointer, f"fan_out lacks {', '.join(missing)}; name every variant of the stage")
-
-
-def _fan_outs(entries: dict[str, dict[str, Any]]) -> dict[str, FanOut] | None:
-    """The fan-outs that stages give, by name; None where one is malformed."""
-    given = {name: stage["fan_out"] for name, stage in entries.items() if "fan_out" in stage}
-    return given if all(is_fan_out(fan_out) for fan_out in given.values()) else None

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ipa.files.document import Document, Pointer, check_within, parse, read_text
-from ipa.files.graph import FanOut, as_fan_out, edges_of, in_order, read_nodes
+from ipa.files.dumping import dump_yaml
+from ipa.files.faults import check
+from ipa.files.graph import FanOut, Node, edges_of, in_order, read_nodes
+from ipa.files.kinds.pipeline import EdgeSection, NodeSection, PipelineFile, StageSection
 from ipa.files.meaning import check_pipeline
-from ipa.files.quantities import parse_duration_s, parse_rate_rps, read_beside
-from ipa.files.structure import check_structure
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.on_seldon import unbatched_stages
-from ipa.model.pipeline import (
-    AccuracyRule,
-    Bounds,
-    CombineRule,
-    Fallback,
-    Goal,
-    LocalRun,
-    Objective,
-    OutputRows,
-    Pin,
-    Pipeline,
-    SeldonRun,
-    SeldonTarget,
-    Shape,
-    Sla,
-    Stage,
-    StageBounds,
-    Variant,
-)
-from ipa.model.resources import BY_NAME, IN_CORES, Prices
+from ipa.model.pipeline import CombineRule, OutputRows, Pipeline, Stage, StageKind
 from ipa.model.row_counts import batch_fault
 
 FILE_NAME = "pipeline.yaml"
@@ -84,10 +66,11 @@ def pipeline_from_mapping(data: Any, path: str = "") -> Pipeline:
 
 def pipeline_in(document: Document) -> Pipeline:
     """The pipeline in the document; InputError lists every problem."""
-    check_structure(document, "pipeline")
+    file = check(document, PipelineFile)
     check_pipeline(document)
     document.raise_problems()
-    pipeline = _pipeline(document)
+    assert file is not None, "without a file there are problems"
+    pipeline = _pipeline(file, read_nodes(document.data["graph"]))
     _check_batches(document, pipeline)
     document.raise_problems()
     return pipeline
@@ -111,45 +94,22 @@ def _check_batches(document: Document, pipeline: Pipeline) -> None:
             document.problem(place, batch_fault(name, min(sizes), why[name]))
 
 
-def _pipeline(document: Document) -> Pipeline:
-    data = document.data
-    return Pipeline(
-        name=data["name"],
-        stages=_stages(document),
-        sla=Sla(parse_duration_s(data["sla"]["latency"]), float(data["sla"].get("percentile", 99))),
-        objectives=MappingProxyType(
-            {name: _objective(name, objective) for name, objective in data["objectives"].items()}
-        ),
-        bounds=_bounds(data.get("bounds", {})),
-        default_objective=data.get("default_objective", "default"),
-        seldon=_target(data["seldon"]) if "seldon" in data else None,
-        description=data.get("description", ""),
-        sets=data.get("sets", False),
-        max_predictors=int(data.get("max_predictors", 1)),
-        drop_after_s=parse_duration_s(data["drop_after"]) if "drop_after" in data else None,
-        fallback=_fallback(data["fallback"]) if "fallback" in data else None,
-        prices=_prices(data["prices"]) if "prices" in data else IN_CORES,
+def _pipeline(file: PipelineFile, nodes: Sequence[Node]) -> Pipeline:
+    """The pipeline; its stages are each behind those that it comes after, else in the order of the graph."""
+    given = file.given()
+    given["objectives"] = MappingProxyType(
+        {name: replace(each, name=name) for name, each in given["objectives"].items()}
     )
+    given["stages"] = _placed(given["stages"], file.fan_outs(), nodes)
+    del given["graph"]
+    return Pipeline(**given)
 
 
-def _prices(data: Mapping[str, Any]) -> Prices:
-    each = {name: float(price) for name, price in data.items() if name != "accelerators"}
-    kinds = {kind: float(price) for kind, price in data.get("accelerators", {}).items()}
-    return Prices(each | kinds, is_money=True)
-
-
-def _target(data: Mapping[str, Any]) -> SeldonTarget:
-    values = dict(data)
-    values |= {key: float(data[key]) for key in ("orchestrator_cores", "queue_cores") if key in data}
-    return SeldonTarget(**{**values, "shape": Shape(data.get("shape", Shape.SINGLE))})
-
-
-def _stages(document: Document) -> tuple[Stage, ...]:
-    """The stages, each behind those that it comes after; in the order of the graph where that is open."""
-    listed = document.data["stages"]
-    stages = {stage["name"]: _stage(document, stage, ("stages", at)) for at, stage in enumerate(listed)}
-    fan_outs = {stage["name"]: as_fan_out(stage["fan_out"]) for stage in listed if "fan_out" in stage}
-    nodes, _ = read_nodes(document.data["graph"])
+def _placed(
+    listed: Iterable[Stage], fan_outs: Mapping[str, FanOut], nodes: Sequence[Node]
+) -> tuple[Stage, ...]:
+    """The stages in their places in the graph; `fan_outs` are those that the stages give."""
+    stages = {stage.name: stage for stage in listed}
     by_name = {node.name: node for node in nodes}
     edges = {node.name: edges_of(node, by_name, fan_outs) for node in nodes}
     told = {edge.parent for each in edges.values() for edge in each if _is_varying(edge.fan_out)}
@@ -168,95 +128,42 @@ def _stages(document: Document) -> tuple[Stage, ...]:
     )
 
 
-def _fallback(data: Mapping[str, Any]) -> Fallback:
-    ticks = {key: int(data[key]) for key in ("after_ticks", "recover_ticks") if key in data}
-    return Fallback(parse_rate_rps(data["rate"]), **ticks)
-
-
-def _bounds(data: Mapping[str, Any]) -> Bounds:
-    values = _limits(data)
-    values |= {key: float(data[key]) for key in ("cores", "transition_cores") if key in data}
-    values |= read_beside(data)
-    if "accuracy_floor" in data:
-        values["accuracy_floor"] = data["accuracy_floor"]
-    return Bounds(**values)
-
-
-def _limits(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What the bounds of a pipeline and of a stage have in common."""
-    values: dict[str, Any] = {key: int(data[key]) for key in ("min_replicas", "max_replicas") if key in data}
-    if "batch_sizes" in data:
-        values["batch_sizes"] = tuple(sorted(int(size) for size in data["batch_sizes"]))
-    return values
-
-
-def _objective(name: str, data: Mapping[str, Any]) -> Objective:
-    numbers = (
-        *("alpha", "beta", "delta", "latency_margin_ratio", "throughput_margin_ratio"),
-        *("max_cost_cores", "transition_per_core"),
-    )
-    values: dict[str, Any] = {key: float(data[key]) for key in numbers if key in data}
-    values |= {key: int(data[key]) for key in ("max_batch_size", "max_replicas") if key in data}
-    if "goal" in data:
-        values["goal"] = Goal(data["goal"])
-    if "accuracy" in data:
-        values["accuracy_rule"] = AccuracyRule(data["accuracy"]["rule"])
-        values["rank_floor"] = data["accuracy"].get("rank_floor")
-    if "threshold" in data:
-        values["threshold_rps"] = parse_rate_rps(data["threshold"])
-    if "sla" in data:
-        values["sla_s"] = parse_duration_s(data["sla"])
-    return Objective(name=name, **values)
-
-
-def _stage(document: Document, data: Mapping[str, Any], pointer: Pointer) -> Stage:
-    values: dict[str, Any] = {"container": data.get("container", data["name"])}
-    if "batch_timeout" in data:
-        values["batch_timeout_s"] = parse_duration_s(data["batch_timeout"])
-    if "output_rows" in data:
-        values["output_rows"] = OutputRows(data["output_rows"])
-    if "bounds" in data:
-        values["bounds"] = StageBounds(**_limits(data["bounds"]))
-    if "pin" in data:
-        values["pin"] = _pin(data["pin"])
-    variants = tuple(
-        _variant(document, variant, (*pointer, "variants", index))
-        for index, variant in enumerate(data["variants"])
-    )
-    return Stage(name=data["name"], variants=variants, **values)
-
-
 def _is_varying(fan_out: FanOut) -> bool:
     return any(items != 1 for items in (fan_out.values() if isinstance(fan_out, Mapping) else [fan_out]))
 
 
-def _pin(data: Mapping[str, Any]) -> Pin:
-    values: dict[str, Any] = {key: int(data[key]) for key in ("batch_size", "replicas") if key in data}
-    if "cores" in data:
-        values["cores"] = float(data["cores"])
-    return Pin(variant=data.get("variant"), **values)
+def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
+    """The pipeline as a mapping with the keys of a pipeline file; `pipeline_from_mapping` gives it back."""
+    is_short = pipeline.is_chain and all(stage.kind is StageKind.MODEL for stage in pipeline.stages)
+    fan_outs = {edge.parent: edge.fan_out for stage in pipeline.stages for edge in stage.after}
+    stages = [
+        StageSection.of(stage, fan_out=fan_outs.get(stage.name) if is_short else None)
+        for stage in pipeline.stages
+        if stage.variants
+    ]
+    graph = [stage.name for stage in pipeline.stages] if is_short else _nodes(pipeline)
+    prices = pipeline.prices if pipeline.prices.is_money else None
+    file: PipelineFile = PipelineFile.of(pipeline, graph=graph, stages=stages, prices=prices)
+    return dict(file.to_mapping())
 
 
-def _variant(document: Document, data: Mapping[str, Any], pointer: Pointer) -> Variant:
-    seldon = local = None
-    if "seldon" in data:
-        run = {key: value for key, value in data["seldon"].items() if key not in BY_NAME}
-        run["env"] = _texts(document, run.get("env", {}), (*pointer, "seldon", "env"))
-        seldon = SeldonRun(**{**run, **read_beside(data["seldon"])})
-    if "local" in data:
-        run = dict(data["local"])
-        for key in ("env", "parameters"):
-            run[key] = _texts(document, run.get(key, {}), (*pointer, "local", key))
-        run["command"] = tuple(run.get("command", ()))
-        local = LocalRun(**run)
-    return Variant(data["name"], seldon, local)
+def _nodes(pipeline: Pipeline) -> dict[str, NodeSection]:
+    """Each stage's node: the fan-out with each edge, the shares with the router."""
+    shares: dict[str, dict[str, float]] = {}
+    for stage in pipeline.stages:
+        for edge in stage.after:
+            shares.setdefault(edge.parent, {})[stage.name] = edge.share
+    return {
+        stage.name: NodeSection.model_construct(
+            after={edge.parent: EdgeSection.of(edge) for edge in stage.after} or None,
+            type=stage.kind,
+            shares=shares.get(stage.name) if stage.kind is StageKind.ROUTER else None,
+            accuracy=stage.combine if stage.combine is not CombineRule.PRODUCT else None,
+        )
+        for stage in pipeline.stages
+    }
 
 
-def _texts(document: Document, values: Mapping[str, Any], pointer: Pointer) -> Mapping[str, str]:
-    """The values as text: numbers and booleans exactly as they were written, where that is known."""
-    return MappingProxyType(
-        {
-            key: value if isinstance(value, str) else document.texts.get((*pointer, key), str(value).lower())
-            for key, value in values.items()
-        }
-    )
+def dump_pipeline(pipeline: Pipeline) -> str:
+    """The text of a pipeline file; `load_pipeline` reads the same pipeline back."""
+    return dump_yaml(pipeline_to_mapping(pipeline))

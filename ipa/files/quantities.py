@@ -6,11 +6,7 @@ Decimal arithmetic, so that "227.1ms" and "0.2271s" are the same float and what 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
-
-from ipa.model.resources import BESIDE_CORES
 
 DURATION_UNITS = {"ms": Decimal("0.001"), "s": Decimal(1), "min": Decimal(60)}
 RATE_UNITS = {"rps": Decimal(1)}
@@ -64,30 +60,6 @@ def format_memory(memory_gib: float) -> str:
     return f"{_plain(Decimal(repr(float(memory_gib))))}GiB"
 
 
-def read_beside(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a mapping's keys for resources other than cores, by the names of their fields."""
-    given = (each for each in BESIDE_CORES if each.name in data)
-    values: dict[str, Any] = {each.attribute: READ_WRITE[each.unit][0](data[each.name]) for each in given}
-    if "accelerators" in data:
-        counts = data["accelerators"]
-        values["accelerators"] = {kind: float(counts[kind]) for kind in sorted(counts)}
-    return values
-
-
-def write_beside(holder: Any) -> dict[str, Any]:
-    """The keys for resources other than cores as `read_beside` reads them back; without those not given."""
-    known = {each: getattr(holder, each.attribute, None) for each in BESIDE_CORES}
-    keys = {each.name: READ_WRITE[each.unit][1](value) for each, value in known.items() if value is not None}
-    counts = {kind: int(count) for kind, count in holder.accelerators.items()}
-    return keys | ({"accelerators": counts} if counts else {})
-
-
 def format_number(value: float) -> int | float:
     """The number as files write it: 4 rather than 4.0."""
     return int(value) if float(value).is_integer() else float(value)
-
-
-# How the amounts of a unit are read and written.
-READ_WRITE: dict[str, tuple[Callable[[str], float], Callable[[float], str]]] = {
-    "GiB": (parse_memory_gib, format_memory),
-}

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ipa.files.dumping import FlowMapping, dump_yaml
-from ipa.files.pipelines import FILE_NAME
+from ipa.files.kinds import schema_text
+from ipa.files.pipelines import FILE_NAME, pipeline_to_mapping
 from ipa.files.profiles import load_profile
-from ipa.files.structure import schema_text
-from ipa.files.written import pipeline_to_mapping
 from ipa.model.errors import ConflictError, InputError, IpaError, Problem
 from ipa.model.pipeline import Pipeline, Stage
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -165,3 +166,26 @@ def name_fault(name: object) -> str:
 def described(grants: Iterable[Grant]) -> str:
     """The grants in words."""
     return ", ".join(str(grant) for grant in grants) or "no role"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key, without its secret. `name` is the person or program that it was made for."""
+
+    key_id: str
+    name: str
+    grant: Grant
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+    def state(self, now: datetime) -> str:
+        """valid, expired or revoked."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "valid"
+
+    @property
+    def holder(self) -> str:
+        """The name that is recorded for what is done with the key."""
+        return key_name(self.name, self.key_id)

@@ -132,6 +132,8 @@ class Decision:
     inputs: str = ""
     # The person who asked for it; empty if nobody did.
     by: str = ""
+    # The stored plan that the person asked to apply; empty if the configuration did not come from one.
+    plan_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@
     ├── DeadlineError           the deadline passed                                             (6)
     ├── SolverError             a solver failed                                                 (1)
     │   └── LicenceError        a solver is installed but not licensed for this model           (1)
+    ├── PluginError             a plug-in cannot be loaded, does not fit, or failed             (1)
     ├── BusyError               too much work at once                                           (1)
     ├── RecordError             the record of decisions is not as it was written                (1)
     └── UnavailableError        a metrics server, cluster or store did not answer               (1)
@@ -208,6 +209,12 @@ class LicenceError(SolverError):
     """A solver is installed but its licence does not cover this model."""
 
     code = "solver.licence"
+
+
+class PluginError(IpaError):
+    """A plug-in cannot be loaded, does not fit its protocol, raised, or gave an invalid answer."""
+
+    code = "plugin"
 
 
 class BusyError(IpaError):

@@ -93,7 +93,7 @@ class StageBounds:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredVariant:
-    """What the profile says of a variant: its accuracy, and the resources of a replica beside its cores."""
+    """The profile's figures of a variant: accuracy, and the resources of a replica beside its cores."""
 
     accuracy: float
     beside: Resources = NO_RESOURCES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -53,6 +53,11 @@ class StageConfig:
     def __str__(self) -> str:
         words = f"{self.stage}={self.variant} b{self.batch_size} {self.replicas}×{self.cores:g} cores"
         return words if self.share_percent == WHOLE_PERCENT else f"{words} for {self.share_percent} %"
+
+
+def in_millicores(configs: Iterable[StageConfig]) -> tuple[StageConfig, ...]:
+    """The configurations with their cores in whole millicores, the finest quantity of CPU in Kubernetes."""
+    return tuple(replace(config, cores=round(config.cores * 1000) / 1000) for config in configs)
 
 
 def in_words(configs: Iterable[StageConfig]) -> str:

@@ -87,7 +87,7 @@ class Resources:
         return self._joined(other, max)
 
     def beyond(self, limits: Mapping[str, float]) -> Resources:
-        """What the amounts have above those limits; a resource without a limit has nothing above it."""
+        """The amounts above those limits; a resource without a limit has nothing above it."""
         over = {name: self.amount(name) - most for name, most in limits.items()}
         return Resources.of(
             {name: more for name, more in over.items() if more > ROUNDING * max(1.0, abs(limits[name]))}
@@ -96,7 +96,7 @@ class Resources:
     def exceeded(self, limits: Mapping[str, float]) -> tuple[str, ...]:
         """Every limit that an amount is above, in words."""
         return tuple(
-            f"{in_words(name, self.amount(name))} are above {limits[name]:g}"
+            f"{in_words(name, self.amount(name))} exceed the budget of {limits[name]:g}"
             for name in self.beyond(limits).amounts
         )
 
@@ -112,10 +112,10 @@ class Resources:
     def __le__(self, other: Resources) -> bool:
         return self.beyond({name: other.amount(name) for name in self.amounts}) == NO_RESOURCES
 
-    def words(self, after: str = "") -> str:
-        """The amounts in three digits, each with its unit, and a word `after` each if given."""
-        said = (f"{in_words(name, float(f'{amount:.3g}'))} {after}" for name, amount in self.amounts.items())
-        return ", ".join(each.rstrip() for each in said) or "nothing"
+    def words(self, before: str = "") -> str:
+        """The amounts in three digits, each with its unit, which `before` precedes if given."""
+        said = (in_words(name, float(f"{amount:.3g}"), before) for name, amount in self.amounts.items())
+        return ", ".join(said) or "nothing"
 
     def __str__(self) -> str:
         return self.words()
@@ -133,10 +133,11 @@ def total(amounts: Iterable[Resources]) -> Resources:
     return sum(amounts, NO_RESOURCES)
 
 
-def in_words(name: str, amount: float) -> str:
+def in_words(name: str, amount: float, before: str = "") -> str:
     """The amount of a resource with its unit, such as "38 GiB of memory" or "2 nvidia.com/gpu"."""
     known = BY_NAME.get(name)
-    return f"{amount:g} {name if known is None else known.words}"
+    words = name if known is None else known.words
+    return " ".join(each for each in (f"{amount:g}", before, words) if each)
 
 
 def resource_of(name: str) -> str:

@@ -20,9 +20,9 @@ from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.program import (
     NUMBERS,
     PLACE,
-    ResourceBudget,
     Options,
     Program,
+    ResourceBudget,
     Weights,
     options_of,
     value_of,

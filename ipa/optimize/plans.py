@@ -40,8 +40,9 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, found: Prog
         return plan
     totals = evaluate(program, found.chosen)
     objective = worth(problem, totals)
+    stages = stage_plans(problem, program, found.chosen)
     weighted = problem.objective.goal is Goal.WEIGHTED
-    bound, gap = _bound_and_gap(found if weighted else replace(found, bound=objective), objective)
+    bound, gap = bound_and_gap(found.bound if weighted else objective, objective, found.termination)
     return replace(
         plan,
         objective=objective,
@@ -50,9 +51,16 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, found: Prog
         pas=totals.pas,
         cost_cores=totals.cost_cores,
         latency_s=totals.latency_s,
-        stages=stage_plans(problem, program, found.chosen),
-        cost_usd_per_hour=totals.cost if problem.prices.is_money else None,
+        stages=stages,
+        cost_usd_per_hour=_usd_per_hour(problem, stages),
     )
+
+
+def _usd_per_hour(problem: PlanningProblem, stages: Sequence[StagePlan]) -> float | None:
+    """The price of the stages' resources; None without prices."""
+    if not problem.prices.is_money:
+        return None
+    return problem.prices.cost(problem.resources([stage.config for stage in stages]))
 
 
 def worth(problem: PlanningProblem, totals: Totals) -> float:
@@ -98,17 +106,17 @@ def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int)
     )
 
 
-def _bound_and_gap(found: ProgramAnswer, objective: float) -> tuple[float | None, float | None]:
+def bound_and_gap(
+    bound: float | None, objective: float, termination: Termination
+) -> tuple[float | None, float | None]:
     """The bound, never below the objective reached, and its distance to it (relative above 1)."""
-    known = _known(found.bound)
+    known = _known(bound)
     if known is None:
         return None, None
-    bound = max(known, objective)
-    if found.termination is Termination.OPTIMAL and bound - objective <= CONTRADICTION * max(
-        1.0, abs(objective)
-    ):
-        bound = objective
-    return bound, (bound - objective) / max(1.0, abs(objective))
+    close = CONTRADICTION * max(1.0, abs(objective))
+    if known < objective or (termination is Termination.OPTIMAL and known - objective <= close):
+        known = objective
+    return known, (known - objective) / max(1.0, abs(objective))
 
 
 def _known(bound: float | None) -> float | None:

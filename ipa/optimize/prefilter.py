@@ -11,7 +11,6 @@ from math import inf, prod
 import numpy as np
 
 from ipa.model.errors import DeadlineError
-from ipa.model.plan import Plan
 from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.backends import label_setting
 from ipa.optimize.candidates import Candidates
@@ -29,21 +28,17 @@ FEW = 256
 STAFFING = 0.5
 
 
-def narrow_program(problem: PlanningProblem, start: Plan | None, deadline: Deadline) -> Program:
+def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
     """The program of a problem without options that no plan as good as a known one can have.
 
-    The known plan is one that runs the points of `start`, with any number of replicas, else one of all points
-    with about the usual number of replicas. All options are kept if none is found, or if times cost nothing.
+    The known plan is one with about the usual number of replicas of each point. All options are kept if none
+    is found, or if times cost nothing.
     """
     draft = draft_of(problem)
     at_most = _worth_at_most(problem, draft) if problem.compat is Compat.TAIL else None
     if draft.candidates is None or at_most is None or len(at_most) <= FEW:
         return program_of(problem, draft)
-    known = -inf
-    if start is not None and start.stages:
-        known = _good(problem, draft.take(_run_by(problem, draft.candidates, start)), deadline)
-    if known == -inf:
-        known = _good(problem, draft.take(_staffed(draft.candidates)), deadline)
+    known = _good(problem, draft.take(_staffed(draft.candidates)), deadline)
     least = known - 10 * EQUAL * max(1.0, abs(known)) if known > -inf else -inf
     return program_of(problem, draft.take((at_most >= least).nonzero()[0]))
 
@@ -67,19 +62,6 @@ def _worth_at_most(problem: PlanningProblem, draft: UntimedOptions) -> Array | N
     others = np.array([np.delete(factors, at).prod() for at in range(len(factors))])
     worth: Array = alpha * factor * others.repeat(counts) + value + (values.sum() - values).repeat(counts)
     return worth
-
-
-def _run_by(problem: PlanningProblem, candidates: Candidates, start: Plan) -> Index:
-    """The candidates of the points in the plan."""
-    planned = {stage.stage: stage for stage in start.stages}
-    run = []
-    for block in candidates.blocks:
-        stage = problem.stages[block.index]
-        now = planned.get(stage.name)
-        names = None if now is None else (now.variant, now.batch_size, now.cores)
-        run.append(-1 if names is None else stage.columns.place.get(names, -1))
-    at: Index = (candidates.point == np.array(run)[candidates.block]).nonzero()[0]
-    return at
 
 
 def _staffed(candidates: Candidates) -> Index:

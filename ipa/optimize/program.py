@@ -223,6 +223,13 @@ class Program:
             yield budget.name, budget.most, lambda stage, at=at: stage.peak(at)  # type: ignore[misc]
             yield budget.name, budget.held, lambda stage, at=at: stage.held(at)  # type: ignore[misc]
 
+    def in_cores(self) -> Program:
+        """The same program with the cores as each option's cost; its value stays that of the prices."""
+        if not self.is_priced:
+            return self
+        stages = tuple(stage.having(cost=stage.cost_cores) for stage in self.stages)
+        return replace(self, stages=stages, is_priced=False)
+
     def weighed(self, weights: Weights) -> Program:
         """The same program with other weights."""
         return replace(

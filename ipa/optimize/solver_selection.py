@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from math import inf
@@ -13,7 +13,6 @@ from ipa.model.plan import Termination
 from ipa.optimize.backends import label_setting
 from ipa.optimize.bound_filter import sharpen
 from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
-from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import Program, ProgramAnswer, evaluate
 
@@ -28,19 +27,10 @@ CONTRADICTION = 1e-6
 PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WarmStart:
-    """Results of an earlier solve: a plan within the limits, and the multipliers."""
-
-    chosen: tuple[int, ...] = ()
-    prices: Array | None = None
-
-
 def answer(
     program: Program,
     solver: str,
     deadline: Deadline,
-    warm: WarmStart | None = None,
     solvers: Solvers | None = None,
 ) -> tuple[str, ProgramAnswer, list[str]]:
     """The solver that answered, its answer with ties broken, and the reasons for the choice.
@@ -49,12 +39,10 @@ def answer(
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
     if solver == "exact":
-        found = label_setting.solve(
-            program, deadline, (warm or WarmStart()).chosen, (warm or WarmStart()).prices
-        )
+        found = label_setting.solve(program, deadline)
         return solver, found, [found.note] if found.note else []
     if solver == AUTO and program.has_spread:
-        used, found, notes = _auto_of_quantiles(program, deadline, warm or WarmStart(), solvers)
+        used, found, notes = _auto_of_quantiles(program, deadline, solvers)
         return used, found, [note for note in (*notes, found.note) if note]
     try:
         smaller, left = sharpen(program, deadline)
@@ -79,7 +67,7 @@ def answer(
 
 
 def _auto_of_quantiles(
-    program: Program, deadline: Deadline, warm: WarmStart, solvers: Solvers | None
+    program: Program, deadline: Deadline, solvers: Solvers | None
 ) -> tuple[str, ProgramAnswer, list[str]]:
     """Label setting for half of the time, then a MILP solver if it is not done.
 
@@ -87,7 +75,7 @@ def _auto_of_quantiles(
     """
     share = Deadline(deadline.remaining_s / 2)
     why = "auto: exact, since a quantile is not linear"
-    found = label_setting.solve(program, share, warm.chosen, warm.prices)
+    found = label_setting.solve(program, share)
     if found.termination in PROVED:
         return "exact", found, [why]
     used, second, notes = _milp_in_time(program, deadline, solvers)

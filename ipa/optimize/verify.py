@@ -5,7 +5,7 @@ It goes back to the operating points and shares only the formulas with the solve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf, isclose, isfinite
 
 from ipa.model.errors import Problem as Fault
@@ -28,12 +28,15 @@ AGREE = 1e-7
 def verify(problem: PlanningProblem, plan: Plan) -> None:
     """Return if the plan is valid; SolverError lists every wrong number and broken limit."""
     has_plan = plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE)
-    faults = list(_faults_of_plan(problem, plan) if has_plan else _faults_of_none(plan))
-    if faults:
-        raise SolverError(
-            f"the answer of {plan.solver} for pipeline {problem.pipeline!r} does not hold",
-            problems=[Fault(fault) for fault in faults],
-        )
+    faults = _faults_of_plan(problem, plan) if has_plan else _faults_of_none(plan)
+    refuse(f"the answer of {plan.solver} for pipeline {problem.pipeline!r}", faults)
+
+
+def refuse(what: str, faults: Iterable[str]) -> None:
+    """Return if there are no faults, else raise a SolverError that lists them."""
+    problems = [Fault(fault) for fault in faults]
+    if problems:
+        raise SolverError(f"{what} does not hold", problems=problems)
 
 
 def _faults_of_none(plan: Plan) -> Iterator[str]:
@@ -113,7 +116,7 @@ def _faults_of_stage(
         "accuracy": point.accuracy,
     }
     for name, value in expected.items():
-        yield from _differs(f"{stage.stage}: {name}", getattr(stage, name), value)
+        yield from differs(f"{stage.stage}: {name}", getattr(stage, name), value)
     if stage.replicas * point.capacity_rps < rate_rps * (1 - AGREE):
         yield f"{stage.config} carries {stage.replicas * point.capacity_rps:g} of {rate_rps:g} items a second"
     least, most = problem.replica_limits(problem.stages[index])
@@ -143,29 +146,29 @@ def _faults_of_sums(
         - objective.transition_per_core * started_cores
     )
     worth = {Goal.WEIGHTED: worth, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cost}[objective.goal]
-    yield from _differs("objective", plan.objective, worth)
-    yield from _differs("pas", plan.pas, pas)
-    yield from _differs("cost_cores", plan.cost_cores, cores)
+    yield from differs("objective", plan.objective, worth)
+    yield from differs("pas", plan.pas, pas)
+    yield from differs("cost_cores", plan.cost_cores, cores)
     if problem.prices.is_money:
-        yield from _differs("cost_usd_per_hour", plan.cost_usd_per_hour, cost)
-    yield from _differs("latency_s", plan.latency_s, latency_s)
-    yield from _differs("sla_s", plan.sla_s, problem.sla_s)
-    if _exceeds(latency_s, problem.sla_s):
+        yield from differs("cost_usd_per_hour", plan.cost_usd_per_hour, cost)
+    yield from differs("latency_s", plan.latency_s, latency_s)
+    yield from differs("sla_s", plan.sla_s, problem.sla_s)
+    if exceeds(latency_s, problem.sla_s):
         yield f"latency {latency_s:g} s is above the SLA of {problem.sla_s:g} s"
     now = problem.resources(problem.running) if problem.running else Resources(cpu_cores=overhead.fixed_cores)
     for name, limit in bounds.limits.items():
-        if _exceeds(held.amount(name), limit):
+        if exceeds(held.amount(name), limit):
             yield f"{in_words(name, held.amount(name))} are above the bound of {limit:g}"
     for name, limit in (bounds.change_limits if problem.running else bounds.limits).items():
         most = max(limit, now.amount(name))
-        if _exceeds(peak.amount(name), most):
+        if exceeds(peak.amount(name), most):
             words = in_words(name, peak.amount(name))
             yield f"{words} of old and new together are above the bound of {most:g}"
-    if objective.max_cost_cores is not None and _exceeds(cores, objective.max_cost_cores):
+    if objective.max_cost_cores is not None and exceeds(cores, objective.max_cost_cores):
         yield f"{cores:g} cores are above the cost ceiling of {objective.max_cost_cores:g}"
-    if bounds.accuracy_floor is not None and _exceeds(bounds.accuracy_floor, pas):
+    if bounds.accuracy_floor is not None and exceeds(bounds.accuracy_floor, pas):
         yield f"PAS {pas:g} is below the floor of {bounds.accuracy_floor:g}"
-    if plan.bound is not None and _exceeds(worth, plan.bound):
+    if plan.bound is not None and exceeds(worth, plan.bound):
         yield f"objective {worth!r} is above the solver's own bound {plan.bound!r}"
 
 
@@ -201,10 +204,12 @@ def _peak(
     return peak, started
 
 
-def _differs(name: str, given: float | None, expected: float) -> Iterator[str]:
+def differs(name: str, given: float | None, expected: float) -> Iterator[str]:
+    """The fault of a number that is not what arithmetic gives, none if it is."""
     if given is None or not isfinite(given) or not isclose(given, expected, rel_tol=AGREE, abs_tol=AGREE):
         yield f"{name} is {expected!r} by arithmetic, not {given!r}"
 
 
-def _exceeds(value: float, limit: float) -> bool:
+def exceeds(value: float, limit: float) -> bool:
+    """True if the value is above the limit beyond rounding."""
     return value > limit + AGREE * max(1.0, abs(limit)) if limit < inf else False

@@ -8,9 +8,8 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.parts import in_order, is_shared, with_share
 from ipa.model.plan import WHOLE_PERCENT, Plan, Termination
-from ipa.optimize.sets.plan import SetPlan
-from ipa.optimize.sets.problem import SetProblem
-from ipa.optimize.sets.solve import missing_part, solve_set
+from ipa.optimize.mixture.set_solve import missing_part, solve_set
+from ipa.optimize.mixture.sets import SetPlan, SetProblem
 from ipa.policies.base import Configs, PolicyState
 from ipa.policies.ms_plus import SingleStagePipeline, best_of_one, planned_rate_rps
 from ipa.policies.rules import is_reachable, plan_of

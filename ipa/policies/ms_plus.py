@@ -15,7 +15,7 @@ from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
-from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant, SetWeights
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.profiled import Profiled

@@ -12,11 +12,10 @@ from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.model.resources import CORES, IN_CORES
 from ipa.optimize.accuracy import RANKS
+from ipa.optimize.mixture.capacities import COEFFICIENT, TailLatency, point_levels, stage_tail
+from ipa.optimize.mixture.set_solve import solve_set
+from ipa.optimize.mixture.sets import CoreLevel, SetPlan, SetProblem, SetVariant, SetWeights
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.sets.capacities import COEFFICIENT, TailLatency, point_levels, stage_tail
-from ipa.optimize.sets.plan import SetPlan
-from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
-from ipa.optimize.sets.solve import solve_set
 from ipa.policies.planning import planning_problem
 
 

@@ -7,6 +7,7 @@ each took.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from statistics import fmean
@@ -44,6 +45,37 @@ class MeasuredReplica(Protocol):
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         """The answer to the items as one batch."""
+        ...
+
+
+class ServedReplica(MeasuredReplica, Protocol):
+    """A model server that was started to be measured."""
+
+    @property
+    def readiness_s(self) -> float:
+        """Seconds from its start to its readiness."""
+        ...
+
+    def memory_gib(self) -> float:
+        """The most memory it has had so far."""
+        ...
+
+
+class MeasurementBench(Protocol):
+    """Starts one model server at a time, to be measured alone."""
+
+    @property
+    def hardware(self) -> str:
+        """The cores and the processor that servers run on."""
+        ...
+
+    @property
+    def method(self) -> str:
+        """How servers run and are asked, for the profile."""
+        ...
+
+    def serve(self, stage: str, variant: str, cores: float) -> AbstractContextManager[ServedReplica]:
+        """A replica that is ready and ends with the block. UnavailableError if it does not get ready."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What a caller may do, and where."""
+"""The rights of a caller."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipa.model.access import EVERYWHERE, Identity, Operation
 from ipa.model.pipeline import Pipeline
 from ipa.service.visibility import Caller
 
-# What a role may allow with some pipelines by their names.
+# The operations that a role may allow on some pipelines by name.
 OF_ONE = (
     Operation.CONTROL,
     Operation.APPLY,
@@ -17,13 +17,13 @@ OF_ONE = (
     Operation.AMEND,
     Operation.REMOVE,
 )
-# A cluster is asked of each name: of more pipelines than these it is told what holds for their namespaces.
+# Above this many pipelines the cluster is asked per namespace only, not per name.
 MOST_NAMED = 50
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedView:
-    """What may be done with a pipeline."""
+    """The operations that the caller may do with a pipeline."""
 
     pipeline: str
     namespace: str
@@ -32,9 +32,10 @@ class AllowedView:
 
 @dataclass(frozen=True, slots=True)
 class MeView:
-    """Who asks, as they are recorded; `name` is empty where nobody has to say who they are.
+    """The caller by the name in the record, which is empty without authentication, and its rights.
 
-    `everywhere` is allowed in every namespace, also in those to come. What may not be read is not there.
+    `everywhere` are the operations that are allowed in every namespace, future ones too. Pipelines that the
+    caller may not read are omitted.
     """
 
     name: str
@@ -51,7 +52,7 @@ def rights_of(caller: Caller) -> MeView:
 
     def of(pipeline: Pipeline) -> AllowedView:
         there = allowed[pipeline.namespace]
-        # What is allowed with all of a namespace need not be asked of one.
+        # A right in the whole namespace need not be asked for one pipeline.
         more = {it for it in by_name if it not in there and identity.may(it, pipeline.namespace, pipeline)}
         operations = tuple(each for each in Operation if each in there or each in more)
         return AllowedView(pipeline.name, pipeline.namespace, operations)
@@ -64,12 +65,12 @@ def rights_of(caller: Caller) -> MeView:
 
 
 def _allowed(identity: Identity, namespaces: Iterable[str]) -> dict[str, tuple[Operation, ...]]:
-    """The operations that are allowed, by namespace: of many pipelines in one it is asked once."""
+    """The allowed operations by namespace, each asked once for all pipelines in it."""
     return {
         namespace: tuple(
             each
             for each in Operation
-            # To operate is of every namespace or of none.
+            # OPERATE is a right in every namespace or in none.
             if (each is not Operation.OPERATE or namespace == EVERYWHERE) and identity.may(each, namespace)
         )
         for namespace in namespaces

@@ -15,15 +15,15 @@ from ipa.report.frontier_plot import accuracy_cost
 from ipa.service.planning import PlanRequest, plan_for, what_if
 from ipa.service.service import Service
 
-# Seconds that an explanation may take; it mostly takes one.
+# The time limit of an explanation, in seconds; most take one.
 EXPLANATION_S = 5.0
-# Seconds that a frontier may take; of the pipelines that come with us it takes a tenth of one.
+# The time limit of a frontier, in seconds; those of the included pipelines take 0.1 s.
 FRONTIER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class FrontierPointView:
-    """A plan that none betters in accuracy and cost."""
+    """A plan on the Pareto frontier of accuracy and cost."""
 
     pas: float
     cost_cores: float
@@ -34,10 +34,10 @@ class FrontierPointView:
 
 @dataclass(frozen=True, slots=True)
 class FrontierView:
-    """The plans within the limits that none betters in accuracy and cost, by rising cost.
+    """The Pareto frontier of accuracy and cost within the limits, by rising cost.
 
-    `plans` is how many there are that none betters in accuracy, cost and latency together; the others are
-    quicker than one of these.
+    `plans` is the size of the frontier of accuracy, cost and latency; its other plans have a lower latency
+    than one of these.
     """
 
     pipeline: str
@@ -69,7 +69,7 @@ class VariantFitView:
 
 @dataclass(frozen=True, slots=True)
 class StageFits:
-    """What is planned with instead of the measured points of a stage: the fits of its variants."""
+    """The fits of a stage's variants, which plans use instead of the measured points."""
 
     pipeline: str
     stage: str
@@ -79,7 +79,7 @@ class StageFits:
 async def explain(
     service: Service, pipeline: Pipeline, request: PlanRequest, place: AbstractAsyncContextManager[None]
 ) -> Explanation:
-    """Why the plan of the request is best, as far as time allows; computed in the `place`."""
+    """Return why the plan of the request is best, as far as time allows; computed in the `place`."""
     question = what_if(service, pipeline, request)
     async with place:
         plan = await plan_for(service, question)

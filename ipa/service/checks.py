@@ -16,7 +16,7 @@ from ipa.model.row_counts import batch_fault
 
 
 def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
-    """All that is wrong with a pin of that stage. NotFoundError names the nearest stage."""
+    """Return every fault of a pin of the stage. NotFoundError names the nearest stage."""
     stages = {stage.name: stage for stage in pipeline.served}
     if name not in stages:
         raise NotFoundError(
@@ -71,7 +71,7 @@ def _known(name: str, known: Iterable[str]) -> str:
 
 
 def checked_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-    """The configurations in the order of the pipeline; InputError lists all that is wrong with them."""
+    """Return the configurations in the order of the pipeline; InputError lists all their faults."""
     problems = [*_misnamed(pipeline, configs), *_beyond(pipeline, configs)]
     if problems:
         raise InputError(
@@ -84,12 +84,12 @@ def checked_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple
 
 
 def _parts(configs: Sequence[StageConfig]) -> Sequence[Sequence[StageConfig]]:
-    """The parts that share the requests; where no share is given all are one."""
+    """The parts that share the requests; a single one if no share is given."""
     return parts_of(configs) if any(it.share_percent != WHOLE_PERCENT for it in configs) else [configs]
 
 
 def _misnamed(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:
-    """What names no stage or variant, and what is wrong with the shares of several parts."""
+    """Unknown stages and variants, and faults in the shares of several parts."""
     problems: list[Problem] = []
     first = 0
     for part in _parts(configs):

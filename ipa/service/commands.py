@@ -24,10 +24,10 @@ def apply(
     by: str = "",
     reason: str = "",
 ) -> Decision:
-    """Run these configurations while the pipeline is at the expected revision.
+    """Apply the configurations if the pipeline is at the expected revision.
 
-    The decision may be a hold that says why nothing was changed. Errors: PreconditionError, InputError (it
-    lists all that is wrong with the configurations), ConflictError (no loop controls the pipeline).
+    The decision may be a hold with the cause. Errors: PreconditionError, InputError (lists all faults of the
+    configurations), ConflictError (no loop controls the pipeline).
     """
     _check_revision(service, pipeline, expected)
     checked = checked_configs(pipeline, configs)
@@ -43,17 +43,25 @@ def roll_back(
     by: str = "",
     reason: str = "",
 ) -> Decision:
-    """Run again what ran before the last change, or after the decision `to`. Errors as for `apply`."""
+    """Apply the configuration before the last change, or after the decision `to`. Errors as for `apply`."""
     _check_revision(service, pipeline, expected)
     configs = rollback_target(pipeline, service.log, to)
-    return carry_out(service, pipeline, configs, requested_by("rollback", by, reason), by)
+    return loop_of(service, pipeline.name).restore(configs, requested_by("rollback", by, reason), by)
 
 
 def carry_out(
-    service: Service, pipeline: Pipeline, configs: tuple[StageConfig, ...], detail: str, by: str
+    service: Service,
+    pipeline: Pipeline,
+    configs: tuple[StageConfig, ...],
+    detail: str,
+    by: str,
+    plan_id: str = "",
 ) -> Decision:
-    """Have the loop of the pipeline run the configurations; ConflictError if no loop controls it."""
-    return loop_of(service, pipeline.name).request(configs, detail, by)
+    """Have the pipeline's loop apply the configurations, and return its decision.
+
+    `plan_id` is the stored plan that they come from. ConflictError: no loop controls the pipeline.
+    """
+    return loop_of(service, pipeline.name).request(configs, detail, by, plan_id)
 
 
 def requested_by(what: str, by: str, why: str) -> str:
@@ -75,14 +83,14 @@ def rollback_target(pipeline: Pipeline, log: DecisionLog, to: str | None) -> tup
         configs = change.previous if change else ()
     if not configs:
         raise ConflictError(
-            f"it is not known what pipeline {pipeline.name!r} ran then, so there is nothing to go back to",
+            f"there is no known configuration to roll back pipeline {pipeline.name!r} to",
             hint=f"`ipa history {pipeline.name}` lists its changes; `ipa apply` takes a plan.",
         )
     return configs
 
 
 def _last_that_stayed(applied: Sequence[Decision]) -> Decision | None:
-    """The newest of these (newest first) that was not taken back; going back to a failure helps nobody."""
+    """The newest of these (newest first) that was not rolled back: a failed change is no target."""
     was_taken_back = False
     for decision in applied:
         if decision.reason is ReasonCode.ROLLBACK:

@@ -1,4 +1,4 @@
-"""All pipelines together: their use of cores, their forecasts, and plans under one budget."""
+"""The fleet: the pipelines' use of cores, their forecasts, and plans under one budget."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ipa.service.visibility import Caller
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What was seen and expected at one tick; `at` in RFC 3339, None is what was not known."""
+    """The observed and expected rates at a tick; `at` in RFC 3339, None if unknown."""
 
     at: str
     rate_rps: float | None
@@ -40,7 +40,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class ForecastView:
-    """What is expected of a pipeline's load now, and how right that was lately.
+    """The forecast of a pipeline's load, and the errors of recent forecasts.
 
     `forecast` (None before the first) names the rung that made it and why the rungs above it did not; the
     band is from its point to its upper quantile. `errors` is None before the first forecast can be judged.
@@ -56,7 +56,7 @@ class ForecastView:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a pipeline takes of the fleet. `cores` is None where what runs was not seen.
+    """A pipeline's share of the fleet. `cores` is None if the running configuration is unknown.
 
     `latency_s` is at the percentile of its SLA, `sla_s`; None where it was not seen.
     `budget_cores` is its own bound, `share_ratio` its part of the cores that were seen of all pipelines.

@@ -8,8 +8,8 @@ import ipa
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing the service depends on. What is not `required` may fail without making us unready."""
+class DependencyCheck:
+    """A check of a dependency. One that is not `required` may fail without making the service unready."""
 
     name: str
     ok: bool
@@ -19,7 +19,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckView:
-    """One thing the service depends on."""
+    """The state of a dependency."""
 
     name: str
     ok: bool
@@ -29,7 +29,7 @@ class CheckView:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the API can serve; `degraded` where something that is not required fails."""
+    """The readiness of the API; `degraded` if a dependency fails that is not required."""
 
     ready: bool
     degraded: bool

@@ -1,4 +1,4 @@
-"""What a pipeline does now, as the page and the command line show it."""
+"""The live state of a pipeline, for the page and the command line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StageLive:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One tick of the recent past; `at` in RFC 3339, None is what was not seen.
+    """A tick of the recent past; `at` in RFC 3339, None if missing.
 
     `predicted_latency_s` is what the profiles say of what ran at the rate seen.
     """
@@ -63,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class InputLive:
-    """One input of the last tick. `missing` says why it was not seen, None where it was; `detail` in words.
+    """An input of the last tick. `missing` is the reason if it is missing, else None; `detail` in words.
 
     `age_s` is how old the sample was then; None where that is not known.
     """
@@ -106,7 +106,7 @@ class LiveState:
 
 @dataclass(frozen=True, slots=True)
 class BesideLive:
-    """What would run if another policy controlled the pipeline, which only says what it would do.
+    """The configuration that would run if the shadow policy controlled the pipeline.
 
     `record` is the name that its decisions are listed under; `reason` and `detail` are those of the latest.
     `pas` and `cost_cores` are None before it has decided once.
@@ -125,7 +125,7 @@ class BesideLive:
 def beside_live(
     policy: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile], snapshot: Snapshot
 ) -> BesideLive:
-    """What the snapshot of the other policy's loop shows; `pipeline` is the one that runs."""
+    """Return the view of a shadow policy's snapshot; `pipeline` is the controlled one."""
     stages = tuple(_would(config.stage, config, profiles) for config in snapshot.would)
     stages = stages or tuple(StageLive(stage.name) for stage in pipeline.served)
     return BesideLive(
@@ -177,9 +177,9 @@ def live_state(
         cost_cores=_cores(stages),
         stages=stages,
         reason=decision.reason if decision else None,
-        detail=decision.detail if decision else "",
+        detail=snapshot.detail or (decision.detail if decision else ""),
         series=tuple(_sample(point) for point in snapshot.history),
-        degraded=_degraded(observation, decision),
+        degraded=_degraded(observation, decision) + snapshot.problems,
         inputs=inputs_of(observation),
     )
 
@@ -238,7 +238,7 @@ def _stage(
 def _capacity_rps(
     config: StageConfig, planned: StagePlan | None, profile: VariantProfile | None, slower: float
 ) -> float | None:
-    """What one replica carries: as it was planned where it was, else as measured, so much slower."""
+    """The capacity of a replica: as planned, else as profiled, with its slowdown."""
     if planned:
         return planned.capacity_rps
     for point in profile.points if profile else ():

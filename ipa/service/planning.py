@@ -1,4 +1,4 @@
-"""What-if requests, and the plans that answer them."""
+"""Requests for what-if plans, and their answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans that are kept under an id: make one, read one, apply one."""
+"""Stored plans: make one, read one, apply one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ipa.service.service import Service
 from ipa.service.status import revision_of
 from ipa.service.visibility import Caller
 
-# How far back the change of a request is looked for that an earlier run of the service may have carried out.
+# The number of changes searched for one that an earlier run of the service made for the same request.
 LOOK_BACK = 50
 
 
@@ -33,7 +33,7 @@ async def make_plan(
     asked: str,
     place: AbstractAsyncContextManager[None],
 ) -> StoredPlan:
-    """Make the plan of a what-if, and keep it under a new id; nothing else is changed.
+    """Make the plan of a what-if, and store it under a new id; nothing else is changed.
 
     `asked` is the request as its sender wrote it, in JSON. The plan is computed in the `place`.
     """
@@ -55,7 +55,7 @@ async def make_plan(
 
 
 def kept_plan(service: Service, plan_id: str) -> StoredPlan:
-    """The plan of that id; NotFoundError also if its pipeline may not be seen."""
+    """Return the plan of that id; NotFoundError also if the caller may not see its pipeline."""
     kept = service.plans.plan(plan_id)
     if not service.sees(kept.pipeline, kept.key):
         raise NotFoundError(
@@ -67,10 +67,10 @@ def kept_plan(service: Service, plan_id: str) -> StoredPlan:
 def apply_plan(
     caller: Caller, plan_id: str, expected: Precondition, key: str, *, by: str = "", reason: str = ""
 ) -> IdempotentAnswer:
-    """Run the plan, once for the idempotency key; the answer is the decision as JSON.
+    """Apply the plan, once per idempotency key; the answer is the decision as JSON.
 
-    The decision may be a hold that says why nothing was changed. Errors: PreconditionError (it is not the
-    expected plan), StaleError (names what moved since it was made), UnplannedError (it has no configuration),
+    The decision may be a hold with the cause. Errors: PreconditionError (it is not the expected plan),
+    StaleError (names the inputs that changed since it was made), UnplannedError (it has no configuration),
     ForbiddenError, NotFoundError.
     """
     service = caller.service
@@ -87,29 +87,29 @@ def apply_plan(
             _check_fresh(kept, basis_of(service, pipeline))
             _check_feasible(kept.plan)
             detail = f"{requested_by('requested', by, reason)}; plan {plan_id}"
-            decision = carry_out(service, pipeline, kept.plan.configs, detail, by)
+            decision = carry_out(service, pipeline, kept.plan.configs, detail, by, plan_id)
         return StoredAnswer(200, DECISION.dump_json(decision).decode())
 
-    # A key is its sender's own.
+    # Keys of different callers are different.
     own_key = f"{caller.identity.name}\n{key}"
     record = kept.key if isinstance(kept, StoredPlan) else ""
     return once(service.answers, service.clock, own_key, mark, act, record)
 
 
 def basis_of(service: Service, pipeline: Pipeline) -> Basis:
-    """All that a plan of the pipeline would be computed from now."""
+    """Return the inputs that a plan of the pipeline would be computed from now."""
     profiles = service.profiles(pipeline.name)
     # Profiles are long, and the same objects from one change of theirs to the next.
     return Basis(revision_of(service, pipeline.name), digest_of(pipeline), digest_of(profiles))
 
 
 def version_of(basis: Basis) -> str:
-    """The version of plans that were computed from that."""
+    """Return the version of plans with this basis."""
     return digest(canonical_json(basis))[:32]
 
 
 def _may_apply(caller: Caller, plan_id: str) -> StoredPlan | NotFoundError:
-    """The plan, which the caller may apply, or why it is not there: an earlier answer is given again."""
+    """The plan, which the caller may apply; the error if it is gone: a retry still gets its stored answer."""
     try:
         kept = kept_plan(caller.service, plan_id)
     except NotFoundError as error:
@@ -120,28 +120,28 @@ def _may_apply(caller: Caller, plan_id: str) -> StoredPlan | NotFoundError:
 
 
 def _check_fresh(kept: StoredPlan, now: Basis) -> None:
-    """StaleError names all of the plan's basis that is another now."""
+    """StaleError names every part of the plan's basis that has changed."""
     then, problems = kept.basis, []
     if then.revision != now.revision:
-        seen, runs = then.revision or "not seen", now.revision or "not seen"
-        message = f"what runs: it was at revision {seen}, and is at {runs}"
+        seen, runs = then.revision or "unknown", now.revision or "unknown"
+        message = f"the running configuration: its revision was {seen}, and is {runs}"
         problems.append(Problem(message, pointer="/computed_from/revision"))
     if then.pipeline_digest != now.pipeline_digest:
         message = f"the pipeline {kept.pipeline!r}: its owner changed it"
         problems.append(Problem(message, pointer="/computed_from/pipeline_digest"))
     if then.profiles_digest != now.profiles_digest:
-        message = f"the profiles of {kept.pipeline!r}: they were measured anew"
+        message = f"the profiles of {kept.pipeline!r}: they were measured again"
         problems.append(Problem(message, pointer="/computed_from/profiles_digest"))
     if problems:
         raise StaleError(
-            f"the plan of {kept.at} is stale, as these moved: {'; '.join(str(it) for it in problems)}",
-            hint="Plan again, look at what differs, and apply that.",
+            f"the plan of {kept.at} is stale, since these changed: {'; '.join(str(it) for it in problems)}",
+            hint="Plan again, compare the two plans, and apply the new one.",
             problems=problems,
         )
 
 
 def _check_feasible(plan: Plan) -> None:
-    """UnplannedError says what would make the plan feasible."""
+    """UnplannedError names what would make the plan feasible."""
     if not plan.configs:
         raise UnplannedError(
             f"the plan for {plan.rate_rps:g} rps has no configuration ({plan.termination.value})",
@@ -150,6 +150,6 @@ def _check_feasible(plan: Plan) -> None:
 
 
 def _carried_out(service: Service, kept: StoredPlan) -> Decision | None:
-    """The change that an earlier run of the service made for this request before it ended, if it did."""
+    """The change that the service recorded for this plan before it restarted; None if there is none."""
     done = service.log.decisions(kept.pipeline, limit=LOOK_BACK, applied_only=True)
-    return next((it for it in done if f"; plan {kept.plan_id}" in it.detail), None)
+    return next((decision for decision in done if decision.plan_id == kept.plan_id), None)

@@ -1,4 +1,4 @@
-"""The ports of the use cases: what they need of the rest of the service, beside those of `ipa.control`."""
+"""The ports of the use cases, in addition to those of `ipa.control`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
-from ipa.service.health import Check
+from ipa.service.health import DependencyCheck
 
 
 class Loop(Protocol):
@@ -33,11 +33,18 @@ class Loop(Protocol):
         """The latest observation, forecast, plan and decision."""
         ...
 
-    def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """Carry out a configuration that a person (`by`) asked for.
+    def request(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
+    ) -> Decision:
+        """Apply a configuration that a person (`by`) asked for, and return the recorded decision.
 
-        The recorded decision: applied, or a hold that says why. `detail` says who asked and why.
+        The decision is an apply, or a hold whose detail gives the cause. `detail` names the person and the
+        reason; `plan_id` is the stored plan that the configuration comes from, if any.
         """
+        ...
+
+    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """Carry out a configuration that ran before, as `request`; it may replace an unfinished change."""
         ...
 
 
@@ -50,7 +57,7 @@ class PipelineRegistry(Protocol):
 
     @property
     def pipelines(self) -> Mapping[str, Pipeline]:
-        """Every pipeline, whoever may see it."""
+        """Every pipeline, whether or not the caller may see it."""
         ...
 
     @property
@@ -74,7 +81,7 @@ class PipelineRegistry(Protocol):
         ...
 
     def unfit(self, name: str) -> str:
-        """Why no loop runs for that pipeline, in words; empty if one does."""
+        """The cause if no loop runs for the pipeline, in words; else empty."""
         ...
 
     def version(self, pipeline: Pipeline) -> str:
@@ -86,11 +93,11 @@ class PipelineRegistry(Protocol):
         ...
 
     def give_profile(self, profile: StageProfile, said: Attribution) -> None:
-        """Keep the profile as the newest of its stage, and plan with it from now on."""
+        """Store the profile as the newest of its stage, and plan with it from now on."""
         ...
 
     def remove(self, name: str, said: Attribution) -> str:
-        """Stop controlling the pipeline; what that leaves, in words."""
+        """Stop controlling the pipeline; return what keeps running, in words."""
         ...
 
 
@@ -132,15 +139,15 @@ class RecordVerifier(Protocol):
 
 
 class PlanOptions(TypedDict):
-    """How to plan: the objective by its name, the latency model, and the allocation of cores."""
+    """The options of a plan: objective by name, latency model, and allocation of cores."""
 
     objective: str
     compat: Compat
     allocation: Allocation
 
 
-class Planner(Protocol):
-    """Solves for plans and looks around them. A cancelled call ends once nothing computes any more."""
+class PlanSolver(Protocol):
+    """The planner: plans, explanations and frontiers. A cancelled call returns once no process computes."""
 
     async def plan(
         self,
@@ -165,7 +172,7 @@ class Planner(Protocol):
         deadline_s: float,
         **options: Unpack[PlanOptions],
     ) -> Explanation:
-        """Why that is the plan for the rate, as far as time allows."""
+        """The explanation of the plan for the rate, as far as time allows."""
         ...
 
     async def frontier(
@@ -177,12 +184,12 @@ class Planner(Protocol):
         deadline_s: float,
         **options: Unpack[PlanOptions],
     ) -> tuple[FrontierPoint, ...]:
-        """The plans that none betters; DeadlineError if not all were found in time."""
+        """The Pareto frontier of plans; DeadlineError if not all were found in time."""
         ...
 
 
 class DecisionReplayer(Protocol):
-    """Takes recorded decisions again."""
+    """The replay of recorded decisions."""
 
     def __call__(
         self,
@@ -191,7 +198,7 @@ class DecisionReplayer(Protocol):
         profiles: Mapping[str, StageProfile],
         policy: str | None = None,
     ) -> ReplayResult:
-        """The result, by the policy of that name or the one that took the decision.
+        """The result, by the policy of that name or by the one that made the decision.
 
         Errors: UsageError (the policy cannot have the pipeline), RecordError, DeadlineError.
         """
@@ -199,10 +206,10 @@ class DecisionReplayer(Protocol):
 
 
 class LeadershipView(Protocol):
-    """Which of several replicas of the service leads."""
+    """The view of the leader among several replicas of the service."""
 
     def standing(self) -> LeaderStatus:
-        """The leader, and True in `leading` if it is this replica."""
+        """The leader; `leading` is True if it is this replica."""
         ...
 
 
@@ -215,8 +222,8 @@ class Alone:
 
 
 class HealthChecks(Protocol):
-    """Checks what the service depends on."""
+    """The checks of the service's dependencies."""
 
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[DependencyCheck, ...]:
         """The result of every check now; the check of a pipeline has its name."""
         ...

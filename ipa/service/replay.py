@@ -18,24 +18,30 @@ from ipa.service.visibility import Caller
 async def replay_decision(
     caller: Caller, decision_id: str, policy: str | None, place: AbstractAsyncContextManager[None]
 ) -> ReplayResult:
-    """Take the decision again, by `policy` or the one that took it; computed in the `place`.
+    """As `replay`, read and computed in threads, the latter in the `place`."""
+    decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id, policy)
+    profiles = caller.service.profiles(pipeline.name)
+    async with place:
+        return await to_thread.run_sync(caller.service.replayer, decision, pipeline, profiles, policy)
+
+
+def replay(caller: Caller, decision_id: str, policy: str | None) -> ReplayResult:
+    """Take the decision again, by `policy` or the one that took it.
 
     Errors: NotFoundError, ForbiddenError, InputError (no such policy), UsageError (the policy cannot have
     the pipeline), RecordError, DeadlineError.
     """
+    decision, pipeline = _recorded(caller, decision_id, policy)
     service = caller.service
-    decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id)
-    if policy is not None and policy not in POLICIES:
-        message = f"there is no policy {policy!r}; there are: {', '.join(POLICIES)}"
-        raise InputError("it cannot be taken again so", problems=[Problem(message, pointer="/policy")])
-    profiles = service.profiles(pipeline.name)
-    async with place:
-        return await to_thread.run_sync(service.replayer, decision, pipeline, profiles, policy)
+    return service.replayer(decision, pipeline, service.profiles(pipeline.name), policy)
 
 
-def _recorded(caller: Caller, decision_id: str) -> tuple[Decision, Pipeline]:
-    """The decision and its pipeline, for which the caller may ask what-ifs."""
+def _recorded(caller: Caller, decision_id: str, policy: str | None) -> tuple[Decision, Pipeline]:
+    """The decision and its pipeline, for which the caller may ask what-ifs; InputError for no policy."""
     decision = caller.service.log.decision(decision_id)
     pipeline = caller.service.pipeline(decision.pipeline.partition("@")[0])
     caller.must(Operation.WHAT_IF, pipeline.namespace)
+    if policy is not None and policy not in POLICIES:
+        message = f"there is no policy {policy!r}; there are: {', '.join(POLICIES)}"
+        raise InputError("it cannot be taken again so", problems=[Problem(message, pointer="/policy")])
     return decision, pipeline

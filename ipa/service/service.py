@@ -16,7 +16,7 @@ from ipa.service.ports import (
     HealthChecks,
     LeadershipView,
     PipelineRegistry,
-    Planner,
+    PlanSolver,
     RecordNames,
     RecordVerifier,
 )
@@ -39,7 +39,7 @@ class Service:
     verifier: RecordVerifier
     plans: PlanStore
     answers: AnswerStore
-    planner: Planner
+    planner: PlanSolver
     replayer: DecisionReplayer
     leadership: LeadershipView
     health: HealthChecks

@@ -34,7 +34,7 @@ class FreezeView:
 
 @dataclass(frozen=True, slots=True)
 class ControlView:
-    """What people have said about a pipeline, as it holds now: an expired pause is no pause."""
+    """The overrides of a pipeline in force now: an expired pause is omitted."""
 
     mode: Mode
     mode_reason: str
@@ -67,7 +67,7 @@ class StatusView:
 
 
 def control_view(control: PipelineControl, now: datetime) -> ControlView:
-    """What was said, as it holds at `now`."""
+    """Return the overrides in force at `now`."""
     until = control.paused_until
     paused = control.paused and (until is None or now < until)
     return ControlView(
@@ -110,7 +110,7 @@ def status_view(
     standing: LeaderStatus = ALONE,
     beside: tuple[BesideLive, ...] = (),
 ) -> StatusView:
-    """All that the page shows of a pipeline but its decisions."""
+    """Return the status of a pipeline: all that the page shows, except its decisions."""
     return StatusView(
         pipeline=pipeline.name,
         description=pipeline.description,

@@ -11,7 +11,7 @@ from ipa.model.access import EVERYWHERE, Identity, Operation, looks_vouched
 from ipa.model.decision import Decision
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
-from ipa.service.health import Check
+from ipa.service.health import DependencyCheck
 from ipa.service.ports import HealthChecks, RecordNames, RecordOwner, RecordVerifier
 from ipa.service.service import Service
 
@@ -105,7 +105,7 @@ class _VisibleHealth:
     health: HealthChecks
     hidden: frozenset[str]
 
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[DependencyCheck, ...]:
         return tuple(check for check in self.health.checks() if check.name not in self.hidden)
 
 

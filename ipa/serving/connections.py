@@ -1,8 +1,8 @@
-"""Bounds on a server's connections, and the registry that keeps to them.
+"""Bounds on a server's connections, and the registry that enforces them.
 
-A connection *waits for its client* while it is idle or has sent only part of a request. At a bound, the one
-that has waited longest is closed to make room. A new connection is refused only if every other one is being
-answered.
+A connection *waits for its client* while it is idle or has sent only part of a request. At a bound, the
+server closes the connection that has waited longest. It refuses a new connection only if every other one is
+being answered.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ LOG = logging.getLogger(__name__)
 # and connections that the kernel has handed over but that are not registered yet (four rounds of
 # ACCEPT_BATCH).
 OTHER_FILES = 256
-# More files than this are of no use to one event loop; some libraries walk over all that are allowed.
+# One event loop cannot use more files; some libraries iterate over the whole limit.
 MOST_FILES = 65_536
-# Connections that are accepted in one round of the event loop. A round is over before a connection accepted
-# in it is read, so a large one would have newcomers displace connections that had no chance to send anything.
+# Connections that are accepted in one round of the event loop. A connection is read only after the round that
+# accepted it, so in a large round newcomers would displace connections that had no chance to send anything.
 ACCEPT_BATCH = 32
 # Connections that the kernel queues until they are accepted.
 ACCEPT_QUEUE = 1024
 # The last tenth of the places is for addresses that hold fewer than this many: probes and newcomers.
 FEW = 4
-# Seconds between two lines of the log about connections that were refused or closed to make room.
+# Seconds between two log lines about connections that were refused or closed to make room.
 LOG_EVERY_S = 60.0
 
 
@@ -59,7 +59,7 @@ class ServerBounds:
 
 
 def raise_file_limit() -> int:
-    """Raise the soft limit of open files as far as the hard one allows; return the limit then."""
+    """Raise the soft limit of open files towards the hard one, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -73,7 +73,7 @@ def raise_file_limit() -> int:
 
 
 def within_files(bounds: ServerBounds, files: int) -> ServerBounds:
-    """The bounds, lowered if needed so that connections never use up a limit of `files` open files."""
+    """Return the bounds, lowered if necessary so that connections leave room within `files` open files."""
     room = max(files - OTHER_FILES, files // 4)
     if bounds.connections <= room:
         return bounds
@@ -89,7 +89,7 @@ def within_files(bounds: ServerBounds, files: int) -> ServerBounds:
 
 
 def address_group(host: str) -> str:
-    """The address that connections are counted under: of IPv6 the /64, since a client has all of it."""
+    """Return the group that connections are counted under: of IPv6 the /64, which one client owns."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
@@ -105,12 +105,12 @@ class Connection(Protocol):
     """A registered connection."""
 
     def displace(self) -> None:
-        """Close at once, to make room for another."""
+        """Close immediately, to make room for another."""
         ...
 
 
 class Connections:
-    """The open connections of one server. Of its event loop only."""
+    """The open connections of one server. Not thread-safe: for its event loop only."""
 
     def __init__(self, bounds: ServerBounds, now_s: Callable[[], float] = time.monotonic) -> None:
         self._bounds, self._now_s = bounds, now_s
@@ -127,9 +127,9 @@ class Connections:
         return len(self._groups)
 
     def admit(self, connection: Connection, host: str) -> bool:
-        """Register the connection, at the expense of one that waits for its client if there is no room.
+        """Register the connection; if there is no room, in place of one that waits for its client.
 
-        False if there is no room: then it is not registered.
+        Return False, without registering it, if every other connection is being answered.
         """
         group = address_group(host)
         victim, is_full = self._victim(group)
@@ -147,7 +147,7 @@ class Connections:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """Take the connection off the registry; nothing happens if it is not on it."""
+        """Remove the connection from the registry if it is registered."""
         self._waiting.pop(connection, None)
         group = self._groups.pop(connection, None)
         if group is not None:
@@ -156,7 +156,7 @@ class Connections:
                 del self._count[group]
 
     def waits(self, connection: Connection) -> None:
-        """Note that the connection waits for its client, from now on."""
+        """Note that the connection waits for its client from now on."""
         self._waiting.pop(connection, None)
         if connection in self._groups:
             self._waiting[connection] = None
@@ -166,7 +166,7 @@ class Connections:
         self._waiting.pop(connection, None)
 
     def _victim(self, group: str) -> tuple[Connection | None, bool]:
-        """The connection to close before another of the group is let in, and True if one has to be."""
+        """The connection to close before another of the group is accepted, and True if one must be closed."""
         held = self._count[group]
         if held >= self._bounds.address_connections:
             return next((each for each in self._waiting if self._groups[each] == group), None), True
@@ -176,7 +176,7 @@ class Connections:
         return None, False
 
     def _tell(self) -> None:
-        """Say in the log how many were turned away, now and then."""
+        """Log the number of refused and closed connections, at most once in `LOG_EVERY_S`."""
         total, now_s = self.refused + self.displaced, self._now_s()
         if now_s - self._told_s >= LOG_EVERY_S:
             LOG.warning(

@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 protocol with deadlines, bounded reading and bounded connections.
 
-uvicorn has no deadline for a request to arrive, reads up to 256 kB of a body that nobody asked for, and lets
-a connection that sends a byte now and then stay for ever.
+uvicorn has no deadline for a request to arrive, reads up to 256 kB of a body that the application did not ask
+for, and keeps a connection that sends a byte now and then for ever.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Connections, ServerBounds
 
-# Seconds after which a refused client may come again.
+# Seconds after which a refused client may retry.
 RETRY_S = 1
 
 
-class Phase(Enum):
-    """Phase of a connection."""
+class ConnectionPhase(Enum):
+    """The phase of a connection."""
 
     # Nothing was sent yet, or part of a request's head.
     HEAD = "head"
@@ -57,7 +57,7 @@ class BoundedConfig(uvicorn.Config):
         )
         self.bounds = bounds
         self.registry = Connections(bounds)
-        # One for all connections: what is read is handed on before the next one is read.
+        # One buffer for all connections: a read is handed on before the next one starts.
         self.chunk = memoryview(bytearray(bounds.chunk_bytes))
 
 
@@ -65,7 +65,7 @@ class BoundedServer(uvicorn.Server):
     """uvicorn's server; the kernel queues more connections than are accepted at once."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen."""
+        """Start listening."""
         await super().startup(sockets=sockets)
         for each in sockets or ():
             each.listen(ACCEPT_QUEUE)
@@ -80,14 +80,14 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     def __init__(self, config: BoundedConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._bounds, self._registry, self._chunk = config.bounds, config.registry, config.chunk
-        self._phase: Phase | None = None
+        self._phase: ConnectionPhase | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._has_begun = False
         self._dropped_bytes = 0
         self._unsent_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, if there is room."""
+        """Accept the connection if there is room."""
         super().connection_made(transport)
         _send_at_once(transport.get_extra_info("socket"))
         if self._registry.admit(self, self.client[0] if self.client else ""):
@@ -96,7 +96,7 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
             self._close(503, "busy", "the service has as many connections as it can keep")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Remove the connection from the registry."""
         self._registry.forget(self)
         if self._deadline is not None:
             self._deadline.cancel()
@@ -107,14 +107,14 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         return self._chunk
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
+        """Process the bytes in the buffer."""
         self.data_received(bytes(self._chunk[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Take what was read: uvloop calls this itself, with as much as it likes."""
+        """Process received bytes. uvloop calls this itself, with any amount."""
         if self.transport.is_closing():
             return
-        is_dropping = self._phase is Phase.DROP
+        is_dropping = self._phase is ConnectionPhase.DROP
         if is_dropping:
             self._dropped_bytes += len(data)
             if self._dropped_bytes > self._bounds.dropped_bytes:
@@ -126,55 +126,55 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         self._has_begun = cycle is before and not is_dropping
         is_unread = cycle is not None and cycle.more_body and not cycle.response_complete
         if is_unread and len(cycle.body) >= self._bounds.chunk_bytes // 2:
-            # Until the application asks for more.
+            # Reading resumes when the application asks for more.
             self.flow.pause_reading()
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Go on with what the client sent meanwhile, or wait for it."""
+        """Continue with the next request of the client, or wait for it."""
         self._has_begun = False
         super().on_response_complete()
-        # The deadlines here are all there are.
+        # The deadlines of this class replace uvicorn's.
         self._unset_keepalive_if_required()
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, and what is longer than a head may be."""
+        """Refuse a request that is not HTTP, or whose head is too long."""
         error = sys.exc_info()[1]
         if getattr(error, "error_status_hint", 400) == 431:
             limit = self._bounds.head_bytes
             self._close(431, "http.headers_too_large", f"the request's head is longer than {limit} bytes")
         else:
-            self._close(400, "http.bad_request", f"this is no HTTP request: {error or msg}"[:200])
+            self._close(400, "http.bad_request", f"this is not an HTTP request: {error or msg}"[:200])
 
     def displace(self) -> None:
         """Close at once, to make room for another connection."""
-        if self._phase is Phase.BODY:
+        if self._phase is ConnectionPhase.BODY:
             self._answer(503, "busy", "the service has as many connections as it can keep")
         self.transport.abort()
 
-    def _now(self) -> Phase:
+    def _now(self) -> ConnectionPhase:
         if self.transport.is_closing():
-            return Phase.CLOSING
+            return ConnectionPhase.CLOSING
         cycle = self.cycle
         if cycle is None or (cycle.response_complete and self._has_begun and not self._is_dropping()):
-            return Phase.HEAD
+            return ConnectionPhase.HEAD
         if not cycle.response_complete:
-            return Phase.BODY if cycle.more_body else Phase.ANSWER
-        return Phase.DROP if self._is_dropping() else Phase.IDLE
+            return ConnectionPhase.BODY if cycle.more_body else ConnectionPhase.ANSWER
+        return ConnectionPhase.DROP if self._is_dropping() else ConnectionPhase.IDLE
 
     def _is_dropping(self) -> bool:
         return self.conn.our_state is h11.DONE and self.conn.their_state is not h11.DONE
 
     def _watch(self) -> None:
-        """Set the deadline of the phase, if it is another one than before."""
+        """Set the deadline of the phase if the phase has changed."""
         phase = self._now()
         if phase is self._phase:
             return
         self._phase, self._dropped_bytes, self._unsent_bytes = phase, 0, 0
-        if phase is Phase.ANSWER:
+        if phase is ConnectionPhase.ANSWER:
             self._registry.works(self)
-        elif phase is not Phase.CLOSING:
+        elif phase is not ConnectionPhase.CLOSING:
             self._registry.waits(self)
         self._arm()
 
@@ -184,52 +184,52 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
             self._deadline = None
         bounds = self._bounds
         seconds = {
-            Phase.HEAD: bounds.head_s,
-            Phase.BODY: bounds.body_s,
-            Phase.DROP: bounds.linger_s,
-            Phase.IDLE: bounds.idle_s,
-            Phase.CLOSING: bounds.linger_s,
+            ConnectionPhase.HEAD: bounds.head_s,
+            ConnectionPhase.BODY: bounds.body_s,
+            ConnectionPhase.DROP: bounds.linger_s,
+            ConnectionPhase.IDLE: bounds.idle_s,
+            ConnectionPhase.CLOSING: bounds.linger_s,
         }
         if self._phase in seconds:
             self._deadline = self.loop.call_later(seconds[self._phase], self._expire)
 
     def _expire(self) -> None:
-        """Close the connection: its client did not send, or take, in time."""
+        """Close the connection: its client did not send, or receive, in time."""
         self._deadline = None
         unsent_bytes, before_bytes = self.transport.get_write_buffer_size(), self._unsent_bytes
         self._unsent_bytes = unsent_bytes
-        if self._phase is Phase.BODY and self.flow.read_paused:
-            # The client waits for us.
+        if self._phase is ConnectionPhase.BODY and self.flow.read_paused:
+            # The client waits for the application.
             self._deadline = self.loop.call_later(self._bounds.linger_s, self._expire)
-        elif self._phase in (Phase.IDLE, Phase.CLOSING) and unsent_bytes:
-            # It is still taking the answer, if it took some since.
-            if self._phase is Phase.IDLE and unsent_bytes != before_bytes:
+        elif self._phase in (ConnectionPhase.IDLE, ConnectionPhase.CLOSING) and unsent_bytes:
+            # The client is still receiving the answer if it has received some of it since.
+            if self._phase is ConnectionPhase.IDLE and unsent_bytes != before_bytes:
                 self._arm()
             else:
                 self.transport.abort()
-        elif self._phase is Phase.BODY:
+        elif self._phase is ConnectionPhase.BODY:
             self._close(408, "http.timeout", f"the body did not arrive within {self._bounds.body_s:g} s")
-        elif self._phase is Phase.HEAD and self._has_begun:
+        elif self._phase is ConnectionPhase.HEAD and self._has_begun:
             self._close(408, "http.timeout", f"the head did not arrive within {self._bounds.head_s:g} s")
-        elif self._phase in (Phase.HEAD, Phase.IDLE):
+        elif self._phase in (ConnectionPhase.HEAD, ConnectionPhase.IDLE):
             self.transport.close()
             self._watch()
         else:
             self.transport.abort()
 
     def _close(self, status: int, code: str, detail: str) -> None:
-        """Close the connection, with that answer if none has begun."""
+        """Close the connection, with this answer unless another has started."""
         self._answer(status, code, detail)
         self.transport.close()
         self._watch()
 
     def _answer(self, status: int, code: str, detail: str) -> None:
-        """Answer in the place of the application, unless its own answer has begun."""
+        """Answer instead of the application, unless its own answer has started."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started:
                 return
-            # What the application answers from now on is dropped.
+            # The application's answer is dropped from now on.
             cycle.disconnected = True
             cycle.message_event.set()
         title = HTTPStatus(status).phrase
@@ -244,9 +244,9 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
 
 
 def _send_at_once(connection: socket.socket) -> None:
-    """Switch Nagle's algorithm off, which holds the body of an answer back for 40 ms after its head.
+    """Switch off Nagle's algorithm, which delays the body of an answer by 40 ms after its head.
 
-    asyncio does so only for sockets that were made with the protocol TCP by name; few listeners are.
+    asyncio does so only for sockets created with the protocol TCP by name; few listeners are.
     """
     if connection.family in (socket.AF_INET, socket.AF_INET6):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -22,6 +22,8 @@ from ipa.api.examples import PIPELINE
 from ipa.api.rules import RULES
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import EVERYWHERE, Grant, Role
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import places_of
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import (
@@ -113,7 +115,10 @@ def by_cluster(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
             place = "" if grant.namespace == EVERYWHERE else grant.namespace
             reviewer.let(name, place, *verbs[grant.role])
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
-        yield KubeIdentities(client, VirtualClock()), {name: f"of-{name}" for name in PEOPLE}
+        yield (
+            KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, places_of),
+            {name: f"of-{name}" for name in PEOPLE},
+        )
         client.close()
 
 
@@ -398,12 +403,12 @@ def test_every_body_says_who_asks_in_one_way(two: TwoNamespaces) -> None:
 def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
     two: TwoNamespaces, tmp_path: Path
 ) -> None:
-    from ipa.service.health import Check
+    from ipa.service.health import DependencyCheck
 
     checks = (
-        Check("store", True, required=True),
-        Check("ocr", True),
-        Check(HIDDEN, False, "metrics: secret"),
+        DependencyCheck("store", True, required=True),
+        DependencyCheck("ocr", True),
+        DependencyCheck(HIDDEN, False, "metrics: secret"),
     )
     services = replace(
         over(two.services, health=FakeHealth(lambda: checks)), authenticators=(oidc(tmp_path),)

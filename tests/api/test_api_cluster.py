@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.cli.lookup import find_pipeline
 from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.files import load_profiles
+from ipa.files.lookup import find_pipeline
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.on_seldon import at_cluster
 from ipa.simulate.cluster import KUBERNETES
@@ -377,7 +377,7 @@ def test_decisions_of_the_store_are_taken_again_without_the_service(running: Cli
     # Profiles that were measured anew since.
     running.store.save_profile(replace(next(iter(profiles.values())), hardware="another"))
     code, out, _ = running("replay", "video", newest)
-    assert code == 4 and "the profiles were measured anew since" in out
+    assert code == 4 and "the profiles were measured again since" in out
 
 
 def test_a_file_has_no_decisions_to_take_again(root: Path, ipa: Cli, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
 from ipa.cli.watching.event_stream import AGAIN_S, followed, parsed
+from ipa.clients.http import HttpClient
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from tests.fakes.services import FakeWorld, InProcess
@@ -26,7 +26,7 @@ def world() -> FakeWorld:
 @pytest.fixture
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     monkeypatch.setattr(
-        "ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
+        "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
 
     def call(*words: str) -> tuple[int, str, str]:

@@ -16,11 +16,11 @@ import httpx
 import pytest
 import uvicorn
 
-from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
 from ipa.control.audit.checkpoints import verify_lines
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import Recorded
 from ipa.model.errors import UnavailableError
 from tests.fakes.services import ApiClient, FakeWorld
@@ -78,7 +78,7 @@ def test_one_pipeline_alone(world: FakeWorld) -> None:
 def test_what_is_not_kept_is_said_to_be_gone(world: FakeWorld, last: str) -> None:
     services = world.services()
     assert services.streams is not None
-    feed = Feed(world, world.clock.monotonic_s, poll_s=0.0, kept=3)
+    feed = RecordFeed(world, world.clock.monotonic_s, poll_s=0.0, kept=3)
     api = ApiClient(replace(services, streams=Streams(feed, longest_s=0.0)))
     [reset] = parsed(api.get("/v1/events", headers={"Last-Event-ID": last}).text)
     assert (reset["event"], reset["id"], reset["data"]["newest"]) == ("reset", "5", 5)
@@ -101,7 +101,7 @@ def test_a_record_that_cannot_be_read_is_told_once(world: FakeWorld) -> None:
         return kept(after, limit, pipeline)
 
     world.entries = entries  # type: ignore[method-assign]
-    feed = Feed(world, time.monotonic, poll_s=0.01)
+    feed = RecordFeed(world, time.monotonic, poll_s=0.01)
     services = replace(services, streams=Streams(feed, heartbeat_s=0.02))
     with served(services) as url, following(f"{url}/v1/events?after=3") as seen:
         until(lambda: len(parsed("".join(seen))) == 3)
@@ -169,7 +169,7 @@ def following(url: str, headers: dict[str, str] | None = None) -> Iterator[list[
 def live(world: FakeWorld, **bounds: Any) -> tuple[ApiContext, Streams]:
     """Services whose streams go on, with a heartbeat that lets a client that leaves be seen soon."""
     bounds = {"heartbeat_s": 0.02, **bounds}
-    streams = Streams(Feed(world, time.monotonic, poll_s=0.01), **bounds)
+    streams = Streams(RecordFeed(world, time.monotonic, poll_s=0.01), **bounds)
     return replace(world.services(), streams=streams), streams
 
 
@@ -238,7 +238,7 @@ def test_many_clients_cost_one_look_at_the_store(world: FakeWorld) -> None:
 
     world.entries = entries  # type: ignore[method-assign]
     now = [0.0]
-    feed = Feed(world, lambda: now[0], poll_s=0.5)
+    feed = RecordFeed(world, lambda: now[0], poll_s=0.5)
     assert [feed.after(5) for _ in range(100)] == [()] * 100
     world.play(2)
     now[0] = 1.0

@@ -17,12 +17,14 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.api import jobworker
-from ipa.api.experiments import ExperimentBody, spec_of
-from ipa.api.jobs import JobDesk
-from ipa.api.jobworker import answer
+from ipa.api.experiments import ExperimentBody
+from ipa.bootstrap import experiment_worker
+from ipa.bootstrap.experiment_worker import answer
+from ipa.bootstrap.experiments import experiment_jobs
 from ipa.report.run import Run, RunChange, Ticks, html_of, markdown_of
 from ipa.report.stats import mean_of
+from ipa.service.experiments import specification
+from ipa.service.job_queue import JobQueue
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import SimSetup, simulate
 from tests.fakes.services import ApiClient, FakeClock, FakeWorld, over
@@ -36,11 +38,11 @@ Start = Callable[..., ApiClient]
 
 @pytest.fixture
 def started() -> Iterator[Start]:
-    desks: list[JobDesk] = []
+    desks: list[JobQueue] = []
 
     def start(program: str | None = None, **options: Any) -> ApiClient:
         command = {"command": (sys.executable, "-c", program)} if program else {}
-        desks.append(JobDesk(FakeClock(), **command, **options))
+        desks.append(experiment_jobs(FakeClock(), **command, **options))
         return ApiClient(FakeWorld(jobs=desks[-1]).play(5).services())
 
     yield start
@@ -83,14 +85,16 @@ def test_the_list_names_what_one_can_be_of() -> None:
     assert found["experiments"] == []
     assert {"ours", "static"} <= set(found["policies"]) and "bursty" in found["workloads"]
     for workload, policy in itertools.product(found["workloads"], found["policies"]):
-        assert ExperimentBody(pipeline="ocr", workload=workload, policy=policy).rates()
+        assert ExperimentBody(pipeline="ocr", workload=workload, policy=policy).request().rates()
 
 
 def said_of(**changes: Any) -> list[Any]:
     """All that the process of an experiment says."""
     service = FakeWorld().services().service
-    body = ExperimentBody(**{**BODY, **changes})
-    spec = spec_of(service.settings, service.pipelines["ocr"], service.profiles("ocr"), body, body.rates())
+    body = ExperimentBody(**{**BODY, **changes}).request()
+    spec = specification(
+        service.settings, service.pipelines["ocr"], service.profiles("ocr"), body, body.rates()
+    )
     told: list[Any] = []
     answer(json.loads(json.dumps(spec)), told.append)
     return told
@@ -103,7 +107,7 @@ def test_one_that_cannot_be_simulated_says_why() -> None:
 
 
 def test_one_that_takes_too_much_memory_is_ended_and_says_so() -> None:
-    desk = JobDesk(FakeClock())
+    desk = experiment_jobs(FakeClock())
     services = FakeWorld(jobs=desk).services()
     settings = services.service.settings
     # Less than the libraries take.
@@ -194,7 +198,7 @@ def test_one_that_makes_no_sense(started: Start, body: dict[str, Any], pointer: 
 
 
 def test_the_last_seeds_and_the_last_requests_that_there_are() -> None:
-    rates = ExperimentBody(pipeline="ocr", rates_rps=[1e6], repeats=5, seed=2**32 - 5).rates()
+    rates = ExperimentBody(pipeline="ocr", rates_rps=[1e6], repeats=5, seed=2**32 - 5).request().rates()
     assert rates == (1e6,)
 
 
@@ -284,7 +288,7 @@ def test_progress_is_of_all_seeds_and_a_run_is_let_go_before_the_next(
         requests.append(weakref.ref(result.born_s))
         return result
 
-    monkeypatch.setattr(jobworker, "simulate", watched)
+    monkeypatch.setattr(experiment_worker, "simulate", watched)
     told = said_of(repeats=4)
     assert seeds == [3, 4, 5, 6]
     percents = [said["percent"] for said in told[:-1]]

@@ -134,7 +134,7 @@ def test_a_file_that_moved_meanwhile_is_not_written(
 
     monkeypatch.setattr("ipa.cli.plans.difference.target_of", slowly)
     code, _, err = ipa("apply", "video", "--rate", RATE)
-    assert code == 4 and "changed since it was read" in err
+    assert code == 4 and "as when it was decided on" in err
     assert manifest.read_text().endswith("# later\n")
 
 

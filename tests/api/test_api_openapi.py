@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from experiments.fuzz.run import services
 from ipa.api.app import openapi_document
-from ipa.api.jobs import JobDesk
+from ipa.bootstrap.experiments import experiment_jobs
 from tests.fakes.services import ApiClient, FakeClock, FakeWorld
 
 PAGE = Path(__file__).parents[2] / "ipa" / "api" / "page"
@@ -129,7 +129,7 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
 
 def test_every_example_of_a_request_is_right(document: dict[str, Any]) -> None:
     # Without a process: whether it runs is another test's.
-    desk = JobDesk(FakeClock(), command=("true",))
+    desk = experiment_jobs(FakeClock(), command=("true",))
     # Plans of our planner: those of the ladder are not all ones that can be explained.
     api = ApiClient(services(desk))
     sent, order = set(), {"post": 0, "put": 1, "patch": 2}

@@ -154,10 +154,10 @@ def test_a_plan_that_there_is_not(api: ApiClient) -> None:
 def test_two_at_once_with_one_key_apply_once(world: FakeWorld) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
-    def slowly(configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
+    def slowly(configs: tuple[StageConfig, ...], detail: str, by: str, plan_id: str) -> Decision:
         inside.set()
         assert go_on.wait(30)
-        return world.apply(configs, detail, by)
+        return world.apply(configs, detail, by, plan_id)
 
     api = ApiClient(over(world.services(), request=slowly))
     plan = made(api)
@@ -175,11 +175,11 @@ def test_two_at_once_with_one_key_apply_once(world: FakeWorld) -> None:
 def test_a_change_that_failed_may_be_sent_again_with_its_key(world: FakeWorld) -> None:
     answers = iter([UnavailableError("the store did not answer"), None])
 
-    def once_not(configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
+    def once_not(configs: tuple[StageConfig, ...], detail: str, by: str, plan_id: str) -> Decision:
         error = next(answers)
         if error:
             raise error
-        return world.apply(configs, detail, by)
+        return world.apply(configs, detail, by, plan_id)
 
     api = ApiClient(over(world.services(), request=once_not))
     plan = made(api)
@@ -197,9 +197,9 @@ def test_a_key_that_a_crash_left_open_applies_once(
 ) -> None:
     plan = made(api)
 
-    def crash(configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
+    def crash(configs: tuple[StageConfig, ...], detail: str, by: str, plan_id: str) -> Decision:
         if died == "after the change":
-            world.apply(configs, detail, by)
+            world.apply(configs, detail, by, plan_id)
             world.applied_tick += 1
         raise Crash
 
@@ -211,5 +211,6 @@ def test_a_key_that_a_crash_left_open_applies_once(
     again = apply(api, plan)
     assert again.status_code == 200
     assert again.json()["reason"] == "apply.requested"
+    assert again.json()["plan_id"] == plan.json()["plan_id"]
     assert apply(api, plan).content == again.content
     assert applied(world) == 1

@@ -22,7 +22,7 @@ from ipa.model.errors import (
     SolverError,
     UnavailableError,
 )
-from ipa.service.health import Check
+from ipa.service.health import DependencyCheck
 from tests.fakes.services import ApiClient, FakeWorld
 
 KEYS = {"type", "title", "status", "code", "detail", "hint", "request_id", "errors"}
@@ -178,7 +178,10 @@ def test_every_code_has_its_page(api: ApiClient) -> None:
 
 
 def test_unready_is_a_problem_that_names_what_fails(world: FakeWorld) -> None:
-    world.checks = (Check("store", False, "disk full", required=True), Check("prometheus", False))
+    world.checks = (
+        DependencyCheck("store", False, "disk full", required=True),
+        DependencyCheck("prometheus", False),
+    )
     body = problem(ApiClient(world.services()).get("/readyz"), 503)
     assert [item["message"] for item in body["errors"]] == ["store: disk full"]
 

@@ -14,8 +14,8 @@ import yaml
 from ipa.api.context import ApiContext
 from ipa.api.limits import Limits
 from ipa.bootstrap.replaying import Replayer
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
+from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, Decision
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline, over
 from tests.fakes.taken import again, decided, taken
@@ -47,7 +47,7 @@ def asked(services: ApiContext) -> list[ApiContext]:
 @pytest.fixture
 def ipa(asked: list[ApiContext], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the services; its exit code, output and complaints."""
-    monkeypatch.setattr("ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(asked[0])))
+    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(asked[0])))
 
     def command(*words: str) -> tuple[int, str, str]:
         code = run(["replay", "ocr", *words])

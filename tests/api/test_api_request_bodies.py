@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from ipa.api.app import create_app
 from ipa.api.body_budget import BodyBudget, Incoming, Turns
 from ipa.api.limits import MOST_PROBLEMS, MOST_SHOWN, Limits
-from ipa.service.health import Check
+from ipa.service.health import DependencyCheck
 from tests.fakes.services import ApiClient, FakeHealth, FakeWorld, over
 
 OCR = "/v1/pipelines/ocr"
@@ -106,7 +106,7 @@ def test_a_service_that_knows_its_clients_is_reached_through_a_proxy() -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 def test_probes_are_answered_while_all_threads_are_taken(path: str) -> None:
-    ready = (Check("store", True, required=True),)
+    ready = (DependencyCheck("store", True, required=True),)
     services = FakeWorld().play(2).services()
     services = replace(over(services, health=FakeHealth(lambda: ready)), authenticators=(Someone(),))
 

@@ -11,7 +11,7 @@ import pytest
 import ipa
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.plan import StageConfig
-from ipa.service.health import Check
+from ipa.service.health import DependencyCheck
 from tests.fakes.services import LADDER, NOW, TICK_S, ApiClient, FakeWorld, a_profile, over, solving
 
 OCR = "/v1/pipelines/ocr"
@@ -285,7 +285,10 @@ def test_health_readiness_and_metrics(api: ApiClient, world: FakeWorld) -> None:
     assert api.get("/healthz").json() == {"status": "ok"}
     ready = {"ready": True, "degraded": False, "checks": [], "version": ipa.__version__}
     assert api.get("/readyz").json() == ready
-    world.checks = (Check("store", True, required=True), Check("prometheus", False, "no answer"))
+    world.checks = (
+        DependencyCheck("store", True, required=True),
+        DependencyCheck("prometheus", False, "no answer"),
+    )
     verbose = api.get("/readyz?verbose").json()
     assert verbose["degraded"] and [check["name"] for check in verbose["checks"]] == ["store", "prometheus"]
     assert "ipa_test_total 1.0" in api.get("/metrics").text

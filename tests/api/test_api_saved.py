@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
+from ipa.clients.http import HttpClient
 from tests.fakes.kube import FakeKube
 from tests.fakes.services import FakeWorld, InProcess
 
@@ -199,7 +199,7 @@ def test_on_a_cluster_the_object_and_its_generation_must_be_the_same(house: Hous
 def world(house: House, monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
     made = FakeWorld().play(30)
     monkeypatch.setattr(
-        "ipa.cli.clients.http.client_at",
+        "ipa.clients.http.client_at",
         lambda at, settings=None, **_: HttpClient(at, InProcess(made.services())),
     )
     return made

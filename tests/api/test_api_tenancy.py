@@ -20,6 +20,8 @@ from ipa.api.examples import PIPELINE, PROFILE
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role, looks_vouched
 from ipa.settings import Settings
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import places_of
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import AUDIENCE, ISSUER, OTHERS, ROLES, jwks_file, oidc, token, two_namespaces
@@ -171,7 +173,7 @@ def kube() -> Iterator[FakeKube]:
 def api(kube: FakeKube, world: FakeWorld, tmp_path: Path) -> Iterator[ApiClient]:
     """A service that asks the cluster."""
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    people = KubeIdentities(client, VirtualClock())
+    people = KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, places_of)
     yield ApiClient(replace(world.services(), authenticators=(people,)))
     client.close()
 

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
+from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.plan import Plan, Termination
@@ -31,7 +31,7 @@ def world() -> FakeWorld:
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the world; its exit code, output and complaints."""
     monkeypatch.setattr(
-        "ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
+        "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
 
@@ -178,7 +178,7 @@ def test_apply_is_refused_when_the_pipeline_moved_meanwhile(
 def test_a_request_that_was_held_back_is_not_success(
     ipa: Ipa, monkeypatch: pytest.MonkeyPatch, reason: ReasonCode, code: int
 ) -> None:
-    def hold(self: FakeWorld, configs: Any, detail: str, by: str) -> Any:
+    def hold(self: FakeWorld, configs: Any, detail: str, by: str, plan_id: str) -> Any:
         return self._decide(reason, "not now", configs, rate=1.0)
 
     monkeypatch.setattr(FakeWorld, "apply", hold)

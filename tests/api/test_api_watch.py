@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.output import Output
 from ipa.cli.watching.event_tail import News, what_of
 from ipa.cli.watching.watch import Until, watch
+from ipa.clients.http import HttpClient
 from ipa.control.audit.record import Entry, EntryKind
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.clock import VirtualClock

@@ -12,6 +12,7 @@ from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
@@ -121,7 +122,7 @@ class ClusterHarness(Settling):
 
     def _remove_if_there(self) -> None:
         try:
-            self.client.get_seldondeployment(self.namespace, "ipa-contract")
+            self.client.get(SELDON_DEPLOYMENT, self.namespace, "ipa-contract")
         except NotFoundError:
             return
         self.remove()

@@ -13,6 +13,7 @@ from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, SeldonTarget, Shape
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.split import Role, parts_of
 from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
@@ -122,7 +123,7 @@ class ClusterSplitHarness(Settling):
 
     def _is_there(self, name: str) -> bool:
         try:
-            self.client.get_seldondeployment(self.namespace, name)
+            self.client.get(SELDON_DEPLOYMENT, self.namespace, name)
         except NotFoundError:
             return False
         return True

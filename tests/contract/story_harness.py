@@ -28,6 +28,7 @@ from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.story_crasher import Crasher
@@ -186,7 +187,7 @@ class Story:
 
     def object(self) -> Json:
         """The SeldonDeployment now."""
-        return self.client.get_seldondeployment(self.namespace, NAME)
+        return self.client.get(SELDON_DEPLOYMENT, self.namespace, NAME)
 
     def generation(self) -> int:
         """How often its spec was written."""

@@ -116,7 +116,7 @@ def test_a_prometheus_that_ends_at_start_says_why(tmp_path: Path, monkeypatch: p
     binary.write_text("#!/bin/sh\necho 'no space left on device' >&2\nexit 3\n")
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UnavailableError, match="ended with code 3 at start: no space left on device"):
+    with pytest.raises(UnavailableError, match="exited with code 3 at start: no space left on device"):
         start_metrics_server([], scrape_interval_s=1.0, folder=tmp_path / "data")
 
 

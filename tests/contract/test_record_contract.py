@@ -115,8 +115,8 @@ DONE = {
     "entry 3 was changed: its columns are not": swapped("seq", 4, 6),
     "entry 3 was chang": swapped("number", 3, 4),
     "entry 7 to 9 were removed": [set_head("number = 9")],
-    "entry 6 is not the one that the head says": [set_head("digest = 'x'")],
-    "entry 6 was put in after the end": [set_head("number = 5")],
+    "entry 6 does not have the digest of the head": [set_head("digest = 'x'")],
+    "entry 6 was inserted after the end": [set_head("number = 5")],
 }
 
 
@@ -155,7 +155,7 @@ def test_a_tail_cut_with_its_head_shows_against_an_anchor(filled: Store, hands: 
     with pytest.raises(RecordError, match="entry 6 was removed from the end: the anchor is entry 6"):
         filled.verify("ocr", anchor)
     filled.record(a_decision(9))
-    with pytest.raises(RecordError, match="entry 6 is not the one that the anchor says"):
+    with pytest.raises(RecordError, match="entry 6 does not have the digest of the anchor"):
         filled.verify("ocr", anchor)
 
 

@@ -15,12 +15,12 @@ from sqlalchemy.exc import DBAPIError
 from ipa.adapters.store import Store, hot, keeper, open_store, segments
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.keeper import Keeper
-from ipa.adapters.store.retention import DAY_S, Retention
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import verify_lines
 from ipa.control.audit.record import Head, Recorded
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
+from ipa.control.store_admin import DAY_S, Retention
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, NotFoundError, RecordError
 from tests.contract.store_harness import Reopen, a_decision, plain_engine
@@ -283,9 +283,9 @@ def test_an_export_verifies_past_what_was_removed(signed: Store, key: Path, tmp_
             changed["digest"] = digest(canonical_json(changed["entry"]))
             with pytest.raises(RecordError, match=r"of entries 1 to .* others are there"):
                 verify_lines([*whole[:at], json.dumps(changed), *whole[at + 1 :]], {})
-    with pytest.raises(RecordError, match="is not signed with a key that is known"):
+    with pytest.raises(RecordError, match="is not signed with a known key"):
         verify_lines([line.replace('"kept":', '"kept":1') for line in whole], {}, Keyring(key).verifies)
-    with pytest.raises(RecordError, match="is not signed with a key that is known"):
+    with pytest.raises(RecordError, match="is not signed with a known key"):
         verify_lines(whole, {}, Keyring(another_key(tmp_path)).verifies)
     # All of it removed, the checkpoints alone tell where the chain is.
     signed.prune(LATER, Retention(changes_s=1.0))
@@ -347,7 +347,7 @@ DONE = {
     "the block of entries 17 to 32 was changed": set_segment(
         "block = (SELECT block FROM ipa_segments WHERE pipeline = 'ocr' AND first = 33)", 17
     ),
-    "entries 17 to 32 were removed: the segment of entries 33 to": (
+    "entries 17 to 32 were removed: the next segment is that of entries 33 to": (
         "DELETE FROM ipa_segments WHERE pipeline = 'ocr' AND first = 17"
     ),
     "entries 1 to 16 were removed": "DELETE FROM ipa_segments WHERE pipeline = 'ocr' AND first = 1",
@@ -447,7 +447,7 @@ def test_an_anchor_is_met_within_a_segment_and_past_removed_rows(signed: Store, 
     entries = {entry.values["number"]: entry for entry in signed.entries(0, 1000, "ocr")}
     for number in (7, 20, 48, 55):
         assert signed.verify("ocr", Head(number, entries[number].digest)).decisions == TICKS
-        with pytest.raises(RecordError, match=f"entry {number} is not the one that the anchor says"):
+        with pytest.raises(RecordError, match=f"entry {number} does not have the digest of the anchor"):
             signed.verify("ocr", Head(number, "0" * 64))
     with pytest.raises(RecordError, match="the anchor is entry 900"):
         signed.verify("ocr", Head(900, "0" * 64))

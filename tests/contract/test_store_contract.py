@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from ipa.adapters.store import Store, open_store
+from ipa.adapters.store.api_state import PlanRows
 from ipa.adapters.store.database import close_engine, open_engine
-from ipa.adapters.store.kept import PlanRows
 from ipa.adapters.store.store import LAG_S
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
 from ipa.control.ports import (
@@ -198,7 +198,7 @@ def test_plans_come_back_as_they_were_and_the_newest_stay(store: Store, reopen: 
 
 def test_plans_wait_for_a_store_that_does_not_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("ipa.adapters.store.kept.writing", _refuse)
+        patched.setattr("ipa.adapters.store.api_state.writing", _refuse)
         store.plans.keep(a_kept_plan(1))
         with pytest.raises(UnavailableError):
             store.plans.flush()

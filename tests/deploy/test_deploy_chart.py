@@ -11,13 +11,13 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from ipa.adapters.store.api_state import MOST_PLANS, PLAN_BYTES
 from ipa.adapters.store.database import MOST_WAL_BYTES
 from ipa.adapters.store.health import LOW_RATIO
-from ipa.adapters.store.kept import MOST_PLANS, PLAN_BYTES
-from ipa.adapters.store.retention import Retention
 from ipa.api.rules import OPEN, RULES
-from ipa.bootstrap import check_listening
+from ipa.bootstrap.identity import check_listening
 from ipa.cli.main import build_app
+from ipa.control.store_admin import Retention
 from ipa.files import load_pipelines, load_profiles
 from ipa.settings import PREFIX, Settings
 from tests.deploy.rendering import (

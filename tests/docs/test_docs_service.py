@@ -12,8 +12,8 @@ import httpx
 import pytest
 import typer
 
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import build_app, run
+from ipa.clients.http import HttpClient
 from ipa.model.decision import ReasonCode
 from ipa.settings import Settings
 from tests.deploy.rendering import tool
@@ -58,7 +58,7 @@ def test_its_commands_are_right(
 ) -> None:
     world = taken() if guide == "take-a-decision-again" else FakeWorld().play(30)
     services = again(world) if guide == "take-a-decision-again" else world.services()
-    monkeypatch.setattr("ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
+    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
     for line in lines(guide):
         words = shlex.split(line)
         if words[0] == "ipa" and words[1] in ONLY_PARSED:

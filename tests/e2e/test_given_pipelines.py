@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from ipa.api.wiring import context_of
-from ipa.bootstrap import App, ServeOptions, build
+from ipa.bootstrap.app import App, build
+from ipa.bootstrap.options import ServeOptions
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.files import load_pipelines, pipeline_to_mapping
 from ipa.settings import Settings

@@ -11,12 +11,14 @@ import pytest
 from prometheus_client import generate_latest
 from sqlalchemy import event
 
-from ipa.adapters.kube.rights import OBSERVER
+from ipa.adapters.kube.rights import observer as observer_role
 from ipa.api.wiring import context_of
-from ipa.bootstrap import ServeOptions, build
+from ipa.bootstrap.app import build
+from ipa.bootstrap.options import ServeOptions
 from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.service.status import status
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.deployed import deployed
 from tests.fakes.kube import FakeKube
 from tests.fakes.services import ApiClient
@@ -102,7 +104,9 @@ def test_a_mode_that_writes_nothing_asks_for_what_the_observer_may(
     root: Path, tmp_path: Path, mode: Mode
 ) -> None:
     """The load cannot be read: a trouble that begins, which the other modes tell as an Event."""
-    observer = {(right.verb, right.group, right.resource) for right in OBSERVER.rights}
+    observer = {
+        (right.verb, right.group, right.resource) for right in observer_role(SELDON_DEPLOYMENT).rights
+    }
     with deployed(root, tmp_path) as made:
         app = build(made.settings, ServeOptions(names=("video",), mode=mode))
         made.kube.verbs.clear()

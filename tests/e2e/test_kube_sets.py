@@ -55,7 +55,7 @@ def test_a_load_that_rises_starts_a_second_predictor_and_then_sends_it_its_share
     begun, shared = decisions[:2]
     assert [it.share_percent for it in begun.configs] == [100, 0]
     assert (begun.reason, shared.reason) == (ReasonCode.FIRST_PLAN, ReasonCode.RESHARE)
-    assert shared.detail.startswith("the rest of what was begun: ")
+    assert shared.detail.startswith("the next step of the last change: ")
     # What was started is the whole of what is sent requests then, and nothing is taken away meanwhile.
     assert {it.variant for it in begun.configs} == {it.variant for it in shared.configs} == {"high", "low"}
     assert cluster.workload.read(IMAGES).settled

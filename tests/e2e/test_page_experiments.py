@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ipa.api.jobs import JobDesk
+from ipa.bootstrap.experiments import experiment_jobs
 from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.services import FakeClock, FakeWorld
 from tests.fakes.viewed import viewed
@@ -21,7 +21,7 @@ RUN_MS = 60_000
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    desk = JobDesk(FakeClock())
+    desk = experiment_jobs(FakeClock())
     with serving(viewed(FakeWorld(jobs=desk).play(20))) as url:
         yield url
     desk.close()
@@ -30,7 +30,7 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def stuck() -> Iterator[str]:
     """Where no experiment comes to an end."""
-    desk = JobDesk(FakeClock(), command=("sleep", "600"))
+    desk = experiment_jobs(FakeClock(), command=("sleep", "600"))
     with serving(viewed(FakeWorld(jobs=desk).play(20))) as url:
         yield url
     desk.close()

@@ -15,14 +15,14 @@ from tests.fakes.services import FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 LISTEN = """async () => {
-  const { listen } = await import("/assets/ask.js");
+  const { listen } = await import("/assets/api.js");
   window.heard = [];
   window.stop = new AbortController();
   listen("ocr", (event) => window.heard.push(event), window.stop.signal).then(() => { window.ended = true; });
 }"""
 ASK = """async ([path, options]) => {
-  const { ask } = await import("/assets/ask.js");
-  try { return await ask.full(path, options); } catch (error) { return { name: error.name, ...error }; }
+  const { callApi } = await import("/assets/api.js");
+  try { return await callApi.full(path, options); } catch (error) { return { name: error.name, ...error }; }
 }"""
 DRAW = """async (facts) => {
   const { Figure } = await import("/assets/figure.js");

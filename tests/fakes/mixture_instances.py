@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from ipa.model.pipeline import AccuracyRule, Bounds, Objective
-from ipa.optimize.mixture.plan import MixtureLimits, part_problem
+from ipa.optimize.mixture.mixtures import MixtureLimits, part_problem
 from ipa.optimize.problem import PlanningProblem
 from tests.fakes.planner_instances import brute_force, chained, random_stage
 

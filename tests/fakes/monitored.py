@@ -15,8 +15,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
+from ipa.api.metered import HttpMetrics
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
+from ipa.adapters.processes import JsonChild
 from ipa.api.context import ApiContext
-from ipa.api.jobs import Job, JobDesk, JobPhase, _Entry
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.pipeline import SeldonTarget
+from ipa.service.job_queue import Job, JobPhase, JobQueue, _Entry
 from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan, over
 
 ISSUER, AUDIENCE = "https://issuer.example", "ipa"
@@ -109,11 +110,11 @@ def experiment_of(pipeline: str) -> str:
     return f"run-{pipeline}"
 
 
-class _Jobs(JobDesk):
+class _Jobs(JobQueue):
     """Runs nothing; there is an experiment of each pipeline."""
 
     def __init__(self) -> None:
-        super().__init__(VirtualClock(), ("true",), waiting=1000)
+        super().__init__(VirtualClock(), partial(JsonChild, ("true",)), waiting=1000)
         for name in ("ocr", HIDDEN):
             job = Job(experiment_of(name), {"pipeline": name}, JobPhase.DONE, 100, NOW)
             self._entries[job.job_id] = _Entry(job, b"")

@@ -16,11 +16,11 @@ from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.resources import IN_CORES
 from ipa.optimize.backends import label_setting
 from ipa.optimize.fleet.plan import Member, plan_fleet
-from ipa.optimize.mixture.plan import MixtureLimits
+from ipa.optimize.mixture.mixtures import MixtureLimits
+from ipa.optimize.mixture.set_solve import SET_SOLVERS, solve_set
+from ipa.optimize.mixture.sets import SetPlan
 from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.sets.plan import SetPlan
-from ipa.optimize.sets.solve import SET_SOLVERS, solve_set
 from ipa.optimize.solve import BACKENDS, solve
 from tests.fakes.fleets import best_by_enumeration
 from tests.fakes.mixture_instances import best_mixture_by_enumeration, small_problem

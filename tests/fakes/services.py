@@ -17,14 +17,14 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from starlette.datastructures import State
 
-from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
-from ipa.api.jobs import JobDesk
 from ipa.api.streams import Streams
+from ipa.bootstrap.experiments import experiment_jobs
 from ipa.bootstrap.pipeline_registry import Makers, Roster
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.checkpoints import SignedCheckpoint
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
 from ipa.control.election import LeaderStatus
@@ -44,7 +44,8 @@ from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
-from ipa.service.health import Check
+from ipa.service.health import DependencyCheck
+from ipa.service.job_queue import JobQueue
 from ipa.service.ports import Alone
 from ipa.service.service import Service
 from ipa.settings import Settings
@@ -166,12 +167,16 @@ class FakeLoop:
     request: Callable[..., Decision]
     policy: str = "ours"
 
+    @property
+    def restore(self) -> Callable[..., Decision]:
+        return self.request
+
 
 @dataclass(frozen=True)
 class FakeHealth:
     """Checks that find this."""
 
-    checks: Callable[[], tuple[Check, ...]]
+    checks: Callable[[], tuple[DependencyCheck, ...]]
 
 
 @dataclass(frozen=True)
@@ -218,8 +223,11 @@ class FakeWorld:
     plans: PlanStore = field(default_factory=FakePlans)
     answers: AnswerStore = field(default_factory=FakeAnswers)
     # Experiments; made where none is given.
-    jobs: JobDesk | None = None
-    checks: tuple[Check, ...] = (Check("store", True, required=True), Check("prometheus", True))
+    jobs: JobQueue | None = None
+    checks: tuple[DependencyCheck, ...] = (
+        DependencyCheck("store", True, required=True),
+        DependencyCheck("prometheus", True),
+    )
 
     def services(self) -> ApiContext:
         """The use cases over this world, behind the API."""
@@ -243,11 +251,11 @@ class FakeWorld:
                 clock=self.clock,
                 settings=Settings(tick_s=TICK_S),
             ),
-            jobs=self.jobs or JobDesk(self.clock),
+            jobs=self.jobs or experiment_jobs(self.clock),
             registry=registry,
             record=self,
             # What answers in this process is read to its end, so that streams end once they have caught up.
-            streams=Streams(Feed(self, self.clock.monotonic_s, poll_s=0.0), longest_s=0.0),
+            streams=Streams(RecordFeed(self, self.clock.monotonic_s, poll_s=0.0), longest_s=0.0),
         )
 
     def roster(self) -> Roster:
@@ -258,8 +266,8 @@ class FakeWorld:
         def snapshot() -> Snapshot:
             return self.snapshot()
 
-        def request(configs: Configs, detail: str, by: str = "") -> Decision:
-            return self.apply(configs, detail, by)
+        def request(configs: Configs, detail: str, by: str = "", plan_id: str = "") -> Decision:
+            return self.apply(configs, detail, by, plan_id)
 
         return Roster(
             {"ocr": a_pipeline()},
@@ -364,7 +372,7 @@ class FakeWorld:
             cost_cores=None, latency_s=None, stages=(), relaxations=("SLA ≥ 0.31 s",),
         )  # fmt: skip
 
-    def apply(self, configs: Configs, detail: str, by: str = "") -> Decision:
+    def apply(self, configs: Configs, detail: str, by: str = "", plan_id: str = "") -> Decision:
         """What the loop does with a request."""
         if self.log:
             changes = zip(self.log[-1].configs, configs, strict=True)
@@ -372,7 +380,7 @@ class FakeWorld:
         if self.broken:
             raise self.broken
         self.rung = next((i for i, rung in enumerate(LADDER) if rung[3] == configs), self.rung)
-        return self._decide(ReasonCode.REQUESTED, detail, configs, rate=0.0)
+        return self._decide(ReasonCode.REQUESTED, detail, configs, rate=0.0, plan_id=plan_id)
 
     def play(self, ticks: int) -> FakeWorld:
         """Move on by so many ticks."""
@@ -423,6 +431,7 @@ class FakeWorld:
         rate: float,
         plan: Plan | None = None,
         forecast: Forecast | None = None,
+        plan_id: str = "",
     ) -> Decision:
         before = self.log[-1].configs if self.log else configs
         action = Action.APPLY if reason.startswith("apply.") else Action.HOLD
@@ -431,6 +440,7 @@ class FakeWorld:
             at=self.clock.now().isoformat(), action=action, reason=reason, detail=detail, configs=configs,
             previous=before, mode=Mode.ACTIVE, revision=str(self.applied_tick), observed_rate_rps=rate,
             observed_latency_s=self._latency(rate), forecast=forecast, plan=plan,
+            plan_id=plan_id,
         )  # fmt: skip
         self.record(decision)
         self.history.append(

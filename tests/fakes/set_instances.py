@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import floor
 from random import Random
 
-from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant, SetWeights
 
 SLACK = 1e-9
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ipa.api.limits import Limits
 from ipa.api.server import settle
-from ipa.serving import ServerBounds, raise_file_limit, within_files
+from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from tests.fakes.services import FakeWorld
 from tests.faults.server import served
 

@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 
-from ipa.adapters.logs import Format, LineQueue, logged
+from ipa.serving.logs import Format, LineQueue, logged
 from tests.fakes.world import scenario
 
 # So that a hundred ticks are more than the queue takes.

@@ -26,6 +26,7 @@ from typing import Any
 from sqlalchemy import event
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.store import Store
@@ -99,10 +100,12 @@ class KilledClient(KubeClient):
 
     points: Points
 
-    def patch_seldondeployment(self, namespace: str, name: str, patch: Any, *, dry_run: bool = False) -> Json:
+    def patch(
+        self, kind: ResourceKind, namespace: str, name: str, patch: Any, *, dry_run: bool = False
+    ) -> Json:
         what = "the trial patch" if dry_run else "the patch"
         self.points.pass_(f"before {what}")
-        written = super().patch_seldondeployment(namespace, name, patch, dry_run=dry_run)
+        written = super().patch(kind, namespace, name, patch, dry_run=dry_run)
         self.points.pass_(f"after {what}, its answer not handled")
         return written
 

@@ -58,7 +58,7 @@ def main(folder: Path) -> None:
     from ipa.adapters.identity.keys import KeyIdentities
     from ipa.adapters.store import open_store
     from ipa.adapters.store.codec import DECISION
-    from ipa.api.jobs import JobDesk
+    from ipa.bootstrap.experiments import experiment_jobs
     from ipa.control.loop.clock import SystemClock
     from ipa.model.access import Grant, Role
     from tests.fakes.services import FakeWorld, over
@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
 
     clock, store = SystemClock(), open_store(f"sqlite:///{folder / 'ipa.sqlite3'}")
     made = [store.keys.create(name, Grant(Role.VIEWER, "default"), now=clock.now()) for name in "ab"]
-    world = FakeWorld(jobs=JobDesk(clock, ENDLESS)).play(20)
+    world = FakeWorld(jobs=experiment_jobs(clock, ENDLESS)).play(20)
     texts = []
     for tick in range(DECISIONS):
         inputs = json.dumps({"tick": tick, "filler": "x" * INPUTS_BYTES})

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.server import config_of
-from ipa.serving import BoundedServer, ServerBounds
+from ipa.serving.connections import ServerBounds
+from ipa.serving.protocol import BoundedServer
 
 BEAT_S = 0.005
 

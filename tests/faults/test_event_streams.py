@@ -17,11 +17,13 @@ import pytest
 from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.feed import Feed
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Grant, Role
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import places_of
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import HIDDEN, OTHERS, two_namespaces
@@ -76,7 +78,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def services_with(*authenticators: Any, **bounds: Any) -> tuple[ApiContext, Streams, Any]:
     """Two namespaces whose record can be followed."""
     two = two_namespaces()
-    streams = Streams(Feed(two.world, time.monotonic, poll_s=0.05), heartbeat_s=0.2, **bounds)
+    streams = Streams(RecordFeed(two.world, time.monotonic, poll_s=0.05), heartbeat_s=0.2, **bounds)
     return replace(two.services, streams=streams, authenticators=authenticators), streams, two
 
 
@@ -176,7 +178,7 @@ def test_r10_a_stream_ends_with_the_right_to_see_its_pipeline(
     case: Case, kube: FakeKube, connect: Any
 ) -> None:
     reviewer, clock = kube.api.reviewer, SystemClock()
-    services, streams, two = services_with(KubeIdentities(connect(), clock))
+    services, streams, two = services_with(KubeIdentities(connect(), clock, SELDON_DEPLOYMENT, places_of))
     reviewer.tokens["hers"] = User("ada")
     reviewer.let("ada", "default", "get")
     reviewer.let("ada", OTHERS, "get")

@@ -26,6 +26,8 @@ from ipa.adapters.store import Store, open_store
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import UnavailableError
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import places_of
 from tests.fakes.people import AUDIENCE, ISSUER, ROLES, jwk, token
 from tests.fakes.services import FakeWorld
 from tests.fakes.waiting import until
@@ -100,7 +102,9 @@ def by_cluster(cluster: Hanging, folder: Path) -> KubeIdentities:
             }
         )
     )
-    return KubeIdentities(KubeClient.from_kubeconfig(str(path), 10.0), SystemClock())
+    return KubeIdentities(
+        KubeClient.from_kubeconfig(str(path), 10.0), SystemClock(), SELDON_DEPLOYMENT, places_of
+    )
 
 
 def bearer(sent: str) -> dict[str, str]:

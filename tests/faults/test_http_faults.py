@@ -22,7 +22,6 @@ import psutil
 import pytest
 from sqlalchemy import event
 
-from ipa.adapters.logs import TextLines
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store import open_store
 from ipa.api import limits
@@ -33,6 +32,7 @@ from ipa.model.errors import ConfigurationError
 from ipa.model.observation import Missing
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.serving.logs import TextLines
 from ipa.settings import Settings
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_plan, over
 from tests.fakes.survey import FakePlanner
@@ -248,7 +248,7 @@ def test_h6_an_idempotency_key_again_with_another_body_at_once_and_after_a_resta
     later = ApiClient(world.services()).post(f"{at}:apply", {}, headers=headers)
     case.equal("after a restart", later.content, answer.content)
     store.close()
-    applies = [each for each in world.log if each.action is Action.APPLY and "; plan " in each.detail]
+    applies = [each for each in world.log if each.action is Action.APPLY and each.plan_id]
     case.equal("applies per key", len(applies), 1)
 
 

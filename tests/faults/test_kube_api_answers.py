@@ -13,6 +13,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.decision import Change, ReasonCode
 from ipa.model.errors import ForbiddenError, InputError, IpaError, NotFoundError, UnavailableError
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs
 from tests.faults.manners import NAMESPACE, named, patch_of, plain_of
@@ -30,10 +31,10 @@ def test_k11_answers_that_are_none(
 ) -> None:
     client = connect(clock=VirtualClock())
     acts: dict[str, Callable[[], object]] = {
-        "get": lambda: client.get_seldondeployment(NAMESPACE, "one"),
-        "patch": lambda: client.patch_seldondeployment(NAMESPACE, "one", patch_of(2)),
-        "list": lambda: client.list_seldondeployments(NAMESPACE),
-        "watch": lambda: list(client.watch_seldondeployments(NAMESPACE, "1", 1.0)),
+        "get": lambda: client.get(SELDON_DEPLOYMENT, NAMESPACE, "one"),
+        "patch": lambda: client.patch(SELDON_DEPLOYMENT, NAMESPACE, "one", patch_of(2)),
+        "list": lambda: client.list_all(SELDON_DEPLOYMENT, NAMESPACE),
+        "watch": lambda: list(client.watch(SELDON_DEPLOYMENT, NAMESPACE, "1", 1.0)),
     }
     kinds = [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND, FaultKind.FAILURE]
     typed, leaked = 0, 0
@@ -68,25 +69,25 @@ def test_k12_token_that_was_rotated(
     case: Case, kube: FakeKube, connect: Callable[..., KubeClient], tmp_path: Path
 ) -> None:
     client = connect(clock=VirtualClock())
-    client.get_seldondeployment(NAMESPACE, "one")
+    client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
     kube.requests.clear()
     # Rotated, and ours not yet: the same again would be refused again.
     kube.tokens = {"new"}
     with pytest.raises(ForbiddenError, match="401"):
-        client.get_seldondeployment(NAMESPACE, "one")
+        client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
     case.equal("requests with a token that has not changed", len(kube.requests), 1)
     kube.requests.clear()
     kube.kubeconfig(tmp_path, token="new")
-    client.patch_seldondeployment(NAMESPACE, "one", patch_of(4))
+    client.patch(SELDON_DEPLOYMENT, NAMESPACE, "one", patch_of(4))
     case.equal("requests of a call with a token read again", len(kube.requests), 2)
     case.equal("writes of that call", len(kube.writes), 1)
-    client.get_seldondeployment(NAMESPACE, "one")
+    client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
     case.equal("requests of the next call", len(kube.requests) - 2, 1)
     kube.requests.clear()
     kube.tokens = {"newer"}
     kube.kubeconfig(tmp_path, token="wrong")
     with pytest.raises(ForbiddenError, match="401"):
-        client.get_seldondeployment(NAMESPACE, "one")
+        client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
     case.equal("requests with a new token that is refused too", len(kube.requests), 2)
 
 
@@ -94,7 +95,7 @@ def test_k12_many_threads_with_a_token_that_was_rotated(
     case: Case, kube: FakeKube, connect: Callable[..., KubeClient], tmp_path: Path
 ) -> None:
     client = connect(clock=VirtualClock())
-    client.get_seldondeployment(NAMESPACE, "one")
+    client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
     kube.requests.clear()
     kube.kubeconfig(tmp_path, token="new")
     kube.tokens = {"new"}
@@ -104,7 +105,7 @@ def test_k12_many_threads_with_a_token_that_was_rotated(
     def call() -> None:
         start.wait()
         try:
-            client.get_seldondeployment(NAMESPACE, "one")
+            client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
         except IpaError as error:
             failures.append(error)
 
@@ -133,7 +134,7 @@ def test_k12_refusals_are_not_repeated(
     kube.requests.clear()
     for patch in (nameless,) if status == 422 else (patch_of(2), patch_of(3)):
         with pytest.raises(error):
-            client.patch_seldondeployment(NAMESPACE, "one", patch)
+            client.patch(SELDON_DEPLOYMENT, NAMESPACE, "one", patch)
     case.told("status", status)
     asked = 1 if status == 422 else 2
     case.equal("retries", len(kube.requests) - asked, 0)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 
 import psutil
@@ -20,6 +21,8 @@ from ipa.adapters.kube.watch import WATCH_S, Watcher, feeds
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.decision import Event, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import entry_of
 from tests.fakes.clock import SharedClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
@@ -44,7 +47,9 @@ def test_k3_expired_watch(case: Case, kube: FakeKube, connect: Callable[..., Kub
 
     for seed in range(seeds):
         draw, clock = random.Random(seed), VirtualClock()
-        watcher = Watcher(feeds(connect(clock=clock), NAMESPACE)[0], hear, clock, seed=seed)
+        watcher = Watcher(
+            feeds(connect(clock=clock), NAMESPACE, SELDON_DEPLOYMENT)[0], hear, clock, seed=seed
+        )
         watcher.step()
         for number in range(rounds):
             edited = set(draw.sample(NAMES, draw.randint(0, 3)))
@@ -123,8 +128,8 @@ def test_k4_pushback(
     client = connect(clock=clock, limits=limits)
     pushed = Pushed(kube, clock, retry_after, outage_s)
     with pytest.raises(UnavailableError):
-        client.get_seldondeployment(NAMESPACE, "one")
-    pushed.crowd(lambda: client.get_seldondeployment(NAMESPACE, "one"))
+        client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
+    pushed.crowd(lambda: client.get(SELDON_DEPLOYMENT, NAMESPACE, "one"))
     during = [at for at in pushed.at_s if at < outage_s]
     case.told("Retry-After s", retry_after or "none")
     if retry_after is not None:
@@ -150,11 +155,11 @@ def test_k4_a_call_that_cannot_wait(case: Case, kube: FakeKube, connect: Callabl
     client = connect(clock=clock)
     kube.fault(FaultKind.STATUS, status=503, retry_after="120")
     with pytest.raises(UnavailableError):
-        client.get_seldondeployment(NAMESPACE, "one")
+        client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
     sent, waited_s = len(kube.requests), 0.0
     for verb in (
-        client.get_seldondeployment,
-        lambda *place: client.patch_seldondeployment(*place, patch_of(3)),
+        partial(client.get, SELDON_DEPLOYMENT),
+        lambda *place: client.patch(SELDON_DEPLOYMENT, *place, patch_of(3)),
     ):
         before_s = clock.monotonic_s()
         with pytest.raises(UnavailableError, match="to be left alone until 00:0"):
@@ -163,7 +168,7 @@ def test_k4_a_call_that_cannot_wait(case: Case, kube: FakeKube, connect: Callabl
     case.equal("s that they waited in vain", waited_s, 0.0)
     case.equal("requests sent", len(kube.requests) - sent, 0)
     clock.wait(150.0)
-    assert client.get_seldondeployment(NAMESPACE, "one")["kind"] == "SeldonDeployment"
+    assert client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")["kind"] == "SeldonDeployment"
 
 
 def sockets_to(kube: FakeKube) -> int:
@@ -202,7 +207,7 @@ def test_k9_silent_watch(case: Case, kube: FakeKube, connect: Callable[..., Kube
     told_s: list[float] = []
     clock = VirtualClock()
     watcher = Watcher(
-        feeds(connect(clock=clock), NAMESPACE)[0],
+        feeds(connect(clock=clock), NAMESPACE, SELDON_DEPLOYMENT)[0],
         lambda namespace, name: told_s.append(time.monotonic()),
         clock,
         watch_s=watch_s,
@@ -246,7 +251,7 @@ def test_k16_pages_that_expire(
 
         kube.delay = expire
         try:
-            items, _ = client.list_seldondeployments(NAMESPACE)
+            items, _ = client.list_all(SELDON_DEPLOYMENT, NAMESPACE)
         except UnavailableError:
             given_up += 1
             continue
@@ -261,7 +266,7 @@ def test_k16_pages_that_expire(
     # One whose pages always expire ends, and says so.
     kube.delay = lambda request: kube.expire_lists() if "continue" in request.query else None
     with pytest.raises(UnavailableError, match="expired"):
-        client.list_seldondeployments(NAMESPACE)
+        client.list_all(SELDON_DEPLOYMENT, NAMESPACE)
 
 
 @pytest.mark.parametrize("skew_s", [300.0, -300.0])
@@ -271,10 +276,10 @@ def test_c3_skew_of_the_api_server(
     clock = VirtualClock()
     kube.wall_s, kube.skew_s = lambda: clock.now().timestamp(), skew_s
     client = connect(clock=clock)
-    sink = KubeEvents(client, clock)
+    sink = KubeEvents(client, clock, entry_of)
     for _ in range(5):
         clock.wait(7.3)
-        client.get_seldondeployment(NAMESPACE, "one")
+        client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
     pipeline = named("one")
     sink.emit(pipeline, Event(ReasonCode.DRIFT, "kubectl", is_warning=True))
     with kube.store.lock:

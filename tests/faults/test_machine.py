@@ -19,6 +19,7 @@ from hypothesis.stateful import rule as plain_rule
 from ipa.control.ports import Freeze
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube import FaultKind, Trouble
 from tests.fakes.world import SMALLEST
 from tests.faults.drive import BAD, hand, troubled
@@ -205,7 +206,7 @@ def test_the_checker_sees_what_is_wrong() -> None:
         replicas = [f"/spec/predictors/0/componentSpecs/{at}/replicas" for at in (0, 1)]
         for path, value in [(replicas[0], 9), (replicas[1], 7), ("/metadata/labels/theirs", "2")]:
             operation = {"op": "replace", "path": path, "value": value}
-            client.patch_seldondeployment("default", "pages", [operation])
+            client.patch(SELDON_DEPLOYMENT, "default", "pages", [operation])
         for _ in range(6):
             world.tick()
         assert sdep["metadata"]["labels"]["theirs"] == "1"

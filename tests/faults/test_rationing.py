@@ -17,13 +17,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ipa.api.jobs import KEPT, WAITING_BYTES, Job, JobDesk, JobPhase
 from ipa.api.limits import Buckets, Gate, Limits
 from ipa.api.paging import PAGE_BYTES
 from ipa.api.rules import RULES
 from ipa.api.work import BOUNDS, Work, work_of
+from ipa.bootstrap.experiments import experiment_jobs
 from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import BusyError
+from ipa.service.job_queue import KEPT, WAITING_BYTES, Job, JobPhase
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.crowded import DECISIONS, ENDLESS, INPUTS_BYTES, Crowded, crowded
 from tests.faults.table import Case
@@ -249,7 +250,7 @@ def test_r3_who_leaves_a_gate_leaves_nothing_behind(case: Case) -> None:
 
 
 def test_r3_experiments_are_bounded_by_client_and_by_bytes(case: Case) -> None:
-    desk = JobDesk(SystemClock(), ENDLESS)
+    desk = experiment_jobs(SystemClock(), ENDLESS)
 
     def given(client: str, size: int = 10) -> Job | None:
         # What cannot be packed.

@@ -18,12 +18,14 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store import open_store
 from ipa.api.context import ApiContext
-from ipa.cli.clients.http import HttpClient, client_at
 from ipa.cli.main import run
+from ipa.clients.http import HttpClient, client_at
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import IpaError
 from ipa.settings import Settings
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import places_of
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.people import oidc, token
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline
@@ -78,7 +80,7 @@ def test_o5_the_command_line_keeps_its_token(
     ]
     spoken, codes = "", []
     for sent, transport in ways:
-        monkeypatch.setattr("ipa.cli.clients.http.client_at", lambda at, t=transport, **_: HttpClient(at, t))
+        monkeypatch.setattr("ipa.clients.http.client_at", lambda at, t=transport, **_: HttpClient(at, t))
         monkeypatch.setenv("IPA_TOKEN", sent)
         codes += [run([*verb, "--at", at]) for verb in VERBS]
         monkeypatch.delenv("IPA_TOKEN")
@@ -109,7 +111,7 @@ def test_o5_the_service_keeps_what_it_is_sent(
         authenticators=(
             KeyIdentities(store.keys, clock),
             oidc(tmp_path),
-            KubeIdentities(connect(1.0, clock=clock), clock),
+            KubeIdentities(connect(1.0, clock=clock), clock, SELDON_DEPLOYMENT, places_of),
         ),
     )
     api, spoken = ApiClient(services), ""

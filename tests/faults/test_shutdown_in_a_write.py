@@ -21,8 +21,7 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.files import dump_profile
-from ipa.files.written import pipeline_to_mapping
+from ipa.files import dump_profile, pipeline_to_mapping
 from ipa.targets.seldon.manifest import read
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, FaultKind

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.store.feed import Feed
 from ipa.adapters.webhook import webhook as module
 from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.webhook import Receiver as Told
 from ipa.adapters.webhook.webhook import Webhook
+from ipa.control.audit.feed import RecordFeed
 from tests.fakes.receiver import KEY, TAKEN, Receiver, answer, endless_headers
 from tests.fakes.waiting import until
 from tests.fakes.world import PIPELINE
@@ -62,7 +62,7 @@ def test_o2_a_receiver_that_takes_nothing(
         store = found.world.store
         sender = Sender(f"http://127.0.0.1:{port}/hook", timeout_s=0.2, private=True)
         webhook = Webhook(
-            Feed(store, time.monotonic, poll_s=0.01),  # type: ignore[arg-type]
+            RecordFeed(store, time.monotonic, poll_s=0.01),  # type: ignore[arg-type]
             store,  # type: ignore[arg-type]
             sender,
             Told("/ipa/test", KEY, only_changes=False, most_waiting=MOST_WAITING),

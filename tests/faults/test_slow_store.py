@@ -109,6 +109,6 @@ def test_f6_a_store_begun_anew_is_known_by_an_older_head(case: Case, tmp_path: P
         store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE))
         world.ticks(6)
         assert store.verify(PIPELINE.name).entries > anchor.number
-        with pytest.raises(RecordError, match=f"entry {anchor.number} is not the one that the anchor says"):
+        with pytest.raises(RecordError, match=f"entry {anchor.number} does not have the digest of the anch"):
             store.verify(PIPELINE.name, anchor)
     case.told("head kept elsewhere", anchor.number)

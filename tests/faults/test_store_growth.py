@@ -17,16 +17,16 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from ipa.adapters.store import Store, keeper, segments
-from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.database import open_engine, reading
-from ipa.adapters.store.retention import DAY_S, Retention, RowKind
 from ipa.adapters.store.schema import SegmentRow
 from ipa.control.audit.replay import ReplayOutcome, ReplaySetup, inputs_in, replay
 from ipa.control.canonical import digest
 from ipa.control.engine.decision_inputs import read_inputs
 from ipa.control.engine.state import PlannerProvenance
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
+from ipa.control.store_admin import DAY_S, Retention, RowKind
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import RecordError
 from tests.contract.store_harness import a_decision, plain_engine

@@ -13,7 +13,8 @@ import pytest
 
 from ipa.api.examples import PIPELINE, PROFILE
 from ipa.api.wiring import context_of
-from ipa.bootstrap import App, ServeOptions, build
+from ipa.bootstrap.app import App, build
+from ipa.bootstrap.options import ServeOptions
 from ipa.control.audit.checkpoints import verify_lines
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Action

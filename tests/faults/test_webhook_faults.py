@@ -14,7 +14,7 @@ from ipa.adapters.webhook.guarded import DeliveryError, Sender
 from tests.fakes.receiver import Receiver, answer
 from tests.faults.table import Case
 
-# Each leads to this machine, to a private network, or to where a cloud tells its credentials.
+# Each leads to this machine, to a private network, or to a cloud's metadata service.
 FORBIDDEN = (
     "127.0.0.1",
     "localhost",

@@ -32,7 +32,7 @@ SUBJECTS = ("ours", "plain")
 
 
 def rollback_s(world: KubeWorld, most: int = 60) -> float:
-    """Seconds from the next write until what ran before runs again, alone."""
+    """Seconds from the next write until the previous configuration runs again, alone."""
     before = world.desired()
     while world.tick().action is not Action.APPLY:
         assert len(world.decisions) < most

@@ -23,7 +23,6 @@ import httpx
 import pytest
 import yaml
 
-from ipa.cli.clients.direct import NO_SIGNALS
 from ipa.cli.main import run
 from ipa.control.ports import PipelineControl
 from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
@@ -47,13 +46,14 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.frontier import frontier
 from ipa.optimize.kbest import k_best
-from ipa.optimize.mixture.plan import MixtureLimits
+from ipa.optimize.mixture.mixtures import MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import Compat
 from ipa.policies.ours import Ours
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.policies.profiled import Profiled
 from ipa.service.checks import checked_configs, pin_problems
+from ipa.service.one_shot import NO_SIGNALS
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.layouts import manifest_of, render_all
 from ipa.targets.seldon.locate import unsaid_orchestrators

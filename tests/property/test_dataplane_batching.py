@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.dataplane.batching import Batch, Batcher, Outcome, Request
+from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
 from ipa.dataplane.tensors import FAN_OUT, Tensor, Tensors, merge, split
 
 EVENTS = st.one_of(
@@ -34,14 +34,14 @@ class World:
         self.batcher = Batcher(batch_size=3, batch_timeout_s=0.5, max_items=20)
         self.now_s = 0.0
         self.flying: list[Batch] = []
-        self.accepted: list[tuple[Request, list[int]]] = []
-        self.ended: list[Request] = []
+        self.accepted: list[tuple[QueuedRequest, list[int]]] = []
+        self.ended: list[QueuedRequest] = []
         self.next = 1
 
     def arrive(self, items: int, budget_s: float, datatype: str) -> None:
         data = list(range(self.next, self.next + items))
         self.next += items
-        request = Request((Tensor("x", datatype, (items,), data),), self.now_s, self.now_s + budget_s)
+        request = QueuedRequest((Tensor("x", datatype, (items,), data),), self.now_s, self.now_s + budget_s)
         had = self.batcher.waiting_items
         if self.batcher.offer(request):
             self.accepted.append((request, data))

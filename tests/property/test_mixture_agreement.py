@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from ipa.model.plan import Termination
-from ipa.optimize.mixture.plan import Mixture, MixtureLimits
+from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import PlanningProblem
 from tests.fakes.mixture_instances import best_mixture_by_enumeration, small_problem

@@ -20,6 +20,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import plan_pipeline
 from ipa.targets.seldon.layouts import manifest_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.predictors import build_mixture_patch
 from tests.fakes.kube import FakeKube
@@ -91,7 +92,7 @@ def test_two_iff_the_patch_is_not_empty(
             kube.store.create(*place[:2], document)
         at = f"kubernetes:{kube.kubeconfig(tmp_path)}"
         client = KubeClient.from_kubeconfig(at.partition(":")[2], 10.0)
-        is_written = bool(build_mixture_patch(video(), client.get_seldondeployment(*place[1:]), wanted))
+        is_written = bool(build_mixture_patch(video(), client.get(SELDON_DEPLOYMENT, *place[1:]), wanted))
         client.close()
     else:
         file = tmp_path / "video.yaml"

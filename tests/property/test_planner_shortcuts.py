@@ -35,9 +35,9 @@ def tail_problem(seed: int) -> PlanningProblem:
     return replace(problem, sla_s=problem.sla_s * random.choice([1.0, 4.0, 20.0]), compat=Compat.TAIL)
 
 
-def best(problem: PlanningProblem, start: Plan | None = None, few: int = 0) -> Plan:
+def best(problem: PlanningProblem, few: int = 0) -> Plan:
     with patch.object(prefilter, "FEW", few):
-        plan = solve(problem, "exact", LIMIT_S, explain=False, start=start)
+        plan = solve(problem, "exact", LIMIT_S, explain=False)
     # Some graphs take longer than is to be waited for here, and then any good plan may be the last.
     assume(plan.termination is not Termination.FEASIBLE)
     return plan
@@ -50,9 +50,9 @@ def test_options_too_dear_are_in_no_best_plan(seed: int, ratio: float) -> None:
     whole = best(problem, few=ALL)
     changed = replace(problem, rate_rps=problem.rate_rps * ratio)
     assert best(problem).configs == whole.configs
-    assert best(changed, whole).configs == best(changed, few=ALL).configs
+    assert best(changed).configs == best(changed, few=ALL).configs
     running = replace(changed, running=whole.configs)
-    assert best(running, whole).configs == best(running, few=ALL).configs
+    assert best(running).configs == best(running, few=ALL).configs
 
 
 def test_most_options_are_left_out_before_their_times_are_known() -> None:
@@ -62,7 +62,7 @@ def test_most_options_are_left_out_before_their_times_are_known() -> None:
         problem = replace(problem, sla_s=problem.sla_s * 10, compat=Compat.TAIL)
         whole = sum(len(stage) for stage in full_program(problem).stages)
         with patch.object(prefilter, "FEW", 0):
-            stages = prefilter.narrow_program(problem, None, Deadline(60.0)).stages
+            stages = prefilter.narrow_program(problem, Deadline(60.0)).stages
         left.append(sum(len(stage) for stage in stages) / whole)
     assert median(left) < 0.5
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
-from ipa.adapters.prometheus.query_batching import Identity, QueryBatcher, Span
+from ipa.adapters.prometheus.query_batching import PipelineLabel, QueryBatcher, Span
 from ipa.adapters.prometheus.series import SeriesStore
 from ipa.model.pipeline import Pipeline, Sla
 from tests.fakes.promql import respond
@@ -78,7 +78,7 @@ def test_everybody_is_told_what_they_would_be_alone(given_samples: list[tuple[di
         scraped = [("m", labels, float(count * second)) for labels, count in given_samples]
         store.add("target", NOW_S - 11 + second, scraped)
     fetch = partial(answered, store)
-    identity = Identity("deployment", lambda pipeline: pipeline.name)
+    identity = PipelineLabel("deployment", lambda pipeline: pipeline.name)
     together = QueryBatcher(identity, lambda: PIPELINES, fetch, 1.0, lambda: 0.0)
     for pipeline in PIPELINES:
         for query in queries(pipeline.name):

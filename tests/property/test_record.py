@@ -127,6 +127,6 @@ def test_an_addition_is_found(found: list[Entry], forged: Entry, data: st.DataOb
     text = forged.text(1, at + 1, kept[at - 1].digest if at else "")
     rows.insert(at, (text, digest(text)))
     with pytest.raises(
-        RecordError, match=rf"entry {at + 2} was put in|entry {at + 1} was put in after the end"
+        RecordError, match=rf"entry {at + 2} was inserted|entry {at + 1} was inserted after the end"
     ):
         verify(rows, head_of(kept))

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from ipa.model.plan import Termination
-from ipa.optimize.sets.solve import SET_SOLVERS, solve_set
+from ipa.optimize.mixture.set_solve import SET_SOLVERS, solve_set
 from tests.fakes.set_instances import enumerate_sets, random_set
 
 DEADLINE_S = 60.0

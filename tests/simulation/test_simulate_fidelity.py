@@ -12,7 +12,7 @@ import pytest
 import simpy
 from numpy.typing import NDArray
 
-from ipa.dataplane.batching import Batch, Batcher, Outcome, Request
+from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
 from ipa.dataplane.tensors import parse
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.simulate.arrivals import request_times
@@ -250,12 +250,12 @@ def replay(
     replicas: int,
     timeout: float,
     seed: int,
-) -> tuple[list[Request], dict[int, float]]:
+) -> tuple[list[QueuedRequest], dict[int, float]]:
     """The requests through a `Batcher` whose replicas take what the simulator's take, and their ends."""
     batcher, draws = Batcher(size, timeout, 10**9), iter(factors(seed, 0.1, sum(items)).tolist())
     coming = deque(zip(times, items, strict=True))
     busy: list[tuple[float, int, Batch]] = []
-    requests: list[Request] = []
+    requests: list[QueuedRequest] = []
     ends: dict[int, float] = {}
     number: dict[int, int] = {}
     while coming or busy or batcher.waiting_items:
@@ -270,7 +270,7 @@ def replay(
             inputs = parse(
                 [{"name": "x", "shape": [count, 1], "datatype": "INT64", "data": [0] * count}], "x"
             )
-            requests.append(Request(inputs, now, now + 8.0))
+            requests.append(QueuedRequest(inputs, now, now + 8.0))
             number[id(requests[-1])] = len(requests) - 1
             assert batcher.offer(requests[-1])
         batcher.drop_late(now, 0.0)

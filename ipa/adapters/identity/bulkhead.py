@@ -1,4 +1,4 @@
-"""A bound on the threads that wait for somebody else's answer."""
+"""A bound on the threads that wait for another service's answer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ipa.model.errors import UnavailableError
 
 
 class Bulkhead:
-    """Lets `most` threads wait for `whom` at once, and fails at once for the others.
+    """A bulkhead: at most `most` threads wait for `whom` at once, others fail immediately.
 
-    One that does not answer must not take every thread that could answer somebody else.
+    A service that does not answer must not occupy every thread of this one.
     """
 
     def __init__(self, most: int, whom: str) -> None:
@@ -20,10 +20,10 @@ class Bulkhead:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A place to wait in; UnavailableError where there is none."""
+        """Hold a place to wait in; UnavailableError if all are taken."""
         if not self._places.acquire(blocking=False):
             raise UnavailableError(
-                f"{self._whom} has not answered others who wait", hint="Ask again in a moment."
+                f"{self._whom} has not answered other requests yet", hint="Ask again in a moment."
             )
         try:
             yield

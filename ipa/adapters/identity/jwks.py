@@ -1,4 +1,4 @@
-"""The public keys of an OIDC issuer, from a file or an address, kept for a while."""
+"""The public keys of an OIDC issuer, from a file or an address, cached."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ LOG = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # An issuer announces a new key days before it signs with it.
 KEEP_S = 600.0
-# Where the issuer does not answer, those that were read last hold for so long.
+# If the issuer does not answer, the keys that were read last are valid for this long.
 STALE_S = 3600.0
-# A token that names a key we do not know makes us look again, but not for every such token.
+# A token with an unknown key causes another read, at most this often.
 RETRY_S = 30.0
 TIMEOUT_S = 5.0
-# So long a request waits for keys, and so many of them at once: each holds a thread.
+# How long a request waits for keys, and how many wait at once: each holds a thread.
 PATIENCE_S = 2.0
 MOST_WAITING = 4
 # A key is a kilobyte.
 LONGEST_BYTES = 1 << 20
-# None that checks with what it signs with: whoever has a public key could then sign.
+# No symmetric algorithm: with one, the holder of a public key could sign.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
 
 def source_fault(source: str) -> str:
-    """What is wrong with where the keys shall come from, empty for nothing."""
+    """Return what is wrong with the source of the keys; empty if it is valid."""
     url = urlsplit(source)
     if not url.scheme or len(url.scheme) == 1:
-        return "" if Path(source).is_file() else f"is no file: {source!r}"
+        return "" if Path(source).is_file() else f"is not a file: {source!r}"
     if url.scheme not in ("https", "http") or not url.hostname:
         return "is neither a file nor an https address"
     if url.scheme == "http" and url.hostname not in LOOPBACK:
-        return "is not https: whoever is on the way could give us keys"
+        return "is not https: an attacker on the network could replace the keys"
     return ""
 
 
 class _Read:
-    """A read of the keys under way, in a thread of its own."""
+    """A read of the keys in a thread of its own."""
 
     def __init__(self, began_s: float) -> None:
         self.began_s = began_s
         self.ended = threading.Event()
-        # Somebody waited for it as long as anybody does.
+        # True once a caller has waited for it for `PATIENCE_S`.
         self.is_late = False
         self.client: httpx.Client | None = None
 
     def abandon(self) -> None:
-        """Have it fail at its next byte."""
+        """Make the read fail at its next byte."""
         self.ended.set()
         if self.client is not None:
             self.client.close()
@@ -69,8 +69,8 @@ class _Read:
 class Jwks:
     """The key set at `source`: a file, or an address that does not redirect; else ConfigurationError.
 
-    Keys are read by one thread, however many ask. Old keys hold meanwhile; for a key that is not known yet a
-    few callers wait a moment, and none once one of them has waited in vain.
+    One thread reads the keys for all callers. Old keys stay valid meanwhile. For an unknown key a few callers
+    wait up to `PATIENCE_S`, and none once one of them has waited in vain.
     """
 
     def __init__(self, source: str, clock: Clock, transport: httpx.BaseTransport | None = None) -> None:
@@ -86,9 +86,9 @@ class Jwks:
         self._read: _Read | None = None
 
     def key(self, key_id: str | None) -> PyJWK | None:
-        """The key of that id, or without one the only key; None where there is none.
+        """Return the key of the id, or the only key without an id; None if there is none.
 
-        UnavailableError where the keys could not be read for too long.
+        UnavailableError: the keys could not be read for `STALE_S`.
         """
         with self._lock:
             now_s = self._clock.monotonic_s()
@@ -111,7 +111,7 @@ class Jwks:
         return next((key for key in self._keys if key.key_id == key_id), None)
 
     def _reading(self, now_s: float) -> _Read | None:
-        """The read under way, begun now where the last one is long enough ago; None where it is not."""
+        """The read under way, started now if the last one is `RETRY_S` ago; None if it ended since."""
         last = self._read
         if last is not None and now_s - last.began_s < RETRY_S:
             return None if last.ended.is_set() else last
@@ -122,11 +122,11 @@ class Jwks:
         return read
 
     def _wait(self, read: _Read) -> None:
-        """Wait for the read; UnavailableError where it takes too long, or too many wait."""
+        """Wait for the read; UnavailableError if it takes too long, or too many wait."""
         with self._waiting.place():
             if read.is_late or not read.ended.wait(PATIENCE_S):
                 read.is_late = True
-                raise UnavailableError("the OIDC issuer does not answer when asked for its keys")
+                raise UnavailableError("the OIDC issuer did not send its keys in time")
 
     def _refresh(self, read: _Read) -> None:
         try:
@@ -158,18 +158,18 @@ class Jwks:
 
 
 def _usable(found: Any) -> Sequence[PyJWK]:
-    """The keys of the set that we check signatures with. ValueError where it is none."""
+    """The keys of the set that can verify signatures. ValueError: it is not a key set."""
     from jwt import PyJWK, PyJWTError
 
     listed = found.get("keys") if isinstance(found, Mapping) else None
     if not isinstance(listed, list):
-        raise ValueError("no key set")
+        raise ValueError("not a key set")
     keys = []
     for each in listed:
         try:
             key = PyJWK.from_dict(each)
         except (PyJWTError, TypeError, ValueError, AttributeError):
-            # A set may hold keys of kinds that we do not know.
+            # A set may hold keys of unknown types.
             continue
         if key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig"):
             keys.append(key)

@@ -12,17 +12,17 @@ LOG = logging.getLogger(__name__)
 
 
 class KeyIdentities:
-    """Asks the store with every request, so that a key that is revoked ends at once."""
+    """Authentication by API keys. It reads the store for every request, so a revoked key ends at once."""
 
     def __init__(self, keys: Keys, clock: Clock) -> None:
         self._keys, self._clock = keys, clock
 
     def takes(self, token: str) -> bool:
-        """What begins as keys do. Nobody else ever gets to see it."""
+        """True if the token has the prefix of API keys. No other method gets to see it then."""
         return token.startswith(PREFIX)
 
     def identify(self, token: str, *, fresh: bool, within_s: float = 0.0) -> Identity | None:
-        """Who holds that key; None where there is none. UnavailableError where the store does not answer."""
+        """Return the key's holder; None if it is not valid. UnavailableError: the store does not answer."""
         key = self._keys.find(token)
         if key is None:
             return None

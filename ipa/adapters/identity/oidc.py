@@ -21,15 +21,15 @@ from ipa.model.access import (
 from ipa.model.errors import ConfigurationError, Problem
 
 LOG = logging.getLogger(__name__)
-# By how much the issuer's clock may differ from ours.
+# The tolerated difference between the issuer's clock and ours.
 LEEWAY_S = 30.0
-# Ten times what issuers make.
+# Ten times the length of common tokens.
 LONGEST_TOKEN = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Whose tokens count, and what their claims mean. `roles` maps a value of the claim to what it grants."""
+    """The trusted issuer and its claims. `roles` maps a value of the roles claim to the role it grants."""
 
     issuer: str
     audience: str
@@ -39,13 +39,13 @@ class Issuer:
 
 
 class OidcIdentities:
-    """Trusts tokens that the issuer signed for our audience and that have not expired; no others."""
+    """Authentication by tokens that the issuer signed for our audience and that have not expired."""
 
     def __init__(self, issuer: Issuer, keys: Jwks) -> None:
         self._issuer, self._keys = issuer, keys
 
     def takes(self, token: str) -> bool:
-        """What says of itself that it is of our issuer."""
+        """True if the token's unverified `iss` claim is the configured issuer."""
         import jwt
 
         if len(token) > LONGEST_TOKEN or token.count(".") != 2:
@@ -57,9 +57,9 @@ class OidcIdentities:
         return bool(claims.get("iss") == self._issuer.issuer)
 
     def identify(self, token: str, *, fresh: bool, within_s: float = 0.0) -> Identity | None:
-        """Who the token says, with the roles that its claims map to; None where it does not hold.
+        """Return the token's identity with the roles of its claims; None if the token is not valid.
 
-        UnavailableError where the issuer's keys cannot be read.
+        UnavailableError: the issuer's keys cannot be read.
         """
         claims = self._claims(token)
         if claims is None:
@@ -87,7 +87,7 @@ class OidcIdentities:
             found: Mapping[str, Any] = jwt.decode(
                 token,
                 key,
-                # Of the key, never of the token.
+                # The algorithm of the key, never that of the token.
                 algorithms=[str(key.algorithm_name)],
                 audience=self._issuer.audience,
                 issuer=self._issuer.issuer,
@@ -95,13 +95,13 @@ class OidcIdentities:
                 options={"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True},
             )
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            # The kind alone: its words may quote the token.
-            LOG.info("refused: a token does not hold (%s)", type(error).__name__)
+            # Log the error's type alone: its message may quote the token.
+            LOG.info("refused: the token is not valid (%s)", type(error).__name__)
             return None
         return found
 
     def _values(self, claims: Mapping[str, Any]) -> Sequence[str]:
-        """The known values of the claim of roles, which may be a list or words."""
+        """The known values of the roles claim, which is a list or a string of words."""
         found = claims.get(self._issuer.roles_claim, ())
         listed = found.split() if isinstance(found, str) else found
         if not isinstance(listed, list | tuple):
@@ -110,9 +110,9 @@ class OidcIdentities:
 
 
 def issuer_of(issuer: str, audience: str, name_claim: str, roles_claim: str, roles: str) -> Issuer:
-    """The issuer of these settings; ConfigurationError lists all that is wrong with them.
+    """Return the issuer of these settings; ConfigurationError lists every fault in them.
 
-    `roles` reads as `platform=operator,vision=owner:vision,all=viewer:*`.
+    `roles` has the form `platform=operator,vision=owner:vision,all=viewer:*`.
     """
     problems = [
         Problem(f"IPA_OIDC_{name} is needed")
@@ -136,11 +136,11 @@ def issuer_of(issuer: str, audience: str, name_claim: str, roles_claim: str, rol
 
 
 def grant_of(text: str) -> Grant:
-    """The grant that reads `operator`, `owner:vision` or `viewer:*`; ValueError for anything else."""
+    """Parse a grant: `operator`, `owner:vision` or `viewer:*`; ValueError for any other text."""
     word, _, namespace = text.partition(":")
     if word not in list(Role):
         raise ValueError(f"{word!r} is none of {', '.join(Role)}")
     role = Role(word)
     if role is not Role.OPERATOR and not namespace:
-        raise ValueError(f"say of which namespace, as {word}:default, or {word}:{EVERYWHERE}")
+        raise ValueError(f"name its namespace, for example {word}:default, or {word}:{EVERYWHERE} for all")
     return Grant(role, namespace or EVERYWHERE)

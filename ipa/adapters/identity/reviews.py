@@ -1,32 +1,30 @@
-"""Identities by a cluster: it says whose a token is (TokenReview) and what they may (SubjectAccessReview)."""
+"""Authentication by a cluster's TokenReview, and authorization by its SubjectAccessReview."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ipa.adapters.identity.bulkhead import Bulkhead
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.store.keys import PREFIX
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.ports import Clock
 from ipa.model.access import EVERYWHERE, Identity, Operation, kubernetes_name, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.manifest import GROUP, PLURAL, VERSION
-from ipa.targets.seldon.watchers import places_of
 
 LOG = logging.getLogger(__name__)
-# So long a read may go by what the cluster said before. Writes always ask.
+# A read may use a review of this age. Writes always ask.
 KEEP_S = 60.0
-# A review takes some milliseconds. Who asks waits no longer, and only so many do, each with a thread.
+# A review takes some milliseconds. A caller waits no longer; this many may wait, each with a thread.
 DEADLINE_S = 3.0
 MOST_WAITING = 6
-# What one has to be allowed with SeldonDeployments for each operation: who may see or change them by
-# kubectl may do so here.
+# The verb on the workload's objects that each operation needs: a user has the same rights as with kubectl.
 VERBS: Mapping[Operation, str] = {
     Operation.READ: "get",
     Operation.WHAT_IF: "get",
@@ -38,13 +36,16 @@ VERBS: Mapping[Operation, str] = {
     Operation.REMOVE: "delete",
     Operation.OPERATE: "patch",
 }
-# Those that a role may allow with some objects alone.
+# The verbs that a role may restrict to objects by name.
 BY_NAME = frozenset({"update", "patch", "delete"})
+
+
+Places = Callable[[Pipeline], Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
 class _User:
-    """Someone as the cluster knows them."""
+    """A user of the cluster."""
 
     username: str
     uid: str
@@ -53,9 +54,16 @@ class _User:
 
 
 class KubeIdentities:
-    """Asks the cluster. `audience`: tokens must be made for it; empty for the API server's own."""
+    """Authentication by the cluster, with rights on objects of that kind.
 
-    def __init__(self, client: KubeClient, clock: Clock, audience: str = "") -> None:
+    `places` are the namespace and name of a pipeline's objects. `audience`: tokens must be made for it;
+    empty for the API server's own.
+    """
+
+    def __init__(
+        self, client: KubeClient, clock: Clock, kind: ResourceKind, places: Places, audience: str = ""
+    ) -> None:
+        self._kind, self._places = kind, places
         self._client, self._audience = client.within(min(client.timeout_s, DEADLINE_S)), audience
         waiting = Bulkhead(MOST_WAITING, "the cluster")
         now_s, place = clock.monotonic_s, waiting.place
@@ -63,16 +71,16 @@ class KubeIdentities:
         self._rights: TtlCache[bool] = TtlCache(KEEP_S, now_s, keeps_errors=False, place=place)
 
     def takes(self, token: str) -> bool:
-        """What is no key of ours: the cluster knows other forms than we do."""
+        """True unless the token is an API key: the cluster may know any other form."""
         return bool(token) and not token.startswith(PREFIX)
 
     def identify(self, token: str, *, fresh: bool, within_s: float = KEEP_S) -> Identity | None:
-        """Whose token it is; None where it is nobody's. UnavailableError where the cluster does not say.
+        """Return the token's user; None if the cluster does not know it. UnavailableError: no answer.
 
-        By what it said now if `fresh`, else at most `within_s` ago.
+        With `fresh` the cluster is asked now, else its answer may be `within_s` old.
         """
         within_s = 0.0 if fresh else within_s
-        # What is kept could be read in a dump of memory; a digest lets nobody in.
+        # The cache keeps a digest: a token could be read from a memory dump and used.
         question = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         user, _ = self._users.get(question, lambda: self._review(token), within_s)
         return _Reviewed(user, self._may, within_s) if user else None
@@ -84,7 +92,7 @@ class KubeIdentities:
         status = _asked(lambda: self._client.review_token(spec))
         if status.get("authenticated") is not True:
             return None
-        # An authenticator that knows no audiences says none, and lets in what is meant for others.
+        # An authenticator without audiences returns none, and accepts tokens that are meant for others.
         if self._audience and self._audience not in (status.get("audiences") or ()):
             LOG.info("refused: the cluster did not check the token's audience")
             return None
@@ -99,11 +107,12 @@ class KubeIdentities:
             question = (user, verb, namespace, name)
             return self._rights.get(question, lambda: self._allowed(*question), within_s)[0]
 
-        return all(may(name) for name in _names(verb, pipeline))
+        return all(may(name) for name in self._names(verb, pipeline))
 
     def _allowed(self, user: _User, verb: str, namespace: str, name: str) -> bool:
-        wanted = {"group": GROUP, "version": VERSION, "resource": PLURAL, "verb": verb}
-        # Without a namespace it means every one.
+        kind = self._kind
+        wanted = {"group": kind.group, "version": kind.version, "resource": kind.plural, "verb": verb}
+        # Without a namespace the review is for all of them.
         if namespace != EVERYWHERE:
             wanted["namespace"] = namespace
         if name:
@@ -118,10 +127,19 @@ class KubeIdentities:
         status = _asked(lambda: self._client.review_access(spec))
         return status.get("allowed") is True and status.get("denied") is not True
 
+    def _names(self, verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
+        """The object names to review, since a role may be restricted to some; "" stands for all.
+
+        Reads are of all: what someone sees of a namespace is asked once, not once a pipeline. What is only to
+        be created has no name yet.
+        """
+        known = self._places(pipeline) if verb in BY_NAME and pipeline is not None else []
+        return tuple(name for _, name in known) or ("",)
+
 
 @dataclass(frozen=True, slots=True)
 class _Reviewed:
-    """Someone whose rights the cluster knows."""
+    """A user whose rights the cluster reviews."""
 
     user: _User
     ask: Callable[[_User, Operation, str, Pipeline | None, float], bool]
@@ -129,34 +147,24 @@ class _Reviewed:
 
     @property
     def name(self) -> str:
-        """What is recorded: the user's name in the cluster, as the cluster's."""
+        """The name in the record: the user's name, marked as the cluster's."""
         return kubernetes_name(self.user.username)
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
-        """Whether the cluster lets them do the like with SeldonDeployments there, or with the pipeline's."""
-        # What only shows what there is goes by what was said a while ago, also in a request that writes.
+        """True if the cluster allows the operation's verb on the objects there, or on the pipeline's."""
+        # Filters of what a caller sees may use an older review, also in a request that writes.
         within_s = self.within_s if self.within_s > 0.0 or operation.writes else KEEP_S
         return self.ask(self.user, operation, namespace, pipeline, within_s)
 
 
-def _names(verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
-    """What to ask of by name, since a role may allow only these; "" is all there are.
-
-    Reads are of all: what someone sees of a namespace is asked once, not once a pipeline. What is only to be
-    created has no name yet.
-    """
-    known = places_of(pipeline) if verb in BY_NAME and pipeline is not None else []
-    return tuple(name for _, name in known) or ("",)
-
-
 def _asked(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The status of the review. UnavailableError where there is none, also where we may not ask."""
+    """The status of the review. UnavailableError: there is none, or the service may not ask."""
     try:
         status = ask().get("status")
     except (ForbiddenError, InputError, NotFoundError) as error:
-        LOG.warning("the cluster does not review who asks: %s", error.message)
+        LOG.warning("the cluster refused to review a caller: %s", error.message)
         raise UnavailableError(
-            "the cluster does not say who may do what",
+            "the cluster does not let the service review callers",
             hint="The service's account needs deploy/rbac/reviewer.yaml.",
         ) from error
     if not isinstance(status, Mapping):

@@ -1,1 +1,1 @@
-"""The running pipeline as a SeldonDeployment on Kubernetes."""
+"""A client of the Kubernetes API: objects, watches, leases, events; nothing of any target."""

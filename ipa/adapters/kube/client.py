@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.credentials import Credentials, from_kubeconfig, in_cluster
+from ipa.adapters.kube.kinds import (
+    ACCESS_REVIEW,
+    AUTOSCALER,
+    DEPLOYMENT,
+    EVENT,
+    LEASE,
+    POD,
+    TOKEN_REVIEW,
+    ObjectRef,
+    ResourceKind,
+)
 from ipa.adapters.kube.responses import ExpiredError, Json, object_of
 from ipa.adapters.kube.stream import Stream
 from ipa.adapters.kube.transport import Request, Transport
 from ipa.control.ports import Clock
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
-from ipa.targets.seldon.manifest import GROUP, KIND, PLURAL, VERSION
 
 FIELD_MANAGER = "ipa-serving"
 JSON_PATCH = "application/json-patch+json"
@@ -24,20 +33,13 @@ PAGE = 500
 # A list whose pages expire this often is longer than the server keeps it.
 LIST_STARTS = 4
 
-SDEPS = f"/apis/{GROUP}/{VERSION}", PLURAL
-DEPLOYMENTS = "/apis/apps/v1", "deployments"
-PODS = "/api/v1", "pods"
-EVENTS = "/api/v1", "events"
-AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"
-LEASES = "/apis/coordination.k8s.io/v1", "leases"
-TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1", "tokenreviews"
-ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1", "subjectaccessreviews"
+Objects = list[Json]
 
 __all__ = ["ExpiredError", "Json", "KubeClient"]
 
 
 class KubeClient:
-    """Reads and writes SeldonDeployments and Leases, reads Deployments and pods, writes Events.
+    """Reads and writes objects of any kind, by JSON Patch; Leases, Events and reviews as these need it.
 
     Errors of every call: ConflictError (409, or a `test` of the patch failed), InputError (refused by schema
     or webhook), ForbiddenError (401, 403), NotFoundError, UnavailableError (no answer in time, 429, 5xx, or
@@ -99,129 +101,115 @@ class KubeClient:
         """Close every connection."""
         self._transport.close()
 
-    def get_seldondeployment(self, namespace: str, name: str) -> Json:
-        """The SeldonDeployment of that name."""
-        return self._call(KIND, Request(f"{KIND} {namespace}/{name}", "GET", _path(SDEPS, namespace, name)))
+    def get(self, kind: ResourceKind, namespace: str, name: str) -> Json:
+        """The object of that name."""
+        ref = ObjectRef(kind, namespace, name)
+        return self._call(kind.kind, Request(str(ref), "GET", kind.path(namespace, name)))
 
-    def create_seldondeployment(self, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
-        """The SeldonDeployment as created (dry_run: as it would be). ConflictError where it exists."""
-        return self._create(KIND, SDEPS, namespace, body, dry_run=dry_run)
+    def create(self, kind: ResourceKind, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
+        """The object as created (dry_run: as it would be). ConflictError if it exists."""
+        ref = ObjectRef(kind, namespace, body["metadata"]["name"])
+        request = Request(str(ref), "POST", kind.path(namespace), _writing(dry_run), body)
+        return self._call(kind.kind, request)
 
-    def patch_seldondeployment(
-        self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]], *, dry_run: bool = False
+    def patch(
+        self,
+        kind: ResourceKind,
+        namespace: str,
+        name: str,
+        patch: Sequence[Mapping[str, Any]],
+        *,
+        dry_run: bool = False,
     ) -> Json:
-        """The SeldonDeployment after the JSON Patch (dry_run: as it would be)."""
+        """The object after the JSON Patch (dry_run: as it would be)."""
         operations = [dict(operation) for operation in patch]
-        return self._patch(KIND, SDEPS, namespace, name, operations, JSON_PATCH, dry_run=dry_run)
+        return self._patch(ObjectRef(kind, namespace, name), operations, JSON_PATCH, dry_run=dry_run)
+
+    def list_all(self, kind: ResourceKind, namespace: str) -> tuple[Objects, str]:
+        """All objects of the namespace, and the version from which to watch them."""
+        return self._list(kind, namespace, {})
+
+    def watch(self, kind: ResourceKind, namespace: str, version: str, watch_s: float) -> Stream:
+        """The changes of the namespace's objects from that version on, for at most `watch_s` seconds."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": f"{max(watch_s, 1.0):.0f}",
+        }
+        request = Request(f"watch of {kind.plural} of {namespace}", "GET", kind.path(namespace), query)
+        return Stream(self._transport, request, self._timeout_s, watch_s)
 
     def get_deployment(self, namespace: str, name: str) -> Json | None:
-        """The Deployment of that name, None where there is none (yet)."""
-        request = Request(f"Deployment {namespace}/{name}", "GET", _path(DEPLOYMENTS, namespace, name))
+        """The Deployment of that name; None if there is none (yet)."""
         try:
-            return self._call("Deployment", request)
+            return self.get(DEPLOYMENT, namespace, name)
         except NotFoundError:
             return None
 
-    def list_pods(self, namespace: str, labels: Mapping[str, str]) -> list[Json]:
+    def list_pods(self, namespace: str, labels: Mapping[str, str]) -> Objects:
         """The pods with those labels."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        return self._list("PodList", PODS, namespace, {"labelSelector": selector})[0]
+        return self._list(POD, namespace, {"labelSelector": selector})[0]
 
-    def list_autoscalers(self, namespace: str) -> list[Json]:
+    def list_autoscalers(self, namespace: str) -> Objects:
         """All HorizontalPodAutoscalers of the namespace."""
-        return self._list("HorizontalPodAutoscalerList", AUTOSCALERS, namespace)[0]
-
-    def list_seldondeployments(self, namespace: str) -> tuple[list[Json], str]:
-        """All SeldonDeployments of the namespace, and the version from which to watch them."""
-        return self._list(f"{KIND}List", SDEPS, namespace)
-
-    def list_deployments(self, namespace: str) -> tuple[list[Json], str]:
-        """All Deployments of the namespace, and the version from which to watch them."""
-        return self._list("DeploymentList", DEPLOYMENTS, namespace)
-
-    def watch_seldondeployments(self, namespace: str, version: str, watch_s: float) -> Stream:
-        """What happens to the namespace's SeldonDeployments from that version on, for at most so long."""
-        return self._watch(SDEPS, namespace, version, watch_s)
-
-    def watch_deployments(self, namespace: str, version: str, watch_s: float) -> Stream:
-        """What happens to the namespace's Deployments from that version on, for at most so long."""
-        return self._watch(DEPLOYMENTS, namespace, version, watch_s)
+        return self._list(AUTOSCALER, namespace, {})[0]
 
     def get_lease(self, namespace: str, name: str) -> Json:
-        """The Lease of that name; NotFoundError where there is none."""
-        return self._call(
-            "Lease", Request(f"Lease {namespace}/{name}", "GET", _path(LEASES, namespace, name))
-        )
+        """The Lease of that name; NotFoundError if there is none."""
+        return self.get(LEASE, namespace, name)
 
     def create_lease(self, namespace: str, body: Json) -> Json:
-        """The Lease as created. ConflictError where another was faster."""
-        return self._create("Lease", LEASES, namespace, body)
+        """The Lease as created. ConflictError if another was faster."""
+        return self.create(LEASE, namespace, body)
 
     def replace_lease(self, namespace: str, name: str, body: Json) -> Json:
-        """The Lease as replaced. ConflictError where it is no more at the body's resourceVersion."""
+        """The Lease as replaced. ConflictError if it is no more at the body's resourceVersion."""
         what = f"Lease {namespace}/{name}"
         if not body["metadata"].get("resourceVersion"):
             # Without it the server would overwrite whoever holds it.
             raise InputError(f"{what}: a replacement needs the resourceVersion that was read")
-        return self._call("Lease", Request(what, "PUT", _path(LEASES, namespace, name), _writing(), body))
+        return self._call(LEASE.kind, Request(what, "PUT", LEASE.path(namespace, name), _writing(), body))
 
     def create_event(self, namespace: str, body: Json) -> Json:
-        """The Event as created. ConflictError where there is one of that name."""
-        return self._create("Event", EVENTS, namespace, body)
+        """The Event as created. ConflictError if there is one of that name."""
+        return self.create(EVENT, namespace, body)
 
     def patch_event(self, namespace: str, name: str, changes: Json) -> Json:
         """The Event with those fields changed (a merge patch)."""
-        return self._patch("Event", EVENTS, namespace, name, changes, MERGE_PATCH)
+        return self._patch(ObjectRef(EVENT, namespace, name), changes, MERGE_PATCH)
 
     def review_token(self, spec: Json) -> Json:
         """The TokenReview of that spec, with its status."""
-        return self._review("TokenReview", TOKEN_REVIEWS, spec)
+        return self._review(TOKEN_REVIEW, spec)
 
     def review_access(self, spec: Json) -> Json:
         """The SubjectAccessReview of that spec, with its status."""
-        return self._review("SubjectAccessReview", ACCESS_REVIEWS, spec)
+        return self._review(ACCESS_REVIEW, spec)
 
-    def _review(self, kind: str, place: tuple[str, str], spec: Json) -> Json:
-        root, plural = place
-        version = root.removeprefix("/apis/")
-        body = {"apiVersion": version, "kind": kind, "metadata": {}, "spec": spec}
-        return self._call(kind, Request(kind, "POST", f"{root}/{plural}", body=body))
+    def _review(self, kind: ResourceKind, spec: Json) -> Json:
+        body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}, "spec": spec}
+        return self._call(kind.kind, Request(kind.kind, "POST", f"{kind.root}/{kind.plural}", body=body))
 
-    def _create(
-        self, kind: str, place: tuple[str, str], namespace: str, body: Json, *, dry_run: bool = False
-    ) -> Json:
-        what = f"{kind} {namespace}/{body['metadata']['name']}"
-        return self._call(kind, Request(what, "POST", _path(place, namespace), _writing(dry_run), body))
+    def _patch(self, ref: ObjectRef, changes: Any, content_type: str, *, dry_run: bool = False) -> Json:
+        path = ref.kind.path(ref.namespace, ref.name)
+        request = Request(str(ref), "PATCH", path, _writing(dry_run), changes, content_type)
+        return self._call(ref.kind.kind, request)
 
-    def _patch(
-        self,
-        kind: str,
-        place: tuple[str, str],
-        namespace: str,
-        name: str,
-        changes: Any,
-        content_type: str,
-        *,
-        dry_run: bool = False,
-    ) -> Json:
-        what, path = f"{kind} {namespace}/{name}", _path(place, namespace, name)
-        return self._call(kind, Request(what, "PATCH", path, _writing(dry_run), changes, content_type))
-
-    def _list(
-        self, kind: str, place: tuple[str, str], namespace: str, query: Mapping[str, str] | None = None
-    ) -> tuple[list[Json], str]:
+    def _list(self, kind: ResourceKind, namespace: str, query: Mapping[str, str]) -> tuple[Objects, str]:
         """All objects, page by page, and the list's version. One that expires on the way starts anew."""
-        what = f"{place[1]} of {namespace}"
+        what = f"{kind.plural} of {namespace}"
         expired: ExpiredError | None = None
         for _ in range(LIST_STARTS):
             try:
-                return self._pages(kind, what, _path(place, namespace), query or {})
+                return self._pages(f"{kind.kind}List", what, kind.path(namespace), query)
             except ExpiredError as error:
                 expired = error
         raise UnavailableError(f"{what}: the list expired {LIST_STARTS} times while it was read") from expired
 
-    def _pages(self, kind: str, what: str, path: str, query: Mapping[str, str]) -> tuple[list[Json], str]:
-        found: list[Json] = []
+    def _pages(self, kind: str, what: str, path: str, query: Mapping[str, str]) -> tuple[Objects, str]:
+        found: Objects = []
         token = ""
         while True:
             more = {"continue": token} if token else {}
@@ -234,25 +222,9 @@ class KubeClient:
             if not token:
                 return found, str(page["metadata"].get("resourceVersion", ""))
 
-    def _watch(self, place: tuple[str, str], namespace: str, version: str, watch_s: float) -> Stream:
-        query = {
-            "watch": "true",
-            "allowWatchBookmarks": "true",
-            "resourceVersion": version,
-            "timeoutSeconds": f"{max(watch_s, 1.0):.0f}",
-        }
-        request = Request(f"watch of {place[1]} of {namespace}", "GET", _path(place, namespace), query)
-        return Stream(self._transport, request, self._timeout_s, watch_s)
-
     def _call(self, kind: str, request: Request) -> Json:
         answer = self._transport.ask(request, self._timeout_s)
         return object_of(request.what, kind, answer.body)
-
-
-def _path(place: tuple[str, str], namespace: str, name: str | None = None) -> str:
-    root, plural = place
-    path = f"{root}/namespaces/{quote(namespace, safe='')}/{plural}"
-    return path if name is None else f"{path}/{quote(name, safe='')}"
 
 
 def _writing(dry_run: bool = False) -> dict[str, str]:

@@ -1,29 +1,28 @@
-"""The EventSink port over Kubernetes Events: what `kubectl describe seldondeployment` shows at its end."""
+"""The EventSink port over Kubernetes Events: what `kubectl describe` shows at the end of an object."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
 from ipa.adapters.kube.responses import Json
 from ipa.control.ports import Clock
 from ipa.model.decision import Event
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.locate import target_of
-from ipa.targets.seldon.manifest import GROUP, KIND, VERSION
-from ipa.targets.seldon.watchers import objects_of
 
 log = logging.getLogger("ipa.kube")
 
 COMPONENT = "ipa-serving"
 # The API server forgets an Event after an hour; what is said again within this counts up.
 SAME_S = 600.0
-# For one SeldonDeployment, as client-go's recorder: what a person can read.
+# For one object, as client-go's recorder: what a person can read.
 PER_MINUTE = 10
 # Of the events API; longer messages are refused there.
 LONGEST_MESSAGE = 1024
@@ -73,21 +72,21 @@ class Book:
         return tuple(at_s for at_s in self.recent_s.get(uid, ()) if now_s - at_s < 60.0)
 
 
-def event_name(sdep: Json, event: Event) -> str:
+def event_name(about: Json, event: Event) -> str:
     """The Event's name: the same for the same thing said of the same object, after a restart too."""
-    metadata = sdep["metadata"]
+    metadata = about["metadata"]
     said = "\0".join((metadata["uid"], event.reason.value, event.message, str(event.is_warning)))
     digest = hashlib.sha256(said.encode()).hexdigest()[:16]
     # A name of 253 characters at most.
     return f"{metadata['name'][:200]}.{digest}"
 
 
-def event_body(sdep: Json, event: Event, at: datetime) -> Json:
-    """The Event about the SeldonDeployment, said once."""
-    metadata = sdep["metadata"]
-    about = {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": KIND,
+def event_body(kind: ResourceKind, about: Json, event: Event, at: datetime) -> Json:
+    """The Event about the object of that kind, said once."""
+    metadata = about["metadata"]
+    involved = {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
         "namespace": metadata["namespace"],
         "name": metadata["name"],
         "uid": metadata["uid"],
@@ -96,8 +95,8 @@ def event_body(sdep: Json, event: Event, at: datetime) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": event_name(sdep, event), "namespace": metadata["namespace"]},
-        "involvedObject": about,
+        "metadata": {"name": event_name(about, event), "namespace": metadata["namespace"]},
+        "involvedObject": involved,
         # The same string as in the API, the metrics and the record.
         "reason": event.reason.value,
         "message": shortened(event.message),
@@ -124,13 +123,14 @@ def stamp(at: datetime) -> str:
 
 
 class KubeEvents:
-    """Tells of pipelines by Events on their SeldonDeployments. Nothing is raised; thread-safe.
+    """Tells of pipelines by Events on their objects. Nothing is raised; thread-safe.
 
-    All it asks of the API server for one event takes no longer than one call of the client may.
+    `place` is the object that a pipeline's Events are about, an IpaError if it has none. All calls for one
+    event together take no longer than one call of the client may.
     """
 
-    def __init__(self, client: KubeClient, clock: Clock) -> None:
-        self._client, self._clock = client, clock
+    def __init__(self, client: KubeClient, clock: Clock, place: Callable[[Pipeline], ObjectRef]) -> None:
+        self._client, self._clock, self._place = client, clock, place
         self._lock = threading.Lock()
         self._book = Book()
         self._silent_until_s = 0.0
@@ -152,10 +152,10 @@ class KubeEvents:
             self._drop(pipeline, event, error.message)
 
     def _emit(self, pipeline: Pipeline, event: Event, began_s: float) -> None:
-        namespace = target_of(pipeline).namespace
-        # Where its requests come in.
-        sdep = self._client.get_seldondeployment(namespace, objects_of(pipeline)[-1])
-        uid, name = sdep["metadata"]["uid"], event_name(sdep, event)
+        place = self._place(pipeline)
+        namespace = place.namespace
+        about = self._client.get(place.kind, namespace, place.name)
+        uid, name = about["metadata"]["uid"], event_name(about, event)
         with self._lock:
             if not self._book.may_tell(uid, began_s):
                 self._drop(pipeline, event, f"{PER_MINUTE} were told in this minute")
@@ -163,7 +163,7 @@ class KubeEvents:
             told = self._book.counted(name, began_s) or Told(1, began_s, began_s)
             # Counted before it is told: one that fails must not be tried without end either.
             self._book = self._book.with_told(uid, name, told)
-        body = event_body(sdep, event, self._now())
+        body = event_body(place.kind, about, event, self._now())
         now = body["lastTimestamp"]
         if told.count > 1:
             try:

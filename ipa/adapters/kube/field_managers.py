@@ -1,4 +1,4 @@
-"""Who changed a SeldonDeployment last beside us, as far as the API server keeps it."""
+"""Who changed an object last beside us, as far as the API server keeps it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ipa.model.errors import DriftError, Problem
 OURS = "ipa-serving"
 
 
-def last_hand(sdep: Json) -> str:
+def last_hand(found: Json) -> str:
     """The field manager whose change of the spec is the newest, with its time; empty where that is us.
 
     Empty too where nothing is known: managers tell their own name, and may tell none.
     """
     changes = [
         (str(entry.get("time") or ""), str(entry.get("manager") or ""))
-        for entry in sdep["metadata"].get("managedFields") or ()
+        for entry in found["metadata"].get("managedFields") or ()
         if isinstance(entry, dict)
         # Status is the operator's. A change by `kubectl scale` carries the subresource scale.
         and entry.get("subresource") != "status"
@@ -27,9 +27,9 @@ def last_hand(sdep: Json) -> str:
     return "" if manager in ("", OURS) else f"{manager} at {time}"
 
 
-def with_hand(error: DriftError, sdep: Json) -> DriftError:
+def with_hand(error: DriftError, found: Json) -> DriftError:
     """The same refusal, that also says whose change is the newest."""
-    who = last_hand(sdep)
+    who = last_hand(found)
     if not who:
         return error
     said = Problem(f"the last change of its spec is by {who}")

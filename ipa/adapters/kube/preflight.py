@@ -6,16 +6,14 @@ import json
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.kube.responses import Json
 from ipa.adapters.kube.rights import Right
 from ipa.adapters.kube.transport import Request
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
-from ipa.targets.seldon.manifest import GROUP, KIND, PLURAL, VERSION
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 SELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-# A graph node without a container: nobody would run it, and only Seldon's webhook says no.
-PROBE = "ipa-doctor-probe"
 
 
 def server_version(client: KubeClient) -> str:
@@ -54,41 +52,34 @@ def is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "")
     return allowed
 
 
-def served_versions(client: KubeClient) -> tuple[str, ...]:
-    """The versions of SeldonDeployments that are served, the preferred one first; none without the CRD."""
+def served_versions(client: KubeClient, group: str) -> tuple[str, ...]:
+    """The versions of the API group that are served, the preferred one first; none without the group."""
     try:
-        group = _ask(client, Request(f"the API group {GROUP}", "GET", f"/apis/{GROUP}"))
+        found = _ask(client, Request(f"the API group {group}", "GET", f"/apis/{group}"))
     except NotFoundError:
         return ()
-    versions = [str(each.get("version", "")) for each in group.get("versions") or ()]
-    preferred = str((group.get("preferredVersion") or {}).get("version", ""))
+    versions = [str(each.get("version", "")) for each in found.get("versions") or ()]
+    preferred = str((found.get("preferredVersion") or {}).get("version", ""))
     return tuple(sorted(versions, key=lambda version: version != preferred))
 
 
-def serves_seldondeployments(client: KubeClient) -> bool:
-    """Whether the version that we use has SeldonDeployments."""
+def serves(client: KubeClient, kind: ResourceKind) -> bool:
+    """True if the kind is served in its version."""
     try:
-        found = _ask(client, Request(f"{GROUP}/{VERSION}", "GET", f"/apis/{GROUP}/{VERSION}"))
+        found = _ask(client, Request(kind.api_version, "GET", kind.root))
     except NotFoundError:
         return False
-    return any(each.get("name") == PLURAL for each in found.get("resources") or ())
+    return any(each.get("name") == kind.plural for each in found.get("resources") or ())
 
 
-def refusal_of_webhook(client: KubeClient, namespace: str) -> str:
-    """What Seldon's webhook says of a SeldonDeployment that cannot be; empty where nobody objects.
+def refusal(client: KubeClient, kind: ResourceKind, namespace: str, probe: Json) -> str:
+    """Return what the admission of the cluster says against an object; empty if nobody objects.
 
-    Nothing is made: it is a dry run. UnavailableError where the webhook is registered and does not answer;
-    ForbiddenError where we may not create.
+    Nothing is made: it is a dry run. UnavailableError if a registered webhook does not answer;
+    ForbiddenError if we may not create.
     """
-    graph = {"name": PROBE, "type": "MODEL"}
-    body = {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": KIND,
-        "metadata": {"name": PROBE, "namespace": namespace},
-        "spec": {"protocol": "v2", "predictors": [{"name": "default", "graph": graph, "componentSpecs": []}]},
-    }
     try:
-        client.create_seldondeployment(namespace, body, dry_run=True)
+        client.create(kind, namespace, probe, dry_run=True)
     except InputError as error:
         return error.message
     return ""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ipa.targets.seldon.manifest import GROUP, PLURAL
+from ipa.adapters.kube.kinds import (
+    ACCESS_REVIEW,
+    AUTOSCALER,
+    DEPLOYMENT,
+    EVENT,
+    LEASE,
+    POD,
+    TOKEN_REVIEW,
+    ResourceKind,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +41,37 @@ class Role:
     rights: tuple[Right, ...]
 
 
-def _rights(group: str, resource: str, *verbs: str) -> tuple[Right, ...]:
-    return tuple(Right(verb, group, resource) for verb in verbs)
+def _rights(kind: ResourceKind, *verbs: str) -> tuple[Right, ...]:
+    return tuple(Right(verb, kind.group, kind.plural) for verb in verbs)
 
 
-OBSERVER = Role(
-    "observer",
-    "reading what runs",
-    (
-        *_rights(GROUP, PLURAL, "get", "list", "watch"),
-        *_rights("apps", "deployments", "get", "list", "watch"),
-        *_rights("autoscaling", "horizontalpodautoscalers", "list"),
-        *_rights("", "pods", "list"),
-    ),
-)
-ACTOR = Role(
-    "actor",
-    "writing plans",
-    (*_rights(GROUP, PLURAL, "create", "patch"), *_rights("", "events", "create", "patch")),
-)
-ELECTOR = Role(
-    "elector", "electing who writes", _rights("coordination.k8s.io", "leases", "get", "create", "update")
-)
+def observer(kind: ResourceKind) -> Role:
+    """The role that reads workloads of that kind and what they own."""
+    rights = (
+        *_rights(kind, "get", "list", "watch"),
+        *_rights(DEPLOYMENT, "get", "list", "watch"),
+        *_rights(AUTOSCALER, "list"),
+        *_rights(POD, "list"),
+    )
+    return Role("observer", "reading what runs", rights)
+
+
+def actor(kind: ResourceKind) -> Role:
+    """The role that writes workloads of that kind, and Events on them."""
+    return Role(
+        "actor",
+        "writing plans",
+        (*_rights(kind, "create", "patch"), *_rights(EVENT, "create", "patch")),
+    )
+
+
+ELECTOR = Role("elector", "electing who writes", _rights(LEASE, "get", "create", "update"))
 # Of no namespace: a ClusterRole.
 REVIEWER = Role(
     "reviewer",
     "asking whose a token is",
     (
-        *_rights("authentication.k8s.io", "tokenreviews", "create"),
-        *_rights("authorization.k8s.io", "subjectaccessreviews", "create"),
+        *_rights(TOKEN_REVIEW, "create"),
+        *_rights(ACCESS_REVIEW, "create"),
     ),
 )
-ROLES = (OBSERVER, ACTOR, ELECTOR, REVIEWER)

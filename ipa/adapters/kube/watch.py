@@ -1,4 +1,4 @@
-"""Watches SeldonDeployments and their Deployments, so that a change is looked at when it happens.
+"""Watches objects and the Deployments that they own, so that a change is looked at when it happens.
 
 The control loop does not depend on it: what a watch misses, the next tick reads.
 """
@@ -12,18 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import DEPLOYMENT, ResourceKind
 from ipa.adapters.kube.responses import ExpiredError, Json
 from ipa.adapters.kube.stream import Stream
 from ipa.adapters.kube.watch_state import (
     Following,
     Sight,
-    child,
     ended,
     expired,
     failed,
     heard,
     listed,
-    seldondeployment,
+    owned_by,
+    spec_of,
 )
 from ipa.control.ports import Clock
 from ipa.model.errors import ForbiddenError, IpaError
@@ -42,29 +43,35 @@ OnChange = Callable[[str, str], None]
 class Feed:
     """One kind of object in one namespace: how to list and watch it, and what to see in it."""
 
-    what: str
+    kind: ResourceKind
     namespace: str
-    list: Callable[[str], tuple[list[Json], str]]
-    watch: Callable[[str, str, float], Stream]
+    client: KubeClient
     sight: Sight
 
+    @property
+    def what(self) -> str:
+        """Its kind in the plural, as in logs and metrics."""
+        return f"{self.kind.kind}s"
 
-def feeds(client: KubeClient, namespace: str) -> tuple[Feed, ...]:
-    """What is watched of a namespace: its SeldonDeployments, and what their operator makes of them."""
+    def list_all(self) -> tuple[list[Json], str]:
+        """The objects, and the version from which to watch them."""
+        return self.client.list_all(self.kind, self.namespace)
+
+    def watch(self, version: str, watch_s: float) -> Stream:
+        """The changes from that version on."""
+        return self.client.watch(self.kind, self.namespace, version, watch_s)
+
+
+def feeds(client: KubeClient, namespace: str, kind: ResourceKind) -> tuple[Feed, ...]:
+    """What is watched of a namespace: its objects of that kind, and the Deployments that they own."""
     return (
-        Feed(
-            "SeldonDeployments",
-            namespace,
-            client.list_seldondeployments,
-            client.watch_seldondeployments,
-            seldondeployment,
-        ),
-        Feed("Deployments", namespace, client.list_deployments, client.watch_deployments, child),
+        Feed(kind, namespace, client, spec_of),
+        Feed(DEPLOYMENT, namespace, client, owned_by(kind.kind)),
     )
 
 
 class Watcher:
-    """Calls `on_change(namespace, name)` when a SeldonDeployment's spec changed or a part of it got worse.
+    """Calls `on_change(namespace, name)` when an object's spec changed or a part of it got worse.
 
     `run` it in a thread. It never ends by a failure: it lists again and goes on.
     """
@@ -127,14 +134,14 @@ class Watcher:
             self._clock.wait(wait_s)
 
     def _list(self) -> None:
-        items, version = self.feed.list(self.feed.namespace)
+        items, version = self.feed.list_all()
         self.lists += 1
         step = listed(self._state, items, version, self.feed.sight)
         self._state = step.state
         self._tell(step.news)
 
     def _watch(self) -> None:
-        stream = self.feed.watch(self.feed.namespace, self._state.version, self._watch_s)
+        stream = self.feed.watch(self._state.version, self._watch_s)
         with self._lock:
             self._stream = stream
             if self._closed:

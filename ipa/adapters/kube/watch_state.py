@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from ipa.adapters.kube.backoff import Backoff
 from ipa.adapters.kube.responses import Json
 from ipa.model.errors import UnavailableError
-from ipa.targets.seldon.manifest import KIND
 
 BACKOFF = Backoff(first_s=1.0, longest_s=30.0)
 # A watch that ends sooner by itself was not let live.
@@ -55,7 +54,7 @@ class Following:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The state after something was heard, and the SeldonDeployments for which it is news."""
+    """The state after something was heard, and the objects whose owners should look: their names."""
 
     state: Following
     news: frozenset[str] = field(default=frozenset())
@@ -114,21 +113,25 @@ def failed(state: Following) -> Following:
     return replace(state, version="", failures=state.failures + 1)
 
 
-def seldondeployment(found: Json) -> Seen:
-    """Of a SeldonDeployment: which object, and which of its specs."""
+def spec_of(found: Json) -> Seen:
+    """Which object it is, and at which of its specs."""
     metadata = found["metadata"]
     return Seen(_name(found), f"{metadata.get('uid')}/{metadata.get('generation')}")
 
 
-def child(found: Json) -> Seen | None:
-    """Of a Deployment that a SeldonDeployment owns: how many replicas answer. None of any other."""
-    owners = found["metadata"].get("ownerReferences") or []
-    owner = next((one.get("name") for one in owners if one.get("kind") == KIND), None)
-    if not owner:
-        return None
-    ready = (found.get("status") or {}).get("readyReplicas") or 0
-    wanted = (found.get("spec") or {}).get("replicas")
-    return Seen(str(owner), ready=ready, wanted=1 if wanted is None else wanted)
+def owned_by(kind: str) -> Sight:
+    """What matters of a Deployment that an object of that kind owns: how many replicas answer."""
+
+    def sight(found: Json) -> Seen | None:
+        owners = found["metadata"].get("ownerReferences") or []
+        owner = next((one.get("name") for one in owners if one.get("kind") == kind), None)
+        if not owner:
+            return None
+        ready = (found.get("status") or {}).get("readyReplicas") or 0
+        wanted = (found.get("spec") or {}).get("replicas")
+        return Seen(str(owner), ready=ready, wanted=1 if wanted is None else wanted)
+
+    return sight
 
 
 def _news(before: Seen | None, after: Seen | None) -> frozenset[str]:

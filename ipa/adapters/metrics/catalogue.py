@@ -1,4 +1,4 @@
-"""The service's metrics on a registry, every series there from the start."""
+"""The service's metrics on a registry. Every series exists from the start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ipa.metering.make import MAKERS, combinations, gauge
 from ipa.metering.metric import Metric, MetricsEndpoint
 from ipa.model.pipeline import Pipeline
 
-# Every metric that each pipeline has, wherever it runs.
+# The metrics that every pipeline has, on every target.
 OF_PIPELINE = tuple(
     metric
     for metric in table.METRICS
@@ -25,10 +25,10 @@ OF_PIPELINE = tuple(
 
 
 class Catalogue:
-    """What the service says of itself and of its pipelines, as `ipa.metering.table` has it.
+    """The metrics of the service and its pipelines that `ipa.metering.table` declares.
 
-    A counter begins at 0, a gauge at NaN: what was not seen yet is neither absent nor zero. Labels are names
-    from pipeline files and closed enums, so the number of series is that of the pipelines alone.
+    A counter starts at 0, a gauge at NaN: a value that was not observed yet is neither absent nor zero.
+    Labels are names from pipeline files and closed enums, so the pipelines determine the number of series.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Catalogue:
         return cast(Histogram, self._made[metric.name].labels(*labels))
 
     def start(self, pipeline: Pipeline) -> None:
-        """Make the series of a pipeline."""
+        """Create the series of a pipeline."""
         name = pipeline.name
         self._pipelines[name] = pipeline
         for metric in OF_PIPELINE:
@@ -78,24 +78,24 @@ class Catalogue:
             self.gauge(table.SLA_BUCKET_WEIGHT, name, bound).set(weight)
 
     def end(self, pipeline: Pipeline) -> None:
-        """Take away every series of a pipeline that is no longer controlled."""
+        """Remove every series of a pipeline that is no longer controlled."""
         self._pipelines.pop(pipeline.name, None)
         for metric in OF_PIPELINE:
             self._made[metric.name].remove_by_labels({of.PIPELINE.name: pipeline.name})
 
     def stages(self, pipeline: str) -> tuple[str, ...]:
-        """The stages of that pipeline; none where it was not started."""
+        """Return the stages of the pipeline; none if it was not started."""
         known = self._pipelines.get(pipeline)
         return tuple(stage.name for stage in known.served) if known else ()
 
     def variants(self, pipeline: str, stage: str) -> tuple[str, ...]:
-        """The variants of that stage; none where its pipeline was not started."""
+        """Return the variants of the stage; none if its pipeline was not started."""
         known = self._pipelines.get(pipeline)
         return tuple(variant.name for variant in known.stage(stage).variants) if known else ()
 
 
 def _label_values(metric: Metric, pipeline: Pipeline) -> list[tuple[str, ...]]:
-    """The label values that the metric has from the start; none of a label without closed values."""
+    """The label values that the metric has from the start; none for a label without closed values."""
     given: list[tuple[str, ...]] = [(pipeline.name,)]
     if of.STAGE in metric.labels:
         given = [(pipeline.name, stage.name) for stage in pipeline.served]
@@ -105,10 +105,10 @@ def _label_values(metric: Metric, pipeline: Pipeline) -> list[tuple[str, ...]]:
 
 
 def bucket_weights(sla_s: float, bounds_s: Sequence[float]) -> tuple[tuple[float, float], ...]:
-    """(bound, weight) of cumulative buckets whose weighted sum counts what took `sla_s` at most.
+    """Return (bound, weight) of cumulative buckets whose weighted sum counts the answers within `sla_s`.
 
-    Exact where the SLA is a bound, else linear between the two around it, as `histogram_quantile` has it.
-    Beyond the last bound nothing is told apart: all answers count.
+    Exact if the SLA is a bound, else linear between the two around it, as in `histogram_quantile`. Above the
+    last bound all answers count, since the histogram cannot tell them apart.
     """
     upper_s = next((bound_s for bound_s in bounds_s if bound_s >= sla_s), inf)
     if upper_s in (inf, sla_s):

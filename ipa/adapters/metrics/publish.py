@@ -1,4 +1,4 @@
-"""Puts what a tick saw and decided into the metrics."""
+"""The control loop's hook that publishes each tick's observation and decision as metrics."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig
 
 RUNG = table.FORECASTS.label("rung")
 SOLVER = table.SOLVE.label("solver")
-# More than a loop has at hand to take again.
+# More than the plans that a loop caches.
 MOST_SOLVES = 16
 
 
 @dataclass(slots=True)
 class _Track:
-    """What is remembered of one pipeline."""
+    """The state of one pipeline between ticks."""
 
     ages: Ages = field(default_factory=Ages)
     incidents: Incidents = field(default_factory=Incidents)
     scores: Scores = field(default_factory=Scores)
     skipped_ticks: int = 0
     early_ticks: int = 0
-    # What tells one solve from another: no two take equally long to the bit.
+    # Identifies a solve: no two take equally long to the bit.
     solves: deque[tuple[float, float, str]] = field(default_factory=lambda: deque(maxlen=MOST_SOLVES))
 
     def is_new(self, plan: Plan) -> bool:
-        """Whether the plan was solved for now: one that is taken again comes with its first time."""
+        """True if the plan was solved in this tick; a plan from the cache has the solve time of its first."""
         solve = plan.solve_s, plan.rate_rps, plan.solver
         is_new = solve not in self.solves
         if is_new:
@@ -46,14 +46,14 @@ class _Track:
 
 
 class Publisher:
-    """A hook of the control loop. A gauge of what is not seen is NaN, never the last value and never zero."""
+    """The hook. A gauge of an unobserved value is NaN, never the last value and never zero."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._metrics = catalogue
         self._tracks: dict[str, _Track] = defaultdict(_Track)
 
     def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
-        """Count the decision and show what the snapshot holds."""
+        """Count the decision, and set the gauges from the snapshot."""
         name = decision.pipeline
         track = self._tracks[name]
         self._tick(name, decision, snapshot, track)
@@ -68,7 +68,7 @@ class Publisher:
         metrics = self._metrics
         metrics.counter(table.DECISIONS, name, decision.reason.value).inc()
         metrics.histogram(table.TICK, name).observe(snapshot.tick_s)
-        # The loop counts from its own beginning.
+        # The loop counts from its start.
         metrics.counter(table.SKIPPED_TICKS, name).inc(max(snapshot.skipped_ticks - track.skipped_ticks, 0))
         metrics.counter(table.EARLY_TICKS, name).inc(max(snapshot.early_ticks - track.early_ticks, 0))
         track.skipped_ticks, track.early_ticks = snapshot.skipped_ticks, snapshot.early_ticks
@@ -119,7 +119,7 @@ class Publisher:
             self._stage(name, stage_name, parts, snapshot)
 
     def _stage(self, name: str, stage: str, parts: list[StageObservation], snapshot: Snapshot) -> None:
-        """What a stage has in all parts that share the load."""
+        """The metrics of a stage, over all parts that share its load."""
         metrics = self._metrics
         ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
         running = [part.running.value for part in parts if isinstance(part.running, Measured)]
@@ -133,7 +133,7 @@ class Publisher:
         for variant in metrics.variants(name, stage):
             percent = sum(it.share_percent for it in running if it.variant == variant)
             metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_seen else nan)
-            # NaN for what was never seen, or is forgotten.
+            # NaN if it was never observed, or has expired.
             known = snapshot.correction.of(stage, variant)
             self._show_or_nan(table.SLOWDOWN, known.ratio if known else None, name, stage, variant)
 
@@ -151,7 +151,7 @@ class Publisher:
         self._metrics.gauge(metric, *labels).set(nan if value is None else value)
 
     def _by_stage(self, name: str, configs: Sequence[StageConfig]) -> dict[str, list[StageConfig]]:
-        """The configs of every stage that is known, of none where it has none."""
+        """The configs by stage, for every known stage."""
         found: dict[str, list[StageConfig]] = {stage: [] for stage in self._metrics.stages(name)}
         for config in configs:
             found.setdefault(config.stage, []).append(config)

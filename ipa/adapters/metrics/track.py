@@ -1,4 +1,4 @@
-"""What the metrics of a pipeline remember from tick to tick: ages, incidents and forecasts to be judged."""
+"""State of a pipeline's metrics between ticks: ages, incidents, and forecasts that wait for their score."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ipa.metering.labels import Incident, Input
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
 
-# Forecasts that wait for their time to be over: an hour's horizon at ticks of ten seconds.
+# Forecasts whose horizon is not over: an hour's horizon at ticks of ten seconds.
 MOST_WAITING = 360
-# A peak of less than this is no load to be wrong about by a ratio.
+# Below this peak an error ratio says nothing.
 LEAST_RPS = 0.1
 
-# What the outcome of a write says went wrong.
+# The incident that the outcome of a write reports.
 OF_OUTCOME = {
     ReasonCode.CONFLICT: Incident.CONFLICT,
     ReasonCode.RBAC: Incident.REFUSED,
@@ -28,13 +28,13 @@ OF_OUTCOME = {
 
 
 class Ages:
-    """How long ago each input was true; None before it ever was."""
+    """The age of each input."""
 
     def __init__(self) -> None:
         self._true_at_s: dict[Input, float] = {}
 
     def of(self, observation: Observation) -> dict[Input, float | None]:
-        """The ages at the observation's time, in seconds."""
+        """Return the ages at the observation's time, in seconds; None for an input never observed."""
         stages = observation.stages
         rates = [stage.arrival_rate_rps for stage in stages]
         running = [stage.running for stage in stages]
@@ -49,14 +49,14 @@ class Ages:
         if isinstance(value, Measured):
             self._true_at_s[name] = at_s - value.age_s
         elif value.reason is MissingReason.STALE and value.age_s is not None:
-            # Older than what may be acted upon, yet it was seen how old.
+            # Too old to act upon, but its age is known.
             self._true_at_s[name] = at_s - value.age_s
         true_at_s = self._true_at_s.get(name)
         return None if true_at_s is None else at_s - true_at_s
 
 
 def _oldest(values: Sequence[Measured[Any] | Missing]) -> Measured[Any] | Missing:
-    """The first that is missing, or else the oldest; Missing where there is none."""
+    """The first missing value, else the oldest; Missing without values."""
     missing = next((value for value in values if isinstance(value, Missing)), None)
     seen = [value for value in values if isinstance(value, Measured)]
     if missing is not None or not seen:
@@ -66,13 +66,13 @@ def _oldest(values: Sequence[Measured[Any] | Missing]) -> Measured[Any] | Missin
 
 @dataclass(slots=True)
 class Incidents:
-    """What went wrong newly with a decision, given those before."""
+    """The detection of incidents, from each decision and the ones before it."""
 
     _last: Decision | None = None
     _failures: frozenset[FailedRollout] | None = None
 
     def of(self, decision: Decision, snapshot: Snapshot) -> list[Incident]:
-        """Each incident once, when it begins. A standby has none; a new leader knows what it recalled."""
+        """Return the incidents that begin with this decision. A standby has none."""
         if decision.reason is ReasonCode.NOT_LEADER and not is_outcome(decision):
             self._last, self._failures = None, None
             return []
@@ -99,7 +99,7 @@ class Incidents:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What came over what was expected, less 1, and whether it was above the upper quantile."""
+    """The error of a forecast: peak / forecast - 1, and True if the peak exceeded the upper quantile."""
 
     error_ratio: float
     is_exceeded: bool
@@ -107,14 +107,14 @@ class Score:
 
 @dataclass(slots=True)
 class Scores:
-    """Forecasts that wait until their time is over."""
+    """The forecasts whose horizon is not over, and their scores."""
 
     _waiting: deque[tuple[float, float, float, float, float]] = field(
         default_factory=lambda: deque(maxlen=MOST_WAITING)
     )
 
     def of(self, decision: Decision, observation: Observation) -> list[Score]:
-        """The scores of the forecasts whose time is over now; one whose time was not seen has none."""
+        """Return the scores of the forecasts whose horizon ends now; none for an unobserved horizon."""
         now_s, scores = observation.at_s, []
         while self._waiting and sum(self._waiting[0][:2]) <= now_s:
             at_s, horizon_s, point_rps, upper_rps, peak_s = self._waiting.popleft()
@@ -132,7 +132,7 @@ class Scores:
 def _peak_rps(
     load: Measured[LoadHistory] | Missing, ago_s: float, horizon_s: float, peak_s: float
 ) -> float | None:
-    """The highest mean over `peak_s` in the `horizon_s` that began `ago_s` ago; None where part is unseen."""
+    """The highest mean over `peak_s` in the `horizon_s` that began `ago_s` ago; None if part is missing."""
     if isinstance(load, Missing):
         return None
     history, step_s = load.value, load.value.step_s

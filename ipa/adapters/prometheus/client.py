@@ -1,4 +1,4 @@
-"""The Metrics port over queries, which Prometheus answers over HTTP or the built-in scraper itself."""
+"""The Metrics port over queries, which Prometheus answers over HTTP or the built-in scraper in-process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ipa.adapters.prometheus.dialects import (
     stage_value,
 )
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
-from ipa.adapters.prometheus.query_batching import Ask, Identity, QueryBatcher, Span
+from ipa.adapters.prometheus.query_batching import Ask, PipelineLabel, QueryBatcher, Span
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.loop.scheduler import WORKERS
 from ipa.control.ports import Load, Signals, StageSignals
@@ -30,26 +30,26 @@ from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 
-# The load is read as one rate a second.
+# The load is read as one rate per second.
 STEP_S = 1.0
 # Neighbours tick within moments of each other.
 SHARE_S = 1.0
 WHOLE = ""
-# A sample may carry a time this much after the moment for which a query is answered.
+# A sample's time may be this much later than the time of the query.
 CLOCK_GRAIN_S = 1.0
 
 Value = Measured[float] | Missing
 
 
 class PrometheusMetrics:
-    """Reads a pipeline's load and latency from Prometheus; what cannot be read is Missing, nothing is raised.
+    """A reader of a pipeline's load and latency in Prometheus. It returns Missing instead of raising errors.
 
-    Ages are those of the samples by the server's own clock, so neither a lagging scrape nor a clock that
-    differs from ours goes unseen; an answer given before (by a cache on the way) is as old as the first time
-    it was given. After one query without an answer the others of that reading are not sent.
+    Ages are those of the samples by the server's own clock, so a lagging scrape shows, and a clock that
+    differs from ours does not matter. An answer that a cache repeats ages from its first delivery. If one
+    query of a reading gets no answer, its other queries are not sent.
 
-    `source` answers queries itself, or is the base URL of a Prometheus, of which the `pipelines` share
-    queries.
+    `source` answers queries in-process, or is the base URL of a Prometheus, whose queries the `pipelines`
+    share.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class PrometheusMetrics:
         self._dialect = dialect
         self._namespace_label = namespace_label
         self._monotonic_s = monotonic_s
-        # By query: the server's time in its newest answer, and when that was first given.
+        # By query: the server's time in its newest answer, and the time of that answer's first delivery.
         self._answered: dict[str, tuple[float, float]] = {}
         if isinstance(source, str):
-            identity = Identity(IDENTITY[dialect], lambda pipeline: identity_of(pipeline, dialect))
+            identity = PipelineLabel(IDENTITY[dialect], lambda pipeline: identity_of(pipeline, dialect))
             self._http = _Http(source, timeout_s)
             source = QueryBatcher(identity, pipelines, self._http.fetch, share_s, monotonic_s).ask
         self._ask = source
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
-        """The signals of the pipeline now, its load over the last `window_s` seconds."""
+        """Return the pipeline's signals now, with its load over the last `window_s` seconds."""
         asked = queries(pipeline, self._dialect, self._namespace_label)
         reading = _Reading(self._ask, self._monotonic_s())
         ages = reading.instant(asked.age)
@@ -106,7 +106,7 @@ class PrometheusMetrics:
         )
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """The load over the last `window_s` seconds, by two queries."""
+        """Return the load over the last `window_s` seconds, by two queries."""
         asked = queries(pipeline, self._dialect, self._namespace_label)
         reading = _Reading(self._ask, self._monotonic_s())
         ages = reading.instant(asked.age)
@@ -114,14 +114,14 @@ class PrometheusMetrics:
         return self._load(reading, asked, age, window_s)
 
     def _repeated_s(self, query: str, reading: _Reading) -> float:
-        """How long ago the server said what time it is, be it that it has said the same since."""
+        """The seconds since the server first answered with its newest time."""
         before = self._answered.get(query)
         if before is None or before[0] != reading.server_now_s:
             self._answered[query] = before = (reading.server_now_s, reading.fetched_s)
         return max(reading.began_s - before[1], 0.0)
 
     def _age(self, age: Value, repeated_s: float) -> Value:
-        """The age of the samples; Missing where they are too old to count as seen."""
+        """The age of the samples; Missing if they are stale."""
         if isinstance(age, Measured):
             age = Measured(age.value + repeated_s)
         if isinstance(age, Measured) and age.value > self._stale_after_s:
@@ -130,7 +130,7 @@ class PrometheusMetrics:
         return age
 
     def _load(self, reading: _Reading, asked: Queries, age: Value, window_s: float) -> Load:
-        """The load by the second up to the server's now; a second without a rate is a gap."""
+        """The load per second up to the server's time; a second without a rate is a gap."""
         if isinstance(age, Missing):
             return age
         end_s = math.floor(reading.server_now_s)
@@ -147,7 +147,7 @@ class _Http:
     def __init__(self, url: str, timeout_s: float) -> None:
         place, session = url.rstrip("/"), CheckedSession(timeout_s)
         self._prometheus = PrometheusConnect(url=place, session=session, retry=Retry(0), timeout=timeout_s)
-        # In the place of the client's own, which keeps ten connections and makes all others anew each time.
+        # Replaces the client's own, which keeps ten connections and opens all others anew each time.
         session.mount(place, HTTPAdapter(max_retries=Retry(0), pool_maxsize=WORKERS))
 
     def fetch(self, query: Query, span: Span) -> list[Any]:
@@ -157,20 +157,20 @@ class _Http:
         return list(self._prometheus.custom_query_range(str(query), start, end, f"{STEP_S:g}"))
 
 
-_NOT_ASKED = Missing(MissingReason.NOT_ASKED, "this target has no queue of its own")
+_NOT_ASKED = Missing(MissingReason.NOT_ASKED, "this target has no central queue")
 
 
 class _Reading:
-    """The queries of one reading; all Missing once the server did not answer one of them."""
+    """The queries of one reading; after one that the server does not answer all are Missing."""
 
     def __init__(self, source: Ask, began_s: float) -> None:
         self._source, self.began_s = source, began_s
         self._unreachable: Missing | None = None
-        # Of the newest answer: what time it was there, and when it was fetched (monotonic).
+        # Of the newest answer: the server's time, and the monotonic time of the fetch.
         self.server_now_s = self.fetched_s = 0.0
 
     def instant(self, query: Query) -> Mapping[str, Value] | Missing:
-        """The values now, by the query's label (WHOLE where it has none)."""
+        """The values now, by the query's label (WHOLE without one)."""
         result = self._ask(query)
         if isinstance(result, Missing):
             return result
@@ -182,12 +182,12 @@ class _Reading:
                 value, self.server_now_s = float(text), float(at_s)
             except (AttributeError, KeyError, TypeError, ValueError):
                 return Missing(MissingReason.INVALID, "a series that is not a label, a time and a number")
-            # Each query sums up to one series a label: two mean that something is not as we think.
+            # Each query aggregates to one series per label: two mean that an assumption is wrong.
             values[label] = _several(label) if label in values else _checked(value, query)
         return values
 
     def range(self, query: Rate, start_s: int, end_s: int) -> Mapping[int, float] | Missing:
-        """The values by the second from start to end; seconds without one are left out."""
+        """The values per second from `start_s` to `end_s`, without the seconds that have none."""
         result = self._ask(query, (start_s, end_s))
         if isinstance(result, Missing):
             return result
@@ -221,14 +221,14 @@ class _Reading:
 
 
 class _StageBatches:
-    """What the stages' replicas served, by three rates of each."""
+    """The batches that the stages' replicas served, from three rates of each stage."""
 
     def __init__(self, reading: _Reading, asked: BatchQueries) -> None:
         self._window_s = asked.count.window_s
         self._rates = [reading.instant(query) for query in (asked.count, asked.service, asked.items)]
 
     def of(self, label: str, age: Value) -> Measured[Batches] | Missing:
-        """Those of the stage of that label; Missing where none was served in the window."""
+        """The batches of the stage with that label; Missing if none was served in the window."""
         rates = [_aged(_pick(values, label), age) for values in self._rates]
         for rate in rates:
             if isinstance(rate, Missing):
@@ -241,9 +241,9 @@ class _StageBatches:
 
 
 def _checked(value: float, query: Query) -> Value:
-    """The value, or Missing where no rate, latency, length or age can have it.
+    """The value; Missing if it is not valid for a rate, latency, length or age.
 
-    A quantile of a histogram in which nothing was observed is NaN: that is nothing seen, not a broken number.
+    A quantile of a histogram without observations is NaN: it is absent, not invalid.
     """
     if math.isnan(value) and isinstance(query, Quantile):
         return Missing(MissingReason.ABSENT, _IDLE)
@@ -262,16 +262,16 @@ def _several(label: str) -> Missing:
 
 
 def _pick(values: Mapping[str, Value] | Missing, label: str) -> Value:
-    """The value of that label; Missing where there is no such series."""
+    """The value of that label; Missing if there is no such series."""
     if isinstance(values, Missing):
         return values
     return values.get(label, Missing(MissingReason.ABSENT, "no such series"))
 
 
 def _aged(value: Value, age: Value) -> Value:
-    """The value with the age of the samples it was made from; Missing where those are missing or stale.
+    """The value with the age of its samples; Missing if those are missing or stale.
 
-    A stale age says more than the absence that follows from it, so it comes first.
+    A stale age explains the absence that follows from it, so it takes precedence.
     """
     if isinstance(age, Missing):
         return age

@@ -1,4 +1,4 @@
-"""Which metrics mean what: those of our own router and queues, or those of Seldon's executor."""
+"""The metrics that hold a pipeline's load and latency: our router's and queues', or Seldon's executor's."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ipa.model.pipeline import Pipeline, Stage
 
 
 class Dialect(StrEnum):
-    """Whose metrics are read."""
+    """The source of the metrics."""
 
     LOCAL = "local"
     SELDON = "seldon"
-    # Our router and queues on a cluster: their metrics, scraped as seldom as others there.
+    # Our router and queues on a cluster, scraped at the cluster's interval.
     SPLIT = "split"
 
 
 @dataclass(frozen=True, slots=True)
 class BatchQueries:
-    """What a stage's replicas serve a second: batches, the seconds these took, the items in them."""
+    """Rates of a stage's replicas: batches, the seconds that they took, the items in them."""
 
     count: Rate
     service: Rate
@@ -31,7 +31,7 @@ class BatchQueries:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`."""
+    """The queries of one pipeline. A query of the stages returns all stages, by `stage_label`."""
 
     age: Age
     arrivals: Rate
@@ -47,31 +47,31 @@ class Queries:
 # Five 1 s scrapes: the mean a plan is made for (forecast.SMOOTH_S). Seldon is scraped every 5 to 15 s, and a
 # rate needs two samples.
 RATE_WINDOW_S = {Dialect.LOCAL: 5.0, Dialect.SELDON: 30.0, Dialect.SPLIT: 30.0}
-# A p99 wants a hundred requests, a change should be seen within two ticks.
+# A p99 needs a hundred requests, and a change should show within two ticks.
 LATENCY_WINDOW_S = {Dialect.LOCAL: 15.0, Dialect.SELDON: 60.0, Dialect.SPLIT: 60.0}
 
 
-# A tick, or two scrapes: a mean wants fewer batches than a quantile, and shows a change only as they pass.
+# A tick, or two scrapes: a mean needs fewer batches than a quantile, and lags by its window.
 BATCHES_WINDOW_S = {Dialect.LOCAL: 10.0, Dialect.SPLIT: 30.0}
 
 
-# The label that says whose a series is.
+# The label that identifies the pipeline of a series.
 IDENTITY = {Dialect.LOCAL: "pipeline", Dialect.SELDON: "deployment_name", Dialect.SPLIT: "pipeline"}
 
-# What the executor asks of each stage.
+# The executor's requests to each stage.
 CLIENT = "seldon_api_executor_client_requests_seconds"
 
 
 def identity_of(pipeline: Pipeline, dialect: Dialect) -> str:
-    """What the pipeline is called in the label that says whose a series is."""
+    """Return the pipeline's name in the label that identifies it."""
     return pipeline.seldon.name if dialect is Dialect.SELDON and pipeline.seldon else pipeline.name
 
 
 def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> Queries:
-    """The queries of that pipeline in that dialect.
+    """Return the queries of the pipeline in the dialect.
 
-    `namespace_label` is the label in which series say the namespace of their target, where they do ("": none
-    does). Seldon's own labels do not name it, so without it SeldonDeployments of one name are summed.
+    `namespace_label` is the label that holds the namespace of a series' target; empty if no series has one.
+    Seldon's own labels do not name it, so without it SeldonDeployments of one name are summed.
     """
     if dialect is Dialect.SELDON:
         return _seldon(pipeline, namespace_label)
@@ -79,12 +79,12 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
 
 
 def stage_value(stage: Stage, dialect: Dialect) -> str:
-    """What the stage is called in the metrics: its own name, or its container's (the graph node's)."""
+    """Return the stage's name in the metrics: its own, or its container's (the graph node's)."""
     return (stage.container or stage.name) if dialect is Dialect.SELDON else stage.name
 
 
 def _here(pipeline: Pipeline, namespace_label: str) -> Mapping[str, str]:
-    """The label value that tells the pipeline's namespace from others, where it is known."""
+    """The label with the pipeline's namespace; empty if it is not known."""
     return {namespace_label: pipeline.seldon.namespace} if namespace_label and pipeline.seldon else {}
 
 
@@ -109,7 +109,7 @@ def _local(pipeline: Pipeline, dialect: Dialect, namespace_label: str) -> Querie
 
 def _seldon(pipeline: Pipeline, namespace_label: str) -> Queries:
     labels = {IDENTITY[Dialect.SELDON]: identity_of(pipeline, Dialect.SELDON)}
-    # Those that share the load are numbered.
+    # Predictors that share the load are numbered.
     predictors: Mapping[str, str] = {"predictor_name": "default"}
     here = _here(pipeline, namespace_label)
     if pipeline.seldon is not None:

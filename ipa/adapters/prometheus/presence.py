@@ -1,4 +1,4 @@
-"""Whether a Prometheus answers, by which clock, and which of a pipeline's series it has."""
+"""Checks of a Prometheus: that it answers, its clock, and the pipeline's series that it has."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ipa.model.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """The series of one selector: the age in s of the oldest newest sample by label value, empty for none.
+    """The series of a selector: by label value, the age in seconds of the oldest of the newest samples.
 
-    Where there are none, `others` are the values that `label` has in series of the same metric.
+    If there are none, `others` are the values that `label` has in series of the same metric.
     """
 
     ages_s: Mapping[str, float]
@@ -25,24 +25,24 @@ class Presence:
 
 
 class Asker:
-    """Asks one Prometheus. Errors: UnavailableError (no answer in time), InputError (no use of it)."""
+    """The client of these checks. Errors: UnavailableError (no answer), InputError (invalid answer)."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url = f"{url.rstrip('/')}/api/v1/query"
         self._session = CheckedSession(timeout_s)
 
     def skew_s(self) -> float:
-        """By how much its clock is ahead of ours, wrong by at most half of the round trip."""
+        """Return the seconds by which its clock is ahead of ours, exact to half of the round trip."""
         sent_s = time.time()
         result = self._ask(NOW)
         middle_s = (sent_s + time.time()) / 2
         try:
             return float(result[0]) - middle_s
         except (IndexError, TypeError, ValueError) as error:
-            raise InputError("it does not say what time it is") from error
+            raise InputError("its answer to the query time() is not a number") from error
 
     def presence(self, selector: Selector, by: str = "") -> Presence:
-        """Which series of the selector there are, by one label or together (then under "")."""
+        """Return the series of the selector, by one label, or together under ""."""
         ages_s = self._ages(Age(selector, (by,) if by else ()))
         if ages_s or not selector.labels:
             return Presence(ages_s)

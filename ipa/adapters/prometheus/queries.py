@@ -1,16 +1,15 @@
-"""Every question to a metrics server: four shapes, and their text in PromQL.
+"""The queries to a metrics server: four shapes, and their text in PromQL.
 
     Rate      sum by (LABEL) (rate(METRIC{...}[5s]))
     Quantile  histogram_quantile(0.99, sum by (le, LABEL) (rate(METRIC_bucket{...}[15s])))
     Gauge     sum by (LABEL) (METRIC{...})
     Age       time() - min by (LABEL) (timestamp(METRIC{...}))
 
-LABEL is left out where a single value is asked for; there may be several. A matcher NAME=~"VALUE|" is for a
-label that series may lack, NAME=~"VALUE(-[0-9]+)?" for a value that may have a number behind it,
-NAME=~"VALUE|OTHER" for one of several. Sums make one of several series
-(replicas, terminated pods that were scraped till now); ages take the oldest, since a sum is as old as its
-oldest part. No user text is ever PromQL: names are fixed, label values are escaped. Beside them there is NOW,
-by which the server's clock is read.
+There may be several LABELs, or none for a single value. The matcher NAME=~"VALUE|" is for a label that series
+may lack, NAME=~"VALUE(-[0-9]+)?" for a value that may end in a number, NAME=~"VALUE|OTHER" for one of several
+values. Sums aggregate several series (replicas, terminated pods that were scraped until now); ages take the
+oldest, since a sum is as old as its oldest part. No user text becomes PromQL: names are fixed, label values
+are escaped. The fifth query, NOW, reads the server's clock.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 NOW = "time()"
-# What may be behind a numbered value.
+# The suffix of a numbered value.
 NUMBER = "(-[0-9]+)?"
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A metric's name and the label values it must have; those `where_said` only where it has the label.
+    """A metric's name and its label values. Labels in `where_said` may be absent from a series.
 
-    A `numbered` value may have a number behind it: default, default-2, default-3. A label `among`
-    several has any of those values, none of which is empty.
+    A `numbered` value may end in a number: default, default-2, default-3. A label in `among` has any of
+    several values, none of which is empty.
     """
 
     metric: str
@@ -47,7 +46,7 @@ class Selector:
         return f"{self.metric}{{{','.join(inside)}}}"
 
     def selects(self, labels: Mapping[str, str]) -> bool:
-        """Whether it asks for a series with those labels."""
+        """True if it matches a series with these labels."""
         said = all(labels.get(name, value) == value for name, value in self.where_said.items())
         counted = all(
             re.fullmatch(_literal(value) + NUMBER, labels.get(name, ""))
@@ -59,7 +58,7 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Events a second of a counter, the mean over `window_s`; by labels or summed."""
+    """The events per second of a counter, the mean over `window_s`; by labels or summed."""
 
     selector: Selector
     window_s: float
@@ -71,7 +70,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """A quantile of a histogram over `window_s`; NaN where nothing was observed in it."""
+    """A quantile of a histogram over `window_s`; NaN without observations."""
 
     quantile: float
     selector: Selector
@@ -96,7 +95,7 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """Seconds since the oldest of the newest samples, by the server's own clock; by labels or over all."""
+    """The seconds since the oldest of the newest samples, by the server's clock; by labels or over all."""
 
     selector: Selector
     by: tuple[str, ...] = ()
@@ -109,7 +108,7 @@ Query = Rate | Quantile | Gauge | Age
 
 
 def duration(seconds: float) -> str:
-    """A PromQL duration: whole seconds, or milliseconds where they are not whole."""
+    """Return the PromQL duration: whole seconds, or milliseconds if they are not whole."""
     return f"{seconds:.0f}s" if float(seconds).is_integer() else f"{round(seconds * 1000)}ms"
 
 
@@ -121,13 +120,13 @@ def _escape(value: str) -> str:
 
 
 def _literal(value: str) -> str:
-    """The regular expression that matches just that value."""
+    """The regular expression that matches exactly this value."""
     # As Go's QuoteMeta does it.
     return re.sub(r"[\\.+*?()|\[\]{}^$]", lambda match: f"\\{match[0]}", value)
 
 
 def _either(values: tuple[str, ...]) -> str:
-    """The regular expression that matches just those values."""
+    """The regular expression that matches exactly these values."""
     return "|".join(map(_literal, values))
 
 

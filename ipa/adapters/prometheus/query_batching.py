@@ -1,7 +1,7 @@
-"""Pipelines read together: one query for some dozens of them, and from its answer what each would be told.
+"""Batched queries: one query for some dozens of pipelines, whose answer is split by pipeline.
 
-A tick asks ten queries and more. Of a thousand pipelines those would be a thousand a second, and each costs
-both sides more than its few numbers: so neighbours share them.
+A tick sends ten queries and more. A thousand pipelines would send a thousand a second, and each query costs
+both sides more than its few numbers are worth.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ipa.adapters.ttl_cache import TtlCache
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline
 
-# An answer stays well below what is read of one, and a query below what proxies let through.
+# Keeps an answer well below the limit of `transport`, and a query below that of proxies.
 GROUP = 50
 
-# What is asked: the query, and from when to when of a range (in s), None of now.
+# Start and end of a range in s; None for an instant query.
 Span = tuple[int, int] | None
 Fetch = Callable[[Query, Span], list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """The label that says whose a series is, and what a pipeline is called there."""
+class PipelineLabel:
+    """The label that identifies the pipeline of a series, and a pipeline's value of it."""
 
     label: str
     of: Callable[[Pipeline], str]
@@ -37,32 +37,32 @@ class Identity:
 @dataclass(frozen=True, slots=True)
 class _Row:
     labels: Mapping[str, str]
-    # Times in s, and numbers as text; whatever they are, whoever reads them looks at that.
+    # Times in s and numbers as text, not yet checked.
     samples: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Series as Prometheus gives them, and when they were fetched (monotonic, in s)."""
+    """Series in Prometheus' form, and the monotonic time of their fetch in s."""
 
     result: list[Any]
     at_s: float
 
 
-# Answers one query. Errors: UnavailableError without an answer, InputError for one that cannot be used.
+# Answers one query. Errors: UnavailableError (no answer), InputError (invalid answer).
 Ask = Callable[[Query, Span], Answered]
 
 
 class QueryBatcher:
-    """Answers queries of one pipeline from what was asked of it and its neighbours less than `life_s` ago.
+    """A source of answers that queries a group of pipelines at once and caches the answer for `life_s`.
 
-    `pipelines` are all that are read; who has no neighbour among them is asked for alone. Errors are those of
-    `fetch`, and InputError where series are not what they should be.
+    `pipelines` are all pipelines that are read; one that is not among them, or is alone, has queries of its
+    own. Errors: those of `fetch`, and InputError for invalid series.
     """
 
     def __init__(
         self,
-        identity: Identity,
+        identity: PipelineLabel,
         pipelines: Callable[[], Collection[Pipeline]],
         fetch: Fetch,
         life_s: float,
@@ -71,11 +71,11 @@ class QueryBatcher:
         self._identity, self._pipelines = identity, pipelines
         self._fetch, self._monotonic_s = fetch, monotonic_s
         self._shared: TtlCache[dict[str, list[_Row]]] = TtlCache(life_s, monotonic_s)
-        # The groups of those pipelines, by what each is called.
+        # The pipelines, and the group of each by its label value.
         self._grouped: tuple[tuple[Pipeline, ...], dict[str, tuple[str, ...]]] = ((), {})
 
     def ask(self, query: Query, span: Span = None) -> Answered:
-        """The series of the query."""
+        """Return the series of the query, which is of one pipeline."""
         label = self._identity.label
         own = query.selector.labels.get(label, "")
         group = self._group(own)
@@ -89,8 +89,8 @@ class QueryBatcher:
         return Answered(narrowed(query, rows.get(own, []), span), at_s)
 
     def _group(self, value: str) -> tuple[str, ...]:
-        """Those that are read with it, itself among them; empty where it is not among those known."""
-        # The same objects as before are found equal at once.
+        """The label values of its group, its own included; empty if it is not known."""
+        # Identical objects compare equal without a look inside.
         pipelines = tuple(self._pipelines())
         if pipelines != self._grouped[0]:
             ordered = sorted({self._identity.of(pipeline) for pipeline in pipelines})
@@ -100,9 +100,9 @@ class QueryBatcher:
 
 
 def widened(query: Query, identity: str, group: tuple[str, ...]) -> Query:
-    """The query of all in the group at once: by what tells them apart, and by `le` in place of a quantile.
+    """Return the query for all of the group, by the labels that tell them apart; buckets for a quantile.
 
-    A namespace and a predictor's number differ from one to the next, so they are told apart afterwards.
+    Namespaces and predictor numbers differ within a group, so `narrowed` selects them.
     """
     asked = query.selector
     labels = {name: value for name, value in asked.labels.items() if name != identity}
@@ -114,7 +114,7 @@ def widened(query: Query, identity: str, group: tuple[str, ...]) -> Query:
 
 
 def _kind(query: Query, identity: str) -> tuple[Hashable, ...]:
-    """Equal for queries that are the same once widened: their text is long, and made only to be sent."""
+    """A key that is equal for queries that widen to the same one; their text is long, so it is made late."""
     asked = query.selector
     labels = tuple(item for item in asked.labels.items() if item[0] != identity)
     window_s = query.window_s if isinstance(query, Rate | Quantile) else 0.0
@@ -123,7 +123,7 @@ def _kind(query: Query, identity: str) -> tuple[Hashable, ...]:
 
 
 def narrowed(query: Query, rows: Sequence[_Row], span: Span) -> list[Any]:
-    """What Prometheus would answer to the query alone; InputError where rows of it are no numbers."""
+    """Return Prometheus' answer to the query alone, from the group's rows; InputError for invalid rows."""
     found: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
     for row in rows:
         if query.selector.selects({**query.selector.labels, **row.labels}):
@@ -138,7 +138,7 @@ def narrowed(query: Query, rows: Sequence[_Row], span: Span) -> list[Any]:
 
 
 def _combined(query: Query, rows: Sequence[_Row]) -> Sequence[Any]:
-    """One series of several, as the query makes it."""
+    """The aggregation of several series by the query."""
     if len(rows) == 1 and not isinstance(query, Quantile):
         return rows[0].samples
     if len({tuple(sorted(row.labels.items())) for row in rows}) < len(rows):
@@ -165,7 +165,7 @@ def _value(query: Query, values: Sequence[tuple[_Row, float]]) -> float:
 
 
 def _by_value(result: Sequence[Any], identity: str, span: Span) -> dict[str, list[_Row]]:
-    """The series of each pipeline; InputError where one cannot be told whose it is."""
+    """The series by pipeline; InputError for a series without labels."""
     found: dict[str, list[_Row]] = defaultdict(list)
     try:
         for series in result:

@@ -1,6 +1,6 @@
-"""The built-in metrics server: scrapes targets, and answers queries with Prometheus' own arithmetic.
+"""The built-in metrics server: it scrapes targets and answers queries with Prometheus' own arithmetic.
 
-It stands in for Prometheus on a machine that has none, in threads of this process.
+It replaces Prometheus on a machine without one, in threads of this process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ipa.model.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 
-# More targets than this are scraped one after the other.
+# The number of concurrent scrapes.
 SCRAPERS = 8
 
 
 class Scraper:
-    """Scrapes /metrics of every target each interval, until stopped, and answers from what it has."""
+    """A scraper of the /metrics of every target, each interval until stopped, that answers queries."""
 
     kind: Literal["built-in"] = "built-in"
 
@@ -42,14 +42,14 @@ class Scraper:
         self._thread.start()
 
     def set_targets(self, targets: Iterable[str]) -> None:
-        """Scrape these from now on; the series of those left out are gone."""
+        """Scrape these targets from now on; the series of the others become stale."""
         before, self._targets = self._targets, tuple(targets)
         for target in set(before) - set(self._targets):
             self._store.add(target, time.time(), ())
 
     @property
     def source(self) -> Ask:
-        """The source for `PrometheusMetrics`, which asks it without HTTP."""
+        """The source for `PrometheusMetrics`, without HTTP."""
         return self._ask
 
     def _ask(self, query: Query, span: Span = None) -> Answered:
@@ -71,18 +71,18 @@ class Scraper:
             for target, (at_s, samples) in zip(targets, self._pool.map(self._scrape, targets), strict=True):
                 if target in self._targets:
                     self._store.add(target, at_s, samples)
-            # A scrape that took longer than the interval is not made up for.
+            # A scrape that took longer than the interval is not caught up.
             due_s = max(due_s + self._interval_s, time.monotonic())
 
     def _scrape(self, target: str) -> tuple[float, list[tuple[str, Mapping[str, str], float]]]:
-        """The time and the samples of one scrape; none where the target does not answer properly."""
+        """The time and the samples of one scrape; no samples if the target does not answer properly."""
         at_s = time.time()
         try:
             response = self._client.get(f"http://{target}/metrics")
             response.raise_for_status()
             return at_s, list(_samples(response.text))
         except Exception as error:
-            # Whatever a target sends (the parser raises many things on text that is none), the others go on.
+            # Whatever a target sends (the parser raises many errors on invalid text), other scrapes continue.
             log.warning("scrape of %s failed: %s", target, type(error).__name__)
             return at_s, []
 

@@ -15,24 +15,24 @@ from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, S
 Labels = frozenset[tuple[str, str]]
 Key = tuple[str, ...]
 
-# Two windows of the control loop and a good margin, at one scrape a second.
+# Two windows of the control loop with a margin, at one scrape per second.
 MAX_SAMPLES = 900
-# Prometheus' lookback: a sample older than this is not "now" any more.
+# Prometheus' lookback: an older sample does not count as the current value.
 LOOKBACK_S = 300.0
 
 
 @dataclass(slots=True)
 class Samples:
-    """Samples of one series, oldest first. A gone series has `gone_at_s`, Prometheus' staleness marker."""
+    """Samples of one series, oldest first. A stale series has `gone_at_s`, Prometheus' staleness marker."""
 
     times_s: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     gone_at_s: float = math.inf
 
     def add(self, at_s: float, value: float) -> None:
-        """Append a sample; the oldest go once there are twice as many as are kept.
+        """Append a sample; drop the oldest once there are twice as many as `MAX_SAMPLES`.
 
-        One that is not newer than the last (the clock was set back) is left out, as Prometheus does.
+        A sample that is not newer than the last (the clock was set back) is ignored, as in Prometheus.
         """
         if self.times_s and at_s <= self.times_s[-1]:
             return
@@ -43,14 +43,14 @@ class Samples:
             del self.times_s[:-MAX_SAMPLES], self.values[:-MAX_SAMPLES]
 
     def newest(self, at_s: float) -> tuple[float, float] | None:
-        """The sample that counts at that time."""
+        """Return time and value of the current sample at `at_s`; None if there is none."""
         index = bisect_right(self.times_s, at_s) - 1
         if index < 0 or at_s >= self.gone_at_s or at_s - self.times_s[index] > LOOKBACK_S:
             return None
         return self.times_s[index], self.values[index]
 
     def rate(self, at_s: float, window_s: float) -> float | None:
-        """Prometheus' rate() of a counter over [at - window, at]: with resets, extrapolated to both ends.
+        """Return Prometheus' rate() of a counter over [at - window, at], extrapolated to both ends.
 
         None with fewer than two samples. Follows promql/functions.go `extrapolatedRate` of Prometheus 2.53.
         """
@@ -68,7 +68,7 @@ class Samples:
         if before_s >= mean_gap_s * 1.1:
             before_s = mean_gap_s / 2
         if increase > 0 and values[0] >= 0:
-            # A counter was not below zero before its first sample.
+            # A counter is never below zero, so neither before its first sample.
             before_s = min(before_s, sampled_s * values[0] / increase)
         if after_s >= mean_gap_s * 1.1:
             after_s = mean_gap_s / 2
@@ -76,7 +76,7 @@ class Samples:
 
 
 def histogram_quantile(quantile: float, buckets: Mapping[float, float]) -> float:
-    """Prometheus' histogram_quantile of cumulative rates by upper bound; NaN where nothing was observed."""
+    """Return Prometheus' histogram_quantile of cumulative rates by upper bound; NaN without observations."""
     bounds = sorted(buckets)
     if len(bounds) < 2 or not math.isinf(bounds[-1]):
         return math.nan
@@ -105,7 +105,7 @@ def _metric(query: Query, key: Key) -> dict[str, str]:
 
 
 class SeriesStore:
-    """The series of all targets by metric and labels; safe to fill and to ask from several threads."""
+    """The series of all targets by metric and labels. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -113,7 +113,7 @@ class SeriesStore:
         self._known: dict[str, set[tuple[str, Labels]]] = {}
 
     def add(self, target: str, at_s: float, samples: Iterable[tuple[str, Mapping[str, str], float]]) -> None:
-        """Keep one scrape of a target (metric, labels, value); what it no longer shows is gone."""
+        """Add one scrape of a target: (metric, labels, value). Series that it lacks become stale."""
         seen: set[tuple[str, Labels]] = set()
         with self._lock:
             for metric, labels, value in samples:
@@ -126,7 +126,7 @@ class SeriesStore:
             self._forget(at_s)
 
     def _forget(self, at_s: float) -> None:
-        """Drop the series that have been gone for longer than anyone looks back."""
+        """Drop the series that have been stale for longer than any window."""
         for metric, series in list(self._series.items()):
             for key in [key for key, samples in series.items() if samples.gone_at_s < at_s - MAX_SAMPLES]:
                 del series[key]
@@ -134,7 +134,7 @@ class SeriesStore:
                 del self._series[metric]
 
     def answer(self, query: Query, at_s: float) -> dict[Key, float]:
-        """The values of the query at that time by its labels ("" for one that a series lacks)."""
+        """Return the values of the query at `at_s` by its labels ("" for one that a series lacks)."""
         with self._lock:
             match query:
                 case Rate():
@@ -147,7 +147,7 @@ class SeriesStore:
                     return self._ages(query, at_s)
 
     def series(self, query: Query, now_s: float, span: tuple[int, int] | None = None) -> list[dict[str, Any]]:
-        """The answer as Prometheus has it: by labels, the value now or one a second of the span."""
+        """Return the answer in Prometheus' form: the value at `now_s`, or one per second of the span."""
         if span is None:
             found = self.answer(query, now_s).items()
             return [{"metric": _metric(query, key), "value": [now_s, value]} for key, value in found]

@@ -1,4 +1,4 @@
-"""A metrics server for this machine: the real Prometheus where it is installed, else the built-in one."""
+"""A metrics server for this machine: Prometheus if it is installed, else the built-in one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ipa.model.errors import DeadlineError, UnavailableError
 
 Kind = Literal["prometheus", "built-in"]
 
-# Ready in 0.2-1 s on a free machine; much later on one that is starting model servers.
+# Ready in 0.2-1 s on an idle machine; much later while model servers start.
 READY_S = 30.0
-# Prometheus flushes its head on SIGTERM; the data is thrown away anyway.
+# Prometheus flushes its head on SIGTERM; the data is discarded anyway.
 STOP_S = 5.0
 
 
@@ -36,26 +36,26 @@ class MetricsServer(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """Which one it is."""
+        """The kind of the server."""
         ...
 
     def set_targets(self, targets: Sequence[str]) -> None:
-        """Scrape these "host:port" from now on (Prometheus takes up a change within five seconds)."""
+        """Scrape these "host:port" from now on. Prometheus applies a change within five seconds."""
         ...
 
     def stop(self) -> None:
-        """End it; nothing of it is left running."""
+        """Stop the server with all of its threads and processes."""
         ...
 
 
 def start_metrics_server(
     targets: Sequence[str], *, scrape_interval_s: float, folder: Path, prefer: Kind = "prometheus"
 ) -> MetricsServer:
-    """A server that scrapes /metrics of the targets, ready to answer.
+    """Start a server that scrapes the /metrics of the targets, and return it when it is ready.
 
-    `folder` takes the configuration, data and log of Prometheus. Call it from a thread that lives as long as
-    the server is wanted: when that thread ends, the kernel ends Prometheus. UnavailableError with the last
-    lines of its log where Prometheus ends at start, DeadlineError where it is not ready in time.
+    `folder` holds the configuration, data and log of Prometheus. Call it from a thread that outlives the
+    server: when that thread ends, the kernel kills Prometheus. UnavailableError: Prometheus exited at start
+    (with the last lines of its log). DeadlineError: it is not ready in time.
     """
     binary = shutil.which("prometheus") if prefer == "prometheus" else None
     if binary is None:
@@ -70,14 +70,14 @@ def start_metrics_server(
 
 
 class _Prometheus:
-    """The real Prometheus as a child process, its targets in a file that it watches."""
+    """Prometheus as a child process, with its targets in a file that it watches."""
 
     kind: Kind = "prometheus"
 
     def __init__(self, binary: str, targets: Sequence[str], scrape_interval_s: float, folder: Path) -> None:
         self._folder = folder.resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Series of an earlier run, on ports where nobody answers any more, would be seen as stale.
+        # Series of an earlier run, on ports that no process listens on any more, would show as stale.
         shutil.rmtree(self._folder / "data", ignore_errors=True)
         self.set_targets(targets)
         config = self._folder / "prometheus.yml"
@@ -110,19 +110,15 @@ class _Prometheus:
         terminate(self._process, STOP_S)
 
     def wait_ready(self) -> None:
-        """Return when it answers queries."""
+        """Wait until it answers queries."""
         deadline_s = time.monotonic() + READY_S
         with httpx.Client(trust_env=False, timeout=1.0) as client:
             while not _is_ready(client, self._url):
                 code = self._process.poll()
                 if code is not None:
-                    raise UnavailableError(
-                        f"prometheus ended with code {code} at start: {self._last_words()}"
-                    )
+                    raise UnavailableError(f"prometheus exited with code {code} at start: {self._log_tail()}")
                 if time.monotonic() > deadline_s:
-                    raise DeadlineError(
-                        f"prometheus was not ready within {READY_S:g} s: {self._last_words()}"
-                    )
+                    raise DeadlineError(f"prometheus was not ready within {READY_S:g} s: {self._log_tail()}")
                 time.sleep(0.05)
 
     def _configuration(self, scrape_interval_s: float) -> dict[str, object]:
@@ -139,7 +135,7 @@ class _Prometheus:
     def _log_file(self) -> Path:
         return self._folder / "prometheus.log"
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         lines = self._log_file().read_text(errors="replace").splitlines()
         return " | ".join(lines[-3:])
 

@@ -1,4 +1,4 @@
-"""The Metrics port on a cluster: each pipeline's in the dialect of the shape it runs in."""
+"""The Metrics port on a cluster: each pipeline is read in the dialect of its shape."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ipa.model.pipeline import Pipeline, Shape
 
 
 class ShapedMetrics:
-    """Reads our own router and queues where the shape is split, else Seldon's executor."""
+    """A reader of our own router and queues for the split shape, and of Seldon's executor for others."""
 
     def __init__(self, of: Callable[[Dialect], Metrics]) -> None:
         self._by_shape = {Shape.SINGLE: of(Dialect.SELDON), Shape.SPLIT: of(Dialect.SPLIT)}
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
-        """The signals of the pipeline now, as that dialect's metrics read them."""
+        """Return the pipeline's signals now, in its dialect."""
         return self._of(pipeline).read(pipeline, window_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """Its load alone, likewise."""
+        """Return the pipeline's load, in its dialect."""
         return self._of(pipeline).load(pipeline, window_s)
 
     def _of(self, pipeline: Pipeline) -> Metrics:

@@ -1,6 +1,6 @@
-"""An HTTP session for prometheus-api-client that ends in time, reads only so much, and checks answers.
+"""An HTTP session for prometheus-api-client with a deadline, a size limit and checked answers.
 
-The client hands on `data.result` and drops the rest: status, warnings and the sizes are looked at here.
+The client returns `data.result` alone, so status, warnings and sizes are checked here.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ipa.model.errors import InputError, UnavailableError
 # The largest answer to our queries (a load of 120 steps, a handful of stages) has 10 kB.
 MAX_BYTES = 4_000_000
 CHUNK_BYTES = 65_536
-# Server errors mean that it cannot answer now, all others that the question or the answer is wrong.
+# A server error means that it cannot answer now, any other error that the query or the answer is wrong.
 SERVER_ERROR = 500
 OK = 200
 
 
 class CheckedSession(requests.Session):
-    """A session whose every request ends within `timeout_s` with a whole, successful answer.
+    """A session in which every request returns a complete, successful answer within `timeout_s`.
 
-    Raises UnavailableError where none came, InputError where it cannot be used. Redirects are not followed,
-    proxies and .netrc of the environment not used: the metrics server is where the settings say.
+    Errors: UnavailableError (no answer), InputError (invalid answer). It follows no redirect, and uses no
+    proxy or .netrc of the environment: only the configured metrics server is asked.
     """
 
     def __init__(self, timeout_s: float, max_bytes: int = MAX_BYTES) -> None:
@@ -37,7 +37,7 @@ class CheckedSession(requests.Session):
         self._max_bytes = max_bytes
 
     def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]
-        """The answer, read and checked."""
+        """Send the request, and return the checked answer."""
         deadline_s = time.monotonic() + self._timeout_s
         kwargs |= {"stream": True, "allow_redirects": False, "timeout": self._timeout_s}
         try:
@@ -51,7 +51,7 @@ class CheckedSession(requests.Session):
         return response
 
     def _read(self, response: requests.Response, deadline_s: float) -> bytes:
-        """The body. read1 returns what is there, so a server that drips cannot outlast the deadline."""
+        """The body. `read1` returns available bytes at once, so a slow server cannot exceed the deadline."""
         body = bytearray()
         while chunk := response.raw.read1(CHUNK_BYTES):
             body += chunk
@@ -63,7 +63,7 @@ class CheckedSession(requests.Session):
 
 
 def _check(status: int, body: bytes) -> None:
-    """Raise unless the answer is Prometheus' JSON, successful and without warnings.
+    """Raise an error unless the answer is Prometheus' JSON, successful and without warnings.
 
     "PromQL info" annotations are remarks about a query, not about missing data.
     """
@@ -86,5 +86,5 @@ def _check(status: int, body: bytes) -> None:
 
 
 def _short(text: Any) -> str:
-    """The start of what the server said, on one line."""
+    """The first 200 characters of the server's message, on one line."""
     return " ".join(str(text).split())[:200]

@@ -1,24 +1,27 @@
-"""What Gurobi says of its licence, before a model needs it."""
+"""The terms of Gurobi's licence, read before a model needs it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
-from ipa.model.errors import LicenceError
+from ipa.model.errors import IpaError, LicenceError
+from ipa.model.findings import Finding, fail, ok, warn
 
-# What a licence without an end says.
+# The expiry of a licence without an end.
 NEVER = 99999999
-# gurobipy's own licence, which comes with the package, covers so many columns and as many rows.
+# The licence in the gurobipy package covers this many columns and as many rows.
 SIZE_LIMIT = 2000
+# A licence that ends this soon is reported.
+ENDING = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class GurobiLicence:
-    """The version, the last day of the licence (None: it has no end, or does not say), and its size limit.
+    """The version, the last day of the licence (None: no end, or not known), and its size limit.
 
-    `most_columns` is None where a larger model than the pip licence covers was solved.
+    `most_columns` is None if a model larger than the package's licence covers was solved.
     """
 
     version: str
@@ -27,7 +30,7 @@ class GurobiLicence:
 
 
 def gurobi_licence() -> GurobiLicence:
-    """What the licence covers. LicenceError where there is none that holds; ImportError without gurobipy."""
+    """Return the licence's terms. LicenceError: there is no valid licence. ImportError: no gurobipy."""
     import gurobipy as gp
 
     version = ".".join(map(str, gp.gurobi.version()))
@@ -43,7 +46,7 @@ def gurobi_licence() -> GurobiLicence:
 
 
 def _solves(environment: Any) -> bool:
-    """Whether a model just above the size limit is solved."""
+    """True if a model just above the size limit is solved."""
     import gurobipy as gp
 
     with gp.Model(env=environment) as model:
@@ -58,7 +61,27 @@ def _solves(environment: Any) -> bool:
 
 
 def _day(number: int) -> date | None:
-    """The day of a number as 20261231."""
+    """The date of a number such as 20261231."""
     if number == NEVER or not number:
         return None
     return date(number // 10000, number // 100 % 100, number % 100)
+
+
+def licence_finding(solver: str, today: date) -> Finding:
+    """The finding about the size and the end of Gurobi's licence; `solver` is the one that is configured."""
+    name = "licence of gurobi"
+    state = fail if solver == "gurobi" else warn
+    try:
+        licence = gurobi_licence()
+    except IpaError as error:
+        return state(name, error.message, "grbgetkey KEY; or export IPA_SOLVER=highs")
+    covers = "models of any size" if licence.most_columns is None else f"up to {licence.most_columns} columns"
+    until = f"until {licence.expires}" if licence.expires else "without an end"
+    seen = f"gurobi {licence.version}: {covers}, {until}"
+    if licence.expires is not None and licence.expires - today < ENDING:
+        return state(name, seen, "grbgetkey KEY; or export IPA_SOLVER=highs")
+    if licence.most_columns is not None and solver == "gurobi":
+        return warn(
+            name, f"{seen}; larger programs are refused", "export IPA_SOLVER=auto   (HiGHS for those)"
+        )
+    return ok(name, f"{seen}{'' if licence.most_columns is None else '; auto takes HiGHS for larger ones'}")

@@ -1,9 +1,8 @@
-"""What-ifs in processes of their own, so that no loop waits for the interpreter behind them.
+"""Plans of what-if requests in worker processes, so that no control loop waits for the interpreter lock.
 
     python -m ipa.adapters.solvers.planner
 
-answers questions. Profiles and stages are sent once and kept by it, as are the fits of them and the plans
-that it made lately.
+is such a process. It caches the profiles and stages that it was sent, their fits, and its latest plans.
 """
 
 from __future__ import annotations
@@ -29,26 +28,26 @@ from ipa.optimize.solve_cache import SolveCache
 from ipa.policies.planning import planning_problem
 
 A = TypeVar("A")
-# The planner keeps to its limit but for what comes after the last look at the clock.
+# The planner exceeds its limit only by the work after its last check of the clock.
 GRACE_S = 5.0
-# What a process keeps, for it is long or the same in most questions.
+# The types that a process caches, since they are long or repeat in most questions.
 KEPT = (StageProfile, Stage, Objective, Bounds, SeldonTarget)
-# So many of these, of some 10 kB at the most; then it forgets all of them.
+# Cached objects, of at most some 10 kB each; above it the cache is cleared.
 MOST_KEPT = 512
-# Plans that a process has at hand: a slider asks for the same rates again and again.
+# Plans that a process caches: a slider asks for the same rates repeatedly.
 REMEMBERED = 64
 
 
 def command_of() -> list[str]:
-    """How a process is started."""
+    """Return the command that starts a process."""
     return [sys.executable, "-m", "ipa.adapters.solvers.planner"]
 
 
 class PlannerProcesses:
-    """Plans, explains and finds frontiers; `options` are those of `planning_problem`. Errors are their own.
+    """The planner in worker processes; `options` are those of `planning_problem`.
 
-    DeadlineError where a process had to be killed, SolverError where it died. What is cancelled computes no
-    longer than it takes to start another process.
+    Errors: those of planning; DeadlineError (a process was killed); SolverError (it died). A cancelled call
+    computes no longer than it takes to start another process.
     """
 
     def __init__(self, command: Callable[[], list[str]] = command_of, grace_s: float = GRACE_S) -> None:
@@ -64,9 +63,9 @@ class PlannerProcesses:
         deadline_s: float,
         **options: Any,
     ) -> Plan:
-        """The best plan for the rate, checked.
+        """Return the best plan for the rate, verified.
 
-        One that was made lately is the same again: its `solve_s` says what it took then.
+        A plan from the cache has the `solve_s` of its first computation.
         """
         problem = pipeline, dict(profiles), rate_rps, options
         return await self._asked("plan", problem, solver, deadline_s, Plan)
@@ -81,7 +80,7 @@ class PlannerProcesses:
         deadline_s: float,
         **options: Any,
     ) -> Explanation:
-        """As `ipa.optimize.explain`, why that is the plan for the rate."""
+        """Return the explanation of the plan, as `ipa.optimize.explain` does."""
         problem = pipeline, dict(profiles), rate_rps, options
         return await self._asked("explanation", problem, plan, deadline_s, Explanation)
 
@@ -94,7 +93,7 @@ class PlannerProcesses:
         deadline_s: float,
         **options: Any,
     ) -> tuple[FrontierPoint, ...]:
-        """As `ipa.optimize.frontier`, for the rate."""
+        """Return the Pareto frontier for the rate, as `ipa.optimize.frontier` does."""
         problem = pipeline, dict(profiles), rate_rps, options
         found: tuple[FrontierPoint, ...] = await self._asked("frontier", problem, None, deadline_s, tuple)
         return found
@@ -104,12 +103,12 @@ class PlannerProcesses:
         return await self._processes.asked(lambda worker: _question(worker, asked), deadline_s, kind)
 
     def close(self) -> None:
-        """End the processes that wait."""
+        """Stop the idle processes."""
         self._processes.close()
 
 
 def _question(worker: Worker, asked: Any) -> tuple[bool, bytes, bytes]:
-    """Whether what was kept is to be forgotten, what is new to the worker to keep, and what is asked."""
+    """True if the worker must clear its cache, the objects to add to it, and the question."""
     body = io.BytesIO()
     pickler = _Pickler(body)
     pickler.dump(asked)

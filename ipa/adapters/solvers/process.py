@@ -1,8 +1,8 @@
-"""Processes that answer questions one after the other, and are killed where they do not in time.
+"""Worker processes that answer one question at a time, and are killed if they exceed its time limit.
 
-Each reads pickled questions with their limits and writes pickled answers, each after its length in eight
-bytes. Both ends are this package, over a socket of its own. Processes are kept for the next question; several
-who ask at once get one each. A thread waits for its answer, and so does a task of an event loop.
+A worker reads pickled questions with their limits and writes pickled answers, each after its length in eight
+bytes. Both ends are this package, over a private socket. Workers are reused; concurrent callers get one each.
+Threads and tasks of an event loop can ask.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from ipa.model.errors import DeadlineError, IpaError, SolverError
 from ipa.optimize.deadline import Deadline
 
 A = TypeVar("A")
-# After so much more a process whose parent is gone ends by itself, whatever it does.
+# A worker whose parent is gone exits this long after its limit.
 ORPHAN_S = 5.0
-# Starting one imports libraries.
+# Starting a worker imports libraries.
 START_S = 30.0
 LENGTH = struct.Struct("<Q")
-# No question and no answer is longer: a column takes nine bytes, and a program has some thousands of columns.
+# Bound of a message: a column takes nine bytes, and a program has some thousands of columns.
 LONGEST = 1 << 28
-# Read at once; most answers are shorter.
+# Bytes of one read; most answers are shorter.
 CHUNK = 1 << 16
-# An answer that nobody waits for any more may take so long: about what starting another process would.
+# A cancelled question may take this much longer: about as long as starting another worker.
 UNWANTED_S = 1.0
-# Where Gurobi finds itself and its licence.
+# The variables by which Gurobi finds its files and its licence.
 SOLVER_VARIABLES = ("GRB_", "GUROBI_")
 
 
 class WorkerPool:
-    """The workers of one kind; `command` starts one more. `name` is what people are told.
+    """The workers of one kind; `command` starts one. `name` is its name in errors.
 
-    DeadlineError where one had to be killed; SolverError where it died.
+    Errors: DeadlineError (a worker was killed), SolverError (it died).
     """
 
     def __init__(self, name: str, command: Callable[[], list[str]], grace_s: float) -> None:
@@ -55,7 +55,7 @@ class WorkerPool:
         atexit.register(self.close)
 
     def ask(self, question: Callable[[Worker], Any], limit_s: Callable[[], float], kind: type[A]) -> A:
-        """The answer to what is asked of one of them; errors of ours that it answers are raised."""
+        """Return the answer of a worker; an IpaError that it answers is raised."""
         worker = self._take() or Worker(self._command())
         seconds = limit_s()
         with self._held(worker, seconds):
@@ -66,10 +66,10 @@ class WorkerPool:
         return _answered(found)
 
     async def asked(self, question: Callable[[Worker], Any], limit_s: float, kind: type[A]) -> A:
-        """As `ask`, for an event loop.
+        """Return the answer of a worker, as `ask` does, in an event loop.
 
-        Cancelled, it first waits a moment for the answer, which mostly comes sooner than another process
-        would start. Once it ends the process is free or was killed.
+        When cancelled, it first waits `UNWANTED_S` for the answer, which mostly comes sooner than another
+        worker would start. When it returns, the worker is idle or was killed.
         """
         asking = asyncio.ensure_future(self._asked(question, limit_s, kind))
         try:
@@ -88,14 +88,14 @@ class WorkerPool:
         return _answered(found)
 
     def close(self) -> None:
-        """End the processes that wait."""
+        """Stop the idle workers."""
         with self._lock:
             idle, self._idle = self._idle, []
         for worker in idle:
             worker.kill()
 
     def _take(self) -> Worker | None:
-        """The one that answered last: what it keeps is the newest."""
+        """The worker that answered last: its cache is the newest."""
         with self._lock:
             return self._idle.pop() if self._idle else None
 
@@ -104,7 +104,7 @@ class WorkerPool:
             self._idle.append(worker)
 
     async def _started(self) -> Worker:
-        """One more, which takes a while. It is kept where nobody waits for it any more."""
+        """A new worker. If the caller is cancelled, the worker is kept for the next question."""
         starting = asyncio.ensure_future(asyncio.to_thread(Worker, self._command()))
         try:
             return await asyncio.shield(starting)
@@ -118,25 +118,25 @@ class WorkerPool:
 
     @contextmanager
     def _held(self, worker: Worker, limit_s: float) -> Iterator[None]:
-        """Keep the worker where it answers; where it does not kill it, and say what that means."""
+        """Keep the worker if it answers; else kill it and raise the error that this means."""
         try:
             yield
         except BaseException as error:
             worker.kill()
             if not isinstance(error, Exception):
                 raise
-            # On a busy machine its own alarm may come before us.
+            # On a busy machine the worker's own alarm may fire before our deadline.
             late = TimeoutError() if worker.was_alarmed else error
             raise self._failure(late, limit_s) from error
         self._keep(worker)
 
     def _failure(self, error: Exception, limit_s: float) -> IpaError:
-        """What it means that a process gave no answer; what it sent may be anything."""
+        """The error for a worker that gave no valid answer."""
         if isinstance(error, TimeoutError):
-            return DeadlineError(f"{self._name} did not keep to its limit of {limit_s:.3g} s and was stopped")
+            return DeadlineError(f"{self._name} exceeded its limit of {limit_s:.3g} s and was stopped")
         if isinstance(error, EOFError | OSError):
-            return SolverError(f"the process of {self._name} ended before it answered")
-        return SolverError(f"the process of {self._name} answered what cannot be read")
+            return SolverError(f"the process of {self._name} died before it answered")
+        return SolverError(f"the process of {self._name} sent an invalid answer")
 
 
 def _of_kind(answer: Any, kind: type[A]) -> A | IpaError:
@@ -152,13 +152,13 @@ def _answered(found: A | IpaError) -> A:
 
 
 class Worker:
-    """One process and its socket. `known` is what it was sent that it keeps."""
+    """A process and its socket. `known` are the objects that it was sent and caches."""
 
     def __init__(self, command: list[str]) -> None:
         self.known: dict[int, object] = {}
         self._socket, theirs = socket.socketpair()
         with theirs:
-            # There is a process for each question: threads of the vector library would wait for each other.
+            # One process per question: the threads of the vector library would compete for the cores.
             env = {**child_environment(*SOLVER_VARIABLES), **ONE_THREAD}
             self._process = start(command, stdin=theirs.fileno(), stdout=theirs.fileno(), env=env)
         try:
@@ -168,15 +168,15 @@ class Worker:
             raise SolverError(f"the process did not start: {' '.join(command)}") from error
 
     def ask(self, question: Any, limit_s: float) -> Any:
-        """The answer; TimeoutError where it is not there in time, EOFError where the process ended."""
+        """Return the answer. Errors: TimeoutError (not in time), EOFError (the process exited)."""
         deadline = Deadline(limit_s)
-        # It may be stopped, and a socket holds less than a large program.
+        # The process may hang, and a socket buffers less than a large program.
         self._wait_until(deadline)
         self._socket.sendall(framed(question))
         return self._receive(deadline)
 
     async def asked(self, question: Any, limit_s: float) -> Any:
-        """As `ask`, for an event loop."""
+        """Return the answer, as `ask` does, in an event loop."""
         loop, found = asyncio.get_running_loop(), bytearray()
         self._socket.setblocking(False)
         async with asyncio.timeout(limit_s):
@@ -193,7 +193,7 @@ class Worker:
         return _unframed(found)
 
     def _wait_until(self, deadline: Deadline) -> None:
-        """Have the socket wait no longer; TimeoutError where the time is up."""
+        """Set the socket's timeout to the deadline; TimeoutError if it is over."""
         left_s = deadline.remaining_s
         if not left_s:
             raise TimeoutError
@@ -201,24 +201,24 @@ class Worker:
 
     @property
     def was_alarmed(self) -> bool:
-        """Whether the system ended it, for it did not end by itself."""
+        """True if the process was ended by its own alarm."""
         return self._process.returncode == -signal.SIGALRM
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         kill(self._process)
         self._process.wait()
         self._socket.close()
 
 
 def framed(message: Any) -> bytes:
-    """The message as it is sent."""
+    """Return the message's bytes on the socket."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return LENGTH.pack(len(body)) + body
 
 
 def missing(found: bytearray) -> int:
-    """How many bytes are known to be missing of a message; ValueError where it is none of ours."""
+    """Return the number of bytes that a message lacks, as far as known; ValueError: it is not valid."""
     if len(found) < LENGTH.size:
         return LENGTH.size - len(found)
     (length,) = LENGTH.unpack_from(found)
@@ -234,26 +234,26 @@ def _add(found: bytearray, part: bytes) -> None:
 
 
 def _unframed(found: bytearray) -> Any:
-    # Only ever from the process that was started above, over a socket that nobody else has.
+    # Safe to unpickle: it comes from our own process, over a socket that no other process has.
     return pickle.loads(memoryview(found)[LENGTH.size :])  # noqa: S301
 
 
 def serve_parent(answer: Callable[[Any, Deadline], Any]) -> None:
-    """Answer what comes from the parent until it ends."""
-    # What a library may print must not come between the answers.
+    """Answer the parent's questions until it exits."""
+    # Output that a library prints must not mix with the answers.
     with os.fdopen(take_output(), "wb") as sink:
         serve(answer, sys.stdin.buffer, sink)
 
 
 def serve(answer: Callable[[Any, Deadline], Any], source: IO[bytes], sink: IO[bytes]) -> None:
-    """Answer questions until the source ends."""
-    # What was imported stays: to look through it again and again would take longer than most answers.
+    """Answer questions until the end of the source."""
+    # Imported objects stay alive: collecting over them would take longer than most answers.
     gc.freeze()
     _send(sink, "ready")
     while header := source.read(LENGTH.size):
         (length,) = LENGTH.unpack(header)
         question, limit_s = pickle.loads(source.read(length))  # noqa: S301
-        # Whoever asked kills us where we do not end, unless it was killed itself: then the system does.
+        # The caller kills a worker that is late; if the caller itself was killed, the alarm does.
         signal.setitimer(signal.ITIMER_REAL, limit_s + ORPHAN_S)
         try:
             found = answer(question, Deadline(limit_s))

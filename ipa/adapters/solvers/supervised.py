@@ -1,12 +1,12 @@
-"""A MILP solver in a process of its own, which is killed where it does not keep to its limit.
+"""A MILP solver in a process of its own, which is killed if it exceeds its time limit.
 
-A solver's limit is a wish: it may sit for minutes in one step that does not look at the clock, and no thread
-of ours can be taken back from it. A process can. It is kept for the next program, since starting it takes
-longer than most programs; several threads get one each.
+A solver may stay for minutes in a step that does not check its limit, and a thread cannot be interrupted
+there; a process can. The process is reused, since starting one takes longer than most programs; concurrent
+callers get one each.
 
     python -m ipa.adapters.solvers.supervised gurobi
 
-answers programs.
+is such a process.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp, MilpSolution
 
-# A solver may be so much late: it looks at the clock between steps.
+# A solver may exceed its limit by this much: it checks the clock between steps.
 GRACE_S = 1.0
-# A licence that does not do is said so often, not with every plan.
+# A refused licence is logged this often, not with every plan.
 SAY_AGAIN_S = 3600.0
 
 log = logging.getLogger("ipa.solvers")
@@ -37,19 +37,19 @@ Command = Callable[[str], list[str]]
 
 @cache
 def supervised(name: str) -> Maximise:
-    """The solver of that name in a process of its own; all pipelines share its processes."""
+    """Return the solver of that name in processes of its own, which all pipelines share."""
     return Supervised(name)
 
 
 def command_of(name: str) -> list[str]:
-    """How the solver of that name is started."""
+    """Return the command that starts the solver of that name."""
     return [sys.executable, "-m", "ipa.adapters.solvers.supervised", name]
 
 
 class Supervised:
-    """A solver's `maximise` with the guarantee that it ends.
+    """A solver's `maximise` that is guaranteed to end.
 
-    Errors: those of the solver; DeadlineError where it had to be killed; SolverError where it died.
+    Errors: those of the solver; DeadlineError (it was killed); SolverError (it died).
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Supervised:
         self._lock = threading.Lock()
 
     def __call__(self, milp: Milp, deadline: Deadline) -> MilpSolution:
-        """The best columns that the solver finds in time."""
+        """Return the best solution that the solver finds in time."""
         try:
             return self._processes.ask(lambda _: milp, lambda: deadline.remaining_s, MilpSolution)
         except LicenceError as refusal:
@@ -82,7 +82,7 @@ class Supervised:
         log.warning("%s", refusal.message)
 
     def close(self) -> None:
-        """End the processes that wait."""
+        """Stop the idle processes."""
         self._processes.close()
 
 

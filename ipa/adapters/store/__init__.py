@@ -1,7 +1,6 @@
-"""The durable store: decisions, what people said about pipelines, and profiles, over SQLite or PostgreSQL."""
+"""The durable store of decisions, controls, profiles and plans, over SQLite or PostgreSQL."""
 
 from ipa.adapters.store.database import Access
-from ipa.adapters.store.opening import open_from, open_store
-from ipa.adapters.store.store import Store
+from ipa.adapters.store.store import Store, open_from, open_store
 
 __all__ = ["Access", "Store", "open_from", "open_store"]

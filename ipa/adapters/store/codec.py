@@ -18,19 +18,19 @@ T = TypeVar("T")
 
 
 class Codec(Generic[T]):
-    """One type's way to text and back; equal values give equal text."""
+    """The codec of a type: to JSON text and back. Equal values have equal text."""
 
     def __init__(self, kind: type[T]) -> None:
         self._name = kind.__name__
         self._adapter: TypeAdapter[T] = TypeAdapter(kind)
 
     def text(self, value: T) -> str:
-        """The value as JSON: keys sorted, no spaces."""
+        """Return the value as JSON with sorted keys and no spaces."""
         plain: Any = self._adapter.dump_python(value, mode="json")
         return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     def value(self, text: str) -> T:
-        """The value of such text; UnavailableError where the text is damaged."""
+        """Decode the text; UnavailableError if it is damaged."""
         try:
             return self._adapter.validate_python(json.loads(text))
         except (ValueError, ValidationError) as error:
@@ -38,7 +38,7 @@ class Codec(Generic[T]):
 
 
 def damaged(kind: str, error: Exception) -> UnavailableError:
-    """The error for a row of that kind whose text is not what was written."""
+    """Return the error for a row of that kind whose text cannot be decoded."""
     return UnavailableError(f"the store holds a {kind} that cannot be read: {error}", hint=RESTORE)
 
 

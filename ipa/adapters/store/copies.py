@@ -1,7 +1,6 @@
-"""Backups: a verified copy of a store in one SQLite file with a digest beside it, and the way back.
+"""Backup and restore: a verified copy of a store in one SQLite file, with a digest beside it.
 
-A backup of PostgreSQL is such a file too, so that restoring is also how a store moves from one database to
-the other.
+A backup of PostgreSQL is such a file too, so a restore also moves a store from one database to the other.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,64 +27,33 @@ from ipa.adapters.store.database import (
     shown,
     writing,
 )
-from ipa.adapters.store.schema import Base
+from ipa.adapters.store.schema import StoreTable
 from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import PRIVATE, ServiceLock, file_of, page_faults, read_only_uri
 from ipa.adapters.store.store import Store
+from ipa.control.store_admin import Backup, CopyStep, Restored, StoreContents
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
 
-# Says in words what is being done, and which part of it is done (0 to 1).
-Step = Callable[[str, float], None]
-# 4 MB of a store at a time: some milliseconds, so that Ctrl-C is heard.
+# 4 MB of a store at a time: some milliseconds, so that Ctrl-C works.
 PAGES = 1024
 BATCH = 500
 CHUNK_BYTES = 1 << 20
 DIGEST_SUFFIX = ".sha256"
 ONE_FILE = "PRAGMA journal_mode=DELETE"
-HINT = "`ipa doctor --store` says what is wrong; the disk needs as much room again as the store takes."
+HINT = "`ipa doctor --store` names the fault; the disk needs as much free space as the store takes."
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a verified copy holds."""
+def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") -> Backup:
+    """Copy a snapshot of the store to a new file, without blocking writers, and verify it.
 
-    pipelines: int
-    entries: int
-    decisions: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """A backup that was written and read back."""
-
-    file: str
-    sha256: str
-    contents: Contents
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """A store that was restored. `kept_aside` is where the former one is; empty where there was none."""
-
-    store: str
-    contents: Contents
-    # False where there was no digest beside the backup.
-    is_digest_checked: bool
-    kept_aside: str = ""
-
-
-def back_up(store_url: str, target: Path, step: Step, key_file: str = "") -> Backup:
-    """Copy the store to a file that does not exist yet, as it is at one moment; writers do not wait.
-
-    ConflictError: the file exists. Errors of reading: as `open_engine`. RecordError: the record is not whole.
+    ConflictError: the file exists. RecordError: the record is damaged. Errors of reading: as `open_engine`.
     """
     if target.exists() or digest_file(target).exists():
         raise ConflictError(f"{target} or its digest exists already", hint="Name another file.")
     with _part_of(target) as part:
         path = file_of(parse_url(store_url))
         if path is not None:
-            # Opened once so that a missing, older or newer store is told as everywhere.
+            # Opened once for the usual errors of a missing, older or newer store.
             close_engine(open_engine(store_url, Access.READ))
             _copy_file(path, part, step)
         else:
@@ -95,17 +62,19 @@ def back_up(store_url: str, target: Path, step: Step, key_file: str = "") -> Bac
         _fsync(part)
         digest = _sha256(part)
         _write(digest_file(target), f"{digest}  {target.name}\n")
-        # Named only now, with all of it on the disk.
+        # Renamed only now, when all of it is on the disk.
         part.replace(target)
     _sync(target.parent)
     return Backup(str(target), digest, contents)
 
 
-def restore(store_url: str, source: Path, step: Step, *, force: bool = False, key_file: str = "") -> Restored:
-    """Verify a backup and put it in the place of the store, at the newest schema.
+def restore(
+    store_url: str, source: Path, step: CopyStep, *, force: bool = False, key_file: str = ""
+) -> Restored:
+    """Verify a backup, migrate it to the newest schema, and replace the store with it.
 
-    With `force` a SQLite store that is not empty is kept aside under another name. ConflictError: a service
-    uses the store, or it is not empty. InputError: the backup is not what was written.
+    With `force` a SQLite store that is not empty is kept under another name. ConflictError: a service uses
+    the store, or it is not empty. InputError: the backup does not have its digest, or is damaged.
     """
     if not source.is_file():
         raise InputError(f"there is no backup {source}", hint="`ipa store backup FILE` writes one.")
@@ -114,7 +83,7 @@ def restore(store_url: str, source: Path, step: Step, *, force: bool = False, ke
     keyring = keyring_of(url, key_file)
     path = file_of(url)
     if path is None:
-        # Beside the backup there is room for another, if that folder can be written.
+        # Beside the backup there is space for another copy, if the folder can be written.
         folder = source.parent if os.access(source.parent, os.W_OK) else Path(tempfile.gettempdir())
         with _part_of(folder / source.name) as part:
             _import(source, part, step)
@@ -138,11 +107,11 @@ def restore(store_url: str, source: Path, step: Step, *, force: bool = False, ke
     return Restored(shown(url), contents, is_checked, str(aside or ""))
 
 
-def verify_file(path: Path, step: Step, keyring: Keyring) -> Contents:
-    """Read the whole store of a file: its pages, its indexes and every chain of its record.
+def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
+    """Verify a store's file: its pages, its indexes and every chain of its record. Return its contents.
 
-    UnavailableError: it is damaged. RecordError: a chain is not as it was written. Without the store's key
-    the signatures of its checkpoints are not checked.
+    UnavailableError: it is damaged. RecordError: an entry was changed. Without the store's key the signatures
+    of its checkpoints are not checked.
     """
     step("checking pages", 0.0)
     faults = page_faults(path)
@@ -160,29 +129,29 @@ def verify_file(path: Path, step: Step, keyring: Keyring) -> Contents:
             entries, decisions = entries + found.entries, decisions + found.decisions
     finally:
         store.close()
-    return Contents(len(names), entries, decisions, path.stat().st_size)
+    return StoreContents(len(names), entries, decisions, path.stat().st_size)
 
 
 def digest_file(backup: Path) -> Path:
-    """The file with the backup's digest, in the form of `sha256sum`."""
+    """Return the path of the file with the backup's digest, in the form of `sha256sum`."""
     return backup.with_name(backup.name + DIGEST_SUFFIX)
 
 
 def _check_digest(source: Path) -> bool:
-    """True if the backup has the digest beside it, False where none is. InputError: it has another."""
+    """True if the backup has the digest in the file beside it, False without one; else InputError."""
     beside = digest_file(source)
     if not beside.is_file():
         return False
     wanted = beside.read_text(encoding="utf-8").split()[:1]
     if wanted != [_sha256(source)]:
         raise InputError(
-            f"the backup {source} does not have the digest that {beside} says: it is damaged or another",
+            f"the backup {source} does not have the digest in {beside}: it is damaged, or another file",
             hint="Take another backup, or the right digest file.",
         )
     return True
 
 
-def _copy_file(path: Path, part: Path, step: Step) -> None:
+def _copy_file(path: Path, part: Path, step: CopyStep) -> None:
     """Copy the pages of a SQLite store as they are at one moment."""
     source, target = sqlite3.connect(read_only_uri(path), uri=True), sqlite3.connect(part)
     try:
@@ -194,7 +163,7 @@ def _copy_file(path: Path, part: Path, step: Step) -> None:
             step("copying", 1.0 - remaining / max(total, 1))
 
         source.backup(target, pages=PAGES, progress=progress, sleep=0.0)
-        # In one file, without a log beside it.
+        # One file, without a log beside it.
         target.execute(ONE_FILE)
     except sqlite3.DatabaseError as error:
         raise UnavailableError(f"the store {path} cannot be copied: {error}", hint=HINT) from error
@@ -203,8 +172,8 @@ def _copy_file(path: Path, part: Path, step: Step) -> None:
         source.close()
 
 
-def _copy_from_server(store_url: str, part: Path, step: Step) -> None:
-    """Copy the rows of a PostgreSQL store as they are at one moment into a new file."""
+def _copy_from_server(store_url: str, part: Path, step: CopyStep) -> None:
+    """Copy a snapshot of a PostgreSQL store into a new file."""
     source = open_engine(store_url, Access.READ)
     part.unlink()
     target = open_engine(f"sqlite:///{part}")
@@ -220,8 +189,8 @@ def _copy_from_server(store_url: str, part: Path, step: Step) -> None:
     plain.close()
 
 
-def _copy_to_server(part: Path, store_url: str, step: Step) -> None:
-    """Copy the rows of a file into a PostgreSQL store, in one transaction. ConflictError: it is not empty."""
+def _copy_to_server(part: Path, store_url: str, step: CopyStep) -> None:
+    """Copy a file into a PostgreSQL store, in one transaction. ConflictError: the store is not empty."""
     source, target = open_engine(f"sqlite:///{part}", Access.READ), open_engine(store_url)
     try:
         with reading(source) as rows, writing(target, RECORD_LOCK) as connection:
@@ -229,7 +198,7 @@ def _copy_to_server(part: Path, store_url: str, step: Step) -> None:
             if filled:
                 raise ConflictError(
                     f"the store {shown(target.url)} is not empty: {', '.join(filled)} have rows",
-                    hint="Name an empty database; of PostgreSQL nothing is overwritten.",
+                    hint="Name an empty database; a PostgreSQL store is never overwritten.",
                 )
             _copy_rows(rows, connection, step)
     finally:
@@ -237,9 +206,9 @@ def _copy_to_server(part: Path, store_url: str, step: Step) -> None:
         close_engine(target)
 
 
-def _copy_rows(source: Connection, target: Connection, step: Step) -> None:
-    """Copy every table, and have PostgreSQL go on with the numbers that follow."""
-    tables = Base.metadata.sorted_tables
+def _copy_rows(source: Connection, target: Connection, step: CopyStep) -> None:
+    """Copy every table, and set PostgreSQL's sequences to the next numbers."""
+    tables = StoreTable.metadata.sorted_tables
     for at, table in enumerate(tables):
         step(f"copying {table.name}", at / len(tables))
         with source.execute(select(table), execution_options={"yield_per": BATCH}) as rows:
@@ -254,17 +223,17 @@ def _copy_rows(source: Connection, target: Connection, step: Step) -> None:
 
 
 def _filled(connection: Connection) -> list[str]:
-    """The tables that have a row."""
+    """The tables that are not empty."""
     there = set(inspect(connection).get_table_names())
     return [
         table.name
-        for table in Base.metadata.sorted_tables
+        for table in StoreTable.metadata.sorted_tables
         if table.name in there and connection.execute(select(table).limit(1)).first() is not None
     ]
 
 
 def _check_empty(path: Path) -> None:
-    """ConflictError where the file has rows of ours, or cannot be read."""
+    """ConflictError if the file has rows of a store, or cannot be read."""
     if not path.exists():
         return
     try:
@@ -277,12 +246,12 @@ def _check_empty(path: Path) -> None:
     if filled:
         raise ConflictError(
             f"the store {path} is not empty: {', '.join(filled)}",
-            hint="--force puts it aside under another name, and the backup in its place.",
+            hint="--force renames it and puts the backup in its place.",
         )
 
 
-def _import(source: Path, part: Path, step: Step) -> None:
-    """Copy a backup to a file of our own, and bring that to the newest schema."""
+def _import(source: Path, part: Path, step: CopyStep) -> None:
+    """Copy a backup to the file `part`, and migrate that to the newest schema."""
     step("copying", 0.0)
     try:
         shutil.copyfile(source, part)
@@ -298,30 +267,30 @@ def _import(source: Path, part: Path, step: Step) -> None:
 
 
 def _put_aside(path: Path) -> Path:
-    """Keep the store under another name as well, so that replacing it loses nothing."""
+    """Link the store under a second name, so that replacing it loses nothing; return that name."""
     aside = path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
     try:
         connection = sqlite3.connect(path)
         try:
-            # What is only in its log goes into the file.
+            # Moves the write-ahead log into the file.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             connection.close()
     except sqlite3.DatabaseError:
-        # Too damaged for that: its log is kept beside it.
+        # The file is too damaged: its log is kept beside it.
         pass
     os.link(path, aside)
     for suffix in ("-wal", "-shm"):
         log = path.with_name(path.name + suffix)
         if log.exists():
-            # A log beside another file than its own would be written into that.
+            # SQLite would write a log into whatever file has its name.
             log.rename(aside.with_name(aside.name + suffix))
     return aside
 
 
 @contextmanager
 def _part_of(target: Path) -> Iterator[Path]:
-    """A private file beside the target, which is gone at the end unless it was renamed."""
+    """A private temporary file beside the target, which is removed unless it was renamed."""
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
@@ -356,7 +325,7 @@ def _fsync(path: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the names in the folder on the disk."""
+    """Flush the folder's names to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,11 +1,11 @@
-"""Opening the database: pragmas, transactions, migrations, and errors in the words of this package."""
+"""The database: engine, pragmas, transactions, migrations, and the translation of errors to IpaError."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -17,6 +17,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -35,42 +36,42 @@ from ipa.adapters.store.sqlite_file import (
 from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, UnavailableError
 
 LOG = logging.getLogger(__name__)
-# It tells of every look at the schema; what changes is told below.
+# Alembic logs every read of the schema; `_migrate` logs changes.
 logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
-# Not alembic's own name: a PostgreSQL database may be shared with another program that uses alembic.
+# Not alembic's default: a PostgreSQL database may be shared with another program that uses alembic.
 VERSION_TABLE = "ipa_schema_version"
-# A writer waits this long for another process's transaction; ours take milliseconds.
+# The wait for another process's transaction; ours take milliseconds.
 BUSY_TIMEOUT_S = 5.0
-# Any constant: it keeps two services from migrating the same PostgreSQL database at once.
+# Any constant: prevents concurrent migrations of one PostgreSQL database.
 MIGRATION_LOCK = 0x1FA5_0001
-# One for all pipelines: entries get their numbers in the order in which they are committed.
+# One lock for all pipelines: entries are numbered in the order of their commits.
 RECORD_LOCK = zlib.crc32(b"ipa/record")
-# A log that grew while a backup or a check read the store is cut back to this much.
+# A write-ahead log that grew during a backup or a check is truncated to this.
 MOST_WAL_BYTES = 64 * 1024 * 1024
-TRY_AGAIN = "Check that it runs, can be reached and has room on its disk, then try again."
-SERVE = "`ipa serve` of this version brings it up to date when it starts."
-# How SQLite and Python say that a file is not what was written.
+TRY_AGAIN = "Check that it runs, can be reached and has free disk space, then try again."
+SERVE = "`ipa serve` of this version migrates it when it starts."
+# Phrases in errors of SQLite and Python about a damaged file.
 DAMAGE = ("not a database", "malformed", "could not decode to utf-8", "codec can't decode")
 
 
 class Access(Enum):
     """The purpose for which a store is opened."""
 
-    # Reads what is there. Nothing is created, migrated or locked, and a service beside it is not held up.
+    # Reads only: nothing is created, migrated or locked, and a service beside it is not blocked.
     READ = auto()
     # Reads and writes beside a service, in short transactions.
     WRITE = auto()
-    # Decides, as the one service on a SQLite file.
+    # Records decisions, as the only service on a SQLite file.
     SERVE = auto()
 
 
 def open_engine(store_url: str, access: Access = Access.WRITE) -> Engine:
-    """An engine on the store at its newest schema. Its contents are not read; `ipa doctor --store` does.
+    """Return an engine on the store at its newest schema. Its contents are not checked.
 
-    To write, a missing SQLite file is created and an older schema migrated. ConfigurationError: the URL is
-    wrong, the store is read-only, or another version wrote it. NotFoundError: there is nothing to read.
-    ConflictError: another service uses it. UnavailableError: it does not answer or is damaged; nothing is
-    ever started afresh.
+    For writing, a missing SQLite file is created and an older schema is migrated. ConfigurationError: the URL
+    is wrong, the store is read-only, or another version wrote it. NotFoundError: there is no store to read.
+    ConflictError: another service uses it. UnavailableError: it does not answer or is damaged; a damaged
+    store is never replaced by an empty one.
     """
     url = parse_url(store_url)
     path, lock = file_of(url), None
@@ -92,9 +93,9 @@ def _on_late_checkin(connection: DBAPIConnection | None, record: object) -> None
 
 
 def close_engine(engine: Engine) -> None:
-    """Close every connection, and let another service use the store.
+    """Close every connection, and release the lock of the store.
 
-    A connection that another thread still uses is closed when that thread returns it.
+    A connection that another thread uses is closed when that thread returns it.
     """
     event.listen(engine.pool, "checkin", _on_late_checkin)
     engine.dispose()
@@ -105,7 +106,7 @@ def close_engine(engine: Engine) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """The schema of a store (empty: the store is missing or empty), and the newest that is known here."""
+    """The schema of a store (empty if the store is missing or empty), and the newest known schema."""
 
     shown: str
     current: str
@@ -113,7 +114,7 @@ class SchemaState:
 
 
 def schema_state(store_url: str) -> SchemaState:
-    """The schema of the store, which is neither made nor changed. Errors: as `open_engine`."""
+    """Return the schema of the store, without creating or changing it. Errors: as `open_engine`."""
     url = parse_url(store_url)
     newest = _scripts()[1].get_current_head() or ""
     path = file_of(url)
@@ -128,14 +129,14 @@ def schema_state(store_url: str) -> SchemaState:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction that reads; UnavailableError where the database fails."""
+    """A reading transaction; UnavailableError if the database fails."""
     with _translated(engine.url), engine.connect() as connection:
         yield connection
 
 
 @contextmanager
 def snapshot(engine: Engine) -> Iterator[Connection]:
-    """A transaction whose reads all see the store at one moment; errors as `reading`."""
+    """A transaction whose reads all see one snapshot; errors as `reading`."""
     if engine.dialect.name == "postgresql":
         engine = engine.execution_options(isolation_level="REPEATABLE READ")
     with reading(engine) as connection:
@@ -144,14 +145,14 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine, lock: int) -> Iterator[Connection]:
-    """A transaction that writes alone of its `lock`, on disk when it ends; UnavailableError otherwise."""
+    """A writing transaction, exclusive under its `lock`, durable when it ends; else UnavailableError."""
     health, kind = health_of(engine), "record" if lock == RECORD_LOCK else "other writes"
     try:
         with _translated(engine.url), engine.connect() as plain:
             connection = plain.execution_options(ipa_begin="BEGIN IMMEDIATE")
             with connection.begin():
                 if engine.dialect.name == "postgresql":
-                    # A server set to answer before its disk does would lose decisions that were acted on.
+                    # A server that commits asynchronously could lose decisions that were already acted on.
                     connection.execute(text("SET LOCAL synchronous_commit TO ON"))
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
                 yield connection
@@ -161,24 +162,31 @@ def writing(engine: Engine, lock: int) -> Iterator[Connection]:
     health.worked(kind)
 
 
+def upsert(connection: Connection, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Insert a row with the primary `key`, or update the one that has it."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).values(**key, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=dict(values)))
+
+
 def health_of(engine: Engine) -> WriteHealth:
-    """The health of the writes through this engine."""
+    """Return the health of the writes through this engine."""
     health: WriteHealth = engine.get_execution_options()["ipa_health"]
     return health
 
 
 def lock_of(kind: str, name: str) -> int:
-    """The key under which writers of one thing wait for each other on PostgreSQL."""
+    """Return the key of the advisory lock that serialises writers of one kind and name on PostgreSQL."""
     return zlib.crc32(f"ipa/{kind}/{name}".encode())
 
 
 def parse_url(store_url: str) -> URL:
-    """The URL of a store; ConfigurationError where no store can be there."""
+    """Parse the URL of a store; ConfigurationError if it cannot be one."""
     try:
         url = make_url(store_url)
     except ArgumentError as error:
         raise ConfigurationError(
-            # Not the URL: it may hold a password.
+            # The message omits the URL, which may hold a password.
             "the store's URL, IPA_STORE_URL, cannot be read",
             hint="Set IPA_STORE_URL, for example to sqlite:///runs/ipa.sqlite3",
         ) from error
@@ -229,7 +237,7 @@ def _engine(url: URL, access: Access) -> Engine:
 
 
 def _reader(url: URL, path: Path) -> Callable[[], sqlite3.Connection]:
-    """What connects to the file without a right to write it; NotFoundError where it is missing."""
+    """A function that opens read-only connections to the file; NotFoundError if it is missing."""
     check_not_emptied(path)
     if not path.exists():
         raise NotFoundError(
@@ -254,7 +262,7 @@ def _on_sqlite_connect(connection: Any, record: Any) -> None:
 
 
 def _on_sqlite_read(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, see _on_sqlite_begin
+    connection.isolation_level = None  # _on_sqlite_begin emits BEGIN
 
 
 def _on_sqlite_begin(connection: Connection) -> None:
@@ -262,14 +270,14 @@ def _on_sqlite_begin(connection: Connection) -> None:
 
 
 def _scripts() -> tuple[Config, ScriptDirectory]:
-    """The migrations, and the configuration to run them with."""
+    """The migrations, and the configuration to run them."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     return config, ScriptDirectory.from_config(config)
 
 
 def _revision(engine: Engine) -> str | None:
-    """The schema that the store has; None where it has none."""
+    """The schema of the store; None if it has none."""
     with reading(engine) as connection:
         return _revision_at(connection)
 
@@ -280,7 +288,7 @@ def _revision_at(connection: Connection) -> str | None:
 
 
 def _bring_up_to_date(engine: Engine, access: Access) -> None:
-    """Migrate an older schema. Where it is the newest, the store is read only, and nobody waits for it."""
+    """Migrate an older schema. If it is the newest, the store is only read, and no lock is taken."""
     current, newest = _revision(engine), _scripts()[1].get_current_head()
     if current == newest:
         return
@@ -301,7 +309,7 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
 
 
 def _check_known(url: URL, current: str | None) -> None:
-    """ConfigurationError where the schema is of a newer version."""
+    """ConfigurationError if a newer version wrote the schema."""
     if current is not None and current not in {each.revision for each in _scripts()[1].walk_revisions()}:
         raise ConfigurationError(
             f"the store {shown(url)} has schema {current!r}, which is newer than this version of ipa",
@@ -324,7 +332,7 @@ def _migrate(engine: Engine) -> None:
 
 
 def _mark(url: URL, connection: Connection) -> None:
-    """Mark the file as ours; ConfigurationError where another program did."""
+    """Mark the file with our application id; ConfigurationError if it has another."""
     found = connection.execute(text("PRAGMA application_id")).scalar()
     if found == 0:
         connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
@@ -336,7 +344,7 @@ def _mark(url: URL, connection: Connection) -> None:
 
 
 def shown(url: URL) -> str:
-    """The URL without its password."""
+    """Return the URL without its password."""
     return url.render_as_string(hide_password=True)
 
 
@@ -347,7 +355,7 @@ def _translated(url: URL) -> Iterator[None]:
     except IpaError:
         raise
     except (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:
-        # Those of sqlite3 come from our pragmas, and text that is none from its message about damage.
+        # sqlite3.Error comes from our pragmas, UnicodeDecodeError from SQLite's own message about damage.
         said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
         lower = said.lower()
         if "readonly" in lower or "read-only" in lower:
@@ -357,7 +365,7 @@ def _translated(url: URL) -> Iterator[None]:
             ) from error
         is_damaged = any(words in lower for words in DAMAGE)
         path = file_of(url)
-        # SQLite says "disk I/O error" where it has no room for its shared memory.
+        # SQLite reports "disk I/O error" if there is no space for its shared memory.
         low = low_disk(path) if path is not None and not is_damaged else ""
         raise UnavailableError(
             f"the store {shown(url)} {'is damaged' if is_damaged else 'failed'}: {said}",

@@ -1,4 +1,4 @@
-"""Writes of many threads in one transaction: waiting for the disk takes longer than writing."""
+"""Group commit: the writes of many threads in one transaction, since the disk is slower than a write."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Generic, TypeVar
 
 LOG = logging.getLogger("ipa.store")
 T = TypeVar("T")
-# Some megabytes; others of the store wait behind it.
+# Some megabytes; other writers of the store wait for the group.
 MOST_TOGETHER = 64
-# Where others are about to come they are waited for so long at most, and looked for so often.
+# The longest wait for writes that are about to come, and the interval of looking for them.
 LINGER_S = 0.02
 LOOK_S = 0.001
 
 
 class _State(Enum):
     WAITING = auto()
-    # It is this one's turn to write, itself and what waits behind it.
+    # This thread writes its item and those that wait behind it.
     LEADS = auto()
     WRITTEN = auto()
-    # The transaction that it was part of failed, whoever was to blame.
+    # The transaction of its group failed.
     ALONE = auto()
 
 
 class _Waiting(Generic[T]):
-    """An item, and the thread that waits for it: each is woken by itself, and once."""
+    """An item, and the event that wakes its thread, once."""
 
     def __init__(self, item: T) -> None:
         self.item = item
@@ -42,9 +42,10 @@ class _Waiting(Generic[T]):
 
 
 class GroupCommit(Generic[T]):
-    """Hands `write` what came while it wrote before. It writes all of what it is given, or raises.
+    """A queue whose items are written in groups. `write` writes all items that it is given, or raises.
 
-    Who writes waits a moment for others while `more_come`: where one thread writes, each write is its own.
+    A writer waits up to `LINGER_S` for more items while `more_come` is true. With a single thread each write
+    is a group of its own.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class GroupCommit(Generic[T]):
         self._is_writing = False
 
     def add(self, item: T) -> None:
-        """Return once it is written. Where it fails among others it is tried alone: errors are its own."""
+        """Write the item. If its group fails it is written alone, so errors are its own."""
         mine = _Waiting(item)
         with self._lock:
             self._waiting.append(mine)
@@ -75,7 +76,7 @@ class GroupCommit(Generic[T]):
             time.sleep(LOOK_S)
 
     def _lead_next(self) -> None:
-        """Have whoever waits longest write next."""
+        """Wake the thread that has waited longest to write the next group."""
         self._is_writing = bool(self._waiting)
         if self._waiting:
             self._waiting[0].wake(_State.LEADS)
@@ -90,7 +91,7 @@ class GroupCommit(Generic[T]):
         except Exception:
             if len(group) == 1:
                 raise
-            LOG.info("%d writes failed together, each is tried alone", len(group), exc_info=True)
+            LOG.info("a group of %d writes failed; each is tried alone", len(group), exc_info=True)
         finally:
             for each in group:
                 each.wake(state)

@@ -1,4 +1,4 @@
-"""The health of a store's writes: what fails, since when, and what mends it."""
+"""The health of a store's writes: the failures, their duration and their remedies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from ipa.model.errors import IpaError
 
 LOG = logging.getLogger("ipa.store")
-# A failure that no other write of its kind followed, well or badly, says nothing any more after this long.
+# A failure without a later write of its kind, good or bad, is forgotten after this long.
 FORGET_S = 600.0
-# An outage is logged this often: a thousand loops fail a hundred times a second.
+# An outage is logged at this interval: a thousand loops fail a hundred times a second.
 LOG_EVERY_S = 60.0
-# A hundred pipelines that decide each 10 s write about this much in an hour or two; less on a small volume.
+# A hundred pipelines at a tick of 10 s write about this much in an hour or two; less on a small volume.
 LOW_BYTES = 64 * 1024 * 1024
 LOW_RATIO = 0.05
 MAKE_ROOM = "Enlarge the volume or remove other files from it; `ipa store prune` removes old decisions."
@@ -25,7 +25,7 @@ MAKE_ROOM = "Enlarge the volume or remove other files from it; `ipa store prune`
 
 @dataclass(slots=True)
 class _Outage:
-    """Writes of one kind that fail, from the first that did to the last."""
+    """Failing writes of one kind, from the first to the last."""
 
     error: IpaError
     since_s: float
@@ -35,9 +35,9 @@ class _Outage:
 
 
 class WriteHealth:
-    """Remembers the failures to write a store until a write of the same kind succeeds. Thread-safe.
+    """The failures to write a store, each until a write of the same kind succeeds. Thread-safe.
 
-    Kinds are apart since on a full disk a small write may succeed where a decision does not fit.
+    Kinds are separate, since on a full disk a small write may succeed while a decision does not fit.
     """
 
     def __init__(self, shown: str, monotonic_s: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class WriteHealth:
         self._outages: dict[str, _Outage] = {}
 
     def failed(self, kind: str, error: IpaError) -> None:
-        """Remember and log a write that failed."""
+        """Note and log a failed write."""
         now_s = self._monotonic_s()
         with self._lock:
             outage = self._outages.setdefault(kind, _Outage(error, now_s, now_s))
@@ -72,7 +72,7 @@ class WriteHealth:
             )  # fmt: skip
 
     def reasons(self) -> tuple[str, ...]:
-        """Why writes fail now, each with its remedy; none where they work."""
+        """Return why writes fail now, each with its remedy; empty if they work."""
         oldest_s = self._monotonic_s() - FORGET_S
         with self._lock:
             for kind in [kind for kind, outage in self._outages.items() if outage.last_s < oldest_s]:
@@ -91,24 +91,24 @@ class Disk:
 
     @property
     def is_low(self) -> bool:
-        """True if the store may soon not be written."""
+        """True if writes may soon fail."""
         return self.free_bytes < min(LOW_BYTES, LOW_RATIO * self.total_bytes)
 
 
 def disk_of(path: Path) -> Disk:
-    """The disk that the file is on; OSError where it cannot be asked."""
+    """Return the disk that the file is on; OSError if it cannot be read."""
     found = os.statvfs(path.parent)
     return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 def low_disk(path: Path) -> str:
-    """What to say of a disk that is nearly full; empty where it is not."""
+    """Return a warning if the disk is nearly full; else empty."""
     try:
         disk = disk_of(path)
     except OSError as error:
-        return f"The disk of the store {path} cannot be looked at: {error.strerror}"
+        return f"the free space on the disk of the store {path} cannot be read: {error.strerror}"
     return (
-        f"the disk of the store {path} has {disk.free_bytes / 1e6:.1f} MB left. {MAKE_ROOM}"
+        f"the disk of the store {path} has {disk.free_bytes / 1e6:.1f} MB free. {MAKE_ROOM}"
         if disk.is_low
         else ""
     )

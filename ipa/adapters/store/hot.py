@@ -1,7 +1,7 @@
-"""The newest rows of the record, each compressed against the row before it of the same pipeline.
+"""Hot rows: the newest rows of the record, each compressed against the pipeline's row before it.
 
-A tick repeats most of the tick before it, so that DEFLATE with that as its dictionary leaves some hundred
-bytes. Every `GROUP`th row stands alone (its `frame` is its own number): to read a row, those of its group
+A tick repeats most of the tick before it: DEFLATE with that as its dictionary leaves some hundred bytes.
+Every `GROUP`th row is compressed alone (its `frame` is its own number). To read a row, the rows of its group
 before it are read too.
 """
 
@@ -23,22 +23,22 @@ from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
 from ipa.control.canonical import digest
 
 log = logging.getLogger("ipa.store")
-# A row alone takes four times one of a group; a read of one decompresses half a group, a millisecond.
+# A row alone takes four times the bytes of one in a group; a read decompresses half a group, a millisecond.
 GROUP = 64
-# Newest rows that are remembered, of some 10 kB each: one a pipeline.
+# Newest rows that are cached, one per pipeline, of some 10 kB each.
 MOST_REMEMBERED = 1000
-# In the place of digests that follow from the texts. Canonical JSON escapes them.
+# Placeholders of digests that follow from the texts. Canonical JSON escapes these characters.
 CONTENT, PREVIOUS, INPUTS = "\x01", "\x02", "\x03"
-# Raw: the digests say whether a text is what was written.
+# Raw, without a checksum: the digests detect damage.
 RAW = -zlib.MAX_WBITS
 LEVEL = 6
-# DEFLATE looks no further back.
+# The window of DEFLATE.
 WINDOW_BYTES = 2**15
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A row, and in `text` what the next one is compressed against."""
+class HotRow:
+    """A row, with `text` as the dictionary of the next row's compression."""
 
     number: int
     frame: int
@@ -48,14 +48,14 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A row as it is kept, and what the next one needs of it."""
+    """A compressed row, and the row for the compression of the next one."""
 
     packed: bytes
-    known: Known
+    known: HotRow
 
 
-def fold(row: Row, number: int, before: Known | None) -> Folded:
-    """Return the row compressed against the one before it; alone without one, or if its group is full."""
+def fold(row: Row, number: int, before: HotRow | None) -> Folded:
+    """Return the row compressed against the row before it; alone if there is none, or its group is full."""
     if before is not None and number - before.frame >= GROUP:
         before = None
     text = _shortened(row, before.digest if before else "").encode()
@@ -65,11 +65,11 @@ def fold(row: Row, number: int, before: Known | None) -> Folded:
         packer = zlib.compressobj(LEVEL, zlib.DEFLATED, RAW, zdict=before.text)
     packed = packer.compress(text) + packer.flush()
     frame = before.frame if before else number
-    return Folded(packed, Known(number, frame, row.digest, _dictionary(row, text, before)))
+    return Folded(packed, HotRow(number, frame, row.digest, _dictionary(row, text, before)))
 
 
-def unfold(packed: bytes, before: Known | None) -> tuple[Row, bytes]:
-    """Return the row and what the next one is compressed against; ValueError if it is damaged."""
+def unfold(packed: bytes, before: HotRow | None) -> tuple[Row, bytes]:
+    """Return the row, and the dictionary for the next one; ValueError if it is damaged."""
     unpacker = zlib.decompressobj(RAW, zdict=before.text) if before else zlib.decompressobj(RAW)
     try:
         text = unpacker.decompress(packed) + unpacker.flush()
@@ -79,13 +79,13 @@ def unfold(packed: bytes, before: Known | None) -> tuple[Row, bytes]:
         raise ValueError(str(error)) from error
 
 
-def _dictionary(row: Row, text: bytes, before: Known | None) -> bytes:
-    """The text of a decision; of another entry with the decision before it, which the next one repeats."""
+def _dictionary(row: Row, text: bytes, before: HotRow | None) -> bytes:
+    """The text of a decision; for another entry, with the decision before it, which the next one repeats."""
     return text if row.decision is not None or before is None else (before.text + text)[-WINDOW_BYTES:]
 
 
 def _shortened(row: Row, before: str) -> str:
-    """The texts in lines, without the digests that follow from them."""
+    """The texts, one per line, without the digests that follow from them."""
     entry = row.entry.replace(before, PREVIOUS) if before else row.entry
     if row.decision is None:
         return entry
@@ -108,7 +108,7 @@ def _restored(text: str, before: str) -> Row:
 def _inputs_digest(decision: str) -> str:
     """The digest of the inputs in the text of a decision; empty if there are none.
 
-    Within strings a quote has a backslash before it, so that these marks are found outside of them alone.
+    Within strings a quote is escaped, so these marks only match outside of strings.
     """
     _, start, rest = decision.partition('"inputs":"')
     inputs, end, _ = rest.partition('","inputs_digest":"')
@@ -116,19 +116,19 @@ def _inputs_digest(decision: str) -> str:
 
 
 class HotRows:
-    """Reads and writes hot rows; remembers the newest of each pipeline. Thread-safe."""
+    """The reader of hot rows, with a cache of each pipeline's newest row. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._newest: OrderedDict[str, Known] = OrderedDict()
+        self._newest: OrderedDict[str, HotRow] = OrderedDict()
 
-    def newest(self, pipeline: str) -> Known | None:
-        """Return the newest row that is remembered of the pipeline."""
+    def newest(self, pipeline: str) -> HotRow | None:
+        """Return the cached row of the pipeline; None if there is none."""
         with self._lock:
             return self._newest.get(pipeline)
 
-    def remember(self, newest: dict[str, Known]) -> None:
-        """Remember rows by pipeline, once they are committed."""
+    def remember(self, newest: dict[str, HotRow]) -> None:
+        """Cache rows by pipeline, once they are committed."""
         with self._lock:
             for pipeline, known in newest.items():
                 self._newest[pipeline] = known
@@ -137,17 +137,17 @@ class HotRows:
                 self._newest.popitem(last=False)
 
     def rows(self, connection: Connection, found: Sequence[Any]) -> list[Row]:
-        """Return the texts of rows of `ROWS`, those of a pipeline in rising order.
+        """Return the texts of rows of the query `ROWS`, in which a pipeline's rows have rising numbers.
 
-        ValueError if one is damaged. Rows of an older version are as they are.
+        ValueError if one is damaged. Rows of an older version are not compressed.
         """
         return [row for _, row in self.readable(connection, found, strict=True)]
 
     def readable(
         self, connection: Connection, found: Sequence[Any], *, strict: bool = False
     ) -> list[tuple[Any, Row]]:
-        """Return each row with its texts; without `strict` a damaged one is logged and left out."""
-        known: dict[str, Known] = {}
+        """Return each row with its texts; without `strict` a damaged row is logged and omitted."""
+        known: dict[str, HotRow] = {}
         rows = []
         for each in found:
             if each.frame is None:
@@ -169,8 +169,8 @@ class HotRows:
         self.remember(newer)
         return rows
 
-    def _read(self, connection: Connection, found: Any, before: Known | None) -> tuple[Row, Known]:
-        """The row, and what the next one needs of it."""
+    def _read(self, connection: Connection, found: Any, before: HotRow | None) -> tuple[Row, HotRow]:
+        """The row, and its form for the decompression of the next one."""
         if found.frame == found.number:
             return _read(found, None)
         if before is None or before.number != found.number - 1:
@@ -188,14 +188,14 @@ class HotRows:
         return _read(found, before)
 
 
-def _read(found: Any, before: Known | None) -> tuple[Row, Known]:
+def _read(found: Any, before: HotRow | None) -> tuple[Row, HotRow]:
     if before is None and found.frame != found.number:
-        raise ValueError(f"row {found.frame}, on which it rests, is missing")
+        raise ValueError(f"row {found.frame}, the first of its group, is missing")
     row, text = unfold(found.packed, before)
-    return row, Known(found.number, found.frame, found.digest, text)
+    return row, HotRow(found.number, found.frame, found.digest, text)
 
 
-# What is read of each row; `decision` is that of a row of an older version.
+# The columns of each row.
 COLUMNS = (
     EntryRow.seq,
     EntryRow.pipeline,
@@ -215,7 +215,7 @@ _SEALED = (
     .correlate(EntryRow)
     .scalar_subquery()
 )
-# Rows that no segment holds, with what an older version kept beside them.
+# The rows that no segment holds, with the decisions that an older version stored in a table of its own.
 ROWS = (
     select(
         *COLUMNS,

@@ -1,9 +1,9 @@
-"""Keeps the store within its retention while the service runs, each pass in a process of its own.
+"""Housekeeping: applies the store's retention while the service runs, each pass in a process of its own.
 
     python -m ipa.adapters.store.housekeeping
 
-makes one pass that it reads as JSON, and answers so. Packing a segment takes a second of CPU time and some
-50 MB: in the service's own process ticks would have less of the interpreter, and the memory would stay.
+makes one pass. It reads the request and writes the answer as JSON. Packing a segment takes a second of CPU
+time and some 50 MB: in the service's process it would delay ticks, and the memory would stay allocated.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from typing import Any
 from ipa.adapters.processes import JsonChild, asked_by_parent, child_environment
 from ipa.adapters.store.database import Access, close_engine, open_engine
 from ipa.adapters.store.keeper import Keeper
-from ipa.adapters.store.retention import PruneReport, Retention
 from ipa.adapters.store.signing import keyring_of
 from ipa.adapters.store.store import Store
+from ipa.control.store_admin import PruneReport, Retention
 from ipa.model.errors import IpaError, UnavailableError
 
 log = logging.getLogger("ipa.store")
-# How often the need is looked for, by the wall clock.
+# The interval of the check if a pass is due, by the wall clock.
 EVERY_S = 15.0
-# A pass is made at least this often: it seals pipelines that record no more, and clears what another left.
+# The longest interval between passes: one seals pipelines that record no more, and completes broken-off ones.
 LONGEST_S = 3600.0
-# A pass ends after this long, and the next one goes on.
+# The time limit of a pass; the next one continues.
 PASS_S = 60.0
-# Of a PostgreSQL client.
+# The variables of a PostgreSQL client.
 DRIVER_VARIABLES = ("PG",)
 COMMAND = (sys.executable, "-m", "ipa.adapters.store.housekeeping")
 
 
 class Housekeeping:
-    """Seals and prunes the store. `now` is the clock of its decisions; `leads` is False in a standby."""
+    """The thread that seals and prunes the store if `leads()`. `now` is the clock of its decisions."""
 
     def __init__(
         self, store: Store, now: Callable[[], datetime], leads: Callable[[], bool], every_s: float = EVERY_S
@@ -52,11 +52,11 @@ class Housekeeping:
         self._thread = threading.Thread(target=self._run, name="store-housekeeping", daemon=True)
 
     def start(self) -> None:
-        """Begin; the first pass comes after `every_s`."""
+        """Start; the first pass comes after `every_s`."""
         self._thread.start()
 
     def close(self) -> None:
-        """End; a pass under way is cut off, which loses nothing."""
+        """Stop. A pass under way is killed, which loses nothing."""
         self._stop.set()
         if self._child is not None:
             self._child.kill()
@@ -68,7 +68,7 @@ class Housekeeping:
             self.once()
 
     def once(self) -> PruneReport | None:
-        """Make a pass if there is need; what it did. A failure is logged once, for `Store.troubles` too."""
+        """Make a pass if one is due; return its report. A failure is logged once, and in `Store.troubles`."""
         keeper = self._store.keeper
         try:
             if not self._leads() or not self._is_due():
@@ -79,9 +79,9 @@ class Housekeeping:
             self._fail(error.message)
             return None
         except Exception:
-            # A fault of this program must not end the thread: the store would grow for ever.
+            # A bug must not end the thread: the store would grow without bound.
             log.exception("the store is not pruned")
-            self._fail("pruning failed, see the log")
+            self._fail("pruning failed; the log has the cause")
             return None
         if answer is None:
             return None
@@ -109,7 +109,7 @@ class Housekeeping:
         return self._store.keeper.is_due(self._now().timestamp(), self._store.retention)
 
     def _passed(self) -> dict[str, Any] | None:
-        """The answer of a pass; None if the service ended meanwhile. UnavailableError: the pass failed."""
+        """The answer of a pass; None if the service stopped meanwhile. UnavailableError: the pass failed."""
         asked = {
             "store_url": self._store.url,
             "key_file": self._store.keyring.key_file,
@@ -119,7 +119,7 @@ class Housekeeping:
         }
         with JsonChild(COMMAND, stderr=subprocess.DEVNULL, env=child_environment(*DRIVER_VARIABLES)) as child:
             self._child = child
-            # `close` sets this first, then kills the child that it sees: one of the two comes in time.
+            # `close` sets this before it kills the child that it sees, so no child survives `close`.
             if self._stop.is_set():
                 return None
             child.send(json.dumps(asked))
@@ -127,14 +127,14 @@ class Housekeeping:
             if self._stop.is_set():
                 return None
             if answer is None:
-                raise UnavailableError(f"the process that prunes the store ended with {child.wait()}")
+                raise UnavailableError(f"the process that prunes the store exited with code {child.wait()}")
         if "error" in answer:
             raise UnavailableError(answer["error"])
         return answer
 
 
 def _pruned(asked: dict[str, Any]) -> dict[str, Any]:
-    """In the process of a pass: its report and what the keeper found, or its error."""
+    """The answer of the process: its report and the keeper's findings, or its error."""
     try:
         engine = open_engine(asked["store_url"], Access.WRITE)
         try:
@@ -153,7 +153,7 @@ def _pruned(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Make the pass that the service asks for."""
+    """Make the pass that the service requests."""
     question, answer = asked_by_parent()
     answer(_pruned(question))
 

@@ -1,4 +1,4 @@
-"""The record in the database: rows put at its end, and read from there and from sealed segments."""
+"""The record in the database: rows are appended, and read as hot rows or from sealed segments."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from ipa.adapters.store.hot import ROWS, HotRows, Known, fold
+from ipa.adapters.store.hot import ROWS, HotRow, HotRows, fold
 from ipa.adapters.store.packing import Row
-from ipa.adapters.store.records import MARK
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import HEADERS, SegmentReader, signed_checkpoint_of
 from ipa.control.audit.checkpoints import SignedCheckpoint
-from ipa.control.audit.record import NOTHING, Entry, EntryKind, Head, Recorded
+from ipa.control.audit.record import MARK, NOTHING, Entry, EntryKind, Head, Recorded
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import UnavailableError
 
-# Rows of one read: enough to be quick, few enough to be held.
+# Rows of one read: enough to be quick, few enough for memory.
 BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An entry to record; of a decision's, the decision and its text too."""
+    """An entry to record, with the decision and its text if it is of a decision."""
 
     entry: Entry
     decision: Decision | None = None
@@ -32,24 +31,23 @@ class Item:
 
 
 class Journal:
-    """The record. Thread-safe; each call works within the transaction that it is given."""
+    """The record. Thread-safe; each method works within the given transaction."""
 
     def __init__(self) -> None:
         self.hot = HotRows()
         self.sealed = SegmentReader()
 
-    def append(self, connection: Connection, items: Sequence[Item]) -> dict[str, Known]:
-        """Put the items at the ends of their pipelines' chains, one after the other.
+    def append(self, connection: Connection, items: Sequence[Item]) -> dict[str, HotRow]:
+        """Append the items to their pipelines' chains, in order. Return the newest row by pipeline.
 
-        Within a transaction that writes the record alone, so that the order of `seq` is that of the commits:
-        a reader that has read up to one has missed none before it. Give the result to `hot.remember` once the
-        transaction is committed.
+        The transaction must hold the record's lock, so that `seq` has the order of the commits: a reader that
+        has read up to one has missed none before it. Give the result to `hot.remember` after the commit.
         """
         seq = newest_seq(connection)
         names = sorted({item.entry.key for item in items})
         ends = {row.pipeline: row for row in connection.execute(_ENDS, {"names": names})}
         moved: dict[str, Head] = {}
-        known: dict[str, Known] = {}
+        known: dict[str, HotRow] = {}
         rows: list[dict[str, object]] = []
         for item in items:
             name = item.entry.key
@@ -90,19 +88,19 @@ class Journal:
             connection.execute(insert(HeadRow), new)
         return known
 
-    def _before(self, end: Any) -> Known | None:
-        """The row before the next one, if it is there, remembered, and of a group that is not sealed."""
+    def _before(self, end: Any) -> HotRow | None:
+        """The row before the next one if it is cached and its group is not sealed."""
         known = self.hot.newest(end.pipeline) if end is not None else None
         if known is None or (known.number, known.digest) != (end.number, end.row_digest):
             return None
         return known if known.frame > (end.sealed or 0) else None
 
     def texts(self, connection: Connection, decision_ids: Sequence[str]) -> dict[str, str]:
-        """Return the texts of those decisions that are among the newest rows, by their ids."""
+        """Return the texts of the given decisions that are in hot rows, by their ids."""
         return {name: text for name, (_, text) in self._newest(connection, decision_ids).items()}
 
     def _newest(self, connection: Connection, decision_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """The records and the texts of those decisions."""
+        """Record and text of the given decisions that are in hot rows, by their ids."""
         found = connection.execute(_DECISIONS, {"names": decision_ids}).all()
         rows = zip(found, self._rows(connection, found), strict=True)
         return {each.decision_id: (each.pipeline, row.decision or "") for each, row in rows}
@@ -110,7 +108,7 @@ class Journal:
     def entries(
         self, connection: Connection, after: int, limit: int, pipeline: str | None = None
     ) -> list[Recorded]:
-        """Return the `limit` entries after that `seq`, oldest first; those that cannot be read are logged."""
+        """Return the `limit` entries after `after`, oldest first; damaged ones are logged and omitted."""
         query = ROWS.where(EntryRow.seq > after)
         headers = select(*HEADERS).where(SegmentRow.last_seq > after, SegmentRow.kept > 0)
         if pipeline is not None:
@@ -136,7 +134,7 @@ class Journal:
     def checkpoints(
         self, connection: Connection, after: int, pipeline: str | None
     ) -> Iterator[SignedCheckpoint]:
-        """Yield the checkpoints after that `seq` of segments that have lost rows."""
+        """Yield the checkpoints after `after` of segments from which retention removed rows."""
         query = select(*HEADERS).where(
             SegmentRow.last_seq > after, SegmentRow.kept <= SegmentRow.last - SegmentRow.first
         )
@@ -148,9 +146,9 @@ class Journal:
     def decisions(
         self, connection: Connection, pipeline: str, before_tick: int | None, *, applied_only: bool
     ) -> Iterator[str]:
-        """Yield the texts of decisions, newest first; those of ticks before `before_tick` if given.
+        """Yield the texts of decisions, newest first; with `before_tick` those of earlier ticks.
 
-        Of a segment whose rows are not canonical it may yield others too.
+        It may yield others too, from a segment whose rows are not canonical.
         """
         yield from self._hot_decisions(connection, pipeline, before_tick, applied_only=applied_only)
         query = select(DecisionRow.body).where(DecisionRow.pipeline == pipeline)
@@ -168,7 +166,7 @@ class Journal:
     def _hot_decisions(
         self, connection: Connection, pipeline: str, before_tick: int | None, *, applied_only: bool
     ) -> Iterator[str]:
-        """The same of the newest rows, a group at a time."""
+        """The texts of decisions in hot rows, newest first, read by group."""
         newest = ROWS.where(EntryRow.pipeline == pipeline).order_by(EntryRow.number.desc()).limit(1)
         last = connection.execute(newest).first()
         while last is not None and last.frame is not None:
@@ -183,7 +181,7 @@ class Journal:
             last = connection.execute(newest.where(EntryRow.number < last.frame)).first()
 
     def decision(self, connection: Connection, decision_id: str) -> tuple[str, str] | None:
-        """Return the record and the text of that decision; None if there is none, or it was removed."""
+        """Return record and text of the decision; None if there is none, or it was removed."""
         found = self._newest(connection, [decision_id])
         if decision_id in found:
             return found[decision_id]
@@ -194,12 +192,12 @@ class Journal:
         return None
 
     def _segments_of(self, connection: Connection, decision_id: str) -> Iterator[Any]:
-        """The segments that may hold it. An id is its pipeline, a tick and more, with hyphens between."""
+        """The segments that may hold the decision. An id is pipeline, tick and more, joined by hyphens."""
         parts = decision_id.split("-")
         for at in range(1, len(parts)):
             if not parts[at].isascii() or not parts[at].isdigit():
                 continue
-            # The decision on a write's outcome is called by the tick before it.
+            # The id of a decision on a write's outcome has the tick before it.
             tick, name = int(parts[at][:15]), "-".join(parts[:at])
             query = select(*HEADERS).where(
                 _is_record_of(name),
@@ -221,7 +219,7 @@ class Journal:
 
 
 def _is_record_of(name: str) -> Any:
-    """True of segments of a record that a pipeline of that name, or PIPELINE@POLICY, writes or wrote."""
+    """The condition that a segment is of a record of the pipeline, or PIPELINE@POLICY, of that name."""
     pipeline, at, policy = name.partition("@")
     own = SegmentRow.pipeline.startswith(pipeline + MARK, autoescape=True)
     own &= SegmentRow.pipeline.endswith(at + policy, autoescape=True)
@@ -244,12 +242,12 @@ def _paged(connection: Connection, query: Any) -> Iterator[str]:
 
 
 def _paged_rows(connection: Connection, query: Any) -> Iterator[Any]:
-    """The rows of the query, read as they are asked for."""
+    """The rows of the query, read as they are consumed."""
     with connection.execute(query, execution_options={"yield_per": BATCH}) as rows:
         yield from rows
 
 
-# Made once: making a statement takes longer than a row.
+# Built once: building a statement takes longer than reading a row.
 _INSERT = insert(EntryRow)
 _NEWEST = select(
     select(func.max(EntryRow.seq)).scalar_subquery(), select(func.max(SegmentRow.last_seq)).scalar_subquery()
@@ -257,7 +255,7 @@ _NEWEST = select(
 _DECISIONS = ROWS.where(
     EntryRow.decision_id.in_(bindparam("names", expanding=True)), EntryRow.kind == EntryKind.DECISION.value
 ).order_by(EntryRow.pipeline, EntryRow.number)
-# Heads, the digests of their rows, and up to where their pipelines are sealed.
+# The heads, the digests of their rows, and the last sealed numbers of their pipelines.
 _ENDS = (
     select(
         HeadRow.pipeline,
@@ -284,7 +282,7 @@ _HEADS = select(HeadRow.pipeline, HeadRow.number, HeadRow.digest).where(
 
 
 def heads(connection: Connection, names: Collection[str]) -> dict[str, Head]:
-    """Return the heads that are kept of those pipelines."""
+    """Return the heads of the given pipelines."""
     rows = connection.execute(_HEADS, {"names": sorted(names)})
     return {name: Head(number, mark) for name, number, mark in rows}
 

@@ -1,8 +1,8 @@
-"""Seals the record and applies retention, in small transactions beside those of the loops.
+"""Sealing of the record, and its retention, in small transactions beside those of the loops.
 
-Reading, verifying and packing happen outside of transactions that write; each of those checks that what it
-replaces is still there, so that two keepers do no harm. What is verified on the way is what is sealed: a row
-that was changed is never signed.
+The keeper reads, verifies and packs outside of writing transactions. Each writing transaction checks that the
+rows which it replaces are still there, so that two keepers do no harm. Exactly the verified rows are sealed:
+a changed row is never signed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
 from ipa.adapters.store.hot import ROWS as HOT_ROWS
 from ipa.adapters.store.hot import HotRows
 from ipa.adapters.store.packing import Row
-from ipa.adapters.store.retention import DAY_S, PruneReport, Retention
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import (
     ROWS,
@@ -41,25 +40,26 @@ from ipa.adapters.store.signing import Keyring
 from ipa.adapters.store.verifying import check_row, check_segment
 from ipa.control.audit.checkpoints import Checkpoint
 from ipa.control.audit.record import NOTHING, Chain, Head, Recorded
+from ipa.control.store_admin import DAY_S, PruneReport, Retention
 from ipa.model.errors import ConfigurationError, RecordError
 
 log = logging.getLogger("ipa.store")
-# Rows that stay unsealed beyond a segment's: what pages and streams read most.
+# Rows that stay unsealed beyond those of a segment: pages and streams read these most.
 HOT = 128
-# Rows of a pipeline that records nothing any more are sealed when they are this old.
+# The age at which the rows of a pipeline that records no more are sealed.
 SEAL_AFTER_S = DAY_S
-# Segments that are joined when they are thinned: of most, a few rows stay.
+# Segments that are merged when they are thinned: most keep a few rows.
 RUN = 32
-# Others write between two transactions: SQLite lets the one that waits try again after so long at most.
+# The pause between two transactions: a waiting writer of SQLite retries within this time.
 BETWEEN_S = 0.05
-# What a row of the newest takes beside its texts: its columns and their indexes.
+# Bytes of a hot row beside its texts: columns and indexes.
 HOT_ROW_BYTES = 350
 SAMPLE = 200
 
 
 @dataclass(slots=True)
 class _Spent:
-    """What was done until now."""
+    """The progress of a pass."""
 
     report: PruneReport
     until_s: float | None
@@ -76,19 +76,19 @@ class _Spent:
 
 
 class Keeper:
-    """Seals and prunes one store."""
+    """The process that seals and prunes a store."""
 
     def __init__(self, engine: Engine, keyring: Keyring) -> None:
         self._engine, self._keyring = engine, keyring
-        # Pipelines whose record is damaged, with what is wrong: nothing of them is sealed or removed.
+        # The fault by pipeline of damaged records: nothing of them is sealed or removed.
         self.damaged: dict[str, str] = {}
-        # True if the last pass had to thin by size.
+        # True if the size bound, not the age, decided what the last pass removed.
         self.is_bounded = False
-        # What ended the last pass; empty if it went well.
+        # The error that ended the last pass; empty if it succeeded.
         self.failed = ""
         # `whole_bytes` after the last pass.
         self.record_bytes = 0
-        # By pipeline the newest number at the last pass.
+        # The newest number of each pipeline at the last pass.
         self._numbers: dict[str, int] = {}
 
     def prune(
@@ -98,7 +98,7 @@ class Keeper:
         within_s: float | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> PruneReport:
-        """Seal what can be sealed, then remove what is too old or too much, until `stop` says so."""
+        """Seal rows, then remove those beyond the retention, until `within_s` is over or `stop` is true."""
         until_s = None if within_s is None else time.monotonic() + within_s
         spent = _Spent(PruneReport(), until_s, stop)
         self._check_key()
@@ -119,7 +119,7 @@ class Keeper:
         return replace(spent.report, is_done=not spent.is_over)
 
     def is_due(self, now_s: float, retention: Retention) -> bool:
-        """True if a pass would seal or remove something. It reads the ends of indexes."""
+        """True if a pass would seal or remove something. It reads only the ends of indexes."""
         changes_s, most = retention.changes_s, retention.decisions_bytes
         older = [(SegmentRow.held > 0) & (SegmentRow.last_s < now_s - retention.decisions_s)]
         if changes_s is not None:
@@ -144,11 +144,11 @@ class Keeper:
         return may_shrink and most is not None and self.whole_bytes() > most
 
     def troubles(self) -> tuple[str, ...]:
-        """Why the store is not kept as its retention says."""
+        """Return why the retention is not applied; empty if it is."""
         return (*([self.failed] if self.failed else ()), *self.damaged.values())
 
     def _check_key(self) -> None:
-        """ConfigurationError if the store is signed and the key is gone: a new one would not verify it."""
+        """ConfigurationError if the store is signed and its key is missing: a new key could not verify it."""
         with reading(self._engine) as connection:
             query = select(SegmentRow.key_id).order_by(SegmentRow.last_seq.desc()).limit(1)
             key_id = connection.scalar(query)
@@ -156,8 +156,8 @@ class Keeper:
             path = self._keyring.path or "IPA_STORE_KEY_FILE, which names no file"
             raise ConfigurationError(
                 f"the record is signed with the key {key_id}, and there is no key in {path}",
-                hint="Put the file back from a backup. If the key is lost, put a new one there "
-                "(`openssl genpkey -algorithm ed25519`); verification then names what it cannot check.",
+                hint="Restore the key file from a backup. If the key is lost, put a new one there (`openssl "
+                "genpkey -algorithm ed25519`); verification then names the entries it cannot check.",
             )
 
     def _seal_all(self, heads: dict[str, int], now_s: float, spent: _Spent) -> None:
@@ -169,7 +169,7 @@ class Keeper:
 
     @contextmanager
     def _noting(self, pipeline: str) -> Iterator[None]:
-        """Note that the record of the pipeline is damaged: what it shows must not be sealed away."""
+        """Note a RecordError as the pipeline's fault: sealing would hide the damage."""
         try:
             yield
         except RecordError as error:
@@ -177,7 +177,7 @@ class Keeper:
             self.damaged[pipeline] = error.message
 
     def _seal(self, pipeline: str, number: int, now_s: float, spent: _Spent) -> bool:
-        """Seal the oldest rows of the pipeline; False if there is nothing to seal yet."""
+        """Seal the oldest rows of the pipeline; False if there are too few."""
         with reading(self._engine) as connection:
             before = last_sealed(connection, pipeline)
             done = before.last if before else 0
@@ -204,7 +204,7 @@ class Keeper:
         return True
 
     def _clear(self, done: Checkpoint, spent: _Spent) -> None:
-        """Remove the rows that are sealed, also those that a pass left that ended early."""
+        """Remove the sealed rows, also those that an interrupted pass left."""
         while not spent.is_over:
             with reading(self._engine) as connection:
                 if not has_rows(connection, done):
@@ -213,7 +213,7 @@ class Keeper:
                 clear(connection, done)
 
     def _is_old(self, connection: Connection, pipeline: str, number: int, now_s: float) -> bool:
-        """True if the pipeline's newest row is so old that no more are to be expected."""
+        """True if the pipeline's newest row is so old that no more are expected."""
         before = self._numbers.get(pipeline, number)
         self._numbers[pipeline] = number
         if before != number:
@@ -228,7 +228,7 @@ class Keeper:
 
     @staticmethod
     def _verified(connection: Connection, pipeline: str, before: Checkpoint | None) -> list[Row]:
-        """The next rows to seal, which are as they were written; RecordError if one is not."""
+        """The next rows to seal, verified; RecordError if one was changed."""
         chain = Chain(pipeline)
         if before is not None:
             chain.head = Head(before.last, before.head)
@@ -242,7 +242,7 @@ class Keeper:
                 EntryRow.pipeline == pipeline, EntryRow.number == first + len(found)
             )
         ).first()
-        # Rows of a group are read by those before them, so that groups are sealed whole.
+        # A row is decompressed with the rows of its group before it, so groups are sealed as a whole.
         end = after.frame if after is not None and after.frame is not None else first + len(found)
         found = [each for each in found if each.number < end]
         try:
@@ -270,7 +270,7 @@ class Keeper:
                 pass
 
     def _thin(self, before_s: float | None, spent: _Spent) -> bool:
-        """Remove the holds of the oldest segments that have some; False if none is old enough."""
+        """Remove the holds of the oldest segments with holds; False if none is old enough."""
         query = select(SegmentRow.pipeline, SegmentRow.first).where(
             SegmentRow.held > 0, SegmentRow.pipeline.not_in(self.damaged)
         )
@@ -288,7 +288,7 @@ class Keeper:
     def _run(
         self, connection: Connection, pipeline: str, first: int, before_s: float | None
     ) -> list[Segment]:
-        """Adjacent segments to be thinned into one: one that was thinned before, if it is small, and on."""
+        """Adjacent segments to thin into one, starting with an earlier thinned one if that is small."""
         is_mine = SegmentRow.pipeline == pipeline
         before = connection.execute(
             segments().where(is_mine, SegmentRow.first < first).order_by(SegmentRow.first.desc()).limit(1)
@@ -311,7 +311,7 @@ class Keeper:
         return run
 
     def _drop_changes(self, before_s: float, spent: _Spent) -> bool:
-        """Remove every row of the oldest segment that is older; False if there is none."""
+        """Remove every row of the oldest segment before `before_s`; False if there is none."""
         query = segments().where(
             SegmentRow.held == 0,
             SegmentRow.kept > 0,
@@ -327,7 +327,7 @@ class Keeper:
         return True
 
     def _replace(self, run: list[Segment], spent: _Spent, *, keep_changes: bool) -> None:
-        """Put one segment in the place of the run."""
+        """Replace the run by one segment."""
         for segment in run:
             self._check(segment)
         new = thinned(run, self._keyring, keep_changes=keep_changes)

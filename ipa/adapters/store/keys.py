@@ -1,4 +1,4 @@
-"""The API keys in the store: what each may, never what it is."""
+"""The API keys in the store, which holds only their digests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Engine, RowMapping, insert, select, update
@@ -15,56 +14,33 @@ from sqlalchemy import Engine, RowMapping, insert, select, update
 from ipa.adapters.store.codec import damaged
 from ipa.adapters.store.database import reading, writing
 from ipa.adapters.store.schema import KeyRow
-from ipa.model.access import Grant, Role, key_name
+from ipa.model.access import ApiKey, Grant, Role
 from ipa.model.errors import NotFoundError
 
-# Keys begin so, for people and for programs that look for secrets in files.
+# The prefix of keys, for people and for secret scanners.
 PREFIX = "ipa_"
 ID_BYTES = 6
-# As much as nobody guesses; a plain digest of it is as good as a slow one.
+# Too many to guess, so a plain digest is as good as a slow one.
 SECRET_BYTES = 32
 FORM = re.compile(r"ipa_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
-# What the digest of a key that does not exist is compared with, so that both take as long.
+# Compared with for an unknown key id, so that it takes as long as a known one.
 NO_DIGEST = "0" * 64
-# Any constant: writers of keys wait for each other on PostgreSQL.
+# Any constant: serialises writers of keys on PostgreSQL.
 LOCK = 0x1FA5_0002
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key as it is kept. `name` is who it was made for."""
-
-    key_id: str
-    name: str
-    grant: Grant
-    created_at: datetime
-    expires_at: datetime | None = None
-    revoked_at: datetime | None = None
-
-    def state(self, now: datetime) -> str:
-        """valid, expired or revoked."""
-        if self.revoked_at is not None:
-            return "revoked"
-        return "expired" if self.expires_at is not None and self.expires_at <= now else "valid"
-
-    @property
-    def holder(self) -> str:
-        """What is recorded as who acted."""
-        return key_name(self.name, self.key_id)
-
-
 class Keys:
-    """The keys in one database; safe for many threads and processes."""
+    """The keys of a store. Safe for many threads and processes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def create(
         self, name: str, grant: Grant, *, now: datetime, expires_at: datetime | None = None
-    ) -> tuple[Key, str]:
-        """A new key, and what it is called with, which nobody can find out later."""
+    ) -> tuple[ApiKey, str]:
+        """Create a key. Return it with its token, which cannot be read later."""
         key_id, secret = secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
-        key = Key(key_id, name, grant, now, expires_at)
+        key = ApiKey(key_id, name, grant, now, expires_at)
         with writing(self._engine, LOCK) as connection:
             connection.execute(
                 insert(KeyRow).values(
@@ -79,8 +55,8 @@ class Keys:
             )
         return key, f"{PREFIX}{key_id}_{secret}"
 
-    def find(self, token: str) -> Key | None:
-        """The key that is called so, valid or not; None where there is none. It takes as long either way."""
+    def find(self, token: str) -> ApiKey | None:
+        """Return the key of the token, valid or not; None if there is none. Both take equally long."""
         form = FORM.fullmatch(token)
         if form is None:
             return None
@@ -93,14 +69,14 @@ class Keys:
         is_it = hmac.compare_digest(_digest(secret), kept)
         return _key(row) if row and is_it else None
 
-    def all(self) -> Sequence[Key]:
-        """Every key, the oldest first."""
+    def all(self) -> Sequence[ApiKey]:
+        """Return every key, oldest first."""
         query = select(KeyRow.__table__).order_by(KeyRow.created_at, KeyRow.key_id)
         with reading(self._engine) as connection:
             return [_key(row) for row in connection.execute(query).mappings()]
 
-    def revoke(self, key_id: str, *, now: datetime) -> Key:
-        """The key, which is not valid any more; NotFoundError where there is none."""
+    def revoke(self, key_id: str, *, now: datetime) -> ApiKey:
+        """Revoke the key and return it; NotFoundError if there is none."""
         with writing(self._engine, LOCK) as connection:
             is_it = KeyRow.key_id == key_id
             connection.execute(
@@ -116,13 +92,15 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _key(row: RowMapping) -> Key:
+def _key(row: RowMapping) -> ApiKey:
     def moment(name: str) -> datetime | None:
         return datetime.fromisoformat(row[name]) if row[name] else None
 
     try:
         created_at = datetime.fromisoformat(row["created_at"])
         grant = Grant(Role(row["role"]), row["namespace"])
-        return Key(row["key_id"], row["name"], grant, created_at, moment("expires_at"), moment("revoked_at"))
+        return ApiKey(
+            row["key_id"], row["name"], grant, created_at, moment("expires_at"), moment("revoked_at")
+        )
     except (ValueError, TypeError) as error:
         raise damaged("key", error) from error

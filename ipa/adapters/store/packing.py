@@ -1,8 +1,8 @@
-"""Runs of decisions and entries packed into one block of bytes, and read from it byte for byte.
+"""Blocks: runs of entries and decisions packed into bytes, and read back byte for byte.
 
-A row is an entry's canonical text and, if it is a decision's, the text of that decision. Each text is taken
-apart into a shape (the JSON without its values) and its values, which go into columns by their place in it.
-Digests that follow from the texts are left out. LZMA compresses the columns.
+A row is an entry's canonical text and, if it is of a decision, that decision's text. Each text is split into
+a shape (the JSON without its values) and its values, which go into one column per path. Digests that follow
+from the texts are omitted. LZMA compresses the columns.
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ipa.adapters.store.columns import MISSING, is_repeated, read_columns, write_columns
-from ipa.adapters.store.literals import Reader, Writer, scalar_text
+from ipa.adapters.store.columns import (
+    MISSING,
+    ColumnReader,
+    ColumnWriter,
+    is_repeated,
+    read_columns,
+    scalar_text,
+    write_columns,
+)
 from ipa.control.canonical import digest
 
 FORMAT = 1
-# As the highest preset, but with a dictionary of the size of a block: that of the preset takes 700 MB.
+# The highest preset, but with a dictionary of the size of a block: the preset's takes 700 MB.
 FILTERS = [
     {
         "id": lzma.FILTER_LZMA2,
@@ -33,21 +40,22 @@ FILTERS = [
         "depth": 512,
     }
 ]
-# A list of this many numbers is one value: of a load, most of it is that of the tick before, moved on.
+# A list of this many numbers is one value: the history of a load is mostly the previous one, shifted.
 LONG_LIST = 8
-# Stands for a value in a shape, and between the shapes of a row's texts. Canonical JSON escapes both.
+# The placeholder of a value in a shape, and the separator of shapes. Canonical JSON escapes both.
 HOLE, BETWEEN = "\x01", "\x02"
-# In the place of a text that follows from the other texts of its row.
+# Replaces a text that follows from the other texts of its row.
 DERIVED = True
-# The paths of those: the decision's inputs and their digest, the entry's digests of it and of the one before.
+# The paths of such texts: a decision's inputs and their digest, an entry's digests of it and of its
+# predecessor.
 SPECIAL = ("0/inputs", "0/inputs_digest", "2/content", "2/previous")
-# What a damaged block makes the readers raise.
+# The errors that a damaged block causes in the readers.
 DAMAGES = (lzma.LZMAError, LookupError, StopIteration, RuntimeError, TypeError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An entry's text, and the text of its decision if it has one."""
+    """The text of an entry, and the text of its decision if it has one."""
 
     entry: str
     decision: str | None = None
@@ -72,9 +80,9 @@ def pack(rows: Sequence[Row]) -> bytes:
             if place >= len(columns):
                 columns.extend([MISSING] * len(rows) for _ in range(place + 1 - len(columns)))
             column = columns[place]
-            # Most values repeat: one object for all of them takes a tenth of the memory.
+            # Most values repeat: sharing the object takes a tenth of the memory.
             column[index] = column[index - 1] if index and is_repeated(column[index - 1], value) else value
-    writer = Writer()
+    writer = ColumnWriter()
     writer.block("\n".join(layout.texts()).encode())
     writer.number(len(rows))
     for each in order:
@@ -90,7 +98,7 @@ class Packed:
         if block[:1] != bytes([FORMAT]):
             raise ValueError(f"its format is {block[:1].hex() or 'not given'}, not {FORMAT:02x}")
         try:
-            reader = Reader(lzma.decompress(block[1:], lzma.FORMAT_RAW, filters=FILTERS))
+            reader = ColumnReader(lzma.decompress(block[1:], lzma.FORMAT_RAW, filters=FILTERS))
             self._layout = _Layout()
             shapes = [self._layout.shape(text) for text in reader.block().decode().split("\n")]
             self._shapes = [shapes[reader.number()] for _ in range(reader.number())]
@@ -115,11 +123,11 @@ class Packed:
         return found
 
     def decision(self, index: int) -> str | None:
-        """Return the text of the decision of the row at that place; None if it has none."""
+        """Return the text of the decision in that row; None if it has none."""
         return self._row(index, "").decision
 
     def values(self, path: str) -> list[Any]:
-        """Return the values at that path, such as `0/tick`: one a row, None if the row has none."""
+        """Return the values at a path such as `0/tick`, one per row; None for a row without one."""
         place = self._layout.places.get(path)
         column = [MISSING] * len(self) if place is None else self._columns[place]
         return [None if value is MISSING else value for value in column]
@@ -130,7 +138,7 @@ class Packed:
 
 
 def _apart(row: Row, before: str, layout: _Layout) -> tuple[_Shape, list[Any]]:
-    """Return the shape and the values of a row; a row that is not canonical is two whole texts."""
+    """The shape and the values of a row; a row that is not canonical has its two texts as values."""
     try:
         text, values = _taken_apart(row, before)
         shape = layout.shape(text)
@@ -165,7 +173,7 @@ def _taken_apart(row: Row, before: str) -> tuple[str, list[Any]]:
 
 
 def _flatten(value: Any, values: list[Any]) -> str:
-    """Return the shape of the value, whose scalars are appended to `values`."""
+    """The shape of the value, whose scalars are appended to `values`."""
     if isinstance(value, dict):
         return "{" + ",".join([f"{_key(key)}:{_flatten(each, values)}" for key, each in value.items()]) + "}"
     if isinstance(value, list) and not (len(value) >= LONG_LIST and all(map(_is_number, value))):
@@ -184,12 +192,12 @@ def _key(name: str) -> str:
 
 
 class _Layout:
-    """The shapes of a block, and the columns of the paths in them, in the order of their first use."""
+    """The shapes of a block, and the columns of their paths, in the order of first use."""
 
     def __init__(self) -> None:
         self.places: dict[str, int] = {}
         self._shapes: dict[str, _Shape] = {}
-        # Shapes differ little: parts of one are those of others.
+        # Shapes share most of their parts.
         self._parts: dict[str, str] = {}
 
     def shape(self, text: str) -> _Shape:
@@ -216,9 +224,9 @@ class _Layout:
 
 
 class _Shape:
-    """The three texts of a row without their values: decision, its inputs, entry; an absent one is empty.
+    """The three texts of a row without their values: decision, inputs, entry; an absent one is empty.
 
-    `place` is its number in the layout, `columns` are those of its values.
+    `place` is its number in the layout, `columns` are the columns of its values.
     """
 
     def __init__(
@@ -231,7 +239,7 @@ class _Shape:
         )
 
     def filled(self, values: Sequence[Any], before: str) -> Row:
-        """Return the row with those values, after the entry with the digest `before`."""
+        """Return the row with these values, whose predecessor has the digest `before`."""
         texts = [scalar_text(value) for value in values]
         ends = [len(parts) - 1 for parts in self._parts]
         second, third = ends[0], ends[0] + ends[1]

@@ -5,19 +5,19 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Double, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Names of pipelines, stages and people; long enough for a Kubernetes name (253).
+# Names of pipelines, stages and people; as long as a Kubernetes name (253).
 NAME = String(253)
 DIGEST = String(64)
-# SQLite has rowids only under the name INTEGER.
+# SQLite makes a column the rowid only if its type is INTEGER.
 LONG = BigInteger().with_variant(Integer, "sqlite")
 
 
-class Base(DeclarativeBase):
-    """Root of the tables; all carry the prefix ipa_, since a PostgreSQL database may be shared."""
+class StoreTable(DeclarativeBase):
+    """The base class of the tables; all have the prefix ipa_, since a PostgreSQL database may be shared."""
 
 
-class DecisionRow(Base):
-    """One decision of an older version, until it is sealed; later ones are in the row of their entry."""
+class DecisionRow(StoreTable):
+    """A decision of an older version, until it is sealed; newer ones are in the row of their entry."""
 
     __tablename__ = "ipa_decisions"
     __table_args__ = (
@@ -35,12 +35,11 @@ class DecisionRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class EntryRow(Base):
-    """One of the newest entries of the record (`ipa.control.audit.record`), with its decision.
+class EntryRow(StoreTable):
+    """A hot row: one of the newest entries of the record (`ipa.control.audit.record`), with its decision.
 
-    The database itself refuses to change one, and to remove one that no segment holds. `packed` are the
-    texts of entry and decision, as `ipa.adapters.store.hot` compresses them with `frame`. An older version
-    wrote the entry's text to `body` instead.
+    Triggers refuse to change a row, and to remove one that no segment holds. `packed` are the texts of entry
+    and decision, compressed by `ipa.adapters.store.hot`. An older version wrote the entry's text to `body`.
     """
 
     __tablename__ = "ipa_entries"
@@ -49,7 +48,7 @@ class EntryRow(Base):
         Index("ix_ipa_entries_decision", "decision_id"),
     )
 
-    # Given by us under a lock, not by a sequence: those may commit in another order.
+    # Assigned under a lock: the numbers of a database sequence may commit in another order.
     seq: Mapped[int] = mapped_column(LONG, primary_key=True, autoincrement=False)
     pipeline: Mapped[str] = mapped_column(NAME)
     number: Mapped[int] = mapped_column(BigInteger)
@@ -63,18 +62,18 @@ class EntryRow(Base):
     packed: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
-class SegmentRow(Base):
-    """A run of entries of a pipeline, sealed: the rows that are kept of it in one block, and a checkpoint.
+class SegmentRow(StoreTable):
+    """A sealed run of a pipeline's entries: the kept rows in one block, and a checkpoint.
 
-    The checkpoint (`ipa.control.audit.checkpoints`) is signed. The database refuses to change one but by
-    removing rows from it or joining it with the next, and to remove one that another does not cover.
+    The checkpoint (`ipa.control.audit.checkpoints`) is signed. Triggers refuse to change a segment, except to
+    remove rows or to merge it with the next, and to remove one that another does not cover.
     """
 
     __tablename__ = "ipa_segments"
     __table_args__ = (
         Index("ix_ipa_segments_last", "pipeline", "last"),
         Index("ix_ipa_segments_last_seq", "last_seq"),
-        # Says which is thinned next, and how much all of them take, without their blocks.
+        # Finds the next segment to thin, and the total size, without reading blocks.
         Index("ix_ipa_segments_age", "held", "last_s", "size_bytes"),
     )
 
@@ -85,15 +84,15 @@ class SegmentRow(Base):
     last_seq: Mapped[int] = mapped_column(BigInteger)
     first_s: Mapped[float] = mapped_column(Double)
     last_s: Mapped[float] = mapped_column(Double)
-    # Of the decisions that are kept; 0 if there are none.
+    # The ticks of the kept decisions; 0 if there are none.
     first_tick: Mapped[int] = mapped_column(BigInteger)
     last_tick: Mapped[int] = mapped_column(BigInteger)
-    # Decisions when it was sealed; holds, changes and entries of all kinds that are kept.
+    # The decisions at sealing; the kept holds, changes and entries of all kinds.
     decisions: Mapped[int] = mapped_column(BigInteger)
     held: Mapped[int] = mapped_column(BigInteger)
     changes: Mapped[int] = mapped_column(BigInteger)
     kept: Mapped[int] = mapped_column(BigInteger)
-    # The digests of the entry before the first, of the last, of those that are kept, and of the block.
+    # The digests of the entry before the first, of the last entry, of the kept entries, and of the block.
     previous: Mapped[str] = mapped_column(DIGEST)
     head: Mapped[str] = mapped_column(DIGEST)
     entries: Mapped[str] = mapped_column(DIGEST)
@@ -104,8 +103,8 @@ class SegmentRow(Base):
     block: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class SeriesRow(Base):
-    """An hour of a pipeline in figures (`ipa.adapters.store.series`)."""
+class SeriesRow(StoreTable):
+    """An hour of a pipeline's rolled-up series (`ipa.adapters.store.series`)."""
 
     __tablename__ = "ipa_series"
 
@@ -114,8 +113,8 @@ class SeriesRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class HeadRow(Base):
-    """The newest entry of each pipeline, apart from the entries, so that one cut off at the end is missed."""
+class HeadRow(StoreTable):
+    """The newest entry of each pipeline, stored apart, so that a truncated end is detected."""
 
     __tablename__ = "ipa_heads"
 
@@ -124,8 +123,8 @@ class HeadRow(Base):
     digest: Mapped[str] = mapped_column(DIGEST)
 
 
-class CursorRow(Base):
-    """Up to where in the record someone was told of it."""
+class CursorRow(StoreTable):
+    """The position in the record up to which a follower has read."""
 
     __tablename__ = "ipa_cursors"
 
@@ -133,8 +132,8 @@ class CursorRow(Base):
     seq: Mapped[int] = mapped_column(BigInteger)
 
 
-class ControlRow(Base):
-    """What was said last about a pipeline."""
+class ControlRow(StoreTable):
+    """The current control of a pipeline."""
 
     __tablename__ = "ipa_controls"
 
@@ -142,8 +141,8 @@ class ControlRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class ProfileRow(Base):
-    """One revision of a stage's profile; the highest revision counts."""
+class ProfileRow(StoreTable):
+    """A revision of a stage's profile; the highest revision is current."""
 
     __tablename__ = "ipa_profiles"
     __table_args__ = (UniqueConstraint("pipeline", "stage", "revision", name="uq_ipa_profiles_revision"),)
@@ -156,8 +155,8 @@ class ProfileRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class KeyRow(Base):
-    """One API key. What it is called with is not kept, only its digest."""
+class KeyRow(StoreTable):
+    """An API key. Only the digest of its secret is stored."""
 
     __tablename__ = "ipa_keys"
 
@@ -171,8 +170,8 @@ class KeyRow(Base):
     revoked_at: Mapped[str | None] = mapped_column(String(40))
 
 
-class PlanRow(Base):
-    """A plan that was made for people; only the newest are kept."""
+class PlanRow(StoreTable):
+    """A plan of a what-if request; only the newest are kept."""
 
     __tablename__ = "ipa_plans"
     __table_args__ = (Index("ix_ipa_plans_pipeline", "pipeline"),)
@@ -183,8 +182,8 @@ class PlanRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class AnswerRow(Base):
-    """What the request of a key was answered with; without a status it is not known yet."""
+class AnswerRow(StoreTable):
+    """The answer to the request of an idempotency key; without a status it is under way."""
 
     __tablename__ = "ipa_answers"
 
@@ -194,12 +193,12 @@ class AnswerRow(Base):
     at_s: Mapped[float] = mapped_column(index=True)
     status: Mapped[int | None]
     body: Mapped[str | None] = mapped_column(Text)
-    # Of the pipeline that the request was about; it is forgotten with it.
+    # The record of the request's pipeline; removing the pipeline deletes the answer.
     record: Mapped[str] = mapped_column(NAME, server_default="")
 
 
-class PipelineRow(Base):
-    """A pipeline that was given over the API, as the mapping that a file would hold."""
+class PipelineRow(StoreTable):
+    """A pipeline created over the API, as the mapping of a pipeline file."""
 
     __tablename__ = "ipa_pipelines"
 
@@ -208,8 +207,8 @@ class PipelineRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class RecordRow(Base):
-    """A pipeline that has, or had, a name: `record` is what its rows in every table are kept under.
+class RecordRow(StoreTable):
+    """A pipeline that has, or had, a name: `record` is its name in every other table.
 
     The current one has no `ended_at`.
     """

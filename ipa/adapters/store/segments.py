@@ -1,8 +1,8 @@
-"""Sealed segments of the record: runs of entries of one pipeline in one block, each with a signed checkpoint.
+"""Sealed segments of the record: runs of a pipeline's entries in one block, each with a signed checkpoint.
 
-A checkpoint says: of this pipeline the entries `first` to `last` follow the digest `previous` and end at the
-digest `head`; this many decisions were among them, this many rows are kept, in a block with this digest. So
-the chain verifies past rows that retention removed.
+A checkpoint states that the entries `first` to `last` of a pipeline follow the digest `previous` and end at
+the digest `head`, with the number of decisions among them, the number of kept rows, and the digest of their
+block. So the chain can be verified across rows that retention removed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ from ipa.control.engine.write_outcome import OUTCOME
 from ipa.model.decision import Action
 from ipa.model.errors import UnavailableError
 
-# Rows of a segment: of half as many each takes an eighth more; to read one takes a tenth of a second.
+# Rows of a segment: half as many take an eighth more bytes per row; reading a segment takes 0.1 s.
 ROWS = 1024
-# Lists of entries that are remembered, compressed, of some 50 kB each: an export reads those of all pipelines
-# at once.
+# Cached lists of entries, compressed, of some 50 kB each: an export reads those of all pipelines at once.
 MOST_REMEMBERED = 128
-# Blocks that are remembered as they were read last, of some megabytes each.
+# Cached blocks, of some megabytes each.
 MOST_OPEN = 2
-# Rows that are removed in one transaction: a hundredth of a second.
+# Rows that one transaction removes: 0.01 s.
 TOGETHER = 200
 
 
@@ -50,15 +49,15 @@ class Segment:
 
     @property
     def size_bytes(self) -> int:
-        """The bytes that its row takes, about."""
+        """The approximate bytes of its row."""
         return len(self.block) + ROW_BYTES
 
     def rows(self) -> list[Row]:
-        """Return the rows that are kept. ValueError: the block is damaged."""
+        """Return the kept rows. ValueError: the block is damaged."""
         return Packed(self.block).rows() if self.checkpoint.kept else []
 
 
-# The columns of a segment beside its block, and what its indexes take.
+# Bytes of a segment beside its block: columns and indexes.
 ROW_BYTES = 700
 NAMES = tuple(each.name for each in fields(Checkpoint))
 HEADERS = [getattr(SegmentRow, name) for name in (*NAMES, "key_id", "signature")]
@@ -97,9 +96,9 @@ def sealed(
     previous: str,
     keyring: Keyring,
 ) -> Segment:
-    """Return a segment of consecutive rows, which the caller has verified."""
+    """Return the segment of consecutive rows, which the caller has verified."""
     entries = [Recorded(0, row.entry, "").values for row in rows]
-    # Those of decisions: what became of changes is noted by the wall clock, also where time is simulated.
+    # The times of decisions: outcomes of changes have the wall clock's time, also in simulated time.
     decided = [each for each in entries if each["kind"] == EntryKind.DECISION]
     times = [time_s(each["at"]) for each in decided or entries]
     counted = _Counted(entries)
@@ -132,7 +131,7 @@ def thinned(
     *,
     keep_changes: bool = True,
 ) -> Segment:
-    """Return one segment in the place of adjacent ones, without their holds, or without any row."""
+    """Return one segment that replaces adjacent ones, without their holds, or without any row."""
     rows: list[Row] = []
     for segment in run if keep_changes else ():
         rows += filter(stays, segment.rows())
@@ -159,7 +158,7 @@ def thinned(
 
 
 def stays(row: Row) -> bool:
-    """True if the row outlives holds: a change, what became of one, or what a person did."""
+    """True if the row is kept longer than holds: a change, its outcome, or a person's action."""
     if row.decision is None:
         return True
     values = Recorded(0, row.entry, "").values
@@ -168,7 +167,7 @@ def stays(row: Row) -> bool:
 
 
 class _Counted:
-    """Decisions among entries: those that hold, those that change, and their ticks."""
+    """The decisions among entries: numbers of holds and changes, and the range of their ticks."""
 
     def __init__(self, entries: Sequence[dict[str, Any]]) -> None:
         decided = [each["facts"] for each in entries if each["kind"] == EntryKind.DECISION]
@@ -185,7 +184,7 @@ def _signed(checkpoint: Checkpoint, block: bytes, keyring: Keyring) -> Segment:
 
 
 def time_s(at: str) -> float:
-    """Return the seconds since 1970 of a time in the record; 0 if it is none."""
+    """Return the seconds since 1970 of a time in the record; 0 if it is not a time."""
     try:
         return datetime.fromisoformat(at).timestamp()
     except ValueError:
@@ -193,12 +192,12 @@ def time_s(at: str) -> float:
 
 
 def put(connection: Connection, segment: Segment) -> None:
-    """Insert a sealed segment. The rows that it holds are no longer read; `clear` removes them."""
+    """Insert a sealed segment. Its hot rows are no longer read; `clear` removes them."""
     connection.execute(insert(SegmentRow).values(**_columns(segment)))
 
 
 def has_rows(connection: Connection, sealed_to: Checkpoint) -> bool:
-    """True if there are still rows that a segment holds."""
+    """True if hot rows remain that the segment holds."""
     number = connection.scalar(
         select(func.min(EntryRow.number)).where(EntryRow.pipeline == sealed_to.pipeline)
     )
@@ -206,7 +205,7 @@ def has_rows(connection: Connection, sealed_to: Checkpoint) -> bool:
 
 
 def clear(connection: Connection, sealed_to: Checkpoint) -> None:
-    """Remove some of the rows that the pipeline's segments hold, the oldest first."""
+    """Remove the oldest hot rows that the pipeline's segments hold, up to `TOGETHER`."""
     is_mine = (EntryRow.pipeline == sealed_to.pipeline) & (EntryRow.number <= sealed_to.last)
     oldest = select(EntryRow.number, EntryRow.frame, EntryRow.kind, EntryRow.decision_id).where(is_mine)
     found = connection.execute(oldest.order_by(EntryRow.number).limit(TOGETHER)).all()
@@ -219,7 +218,7 @@ def clear(connection: Connection, sealed_to: Checkpoint) -> None:
 
 
 def put_in_place(connection: Connection, segment: Segment, run: Sequence[Segment]) -> bool:
-    """Put a thinned segment in the place of the run it was made of; False if that is there no more."""
+    """Replace the run by its thinned segment; False if the run has changed meanwhile."""
     mine = segment.checkpoint
     is_run = (SegmentRow.pipeline == mine.pipeline) & SegmentRow.first.between(mine.first, mine.last)
     found = connection.execute(
@@ -245,7 +244,7 @@ def _columns(segment: Segment) -> dict[str, Any]:
 
 
 class SegmentReader:
-    """Reads rows of segments; remembers what it read last. Thread-safe."""
+    """The reader of segments, with caches. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -253,7 +252,7 @@ class SegmentReader:
         self._entries: OrderedDict[str, bytes] = OrderedDict()
 
     def entries(self, connection: Connection, header: Any) -> list[Recorded]:
-        """Return the entries that are kept of the segment of that header, oldest first."""
+        """Return the kept entries of the header's segment, oldest first."""
         key = header.content
         with self._lock:
             kept = self._entries.get(key)
@@ -276,7 +275,7 @@ class SegmentReader:
     def decisions(
         self, connection: Connection, header: Any, before_tick: int | None, *, applied_only: bool
     ) -> Iterator[str]:
-        """Yield the texts of its decisions, newest first."""
+        """Yield the texts of the segment's decisions, newest first."""
         packed = self.opened(connection, header)
         ticks, actions = packed.values("0/tick"), packed.values("0/action")
         for index in reversed(range(len(packed))):
@@ -289,11 +288,11 @@ class SegmentReader:
                 yield text
 
     def decision(self, connection: Connection, header: Any, decision_id: str) -> str | None:
-        """Return the text of that decision; None if the segment does not keep it."""
+        """Return the text of the decision; None if the segment does not have it."""
         packed = self.opened(connection, header)
         names, kinds = packed.values("2/decision_id"), packed.values("2/kind")
         for index, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-            # A row that is kept as whole texts has no values.
+            # A row that is not canonical has no values at these paths.
             if (name, kind) not in ((decision_id, EntryKind.DECISION), (None, None)):
                 continue
             text = self._decision(packed, index, header)
@@ -302,7 +301,7 @@ class SegmentReader:
         return None
 
     def opened(self, connection: Connection, header: Any) -> Packed:
-        """Return the block of the segment, ready to be read. UnavailableError: it is damaged."""
+        """Return the segment's unpacked block. UnavailableError: it is damaged."""
         key = header.content
         with self._lock:
             found = self._open.get(key)

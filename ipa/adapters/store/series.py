@@ -1,4 +1,4 @@
-"""The rolled-up series: an hour of a pipeline in figures, kept long after its decisions."""
+"""The rolled-up series: a pipeline's figures by the hour, kept long after its decisions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOUR_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """The mean and the highest of what was seen in `count` ticks."""
+    """The mean and the maximum of a quantity over the `count` ticks that observed it."""
 
     count: int = 0
     total: float = 0.0
@@ -29,7 +29,7 @@ class Figure:
 
     @property
     def mean(self) -> float | None:
-        """The mean; None if nothing was seen."""
+        """The mean; None without observations."""
         return self.total / self.count if self.count else None
 
     def __add__(self, other: Figure) -> Figure:
@@ -42,10 +42,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """What a pipeline did in the hour from `start_s`, in seconds since 1970 UTC.
+    """The figures of a pipeline's hour from `start_s`, in seconds since 1970 UTC.
 
-    `changes` of the `ticks` changed what runs; `reasons` counts each reason. `within_sla` of `judged` ticks
-    saw a latency within the SLA; ticks that saw none, or had no plan, are not judged.
+    `changes` of the `ticks` changed the configuration; `reasons` counts each reason. In `within_sla` of the
+    `judged` ticks the observed latency was within the SLA; ticks without a latency or a plan are not judged.
     """
 
     start_s: int
@@ -76,7 +76,7 @@ class Hour:
 
     @property
     def text(self) -> str:
-        """The figures as canonical JSON, those that are 0 left out."""
+        """The figures as canonical JSON, without zeros."""
         values = {name: each for name, each in asdict(self).items() if name != "start_s"}
         for name, each in values.items():
             if isinstance(each, dict) and "total" in each:
@@ -87,14 +87,14 @@ class Hour:
 
 
 def hour_from(start_s: int, text: str) -> Hour:
-    """Return the hour of such a text."""
+    """Decode the text of an hour."""
     values: dict[str, Any] = json.loads(text)
     figures = {name: Figure(*each) for name, each in values.items() if isinstance(each, list)}
     return replace(Hour(start_s), **(values | figures))
 
 
 def hours_of(rows: Iterable[Row]) -> list[Hour]:
-    """Return the hours that the decisions among the rows are of."""
+    """Return the hours of the decisions among the rows."""
     found: dict[int, Hour] = {}
     for row in rows:
         values = Recorded(0, row.entry, "").values
@@ -131,7 +131,7 @@ def _figure(value: float | None) -> Figure:
 
 
 def add(connection: Connection, pipeline: str, hours: Sequence[Hour]) -> None:
-    """Add the figures to those that are kept."""
+    """Add the figures to the stored ones."""
     for hour in hours:
         is_it = (SeriesRow.pipeline == pipeline) & (SeriesRow.start_s == hour.start_s)
         kept = connection.scalar(select(SeriesRow.body).where(is_it))
@@ -145,7 +145,7 @@ def add(connection: Connection, pipeline: str, hours: Sequence[Hour]) -> None:
 
 
 def read(connection: Connection, pipeline: str, since_s: float, until_s: float) -> list[Hour]:
-    """Return the hours that begin from `since_s` on and before `until_s`, oldest first."""
+    """Return the hours that begin in [`since_s`, `until_s`), oldest first."""
     query = select(SeriesRow.start_s, SeriesRow.body).where(
         SeriesRow.pipeline == pipeline, SeriesRow.start_s >= since_s, SeriesRow.start_s < until_s
     )
@@ -153,12 +153,12 @@ def read(connection: Connection, pipeline: str, since_s: float, until_s: float) 
 
 
 def has_older(connection: Connection, before_s: float) -> bool:
-    """True if there is an hour that began before then."""
+    """True if an hour that began before `before_s` is stored."""
     return (
         connection.scalar(select(SeriesRow.start_s).where(SeriesRow.start_s < before_s).limit(1)) is not None
     )
 
 
 def prune(connection: Connection, before_s: float) -> int:
-    """Remove hours that began before then; return how many."""
+    """Delete the hours that began before `before_s`; return their number."""
     return connection.execute(delete(SeriesRow).where(SeriesRow.start_s < before_s)).rowcount

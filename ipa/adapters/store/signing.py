@@ -1,6 +1,6 @@
-"""The key that checkpoints of the record are signed with: Ed25519, in a file beside the store.
+"""The Ed25519 keys that sign the record's checkpoints, in a file beside the store.
 
-Whoever owns the database can write every row anew; without the key, not a checkpoint that counts.
+The owner of the database can rewrite every row, but without the key cannot sign a valid checkpoint.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class _Keys:
 
 
 class Keyring:
-    """The keys of a file: the first private one signs, all others verify. Read when first used.
+    """The keys of a file, read at first use: the first private key signs, all keys verify.
 
-    `path` None is a keyring without keys. With `may_make` the file is made, with mode 0600, when something
-    is first signed; PEM blocks may be added to it, private or public.
+    `path` None is an empty keyring. With `may_make` the first signature creates the file, with mode 0600.
+    More PEM blocks, private or public, may be added to it.
     """
 
     def __init__(self, path: Path | None, *, may_make: bool = False) -> None:
@@ -49,17 +49,17 @@ class Keyring:
 
     @property
     def key_file(self) -> str:
-        """The file that was named; empty for the one beside the store, and for none."""
+        """The configured file; empty for the one beside the store, and for none."""
         return "" if self.path is None or self._may_make else str(self.path)
 
     @property
     def can_sign(self) -> bool:
-        """True if there is a private key, or one can be made. ConfigurationError: the file cannot be used."""
+        """True if there is a private key, or one can be created. ConfigurationError: the file is invalid."""
         return self._read().signing is not None or (self._may_make and not self._read().known)
 
     @property
     def key_id(self) -> str:
-        """The id of the key that signs; empty while there is none."""
+        """The id of the signing key; empty if there is none yet."""
         signing = self._read().signing
         return _id_of(signing.public_key()) if signing else ""
 
@@ -78,7 +78,7 @@ class Keyring:
         return _id_of(signing.public_key()), b64encode(signing.sign(text.encode())).decode()
 
     def verifies(self, key_id: str, signature: str, text: str) -> bool:
-        """True if that key of the keyring signed the text; False also if the key is not in it."""
+        """True if the key of that id signed the text; False also if the keyring lacks it."""
         key = self._read().known.get(key_id)
         if key is None:
             return False
@@ -113,7 +113,7 @@ class Keyring:
 
 
 def keyring_of(url: URL, key_file: str = "") -> Keyring:
-    """Return the keyring of that file; without a name that beside an SQLite store, none on PostgreSQL."""
+    """Return the keyring of the file; by default the one beside an SQLite store, empty on PostgreSQL."""
     if key_file:
         return Keyring(Path(key_file))
     name = url.database or ""
@@ -123,7 +123,7 @@ def keyring_of(url: URL, key_file: str = "") -> Keyring:
 
 
 def _make(path: Path) -> None:
-    """Write a new key; another process that does so at the same moment wins or loses, and both read one."""
+    """Create a key file. If two processes do so at once, one file wins, and both read it."""
     text = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -163,7 +163,7 @@ def _keys_in(path: Path, data: bytes) -> _Keys:
 
 
 def _public(block: bytes) -> Ed25519PublicKey | None:
-    """The public key of a block that holds one; None of one that holds a private key."""
+    """The public key of a PEM block; None if the block holds a private key."""
     if b"PUBLIC KEY" not in block:
         return None
     key = serialization.load_pem_public_key(block)

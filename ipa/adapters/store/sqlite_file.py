@@ -1,4 +1,4 @@
-"""The file of a SQLite store: created private, locked by the one service that uses it, guarded while open."""
+"""The file of a SQLite store: its permissions, the lock of its one service, and a guard while it is open."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sqlalchemy.engine import URL
 from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
 
 LOG = logging.getLogger("ipa.store")
-# "IPA1", so that `file` and other programs can tell whose database it is.
+# "IPA1", by which `file` and other programs identify the database.
 APPLICATION_ID = 0x4950_4131
-# SQLite gives its log and its shared memory the rights of the database.
+# SQLite gives its log and its shared memory the permissions of the database.
 PRIVATE = 0o600
-# The last is the key that signs checkpoints of the record.
+# The store's files; the last is the key that signs checkpoints of the record.
 BESIDE = ("", "-wal", "-shm", ".key")
 RESTORE = "Restore it from a backup (`ipa store restore`), or name another store with IPA_STORE_URL."
 
 
 def file_of(url: URL) -> Path | None:
-    """The file of a SQLite URL; None for a server, and for a database in memory."""
+    """Return the file of a SQLite URL; None for a server or a database in memory."""
     name = url.database or ""
     if url.get_backend_name() != "sqlite" or name in ("", ":memory:"):
         return None
@@ -37,17 +37,17 @@ def file_of(url: URL) -> Path | None:
 
 
 def read_only_uri(path: Path) -> str:
-    """The name by which SQLite opens the file without a right to write it."""
+    """Return the URI by which SQLite opens the file read-only."""
     disk = os.statvfs(path.parent)
-    # A log beside the file cannot be made there, and nobody writes it.
+    # On a read-only file system without a log SQLite could not create one, and no process writes the file.
     is_fixed = disk.f_flag & os.ST_RDONLY and not path.with_name(f"{path.name}-wal").exists()
     return f"file:{quote(str(path.absolute()))}?{'immutable=1' if is_fixed else 'mode=ro'}"
 
 
 def prepare(path: Path) -> None:
-    """Create the file where it is missing, and narrow its rights where they are wider than ours.
+    """Create the file if it is missing, and narrow its permissions.
 
-    ConfigurationError: it cannot be created or written. UnavailableError: it lost its contents.
+    ConfigurationError: it cannot be created or written. UnavailableError: it is empty.
     """
     check_not_emptied(path)
     try:
@@ -63,14 +63,14 @@ def prepare(path: Path) -> None:
 
 
 def check_not_emptied(path: Path) -> None:
-    """UnavailableError where the file is there, without a byte."""
+    """UnavailableError if the file exists and is empty."""
     try:
         is_emptied = path.is_file() and path.stat().st_size == 0
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
     if is_emptied:
         raise UnavailableError(
-            f"the store {path} is an empty file; a store that lost its contents is not started afresh",
+            f"the store {path} is an empty file; a store that lost its contents is not replaced by a new one",
             hint=f"{RESTORE} If it never held anything, remove the file.",
         )
 
@@ -83,7 +83,7 @@ def _unusable(path: Path, why: str) -> ConfigurationError:
 
 
 def _create(path: Path) -> None:
-    """Create a database without tables. It appears complete and private, whatever the umask is."""
+    """Create a database without tables, atomically and private whatever the umask is."""
     empty = sqlite3.connect(":memory:")
     empty.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     image = empty.serialize()
@@ -97,9 +97,9 @@ def _create(path: Path) -> None:
         try:
             os.link(name, path)
         except FileExistsError:
-            return  # another process was first
+            return  # another process created it
         except OSError:
-            # A file system without hard links.
+            # The file system has no hard links.
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb") as stream:
                 stream.write(image)
     finally:
@@ -107,7 +107,7 @@ def _create(path: Path) -> None:
 
 
 def open_to_others(path: Path) -> list[tuple[Path, int]]:
-    """The files of the store that others than their owner may read or write, each with its rights."""
+    """Return the store's files that accounts other than their owner may use, each with its permissions."""
     found = []
     for suffix in BESIDE:
         each = path.with_name(path.name + suffix)
@@ -121,23 +121,21 @@ def open_to_others(path: Path) -> list[tuple[Path, int]]:
 
 
 def narrow(path: Path) -> None:
-    """Take others' rights away from files of the store that this user owns."""
+    """Remove other accounts' permissions from the store's files that this user owns."""
     for each, mode in open_to_others(path):
         if each.stat().st_uid == os.geteuid():
             each.chmod(PRIVATE)
-            LOG.warning(
-                "rights of %s narrowed from %o to %o: it holds the keys' digests", each, mode, PRIVATE
-            )
+            LOG.warning("permissions of %s narrowed from %o to %o: it holds secrets", each, mode, PRIVATE)
 
 
 def lock_file(store: Path) -> Path:
-    """The file that the service locks; one for all names (symbolic links) of a store."""
+    """Return the file that the service locks; one for all symbolic links to a store."""
     store = store.resolve()
     return store.with_name(f"{store.name}.lock")
 
 
 def page_faults(path: Path, most: int = 3) -> list[str]:
-    """The first faults of the file's pages and indexes. Reads all of it; no writer waits for that."""
+    """Return the first faults of the file's pages and indexes. It reads the whole file, without a lock."""
     connection = sqlite3.connect(read_only_uri(path), uri=True)
     try:
         found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({most})")]
@@ -154,14 +152,13 @@ def _dangling(connection: sqlite3.Connection) -> Iterator[tuple[str, int, str, i
 
 
 class ServiceLock:
-    """Held by the service that controls with a store, as long as its process lives.
+    """The lock of the service that uses a store.
 
-    A lock of the operating system on FILE.lock, which ends with the process however that ends. What the file
-    says is only for people.
+    An flock on FILE.lock, which ends with the process. The content of the file only informs people.
     """
 
     def __init__(self, store: Path) -> None:
-        """Take the lock; ConflictError where another process has it."""
+        """Acquire the lock; ConflictError if another process holds it."""
         path = lock_file(store)
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
@@ -187,24 +184,24 @@ class ServiceLock:
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         except OSError as error:
-            LOG.info("the holder of %s cannot be noted in it: %s", path, error.strerror)
+            LOG.info("the holder of the lock %s cannot be written to it: %s", path, error.strerror)
 
     def release(self) -> None:
-        """Give the lock up."""
+        """Release the lock."""
         if self._handle >= 0:
             os.close(self._handle)
         self._handle = -1
 
 
 class OpenedFile:
-    """The file that was opened first. SQLite goes on writing to one that was removed, and makes a new one."""
+    """The identity of the opened file: SQLite would keep writing to a removed file, or create a new one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._inode: int | None = None
 
     def guard(self, engine: Engine) -> None:
-        """Have every connection fail once another file, or none, has its name."""
+        """Make every connection of the engine fail once the file was moved, removed or replaced."""
         event.listen(engine, "do_connect", self._check)
         event.listen(engine, "connect", self._remember)
         event.listen(engine, "checkout", self._check)
@@ -216,5 +213,5 @@ class OpenedFile:
         if self._inode is not None and (not self._path.exists() or self._path.stat().st_ino != self._inode):
             raise UnavailableError(
                 f"the store {self._path} was moved or removed while it was in use",
-                hint="Put it back, or start the service again: what is not there is lost.",
+                hint="Put it back, or restart the service with an empty store: the missing entries are lost.",
             )

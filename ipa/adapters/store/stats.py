@@ -1,4 +1,4 @@
-"""The size of the store by kind, its growth, and what it comes to under its retention."""
+"""Statistics of the store: size by kind, growth, and projected size under its retention."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from ipa.adapters.store.hot import ROWS as HOT_ROWS
 from ipa.adapters.store.hot import HotRows
 from ipa.adapters.store.keeper import HOT, HOT_ROW_BYTES
 from ipa.adapters.store.packing import Row, pack
-from ipa.adapters.store.retention import DAY_S, KindStats, Retention, RowKind, StoreStats
-from ipa.adapters.store.schema import Base, DecisionRow, EntryRow, HeadRow, SegmentRow, SeriesRow
+from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow, SegmentRow, SeriesRow, StoreTable
 from ipa.adapters.store.segments import ROW_BYTES, ROWS, last_sealed, segment_of, segments, stays, time_s
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.record import Recorded
+from ipa.control.store_admin import DAY_S, KindStats, Retention, RowKind, StoreStats
 from ipa.model.decision import Action
 
 MONTH_DAYS, YEAR_DAYS, DAY_HOURS = 30, 365, 24
-# A rate over less would say nothing.
+# The shortest time to compute a rate over.
 LEAST_S = 60.0
-# Segments that are thinned on trial, to tell what stays of them.
+# Segments that are thinned on trial, to estimate the kept part.
 TRIED = 4
-# Pipelines whose newest rows are read for the rate.
+# Pipelines that the rate is computed from.
 MOST_READ = 200
-# What a row of another table takes beside its texts, about; an hour of the series, before there is one.
+# Approximate bytes of a row of other tables beside its texts; of an hour of the series before the first.
 OVERHEAD_BYTES, HOUR_BYTES = 100, 300
 RECORD = (DecisionRow, EntryRow, SegmentRow, SeriesRow)
 
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """Bytes of a recorded decision: while every one is kept, and of what stays once holds are removed.
+    """Bytes per recorded decision: while every decision is kept, and after holds are removed.
 
-    `changed_ratio` of the decisions are changes. None for what there are no rows to tell by.
+    `changed_ratio` of the decisions are changes. None without rows to estimate from.
     """
 
     full_bytes: float | None
@@ -109,9 +109,9 @@ def stats_of(engine: Engine, retention: Retention, keyring: Keyring, *, is_bound
 
 
 def project(stats: StoreStats, days: int, pipelines: int | None = None) -> float | None:
-    """Return the bytes of the record after so many days at this rate, under the store's retention.
+    """Return the bytes of the record after `days` days at this rate, under the store's retention.
 
-    `pipelines` is how many such pipelines share the store; without it those that it has. None without a rate.
+    `pipelines` is the number of such pipelines; by default those in the store. None without a rate.
     """
     if stats.bytes_per_decision is None or not stats.decisions_per_day or not stats.pipelines:
         return None
@@ -133,7 +133,7 @@ def project(stats: StoreStats, days: int, pipelines: int | None = None) -> float
 
 
 def _cost(connection: Connection) -> _Cost:
-    """By whole and thinned segments; as long as there are none, by packing some rows on trial."""
+    """The cost from whole and thinned segments; without any, from packing some rows on trial."""
     whole, thinned = (
         connection.execute(
             select(
@@ -157,7 +157,7 @@ def _cost(connection: Connection) -> _Cost:
 
 
 def _tried(connection: Connection) -> tuple[list[Row], int]:
-    """Some rows of one pipeline and how many segments they are of: the newest, or those not sealed."""
+    """Some rows of one pipeline, and the number of their segments: the newest ones, or hot rows."""
     newest = segments().where(SegmentRow.held > 0).order_by(SegmentRow.last_seq.desc())
     found = connection.execute(newest.limit(1)).all()
     if found:
@@ -172,7 +172,7 @@ def _tried(connection: Connection) -> tuple[list[Row], int]:
 
 
 def _rate(connection: Connection) -> tuple[int, float]:
-    """How many pipelines there are, and the decisions a day of all, by the newest rows."""
+    """The number of pipelines, and their decisions per day from hot rows."""
     names = connection.scalars(select(HeadRow.pipeline)).all()
     per_day, read = 0.0, 0
     for name in names[:MOST_READ]:
@@ -191,7 +191,7 @@ def _rate(connection: Connection) -> tuple[int, float]:
 
 
 def _end(connection: Connection, pipeline: str, *, newest: bool) -> float:
-    """When the oldest or the newest decision was recorded that is not sealed; 0 if there is none."""
+    """The time of the oldest or the newest decision in hot rows; 0 if there is none."""
     order = EntryRow.number.desc() if newest else EntryRow.number
     query = (
         HOT_ROWS.where(EntryRow.pipeline == pipeline, EntryRow.kind == "decision").order_by(order).limit(1)
@@ -219,7 +219,7 @@ def _hot(connection: Connection) -> KindStats:
 
 
 def _legacy(connection: Connection) -> KindStats:
-    """Counted, and sized by some of them: there may be gigabytes."""
+    """Legacy rows, with their size estimated from a sample: there may be gigabytes."""
     rows = connection.scalar(select(func.count()).select_from(DecisionRow)) or 0
     some = connection.scalars(select(func.length(DecisionRow.body)).limit(MOST_READ)).all()
     return KindStats(rows, round(rows * sum(some) / len(some)) if some else 0)
@@ -233,7 +233,7 @@ def _counted(connection: Connection, rows: Any, size: Any) -> KindStats:
 
 
 def _texts(connection: Connection, table: Any, *columns: Any) -> KindStats:
-    """The rows of a table, with the bytes of those columns."""
+    """The rows of a table, with the bytes of the given columns."""
     size = sum(
         (func.coalesce(func.sum(func.length(column)), 0) for column in columns), start=func.coalesce(0, 0)
     )
@@ -244,14 +244,14 @@ def _texts(connection: Connection, table: Any, *columns: Any) -> KindStats:
 def _others(connection: Connection) -> KindStats:
     found = [
         _texts(connection, table, *(column for column in table.c if column.name == "body"))
-        for table in Base.metadata.sorted_tables
+        for table in StoreTable.metadata.sorted_tables
         if table.name not in {each.__tablename__ for each in RECORD}
     ]
     return KindStats(sum(each.rows for each in found), sum(each.bytes for each in found))
 
 
 def _file(connection: Connection) -> tuple[int, int, int]:
-    """The bytes of the database, of what is free in it, and of the write-ahead log."""
+    """The bytes of the database, of its free pages, and of the write-ahead log."""
     if connection.dialect.name == "postgresql":
         size = connection.scalar(text("SELECT pg_database_size(current_database())"))
         return int(size or 0), 0, 0

@@ -1,4 +1,4 @@
-"""The store: the ports DecisionLog, ControlStore and ProfileStore over one database, and the record."""
+"""The store: the ports DecisionLog, ControlStore and ProfileStore, and the record, over one database."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Protocol
 
-from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, union, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, union
 
 from ipa.adapters.store import series
+from ipa.adapters.store.api_state import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
 from ipa.adapters.store.database import (
     RECORD_LOCK,
+    Access,
     close_engine,
     health_of,
     lock_of,
+    open_engine,
     reading,
     snapshot,
+    upsert,
     writing,
 )
 from ipa.adapters.store.group_commit import GroupCommit
 from ipa.adapters.store.health import low_disk
 from ipa.adapters.store.journal import Item, Journal, newest_seq
 from ipa.adapters.store.keeper import Keeper
-from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
-from ipa.adapters.store.records import Records
-from ipa.adapters.store.retention import PruneReport, Retention, StoreStats
+from ipa.adapters.store.record_table import RecordTable
 from ipa.adapters.store.schema import (
     ControlRow,
     CursorRow,
@@ -51,23 +54,23 @@ from ipa.control.audit.record import Entry, Head, Recorded, Verified, of_control
 from ipa.control.canonical import digest
 from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.control.ports import Attribution, PipelineControl
+from ipa.control.store_admin import PruneReport, Retention, RetentionSettings, StoreStats, retention_from
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import StageProfile
 from ipa.model.rounding import moment_to_ms
 
-# How old what people said may be where it may lag: a thousand loops at once ask four times a second.
+# The allowed age of a control with `may_lag`: a thousand loops then read four times a second.
 LAG_S = 0.25
 KEEP = Retention()
-# Beyond every time in the record, and a number to both databases.
+# Above every time in the record, and a number in both databases.
 LATEST_S = 1e11
 
 
 class Store:
-    """Decisions, controls and profiles in one database, and the record of who decided and said what.
+    """Decisions, controls and profiles in one database, and the record of decisions and people's actions.
 
-    Safe for many threads and processes. `plans` and `answers` are those of the API, `given` the pipelines
-    that came over it.
+    Safe for many threads and processes. `plans`, `answers` and `given` (created pipelines) are for the API.
     """
 
     def __init__(
@@ -88,90 +91,88 @@ class Store:
         self.plans = PlanRows(engine)
         self.answers = AnswerRows(engine)
         self.given = PipelineRows(engine)
-        self.records = Records(engine, now)
+        self.records = RecordTable(engine, now)
         self._decided = GroupCommit(self._record_all, lambda: COMPUTE_LOCK.is_wanted)
         self._said: TtlCache[Mapping[str, str]] = TtlCache(LAG_S, monotonic_s)
-        # Times that something could not be recorded.
+        # The number of failed writes to the record.
         self.failures = 0
 
     @property
     def url(self) -> str:
-        """The URL that it was opened with, its password included."""
+        """The URL of the store, including its password."""
         return self._engine.url.render_as_string(hide_password=False)
 
     def close(self) -> None:
-        """Write what waits, and close every connection."""
+        """Write waiting plans, and close every connection."""
         self.plans.close()
         close_engine(self._engine)
 
     def record(self, decision: Decision) -> None:
-        """Return only when the decision is on disk, with its entry in the record.
+        """Record the decision durably, with its entry.
 
-        The same decision again is fine (a retry after an unknown outcome); another one under its id is a
-        ConflictError. UnavailableError: it is not on disk.
+        Recording the same decision again does nothing (a retry after an unknown outcome). ConflictError:
+        another decision has its id. UnavailableError: it is not on disk.
         """
         with self._counted():
             self._decided.add((decision, DECISION.text(decision)))
 
     def note(self, entry: Entry) -> None:
-        """Return only when the entry is on disk at the end of the record; UnavailableError: it is not."""
+        """Append the entry to the record durably; UnavailableError: it is not on disk."""
         with self._recording() as connection:
             known = self._journal.append(connection, [Item(self._placed(entry))])
         self._journal.hot.remember(known)
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
-        """The `limit` entries after the `seq` given, oldest first; without a pipeline those of all."""
+        """Return the `limit` entries after `after`, oldest first, of the pipeline or of all."""
         with snapshot(self._engine) as connection:
             record = None if pipeline is None else self.records.of(pipeline)
             return self._journal.entries(connection, after, limit, record)
 
     def newest_seq(self) -> int:
-        """The `seq` of the newest entry of all; 0 where there is none."""
+        """Return the `seq` of the newest entry of all pipelines; 0 without entries."""
         with reading(self._engine) as connection:
             return newest_seq(connection)
 
     def checkpoints(self, after: int, pipeline: str | None = None) -> Iterator[SignedCheckpoint]:
-        """Yield the checkpoints of what retention removed after the `seq` given, oldest first."""
+        """Yield the checkpoints of entries after `after` that retention removed, oldest first."""
         with snapshot(self._engine) as connection:
             record = None if pipeline is None else self.records.of(pipeline)
             yield from self._journal.checkpoints(connection, after, record)
 
     def verify(self, pipeline: str, anchor: Head | None = None, *, full: bool = False) -> Verified:
-        """Return what the record of the pipeline holds.
+        """Verify the pipeline's record, and return its contents.
 
-        RecordError names the first entry, decision or checkpoint that was changed, removed or put in. An end
-        that was cut off together with the head shows only against an `anchor` that was kept elsewhere. Sealed
-        segments are verified by their signed checkpoints, with `full` row by row too.
+        RecordError names the first entry, decision or checkpoint that was changed, removed or inserted. An
+        end that was truncated together with the head shows only against an `anchor` that was kept elsewhere.
+        Sealed segments are verified by their signed checkpoints, with `full` row by row too.
         """
         return verify(self._engine, self.keyring, self.records.of(pipeline), anchor, full=full)
 
     def series(self, pipeline: str, since_s: float = 0.0, until_s: float = math.inf) -> Sequence[Hour]:
         """Return the pipeline's hours from `since_s` to `until_s` (since 1970 UTC), oldest first.
 
-        An hour is there once its decisions are sealed: some hours after them.
+        An hour is available once its decisions are sealed, some hours later.
         """
         with reading(self._engine) as connection:
             return series.read(connection, self.records.of(pipeline), since_s, min(until_s, LATEST_S))
 
     def recorded(self) -> Sequence[str]:
-        """The pipelines that have a record, by name."""
+        """Return the names of all records, sorted."""
         with reading(self._engine) as connection:
             return sorted(connection.scalars(_RECORDED))
 
     def cursor(self, name: str) -> int | None:
-        """The place in the record that was kept under this name; None where none was."""
+        """Return the position in the record stored under this name; None if there is none."""
         with reading(self._engine) as connection:
             return connection.scalar(select(CursorRow.seq).where(CursorRow.name == name))
 
     def set_cursor(self, name: str, seq: int) -> None:
-        """Keep it."""
+        """Store the position under this name."""
         with writing(self._engine, lock_of("cursors", name)) as connection:
-            changed = connection.execute(update(CursorRow).where(CursorRow.name == name).values(seq=seq))
-            if changed.rowcount == 0:
-                connection.execute(insert(CursorRow).values(name=name, seq=seq))
+            upsert(connection, CursorRow, {"name": name}, {"seq": seq})
 
     def _record_all(self, decided: Sequence[tuple[Decision, str]]) -> None:
-        """The decisions, each with its text, in one transaction."""
+        """Record the decisions, each with its text, in one transaction."""
         with writing(self._engine, RECORD_LOCK) as connection:
             kept = self._journal.texts(connection, [decision.decision_id for decision, _ in decided])
             new: dict[str, Item] = {}
@@ -188,12 +189,12 @@ class Store:
         self._journal.hot.remember(known)
 
     def _placed(self, entry: Entry) -> Entry:
-        """The entry in the record that its pipeline writes now."""
+        """The entry with the name of the record that its pipeline writes now."""
         return replace(entry, record=self.records.of(entry.pipeline))
 
     @contextmanager
     def _recording(self) -> Iterator[Connection]:
-        """A transaction that writes the record; one that fails is counted."""
+        """A transaction that writes the record; failures are counted."""
         with self._counted(), writing(self._engine, RECORD_LOCK) as connection:
             yield connection
 
@@ -208,7 +209,7 @@ class Store:
     def decisions(
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
     ) -> Sequence[Decision]:
-        """The newest decisions first; those of ticks before `before_tick` where given."""
+        """Return decisions, newest first; with `before_tick` those of earlier ticks."""
         found: list[Decision] = []
         record = self.records.of(pipeline)
         with snapshot(self._engine) as connection:
@@ -222,9 +223,9 @@ class Store:
         return found
 
     def decision(self, decision_id: str) -> Decision:
-        """That decision.
+        """Return the decision.
 
-        NotFoundError where there is none, retention removed it, or it is of an earlier pipeline of its name.
+        NotFoundError: there is none, retention removed it, or an earlier pipeline of its name made it.
         """
         with snapshot(self._engine) as connection:
             kept = self._journal.decision(connection, decision_id)
@@ -236,7 +237,7 @@ class Store:
         return found
 
     def stats(self) -> StoreStats:
-        """Return the store's size by kind, its growth and its projection. It reads the newest rows once."""
+        """Return the store's size by kind, its growth and its projection. It reads the hot rows once."""
         return stats_of(self._engine, self.retention, self.keyring, is_bounded=self.keeper.is_bounded)
 
     def prune(
@@ -247,36 +248,36 @@ class Store:
         within_s: float | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> PruneReport:
-        """Seal what is old enough to be sealed and remove what is older than `retention` keeps.
+        """Seal rows that are old enough, and remove those beyond the `retention`.
 
-        Each transaction takes some tens of milliseconds and others write between two of them, so it may run
-        beside a service, also in another process. It ends early after `within_s` seconds, or once `stop` says
-        so; the next call goes on. `now` and `retention` default to the clock and the retention that the store
-        was opened with. ConfigurationError: the key to sign with is gone or cannot be read. UnavailableError:
-        the database failed; what was committed until then holds.
+        Each transaction takes some tens of milliseconds and others can write between two of them, so it may
+        run beside a service, also in another process. It ends early after `within_s` seconds, or when `stop`
+        returns true; the next call continues. `now` and `retention` default to the store's own.
+        ConfigurationError: the signing key is missing or cannot be read. UnavailableError: the database
+        failed; earlier commits are kept.
         """
         now_s = (now or self._now()).timestamp()
         return self.keeper.prune(now_s, retention or self.retention, within_s, stop)
 
     def troubles(self) -> tuple[str, ...]:
-        """Return why the store is not kept as its retention says; nothing if it is."""
+        """Return why the retention is not applied; empty if it is."""
         return self.keeper.troubles()
 
     def check(self) -> None:
-        """Return where it can be read; UnavailableError where not. One read, however much it holds."""
+        """Do one cheap read; UnavailableError if it fails."""
         with reading(self._engine) as connection:
             connection.scalar(_ANY_CONTROL)
 
     def degraded(self) -> tuple[str, ...]:
-        """Why it cannot be written, or soon cannot, each with its remedy; none where all is well."""
+        """Return why writes fail or soon may, each with its remedy; empty if all is well."""
         path = file_of(self._engine.url)
         low = low_disk(path) if path is not None else ""
         reasons = health_of(self._engine).reasons()
-        # A write that failed for want of room says so itself.
+        # A write that failed for lack of space reports it already.
         return (*reasons, low) if low and not any(low in reason for reason in reasons) else reasons
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        """What was said last; the default where nothing was. All that `may_lag` are read together."""
+        """Return the pipeline's control; the default if none was set. With `may_lag` from a shared cache."""
         if may_lag:
             body = self._said.get(ControlRow, self._all_said)[0].get(self.records.of(pipeline))
         else:
@@ -289,23 +290,19 @@ class Store:
             return dict(connection.execute(_CONTROLS).all())
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
-        """Keep it, and in the record who said it; both on disk when this returns."""
+        """Store the control, and record who changed it, both durably."""
         body, record = CONTROL.text(control), self.records.of(pipeline)
         with self._recording() as connection:
             before = connection.scalar(select(ControlRow.body).where(ControlRow.pipeline == record))
             at = moment_to_ms(self._now()).isoformat()
             entry = of_control(pipeline, _control_of(before), control, said, at)
             known = self._journal.append(connection, [Item(replace(entry, record=record))])
-            changed = connection.execute(
-                update(ControlRow).where(ControlRow.pipeline == record).values(body=body)
-            )
-            if changed.rowcount == 0:
-                connection.execute(insert(ControlRow).values(pipeline=record, body=body))
+            upsert(connection, ControlRow, {"pipeline": record}, {"body": body})
         self._journal.hot.remember(known)
         self._said.forget(ControlRow)
 
     def end_record(self, pipeline: str) -> None:
-        """Forget control, plans and answers of a pipeline that is removed; its record stays."""
+        """Delete control, plans and answers of a removed pipeline; its record stays."""
         record = self.records.of(pipeline)
         self.records.end(pipeline)
         self.plans.end(record)
@@ -315,7 +312,7 @@ class Store:
         self._said.forget(ControlRow)
 
     def save_profile(self, profile: StageProfile) -> int:
-        """The revision under which it is kept, from 1 on; the same one again where nothing changed."""
+        """Store the profile, and return its revision, from 1; the same one if nothing changed."""
         body = PROFILE.text(profile)
         mark = digest(f"{body}\0")
         record = self.records.of(profile.pipeline)
@@ -336,7 +333,7 @@ class Store:
         return revision
 
     def profile(self, pipeline: str, stage: str) -> StageProfile:
-        """The newest profile; NotFoundError where there is none."""
+        """Return the newest profile; NotFoundError if there is none."""
         with reading(self._engine) as connection:
             newest = _newest_profile(connection, self.records.of(pipeline), stage)
         if newest is None:
@@ -347,7 +344,7 @@ class Store:
         return PROFILE.value(newest[2])
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
-        """The newest profile of every stage of the pipeline, by stage name."""
+        """Return the newest profile of every stage of the pipeline, by stage name."""
         record = self.records.of(pipeline)
         newest = (
             select(ProfileRow.stage, func.max(ProfileRow.revision).label("revision"))
@@ -363,7 +360,7 @@ class Store:
         return {stage: PROFILE.value(body) for stage, body in rows}
 
 
-# Made once: making a statement takes longer than a row.
+# Built once: building a statement takes longer than reading a row.
 _RECORDED = union(*(select(row.pipeline) for row in (EntryRow, HeadRow, DecisionRow, SegmentRow)))
 _CONTROLS = select(ControlRow.pipeline, ControlRow.body)
 _ANY_CONTROL = select(ControlRow.pipeline).limit(1)
@@ -382,5 +379,31 @@ def _newest_profile(connection: Connection, pipeline: str, stage: str) -> tuple[
 
 @lru_cache(maxsize=4096)
 def _control_of(body: str | None) -> PipelineControl:
-    """The control that is kept so; most pipelines have equal ones."""
+    """The control of the text; cached, since most pipelines have equal ones."""
     return PipelineControl() if body is None else CONTROL.value(body)
+
+
+class StoreSettings(RetentionSettings, Protocol):
+    """The settings of the store: its URL, key file and retention."""
+
+    @property
+    def store_url(self) -> str: ...
+    @property
+    def store_key_file(self) -> str: ...
+
+
+def open_store(
+    store_url: str, access: Access = Access.WRITE, *, retention: Retention = KEEP, key_file: str = ""
+) -> Store:
+    """Open the store at the SQLAlchemy URL, at the newest schema. Errors: as `open_engine`.
+
+    `key_file` holds the key that signs checkpoints; by default it is beside an SQLite store.
+    """
+    engine = open_engine(store_url, access)
+    return Store(engine, retention=retention, keyring=keyring_of(engine.url, key_file))
+
+
+def open_from(settings: StoreSettings, access: Access = Access.WRITE) -> Store:
+    """Open the store of the settings. Errors: as `open_engine`."""
+    retention = retention_from(settings)
+    return open_store(settings.store_url, access, retention=retention, key_file=settings.store_key_file)

@@ -1,7 +1,7 @@
-"""Verification of a pipeline's record: sealed segments by their checkpoints, the newest rows one by one.
+"""Verification of a pipeline's record: sealed segments by their checkpoints, hot rows one by one.
 
-A sealed segment was verified row by row before it was signed. So its signature, the digest of its block and
-its place in the chain say that it is as it was; `full` takes every block apart and recomputes every digest.
+A segment was verified row by row before it was signed, so its signature, the digest of its block and its
+place in the chain prove that it is unchanged; `full` also unpacks every block and recomputes every digest.
 Reads are short transactions: a long one would keep the write-ahead log from being reused.
 """
 
@@ -24,16 +24,16 @@ from ipa.control.audit.record import Chain, EntryKind, Head, Recorded, Verified,
 from ipa.control.canonical import digest
 from ipa.model.errors import RecordError
 
-# Rows, or segments of some 40 kB, that are held at once.
+# Rows, and segments of some 40 kB, in memory at once.
 ROWS_TOGETHER, SEGMENTS_TOGETHER = 512, 64
 
 
 def verify(
     engine: Engine, keyring: Keyring, pipeline: str, anchor: Head | None = None, *, full: bool = False
 ) -> Verified:
-    """Return what the record of the pipeline holds; RecordError names the first that is not as written.
+    """Return the contents of the pipeline's record; RecordError names the first change.
 
-    Entries that are recorded meanwhile may be verified or not.
+    Entries that are recorded meanwhile may or may not be included.
     """
     walk = _Walk(keyring, Chain(pipeline, anchor), full=full)
     while True:
@@ -49,13 +49,13 @@ def verify(
 
 
 class _Walk:
-    """Goes along the chain; each step reads what follows the last entry that was verified."""
+    """The verification of a chain; each step reads the entries after the last verified one."""
 
     def __init__(self, keyring: Keyring, chain: Chain, *, full: bool) -> None:
         self._keyring, self.chain, self._full = keyring, chain, full
         self._seq = 0
         self._was_signed = False
-        # Its own, so that rows that others remember do not stand in for those in the database.
+        # A journal without cache, so that the rows come from the database.
         self._journal = Journal()
 
     def goes_on(self, connection: Connection) -> bool:
@@ -88,14 +88,14 @@ class _Walk:
             if mine.first > number + 1:
                 which = f"entries {number} to {mine.first - 1} were"
             if mine.first < number:
-                raise chain.fault(f"the segment of {where} was put in: entry {number - 1} is in another")
-            raise chain.fault(f"{which} removed: the segment of {where} is in the place")
+                raise chain.fault(f"the segment of {where} was inserted: entry {number - 1} is in another")
+            raise chain.fault(f"{which} removed: the next segment is that of {where}")
         is_signed = self._check_signature(segment, where)
         self._was_signed |= is_signed
         if hashlib.sha256(segment.block).hexdigest() != mine.content:
             raise chain.fault(f"the block of {where} was changed")
         if mine.previous != chain.head.digest:
-            raise chain.fault(f"entry {number} was not written after what is now entry {number - 1}")
+            raise chain.fault(f"entry {number} does not follow the present entry {number - 1}")
         if mine.first_seq <= self._seq:
             raise chain.fault(f"entry {number} was moved before another")
         anchored = chain.anchor is not None and mine.first <= chain.anchor.number < mine.last
@@ -105,22 +105,22 @@ class _Walk:
         self._seq = mine.last_seq
 
     def _check_signature(self, segment: Segment, where: str) -> bool:
-        """True if the checkpoint is signed by a known key; False if there is no signature, or no key."""
+        """True if a known key signed the checkpoint; False if there is no signature, or no key."""
         mine, keyring = segment.checkpoint, self._keyring
         if segment.key_id and keyring.verifies(segment.key_id, segment.signature, mine.text):
             return True
         if segment.key_id and keyring.has(segment.key_id):
-            raise self.chain.fault(f"the checkpoint of {where} was changed: its signature is not of it")
+            raise self.chain.fault(f"the checkpoint of {where} was changed: its signature does not match")
         if keyring.is_empty() or not (segment.key_id or self._was_signed):
-            # Its rows are checked instead, and that it was not signed is told.
+            # Its rows are verified instead, and the result counts it as unsigned.
             return False
         if not segment.key_id:
-            raise self.chain.fault(f"the checkpoint of {where} has no signature, and those before it have")
+            raise self.chain.fault(f"the checkpoint of {where} has no signature, unlike those before it")
         raise RecordError(
             f"the checkpoint of {where} of {self.chain.pipeline!r} is signed with the key {segment.key_id}, "
             f"which is not in {keyring.path or 'IPA_STORE_KEY_FILE, which names no file'}",
-            hint="Put the key back from a backup, or its public key. If there never was such a key, "
-            "the segment was put in.",
+            hint="Restore the key, or its public key, from a backup. If there never was such a key, "
+            "the segment was inserted.",
         )
 
     def take_rows(self, connection: Connection) -> bool:
@@ -134,7 +134,7 @@ class _Walk:
         return bool(found)
 
     def _sealed_meanwhile(self, connection: Connection) -> bool:
-        """True if the next entry is in a segment, be it since the segments were looked for."""
+        """True if the next entry is in a segment by now."""
         query = select(SegmentRow.first).where(
             SegmentRow.pipeline == self.chain.pipeline, SegmentRow.last > self.chain.head.number
         )
@@ -166,23 +166,23 @@ def check_segment(segment: Segment, anchor: Head | None = None) -> None:
     for row in rows:
         values = Recorded(0, row.entry, "").values
         if not mine.is_whole and values["number"] > chain.head.number + 1:
-            # Rows before it were removed; what it was written after is within the block.
+            # Retention removed the rows before it; its predecessor's digest is in the block.
             chain.head = Head(values["number"] - 1, values["previous"])
         chain.add(row.entry, row.digest)
         check_decision(chain, values, row.decision)
         decided += row.decision is not None
     if entries_digest([row.digest for row in rows]) != mine.entries:
-        raise chain.fault(f"the block of {where} has other entries than its checkpoint says")
+        raise chain.fault(f"the block of {where} does not have the entries of its checkpoint")
     if len(rows) != mine.kept or decided != mine.held + mine.changes:
-        raise chain.fault(f"the block of {where} has other rows than its checkpoint says")
+        raise chain.fault(f"the block of {where} does not have the number of rows in its checkpoint")
     if mine.is_whole and chain.head.number != mine.last:
         raise chain.fault(f"the block of {where} ends at entry {chain.head.number}")
     if rows and chain.head.number == mine.last and chain.head.digest != mine.head:
-        raise chain.fault(f"entry {mine.last} is not the one that its checkpoint says it is")
+        raise chain.fault(f"entry {mine.last} does not have the digest in its checkpoint")
 
 
 def check_row(chain: Chain, found: Any, row: Row, before: int) -> None:
-    """Check that a row, the next of the chain, is as it was written, and later than `before` among all."""
+    """Check that the next row of the chain is unchanged, and its `seq` above `before`."""
     number = chain.head.number + 1
     try:
         values = chain.add(row.entry, found.digest)
@@ -191,7 +191,7 @@ def check_row(chain: Chain, found: Any, row: Row, before: int) -> None:
     if (found.number, found.seq, found.kind, found.decision_id) != tuple(
         values[name] for name in ("number", "seq", "kind", "decision_id")
     ):
-        raise chain.fault(f"entry {number} was changed: its columns are not what its text says")
+        raise chain.fault(f"entry {number} was changed: its columns differ from its text")
     if found.seq <= before:
         raise chain.fault(f"entry {number} was moved before another")
     check_decision(chain, values, row.decision)
@@ -214,7 +214,7 @@ def check_row(chain: Chain, found: Any, row: Row, before: int) -> None:
 
 
 def check_decision(chain: Chain, values: dict[str, Any], decision: str | None) -> None:
-    """Check that the decision is the one of the entry with those values."""
+    """Check that the decision is the one of the entry with these values."""
     if values["kind"] != EntryKind.DECISION:
         return
     if decision is None:
@@ -228,7 +228,7 @@ def _name(values: dict[str, Any]) -> str:
 
 
 def _check_unrecorded(connection: Connection, chain: Chain) -> None:
-    """Check that each decision that an older version kept has its entry."""
+    """Check that each decision in the table of an older version has its entry."""
     query = (
         select(DecisionRow.decision_id)
         .outerjoin(
@@ -241,4 +241,4 @@ def _check_unrecorded(connection: Connection, chain: Chain) -> None:
     )
     found = connection.scalar(query)
     if found is not None:
-        raise chain.fault(f"decision {found!r} was put in: no entry tells of it")
+        raise chain.fault(f"decision {found!r} was inserted: it has no entry")

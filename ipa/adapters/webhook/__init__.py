@@ -1,1 +1,1 @@
-"""Tells a receiver of the operator's choice what is decided and done: signed CloudEvents over HTTP."""
+"""Delivery of decisions and changes to a configured receiver, as signed CloudEvents over HTTP."""

@@ -1,6 +1,6 @@
-"""One HTTP request to a receiver that is not trusted: its address, its time and its answer are bounded.
+"""HTTP requests to an untrusted receiver: its address is checked, its time and its answer are bounded.
 
-Over httpcore, whose network backends are where a connection can be looked at before it is made.
+It uses httpcore, since a network backend of httpcore can check an address before it connects.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import httpx
 
 from ipa.adapters.webhook.addresses import refusal
 
-# Of an answer; what is longer is closed unread. We only want its status.
+# The most that is read of an answer, of which only the status counts; a longer one is closed unread.
 ANSWER_BYTES = 64 * 1024
 
 
@@ -25,11 +25,11 @@ FAILURES = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolE
 
 
 class DeliveryError(Exception):
-    """The receiver did not answer in time, or may not be reached."""
+    """The receiver did not answer in time, or its address is refused."""
 
 
 class _InTime(httpcore.NetworkStream):
-    """A connection of which every use together ends by a deadline, however the peer drips."""
+    """A connection with one deadline for all of its reads and writes, however slowly the peer sends."""
 
     def __init__(self, stream: httpcore.NetworkStream, left_s: Callable[[], float]) -> None:
         self._stream, self._left_s = stream, left_s
@@ -56,7 +56,7 @@ class _InTime(httpcore.NetworkStream):
 
 
 class _Guard(httpcore.NetworkBackend):
-    """Connects to an address that was looked at, not to a name that may mean another by then."""
+    """A backend that connects to the address that it checked, not to a name, which may change meanwhile."""
 
     def __init__(self, *, private: bool, resolve: Callable[..., Any]) -> None:
         self._private, self._resolve = private, resolve
@@ -91,7 +91,7 @@ class _Guard(httpcore.NetworkBackend):
 
     def _addresses(self, host: str, port: int) -> list[str]:
         try:
-            # Also what only the system reads as an address, as 2130706433 or 0x7f.1.
+            # This also resolves forms that only the system reads as an address: 2130706433, 0x7f.1.
             found = self._resolve(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved: {error.strerror}") from error
@@ -105,7 +105,7 @@ class _Guard(httpcore.NetworkBackend):
 
 
 class Sender:
-    """Posts to one URL. For one thread; a connection is kept for the next post where the receiver does."""
+    """A sender to one URL, over a persistent connection if the receiver keeps it. Not thread-safe."""
 
     def __init__(
         self,
@@ -118,13 +118,13 @@ class Sender:
     ) -> None:
         self._url, self._timeout_s = url, timeout_s
         self._guard = _Guard(private=private, resolve=resolve)
-        # No proxies of the environment, no retries, no redirects: httpcore has none of them by itself.
+        # httpcore uses no proxy of the environment, retries nothing and follows no redirect.
         self._pool = httpcore.ConnectionPool(
             ssl_context=ssl_context, max_connections=1, network_backend=self._guard
         )
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, httpx.Headers]:
-        """The status and the headers of the answer. DeliveryError: there was none in time."""
+        """Post the body. Return the answer's status and headers. DeliveryError: there was none in time."""
         self._guard.until_s = time.monotonic() + self._timeout_s
         try:
             with self._pool.stream("POST", self._url, headers=[*headers.items()], content=body) as answer:
@@ -138,9 +138,9 @@ class Sender:
         self._pool.close()
 
     def _drain(self, answer: httpcore.Response) -> None:
-        """Read a short answer, so that the connection can be used again."""
+        """Read a short answer, so that the connection can be reused."""
         read = 0
-        # The status counts, whatever becomes of the rest.
+        # The status counts, even if the rest of the answer fails.
         with suppress(*FAILURES):
             for part in answer.iter_stream():
                 read += len(part)

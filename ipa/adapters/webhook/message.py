@@ -1,4 +1,4 @@
-"""An entry of the record as a CloudEvent, and its signature as Standard Webhooks has it."""
+"""An entry of the record as a CloudEvent, signed as in Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipa.control.audit.record import Recorded
 from ipa.control.canonical import canonical_json
 
 PREFIX = "whsec_"
-# What Standard Webhooks asks of a secret.
+# The length of a secret in Standard Webhooks.
 LEAST_BYTES, MOST_BYTES = 24, 64
 TYPE_PREFIX = "dev.ipa."
 MEDIA_TYPE = "application/cloudevents+json; charset=utf-8"
@@ -21,19 +21,19 @@ MEDIA_TYPE = "application/cloudevents+json; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One event: its id, the same however often it is sent, and its bytes."""
+    """An event: its id, the same in every attempt, and its bytes."""
 
     id: str
     body: bytes
 
 
 def message_of(entry: Recorded, source: str) -> Message:
-    """The entry as a structured CloudEvent 1.0 from that source; its data is the entry and its digest.
+    """Return the entry as a structured CloudEvent 1.0; its data is the entry and its digest.
 
-    Whoever keeps the events has with them the heads that show whether the record was changed since.
+    A receiver that keeps the events can prove with the digests whether the record was changed since.
     """
     values = entry.values
-    # The digest tells apart entries of the same place in a store that was made anew.
+    # The digest distinguishes entries with the same number in a store that was created anew.
     name = f"{entry.seq}-{entry.digest[:16]}"
     event = {
         "specversion": "1.0",
@@ -49,26 +49,26 @@ def message_of(entry: Recorded, source: str) -> Message:
 
 
 def secret_of(text: str) -> bytes:
-    """The key of a secret as Standard Webhooks writes it; ValueError says what is wrong, never the secret."""
+    """Decode a secret of Standard Webhooks to its key; ValueError names the fault, never the secret."""
     if not text.startswith(PREFIX):
-        raise ValueError(f"does not begin with {PREFIX}")
+        raise ValueError(f"does not start with {PREFIX}")
     try:
         key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"is no base64 after {PREFIX}") from error
+        raise ValueError(f"is not base64 after {PREFIX}") from error
     if not LEAST_BYTES <= len(key) <= MOST_BYTES:
         raise ValueError(f"has {len(key)} bytes, not {LEAST_BYTES} to {MOST_BYTES}")
     return key
 
 
 def signature(key: bytes, name: str, timestamp: int, body: bytes) -> str:
-    """The value of webhook-signature for that message at that time."""
+    """Return the value of webhook-signature for the message at that time."""
     signed = b".".join((name.encode(), str(timestamp).encode(), body))
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
 
 
 def headers_of(message: Message, key: bytes, now: datetime) -> dict[str, str]:
-    """The headers of an attempt to deliver the message at that time."""
+    """Return the headers of a delivery attempt at that time."""
     timestamp = int(now.timestamp())
     return {
         "content-type": MEDIA_TYPE,

@@ -1,7 +1,7 @@
-"""The webhook: follows the record in a thread of its own and posts what is worth telling.
+"""The webhook: it follows the record in a thread of its own and posts the events to the receiver.
 
-The record is the queue that outlives a restart: a cursor in the store says up to where it was told. Nothing
-here is waited for by a control loop.
+The record is the queue that survives a restart: a cursor in the store marks the last entry delivered. No
+control loop waits for the webhook.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, retry_after_s
-from ipa.adapters.store.feed import Feed
 from ipa.adapters.webhook.guarded import DeliveryError, Sender
 from ipa.adapters.webhook.message import headers_of, message_of
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import EntryKind, Recorded
 from ipa.model.decision import Action
 from ipa.model.errors import IpaError
@@ -29,31 +29,31 @@ log = logging.getLogger("ipa.webhook")
 CURSOR = "webhook"
 # Entries of one read.
 BATCH = 500
-# A receiver that is down is asked again so often.
+# The retries of a receiver that is down.
 BACKOFF = Backoff(first_s=1.0, longest_s=300.0)
-# An event that the receiver refuses (4xx) is not worth more.
+# An event that the receiver refuses (4xx) is tried this often.
 MOST_REFUSALS = 3
-# These say "later", not "never".
+# Statuses that mean "later", not "never".
 LATER = frozenset({408, 425, 429})
-# How long a stop waits for what is under way.
+# How long `close` waits for the delivery under way.
 JOIN_S = 2.0
 
 
 class Cursors(Protocol):
-    """Places in the record, kept over restarts."""
+    """Positions in the record that survive restarts."""
 
     def cursor(self, name: str) -> int | None:
-        """The place that was kept under this name."""
+        """Return the position stored under this name; None if there is none."""
         ...
 
     def set_cursor(self, name: str, seq: int) -> None:
-        """Keep it."""
+        """Store the position."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """How it is told: from which source, with which key, all or only what changes; how many may wait."""
+    """The delivery: event source, signing key, all decisions or only changes, and the most that may wait."""
 
     source: str
     key: bytes
@@ -62,14 +62,14 @@ class Receiver:
 
 
 class Webhook:
-    """Tells a receiver at least once of each event, in order; the oldest are dropped where too many wait.
+    """At-least-once, ordered delivery of events. If too many wait, the oldest are dropped.
 
-    `leading`: whether this replica of the service is the one that tells.
+    `leading` is true in the replica of the service that delivers.
     """
 
     def __init__(
         self,
-        feed: Feed,
+        feed: RecordFeed,
         cursors: Cursors,
         sender: Sender,
         receiver: Receiver,
@@ -82,10 +82,10 @@ class Webhook:
         self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
         self._waiting: deque[Recorded] = deque()
         self._reasons: dict[str, str] = {}
-        # Up to where the record was read, and up to where that is kept; None before it is known.
+        # The last entry read, None before the first, and the cursor in the store.
         self._read: int | None = None
         self._kept = 0
-        # Whether something was told or dropped since.
+        # True if an event was delivered or dropped since the cursor was stored.
         self._is_unkept = False
         self._failures = self._refusals = 0
         self._not_before_s = 0.0
@@ -93,15 +93,15 @@ class Webhook:
 
     @property
     def waiting(self) -> int:
-        """Events that wait."""
+        """The number of events that wait."""
         return len(self._waiting)
 
     def start(self) -> None:
-        """Begin to tell."""
+        """Start the delivery."""
         self._thread.start()
 
     def close(self) -> None:
-        """Tell no more; what was not told is told after the next start."""
+        """Stop the delivery; the next start continues with the events that wait."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
@@ -113,7 +113,7 @@ class Webhook:
             except IpaError as error:
                 log.warning("the record cannot be read for the webhook: %s", error.message)
             except Exception:
-                # A fault of this program must not end the telling.
+                # A bug must not end the delivery.
                 log.exception("the webhook failed")
             left_s = self._not_before_s - time.monotonic()
             if not self._waiting or left_s > 0.0:
@@ -122,12 +122,12 @@ class Webhook:
         try:
             self._keep(at_least=1)
         except IpaError as error:
-            log.warning("how far the webhook was told cannot be kept: %s", error.message)
+            log.warning("the webhook's cursor cannot be stored: %s", error.message)
 
     def _turn(self) -> None:
-        """Read what is new, and tell one."""
+        """Read new entries, and deliver one event."""
         if not self._leading():
-            # Whoever leads goes on from the cursor.
+            # The leader continues from the cursor.
             self._waiting.clear()
             self._read = None
             return
@@ -147,19 +147,19 @@ class Webhook:
                 self.dropped += 1
 
     def _begin(self) -> int:
-        """Where the last one ended; at the newest where there was none, or too much is to be told since."""
+        """The cursor; the newest entry without a cursor, or if the entries since it are too many."""
         kept, newest = self._cursors.cursor(CURSOR), self._feed.newest()
         if kept is None:
             self._cursors.set_cursor(CURSOR, newest)
             return newest
         if self._feed.gone(kept):
-            log.warning("the webhook is not told entries %d to %d of the record", kept + 1, newest)
+            log.warning("the webhook skips entries %d to %d of the record: too many wait", kept + 1, newest)
             self.dropped += max(newest - kept, 0)
             return newest
         return kept
 
     def _keep(self, at_least: int) -> None:
-        """Keep how far it was told: where all was, or so much that it would be told again after a crash."""
+        """Store the cursor if no event waits, or if a crash would repeat `at_least` deliveries."""
         told = self._waiting[0].seq - 1 if self._waiting else self._read
         if told is None or told == self._kept:
             return
@@ -168,12 +168,12 @@ class Webhook:
             self._kept, self._is_unkept = told, False
 
     def _is_told(self, entry: Recorded) -> bool:
-        """Whether to tell it: of holds, where not all are asked for, the first of a reason in a row."""
+        """True if the entry is an event for the receiver; of holds in a row with one reason, the first."""
         values = entry.values
         if values["kind"] != EntryKind.DECISION:
             return True
         if self._receiver.only_changes and "@" in values["pipeline"]:
-            # Of a policy that only says what it would do.
+            # The decision of a shadow policy.
             return False
         pipeline, reason = values["pipeline"], values["what"]
         before, self._reasons[pipeline] = self._reasons.get(pipeline), reason
@@ -197,12 +197,12 @@ class Webhook:
         if status < 500 and status not in LATER:
             self._refusals += 1
         if self._refusals >= MOST_REFUSALS:
-            log.warning("event %s is dropped: the webhook's receiver refuses it", message.id)
+            log.warning("event %s is dropped: its receiver refused it %d times", message.id, self._refusals)
             self._done()
             self.dropped += 1
 
     def _done(self) -> None:
-        """The first that waits is no longer to be told."""
+        """Remove the first event that waits."""
         self._waiting.popleft()
         self._refusals, self._is_unkept = 0, True
 
@@ -215,4 +215,4 @@ class Webhook:
         self._not_before_s = time.monotonic() + wait_s
         # One line an outage, not one a retry.
         level = logging.WARNING if self._failures == 1 else logging.DEBUG
-        log.log(level, "the webhook's receiver did not take an event: %s; again in %.0f s", why, wait_s)
+        log.log(level, "the webhook's receiver did not accept an event: %s; retry in %.0f s", why, wait_s)

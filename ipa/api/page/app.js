@@ -6,9 +6,9 @@
 //     tools = {pipelines: Map(name → PipelineView), me, may(operation, pipeline), go(hash), replace(query), say(text)}
 //   update() is awaited at most once a second while the tab is seen, and after each event; close() on leaving.
 
-import { Gone, Refused, ask, listen } from "./ask.js";
+import { Gone, Refused, callApi, listen } from "./api.js";
 import { clock, el } from "./dom.js";
-import { hashOf, placeOf } from "./place.js";
+import { formatRoute, parseRoute } from "./router.js";
 
 const TURN_MS = 1000;
 const PIPELINES_MS = 15000;
@@ -36,7 +36,7 @@ const tools = {
   /** Another query of the same view: nothing is opened anew and there is no way back to it. */
   replace: (query) => {
     here.place.query = new URLSearchParams(query);
-    history.replaceState(null, "", hashOf({ ...here.place, query }));
+    history.replaceState(null, "", formatRoute({ ...here.place, query }));
   },
   say: (text) => { $("said").textContent = text; },
 };
@@ -50,9 +50,9 @@ let isTurning = false;
 
 /** Another place was asked for. */
 function arrive() {
-  const place = placeOf(location.hash);
+  const place = parseRoute(location.hash);
   const view = VIEWS[place.view];
-  if (!view || !location.hash.startsWith("#/")) return location.replace(hashOf(addressOf("now", place.path[0] || chosen)));
+  if (!view || !location.hash.startsWith("#/")) return location.replace(formatRoute(addressOf("now", place.path[0] || chosen)));
   here.handle?.close?.();
   // Not while the page comes up, nor from under the hand that chooses another pipeline.
   const takesFocus = here.isOpen && document.activeElement !== $("pipelines");
@@ -90,7 +90,7 @@ function dress() {
   document.title = [...words, "ipa"].join(" · ");
   $("title").replaceChildren(view.name, ...words.slice(1).map((word) => el("small", {}, word)));
   $("views").replaceChildren(...Object.entries(VIEWS).map(([name, { name: text }]) =>
-    el("a", { href: hashOf(addressOf(name, chosen)), "aria-current": name === place.view ? "page" : null }, text)));
+    el("a", { href: formatRoute(addressOf(name, chosen)), "aria-current": name === place.view ? "page" : null }, text)));
   const names = [...tools.pipelines.keys()];
   $("pipelines").hidden = names.length < 2 || !view.of;
   $("pipelines").replaceChildren(...names.map((name) => el("option", { value: name, selected: name === chosen }, name)));
@@ -98,7 +98,7 @@ function dress() {
 
 /** The pipelines there are; they may be given and taken away while the page is open. */
 async function lookAtPipelines() {
-  const [{ pipelines }, me] = await Promise.all([ask("/v1/pipelines"), ask("/v1/me")]);
+  const [{ pipelines }, me] = await Promise.all([callApi("/v1/pipelines"), callApi("/v1/me")]);
   tools.me = me;
   pipelinesAt = performance.now();
   const before = [...tools.pipelines.keys()].join("\n");
@@ -143,7 +143,7 @@ async function openIn(mine) {
   if (wanted && !tools.pipelines.has(wanted)) return finish(mine, unknown(place.view, wanted));
   if (wanted && !named(place)) {
     const address = addressOf(place.view, wanted);
-    return location.replace(hashOf({ ...address, query: { ...address.query, ...Object.fromEntries(place.query) } }));
+    return location.replace(formatRoute({ ...address, query: { ...address.query, ...Object.fromEntries(place.query) } }));
   }
   const module = await VIEWS[place.view].load();
   root.replaceChildren();
@@ -175,7 +175,7 @@ const noPipelines = () => el("div", { class: "card empty" },
 
 const unknown = (view, name) => el("div", { class: "card empty" },
   el("p", {}, `There is no pipeline ${name} that you may see. There are:`),
-  el("ul", {}, [...tools.pipelines.keys()].map((each) => el("li", {}, el("a", { href: hashOf(addressOf(view, each)) }, each)))));
+  el("ul", {}, [...tools.pipelines.keys()].map((each) => el("li", {}, el("a", { href: formatRoute(addressOf(view, each)) }, each)))));
 
 /** Say that the service does not answer, over the last picture, which fades; or that it does again. */
 function trouble(error) {
@@ -195,7 +195,7 @@ function trouble(error) {
 }
 
 $("pipelines").addEventListener("change", (event) => {
-  tools.go(hashOf(addressOf(here.place.view, event.target.value)));
+  tools.go(formatRoute(addressOf(here.place.view, event.target.value)));
 });
 $("skip").addEventListener("click", (event) => {
   event.preventDefault();

@@ -2,7 +2,7 @@
 
 import { clock, el, plain } from "./dom.js";
 import { chip } from "./parts.js";
-import { hashOf } from "./place.js";
+import { formatRoute } from "./router.js";
 
 /** The decisions, newest first; a run of equal holds is one row. */
 export function decisions(list, withHolds) {
@@ -23,7 +23,7 @@ function row(decision, count) {
   const changes = decision.action === "apply" ? decision.configs.flatMap((config) => change(config, decision.previous)) : [];
   return el("li", {},
     el("time", { datetime: decision.at }, when(decision.at), el("span", { class: "tick" }, `tick ${decision.tick}`)),
-    el("a", { href: hashOf({ view: "decision", path: [decision.decision_id] }) }, chip(kind, `${word.replaceAll("_", " ")}${count > 1 ? ` ×${count}` : ""}`, decision.reason)),
+    el("a", { href: formatRoute({ view: "decision", path: [decision.decision_id] }) }, chip(kind, `${word.replaceAll("_", " ")}${count > 1 ? ` ×${count}` : ""}`, decision.reason)),
     el("div", {}, changes.length ? el("div", { class: "change" }, changes) : "", el("div", { class: "detail" }, remark(decision))));
 }
 

@@ -4,8 +4,8 @@ import { isTime } from "./axes.js";
 import { Chart } from "./chart.js";
 import { el } from "./dom.js";
 import { csv, png, save, tableOf } from "./export.js";
-import { hashOf, placeOf } from "./place.js";
-import { Pointing } from "./pointing.js";
+import { formatRoute, parseRoute } from "./router.js";
+import { HoverReadout } from "./hover.js";
 import { Zooming } from "./zooming.js";
 
 const MOST_ROWS = 500;
@@ -56,7 +56,7 @@ export class Figure {
     this.chart = new Chart(this.box);
     this.chart.svg.setAttribute("tabindex", "0");
     const say = (text) => { this.said.textContent = text; };
-    this.pointing = new Pointing(this.chart, say);
+    this.pointing = new HoverReadout(this.chart, say);
     this.zooming = zoom ? new Zooming(this.chart, this.pointing, { zoom, say }) : null;
     this.chart.onDraw = () => { this.pointing.draw(); this.zooming?.draw(); };
     this.box.append(this.rows, note ? el("p", { class: "note" }, note) : "", this.said);
@@ -93,15 +93,15 @@ export class Figure {
 
   /** Scrolled to and outlined, once, where the link names it. */
   comeHere() {
-    if (this.came || placeOf(location.hash).query.get("figure") !== this.id) return;
+    if (this.came || parseRoute(location.hash).query.get("figure") !== this.id) return;
     this.came = true;
     this.box.classList.add("linked");
     this.box.scrollIntoView({ block: "center" });
   }
 
   address() {
-    const place = placeOf(location.hash);
-    return hashOf({ ...place, query: { ...Object.fromEntries(place.query), ...this.query(), figure: this.id } });
+    const place = parseRoute(location.hash);
+    return formatRoute({ ...place, query: { ...Object.fromEntries(place.query), ...this.query(), figure: this.id } });
   }
 
   async copyLink(event) {

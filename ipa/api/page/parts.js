@@ -1,7 +1,7 @@
 // What a pipeline does now, in short: chips, the reason, and four tiles.
 
 import { clock, duration, el, meter, number, plain } from "./dom.js";
-import { remedy } from "./remedies.js";
+import { remedy } from "./runbook.js";
 
 export const chip = (kind, text, title) => el("span", { class: `chip ${kind}`, title }, text);
 

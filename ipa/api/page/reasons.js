@@ -1,4 +1,4 @@
-// What each reason of a decision means: the words of docs/reference/reasons.md. What to do is in remedies.js.
+// What each reason of a decision means: the words of docs/reference/reasons.md. What to do is in runbook.js.
 
 export const REASONS = {
   "apply.scale_up": "more replicas or cores, the variants stay",

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.preflight import (
     is_allowed,
-    refusal_of_webhook,
+    refusal,
     served_versions,
     server_version,
-    serves_seldondeployments,
+    serves,
     user_name,
 )
-from ipa.adapters.kube.rights import ACTOR, BY_NAME, ELECTOR, OBSERVER, REVIEWER, Right, Role
+from ipa.adapters.kube.rights import BY_NAME, ELECTOR, REVIEWER, Right, Role, actor, observer
 from ipa.bootstrap.leader_election import elects
-from ipa.cli.doctor.base import Check, Finding, State, fail, failed, ok, warn
-from ipa.cli.doctor.metrics import skew_finding
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
+from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.row_counts import batch_faults
@@ -27,11 +27,11 @@ from ipa.settings import Settings, words
 from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.locate import (
     ENDLESS_WRITES,
+    SELDON_DEPLOYMENT,
     orchestrator_remedy,
     target_of,
     unsaid_orchestrators,
 )
-from ipa.targets.seldon.manifest import GROUP, PLURAL, VERSION
 from ipa.targets.seldon.ownership import OwningClient
 from ipa.targets.seldon.watchers import places_of
 
@@ -41,21 +41,23 @@ INSTALL_SELDON = (
     "helm install seldon-core seldon-core-operator --repo https://storage.googleapis.com/seldon-charts "
     "-n seldon-system --create-namespace"
 )
+# A graph node without a container: nobody would run it.
+PROBE = "ipa-doctor-probe"
 # A Lease not renewed for so many of its durations has no holder any more.
 DEAD_LEASES = 4
 
 
 def cluster_checks(
     client: KubeClient, settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
-) -> list[Check]:
+) -> list[DoctorCheck]:
     """The API server first; all others once it has answered."""
     on_seldon = [pipeline for pipeline in pipelines.values() if pipeline.seldon is not None]
     user = _User(client)
     return [
-        Check(SERVER, lambda: _server(client)),
-        Check(CRD, lambda: _crd(client), after=SERVER),
+        DoctorCheck(SERVER, lambda: _server(client)),
+        DoctorCheck(CRD, lambda: _crd(client), after=SERVER),
         *(
-            Check(
+            DoctorCheck(
                 f"rights in {namespace}",
                 _Rights(client, settings, namespace, user, _known(settings, on_seldon, namespace)),
                 after=SERVER,
@@ -63,12 +65,15 @@ def cluster_checks(
             for namespace in namespaces
         ),
         *_reviewing(client, settings, user),
-        *(Check("seldon operator", _Operator(client, namespace), after=CRD) for namespace in namespaces[:1]),
         *(
-            Check(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
+            DoctorCheck("seldon operator", _Operator(client, namespace), after=CRD)
+            for namespace in namespaces[:1]
+        ),
+        *(
+            DoctorCheck(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
             for it in on_seldon
         ),
-        Check("lease", _Leases(client, settings, namespaces), after=SERVER),
+        DoctorCheck("lease", _Leases(client, settings, namespaces), after=SERVER),
     ]
 
 
@@ -78,7 +83,7 @@ def _known(
     """The names of what is asked for by name there: a role may allow these alone."""
     places = (place for it in pipelines for place in places_of(it))
     return {
-        PLURAL: tuple(name for where, name in places if where == namespace),
+        SELDON_DEPLOYMENT.plural: tuple(name for where, name in places if where == namespace),
         "leases": (_lease_name(settings),),
     }
 
@@ -87,16 +92,16 @@ def _lease_name(settings: Settings) -> str:
     return settings.lease_name or f"{settings.install}-serving"
 
 
-def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[Check]:
+def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[DoctorCheck]:
     """Who asks the cluster whose a token is must be allowed to."""
     if "kubernetes" not in words(settings.auth):
         return []
     meaning = "without it nobody is let in by IPA_AUTH=kubernetes"
 
     def look() -> Iterator[Finding]:
-        return _role(client, "", user, {}, REVIEWER, State.FAIL, meaning)
+        return _role(client, "", user, {}, REVIEWER, Severity.FAIL, meaning)
 
-    return [Check("rights in the cluster", look, after=SERVER)]
+    return [DoctorCheck("rights in the cluster", look, after=SERVER)]
 
 
 def _server(client: KubeClient) -> Iterator[Finding]:
@@ -111,15 +116,27 @@ def _server(client: KubeClient) -> Iterator[Finding]:
 
 
 def _crd(client: KubeClient) -> Iterator[Finding]:
-    versions = served_versions(client)
+    kind = SELDON_DEPLOYMENT
+    versions = served_versions(client, kind.group)
     if not versions:
-        yield fail(CRD, f"there is no API group {GROUP}", INSTALL_SELDON)
-    elif VERSION not in versions or not serves_seldondeployments(client):
-        seen = f"{GROUP} has {', '.join(versions)}, and no seldondeployments in {VERSION}"
+        yield fail(CRD, f"there is no API group {kind.group}", INSTALL_SELDON)
+    elif kind.version not in versions or not serves(client, kind):
+        seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
         yield fail(CRD, seen, INSTALL_SELDON.replace("install", "upgrade", 1))
     else:
-        others = ", ".join(version for version in versions if version != VERSION)
-        yield ok(CRD, f"{GROUP}/{VERSION} is served" + (f", beside {others}" if others else ""))
+        others = ", ".join(version for version in versions if version != kind.version)
+        yield ok(CRD, f"{kind.api_version} is served" + (f", beside {others}" if others else ""))
+
+
+def _probe(namespace: str) -> dict[str, Any]:
+    """A SeldonDeployment that cannot be: only the operator's webhook says no."""
+    graph = {"name": PROBE, "type": "MODEL"}
+    return {
+        "apiVersion": SELDON_DEPLOYMENT.api_version,
+        "kind": SELDON_DEPLOYMENT.kind,
+        "metadata": {"name": PROBE, "namespace": namespace},
+        "spec": {"protocol": "v2", "predictors": [{"name": "default", "graph": graph, "componentSpecs": []}]},
+    }
 
 
 class _User:
@@ -151,17 +168,21 @@ class _Rights:
     known: Mapping[str, tuple[str, ...]]
 
     def __call__(self) -> Iterator[Finding]:
-        yield from self._role(OBSERVER, State.FAIL, "without it nothing is seen")
+        yield from self._role(observer(SELDON_DEPLOYMENT), Severity.FAIL, "without it nothing is seen")
         if self.settings.actuation == "cluster":
-            yield from self._role(ACTOR, State.WARN, "advisory and shadow mode do without it, others do not")
+            yield from self._role(
+                actor(SELDON_DEPLOYMENT),
+                Severity.WARN,
+                "advisory and shadow mode do without it, others do not",
+            )
         if self.settings.leader_election != "off" and self._holds_lease():
             words = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
-            yield from self._role(ELECTOR, State.WARN, words)
+            yield from self._role(ELECTOR, Severity.WARN, words)
 
     def _holds_lease(self) -> bool:
         return self.settings.lease_namespace in ("", self.namespace)
 
-    def _role(self, role: Role, state: State, meaning: str) -> Iterator[Finding]:
+    def _role(self, role: Role, state: Severity, meaning: str) -> Iterator[Finding]:
         yield from _role(self.client, self.namespace, self.user, self.known, role, state, meaning)
 
 
@@ -171,7 +192,7 @@ def _role(
     user: _User,
     known: Mapping[str, tuple[str, ...]],
     role: Role,
-    state: State,
+    state: Severity,
     meaning: str,
 ) -> Iterator[Finding]:
     """Every right of the role in the namespace ("": in the whole cluster)."""
@@ -224,20 +245,20 @@ class _Operator:
         name = "seldon operator"
         look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
         try:
-            refusal = refusal_of_webhook(self.client, self.namespace)
+            refused = refusal(self.client, SELDON_DEPLOYMENT, self.namespace, _probe(self.namespace))
         except ForbiddenError:
             yield self._by_status(name, look)
         except UnavailableError as error:
             yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
         else:
-            if refusal:
+            if refused:
                 yield ok(name, "its webhook refuses, in a dry run, what cannot be")
             else:
                 yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
 
     def _by_status(self, name: str, look: str) -> Finding:
         """Who may not create sees the operator by the status that it gave."""
-        found, _ = self.client.list_seldondeployments(self.namespace)
+        found, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
         told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
         if told:
             return ok(name, f"it has given {', '.join(told[:3])} a status")
@@ -282,7 +303,7 @@ class _Deployed:
         """Objects whose orchestrators the operator writes for ever."""
         for namespace, name in places_of(self.pipeline):
             try:
-                sdep = self.client.get_seldondeployment(namespace, name)
+                sdep = self.client.get(SELDON_DEPLOYMENT, namespace, name)
             except NotFoundError:
                 continue
             if unsaid_orchestrators(sdep):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 
-from ipa.cli.doctor.base import Finding, fail, ok, warn
+from ipa.model.findings import Finding, fail, ok, warn
 
 
 def service_findings(url: str, timeout_s: float) -> Iterator[Finding]:

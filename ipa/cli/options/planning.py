@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from ipa.cli import shell_completion as completing
-
-if TYPE_CHECKING:
-    pass
-
 
 PIPELINE = typer.Argument(
     metavar="PIPELINE",

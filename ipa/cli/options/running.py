@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import getpass
-from typing import TYPE_CHECKING
 
 import typer
 
 from ipa.cli import shell_completion as completing
-
-if TYPE_CHECKING:
-    pass
-
 
 PIPELINE = typer.Argument(metavar="PIPELINE", help="the pipeline's name", autocompletion=completing.pipelines)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa.cli.lookup import find_pipeline, load
+from ipa.cli.lookup import load
 from ipa.cli.options.parsing import choice_of
 from ipa.cli.plans.question import EXIT_CODES, Question, plans, problem_of
+from ipa.files.lookup import find_pipeline
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
@@ -124,7 +125,7 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
 
 def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
     from ipa.cli.views.mixture_text import mixture_values, print_mixture
-    from ipa.optimize.mixture.plan import MixtureLimits
+    from ipa.optimize.mixture.mixtures import MixtureLimits
     from ipa.optimize.mixture.solve import solve_mixture
     from ipa.optimize.solve import solve
 
@@ -146,8 +147,8 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
 
 def _set(question: Question, rate_rps: float) -> Planned:
     from ipa.cli.views.set_text import print_set
+    from ipa.optimize.mixture.set_solve import EXACT
     from ipa.optimize.problem import Compat
-    from ipa.optimize.sets.solve import EXACT
     from ipa.optimize.solve import AUTO
     from ipa.policies.setplanning import plan_set, set_question
 

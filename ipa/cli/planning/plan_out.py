@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ipa
-from ipa.cli.clients.base import PipelineClient
-from ipa.cli.clients.http import is_service
-from ipa.cli.lookup import find_pipeline
 from ipa.cli.output import Output, printed, printer
 from ipa.cli.planning.plan_kinds import Choice, Planned, planned
 from ipa.cli.plans.difference import Target, difference, pas_of
@@ -20,6 +17,9 @@ from ipa.cli.plans.plan_file import SavedPlan, inputs_of, write_saved
 from ipa.cli.plans.plan_values import configs_in, shares_in
 from ipa.cli.plans.question import Question
 from ipa.cli.views.status_text import difference_table
+from ipa.clients.base import PipelineClient
+from ipa.clients.http import is_service
+from ipa.files.lookup import find_pipeline
 from ipa.model.errors import UsageError
 from ipa.model.plan import StageConfig, Termination
 from ipa.settings import Settings
@@ -38,7 +38,7 @@ def propose(
 
     Prints both; saves the plan where `out` names a file. UsageError where it is not said what runs.
     """
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     at = question.at
     if at is None:

@@ -11,8 +11,7 @@ from ipa.cli.plans.plan_values import read_plan
 from ipa.files.reading import read_json
 from ipa.model.errors import InputError
 from ipa.model.parts import gone_parts, stage_pairs
-from ipa.model.plan import StageConfig
-from ipa.targets.seldon.manifest import canonical
+from ipa.model.plan import StageConfig, in_millicores
 
 FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 
@@ -74,9 +73,9 @@ def difference(status: dict[str, Any], target: Target) -> Difference:
     """What would change if the target ran in place of what the status shows."""
     live = status["live"]
     seen = [stage["config"] for stage in live["stages"] if stage["config"]]
-    running = canonical([StageConfig(config["stage"], **_fields(config)) for config in seen])
+    running = in_millicores([StageConfig(config["stage"], **_fields(config)) for config in seen])
     # As it will read back: what is written has whole millicores.
-    wanted = canonical(target.configs)
+    wanted = in_millicores(target.configs)
     stages = tuple(_stage(before, config) for before, config in stage_pairs(running, wanted))
     gone = [config for part in gone_parts(running, wanted) for config in part]
     stages += tuple(StageDifference(it.stage, _values(it), None, FIELDS) for it in gone)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import ipa
-from ipa.cli.clients.base import PipelineClient
-from ipa.cli.clients.http import is_service, pipeline_path
 from ipa.cli.plans.plan_values import configs_in
+from ipa.clients.base import PipelineClient
+from ipa.clients.http import is_service, pipeline_path
 from ipa.control.canonical import canonical_json, digest
 from ipa.files.pipelines import FILE_NAME
 from ipa.files.reading import read_json

@@ -45,7 +45,8 @@ def ci(
     Compared are the work tree and what it has in common with REF. Exit codes: 0 nothing above the threshold,
     2 a change above it, 3 a guardrail is broken or no plan carries a recorded rate, 65 files are wrong.
     """
-    from ipa.cli.review.review import Asked, review_of
+    from ipa.bootstrap.reviewing import base_revision
+    from ipa.service.review.review import Asked, review_of
 
     if trace is not None and workload is not None:
         raise UsageError("--trace and --workload cannot both be given")
@@ -54,7 +55,7 @@ def ci(
             raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
     load = str(trace) if trace is not None else workload
     asked = Asked(base, load, policy_file, policy, seeds, pipelines_dir, profiles_dir)
-    review = review_of(asked, lambda words: typer.echo(words, err=True))
+    review = review_of(asked, base_revision(Path.cwd(), base), lambda words: typer.echo(words, err=True))
     _write(review, comment, junit, sarif)
     _print(review, output)
     if review.problems:

@@ -18,12 +18,13 @@ from ipa.model.errors import UsageError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.bootstrap import Simulated
+    from ipa.bootstrap.options import Simulated
 
 # The load is made up for so long: a working day and more, also at ten seconds a second an hour and a half.
 LASTS_S = 60_000
 # So many pipelines the record's growth is told for.
 HUNDRED = 100
+MONTH_DAYS, YEAR_DAYS = 30, 365
 # Memory is sampled this often, once everything that is loaded once is loaded.
 WARM_S, SAMPLE_S = 90.0, 10.0
 STATM = Path("/proc/self/statm")
@@ -59,10 +60,10 @@ def demo(
 
     The loop, planner, guards and record are those of production. Ends with Ctrl-C and leaves nothing behind.
     """
-    from ipa.adapters.logs import Format, logged
-    from ipa.bootstrap import ServeOptions
+    from ipa.bootstrap.options import ServeOptions
     from ipa.cli.run_service import run_service
     from ipa.files.packaged import EXAMPLE, example_folders
+    from ipa.serving.logs import Format, logged
 
     simulated, low_rps = _simulated(rates, speed, seed)
     folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()
@@ -91,20 +92,16 @@ def demo(
         typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, {speed:g} s in a second, under {span} rps")
         with _Memory() as memory:
             run_service(settings, options, logs)
-        typer.echo(f"{_growth(settings.store_url)}{memory.words()}")
+        typer.echo(f"{_growth(settings)}{memory.words()}")
 
 
-def _growth(store_url: str) -> str:
+def _growth(settings: Settings) -> str:
     """What the demo's record takes, and a hundred such pipelines would."""
-    from ipa.adapters.store import open_store
-    from ipa.adapters.store.stats import MONTH_DAYS, YEAR_DAYS, project
+    from ipa.bootstrap.stores import store_admin
 
-    store = open_store(store_url)
-    try:
-        stats = store.stats()
-    finally:
-        store.close()
-    month, year = (project(stats, days, HUNDRED) for days in (MONTH_DAYS, YEAR_DAYS))
+    admin = store_admin(settings)
+    stats = admin.stats()
+    month, year = (admin.projected_bytes(stats, days, HUNDRED) for days in (MONTH_DAYS, YEAR_DAYS))
     if stats.bytes_per_decision is None or stats.bytes_per_day is None or month is None or year is None:
         return f"ipa: {stats.decisions} decisions, too few to say what they take"
     return (
@@ -145,7 +142,7 @@ class _Memory:
 
 def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
     """The simulated world's load and pace, and its lowest rate in rps."""
-    from ipa.bootstrap import Simulated
+    from ipa.bootstrap.options import Simulated
     from ipa.simulate.realtime import Pace, moving_load
 
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +14,13 @@ from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.progress import progress
 from ipa.model.errors import ConfigurationError, IpaError
 from ipa.model.exits import ExitCode
+from ipa.model.findings import DoctorCheck, Finding, Severity, failed
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ipa.cli.doctor.base import Check, Finding
     from ipa.model.pipeline import Pipeline
-
-
-# Checks that compute take turns.
-CPU = "cpu"
 
 
 def register(app: typer.Typer) -> None:
@@ -57,59 +52,54 @@ def doctor(
 
     Nothing is changed by it. Warnings are for what still works.
     """
-    from ipa.cli.doctor.base import State, run_checks
+    from ipa.service.doctor import run_checks
 
     checks = _store_checks() if store else _checks(pipelines or [], at, namespace, timeout_s)
     with progress("checking", len(checks)) as step:
         found = run_checks(checks, timeout_s, step)
     show(output, [asdict(each) for each in found], findings_table(found))
-    if any(each.state is State.FAIL for each in found):
+    if any(each.state is Severity.FAIL for each in found):
         raise typer.Exit(ExitCode.ERROR)
 
 
-def _store_checks() -> list[Check]:
-    """What to look at of the store alone; where the settings cannot be used, they."""
-    from ipa.cli.doctor.base import Check, failed
-    from ipa.cli.doctor.store import store_checks
+def _store_checks() -> list[DoctorCheck]:
+    """The checks of the store; only that of the settings if they are wrong."""
+    from ipa.bootstrap.stores import store_checks
 
     try:
         return store_checks(Settings.from_env())
     except ConfigurationError as error:
-        wrong = [failed("settings", error)]
-        return [Check("settings", lambda: wrong)]
+        return [_found("settings", error)]
 
 
-def _checks(names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float) -> list[Check]:
-    """What to look at; where the settings cannot be used, they alone."""
-    from ipa.cli.doctor import here
-    from ipa.cli.doctor.base import Check, failed, ok
-    from ipa.cli.doctor.identity import NAME, identity_findings
+def _checks(
+    names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float
+) -> list[DoctorCheck]:
+    """The checks of the service and what it depends on; only that of the settings if they are wrong."""
+    from ipa.bootstrap.doctor import settings_checks
+    from ipa.service import machine_checks
 
     try:
         settings = _settings(at, timeout_s)
     except ConfigurationError as error:
-        wrong = [failed("settings", error)]
-        return [Check("settings", lambda: wrong)]
-    today = datetime.now(UTC).date()
+        return [_found("settings", error)]
     pipelines = _usable(settings, names)
-    checks = [
-        Check("settings", lambda: [ok("settings", "every IPA_ variable is known and can be used")]),
-        Check("files", lambda: here.files_findings(settings), turn=CPU),
-        *(_profiles_check(settings, pipeline) for pipeline in pipelines.values()),
-        Check("solvers", lambda: here.solver_findings(settings, today), turn=CPU),
-        Check("store", lambda: here.store_findings(settings)),
-        Check(NAME, lambda: identity_findings(settings), after="store"),
-    ]
+    checks = settings_checks(settings, pipelines)
     if at is not None and at.startswith(("http://", "https://")):
         from ipa.cli.doctor.service import service_findings
 
         url = at
-        checks.append(Check("service", lambda: service_findings(url, timeout_s)))
+        checks.append(DoctorCheck("service", lambda: service_findings(url, timeout_s)))
     else:
-        checks.append(Check("port", lambda: here.port_findings(settings)))
+        checks.append(DoctorCheck("port", lambda: machine_checks.port_findings(settings)))
     if settings.target == "kubernetes":
         return checks + _on_cluster(settings, pipelines, namespaces)
-    return [*checks, Check("local runtime", lambda: here.local_findings(pipelines))]
+    return [*checks, DoctorCheck("local runtime", lambda: machine_checks.local_findings(pipelines))]
+
+
+def _found(name: str, error: IpaError) -> DoctorCheck:
+    """A check whose finding is that error."""
+    return DoctorCheck(name, lambda: [failed(name, error)])
 
 
 def _settings(at: str | None, timeout_s: float) -> Settings:
@@ -129,8 +119,8 @@ def _settings(at: str | None, timeout_s: float) -> Settings:
 
 def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
     """The pipelines whose files can be read; what is wrong with the others is a finding of the files."""
-    from ipa.cli.lookup import find_pipeline
     from ipa.files import load_pipeline
+    from ipa.files.lookup import find_pipeline
 
     if names:
         return {name: find_pipeline(name, settings.pipelines_dir) for name in names}
@@ -143,34 +133,23 @@ def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
     return found
 
 
-def _profiles_check(settings: Settings, pipeline: Pipeline) -> Check:
-    from ipa.cli.doctor import here
-    from ipa.cli.doctor.base import Check
-
-    today = datetime.now(UTC).date()
-    name = f"profiles of {pipeline.name}"
-    return Check(name, lambda: here.profile_findings(settings, pipeline, today), turn=CPU)
-
-
 def _on_cluster(
     settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
-) -> list[Check]:
-    """What a service on a cluster needs."""
-    from ipa.bootstrap import kube_client
-    from ipa.cli.doctor import here
-    from ipa.cli.doctor.base import Check, failed
+) -> list[DoctorCheck]:
+    """The checks of a service on a cluster."""
+    from ipa.bootstrap.doctor import series_checks
+    from ipa.bootstrap.targets import kube_client
     from ipa.cli.doctor.cluster import SERVER, cluster_checks
-    from ipa.cli.doctor.metrics import metrics_checks
+    from ipa.service import machine_checks
 
-    checks = metrics_checks(settings, pipelines)
+    checks = series_checks(settings, pipelines)
     if settings.actuation == "gitops":
-        checks.append(Check("gitops", lambda: here.gitops_findings(settings)))
+        checks.append(DoctorCheck("gitops", lambda: machine_checks.gitops_findings(settings)))
     own = {pipeline.seldon.namespace for pipeline in pipelines.values() if pipeline.seldon is not None}
     try:
         client = kube_client(settings)
     except IpaError as error:
-        wrong = [failed(SERVER, error)]
-        return [*checks, Check(SERVER, lambda: wrong)]
+        return [*checks, _found(SERVER, error)]
     return checks + cluster_checks(client, settings, pipelines, list(namespaces) or sorted(own))
 
 
@@ -179,15 +158,13 @@ def findings_table(found: Sequence[Finding]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from ipa.cli.doctor.base import State
-
-    styles = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red"}
+    styles = {Severity.OK: "green", Severity.WARN: "yellow", Severity.FAIL: "bold red"}
     lines: list[RenderableType] = []
     for each in found:
         line = Text(f"{each.state:<5}", style=styles[each.state])
         lines.append(line + Text(f"{each.name}: {each.seen}", style=""))
         if each.remedy:
             lines.append(Text(f"       → {each.remedy}"))
-    counts = {state: sum(each.state is state for each in found) for state in State}
-    lines.append(Text(f"{counts[State.OK]} ok, {counts[State.WARN]} warnings, {counts[State.FAIL]} failures"))
+    ok, warnings, failures = (sum(each.state is state for each in found) for state in Severity)
+    lines.append(Text(f"{ok} ok, {warnings} warnings, {failures} failures"))
     return Group(*lines)

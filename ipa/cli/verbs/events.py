@@ -13,7 +13,7 @@ from ipa.cli import shell_completion as completing
 from ipa.cli.options.running import AT
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.watching.event_stream import followed
-from ipa.model.errors import InputError, UsageError
+from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:
     from ipa.control.audit.checkpoints import Verifies
@@ -47,7 +47,7 @@ def events(
 
     A line each; with -o json its entry in the record. A stream that breaks is taken up where it was.
     """
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
     from ipa.control.loop import clock
 
     place = since if follow or since is not None else 0
@@ -78,7 +78,7 @@ def audit(
     With --check nothing is asked of a service: exit code 1 where an entry of the file was changed, removed
     or put in.
     """
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     if check is None:
         with client_at(at) as service:
@@ -115,12 +115,9 @@ def _removed(found: Verified) -> str:
 def _keys(path: Path | None) -> Verifies | None:
     if path is None:
         return None
-    from ipa.adapters.store.signing import Keyring
+    from ipa.bootstrap.stores import checkpoint_verifier
 
-    keyring = Keyring(path)
-    if keyring.is_empty():
-        raise InputError(f"there is no key in {path}", hint="It is beside the store, or IPA_STORE_KEY_FILE.")
-    return keyring.verifies
+    return checkpoint_verifier(path)
 
 
 def _lines_of(path: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -19,9 +19,6 @@ from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Edge, Stage, Variant
 from ipa.model.profile import StageProfile
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_d
         return Known(described.name, described.stages, described.sla.latency_s, profiles)
     if pipelines_dir is not None or profiles_dir is not None:
         raise UsageError("--at asks a service, so --pipelines-dir and --profiles-dir mean nothing beside it")
-    from ipa.cli.clients.http import client_at, is_service
+    from ipa.clients.http import client_at, is_service
 
     if not is_service(at):
         raise UsageError(f"--at {at!r} is no URL of a service", hint="For example http://127.0.0.1:8080")

@@ -14,6 +14,7 @@ from ipa.cli.output import OUTPUT, Output
 from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.pipeline import Sla
 from ipa.settings import Settings
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 
 if TYPE_CHECKING:
     from ipa.targets.seldon.imported import Imported
@@ -98,7 +99,7 @@ def _is_wanted(sdep: dict[str, Any], name: str | None, namespace: str | None) ->
 
 def _of_cluster(at: str, settings: Settings, name: str | None, namespace: str) -> dict[str, Any]:
     """The SeldonDeployment in the cluster. Errors: those of the client."""
-    from ipa.bootstrap import kube_client
+    from ipa.bootstrap.targets import kube_client
 
     kind, _, kubeconfig = at.partition(":")
     if kind != "kubernetes":
@@ -110,8 +111,8 @@ def _of_cluster(at: str, settings: Settings, name: str | None, namespace: str) -
     client = kube_client(settings)
     try:
         if name is not None:
-            return client.get_seldondeployment(namespace, name)
-        found, _ = client.list_seldondeployments(namespace)
+            return client.get(SELDON_DEPLOYMENT, namespace, name)
+        found, _ = client.list_all(SELDON_DEPLOYMENT, namespace)
         return _only(found, f"there is no SeldonDeployment in namespace {namespace}")
     finally:
         client.close()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ipa.adapters.store.keys import Key, Keys
+    from ipa.control.store_admin import KeyStore
+    from ipa.model.access import ApiKey
 
 UNITS_S = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 NEVER = "never"
@@ -69,7 +70,7 @@ def create(
 def list_(output: Output = OUTPUT) -> None:
     """List the keys, never what they are called with."""
     now = clock.SystemClock().now()
-    with _keys(reads=True) as keys:
+    with _keys(writes=False) as keys:
         found = keys.all()
     show(output, [_plain(key, now) for key in found], _table(found, now))
 
@@ -82,15 +83,10 @@ def revoke(key_id: str = typer.Argument(metavar="KEY_ID"), *, output: Output = O
     show(output, _plain(key, now), f"key {key_id} of {key.name} is revoked")
 
 
-@contextmanager
-def _keys(*, reads: bool = False) -> Iterator[Keys]:
-    from ipa.adapters.store import Access, open_store
+def _keys(*, writes: bool = True) -> AbstractContextManager[KeyStore]:
+    from ipa.bootstrap.stores import store_admin
 
-    store = open_store(Settings.from_env().store_url, Access.READ if reads else Access.WRITE)
-    try:
-        yield store.keys
-    finally:
-        store.close()
+    return store_admin(Settings.from_env()).keys(writes=writes)
 
 
 def _grant(role: Role, namespace: str | None) -> Grant:
@@ -114,7 +110,7 @@ def _end(text: str, now: datetime) -> datetime | None:
     raise UsageError(f"--expires {text!r} is no time", hint=f"For example 90d, 12h, 30min, or {NEVER}")
 
 
-def _plain(key: Key, now: datetime) -> dict[str, Any]:
+def _plain(key: ApiKey, now: datetime) -> dict[str, Any]:
     def moment(at: datetime | None) -> str | None:
         return at.isoformat() if at else None
 
@@ -130,7 +126,7 @@ def _plain(key: Key, now: datetime) -> dict[str, Any]:
     }
 
 
-def _table(keys: Sequence[Key], now: datetime) -> Table:
+def _table(keys: Sequence[ApiKey], now: datetime) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

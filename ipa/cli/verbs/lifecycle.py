@@ -36,8 +36,8 @@ from ipa.model.errors import (
 from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from ipa.cli.clients.base import PipelineClient
     from ipa.cli.plans.difference import Target
+    from ipa.clients.base import PipelineClient
 
 # What exit code a hold has; 3 for all others, which guards made.
 HELD: dict[str, type[IpaError]] = {
@@ -65,8 +65,8 @@ def status(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """Show what a pipeline does now (all without a name). Exit code 5: degraded, or rolled back."""
-    from ipa.cli.clients.http import client_at
     from ipa.cli.views.status_text import status_table
+    from ipa.clients.http import client_at
 
     with client_at(at, namespace=namespace) as service:
         found = [service.status(name) for name in ([pipeline] if pipeline else service.names())]
@@ -93,8 +93,8 @@ def watch_(
     As JSON a line, as YAML a document for each change. At a service, what came and went between two looks is
     told too, by its record: as lines for people, and by the exit code.
     """
-    from ipa.cli.clients.http import client_at
     from ipa.cli.watching.watch import Until, watch
+    from ipa.clients.http import client_at
     from ipa.control.loop import clock
 
     if until is not None and until not in list(Until):
@@ -121,8 +121,8 @@ def history(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """List what was changed and why, newest first."""
-    from ipa.cli.clients.http import client_at
     from ipa.cli.views.status_text import history_table
+    from ipa.clients.http import client_at
 
     with client_at(at, namespace=namespace) as service:
         if verify:
@@ -152,9 +152,9 @@ def diff(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """Compare what runs with the best plan now, or with one in a file. Exit code 3: none is feasible."""
-    from ipa.cli.clients.http import client_at
     from ipa.cli.plans.difference import difference
     from ipa.cli.views.status_text import difference_table
+    from ipa.clients.http import client_at
 
     with client_at(at, namespace=namespace) as service:
         running = service.status(pipeline)
@@ -182,10 +182,10 @@ def apply(
     deadline 6). In a manifest it changes only the fields that differ; those are then yours to commit. A plan
     saved with `ipa plan --out` is refused once its files or what runs have moved, and it is said which.
     """
-    from ipa.cli.clients.http import client_at
     from ipa.cli.plans.difference import Target, difference, pas_of
     from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
+    from ipa.clients.http import client_at
     from ipa.settings import Settings
 
     file = Path(pipeline) if pipeline.endswith(".json") else None
@@ -224,7 +224,7 @@ def rollback(
 
     On a cluster it waits as `apply` does, and also takes back a change that does not get ready.
     """
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     with client_at(at, namespace=namespace) as service:
         running = service.status(pipeline)
@@ -244,7 +244,7 @@ def pause(
     at: str = AT,
 ) -> None:
     """Change nothing for a while; requests go on being served."""
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     for_s = None if for_ is None else duration_s("--for", for_)
     with client_at(at) as service:
@@ -262,7 +262,7 @@ def resume(
     at: str = AT,
 ) -> None:
     """End a pause."""
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     with client_at(at) as service:
         control = service.resume(pipeline, by=by or me(), reason=reason)

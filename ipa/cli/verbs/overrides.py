@@ -10,6 +10,7 @@ from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.views.status_text import freeze_words, pin_words
 from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
+from ipa.settings import Settings
 
 STAGE = typer.Argument(metavar="STAGE", help="one of the pipeline's stages", autocompletion=completing.stages)
 MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
@@ -35,7 +36,7 @@ def mode(
     advisory: decides, writes nothing. shadow: the same, going on from its own decisions. guarded: writes
     only what adds replicas. active: writes all.
     """
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     with client_at(at) as service:
         control = service.set_mode(pipeline, mode_.value, by=by or me(), reason=reason)
@@ -56,7 +57,7 @@ def pin(
     at: str = AT,
 ) -> None:
     """Fix a part of what a stage runs; the rest is planned around it. It replaces the stage's pin."""
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     with client_at(at) as service:
         control = service.pin(
@@ -83,7 +84,7 @@ def unpin(
     at: str = AT,
 ) -> None:
     """Leave a pinned stage to the planner again. What the pipeline's file pins stays."""
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     with client_at(at) as service:
         control = service.unpin(pipeline, stage, by=by or me(), reason=reason)
@@ -102,7 +103,7 @@ def freeze(
     at: str = AT,
 ) -> None:
     """Write nothing within a window of time; requests go on being served."""
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     with client_at(at) as service:
         control = service.freeze(
@@ -122,7 +123,7 @@ def unfreeze(
     at: str = AT,
 ) -> None:
     """End a freeze, or all, also those to come."""
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     with client_at(at) as service:
         control = service.unfreeze(pipeline, freeze_, by=by or me(), reason=reason)
@@ -143,12 +144,12 @@ def release(
 
     Stop this install's service for the pipeline before, or set it to advisory: its next write claims them.
     """
-    from ipa.cli.clients.cluster import ClusterClient
-    from ipa.cli.clients.http import client_at
+    if at.partition(":")[0] != "kubernetes":
+        raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
+    from ipa.bootstrap.one_shot import release as give_up
+    from ipa.clients.http import cluster_settings
 
-    with client_at(at, namespace=namespace) as cluster:
-        if not isinstance(cluster, ClusterClient):
-            raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
-        names, install = cluster.release(pipeline), cluster.settings.install
+    settings = cluster_settings(Settings.from_env(), at)
+    names, install = give_up(settings, pipeline, namespace), settings.install
     text = f"install {install!r} gave up {', '.join(names)}" if names else f"no install owns {pipeline}"
     show(output, {"install": install, "released": names}, text)

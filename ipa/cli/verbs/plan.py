@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -29,9 +28,6 @@ from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import Question, plans
 from ipa.cli.progress import progress
 from ipa.model.exits import ExitCode
-
-if TYPE_CHECKING:
-    pass
 
 
 def register(app: typer.Typer) -> None:

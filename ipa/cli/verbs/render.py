@@ -6,10 +6,10 @@ from pathlib import Path
 
 import typer
 
-from ipa.cli.lookup import find_pipeline
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.plans.plan_values import read_plan, read_shares
 from ipa.cli.plans.question import Question, plans
+from ipa.files.lookup import find_pipeline
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline

@@ -13,7 +13,7 @@ from ipa.model.errors import UsageError
 from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from ipa.cli.clients.base import PipelineClient
+    from ipa.clients.base import PipelineClient
 
 # A decision and what came of taking it again, as JSON values.
 Pair = dict[str, Any]
@@ -40,8 +40,8 @@ def replay(
 
     Exit code 2: one differs; 4: one could not be taken again, as its pipeline or profiles were changed since.
     """
-    from ipa.cli.clients.http import client_at
     from ipa.cli.views.replay_text import detail, listed, parted_nowhere
+    from ipa.clients.http import client_at
 
     if first and policy is None:
         raise UsageError("--first is for two policies", hint="Name the other one with --policy NAME.")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ipa.adapters.logs import Format, logged
 from ipa.cli import shell_completion as completing
 from ipa.cli.run_service import run_service
 from ipa.model.decision import Mode
+from ipa.serving.logs import Format, logged
 from ipa.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 # By name here, since the table itself takes its time to load.
 POLICY_NAMES = (
@@ -47,7 +44,7 @@ def serve(
     log: Annotated[Format, typer.Option(help="how a line of the log looks: text or json")] = Format.TEXT,
 ) -> None:
     """Control pipelines: observe, forecast, plan, act; with a REST API and a page."""
-    from ipa.bootstrap import ServeOptions
+    from ipa.bootstrap.options import ServeOptions
 
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.simulation_setup import TARGETS, as_served, over_all, rates_of, read_settings
-from ipa.model.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
+from ipa.cli.progress import progress
+from ipa.model.errors import InputError, UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -52,6 +49,7 @@ def simulate(
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
     """Run the control loop on a simulated pipeline and say what came of it."""
+    from ipa.service.simulation import TARGETS, as_served, over_seeds_of, rates_of
     from ipa.simulate.published import settings_of
     from ipa.simulate.repeat import repeated
 
@@ -69,10 +67,23 @@ def simulate(
         cluster=replace(setup.cluster, capacity_cores=capacity),
     )
     if settings is not None:
-        published = settings_of(read_settings(settings), found, profiles)
+        published = settings_of(_read_settings(settings), found, profiles)
         setup = repeated(setup, published, policy=policy, spacing=spacing)
-    first, figures = over_all(setup, repeats)
+    with progress(f"simulating {len(setup.rates_rps) / 60:g} min", repeats if repeats > 1 else None) as step:
+        first, figures = over_seeds_of(setup, repeats, step)
     if not printed(output, figures):
         from ipa.cli.views.simulate_text import print_result
 
         print_result(first, figures, repeats, printer(output))
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object in the file. Errors: NotFoundError, InputError."""
+    from ipa.files.reading import read_json
+
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path} holds no JSON object", hint="Give one `settings` object of the published runs."
+        )
+    return found

@@ -18,8 +18,7 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ipa.adapters.store.copies import Contents
-    from ipa.adapters.store.retention import StoreStats
+    from ipa.control.store_admin import StoreAdmin, StoreContents, StoreStats
 
 
 def register(app: typer.Typer) -> None:
@@ -42,11 +41,8 @@ def backup(
     The file is a SQLite store, also where the store is PostgreSQL. It may hold names of people and digests of
     API keys, so only its owner can read it.
     """
-    from ipa.adapters.store.copies import back_up
-
     with _steps() as step:
-        settings = Settings.from_env()
-        made = back_up(settings.store_url, file, step, settings.store_key_file)
+        made = _admin().back_up(file, step)
     show(output, asdict(made), f"{made.file}: {_contents(made.contents)}; sha256 {made.sha256}")
 
 
@@ -61,11 +57,8 @@ def restore(
     The service must be stopped: exit code 4 where one uses the store, or the store is not empty. Where
     IPA_STORE_URL names an empty PostgreSQL database, the backup is copied into it.
     """
-    from ipa.adapters.store import copies
-
     with _steps() as step:
-        settings = Settings.from_env()
-        done = copies.restore(settings.store_url, file, step, force=force, key_file=settings.store_key_file)
+        done = _admin().restore(file, step, force=force)
     lines = [f"{done.store} is restored: {_contents(done.contents)}"]
     if not done.is_digest_checked:
         lines.append(f"no digest was beside {file}, so only the record's own digests were checked")
@@ -89,14 +82,9 @@ def prune(
 
     The service does the same by itself; this is for a disk that is full now. The record still verifies.
     """
-    from ipa.adapters.store import open_from
-
-    store = open_from(Settings.from_env())
-    try:
-        with progress("pruning"):
-            report = store.prune(within_s=within_s)
-    finally:
-        store.close()
+    admin = _admin()
+    with progress("pruning"):
+        report = admin.prune(within_s)
     end = "" if report.is_done else "; more can be removed, run it again"
     show(
         output,
@@ -108,14 +96,14 @@ def prune(
 
 def stats(output: Output = OUTPUT) -> None:
     """Show what the store holds, its size, and its size in a month and in a year at this rate."""
-    from ipa.adapters.store import Access, open_from
-
-    store = open_from(Settings.from_env(), Access.READ)
-    try:
-        found = store.stats()
-    finally:
-        store.close()
+    found = _admin().stats()
     show(output, asdict(found), _table(found))
+
+
+def _admin() -> StoreAdmin:
+    from ipa.bootstrap.stores import store_admin
+
+    return store_admin(Settings.from_env())
 
 
 def _table(found: StoreStats) -> Table:
@@ -133,7 +121,7 @@ def _table(found: StoreStats) -> Table:
     return table
 
 
-def _contents(found: Contents) -> str:
+def _contents(found: StoreContents) -> str:
     return (
         f"{found.pipelines} pipelines, {found.entries} entries and {found.decisions} decisions, "
         f"{_size(found.size_bytes)}, verified"

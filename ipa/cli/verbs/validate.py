@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def schema(kind: Kind = typer.Argument(..., help="Which kind of file.")) -> None:
         """Print the JSON Schema (2020-12) of pipeline, profile or guardrails files."""
-        from ipa.files.structure import schema_text
+        from ipa.files.kinds import schema_text
 
         typer.echo(schema_text(kind.value), nl=False)
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from ipa.cli.views.plan_text import print_line, print_plan, stage_table
-from ipa.optimize.mixture.plan import Mixture
+from ipa.optimize.mixture.mixtures import Mixture
 
 
 def gains(mixture: Mixture) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ipa.model.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from ipa.cli.clients.base import PipelineClient
+    from ipa.clients.base import PipelineClient
     from ipa.control.ports import Clock
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from ipa.cli.clients.base import PipelineClient
 from ipa.cli.watching.event_stream import Event, followed
+from ipa.clients.base import PipelineClient
 from ipa.control.ports import Clock
 from ipa.model.errors import UnavailableError, UsageError
 

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from ipa.cli.clients.base import PipelineClient
 from ipa.cli.output import Output, json_text, printed
 from ipa.cli.views.status_text import status_line, status_tree
 from ipa.cli.watching.event_stream import Event
 from ipa.cli.watching.event_tail import News, what_of
+from ipa.clients.base import PipelineClient
 from ipa.control.ports import Clock
 from ipa.model.errors import DeadlineError, RolloutError
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the record: what retention removed of a chain, so that the rest of it still verifies."""
+"""Checkpoints of the record: they prove what retention removed from a chain, so that the rest verifies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipa.control.audit.record import RESTORE, Chain, Head, Verified, record_in
 from ipa.control.canonical import canonical_json, digest
 from ipa.model.errors import RecordError
 
-# Says whether the key of that id made that signature of that text.
+# (key id, signature, text) -> True if that key signed the text.
 Verifies = Callable[[str, str, str], bool]
 
 
@@ -19,8 +19,8 @@ Verifies = Callable[[str, str, str], bool]
 class Checkpoint:
     """A run of a pipeline's chain: the entries `first` to `last` follow `previous` and end at `head`.
 
-    `decisions` were among them; `held` holds, `changes` and `kept` entries of all kinds are still there. Of
-    these `entries` is the digest of their digests, and `content` that of the block that they are in.
+    It had `decisions`; `held` holds, `changes` and `kept` entries of all kinds are still stored. `entries` is
+    the digest of the kept entries' digests, `content` that of their block.
     """
 
     pipeline: str
@@ -58,7 +58,7 @@ class Checkpoint:
 
     @property
     def where(self) -> str:
-        """The entries, in words."""
+        """The range of entries, in words."""
         return f"entries {self.first} to {self.last}"
 
 
@@ -83,7 +83,7 @@ def entries_digest(digests: list[str]) -> str:
 
 
 class Gaps:
-    """The checkpoints of an export: they say which entries retention removed from it.
+    """The checkpoints of an export, which cover the entries that retention removed.
 
     `verifies` None checks no signature.
     """
@@ -95,19 +95,19 @@ class Gaps:
         self._unchecked: dict[str, int] = {}
 
     def add(self, found: Mapping[str, Any]) -> None:
-        """Take the checkpoint of a line. RecordError: its signature is wrong; others: it is none."""
+        """Add the checkpoint of a line. RecordError: its signature is wrong; other errors: it is not one."""
         checkpoint = Checkpoint(**{each.name: found["checkpoint"][each.name] for each in fields(Checkpoint)})
         key_id, signature = str(found["key_id"]), str(found["signature"])
         is_checked = bool(key_id) and self._verifies is not None
         if is_checked and self._verifies and not self._verifies(key_id, signature, checkpoint.text):
             raise Chain(checkpoint.pipeline).fault(
-                f"the checkpoint of {checkpoint.where} is not signed with a key that is known"
+                f"the checkpoint of {checkpoint.where} is not signed with a known key"
             )
         self._unchecked[checkpoint.pipeline] = self._unchecked.get(checkpoint.pipeline, 0) + (not is_checked)
         self._spans.setdefault(checkpoint.pipeline, []).append(checkpoint)
 
     def bridge(self, chain: Chain, values: Mapping[str, Any]) -> None:
-        """Take the chain over what was removed before the next entry, as far as a checkpoint says so."""
+        """Advance the chain over removed entries before the next one, if a checkpoint covers them."""
         number = values.get("number")
         while isinstance(number, int) and chain.head.number + 1 < number:
             span = self._span(chain.pipeline, chain.head.number + 1)
@@ -119,13 +119,13 @@ class Gaps:
                 chain.head = Head(number - 1, str(values.get("previous")))
 
     def finish(self, chain: Chain) -> None:
-        """Take the chain to the end of its last checkpoint, and check the entries within each."""
+        """Advance the chain to the end of its last checkpoint, and check the entries within each."""
         while (span := self._span(chain.pipeline, chain.head.number + 1)) is not None:
             chain.head = Head(span.last, span.head)
         for span in self._spans.get(chain.pipeline, ()):
             digests = self._digests.get((span.pipeline, span.first), [])
             if len(digests) != span.kept or entries_digest(digests) != span.entries:
-                raise chain.fault(f"of {span.where} others are there than the checkpoint says")
+                raise chain.fault(f"the export does not have the entries of the checkpoint of {span.where}")
             chain.removed += span.removed
             chain.decisions += span.removed
         chain.unchecked = self._unchecked.get(chain.pipeline, 0)
@@ -137,7 +137,7 @@ class Gaps:
             self._digests.setdefault((span.pipeline, span.first), []).append(chain.head.digest)
 
     def _span(self, pipeline: str, number: int) -> Checkpoint | None:
-        """The checkpoint that the entry of that number is within."""
+        """The checkpoint that covers the entry of that number."""
         spans = self._spans.get(pipeline, ())
         return next((each for each in spans if each.first <= number <= each.last), None)
 
@@ -145,9 +145,9 @@ class Gaps:
 def verify_lines(
     lines: Iterable[str], anchors: Mapping[str, Head], verifies: Verifies | None = None
 ) -> dict[str, Verified]:
-    """Verify the lines of an export, and return what each record holds from its first entry on.
+    """Verify the lines of an export, and return the contents of each record from its first entry on.
 
-    RecordError names the first line that is not as it was written. `verifies` checks the signatures of
+    RecordError names the first changed line. `verifies` checks the signatures of
     checkpoints, which come before the entries; without it they are counted as unchecked.
     """
     gaps = Gaps(verifies)
@@ -161,7 +161,7 @@ def verify_lines(
             text, kept = canonical_json(found["entry"]), str(found["digest"])
             pipeline = record_in(found["entry"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RecordError(f"line {index} is no entry of a record: {error}", hint=RESTORE) from error
+            raise RecordError(f"line {index} is not an entry of a record: {error}", hint=RESTORE) from error
         chain = chains.setdefault(pipeline, Chain(pipeline, anchors.get(pipeline)))
         try:
             gaps.bridge(chain, found["entry"])

@@ -1,8 +1,8 @@
 """The record of all decisions and changes: the contents of an entry, and how entries are chained.
 
-Each entry is one canonical JSON text that holds the digest of the entry before it of the same pipeline, so
-that none can be changed, removed or put in without every later one showing it (docs/explanation/audit.md).
-Events and webhooks are these entries too.
+Each entry is one canonical JSON text that holds the digest of the pipeline's entry before it. Changing,
+removing or inserting an entry therefore shows in every later one (docs/explanation/audit.md). Events and
+webhooks are these entries too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from ipa.model.errors import RecordError
 
 # The author of decisions that no person asked for.
 SERVICE = "ipa"
+# Between the name and the identifier of a record; no name of a pipeline contains it, and no URL escapes it.
+MARK = "~"
 # The entry before the first one.
 NOTHING = ""
 RESTORE = "Compare with an export of `ipa audit`, or with a backup of the store."
@@ -36,7 +38,7 @@ class EntryKind(StrEnum):
     CHANGE = "change"
     # A person's action on the pipeline.
     CONTROL = "control"
-    # Where decisions of an older version of the store begin.
+    # The start of decisions that an older version of the store recorded.
     ADOPTED = "adopted"
 
 
@@ -55,7 +57,7 @@ APPLIED = "applied"
 class Entry:
     """An entry: who did what and why. `what` is a reason code, an outcome, or a person's action.
 
-    `content` is the digest of the whole decision, which is kept beside the record. `record` is the one that
+    `content` is the digest of the whole decision, which is stored beside the entry. `record` is the one that
     the entry belongs to, if it is not the pipeline's name: several pipelines may have had that name in turn.
     """
 
@@ -78,7 +80,7 @@ class Entry:
         return self.record or self.pipeline
 
     def text(self, seq: int, number: int, previous: str) -> str:
-        """The entry as the `number`th of its pipeline and the `seq`th of all, after that with that digest."""
+        """Return the text as entry `number` of its pipeline, `seq` of all, after the digest `previous`."""
         apart = {"record": self.record} if self.key != self.pipeline else {}
         return canonical_json(
             {
@@ -103,7 +105,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An entry as it is kept: its place among all, its text and the text's digest."""
+    """A stored entry: its number among all, its text and the text's digest."""
 
     seq: int
     text: str
@@ -122,7 +124,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The newest entry of a chain. Kept elsewhere, it tells later whether the chain was cut or rewritten."""
+    """The newest entry of a chain. A copy kept elsewhere proves later that the chain was not rewritten."""
 
     number: int
     digest: str
@@ -136,18 +138,18 @@ HEAD = r"^[0-9]{1,18}:[0-9a-f]{64}$"
 
 
 def head_of(text: str) -> Head:
-    """The head of such text; ValueError where it is none."""
+    """Parse a head; ValueError if the text is not one."""
     if not re.match(HEAD, text):
-        raise ValueError(f"{text!r} is no head, as 42: and 64 hexadecimal digits")
+        raise ValueError(f"{text!r} is not a head: a number, a colon and 64 hexadecimal digits")
     number, _, digest_ = text.partition(":")
     return Head(int(number), digest_)
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The contents of a chain that is whole. Of `decisions`, retention removed `removed`.
+    """The contents of a verified chain. Of its `decisions`, retention removed `removed`.
 
-    `unchecked` checkpoints have no signature, or there was no key to check it with.
+    `unchecked` checkpoints have no signature, or no key was available to verify it.
     """
 
     decisions: int
@@ -178,7 +180,7 @@ class Chain:
         self.decisions = self.removed = self.unchecked = 0
 
     def skip(self, head: Head, decisions: int, removed: int, *, unchecked: bool) -> None:
-        """Go on at the head of a run of entries that a checkpoint vouches for."""
+        """Continue at the head of a run of entries that a checkpoint covers."""
         self.head = head
         self.unchecked += unchecked
         self.decisions += decisions
@@ -188,7 +190,7 @@ class Chain:
     def _meet_anchor(self) -> None:
         anchor = self.anchor
         if anchor is not None and anchor.number == self.head.number and anchor.digest != self.head.digest:
-            raise self.fault(f"entry {anchor.number} is not the one that the anchor says it is")
+            raise self.fault(f"entry {anchor.number} does not have the digest of the anchor")
 
     def add(self, text: str, kept: str) -> dict[str, Any]:
         """Check the next entry, and return its values."""
@@ -199,10 +201,10 @@ class Chain:
         if record_in(values) != self.pipeline:
             raise self.fault(f"entry {number} is of pipeline {record_in(values)!r}")
         if values["number"] != number:
-            what = "was removed" if values["number"] > number else "was put in or moved"
+            what = "was removed" if values["number"] > number else "was inserted or moved"
             raise self.fault(f"entry {number} {what}: entry {values['number']} is in its place")
         if values["previous"] != self.head.digest:
-            raise self.fault(f"entry {number} was not written after what is now entry {number - 1}")
+            raise self.fault(f"entry {number} does not follow the present entry {number - 1}")
         if values["kind"] == EntryKind.ADOPTED and values["facts"].get("damaged"):
             raise self.fault(f"decision {values['facts']['damaged']!r} was changed before entry {number}")
         self.decisions += bool(values["content"])
@@ -211,20 +213,20 @@ class Chain:
         return values
 
     def ended(self, kept: Head | None = None) -> Verified:
-        """The whole chain, where it ends at the head that was kept of it, and reaches the anchor."""
+        """Return the contents of the chain if it ends at the stored head and reaches the anchor."""
         here = self.head.number
         for name, head in (("the head", kept), ("the anchor", self.anchor)):
             if head is not None and head.number > here:
                 which = f"{here + 1} was" if head.number == here + 1 else f"{here + 1} to {head.number} were"
                 raise self.fault(f"entry {which} removed from the end: {name} is entry {head.number}")
         if kept is not None and kept.number < here:
-            raise self.fault(f"entry {kept.number + 1} was put in after the end")
+            raise self.fault(f"entry {kept.number + 1} was inserted after the end")
         if kept is not None and kept.digest != self.head.digest:
-            raise self.fault(f"entry {here} is not the one that the head says it is")
+            raise self.fault(f"entry {here} does not have the digest of the head")
         return Verified(self.decisions, self.head, self.removed, self.unchecked)
 
     def fault(self, message: str) -> RecordError:
-        """The error that says so of this chain."""
+        """Return the error for a fault of this chain."""
         return RecordError(f"the record of {self.pipeline!r} is damaged: {message}", hint=RESTORE)
 
 

@@ -30,7 +30,7 @@ from ipa.policies.base import Policy, Predictor, is_stateful
 
 # Durations, which are no part of a result, and figures that follow from configurations and profiles.
 NO_RESULT = frozenset({"solve_s", "beside", "cost_usd_per_hour"})
-# Sums of floats in another order differ in their last digits, and predictions are kept in five.
+# Sums of floats in another order differ in their last digits, and predictions are rounded to five.
 ROUNDING = 1e-4
 # The most differences listed.
 MOST = 20
@@ -43,14 +43,14 @@ class ReplayOutcome(StrEnum):
 
     SAME = "same"
     DIFFERS = "differs"
-    # What it was decided with is another by now.
+    # The pipeline or its profiles have changed since.
     STALE = "stale"
-    # No tick decided it from inputs that are kept.
+    # It was not decided from recorded inputs.
     NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ReplayDifference:
     """A field in which the replayed decision differs from the recorded one, both in words."""
 
     what: str
@@ -62,8 +62,8 @@ class Difference:
 class ReplayResult:
     """A decision replayed by `policy`.
 
-    `why` says why it could not be replayed, `notes` what has changed since. `again` is without inputs, and
-    None if it could not be replayed. For the same policy action, reason, configurations and plan are
+    `why` is the cause if it could not be replayed, `notes` are changes since. `again` has no inputs, and is
+    None if it could not be replayed. For the same policy, action, reason, configurations and plan are
     compared; for another one the configurations and the plan.
     """
 
@@ -72,7 +72,7 @@ class ReplayResult:
     outcome: ReplayOutcome
     why: str = ""
     notes: tuple[str, ...] = ()
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[ReplayDifference, ...] = ()
     again: Decision | None = None
 
 
@@ -91,24 +91,24 @@ def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
     """The inputs of the decision, or why it cannot be replayed. RecordError: its inputs were changed."""
     if is_outcome(decision):
         wrote = decision.decision_id.removesuffix(OUTCOME)
-        return _none(decision, f"it says how the write of {wrote} went, which no tick decides")
+        return _none(decision, f"it is the outcome of the write of {wrote}, which no tick decided")
     if not decision.inputs:
         return _none(decision, "it was recorded without its inputs")
     if digest(decision.inputs) != decision.inputs_digest:
         raise RecordError(
-            f"the inputs of {decision.decision_id!r} are not those of its digest",
-            hint=f"`ipa history {decision.pipeline} --verify` names what was changed.",
+            f"the inputs of {decision.decision_id!r} do not match their digest",
+            hint=f"`ipa history {decision.pipeline} --verify` names the changed entry.",
         )
     try:
         return read_inputs(decision.inputs)
     except InputError as error:
-        words = "its inputs are not those of a tick as this version records them"
+        words = "this version cannot read its inputs"
         return _none(decision, f"{words} ({error.message})")
 
 
 def made_by_hand(decision: Decision, inputs: DecisionInputs) -> ReplayResult:
     """The result for a decision that no policy made."""
-    return _none(decision, f"it was decided by {inputs.policy!r}, which is no policy")
+    return _none(decision, f"it was decided by {inputs.policy!r}, which is not a policy")
 
 
 def stale(
@@ -119,7 +119,7 @@ def stale(
     if digest_of(_named(pipeline, decision)) != inputs.pipeline:
         moved.append("the pipeline was changed since")
     if profiles != inputs.made_of.profiles:
-        moved.append("the profiles were measured anew since")
+        moved.append("the profiles were measured again since")
     if not moved:
         return None
     return ReplayResult(
@@ -132,7 +132,7 @@ def replay(
 ) -> ReplayResult:
     """Decide again from these inputs of the decision, and compare.
 
-    A policy other than the recorded one that remembers is shown the `earlier` decisions first, oldest first.
+    Another policy that keeps state is first shown the `earlier` decisions, oldest first.
     """
     policy, notes = deciding.policy, [*_versions(inputs)]
     is_other = policy.name != inputs.policy
@@ -140,7 +140,7 @@ def replay(
     if is_stateful(policy):
         if is_other:
             memory = _taught(policy, earlier)
-            notes.append(f"{policy.name} remembers, and was shown the decisions before it first")
+            notes.append(f"{policy.name} keeps state, which was rebuilt from the decisions before this one")
         elif inputs.state.memory is not None:
             memory = restored(policy.memory_kind, inputs.state.memory)
     pipeline = _named(deciding.pipeline, decision)
@@ -165,7 +165,7 @@ def replay(
     again = effects.decision
     found = list(_parting(decision, again) if is_other else _differing(decision, again))
     if not is_other and inputs.version == ipa.__version__ and again.inputs != decision.inputs:
-        found.append(Difference("inputs_digest", decision.inputs_digest, again.inputs_digest))
+        found.append(ReplayDifference("inputs_digest", decision.inputs_digest, again.inputs_digest))
     if len(found) > MOST:
         notes.append(f"{len(found) - MOST} more differences are not listed")
     return ReplayResult(
@@ -183,7 +183,7 @@ def _none(decision: Decision, why: str) -> ReplayResult:
 
 
 def _named(pipeline: Pipeline, decision: Decision) -> Pipeline:
-    """The pipeline under the name it is recorded by: that of a policy beside it has an @."""
+    """The pipeline under the name in the record, which has an @ for a shadow policy."""
     return pipeline if pipeline.name == decision.pipeline else replace(pipeline, name=decision.pipeline)
 
 
@@ -194,7 +194,7 @@ def _versions(inputs: DecisionInputs) -> tuple[str, ...]:
 
 
 def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
-    """The memory of a policy after those ticks; empty after a restart of the service."""
+    """The memory of a policy after these ticks; a restart of the service clears it."""
     memory: object = None
     before_s = 0.0
     for decision in earlier:
@@ -209,9 +209,9 @@ def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
 
 
 class _Forecasting:
-    """The forecaster, or the recorded forecast where there is none or it says something else by now.
+    """The forecaster, or the recorded forecast if there is none or its forecast has changed.
 
-    A forecaster learns, and so need not say again what it said. `notes` tells which was taken.
+    A forecaster that learns may give another forecast now. `notes` names the one that was used.
     """
 
     def __init__(
@@ -221,50 +221,50 @@ class _Forecasting:
         self.notes: tuple[str, ...] = ()
 
     def __call__(self, load: LoadHistory) -> Forecast:
-        """The peak expected. InputError where there was none then, and is none now."""
+        """Return the expected peak. InputError: there was no forecast, and there is none now."""
         recorded = self._recorded
         now, words = self._now(load)
         if recorded is None:
             if now is None:
                 raise InputError(words)
-            self.notes = ("there was no forecast then; that of now is taken",)
+            self.notes = ("no forecast was recorded; the present one is used",)
             return now
         if now is None or not self._agrees(now, recorded):
-            self.notes = (f"the recorded forecast is taken: {words}",)
+            self.notes = (f"the recorded forecast is used: {words}",)
             return recorded
         return now
 
     def _now(self, load: LoadHistory) -> tuple[Forecast | None, str]:
         if self._forecaster is None:
-            return None, "there is no forecaster here"
+            return None, "no forecaster is available"
         try:
             now = self._forecaster(load)
         except IpaError as error:
             return None, error.message
-        return now, f"of the same load {now.upper_rps:.4g} rps are expected now ({now.rung})"
+        return now, f"the present forecast for the same load is {now.upper_rps:.4g} rps ({now.rung})"
 
     def _agrees(self, now: Forecast, recorded: Forecast) -> bool:
-        """True if both are one forecast; the recorded one may have been raised to the fall-back's rate."""
+        """True if both are equal; the recorded one may have been raised to the fall-back's rate."""
         either = [now] if self._fallback is None else [now, fallback_forecast(self._fallback, now)]
         return any(not list(_leaves("", plain(recorded), plain(each))) for each in either)
 
 
-def _differing(decision: Decision, again: Decision) -> Iterator[Difference]:
+def _differing(decision: Decision, again: Decision) -> Iterator[ReplayDifference]:
     """The differences if the same policy decided."""
     for name in ("action", "reason", "configs", "plan"):
         yield from _leaves(name, plain(getattr(decision, name)), plain(getattr(again, name)))
 
 
-def _parting(decision: Decision, again: Decision) -> tuple[Difference, ...]:
+def _parting(decision: Decision, again: Decision) -> tuple[ReplayDifference, ...]:
     """The differences in plan and configuration if another policy decided, with the reason of each."""
     pairs = [
         ("action", decision.action.value, again.action.value),
         ("configs", _configs(decision.configs), _configs(again.configs)),
         ("plan", _planned(decision.plan), _planned(again.plan)),
     ]
-    found = [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
+    found = [ReplayDifference(*pair) for pair in pairs if pair[1] != pair[2]]
     if found and decision.reason is not again.reason:
-        found.insert(0, Difference("reason", decision.reason.value, again.reason.value))
+        found.insert(0, ReplayDifference("reason", decision.reason.value, again.reason.value))
     return tuple(found)
 
 
@@ -278,8 +278,8 @@ def _planned(plan: Plan | None) -> str:
     return _configs(plan.configs) if plan.stages else plan.termination.value
 
 
-def _leaves(what: str, recorded: Any, again: Any) -> Iterator[Difference]:
-    """Every value in which two plain ones differ, times and rounding aside."""
+def _leaves(what: str, recorded: Any, again: Any) -> Iterator[ReplayDifference]:
+    """The leaves in which two plain values differ, except for times and rounding."""
     if isinstance(recorded, dict) and isinstance(again, dict):
         for name in [*recorded, *(it for it in again if it not in recorded)]:
             if name not in NO_RESULT:
@@ -288,7 +288,7 @@ def _leaves(what: str, recorded: Any, again: Any) -> Iterator[Difference]:
         for at, pair in enumerate(zip(recorded, again, strict=True)):
             yield from _leaves(f"{what}.{_name_of(pair[0], at)}", *pair)
     elif not _equal(recorded, again):
-        yield Difference(what.strip("."), _said(recorded), _said(again))
+        yield ReplayDifference(what.strip("."), _said(recorded), _said(again))
 
 
 def _name_of(value: Any, at: int) -> str:

@@ -7,8 +7,8 @@
       WAITING_READY ─failed or deadline▶ FAILED ─begin a rollback▶ RECORDED ▶ … ▶ WAITING_READY
         WAITING_READY (rollback) ─ready▶ ROLLED_BACK    ─failed or deadline▶ ROLLBACK_FAILED
 
-SETTLED, NOT_APPLIED, FAILED, ROLLED_BACK, ROLLBACK_FAILED and MOVED (another hand changed it meanwhile)
-are verdicts of one tick; the engine answers each and goes on from IDLE.
+SETTLED, NOT_APPLIED, FAILED, ROLLED_BACK, ROLLBACK_FAILED and MOVED (someone else changed it meanwhile)
+are verdicts of one tick; the engine handles each and continues from IDLE.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ IN_FLIGHT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Actuation:
-    """A phase, the change it is about (None when idle) and since when, on the monotonic clock."""
+    """A phase, its change (None when idle), and its start on the monotonic clock."""
 
     phase: ActuationPhase = ActuationPhase.IDLE
     change: Change | None = None
@@ -74,24 +74,24 @@ def begin(change: Change, now_s: float) -> Actuation:
 
 
 def sent(actuation: Actuation) -> Actuation:
-    """The decision is durable and the write is under way."""
+    """The actuation after its decision was recorded, with the write under way."""
     return _from(actuation, {ActuationPhase.RECORDED}, ActuationPhase.PATCHING)
 
 
 def accepted(actuation: Actuation) -> Actuation:
-    """The write was answered; the change is rolling out."""
+    """The actuation after the write was accepted: the change is rolling out."""
     return _from(actuation, {ActuationPhase.PATCHING}, ActuationPhase.WAITING_READY)
 
 
 def unanswered(actuation: Actuation, detail: str) -> Actuation:
-    """The write was not answered: whether it happened is to be read."""
+    """The actuation after a write without an answer: the workload must be read back."""
     return _from(actuation, {ActuationPhase.PATCHING}, ActuationPhase.UNKNOWN, detail)
 
 
 def withdrawn(actuation: Actuation, now_s: float) -> Actuation:
-    """The actuation after a change that did not happen: idle, or for a rollback the change it was to undo.
+    """The actuation after a change that was not written: idle, or for a rollback the change it was to undo.
 
-    That one is past its deadline, so the next tick takes it back anew unless it became ready after all.
+    That change is past its deadline, so the next tick rolls it back again unless it has become ready.
     """
     change = _change(actuation)
     if not change.is_rollback:
@@ -107,7 +107,7 @@ def advance(
 ) -> Actuation:
     """The actuation after the newest observation.
 
-    A process that died between sending and hearing finds RECORDED or PATCHING: those are UNKNOWN too.
+    RECORDED and PATCHING of a process that died before the answer are handled as UNKNOWN.
     """
     if not actuation.in_flight:
         return IDLE
@@ -122,10 +122,11 @@ def advance(
 
 
 def resume(last: Decision | None, observation: Observation, deadline_s: float, now_s: float) -> Actuation:
-    """The actuation that an earlier process left in flight, from the record and the world alone.
+    """The actuation that an earlier process left in flight, from the record and the workload alone.
 
-    It is in flight where the last applied decision's configuration runs and is not settled yet. Where that
-    decision was to take a change back and was not written any more, that change is: it is taken back anew.
+    It is in flight if the last applied decision's configuration runs and is not settled yet. If that decision
+    was a rollback that was not written, the change that it was to undo is in flight, and is rolled back
+    again.
     """
     if last is None or last.action is not Action.APPLY or observation.settled:
         return IDLE
@@ -138,7 +139,7 @@ def resume(last: Decision | None, observation: Observation, deadline_s: float, n
         deadline_s=deadline_s,
         is_rollback=last.reason is ReasonCode.ROLLBACK,
     )
-    actuation = Actuation(ActuationPhase.WAITING_READY, change, now_s, "taken up again after a restart")
+    actuation = Actuation(ActuationPhase.WAITING_READY, change, now_s, "resumed after a restart")
     running = observation.running()
     if running == last.configs:
         return actuation
@@ -159,7 +160,7 @@ def _read_back(actuation: Actuation, running: Sequence[StageConfig]) -> Actuatio
 
 
 def _is_part(change: Change, running: Sequence[StageConfig]) -> bool:
-    """True if a part of the change runs: each stage's batch and replicas are as before or after it."""
+    """True if part of the change runs: each stage's batch size and replicas are as before or after it."""
     if len(running) == len(change.previous) == len(change.configs):
         pairs = zip(running, change.previous, change.configs, strict=True)
         return tuple(running) != change.previous and all(
@@ -171,10 +172,13 @@ def _is_part(change: Change, running: Sequence[StageConfig]) -> bool:
 
 
 def _partly(actuation: Actuation, running: Sequence[StageConfig]) -> Actuation:
-    """The actuation of what was written of its change; the rest is decided on once that is ready."""
+    """The actuation of the part of its change that was written; the rest is decided once that is ready."""
     change = replace(_change(actuation), configs=tuple(running))
     return replace(
-        actuation, phase=ActuationPhase.WAITING_READY, change=change, detail="a part of it was written"
+        actuation,
+        phase=ActuationPhase.WAITING_READY,
+        change=change,
+        detail="only a part of the change was written",
     )
 
 
@@ -182,7 +186,7 @@ def _watched(
     actuation: Actuation, running: Sequence[StageConfig], rollout: Rollout | None, now_s: float
 ) -> Actuation:
     if rollout is None:
-        return replace(actuation, detail="how far it is cannot be read")
+        return replace(actuation, detail="the state of the rollout cannot be read")
     change = _change(actuation)
     actuation = replace(actuation, lacks_room=rollout.lacks_room)
     if rollout.phase is RolloutPhase.FAILED:
@@ -201,13 +205,13 @@ def _watched(
 
 
 def _moved(change: Change, running: Sequence[StageConfig], rollout: Rollout) -> str:
-    """In words what another hand made of it; empty where none did, as far as can be told."""
+    """The configuration that someone else made of it, in words; empty if nobody did, as far as known."""
     if rollout.phase is RolloutPhase.REPLACED:
-        # Even if it reads as before the change: it was created anew so, this is no stale read.
+        # Even if it reads as before the change: it was created anew, so the read is not stale.
         return rollout.detail
-    # Ready, yet reading `previous`, may be a list older than our own write: wait for it to catch up.
+    # Ready but still `previous`: the read may be older than our write, so wait for the next one.
     is_other = rollout.phase is RolloutPhase.READY and tuple(running) != change.previous
-    return f"it became {in_words(running)}" if is_other else ""
+    return f"someone else changed it to {in_words(running)}" if is_other else ""
 
 
 def _failed(actuation: Actuation, detail: str) -> Actuation:

@@ -1,8 +1,8 @@
-"""The slowdown of each variant: its observed batch time over its profile, learned from the batches seen.
+"""The slowdown of each variant: the ratio of its observed batch time to its profile.
 
-A profile says what a replica does alone; where machines are shared, a batch may take longer. The ratio of the
-two is smoothed, and planned with in steps. It is never below 1: a machine that is quicker than measured may
-be shared again tomorrow, and plans that count on it would be late then.
+A profile is measured on a replica alone; on a shared machine a batch may take longer. The ratio is smoothed,
+and plans use it in steps. It is never below 1: a machine that is quicker than profiled may be shared again
+later, and plans that rely on its speed would then miss the SLA.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from ipa.model.slowdown import Slowdown, Slowdowns
 from ipa.policies.base import ANY_RATE_RPS, Predictor
 from ipa.queueing.service import ServiceTime
 
-# Ratios are planned with in steps of 5 %, so that plans do not jitter with them.
+# Plans use ratios in steps of 5 %, so that plans do not jitter with them.
 STEP = 1.05
-# A correction begins at the first ratio and ends below the second.
+# A correction starts at the first ratio and ends below the second.
 DEAD_BAND, DEAD_BAND_END = 1.10, 1.03
-# It is taken back only by two steps and more: half a step up is enough to plan for more.
+# It decreases by two steps at least, and increases from half a step on.
 STEPS_BACK = 2
 # A variant slower than this is broken: more replicas would not help.
 MOST = 4.0
-# What is quicker is not followed further, so that it is seen at once when it gets slower.
+# Lower bound of the smoothed ratio, so that a later slowdown shows at once.
 LEAST = 0.9
-# Fewer batches in a window say nothing.
+# Fewer batches in a window are ignored.
 LEAST_BATCHES = 5
-# A mean of n batches is off by their variation over √n. They are smoothed until that is 2 %, and over this
-# long at least: then chance neither leaves the dead band nor goes back and forth between steps.
+# The error of a mean of n batches is their variation over √n. Means are smoothed until that is 2 %, and over
+# this time at least: then noise neither leaves the dead band nor alternates between steps.
 SURE_RATIO, SMOOTH_S = 0.02, 10.0
-# No variant is taken to vary by less.
+# The least variation that is assumed.
 LEAST_VARIATION = 0.25
-# So many deviations and a step away is no chance: the world has changed, and nothing before counts. Where a
-# deviation is more than a tenth, means are too far from normal to say so.
+# A mean this many deviations and a step away is not noise: something changed, and earlier means are dropped.
+# If a deviation is more than a tenth, means are too far from a normal distribution for this test.
 SURPRISE, NORMAL_RATIO = 4.0, 0.1
-# A variant that was not observed for this long may be faster by now.
+# A slowdown that was not observed for this long is forgotten.
 FORGET_S = 1800.0
-# Above this a person should look, and is told again only after it was below the other.
+# Above the first an event is emitted, and again only after it was below the second.
 ALARM, ALARM_END = 1.25, 1.15
 
 
@@ -52,8 +52,8 @@ ALARM, ALARM_END = 1.25, 1.15
 class ObservedSlowdown:
     """The observed slowdown of a variant: `ratio` times its profile, smoothed; last at `at_s`.
 
-    `recent` are (time, ratio) of the last window. `steps` are those of `STEP` planned with; `is_told` whether
-    people were told.
+    `recent` are (time, ratio) of the last window. `steps` is the number of `STEP`s that plans use; `is_told`
+    is True if the event was emitted.
     """
 
     stage: str
@@ -126,9 +126,8 @@ def learned(
 ) -> Correction:
     """The correction after this tick. `predict` uses the profiles alone.
 
-    Nothing is learned while a change is on its way, nor where the batches seen may be those of other
-    replicas, are too few, or old; nor where several configurations share the load, since metrics know the
-    stage alone.
+    Nothing is learned while a change is in flight; from batches that may be of other replicas, are too few,
+    or old; and while several configurations share the load, since metrics are per stage.
     """
     if not settings.correct_profiles:
         return UNCORRECTED
@@ -167,9 +166,9 @@ def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Eve
 
 
 def planned_with(plan: Plan) -> str:
-    """In words, which variants of the plan are to take longer than their profile; empty for none."""
+    """The plan's variants that are slower than their profile, in words; empty without any."""
     named = [
-        f"{stage.stage}={stage.variant} taking {stage.slowdown_ratio:.3g} x its profile"
+        f"{stage.stage}={stage.variant} at {stage.slowdown_ratio:.3g} x its profiled batch time"
         for stage in plan.stages
         if stage.slowdown_ratio > 1
     ]
@@ -177,10 +176,10 @@ def planned_with(plan: Plan) -> str:
 
 
 def steps_for(steps: int, ratios: Sequence[float]) -> int:
-    """The steps to plan with where so many are planned with now, and these are the ratios of the last window.
+    """Return the steps that plans use, from the present number and the ratios of the last window.
 
-    More where all of them say so, and then as many as the newest says: by then a change has filled the
-    window, and one batch that took long has left it. Fewer where all say so.
+    The number grows if all ratios call for it, and then to that of the newest ratio: by then a change has
+    filled the window, and a single slow batch has left it. It shrinks if all ratios call for that.
     """
     low, high, newest = min(ratios), max(ratios), ratios[-1]
     if not steps:
@@ -234,7 +233,7 @@ def _updated(
 def _smoothed(
     ratio: float, config: StageConfig, service: ServiceTime, batches: Batches, passed_s: float
 ) -> float:
-    """The ratio after batches that were seen `passed_s` later: the more of them, the more they count."""
+    """The ratio after batches observed `passed_s` later, weighted by their number."""
     expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
     seen = min(batches.service_s / expected_s, MOST)
     variation = max(sqrt(service.spread), LEAST_VARIATION)
@@ -254,7 +253,7 @@ def _with(known: Correction, seen: ObservedSlowdown) -> Correction:
 
 def _alarm(seen: ObservedSlowdown, pipeline: Pipeline) -> str:
     return (
-        f"{seen.stage}={seen.variant} takes {seen.ratio:.3g} x its profile, and plans now count on that; "
-        f"measure it anew where it runs (ipa profile {pipeline.name} --stage {seen.stage}), or look what "
-        "else its machines do"
+        f"batches of {seen.stage}={seen.variant} take {seen.ratio:.3g} x their profiled time, which plans "
+        f"now use; profile it again where it runs (ipa profile {pipeline.name} --stage {seen.stage}), or "
+        "check what else runs on its machines"
     )

@@ -63,11 +63,11 @@ def inputs_of(request: TickRequest, before: EngineState) -> DecisionInputs:
 
 
 def read_inputs(text: str) -> DecisionInputs:
-    """The inputs of such a text; InputError where it is none. What a policy remembers stays plain."""
+    """Decode the inputs; InputError if the text is invalid. A policy's memory stays plain."""
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise InputError(f"they are no JSON: {error}") from error
+        raise InputError(f"they are not JSON: {error}") from error
     return restored(DecisionInputs, values)
 
 

@@ -33,14 +33,14 @@ class GuardSettings:
     """The settings of the engine; the service's settings explain each."""
 
     tick_s: float = 10.0
-    # How often the load is looked at between ticks; 0 for never.
+    # The interval of load reads between ticks; 0 for none.
     peek_s: float = 0.0
     stale_after_s: float = 15.0
     down_after_ticks: int = 4
     tolerance_ratio: float = 0.01
     max_step_replicas: int = 8
     rollout_deadline_s: float = 300.0
-    # How long a variant whose rollout failed is left alone; doubles with each further failure.
+    # How long a variant is quarantined after its rollout failed; doubles with each further failure.
     quarantine_s: float = 300.0
     # This many refused writes, or changes by others, in a row block the pipeline.
     max_conflicts: int = 3
@@ -64,7 +64,7 @@ class HoldReason:
 
 
 def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadHistory] | HoldReason:
-    """The load to plan for, or the hold where load or present rate are missing, stale or invalid."""
+    """The load to plan for; a hold if the load or the present rate is missing, stale or invalid."""
     signals: tuple[tuple[str, Measured[Any] | Missing], ...] = (
         ("the arrival rate", observation.arrival_rate_rps),
         ("the load", observation.load),
@@ -80,7 +80,9 @@ def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadH
     assert isinstance(load, Measured)
     blind_s = load.age_s + trailing_gap_s(load.value)
     if blind_s > settings.stale_after_s:
-        return HoldReason(ReasonCode.METRICS_STALE, f"the newest rate of the load is {blind_s:.0f} s old")
+        limit = f"the limit is {settings.stale_after_s:g} s"
+        words = f"the newest rate of the load is {blind_s:.0f} s old, {limit}"
+        return HoldReason(ReasonCode.METRICS_STALE, words)
     return load
 
 
@@ -95,31 +97,31 @@ def trailing_gap_s(load: LoadHistory) -> float:
 
 
 def mean_rps(load: LoadHistory, last_s: float) -> float:
-    """The mean rate over the last seconds of the load; 0 where none of them was seen."""
+    """The mean rate over the last `last_s` seconds of the load; 0 if none was observed."""
     steps = max(1, round(last_s / load.step_s))
     seen = [rate for rate in load.rates_rps[-steps:] if rate is not None]
     return sum(seen) / len(seen) if seen else 0.0
 
 
 def forecast_fault(forecast: Forecast) -> HoldReason | None:
-    """The hold of a forecast that is no rate."""
+    """The hold for a forecast that is not a valid rate; None if it is."""
     if sane(forecast.point_rps) and sane(forecast.upper_rps):
         return None
     said = f"point {forecast.point_rps}, upper {forecast.upper_rps} rps"
-    return HoldReason(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} makes no sense: {said}")
+    return HoldReason(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} is invalid: {said}")
 
 
 def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
-    """Every bound the configuration breaks, in words; it is never written where there is one.
+    """Every bound that the configuration violates, in words; one with a fault is never written.
 
-    Of several side by side each part keeps to the bounds of a stage, all together to those on resources and
+    Each part of a set must keep the bounds of its stages, and all parts together those on resources and
     accuracy.
     """
     wanted = [stage.name for stage in pipeline.served]
     parts = parts_of(configs)
     for named in [[config.stage for config in part] for part in parts] or [[]]:
         if wanted != named:
-            return [f"stages are {', '.join(named) or 'none'} instead of {', '.join(wanted)}"]
+            return [f"its stages are {', '.join(named) or 'none'}, the pipeline's are {', '.join(wanted)}"]
     bounds = pipeline.bounds
     faults = [fault for part in parts for fault in _part_faults(pipeline, part)] + share_faults(configs)
     return [*faults, *bounds.exceeded(configs), *accuracy_faults(pipeline, parts)]
@@ -154,25 +156,25 @@ def _part_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str
         limits = stage.limits(pipeline.bounds)
         least, most, allowed = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
         if config.replicas < least:
-            faults.append(f"{stage.name}: {config.replicas} replicas are below {least}")
+            faults.append(f"{stage.name}: {config.replicas} replicas are below the bound of {least}")
         if most is not None and config.replicas > most:
-            faults.append(f"{stage.name}: {config.replicas} replicas are above {most}")
+            faults.append(f"{stage.name}: {config.replicas} replicas are above the bound of {most}")
         if stage.unbatched and config.batch_size > 1:
             faults.append(batch_fault(stage.name, config.batch_size, stage.unbatched))
         elif config.batch_size < 1 or (allowed is not None and config.batch_size not in allowed):
             faults.append(f"{stage.name}: batch size {config.batch_size} is not allowed")
         if not (sane(config.cores) and config.cores > 0):
-            faults.append(f"{stage.name}: {config.cores} cores are none")
+            faults.append(f"{stage.name}: {config.cores} is not a number of cores above 0")
     return faults
 
 
 def limit_steps(
     configs: Sequence[StageConfig], running: Sequence[StageConfig], bounds: Bounds, max_step: int
 ) -> tuple[StageConfig, ...]:
-    """The configs with no more than `max_step` replicas added or removed for a stage.
+    """The configs with at most `max_step` replicas added or removed per stage.
 
-    A new variant or size of replica is not a step. Where slower removal would break a budget, removal is not
-    slowed.
+    A stage with a new variant or replica size is not limited, nor is removal if slower removal would exceed
+    a budget.
     """
 
     def stepped(old: StageConfig | None, config: StageConfig, slow_removal: bool) -> StageConfig:

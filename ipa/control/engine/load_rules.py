@@ -1,4 +1,4 @@
-"""The rules of the load: decide from its forecast, or hold if it was not seen; more replicas for overload."""
+"""The rules of the load: decide from its forecast, or hold if it is missing; add replicas for overload."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ipa.policies.base import ANY_RATE_RPS
 
 
 def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdict | None, EngineState]:
-    """Hold if the load was not seen or has no forecast.
+    """Hold if the load is missing or has no forecast.
 
-    After several such ticks in a row the verdict adds what the declared fall-back rate needs.
+    After several such ticks in a row the verdict adds the capacity that the declared fall-back rate needs.
     """
     forecast, fallback = _forecast(request), request.pipeline.fallback
     if not isinstance(forecast, HoldReason):
@@ -63,7 +63,7 @@ def _shadowed(request: TickRequest, state: EngineState, basis: Configs, verdict:
 
 
 def _forecast(request: TickRequest) -> Forecast | HoldReason:
-    """The forecast of a load that can be trusted, or the hold where there is none."""
+    """The forecast of a valid load, or the hold if there is none."""
     load = load_of(request.observation, request.settings)
     if isinstance(load, HoldReason):
         return load
@@ -75,13 +75,13 @@ def _forecast(request: TickRequest) -> Forecast | HoldReason:
 
 
 def _blind(request: TickRequest, state: EngineState, running: Configs, why: HoldReason) -> TickVerdict:
-    """The hold of a tick without load; in the fall-back, the capacity its rate still needs."""
+    """The hold of a tick without load; in the fall-back, the change to the capacity that its rate needs."""
     fallback = request.pipeline.fallback
     if fallback is None or not state.telemetry_loss.in_fallback:
         return hold(why.reason, why.detail)
     verdict = _fall_back(request, state, running, fallback)
     if verdict.action is Action.APPLY or verdict.proposed:
-        words = f"{why.detail}, {state.telemetry_loss.blind_ticks} ticks in a row; {verdict.detail}"
+        words = f"{why.detail} for {state.telemetry_loss.blind_ticks} ticks in a row; {verdict.detail}"
         return replace(verdict, detail=words)
     words = f"{why.detail}; the fall-back of {fallback.rate_rps:g} rps is in force"
     return hold(why.reason, words, plan=verdict.plan, forecast=verdict.forecast)
@@ -102,8 +102,8 @@ def overloaded(
 ) -> tuple[TickVerdict, EngineState]:
     """Add replicas to stages that were overloaded for several ticks, unless the verdict already does.
 
-    If the model knows that the running configuration does not carry the load, the plan sees to it. If the
-    model knows that by a slowdown, requests have piled up meanwhile, which the plan does not count.
+    If the model predicts that the running configuration does not carry the load, the plan handles it. If it
+    predicts that from a slowdown, requests have queued meanwhile, which the plan does not count.
     """
     if request.control.mode is Mode.SHADOW:
         return verdict, state
@@ -128,11 +128,12 @@ def _relieved(
     verdict: TickVerdict,
     overloads: tuple[Overload, ...],
 ) -> tuple[TickVerdict, EngineState]:
-    """The verdict to add replicas in place of this one, or this one if no replica may be added."""
+    """The verdict to add replicas instead of this one; this one if no replica may be added."""
     words = "; ".join(each.words for each in overloads)
     relief = _relief(request, state, running, overloads, words)
     if relief is None:
-        return replace(verdict, detail=f"{verdict.detail}; {words}, and no more may be added"), state
+        words = f"{verdict.detail}; {words}, but bounds, room or a quarantine allow no more replicas"
+        return replace(verdict, detail=words), state
     relief = replace(relief, plan=verdict.plan, forecast=verdict.forecast)
     return relief, replace(state, pending_scale_downs=())
 
@@ -140,7 +141,7 @@ def _relieved(
 def _lasting(
     request: TickRequest, state: EngineState, running: Configs
 ) -> tuple[tuple[Overload, ...], EngineState]:
-    """The overloaded stages, once some were for enough ticks; the state counts these ticks."""
+    """The stages that were overloaded for enough ticks, and the state with the count of these ticks."""
     known = request.predict(running, ANY_RATE_RPS)
     capacities = known.capacities_rps if known else ()
     sla_s = known.sla_s if known else request.pipeline.sla.latency_s
@@ -167,7 +168,7 @@ def _knows(request: TickRequest, running: Configs, verdict: TickVerdict) -> bool
 def _relief(
     request: TickRequest, state: EngineState, running: Configs, overloads: tuple[Overload, ...], words: str
 ) -> TickVerdict | None:
-    """The verdict to add replicas; None where bounds, room or a quarantine leave none to add."""
+    """The verdict to add replicas; None if bounds, room or a quarantine allow none."""
     configs = with_more_replicas(request.pipeline, running, overloads, request.settings)
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if step.configs == running or quarantine.objection(state.failures, running, step.configs, request.now_s):
@@ -194,12 +195,12 @@ def _widened(
     if quarantine.objection(state.failures, running, configs, request.now_s):
         return verdict
     words = "; ".join(each.words for each in overloads)
-    detail = f"{verdict.detail}; {words}, so more of it: {changes(verdict.configs, configs)}"
+    detail = f"{verdict.detail}; {words}, so replicas are added: {changes(verdict.configs, configs)}"
     return replace(verdict, configs=configs, detail=detail)
 
 
 def _helps(request: TickRequest, running: Configs, configs: Configs, overloads: tuple[Overload, ...]) -> bool:
-    """True if the change adds capacity to each overloaded stage; to all together if parts share the load."""
+    """True if the change adds capacity to each overloaded stage, or in total if parts share the load."""
     before, after = (request.predict(each, ANY_RATE_RPS) for each in (running, configs))
     if before is None or after is None:
         return False

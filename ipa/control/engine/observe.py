@@ -1,7 +1,7 @@
 """The observation: the signals of the metrics merged with the state of the workload.
 
-A value that makes no sense (NaN, infinite, negative) becomes Missing here: nothing further on meets it.
-Values keep their significant digits alone: what a decision is taken from is what is recorded.
+An invalid value (NaN, infinite, negative) becomes Missing here, so later code never gets one. Values are
+rounded to their significant digits, so that the recorded inputs are those of the decision.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def observe(
     unseen: MissingReason = MissingReason.UNREACHABLE,
     at_s: float,
 ) -> Observation:
-    """The observation of a pipeline; `workload` is None where it could not be read, `problem` says why.
+    """The observation of a pipeline; `workload` is None if it could not be read, with the cause in `problem`.
 
-    `unseen` is then UNREACHABLE, or INVALID where what runs is none of the pipeline's configurations. Of
-    parts that share the load each has its stages; metrics know the stage alone, so what comes to it and what
-    waits there is theirs by their shares, and its batches are those of all.
+    `unseen` is then UNREACHABLE, or INVALID if the running configuration is not one of the pipeline's. Parts
+    that share the load have stages of their own. Metrics are per stage, so arrivals and queue length are
+    divided by the parts' shares, and batches are those of all parts.
     """
     running = list(workload.stages) if workload else []
     stages = []
@@ -77,21 +77,21 @@ def observe(
 
 
 def _shared(value: Measured[float] | Missing, ratio: float) -> Measured[float] | Missing:
-    """The part of it that has that share."""
+    """The value times the share."""
     return value if isinstance(value, Missing) or ratio == 1 else replace(value, value=value.value * ratio)
 
 
 def checked(value: Measured[float] | Missing) -> Measured[float] | Missing:
-    """The value, or Missing where it is not a finite number ≥ 0."""
+    """The value; Missing if it is not a finite number ≥ 0."""
     if isinstance(value, Missing):
         return value
     if sane(value.value):
         return Measured(significant(value.value), to_ms(value.age_s))
-    return Missing(MissingReason.INVALID, f"the value is {value.value}", value.age_s)
+    return Missing(MissingReason.INVALID, f"its value is {value.value}", value.age_s)
 
 
 def checked_batches(batches: Measured[Batches] | Missing) -> Measured[Batches] | Missing:
-    """The batches, or Missing where their numbers make no sense."""
+    """The batches; Missing if one of their numbers is invalid."""
     if isinstance(batches, Missing):
         return batches
     seen = batches.value
@@ -102,7 +102,7 @@ def checked_batches(batches: Measured[Batches] | Missing) -> Measured[Batches] |
 
 
 def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory] | Missing:
-    """The load with senseless samples as gaps; Missing where no sample makes sense."""
+    """The load with invalid samples as gaps; Missing if no sample is valid."""
     if isinstance(load, Missing):
         return load
     rates = load.value.rates_rps
@@ -110,8 +110,8 @@ def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory]
     if any(rate is not None for rate in cleaned):
         return Measured(replace(load.value, rates_rps=cleaned), to_ms(load.age_s))
     if any(rate is not None for rate in rates):
-        return Missing(MissingReason.INVALID, "no rate of the window is a finite number ≥ 0", load.age_s)
-    return Missing(MissingReason.ABSENT, "the window holds no rate", load.age_s)
+        return Missing(MissingReason.INVALID, "no rate in the window is a finite number ≥ 0", load.age_s)
+    return Missing(MissingReason.ABSENT, "the window has no rate", load.age_s)
 
 
 def sane(value: float) -> bool:

@@ -1,6 +1,6 @@
-"""A guard beside the model: if a stage is observed to be overloaded, replicas are added all the same.
+"""A guard beside the model: it adds replicas to stages that are observed to be overloaded.
 
-A profile can be wrong and a load unlike any before. A stage is overloaded if its load is above the capacity
+A profile can be wrong, and a load unlike any before. A stage is overloaded if its load is above the capacity
 of its ready replicas, if its queue takes longer than the SLA, or if the pipeline is late and this is its
 busiest stage. Latency alone adds nothing: replicas do not make an idle stage faster.
 """
@@ -16,9 +16,9 @@ from ipa.model.observation import Measured, Missing, Observation, StageObservati
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
 
-# What is added brings the stage down to this utilisation; a stage below it is not what makes a pipeline late.
+# Added replicas bring the stage to this utilisation; a stage below it is not the cause of a late pipeline.
 TARGET_RATIO = 0.8
-# An overload within twice the hold of the last one is the same trouble come back.
+# An overload within this multiple of the last one's hold counts as its recurrence.
 SOON = 2.0
 # Five doublings of five minutes are 2.7 h.
 MOST_HOLDS = 32
@@ -28,10 +28,10 @@ Configs = tuple[StageConfig, ...]
 
 @dataclass(frozen=True, slots=True)
 class OverloadState:
-    """Ticks in a row in which a stage was overloaded, and when that last was long enough to act.
+    """The number of ticks in a row with an overloaded stage, and the time of the last action against it.
 
-    `hold_s` is how long nothing is taken away after that: twice as long each time it comes back soon, for
-    then what was taken away was needed.
+    `hold_s` is how long no capacity is removed after that. It doubles with each quick recurrence, since the
+    removed capacity was needed then.
     """
 
     ticks: int = 0
@@ -56,9 +56,9 @@ NOT_OVERLOADED = OverloadState()
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """An overloaded stage: its load over the capacity of its ready replicas, and how that is known.
+    """An overloaded stage: its load over the capacity of its ready replicas, and the observation in words.
 
-    `place` is where it is in the row of what runs.
+    `place` is its index in the running configuration.
     """
 
     stage: str
@@ -75,8 +75,8 @@ def overloaded_stages(
 ) -> tuple[Overload, ...]:
     """The overloaded stages. A missing signal does not count.
 
-    `capacities_rps` are those of one replica, in the order of what runs; none where they are not known. Of
-    parts that share the load each is looked at for itself.
+    `capacities_rps` are those of one replica, in the order of the running configuration; empty if unknown.
+    Parts that share the load are judged separately.
     """
     if len(capacities_rps) != len(observation.stages):
         return ()
@@ -90,24 +90,26 @@ def overloaded_stages(
     found = {}
     for place, utilisation in loads:
         if utilisation > settings.max_utilisation_ratio:
-            words = f"{names[place]} is offered {utilisation:.0%} of what its ready replicas carry"
+            words = f"the load of {names[place]} is {utilisation:.0%} of the capacity of its ready replicas"
             found[place] = Overload(names[place], utilisation, words, place)
     for place, (stage, capacity_rps) in stages:
         wait_s = _backlog_s(stage, capacity_rps)
         if wait_s is not None and wait_s > sla_s and place not in found:
-            words = f"what waits at {names[place]} takes {wait_s:.3g} s, the SLA is {sla_s:g} s"
+            words = f"the queue of {names[place]} takes {wait_s:.3g} s to serve, the SLA is {sla_s:g} s"
             found[place] = Overload(names[place], 1.0 + wait_s / sla_s, words, place)
     late = _value(observation.latency_s)
     if not found and late is not None and late > sla_s and loads:
         place, utilisation = max(loads, key=lambda load: load[1])
         if utilisation >= TARGET_RATIO:
-            words = f"latency is {late:.3g} s and {names[place]} is busiest at {utilisation:.0%}"
+            words = (
+                f"the latency is {late:.3g} s, and the busiest stage {names[place]} is at {utilisation:.0%}"
+            )
             found[place] = Overload(names[place], utilisation, words, place)
     return tuple(found.values())
 
 
 def _name(stage: StageObservation, observation: Observation) -> str:
-    """The stage's name; with the variant where several parts have that stage."""
+    """The stage's name; with its variant if several parts have the stage."""
     several = sum(other.stage == stage.stage for other in observation.stages) > 1
     running = stage.running
     return (
@@ -135,14 +137,14 @@ def with_more_replicas(
 def disagreement(observation: Observation, sla_s: float) -> str:
     """The observation that speaks against removing capacity, in words; empty if every live signal agrees.
 
-    A latency that is absent for want of requests does not object; one that is stale or broken does.
+    A latency that is absent because no request came does not object; a stale or invalid one does.
     """
     for name, value in _signals(observation):
         if isinstance(value, Missing) and not value.is_idle:
             return f"{name} is {value.reason.value}"
     late = _value(observation.latency_s)
     if late is not None and late > sla_s:
-        return f"latency is {late:.3g} s, the SLA is {sla_s:g} s"
+        return f"the latency is {late:.3g} s, the SLA is {sla_s:g} s"
     for stage in observation.stages:
         ready, config = stage.ready_replicas, stage.running
         if (
@@ -150,7 +152,7 @@ def disagreement(observation: Observation, sla_s: float) -> str:
             and isinstance(config, Measured)
             and ready.value < config.value.replicas
         ):
-            return f"{ready.value} of {config.value.replicas} replicas of {stage.stage} are ready"
+            return f"only {ready.value} of {config.value.replicas} replicas of {stage.stage} are ready"
     return ""
 
 

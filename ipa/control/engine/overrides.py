@@ -18,7 +18,7 @@ Stop = tuple[ReasonCode, str]
 
 
 def stop_of(control: PipelineControl, at: datetime) -> Stop | None:
-    """The reason and words of the pause or freeze that holds at that wall-clock time; None if none does."""
+    """The reason and words of the pause or freeze in force at that wall-clock time; None without one."""
     return _pause(control, at) or _freeze(control.freezes, at)
 
 
@@ -39,7 +39,7 @@ def _freeze(freezes: Sequence[Freeze], at: datetime) -> Stop | None:
 
 
 def end_of_freeze(freeze: Freeze, at: datetime) -> datetime | None:
-    """The end of the window that is open at that time; None if none is."""
+    """The end of the freeze's window that is open at that time; None if it is closed."""
     if at < freeze.start:
         return None
     weeks = (at - freeze.start) // WEEK if freeze.weekly else 0
@@ -53,7 +53,7 @@ def pins_of(control: PipelineControl) -> tuple[tuple[str, Pin], ...]:
 
 
 def pin_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
-    """Every pin (of the pipeline as given) that the configuration breaks, in words."""
+    """Every pin of the given pipeline that the configuration violates, in words."""
     pins = {stage.name: stage.pin for stage in pipeline.served}
     return [
         f"{config.stage} is pinned to {wanted} {name}, not {found}"
@@ -76,7 +76,7 @@ def _pinned(pin: Pin, config: StageConfig) -> tuple[tuple[str, object, object], 
 def held_back(
     mode: Mode, running: Sequence[StageConfig], configs: Sequence[StageConfig]
 ) -> ReasonCode | None:
-    """The reason for which this mode does not write the change; None if it does."""
+    """The reason why this mode does not write the change; None if it does."""
     match mode:
         case Mode.ADVISORY:
             return ReasonCode.ADVISORY
@@ -89,7 +89,7 @@ def held_back(
 
 
 def adds_only(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> bool:
-    """True if the change adds replicas and nothing else: no part and no share."""
+    """True if the change only adds replicas, and changes no part or share."""
     return not gone_parts(running, configs) and all(
         old is not None
         and only_replicas(old, config)

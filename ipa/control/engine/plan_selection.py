@@ -23,9 +23,9 @@ from ipa.model.row_counts import wrong_rows
 from ipa.policies.base import PolicyState, Prediction, is_at_once
 
 Configs = tuple[StageConfig, ...]
-# A plan must carry this much more to be worth a moment with less capacity.
+# A plan must carry this much more to be worth a temporary loss of capacity.
 WORTH_A_DIP = 1.1
-# If no plan meets the SLA, one that is slower than the plan by this ratio is changed at once.
+# If no plan meets the SLA, a configuration slower than the plan by this ratio is changed at once.
 LATER = 1.05
 
 
@@ -42,16 +42,17 @@ def choose(
         return plan, reset
     short = _short_of(plan, forecast)
     if plan.configs == running:
-        return _kept(ReasonCode.NO_CHANGE, "the best plan runs", short, plan, forecast), reset
+        return _kept(ReasonCode.NO_CHANGE, "the running plan is the best", short, plan, forecast), reset
     now = request.predict(running, plan.rate_rps)
     urgent = now is None or _urgent(plan, now) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
-    # No pod starts or stops, so there is nothing to be patient about.
+    # No pod starts or stops, so waiting has no benefit.
     moves_requests = only_shares(running, plan.configs)
     if now is not None and not urgent:
         gain_ratio = _gain_ratio(plan, now)
         if now.feasible and gain_ratio < request.settings.tolerance_ratio:
-            words = f"another plan is better by {max(gain_ratio, 0):.1%} only"
+            tolerated = f"the tolerance is {request.settings.tolerance_ratio:.1%}"
+            words = f"another plan is only {max(gain_ratio, 0):.1%} better, {tolerated}"
             return _kept(ReasonCode.WITHIN_TOLERANCE, words, short, plan, forecast), reset
     if now is not None and not urgent and not moves_requests:
         ticks = request.settings.down_after_ticks
@@ -60,18 +61,18 @@ def choose(
         settled_on = ripe(state.pending_scale_downs, ticks)
         if settled_on is None:
             seen = f"better for {len(state.pending_scale_downs)} of {ticks} ticks"
-            words = f"not needed now, {seen}: {in_words(plan.configs)}"
+            words = f"a smaller plan must stay better; {seen}: {in_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         plan = settled_on
         objection = _objection(request, state, plan, now)
         if objection:
-            words = f"less would do by the plan, but {objection}"
+            words = f"the plan would remove capacity, but {objection}"
             return hold(ReasonCode.SIGNALS_DISAGREE, words, plan=plan, forecast=forecast), reset
     return checked(request, state, running, plan=plan, forecast=forecast, urgent=urgent), state
 
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
-    """The kind of the change: the variant counts before the size, the size before the batch."""
+    """The kind of the change: a new variant takes precedence over the size, the size over the batch."""
     if running and only_shares(running, configs):
         return ReasonCode.RESHARE
     pairs = list(stage_pairs(running, configs))
@@ -85,7 +86,7 @@ def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urg
 
 
 def capacity_rps(plan: Plan) -> float:
-    """Requests a second the whole plan can carry, shared out as it says: the least over its stages."""
+    """The requests per second that the plan carries at its shares: the least over its stages."""
     return min(
         stage.replicas * stage.capacity_rps * plan.rate_rps / stage.rate_rps
         for stage in plan.stages
@@ -94,12 +95,12 @@ def capacity_rps(plan: Plan) -> float:
 
 
 def _objection(request: TickRequest, state: EngineState, plan: Plan, now: Prediction) -> str:
-    """The reason not to remove capacity now, in words; empty if it may go, or none does."""
+    """Why no capacity may be removed now, in words; empty if it may, or the plan removes none."""
     if capacity_rps(plan) >= now.capacity_rps * (1 - 1e-9):
         return ""
     overload = state.overload
     if overload.acted_on_s is not None and overload.holds(request.now_s):
-        return f"a stage was crowded {request.now_s - overload.acted_on_s:.0f} s ago"
+        return f"a stage was overloaded {request.now_s - overload.acted_on_s:.0f} s ago"
     return disagreement(request.observation, now.sla_s)
 
 
@@ -112,7 +113,7 @@ def plan_for(
     only_more: bool = False,
     reachable: bool = False,
 ) -> Plan | TickVerdict:
-    """The policy's plan, or the hold where it has none."""
+    """The policy's plan; a hold if it has none."""
     asked = PolicyState(
         running,
         quarantine.excluded(state.failures, running, request.now_s),
@@ -152,7 +153,7 @@ def checked(
 ) -> TickVerdict:
     """The verdict to apply the first step to the plan, unless step, quarantine, bounds, room or mode object.
 
-    `reason` is given where it is not for the kind of the change.
+    `reason` overrides the reason of the kind of the change.
     """
     found = _step_to(request, state, running, plan)
     if isinstance(found, TickVerdict) and found.reason is ReasonCode.NO_ROOM:
@@ -174,12 +175,13 @@ def checked(
 def _step_to(
     request: TickRequest, state: EngineState, running: Configs, plan: Plan
 ) -> TransitionStep | TickVerdict:
-    """The first step to the plan, or the hold where there is none."""
+    """The first step to the plan; a hold if there is none."""
     aim = _aim(request, state, running, plan)
     if isinstance(aim, TickVerdict):
         return aim
     if aim == running:
-        return hold(ReasonCode.NO_CHANGE, "the step limit allows no change")
+        limit = request.settings.max_step_replicas
+        return hold(ReasonCode.NO_CHANGE, f"the limit of {limit} replicas per step allows no change")
 
     def suffices(configs: Configs) -> bool:
         seen = request.predict(configs, plan.rate_rps)
@@ -197,9 +199,9 @@ def _within_reach(
     forecast: Forecast,
     held: TickVerdict,
 ) -> tuple[Plan, TransitionStep | TickVerdict]:
-    """Of a plan that no step leads to: the best one that can be reached, a step that makes room, or the hold.
+    """The alternative to a plan without a first step: a reachable plan, a step that makes room, or a hold.
 
-    A plan that can be reached is taken where it carries the load too, or at least more than what runs.
+    The reachable plan is taken if it carries the load too, or at least more than the running configuration.
     """
     now = request.predict(running, plan.rate_rps)
     other = plan_for(request, state, running, forecast, reachable=True)
@@ -216,9 +218,9 @@ def _within_reach(
 
 
 def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Prediction) -> TransitionStep | None:
-    """The step that makes room for the plan, where what runs fails the load anyway.
+    """The step that makes room for the plan if the running configuration does not carry the load anyway.
 
-    None where what runs carries it, or the plan does not carry much more: then it is not worth the dip.
+    None if it does, or if the plan does not carry enough more to be worth the loss of capacity.
     """
     bounds = request.pipeline.bounds
     if not bounds.change_limits or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
@@ -228,12 +230,12 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
 
 
 def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:
-    """The words for a change of which not even the first stage may begin."""
-    return f"{step.lacking.words('more')} are needed while it changes: {changes(running, aim)}"
+    """The words for a change of which not even the first stage has room."""
+    return f"{step.lacking.words(before='more')} are needed during the change: {changes(running, aim)}"
 
 
 def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | TickVerdict:
-    """The plan's configurations within the step limit, or the hold where they may not be."""
+    """The plan's configurations within the step limit; a hold if they are not allowed."""
     bounds = request.pipeline.bounds
     configs = limit_steps(plan.configs, running, bounds, request.settings.max_step_replicas)
     objection = quarantine.objection(state.failures, running, configs, request.now_s)
@@ -246,15 +248,16 @@ def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan)
 
 
 def _kept(reason: ReasonCode, words: str, short: str, plan: Plan, forecast: Forecast) -> TickVerdict:
-    """The hold of what runs; under more load than can be carried that is what it says."""
+    """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load."""
     return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
 
 
 def _urgent(plan: Plan, now: Prediction) -> bool:
     """True if the running configuration lacks throughput, or misses the SLA and the plan has no less of it.
 
-    A plan with less waits all the same: a falling rate stretches the forming of batches, and following it at
-    once would flap. Where no plan keeps the SLA, what takes much longer than the plan counts as missing it.
+    A plan with less throughput waits: a falling rate makes batches form more slowly, and following it at once
+    would flap. If no plan meets the SLA, a configuration that is much slower than the plan counts as missing
+    it.
     """
     misses = now.latency_s > plan.latency_s * LATER if plan.is_late and plan.latency_s else not now.feasible
     return not now.carries or (misses and capacity_rps(plan) >= now.capacity_rps)
@@ -273,7 +276,7 @@ def _why(plan: Plan, forecast: Forecast) -> str:
 
 
 def _short_of(plan: Plan, forecast: Forecast) -> str:
-    """The plan's note on carrying less than the forecast or being late; empty if it does neither."""
+    """The plan's note if it carries less than the forecast or misses the SLA; else empty."""
     return plan.note if plan.is_late or plan.carried_rps < forecast.upper_rps * (1 - 1e-9) else ""
 
 

@@ -1,4 +1,4 @@
-"""The quarantine: variants whose rollout failed are not tried again for a while, longer each time."""
+"""The quarantine: a variant whose rollout failed is not planned for a while, longer each time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LESS_CORES = 0.001
 
 @dataclass(frozen=True, slots=True)
 class FailedRollout:
-    """A rollout that failed: the variants it brought in as (stage, variant), or none where it only grew.
+    """A failed rollout: its new variants as (stage, variant); none if it only added replicas.
 
-    A growth that failed is a lack of room: nothing as large as `cores` is tried before `until_s`.
+    Added replicas that do not start lack room: nothing as large as `cores` is tried before `until_s`.
     """
 
     variants: frozenset[tuple[str, str]]
@@ -36,7 +36,7 @@ def add(
     base_s: float,
     now_s: float,
 ) -> tuple[FailedRollout, ...]:
-    """The failures with that of going from `previous` to `configs`; a repeated one waits twice as long."""
+    """The failures with the change from `previous` to `configs`; a repeated one waits twice as long."""
     variants = pairs(configs) - pairs(previous)
     before = next((failure for failure in failures if failure.variants == variants), None)
     if before and now_s < before.until_s:
@@ -50,9 +50,9 @@ def add(
 def recalled(
     applied: Sequence[Decision], base_s: float, now_s: float, now: datetime
 ) -> tuple[FailedRollout, ...]:
-    """The failures that the record tells of (newest decisions first), for a process that has just started.
+    """The failures in the record (newest decisions first), for a process that has just started.
 
-    Each rollback is one; when it was is told by the wall clock of the record, what is over is left out.
+    Each rollback is one, at its wall-clock time in the record; expired ones are omitted.
     """
     failures: tuple[FailedRollout, ...] = ()
     for decision in reversed(applied):
@@ -63,7 +63,7 @@ def recalled(
 
 
 def forgive(failures: Sequence[FailedRollout], settled: Sequence[StageConfig]) -> tuple[FailedRollout, ...]:
-    """The failures without those that what settled now has disproved."""
+    """The failures without those that the settled configuration disproves."""
     return tuple(
         failure
         for failure in failures
@@ -76,7 +76,7 @@ def forgive(failures: Sequence[FailedRollout], settled: Sequence[StageConfig]) -
 def excluded(
     failures: Sequence[FailedRollout], running: Sequence[StageConfig], now_s: float
 ) -> frozenset[tuple[str, str]]:
-    """The (stage, variant) pairs no plan may use now. What runs is never among them."""
+    """The (stage, variant) pairs that no plan may use now, never those of the running configuration."""
     active = (failure.variants for failure in failures if now_s < failure.until_s)
     return frozenset().union(*active) - pairs(running)
 
@@ -84,7 +84,7 @@ def excluded(
 def room_cores(
     failures: Sequence[FailedRollout], running: Sequence[StageConfig], now_s: float
 ) -> float | None:
-    """The cores a plan may have so as not to be as large as what found no room lately; None is no limit."""
+    """The most cores of a plan that is smaller than the ones that lacked room; None without a limit."""
     sizes = [failure.cores for failure in failures if not failure.variants and now_s < failure.until_s]
     return max(min(sizes) - LESS_CORES, total_cores(running)) if sizes else None
 
@@ -95,10 +95,10 @@ def objection(
     configs: Sequence[StageConfig],
     now_s: float,
 ) -> str:
-    """The reason for which these configurations are in quarantine; empty if they are not."""
+    """Why these configurations are in quarantine, in words; empty if they are not."""
     banned = sorted(excluded(failures, running, now_s) & pairs(configs))
     if banned:
-        return "left alone since its rollout failed: " + ", ".join(
+        return "quarantined since its last rollout failed: " + ", ".join(
             f"{stage}={name}" for stage, name in banned
         )
     cores = total_cores(configs)
@@ -106,7 +106,7 @@ def objection(
         crowded = not failure.variants and now_s < failure.until_s and cores > total_cores(running)
         if crowded and cores >= failure.cores:
             left_s = failure.until_s - now_s
-            return f"{failure.cores:g} cores did not become ready; tried again in {left_s:.0f} s"
+            return f"a change to {failure.cores:g} cores did not become ready; retry in {left_s:.0f} s"
     return ""
 
 

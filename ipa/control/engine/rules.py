@@ -30,7 +30,7 @@ from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.row_counts import without_batches, wrong_rows
 
-# Changes by others are counted within this: a GitOps tool that reverts every few minutes is seen.
+# The window in which changes by others are counted: it detects a GitOps tool that reverts every few minutes.
 DRIFT_WINDOW_S = 3600.0
 
 Ruling = tuple[TickVerdict | None, EngineState]
@@ -43,7 +43,7 @@ def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engine
     for rule in BEFORE_LOAD:
         verdict, state = rule(request, state)
         if verdict is not None:
-            # Whatever stops the load's rules ends a row of smaller plans.
+            # A hold before the load's rules interrupts a row of smaller plans.
             return verdict, replace(state, pending_scale_downs=())
     verdict, state = telemetry_lost(request, state)
     if verdict is None:
@@ -73,7 +73,7 @@ def workload_unknown(request: TickRequest, state: EngineState) -> Ruling:
     if observation.running() is not None:
         return None, state
     reason = ReasonCode.DRIFT if _is_foreign(observation) else ReasonCode.WORKLOAD_UNKNOWN
-    return hold(reason, observation.problem or "what runs was not seen"), state
+    return hold(reason, observation.problem or "the running configuration could not be read"), state
 
 
 def blocked(request: TickRequest, state: EngineState) -> Ruling:
@@ -83,7 +83,8 @@ def blocked(request: TickRequest, state: EngineState) -> Ruling:
     if block is None:
         return None, state
     _, state = _follow(request, state, _running(request), may_write=False)
-    return hold(block.reason, f"{block.detail}; pause and resume to go on"), replace(state, goal=None)
+    words = f"{block.detail}; `ipa pause` and `ipa resume` the pipeline to continue"
+    return hold(block.reason, words), replace(state, goal=None)
 
 
 def follow_change(request: TickRequest, state: EngineState) -> Ruling:
@@ -97,7 +98,7 @@ def drift(request: TickRequest, state: EngineState) -> Ruling:
     if last_applied is None or running == last_applied:
         return None, replace(state, last_applied=running if request.control.mode.writes else None)
     by = f" ({request.observation.changed_by})" if request.observation.changed_by else ""
-    words = f"changed by another hand{by}: {changes(last_applied, running)}"
+    words = f"someone else{by} changed the running configuration: {changes(last_applied, running)}"
     recent = tuple(at_s for at_s in state.drifts_s if request.now_s - at_s < DRIFT_WINDOW_S)
     state = replace(state, last_applied=running, goal=None, drifts_s=(*recent, request.now_s))
     if len(state.drifts_s) >= request.settings.max_drifts:
@@ -106,16 +107,16 @@ def drift(request: TickRequest, state: EngineState) -> Ruling:
 
 
 def foreign_rollout(request: TickRequest, state: EngineState) -> Ruling:
-    """Hold while a change of another hand rolls out."""
+    """Hold while someone else's change rolls out."""
     if request.observation.settled:
         return None, state
-    return hold(ReasonCode.IN_PROGRESS, "a change that is not ours is rolling out"), state
+    return hold(ReasonCode.IN_PROGRESS, "a change that this service did not make is rolling out"), state
 
 
 def requested(request: TickRequest, state: EngineState) -> Ruling:
     """Apply the configuration a person asked for, or the next step of one that takes several.
 
-    It needs no load and no patience, but keeps the bounds, and removes no capacity before its successor is
+    It needs no load and does not wait, but keeps the bounds, and removes no capacity before its successor is
     ready.
     """
     asked = request.requested or state.goal
@@ -130,7 +131,8 @@ def mixed_rows(
 ) -> tuple[TickVerdict, EngineState]:
     """Rebatch at once if the running batches give requests the rows of others.
 
-    A plan that ends all of them goes first: it also has the replicas that the load needs without batches.
+    A plan that ends all of them takes precedence: it also has the replicas that the load needs without
+    batches.
     """
     running = _running(request)
     faults = wrong_rows(request.pipeline, running)
@@ -169,14 +171,14 @@ AMENDMENTS: tuple[Amendment, ...] = (overloaded, mixed_rows)
 
 
 def _running(request: TickRequest) -> Configs:
-    """The running configuration, which the rules after `workload_unknown` may take for known."""
+    """The running configuration, which is known to the rules after `workload_unknown`."""
     running = request.observation.running()
     assert running is not None
     return running
 
 
 def _is_foreign(observation: Observation) -> bool:
-    """True if the running configuration was read and is none of the pipeline's."""
+    """True if the running configuration was read and is not one of the pipeline's."""
     return any(
         isinstance(stage.running, Missing) and stage.running.reason is MissingReason.INVALID
         for stage in observation.stages
@@ -201,7 +203,7 @@ def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_w
     if actuation.phase is ActuationPhase.FAILED:
         if not may_write:
             # It stays in flight, and is judged again once writing is allowed.
-            words = f"the rollout failed and is not taken back in this mode: {actuation.detail}"
+            words = f"the rollout failed, and this mode or pause does not roll it back: {actuation.detail}"
             return hold(ReasonCode.IN_PROGRESS, words), state
         return _take_back(request, replace(state, ended=actuation), running, actuation)
     ended = actuation if actuation.change is not None else state.ended
@@ -214,13 +216,13 @@ def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> R
         return None, state
     configs = actuation.change.configs
     if actuation.phase is ActuationPhase.ROLLBACK_FAILED:
-        words = f"taking back failed, what runs needs a person: {actuation.detail}"
+        words = f"the rollback failed, and the workload must be repaired by hand: {actuation.detail}"
         block = WriteBlock(ReasonCode.ROLLBACK_FAILED, words, request.control)
         return hold(block.reason, words), replace(state, block=block)
     state = replace(state, planned=True)
     if actuation.phase is ActuationPhase.SETTLED:
         state = replace(state, conflicts=0, failures=quarantine.forgive(state.failures, configs))
-    # If another hand moved it meanwhile, the running configuration differs and the next rule sees the drift.
+    # If someone else changed it meanwhile, the next rule detects the drift.
     return None, replace(state, last_applied=configs)
 
 
@@ -231,15 +233,15 @@ def _take_back(
     change = actuation.change
     assert change is not None
     base_s = request.settings.quarantine_s
-    # If only room was lacking the variants are not to blame: nothing as large is tried for a while.
+    # If only room was lacking, the variants are not the cause: nothing as large is tried for a while.
     before = change.configs if actuation.lacks_room else change.previous
     failures = quarantine.add(state.failures, before, change.configs, base_s, request.now_s)
     state = replace(state, failures=failures, actuation=IDLE, goal=None)
     words = f"the rollout failed ({actuation.detail or 'no reason given'}): "
     if running == change.previous:
         state = replace(state, last_applied=running)
-        return hold(ReasonCode.QUARANTINED, f"{words}what ran before runs again"), state
-    # The previous configuration may have been another hand's, with batches that must not be written again.
+        return hold(ReasonCode.QUARANTINED, f"{words}the previous configuration runs again"), state
+    # The previous configuration may be someone else's, with batch sizes that must not be written again.
     back = without_batches(request.pipeline, change.previous)
     return TickVerdict(Action.APPLY, ReasonCode.ROLLBACK, words + changes(running, back), back), state
 
@@ -253,7 +255,7 @@ def _on_request(
     if faults:
         return hold(ReasonCode.INFEASIBLE, f"{detail}: {'; '.join(faults)}"), None
     if configs == running:
-        return hold(ReasonCode.NO_CHANGE, f"{detail}: it runs already"), None
+        return hold(ReasonCode.NO_CHANGE, f"{detail}: this configuration already runs"), None
     words = f"{detail}: {changes(running, configs)}"
     if not request.control.mode.writes:
         reason = ReasonCode.SHADOW if request.control.mode is Mode.SHADOW else ReasonCode.ADVISORY

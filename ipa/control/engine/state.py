@@ -32,18 +32,22 @@ class PeakForecaster(Protocol):
     """Forecasts the peak of a load, with horizon and quantile already chosen. Pure."""
 
     def __call__(self, load: LoadHistory) -> Forecast:
-        """The peak expected. DomainError where the load has no rate."""
+        """The expected peak. DomainError: the load has no rate."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """A change that a person (`by`) asked for, or the remaining steps of one, with its description."""
+    """A change that a person (`by`) asked for, or the remaining steps of one, with its description.
+
+    `plan_id` is the stored plan whose configuration it is; empty if it comes from none.
+    """
 
     configs: tuple[StageConfig, ...]
     detail: str
     reason: ReasonCode = ReasonCode.REQUESTED
     by: str = ""
+    plan_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class PlannerProvenance:
 
 @dataclass(frozen=True, slots=True)
 class TickRequest:
-    """Everything a tick may know. `rollout` is given where the state's actuation asks for it."""
+    """The complete input of a tick. `rollout` is given if the state's actuation asks for it."""
 
     pipeline: Pipeline
     control: PipelineControl
@@ -82,7 +86,7 @@ class TickRequest:
 
 @dataclass(frozen=True, slots=True)
 class WriteBlock:
-    """A stop that lasts until people touch the pipeline's control, or until `until_s` where that is given."""
+    """A stop until a person changes the pipeline's control, or until `until_s` if that is given."""
 
     reason: ReasonCode
     detail: str
@@ -90,7 +94,7 @@ class WriteBlock:
     until_s: float | None = None
 
     def holds(self, control: PipelineControl, now_s: float) -> bool:
-        """True if the block still stands."""
+        """True if the block is still in force."""
         return control == self.control and (self.until_s is None or now_s < self.until_s)
 
 

@@ -1,4 +1,4 @@
-"""The count of ticks without load, and when the declared fall-back begins and ends."""
+"""The count of ticks without load, and the start and end of the declared fall-back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ipa.model.pipeline import Fallback
 
 @dataclass(frozen=True, slots=True)
 class TelemetryLoss:
-    """Ticks in a row without and with a trustworthy load, and whether the fall-back is in force.
+    """The ticks in a row without and with a valid load, and True if the fall-back is in force.
 
-    It begins after `after_ticks` blind ticks in a row and ends after `recover_ticks` seen ones in a row, so a
-    metrics server that comes and goes does not switch it on and off.
+    It begins after `after_ticks` ticks without load and ends after `recover_ticks` ticks with load in a row:
+    a metrics server that fails now and then does not toggle it.
     """
 
     blind_ticks: int = 0
@@ -37,7 +37,7 @@ TELEMETRY_SEEN = TelemetryLoss()
 
 
 def fallback_forecast(fallback: Fallback, seen: Forecast | None = None) -> Forecast:
-    """The forecast of the fall-back: its declared rate, or more where more is seen."""
+    """The forecast of the fall-back: its declared rate, or the observed one if that is higher."""
     if seen is None:
         return Forecast(fallback.rate_rps, fallback.rate_rps, 1.0, 0.0, "fall-back", 0.0)
     return replace(seen, upper_rps=max(seen.upper_rps, fallback.rate_rps))

@@ -1,4 +1,4 @@
-"""One tick, as a pure function: from an observation to its effects and the next state."""
+"""The tick, as a pure function from an observation to its effects and the next state."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
         if verdict.follow_up:
             reason = classify(verdict.configs, verdict.follow_up, urgent=True)
             state = replace(
-                state, goal=ChangeRequest(verdict.follow_up, "the rest of what was begun", reason)
+                state, goal=ChangeRequest(verdict.follow_up, "the next step of the last change", reason)
             )
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
 
@@ -109,6 +109,7 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
     observation = request.observation
     running = observation.running() or ()
     inputs = canonical_json(inputs_of(request, before))
+    asked = _request_behind(request.requested, before.goal, verdict)
     return Decision(
         decision_id=f"{request.pipeline.name}-{tick}-{request.run_id}",
         pipeline=request.pipeline.name,
@@ -127,15 +128,18 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
         plan=verdict.plan,
         inputs_digest=digest(inputs),
         inputs=inputs,
-        by=_asked_by(request.requested, before.goal, verdict),
+        by=asked.by if asked else "",
+        plan_id=asked.plan_id if asked else "",
     )
 
 
-def _asked_by(requested: ChangeRequest | None, goal: ChangeRequest | None, verdict: TickVerdict) -> str:
-    """The person who asked for this decision, now or some ticks ago if it takes several."""
+def _request_behind(
+    requested: ChangeRequest | None, goal: ChangeRequest | None, verdict: TickVerdict
+) -> ChangeRequest | None:
+    """The request behind this decision, made now or some ticks ago if it takes several; else None."""
     if requested is not None:
-        return requested.by
-    return goal.by if goal is not None and verdict.action is Action.APPLY else ""
+        return requested
+    return goal if verdict.action is Action.APPLY else None
 
 
 def _warned(request: TickRequest, verdict: TickVerdict) -> TickVerdict:

@@ -1,8 +1,7 @@
-"""The steps from the running configuration to the wanted one; each leaves a state that may stay.
+"""The steps from the running configuration to the wanted one; the state after each step is safe.
 
-No step takes capacity away before its successor is ready, and none has more of any resource, old and new
-replicas together, than a change may have. The steps are not kept: each tick decides afresh, and the next step
-follows from what then runs.
+No step removes capacity before its successor is ready, and in none do old and new replicas together exceed
+the resources of a change. The steps are not stored: each tick decides afresh from the running configuration.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.model.rolling import Rolling, change_peak, first_hop, only_replicas, stage_peak
 
 Configs = tuple[StageConfig, ...]
-# Whether a configuration carries the load within the SLA.
+# True if a configuration carries the load within the SLA.
 Suffices = Callable[[Configs], bool]
 
 
@@ -28,10 +27,10 @@ def never(configs: Configs) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TransitionStep:
-    """The configuration to write now (the running one if there is no room), and in words the steps left.
+    """The configuration to write now (the running one if there is no room), and the later steps in words.
 
-    `lacking`: what the cheapest stage needs beyond the limits of a change. `follow_up`: the
-    configuration to write next whatever the load is, which sends requests to the replicas started for them.
+    `lacking`: what the cheapest stage needs beyond the limits of a change. `follow_up`: the configuration to
+    write next whatever the load is, which sends requests to the new replicas.
     """
 
     configs: Configs
@@ -47,12 +46,11 @@ def safe_step(
     bounds: Bounds,
     suffices: Suffices = never,
 ) -> TransitionStep:
-    """The first step towards the wanted configurations: all stages at once where there is room for that.
+    """The first step towards the wanted configurations: all stages at once if there is room.
 
-    Else the stages that need least beyond what they have go first. What runs already may go on even where it
-    has more than the bounds. A stage that is to change and to have fewer replicas loses
-    them first where what then runs still `suffices`, and is else replaced by as many as it has. Parts that
-    share the load change together (`shared_step`).
+    Else the stages with the least extra need go first. The running configuration may exceed the bounds. A
+    stage that changes and gets fewer replicas first loses them if the rest still `suffices`; else as many
+    replicas replace it. Parts that share the load change together (`_shared_step`).
     """
     if is_shared(running) or is_shared(wanted):
         return _shared_step(tuple(running), tuple(wanted), rolling, bounds)
@@ -73,10 +71,10 @@ def safe_step(
 
 
 def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bounds) -> TransitionStep:
-    """The first step between sets: what is wanted, where the world keeps old parts till new ones serve.
+    """The first step between sets: the wanted set, if the target keeps old parts until new ones serve.
 
-    Where it sends requests to parts that do not serve yet, as predictors do, those are started first, for no
-    requests; what grows does so with the share it has.
+    A target that sends requests to parts that do not serve yet, as Seldon's predictors, first starts them
+    with a share of 0; growing parts keep their share.
     """
     started = _started(running, wanted, rolling) if rolling.shrinks_first else wanted
     configs = _no_fewer(running, wanted, rolling) if started == running else started
@@ -112,7 +110,7 @@ def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
 
 
 def _no_fewer(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
-    """The wanted configuration; parts whose replicas would go before their successors keep their number."""
+    """The wanted configuration, with as many replicas as now where they would end before others serve."""
     return tuple(
         new if old is None else first_hop(old, new, rolling) for old, new in stage_pairs(running, wanted)
     )
@@ -123,9 +121,9 @@ def make_room(
 ) -> Configs:
     """The configuration to write if no stage has room to change and the running one fails its load anyway.
 
-    A stage is replaced as it is, with as many replicas as it has, and grows later; where not even that fits,
-    replicas are taken away until it does. The stage that keeps the largest part of its replicas is taken;
-    what runs where there is none.
+    One stage is replaced with as many replicas as it has, and grows later. If not even that fits, replicas
+    are removed until it does. The stage that keeps the largest part of its replicas is chosen; the running
+    configuration is returned if there is none.
     """
     used = bounds.held(running)
     best, kept_ratio = tuple(running), 0.0
@@ -145,7 +143,7 @@ def make_room(
 def _most_that_may_change(
     old: StageConfig, new: StageConfig, rolling: Rolling, bounds: Bounds, others: Resources
 ) -> int:
-    """The most replicas, no more than there are, that have room beside `others` to be replaced by as many."""
+    """The most of the present replicas that there is room, beside `others`, to replace by as many."""
     for replicas in range(old.replicas, 0, -1):
         peak = stage_peak(replace(old, replicas=replicas), replace(new, replicas=replicas), rolling, bounds)
         if not (others + peak).exceeded(bounds.change_limits):
@@ -167,7 +165,7 @@ def _hops(
 
 
 def _fewer(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> StageConfig | None:
-    """The old configuration with the wanted replicas, if replacing it by so few would drop capacity."""
+    """The old configuration with the wanted replicas, if replacing it directly would drop capacity."""
     if old is None or first_hop(old, new, rolling) == new:
         return None
     return replace(old, replicas=new.replicas)
@@ -182,7 +180,7 @@ def _extra(old: StageConfig | None, new: StageConfig, rolling: Rolling, bounds: 
 def _chosen(
     moving: Sequence[int], extra: Sequence[Resources], used: Resources, limits: Mapping[str, float]
 ) -> frozenset[int]:
-    """The stages that fit into the limits together, those that need the fewest cores first."""
+    """The stages that fit into the limits together, those with the least need of cores first."""
     chosen: set[int] = set()
     for at in sorted(moving, key=lambda stage: (extra[stage].cpu_cores, stage)):
         if not (used + extra[at]).exceeded(limits):

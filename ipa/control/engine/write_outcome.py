@@ -1,4 +1,4 @@
-"""A decision that could not be carried out: the hold that says why, and the state that follows."""
+"""The outcome of a decision that could not be carried out: a hold with the cause, and the next state."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ipa.model.errors import (
 )
 from ipa.model.observation import Measured
 
-# How the decision that says how a write went differs in name from the one that wrote.
+# The suffix of the id of a decision about a write's outcome.
 OUTCOME = "-outcome"
 
 
 def is_outcome(decision: Decision) -> bool:
-    """True if the decision says why a write failed."""
+    """True if the decision is the outcome of a failed write."""
     return decision.decision_id.endswith(OUTCOME)
 
 
@@ -72,17 +72,17 @@ def unwritten(
     settings: GuardSettings,
     now_s: float,
 ) -> tuple[Decision, EngineState]:
-    """A second decision, the next tick's number on it, that holds with the reason why the write failed.
+    """A second decision, with the next tick's number, that holds with the cause of the failed write.
 
-    A refused write is never sent again: the next tick reads and decides afresh. Refusals that repeat, and
-    those for lack of rights or validity, block the pipeline.
+    A refused write is never repeated: the next tick reads and decides afresh. Repeated refusals, and refusals
+    for missing rights or an invalid object, block the pipeline.
     """
     reason, words = ReasonCode.WORKLOAD_UNKNOWN, str(error)
     left = withdrawn(state.actuation, now_s)
     match error:
         case UnavailableError() | DeadlineError():
             left = unanswered(state.actuation, words)
-            words = f"the write was not answered, it will be read back: {words}"
+            words = f"the write got no answer, so the workload will be read back: {words}"
         case StandbyError():
             reason = ReasonCode.NOT_LEADER
         case ConflictError():

@@ -1,4 +1,4 @@
-"""Loops compute one after the other: the interpreter runs one of them anyway, and each switch costs.
+"""A lock under which loops compute one at a time: the interpreter runs only one of them anyway.
 
 Vectors are computed outside of the interpreter's lock, which the next thread then takes: with 32 loops that
 all plan, a tick took three times the CPU time of one by itself (`make bench-api`).
@@ -10,12 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# A thread that waited this long computes beside the others, so that none waits for one that hangs.
+# A thread that waited this long computes without the lock, so that none waits for one that hangs.
 PATIENCE_S = 1.0
 
 
 class ComputeLock:
-    """A lock under which one thread at a time computes; after `patience_s` the next one goes on beside it."""
+    """A lock for one computing thread at a time; after `patience_s` the next thread computes beside it."""
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
@@ -68,5 +68,5 @@ class ComputeLock:
             self._inside += more
 
 
-# Of this process, as the interpreter is.
+# One per process, like the interpreter.
 COMPUTE_LOCK = ComputeLock()

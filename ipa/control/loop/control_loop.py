@@ -1,4 +1,4 @@
-"""The loop of one pipeline: gather the inputs of a tick, ask the engine, carry out its decision."""
+"""The control loop of a pipeline: gather the inputs of a tick, run the engine, carry out its decision."""
 
 from __future__ import annotations
 
@@ -124,15 +124,24 @@ class ControlLoop:
         return self._snapshot
 
     def tick_once(self) -> Decision:
-        """One pass: observe, decide, record, write. Errors are in the decision; nothing is raised."""
+        """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised."""
         return self._tick(None)
 
-    def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """One pass that applies the configuration a person asked for (`detail`: who and why), or holds."""
-        return self._tick(ChangeRequest(configs, detail, by=by))
+    def request(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
+    ) -> Decision:
+        """Run one tick that applies the configuration a person asked for (`detail`: who and why), or holds.
+
+        `plan_id` names the stored plan that the configuration comes from.
+        """
+        return self._tick(ChangeRequest(configs, detail, by=by, plan_id=plan_id))
+
+    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """As `request`: the loop follows a change that is under way, and takes it back itself if it fails."""
+        return self.request(configs, detail, by)
 
     def idle(self, within_s: float) -> bool:
-        """True if no pass is under way; waits at most `within_s` for one that is."""
+        """True if no tick is under way; waits at most `within_s` for one that is."""
         if not self._ticking.acquire(timeout=within_s):
             return False
         self._ticking.release()
@@ -171,7 +180,7 @@ class ControlLoop:
                 return self._look_s(due_s)
             self.tick_once()
         except Exception:
-            # A fault of this program must not end the control of the pipeline; the next tick starts afresh.
+            # A bug must not end the control of the pipeline; the next tick starts afresh.
             log.exception("tick of %s failed", self.pipeline.name)
         self._due_s = self._next_due_s(due_s)
         return self._look_s(self._due_s)
@@ -230,7 +239,7 @@ class ControlLoop:
             started_s = self._world.clock.monotonic_s()
             leads = self._world.leadership.leading()
             if not leads:
-                # A leader goes on from the record and the workload; so does this one once it leads again.
+                # A leader starts from the record and the workload, as this replica does once it leads again.
                 self._state, self._recovered = EngineState(), False
             request = self._request(requested, recover=leads)
             with COMPUTE_LOCK.turn():
@@ -349,9 +358,11 @@ class ControlLoop:
     def _check_still(self) -> None:
         """Raise ConflictError if the leader or the pipeline's control changed while the tick decided."""
         if not self._world.leadership.leading():
-            raise StandbyError("another replica of the service may lead by now; nothing was written")
+            raise StandbyError("this replica lost the lease during the tick; nothing was written")
         if self._world.controls.control(self.pipeline.name) != self._control:
-            raise ConflictError("what is said about the pipeline changed meanwhile; it is decided afresh")
+            raise ConflictError(
+                "the pipeline's overrides changed during the tick; the next tick decides again"
+            )
 
     def _failed(self, decision: Decision, change: Change, error: IpaError) -> Decision:
         now_s = self._world.clock.monotonic_s()

@@ -122,7 +122,7 @@ class Scheduler:
                 if at_s > now_s and turn.at_s == at_s:
                     return at_s - now_s
                 heapq.heappop(self._queue)
-                # Another time was said since where that differs.
+                # An entry with another time is outdated.
                 if turn.at_s == at_s:
                     turn.at_s = None
                     self._ready.put(turn)
@@ -140,7 +140,7 @@ class Scheduler:
         try:
             next_s = turn.loop.step()
         except Exception:
-            log.exception("a loop failed, and has its next turn in %g s", AGAIN_S)
+            log.exception("a loop failed; it runs again in %g s", AGAIN_S)
         with self._changed:
             turn.is_stepping = False
             self._push(turn, self._clock.monotonic_s() if turn.is_woken else next_s)

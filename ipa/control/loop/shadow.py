@@ -1,6 +1,6 @@
 """The ports of a shadow policy: it reads everything that the controlling policy reads, and writes nothing.
 
-Its loop is in shadow mode: it goes on from its own decisions as if they had been carried out. They are
+Its loop is in shadow mode: it continues from its own decisions as if they had been carried out. They are
 recorded under the pipeline's name with the policy's after an @, which no pipeline's name contains.
 """
 
@@ -70,7 +70,7 @@ class _OnlyRead:
         return replace(self._workload.read(self._pipeline), settled=True)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
-        raise ForbiddenError(f"{pipeline.name} only says what it would do; it writes nothing")
+        raise ForbiddenError(f"{pipeline.name} is a shadow policy, which writes nothing")
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         return self._workload.rollout(self._pipeline, change)
@@ -87,4 +87,4 @@ class _InShadow:
         return PipelineControl(mode=Mode.SHADOW, pins=control.pins)
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
-        raise ForbiddenError(f"{pipeline} only says what it would do; its mode cannot be changed")
+        raise ForbiddenError(f"{pipeline} is a shadow policy; its mode cannot be changed")

@@ -16,14 +16,16 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
 from ipa.model.plan import Plan, StageConfig
 
-# What the page plots.
+# The history that the page plots.
 HISTORY_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
-    """One tick in the plots. None is not seen; `pas` is the accuracy of what runs, `predicted_latency_s` what
-    its profiles say at the rate seen.
+    """A tick in the plots. None stands for a missing value.
+
+    `pas` is the accuracy of the running configuration, `predicted_latency_s` its latency by the profiles at
+    the observed rate.
     """
 
     at: str
@@ -42,10 +44,10 @@ class HistoryPoint:
 class Snapshot:
     """The state of the loop. `plan` and `forecast` are the latest ones, `tick_s` is the duration of the tick.
 
-    `skipped_ticks` were not run since the tick before them took too long, `early_ticks` were brought forward.
-    `quarantines` are the failed rollouts that are not tried again yet. `would` is what would run had all that
-    shadow mode decided been carried out; empty in other modes, or where what runs was not seen.
-    `correction` is how variants do beside their profiles, `ended` the change of which this tick saw the end.
+    `skipped_ticks` were not run because the tick before them took too long, `early_ticks` were brought
+    forward. `quarantines` are the failed rollouts that are not retried yet. `would` is the configuration
+    after all decisions of shadow mode; empty in other modes, or if the running one is unknown. `correction`
+    are the slowdowns of the variants, `ended` is the change that ended in this tick.
     """
 
     pipeline: str
@@ -65,6 +67,9 @@ class Snapshot:
     correction: Correction = UNCORRECTED
     ended: Actuation | None = None
     quarantines: tuple[FailedRollout, ...] = ()
+    # The progress of a rollout that no loop follows, in words, and what is wrong with it.
+    detail: str = ""
+    problems: tuple[str, ...] = ()
 
 
 def after_tick(

@@ -8,7 +8,6 @@ pass that keeps only the most promising labels finds it. A pass that kept all la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import inf, prod
 
 import numpy as np
@@ -33,22 +32,19 @@ STRATA = 4
 FEW = 16384
 
 
-def solve(
-    program: Program, deadline: Deadline, start: Sequence[int] = (), prices: Array | None = None
-) -> ProgramAnswer:
+def solve(program: Program, deadline: Deadline, prices: Array | None = None) -> ProgramAnswer:
     """The best plan; of equally good ones that with the fewest changes, lowest cost, latency; then `_best`.
 
-    `start` is a plan within the limits and `prices` are the multipliers of an earlier search; given ones are
-    not searched for.
+    `prices` are the multipliers of an earlier search; given ones are not searched for.
     """
     if not all(len(stage) for stage in program.stages):
         return ProgramAnswer(Termination.INFEASIBLE)
     if prod(len(stage) for stage in program.stages) <= FEW:
         return _all_tried(program, deadline)
     search = LabelSearch(program, deadline, prices)
-    chosen = tuple(start)
+    chosen: tuple[int, ...] = ()
     try:
-        chosen = search.guess(chosen)
+        chosen = search.guess()
         for width in WIDTHS if chosen else (*NARROW, *WIDTHS):
             known = evaluate(program, chosen).objective if chosen else -inf
             found, complete = search.run(known, width)
@@ -112,9 +108,9 @@ class LabelSearch:
         start = self._growth.start()
         return float(self._upper(0, start)[0])
 
-    def guess(self, start: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """`start`, else the best plan within the limits from the multipliers, improved by local search."""
-        best = start or self._suggested()
+    def guess(self) -> tuple[int, ...]:
+        """The best plan within the limits from the multipliers, improved by local search."""
+        best = self._suggested()
         return polished(self._program, self.bounding.rows, self.prices, best) if best else ()
 
     def _suggested(self) -> tuple[int, ...]:

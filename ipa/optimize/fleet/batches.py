@@ -37,11 +37,6 @@ class LaneStage:
         """The lane of each option."""
         return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
 
-    @property
-    def group_lane(self) -> Index:
-        """The lane of each group."""
-        return np.repeat(np.arange(len(self.group_start) - 1), np.diff(self.group_start))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LaneBatch:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
-from ipa.files.reading import is_file, read_utf8
-from ipa.model.errors import ConflictError, InputError, NotFoundError
+from ipa.files.texts import read_text, replace_text
+from ipa.model.errors import ConflictError
 
 
 class Folder:
@@ -27,29 +24,3 @@ class Folder:
         if read_text(file) != before:
             raise ConflictError(f"{file} was changed since it was read", hint="Read it and decide again.")
         replace_text(file, after)
-
-
-def read_text(file: Path) -> str:
-    """The text of the file, its line ends as they are. NotFoundError, InputError where it is no text."""
-    if not is_file(file):
-        raise NotFoundError(f"{file} is not a file", hint="`ipa render PIPELINE > FILE.yaml` makes one.")
-    return read_utf8(file)
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Put the text in place of the file's; whoever reads it meanwhile sees the one or the other, whole."""
-    target = file.resolve()
-    draft: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        draft = Path(name)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        shutil.copymode(target, draft)
-        draft.replace(target)
-    except OSError as error:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
-        raise InputError(f"{file} cannot be written: {error.strerror}") from error

@@ -1,21 +1,25 @@
-"""One model server at a time, alone on this machine: what `ipa profile` measures."""
+"""Starts one model server at a time on this machine, for `ipa profile` to measure."""
 
 from __future__ import annotations
 
+import os
+import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import httpx
+import orjson
 
+from ipa.dataplane import tensors
 from ipa.model.errors import UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.profiling.measure import BatchMeasurement, Item
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import launch, preloads
@@ -23,27 +27,49 @@ from ipa.targets.local.replica import launch, preloads
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.02
 STOP_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 60.0
 GIB = 2**30
+METHOD = (
+    "One MLServer replica as the local runtime starts it: its own CPU, below one core the CPU quota of "
+    "ipa.dataplane.quota. One client sends batches back to back over HTTP on loopback, JSON coding included; "
+    "latency is the p99 of a batch, throughput the batch size over the mean."
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A model server that answers: where, and how long after its start it did."""
+class ServedModel:
+    """A ready model server, asked over V2 as a queue asks it: merged inputs, JSON, answers split again."""
 
-    url: str
-    pid: int
-    readiness_s: float
+    def __init__(self, client: httpx.Client, url: str, stage: str, pid: int, readiness_s: float) -> None:
+        self._client, self._pid, self.readiness_s = client, pid, readiness_s
+        self._url = f"{url}/v2/models/{stage}/infer"
+
+    def infer(self, items: Sequence[Item]) -> BatchMeasurement:
+        """The answer to the items as one batch; UnavailableError if there is none."""
+        parts = [tensors.parse(list(item), "inputs") for item in items]
+        started_s = time.perf_counter()
+        body = tensors.dump("inputs", tensors.merge(parts))
+        response = self._client.post(self._url, content=body, headers={"content-type": "application/json"})
+        if response.is_error:
+            raise UnavailableError(f"{self._url} answered {response.status_code}: {response.text[:300]}")
+        outputs = tensors.parse(orjson.loads(response.content)["outputs"], "outputs")
+        split = tensors.split(outputs, [1] * len(items))
+        latency_s = time.perf_counter() - started_s
+        return BatchMeasurement(
+            latency_s, tuple({tensor.name: tensor.data for tensor in part} for part in split)
+        )
 
     def memory_gib(self) -> float:
         """The most memory it has had so far."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{self._pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / GIB
-        raise UnavailableError(f"the model server {self.pid} has ended")
+        raise UnavailableError(f"the model server {self._pid} has ended")
 
 
 class Bench:
     """Starts replicas of a pipeline's variants as the local runtime does, one after the other."""
+
+    method = METHOD
 
     def __init__(self, pipeline: Pipeline, folder: Path) -> None:
         self._pipeline = pipeline
@@ -53,13 +79,27 @@ class Bench:
         self._exit = threading.Condition()
         self._processes = ForkedProcesses(folder, preloads(pipeline), self._on_exit)
 
+    @property
+    def hardware(self) -> str:
+        """The cores of this process and the name of the processor."""
+        name = platform.processor() or platform.machine()
+        cpuinfo = Path("/proc/cpuinfo")
+        if cpuinfo.is_file():
+            models = [
+                line.split(":", 1)[1].strip()
+                for line in cpuinfo.read_text().splitlines()
+                if "model name" in line
+            ]
+            name = models[0] if models else name
+        return f"{len(os.sched_getaffinity(0))} cores, {name}"
+
     def close(self) -> None:
         """End every process."""
         self._processes.close()
 
     @contextmanager
-    def serve(self, stage: str, variant: str, cores: float) -> Iterator[Served]:
-        """A replica that is ready; it has ended afterwards. UnavailableError where it does not get ready."""
+    def serve(self, stage: str, variant: str, cores: float) -> Iterator[ServedModel]:
+        """A replica that is ready and ends with the block. UnavailableError if it does not get ready."""
         cpus = CpuMap()
         config = StageConfig(stage=stage, variant=variant, batch_size=1, cores=cores, replicas=1)
         started_s = time.monotonic()
@@ -76,7 +116,9 @@ class Bench:
                             hint=f"See {replica.log}",
                         )
                     time.sleep(READY_POLL_S)
-            yield Served(replica.url, replica.pid, time.monotonic() - started_s)
+            readiness_s = time.monotonic() - started_s
+            with httpx.Client(timeout=REQUEST_TIMEOUT_S) as client:
+                yield ServedModel(client, replica.url, stage, replica.pid, readiness_s)
         finally:
             self._stop(replica.pid)
 

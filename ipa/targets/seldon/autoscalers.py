@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.locate import Place, drift
-from ipa.targets.seldon.manifest import KIND
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, drift
 from ipa.targets.seldon.variants import Json
 
 KEDA_LABEL = "scaledobject.keda.sh/name"
@@ -28,7 +27,7 @@ def check_autoscalers(
         words = f"{_named(autoscaler)} scales {kind} {name}: its replicas belong to another controller"
         if kind == "Deployment" and name in stages:
             problems.append(f"stage {stages[name]!r}: {words}; remove it first")
-        elif kind == KIND and name in sdeps:
+        elif kind == SELDON_DEPLOYMENT.kind and name in sdeps:
             problems.append(f"every stage: {words}; remove it first")
     if problems:
         raise drift(pipeline, problems)

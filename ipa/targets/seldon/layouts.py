@@ -8,9 +8,11 @@ from typing import Any
 from ipa.adapters.kube.client import KubeClient
 from ipa.control.ports import Rollout, WorkloadState
 from ipa.model.decision import Change
+from ipa.model.parts import parts_of as shared_parts
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
+from ipa.targets.seldon.manifest import canonical, check_configs
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.predictors import render_mixture
 from ipa.targets.seldon.split import changed_config, config_of, is_split, merged, parts_of, render_split
@@ -38,6 +40,10 @@ class KubeWorkload:
         """The revision of what was created; errors as those of the shape's workload."""
         return self.of(pipeline).create(pipeline, configs)
 
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
+        """The configurations as they read back once written; InputError lists what must not be written."""
+        return as_written(pipeline, configs)
+
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision; errors as those of the shape's workload."""
         return self.of(pipeline).write(pipeline, change)
@@ -45,6 +51,13 @@ class KubeWorkload:
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """How far a written change is."""
         return self.of(pipeline).rollout(pipeline, change)
+
+
+def as_written(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
+    """The configurations as they read back once written; InputError lists what must not be written."""
+    for part in shared_parts(configs):
+        check_configs(pipeline, part)
+    return canonical(configs)
 
 
 def render_all(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
@@ -80,3 +93,15 @@ class SplitManifest:
 def manifest_of(pipeline: Pipeline, text: str, path: str) -> Manifest | SplitManifest:
     """The file's manifest of the pipeline, in its shape."""
     return SplitManifest(pipeline, text, path) if is_split(pipeline) else Manifest(pipeline, text, path)
+
+
+class SeldonManifests:
+    """The SeldonDeployments of pipelines in the text of a file."""
+
+    def manifest(self, pipeline: Pipeline, text: str, path: str) -> Manifest | SplitManifest:
+        """The file's manifest of the pipeline, in its shape; NotFoundError if there is none."""
+        return manifest_of(pipeline, text, path)
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
+        """The configurations as they read back once written; InputError lists what must not be written."""
+        return as_written(pipeline, configs)

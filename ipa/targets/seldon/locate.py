@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import md5
 
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Pipeline, SeldonTarget, Stage, StageKind
 from ipa.targets.seldon.graph import INSIDE_OUT, SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.variants import Json
 
+SELDON_DEPLOYMENT = ResourceKind("machinelearning.seldon.io", "v1", "seldondeployments", "SeldonDeployment")
 LABEL_PIPELINE = "ipa-serving/pipeline"
 SEPARATE_ENGINE = "seldon.io/engine-separate-pod"
 ENDLESS_WRITES = (

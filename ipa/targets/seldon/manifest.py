@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, parse_quantity
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Bounds, Pipeline, Stage
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.row_counts import batch_faults
 from ipa.targets.seldon.graph import SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
+    SELDON_DEPLOYMENT,
     Place,
     container_name,
     drift,
@@ -33,10 +33,6 @@ from ipa.targets.seldon.variants import (
     requested,
 )
 
-GROUP = "machinelearning.seldon.io"
-VERSION = "v1"
-PLURAL = "seldondeployments"
-KIND = "SeldonDeployment"
 ONE_ORCHESTRATOR = {"replicas": 1}
 
 
@@ -88,7 +84,7 @@ def check_configs(
 
 def canonical(configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
     """The configs as they read back: cores in whole millicores."""
-    return tuple(replace(config, cores=round(config.cores * MILLICORES) / MILLICORES) for config in configs)
+    return in_millicores(configs)
 
 
 def batch_time(stage: Stage) -> str:
@@ -108,8 +104,8 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
     pairs = list(zip(pipeline.served, configs, strict=True))
     graph = _node(nest(pipeline), {config.stage: config for config in configs})
     return {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": KIND,
+        "apiVersion": SELDON_DEPLOYMENT.api_version,
+        "kind": SELDON_DEPLOYMENT.kind,
         "metadata": {
             "name": target.name,
             "namespace": target.namespace,

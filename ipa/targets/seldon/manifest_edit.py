@@ -10,8 +10,7 @@ import yaml
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.locate import target_of
-from ipa.targets.seldon.manifest import KIND
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.patch import Operation
 from ipa.targets.seldon.predictors import read_mixture, rewrite_mixture
 from ipa.targets.seldon.variants import Json
@@ -34,7 +33,7 @@ class Manifest:
             return read_mixture(self._pipeline, self._documents[self._index])
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(
-                f"{self._path}: its {KIND} is not whole: {type(error).__name__} {error}",
+                f"{self._path}: its {SELDON_DEPLOYMENT.kind} is not whole: {type(error).__name__} {error}",
                 hint=f"`ipa render {self._pipeline.name}` prints a whole one.",
             ) from error
 
@@ -118,13 +117,13 @@ def _index(pipeline: Pipeline, documents: Sequence[Any], path: str) -> int:
             return index
         names.append(f"{namespace}/{metadata.get('name')}")
     raise NotFoundError(
-        f"{path} has no {KIND} {target.namespace}/{target.name}",
+        f"{path} has no {SELDON_DEPLOYMENT.kind} {target.namespace}/{target.name}",
         hint=f"It has: {', '.join(names) or 'none'}. `ipa render {pipeline.name}` prints one.",
     )
 
 
 def _metadata(document: Any) -> Json | None:
-    if not isinstance(document, dict) or document.get("kind") != KIND:
+    if not isinstance(document, dict) or document.get("kind") != SELDON_DEPLOYMENT.kind:
         return None
     metadata = document.get("metadata")
     return metadata if isinstance(metadata, dict) else None

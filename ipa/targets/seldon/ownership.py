@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ipa.adapters.kube.client import Json, KubeClient
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.model.errors import ConflictError, DriftError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.locate import target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.split import is_split, parts_of
 
 ANNOTATION = "ipa-serving/install"
@@ -79,26 +80,38 @@ class OwningClient(KubeClient):
         """The same client with another deadline. Closing either closes both."""
         return OwningClient(super().within(timeout_s), self._install)
 
-    def get_seldondeployment(self, namespace: str, name: str) -> Json:
-        """The SeldonDeployment of that name."""
-        found = super().get_seldondeployment(namespace, name)
+    def get(self, kind: ResourceKind, namespace: str, name: str) -> Json:
+        """The object of that name."""
+        found = super().get(kind, namespace, name)
+        if kind != SELDON_DEPLOYMENT:
+            return found
         check_owner(found, self._install)
         return self._remembered(found)
 
-    def create_seldondeployment(self, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
-        """The SeldonDeployment as created, the install's own."""
+    def create(self, kind: ResourceKind, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
+        """The object as created; a SeldonDeployment is the install's own."""
+        if kind != SELDON_DEPLOYMENT:
+            return super().create(kind, namespace, body, dry_run=dry_run)
         metadata = body["metadata"]
         annotations = {**(metadata.get("annotations") or {}), ANNOTATION: self._install}
         owned = {**body, "metadata": {**metadata, "annotations": annotations}}
-        created = super().create_seldondeployment(namespace, owned, dry_run=dry_run)
+        created = super().create(kind, namespace, owned, dry_run=dry_run)
         return created if dry_run else self._remembered(created)
 
-    def patch_seldondeployment(
-        self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]], *, dry_run: bool = False
+    def patch(
+        self,
+        kind: ResourceKind,
+        namespace: str,
+        name: str,
+        patch: Sequence[Mapping[str, Any]],
+        *,
+        dry_run: bool = False,
     ) -> Json:
-        """The SeldonDeployment after the JSON Patch, claimed by it. The patch must test its version."""
+        """The object after the JSON Patch, which claims a SeldonDeployment and must test its version."""
+        if kind != SELDON_DEPLOYMENT:
+            return super().patch(kind, namespace, name, patch, dry_run=dry_run)
         operations = [*patch, *self._claim(namespace, name, patch)]
-        patched = super().patch_seldondeployment(namespace, name, operations, dry_run=dry_run)
+        patched = super().patch(kind, namespace, name, operations, dry_run=dry_run)
         return patched if dry_run else self._remembered(patched)
 
     def _remembered(self, sdep: Json) -> Json:
@@ -112,7 +125,7 @@ class OwningClient(KubeClient):
         tested = {str(one["value"]) for one in patch if one["op"] == "test" and one["path"] == VERSION}
         for is_fresh in (False, True):
             if is_fresh:
-                self.get_seldondeployment(namespace, name)
+                self.get(SELDON_DEPLOYMENT, namespace, name)
             version, operations = self._claims.get((namespace, name), ("", []))
             if tested == {version}:
                 return operations
@@ -133,14 +146,14 @@ def release_all(client: KubeClient, pipeline: Pipeline, install: str) -> list[st
     missing: NotFoundError | None = None
     for name in names:
         try:
-            patches[name] = release(client.get_seldondeployment(namespace, name), install)
+            patches[name] = release(client.get(SELDON_DEPLOYMENT, namespace, name), install)
         except NotFoundError as error:
             missing = error
     if missing is not None and not patches:
         raise missing
     owned = {name: patch for name, patch in patches.items() if patch}
     for name, patch in owned.items():
-        client.patch_seldondeployment(namespace, name, patch)
+        client.patch(SELDON_DEPLOYMENT, namespace, name, patch)
     return list(owned)
 
 

@@ -16,7 +16,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import Place, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, target_of
 from ipa.targets.seldon.manifest import canonical, check_configs
 from ipa.targets.seldon.patch import Operation, build_patch
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
@@ -95,7 +95,7 @@ class SplitWorkload:
         self._check_present(pipeline, parts, objects, configs)
         missing = [body for body in bodies if body["metadata"]["name"] not in objects]
         for body in missing:
-            self._client.create_seldondeployment(namespace, body, dry_run=True)
+            self._client.create(SELDON_DEPLOYMENT, namespace, body, dry_run=True)
         for body in missing:
             objects[body["metadata"]["name"]] = self._created(namespace, body)
         return revision_of_all(parts, objects)
@@ -162,7 +162,7 @@ class SplitWorkload:
         for part in parts:
             target = target_of(part.pipeline)
             try:
-                live = self._client.get_seldondeployment(target.namespace, target.name)
+                live = self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name)
             except NotFoundError:
                 continue
             found[part.name] = self._newest.seen(live)
@@ -189,10 +189,10 @@ class SplitWorkload:
     def _created(self, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
         name = body["metadata"]["name"]
         try:
-            return self._client.create_seldondeployment(namespace, body)
+            return self._client.create(SELDON_DEPLOYMENT, namespace, body)
         except UnavailableError as error:
             try:
-                return self._client.get_seldondeployment(namespace, name)
+                return self._client.get(SELDON_DEPLOYMENT, namespace, name)
             except NotFoundError:
                 raise UnavailableError(
                     f"{error.message}; reading back shows that {name} was not created",
@@ -223,7 +223,7 @@ class SplitWorkload:
             return self._patch(write.part, write.patch)
         except UnavailableError as error:
             target = target_of(write.part.pipeline)
-            live = self._newest.seen(self._client.get_seldondeployment(target.namespace, target.name))
+            live = self._newest.seen(self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name))
             if revision_of(live) == revision_of(write.live):
                 words = f"{error.message}; reading back shows that {write.part.name} was not written"
                 raise UnavailableError(words) from error
@@ -255,7 +255,7 @@ class SplitWorkload:
 
     def _patch(self, part: Part, patch: Sequence[Operation], *, dry_run: bool = False) -> dict[str, Any]:
         target = target_of(part.pipeline)
-        patched = self._client.patch_seldondeployment(target.namespace, target.name, patch, dry_run=dry_run)
+        patched = self._client.patch(SELDON_DEPLOYMENT, target.namespace, target.name, patch, dry_run=dry_run)
         return patched if dry_run else self._newest.seen(patched)
 
 

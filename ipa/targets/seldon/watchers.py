@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Iterable
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import ObjectRef
 from ipa.adapters.kube.watch import AtMost, Watcher, feeds
 from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.locate import target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.split import is_split, parts_of
 
 
@@ -28,6 +29,11 @@ def places_of(pipeline: Pipeline) -> list[tuple[str, str]]:
     except IpaError:
         # It cannot run on Seldon as its file stands: every tick of it says so.
         return []
+
+
+def entry_of(pipeline: Pipeline) -> ObjectRef:
+    """The SeldonDeployment where the pipeline's requests come in; InputError if its file names none."""
+    return ObjectRef(SELDON_DEPLOYMENT, target_of(pipeline).namespace, objects_of(pipeline)[-1])
 
 
 class Watchers:
@@ -71,7 +77,7 @@ class Watchers:
             del self._pipelines[place]
 
     def _watch(self, namespace: str) -> None:
-        for feed in feeds(self._client, namespace):
+        for feed in feeds(self._client, namespace, SELDON_DEPLOYMENT):
             watcher = Watcher(feed, self._changed, self._clock)
             name = f"watch-{namespace}-{feed.what}"
             thread = threading.Thread(target=watcher.run, name=name, daemon=True)

@@ -14,7 +14,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import Place, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, target_of
 from ipa.targets.seldon.manifest import canonical
 from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
@@ -64,9 +64,9 @@ class SeldonWorkload:
         """The revision of the SeldonDeployment as created. ConflictError where there is one already."""
         namespace = target_of(pipeline).namespace
         body = render_mixture(pipeline, configs)
-        self._client.create_seldondeployment(namespace, body, dry_run=True)
+        self._client.create(SELDON_DEPLOYMENT, namespace, body, dry_run=True)
         try:
-            created = self._client.create_seldondeployment(namespace, body)
+            created = self._client.create(SELDON_DEPLOYMENT, namespace, body)
         except UnavailableError as error:
             return self._read_back(pipeline, "", configs, error)
         return revision_of(created)
@@ -88,10 +88,10 @@ class SeldonWorkload:
         patch = build_mixture_patch(pipeline, live, change.configs)
         if not patch:
             return revision_of(live)
-        promised = self._client.patch_seldondeployment(target.namespace, target.name, patch, dry_run=True)
+        promised = self._client.patch(SELDON_DEPLOYMENT, target.namespace, target.name, patch, dry_run=True)
         self._check_promise(pipeline, promised, change)
         try:
-            written = self._client.patch_seldondeployment(target.namespace, target.name, patch)
+            written = self._client.patch(SELDON_DEPLOYMENT, target.namespace, target.name, patch)
         except UnavailableError as error:
             return self._read_back(pipeline, change.revision, change.configs, error)
         return revision_of(self._newest.seen(written))
@@ -121,7 +121,7 @@ class SeldonWorkload:
 
     def _get(self, pipeline: Pipeline) -> Json:
         target = target_of(pipeline)
-        return self._newest.seen(self._client.get_seldondeployment(target.namespace, target.name))
+        return self._newest.seen(self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name))
 
     def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
         namespace = target_of(pipeline).namespace

@@ -99,5 +99,5 @@ def test_a_caller_without_a_place_fails_but_for_what_is_kept() -> None:
     cache.get("a", lambda: "kept")
     with few.place():
         assert cache.get("a", lambda: "not asked") == ("kept", 0.0)
-        with pytest.raises(UnavailableError, match="has not answered others"):
+        with pytest.raises(UnavailableError, match="has not answered other requests"):
             cache.get("b", lambda: "not asked")

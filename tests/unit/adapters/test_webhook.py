@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.feed import Feed
 from ipa.adapters.webhook import webhook as module
 from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.message import secret_of, signature
 from ipa.adapters.webhook.webhook import Receiver as Told
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.webhooks import webhook_of
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.ports import AlwaysLeading, Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConfigurationError
@@ -58,7 +58,7 @@ def start(store: Store, receiver: Receiver) -> Iterator[Start]:
             *, timeout_s: float = 5.0, leading: Callable[[], bool] = lambda: True, **told: object
         ) -> Webhook:
             webhook = Webhook(
-                Feed(store, time.monotonic, poll_s=0.01),
+                RecordFeed(store, time.monotonic, poll_s=0.01),
                 store,
                 Sender(receiver.url, timeout_s=timeout_s, private=True),
                 replace(Told("/ipa/test", KEY), **told),  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def test_what_is_too_long_ago_is_counted_not_told(
     store.set_cursor(module.CURSOR, 0)
     for tick in range(1, 6):
         store.record(a_decision(tick))
-    feed = Feed(store, time.monotonic, poll_s=0.01, kept=4)
+    feed = RecordFeed(store, time.monotonic, poll_s=0.01, kept=4)
     webhook = Webhook(feed, store, Sender(receiver.url, timeout_s=5.0, private=True), Told("/ipa", KEY))
     webhook.start()
     until(lambda: webhook.dropped == 5)
@@ -241,7 +241,7 @@ def settings(**given: object) -> Settings:
 
 
 def made(store: Store, settings: Settings) -> Webhook | None:
-    return webhook_of(settings, store, Feed(store, time.monotonic), AlwaysLeading())
+    return webhook_of(settings, store, RecordFeed(store, time.monotonic), AlwaysLeading())
 
 
 def test_the_settings_make_one(store: Store, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_the_settings_make_one(store: Store, tmp_path: Path) -> None:
         ({"webhook_secret_file": "/x"}, "neither or both"),
         ({"webhook_secret": "", "webhook_secret_file": "/nothing/here"}, "does not exist"),
         ({"webhook_secret": "hunter2hunter2hunter2hunter2"}, "whsec_"),
-        ({"webhook_secret": "whsec_äöü"}, "no base64"),
+        ({"webhook_secret": "whsec_äöü"}, "not base64"),
         ({"webhook_secret": "whsec_aHVudGVyMg=="}, "7 bytes"),
     ],
 )

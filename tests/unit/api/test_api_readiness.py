@@ -8,9 +8,9 @@ from threading import Event
 from ipa.bootstrap.health import CHECKED_S, StoreCheck
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
-from ipa.service.health import Check
+from ipa.service.health import DependencyCheck
 
-READY = Check("store", True, required=True)
+READY = DependencyCheck("store", True, required=True)
 
 
 class Asked:
@@ -34,7 +34,7 @@ def test_what_was_found_counts_for_at_most_five_seconds() -> None:
     clock.wait(CHECKED_S - 0.1)
     assert check() == READY and store.times == 1
     clock.wait(0.1)
-    assert check() == check() == Check("store", False, "disk full", required=True)
+    assert check() == check() == DependencyCheck("store", False, "disk full", required=True)
     assert store.times == 2 and CHECKED_S <= 5.0
     store.gone = False
     clock.wait(CHECKED_S)

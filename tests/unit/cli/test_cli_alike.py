@@ -19,9 +19,9 @@ import typer
 import yaml
 
 from ipa.cli import output
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import build_app, run
 from ipa.cli.output import OUTPUT, Output
+from ipa.clients.http import HttpClient
 from ipa.model.errors import IpaError
 from ipa.model.exits import MEANINGS, ExitCode
 from tests.fakes.services import FakeWorld, InProcess
@@ -178,7 +178,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(at: str, **_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ipa.cli.clients.http.client_at", interrupted)
+    monkeypatch.setattr("ipa.clients.http.client_at", interrupted)
     assert run(["watch", "video"]) == ExitCode.INTERRUPTED == 130
 
 
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
     world = FakeWorld().play(57)
     monkeypatch.setattr(
-        "ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
+        "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
     return world
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
+from ipa.clients.http import HttpClient
 from ipa.model.exits import ExitCode
 from tests.fakes.services import ApiClient, FakeWorld, InProcess
 
@@ -131,7 +131,7 @@ def test_at_a_service_the_fits_are_those_that_it_plans_with(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     services = FakeWorld().play(1).services()
-    monkeypatch.setattr("ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
+    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
     found = fitted(capsys, "ocr", "--at", URL)
     api = ApiClient(services)
     assert [each["stage"] for each in found["stages"]] == ["detect", "recognise"]
@@ -170,7 +170,7 @@ def test_profiles_that_are_none_are_told_of(monkeypatch: pytest.MonkeyPatch, cap
             return answer
 
     services = FakeWorld().play(1).services()
-    monkeypatch.setattr("ipa.cli.clients.http.client_at", lambda at, **_: Strange(at, InProcess(services)))
+    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: Strange(at, InProcess(services)))
     assert run(["fit", "ocr", "--at", URL]) == 1
     err = capsys.readouterr().err
     assert "profiles cannot be read" in err and "same version" in err

@@ -262,7 +262,7 @@ def test_reading_beside_a_writer_that_never_stops_ends(store: Path, tmp_path: Pa
 def test_doctor_reads_the_store_whole(store: Path, capfd: Captured) -> None:
     assert run(["doctor", "--store"]) == 0
     out = capfd.readouterr().out
-    assert "8 entries of 2 pipelines are as they were written" in out and "MB are whole" in out
+    assert "8 entries of 2 pipelines are unchanged" in out and "MB without a fault" in out
     store.chmod(0o644)
     assert run(["doctor", "--store", "-o", "json"]) == 0
     found = {each["name"]: each for each in json.loads(capfd.readouterr().out)}

@@ -15,22 +15,28 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, ROLES, Role
-from ipa.adapters.store.opening import open_store
-from ipa.cli.doctor import here
-from ipa.cli.doctor.base import Check, Finding, State, ok, run_checks
-from ipa.cli.doctor.identity import identity_findings
+from ipa.adapters.kube.rights import ELECTOR, REVIEWER, Role, actor, observer
+from ipa.adapters.solvers.gurobi import licence_finding
+from ipa.adapters.store.doctor import store_findings
+from ipa.adapters.store.store import open_store
+from ipa.bootstrap.doctor import identity_findings
 from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock
 from ipa.files import load_pipeline
 from ipa.model import access
 from ipa.model.access import Grant
 from ipa.model.errors import UnavailableError
+from ipa.model.findings import DoctorCheck, Finding, Severity, ok
+from ipa.service import machine_checks
+from ipa.service.doctor import run_checks
 from ipa.settings import Settings
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render, smallest_configs
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.faults.prometheus import FakePrometheus, Target
 
+OBSERVER, ACTOR = observer(SELDON_DEPLOYMENT), actor(SELDON_DEPLOYMENT)
+ROLES = (OBSERVER, ACTOR, ELECTOR, REVIEWER)
 SDEPS = "seldondeployments"
 # The others are of no namespace.
 NAMESPACED = (OBSERVER, ACTOR, ELECTOR)
@@ -86,15 +92,15 @@ def doctor(
     def findings(*arguments: str, code: int = 0) -> dict[str, Finding]:
         got = run(["doctor", "--at", f"kubernetes:{config}", "-o", "json", *arguments])
         out = capsys.readouterr().out
-        found = {one["name"]: Finding(**{**one, "state": State(one["state"])}) for one in json.loads(out)}
-        assert got == code, [one for one in found.values() if one.state is State.FAIL]
+        found = {one["name"]: Finding(**{**one, "state": Severity(one["state"])}) for one in json.loads(out)}
+        assert got == code, [one for one in found.values() if one.state is Severity.FAIL]
         return found
 
     return findings
 
 
 def failures(found: dict[str, Finding]) -> set[str]:
-    return {name for name, one in found.items() if one.state is State.FAIL}
+    return {name for name, one in found.items() if one.state is Severity.FAIL}
 
 
 def test_the_rights_it_looks_at_are_those_of_the_roles(root: Path) -> None:
@@ -112,23 +118,23 @@ def test_the_rights_it_looks_at_are_those_of_the_roles(root: Path) -> None:
 
 def test_a_world_in_which_all_is_well(doctor: Doctor) -> None:
     found = doctor()
-    assert found["settings"].state is found["files"].state is State.OK
+    assert found["settings"].state is found["files"].state is Severity.OK
     assert found["api server"].seen == "v1.32.1 answers"
     assert found["seldon crd"].seen.startswith("machinelearning.seldon.io/v1 is served")
-    assert found["seldon operator"].state is State.OK
+    assert found["seldon operator"].state is Severity.OK
     assert found["seldondeployment of video"].seen.startswith("default/video runs crop=yolov5n")
     assert {name for name in found if name.startswith("right in default")} == {
         f"right in default: {right}" for role in NAMESPACED for right in role.rights
     }
-    assert all(one.state is State.OK for name, one in found.items() if name.startswith("right in"))
+    assert all(one.state is Severity.OK for name, one in found.items() if name.startswith("right in"))
     assert {name for name in found if name.startswith("series of video")} == {
         f"series of video: {what}" for what in ("load", "latency", "load of stages", "latency of stages")
     }
-    assert all(one.state is State.OK for name, one in found.items() if name.startswith("series of"))
+    assert all(one.state is Severity.OK for name, one in found.items() if name.startswith("series of"))
     assert found["lease default/ipa-serving"].seen.startswith("there is none")
     # The fake Prometheus lives in another year.
-    assert found["clock of prometheus"].state is State.WARN
-    assert found["clock of api server"].state is State.OK
+    assert found["clock of prometheus"].state is Severity.WARN
+    assert found["clock of api server"].state is Severity.OK
 
 
 def test_an_orchestrator_that_the_operator_writes_for_ever_is_named_with_its_remedy(
@@ -137,7 +143,7 @@ def test_an_orchestrator_that_the_operator_writes_for_ever_is_named_with_its_rem
     assert "orchestrator of default/video" not in doctor()
     kube.edit("default", "video", lambda sdep: sdep["spec"]["predictors"][0].pop("svcOrchSpec"))
     found = doctor()["orchestrator of default/video"]
-    assert found.state is State.WARN
+    assert found.state is Severity.WARN
     assert found.remedy.startswith("kubectl patch sdep video -n default --type=json")
 
 
@@ -158,7 +164,7 @@ def test_each_verb_that_is_missing_is_named_with_what_grants_it(
     missing = {name: one for name, one in found.items() if name.startswith("right in") and one.remedy}
     assert set(missing) == {f"right in default: {right}" for right in role.rights}
     for one in missing.values():
-        assert one.state is (State.FAIL if role is OBSERVER else State.WARN)
+        assert one.state is (Severity.FAIL if role is OBSERVER else Severity.WARN)
         assert f"deploy/rbac/{role.name}.yaml" in one.remedy
         assert "--serviceaccount=ipa:ipa" in one.remedy
 
@@ -178,7 +184,7 @@ def test_a_role_may_allow_what_is_known_by_name_alone(doctor: Doctor, kube: Fake
     assert found["right in default: update leases"].seen == "allowed for ipa-serving (elector)"
     kube.api.named = {("get", SDEPS, "video"), ("patch", SDEPS, "another")}
     refused = doctor(code=1)[f"right in default: patch {SDEPS}"]
-    assert refused.state is State.WARN and "not allowed for video" in refused.seen
+    assert refused.state is Severity.WARN and "not allowed for video" in refused.seen
 
 
 def test_who_asks_the_cluster_whose_a_token_is_must_be_allowed_to(
@@ -206,7 +212,7 @@ def test_a_cluster_that_does_not_answer_is_said_once(doctor: Doctor, kube: FakeK
     found = doctor(code=1)
     assert failures(found) == {"api server"}
     assert found["seldon crd"].seen == "not looked at, since 'api server' failed"
-    assert found["lease"].state is State.WARN
+    assert found["lease"].state is Severity.WARN
 
 
 @pytest.mark.parametrize("versions", [(), ("v1alpha2",)])
@@ -241,7 +247,7 @@ def test_a_pipeline_that_is_not_deployed(doctor: Doctor, kube: FakeKube) -> None
     with kube.store.lock:
         kube.store.delete(SDEPS, "default", "video")
     one = doctor()["seldondeployment of video"]
-    assert (one.state, one.remedy) == (State.WARN, "ipa render video | kubectl apply -f -")
+    assert (one.state, one.remedy) == (Severity.WARN, "ipa render video | kubectl apply -f -")
 
 
 def test_a_second_service_is_seen_by_its_lease(
@@ -259,11 +265,11 @@ def test_a_second_service_is_seen_by_its_lease(
 
     hold(datetime.now(UTC))
     one = doctor()["lease default/ipa-serving"]
-    assert one.state is State.WARN
+    assert one.state is Severity.WARN
     assert "ipa-0_ab leads, renewed" in one.seen
     assert "IPA_LEADER_ELECTION=on" in one.remedy
     monkeypatch.setenv("IPA_LEADER_ELECTION", "on")
-    assert doctor()["lease default/ipa-serving"].state is State.OK
+    assert doctor()["lease default/ipa-serving"].state is Severity.OK
     monkeypatch.delenv("IPA_LEADER_ELECTION")
     with kube.store.lock:
         kube.store.delete("leases", "default", "ipa-serving")
@@ -274,7 +280,7 @@ def test_a_second_service_is_seen_by_its_lease(
 def test_a_clock_that_is_ahead_is_said(doctor: Doctor, kube: FakeKube) -> None:
     kube.skew_s = 90.0
     one = doctor()["clock of api server"]
-    assert one.state is State.WARN
+    assert one.state is Severity.WARN
     assert "+90" in one.seen or "+89" in one.seen or "+91" in one.seen
 
 
@@ -282,7 +288,7 @@ def test_a_prometheus_that_does_not_answer_is_said_once(doctor: Doctor, promethe
     prometheus.is_down = lambda _: True
     found = doctor(code=1)
     assert failures(found) == {"prometheus"}
-    assert found["series of video"].state is State.WARN
+    assert found["series of video"].state is Severity.WARN
 
 
 def test_series_of_another_name_are_named(doctor: Doctor, prometheus: FakePrometheus) -> None:
@@ -297,7 +303,7 @@ def test_no_series_at_all_and_none_of_one_stage(doctor: Doctor, prometheus: Fake
     first, *_ = prometheus.pipeline.stages
     prometheus.pipeline = replace(prometheus.pipeline, stages=(first,))
     found = doctor()
-    assert found["series of video: load of stages"].state is State.WARN
+    assert found["series of video: load of stages"].state is Severity.WARN
     assert "no series of classification" in found["series of video: load of stages"].seen
 
 
@@ -325,7 +331,7 @@ def test_files_that_cannot_be_used(doctor: Doctor, house: Path) -> None:
     path = house / "pipelines" / "video" / "pipeline.yaml"
     path.write_text(path.read_text().replace("latency: 1s", "latency: 1"))
     one = doctor(code=1)["files"]
-    assert one.state is State.FAIL
+    assert one.state is Severity.FAIL
     assert one.remedy == "ipa validate"
     assert "pipeline.yaml:6:16" in one.seen
 
@@ -335,22 +341,23 @@ def test_variants_that_were_not_measured(house: Path) -> None:
     pipeline = load_pipeline(house / "pipelines" / "video" / "pipeline.yaml")
     profile = house / "profiles" / "video" / "crop.yaml"
     profile.write_text(profile.read_text().replace("variant: yolov5x", "variant: other"))
-    (missing, age, fit) = here.profile_findings(settings, pipeline, TODAY)
-    assert (missing.state, missing.seen) == (State.FAIL, "not measured: crop yolov5x")
+    (missing, age, fit) = machine_checks.profile_findings(settings, pipeline, TODAY)
+    assert (missing.state, missing.seen) == (Severity.FAIL, "not measured: crop yolov5x")
     assert missing.remedy == "ipa profile video --write"
-    assert (age.state, fit.state) == (State.WARN, State.WARN)
+    assert (age.state, fit.state) == (Severity.WARN, Severity.WARN)
     assert "crop 1058 days" in age.seen
     profile.unlink()
-    assert "stage crop" in next(iter(here.profile_findings(settings, pipeline, TODAY))).seen
-    assert len(list(here.profile_findings(settings, pipeline, date(2024, 1, 2)))) == 2
+    assert "stage crop" in next(iter(machine_checks.profile_findings(settings, pipeline, TODAY))).seen
+    assert len(list(machine_checks.profile_findings(settings, pipeline, date(2024, 1, 2)))) == 2
 
 
 def test_solvers_agree_and_the_licence_says_its_limits() -> None:
-    found = {one.name: one for one in here.solver_findings(Settings(solver="exact"), TODAY)}
+    found = {one.name: one for one in machine_checks.solver_findings(Settings(solver="exact"))}
     values = {name: one.seen.split(",")[1] for name, one in found.items() if name.startswith("solver")}
     assert set(values) == {"solver gurobi", "solver highs", "solver exact"}
     assert len(set(values.values())) == 1
-    assert "until 20" in found["licence of gurobi"].seen or "any size" in found["licence of gurobi"].seen
+    licence = licence_finding("exact", TODAY).seen
+    assert "until 20" in licence or "any size" in licence
 
 
 def test_a_licence_that_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,22 +365,22 @@ def test_a_licence_that_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
     licence = gurobi.GurobiLicence("13.0.0", TODAY + timedelta(days=5), 2000)
     monkeypatch.setattr(gurobi, "gurobi_licence", lambda: licence)
-    assert here.licence_finding(Settings(), TODAY).state is State.WARN
-    assert here.licence_finding(Settings(solver="gurobi"), TODAY).state is State.FAIL
+    assert licence_finding("auto", TODAY).state is Severity.WARN
+    assert licence_finding("gurobi", TODAY).state is Severity.FAIL
     later = TODAY - timedelta(days=90)
-    assert here.licence_finding(Settings(), later).state is State.OK
-    assert here.licence_finding(Settings(solver="gurobi"), later).state is State.WARN
+    assert licence_finding("auto", later).state is Severity.OK
+    assert licence_finding("gurobi", later).state is Severity.WARN
 
 
 def test_the_store_is_looked_at_and_not_made(tmp_path: Path) -> None:
     path = tmp_path / "ipa.sqlite3"
     settings = Settings(store_url=f"sqlite:///{path}")
-    assert "is not there yet" in next(here.store_findings(settings)).seen
+    assert "is not there yet" in next(store_findings(settings)).seen
     assert not path.exists()
     open_store(settings.store_url).close()
-    assert "the newest" in next(here.store_findings(settings)).seen
+    assert "the newest" in next(store_findings(settings)).seen
     path.write_bytes(b"not a database at all, but long enough to be read as one" * 40)
-    assert next(here.store_findings(settings)).state is State.FAIL
+    assert next(store_findings(settings)).state is Severity.FAIL
 
 
 def test_who_may_ask(tmp_path: Path) -> None:
@@ -382,9 +389,9 @@ def test_who_may_ask(tmp_path: Path) -> None:
     def looked(**changes: str) -> list[Finding]:
         return list(identity_findings(Settings(store_url=store, **changes)))  # type: ignore[arg-type]
 
-    assert [one.state for one in looked()] == [State.OK]
+    assert [one.state for one in looked()] == [Severity.OK]
     (open_to_all,) = looked(host="0.0.0.0")
-    assert (open_to_all.state, open_to_all.remedy[:21]) == (State.FAIL, "export IPA_AUTH=keys ")
+    assert (open_to_all.state, open_to_all.remedy[:21]) == (Severity.FAIL, "export IPA_AUTH=keys ")
     assert [one.seen for one in looked(auth="keys", host="0.0.0.0")] == ["there is no valid API key"]
     assert not (tmp_path / "ipa.sqlite3").exists()
     kept = open_store(store)
@@ -392,13 +399,13 @@ def test_who_may_ask(tmp_path: Path) -> None:
     kept.close()
     assert [one.seen for one in looked(auth="keys")] == ["1 valid API keys"]
     (oidc,) = looked(auth="oidc", oidc_issuer="https://issuer", oidc_jwks=str(tmp_path / "nope"))
-    assert oidc.state is State.FAIL
+    assert oidc.state is Severity.FAIL
 
 
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert next(here.port_findings(Settings(port=port))).state is State.WARN
+        assert next(machine_checks.port_findings(Settings(port=port))).state is Severity.WARN
 
 
 def test_nothing_hangs_and_what_is_late_is_said() -> None:
@@ -417,25 +424,25 @@ def test_nothing_hangs_and_what_is_late_is_said() -> None:
     began_s = time.monotonic()
     found = run_checks(
         [
-            Check("late", hang),
-            Check("second", lambda: [ok("second", "in its turn")], turn="one"),
-            Check("third", lambda: [ok("third", "after it")], after="second", turn="one"),
-            Check("never", lambda: [ok("never", "")], after="late"),
-            Check("broken", broken),
-            Check("away", away),
-            Check("empty", list),
+            DoctorCheck("late", hang),
+            DoctorCheck("second", lambda: [ok("second", "in its turn")], turn="one"),
+            DoctorCheck("third", lambda: [ok("third", "after it")], after="second", turn="one"),
+            DoctorCheck("never", lambda: [ok("never", "")], after="late"),
+            DoctorCheck("broken", broken),
+            DoctorCheck("away", away),
+            DoctorCheck("empty", list),
         ],
         0.2,
     )
     never.set()
     assert time.monotonic() - began_s < 10
     assert [(one.name, one.state) for one in found] == [
-        ("late", State.FAIL),
-        ("second", State.OK),
-        ("third", State.OK),
-        ("never", State.WARN),
-        ("broken", State.FAIL),
-        ("away", State.FAIL),
+        ("late", Severity.FAIL),
+        ("second", Severity.OK),
+        ("third", Severity.OK),
+        ("never", Severity.WARN),
+        ("broken", Severity.FAIL),
+        ("away", Severity.FAIL),
     ]
     assert found[0].seen == "no answer within 0.2 s"
     assert found[-1].remedy == "call it back"
@@ -453,7 +460,7 @@ def test_checks_of_one_turn_never_run_at_once() -> None:
             running[0] -= 1
         return []
 
-    run_checks([Check(str(at), look, turn="cpu") for at in range(20)], 10.0)
+    run_checks([DoctorCheck(str(at), look, turn="cpu") for at in range(20)], 10.0)
     assert most == [1]
 
 

@@ -305,8 +305,8 @@ def test_the_plan_is_widened_by_what_piled_up_until_the_slowdown_was_known() -> 
         decisions = made.ticks(8)
         changes.append(next(it for it in decisions if "x its profile" in it.detail))
     alone, wider = changes
-    assert wider.tick == alone.tick and "so more of it" in wider.detail
-    assert "so more of it" not in alone.detail
+    assert wider.tick == alone.tick and "so replicas are added" in wider.detail
+    assert "so replicas are added" not in alone.detail
     more = [(it.replicas, was.replicas) for it, was in zip(wider.configs, alone.configs, strict=True)]
     assert all(now >= was for now, was in more) and any(now > was for now, was in more)
     same = [

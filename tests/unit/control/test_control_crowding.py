@@ -141,7 +141,7 @@ def test_what_the_plan_does_not_see_is_added_after_some_ticks_and_not_taken_away
     decisions = made.ticks(3)
     assert [decision.action for decision in decisions[:2]] == [Action.HOLD] * 2
     assert decisions[2].reason is ReasonCode.SATURATED
-    assert "of what its ready replicas carry" in decisions[2].detail
+    assert "of the capacity of its ready replicas" in decisions[2].detail
     made.ticks(20)
     grown = made.workload.desired
     assert total_cores(grown) > total_cores(before)

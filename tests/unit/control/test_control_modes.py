@@ -195,12 +195,14 @@ def test_what_a_person_asked_for_takes_as_many_steps_as_it_needs() -> None:
     start = (StageConfig("detect", "big", 1, 1.0, 5), StageConfig("read", "big", 1, 1.0, 2))
     wanted = (StageConfig("detect", "small", 1, 1.0, 4), StageConfig("read", "small", 1, 1.0, 2))
     made = scenario(5.0, configs=start)
-    first = made.loop.request(wanted, "requested by kim")
+    first = made.loop.request(wanted, "requested by kim", "kim", "b1c2")
     assert first.action is Action.APPLY and "then" in first.detail
     made.clock.wait(5.0)
     second = made.ticks(1)[0]
     assert second.reason is ReasonCode.REQUESTED
     assert made.workload.desired == wanted
+    assert [(each.by, each.plan_id) for each in (first, second)] == [("kim", "b1c2")] * 2
+    assert made.ticks(1)[0].plan_id == ""
 
 
 def test_a_fallback_is_entered_at_its_tick_and_only_ever_adds() -> None:

@@ -66,7 +66,7 @@ def test_what_was_restored_is_the_value_and_has_its_canonical_text() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("one", None, "/one is infinite, or not there instead of a number"),
+        ("one", None, "/one is infinite or missing instead of a number"),
         ("one", True, "/one is 'True' instead of a number"),
         ("many", [1, 2.5], "/many/1 is '2.5' instead of a whole number"),
         ("many", 4, "/many is '4' instead of a list"),
@@ -74,7 +74,7 @@ def test_what_was_restored_is_the_value_and_has_its_canonical_text() -> None:
         ("either", {"value": 1.0, "of": 2}, "instead of Measured or Missing"),
         ("maybe", "blue", "/maybe is 'blue' instead of a Colour"),
         ("at", "noon", "/at is 'noon' instead of a datetime"),
-        ("other", 1, "/ has other, which is not known"),
+        ("other", 1, "/ has unknown other"),
     ],
 )
 def test_what_is_none_says_where_and_why(name: str, value: object, words: str) -> None:
@@ -142,8 +142,8 @@ def test_what_it_was_decided_with_must_be_the_same() -> None:
     other = replace(a_pipeline(), description="another")
     for pipeline, measured, why in (
         (other, PROFILES, "the pipeline was changed since"),
-        (a_pipeline(), profiles, "the profiles were measured anew since"),
-        (other, profiles, "the pipeline was changed since and the profiles were measured anew since"),
+        (a_pipeline(), profiles, "the profiles were measured again since"),
+        (other, profiles, "the pipeline was changed since and the profiles were measured again since"),
     ):
         found = replay(decision, pipeline, measured)
         assert (found.outcome, found.why, found.again) == (ReplayOutcome.STALE, why, None)
@@ -155,17 +155,17 @@ def test_what_no_tick_decided_has_nothing_to_take_again() -> None:
     by_hand = replace(decision, inputs=canonical_json({"at": decision.at}))
     by_hand = replace(by_hand, inputs_digest=digest(by_hand.inputs))
     for each, words in (
-        (wrote, f"it says how the write of {decision.decision_id} went"),
+        (wrote, f"it is the outcome of the write of {decision.decision_id}, which no tick decided"),
         (replace(decision, inputs="", inputs_digest=""), "without its inputs"),
-        (by_hand, "are not those of a tick as this version records them (/ lacks pipeline"),
-        (rewritten(decision, policy="by hand"), "'by hand', which is no policy"),
+        (by_hand, "this version cannot read its inputs (/ lacks pipeline"),
+        (rewritten(decision, policy="by hand"), "'by hand', which is not a policy"),
     ):
         found = take(each)
         assert found.outcome is ReplayOutcome.NOTHING and words in found.why
 
 
 def test_inputs_that_were_changed_since_are_an_error() -> None:
-    with pytest.raises(RecordError, match="are not those of its digest"):
+    with pytest.raises(RecordError, match="do not match their digest"):
         take(replace(a_change(), inputs=a_change().inputs.replace("7", "8")))
 
 
@@ -188,13 +188,13 @@ def test_a_forecaster_that_has_learned_since_does_not_count() -> None:
         raise InputError("no such load")
 
     for forecaster, words in (
-        (learned, "of the same load 99 rps are expected now (boosted)"),
+        (learned, "the present forecast for the same load is 99 rps (boosted)"),
         (broken, "no such load"),
-        (None, "there is no forecaster here"),
+        (None, "no forecaster is available"),
     ):
         found = Replayer(taken(), forecaster)(decision, a_pipeline(), PROFILES)
         assert found.outcome is ReplayOutcome.SAME
-        assert found.notes == (f"the recorded forecast is taken: {words}",)
+        assert found.notes == (f"the recorded forecast is used: {words}",)
 
 
 def test_another_policy_parts_where_it_would_run_or_plan_something_else() -> None:
@@ -218,7 +218,7 @@ def test_a_policy_that_remembers_decides_as_if_it_had_looked_on() -> None:
         assert shown is not None and alone is not None
         parted += shown.configs != alone.configs
     assert parted > 0
-    note = "hpa remembers, and was shown the decisions before it first"
+    note = "hpa keeps state, which was rebuilt from the decisions before this one"
     assert note in looked_on(a_change(), a_pipeline(), PROFILES, "hpa").notes
     # What it remembers itself is in the inputs of what it decided.
     decision = decided("hpa")[-1]

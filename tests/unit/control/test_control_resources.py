@@ -65,8 +65,8 @@ def loop(pipeline: Pipeline, **made: object) -> Scenario:
 
 
 LIMITS = [
-    ({"memory_gib": 16.0}, "38 GiB of memory are above 16"),
-    ({"accelerators": {GPU: 3}}, f"4 {GPU} are above 3"),
+    ({"memory_gib": 16.0}, "38 GiB of memory exceed the budget of 16"),
+    ({"accelerators": {GPU: 3}}, f"4 {GPU} exceed the budget of 3"),
     ({"accuracy_floor": 0.9}, "accuracy 0.855 is below the floor of 0.9"),
 ]
 
@@ -87,7 +87,7 @@ def test_a_policy_that_ignores_a_bound_is_held(limits: dict[str, object]) -> Non
     world = loop(bounded(cores=None, **limits), policy=Careless(), rate_rps=8.0)
     decisions = world.ticks(8)
     assert {each.action for each in decisions} == {Action.HOLD}
-    assert "are above" in decisions[-1].detail or "below the floor" in decisions[-1].detail
+    assert "exceed the budget" in decisions[-1].detail or "below the floor" in decisions[-1].detail
     free = loop(bounded(cores=None), policy=Careless(), rate_rps=8.0).ticks(8)
     assert Action.APPLY in {each.action for each in free}
 
@@ -115,7 +115,7 @@ def test_a_step_never_holds_more_of_anything_than_a_change_may() -> None:
 
 def test_what_runs_above_a_bound_that_shrank_may_stay_but_not_be_planned() -> None:
     pipeline = bounded(memory_gib=16.0)
-    assert bound_faults(pipeline, LARGE) == ["38 GiB of memory are above 16"]
+    assert bound_faults(pipeline, LARGE) == ["38 GiB of memory exceed the budget of 16"]
     fewer = tuple(replace(config, replicas=1) for config in LARGE)
     # Slower removal would stay above the bound.
     limits = bounded(memory_gib=19.0).bounds

@@ -22,6 +22,7 @@ from ipa.model.decision import Decision, Event, Notice
 from ipa.model.plan import StageConfig
 from ipa.service.live import live_state
 from ipa.service.status import status_view
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.world import PIPELINE, PROFILES, scenario
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -82,5 +83,5 @@ def test_status_says_what_takes_longer_and_what_is_planned_with() -> None:
 def test_the_event_has_a_reason_of_its_own() -> None:
     metadata = {"name": "pages", "namespace": "default", "uid": "1", "resourceVersion": "7"}
     event = Event(Notice.PROFILE_SLOW, "detect=small takes 1.41 x its profile", is_warning=True)
-    body = event_body({"metadata": metadata}, event, NOW)
+    body = event_body(SELDON_DEPLOYMENT, {"metadata": metadata}, event, NOW)
     assert (body["reason"], body["type"]) == ("notice.profile_slow", "Warning")

@@ -61,7 +61,7 @@ def test_a_part_that_is_offered_more_than_it_carries_is_crowded_by_itself() -> N
     calm = overloaded_stages(seen(0.9 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
     assert calm == ()
     (crowd,) = overloaded_stages(seen(1.1 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
-    assert crowd.place == 0 and crowd.words.startswith("classify=high is offered 110%")
+    assert crowd.place == 0 and crowd.words.startswith("the load of classify=high is 110%")
     assert with_more_replicas(IMAGES, BOTH, (crowd,), GuardSettings()) == BOTH, "12 cores are all there are"
     wide = replace(IMAGES, bounds=replace(IMAGES.bounds, cores=20.0))
     assert with_more_replicas(wide, BOTH, (crowd,), GuardSettings()) == (
@@ -72,7 +72,7 @@ def test_a_part_that_is_offered_more_than_it_carries_is_crowded_by_itself() -> N
 
 def decision() -> Decision:
     at = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
-    held = (Action.HOLD, ReasonCode.NO_CHANGE, "the best plan runs")
+    held = (Action.HOLD, ReasonCode.NO_CHANGE, "the running plan is the best")
     return Decision("d", "images", 1, at, *held, BOTH, BOTH, Mode.ACTIVE)
 
 

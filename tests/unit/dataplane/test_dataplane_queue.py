@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ipa.dataplane.batching import Outcome, Request
+from ipa.dataplane.batching import Outcome, QueuedRequest
 from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, StageQueue
@@ -56,7 +56,7 @@ def xs(*values: int, datatype: str = "INT64") -> Tensors:
     return (Tensor("x", datatype, (len(values),), list(values)),)
 
 
-def values(request: Request) -> list[int]:
+def values(request: QueuedRequest) -> list[int]:
     assert request.outcome is Outcome.ANSWERED, (request.outcome, request.detail)
     return request.answer[0].data
 

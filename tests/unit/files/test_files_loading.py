@@ -22,8 +22,8 @@ from ipa.files import (
     pipeline_to_mapping,
 )
 from ipa.files.document import parse
+from ipa.files.kinds import KINDS, make_schema, schema_text
 from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
-from ipa.files.structure import KINDS, schema_text
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.pipeline import AccuracyRule, Edge, Pipeline
 
@@ -225,6 +225,11 @@ def test_the_published_schemas_are_valid(kind: str) -> None:
     schema = json.loads(schema_text(kind))
     Draft202012Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_published_schemas_are_those_of_the_code(kind: str) -> None:
+    assert schema_text(kind) == make_schema(kind), "run `make reference`"
 
 
 def test_a_folder_of_pipelines(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ipa.adapters.forecasting import TraceForecaster, horizon_of, sight_of
+from ipa.adapters.forecasting import TraceForecaster, forecast_setup, horizon_of
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.observation import LoadHistory
@@ -67,7 +67,7 @@ def test_a_trace_too_short_to_learn_from_is_said_in_every_forecast() -> None:
 
 
 def test_without_a_trace_it_is_the_plain_ladder() -> None:
-    seen = sight_of(Settings(), {})
+    seen = forecast_setup(Settings(), {})
     assert seen.window_s == Settings().window_s
     assert seen.forecaster(means(2, 120)).rung in {"seasonal", "window"}
 
@@ -80,13 +80,13 @@ def test_the_horizon_covers_the_slowest_start_up_and_a_tick(
     stage = StageProfile("p", "s", variants, "a machine", date(2026, 1, 1), "measured")
     profiles = {"p": {"s": stage}, "other": {}}
     assert horizon_of(Settings(tick_s=10.0), profiles) == horizon_s
-    assert sight_of(Settings(), profiles).forecaster(means(2, 300)).horizon_s == horizon_s
+    assert forecast_setup(Settings(), profiles).forecaster(means(2, 300)).horizon_s == horizon_s
 
 
 def test_the_setting_names_a_trace_and_the_window_grows(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
     path.write_text("\n".join(f"{count:.0f}" for count in counts(1, 300)) + "\n")
-    seen = sight_of(Settings(forecast_trace=str(path), target="kubernetes"), {})
+    seen = forecast_setup(Settings(forecast_trace=str(path), target="kubernetes"), {})
     assert seen.window_s == 600 + 600 + 20
     # It says itself that it has not learned yet, or what it learned.
     found = seen.forecaster(means(2, 1220))
@@ -101,4 +101,4 @@ def test_traces_that_are_none_are_said_at_start(tmp_path: Path, content: str | N
     if content is not None:
         path.write_text(content)
     with pytest.raises(error, match="trace"):
-        sight_of(Settings(forecast_trace=str(path)), {})
+        forecast_setup(Settings(forecast_trace=str(path)), {})

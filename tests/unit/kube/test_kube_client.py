@@ -23,6 +23,7 @@ from ipa.model.errors import (
     NotFoundError,
     UnavailableError,
 )
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
@@ -76,8 +77,8 @@ def replicas(count: int, version: str = "") -> list[Json]:
 
 
 def test_a_patch_goes_as_json_patch_and_is_applied(kube: FakeKube, client: KubeClient) -> None:
-    live = client.get_seldondeployment(*NAME)
-    patched = client.patch_seldondeployment(*NAME, replicas(3, live["metadata"]["resourceVersion"]))
+    live = client.get(SELDON_DEPLOYMENT, *NAME)
+    patched = client.patch(SELDON_DEPLOYMENT, *NAME, replicas(3, live["metadata"]["resourceVersion"]))
     assert patched["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] == 3
     assert patched["metadata"]["generation"] == live["metadata"]["generation"] + 1
     sent = kube.writes[-1]
@@ -86,10 +87,10 @@ def test_a_patch_goes_as_json_patch_and_is_applied(kube: FakeKube, client: KubeC
 
 
 def test_a_dry_run_keeps_nothing(kube: FakeKube, client: KubeClient) -> None:
-    live = client.get_seldondeployment(*NAME)
-    promised = client.patch_seldondeployment(*NAME, replicas(3), dry_run=True)
+    live = client.get(SELDON_DEPLOYMENT, *NAME)
+    promised = client.patch(SELDON_DEPLOYMENT, *NAME, replicas(3), dry_run=True)
     assert promised["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] == 3
-    assert client.get_seldondeployment(*NAME) == live
+    assert client.get(SELDON_DEPLOYMENT, *NAME) == live
     assert kube.writes == []
 
 
@@ -111,7 +112,7 @@ def test_statuses_become_errors_of_ours_once_and_quote_no_body(
 ) -> None:
     kube.fault(FaultKind.STATUS, status=status, times=5)
     with pytest.raises(IpaError) as failure:
-        client.get_seldondeployment(*NAME)
+        client.get(SELDON_DEPLOYMENT, *NAME)
     assert type(failure.value) is kind
     assert "models/sample" in failure.value.message
     assert "secret" not in str(failure.value)
@@ -123,9 +124,9 @@ def test_statuses_become_errors_of_ours_once_and_quote_no_body(
 def test_garbage_is_no_answer_and_is_not_quoted(kube: FakeKube, client: KubeClient, kind: FaultKind) -> None:
     kube.fault(kind)
     with pytest.raises(UnavailableError) as failure:
-        client.get_seldondeployment(*NAME)
+        client.get(SELDON_DEPLOYMENT, *NAME)
     assert "secret" not in str(failure.value)
-    assert client.get_seldondeployment(*NAME)["metadata"]["name"] == "sample"
+    assert client.get(SELDON_DEPLOYMENT, *NAME)["metadata"]["name"] == "sample"
 
 
 @pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.LOST_AFTER])
@@ -137,9 +138,9 @@ def test_a_lost_answer_is_unavailable_and_nothing_is_sent_twice(
     other = body()
     other["metadata"]["name"] = "other"
     acts: dict[str, Callable[[], object]] = {
-        "get": lambda: client.get_seldondeployment(*NAME),
-        "patch": lambda: client.patch_seldondeployment(*NAME, replicas(2)),
-        "create": lambda: client.create_seldondeployment("models", other),
+        "get": lambda: client.get(SELDON_DEPLOYMENT, *NAME),
+        "patch": lambda: client.patch(SELDON_DEPLOYMENT, *NAME, replicas(2)),
+        "create": lambda: client.create(SELDON_DEPLOYMENT, "models", other),
     }
     with pytest.raises(UnavailableError):
         acts[verb]()
@@ -154,7 +155,7 @@ def test_every_call_ends_by_its_deadline(
     client = connect(0.3)
     started_s = time.monotonic()
     with pytest.raises(UnavailableError, match=r"within 0\.3 s"):
-        client.get_seldondeployment(*NAME)
+        client.get(SELDON_DEPLOYMENT, *NAME)
     # A wide bound: without a deadline the fake would keep it until the test's own time-out.
     assert time.monotonic() - started_s < 30
 
@@ -164,19 +165,19 @@ def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
         config = gone.kubeconfig(tmp_path)
     client = KubeClient.from_kubeconfig(str(config), 5.0)
     with pytest.raises(UnavailableError, match="no answer"):
-        client.get_seldondeployment(*NAME)
+        client.get(SELDON_DEPLOYMENT, *NAME)
     client.close()
 
 
 def test_a_failed_test_of_the_patch_is_a_conflict_though_the_server_says_422(client: KubeClient) -> None:
     with pytest.raises(ConflictError):
-        client.patch_seldondeployment(*NAME, replicas(2, "1"))
+        client.patch(SELDON_DEPLOYMENT, *NAME, replicas(2, "1"))
 
 
 def test_a_refusal_by_the_webhook_is_our_input_and_says_why(client: KubeClient) -> None:
     rename = [{"op": "replace", "path": "/spec/predictors/0/graph/name", "value": "nobody"}]
     with pytest.raises(InputError, match="Can't find container for node nobody"):
-        client.patch_seldondeployment(*NAME, rename)
+        client.patch(SELDON_DEPLOYMENT, *NAME, rename)
 
 
 def test_an_unknown_field_is_refused_and_not_pruned(client: KubeClient) -> None:
@@ -184,12 +185,12 @@ def test_an_unknown_field_is_refused_and_not_pruned(client: KubeClient) -> None:
     other["metadata"]["name"] = "other"
     other["spec"]["nonsense"] = 1
     with pytest.raises(InputError, match=r'unknown field "spec\.nonsense"'):
-        client.create_seldondeployment("models", other)
+        client.create(SELDON_DEPLOYMENT, "models", other)
 
 
 def test_creating_what_is_there_is_a_conflict(client: KubeClient) -> None:
     with pytest.raises(ConflictError):
-        client.create_seldondeployment("models", body())
+        client.create(SELDON_DEPLOYMENT, "models", body())
 
 
 def test_deployments_and_pods_are_read(kube: FakeKube, client: KubeClient) -> None:
@@ -240,17 +241,17 @@ def test_a_read_is_sent_again_when_the_server_said_and_a_write_is_not(
 ) -> None:
     client, clock = timed
     kube.fault(FaultKind.STATUS, status=429, retry_after="3", times=2)
-    assert client.get_seldondeployment(*NAME)["metadata"]["name"] == "sample"
+    assert client.get(SELDON_DEPLOYMENT, *NAME)["metadata"]["name"] == "sample"
     assert len(kube.requests) == 3
     assert clock.monotonic_s() >= 6.0
     kube.fault(FaultKind.STATUS, status=429, retry_after="1")
     with pytest.raises(UnavailableError, match="answered 429"):
-        client.patch_seldondeployment(*NAME, replicas(3))
+        client.patch(SELDON_DEPLOYMENT, *NAME, replicas(3))
     # Nor does the next one go late: what it was decided on is older by then.
     with pytest.raises(UnavailableError, match="not sent"):
-        client.patch_seldondeployment(*NAME, replicas(3))
+        client.patch(SELDON_DEPLOYMENT, *NAME, replicas(3))
     clock.wait(2.0)
-    client.patch_seldondeployment(*NAME, replicas(3))
+    client.patch(SELDON_DEPLOYMENT, *NAME, replicas(3))
     assert len(kube.writes) == 1
 
 
@@ -260,7 +261,7 @@ def test_a_read_that_would_be_sent_again_too_late_fails_at_once(
     client, clock = timed
     kube.fault(FaultKind.STATUS, status=503, retry_after="30", times=9)
     with pytest.raises(UnavailableError, match="not sent, the API server is to be left alone until"):
-        client.get_seldondeployment(*NAME)
+        client.get(SELDON_DEPLOYMENT, *NAME)
     assert clock.monotonic_s() == 0.0
     assert len(kube.requests) == 1
 
@@ -271,7 +272,7 @@ def test_one_pushback_holds_back_every_call_of_the_client(
     client, clock = timed
     kube.fault(FaultKind.STATUS, status=503, retry_after="5", verb="patch")
     with pytest.raises(UnavailableError):
-        client.patch_seldondeployment(*NAME, replicas(3))
+        client.patch(SELDON_DEPLOYMENT, *NAME, replicas(3))
     client.within(20.0).list_pods("models", {"app": "x"})
     assert clock.monotonic_s() >= 5.0
 
@@ -280,7 +281,7 @@ def test_a_redirect_is_not_followed(kube: FakeKube, client: KubeClient) -> None:
     """It would take our token to where it leads."""
     kube.fault(FaultKind.STATUS, status=302, times=3)
     with pytest.raises(UnavailableError, match="answered 302"):
-        client.get_seldondeployment(*NAME)
+        client.get(SELDON_DEPLOYMENT, *NAME)
     assert len(kube.requests) == 1
 
 
@@ -290,10 +291,10 @@ def test_the_token_is_said_to_the_server_and_to_nobody_else(
     caplog.set_level(logging.DEBUG)
     kube.tokens = {"canary-token"}
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path, "canary-token")), 10.0)
-    client.get_seldondeployment(*NAME)
+    client.get(SELDON_DEPLOYMENT, *NAME)
     kube.tokens = {"another"}
     with pytest.raises(ForbiddenError) as failure:
-        client.get_seldondeployment(*NAME)
+        client.get(SELDON_DEPLOYMENT, *NAME)
     assert "canary" not in f"{failure.value} {failure.value.__cause__} {caplog.text}"
     client.close()
 
@@ -305,9 +306,9 @@ def test_a_token_file_that_cannot_be_read_is_no_end(kube: FakeKube, tmp_path: Pa
     kube.tokens = {"new"}
     path.write_text("half of a")
     with pytest.raises(ForbiddenError):
-        client.get_seldondeployment(*NAME)
+        client.get(SELDON_DEPLOYMENT, *NAME)
     kube.kubeconfig(tmp_path, "new")
-    assert client.get_seldondeployment(*NAME)["metadata"]["name"] == "sample"
+    assert client.get(SELDON_DEPLOYMENT, *NAME)["metadata"]["name"] == "sample"
     client.close()
 
 
@@ -320,7 +321,7 @@ def test_a_server_that_moved_is_found_by_the_credentials_that_were_read_again(
         client = KubeClient.from_kubeconfig(str(path), 10.0)
         kube.tokens = {"new"}
         kube.kubeconfig(tmp_path, "new")
-        assert client.get_seldondeployment(*NAME)["metadata"]["name"] == "sample"
+        assert client.get(SELDON_DEPLOYMENT, *NAME)["metadata"]["name"] == "sample"
     client.close()
 
 
@@ -333,15 +334,15 @@ def test_a_long_list_is_read_page_by_page(
             other = body()
             other["metadata"]["name"] = f"other-{number}"
             kube.store.create("seldondeployments", "models", other)
-    items, version = client.list_seldondeployments("models")
+    items, version = client.list_all(SELDON_DEPLOYMENT, "models")
     assert [one["metadata"]["name"] for one in items] == [*(f"other-{n}" for n in range(4)), "sample"]
     assert version == str(kube.store.version)
     assert [one.query.get("limit") for one in kube.requests] == ["2", "2", "2"]
 
 
 def test_a_watch_can_be_closed_from_another_thread(kube: FakeKube, client: KubeClient) -> None:
-    _, version = client.list_seldondeployments("models")
-    stream = client.watch_seldondeployments("models", version, 3600.0)
+    _, version = client.list_all(SELDON_DEPLOYMENT, "models")
+    stream = client.watch(SELDON_DEPLOYMENT, "models", version, 3600.0)
     seen: list[Json] = []
     ended = threading.Event()
 
@@ -359,6 +360,6 @@ def test_a_watch_can_be_closed_from_another_thread(kube: FakeKube, client: KubeC
     thread.join(30.0)
     assert ended.is_set()
     # One that is closed before it began never begins.
-    stream = client.watch_seldondeployments("models", version, 3600.0)
+    stream = client.watch(SELDON_DEPLOYMENT, "models", version, 3600.0)
     stream.close()
     assert list(stream) == []

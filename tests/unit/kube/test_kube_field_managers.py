@@ -136,4 +136,4 @@ def test_reverts_are_held_by_name_and_after_some_nothing_more_is_written(
     kube.writes.clear()
     refused = loop.request(more, "asked for")
     assert (refused.reason, kube.writes) == (ReasonCode.DRIFT, [])
-    assert "pause and resume to go on" in refused.detail
+    assert "the pipeline to continue" in refused.detail

@@ -17,6 +17,8 @@ from ipa.control.election import LeaseTimes
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Operation
 from ipa.model.decision import Change, Event, ReasonCode
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import entry_of, places_of
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
@@ -47,7 +49,7 @@ def roles(root: Path) -> tuple[Verbs, Verbs, Verbs, Verbs]:
 
 def watch(kube: FakeKube, client: KubeClient) -> None:
     """A list and a watch of all that is watched."""
-    for feed in feeds(client, "models"):
+    for feed in feeds(client, "models", SELDON_DEPLOYMENT):
         watcher = Watcher(feed, lambda namespace, name: None, VirtualClock())
         watcher.step()
         kube.fault(FaultKind.EXPIRED, verb="watch")
@@ -68,7 +70,7 @@ def elect(client: KubeClient) -> None:
 def review(kube: FakeKube, client: KubeClient) -> None:
     """Someone's token and rights."""
     kube.api.reviewer.tokens["hers"] = User("ada")
-    ada = KubeIdentities(client, VirtualClock()).identify("hers", fresh=True)
+    ada = KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, places_of).identify("hers", fresh=True)
     assert ada is not None
     assert [ada.may(operation, "models") for operation in Operation] == [False] * len(Operation)
 
@@ -96,7 +98,7 @@ def test_the_roles_are_exactly_the_verbs_used(
         workload.write(PIPELINE, change)
         kube.tick()
         workload.rollout(PIPELINE, change)
-        sink = KubeEvents(client, SystemClock())
+        sink = KubeEvents(client, SystemClock(), entry_of)
         for _ in range(2):
             sink.emit(PIPELINE, Event(ReasonCode.DRIFT, "kubectl", is_warning=True))
         acted = written | kube.verbs

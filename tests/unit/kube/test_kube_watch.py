@@ -15,6 +15,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.watch import FORBIDDEN_S, AtMost, Watcher, feeds
 from ipa.control.loop.clock import StopSignal, VirtualClock
 from ipa.model.pipeline import Pipeline, SeldonTarget
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.watchers import Watchers
 from tests.fakes.kube import FakeKube, FaultKind
@@ -51,7 +52,7 @@ class Heard:
     def __init__(self, kube: FakeKube, client: KubeClient, kind: int, clock: VirtualClock) -> None:
         self.kube = kube
         self.told: list[tuple[str, str]] = []
-        self.watcher = Watcher(feeds(client, "models")[kind], self._hear, clock, seed=0)
+        self.watcher = Watcher(feeds(client, "models", SELDON_DEPLOYMENT)[kind], self._hear, clock, seed=0)
         self.watcher.step()
 
     def _hear(self, namespace: str, name: str) -> None:
@@ -144,7 +145,7 @@ def test_a_listener_that_fails_does_not_end_the_watch(
         kube.expire_watches()
         raise ZeroDivisionError
 
-    watcher = Watcher(feeds(client, "models")[0], listen, VirtualClock())
+    watcher = Watcher(feeds(client, "models", SELDON_DEPLOYMENT)[0], listen, VirtualClock())
     watcher.step()
     scale(kube, 3)
     watcher.step()

@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 from ipa.adapters.kube.watch_state import (
     Following,
     Seen,
-    child,
     ended,
     expired,
     failed,
     heard,
     listed,
-    seldondeployment,
+    owned_by,
+    spec_of,
 )
 from ipa.model.errors import UnavailableError
 
 Json = dict[str, Any]
+
+child = owned_by("SeldonDeployment")
 
 
 def sdep(name: str = "a", generation: int = 1, uid: str = "u", version: str = "5") -> Json:
@@ -40,7 +42,7 @@ def deployment(ready: int | None, wanted: int = 3, owner: str = "a") -> Json:
     }
 
 
-def following(*objects: Json, sight: Any = seldondeployment) -> Following:
+def following(*objects: Json, sight: Any = spec_of) -> Following:
     return listed(Following(), objects, "4", sight).state
 
 
@@ -56,7 +58,7 @@ def following(*objects: Json, sight: Any = seldondeployment) -> Following:
     ],
 )
 def test_another_spec_or_object_is_news_and_a_status_is_not(kind: str, after: Json, news: set[str]) -> None:
-    step = heard(following(sdep()), {"type": kind, "object": after}, seldondeployment)
+    step = heard(following(sdep()), {"type": kind, "object": after}, spec_of)
     assert step.news == news
     assert step.state.version == after["metadata"]["resourceVersion"]
 
@@ -89,10 +91,10 @@ def test_a_deployment_that_goes_is_news_where_it_answered() -> None:
 
 
 def test_a_list_after_a_gap_tells_all_that_was_missed_and_the_first_tells_nothing() -> None:
-    assert listed(Following(), [sdep()], "9", seldondeployment).news == set()
+    assert listed(Following(), [sdep()], "9", spec_of).news == set()
     before = failed(following(sdep("kept"), sdep("gone"), sdep("changed"), sdep("anew")))
     now = [sdep("kept", version="8"), sdep("changed", 2), sdep("anew", uid="v"), sdep("new")]
-    step = listed(before, now, "9", seldondeployment)
+    step = listed(before, now, "9", spec_of)
     assert step.news == {"gone", "changed", "anew", "new"}
     assert (step.state.version, step.state.must_list) == ("9", False)
 
@@ -114,23 +116,23 @@ def test_a_list_after_a_gap_tells_what_the_events_would_have_told_of_what_differ
         elif change == "edit" or name not in generations:
             generations[name] = number + 2
         event = {"type": kind, "object": sdep(name, generations.get(name, 0), version=str(number))}
-        step = heard(state, event, seldondeployment)
+        step = heard(state, event, spec_of)
         state, told = step.state, told | step.news
     now = [sdep(name, generation) for name, generation in generations.items()]
-    news = listed(start, now, "99", seldondeployment).news
+    news = listed(start, now, "99", spec_of).news
     assert news == {name for name in "abc" if generations.get(name) != 1}
     assert news <= told
-    assert listed(state, now, "99", seldondeployment).news == set()
+    assert listed(state, now, "99", spec_of).news == set()
 
 
 def test_a_bookmark_moves_the_version_and_410_makes_it_list() -> None:
     bookmark = {"type": "BOOKMARK", "object": {"kind": "Bookmark", "metadata": {"resourceVersion": "70"}}}
-    state = heard(following(sdep()), bookmark, seldondeployment).state
+    state = heard(following(sdep()), bookmark, spec_of).state
     assert (state.version, state.must_list) == ("70", False)
     gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410}}
-    assert heard(state, gone, seldondeployment).state.must_list
+    assert heard(state, gone, spec_of).state.must_list
     with pytest.raises(UnavailableError):
-        heard(state, {"type": "ERROR", "object": {"kind": "Status", "code": 500}}, seldondeployment)
+        heard(state, {"type": "ERROR", "object": {"kind": "Status", "code": 500}}, spec_of)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +148,12 @@ def test_a_bookmark_moves_the_version_and_410_makes_it_list() -> None:
 )
 def test_what_is_no_event_is_an_error_of_ours(event: Json) -> None:
     with pytest.raises(UnavailableError):
-        heard(following(sdep()), event, seldondeployment)
+        heard(following(sdep()), event, spec_of)
 
 
 def test_a_list_without_a_version_is_a_failure_and_not_listed_again_at_once() -> None:
     with pytest.raises(UnavailableError):
-        listed(Following(), [sdep()], "", seldondeployment)
+        listed(Following(), [sdep()], "", spec_of)
 
 
 def test_one_failure_goes_on_at_once_and_more_wait_longer() -> None:
@@ -160,12 +162,12 @@ def test_one_failure_goes_on_at_once_and_more_wait_longer() -> None:
     for _ in range(10):
         state = expired(state)
         delays.append(state.delay_s(0.0))
-        state = listed(state, [sdep()], "9", seldondeployment).state
+        state = listed(state, [sdep()], "9", spec_of).state
     assert delays == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0]
     # A list alone is no success: only what the watch says is.
     assert state.failures == 10
     event = {"type": "MODIFIED", "object": sdep(version="6")}
-    assert heard(state, event, seldondeployment).state.failures == 0
+    assert heard(state, event, spec_of).state.failures == 0
 
 
 def test_a_watch_that_the_server_ends_goes_on_from_where_it_was() -> None:
@@ -177,6 +179,6 @@ def test_a_watch_that_the_server_ends_goes_on_from_where_it_was() -> None:
 
 
 def test_what_is_seen_of_either_kind() -> None:
-    assert seldondeployment(sdep(generation=7)) == Seen("a", "u/7")
+    assert spec_of(sdep(generation=7)) == Seen("a", "u/7")
     assert child(deployment(2)) == Seen("a", ready=2, wanted=3)
     assert child({"metadata": {"name": "bare"}}) is None

@@ -14,14 +14,14 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
-from ipa.adapters.metrics.figures import log_figures, record_figures, stream_figures, webhook_figures
-from ipa.adapters.metrics.http import HttpMetrics
+from ipa.api.metered import HttpMetrics
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS
 from ipa.metering import labels as of
 from ipa.metering import table
+from ipa.metering.figures import log_figures, record_figures, stream_figures, webhook_figures
 from ipa.metering.make import new_registry
 from ipa.metering.metric import OTHER, Metric, MetricKind, Unit
 from ipa.model.forecast import Forecast

@@ -12,7 +12,7 @@ import pytest
 
 from ipa.adapters.identity.jwks import KEEP_S, STALE_S, Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, grant_of, issuer_of
-from ipa.bootstrap import check_listening, hosts_of
+from ipa.bootstrap.identity import check_listening, hosts_of
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import COVERS, EVERYWHERE, NEEDS, Grant, Holder, Operation, Role, allows, name_fault
 from ipa.model.errors import ConfigurationError, UnavailableError, UsageError
@@ -69,7 +69,7 @@ def test_all_that_is_wrong_with_an_issuer_is_said_at_once() -> None:
         "IPA_OIDC_ISSUER is needed",
         "IPA_OIDC_AUDIENCE is needed",
         "IPA_OIDC_ROLES: 'a=admin': 'admin' is none of viewer, owner, operator",
-        "IPA_OIDC_ROLES: 'b=owner': say of which namespace, as owner:default, or owner:*",
+        "IPA_OIDC_ROLES: 'b=owner': name its namespace, for example owner:default, or owner:* for all",
         "IPA_OIDC_ROLES: '=viewer:*': no value of the claim",
         "IPA_OIDC_ROLES: 'viewer:*': no value of the claim",
         "IPA_OIDC_ROLES: 'c=operator:vision': an operator is one of every namespace",

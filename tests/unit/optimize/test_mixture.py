@@ -11,7 +11,7 @@ from ipa.model.errors import SolverError, UsageError
 from ipa.model.pipeline import Bounds, Goal, Objective
 from ipa.model.plan import StageConfig, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.mixture.plan import MixtureLimits, part_problem
+from ipa.optimize.mixture.mixtures import MixtureLimits, part_problem
 from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.mixture.verify import verify_mixture
 from ipa.optimize.problem import PlanningProblem, StageProblem

@@ -8,16 +8,23 @@ from random import Random
 
 import pytest
 
+from experiments.sets.published import line_levels
 from ipa.model.errors import InputError, SolverError, UsageError
 from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.sets.capacities import line_levels
-from ipa.optimize.sets.exact import best_set
-from ipa.optimize.sets.fill import fill, percent_capacity, whole_shares
-from ipa.optimize.sets.plan import SetPlan
-from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
-from ipa.optimize.sets.solve import solve_set
-from ipa.optimize.sets.verify import verify_set
+from ipa.optimize.mixture.set_search import best_set
+from ipa.optimize.mixture.set_solve import solve_set
+from ipa.optimize.mixture.sets import (
+    CoreLevel,
+    SetPlan,
+    SetProblem,
+    SetVariant,
+    SetWeights,
+    fill,
+    percent_capacity,
+    whole_shares,
+)
+from ipa.optimize.mixture.verify import verify_set
 
 
 def levels(*capacities_rps: float) -> tuple[CoreLevel, ...]:

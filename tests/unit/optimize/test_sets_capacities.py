@@ -1,4 +1,4 @@
-"""Which rate a variant carries on c cores: from lines, tables and operating points."""
+"""Which rate a variant carries on c cores."""
 
 from __future__ import annotations
 
@@ -7,16 +7,9 @@ import pytest
 
 from ipa.model.pipeline import Objective, Pin
 from ipa.model.profile import OperatingPoint
+from ipa.optimize.mixture.capacities import largest_rate, point_levels, stage_tail
+from ipa.optimize.mixture.sets import CoreLevel, SetVariant
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.sets.capacities import (
-    fit_line,
-    largest_rate,
-    line_levels,
-    point_levels,
-    stage_tail,
-    table_levels,
-)
-from ipa.optimize.sets.problem import SetVariant
 from ipa.optimize.solve import solve
 
 POINTS = tuple(
@@ -24,19 +17,6 @@ POINTS = tuple(
     for cores in (1.0, 2.0)
     for batch in (1, 4)
 )
-
-
-def test_a_line_is_fitted_at_the_measured_cores_and_planned_with_a_margin() -> None:
-    measured = {float(cores): 10.0 * cores - 3.0 for cores in range(1, 21)} | {3.0: 500.0}
-    slope, intercept = fit_line(measured)
-    assert (slope, intercept) == (pytest.approx(10.0), pytest.approx(-3.0))
-    levels = line_levels(10.0, -13.7, range(1, 4), coefficient=0.5, whole_intercept=True)
-    assert [(level.cores, level.capacity_rps) for level in levels] == [(2, 3.5), (3, 8.5)]
-
-
-def test_cores_whose_tail_breaks_the_slo_are_left_out() -> None:
-    levels = table_levels({1.0: 4.0, 2.0: 10.0, 4.0: 20.0}, {1.0: None, 2.0: 0.8, 4.0: 0.7}, 0.75)
-    assert [(level.cores, level.capacity_rps) for level in levels] == [(4.0, 16.0)]
 
 
 def test_points_without_a_tail_carry_their_capacity_less_the_margin() -> None:
@@ -81,8 +61,7 @@ def test_a_rate_counts_only_where_every_smaller_one_meets_the_slo_too() -> None:
 
 
 def test_levels_without_more_capacity_are_not_worth_choosing() -> None:
-    levels = table_levels(
-        {1.0: 5.0, 2.0: 4.0, 3.0: 8.0, 4.0: 8.0}, dict.fromkeys((1.0, 2.0, 3.0, 4.0), 0.1), 1.0
-    )
+    capacities_rps = {1.0: 5.0, 2.0: 4.0, 3.0: 8.0, 4.0: 8.0}
+    levels = tuple(CoreLevel(cores, rate_rps) for cores, rate_rps in capacities_rps.items())
     variant = SetVariant("v", 0.5, levels, min_cores=2.0)
     assert [level.cores for level in variant.usable] == [2.0, 3.0]

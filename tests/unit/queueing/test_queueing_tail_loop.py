@@ -12,7 +12,7 @@ import pytest
 from experiments.queueing.__main__ import NEAR, errors
 from experiments.queueing.paths import draw_path, measure_path
 from experiments.queueing.points import draw, measure
-from ipa.dataplane.batching import Batcher, Request
+from ipa.dataplane.batching import Batcher, QueuedRequest
 from ipa.dataplane.tensors import Tensors, parse
 from tests.fakes.queue_loop import StageRules, item_counts, run_stage, service_factors
 
@@ -27,7 +27,7 @@ class Replayed:
         rules, batcher = self.rules, Batcher(self.rules.batch_size, self.rules.timeout_s, 10**9)
         coming = deque(zip(arrivals, counts, strict=True))
         busy: list[float] = []
-        requests: list[Request] = []
+        requests: list[QueuedRequest] = []
         last: dict[int, float] = {}
         draws = iter(factors)
         while coming or busy or batcher.waiting_items:
@@ -40,7 +40,7 @@ class Replayed:
                 heapq.heappop(busy)
             while coming and coming[0][0] <= now:
                 _, items = coming.popleft()
-                requests.append(Request(inputs_of(items), now, float("inf")))
+                requests.append(QueuedRequest(inputs_of(items), now, float("inf")))
                 assert batcher.offer(requests[-1])
             while len(busy) < rules.replicas and (batch := batcher.take(now)):
                 end = now + rules.service_of(batch.items) * next(draws)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.change_notes import Changes
+from ipa.adapters.store.codec import DECISION
 from ipa.control.audit.record import Entry
 from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
@@ -68,7 +69,7 @@ def test_one_whose_answer_is_lost_is_not_said_to_be_applied(world: Scenario, sto
 
 def test_who_asked_is_with_the_decision_and_what_came_of_it(world: Scenario, store: Store) -> None:
     world.ticks(3)
-    decision = world.loop.request(SMALLEST, "rollback by kim: slow", "kim")
+    decision = world.loop.request(SMALLEST, "rollback by kim: slow", "kim", "b1c2")
     assert (decision.by, decision.reason) == ("kim", ReasonCode.REQUESTED)
     entry = next(
         values
@@ -77,7 +78,15 @@ def test_who_asked_is_with_the_decision_and_what_came_of_it(world: Scenario, sto
     )
     assert (entry["by"], entry["kind"], entry["why"]) == ("kim", "decision", decision.detail)
     assert changes(store)[-1]["by"] == "kim"
-    assert store.decision(decision.decision_id).by == "kim"
+    kept = store.decision(decision.decision_id)
+    assert (kept.by, kept.plan_id) == ("kim", "b1c2")
+
+
+def test_a_decision_of_an_older_version_has_no_plan_id(world: Scenario) -> None:
+    text = DECISION.text(world.ticks(1)[0])
+    older = text.replace(',"plan_id":""', "")
+    assert older != text
+    assert DECISION.value(older) == DECISION.value(text)
 
 
 def test_what_cannot_be_noted_ends_no_tick(
@@ -88,7 +97,7 @@ def test_what_cannot_be_noted_ends_no_tick(
 
     again = replace(world, hooks=(Changes(full),)).restarted("again")
     assert again.ticks(1)[0].action is Action.APPLY
-    assert "what became of a change cannot be recorded: the disk is full" in caplog.text
+    assert "the outcome of a change cannot be recorded: the disk is full" in caplog.text
 
 
 def test_others_compute_while_it_is_noted(store: Store) -> None:

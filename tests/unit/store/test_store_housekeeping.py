@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from ipa.adapters.store import Store, housekeeping, keeper, open_store
 from ipa.adapters.store.housekeeping import Housekeeping
-from ipa.adapters.store.retention import Retention
+from ipa.control.store_admin import Retention
 from tests.contract.store_harness import a_decision
 
 START = datetime(2026, 11, 24, 10, tzinfo=UTC)
@@ -80,7 +80,7 @@ def test_a_key_that_is_gone_is_told_once_and_kept(
 def test_a_process_that_dies_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "COMMAND", ("false",))
     assert Housekeeping(store, lambda: LATER, lambda: True).once() is None
-    assert store.troubles() == ("the process that prunes the store ended with 1",)
+    assert store.troubles() == ("the process that prunes the store exited with code 1",)
 
 
 def test_the_end_of_the_service_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

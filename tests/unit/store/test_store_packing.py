@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from ipa.adapters.store import hot
 from ipa.adapters.store.codec import DECISION
-from ipa.adapters.store.columns import MISSING, read_columns, write_columns
-from ipa.adapters.store.hot import Known, fold, unfold
-from ipa.adapters.store.literals import Reader, Writer, same
+from ipa.adapters.store.columns import MISSING, ColumnReader, ColumnWriter, read_columns, same, write_columns
+from ipa.adapters.store.hot import HotRow, fold, unfold
 from ipa.adapters.store.packing import Packed, Row, pack
 from ipa.control.audit.record import of_decision
 from ipa.control.canonical import canonical_json, digest
@@ -66,13 +65,13 @@ def test_packed_rows_come_back_byte_for_byte(found: list[Row]) -> None:
 def test_rows_compressed_against_each_other_come_back_byte_for_byte(found: list[Row]) -> None:
     # A text with a line feed is none of ours: canonical JSON escapes it, and the marks of digests too.
     found = [row for row in found if row.entry.isprintable()]
-    known: Known | None = None
+    known: HotRow | None = None
     written = []
     for number, row in enumerate(found, 1):
         folded = fold(row, number, known)
         known = folded.known
         written.append(folded)
-    before: Known | None = None
+    before: HotRow | None = None
     for row, folded in zip(found, written, strict=True):
         again, text = unfold(folded.packed, before)
         assert (again, text) == (row, folded.known.text)
@@ -80,7 +79,7 @@ def test_rows_compressed_against_each_other_come_back_byte_for_byte(found: list[
 
 
 def test_every_group_begins_with_a_row_that_stands_alone() -> None:
-    known: Known | None = None
+    known: HotRow | None = None
     frames = []
     for number in range(1, 2 * hot.GROUP + 2):
         known = fold(Row(f'{{"number":{number}}}'), number, known).known
@@ -93,10 +92,10 @@ def test_every_group_begins_with_a_row_that_stands_alone() -> None:
 )
 def test_columns_come_back_with_their_types(found: list[list[object]]) -> None:
     columns = [column for column in found if any(value is not MISSING for value in column)]
-    writer = Writer()
+    writer = ColumnWriter()
     write_columns(columns, writer)
     rows = [[row for row, value in enumerate(column) if value is not MISSING] for column in columns]
-    again = read_columns(rows, 5, Reader(bytes(writer.data)))
+    again = read_columns(rows, 5, ColumnReader(bytes(writer.data)))
     for column, other in zip(columns, again, strict=True):
         assert all(
             one is MISSING if value is MISSING else same(value, one)
@@ -136,7 +135,7 @@ def test_what_repeats_takes_no_room() -> None:
     assert plain / len(found) > 2000
     # Of each row only its load's newest rate, its time and its tick are new, and they follow a rule.
     assert len(pack(found)) / len(found) < 8
-    known: Known | None = None
+    known: HotRow | None = None
     sizes = []
     for number, row in enumerate(found, 1):
         folded = fold(row, number, known)

@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, inspect
 
 from ipa.adapters.store import database, open_store
 from ipa.adapters.store.codec import CONTROL
-from ipa.adapters.store.schema import Base
+from ipa.adapters.store.schema import StoreTable
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.errors import ConfigurationError, UnavailableError
 
@@ -40,9 +40,9 @@ def test_a_commit_waits_for_the_disk_and_readers_do_not_wait(tmp_path: Path) -> 
 def test_migrations_make_the_schema_of_the_tables(tmp_path: Path) -> None:
     path = made(tmp_path / "s.sqlite3")
     wanted = create_engine(url_of(tmp_path / "wanted.sqlite3"))
-    Base.metadata.create_all(wanted)
+    StoreTable.metadata.create_all(wanted)
     found = create_engine(url_of(path))
-    for table in Base.metadata.tables:
+    for table in StoreTable.metadata.tables:
         ours, theirs = inspect(found), inspect(wanted)
         columns = [
             {c["name"]: (str(c["type"]), c["nullable"]) for c in each.get_columns(table)}

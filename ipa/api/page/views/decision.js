@@ -1,14 +1,14 @@
 // One decision: what, when and why, from what to what, from which inputs, and what else there could have been.
 
-import { Refused, ask } from "../ask.js";
+import { Refused, callApi } from "../api.js";
 import { clock, el, number, plain } from "../dom.js";
 import { save } from "../export.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 import { REASONS, reasonTitle } from "../reasons.js";
-import { remedy } from "../remedies.js";
+import { remedy } from "../runbook.js";
 import { changes, copyButton, refusal, seconds, table, terms } from "../tables.js";
 import { Explained } from "./explained.js";
-import { TakenAgain } from "./taken-again.js";
+import { Replay } from "./replay.js";
 
 export const title = "Decision";
 
@@ -28,16 +28,16 @@ class DecisionView {
 
   async newest(name) {
     const { signal } = this.closing;
-    const { decisions: [found] } = await ask(`/v1/pipelines/${encodeURIComponent(name)}/decisions?limit=1`, { signal });
+    const { decisions: [found] } = await callApi(`/v1/pipelines/${encodeURIComponent(name)}/decisions?limit=1`, { signal });
     if (!found) return this.root.replaceChildren(el("p", { class: "card empty" }, "Nothing was decided yet. The first tick does; it then shows here by itself."));
     if (!this.shownId) return this.load(found.decision_id);
     // A page that changes each tick cannot be read: what came since is said, and is a link away.
-    if (found.decision_id !== this.shownId) this.later.replaceChildren("Since then: ", el("a", { href: hashOf({ view: "decision", path: [found.decision_id] }) }, `${reasonTitle(found.reason)}, tick ${found.tick}`), ` at ${clock(found.at)}`);
+    if (found.decision_id !== this.shownId) this.later.replaceChildren("Since then: ", el("a", { href: formatRoute({ view: "decision", path: [found.decision_id] }) }, `${reasonTitle(found.reason)}, tick ${found.tick}`), ` at ${clock(found.at)}`);
   }
 
   async load(id) {
     const { signal } = this.closing;
-    const { body: decision, headers } = await ask.full(`/v1/decisions/${encodeURIComponent(id)}`, { signal });
+    const { body: decision, headers } = await callApi.full(`/v1/decisions/${encodeURIComponent(id)}`, { signal });
     this.shownId = id;
     this.links = Object.fromEntries([...(headers.get("Link") ?? "").matchAll(/<([^>]*)>; rel="(\w+)"/g)]
       .map(([, path, rel]) => [rel, decodeURIComponent(path.split("/").pop())]));
@@ -58,18 +58,18 @@ class DecisionView {
       el("details", { id: "reason" }, el("summary", {}, "What ", el("code", {}, decision.reason), " means"),
         el("p", {}, `${REASONS[decision.reason] ?? "It is newer than this page"}.`), todo ? el("p", {}, todo) : ""),
       terms([["When", el("time", { datetime: decision.at }, `${at.toLocaleDateString()} ${clock(decision.at)}`)], ["Tick", String(decision.tick)],
-        ["Pipeline", el("a", { href: hashOf({ view: "now", path: [decision.pipeline.split("@")[0]] }) }, decision.pipeline)],
-        ["Mode", decision.mode], ["Asked for by", decision.by || null], ["Revision read", decision.revision || null]]),
+        ["Pipeline", el("a", { href: formatRoute({ view: "now", path: [decision.pipeline.split("@")[0]] }) }, decision.pipeline)],
+        ["Mode", decision.mode], ["Requested by", decision.by || null], ["Plan applied", decision.plan_id || null], ["Revision read", decision.revision || null]]),
       this.later);
     const moved = el("section", { class: "card inputs", "aria-label": "From and to" },
       el("h2", {}, isApplied ? "What changed" : "What runs on"), changes("What each stage ran and runs", decision.previous, decision.configs), ...this.guards(decision));
-    this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, new TakenAgain(decision, this.closing.signal).box, this.again(decision, tools), this.raw(decision, tools));
+    this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, new Replay(decision, this.closing.signal).box, this.again(decision, tools), this.raw(decision, tools));
   }
 
   path({ pipeline }) {
-    const link = (id, text) => (id ? el("a", { href: hashOf({ view: "decision", path: [id] }) }, text) : el("span", { class: "note" }, `${text}: none`));
+    const link = (id, text) => (id ? el("a", { href: formatRoute({ view: "decision", path: [id] }) }, text) : el("span", { class: "note" }, `${text}: none`));
     return el("nav", { class: "path", "aria-label": "Decisions" }, link(this.links.prev, "← Decision before"), link(this.links.next, "Decision after →"),
-      el("a", { href: hashOf({ view: "decision", path: [""], query: { pipeline: pipeline.split("@")[0] } }) }, "Newest"));
+      el("a", { href: formatRoute({ view: "decision", path: [""], query: { pipeline: pipeline.split("@")[0] } }) }, "Newest"));
   }
 
   /** What the solver wanted, where what was decided is something else. */
@@ -114,7 +114,7 @@ class DecisionView {
     why.replaceChildren(el("h2", {}, "Why this plan"), el("p", { class: "note" }, "Working it out, up to some seconds …"));
     try {
       const body = { rate_rps: plan.rate_rps, objective: plan.objective_name, sla_s: plan.sla_s };
-      const found = await ask(`/v1/pipelines/${encodeURIComponent(plan.pipeline)}/explanations`, { method: "POST", body, signal: this.closing.signal });
+      const found = await callApi(`/v1/pipelines/${encodeURIComponent(plan.pipeline)}/explanations`, { method: "POST", body, signal: this.closing.signal });
       new Explained(why).show(found);
       const isSame = JSON.stringify(found.plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas])) === JSON.stringify(plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas]));
       why.querySelector("h2").after(el("p", { class: "note" }, isSame ? "Worked out anew just now, with the pipeline and profiles of now: the plan is the same."
@@ -133,7 +133,7 @@ class DecisionView {
     const query = { rate_rps: plan.rate_rps, objective: plan.objective_name };
     return el("section", { class: "card inputs", "aria-label": "Again" }, el("h2", {}, "Work it out again"),
       el("p", { class: "command" }, el("code", { tabindex: "0" }, command), copyButton(command, "The command", tools),
-        el("a", { href: hashOf({ view: "what-if", path: [pipeline.split("@")[0]], query }) }, "or move it in What-if")));
+        el("a", { href: formatRoute({ view: "what-if", path: [pipeline.split("@")[0]], query }) }, "or move it in What-if")));
   }
 
   raw(decision, tools) {

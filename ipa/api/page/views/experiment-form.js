@@ -1,8 +1,8 @@
 // The form that starts an experiment.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { el } from "../dom.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 import { refusal } from "../tables.js";
 
 export class ExperimentForm {
@@ -59,9 +59,9 @@ export class ExperimentForm {
     this.button.disabled = true;
     this.problem.replaceChildren();
     try {
-      const { experiment_id: id } = await ask("/v1/experiments", { method: "POST", body: this.body() });
+      const { experiment_id: id } = await callApi("/v1/experiments", { method: "POST", body: this.body() });
       this.tools.say("Started");
-      this.tools.go(hashOf({ view: "experiments", path: [id] }));
+      this.tools.go(formatRoute({ view: "experiments", path: [id] }));
     } catch (error) {
       this.problem.replaceChildren(refusal(error));
     }

@@ -1,11 +1,11 @@
 // One experiment: how far it is, and what came of it.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { request } from "../auth.js";
 import { clock, el, number, plain } from "../dom.js";
 import { save } from "../export.js";
 import { Figure } from "../figure.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 import { reasonTitle } from "../reasons.js";
 import { refusal, seconds, terms } from "../tables.js";
 
@@ -33,7 +33,7 @@ export class Experiment {
 
   async update() {
     if (this.shown && isEnded(this.shown)) return;
-    const found = await ask(`/v1/experiments/${encodeURIComponent(this.id)}`, { signal: this.closing.signal });
+    const found = await callApi(`/v1/experiments/${encodeURIComponent(this.id)}`, { signal: this.closing.signal });
     if (JSON.stringify(found) === JSON.stringify(this.shown)) return;
     const isNews = this.shown && this.shown.phase !== found.phase;
     this.shown = found;
@@ -45,14 +45,14 @@ export class Experiment {
     const { asked } = one;
     this.bar ??= el("progress", { class: "progress", max: "100", "aria-label": "Progress" });
     this.bar.value = one.percent;
-    const about = terms([["Pipeline", el("a", { href: hashOf({ view: "now", path: [asked.pipeline] }) }, asked.pipeline)], ["Load", loadOf(asked)], ["Policy", asked.policy ?? "ours"],
+    const about = terms([["Pipeline", el("a", { href: formatRoute({ view: "now", path: [asked.pipeline] }) }, asked.pipeline)], ["Load", loadOf(asked)], ["Policy", asked.policy ?? "ours"],
       ["Objective", asked.objective ?? null], seedsOf(asked), ["Asked at", clock(one.created_at)], ["Ended at", one.ended_at ? clock(one.ended_at) : null]]);
     const focused = this.box.contains(document.activeElement) ? document.activeElement.dataset.of : null;
     this.box.replaceChildren(el("h2", {}, `${one.phase[0].toUpperCase()}${one.phase.slice(1)}${isEnded(one) ? "" : `, ${one.percent} %`}`), about,
       ...(isEnded(one) ? [] : [this.bar, el("p", { class: "command" }, this.act("Cancel", "POST", ":cancel"))]),
       ...(one.fault ? [refusal({ message: one.fault.detail, hint: one.fault.hint })] : []), ...(one.result ? this.result(one) : []),
       ...(one.report ? [this.report(one)] : []),
-      ...(isEnded(one) ? [el("p", { class: "command" }, el("a", { href: hashOf({ view: "experiments", query: { pipeline: asked.pipeline, workload: asked.workload, policy: asked.policy } }) }, "Start one like it"), this.act("Forget it", "DELETE", ""))] : []));
+      ...(isEnded(one) ? [el("p", { class: "command" }, el("a", { href: formatRoute({ view: "experiments", query: { pipeline: asked.pipeline, workload: asked.workload, policy: asked.policy } }) }, "Start one like it"), this.act("Forget it", "DELETE", ""))] : []));
     // A bar that moves on must not take the keyboard away.
     if (focused) this.box.querySelector(`[data-of="${focused}"]`)?.focus();
     if (one.result && !this.figure) this.drawReasons(one.result.decisions_by_reason);
@@ -100,7 +100,7 @@ export class Experiment {
     button.addEventListener("click", async () => {
       button.disabled = true;
       try {
-        await ask(`/v1/experiments/${encodeURIComponent(this.id)}${suffix}`, { method });
+        await callApi(`/v1/experiments/${encodeURIComponent(this.id)}${suffix}`, { method });
         if (method === "DELETE") this.tools.go("#/experiments");
         else await this.update();
       } catch (error) {

@@ -1,8 +1,8 @@
 // Experiments: a pipeline under a load in the simulator, as jobs that are started, watched and ended here.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { clock, el } from "../dom.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 import { refusal, table } from "../tables.js";
 import { ExperimentForm } from "./experiment-form.js";
 import { Experiment, isEnded, loadOf } from "./experiment.js";
@@ -22,7 +22,7 @@ class Experiments {
   }
 
   async update() {
-    const found = await ask("/v1/experiments", { signal: this.closing.signal });
+    const found = await callApi("/v1/experiments", { signal: this.closing.signal });
     if (!this.form) {
       this.form = new ExperimentForm(found, this.query, this.tools);
       this.root.append(el("p", { class: "lede" }, "A pipeline under a load in virtual time, as ", el("code", {}, "ipa simulate"), " runs it. Nothing of it touches what runs. What is known of experiments ends with the service."), this.form.box, this.list);
@@ -40,7 +40,7 @@ class Experiments {
   rows(experiments) {
     return table("Experiments", ["Pipeline", "Load", "Policy", "State", "Started", { text: "", figure: false }], experiments.map((one) => {
       const { asked } = one;
-      return [el("a", { href: hashOf({ view: "experiments", path: [one.experiment_id] }) }, asked.pipeline), loadOf(asked), asked.policy ?? "ours",
+      return [el("a", { href: formatRoute({ view: "experiments", path: [one.experiment_id] }) }, asked.pipeline), loadOf(asked), asked.policy ?? "ours",
         isEnded(one) ? one.phase : el("span", {}, `${one.phase} ${one.percent} % `, el("progress", { class: "progress", max: "100", value: String(one.percent), "aria-label": `Experiment of ${asked.pipeline}` })),
         clock(one.created_at), isEnded(one) ? "" : this.cancel(one)];
     }));
@@ -51,7 +51,7 @@ class Experiments {
     button.addEventListener("click", async () => {
       button.disabled = true;
       try {
-        await ask(`/v1/experiments/${one.experiment_id}:cancel`, { method: "POST" });
+        await callApi(`/v1/experiments/${one.experiment_id}:cancel`, { method: "POST" });
         this.tools.say("Cancelled");
         await this.update();
       } catch (error) {

@@ -1,8 +1,8 @@
 // Fleet: every pipeline with what it does, takes and may take; sorted and filtered, a thousand of them as well.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { clock, el, number, plain } from "../dom.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 import { REASONS, reasonTitle } from "../reasons.js";
 import { seconds, terms } from "../tables.js";
 
@@ -71,7 +71,7 @@ class Fleet {
 
   async update() {
     if (performance.now() - this.askedAt < AGAIN_MS) return;
-    this.fleet = await ask("/v1/fleet", { signal: this.closing.signal });
+    this.fleet = await callApi("/v1/fleet", { signal: this.closing.signal });
     this.askedAt = performance.now();
     const key = JSON.stringify({ ...this.fleet, at: "" });
     if (key === this.key) return;
@@ -138,7 +138,7 @@ class Fleet {
 }
 
 function row(one) {
-  const link = el("a", { href: hashOf({ view: "now", path: [one.pipeline] }) }, one.pipeline);
+  const link = el("a", { href: formatRoute({ view: "now", path: [one.pipeline] }) }, one.pipeline);
   return el("tr", { "data-name": one.pipeline }, el("th", { scope: "row" }, link), Object.entries(COLUMNS).slice(1).map(([name, { cell, figure }]) => {
     const [text, level] = cell(one);
     const says = name === "reason" && one.reason ? REASONS[one.reason] : null;

@@ -1,9 +1,9 @@
 // Health: whether the service can serve, what it depends on, and what is not seen of each pipeline.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { clock, duration, el, plain, putter } from "../dom.js";
 import { chip } from "../parts.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 
 // What to do where one of these fails; what is not named is a pipeline.
 const MENDS = {
@@ -25,7 +25,7 @@ export async function open(root, place, tools) {
   async function update() {
     const ready = await readiness(signal);
     const names = [...tools.pipelines.keys()];
-    const found = await Promise.all(names.map((name) => ask(`/v1/pipelines/${encodeURIComponent(name)}/status`, { signal })));
+    const found = await Promise.all(names.map((name) => callApi(`/v1/pipelines/${encodeURIComponent(name)}/status`, { signal })));
     put(parts.state, ready, () => [
       ready.ready ? chip("good", "ready", "The API can serve") : chip("bad", "not ready", "The API cannot serve"),
       ready.degraded ? chip("warn", "degraded", "Something below does not answer") : chip("good", "nothing degraded"),
@@ -43,7 +43,7 @@ export async function open(root, place, tools) {
 /** What was checked; where the service is not ready, what failed. */
 async function readiness(signal) {
   try {
-    return await ask("/readyz?verbose", { signal });
+    return await callApi("/readyz?verbose", { signal });
   } catch (error) {
     if (error.status !== 503) throw error;
     const failed = error.errors.map(({ detail }) => ({ name: detail.split(":")[0], ok: false, required: true, detail: detail.split(": ").slice(1).join(": ") }));
@@ -70,7 +70,7 @@ function inputs({ pipeline, live }) {
     el("td", {}, each.age_s === null ? "–" : each.age_s < 1 ? "under 1 s" : duration(each.age_s).join(" ")),
     el("td", {}, each.detail)));
   return el("article", { class: "card health" },
-    el("header", {}, el("h3", {}, el("a", { href: hashOf({ view: "now", path: [pipeline] }) }, pipeline)),
+    el("header", {}, el("h3", {}, el("a", { href: formatRoute({ view: "now", path: [pipeline] }) }, pipeline)),
       live.degraded.length ? chip("bad", "degraded") : chip("good", "healthy"),
       el("span", { class: "note" }, `tick ${live.tick}, every ${plain(live.tick_s)} s, seen ${clock(live.at)}`)),
     live.degraded.map((text) => el("p", { class: "banner bad" }, text)),

@@ -1,11 +1,11 @@
 // Now: what runs, how it does, and why it is as it is.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
 import { clock, el, plain, putter } from "../dom.js";
 import { Graph } from "../graph.js";
 import { chips, reason, tiles } from "../parts.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 
 const COUNT_MS = 200;
 const CHANGES = 5;
@@ -18,20 +18,20 @@ export async function open(root, place, tools) {
   const parts = frame(name);
   root.append(...parts.all);
   const graph = new Graph(parts.graph);
-  let deeds = null, list = [], tick = null, told = null, due = null, tickS = 1;
+  let actions = null, list = [], tick = null, told = null, due = null, tickS = 1;
 
   async function update() {
-    const status = await ask(`${base}/status`, { signal: gone.signal });
+    const status = await callApi(`${base}/status`, { signal: gone.signal });
     const { live, control } = status, pipeline = tools.pipelines.get(name);
     if (tick !== live.tick) {
-      list = (await ask(`${base}/history?limit=${CHANGES}&inputs=false`, { signal: gone.signal })).decisions;
+      list = (await callApi(`${base}/history?limit=${CHANGES}&inputs=false`, { signal: gone.signal })).decisions;
       tick = live.tick;
     }
     due = live.next_tick_in_s === null ? null : performance.now() + 1000 * live.next_tick_in_s;
     tickS = live.tick_s;
     const [kind, words] = reason(status);
     put(parts.chips, [control, live.degraded, live.settled, status.standing], () => chips(status));
-    deeds?.see(status);
+    actions?.see(status);
     put(parts.reason, [control, live.reason, live.detail, live.degraded], () => words);
     parts.reason.className = `banner ${kind}`;
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
@@ -50,8 +50,8 @@ export async function open(root, place, tools) {
   }
 
   async function prepare() {
-    const { Deeds } = await import("./now-deeds.js");
-    if (!gone.signal.aborted) deeds ??= new Deeds(parts.deeds, name, tools, base);
+    const { PipelineActions } = await import("./now-actions.js");
+    if (!gone.signal.aborted) actions ??= new PipelineActions(parts.actions, name, tools, base);
   }
 
   await update();
@@ -61,13 +61,13 @@ export async function open(root, place, tools) {
   return {
     update: async () => {
       await update();
-      if (!deeds) await prepare();
+      if (!actions) await prepare();
     },
     close() {
       gone.abort();
       clearInterval(counting);
       graph.close();
-      deeds?.close();
+      actions?.close();
     },
   };
 }
@@ -79,7 +79,7 @@ function frame(name) {
   const countdown = el("span", {}, "–");
   const parts = {
     chips: el("div", { class: "chips", id: "chips" }),
-    deeds: el("div", { class: "deeds" }),
+    actions: el("div", { class: "actions" }),
     reason: el("p", { class: "banner", id: "reason" }),
     aside: el("div", {}),
     tiles: el("section", { class: "tiles", id: "figures", "aria-label": "Load, latency, accuracy and cost" }),
@@ -93,8 +93,8 @@ function frame(name) {
     el("div", {}, el("small", {}, "next tick"), countdown));
   return {
     ...parts,
-    all: [el("div", { class: "standing" }, parts.chips, parts.deeds, next), parts.reason, parts.aside, parts.tiles, parts.graph,
-      el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: hashOf({ view: "timeline", path: [name] }) }, "Timeline")),
+    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.reason, parts.aside, parts.tiles, parts.graph,
+      el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: formatRoute({ view: "timeline", path: [name] }) }, "Timeline")),
       el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen],
   };
 }

@@ -1,9 +1,9 @@
 // Profiles: what was measured of a stage's variants, the fits that are planned with, and how far they miss.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { el, number, plain } from "../dom.js";
 import { Figure } from "../figure.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 import { seconds, table, terms } from "../tables.js";
 
 export const title = "Profiles";
@@ -22,12 +22,12 @@ export async function open(root, { path: [name, asked], query }, tools) {
   }
   const closing = new AbortController();
   const path = `/v1/pipelines/${encodeURIComponent(name)}/profiles/${encodeURIComponent(stage)}`;
-  const [profile, fits] = await Promise.all([ask(path, { signal: closing.signal }), ask(`${path}/fits`, { signal: closing.signal })]);
+  const [profile, fits] = await Promise.all([callApi(path, { signal: closing.signal }), callApi(`${path}/fits`, { signal: closing.signal })]);
   const view = new Profiles(root, { name, stage, stages, profile, fits, query, tools });
   return { close: () => { closing.abort(); view.close(); } };
 }
 
-const linkTo = (name, stage, current) => el("a", { href: hashOf({ view: "profiles", path: [name, stage] }), "aria-current": current ? "true" : null }, stage);
+const linkTo = (name, stage, current) => el("a", { href: formatRoute({ view: "profiles", path: [name, stage] }), "aria-current": current ? "true" : null }, stage);
 
 class Profiles {
   constructor(root, facts) {

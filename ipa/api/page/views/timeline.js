@@ -1,11 +1,11 @@
 // Timeline: load, latency, replicas, cores and accuracy over time, with the changes as marks.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
 import { clock, el, putter } from "../dom.js";
 import { Figure } from "../figure.js";
-import { Past } from "../past.js";
-import { hashOf } from "../place.js";
+import { History } from "../history.js";
+import { formatRoute } from "../router.js";
 import { Ranges, bounds, queryOf, rangeOf, within } from "../ranges.js";
 
 const COLOURS = ["blue", "violet", "teal", "amber", "red", "grey"];
@@ -22,7 +22,7 @@ export const title = "Timeline";
 export async function open(root, place, tools) {
   const name = place.path[0], base = `/v1/pipelines/${encodeURIComponent(name)}`;
   const gone = new AbortController(), put = putter();
-  const past = new Past(base, gone.signal);
+  const past = new History(base, gone.signal);
   const boxes = { ranges: el("div", {}), hint: el("p", { class: "note hint" }, "Drag over a figure to look closer; a double click, or Escape, goes back."), said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }) };
   const holds = el("input", { type: "checkbox", id: "all" });
   const list = el("ol", { id: "decisions" });
@@ -58,7 +58,7 @@ export async function open(root, place, tools) {
   let status = null;
 
   async function update() {
-    status = await ask(`${base}/status`, { signal: gone.signal });
+    status = await callApi(`${base}/status`, { signal: gone.signal });
     past.see(status);
     now = Date.parse(status.live.at);
     await draw(false);
@@ -100,7 +100,7 @@ function factsOf(past, [from, to], status) {
   const ticks = past.between(from, to), x = ticks.map((tick) => tick.at);
   const of = (key, scale = 1) => ticks.map((tick) => (tick[key] === null || tick[key] === undefined ? null : tick[key] * scale));
   const marks = past.decided(from, to).filter((each) => each.action === "apply")
-    .map((each) => ({ x: each.at, text: `${each.reason} at tick ${each.tick}`, href: hashOf({ view: "decision", path: [each.decision_id] }) }));
+    .map((each) => ({ x: each.at, text: `${each.reason} at tick ${each.tick}`, href: formatRoute({ view: "decision", path: [each.decision_id] }) }));
   const common = { marks, x_range: [from, to], empty: "No tick between these times." };
   const counts = past.counts(from, to);
   const stages = [...new Set(counts.flatMap(({ count }) => Object.keys(count)))];

@@ -1,11 +1,11 @@
 // Applying the plan of a what-if: what it would change, what would refuse it, and what came of it.
 
-import { ask } from "../ask.js";
-import { Deed, newKey } from "../deed.js";
+import { callApi } from "../api.js";
+import { ConfirmDialog, newKey } from "../confirm-dialog.js";
 import { el, number, plain } from "../dom.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 import { reasonTitle } from "../reasons.js";
-import { remedy } from "../remedies.js";
+import { remedy } from "../runbook.js";
 import { changes } from "../tables.js";
 import { figures } from "./what-if-answer.js";
 
@@ -33,16 +33,16 @@ export function obstacles(status, pipeline, plan) {
 export function applying({ plan, tag, status, pipeline, tools, planAgain }) {
   const now = status.live.stages.filter((stage) => stage.config).map((stage) => stage.config);
   const key = newKey();
-  const deed = new Deed({
+  const dialog = new ConfirmDialog({
     title: `Apply this plan to ${pipeline.pipeline}?`, verb: "Apply", tools, mend: { text: "Plan again", act: planAgain },
     words: [el("p", {}, `For ${number(plan.rate_rps, 2)} rps. The service goes on from it with the next ticks, by its own objective.`), figures(status.live, plan),
       changes("From what runs to the plan", now, plan.stages, EACH)],
-    act: async (body) => outcome(await ask(`/v1/plans/${encodeURIComponent(plan.plan_id)}:apply`, { method: "POST", body, headers: { "If-Match": tag, "Idempotency-Key": key } })),
+    act: async (body) => outcome(await callApi(`/v1/plans/${encodeURIComponent(plan.plan_id)}:apply`, { method: "POST", body, headers: { "If-Match": tag, "Idempotency-Key": key } })),
   });
-  const see = (seen) => deed.stop(obstacles(seen, pipeline, plan));
+  const see = (seen) => dialog.stop(obstacles(seen, pipeline, plan));
   see(status);
-  deed.open();
-  return { see, close: () => deed.close() };
+  dialog.open();
+  return { see, close: () => dialog.close() };
 }
 
 /** A decision that a person asked for, in words: it may be a hold, which says why nothing was changed. */
@@ -52,6 +52,6 @@ export function outcome(decision) {
     title: isApplied ? reasonTitle(decision.reason) : "Nothing was changed",
     parts: [el("p", { class: `banner ${isApplied ? "good" : "warn"}` }, isApplied ? "" : el("b", {}, reasonTitle(decision.reason)), el("span", {}, decision.detail),
       !isApplied && todo ? el("span", { class: "remedy" }, todo) : ""),
-    el("p", {}, el("a", { href: hashOf({ view: "decision", path: [decision.decision_id] }) }, "The decision"))],
+    el("p", {}, el("a", { href: formatRoute({ view: "decision", path: [decision.decision_id] }) }, "The decision"))],
   };
 }

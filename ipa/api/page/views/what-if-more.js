@@ -1,9 +1,9 @@
 // What follows once a what-if rests: the frontier of accuracy and cost, and what holds the plan back.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { el, number, plain } from "../dom.js";
 import { Figure } from "../figure.js";
-import { hashOf } from "../place.js";
+import { formatRoute } from "../router.js";
 import { inShort, refusal, seconds, table } from "../tables.js";
 import { Explained } from "./explained.js";
 
@@ -62,7 +62,7 @@ export class Background {
       return this.drawFrontier();
     }
     try {
-      this.frontier = await ask(`${this.view.base}/frontiers`, { method: "POST", body: free, signal: this.closing.signal });
+      this.frontier = await callApi(`${this.view.base}/frontiers`, { method: "POST", body: free, signal: this.closing.signal });
       this.refusal = null;
       this.shown = key;
     } catch (error) {
@@ -97,7 +97,7 @@ export class Background {
   /** The same as links; what is set goes on with them. */
   drawList() {
     const points = this.frontier?.points ?? [];
-    this.hrefs = points.map((point) => this.hashOf(point));
+    this.hrefs = points.map((point) => this.formatRoute(point));
     if (!this.frontier) return;
     const head = (text) => ({ text, figure: true });
     this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that none betters in accuracy and cost",
@@ -106,15 +106,15 @@ export class Background {
   }
 
   /** Where budget and floor leave that point alone. */
-  hashOf(point) {
+  formatRoute(point) {
     const set = { ...this.view.set, cores: Math.ceil(point.cost_cores * 1e6) / 1e6, accuracy_floor: Math.floor(point.pas * 1e6) / 1e6 };
-    return hashOf({ view: "what-if", path: [this.view.name], query: set });
+    return formatRoute({ view: "what-if", path: [this.view.name], query: set });
   }
 
   async askWhy(body) {
     this.why.setAttribute("aria-busy", "true");
     try {
-      this.explained.show(await ask(`${this.view.base}/explanations`, { method: "POST", body, signal: this.closing.signal }));
+      this.explained.show(await callApi(`${this.view.base}/explanations`, { method: "POST", body, signal: this.closing.signal }));
     } catch (error) {
       if (this.closing.signal.aborted) return;
       this.explained.refused(error);

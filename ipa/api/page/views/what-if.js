@@ -1,6 +1,6 @@
 // What-if: move the SLA, the weights, the rate or the budget, and see what would be best. Nothing is changed but by Apply.
 
-import { ask } from "../ask.js";
+import { callApi } from "../api.js";
 import { el } from "../dom.js";
 import { Comparison } from "./what-if-answer.js";
 import { Control, NAMES, bodyOf, controlsOf, furtherOf } from "./what-if-controls.js";
@@ -36,7 +36,7 @@ class WhatIf {
   get objective() { return this.set.objective ?? this.pipeline.default_objective; }
 
   async start() {
-    this.status = await ask(`${this.base}/status`, { signal: this.closing.signal });
+    this.status = await callApi(`${this.base}/status`, { signal: this.closing.signal });
     this.controls = new Map();
     this.form = el("form", { class: "card controls", "aria-label": "What if" });
     this.form.addEventListener("submit", (event) => event.preventDefault());
@@ -68,7 +68,7 @@ class WhatIf {
   /** For the plan that is on the page now, whatever is planned meanwhile. */
   startApplying() {
     const { answer: plan, tag, status, pipeline, tools } = this;
-    this.deed = this.applying({ plan, tag, status, pipeline, tools, planAgain: () => this.planAgain() });
+    this.dialog = this.applying({ plan, tag, status, pipeline, tools, planAgain: () => this.planAgain() });
   }
 
   /** What it was made from has moved: the plan of now, to be looked at once more. */
@@ -134,7 +134,7 @@ class WhatIf {
     this.askedAt = performance.now();
     const body = bodyOf(this.set, this.pipeline.bounds);
     try {
-      const { body: answer, headers } = await ask.full(`${this.base}/plans`, { method: "POST", body, signal: this.running.signal });
+      const { body: answer, headers } = await callApi.full(`${this.base}/plans`, { method: "POST", body, signal: this.running.signal });
       Object.assign(this, { answer, tag: headers.get("ETag") });
       if (!this.closing.signal.aborted) this.comparison.planned(this.answer, this.set);
       this.offer();
@@ -169,11 +169,11 @@ class WhatIf {
   /** What runs changes meanwhile; where no rate is set the plan is for the forecast, which does too. */
   async update() {
     const before = this.status.live;
-    this.status = await ask(`${this.base}/status`, { signal: this.closing.signal });
+    this.status = await callApi(`${this.base}/status`, { signal: this.closing.signal });
     const { live } = this.status;
     this.comparison.see(this.status);
     await this.prepare();
-    if (this.answer) this.deed?.see(this.status);
+    if (this.answer) this.dialog?.see(this.status);
     // A plan is refused once what it was made from is another.
     const isStale = live.revision !== before.revision;
     const isMoved = live.forecast?.upper_rps !== before.forecast?.upper_rps || live.rate_rps !== before.rate_rps;
@@ -190,7 +190,7 @@ class WhatIf {
 
   close() {
     this.closing.abort();
-    this.deed?.close();
+    this.dialog?.close();
     this.running.abort();
     for (const timer of [this.waiting, this.resting, this.again, this.impatient]) clearTimeout(timer);
     this.more.close();

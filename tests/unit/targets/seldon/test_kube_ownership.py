@@ -101,14 +101,14 @@ def test_of_two_that_claim_at_once_one_does(installs: Installs) -> None:
     done: list[str] = []
 
     slow = OwningClient(installs.client, "green")
-    plain_patch = slow.patch_seldondeployment
+    plain_patch = slow.patch
 
     def patch(*args: object, **options: object) -> Json:
         if not options.get("dry_run") and not done:
             done.append(installs.blue.write(PIPELINE, to_more(installs.blue)))
         return plain_patch(*args, **options)  # type: ignore[arg-type]
 
-    slow.patch_seldondeployment = patch  # type: ignore[method-assign]
+    slow.patch = patch  # type: ignore[method-assign]
     with pytest.raises(ConflictError):
         KubeWorkload(slow).write(PIPELINE, change)
     assert done and owner_of(installs.sdep()) == "blue"

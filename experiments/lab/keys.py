@@ -1,0 +1,181 @@
+"""The keys of experiment.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+
+from experiments.lab.experiment import FleetArm, PipelineArm, TraceArm, WorkloadArm
+from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.fields import (
+    MAPPING,
+    SCALAR,
+    UNIQUE,
+    WHOLE,
+    Fraction,
+    Maybe,
+    Name,
+    Number,
+    PositiveDuration,
+    PositiveNumber,
+    form,
+)
+
+_END = r"$(?!\n)"
+Word = Annotated[str, Field(max_length=60)]
+Words = Annotated[list[Word], Field(min_length=1, max_length=50, title="at least one name"), UNIQUE]
+Reference = Annotated[str, Field(max_length=200)]
+TracePath = Annotated[str, Field(max_length=1000)]
+Question = Annotated[str, Field(max_length=2000)]
+Minutes = Annotated[Number, Field(gt=0, le=14_400, title="minutes of simulated time")]
+Seeds = Annotated[
+    list[Annotated[int, Field(ge=0, le=2**32 - 1), WHOLE]],
+    Field(min_length=1, max_length=1000, title="at least one whole number"),
+    UNIQUE,
+]
+Slas = Annotated[
+    list[
+        Annotated[
+            str,
+            Field(
+                pattern=rf"^(own|[0-9]+(\.[0-9]+)?x|[0-9]+(\.[0-9]+)? ?(ms|s|min)){_END}",
+                title="own (that of the pipeline), a multiple of the fastest plan's latency such as "
+                '"1.5x", or a duration such as "800ms"',
+            ),
+        ]
+    ],
+    Field(min_length=1, max_length=20, title="at least one SLA"),
+    UNIQUE,
+]
+
+
+def _days(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(":")))
+
+
+Days = Annotated[
+    str,
+    Field(
+        pattern=rf"^[1-9][0-9]{{0,2}}:[1-9][0-9]{{0,2}}{_END}",
+        title='the first and the last day in quotes, such as "1:14"',
+    ),
+    AfterValidator(_days),
+]
+FanOuts = Annotated[
+    dict[
+        str,
+        Annotated[
+            Annotated[PositiveNumber, Tag(SCALAR)] | Annotated[dict[str, PositiveNumber], Tag(MAPPING)],
+            Discriminator(form),
+            Field(title="one number, or a number for each variant"),
+        ],
+    ],
+    Field(title="by stage one number, or a number for each variant"),
+]
+
+
+class PipelineArmSection(Section):
+    """One of `pipelines:`."""
+
+    model_config = ConfigDict(title="the name of a pipeline, or a mapping with the key pipeline")
+    makes: ClassVar = PipelineArm
+    pipeline: Name
+    name: Maybe[Word] = None
+    objective: Maybe[Word] = None
+    accuracy_floor: Maybe[Fraction] = None
+    cores: Maybe[PositiveNumber] = None
+    transition_cores: Maybe[PositiveNumber] = None
+    capacity_within_s: Maybe[PositiveDuration] = Field(None, alias="capacity_within")
+    fan_out: Maybe[FanOuts] = None
+
+    def given(self) -> dict[str, Any]:
+        return {"name": self.pipeline, **super().given()}
+
+
+class WorkloadArmSection(Section):
+    """One of `workloads:`."""
+
+    makes: ClassVar = WorkloadArm
+    name: Word
+    like: Maybe[Word] = None
+    trace: Maybe[TracePath] = None
+    shared: Maybe[Reference] = None
+    at: Maybe[Reference] = None
+    scale: Maybe[PositiveNumber] = None
+
+
+class TraceArmSection(Section):
+    """One of `traces:`."""
+
+    makes: ClassVar = TraceArm
+    name: Word
+    trace: Maybe[TracePath] = None
+    shared: Maybe[Reference] = None
+    generate_days: Maybe[Annotated[int, Field(ge=2, le=60), WHOLE]] = None
+    train_days: Days
+    test_days: Days
+    divide: Maybe[PositiveNumber] = None
+
+
+class FleetSection(Section):
+    """`fleet:`."""
+
+    model_config = ConfigDict(title="how many pipelines, for how long, how often planned and how many cores")
+    makes: ClassVar = FleetArm
+    pipelines: Seeds
+    hours: Annotated[Number, Field(gt=0, le=240)]
+    interval_s: PositiveDuration = Field(alias="interval")
+    budget_ratio: Annotated[Number, Field(gt=0, le=1)]
+
+
+Pipelines = Annotated[
+    list[
+        Annotated[
+            Annotated[Name, Tag(SCALAR)] | Annotated[PipelineArmSection, Tag(MAPPING)],
+            Discriminator(form),
+            Field(title="the name of a pipeline, or a mapping with the key pipeline"),
+        ]
+    ],
+    Field(min_length=1, max_length=100, title="at least one pipeline"),
+]
+Workloads = Annotated[
+    list[
+        Annotated[
+            Annotated[str, Tag(SCALAR)] | Annotated[WorkloadArmSection, Tag(MAPPING)],
+            Discriminator(form),
+            Field(title="the name of a workload, or a mapping with the key name"),
+        ]
+    ],
+    Field(min_length=1, max_length=100, title="at least one workload"),
+]
+Traces = Annotated[list[TraceArmSection], Field(min_length=1, max_length=20, title="at least one trace")]
+
+
+class RunsSection(Section):
+    """`quick:`, all that is otherwise in the quick form; the file itself has the same keys."""
+
+    minutes: Maybe[Minutes] = None
+    seeds: Maybe[Seeds] = None
+    pipelines: Maybe[Pipelines] = None
+    workloads: Maybe[Workloads] = None
+    slas: Maybe[Slas] = None
+    policies: Maybe[Words] = None
+    forecasters: Maybe[Words] = None
+    traces: Maybe[Traces] = None
+    fleet: Maybe[FleetSection] = None
+
+
+class ExperimentFile(FileKind, RunsSection):
+    """experiment.yaml."""
+
+    kind: Literal["Experiment"]
+    name: Name
+    title: Question
+    question: Maybe[Question] = None
+    runner: Literal["simulate", "forecast", "fleet"]
+    spacing: Maybe[Literal["poisson", "even", "burst"]] = None
+    interval_s: Maybe[PositiveDuration] = Field(None, alias="interval")
+    reference: Maybe[Word] = None
+    published: Maybe[Literal["ipa", "infadapter"]] = None
+    quick: Maybe[RunsSection] = None

@@ -1,0 +1,52 @@
+"""The kinds of object of the Kubernetes API, and where each is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceKind:
+    """A kind of object; `group` is empty for the core API, `plural` is its name in paths and in rights."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        """The `apiVersion` of its objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def root(self) -> str:
+        """The path of its API version."""
+        return f"/{'apis' if self.group else 'api'}/{self.api_version}"
+
+    def path(self, namespace: str, name: str | None = None) -> str:
+        """The path of the namespace's objects, or of the one of that name."""
+        path = f"{self.root}/namespaces/{quote(namespace, safe='')}/{self.plural}"
+        return path if name is None else f"{path}/{quote(name, safe='')}"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """One object by kind, namespace and name."""
+
+    kind: ResourceKind
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.kind} {self.namespace}/{self.name}"
+
+
+DEPLOYMENT = ResourceKind("apps", "v1", "deployments", "Deployment")
+POD = ResourceKind("", "v1", "pods", "Pod")
+EVENT = ResourceKind("", "v1", "events", "Event")
+AUTOSCALER = ResourceKind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+LEASE = ResourceKind("coordination.k8s.io", "v1", "leases", "Lease")
+TOKEN_REVIEW = ResourceKind("authentication.k8s.io", "v1", "tokenreviews", "TokenReview")
+ACCESS_REVIEW = ResourceKind("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview")

@@ -1,0 +1,125 @@
+"""Checks of Prometheus for `ipa doctor`: its answer, its clock, and the series that decisions need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ipa.adapters.prometheus.dialects import Dialect, Queries, queries, stage_value
+from ipa.adapters.prometheus.presence import Asker, Presence
+from ipa.adapters.prometheus.queries import Selector
+from ipa.model.errors import IpaError
+from ipa.model.findings import DoctorCheck, Finding, fail, ok, skew_finding, warn
+from ipa.model.pipeline import Pipeline
+
+SERVER = "prometheus"
+
+
+class PrometheusSettings(Protocol):
+    """The settings that say where Prometheus is and how old its samples may be."""
+
+    @property
+    def prometheus_url(self) -> str: ...
+    @property
+    def prometheus_timeout_s(self) -> float: ...
+    @property
+    def prometheus_namespace_label(self) -> str: ...
+    @property
+    def stale_after_s(self) -> float: ...
+
+
+def metrics_checks(
+    settings: PrometheusSettings, pipelines: Mapping[str, tuple[Pipeline, Dialect]]
+) -> list[DoctorCheck]:
+    """Checks of the server, its clock, and the series of each pipeline in its dialect."""
+    asker = Asker(settings.prometheus_url, settings.prometheus_timeout_s)
+    return [
+        DoctorCheck(SERVER, lambda: _server(settings, asker)),
+        *(
+            DoctorCheck(f"series of {name}", _Series(settings, asker, pipeline, dialect), after=SERVER)
+            for name, (pipeline, dialect) in pipelines.items()
+        ),
+    ]
+
+
+def _server(settings: PrometheusSettings, asker: Asker) -> Iterator[Finding]:
+    url = settings.prometheus_url
+    try:
+        skew_s = asker.skew_s()
+    except IpaError as error:
+        yield fail(
+            SERVER, f"{url} is of no use: {error.message}", "export IPA_PROMETHEUS_URL=http://HOST:9090"
+        )
+        return
+    yield ok(SERVER, f"{url} answers")
+    yield skew_finding("clock of prometheus", "Prometheus'", skew_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Checks the series of one pipeline."""
+
+    settings: PrometheusSettings
+    asker: Asker
+    pipeline: Pipeline
+    dialect: Dialect
+
+    def __call__(self) -> Iterator[Finding]:
+        dialect = self.dialect
+        asked = queries(self.pipeline, dialect, self.settings.prometheus_namespace_label)
+        yield self._whole("load", asked.arrivals.selector, is_needed=True)
+        yield self._whole("latency", asked.latency.selector)
+        yield self._stages("load of stages", asked, asked.stage_arrivals.selector, dialect)
+        yield self._stages("latency of stages", asked, asked.stage_latency.selector, dialect)
+        if asked.stage_queue is not None:
+            yield self._stages("queues of stages", asked, asked.stage_queue.selector, dialect)
+
+    def _name(self, what: str) -> str:
+        return f"series of {self.pipeline.name}: {what}"
+
+    def _whole(self, what: str, selector: Selector, *, is_needed: bool = False) -> Finding:
+        """Series that are summed up; without the load nothing is decided, without the others less is seen."""
+        name, found = self._name(what), self.asker.presence(selector)
+        if not found.ages_s:
+            missing = fail if is_needed else warn
+            return missing(name, _absence(selector, found), self._remedy(selector))
+        return self._aged(name, selector, max(found.ages_s.values()), is_needed=is_needed)
+
+    def _stages(self, what: str, asked: Queries, selector: Selector, dialect: Dialect) -> Finding:
+        name, found = self._name(what), self.asker.presence(selector, asked.stage_label)
+        wanted = {stage_value(stage, dialect): stage.name for stage in self.pipeline.served}
+        missing = [stage for label, stage in wanted.items() if label not in found.ages_s]
+        if not missing:
+            return self._aged(name, selector, max(found.ages_s[label] for label in wanted), is_needed=False)
+        seen = f"{selector.metric} has no series of {', '.join(missing)}"
+        if not found.ages_s:
+            seen = _absence(selector, found)
+        return warn(name, seen, self._remedy(selector))
+
+    def _aged(self, name: str, selector: Selector, age_s: float, *, is_needed: bool) -> Finding:
+        limit_s = self.settings.stale_after_s
+        if age_s <= limit_s:
+            return ok(name, f"{selector.metric}, {max(age_s, 0.0):.0f} s old")
+        seen = f"the newest sample of {selector.metric} is {age_s:.0f} s old, the limit is {limit_s:g} s"
+        remedy = "scrape every 5 s (scrape_interval: 5s), or export IPA_STALE_AFTER_S=60"
+        return (fail if is_needed else warn)(name, seen, remedy)
+
+    def _remedy(self, selector: Selector) -> str:
+        """Commands that tell a missing request, a missing scrape and other labels apart."""
+        url = self.settings.prometheus_url.rstrip("/")
+        return (
+            f"send the pipeline a request, then see {url}/targets; "
+            f"curl -G {url}/api/v1/series --data-urlencode 'match[]={selector}'"
+        )
+
+
+def _absence(selector: Selector, found: Presence) -> str:
+    if not found.others:
+        return f"there is no series {selector.metric} at all"
+    few = ", ".join(repr(value) for value in found.others[:5])
+    more = f" and {len(found.others) - 5} more" if len(found.others) > 5 else ""
+    wanted = ", ".join(
+        f"{label} {value!r}" for label, value in {**selector.labels, **selector.where_said}.items()
+    )
+    return f"no series {selector.metric} has {wanted}; there is {found.label} {few}{more}"

@@ -1,0 +1,118 @@
+// A deed: what a person is about to do to a pipeline, said in a dialog that asks why, does it and tells what came of it.
+
+import { Gone } from "./api.js";
+import { el } from "./dom.js";
+import { refusal } from "./tables.js";
+
+// Nothing was carried out, or the same request would not be carried out twice; so it may be sent again.
+const AGAIN = new Set([429, 503, 504]);
+// Whom a person says they are where nobody has to; until the page is loaded anew.
+let called = "";
+
+/** What keeps the answer of the same request the same. `crypto.randomUUID` is not there over plain HTTP. */
+export const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+export class ConfirmDialog {
+  /**
+   * `words`: elements that say what will be done. `verb`: what the button says.
+   * act({reason, by?}) → {title, parts}: does it; throws as `callApi`. Called again with the same where nothing answers.
+   * `mend` {text, act} is offered where it was refused because something moved meanwhile (412).
+   */
+  constructor({ title, words, fields = [], verb, act, mend = null, tools }) {
+    Object.assign(this, { title, words, fields, verb, act, mend, tools, opener: document.activeElement });
+    this.head = el("h2", { id: "confirm-title", tabindex: "-1" }, title);
+    this.body = el("div", {});
+    this.box = el("dialog", { class: "confirm", "aria-labelledby": "confirm-title" }, this.head, this.body);
+    this.box.addEventListener("cancel", (event) => { if (this.isActing) event.preventDefault(); });
+    this.box.addEventListener("close", () => this.leave());
+    this.showForm();
+  }
+
+  open() {
+    document.body.append(this.box);
+    this.box.showModal();
+    (this.stops.hidden ? this.why : this.head).focus();
+  }
+
+  close() { this.box.close(); }
+
+  /** Gone, and the focus back where it was; a dialog gives it back itself only to what it was opened from. */
+  leave() {
+    this.isOver = true;
+    this.box.remove();
+    if (this.opener?.isConnected) this.opener.focus();
+  }
+
+  /** Say what would refuse it as things are, each {text, todo}; while there is any it cannot be done. */
+  stop(reasons) {
+    const key = JSON.stringify(reasons);
+    if (key === this.stopped || !this.stops || this.isActing) return;
+    this.stopped = key;
+    this.stops.hidden = !reasons.length;
+    this.stops.replaceChildren(el("p", {}, el("b", {}, "As it is now this would be refused")),
+      el("ul", {}, reasons.map(({ text, todo }) => el("li", {}, text, todo ? el("small", {}, ` ${todo}`) : ""))));
+    this.go.disabled = reasons.length > 0;
+  }
+
+  showForm() {
+    const isNamed = Boolean(this.tools.me.name);
+    this.stops = el("div", { class: "stops", hidden: "" });
+    this.why = el("textarea", { id: "confirm-why", name: "reason", required: "", maxlength: "1000", rows: "2" });
+    const by = isNamed ? "" : el("input", { id: "confirm-by", name: "by", maxlength: "253", autocomplete: "name", value: called });
+    this.go = el("button", { type: "submit", class: "main" }, this.verb);
+    const cancel = el("button", { type: "button" }, "Cancel");
+    cancel.addEventListener("click", () => this.close());
+    this.said = el("div", { "aria-live": "assertive" });
+    this.form = el("form", {}, ...this.words, this.stops, ...this.fields, el("label", { for: "confirm-why" }, "Why? It is kept in the record."), this.why,
+      ...(isNamed ? [el("p", { class: "note" }, `It is recorded as done by ${this.tools.me.name}.`)] : [el("label", { for: "confirm-by" }, "Who are you? (may be left out)"), by]),
+      this.said, el("p", { class: "command" }, this.go, cancel));
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (by) called = by.value.trim();
+      return this.carryOut({ reason: this.why.value.trim(), ...(by && called ? { by: called } : {}) });
+    });
+    this.body.replaceChildren(this.form);
+  }
+
+  async carryOut(said) {
+    if (this.isActing) return;
+    this.isActing = true;
+    this.box.setAttribute("aria-busy", "true");
+    for (const each of this.body.querySelectorAll("button, textarea, input, select")) each.disabled = true;
+    this.said?.replaceChildren(el("p", { class: "note" }, "Sent; waiting for the answer …"));
+    try {
+      const { title, parts } = await this.act(said);
+      this.tell(title, parts);
+    } catch (error) {
+      this.refused(error, said);
+    }
+    this.isActing = false;
+    this.box.removeAttribute("aria-busy");
+  }
+
+  refused(error, said) {
+    if (error instanceof Gone) {
+      return this.tell("It is not known whether it was done", [el("p", {}, "The service did not answer. Ask again: nothing is done twice.")],
+        this.button("Ask again", () => this.carryOut(said), true));
+    }
+    const isAgain = AGAIN.has(error.status) || error.code === "conflict.in_progress";
+    const more = isAgain ? [this.button("Try again", () => this.carryOut(said), true)] : this.mend && error.status === 412 ? [this.button(this.mend.text, () => { this.close(); this.mend.act(); }, true)] : [];
+    return this.tell("Nothing was changed", [refusal(error)], ...more);
+  }
+
+  /** What came of it, in place of the question. */
+  tell(title, parts, ...buttons) {
+    if (this.isOver) return this.tools.say(title);
+    this.stops = this.said = null;
+    this.head.textContent = title;
+    this.body.replaceChildren(el("div", { class: "outcome" }, parts), el("p", { class: "command" }, buttons, this.button("Close", () => this.close(), !buttons.length)));
+    this.head.focus();
+    return undefined;
+  }
+
+  button(text, act, isMain) {
+    const made = el("button", { type: "button", class: isMain ? "main" : null }, text);
+    made.addEventListener("click", act);
+    return made;
+  }
+}

@@ -1,0 +1,110 @@
+// What a pipeline did: its recent ticks as the service keeps them, and what came before from its decisions.
+
+import { callApi } from "./api.js";
+
+const PAGE = 500;
+// About 2 kB each: a day of ticks every 10 s is 20 MB.
+const MOST_PAGES = 20;
+// What may have come since the last look, and what the ticks that the status knows may hold.
+const NEWEST = 20;
+const FIRST = 200;
+
+const sum = (configs) => configs.reduce((all, config) => all + config.cores * config.replicas, 0);
+
+/** Ticks and changes of the pipeline at `base`, which grow as the view looks again. */
+export class History {
+  constructor(base, signal) {
+    Object.assign(this, { base, signal, ticks: new Map(), replicas: new Map(), decisions: new Map(), looked: new Map(), pages: 0, before: null, isWhole: false });
+  }
+
+  /** Take in what the status shows. */
+  see({ live }) {
+    for (const sample of live.series) {
+      this.ticks.set(sample.at, {
+        at: sample.at, t: Date.parse(sample.at), rate: sample.rate_rps, point: sample.forecast_rps, upper: sample.forecast_upper_rps,
+        latency: sample.latency_s, predicted: sample.predicted_latency_s, cores: sample.cores, pas: sample.pas,
+      });
+    }
+    const last = live.series[live.series.length - 1];
+    if (last) this.replicas.set(last.at, counted(live.stages.filter((stage) => stage.config).map((stage) => stage.config)));
+  }
+
+  /** The newest changes, or with holds the newest decisions; `tick` is the newest of all. */
+  async lookAgain(withHolds, tick) {
+    const list = withHolds ? "decisions" : "history";
+    const few = this.looked.has(list) && tick - this.looked.get(list) < NEWEST;
+    for (const decision of (await this.ask(`${list}?limit=${few ? NEWEST : FIRST}`)).decisions) this.keep(decision);
+    this.looked.set(list, tick);
+  }
+
+  /** Read decisions until `from` is reached, or there are no more, or they are too many. */
+  async reachBack(from, say) {
+    while (!this.isWhole && this.pages < MOST_PAGES && !(this.begin <= from)) {
+      say("Reading older decisions …");
+      const page = await this.ask(`decisions?limit=${PAGE}${this.before ? `&before=${encodeURIComponent(this.before)}` : ""}`);
+      for (const decision of page.decisions) this.keep(decision);
+      for (const decision of page.decisions) this.remember(decision);
+      this.begin = Math.min(this.begin, ...page.decisions.map((decision) => Date.parse(decision.at)));
+      this.before = page.next_before;
+      this.isWhole = !page.next_before;
+      this.pages += 1;
+    }
+  }
+
+  /** Since when every tick is known. */
+  get begin() { return this.known ?? Math.min(...[...this.ticks.values()].map((tick) => tick.t)); }
+
+  set begin(t) { this.known = t; }
+
+  ask(path) { return callApi(`${this.base}/${path}&inputs=false`, { signal: this.signal }); }
+
+  keep(decision) {
+    this.decisions.set(decision.decision_id, decision);
+    if (decision.action === "apply") this.replicas.set(decision.at, counted(decision.configs));
+  }
+
+  /** A tick as its decision tells it, where the status did not. */
+  remember(decision) {
+    this.replicas.set(decision.at, counted(decision.configs));
+    if (this.ticks.has(decision.at)) return;
+    this.ticks.set(decision.at, {
+      at: decision.at, t: Date.parse(decision.at), rate: decision.observed_rate_rps, point: decision.forecast?.point_rps ?? null,
+      upper: decision.forecast?.upper_rps ?? null, latency: decision.observed_latency_s, predicted: null,
+      cores: decision.configs.length ? sum(decision.configs) : null, pas: runs(decision) ? decision.plan.pas : null,
+    });
+  }
+
+  /** The ticks between, oldest first. */
+  between(from, to) {
+    return [...this.ticks.values()].filter(({ t }) => t >= from && t <= to).sort((a, b) => a.t - b.t);
+  }
+
+  /** The decisions between, newest first. */
+  decided(from, to) {
+    return [...this.decisions.values()].filter(({ at }) => Date.parse(at) >= from && Date.parse(at) <= to).sort((a, b) => b.tick - a.tick);
+  }
+
+  /** What ran when: [[at, {stage: replicas}]], oldest first, the last before `from` included. */
+  counts(from, to) {
+    const all = [...this.replicas].map(([at, count]) => ({ at, t: Date.parse(at), count })).filter(({ t }) => t <= to).sort((a, b) => a.t - b.t);
+    const first = all.findLastIndex(({ t }) => t <= from);
+    const found = all.slice(Math.max(first, 0));
+    if (first >= 0) found[0] = { ...found[0], at: new Date(from).toISOString() };
+    const oldest = this.decided(from, to).filter((decision) => decision.action === "apply").pop();
+    if (first < 0 && oldest?.previous.length) found.unshift({ at: new Date(from).toISOString(), count: counted(oldest.previous) });
+    return found;
+  }
+}
+
+/** Whether what the decision planned is what runs after it. */
+function runs({ plan, configs }) {
+  const key = (stage) => `${stage.stage} ${stage.variant} ${stage.batch_size} ${stage.cores} ${stage.replicas}`;
+  return Boolean(plan && configs.length && plan.stages.map(key).join() === configs.map(key).join());
+}
+
+/** Replicas by stage. */
+function counted(configs) {
+  const found = {};
+  for (const config of configs) found[config.stage] = (found[config.stage] ?? 0) + config.replicas;
+  return found;
+}

@@ -1,0 +1,106 @@
+// What may be done to a pipeline from Now: pause, resume, another mode, and back to what ran before.
+
+import { callApi } from "../api.js";
+import { ConfirmDialog } from "../confirm-dialog.js";
+import { el, plain } from "../dom.js";
+import { MODES } from "../parts.js";
+import { changes } from "../tables.js";
+import { obstacles, outcome } from "./what-if-apply.js";
+
+const PAUSES = [["until someone resumes it", 0], ["half an hour", 1800], ["2 hours", 7200], ["8 hours", 28800], ["a day", 86400]];
+// Of the changes that a way back is looked for in; as the service does.
+const LOOK_BACK = 50;
+
+/** Buttons in `box` for who may; `see(status)` as it comes, and close(). */
+export class PipelineActions {
+  constructor(box, name, tools, base) {
+    Object.assign(this, { box, name, tools, base });
+    this.pause = this.button("Pause …", () => (this.status.control.paused ? this.resume() : this.hold()));
+    this.all = [[this.pause, "control"], [this.button("Mode …", () => this.mode()), "control"], [this.button("Roll back …", () => this.back()), "apply"]];
+    box.append(...this.all.map(([button]) => button));
+  }
+
+  see(status) {
+    this.status = status;
+    for (const [button, operation] of this.all) button.hidden = !this.tools.may(operation, this.name);
+    this.pause.textContent = status.control.paused ? "Resume …" : "Pause …";
+    if (this.target) this.dialog?.stop(obstacles(status, this.tools.pipelines.get(this.name), this.target));
+  }
+
+  button(text, act) {
+    const made = el("button", { type: "button", hidden: "", "aria-haspopup": "dialog" }, text);
+    made.addEventListener("click", act);
+    return made;
+  }
+
+  open(asked) {
+    this.target = null;
+    this.dialog = new ConfirmDialog({ tools: this.tools, ...asked });
+    this.dialog.open();
+  }
+
+  hold() {
+    const during = choice("confirm-for", PAUSES.map(([text, value]) => [text, String(value)]));
+    this.open({
+      title: `Pause ${this.name}?`, verb: "Pause", fields: [el("label", { for: "confirm-for" }, "For how long?"), during],
+      words: [el("p", {}, "Nothing is changed while it is paused, whatever the load does. Requests go on being served.")],
+      act: async (said) => told("Paused", await callApi(`${this.base}/pause`, { method: "POST", body: { ...said, ...(Number(during.value) ? { for_s: Number(during.value) } : {}) } })),
+    });
+  }
+
+  resume() {
+    const { paused_by: by, paused_reason: reason } = this.status.control;
+    this.open({
+      title: `Resume ${this.name}?`, verb: "Resume",
+      words: [el("p", {}, `It was paused${by ? ` by ${by}` : ""}${reason ? `: ${reason}` : ""}. With the next tick it follows the load again.`)],
+      act: async (said) => told("Resumed", await callApi(`${this.base}/resume?${new URLSearchParams(said)}`, { method: "POST" })),
+    });
+  }
+
+  mode() {
+    const now = this.status.control.mode;
+    const chosen = choice("confirm-mode", Object.entries(MODES).map(([mode, means]) => [`${mode}: ${means[0].toLowerCase()}${means.slice(1)}`, mode]), now);
+    this.open({
+      title: `The mode of ${this.name}`, verb: "Set it", fields: [el("label", { for: "confirm-mode" }, "How far is it trusted?"), chosen], words: [el("p", {}, `It is ${now} now.`)],
+      act: async (body) => told(`It is ${chosen.value}`, await callApi(`${this.base}/mode`, { method: "PUT", body: { ...body, mode: chosen.value } })),
+    });
+  }
+
+  async back() {
+    const [{ body: status, headers }, { decisions }] = await Promise.all([callApi.full(`${this.base}/status`), callApi(`${this.base}/history?limit=${LOOK_BACK}&inputs=false`)]);
+    const to = lastThatStayed(decisions)?.previous ?? [], now = status.live.stages.filter((stage) => stage.config).map((stage) => stage.config);
+    this.open({
+      title: `Roll ${this.name} back?`, verb: "Roll back", mend: { text: "Look again", act: () => this.back() },
+      words: [el("p", {}, to.length ? "What ran before the last change that stayed runs again. The service goes on from it with the next ticks; pause it to keep it there." : "It is not known what ran before."),
+        to.length ? changes("From what runs to what ran before", now, to) : "", to.length ? el("p", { class: "note" }, `${plain(cores(now))} cores now, ${plain(cores(to))} then.`) : ""],
+      act: async (body) => outcome(await callApi(`${this.base}/rollback`, { method: "POST", body, headers: { "If-Match": headers.get("ETag") } })),
+    });
+    this.target = { cost_cores: cores(to) };
+    this.dialog.stop(obstacles(status, this.tools.pipelines.get(this.name), this.target));
+  }
+
+  close() { this.dialog?.close(); }
+}
+
+const cores = (configs) => configs.reduce((sum, config) => sum + config.cores * config.replicas, 0);
+
+function choice(id, options, now) {
+  return el("select", { id }, options.map(([text, value]) => el("option", { value, selected: value === now }, text)));
+}
+
+/** What a change of its control led to. */
+function told(title, control) {
+  const facts = [`mode ${control.mode}`, control.paused ? `paused${control.paused_until ? ` until ${new Date(control.paused_until).toLocaleString()}` : ""}` : "not paused"];
+  return { title, parts: [el("p", { class: "banner good" }, el("span", {}, `${facts.join(", ")}.`))] };
+}
+
+/** The newest of these changes (newest first) that was not taken back. */
+function lastThatStayed(applied) {
+  let taken = false;
+  for (const decision of applied) {
+    if (decision.reason === "apply.rollback") taken = true;
+    else if (taken) taken = false;
+    else return decision;
+  }
+  return null;
+}

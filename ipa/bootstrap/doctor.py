@@ -1,0 +1,86 @@
+"""The checks of `ipa doctor` for the settings: of this machine, the store, authentication and the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.util import find_spec
+
+from ipa.adapters.identity.jwks import Jwks
+from ipa.adapters.prometheus.dialects import Dialect
+from ipa.adapters.prometheus.doctor import metrics_checks
+from ipa.adapters.store.doctor import MAKE_KEY, key_finding, store_findings
+from ipa.bootstrap.identity import check_listening, oidc_issuer
+from ipa.control.loop.clock import SystemClock
+from ipa.model.errors import IpaError
+from ipa.model.findings import DoctorCheck, Finding, failed, ok
+from ipa.model.pipeline import Pipeline
+from ipa.service import machine_checks
+from ipa.settings import Settings, words
+from ipa.targets.seldon.split import is_split
+
+AUTHENTICATION = "authentication"
+# Checks that compute take turns.
+CPU = "cpu"
+
+
+def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> list[DoctorCheck]:
+    """Checks of settings, files, profiles, solvers, store and authentication."""
+    today = datetime.now(UTC).date()
+
+    def solvers() -> Iterator[Finding]:
+        yield from machine_checks.solver_findings(settings)
+        if find_spec("gurobipy") is not None:
+            from ipa.adapters.solvers.gurobi import licence_finding
+
+            yield licence_finding(settings.solver, today)
+
+    def profiles(pipeline: Pipeline) -> DoctorCheck:
+        name = f"profiles of {pipeline.name}"
+        return DoctorCheck(name, lambda: machine_checks.profile_findings(settings, pipeline, today), turn=CPU)
+
+    return [
+        DoctorCheck("settings", lambda: [ok("settings", "every IPA_ variable is known and can be used")]),
+        DoctorCheck("files", lambda: machine_checks.files_findings(settings), turn=CPU),
+        *(profiles(pipeline) for pipeline in pipelines.values()),
+        DoctorCheck("solvers", solvers, turn=CPU),
+        DoctorCheck("store", lambda: store_findings(settings)),
+        DoctorCheck(AUTHENTICATION, lambda: identity_findings(settings), after="store"),
+    ]
+
+
+def series_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> list[DoctorCheck]:
+    """Checks of Prometheus and of the series of each pipeline that runs on a cluster."""
+    on_cluster = {
+        name: (pipeline, Dialect.SPLIT if is_split(pipeline) else Dialect.SELDON)
+        for name, pipeline in pipelines.items()
+        if pipeline.seldon is not None
+    }
+    return metrics_checks(settings, on_cluster)
+
+
+def identity_findings(settings: Settings) -> Iterator[Finding]:
+    """Check the address that the service listens on, and each method of authentication."""
+    try:
+        check_listening(settings)
+    except IpaError as error:
+        yield failed(AUTHENTICATION, error, f"export IPA_AUTH=keys && {MAKE_KEY}")
+        return
+    wanted = words(settings.auth)
+    if not wanted:
+        seen = f"nobody has to say who they are; only this machine is listened to ({settings.host})"
+        yield ok(AUTHENTICATION, seen)
+    if "keys" in wanted:
+        yield key_finding(settings, f"{AUTHENTICATION}: keys", SystemClock().now())
+    if "oidc" in wanted:
+        yield _oidc(settings)
+
+
+def _oidc(settings: Settings) -> Finding:
+    name = f"{AUTHENTICATION}: oidc"
+    try:
+        oidc_issuer(settings)
+        Jwks(settings.oidc_jwks, SystemClock()).key(None)
+    except IpaError as error:
+        return failed(name, error, "export IPA_OIDC_JWKS=https://ISSUER/keys   (docs/how-to/secure.md)")
+    return ok(name, f"the keys of {settings.oidc_issuer} can be read")

@@ -1,0 +1,117 @@
+"""The process of one experiment: it simulates and answers in lines of JSON (see `service.job_queue`).
+
+    python -m ipa.bootstrap.experiment_worker
+
+Its answers go to the descriptor that was its standard output; what a library prints goes to the log.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from ipa.adapters.processes import asked_by_parent, limit_memory
+from ipa.control.engine.guards import GuardSettings
+from ipa.files import pipeline_from_mapping
+from ipa.model.errors import IpaError
+from ipa.model.profile import StageProfile
+from ipa.report.run import Run
+from ipa.service.experiment_report import result_of, run_of, run_over, seed_of, told
+from ipa.service.job_queue import LONGEST_S
+from ipa.service.simulation import setup_on
+from ipa.simulate.run import ForecastSettings, SimSetup, simulate
+
+# Later than the parent's own limit, so that the parent is the one who says so.
+ORPHAN_S = 5.0
+_PROFILES = TypeAdapter(list[StageProfile])
+
+
+def setup_of(spec: Mapping[str, Any]) -> SimSetup:
+    """The run that a specification asks for. Errors: those of pipeline files."""
+    pipeline = pipeline_from_mapping(spec["pipeline"])
+    measured = _PROFILES.validate_python(spec["profiles"])
+    setup = setup_on(
+        spec["target"],
+        pipeline,
+        {profile.stage: profile for profile in measured},
+        tuple(spec["rates_rps"]),
+        ForecastSettings(**spec["forecast"]),
+        GuardSettings(**spec["guards"]),
+    )
+    return replace(
+        setup,
+        policy=spec["policy"],
+        objective=spec["objective"],
+        seed=spec["seed"],
+        spacing=spec["spacing"],
+        cluster=replace(setup.cluster, capacity_cores=spec["capacity_cores"]),
+    )
+
+
+def outcome(spec: Mapping[str, Any], on_tick: Callable[[float], None]) -> tuple[dict[str, Any], Run]:
+    """The figures and the report's run of a specification, over all its seeds.
+
+    `on_tick` is told how much of all is over. Errors: those of pipeline files and of `simulate`.
+    """
+    setup, repeats = setup_of(spec), spec["repeats"]
+
+    def one(nth: int) -> tuple[dict[str, Any], Run]:
+        # Loop and world of the run before hold each other and a kilobyte for each of its requests.
+        gc.collect()
+        result = simulate(
+            replace(setup, seed=setup.seed + nth), lambda done_ratio: on_tick((nth + done_ratio) / repeats)
+        )
+        return {"policy": result.policy, "duration_s": result.duration_s}, run_of(spec, result)
+
+    about, run = one(0)
+    if repeats > 1:
+        others = (seed_of(one(nth)[1], setup.seed + nth) for nth in range(1, repeats))
+        run = run_over(run, [seed_of(run, setup.seed), *others])
+    return {**about, **result_of(run)}, run
+
+
+def answer(spec: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -> None:
+    """Run it, and tell how far it is and what came of it."""
+    last = -1
+
+    def on_tick(done_ratio: float) -> None:
+        nonlocal last
+        percent = min(int(100 * done_ratio), 99)
+        if percent > last:
+            last = percent
+            tell({"percent": percent})
+
+    try:
+        figures, run = outcome(spec, on_tick)
+    except IpaError as error:
+        tell({"fault": {"code": error.code, "detail": str(error), "hint": error.hint}})
+        return
+    except Exception as error:
+        tell({"fault": {"code": "internal", "detail": f"{type(error).__name__}: {error}", "hint": ""}})
+        raise
+    tell({"result": figures, "report": told(run)})
+
+
+def main() -> None:
+    """Answer the one specification of the standard input; end with the input."""
+    # The parent ends it by then, unless that was killed itself.
+    spec, tell = asked_by_parent(LONGEST_S + ORPHAN_S)
+    most_mb = spec["memory_mb"]
+
+    def refuse() -> None:
+        said = (
+            f"it took more than {most_mb:g} MB of memory and was ended: too many requests, or too many wait"
+        )
+        hint = "Ask for less: fewer minutes or times. IPA_EXPERIMENT_MEMORY_MB says how much there is."
+        tell({"fault": {"code": "http.too_large", "detail": said, "hint": hint}})
+
+    limit_memory(most_mb, refuse)
+    answer(spec, tell)
+
+
+if __name__ == "__main__":
+    main()

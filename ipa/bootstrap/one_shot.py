@@ -1,0 +1,415 @@
+"""A service for one command: the use cases over a cluster or a manifest, where no service runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar, Unpack
+
+from ipa.adapters.forecasting import forecast_setup
+from ipa.adapters.store import Access, Store, open_from
+from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.targets import kube_client
+from ipa.control.audit.record import Head, Verified
+from ipa.control.audit.replay import ReplayResult
+from ipa.control.canonical import digest_of
+from ipa.control.loop import clock
+from ipa.control.ports import Attribution, PipelineControl
+from ipa.files import load_pipelines, load_profiles
+from ipa.files.lookup import find_pipeline
+from ipa.files.texts import read_text
+from ipa.model.decision import Decision
+from ipa.model.errors import InputError, NotFoundError, UsageError
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan
+from ipa.model.profile import StageProfile
+from ipa.model.row_counts import unbatched_notes
+from ipa.optimize.explain import explain
+from ipa.optimize.explanation import Explanation
+from ipa.optimize.frontier import FrontierPoint, frontier
+from ipa.policies.planning import plan_pipeline, planning_problem
+from ipa.service.manifest_loop import ManifestLoop
+from ipa.service.one_shot import OneShotLoop
+from ipa.service.ports import Alone, Loop, PlanOptions, RecordOwner
+from ipa.service.service import Service
+from ipa.settings import Settings
+from ipa.targets.seldon.layouts import KubeWorkload, SeldonManifests
+from ipa.targets.seldon.ownership import OwningClient, release_all
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class OneShot:
+    """A service without loops, until `close`.
+
+    `interval_s` is the time between two reads of a watch, None if nothing changes by itself; `refusal` says
+    why nothing may be written from here.
+    """
+
+    service: Service
+    interval_s: float | None
+    refusal: UsageError | None = None
+    resources: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.resources.close()
+
+
+def on_cluster(settings: Settings, at: str, namespace: str | None, say: Say) -> OneShot:
+    """The service over the settings' cluster and store. `namespace` replaces those of the pipelines' files.
+
+    The store is opened only if a command needs it. ConfigurationError: the cluster cannot be used.
+    """
+    resources = ExitStack()
+    client = kube_client(settings)
+    resources.callback(client.close)
+    workload = KubeWorkload(OwningClient(client, settings.install))
+    store = StoreOnDemand(settings)
+    resources.callback(store.close)
+    here = clock.SystemClock()
+    pipelines = FilePipelines(settings, namespace, lambda: _seldon_names(settings))
+
+    def loop(name: str) -> Loop:
+        return OneShotLoop(pipelines[name], workload, store, here, settings, say)
+
+    refusal = None
+    if settings.actuation == "gitops":
+        refusal = UsageError(
+            "IPA_ACTUATION is gitops: the cluster is written by a GitOps tool, not from here",
+            hint="Use --at with the manifest's FILE.yaml and commit it, or --at with the service's URL.",
+        )
+    service = _service(settings, at, pipelines, loop, store, say)
+    return OneShot(service, interval_s=2.0, refusal=refusal, resources=resources)
+
+
+def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) -> OneShot:
+    """The service over the SeldonDeployments in a file, which keeps no history."""
+    target, here = SeldonManifests(), clock.SystemClock()
+
+    def is_there(name: str) -> bool:
+        try:
+            target.manifest(pipelines[name], read_text(Path(path)), path)
+        except NotFoundError:
+            return False
+        return True
+
+    pipelines = FilePipelines(
+        settings, namespace, lambda: [name for name in _seldon_names(settings) if is_there(name)]
+    )
+
+    def loop(name: str) -> Loop:
+        return ManifestLoop(pipelines[name], path, target, here)
+
+    history: Any = Refused(
+        UsageError(
+            f"{path} is a file, which keeps no history",
+            hint=f"Use git: `git log -p {path}`, `git revert`.",
+        )
+    )
+    service = _service(settings, path, pipelines, loop, history, say)
+    return OneShot(service, interval_s=None)
+
+
+def release(settings: Settings, name: str, namespace: str | None) -> list[str]:
+    """Give up the pipeline's SeldonDeployments, for another install to claim; the names of those given up."""
+    client = kube_client(settings)
+    try:
+        pipeline = FilePipelines(settings, namespace, list)[name]
+        return release_all(client, pipeline, settings.install)
+    finally:
+        client.close()
+
+
+def _service(
+    settings: Settings,
+    at: str,
+    pipelines: Mapping[str, Pipeline],
+    loop: Callable[[str], Loop],
+    store: Any,
+    say: Say,
+) -> Service:
+    """The service of those pipelines; `store` is its record."""
+    elsewhere: Any = Refused(service_only("this", at))
+    profiles = ByName(lambda: pipelines, lambda name: _usable_profiles(settings, name))
+    return Service(
+        pipelines=pipelines,
+        registry=OneShotRegistry(pipelines, profiles, ByName(lambda: pipelines, loop), elsewhere),
+        log=store,
+        controls=elsewhere,
+        records=store,
+        verifier=store,
+        plans=elsewhere,
+        answers=elsewhere,
+        planner=DirectPlanner(settings.profiles_dir, say),
+        replayer=StoredProfilesReplayer(settings, store),
+        leadership=Alone(),
+        health=elsewhere,
+        clock=clock.SystemClock(),
+        settings=settings,
+    )
+
+
+def service_only(what: str, at: str) -> UsageError:
+    """The error of asking a cluster or a file for something that a running service has."""
+    return UsageError(
+        f"{what} is for a service, and {at} is none: nothing there changes by itself",
+        hint="Say where the service is with --at URL.",
+    )
+
+
+class Refused:
+    """Stands for ports that are not there: each use raises the error."""
+
+    def __init__(self, error: UsageError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
+
+
+class ByName(Mapping[str, T]):
+    """Values by the name of a pipeline, each made when it is first asked for.
+
+    `make` raises NotFoundError for a name that there is none of; other errors reach the caller.
+    """
+
+    def __init__(self, names: Callable[[], Iterable[str]], make: Callable[[str], T]) -> None:
+        self._names, self._make = names, make
+        self._made: dict[str, T] = {}
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._made:
+            try:
+                self._made[name] = self._make(name)
+            except NotFoundError as error:
+                raise KeyError(name) from error
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(list(self._names()))
+
+
+class FilePipelines(ByName[Pipeline]):
+    """The pipelines of the files, as they run on a cluster; also by the path of a file.
+
+    `namespace` replaces that of the file; the names are those that `names` lists.
+    """
+
+    def __init__(self, settings: Settings, namespace: str | None, names: Callable[[], Iterable[str]]) -> None:
+        super().__init__(names, self._found)
+        self._settings, self._namespace = settings, namespace
+
+    def _found(self, name: str) -> Pipeline:
+        found = find_pipeline(name, self._settings.pipelines_dir)
+        found = at_cluster(found, _usable_profiles(self._settings, found.name))
+        if self._namespace is not None and found.seldon is not None:
+            found = replace(found, seldon=replace(found.seldon, namespace=self._namespace))
+        # A pipeline that was asked for by its path is then asked for by its name.
+        self._made[found.name] = found
+        return found
+
+
+def _seldon_names(settings: Settings) -> list[str]:
+    """The pipelines whose files say where they run on Seldon; InputError if a file is wrong."""
+    found = load_pipelines(settings.pipelines_dir)
+    return sorted(name for name, pipeline in found.items() if pipeline.seldon is not None)
+
+
+def _usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]:
+    """The profiles of the files; none if they cannot be used: then only accuracies are not known."""
+    try:
+        return load_profiles(settings.profiles_dir, name)
+    except (InputError, NotFoundError):
+        return {}
+
+
+class OneShotRegistry:
+    """The `PipelineRegistry` of a command: pipelines of files, which it only reads."""
+
+    def __init__(
+        self,
+        pipelines: Mapping[str, Pipeline],
+        profiles: Mapping[str, Mapping[str, StageProfile]],
+        loops: Mapping[str, Loop],
+        elsewhere: Any,
+    ) -> None:
+        self.pipelines, self.profiles, self.loops = pipelines, profiles, loops
+        self.beside: Mapping[str, Loop] = {}
+        self._elsewhere = elsewhere
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Every pipeline."""
+        return frozenset(self.pipelines)
+
+    def unfit(self, name: str) -> str:
+        """Empty: every pipeline has a loop."""
+        return ""
+
+    def version(self, pipeline: Pipeline) -> str:
+        """The digest of the pipeline."""
+        return digest_of(pipeline)
+
+    def give(self, pipeline: Pipeline, said: Attribution) -> None:
+        """UsageError: only a service is given pipelines."""
+        self._elsewhere.give(pipeline, said)
+
+    def give_profile(self, profile: StageProfile, said: Attribution) -> None:
+        """UsageError: only a service is given profiles."""
+        self._elsewhere.give_profile(profile, said)
+
+    def remove(self, name: str, said: Attribution) -> str:
+        """UsageError: only a service stops to control a pipeline."""
+        return str(self._elsewhere.remove(name, said))
+
+
+class DirectPlanner:
+    """The `Planner` in this process, for a command that waits for the answer."""
+
+    def __init__(self, profiles_dir: Path, say: Say) -> None:
+        self._profiles_dir, self._say = profiles_dir, say
+
+    async def plan(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        rate_rps: float,
+        *,
+        solver: str,
+        deadline_s: float,
+        **options: Unpack[PlanOptions],
+    ) -> Plan:
+        """The best plan; errors of the profiles' files if none could be used."""
+        for note in unbatched_notes(pipeline):
+            self._say(f"note: {note}")
+        known = profiles or load_profiles(self._profiles_dir, pipeline.name)
+        return plan_pipeline(pipeline, known, rate_rps, solver=solver, deadline_s=deadline_s, **options)
+
+    async def explain(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        rate_rps: float,
+        plan: Plan,
+        *,
+        deadline_s: float,
+        **options: Unpack[PlanOptions],
+    ) -> Explanation:
+        """As `ipa.optimize.explain`."""
+        return explain(planning_problem(pipeline, profiles, rate_rps, **options), plan, deadline_s)
+
+    async def frontier(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        rate_rps: float,
+        *,
+        deadline_s: float,
+        **options: Unpack[PlanOptions],
+    ) -> tuple[FrontierPoint, ...]:
+        """As `ipa.optimize.frontier`."""
+        return frontier(planning_problem(pipeline, profiles, rate_rps, **options), deadline_s)
+
+
+class StoreOnDemand:
+    """The record and the overrides of the settings' store, opened to read or to write at the first use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._resources = ExitStack()
+
+    @cached_property
+    def _read(self) -> Store:
+        # A service beside it is not held up.
+        return self._opened(Access.READ)
+
+    @cached_property
+    def _write(self) -> Store:
+        return self._opened(Access.WRITE)
+
+    def _opened(self, access: Access) -> Store:
+        store = open_from(self._settings, access)
+        self._resources.callback(store.close)
+        return store
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self._resources.close()
+
+    def record(self, decision: Decision) -> None:
+        """Keep the decision."""
+        self._write.record(decision)
+
+    def decisions(
+        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
+    ) -> Sequence[Decision]:
+        """Decisions, newest first."""
+        return self._read.decisions(pipeline, limit=limit, before_tick=before_tick, applied_only=applied_only)
+
+    def decision(self, decision_id: str) -> Decision:
+        """The decision of that id."""
+        return self._read.decision(decision_id)
+
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
+        """The overrides of the pipeline."""
+        return self._write.control(pipeline, may_lag=may_lag)
+
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
+        """Keep the overrides of the pipeline."""
+        self._write.set_control(pipeline, control, said)
+
+    def of(self, name: str) -> str:
+        """The record that the pipeline writes now."""
+        return self._read.records.of(name)
+
+    def owner(self, name: str) -> RecordOwner | None:
+        """The owner of the pipeline's record."""
+        return self._read.records.owner(name)
+
+    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
+        """Recompute the digests of the record."""
+        return self._read.verify(pipeline, anchor)
+
+    def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
+        """The profiles that the writer of the record decides with."""
+        return self._read.profiles(pipeline)
+
+
+class StoredProfilesReplayer:
+    """Takes decisions again with the pipelines of the files and the profiles of the store.
+
+    A forecaster that learns from a trace would learn for minutes: then the recorded forecasts are used.
+    """
+
+    def __init__(self, settings: Settings, store: StoreOnDemand) -> None:
+        self._settings, self._store = settings, store
+        # As the files say, in their own namespaces: another one would be another pipeline than the recorded.
+        self._pipelines = FilePipelines(settings, None, list)
+        self._replayers: dict[str, tuple[Replayer, Mapping[str, StageProfile]]] = {}
+
+    def __call__(
+        self,
+        decision: Decision,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        policy: str | None = None,
+    ) -> ReplayResult:
+        """The result, by the policy of that name or the one that took the decision."""
+        name = pipeline.name
+        if name not in self._replayers:
+            stored = self._store.profiles(name)
+            learns = bool(self._settings.forecast_trace)
+            forecaster = None if learns else forecast_setup(self._settings, {name: stored}).forecaster
+            self._replayers[name] = Replayer(self._store, forecaster), stored
+        replayer, stored = self._replayers[name]
+        return replayer(decision, self._pipelines[name], stored, policy)

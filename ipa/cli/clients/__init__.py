@@ -1,1 +1,0 @@
-"""Clients of a service, a cluster or a manifest."""

@@ -1,0 +1,154 @@
+"""The interface to read and change pipelines: at a service, on a cluster or in a manifest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+from ipa.model.errors import UsageError
+from ipa.model.plan import StageConfig
+
+# JSON values as the REST API documents them.
+JsonObject = dict[str, Any]
+
+
+class PipelineClient(ABC):
+    """Reads and changes pipelines; answers are JSON values as those of the REST API.
+
+    Errors: those of IpaError. Methods that only a running service has raise UsageError elsewhere.
+    """
+
+    @property
+    @abstractmethod
+    def interval_s(self) -> float | None:
+        """Seconds between two reads of a watch; None if nothing changes by itself."""
+
+    def __enter__(self) -> PipelineClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The pipelines that may be found here."""
+
+    @abstractmethod
+    def status(self, pipeline: str) -> JsonObject:
+        """The state of the pipeline."""
+
+    @abstractmethod
+    def decisions(
+        self,
+        pipeline: str,
+        *,
+        limit: int,
+        before: str | None = None,
+        applied_only: bool = False,
+        inputs: bool = True,
+    ) -> JsonObject:
+        """The `limit` decisions before the decision `before`, newest first; `inputs`: with theirs."""
+
+    @abstractmethod
+    def decision(self, decision_id: str) -> JsonObject:
+        """The decision of that id."""
+
+    @abstractmethod
+    def record(self, pipeline: str, anchor: str | None) -> JsonObject:
+        """The verified record; `anchor` is a head that was kept elsewhere."""
+
+    @abstractmethod
+    def plan(self, pipeline: str, rate_rps: float | None, objective: str | None) -> JsonObject:
+        """The best plan for the rate (None: for the forecast of a service)."""
+
+    @abstractmethod
+    def apply(
+        self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
+    ) -> JsonObject:
+        """The decision that applied `configs`; ConflictError if `revision` does not run any more."""
+
+    @abstractmethod
+    def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
+        """The decision that went back before the last change, or to what ran after the decision `to`."""
+
+    @abstractmethod
+    def replay(self, decision_id: str, policy: str | None) -> JsonObject:
+        """The outcome of deciding again from the recorded inputs."""
+
+    def definition(self, pipeline: str) -> JsonObject:
+        """The pipeline as the service has it."""
+        raise self._service_only("a pipeline's definition")
+
+    def profiles(self, pipeline: str) -> JsonObject:
+        """The profiles that the service plans with, by stage."""
+        raise self._service_only("profiles")
+
+    def pause(
+        self, pipeline: str, *, by: str, reason: str, for_s: float | None = None, until: str | None = None
+    ) -> JsonObject:
+        """The control of the pipeline once it is paused."""
+        raise self._service_only("pause")
+
+    def resume(self, pipeline: str, *, by: str, reason: str) -> JsonObject:
+        """The control of the pipeline once its pause is ended."""
+        raise self._service_only("resume")
+
+    def set_mode(self, pipeline: str, mode: str, *, by: str, reason: str) -> JsonObject:
+        """The control of the pipeline in that mode."""
+        raise self._service_only("mode")
+
+    def pin(
+        self,
+        pipeline: str,
+        stage: str,
+        *,
+        variant: str | None,
+        batch_size: int | None,
+        cores: float | None,
+        replicas: int | None,
+        by: str,
+        reason: str,
+    ) -> JsonObject:
+        """The control of the pipeline with that pin of the stage."""
+        raise self._service_only("pin")
+
+    def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:
+        """The control of the pipeline without a pin of the stage."""
+        raise self._service_only("unpin")
+
+    def freeze(
+        self, pipeline: str, *, start: str | None, end: str, weekly: bool, by: str, reason: str
+    ) -> JsonObject:
+        """The control of the pipeline with that freeze."""
+        raise self._service_only("freeze")
+
+    def unfreeze(self, pipeline: str, freeze_id: str | None, *, by: str, reason: str) -> JsonObject:
+        """The control of the pipeline without that freeze (None: without any)."""
+        raise self._service_only("unfreeze")
+
+    def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
+        """The lines of the text/event-stream after the event `after`."""
+        raise self._service_only("events")
+
+    def audit(self, pipeline: str | None, *, after: int) -> Iterator[str]:
+        """The lines of the record after the entry `after`."""
+        raise self._service_only("audit")
+
+    @property
+    @abstractmethod
+    def at(self) -> str:
+        """The address, without a password."""
+
+    def _service_only(self, what: str) -> UsageError:
+        return UsageError(
+            f"{what} is for a service, and {self.at} is none: nothing there changes by itself",
+            hint="Say where the service is with --at URL.",
+        )

@@ -1,0 +1,316 @@
+"""The client of a service, over its REST API, and the choice of a client by its address."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from ipa.clients import credential
+from ipa.clients.base import JsonObject, PipelineClient
+from ipa.model.errors import (
+    BusyError,
+    ConflictError,
+    ForbiddenError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    Problem,
+    UnauthenticatedError,
+    UnavailableError,
+    UsageError,
+)
+from ipa.model.plan import StageConfig
+from ipa.service.preconditions import plain_version
+from ipa.settings import Settings
+
+# A plan may take the solver's whole deadline; a change waits for its record and one write.
+TIMEOUT_S = 30.0
+
+
+class HttpClient(PipelineClient):
+    """A running service, named by its base URL."""
+
+    interval_s = 1.0
+
+    def __init__(
+        self, at: str, transport: httpx.BaseTransport | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        url = httpx.URL(at)
+        # What errors and logs name, without what it may say of who asks.
+        self._at = _shown(at)
+        # Proxies of the environment are for the way out of a house; the service is inside it.
+        self._client = httpx.Client(
+            base_url=self._at,
+            timeout=timeout_s,
+            trust_env=False,
+            transport=transport,
+            auth=credential.auth() or ((url.username, url.password) if url.username else None),
+        )
+
+    @property
+    def at(self) -> str:
+        return self._at
+
+    def close(self) -> None:
+        self._client.close()
+
+    def names(self) -> list[str]:
+        return [each["pipeline"] for each in self._get("pipelines")["pipelines"]]
+
+    def status(self, pipeline: str) -> JsonObject:
+        return self._get(pipeline_path(pipeline, "status"))
+
+    def decisions(
+        self,
+        pipeline: str,
+        *,
+        limit: int,
+        before: str | None = None,
+        applied_only: bool = False,
+        inputs: bool = True,
+    ) -> JsonObject:
+        path = pipeline_path(pipeline, "history" if applied_only else "decisions")
+        more = {} if inputs else {"inputs": False}
+        found: list[Any] = []
+        # A page ends after some megabytes; the next one goes on.
+        while True:
+            page = self._get(path, limit=limit - len(found), before=before, **more)
+            found += page["decisions"]
+            before = page["next_before"]
+            if before is None or len(found) >= limit:
+                return {"decisions": found, "next_before": before}
+
+    def decision(self, decision_id: str) -> JsonObject:
+        return self._get(f"decisions/{quote(decision_id, safe='')}")
+
+    def record(self, pipeline: str, anchor: str | None) -> JsonObject:
+        return self._get(pipeline_path(pipeline, "record"), anchor=anchor)
+
+    def plan(self, pipeline: str, rate_rps: float | None, objective: str | None) -> JsonObject:
+        body = {"rate_rps": rate_rps, "objective": objective}
+        return self._send("POST", pipeline_path(pipeline, "plans"), body)
+
+    def apply(
+        self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
+    ) -> JsonObject:
+        body = {"configs": [asdict(config) for config in configs], "by": by, "reason": reason}
+        return self._send("POST", pipeline_path(pipeline, "apply"), body, revision=revision)
+
+    def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
+        body = {"to": to, "by": by, "reason": reason}
+        return self._send("POST", pipeline_path(pipeline, "rollback"), body, revision=revision)
+
+    def replay(self, decision_id: str, policy: str | None) -> JsonObject:
+        body = {} if policy is None else {"policy": policy}
+        return self._send("POST", f"decisions/{quote(decision_id, safe='')}:replay", body)
+
+    def definition(self, pipeline: str) -> JsonObject:
+        return self._get(pipeline_path(pipeline))
+
+    def profiles(self, pipeline: str) -> JsonObject:
+        return self._get(pipeline_path(pipeline, "profiles"))
+
+    def pause(
+        self, pipeline: str, *, by: str, reason: str, for_s: float | None = None, until: str | None = None
+    ) -> JsonObject:
+        body: JsonObject = {"reason": reason, "by": by}
+        body |= {} if for_s is None else {"for_s": for_s}
+        body |= {} if until is None else {"until": until}
+        return self._send("POST", pipeline_path(pipeline, "pause"), body)
+
+    def resume(self, pipeline: str, *, by: str, reason: str) -> JsonObject:
+        return self._send("POST", pipeline_path(pipeline, "resume"), {}, by=by, reason=reason)
+
+    def set_mode(self, pipeline: str, mode: str, *, by: str, reason: str) -> JsonObject:
+        body = {"mode": mode, "reason": reason, "by": by}
+        return self._send("PUT", pipeline_path(pipeline, "mode"), body)
+
+    def pin(
+        self,
+        pipeline: str,
+        stage: str,
+        *,
+        variant: str | None,
+        batch_size: int | None,
+        cores: float | None,
+        replicas: int | None,
+        by: str,
+        reason: str,
+    ) -> JsonObject:
+        body = {"variant": variant, "batch_size": batch_size, "cores": cores, "replicas": replicas}
+        path = pipeline_path(pipeline, "pins", stage)
+        return self._send("PUT", path, {**body, "reason": reason, "by": by})
+
+    def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:
+        return self._send("DELETE", pipeline_path(pipeline, "pins", stage), {}, by=by, reason=reason)
+
+    def freeze(
+        self, pipeline: str, *, start: str | None, end: str, weekly: bool, by: str, reason: str
+    ) -> JsonObject:
+        body: JsonObject = {"end": end, "weekly": weekly, "reason": reason, "by": by}
+        body |= {} if start is None else {"start": start}
+        return self._send("POST", pipeline_path(pipeline, "freezes"), body)
+
+    def unfreeze(self, pipeline: str, freeze_id: str | None, *, by: str, reason: str) -> JsonObject:
+        path = pipeline_path(pipeline, "freezes", *([freeze_id] if freeze_id else []))
+        return self._send("DELETE", path, {}, by=by, reason=reason)
+
+    def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
+        return self._lines("events", pipeline=pipeline, after=after, follow=None if follow else "false")
+
+    def audit(self, pipeline: str | None, *, after: int) -> Iterator[str]:
+        return self._lines("audit", pipeline=pipeline, after=after)
+
+    def _get(self, path: str, **query: Any) -> JsonObject:
+        return self._ask("GET", path, params=_given(query))
+
+    def _send(
+        self, method: str, path: str, body: JsonObject, *, revision: str | None = None, **query: str
+    ) -> JsonObject:
+        headers = {} if revision is None else {"If-Match": f'"{plain_version(revision)}"'}
+        return self._ask(method, path, json=body, headers=headers, params=_given(query))
+
+    def _lines(self, path: str, **query: Any) -> Iterator[str]:
+        """The lines of the answer, as they come; it may pause for a minute."""
+        given = _given(query)
+        timeout = httpx.Timeout(TIMEOUT_S, read=2 * TIMEOUT_S)
+        try:
+            with self._client.stream("GET", f"/v1/{path}", params=given, timeout=timeout) as answer:
+                if answer.is_success:
+                    yield from answer.iter_lines()
+                    return
+                answer.read()
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
+        self._read(answer)
+
+    def _ask(self, method: str, path: str, **options: Any) -> JsonObject:
+        try:
+            answer = self._client.request(method, f"/v1/{path}", **options)
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
+        return self._read(answer)
+
+    def _silent(self, error: httpx.HTTPError) -> UnavailableError:
+        return UnavailableError(
+            f"the service at {self._at} does not answer: {error}",
+            hint="Start it with `ipa serve`, or say where it is with --at URL.",
+        )
+
+    def _read(self, answer: httpx.Response) -> JsonObject:
+        """The JSON object of the answer; raises the error that it describes."""
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise UnavailableError(
+                f"what answers at {self._at} is not ipa (HTTP {answer.status_code}, no JSON object)",
+                hint="Say where the service is with --at URL.",
+            )
+        if answer.is_success:
+            return body
+        raise _error(answer.status_code, body)
+
+
+def is_service(at: str) -> bool:
+    """True if `at` is the URL of a service."""
+    try:
+        url = httpx.URL(at)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host)
+
+
+def client_at(at: str, settings: Settings | None = None, *, namespace: str | None = None) -> PipelineClient:
+    """The client of `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or a file of SeldonDeployments (.yaml).
+
+    Clusters and manifests are read with `settings` (None: those of the environment); `namespace` replaces
+    that of the pipelines' files. Errors: UsageError (anything else), ConfigurationError (no such cluster).
+    """
+    if is_service(at):
+        if namespace is not None:
+            raise UsageError(
+                "--namespace is for a cluster or a file: a service knows its pipelines by their names",
+                hint="Leave it out, or use --at kubernetes.",
+            )
+        return HttpClient(at)
+    is_cluster = at.partition(":")[0] == "kubernetes"
+    if not is_cluster and not at.endswith((".yaml", ".yml")):
+        raise UsageError(
+            f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
+            hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
+        )
+    from ipa.bootstrap.one_shot import on_cluster, on_manifest
+    from ipa.clients.in_process import InProcessClient
+
+    known = settings or Settings.from_env()
+    if is_cluster:
+        one_shot = on_cluster(cluster_settings(known, at), at, namespace, _say)
+    else:
+        one_shot = on_manifest(known, at, namespace, _say)
+    return InProcessClient(one_shot.service, at, one_shot)
+
+
+def cluster_settings(settings: Settings, at: str) -> Settings:
+    """The settings with the cluster of `at`, `kubernetes` or `kubernetes:KUBECONFIG`."""
+    given = at.partition(":")[2]
+    return replace(settings, kubeconfig=str(Path(given).expanduser())) if given else settings
+
+
+def _say(words: str) -> None:
+    sys.stderr.write(f"{words}\n")
+
+
+def _shown(at: str) -> str:
+    """The address without the password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", at)
+
+
+def pipeline_path(pipeline: str, *rest: str) -> str:
+    """The address of something of that pipeline, below /v1."""
+    return "/".join(["pipelines", *(quote(part, safe="") for part in (pipeline, *rest))])
+
+
+def _given(query: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value not in (None, "")}
+
+
+def _error(status: int, problem: dict[str, Any]) -> IpaError:
+    """The problem as the error it was made from; by its status where its code is unknown here."""
+    message = str(problem.get("detail") or f"the service answered HTTP {status}")
+    problems = [_problem(item) for item in problem.get("errors", [])]
+    kinds: list[type[IpaError]] = [IpaError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    by_code = {kind.code: kind for kind in kinds}
+    kind = by_code.get(str(problem.get("code")), BY_STATUS.get(status, IpaError))
+    return kind(message, hint=str(problem.get("hint", "")), problems=problems)
+
+
+def _problem(item: dict[str, Any]) -> Problem:
+    pointer, message = str(item.get("pointer", "")), str(item.get("message", ""))
+    return Problem(f"{pointer}: {message}" if pointer else message, pointer=pointer)
+
+
+BY_STATUS: dict[int, type[IpaError]] = {
+    400: InputError,
+    401: UnauthenticatedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    412: ConflictError,
+    413: InputError,
+    415: InputError,
+    422: InputError,
+    428: ConflictError,
+    429: BusyError,
+    503: UnavailableError,
+}

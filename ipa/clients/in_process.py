@@ -1,0 +1,214 @@
+"""The client of use cases in this process, over a whole service or one that was built for a command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ipa.clients.base import JsonObject, PipelineClient
+from ipa.control.audit.record import head_of
+from ipa.control.canonical import plain
+from ipa.control.ports import PipelineControl
+from ipa.model.access import LOCAL
+from ipa.model.decision import Mode
+from ipa.model.errors import InputError, Problem, UsageError
+from ipa.model.pipeline import Pin, Pipeline
+from ipa.model.plan import StageConfig
+from ipa.service import commands, history, overrides, pipelines, planning, replay, status
+from ipa.service.preconditions import Precondition, plain_version
+from ipa.service.service import Service
+from ipa.service.visibility import Caller
+
+if TYPE_CHECKING:
+    from ipa.bootstrap.one_shot import OneShot
+
+# Seconds between two reads of a watch.
+INTERVAL_S = 1.0
+
+
+class InProcessClient(PipelineClient):
+    """Calls the use cases of a service; `one_shot` is what the service was built for, if it has no loops."""
+
+    def __init__(self, service: Service, at: str, one_shot: OneShot | None = None) -> None:
+        self._service, self._at, self._one_shot = service, at, one_shot
+        self._runner = asyncio.Runner()
+
+    @property
+    def interval_s(self) -> float | None:
+        """Seconds between two reads of a watch; None if nothing changes by itself."""
+        return self._one_shot.interval_s if self._one_shot else INTERVAL_S
+
+    @property
+    def at(self) -> str:
+        return self._at
+
+    def close(self) -> None:
+        self._runner.close()
+        if self._one_shot is not None:
+            self._one_shot.close()
+
+    def names(self) -> list[str]:
+        return sorted(self._service.pipelines)
+
+    def status(self, pipeline: str) -> JsonObject:
+        service, found = self._service, self._service.pipeline(pipeline)
+        if self._one_shot is None:
+            return _object(status.status(service, found))
+        live = status.live_of(service, found.name)
+        view = status.status_view(found, PipelineControl(), live, service.clock.now())
+        # There is no loop here that a mode or a pause would hold.
+        return {**_object(view), "control": None}
+
+    def decisions(
+        self,
+        pipeline: str,
+        *,
+        limit: int,
+        before: str | None = None,
+        applied_only: bool = False,
+        inputs: bool = True,
+    ) -> JsonObject:
+        name = self._recorded(pipeline)
+        page = history.page_of(self._service.log, name, limit, before, applied_only=applied_only)
+        if not inputs:
+            page = replace(page, decisions=tuple(replace(each, inputs="") for each in page.decisions))
+        return _object(page)
+
+    def decision(self, decision_id: str) -> JsonObject:
+        return _object(self._service.log.decision(decision_id))
+
+    def record(self, pipeline: str, anchor: str | None) -> JsonObject:
+        head = head_of(anchor) if anchor else None
+        return _object(history.verify(self._service, self._recorded(pipeline), head))
+
+    def plan(self, pipeline: str, rate_rps: float | None, objective: str | None) -> JsonObject:
+        service, found = self._service, self._service.pipeline(pipeline)
+        if rate_rps is None and planning.known_rate(service, found) is None:
+            raise UsageError(
+                f"--rate is needed: nothing at {self.at} tells the load to plan for",
+                hint="For example --rate 10, or --plan FILE as `ipa plan -o json` prints it.",
+            )
+        request = planning.PlanRequest(rate_rps, objective, solver=service.settings.solver)
+        question = planning.what_if(service, found, request)
+        return _object(self._runner.run(planning.plan_for(service, question)))
+
+    def apply(
+        self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
+    ) -> JsonObject:
+        found, expected = self._writable(pipeline), _expected(revision)
+        return _object(commands.apply(self._service, found, configs, expected, by=by, reason=reason))
+
+    def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
+        found, expected = self._writable(pipeline), _expected(revision)
+        return _object(commands.roll_back(self._service, found, to, expected, by=by, reason=reason))
+
+    def replay(self, decision_id: str, policy: str | None) -> JsonObject:
+        return _object(replay.replay(Caller(LOCAL, self._service), decision_id, policy))
+
+    def definition(self, pipeline: str) -> JsonObject:
+        return _object(pipelines.view(self._service, self._service.pipeline(pipeline)))
+
+    def profiles(self, pipeline: str) -> JsonObject:
+        return _object(dict(self._service.profiles(self._service.pipeline(pipeline).name)))
+
+    def pause(
+        self, pipeline: str, *, by: str, reason: str, for_s: float | None = None, until: str | None = None
+    ) -> JsonObject:
+        found, end = self._controlled(pipeline, "pause"), until and _moment("/until", until)
+        return _object(
+            overrides.pause(self._service, found, until=end or None, for_s=for_s, by=by, reason=reason)
+        )
+
+    def resume(self, pipeline: str, *, by: str, reason: str) -> JsonObject:
+        found = self._controlled(pipeline, "resume")
+        return _object(overrides.resume(self._service, found, by=by, reason=reason))
+
+    def set_mode(self, pipeline: str, mode: str, *, by: str, reason: str) -> JsonObject:
+        found = self._controlled(pipeline, "mode")
+        return _object(overrides.set_mode(self._service, found, Mode(mode), by=by, reason=reason))
+
+    def pin(
+        self,
+        pipeline: str,
+        stage: str,
+        *,
+        variant: str | None,
+        batch_size: int | None,
+        cores: float | None,
+        replicas: int | None,
+        by: str,
+        reason: str,
+    ) -> JsonObject:
+        found, pin = self._controlled(pipeline, "pin"), Pin(variant, batch_size, cores, replicas)
+        return _object(overrides.set_pin(self._service, found, stage, pin, by=by, reason=reason))
+
+    def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:
+        found = self._controlled(pipeline, "unpin")
+        return _object(overrides.remove_pin(self._service, found, stage, by=by, reason=reason))
+
+    def freeze(
+        self, pipeline: str, *, start: str | None, end: str, weekly: bool, by: str, reason: str
+    ) -> JsonObject:
+        found = self._controlled(pipeline, "freeze")
+        start_at = _moment("/start", start) if start else None
+        return _object(
+            overrides.add_freeze(
+                self._service,
+                found,
+                _moment("/end", end),
+                start=start_at,
+                weekly=weekly,
+                by=by,
+                reason=reason,
+            )
+        )
+
+    def unfreeze(self, pipeline: str, freeze_id: str | None, *, by: str, reason: str) -> JsonObject:
+        service, found = self._service, self._controlled(pipeline, "unfreeze")
+        if freeze_id is None:
+            return _object(overrides.remove_freezes(service, found, by=by, reason=reason))
+        return _object(overrides.remove_freeze(service, found, freeze_id, by=by, reason=reason))
+
+    def _recorded(self, name: str) -> str:
+        """The name of a record: a pipeline's, or with @ and a policy beside it. NotFoundError."""
+        pipeline, at, policy = name.partition("@")
+        return f"{self._service.pipeline(pipeline).name}{at}{policy}"
+
+    def _writable(self, name: str) -> Pipeline:
+        """The pipeline; UsageError if nothing may be written from here."""
+        found = self._service.pipeline(name)
+        if self._one_shot is not None and self._one_shot.refusal is not None:
+            raise self._one_shot.refusal
+        return found
+
+    def _controlled(self, name: str, what: str) -> Pipeline:
+        """The pipeline of a service with loops; UsageError elsewhere."""
+        if self._one_shot is not None:
+            raise self._service_only(what)
+        return self._service.pipeline(name)
+
+
+def _expected(revision: str) -> Precondition:
+    version = plain_version(revision)
+    return Precondition(frozenset({version}), f'"{version}" as when it was decided on')
+
+
+def _moment(pointer: str, text: str) -> datetime:
+    """The moment in the text; InputError if it is none, or has no offset from UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        problem = Problem(f"{text!r} is no moment with its offset, as 2026-01-31T18:00Z", pointer=pointer)
+        raise InputError("a moment that cannot be read", problems=[problem])
+    return found
+
+
+def _object(value: Any) -> JsonObject:
+    found = plain(value)
+    assert isinstance(found, dict)
+    return found

@@ -1,0 +1,37 @@
+"""Every kind of file, declared once: the keys, their types, units and words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+from ipa.files.kinds.base import FileKind, json_schema
+from ipa.files.kinds.guardrails import GuardrailsFile
+from ipa.files.kinds.pipeline import PipelineFile
+from ipa.files.kinds.profile import ProfileFile
+
+KINDS: Mapping[str, type[FileKind]] = {
+    "pipeline": PipelineFile,
+    "profile": ProfileFile,
+    "guardrails": GuardrailsFile,
+}
+
+
+def schema_text(kind: str) -> str:
+    """The published JSON Schema (draft 2020-12) of `pipeline`, `profile` or `guardrails` files."""
+    return resources.files("ipa.files").joinpath("schema", f"{kind}.schema.json").read_text("utf-8")
+
+
+@cache
+def make_schema(kind: str) -> str:
+    """The text of the published schema, made from the declaration."""
+    file = KINDS[kind]
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"https://ipa-serving.github.io/schema/v1/{kind}.schema.json",
+        "title": kind.capitalize(),
+        "description": file.description_of_kind,
+    }
+    return json.dumps({**head, **json_schema(file)}, indent=2, ensure_ascii=False) + "\n"

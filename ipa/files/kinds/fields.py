@@ -1,0 +1,314 @@
+"""The types of fields in files: their form, their unit, and the words for them in messages and schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from math import isfinite
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from typing_extensions import TypeAliasType
+
+from ipa.files import quantities
+from ipa.files.document import first_twice
+
+T = TypeVar("T")
+# JSON Schema's `$` means the end; in Python it also means "before a last newline".
+_END = r"$(?!\n)"
+# An error with its own words, which follow the name of the field and its value.
+WORDED, TWICE = "worded", "twice"
+
+
+class _NotNull:
+    """Refuses null: a field may be absent, and then is None, but null says nothing."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: Any = handler(source)
+        return schema["schema"] if schema["type"] == "nullable" else schema  # type: ignore[no-any-return]
+
+
+# The type of a field that may be absent.
+Maybe = Annotated[T | None, _NotNull()]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number with its unit, such as "500ms"; the value is in the unit of the model."""
+
+    word: str
+    title: str
+    units: Mapping[str, Decimal]
+    parse: Callable[[str], float]
+    write: Callable[[float], str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._read, serialization=core_schema.plain_serializer_function_ser_schema(self.write)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        number = r"^[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})? ?"
+        pattern = f"{number}({'|'.join(self.units)}){_END}"
+        return {"title": self.title, "type": "string", "pattern": pattern, "x-quantity": self.word}
+
+    def _read(self, value: Any) -> float:
+        if not isinstance(value, str):
+            raise ValueError("not text")
+        return self.parse(value)
+
+
+class _Choice:
+    """Takes the value of a StrEnum by its text, and names those there are."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Written as the text that it is.
+        written = core_schema.plain_serializer_function_ser_schema(str)
+        return core_schema.enum_schema(source, list(source), strict=False, serialization=written)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        members: Any = schema
+        return {"enum": [str(member) for member in members["members"]]}
+
+
+def _whole(value: Any) -> Any:
+    """JSON Schema's integers include 2.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _above_zero(value: float) -> float:
+    if value == 0:
+        raise PydanticCustomError(WORDED, "; it must be greater than zero")
+    return value
+
+
+class _Unique:
+    """Refuses an entry that is there twice, together with whatever else is wrong with the list."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(self._read, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "uniqueItems": True}
+
+    @staticmethod
+    def _read(value: Any, handler: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        index = first_twice(value) if isinstance(value, list) and len(value) <= MOST_UNIQUE else None
+        if index is None:
+            return handler(value)
+        twice = PydanticCustomError(TWICE, "twice")
+        errors: list[InitErrorDetails] = [{"type": twice, "loc": (index,), "input": value[index]}]
+        try:
+            handler(value)
+        except ValidationError as error:
+            errors += [_again(each) for each in error.errors(include_url=False)]
+        raise ValidationError.from_exception_data("list", errors)
+
+
+def _again(error: Any) -> InitErrorDetails:
+    """The error as pydantic takes it."""
+    found: Any = {key: error[key] for key in ("type", "loc", "input", "ctx") if key in error}
+    return cast(InitErrorDetails, found)
+
+
+def _no_more_than(most: int) -> BeforeValidator:
+    """Refuses a mapping with more keys before any of them is looked at."""
+
+    def limited(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > most:
+            raise PydanticCustomError("too_long", "too many keys")
+        return value
+
+    return BeforeValidator(limited)
+
+
+def _as_written(value: Any, info: ValidationInfo) -> Any:
+    """Numbers and booleans of the mapping as the text that they were written as, where that is known."""
+    if not isinstance(value, dict):
+        return value
+    texts = info.context.texts_in(value) if info.context else {}
+    return {key: texts.get(key) or _text_of(each) for key, each in value.items()}
+
+
+def _text_of(value: Any) -> Any:
+    is_plain = isinstance(value, int) or (isinstance(value, float) and isfinite(value))
+    return str(value).lower() if is_plain else value
+
+
+def _day(value: Any) -> date:
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise PydanticCustomError(WORDED, ", a day that does not exist") from None
+
+
+def _written_number(value: float) -> int | float:
+    return quantities.format_number(value)
+
+
+# What a list or mapping that people write has at most, unless its field says otherwise.
+MOST_ENTRIES = 100
+# A longer list is refused for its length alone.
+MOST_UNIQUE = 1000
+WHOLE = BeforeValidator(_whole)
+UNIQUE = _Unique()
+POSITIVE = AfterValidator(_above_zero)
+CHOICE = _Choice()
+AT_MOST_100, AT_MOST_1000 = _no_more_than(MOST_ENTRIES), _no_more_than(1000)
+
+Number = Annotated[float, PlainSerializer(_written_number)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1), WHOLE]
+
+Name = TypeAliasType(
+    "Name",
+    Annotated[
+        str,
+        Field(
+            title="a DNS-1123 name: lower-case letters, digits and '-', at most 63",
+            pattern=rf"^[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?{_END}",
+        ),
+    ],
+)
+VariantName = TypeAliasType(
+    "VariantName",
+    Annotated[
+        str,
+        Field(
+            title="a name of letters, digits, '.', '_' and '-', at most 128",
+            pattern=rf"^[A-Za-z0-9]([A-Za-z0-9._-]{{0,126}}[A-Za-z0-9])?{_END}",
+        ),
+    ],
+)
+Text = TypeAliasType("Text", Annotated[str, Field(max_length=10_000)])
+Line = TypeAliasType("Line", Annotated[str, Field(title="a few words", min_length=1, max_length=10_000)])
+Day = TypeAliasType(
+    "Day",
+    Annotated[
+        str,
+        Field(title="a date such as 2026-11-24", pattern=rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}{_END}"),
+        AfterValidator(_day),
+        PlainSerializer(str),
+    ],
+)
+Duration = TypeAliasType(
+    "Duration",
+    Annotated[
+        float,
+        Quantity(
+            "duration",
+            'a duration with its unit, such as "500ms", "2s" or "1.5min"',
+            quantities.DURATION_UNITS,
+            quantities.parse_duration_s,
+            quantities.format_duration,
+        ),
+    ],
+)
+Rate = TypeAliasType(
+    "Rate",
+    Annotated[
+        float,
+        Quantity(
+            "rate",
+            'a rate with its unit, such as "20rps"',
+            quantities.RATE_UNITS,
+            quantities.parse_rate_rps,
+            quantities.format_rate,
+        ),
+    ],
+)
+Memory = TypeAliasType(
+    "Memory",
+    Annotated[
+        float,
+        Quantity(
+            "memory",
+            'a size with its unit, such as "512MiB" or "1.5GiB"',
+            quantities.MEMORY_UNITS,
+            quantities.parse_memory_gib,
+            quantities.format_memory,
+        ),
+    ],
+)
+PositiveDuration = Annotated[Duration, POSITIVE]
+PositiveRate = Annotated[Rate, POSITIVE]
+PositiveMemory = Annotated[Memory, POSITIVE]
+_Kind = Annotated[
+    str,
+    Field(
+        title="the name of a Kubernetes extended resource, such as nvidia.com/gpu or nvidia.com/mig-1g.5gb",
+        pattern=rf"^[a-z0-9.-]{{1,253}}/[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?{_END}",
+    ),
+]
+Accelerators = TypeAliasType(
+    "Accelerators",
+    Annotated[
+        dict[_Kind, Annotated[int, Field(ge=0, le=100_000), WHOLE]],
+        Field(max_length=MOST_ENTRIES, title="a count for each kind of accelerator"),
+        AT_MOST_100,
+    ],
+)
+Price = Annotated[Number, Field(ge=0, le=1_000_000)]
+AcceleratorPrices = Annotated[
+    dict[_Kind, Price],
+    Field(max_length=MOST_ENTRIES, title="a price for each kind of accelerator"),
+    AT_MOST_100,
+]
+_EnvName = Annotated[
+    str, Field(title="the name of an environment variable", pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}")
+]
+_ParameterName = Annotated[
+    str, Field(title="the name of a parameter", pattern=rf"^[A-Za-z_][A-Za-z0-9_.-]*{_END}")
+]
+_Written = Annotated[
+    str, WithJsonSchema({"title": "text, a number or a boolean", "type": ["string", "number", "boolean"]})
+]
+Env = TypeAliasType(
+    "Env",
+    Annotated[dict[_EnvName, _Written], Field(max_length=100), BeforeValidator(_as_written), AT_MOST_100],
+)
+Parameters = TypeAliasType(
+    "Parameters",
+    Annotated[
+        dict[_ParameterName, _Written], Field(max_length=100), BeforeValidator(_as_written), AT_MOST_100
+    ],
+)
+BatchSize = TypeAliasType("BatchSize", Annotated[int, Field(ge=1, le=4096), WHOLE])
+BatchSizes = Annotated[
+    list[BatchSize], Field(min_length=1, max_length=MOST_ENTRIES), AfterValidator(sorted), UNIQUE
+]
+
+# The forms of a field that may have several. In an error's place they are no keys: YAML has no such
+# characters, and names none.
+SCALAR, LIST, MAPPING = "\0scalar", "\0list", "\0mapping"
+FORMS = (SCALAR, LIST, MAPPING)
+
+
+def form(value: Any) -> str | None:
+    """The form of a value; None for one that no field has."""
+    if isinstance(value, dict):
+        return MAPPING
+    if isinstance(value, list):
+        return LIST
+    return SCALAR if isinstance(value, str | int | float) else None

@@ -1,0 +1,92 @@
+"""The keys of a stage's profile."""
+
+from __future__ import annotations
+
+from operator import not_
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from ipa.files.kinds.base import FileKind, HoldingSection, Section
+from ipa.files.kinds.fields import (
+    WHOLE,
+    Accelerators,
+    BatchSize,
+    Day,
+    Line,
+    Maybe,
+    Name,
+    Number,
+    PositiveDuration,
+    PositiveMemory,
+    PositiveRate,
+    Text,
+    VariantName,
+)
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+
+
+class PointSection(Section):
+    """One of `points:`."""
+
+    makes: ClassVar = ProfilePoint
+    cores: Annotated[Number, Field(gt=0, le=1024, description="Of one replica.")]
+    batch_size: BatchSize = Field(alias="batch", description="Items in the batch.")
+    latency_s: PositiveDuration = Field(alias="latency", description="p99 of the service time of one batch.")
+    latency_mean_s: Maybe[PositiveDuration] = Field(None, alias="latency_mean")
+    throughput_rps: Maybe[PositiveRate] = Field(
+        None, alias="throughput", description="The most items a second."
+    )
+
+
+class VariantProfileSection(HoldingSection):
+    """One of a profile's `variants:`."""
+
+    makes: ClassVar = VariantProfile
+    variant: VariantName
+    accuracy: Annotated[Number, Field(gt=0, le=1, title="a fraction, such as 0.78")]
+    readiness_s: Maybe[PositiveDuration] = Field(
+        None, alias="readiness", description="From start to the first answer."
+    )
+    memory_gib: Maybe[PositiveMemory] = Field(None, alias="memory", description="Of one replica.")
+    accelerators: Maybe[Accelerators] = Field(None, exclude_if=not_, description="Of one replica.")
+    rows_per_item: Maybe[
+        Annotated[
+            list[Annotated[int, Field(ge=0), WHOLE]],
+            Field(
+                min_length=2,
+                max_length=2,
+                title="the fewest and the most rows that one item was answered with, such as [2, 9]",
+            ),
+        ]
+    ] = Field(
+        None,
+        description="Where they are not [1, 1], the stage does not batch in one SeldonDeployment.",
+    )
+    points: Annotated[
+        list[PointSection], Field(min_length=1, max_length=10_000, title="at least one measured point")
+    ]
+
+
+class ProfileFile(FileKind):
+    """profiles/PIPELINE/STAGE.yaml."""
+
+    makes: ClassVar = StageProfile
+    description_of_kind: ClassVar[str] = (
+        "What was measured of one stage's variants, over batch sizes and cores."
+    )
+    kind: Literal["Profile"]
+    pipeline: Name = Field(description="Also the name of the folder the file lies in.")
+    stage: Name = Field(description="Also the name of the file.")
+    hardware: Line
+    measured_on: Day
+    method: Line
+    source: Maybe[Text] = Field(None, exclude_if=not_)
+    load_rps: Maybe[PositiveRate] = Field(
+        None,
+        alias="load",
+        description="Offered while measuring, where it was limited: throughput is then censored at it.",
+    )
+    variants: Annotated[
+        list[VariantProfileSection], Field(min_length=1, max_length=1000, title="at least one variant")
+    ]

@@ -1,0 +1,101 @@
+"""The sections of targets in a pipeline file, by the target's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import not_
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, create_model
+
+from ipa.files.kinds.base import HoldingSection, Section
+from ipa.files.kinds.fields import (
+    CHOICE,
+    Accelerators,
+    Env,
+    Maybe,
+    Name,
+    Number,
+    Parameters,
+    PositiveMemory,
+    Text,
+)
+from ipa.model.pipeline import LocalRun, SeldonRun, SeldonTarget, Shape
+
+# Cores of what runs beside the stages; more is a slip.
+_BesideCores = Annotated[Number, Field(le=1000)]
+_USUAL = SeldonTarget("")
+
+
+class SeldonSection(Section):
+    """`seldon:` of a pipeline."""
+
+    makes: ClassVar = SeldonTarget
+    name: Name
+    namespace: Maybe[Name] = None
+    predictor: Maybe[Name] = None
+    shape: Maybe[Annotated[Shape, CHOICE]] = Field(None, exclude_if=lambda shape: shape == _USUAL.shape)
+    image: Maybe[Text] = None
+    orchestrator_cores: Maybe[Annotated[_BesideCores, Field(ge=0)]] = Field(
+        None, exclude_if=lambda cores: cores == _USUAL.orchestrator_cores
+    )
+    separate_orchestrator: Maybe[bool] = Field(
+        None, exclude_if=lambda separate: separate == _USUAL.separate_orchestrator
+    )
+    queue_cores: Maybe[Annotated[_BesideCores, Field(gt=0)]] = Field(
+        None, exclude_if=lambda cores: cores == _USUAL.queue_cores
+    )
+
+
+class SeldonRunSection(HoldingSection):
+    """`seldon:` of a variant."""
+
+    makes: ClassVar = SeldonRun
+    image: Maybe[Text] = None
+    implementation: Maybe[Text] = None
+    model_uri: Maybe[Text] = None
+    env: Maybe[Env] = Field(None, exclude_if=not_)
+    memory_gib: Maybe[PositiveMemory] = Field(None, alias="memory")
+    accelerators: Maybe[Accelerators] = Field(None, exclude_if=not_)
+
+
+class LocalRunSection(Section):
+    """`local:` of a variant."""
+
+    makes: ClassVar = LocalRun
+    implementation: Text
+    parameters: Maybe[Parameters] = Field(None, exclude_if=not_)
+    command: Maybe[Annotated[list[Text], Field(max_length=100)]] = Field(None, exclude_if=not_)
+    env: Maybe[Env] = Field(None, exclude_if=not_)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSections:
+    """What a target adds to pipeline files. None: it has no such section."""
+
+    pipeline: type[Section] | None = None
+    variant: type[Section] | None = None
+    # Of the pipeline's section, in the published schema.
+    description: str | None = None
+
+
+TARGET_SECTIONS: Mapping[str, TargetSections] = {
+    "seldon": TargetSections(
+        SeldonSection,
+        SeldonRunSection,
+        "Where the SeldonDeployment lives, in which shape, and what it takes beside the stages.",
+    ),
+    "local": TargetSections(variant=LocalRunSection),
+}
+
+
+def with_targets(keys: type[Section], place: Literal["pipeline", "variant"]) -> type[Section]:
+    """The section with a further key for each target that has something to say there."""
+    found: dict[str, Any] = {}
+    for name, target in TARGET_SECTIONS.items():
+        section = target.pipeline if place == "pipeline" else target.variant
+        if section is not None:
+            described = target.description if place == "pipeline" else None
+            found[name] = (Maybe[section], Field(None, description=described))  # type: ignore[misc,valid-type]
+    return create_model(f"{keys.__name__}OfTargets", __base__=keys, **found)

@@ -1,1 +1,0 @@
-"""Several variants of one task side by side, each with its cores and its share of the load (InfAdapter)."""

@@ -1,0 +1,134 @@
+"""The data of an experiment's report: the figures of its run, thinned so that many can be kept."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+import ipa
+from ipa.control.canonical import canonical_json, digest
+from ipa.report.run import Run, RunChange, Ticks
+from ipa.report.seeds import Repeats, SeedFigures, sorted_by_name, span
+from ipa.report.stats import means_of
+from ipa.simulate.result import SimResult
+
+# More points than a plot has pixels are of no use.
+MOST_TICKS = 800
+CDF_POINTS = 200
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+_RUN = TypeAdapter(Run)
+# The parts of a specification that the report lists as asked for; the others are inputs.
+_ASKED = ("policy", "objective", "seed", "spacing", "capacity_cores", "target")
+
+_INPUTS = ("pipeline", "profiles", "rates_rps", "guards", "forecast")
+
+
+def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
+    """The run of that specification (`experiments.specification`); the same gives the same."""
+    figures = result.summary()
+    reasons = figures.pop("decisions_by_reason")
+    latencies_s, rates = result.latencies_s, spec["rates_rps"]
+    shares = np.linspace(0.0, 1.0, CDF_POINTS)
+    cdf = zip(np.quantile(latencies_s, shares), shares, strict=True) if len(latencies_s) else ()
+    asked = {name: str(spec[name]) for name in _ASKED if spec[name] is not None}
+    return Run(
+        pipeline=result.pipeline,
+        load=spec["load"],
+        asked={**asked, "forecaster": spec["forecast"]["name"]},
+        inputs={name: digest(canonical_json(spec[name])) for name in _INPUTS},
+        version=ipa.__version__,
+        duration_s=result.duration_s,
+        sla_s=result.sla_s,
+        mean_rps=float(np.mean(rates)),
+        peak_rps=float(np.max(rates)),
+        figures=figures,
+        slo_ratio=1.0 - figures["violation_ratio"],
+        core_hours=result.core_seconds / 3600.0,
+        latency_quantiles_s={
+            name: float(np.quantile(latencies_s, at)) if len(latencies_s) else None
+            for name, at in QUANTILES.items()
+        },
+        latency_cdf=tuple((round(float(value), 6), round(float(share), 6)) for value, share in cdf),
+        decisions_by_reason=reasons,
+        changes=tuple(
+            RunChange(it.at_s, it.reason, it.configs) for it in result.ticks if it.reason.startswith("apply.")
+        ),
+        ticks=_ticks(result),
+    )
+
+
+def seed_of(run: Run, seed: int) -> SeedFigures:
+    """The figures of a run that are kept beside those of other seeds; no time series."""
+    return SeedFigures(seed, run.figures, run.latency_quantiles_s, run.decisions_by_reason)
+
+
+def run_over(first: Run, seeds: Sequence[SeedFigures]) -> Run:
+    """The run of all these seeds, of which `first` is the run of the first: its figures are their means.
+
+    Time series, distribution and changes stay those of the first.
+    """
+    figures = means_of([it.figures for it in seeds])
+    latencies = means_of([it.latency_quantiles_s for it in seeds])
+    reasons = means_of([it.decisions_by_reason for it in seeds], missing=0)
+    words = span(seeds[0].seed, len(seeds))
+    return replace(
+        first,
+        asked=dict(("seeds", words) if name == "seed" else (name, first.asked[name]) for name in first.asked),
+        figures=figures.values,
+        slo_ratio=1.0 - (figures.values["violation_ratio"] or 0.0),
+        core_hours=(figures.values["cores_mean"] or 0.0) * first.duration_s / 3600.0,
+        latency_quantiles_s=latencies.values,
+        decisions_by_reason=sorted_by_name(reasons.values),
+        repeats=Repeats(
+            seeds=tuple(seeds),
+            intervals=figures.half_widths,
+            latency_intervals_s=latencies.half_widths,
+            decision_intervals=sorted_by_name(reasons.half_widths),
+        ),
+    )
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    """The figures of `ipa simulate -o json`; of several seeds their means, and `intervals` beside them."""
+    figures = {**run.figures, "decisions_by_reason": dict(run.decisions_by_reason)}
+    return {**figures, "intervals": dict(run.repeats.intervals)} if run.repeats else figures
+
+
+def _ticks(result: SimResult) -> Ticks:
+    """Every tick, or of a long run every so many."""
+    kept = result.ticks[:: -(-len(result.ticks) // MOST_TICKS) or 1]
+    return Ticks(
+        at_s=tuple(it.at_s for it in kept),
+        rate_rps=tuple(it.rate_rps for it in kept),
+        upper_rps=tuple(it.upper_rps for it in kept),
+        latency_s=tuple(it.latency_s for it in kept),
+        cores=tuple(it.cores for it in kept),
+        pas=tuple(it.pas for it in kept),
+    )
+
+
+def told(run: Run) -> Any:
+    """The run as plain JSON values, as the process of an experiment sends it."""
+    return _RUN.dump_python(run, mode="json")
+
+
+def packed(values: Any) -> bytes:
+    """The values compressed: some ten kilobytes."""
+    return zlib.compress(json.dumps(values).encode())
+
+
+def unpacked(kept: bytes) -> Run:
+    """The run of which `packed` holds the values."""
+    return _RUN.validate_json(zlib.decompress(kept))
+
+
+def as_json(run: Run) -> str:
+    """The run as JSON text: the report for programs."""
+    unsaid = {"repeats"} if run.repeats is None else None
+    return _RUN.dump_json(run, indent=1, exclude=unsaid).decode() + "\n"

@@ -1,0 +1,123 @@
+"""One side of a change tried: planned at the rates of a trace, and simulated over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ipa.model.errors import DeadlineError, InfeasibleError
+from ipa.model.guardrails import GuardrailFigures
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan
+from ipa.model.profile import StageProfile
+from ipa.optimize.frontier import frontier
+from ipa.policies.planning import plan_pipeline, planning_problem
+from ipa.report.frontier_plot import accuracy_cost
+from ipa.report.review.result import FrontierSpot, PlanAt, ReviewFrontier, ReviewSide, SimulatedChange
+from ipa.service.simulation import as_served
+from ipa.settings import Settings
+from ipa.simulate.result import SimResult
+from ipa.simulate.run import simulate
+
+# Which rates of the trace are planned for.
+QUANTILES = (("p50", 0.5), ("p95", 0.95), ("max", 1.0))
+# A trace of mostly nothing is still planned for something: a request in ten seconds.
+LEAST_RPS = 0.1
+# Solved without a licence, and to the same plan on every machine: no search is cut short by a slow one.
+SOLVER, DEADLINE_S = "exact", 120.0
+# The rate whose frontier is told of, and how long that may take; of the pipelines that come with us a second.
+FRONTIER_AT, FRONTIER_S = "p95", 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What all sides are tried with; `say` is told what is done."""
+
+    rates_rps: tuple[float, ...]
+    seeds: int
+    policy: str
+    settings: Settings
+    usd_per_core_hour: float | None
+    say: Callable[[str], None]
+
+    def quantiles(self) -> list[tuple[str, float]]:
+        """The rates in rps that are planned for, with what they are called."""
+        return [
+            (label, max(float(np.quantile(self.rates_rps, part)), LEAST_RPS)) for label, part in QUANTILES
+        ]
+
+
+def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> ReviewSide:
+    """What came of it. A pipeline that says how it runs on Seldon is planned and run as there."""
+    target = "local" if pipeline.seldon is None else "kubernetes"
+    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)
+    plans = tuple(
+        PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
+        for label, rate_rps in trial.quantiles()
+    )
+    at = next(each for each in plans if each.label == FRONTIER_AT)
+    could = _frontier(planned, profiles, at)
+    setup = replace(
+        as_served(pipeline, profiles, trial.rates_rps, trial.settings, target),
+        policy=trial.policy,
+        solver=SOLVER,
+        deadline_s=DEADLINE_S,
+    )
+    results = []
+    for seed in range(trial.seeds):
+        trial.say(f"{words}: simulating {len(trial.rates_rps)} s, seed {seed + 1} of {trial.seeds}")
+        try:
+            results.append(simulate(replace(setup, seed=seed)))
+        except InfeasibleError as error:
+            return ReviewSide(plans, None, why=error.message, frontier=could)
+    figures = _figures(results, trial.usd_per_core_hour)
+    return ReviewSide(plans, figures, _changes(results[0]), frontier=could)
+
+
+def _deterministic(pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float) -> Plan:
+    """The plan, but for how long it took to find."""
+    plan = plan_pipeline(pipeline, profiles, rate_rps, solver=SOLVER, deadline_s=DEADLINE_S)
+    return replace(plan, solve_s=0.0)
+
+
+def _frontier(pipeline: Pipeline, profiles: Mapping[str, StageProfile], at: PlanAt) -> ReviewFrontier:
+    """What could be had at that rate; nothing is searched for where no plan carries it."""
+    if not at.plan.stages:
+        return ReviewFrontier(at.label, at.rate_rps, ())
+    try:
+        found = frontier(planning_problem(pipeline, profiles, at.rate_rps), FRONTIER_S)
+    except DeadlineError:
+        return ReviewFrontier(at.label, at.rate_rps, (), f"it was not found within {FRONTIER_S:g} s")
+    spots = (FrontierSpot(each.cost_cores, each.pas, each.latency_s) for each in accuracy_cost(found))
+    return ReviewFrontier(at.label, at.rate_rps, tuple(spots))
+
+
+def _figures(results: list[SimResult], usd_per_core_hour: float | None) -> GuardrailFigures:
+    """Over all runs: means of what is a mean over time, all requests together."""
+    latencies_s = np.concatenate([result.latencies_s for result in results])
+    p50_s, p99_s = np.quantile(latencies_s, (0.5, 0.99)) if len(latencies_s) else (None, None)
+    requests = sum(len(result.born_s) for result in results)
+    in_time = sum(int((result.latencies_s <= result.sla_s).sum()) for result in results)
+    cores = float(np.mean([result.core_seconds / result.duration_s for result in results]))
+    return GuardrailFigures(
+        requests=requests,
+        late=requests - in_time,
+        cores_mean=cores,
+        cores_peak=max(tick.cores for result in results for tick in result.ticks),
+        pas_mean=float(np.mean([result.pas_mean for result in results])),
+        latency_p50_s=None if p50_s is None else float(p50_s),
+        latency_p99_s=None if p99_s is None else float(p99_s),
+        changes=sum(result.changes for result in results),
+        usd_per_hour=None if usd_per_core_hour is None else cores * usd_per_core_hour,
+    )
+
+
+def _changes(result: SimResult) -> tuple[SimulatedChange, ...]:
+    return tuple(
+        SimulatedChange(tick.at_s, tick.reason, tick.configs)
+        for tick in result.ticks
+        if tick.reason.startswith("apply.")
+    )

@@ -1,0 +1,143 @@
+"""The review that `ipa ci` prints: what changed, tried on both sides, and held against the guardrails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+import ipa
+from ipa.files.guardrails import read_guardrails
+from ipa.files.words import unknown
+from ipa.model.errors import InputError, Problem, UsageError
+from ipa.model.guardrails import Guardrails
+from ipa.policies.table import POLICIES
+from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
+from ipa.service.review.evaluate import Trial, tried
+from ipa.service.review.revisions import BaseRevision, Files, Folders, Pair, folders_of, inside, pairs_of
+from ipa.service.simulation import rates_of
+from ipa.settings import Settings
+
+DEFAULT_WORKLOAD = "bursty"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked on the command line. `load` is a trace file or the name of a workload."""
+
+    base: str
+    load: str | None
+    policy_file: Path | None
+    policy: str
+    seeds: int
+    pipelines_dir: Path | None
+    profiles_dir: Path | None
+
+
+def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
+    """The review of every pipeline that the change concerns; where files are wrong, of these alone.
+
+    `base` is the revision that `asked.base` names. Errors: UsageError (no such policy, a folder outside the
+    work tree), NotFoundError (no such trace or guardrails).
+    """
+    if asked.policy not in POLICIES:
+        raise UsageError(f"--policy {asked.policy!r}: {unknown(asked.policy, POLICIES)}")
+    settings = Settings.from_env(pipelines_dir=asked.pipelines_dir, profiles_dir=asked.profiles_dir)
+    folders = folders_of(base, settings.pipelines_dir, settings.profiles_dir)
+    guardrails, problems = _guardrails(base, folders, asked.policy_file)
+    pairs = pairs_of(base, folders, all_of_them=guardrails.path in base.changed())
+    problems += [problem for pair in pairs if pair.after for problem in pair.after.problems]
+    rates_rps, inputs = _load(asked, base, guardrails)
+    if problems:
+        return Review(inputs, guardrails, problems=tuple(problems))
+    trial = Trial(rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say)
+    pairs = [pair for pair in pairs if pair.before or pair.after]
+    return Review(
+        inputs,
+        guardrails,
+        tuple(
+            _reviewed(pair, guardrails, trial, f"{at}/{len(pairs)} {pair.pipeline}")
+            for at, pair in enumerate(pairs, 1)
+        ),
+    )
+
+
+def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tuple[Guardrails, list[Problem]]:
+    """The rules, and the problems of their file. Its path is relative to the work tree where it is in it."""
+    if file is None:
+        return Guardrails(), []
+    try:
+        path = inside(base, file)
+    except UsageError:
+        path = str(file)
+    try:
+        found, document = read_guardrails(file)
+    except InputError as error:
+        problems = error.problems or [Problem(error.message)]
+        return Guardrails(path=path), [replace(problem, path=path) for problem in problems]
+    if found.trace is not None and not (file.parent / found.trace).is_file():
+        document.problem(("trace",), f"there is no file {file.parent / found.trace}")
+        found = replace(found, trace=None)
+    names = [folder.parent.name for folder in sorted((base.root / folders.pipelines).glob("*/pipeline.yaml"))]
+    for name in found.by_pipeline or {}:
+        if name not in names:
+            words = f"there is no pipeline {name!r}; {unknown(name, names)}"
+            document.problem(("pipelines", name), words, at_key=True)
+    return replace(found, path=path), [replace(problem, path=path) for problem in document.problems]
+
+
+def _load(asked: Asked, base: BaseRevision, guardrails: Guardrails) -> tuple[tuple[float, ...], ReviewInputs]:
+    """The rates by the second, and what is said of them and of all other inputs."""
+    load = asked.load or guardrails.workload or DEFAULT_WORKLOAD
+    if asked.load is None and guardrails.trace is not None and asked.policy_file is not None:
+        load = str(asked.policy_file.parent / guardrails.trace)
+    rates_rps = rates_of(load, None, 1.0)
+    if not max(rates_rps) > 0:
+        raise InputError(f"the trace {load} has no requests")
+    text = "\n".join(f"{rate:g}" for rate in rates_rps)
+    return rates_rps, ReviewInputs(
+        version=ipa.__version__,
+        base=asked.base,
+        commit=base.commit,
+        load=load,
+        load_sha256=sha256(text.encode()).hexdigest(),
+        guardrails_sha256=_sha256(asked.policy_file),
+        duration_s=len(rates_rps),
+        mean_rps=float(np.mean(rates_rps)),
+        peak_rps=max(rates_rps),
+        seeds=asked.seeds,
+        policy=asked.policy,
+    )
+
+
+def _sha256(file: Path | None) -> str:
+    return "" if file is None else sha256(file.read_bytes()).hexdigest()
+
+
+def _reviewed(pair: Pair, guardrails: Guardrails, trial: Trial, words: str) -> Reviewed:
+    after = _tried(pair.after, trial, f"{words} after")
+    before = after if pair.is_same else _tried(pair.before, trial, f"{words} before")
+    rules = guardrails.rules(pair.pipeline)
+    return Reviewed(
+        pipeline=pair.pipeline,
+        path=pair.path,
+        status=pair.status,
+        before=before,
+        after=after,
+        files=pair.files,
+        rules=rules,
+        is_notable=notable(guardrails, pair.status, before, after),
+        findings=findings_of(rules, before, after),
+        note=pair.note,
+    )
+
+
+def _tried(files: Files | None, trial: Trial, words: str) -> ReviewSide | None:
+    if files is None or files.pipeline is None:
+        return None
+    return tried(files.pipeline, files.profiles, trial, words)

@@ -1,0 +1,121 @@
+"""Simulations of the control loop with the settings of the service."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ipa.control.engine.guards import GuardSettings
+from ipa.files.reading import is_file
+from ipa.files.traces import read_trace
+from ipa.model.errors import NotFoundError, UsageError
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
+from ipa.report.seeds import over_seeds
+from ipa.settings import Settings
+from ipa.simulate.arrivals import WORKLOADS, workload_rates
+from ipa.simulate.cluster import KUBERNETES, ClusterSettings
+from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
+from ipa.simulate.result import SimResult
+from ipa.simulate.run import ForecastSettings, SimSetup, simulate
+
+TARGETS = ("local", "kubernetes")
+
+
+# A request takes some 100 bytes while it is simulated.
+MOST_REQUESTS = 2e7
+
+
+def over_seeds_of(
+    setup: SimSetup, repeats: int, step: Callable[[str], None]
+) -> tuple[SimResult, dict[str, Any]]:
+    """The run of the first seed, and the figures: those of that run, or their means and `intervals`.
+
+    `step` receives the name of each further seed as it starts.
+    """
+
+    def another(nth: int) -> dict[str, Any]:
+        # One at a time, and after the garbage of the last: each run holds all of its requests.
+        gc.collect()
+        step(f"seed {setup.seed + nth}")
+        return simulate(replace(setup, seed=setup.seed + nth)).summary()
+
+    first = simulate(setup)
+    if repeats == 1:
+        return first, first.summary()
+    return first, over_seeds([first.summary(), *map(another, range(1, repeats))])
+
+
+def as_served(
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    rates_rps: tuple[float, ...],
+    given: Settings,
+    target: str,
+) -> SimSetup:
+    """A run of the loop with the service's settings; `target` is one of TARGETS."""
+    forecast = ForecastSettings(
+        window_s=given.window_s,
+        horizon_s=given.horizon_s,
+        quantile=given.forecast_quantile,
+        smooth_s=given.smooth_s,
+    )
+    return setup_on(target, pipeline, profiles, rates_rps, forecast, guards_of(given))
+
+
+def setup_on(
+    target: str,
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    rates_rps: tuple[float, ...],
+    forecast: ForecastSettings,
+    guards: GuardSettings,
+) -> SimSetup:
+    """A run whose pods are replaced and watched as on the target."""
+    on_cluster = target == "kubernetes"
+    return SimSetup(
+        at_cluster(pipeline, profiles) if on_cluster else pipeline,
+        profiles,
+        rates_rps,
+        forecast=forecast,
+        guards=guards,
+        cluster=KUBERNETES if on_cluster else ClusterSettings(),
+        metrics=replace(ON_CLUSTER if on_cluster else MetricsSettings(), stale_after_s=guards.stale_after_s),
+    )
+
+
+def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float, ...]:
+    """The rates by the second of a named workload or of a trace file; UsageError if none are left."""
+    if workload in WORKLOADS:
+        rates = tuple(float(rate) for rate in workload_rates(workload))
+    elif is_file(Path(workload)):
+        rates = tuple(rate or 0.0 for rate in read_trace(Path(workload), zeros_are_gaps=False))
+    else:
+        known = ", ".join(WORKLOADS)
+        raise NotFoundError(
+            f"there is no workload and no file {workload!r}", hint=f"Give a file, or one of: {known}"
+        )
+    if minutes is not None:
+        rates = rates[: max(round(60 * minutes), 0)]
+    if not rates:
+        raise UsageError(f"nothing of the workload {workload!r} is left to simulate")
+    scaled = tuple(times * rate for rate in rates)
+    if sum(scaled) > MOST_REQUESTS:
+        raise UsageError(
+            f"--times {times:g} makes {sum(scaled):.3g} requests of the workload; at most {MOST_REQUESTS:g} "
+            "are simulated",
+            hint="Take a smaller factor, or fewer --minutes.",
+        )
+    return scaled
+
+
+def guards_of(given: Settings) -> GuardSettings:
+    """The guards of the loop with the values of the service's settings."""
+    named = {field.name for field in fields(given)}
+    return GuardSettings(
+        **{field.name: getattr(given, field.name) for field in fields(GuardSettings) if field.name in named}
+    )

@@ -1,0 +1,127 @@
+"""The service's log: one line per record, written by a thread of its own.
+
+A pipe without a reader blocks its writer; here only this thread blocks. Lines that do not fit into its queue
+are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+
+# Some minutes of a busy service, about a megabyte.
+MOST_WAITING = 5000
+# How long `close` waits for the queue.
+FLUSH_S = 1.0
+
+
+class Format(StrEnum):
+    """The format of a line."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class TextLines(logging.Formatter):
+    """Lines of time, level, logger and message; control characters in a message are escaped."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without its end. A traceback follows on lines that start with a tab."""
+        head, *rest = super().format(record).split("\n") if record.exc_info else [super().format(record)]
+        return "\n\t".join(_visible(part) for part in (head, *rest))
+
+
+class JsonLines(logging.Formatter):
+    """Lines of JSON objects: `time` (UTC), `level`, `logger`, `message`, and `error` with the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without its end."""
+        said = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            said["error"] = self.formatException(record.exc_info)
+        # In ASCII, so that no character counts as the end of a line.
+        return json.dumps(said)
+
+
+def _visible(text: str) -> str:
+    """The text with every character escaped that could start a line or move a cursor."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class LineQueue(logging.Handler):
+    """A log handler that never blocks: a thread writes the lines to a file descriptor."""
+
+    def __init__(self, descriptor: int, most_waiting: int = MOST_WAITING) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._lines: queue.Queue[bytes | None] = queue.Queue(most_waiting)
+        self.dropped = 0
+        # Not through sys.stderr: a write that hangs holds its lock, and the program's exit would hang too.
+        self._thread = threading.Thread(target=self._write, name="logs", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Enqueue the record's line, or count it as dropped."""
+        try:
+            self._lines.put_nowait(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        except queue.Full:
+            self.dropped += 1
+        except Exception:
+            # A message with wrong arguments must not raise in the code that logs it.
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write the queue for at most `FLUSH_S`, and stop."""
+        try:
+            self._lines.put(None, timeout=FLUSH_S)
+        except queue.Full:
+            pass
+        else:
+            self._thread.join(FLUSH_S)
+        super().close()
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            while line:
+                try:
+                    line = line[os.write(self._descriptor, line) :]
+                except OSError:
+                    # The reader is gone; a later line may reach another.
+                    self.dropped += 1
+                    break
+
+
+@contextmanager
+def logged(form: Format, descriptor: int = 2) -> Iterator[LineQueue]:
+    """Log records of INFO and above in this format only. Yields the handler, which counts dropped lines."""
+    handler = LineQueue(descriptor)
+    handler.setFormatter(JsonLines() if form is Format.JSON else TextLines())
+    root = logging.getLogger()
+    others, level = root.handlers[:], root.level
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    # httpx logs each request.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        yield handler
+    finally:
+        root.handlers[:] = others
+        root.setLevel(level)
+        handler.close()

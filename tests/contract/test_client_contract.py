@@ -1,0 +1,161 @@
+"""The contract of `PipelineClient`, over a service's REST API and over use cases in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ipa.clients.base import PipelineClient
+from ipa.clients.http import HttpClient
+from ipa.clients.in_process import InProcessClient
+from ipa.model.errors import ConflictError, InputError, IpaError, NotFoundError
+from ipa.model.plan import StageConfig
+from tests.fakes.services import FakeWorld, InProcess
+
+Make = Callable[[FakeWorld], PipelineClient]
+AT = "http://127.0.0.1:8080"
+CLIENTS: dict[str, Make] = {
+    "http": lambda world: HttpClient(AT, InProcess(world.services())),
+    "in-process": lambda world: InProcessClient(world.services().service, AT),
+}
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    return FakeWorld().play(60)
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest, world: FakeWorld) -> Iterator[PipelineClient]:
+    with CLIENTS[request.param](world) as made:
+        yield made
+
+
+def configs_of(values: dict[str, Any]) -> tuple[StageConfig, ...]:
+    return tuple(StageConfig(**each) for each in values["configs"])
+
+
+def revision_of(client: PipelineClient) -> str:
+    return str(client.status("ocr")["live"]["revision"])
+
+
+READS: dict[str, Callable[[PipelineClient], Any]] = {
+    "names": lambda client: client.names(),
+    "status": lambda client: client.status("ocr"),
+    "decisions": lambda client: client.decisions("ocr", limit=7),
+    "decisions without inputs": lambda client: client.decisions("ocr", limit=7, inputs=False),
+    "history": lambda client: client.decisions("ocr", limit=3, applied_only=True),
+    "older decisions": lambda client: client.decisions(
+        "ocr", limit=5, before=client.decisions("ocr", limit=5)["next_before"]
+    ),
+    "record": lambda client: client.record("ocr", None),
+    "definition": lambda client: client.definition("ocr"),
+    "profiles": lambda client: client.profiles("ocr"),
+    "decision": lambda client: client.decision(
+        client.decisions("ocr", limit=1)["decisions"][0]["decision_id"]
+    ),
+    "replay": lambda client: client.replay(
+        client.decisions("ocr", limit=1)["decisions"][0]["decision_id"], None
+    ),
+    "address": lambda client: (client.at, client.interval_s),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_answers_are_the_same_by_either_way(read: str, world: FakeWorld) -> None:
+    answers = []
+    for make in CLIENTS.values():
+        with make(world) as client:
+            answers.append(READS[read](client))
+    assert answers[0] == answers[1]
+    assert answers[0]
+
+
+@pytest.mark.parametrize("rate_rps", [None, 12.0])
+def test_a_plan_names_its_configurations(client: PipelineClient, rate_rps: float | None) -> None:
+    plan = client.plan("ocr", rate_rps, None)
+    assert plan["pipeline"] == "ocr" and plan["rate_rps"] > 0
+    assert {"termination", "stages", "pas", "relaxations", "solver"} <= set(plan)
+    assert [stage["stage"] for stage in plan["stages"]] == ["detect", "recognise"]
+
+
+def test_apply_runs_the_configurations_and_rollback_takes_them_back(client: PipelineClient) -> None:
+    before = client.status("ocr")["live"]["stages"]
+    applied = client.decisions("ocr", limit=50, applied_only=True)["decisions"][-1]
+    decision = client.apply(
+        "ocr", configs_of(applied), by="kim", reason="a trial", revision=revision_of(client)
+    )
+    assert decision["action"] == "apply" and "requested by kim: a trial" in decision["detail"]
+    assert [stage["config"] for stage in client.status("ocr")["live"]["stages"]] == applied["configs"]
+    back = client.rollback("ocr", None, by="kim", reason="slow", revision=revision_of(client))
+    assert back["detail"].startswith("rollback by kim: slow")
+    assert [each["config"] for each in client.status("ocr")["live"]["stages"]] == [
+        each["config"] for each in before
+    ]
+
+
+def test_a_change_for_another_revision_is_refused(client: PipelineClient) -> None:
+    applied = client.decisions("ocr", limit=1, applied_only=True)["decisions"][0]
+    with pytest.raises(ConflictError, match="read it again"):
+        client.apply("ocr", configs_of(applied), by="kim", reason="", revision="another")
+    with pytest.raises(ConflictError, match="read it again"):
+        client.rollback("ocr", None, by="kim", reason="", revision="another")
+
+
+def test_what_cannot_run_is_refused_with_all_its_problems(client: PipelineClient) -> None:
+    wrong = [StageConfig("detect", "none", 1, 1.0, 1), StageConfig("other", "none", 1, 1.0, 1)]
+    with pytest.raises(InputError) as caught:
+        client.apply("ocr", wrong, by="kim", reason="", revision=revision_of(client))
+    assert len(caught.value.problems) >= 3
+
+
+def test_overrides_are_set_and_ended(client: PipelineClient) -> None:
+    said = {"by": "kim", "reason": "a release"}
+    control = client.pause("ocr", for_s=60.0, **said)
+    assert (control["paused"], control["paused_by"], control["paused_reason"]) == (True, "kim", "a release")
+    assert client.status("ocr")["control"]["paused"]
+    assert not client.resume("ocr", **said)["paused"]
+    assert client.set_mode("ocr", "guarded", **said)["mode"] == "guarded"
+    pin = client.pin("ocr", "detect", variant=None, batch_size=None, cores=None, replicas=2, **said)["pins"]
+    assert [(each["stage"], each["pin"]["replicas"]) for each in pin] == [("detect", 2)]
+    assert client.unpin("ocr", "detect", **said)["pins"] == []
+    frozen = client.freeze("ocr", start=None, end="2126-01-31T18:00:00+00:00", weekly=False, **said)
+    [freeze] = frozen["freezes"]
+    assert freeze["active"] and freeze["end"].startswith("2126-01-31T18:00:00")
+    assert client.unfreeze("ocr", freeze["id"], **said)["freezes"] == []
+    client.freeze("ocr", start=None, end="2126-01-31T18:00:00+00:00", weekly=False, **said)
+    assert client.unfreeze("ocr", None, **said)["freezes"] == []
+
+
+UNKNOWN: dict[str, Callable[[PipelineClient], Any]] = {
+    "status": lambda client: client.status("none"),
+    "decisions": lambda client: client.decisions("none", limit=1),
+    "decision": lambda client: client.decision("none"),
+    "record": lambda client: client.record("none", None),
+    "plan": lambda client: client.plan("none", 1.0, None),
+    "objective": lambda client: client.plan("ocr", 1.0, "none"),
+    "rollback": lambda client: client.rollback("ocr", "none", by="", reason="", revision=revision_of(client)),
+    "unpin": lambda client: client.unpin("ocr", "detect", by="", reason=""),
+    "unfreeze": lambda client: client.unfreeze("ocr", "none", by="", reason=""),
+    "definition": lambda client: client.definition("none"),
+}
+
+
+@pytest.mark.parametrize("call", UNKNOWN)
+def test_what_is_not_there_is_said_alike(call: str, world: FakeWorld) -> None:
+    errors: list[IpaError] = []
+    for make in CLIENTS.values():
+        with make(world) as client, pytest.raises(NotFoundError) as caught:
+            UNKNOWN[call](client)
+        errors.append(caught.value)
+    assert [each.message for each in errors] == [errors[0].message] * 2
+
+
+@pytest.mark.parametrize("end", ["tomorrow", "2126-01-31T18:00:00"])
+def test_a_moment_without_its_offset_is_refused(client: PipelineClient, end: str) -> None:
+    with pytest.raises(InputError):
+        client.freeze("ocr", start=None, end=end, weekly=False, by="", reason="")
+    with pytest.raises(InputError):
+        client.pause("ocr", by="", reason="", until=end)
