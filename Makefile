@@ -54,8 +54,8 @@ demo: install ## the main job on real models, about five minutes (SCREENSHOT=fil
 bench: install ## all benchmarks, side by side (QUICK=1: do they work)
 	$(PY) -m experiments.bench $(if $(QUICK),--quick)
 
-bench-planner: install ## the planner's engines: time, memory, failures; about 5 minutes (QUICK=1: half a minute)
-	$(PY) -m experiments.bench planner $(if $(QUICK),--quick)
+bench-planner: install ## the planner's engines and what each shortcut saves; about 10 minutes (QUICK=1: one)
+	$(PY) -m experiments.bench planner without $(if $(QUICK),--quick)
 
 bench-simulate: install ## the simulator's speed beside SimPy, about a minute (QUICK=1: does it work)
 	$(PY) -m experiments.bench_simulate $(if $(QUICK),--quick)

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from ipa.model.errors import IpaError, PluginError, UsageError
@@ -92,6 +91,9 @@ def _in_words(error: BaseException) -> str:
 @cache
 def installed(group: str) -> tuple[tuple[str, str, str], ...]:
     """(name, reference, package with version) of each entry point of the group, sorted; read once."""
+    # Importing it takes longer than most verbs need for all else.
+    from importlib.metadata import entry_points
+
     found = []
     for each in entry_points(group=group):
         package = f"{each.dist.name} {each.dist.version}" if each.dist else "unknown"

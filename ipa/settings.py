@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ipa.model.errors import ConfigurationError, Problem, UsageError
+from ipa.forecast.registry import FORECASTERS
+from ipa.model.errors import ConfigurationError, PluginError, Problem, UsageError
+from ipa.optimize.registry import SOLVERS
+from ipa.plugins import Registry
 
 PREFIX = "IPA_"
 
@@ -125,6 +128,9 @@ class Settings:
     # Time limit of a forecast, in seconds; after it the last rate and its noise are used. Keep it well below
     # the tick.
     forecast_deadline_s: float = 1.0
+    # Forecaster: ladder, one of its rungs (learned, seasonal, window, last), a plug-in by its name, or
+    # module:attribute. When it cannot answer, the last value and its noise are used.
+    forecaster: str = "ladder"
     # Load trace to train forecasters from at start: requests, one line a second from midnight UTC. Empty for
     # none. Half a day is enough; a fortnight takes a minute.
     forecast_trace: str = ""
@@ -154,7 +160,8 @@ class Settings:
     correct_profiles: bool = True
     # Time limit of the solver, in seconds. Keep it below the tick: a later plan is of no use.
     solver_deadline_s: float = 5.0
-    # Solver: auto, gurobi, highs or exact. auto reports which one it took and why.
+    # Solver: auto, gurobi, highs, exact, a plug-in by its name, or module:attribute. auto reports which one
+    # it took and why.
     solver: str = "auto"
     # Target that runs the pipelines: kubernetes, or local for this machine.
     target: str = "local"
@@ -264,6 +271,8 @@ CHOICES = {
     "metrics_access": ("open", "token"),
     "api_names": ("any", "prefixed"),
 }
+# Settings that name a plug-in.
+PLUGINS = {"solver": SOLVERS, "forecaster": FORECASTERS}
 # Authentication methods.
 AUTHENTICATORS = ("keys", "oidc", "kubernetes")
 
@@ -290,10 +299,23 @@ def _fault(name: str, value: Any) -> str:
     if name == "auth":
         unknown = [word for word in words(value) if word not in AUTHENTICATORS]
         return f"names {', '.join(unknown)}, which is none of {', '.join(AUTHENTICATORS)}" if unknown else ""
+    if name in PLUGINS:
+        return _plugin_fault(PLUGINS[name], value)
     if isinstance(value, str):
         choices = CHOICES.get(name, (value,))
         return "" if value in choices else f"is none of {', '.join(choices)}"
     return _number_fault(name, value)
+
+
+def _plugin_fault(known: Registry, value: str) -> str:
+    """The reason why there is no such plug-in; whoever sets the environment may name code to load."""
+    try:
+        known.admit(value)
+    except UsageError as error:
+        return f"names no {known.kind}. {error.hint}"
+    except PluginError as error:
+        return f"cannot be used: {error.message}"
+    return ""
 
 
 def _number_fault(name: str, value: Any) -> str:

@@ -13,12 +13,14 @@ import typer.main
 from hypothesis import settings
 
 # What the helpers of tests assert is told in full, as if the test itself asserted it.
-pytest.register_assert_rewrite("tests.fakes", "tests.faults", "tests.contract")
+pytest.register_assert_rewrite("tests.fakes", "tests.faults", "tests.contract", "ipa.testing")
 # The same examples each time; what they take depends on the machine.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
 
 ROOT = Path(__file__).resolve().parent.parent
+# A package of its own, whose tests are run once it is installed.
+collect_ignore = ["example_plugin"]
 
 
 @pytest.fixture(scope="session")

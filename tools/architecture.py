@@ -44,7 +44,7 @@ TOP = "(top)"
 # A docstring says what a thing is or does; one that starts with these describes it as a question.
 QUESTIONS = ("What", "Whether", "Who", "When", "So", "How")
 # The faces of the service. Only the room that composes the service names concrete adapters.
-FACES, CONCRETE = ("ipa.cli", "ipa.api"), "ipa.adapters"
+FACES, CONCRETE = ("ipa.cli", "ipa.api", "ipa.clients"), ("ipa.adapters", "ipa.targets")
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def take(page: Page, address: str, path: Path, button: str) -> None:
     """The view once nothing of it is being worked out, and its figures had a moment; or what is over it."""
     page.goto(address)
     page.wait_for_selector(".view:not([aria-busy])")
-    page.get_by_text("Follows once nothing moves").first.wait_for(state="hidden")
+    page.get_by_text("Follows once the controls rest").first.wait_for(state="hidden")
     page.wait_for_selector("[aria-busy=true]", state="detached")
     page.wait_for_timeout(3000)
     if button:

@@ -69,6 +69,7 @@ def commands() -> str:
     import typer
 
     from ipa.cli.main import build_app
+    from ipa.cli.verb_help import GROUPS
 
     app = build_app()
     verbs = [
@@ -77,7 +78,12 @@ def commands() -> str:
     for name, group in typer.main.get_group(app).commands.items():
         verbs += [(name, verb) for verb in getattr(group, "commands", {})]
     parts = [f"## ipa {' '.join(verb)}\n\n```text\n{helped(*verb)}\n```\n" for verb in sorted(verbs)]
-    return "# Commands\n\nExit codes are [the same for all](exit-codes.md).\n\n" + "\n".join(parts)
+    rows = [
+        f"| {group} | {', '.join(f'`{verb}`' for verb in of if ' ' not in verb)} |"
+        for group, of in GROUPS.items()
+    ]
+    head = "# Commands\n\nExit codes are [the same for all](exit-codes.md).\n\n| to | verbs |\n|---|---|\n"
+    return head + "\n".join(rows) + "\n\n" + "\n".join(parts)
 
 
 def exit_codes() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.bench import ONE_THREAD
 
 # A new benchmark is one module with a function `run` and one word here.
-BENCHES = ("planner",)
+BENCHES = ("planner", "without")
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,17 +13,15 @@ from ipa.files import load_pipeline
 from ipa.files.document import Document, Pointer, parse, read_text
 from ipa.files.faults import check
 from ipa.files.words import unknown
-from ipa.forecast.ladder import DEFAULT_RUNGS
-from ipa.model.errors import IpaError, UsageError
+from ipa.forecast.registry import FORECASTERS
+from ipa.model.errors import IpaError, PluginError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.policies.table import POLICIES
+from ipa.plugins import Registry
+from ipa.policies.registry import POLICIES
 from ipa.simulate.arrivals import WORKLOADS
-from ipa.simulate.forecasts import FORESIGHT, LADDER
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE_NAME = "experiment.yaml"
-# What forecasts in a run: the service's ladder, one of its rungs, or the rate that truly comes.
-FORECASTERS = (LADDER, FORESIGHT, *(rung.name for rung in DEFAULT_RUNGS))
 # What each runner must be told.
 NEEDED = {
     "simulate": ("pipelines", "workloads", "policies"),
@@ -90,8 +88,8 @@ class _Check:
                     self.document.problem(("reference",), message)
 
     def _part(self, part: dict[str, Any], place: Pointer) -> None:
-        self._names(part.get("policies"), (*place, "policies"), "policy", POLICIES)
-        self._names(part.get("forecasters"), (*place, "forecasters"), "forecaster", FORECASTERS)
+        self._names(part.get("policies"), (*place, "policies"), POLICIES)
+        self._names(part.get("forecasters"), (*place, "forecasters"), FORECASTERS)
         for at, entry in _entries(part.get("pipelines")):
             self._pipeline(entry, (*place, "pipelines", at))
         for at, entry in _entries(part.get("workloads")):
@@ -102,10 +100,18 @@ class _Check:
         for key, word in (("pipelines", "name"), ("workloads", "name"), ("traces", "name")):
             self._unique(part.get(key), (*place, key), word)
 
-    def _names(self, names: Any, place: Pointer, word: str, known: Iterable[str]) -> None:
+    def _names(self, names: Any, place: Pointer, known: Registry) -> None:
+        """The file is its user's own, so it may name code as the command line may."""
         for at, name in _entries(names):
-            if isinstance(name, str) and name not in known:
-                self.document.problem((*place, at), f"there is no {word} {name!r}; {unknown(name, known)}")
+            if not isinstance(name, str):
+                continue
+            try:
+                known.admit(name)
+            except UsageError:
+                words = f"there is no {known.kind} {name!r}; {unknown(name, known)}"
+                self.document.problem((*place, at), words)
+            except PluginError as error:
+                self.document.problem((*place, at), error.message)
 
     def _unique(self, entries: Any, place: Pointer, word: str) -> None:
         seen: set[str] = set()

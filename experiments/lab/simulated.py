@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ipa.model.pipeline import Pipeline
     from ipa.model.profile import StageProfile
     from ipa.policies.base import Policy
-    from ipa.simulate.run import SimResult, SimSetup
+    from ipa.simulate.run import SimSetup
 
 # Tables of ticks are kept of one seed only: they are for looking at.
 TICKS_OF = 1
@@ -97,12 +97,13 @@ def work(payload: Mapping[str, Any]) -> Outcome:
 
     result = simulate(setup_of(payload))
     row = {key: value for key, value in result.summary().items() if not isinstance(value, dict)}
-    return Outcome(row, _ticks(result) if payload["ticks"] else {})
+    return Outcome(row, result.columns() if payload["ticks"] else {})
 
 
 def setup_of(payload: Mapping[str, Any]) -> SimSetup:
     """All that the simulator is told. Where nothing keeps the SLA at first, the start takes more."""
     from ipa.control.engine.guards import GuardSettings
+    from ipa.forecast.registry import FORECASTERS
     from ipa.policies.table import PolicyInputs
     from ipa.simulate.run import ForecastSettings, SimSetup, first_configs
 
@@ -116,7 +117,7 @@ def setup_of(payload: Mapping[str, Any]) -> SimSetup:
         policy=_policy(payload["policy"], arm, pipeline, profiles),
         seed=payload["seed"],
         spacing=payload["spacing"],
-        forecast=ForecastSettings(payload["forecaster"]),
+        forecast=ForecastSettings(FORECASTERS.admit(payload["forecaster"])),
         guards=GuardSettings(tick_s=payload["interval_s"], peek_s=_peek_s(payload["policy"])),
     )
     for looser in LOOSER:
@@ -139,15 +140,11 @@ def _policy(
     name: str, arm: PipelineArm, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> str | Policy:
     """The policy by name; those that plan with capacities as they were measured are given these."""
+    from ipa.policies.registry import POLICIES
     from ipa.policies.table import PolicyInputs, make_policy
 
+    POLICIES.admit(name)
     if arm.capacity_within_s is None or name not in AS_MEASURED:
         return name
     measured = pipeline_of(replace(arm, capacity_within_s=None), ROOT)[1]
     return make_policy(name, PolicyInputs(pipeline, measured))
-
-
-def _ticks(result: SimResult) -> dict[str, list[Any]]:
-    """The ticks by column; what changes nothing is not worth its bytes."""
-    names = [each.name for each in fields(result.ticks[0])]
-    return {name: [getattr(tick, name) for tick in result.ticks] for name in names}

@@ -10,16 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ipa.adapters.deadline_forecaster import DeadlineForecaster
 from ipa.adapters.prometheus.dialects import RATE_WINDOW_S, Dialect
+from ipa.adapters.time_limit import TimeLimited
 from ipa.control.engine.state import PeakForecaster
 from ipa.files.traces import read_trace
 from ipa.forecast.base import Forecaster, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.drift import history_s
 from ipa.forecast.features import BACK_S
-from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
+from ipa.forecast.ladder import DEFAULT_RUNGS, forecast, rungs_of
 from ipa.forecast.learned import Learned
+from ipa.forecast.registry import LADDER
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError
 from ipa.model.forecast import Forecast
@@ -35,11 +36,16 @@ class TraceForecaster:
     `smooth_s` must be at least the averaging window of the metrics: a model of finer rates would not fit.
     """
 
-    def __init__(self, trace: LoadHistory, *, horizon_s: float, quantile: float, smooth_s: float) -> None:
+    def __init__(
+        self, trace: LoadHistory, name: str = LADDER, *, horizon_s: float, quantile: float, smooth_s: float
+    ) -> None:
         self._trace: LoadHistory | None = trace
         self._asked = {"horizon_s": horizon_s, "quantile": quantile, "smooth_s": smooth_s}
-        self._rungs: tuple[Forecaster, ...] = DEFAULT_RUNGS
-        self._said: tuple[str, ...] = ("boosted: still learning from the trace",)
+        self._rungs: tuple[Forecaster, ...] = rungs_of(name)
+        # Of our ladder the boosted rung, which there is only with a trace, and the first.
+        above = (Boosted(), Learned()) if name == LADDER else self._rungs[:1]
+        self._learning: tuple[Forecaster, ...] = above
+        self._said: tuple[str, ...] = (f"{above[0].name}: still learning from the trace",)
 
     @property
     def window_s(self) -> float:
@@ -58,14 +64,13 @@ class TraceForecaster:
         horizon_s, quantile = self._asked["horizon_s"], self._asked["quantile"]
         try:
             series = prepare(trace, self._asked["smooth_s"])
-            learned = (Boosted(), Learned())
-            above = [rung.fitted(series, horizon_s, quantile) for rung in learned]
+            above = [rung.fitted(series, horizon_s, quantile) for rung in self._learning]
         except Exception as error:
             # Whatever a library raises, the ladder answers without the learned rungs.
             log.exception("nothing was learned from the trace")
-            self._said = (f"boosted: nothing learned from the trace ({error})",)
+            self._said = (f"{self._learning[0].name}: nothing learned from the trace ({error})",)
             return
-        self._rungs, self._said = (*above, *DEFAULT_RUNGS[1:]), ()
+        self._rungs, self._said = (*above, *self._rungs[1:]), ()
         log.info("learned from %d s of load", len(trace.rates_rps))
 
     def __call__(self, load: LoadHistory) -> Forecast:
@@ -88,6 +93,8 @@ class LadderSettings(Protocol):
 
     @property
     def target(self) -> str: ...
+    @property
+    def forecaster(self) -> str: ...
     @property
     def forecast_trace(self) -> str: ...
     @property
@@ -117,15 +124,19 @@ def horizon_of(settings: LadderSettings, profiles: Mapping[str, Mapping[str, Sta
 def forecast_setup(
     settings: LadderSettings, profiles: Mapping[str, Mapping[str, StageProfile]]
 ) -> ForecastSetup:
-    """Return the ladder; with a trace file one that has started to learn from it.
+    """Return the forecaster of the settings; with a trace file one that has started to learn from it.
 
-    The trace begins at midnight UTC. InputError: the file is not a trace, or has no requests.
+    The trace begins at midnight UTC. Errors: InputError (the file is not a trace, or has no requests),
+    UsageError (no such forecaster), PluginError.
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
     horizon_s = horizon_of(settings, profiles)
-    ladder = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s)
+    rungs = rungs_of(settings.forecaster)
+    ladder = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s, rungs=rungs)
     in_time = partial(
-        DeadlineForecaster, last=partial(last_rung, ladder), limit_s=settings.forecast_deadline_s
+        TimeLimited[LoadHistory, Forecast],
+        late=partial(last_rung, ladder),
+        limit_s=settings.forecast_deadline_s,
     )
     if not settings.forecast_trace:
         return ForecastSetup(in_time(ladder), settings.window_s)
@@ -133,7 +144,9 @@ def forecast_setup(
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
     averaged_s = RATE_WINDOW_S[Dialect.LOCAL if settings.target == "local" else Dialect.SELDON]
-    made = TraceForecaster(load, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s))
+    made = TraceForecaster(
+        load, settings.forecaster, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s)
+    )
     made.start()
     return ForecastSetup(in_time(made), max(settings.window_s, made.window_s))
 

@@ -1,4 +1,4 @@
-"""Routes to look around with: why a plan, what else there could be, and how well profiles fit."""
+"""Routes for analysis: the explanation of a plan, the frontier, and the fits of profiles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
 async def explain_plan(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> Explanation:
-    """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
+    """Explain a plan: what limits it, its alternatives, and where it changes. `unfinished`: not in time."""
     place = context.limits.solves.enter(client_of(request.scope))
     return await while_asked(request, analysis.explain(service, pipeline, body.request(), place))
 
@@ -29,9 +29,9 @@ async def explain_plan(
 async def find_frontier(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> FrontierView:
-    """Every accuracy that can be had and the least it costs, within the limits that the body says. Exact.
+    """Return the Pareto frontier of accuracy and cost within the limits of the body; it is exact.
 
-    Empty: nothing is feasible. 504: not all were found in time. Nothing is kept or changed.
+    Empty: nothing is feasible. 504: not all points were found in time. Nothing is kept or changed.
     """
     place = context.limits.solves.enter(client_of(request.scope))
     return await while_asked(request, analysis.find_frontier(service, pipeline, body.request(), place))
@@ -39,5 +39,5 @@ async def find_frontier(
 
 @router.get("/profiles/{stage}/fits", tags=["profiles"])
 def get_fits(pipeline: Named, stage: str, service: Using) -> StageFits:
-    """How latency depends on the batch size, as planned with: one fit for each number of cores measured."""
+    """Return the fits of latency over batch size that plans use, one for each number of cores measured."""
     return analysis.stage_fits(service, pipeline, stage)

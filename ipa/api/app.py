@@ -44,11 +44,11 @@ router = APIRouter()
 
 
 def create_app(context: ApiContext, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
-    """The ASGI application over that service, answering to those host names (empty: to any)."""
+    """The ASGI application of the context; it answers to those host names (empty: to any)."""
     app = _application(hosts)
     app.state.context = context
     if context.http is not None:
-        # Outermost, so that what the shell refuses counts too.
+        # Outermost, so that requests that other layers refuse count too.
         count_requests(app, context.http)
     return app
 
@@ -85,7 +85,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
     _document(app)
-    # The innermost first: a body is read once its sender is known, and a place taken once it is there.
+    # The innermost first: a body is read after authentication, and a place is taken once it was read.
     app.add_middleware(Places)
     app.add_middleware(BodyReader)
     app.add_middleware(Gate)
@@ -94,9 +94,9 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
 
 
 def only_the_leader(service: Using) -> None:
-    """StandbyError, which names the leader, where another replica decides.
+    """StandbyError, which names the leader, if another replica leads.
 
-    Also for what would only be kept: where each replica has a store of its own the leader would not see it.
+    This also applies to what is only stored: if each replica has its own store, the leader would not see it.
     """
     standing = service.leadership.standing()
     if not standing.leading:
@@ -109,7 +109,7 @@ def only_the_leader(service: Using) -> None:
 
 @router.get("/healthz", tags=["health"])
 async def healthz() -> dict[str, str]:
-    """Whether the process answers at all. A standby does; losing the lease is no reason to restart it."""
+    """Report that the process answers. A standby does too: losing the lease is no reason to restart it."""
     return {"status": "ok"}
 
 
@@ -117,8 +117,8 @@ async def healthz() -> dict[str, str]:
 async def readyz(
     service: Using, context: Context, verbose: Annotated[str | None, Query()] = None
 ) -> Readiness:
-    """Whether the API can serve (503 where not). `?verbose` lists what was checked."""
-    # In a thread of its own: those of the pool may all be taken.
+    """Report that the API can serve; 503 if it cannot. `?verbose` lists the checks."""
+    # In a thread of its own: those of the pool may all be busy.
     checks = await to_thread.run_sync(service.health.checks, limiter=context.limits.health_threads)
     failed = [check for check in checks if check.required and not check.ok]
     if failed:
@@ -131,7 +131,7 @@ async def readyz(
 
 @router.get("/metrics", tags=["health"], response_class=Response)
 async def metrics(context: Context) -> Response:
-    """The service's own metrics, for Prometheus."""
+    """Return the metrics of the service, for Prometheus."""
     text = await to_thread.run_sync(generate_latest, context.registry, limiter=context.limits.metrics_threads)
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -150,7 +150,7 @@ async def docs() -> Response:
 
 @router.get("/problems/{code}", include_in_schema=False)
 async def problem(code: str) -> Response:
-    """What a problem's `type` resolves to."""
+    """The page that the `type` of a problem resolves to."""
     titles = problems.known_codes()
     if code not in titles:
         raise HTTPException(404)
@@ -165,7 +165,7 @@ async def problem(code: str) -> Response:
 
 
 def _document(app: FastAPI) -> None:
-    """Have the OpenAPI document say how errors look."""
+    """Add errors and authentication to the OpenAPI document."""
     plain = app.openapi
 
     def documented() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: before any route is reached, and for every one of them."""
+"""Authentication and authorisation of every request, before its route is called."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
 from ipa.service.visibility import Caller, visible_to
 
 LOG = logging.getLogger(__name__)
-# Streams look again who follows them: by what the cluster said at most so long ago.
+# Streams check the identity of their client again: by an answer of the cluster that is at most this old.
 RECHECK_S = 1.0
 CHALLENGE = 'Bearer realm="ipa"'
 HINT = "Send `Authorization: Bearer TOKEN`; ipa itself takes it from IPA_TOKEN."
@@ -33,12 +33,12 @@ HINT = "Send `Authorization: Bearer TOKEN`; ipa itself takes it from IPA_TOKEN."
 class Admitted(Caller):
     """The caller of a request."""
 
-    # The same caller as it is now; raises if the identity is none any more, or may not do this any more.
+    # Checks the caller again; raises if the token is no longer valid or no longer allowed.
     again: Callable[[], Admitted] | None = field(default=None, repr=False)
 
 
 async def admitted(request: Request) -> Admitted:
-    """Whom the gate let in. What does not wait is no work for a thread: each way there and back costs."""
+    """The caller that the gate admitted. Asynchronous, since a thread would cost more than the lookup."""
     found = request.scope["state"]["admitted"]
     assert isinstance(found, Admitted)
     return found
@@ -65,7 +65,7 @@ class _Place:
 
 
 class Gate:
-    """Wraps the application, inside of what limits requests."""
+    """Middleware that admits callers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -73,7 +73,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         place = _place(scope["app"].router, scope) if scope["type"] == "http" else None
         if place is None:
-            # No route: what answers says that there is nothing there, or which methods there are.
+            # No route: the router answers 404, or 405 with the methods.
             await self._app(scope, receive, send)
             return
         state, context = scope.setdefault("state", {}), scope["app"].state.context
@@ -81,7 +81,7 @@ class Gate:
         token = _token(Headers(scope=scope))
         try:
             if not context.authenticators or token is None or work is Work.NONE:
-                # Neither store nor issuer is asked, so health needs no thread.
+                # Neither the store nor the issuer is asked, so health needs no thread.
                 state["admitted"] = _admit(context, place, None if work is Work.NONE else token)
             else:
                 state["admitted"] = await _identified(context, place, token, scope)
@@ -97,7 +97,7 @@ class Gate:
 
 
 async def _identified(context: ApiContext, place: _Place, token: str, scope: Scope) -> Admitted:
-    """Admit in a thread, since stores, issuers and clusters are asked; not one of those that answer."""
+    """Admit in a thread of its own pool: stores, issuers and clusters are asked, which may take long."""
 
     def once_more() -> Admitted:
         return _admit(context, place, token, within_s=RECHECK_S)
@@ -110,7 +110,7 @@ async def _identified(context: ApiContext, place: _Place, token: str, scope: Sco
 
 
 def document_in(schema: dict[str, Any]) -> None:
-    """Say in the OpenAPI document how a request says who asks, where the service wants to know."""
+    """Add the bearer token to the OpenAPI document."""
     scheme = {
         "type": "http",
         "scheme": "bearer",
@@ -120,7 +120,7 @@ def document_in(schema: dict[str, Any]) -> None:
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
             if RULES.get((method.upper(), path)) is not None:
-                # Or nothing: where nobody has to say who they are.
+                # Or none, if authentication is off.
                 operation["security"] = [{"bearer": []}, {}]
 
 
@@ -128,10 +128,10 @@ def _place(router: Router, scope: Scope) -> _Place | None:
     for route in router.routes:
         match, found = route.matches(scope)
         if match is Match.FULL:
-            # For who counts requests: one that is refused before its route is called has no other trace of
+            # For the metrics: a request that is refused before its route is called has no other trace of
             # it.
             scope["route"] = route
-            # What is mounted decides on methods itself, and only reads.
+            # Mounted applications check methods themselves, and only read.
             is_read = scope["method"] == "HEAD" or isinstance(route, Mount)
             method = "GET" if is_read else str(scope["method"])
             return _Place(method, str(getattr(route, "path", "")), found["path_params"])
@@ -139,7 +139,7 @@ def _place(router: Router, scope: Scope) -> _Place | None:
 
 
 def _token(headers: Headers) -> str | None:
-    """The bearer token, empty where something else is sent; None for nothing."""
+    """The bearer token; empty if another kind of credential is sent, None if none is."""
     sent = headers.getlist("authorization")
     if not sent:
         return None
@@ -152,9 +152,9 @@ def _challenge(token: str | None) -> str:
 
 
 def _admit(context: ApiContext, place: _Place, token: str | None, within_s: float | None = None) -> Admitted:
-    """Whom that token lets in there; an error of ours says why nobody.
+    """The caller of the token at that route; errors say why it is refused.
 
-    By answers that are at most `within_s` old, where that is given.
+    `within_s` bounds the age of kept answers about the identity.
     """
     route = (place.method, place.path)
     if route not in RULES:
@@ -171,7 +171,7 @@ def _admit(context: ApiContext, place: _Place, token: str | None, within_s: floa
 
 
 def _open(context: ApiContext, token: str | None) -> Admitted:
-    """What is open to all shows more to who says who they are, and never asks for it."""
+    """The identity for a route that is open to all: it shows more with a token, and requires none."""
     try:
         identity = NOBODY if token is None else _identify(context, token, fresh=False)
         return Admitted(identity, visible_to(identity, context.service))
@@ -182,7 +182,7 @@ def _open(context: ApiContext, token: str | None) -> Admitted:
 def _identify(
     context: ApiContext, token: str | None, *, fresh: bool, within_s: float | None = None
 ) -> Identity:
-    """Whose the token is. UnauthenticatedError says the same of every token that does not hold."""
+    """The identity of the token. UnauthenticatedError has one message for every token that is not valid."""
     if token is None:
         raise UnauthenticatedError("it is not said who asks", hint=HINT)
     chosen = next((each for each in context.authenticators if each.takes(token)), None)
@@ -194,7 +194,7 @@ def _identify(
 
 
 def _allowed(asker: Admitted, rule: Rule | None, place: _Place) -> Admitted:
-    """The same again; ForbiddenError where the rule is not met, NotFoundError for what they may not see."""
+    """The caller again; ForbiddenError if the rule is not met, NotFoundError for what it may not see."""
     if rule is None or rule.where is Where.SEEN:
         return asker
     if rule.where is Where.PIPELINE:

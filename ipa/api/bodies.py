@@ -1,9 +1,9 @@
-"""What the API takes: request bodies, checked, and made into values of the model."""
+"""Request bodies of the API: their schema, and their conversion to values of the use cases."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -11,10 +11,11 @@ from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.optimize.problem import Compat
+from ipa.optimize.registry import AUTO, SOLVERS
 from ipa.profiling.points import Allocation
 from ipa.service.planning import BoundsChange, PlanRequest, WeightsChange
 
-# Numbers are numbers, not text or true. Nothing is beyond these bounds, and formulas leave them.
+# Numbers, not texts or booleans. No quantity is beyond these bounds, and formulas stay finite within them.
 Positive = Annotated[float, Field(ge=1e-9, le=1e9, strict=True, allow_inf_nan=False)]
 RateRps = Annotated[float, Field(ge=1e-6, le=1e9, strict=True, allow_inf_nan=False)]
 LatencyS = Annotated[float, Field(ge=1e-6, le=1e6, strict=True, allow_inf_nan=False)]
@@ -25,14 +26,14 @@ EARLIEST_YEAR, LATEST_YEAR = 1969, 2201
 
 
 def _as_text(value: object) -> object:
-    """Numbers would be seconds since 1970, which nobody means."""
+    """The value; numbers are refused, since they would be read as seconds since 1970."""
     if isinstance(value, (int, float)):
         raise ValueError("a moment is text, as 2026-11-24T12:00:00Z")
     return value
 
 
 def at_most(most: int) -> BeforeValidator:
-    """Refuse a longer list before its entries are checked: to describe 100 000 faults takes 0.1 s."""
+    """A validator that refuses a longer list before its entries: describing 100 000 faults takes 0.1 s."""
 
     def checked(value: object) -> object:
         if isinstance(value, list) and len(value) > most:
@@ -43,7 +44,7 @@ def at_most(most: int) -> BeforeValidator:
 
 
 def _in_utc(at: datetime) -> datetime:
-    """The moment in UTC; years that arithmetic with it could leave are refused."""
+    """The time in UTC; ValueError for years in which arithmetic could overflow."""
     if not EARLIEST_YEAR < at.year < LATEST_YEAR:
         raise ValueError(f"a moment is of a year from {EARLIEST_YEAR + 1} to {LATEST_YEAR - 1}")
     return at.astimezone(UTC)
@@ -51,36 +52,49 @@ def _in_utc(at: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_as_text), AfterValidator(_in_utc)]
 Person = Annotated[str, Field(max_length=253)]
-# Of stages, variants, objectives, decisions: as long as a Kubernetes name may be.
+# Names of stages, variants, objectives and decisions: as long as a Kubernetes name may be.
 Name = Annotated[str, Field(max_length=253)]
-# More than any pipeline has of anything. The first fault of a longer list is enough to say.
+
+
+def _installed_solver(name: str) -> str:
+    if name not in SOLVERS:
+        raise ValueError(f"there is no solver {name!r}. {SOLVERS.known(name)}")
+    return name
+
+
+SolverName = Annotated[
+    Name,
+    AfterValidator(_installed_solver),
+    Field(description=f"{', '.join(SOLVERS.built_in)}, or a plug-in's"),
+]
+# More entries than any pipeline has of anything.
 MOST_LISTED = 1000
 Reason = Annotated[str, Field(max_length=1000)]
-# A year; a longer pause is one without an end.
+# A year; use a pause without an end for longer.
 LONGEST_PAUSE_S = 366 * 86400
 
 
 class Body(BaseModel):
-    """A request body; a key it does not know is an error."""
+    """A request body; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Asked(Body):
-    """A request body that says who asks, and why. `by` counts only where nobody has to say who they are."""
+    """A request body with its author and reason. `by` counts only if authentication is off."""
 
     reason: Reason = ""
     by: Person = ""
 
 
 class ReplayBody(Body):
-    """By which policy a decision is taken again; without, by the one that took it."""
+    """The policy to replay a decision with; the one that took it if not given."""
 
     policy: Annotated[str, Field(max_length=64)] | None = None
 
 
 class BoundsBody(Body):
-    """Bounds that replace the pipeline's where they are given."""
+    """Bounds that replace those of the pipeline if given."""
 
     cores: Positive | None = None
     min_replicas: Count | None = None
@@ -98,7 +112,7 @@ class BoundsBody(Body):
 
 
 class WeightsBody(Body):
-    """Weights of α·accuracy − β·cores − δ·Σ batch sizes that replace the objective's where they are given."""
+    """Weights of α·accuracy − β·cores − δ·Σ batch sizes that replace the objective's if given."""
 
     alpha: Weight | None = None
     beta: Weight | None = None
@@ -116,7 +130,7 @@ class PlanBody(Body):
     objective: Name | None = None
     compat: Compat = Compat.TAIL
     allocation: Allocation = Allocation.FREE
-    solver: Literal["auto", "gurobi", "highs", "exact"] = "auto"
+    solver: SolverName = AUTO
     sla_s: LatencyS | None = None
     bounds: BoundsBody | None = None
     weights: WeightsBody | None = None
@@ -136,20 +150,20 @@ class PlanBody(Body):
 
 
 class PauseBody(Asked):
-    """A pause, until a moment, for a while, or (with neither) until someone resumes."""
+    """A pause: until a time, for a duration, or (with neither) until it is resumed."""
 
     until: Moment | None = None
     for_s: Annotated[float, Field(gt=0, le=LONGEST_PAUSE_S, strict=True)] | None = None
 
 
 class ModeBody(Asked):
-    """How far the pipeline is trusted to the service."""
+    """The mode of a pipeline."""
 
     mode: Mode
 
 
 class PinBody(Asked):
-    """What is fixed of one stage; what is absent is free."""
+    """The pinned fields of a stage; absent ones are free."""
 
     variant: Name | None = None
     batch_size: Count | None = None
@@ -162,7 +176,7 @@ class PinBody(Asked):
 
 
 class FreezeBody(Asked):
-    """A window in which nothing is written; from now where `start` is absent."""
+    """A window of time in which nothing is written; it starts now if `start` is absent."""
 
     start: Moment | None = None
     end: Moment
@@ -170,7 +184,7 @@ class FreezeBody(Asked):
 
 
 class ConfigBody(Body):
-    """What one stage shall run."""
+    """The configuration of one stage."""
 
     stage: Name
     variant: Name
@@ -181,7 +195,7 @@ class ConfigBody(Body):
 
 
 class ApplyBody(Asked):
-    """A configuration for every stage of the pipeline; or several, one after the other, with their shares."""
+    """A configuration for every stage of the pipeline; or several configurations with their shares."""
 
     configs: Annotated[list[ConfigBody], Field(min_length=1, max_length=MOST_LISTED), at_most(MOST_LISTED)]
 
@@ -191,10 +205,10 @@ class ApplyBody(Asked):
 
 
 class ApplyPlanBody(Asked):
-    """Who wants the plan, and why; both are kept with the decision."""
+    """The author and the reason of applying a plan; both are kept with the decision."""
 
 
 class RollbackBody(Asked):
-    """Back to what ran after the decision `to`; without it, to what ran before the last change."""
+    """A rollback to the configuration after the decision `to`; without it, before the last change."""
 
     to: Name | None = None

@@ -1,4 +1,4 @@
-"""Work that is done for as long as somebody waits for it."""
+"""Work that is cancelled once its client has gone."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 T = TypeVar("T")
-# What nginx says of a request whose client did not wait for the answer; no standard has a word for it.
+# The status that nginx logs for a request whose client left; no standard has one.
 CLIENT_CLOSED = 499
 
 
 class GoneError(Exception):
-    """Whoever asked went away, so that nobody takes the answer."""
+    """The client has gone, so that nobody takes the answer."""
 
 
 async def while_asked(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What the work comes to. It is cancelled where the client closes the connection; then GoneError.
+    """The result of the work. It is cancelled if the client closes the connection; then GoneError.
 
     The request's body must have been read.
     """
@@ -31,7 +31,7 @@ async def while_asked(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         for each in (working, leaving):
             each.cancel()
-        # What is cancelled may have to tidy up: a place is given back once nothing computes in it any more.
+        # Cancelled work may have to clean up: it releases its place once nothing computes in it.
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 

@@ -1,4 +1,4 @@
-"""Routes that change something: pause, resume, apply, rollback; and those of `overrides`."""
+"""Routes that change a pipeline: pause, resume, apply, rollback; and those of `overrides`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ router.include_router(overrides.router)
 
 @router.post("/pause", tags=["control"])
 def pause(pipeline: Named, service: Using, asker: Asker, body: PauseBody) -> ControlView:
-    """Hold everything, until a moment, for a while, or until resumed; requests go on being served."""
+    """Pause control until a time, for a duration, or until resumed; requests are still served."""
     by = asker.name(body.by)
     return use_cases.pause(service, pipeline, until=body.until, for_s=body.for_s, by=by, reason=body.reason)
 
@@ -37,7 +37,7 @@ def resume(pipeline: Named, service: Using, asker: Asker, by: By = "", reason: W
 def apply(
     pipeline: Named, service: Using, asker: Asker, body: ApplyBody, if_match: IfMatch = None
 ) -> Decision:
-    """Run this configuration while the pipeline is as its status (If-Match: its ETag) said; else 412."""
+    """Apply this configuration if the pipeline is at the revision of If-Match (status ETag); else 412."""
     by = asker.name(body.by)
     expected = required_match(if_match, f"pipeline {pipeline.name}")
     return commands.apply(service, pipeline, body.stage_configs(), expected, by=by, reason=body.reason)
@@ -47,7 +47,7 @@ def apply(
 def rollback(
     pipeline: Named, service: Using, asker: Asker, body: RollbackBody, if_match: IfMatch = None
 ) -> Decision:
-    """Run again what ran before the last change, or after the decision `to`; If-Match as for apply."""
+    """Restore the configuration before the last change, or after the decision `to`; If-Match as for apply."""
     by = asker.name(body.by)
     expected = required_match(if_match, f"pipeline {pipeline.name}")
     return commands.roll_back(service, pipeline, body.to, expected, by=by, reason=body.reason)

@@ -1,4 +1,4 @@
-"""The context of the HTTP application: the service, and what belongs to HTTP alone."""
+"""The context of the HTTP application: the service, and the parts that belong to HTTP alone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ipa.service.service import Service
 
 
 class Authenticator(Protocol):
-    """Knows the identities of some tokens."""
+    """Identifies the callers of some tokens."""
 
     def takes(self, token: str) -> bool:
-        """True if a token of that form is one of its."""
+        """True if it identifies tokens of that form."""
         ...
 
     def identify(self, token: str, *, fresh: bool, within_s: float = ...) -> Identity | None:
@@ -44,8 +44,8 @@ class ApiContext:
     http: HttpMetrics | None = None
     # Empty if authentication is off.
     authenticators: tuple[Authenticator, ...] = ()
-    # True if whoever reaches the port may read the metrics.
+    # True if the metrics need no token.
     metrics_open: bool = True
-    # The record itself, and those who follow it; None if there is none to be had.
+    # The record and the clients that follow it; None without a record.
     record: FollowedRecord | None = None
     streams: Streams | None = None

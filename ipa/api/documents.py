@@ -17,13 +17,13 @@ from ipa.files import Document, parse
 from ipa.model.errors import InputError, Problem
 
 JSON, YAML, MERGE_PATCH = "application/json", "application/yaml", "application/merge-patch+json"
-# Also under the names by which YAML was sent before RFC 9512.
+# Media types of YAML, with those in use before RFC 9512.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 YAMLS = frozenset({YAML, "application/x-yaml", "text/yaml"})
 
 
 def media_type(request: Request) -> str:
-    """The media type of the body, without its parameters; JSON where nothing is said."""
+    """The media type of the body, without its parameters; JSON if there is none."""
     return request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
 
 
@@ -35,7 +35,7 @@ Body = Annotated[bytes, Depends(_body_of)]
 
 
 async def document_of(request: Request, body: Body) -> Document:
-    """The body as a file; 415 where it is neither JSON nor YAML, InputError lists what is wrong with it."""
+    """The body as a file; 415 if it is neither JSON nor YAML, InputError lists its faults."""
     kind = media_type(request)
     if kind not in (JSON, *YAMLS):
         raise HTTPException(415, f"a body of {kind} is not taken here; send {JSON} or {YAML}")
@@ -50,7 +50,7 @@ def _document_in(body: bytes, is_yaml: bool) -> Document:
 
 
 async def patch_of(request: Request, body: Body) -> dict[str, Any]:
-    """The body as a merge patch (RFC 7396); 415 where it is none, InputError where it is no object."""
+    """The body as a merge patch (RFC 7396); 415 for another type, InputError if it is no object."""
     kind = media_type(request)
     if kind not in (MERGE_PATCH, JSON):
         raise HTTPException(415, f"a body of {kind} is not taken here; send {MERGE_PATCH}")
@@ -79,7 +79,7 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. InputError where it is none, has a key twice, or NaN."""
+    """The value of a JSON text. InputError if it is no JSON, has a key twice, or NaN."""
     try:
         found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         if _SURROGATE.search(text):
@@ -117,12 +117,12 @@ def _wrong(message: str) -> InputError:
 
 
 def schema_of(kind: str) -> dict[str, Any]:
-    """A reference to the schema of such a file, which `openapi_extras.file_schemas` adds."""
+    """A reference to the schema of that kind of file, which `openapi_extras.file_schemas` adds."""
     return {"$ref": f"#/components/schemas/{kind.capitalize()}File"}
 
 
 def body_of(kind: str, example: Mapping[str, Any]) -> dict[str, Any]:
-    """What the OpenAPI document says of a body that is such a file."""
+    """The entry of the OpenAPI document for a body that is that kind of file."""
     schema = schema_of(kind)
     content = {JSON: {"schema": schema, "example": dict(example)}, YAML: {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}

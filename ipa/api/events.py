@@ -1,7 +1,7 @@
-"""The record as it grows, as server-sent events; and as lines to keep.
+"""The record as server-sent events, and as an export in lines.
 
-Written over Starlette's StreamingResponse: sse-starlette takes uvicorn's way of stopping in hand when it is
-imported, which `ipa serve` has in hand itself.
+Uses Starlette's StreamingResponse: importing sse-starlette replaces uvicorn's signal handling, which
+`ipa serve` replaces itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ipa.service.service import Service
 LOG = logging.getLogger(__name__)
 # Entries of one read of an export.
 BATCH = 500
-# A browser that lost the stream comes back after so long.
+# Milliseconds after which a browser that lost the stream connects again.
 RETRY_MS = 2000
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -43,7 +43,7 @@ LastEventId = Annotated[
 
 
 async def chosen_record(service: Using, pipeline: Annotated[str | None, Query()] = None) -> str | None:
-    """The pipeline whose events are asked for, or one with @ and a policy beside it; None for all."""
+    """The pipeline whose events are requested, or PIPELINE@POLICY; None for all."""
     return None if pipeline is None else record_named(service, pipeline)
 
 
@@ -59,7 +59,7 @@ async def exported_record(
 
 Chosen = Annotated[str | None, Depends(chosen_record)]
 Exported = Annotated[str | None, Depends(exported_record)]
-# Of each event, once it is read; the data is JSON.
+# The schema of an event; its data is JSON.
 EVENT = {
     "type": "object",
     "required": ["data"],
@@ -72,15 +72,15 @@ EXAMPLE = (
 
 
 class HeldStream(StreamingResponse):
-    """An answer that is sent as long as its client takes it, in one of the places that streams have."""
+    """A streaming response that holds one of the places for streams."""
 
     def __init__(self, streams: Streams, content: AsyncIterator[str], media_type: str) -> None:
-        # X-Accel-Buffering: nginx would keep events until it has some kilobytes.
+        # X-Accel-Buffering: nginx would buffer some kilobytes of events.
         super().__init__(content, headers={"X-Accel-Buffering": "no"}, media_type=media_type)
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the client goes, or is too slow. BusyError, UnavailableError: there is no place."""
+        """Send until the client leaves or is too slow. BusyError, UnavailableError: there is no place."""
 
         is_late = False
 
@@ -105,9 +105,9 @@ class HeldStream(StreamingResponse):
 
 
 class Watch:
-    """Whether the identity that a stream was opened for may still have it, looked at every `check_s`.
+    """Checks every `check_s` that the client of a stream may still read it.
 
-    `pipeline` is the one that the stream is about; it may be removed, and its name given to another.
+    `pipeline` is the subject of the stream; it may be removed, and its name given to another.
     """
 
     def __init__(self, streams: Streams, asker: Admitted, pipeline: str | None) -> None:
@@ -117,7 +117,7 @@ class Watch:
         self._looked_s = self._sure_s = self._clock()
 
     async def ends(self) -> str:
-        """Why the stream is to end now, in words; empty while it goes on."""
+        """The reason to end the stream now, in words; empty if it goes on."""
         try:
             await self._look()
         except IpaError as error:
@@ -159,12 +159,12 @@ async def follow_events(
     follow: Annotated[bool, Query(description="go on; false ends with what there is")] = True,
     last_event_id: LastEventId = None,
 ) -> HeldStream:
-    """What is decided and done, as it happens: `decision`, `change` and `control` events.
+    """Stream `decision`, `change` and `control` events as they are recorded.
 
-    The data of an event is its entry in the record. With Last-Event-ID (or `after`) those after that one come
-    first; `reset` says that there are too many, or that it is of another store: read the status anew. `store`
-    says that the record cannot be read for now. The stream ends within 2 s once its token is not accepted any
-    more, or the pipeline may not be read any more.
+    The data of an event is its entry in the record. With Last-Event-ID (or `after`) the stream starts after
+    that event; `reset` means that there are too many, or that the id is of another store: read the status
+    again. `store` means that the record cannot be read for now. The stream ends within 2 s after its token or
+    the right to read the pipeline is revoked.
     """
     streams = streams_of(context)
     seq = after if last_event_id is None else int(last_event_id)
@@ -174,7 +174,7 @@ async def follow_events(
 
 
 def streams_of(context: ApiContext) -> Streams:
-    """The streams of the service; UnavailableError where it has no record to follow."""
+    """The streams of the service; UnavailableError if it has no record."""
     if context.streams is None:
         raise UnavailableError("this service has no record to follow")
     return context.streams
@@ -186,7 +186,7 @@ async def _events(streams: Streams, watch: Watch, reader: _Reader, longest_s: fl
     yield f"retry: {RETRY_MS}\n\n"
     while not streams.stopping():
         if why := await watch.ends():
-            # A comment, which clients pass over; when they come back they are told by an error.
+            # A comment, which clients ignore; their next request is answered with the error.
             yield f": ended, since {why}\n\n"
             return
         for event in await run_in_threadpool(reader.read, watch.service):
@@ -203,9 +203,9 @@ async def _events(streams: Streams, watch: Watch, reader: _Reader, longest_s: fl
 
 
 class _Reader:
-    """One client's place in the feed. `more`: there is more to read at once.
+    """The position of one client in the feed. `more`: there is more to read at once.
 
-    Of the pipelines that the client may see, or of the one that they ask for.
+    It reads the pipelines that the client may see, or the one that it asks for.
     """
 
     def __init__(self, feed: RecordFeed, pipeline: str | None, seq: int | None) -> None:
@@ -244,7 +244,7 @@ class _Reader:
 
     def _is_asked(self, values: Mapping[str, Any], seen: Service) -> bool:
         name = str(values["pipeline"])
-        # What a policy decides beside a pipeline is recorded as PIPELINE@POLICY.
+        # Decisions of a shadow policy are recorded as PIPELINE@POLICY.
         return self._pipeline in (None, name) and seen.sees(name, record_in(values))
 
 
@@ -272,25 +272,25 @@ def _event(kind: str, data: dict[str, Any], seq: int | None = None) -> str:
 async def export_record(
     context: Context, asker: Asker, pipeline: Exported, after: AfterId = None
 ) -> HeldStream:
-    """The record, oldest first, as lines to keep. `ipa audit --check FILE` verifies them again.
+    """Export the record, oldest first, as lines. `ipa audit --check FILE` verifies them.
 
-    Each pipeline that has had a name has a record of its own. `record` in an entry names it, if that is not
+    Each pipeline that has had a name has its own record. `record` in an entry names it, if that is not
     the pipeline's name.
     """
     record, streams = context.record, context.streams
     if record is None or streams is None:
         raise UnavailableError("this service keeps no record")
-    # The record that is exported may be that of a pipeline that is gone.
+    # The record may be that of a pipeline that was removed.
     watch = Watch(streams, asker, None)
 
     async def lines() -> AsyncIterator[str]:
         seq = after or 0
-        # First, so that whoever checks the lines knows what is missing among them.
+        # First, so that a verifier knows which entries retention removed.
         for checkpoint in await run_in_threadpool(lambda: list(record.checkpoints(seq, pipeline))):
             yield f"{checkpoint.line()}\n"
         while found := await run_in_threadpool(record.entries, seq, BATCH, pipeline):
             if why := await watch.ends():
-                # Cut off, so that it is not taken for the whole.
+                # Cut off, so that it is not taken for a complete export.
                 raise UnauthenticatedError(f"the export was ended, since {why}")
             seq = found[-1].seq
             yield "".join(f"{entry.line()}\n" for entry in found)

@@ -1,4 +1,4 @@
-"""Examples of request bodies, in the OpenAPI document; the tests send every one of them."""
+"""Examples of request bodies for the OpenAPI document; the tests send each of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _DETECT: dict[str, Any] = {
 }
 _READ = {**_DETECT, "stage": "recognise", "variant": "v6-240", "batch_size": 4}
 _WHO = {"by": "kim", "reason": "the campaign begins"}
-# By the name of the body's schema.
+# By the name of the schema.
 BODIES: dict[str, dict[str, Any]] = {
     "PlanBody": {"rate_rps": 20, "sla_s": 0.8, "bounds": {"cores": 4}},
     "ReplayBody": {"policy": "hpa"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ from ipa.api.auth import Asker, Context
 from ipa.api.bodies import Body, Name, Positive
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Using
-from ipa.policies.table import POLICIES
+from ipa.policies.registry import POLICIES
 from ipa.report.run import Run, html_of, markdown_of
 from ipa.service import experiments
 from ipa.service.experiment_report import as_json
@@ -82,7 +82,7 @@ class ExperimentList:
 
     experiments: tuple[ExperimentView, ...]
     workloads: tuple[str, ...] = tuple(WORKLOADS)
-    policies: tuple[str, ...] = tuple(POLICIES)
+    policies: tuple[str, ...] = field(default_factory=lambda: tuple(POLICIES))
 
 
 WRITTEN: Mapping[ReportFormat, tuple[str, Callable[[Run], str]]] = {

@@ -1,4 +1,4 @@
-"""Routes over all pipelines together: what they use, their forecasts, and plans under one budget of cores."""
+"""Routes over all pipelines: their usage, their forecasts, and plans under one budget of cores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipa.api.bodies import Body, Name, Positive, RateRps, at_most
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Named, Using
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.fleet.named_fleet import Fleet
+from ipa.optimize.fleet.plan import Fleet
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 from ipa.service import fleet
@@ -25,7 +25,7 @@ MOST_MEMBERS = 2000
 
 
 class MemberBody(Body):
-    """A pipeline of the fleet; without a rate it is planned for its forecast."""
+    """A pipeline of the fleet; its forecast is the rate if none is given."""
 
     pipeline: Name
     rate_rps: RateRps | None = None
@@ -38,7 +38,7 @@ class MemberBody(Body):
 
 
 class FleetPlanBody(Body):
-    """A what-if over many pipelines; all of them where none are named."""
+    """A what-if over many pipelines; over all if none are named."""
 
     budget_cores: Positive
     pipelines: Annotated[
@@ -57,7 +57,7 @@ class FleetPlanBody(Body):
 
 
 class ClassView(BaseModel):
-    """What the pipelines of one class have together; `price_per_core` is what one more core would add."""
+    """The totals of the pipelines of one class; `price_per_core` is the gain of one more core."""
 
     priority: Annotated[int, Field(alias="class")]
     budget_cores: float
@@ -70,7 +70,7 @@ class ClassView(BaseModel):
 
 
 class MemberView(BaseModel):
-    """What a pipeline of the fleet runs; `worth` is its objective times its weight."""
+    """The plan of a pipeline of the fleet; `worth` is its objective times its weight."""
 
     weight: float
     priority: Annotated[int, Field(alias="class")]
@@ -79,7 +79,7 @@ class MemberView(BaseModel):
 
 
 class FleetPlanView(BaseModel):
-    """The plans of most worth together within the budget, in the order asked."""
+    """The plans of the highest total worth within the budget, in the order of the request."""
 
     budget_cores: float
     cost_cores: float
@@ -92,21 +92,21 @@ class FleetPlanView(BaseModel):
 
 @router.get("/pipelines/{pipeline}/forecast", tags=["forecasts"])
 def get_forecast(pipeline: Named, service: Using) -> ForecastView:
-    """What is expected of the load now, which forecaster says so, and how right it was lately."""
+    """Return the forecast of the load, the forecaster that made it, and its recent errors."""
     return fleet.forecast(service, pipeline)
 
 
 @router.get("/fleet", tags=["fleet"])
 def get_fleet(service: Using) -> FleetView:
-    """What all pipelines use, the bounds they have, and the share of each."""
+    """Return the usage of all pipelines, their bounds, and the share of each."""
     return fleet.fleet_use(service)
 
 
 @router.post("/fleet/plans", tags=["fleet"], dependencies=[Rationed], response_model=FleetPlanView)
 async def plan_fleet(request: Request, context: Context, asker: Asker, body: FleetPlanBody) -> Response:
-    """The plans that are worth most together under one budget of cores (a what-if; nothing is changed).
+    """Plan many pipelines together under one budget of cores (a what-if; nothing is changed).
 
-    409: the budget holds not even the cheapest plans, and how many cores are missing.
+    409: the budget is below the cheapest plans, and how many cores are missing.
     """
     client, limits = client_of(request.scope), context.limits
     found = await fleet.plan_fleet(asker, body.request(), limits.solves.enter(client))

@@ -16,10 +16,10 @@ from ipa.api.limits import HEADERS_LIMIT_BYTES, MOST_HEADERS, SAFE
 from ipa.api.problems import http_problem
 
 LOG = logging.getLogger(__name__)
-# Where nobody has to say who they are, a page that was rebound to this address must not be served.
+# Without authentication, a page whose name was rebound to this address must not be served.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
-# Headers that a proxy adds: then the connection's address says nothing of the client's.
+# Headers that a proxy adds: the address of the connection is then not that of the client.
 PROXIED = frozenset({"forwarded", "via", "x-real-ip"})
 UNPROXIED = (
     "the service is open to this machine alone, and the header {name} says that a proxy forwards requests; "
@@ -38,7 +38,7 @@ HEADERS = {
 
 
 class Shell:
-    """Wraps the application; `hosts` are the names by which it may be addressed (empty: any)."""
+    """Middleware around the application; `hosts` are the names that it answers to (empty: any)."""
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = LOOPBACK) -> None:
         self._app = app
@@ -89,7 +89,7 @@ class Shell:
 
     def _refusal(self, method: str, headers: Headers, own: str) -> str:
         host = _host(headers)
-        # Probes and scrapes call it by its address; rebinding needs a name.
+        # Probes and scrapes use its address; rebinding needs a name.
         if self._hosts and host not in self._hosts and not (host == own and _is_address(host)):
             return f"the service does not answer to the name {headers.get('host', '')!r}"
         origin = headers.get("origin")
@@ -99,7 +99,7 @@ class Shell:
 
 
 def _host(headers: Headers) -> str:
-    """The name by which it is called, without the port; empty where that is none."""
+    """The host name of the request, without the port; empty if there is none."""
     found = _HOST.fullmatch(headers.get("host", ""))
     return (found["v6"] or found["name"]).lower() if found else ""
 
@@ -120,7 +120,7 @@ def _is_address(host: str) -> bool:
 
 
 def _check_headers(headers: Headers) -> None:
-    """431 where there are too many, 415 for a body that must be unpacked: what it becomes is not known."""
+    """431 for too many headers, 415 for a compressed body: its size is not known."""
     if len(headers.raw) > MOST_HEADERS:
         raise HTTPException(431, f"{len(headers.raw)} headers are more than {MOST_HEADERS}")
     size = sum(len(name) + len(value) for name, value in headers.raw)

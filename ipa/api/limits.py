@@ -1,4 +1,4 @@
-"""How much may be asked for: of one request, of one client, and of all together."""
+"""Limits of one request, of one client, and of all requests together."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ BODY_LIMIT_BYTES = 1 << 20
 MOST_DEEP = 32
 # An experiment's rates for a day are 86 400 values.
 MOST_VALUES = 100_000
-# Keys of all its objects. To make them is the slowest part of reading JSON, and nothing else runs meanwhile:
-# of this many some 20 ms. A profile of 1 MB has as many.
+# Keys of all objects of a body. Creating them is the slowest part of reading JSON, and blocks the loop:
+# 20 ms for this many. A profile of 1 MB has as many.
 MOST_MEMBERS = 40_000
 # The same in YAML, which takes twenty times as long to read: a profile of 20 variants, 6 core sizes and 7
 # batch sizes has 5 000.
@@ -47,7 +47,7 @@ INLINE_BYTES = 4 << 10
 MOST_KEYS = 100
 # Problems of a request that an answer lists, and characters of each.
 MOST_PROBLEMS = 100
-# Beyond this many, pydantic is not even asked to describe them: that takes microseconds for each, at once.
+# Beyond this many, pydantic does not describe them: it takes microseconds for each, without a pause.
 MOST_DESCRIBED = 5000
 MOST_SHOWN = 500
 # A browser sends some twenty headers of a few kB together.
@@ -55,9 +55,9 @@ MOST_HEADERS = 100
 HEADERS_LIMIT_BYTES = 32 << 10
 # Seconds' worth of changes that may come at once.
 CHANGES_S = 30.0
-# Requests whose identity is found out at once.
+# Requests that are identified at the same time.
 IDENTIFYING = 16
-# Clients that are remembered; of more the one that asked least lately is forgotten, which favours it.
+# Clients that are remembered; the one that was idle longest is forgotten first, which favours it.
 MOST_CLIENTS = 10_000
 
 
@@ -80,7 +80,7 @@ async def off_loop(
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a client has left: `after_s` until there is more; `allowed` whether this one was within."""
+    """The rest of a client's ration: `after_s` until there is more; `allowed` is true if this request is."""
 
     allowed: bool
     left: int
@@ -90,7 +90,7 @@ class Allowance:
 class Buckets:
     """A token bucket for each client: `rate_rps` requests a second, `most` of them at once.
 
-    Without `most` a second's worth of them.
+    Without `most`, as many as in one second.
     """
 
     def __init__(
@@ -111,12 +111,12 @@ class Buckets:
         return math.ceil(self._most / self._rate_rps)
 
     def take(self, client: str) -> Allowance:
-        """Take one for that client, where there is one."""
+        """Take one for the client, if it has one."""
         with self._lock:
             now_s = self._now_s()
             tokens, since_s = self._clients.pop(client, (self._most, now_s))
             tokens = min(tokens + (now_s - since_s) * self._rate_rps, self._most)
-            # Sums of thirds are not quite one.
+            # Sums of thirds are not exactly one.
             allowed = tokens >= 1 - 1e-9
             tokens -= allowed
             self._clients[client] = tokens, now_s
@@ -127,7 +127,7 @@ class Buckets:
 
 @dataclass
 class _Inside:
-    """What one client has in a gate: how many of its requests run, and those that wait."""
+    """The requests of one client in a gate: the number that run, and those that wait."""
 
     running: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
@@ -153,12 +153,12 @@ class Gate:
 
     @property
     def inside(self) -> int:
-        """How many requests run or wait."""
+        """The number of requests that run or wait."""
         return sum(each.count for each in self._clients.values())
 
     @asynccontextmanager
     async def enter(self, client: str = "") -> AsyncIterator[None]:
-        """Wait for a place; BusyError where too many wait already."""
+        """Wait for a place; BusyError if too many wait already."""
         mine = self._clients.get(client) or _Inside()
         if self.inside >= self._most:
             self._make_room(mine.count)
@@ -169,7 +169,7 @@ class Gate:
         try:
             await turn
         except BaseException:
-            # It was dropped, or nobody waits for it any more; its turn may have come nevertheless.
+            # It was dropped or cancelled; its turn may have come nevertheless.
             if turn in mine.waiting:
                 mine.waiting.remove(turn)
             elif turn.done() and not turn.cancelled() and turn.exception() is None:
@@ -183,7 +183,7 @@ class Gate:
             self._forget(client)
 
     def _make_room(self, mine: int) -> None:
-        """Drop a request of the client that has the most; BusyError where that is the one that comes."""
+        """Drop a request of the client that has the most; BusyError if that is the new one."""
         waiting = [each for each in self._clients.values() if each.waiting]
         greediest = max(waiting, key=lambda each: each.count, default=None)
         if greediest is None or greediest.count <= mine + 1:
@@ -193,7 +193,7 @@ class Gate:
             turn.set_exception(_busy())
 
     def _admit(self) -> None:
-        """Let run what may."""
+        """Start the requests that may run."""
         while self._active < self._running:
             fits = (name for name, it in self._clients.items() if it.waiting and it.running < self._each)
             name = next(fits, None)
@@ -217,7 +217,7 @@ class Gate:
 
 
 def _busy() -> BusyError:
-    # Not how many: they are others' requests.
+    # Not their number: they are requests of others.
     return BusyError(
         "as many requests of this kind as the service answers at once are being answered or wait",
         hint="Ask again in a moment; what is controlled goes on as it did.",
@@ -225,7 +225,7 @@ def _busy() -> BusyError:
 
 
 class Limits:
-    """Those of one service."""
+    """The limits of one service."""
 
     def __init__(
         self,
@@ -240,17 +240,17 @@ class Limits:
     ) -> None:
         self.buckets = Buckets(rate_rps)
         self.reads = Buckets(reads_rps)
-        # Each change stays in the record. Whoever sets up an installation makes some hundred at once.
+        # Each change stays in the record. Setting up an installation makes some hundred at once.
         self.changing = Buckets(changes_rps, most=CHANGES_S * changes_rps)
         self.solves = Gate(solves, waiting)
-        # A thread each, of the 40 there are; half of those of a kind are left to others.
+        # Each takes one of 40 threads; one client has at most half of a kind.
         self.quick = Gate(16, 200, each=8)
         self.changes = Gate(8, 100, each=4)
-        # Some megabytes each while they are made and sent.
+        # Each takes some megabytes while it is made and sent.
         self.lists = Gate(4, 60, each=2)
-        # Each reads a record from its beginning.
+        # Each reads a whole record.
         self.verifying = Gate(1, 8)
-        # Threads of their own: who is not known yet keeps nobody waiting who is.
+        # Threads of their own: callers that are not identified yet do not delay those that are.
         self.identifying = Gate(IDENTIFYING, 200)
         self.identifying_threads = CapacityLimiter(IDENTIFYING)
         self.health_threads = CapacityLimiter(1)
@@ -262,7 +262,7 @@ class Limits:
 
 
 def _few_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of those pairs; HTTPException if it has more than any route takes."""
+    """The object of the pairs; HTTPException if it has more keys than any route takes."""
     if len(pairs) > MOST_KEYS:
         detail = (
             f"an object in the body has {len(pairs)} keys, more than {MOST_KEYS}; /docs shows which it takes"
@@ -272,7 +272,7 @@ def _few_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class ParsedRequest(Request):
-    """A request whose body was read and parsed before."""
+    """A request whose body was already read and parsed."""
 
     def __init__(self, request: Request, body: bytes, value: Any) -> None:
         super().__init__(request.scope, request.receive)
@@ -288,7 +288,7 @@ class ParsedRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route whose body is JSON: 415 for any other. A body of no said kind is taken for JSON.
+    """A route whose body is JSON: 415 for any other. A body without a content type is taken for JSON.
 
     FastAPI parses and validates in the event loop; here that is done in a thread first if the body is large,
     so that the event loop only repeats a validation that succeeds.
@@ -326,7 +326,7 @@ class JsonRoute(APIRoute):
         return TypeAdapter(kind)
 
     def parse(self, body: bytes) -> Any:
-        """The value of the body; raises as FastAPI does if it is not JSON or not as the route wants it."""
+        """The value of the body; raises as FastAPI does if it is not JSON or does not fit the route."""
         try:
             value = json.loads(body, object_pairs_hook=_few_keys)
         except json.JSONDecodeError as error:
@@ -349,12 +349,12 @@ class JsonRoute(APIRoute):
 
 
 async def rationed(request: Request, response: Response) -> None:
-    """Count an expensive request of its client; BusyError, with Retry-After, where it had its share."""
+    """Count an expensive request of its client; BusyError, with Retry-After, if it is over its ration."""
     ration(request.app.state.context.limits.buckets, "expensive", client_of(request.scope), request.scope)
 
 
 def client_of(scope: Scope) -> str:
-    """Whose requests these are, for rations: the identity's name, else the address that they come from."""
+    """The client of the request for rations: the name of the identity, else the address."""
     admitted = scope.get("state", {}).get("admitted")
     name = admitted.identity.name if admitted is not None else ""
     return name or address_of(scope)
@@ -366,7 +366,7 @@ def address_of(scope: Scope) -> str:
 
 
 def ration(buckets: Buckets, kind: str, client: str, scope: Scope) -> None:
-    """Count a request of that kind; BusyError, with Retry-After, where its client had its share."""
+    """Count a request of that kind; BusyError, with Retry-After, if its client is over its ration."""
     found = buckets.take(client)
     again_s = max(math.ceil(found.after_s), 1)
     scope["state"]["headers"] = {

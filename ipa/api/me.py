@@ -1,4 +1,4 @@
-"""The route that says to who asks who they are taken for, and what they may do where."""
+"""The route that returns the caller's identity and rights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ router = APIRouter(prefix="/v1", tags=["health"])
 
 @router.get("/me")
 def get_me(asker: Asker) -> MeView:
-    """Who asks, and what they may do with each pipeline that they may see.
+    """Return the name of the caller and its rights with each visible pipeline.
 
-    For showing what is worth offering: each request is checked anew, and may be refused nevertheless.
+    For a page that hides what is not allowed: each request is checked again, and may still be refused.
     """
     return rights_of(asker)

@@ -1,4 +1,4 @@
-"""Counts what is asked of the API, by route template and class of status."""
+"""Metrics of the API's requests, by route template and class of status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ipa.metering import table
 from ipa.metering.make import counter, gauge, histogram
 from ipa.metering.metric import OTHER
 
-# What no route takes.
+# The label of requests without a route.
 UNMATCHED = "unmatched"
 STATUSES = table.HTTP_REQUESTS.label("status").values
 
@@ -48,19 +48,19 @@ class HttpMetrics:
 
 
 def count_requests(app: Starlette, metrics: HttpMetrics) -> None:
-    """Have the application count its requests; its routes have their series from now on."""
+    """Have the application count its requests, and create the series of its routes."""
     routes = tuple(app.routes)
     metrics.start({**dict(_templates(routes)), UNMATCHED: ("GET",)})
     app.add_middleware(Metered, metrics=metrics, routes=routes)
 
 
 class Metered:
-    """Wraps the application and its shell. The time until an answer begins counts: streams do not end."""
+    """Middleware that counts requests. Their time ends when the answer begins, since streams do not end."""
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics, routes: Sequence[BaseRoute]) -> None:
         self._app, self._metrics = app, metrics
         self._routes, self._templates = routes, dict(_templates(routes))
-        # Starlette's own routes leave no more than what they call.
+        # Routes of Starlette leave only their endpoint in the scope.
         self._called = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +68,7 @@ class Metered:
             await self._app(scope, receive, send)
             return
         began_s = time.monotonic()
-        # Without an answer: the client went away, or the server failed.
+        # Without an answer: the client has gone, or the server failed.
         status, seconds = 500, 0.0
 
         async def seen(message: Message) -> None:
@@ -86,7 +86,7 @@ class Metered:
             self._metrics.answered(self._route(scope), scope["method"], status, seconds)
 
     def _route(self, scope: Scope) -> str:
-        """The template of the route that took it, or would have, had it not been refused before."""
+        """The template of the route that took the request, or would have if it was refused before."""
         template = getattr(scope.get("route"), "path", "") or scope.get("root_path", "")
         if "endpoint" in scope:
             template = template or self._called.get(scope["endpoint"], "")

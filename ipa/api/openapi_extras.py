@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what the routes' types do."""
+"""Additions to the OpenAPI document that the types of routes do not give."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAG = r'^(W/)?"[^"]*"'
 
 
 def complete(schema: dict[str, Any]) -> None:
-    """Add the problems that any operation may answer with, and which headers must be there."""
+    """Add the problems that any operation may answer with, and the headers that are required."""
     problems.document_in(schema)
     for kind in KINDS:
         schema["components"]["schemas"] |= file_schemas(kind)
@@ -29,7 +29,7 @@ def complete(schema: dict[str, Any]) -> None:
 
 
 def file_schemas(kind: str) -> dict[str, Any]:
-    """The published schema of such a file as components: its own, and one for each of its definitions."""
+    """The published schema of that kind of file as components: itself and each of its definitions."""
     name = f"{kind.capitalize()}File"
     text = schema_text(kind).replace('"#/$defs/', f'"#/components/schemas/{name}.')
     whole: dict[str, Any] = json.loads(text)
@@ -40,9 +40,9 @@ def file_schemas(kind: str) -> dict[str, Any]:
 
 
 def _require(parameter: dict[str, Any]) -> None:
-    """Its absence has a status of its own, so to the routes it is optional."""
+    """Mark a header as required: routes declare it as optional, since its absence has its own status."""
     parameter["required"] = True
     parameter["schema"] = {"type": "string", "minLength": 1, "title": parameter["schema"].get("title", "")}
     if parameter["name"].lower() == "if-match":
-        # `*` would do for anything, so it names nothing.
+        # `*` matches anything, so it names no version.
         parameter["schema"]["pattern"] = TAG

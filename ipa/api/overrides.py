@@ -1,4 +1,4 @@
-"""Routes for what people say of a pipeline beside pauses: its mode, pins and freezes."""
+"""Routes for a pipeline's mode, pins and freezes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Why = Annotated[Reason, Query(description="why")]
 
 @router.put("/mode", tags=["control"])
 def set_mode(pipeline: Named, service: Using, asker: Asker, body: ModeBody) -> ControlView:
-    """How far the pipeline is trusted to the service.
+    """Set the mode of the pipeline: advisory, shadow, guarded or active.
 
-    Advisory decides and records; shadow goes on from its own decisions; neither writes. Guarded writes only
-    what adds; active writes all.
+    Advisory decides and records; shadow bases each decision on the one before; neither writes. Guarded writes
+    only changes that add replicas; active writes every change.
     """
     by = asker.name(body.by)
     return overrides.set_mode(service, pipeline, body.mode, by=by, reason=body.reason)
@@ -33,7 +33,7 @@ def set_mode(pipeline: Named, service: Using, asker: Asker, body: ModeBody) -> C
 
 @router.put("/pins/{stage}", tags=["control"])
 def set_pin(pipeline: Named, service: Using, asker: Asker, stage: StageName, body: PinBody) -> ControlView:
-    """Fix a part of what the stage runs, beside what the pipeline's file pins. Replaces the stage's pin."""
+    """Fix a part of the stage's configuration, in addition to pins of the file. Replaces the stage's pin."""
     by = asker.name(body.by)
     return overrides.set_pin(service, pipeline, stage, body.pin(), by=by, reason=body.reason)
 
@@ -42,13 +42,13 @@ def set_pin(pipeline: Named, service: Using, asker: Asker, stage: StageName, bod
 def remove_pin(
     pipeline: Named, service: Using, asker: Asker, stage: StageName, by: By = "", reason: Why = ""
 ) -> ControlView:
-    """Leave the stage to the planner again. What the pipeline's file pins stays."""
+    """Remove the pin of the stage. Pins of the pipeline's file stay."""
     return overrides.remove_pin(service, pipeline, stage, by=asker.name(by), reason=reason)
 
 
 @router.post("/freezes", tags=["control"])
 def add_freeze(pipeline: Named, service: Using, asker: Asker, body: FreezeBody) -> ControlView:
-    """Write nothing from `start` (now without) to `end`; every week again where `weekly`."""
+    """Forbid changes from `start` (now if absent) to `end`; every week if `weekly`."""
     by, weekly = asker.name(body.by), body.weekly
     return overrides.add_freeze(
         service, pipeline, body.end, start=body.start, weekly=weekly, by=by, reason=body.reason
@@ -59,7 +59,7 @@ def add_freeze(pipeline: Named, service: Using, asker: Asker, body: FreezeBody) 
 def remove_freezes(
     pipeline: Named, service: Using, asker: Asker, by: By = "", reason: Why = ""
 ) -> ControlView:
-    """End every freeze, also those to come."""
+    """Remove every freeze, future ones included."""
     return overrides.remove_freezes(service, pipeline, by=asker.name(by), reason=reason)
 
 
@@ -67,5 +67,5 @@ def remove_freezes(
 def remove_freeze(
     pipeline: Named, service: Using, asker: Asker, freeze: FreezeId, by: By = "", reason: Why = ""
 ) -> ControlView:
-    """End one freeze, or take it off before it begins."""
+    """Remove one freeze."""
     return overrides.remove_freeze(service, pipeline, freeze, by=asker.name(by), reason=reason)

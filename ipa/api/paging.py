@@ -12,7 +12,7 @@ from starlette.datastructures import URL
 from ipa.service.history import DECISION, newest_first
 from ipa.service.service import Service
 
-# A page ends once it has these, so that a few of them at a time fit into memory; its clients go on after it.
+# A page ends at this size, so that some at a time fit into memory; clients ask for the next one.
 PAGE_BYTES = 2 << 20
 _ID = TypeAdapter(str | None)
 
@@ -27,9 +27,9 @@ class Paging:
     inputs: bool = True
 
     def page(self, service: Service, pipeline: str, *, applied_only: bool) -> Response:
-        """The page that was asked for, with a Link to the next; NotFoundError for an unknown `before`."""
+        """The page, with a Link to the next; NotFoundError for an unknown `before`."""
         texts, next_before = self._texts(service, pipeline, applied_only)
-        # As text, read and written some at a time: all of them at once take ten times the room.
+        # As text, some decisions at a time: all of them at once take ten times the memory.
         answer = Response(
             b'{"decisions":[' + b",".join(texts) + b'],"next_before":' + _ID.dump_json(next_before) + b"}",
             media_type="application/json",
@@ -40,10 +40,10 @@ class Paging:
         return answer
 
     def _texts(self, service: Service, pipeline: str, applied_only: bool) -> tuple[list[bytes], str | None]:
-        """The decisions as JSON, and where the next page begins: after `limit` of them, or PAGE_BYTES."""
+        """The decisions as JSON up to `limit` or PAGE_BYTES, and the id that the next page starts before."""
         texts: list[bytes] = []
         size, last = 0, ""
-        # One more than the page has tells whether there is a next one.
+        # One more than the page has shows if there is a next one.
         for decision in newest_first(
             service, pipeline, self.before, self.limit + 1, applied_only=applied_only
         ):

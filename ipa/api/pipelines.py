@@ -1,4 +1,4 @@
-"""Routes for pipelines themselves: listed, read, exported, and those given over the API also changed."""
+"""Routes for pipelines: list, read, export, and change those that were created over the API."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Asked = Annotated[PipelineChange, Depends(change_asked)]
 
 
 def change_checked(pipeline: Named, change: Asked) -> PipelineChange:
-    """The change, once If-Match fits: before the body is looked at."""
+    """The change, after the check of If-Match and before the body is read."""
     change.check(pipeline)
     return change
 
@@ -72,17 +72,17 @@ Checked = Annotated[PipelineChange, Depends(change_checked)]
 
 
 async def pipeline_of(context: Context, document: DocumentBody, body: Body) -> Pipeline:
-    """The pipeline in the body; InputError lists all that is wrong with it."""
+    """The pipeline in the body; InputError lists its faults."""
     return await off_loop(context.limits.parsing, len(body), pipeline_in, document)
 
 
 async def profile_of(context: Context, document: DocumentBody, body: Body) -> StageProfile:
-    """The profile in the body; InputError lists all that is wrong with it."""
+    """The profile in the body; InputError lists its faults."""
     return await off_loop(context.limits.parsing, len(body), profile_in, document)
 
 
 async def patched_of(pipeline: Named, context: Context, patch: PatchBody, body: Body) -> Pipeline:
-    """The pipeline of the path with the body's merge patch applied; InputError as for a whole one."""
+    """The pipeline of the path with the body's merge patch applied; InputError as for a whole pipeline."""
 
     def patched() -> Pipeline:
         return pipeline_from_mapping(merged(pipeline_to_mapping(pipeline), patch))
@@ -97,7 +97,7 @@ PatchedBody = Annotated[Pipeline, Depends(patched_of)]
 
 @reading.get("", response_model=PipelineList)
 def list_pipelines(service: Using) -> Response:
-    """Every pipeline, by name."""
+    """List every pipeline by name."""
     found = [service.pipelines.get(name) for name in sorted(service.pipelines)]
     for gone in [name for name in list(_TEXTS) if name not in service.registry.pipelines]:
         _TEXTS.pop(gone, None)
@@ -106,7 +106,7 @@ def list_pipelines(service: Using) -> Response:
 
 
 def _text_of(service: Service, pipeline: Pipeline) -> bytes:
-    """The pipeline's view as JSON, made once: a thousand of them would take half a second each time."""
+    """The view of the pipeline as JSON, cached: a thousand of them take half a second."""
     kept, said = _TEXTS.get(pipeline.name), pipelines.shown_beside(service, pipeline.name)
     if kept is None or kept[0] is not pipeline or kept[1] != said:
         text = _VIEW.dump_json(pipeline_view(pipeline, *said))
@@ -126,7 +126,7 @@ def get_pipeline(
     accept: Accept = None,
     if_none_match: IfNoneMatch = None,
 ) -> Any:
-    """A pipeline as its owner wrote it; as a file for Accept: application/yaml. ETag: what changes name."""
+    """Return a pipeline as its owner wrote it; as a file for Accept: application/yaml. ETag: its version."""
     tag = _tag_of(service, pipeline)
     if is_known(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
@@ -138,7 +138,7 @@ def get_pipeline(
 
 @reading.get("/{pipeline}/export", response_class=Response, responses={200: _FILE})
 def export_pipeline(pipeline: Named, service: Using) -> Response:
-    """The pipeline as a file: what `pipeline.yaml` in a folder of its name would hold."""
+    """Return the pipeline as the text of its `pipeline.yaml`."""
     return _as_file(pipeline, _tag_of(service, pipeline))
 
 
@@ -151,9 +151,9 @@ def create_pipeline(
     by: By = "",
     reason: Why = "",
 ) -> PipelineView:
-    """Give a pipeline, as its file would be. It is advisory at first; `not_controlled`: why no loop runs.
+    """Create a pipeline from its file. Its first mode is advisory; `not_controlled`: why no loop runs.
 
-    Pipelines of files are only read here. All that is wrong with it is said at once, with JSON Pointers.
+    Pipelines of files are read-only here. All faults are listed at once, with JSON Pointers.
     """
     made = pipelines.create(asker, pipeline, by=by, reason=reason)
     response.headers["Location"] = f"/v1/pipelines/{pipeline.name}"
@@ -165,7 +165,7 @@ def create_pipeline(
 def replace_pipeline(
     pipeline: Named, service: Using, change: Checked, wanted: PipelineBody, response: Response
 ) -> PipelineView:
-    """Replace a pipeline that was given over the API; its loop starts anew at once."""
+    """Replace a pipeline that was created over the API; its loop restarts at once."""
     made = pipelines.replace(change, pipeline, wanted, Operation.REPLACE)
     response.headers["ETag"] = _tag_of(service, wanted)
     return made
@@ -184,7 +184,7 @@ def replace_pipeline(
 def patch_pipeline(
     pipeline: Named, service: Using, change: Checked, wanted: PatchedBody, response: Response
 ) -> PipelineView:
-    """Change parts of a pipeline that was given over the API: a JSON merge patch of its file."""
+    """Change parts of a pipeline that was created over the API, by a JSON merge patch of its file."""
     made = pipelines.replace(change, pipeline, wanted, Operation.AMEND)
     response.headers["ETag"] = _tag_of(service, wanted)
     return made
@@ -192,13 +192,13 @@ def patch_pipeline(
 
 @changing.delete("/{pipeline}")
 def delete_pipeline(pipeline: Named, change: Asked) -> Removed:
-    """Stop controlling a pipeline that was given over the API, and forget it. What runs of it runs on."""
+    """Stop controlling a pipeline that was created over the API, and forget it. Its workload stays."""
     return pipelines.remove(change, pipeline)
 
 
 @changing.put("/{pipeline}/profiles/{stage}", tags=["profiles"], openapi_extra=body_of("profile", PROFILE))
 def replace_profile(pipeline: Named, stage: str, change: Checked, profile: ProfileBody) -> StageProfile:
-    """Give the newest profile of a stage, as its file would be; the pipeline is planned with it from now on.
+    """Set the newest profile of a stage from its file; plans use it from now on.
 
     If-Match is the pipeline's ETag. Every earlier profile is kept in the store.
     """
@@ -207,7 +207,7 @@ def replace_profile(pipeline: Named, stage: str, change: Checked, profile: Profi
 
 
 def _tag_of(service: Service, pipeline: Pipeline) -> str:
-    """The entity tag of a pipeline, which changes whenever anything of its file would."""
+    """The entity tag of a pipeline, which changes with any part of its file."""
     return etag(service.registry.version(pipeline))
 
 

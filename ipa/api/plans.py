@@ -1,4 +1,4 @@
-"""Routes for plans: what-ifs that are kept under an id, and applying one of them."""
+"""Routes for plans: make and keep a what-if, and apply it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ applying = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanView(Plan):
-    """A plan that is kept: `asked` is the request it answers, `computed_from` what it holds for."""
+    """A stored plan: `asked` is its request, `computed_from` the versions of its inputs."""
 
     plan_id: str
     at: str
@@ -55,17 +55,17 @@ _ASKED = TypeAdapter(dict[str, Any])
 async def make_plan(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> Response:
-    """What would be best (a what-if; nothing is changed), kept under its `plan_id`.
+    """Make the best plan (a what-if; nothing is changed) and keep it under its `plan_id`.
 
-    Infeasible is a `termination`, not an error. `:apply` carries the plan out while what it was computed from
-    still holds; its ETag says what that is.
+    Infeasible is a `termination`, not an error. `:apply` carries the plan out if its inputs have not changed;
+    the ETag is their version.
     """
     place = context.limits.solves.enter(client_of(request.scope))
     asked = body.model_dump_json(exclude_unset=True)
     making_it = plans.make_plan(service, pipeline, body.request(), asked, place)
     kept = await while_asked(request, making_it)
     headers = {"Location": f"/v1/plans/{kept.plan_id}", "ETag": _tag_of(kept)}
-    # As text at once: a slider asks for hundreds, and checking the answer would take longer than the plan.
+    # As text: a slider requests hundreds, and validating the answer would take longer than the plan.
     return Response(_VIEW.dump_json(_view(kept)), 201, headers, "application/json")
 
 
@@ -76,7 +76,7 @@ async def make_plan(
     responses={304: {"description": "Known already"}},
 )
 def get_plan(plan_id: str, service: Using, response: Response, if_none_match: IfNoneMatch = None) -> Any:
-    """A plan as it was made, with what it was computed from."""
+    """Return a stored plan with the versions of its inputs."""
     kept = plans.kept_plan(service, plan_id)
     tag = _tag_of(kept)
     if is_known(if_none_match, tag):
@@ -93,10 +93,10 @@ def apply_plan(
     if_match: IfMatch = None,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Run the plan, once for the Idempotency-Key, with its ETag as If-Match.
+    """Apply the plan, once for the Idempotency-Key, with its ETag as If-Match.
 
-    412 names what moved since the plan was made; 409: it has no configuration. The decision may be a hold
-    that says why nothing was changed.
+    412 names the inputs that changed since the plan was made; 409: it has no configuration. The decision may
+    be a hold that says why nothing was changed.
     """
     key, expected = check_key(idempotency_key), required_match(if_match, "the plan")
     by = asker.name(body.by)
@@ -106,7 +106,7 @@ def apply_plan(
 
 
 def _tag_of(kept: StoredPlan) -> str:
-    """The entity tag of the plan: that of what it was computed from."""
+    """The entity tag of the plan: the version of its inputs."""
     return etag(plans.version_of(kept.basis))
 
 

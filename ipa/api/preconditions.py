@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from ipa.model.errors import InputError, Problem
 from ipa.service.preconditions import Precondition, plain_version
 
-# A strong tag. A weak one says "much the same", which is not enough to overwrite something.
+# A strong tag. A weak one means "equivalent", which is not enough to overwrite something.
 _TAG = re.compile(r'(W/)?"[^"]*"')
 IfMatch = Annotated[str | None, Header(description="required: the ETag of what the change was made for")]
 IdempotencyKey = Annotated[
@@ -22,7 +22,7 @@ IdempotencyKey = Annotated[
 ]
 LONGEST_KEY = 255
 IfNoneMatch = Annotated[str | None, Header(description="the ETag of what is known; 304 where it still holds")]
-# Header parameters that must be there; they are declared as optional since their absence has its own status.
+# Required headers; they are declared as optional, since their absence has its own status.
 REQUIRED = frozenset({"if-match", "idempotency-key"})
 
 
@@ -52,7 +52,7 @@ def check_key(key: str | None) -> str:
 
 
 def is_known(if_none_match: str | None, now: str) -> bool:
-    """Whether the reader has it already. Reading may go by weak tags."""
+    """True if the client has the version already. Weak tags count for reads."""
     if if_none_match is None:
         return False
     tags = {found[0].removeprefix("W/") for found in _TAG.finditer(if_none_match)}

@@ -1,4 +1,4 @@
-"""Every answer that is not a success, as application/problem+json (RFC 9457)."""
+"""Errors as application/problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemItem(BaseModel):
-    """One thing that is wrong, with the JSON Pointer into the part of the request it was found in."""
+    """One fault, with the JSON Pointer to its place in the request."""
 
     pointer: str = Field(examples=["/rate_rps"])
     message: str
@@ -44,7 +44,7 @@ class ProblemDocument(BaseModel):
     errors: list[ProblemItem] = Field(default_factory=list)
 
 
-# The codes of what HTTP itself can refuse, and those of the error tree that have a status of their own.
+# The codes of refusals of HTTP itself, and those of errors that have their own status.
 HTTP_CODES: Mapping[int, tuple[str, str]] = {
     400: ("http.bad_request", "The request cannot be read"),
     401: (UnauthenticatedError.code, "Who asks is not known"),
@@ -88,7 +88,7 @@ def respond(
     items: Iterable[ProblemItem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The response that carries the problem. What was sent is repeated in it only in part."""
+    """The response that carries the problem; it quotes the request only in part."""
     shown = [
         item.model_copy(update={"pointer": shortened(item.pointer), "message": shortened(item.message)})
         for item in islice(items, MOST_PROBLEMS)
@@ -103,7 +103,7 @@ def respond(
         request_id=request_id,
         errors=shown,
     )
-    # What was sent may be repeated in it, and may be no text.
+    # It may quote the request, which need not be text.
     body = json.dumps(document.model_dump(), ensure_ascii=False).encode("utf-8", "backslashreplace")
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
@@ -123,7 +123,7 @@ def http_problem(
 
 
 def install(app: FastAPI) -> None:
-    """Make every error that a route or the router raises a problem."""
+    """Turn every error of a route or the router into a problem."""
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(IpaError, _on_ipa)
@@ -131,7 +131,7 @@ def install(app: FastAPI) -> None:
 
 
 def document_in(schema: dict[str, Any]) -> None:
-    """Say in the OpenAPI document that every operation may answer with a problem."""
+    """Add problems to the answers of every operation in the OpenAPI document."""
     parts = schema.setdefault("components", {}).setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         parts.pop(unused, None)
@@ -143,7 +143,7 @@ def document_in(schema: dict[str, Any]) -> None:
     for methods in schema["paths"].values():
         for method, operation in methods.items():
             found = operation["responses"]
-            # FastAPI says here how it would answer, which ours replaces.
+            # FastAPI documents its own error here, which ours replaces.
             found.pop("422", None)
             for status in statuses_of(method, operation):
                 found[str(status)] = {"description": HTTP_CODES[status][1], "content": content}
@@ -160,13 +160,13 @@ def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:
     if parameters:
         statuses |= {422}
     if method != "get":
-        # A body is read, and its size and form are looked at, also where none is wanted.
+        # A body is read and checked even if the route takes none.
         statuses |= {408, 413, 415, 422}
     if "requestBody" in operation:
         statuses |= {409, 429, 504}
     if "if-match" in named:
         statuses |= {409, 412, 428}
-    # A record is in conflict with an anchor of it.
+    # A record may contradict an anchor.
     if "control" in operation.get("tags", ()) or "anchor" in named:
         statuses |= {409}
     return sorted(statuses)
@@ -192,13 +192,13 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods of every route of that address; the router knows those of the first one only."""
+    """The methods of every route of the address; the router names those of the first one only."""
     fitting = [
         route
         for route in request.app.routes
         if isinstance(route, Route) and route.path_regex.match(request.url.path)
     ]
-    # An address with a verb, as ID:apply, is also that of an id; the verb is meant.
+    # An address with a verb, as ID:apply, also matches the route of an id; the verb counts.
     verbs = [route for route in fitting if ":" in route.path]
     return sorted(set().union(*(route.methods or set() for route in verbs or fitting)))
 
@@ -225,12 +225,12 @@ async def _on_ipa(request: Request, error: Exception) -> Response:
 
 
 async def _on_gone(request: Request, error: Exception) -> Response:
-    # Nobody reads it; the metrics count it as a request that was given up.
+    # Nobody reads it; the metrics count it as cancelled.
     return Response(status_code=CLIENT_CLOSED)
 
 
 def ipa_problem(request_id: str, error: IpaError, headers: Mapping[str, str] | None = None) -> Response:
-    """The response for an error of ours."""
+    """The response for an IpaError."""
     retry = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     return respond(
         request_id,

@@ -37,12 +37,12 @@ async def named_pipeline(pipeline: str, service: Using) -> Pipeline:
 
 
 async def named_record(pipeline: str, service: Using) -> str:
-    """The name that decisions are recorded under: the path's pipeline, or with @ and a policy beside it."""
+    """The record of the path: PIPELINE, or PIPELINE@POLICY for a shadow policy."""
     return record_named(service, pipeline)
 
 
 def record_named(service: Service, name: str) -> str:
-    """The name again; NotFoundError where there is no such pipeline."""
+    """The name; NotFoundError if there is no such pipeline."""
     service.pipeline(name.partition("@")[0])
     return name
 
@@ -57,7 +57,7 @@ Anchor = Annotated[
 
 @router.get("/pipelines/{pipeline}/status", tags=["pipelines"])
 def get_status(pipeline: Named, service: Using, response: Response) -> StatusView:
-    """A pipeline now: load, forecast, latency, what runs, and why nothing changes. ETag: its revision."""
+    """Return the state of a pipeline: load, forecast, latency, configuration, decision. ETag: revision."""
     found = status.status(service, pipeline)
     response.headers["ETag"] = etag(found.live.revision)
     return found
@@ -65,43 +65,44 @@ def get_status(pipeline: Named, service: Using, response: Response) -> StatusVie
 
 @router.get("/pipelines/{pipeline}/profiles", tags=["profiles"])
 def list_profiles(pipeline: Named, service: Using) -> dict[str, StageProfile]:
-    """The newest profile of every stage, by stage."""
+    """Return the newest profile of every stage, by stage."""
     return dict(service.profiles(pipeline.name))
 
 
 @router.get("/pipelines/{pipeline}/profiles/{stage}", tags=["profiles"])
 def get_profile(pipeline: Named, stage: str, service: Using) -> StageProfile:
-    """The newest profile of a stage."""
+    """Return the newest profile of a stage."""
     return analysis.stage_profile(service, pipeline, stage)
 
 
 @router.get("/pipelines/{pipeline}/decisions", tags=["decisions"], response_model=DecisionPage)
 def list_decisions(pipeline: Recorded, service: Using, wanted: Paged) -> Response:
-    """Every decision, holds included, newest first; those of a policy beside it for PIPELINE@POLICY.
+    """List decisions, holds included, newest first; those of a shadow policy for PIPELINE@POLICY.
 
-    A page ends early after 2 MB; `next_before`, and Link, say where the next one begins.
+    A page ends early after 2 MB; `next_before` and Link lead to the next one.
     """
     return wanted.page(service, pipeline, applied_only=False)
 
 
 @router.get("/pipelines/{pipeline}/history", tags=["decisions"], response_model=DecisionPage)
 def list_history(pipeline: Recorded, service: Using, wanted: Paged) -> Response:
-    """The decisions that changed the pipeline, newest first. Pages end as those of decisions do."""
+    """List the decisions that changed the pipeline, newest first, in pages as those of decisions."""
     return wanted.page(service, pipeline, applied_only=True)
 
 
 @router.get("/pipelines/{pipeline}/record", tags=["decisions"])
 def verify_record(pipeline: Recorded, service: Using, anchor: Anchor = None) -> RecordView:
-    """Recompute the chain of digests over every entry; a problem names the first that was changed.
+    """Verify the chain of digests over every entry; a problem names the first fault.
 
-    Also one that was removed or put in. What was cut off at the end shows against an earlier head, `anchor`.
+    Faults are entries that were changed, removed or inserted. An earlier head (`anchor`) also shows entries
+    that were cut off at the end.
     """
     return history.verify(service, pipeline, head_of(anchor) if anchor else None)
 
 
 @router.get("/decisions/{decision_id}", tags=["decisions"])
 def get_decision(decision_id: str, service: Using, response: Response) -> Decision:
-    """A decision with the inputs it was taken from. Link: the decisions right before and after it."""
+    """Return a decision with its inputs. Link: the decisions right before and after it."""
     decision, neighbours = history.decision(service, decision_id)
     if neighbours:
         response.headers["Link"] = ", ".join(

@@ -1,4 +1,4 @@
-"""The route that takes a recorded decision again."""
+"""The route that replays a recorded decision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.control.audit.replay import ReplayResult
 from ipa.service import replay
 
-# Without a body.
+# The request without a body.
 AS_IT_WAS = ReplayBody()
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
@@ -19,10 +19,10 @@ router = APIRouter(prefix="/v1", route_class=JsonRoute)
 async def replay_decision(
     request: Request, decision_id: str, asker: Asker, context: Context, body: ReplayBody = AS_IT_WAS
 ) -> ReplayResult:
-    """Take the decision again from its recorded inputs: `same`, or what differs. Nothing is changed.
+    """Re-run the decision from its recorded inputs: `same`, or what differs. Nothing is changed.
 
-    With `policy` it says where that one would have run or planned something else. `stale`: pipeline or
-    profiles are others now; `nothing`: no tick decided it from inputs that are kept; `why` says more.
+    With `policy`, compare with what that policy decides. `stale`: the pipeline or its profiles have changed;
+    `nothing`: the decision has no recorded inputs to re-run; `why` gives the reason.
     """
     place = context.limits.solves.enter(client_of(request.scope))
     return await replay.replay_decision(asker, decision_id, body.policy, place)

@@ -15,13 +15,13 @@ from ipa.api.cancellation import CLIENT_CLOSED, GoneError
 from ipa.api.limits import BODY_LIMIT_BYTES, MOST_DEEP, MOST_MEMBERS, MOST_VALUES, SAFE, Limits, off_loop
 from ipa.api.problems import http_problem
 
-# What the structural check keeps of a text, with every bracket as a square one.
+# The characters that the structural check keeps, with every bracket as a square one.
 _STRUCTURE = bytes.maketrans(b"{}", b"[]")
 _NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},:"))
 
 
 class BodyReader:
-    """Wraps the application, inside of what authenticates: reads the body and refuses it as soon as possible.
+    """Middleware inside of authentication: reads the body and refuses it as soon as possible.
 
     413 if it is too large, 408 if it does not arrive in time, 422 if it is nested too deeply or holds too
     many values, 503 if there is no room for it.
@@ -91,8 +91,8 @@ async def _check(body: bytes, parsing: CapacityLimiter) -> None:
 def structure_fault(body: bytes) -> str:
     """The reason to refuse a JSON text by its brackets and commas alone; empty if there is none.
 
-    A fixed number of passes over the text, each in C: linear whatever it holds. A text that is not JSON may
-    pass: the parser says what is wrong with it.
+    A fixed number of passes over the text, each in C: linear for any text. A text that is not JSON may
+    pass: the parser reports its fault.
     """
     opened = body.count(b"[") + body.count(b"{")
     if opened <= MOST_DEEP and opened + body.count(b",") < MOST_MEMBERS:
@@ -118,7 +118,7 @@ def _too_large() -> HTTPException:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` for the application: the body that was read, then whatever comes."""
+    """`receive` for the application: the body that was read, then later messages."""
     waiting = [body]
 
     async def replay() -> Message:

@@ -1,4 +1,4 @@
-"""What each route needs: one row a route. A route without a row is refused to everyone."""
+"""The operation that each route needs, one row a route. A route without a row is refused to everyone."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ipa.model.access import Operation
 
 
 class Where(StrEnum):
-    """Where the operation has to be allowed."""
+    """The scope in which the operation must be allowed."""
 
     # In the namespace of the pipeline that the path names.
     PIPELINE = "the pipeline's namespace"
-    # Nowhere in particular: the answer is made of what may be seen.
+    # No scope: the answer contains only what the caller may see.
     SEEN = "what is answered"
     EVERYWHERE = "every namespace"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a route does, and where that has to be allowed."""
+    """The operation of a route, and the scope in which it must be allowed."""
 
     operation: Operation
     where: Where = Where.PIPELINE
 
 
-# Open to all: it says nothing of any pipeline, or (the metrics) only to who can reach the port.
+# Open to all: the answer holds nothing of a pipeline; the metrics are bounded by access to the port.
 OPEN: None = None
 READ = Rule(Operation.READ)
 WHAT_IF = Rule(Operation.WHAT_IF)
@@ -37,7 +37,7 @@ SEEN = Rule(Operation.READ, Where.SEEN)
 REPLACE = Rule(Operation.REPLACE)
 AMEND = Rule(Operation.AMEND)
 REMOVE = Rule(Operation.REMOVE)
-# Of the pipeline that the body, the plan, the decision or the experiment is about: the route itself looks.
+# For the pipeline of the body, the plan, the decision or the experiment: the use case checks it.
 ANY_WHAT_IF = Rule(Operation.WHAT_IF, Where.SEEN)
 ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
 ANY_DEFINE = Rule(Operation.DEFINE, Where.SEEN)
@@ -46,7 +46,7 @@ AUDIT = Rule(Operation.READ, Where.EVERYWHERE)
 METRICS_ROUTE = ("GET", "/metrics")
 
 PIPELINE = "/v1/pipelines/{pipeline}"
-# HEAD is as GET.
+# HEAD counts as GET.
 RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/healthz"): OPEN,
     ("GET", "/readyz"): OPEN,

@@ -1,4 +1,4 @@
-"""How the application is served: the limits of a connection, before there is a request."""
+"""Configuration of the HTTP server: the limits of a connection before there is a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig
 from ipa.settings import Settings
 
-# An answer under way when the service ends has so long.
+# Seconds that an answer has to finish when the service ends.
 GRACE_S = 5
 
 
@@ -30,22 +30,22 @@ def config_of(app: FastAPI, bounds: ServerBounds | None = None) -> BoundedConfig
     return BoundedConfig(
         app,
         bounds or ServerBounds(),
-        # uvloop, where something else brought it along, reads and accepts as much at once as there is.
+        # uvloop, if it happens to be installed, reads and accepts without bounds in one round.
         loop="asyncio",
         log_level="warning",
-        # Its own would write to the terminal itself; ours does so without waiting.
+        # Uvicorn's own would block on the terminal; ours does not.
         log_config=None,
         timeout_graceful_shutdown=GRACE_S,
-        # Who asks is who connects: a header that says otherwise may be anybody's.
+        # The client is the peer of the connection: anybody can send the header of a proxy.
         proxy_headers=False,
         server_header=False,
     )
 
 
 def settle() -> None:
-    """Have the garbage collector leave alone what is there now: modules, and what the service is made of.
+    """Exclude the present objects (modules, the service) from garbage collection.
 
-    It looks through everything every few seconds under load, and nobody is answered for a tenth of one.
+    Under load a full collection runs every few seconds, and blocks all answers for a tenth of a second.
     """
     gc.collect()
     gc.freeze()

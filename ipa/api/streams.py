@@ -1,4 +1,4 @@
-"""The streams that are open, and how they are bounded."""
+"""Open streams and their bounds."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ class Streams:
     """The clients that follow the feed or take an export. For the server's event loop alone."""
 
     feed: RecordFeed
-    # Each takes a connection and a look at the feed every poll.
+    # Each takes a connection, and reads the feed at every poll.
     most: int = 100
-    # A page takes one; some tabs and a few programs of one identity.
+    # A page takes one: enough for some tabs and programs of one identity.
     each: int = 10
-    # Proxies close what is silent for a minute.
+    # Proxies close a connection that is silent for a minute.
     heartbeat_s: float = 15.0
-    # A client that takes nothing for so long is dropped.
+    # Seconds after which a client that takes nothing is dropped.
     send_s: float = 10.0
-    # Then the client has to come back.
+    # Seconds after which a stream ends; the client connects again.
     longest_s: float = 3600.0
-    # How often it is looked whether the identity that follows still may; a stream ends within twice that.
+    # Seconds between two checks of the client's rights; a stream ends within twice this time.
     check_s: float = 0.8
-    # For so long a stream goes on while it cannot be found out whether it may: as reads do.
+    # Seconds for which a stream goes on while the rights cannot be checked, as reads do.
     unsure_s: float = 60.0
     stopping: Callable[[], bool] = lambda: False
     open: int = 0
     dropped: int = 0
-    # Ended since the identity may not follow any more.
+    # Streams that ended since the client lost its rights.
     ended: int = 0
     threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
     _clients: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def place(self, client: str) -> Iterator[None]:
-        """A place for a stream of that client; an error says that there is none."""
+        """A place for a stream of the client. BusyError, UnavailableError: there is none."""
         if self._clients[client] >= self.each:
             raise BusyError(
                 f"{client} has {self.each} streams open, and may not open more",

@@ -1,4 +1,4 @@
-"""Hands the running service to the API."""
+"""The context of the API for a running service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work that each route causes, and what bounds it: per identity, and in all."""
+"""The kind of work of each route, and its bounds: for one identity, and in total."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ipa.api.rules import METRICS_ROUTE, RULES
 from ipa.model.access import Operation
 from ipa.model.errors import BusyError
 
-# A client that takes no part of a large answer for this long is dropped: its place is wanted.
+# Seconds after which a client that takes nothing of a large answer is dropped: others wait for its place.
 SEND_S = 10.0
 
 
 class Work(StrEnum):
-    """What a request costs the service."""
+    """The kind of work of a request."""
 
-    # From memory, on the event loop: no thread, no store; whoever asks is told the same.
+    # From memory, on the event loop: no thread, no store; the same answer for everybody.
     NONE = "none"
     HEALTH = "health"
     READ = "a read"
@@ -34,7 +34,7 @@ class Work(StrEnum):
     STREAM = "a stream"
 
 
-# How each is bounded, for people; the numbers are those of `limits.Limits`, `Streams` and `JobQueue`.
+# The bounds of each kind in words; the numbers are those of `limits.Limits`, `Streams` and `JobQueue`.
 BOUNDS: Mapping[Work, str] = {
     Work.NONE: "nothing that can be used up",
     Work.HEALTH: "a thread of its own; what is found of the store is kept for some seconds",
@@ -47,7 +47,7 @@ BOUNDS: Mapping[Work, str] = {
     Work.STREAM: "as a read; 100 open, 10 of one identity; each reads on only as it is taken",
 }
 _PIPELINE = "/v1/pipelines/{pipeline}"
-# What is not as its operation says.
+# Routes whose work does not follow from their operation.
 _OTHER: Mapping[tuple[str, str], Work] = {
     ("GET", "/healthz"): Work.NONE,
     ("GET", "/readyz"): Work.HEALTH,
@@ -75,7 +75,7 @@ _OTHER: Mapping[tuple[str, str], Work] = {
 
 
 def work_of(route: tuple[str, str]) -> Work:
-    """The work of a route; one that no row names counts by what it does."""
+    """The work of a route: its row, else by its operation."""
     if route in _OTHER:
         return _OTHER[route]
     rule = RULES.get(route)
@@ -85,16 +85,16 @@ def work_of(route: tuple[str, str]) -> Work:
 
 
 def count(limits: Limits, work: Work, scope: Scope) -> None:
-    """Count the request of its client; BusyError, with Retry-After, where that had its share."""
+    """Count the request of its client; BusyError, with Retry-After, if it is over its ration."""
     if work is Work.WRITE:
         ration(limits.changing, "changing", client_of(scope), scope)
     elif work not in (Work.NONE, Work.HEALTH, Work.SOLVE, Work.EXPERIMENT):
-        # The latter are counted by their routes, as expensive ones.
+        # Solves and experiments are counted by their routes, as expensive ones.
         ration(limits.reads, "reading", client_of(scope), scope)
 
 
 class Places:
-    """Wraps the application, inside of the gate and of what reads bodies: requests are carried out in places.
+    """Middleware inside of the gate and the body reader: a request runs in a place of its kind.
 
     The place is held until the answer is sent. A client that does not read a large one is dropped.
     """
@@ -129,7 +129,7 @@ def _place(limits: Limits, work: Work, client: str) -> AbstractAsyncContextManag
         case Work.WRITE | Work.EXPERIMENT:
             return limits.changes.enter(client)
         case _:
-            # Computations have their places where they compute, streams for as long as they are open.
+            # Computations take their places in the use case, streams for as long as they are open.
             return nullcontext()
 
 

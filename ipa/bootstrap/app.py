@@ -112,9 +112,10 @@ def build(settings: Settings, options: ServeOptions) -> App:
             _set_mode(store, pipelines, options.mode)
         # Before anything is started: a name that is wrong is said at once.
         inputs = {name: inputs_of(settings, options, it, profiles[name]) for name, it in pipelines.items()}
-        chosen = {name: policy_of(options.policy, it) for name, it in inputs.items()}
+        limit_s = settings.tick_s
+        chosen = {name: policy_of(options.policy, it, limit_s) for name, it in inputs.items()}
         other = options.shadow_policy
-        shadows = {name: policy_of(other, it) for name, it in inputs.items() if other}
+        shadows = {name: policy_of(other, it, limit_s) for name, it in inputs.items() if other}
         client = kube_client_of(settings, resources)
         workload, metrics, endpoints = world_of(
             settings, options, pipelines, profiles, registry, resources, client

@@ -55,8 +55,9 @@ class LoopMaker:
         """Both loops of a pipeline; UsageError where a policy cannot have it."""
         check_carried(self.settings, {pipeline.name: pipeline}, self.options.policy)
         inputs, other = inputs_of(self.settings, self.options, pipeline, profiles), self.options.shadow_policy
-        chosen = policy_of(self.options.policy, inputs)
-        shadow = self.beside(policy_of(other, inputs)) if other else None
+        limit_s = self.settings.tick_s
+        chosen = policy_of(self.options.policy, inputs, limit_s)
+        shadow = self.beside(policy_of(other, inputs, limit_s)) if other else None
         return self.loop(chosen), shadow
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ipa.adapters.forecasting import ForecastSetup
 from ipa.adapters.solvers.supervised import supervised
+from ipa.adapters.time_limit import PluginRunner
 from ipa.bootstrap.options import ServeOptions
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
@@ -18,6 +19,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
 from ipa.policies.base import Policy
+from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
 from ipa.simulate.plancheck import with_checker
@@ -41,10 +43,13 @@ def inputs_of(
     )
 
 
-def policy_of(name: str, inputs: PolicyInputs) -> Chosen:
-    """The policy of that name, with the checker it needs; UsageError where there is none."""
+def policy_of(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
+    """The policy of that name, with the checker it needs; a plug-in answers within `limit_s`.
+
+    Errors: UsageError (there is none, or not for this pipeline), PluginError.
+    """
     checked = with_checker(name, inputs)
-    return checked, make_policy(name, checked)
+    return checked, make_policy(name, checked, PluginRunner(str(POLICIES.find(name)), limit_s))
 
 
 def loop_beside(

@@ -18,7 +18,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
 from ipa.policies.base import is_stateful
-from ipa.policies.table import POLICIES, PolicyInputs
+from ipa.policies.registry import POLICIES
+from ipa.policies.table import PolicyInputs
 
 # Seconds for all plans of one decision together; it mostly takes a tenth of one.
 REPLAY_S = 10.0
@@ -49,7 +50,7 @@ class Replayer:
         inputs = inputs_in(decision)
         if isinstance(inputs, ReplayResult):
             return inputs
-        if inputs.policy not in POLICIES:
+        if not POLICIES.is_known(inputs.policy):
             return made_by_hand(decision, inputs)
         moved = stale(decision, inputs, pipeline, digest_of(profiles), policy or inputs.policy)
         if moved is not None:
@@ -65,7 +66,7 @@ class Replayer:
             inputs.rolling,
             until=until,
         )
-        chosen, decides = policy_of(policy or inputs.policy, asked)
+        chosen, decides = policy_of(policy or inputs.policy, asked, self.within_s)
         deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(asked), self.forecaster)
         is_taught = decides.name != inputs.policy and is_stateful(decides)
         found = replay(decision, inputs, deciding, self._earlier(decision) if is_taught else ())

@@ -23,7 +23,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
-from ipa.policies.table import SHARING
+from ipa.policies.table import shares_load
 from ipa.settings import Settings
 from ipa.targets.gitops.folder import Folder
 from ipa.targets.gitops.repository import Branch, Repository
@@ -79,7 +79,7 @@ def world_of(
 
 def check_carried(settings: Settings, pipelines: Mapping[str, Pipeline], policy: str) -> None:
     """UsageError where the policy's plans have parts side by side, and the world runs one configuration."""
-    if policy not in SHARING:
+    if not shares_load(policy):
         return
     problems = []
     if settings.target == "local":

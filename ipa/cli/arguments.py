@@ -1,7 +1,7 @@
-"""What every argument and option of the command line must be, whatever the verb.
+"""Checks of every argument and option of the command line.
 
-Numbers are finite and of a size that arithmetic and JSON bear; texts and paths are what the system can take.
-Ranges of one option stand with that option (`min`, `max`).
+Numbers must be finite and fit arithmetic and JSON; texts and paths must be ones that the system takes. The
+ranges of one option are declared with that option (`min`, `max`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
 from ipa.model.errors import UsageError
 
-# Whole numbers that a float of JSON still tells apart; quantities of anything that runs on one planet.
+# Whole numbers up to here are exact as a float, which JSON numbers are; larger quantities are typos.
 MOST_COUNT = 2**53
 MOST_NUMBER = 1e12
 # PATH_MAX and NAME_MAX of Linux.
@@ -27,7 +27,7 @@ MOST_NAME_BYTES = 255
 
 
 def check_arguments(app: typer.Typer) -> None:
-    """Let every verb of the application check its arguments before it runs: UsageError names the option."""
+    """Have every verb of the application check its arguments first; UsageError names the option."""
     for command in app.registered_commands:
         if command.callback is not None:
             command.callback = _checking(command.callback)
@@ -52,7 +52,7 @@ def _checking(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parameters(verb: Callable[..., Any]) -> Iterator[tuple[str, type, str]]:
-    """The name, the type and, as people type it, the option (or the argument's name) of each parameter."""
+    """The name, the type and the option (or the argument's name) of each parameter, as it is typed."""
     hints = get_type_hints(verb, include_extras=True)
     for name, parameter in inspect.signature(verb).parameters.items():
         kind, info = hints[name], parameter.default
@@ -76,7 +76,7 @@ def _option(name: str, info: Any) -> str:
 
 
 def fault_of(value: object) -> str:
-    """What is wrong with an argument's value, empty for nothing."""
+    """The fault of an argument's value, empty for none."""
     if isinstance(value, bool):
         return ""
     if isinstance(value, float):
@@ -106,6 +106,6 @@ def _text_fault(value: str | Path) -> str:
 
 
 def _shown(value: object) -> str:
-    """The value in a message: shortened, and with nothing that a terminal obeys."""
+    """The value for a message: shortened, and without control characters."""
     text = ascii(str(value)) if isinstance(value, str | Path) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

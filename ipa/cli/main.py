@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from traceback import print_exception
 from typing import Any
 
 import typer
 
 import ipa
 from ipa.cli.arguments import check_arguments
+from ipa.cli.verb_help import arrange
 from ipa.clients import credential
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.exits import ExitCode
@@ -41,7 +43,9 @@ VERBS: tuple[str, ...] = (
     "validate",
 )
 
-# typer carries its own copy of click from 0.20 on; this is the root of that copy's errors, wherever it lives.
+# Values of the context: options beside the verb.
+TRACEBACK = "traceback"
+# The root of click's errors: typer has its own copy of click from 0.20 on.
 _CommandLineError: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]
 
 
@@ -63,27 +67,38 @@ def build_app() -> typer.Typer:
 
     @app.callback()
     def _root(
-        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="and exit"),
+        context: typer.Context,
+        version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="print the version and exit"
+        ),
         token: str | None = typer.Option(
             None,
             "--token",
-            help=f"says who you are to a service; better in {credential.VARIABLE}, unseen by ps",
+            help=f"token of a service that asks for authentication; {credential.VARIABLE} hides it from ps",
         ),
+        traceback: bool = typer.Option(False, "--traceback", help="print where an error comes from"),
     ) -> None:
         """Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost."""
         credential.give(token)
+        if traceback and context.obj is not None:
+            context.obj.add(TRACEBACK)
 
     for verb in VERBS:
         import_module(f"ipa.cli.verbs.{verb}").register(app)
+    arrange(app)
     check_arguments(app)
     return app
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The exit code of `ipa ARGUMENTS`; messages of errors go to standard error, never a traceback."""
+    """The exit code of `ipa ARGUMENTS`; errors are messages on standard error.
+
+    Their traceback goes there too if `--traceback` was given.
+    """
+    wanted: set[str] = set()
     command = typer.main.get_command(build_app())
     try:
-        result = command.main(args=arguments, prog_name="ipa", standalone_mode=False)
+        result = command.main(args=arguments, prog_name="ipa", standalone_mode=False, obj=wanted)
         code = result if isinstance(result, int) else 0
     except typer.Exit as stop:
         code = int(stop.exit_code)
@@ -94,12 +109,14 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         code = UsageError.exit_code
     except IpaError as error:
+        if TRACEBACK in wanted:
+            print_exception(error)
         typer.echo(f"error: {error}", err=True)
         code = error.exit_code
     except BrokenPipeError:
         code = 0
     except OSError as error:
-        # A file that a verb reads or writes: missing, not allowed, or no room on the disk.
+        # A file that a verb reads or writes is missing or forbidden, or the disk is full.
         where = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {where}{error.strerror or error}", err=True)
         code = ExitCode.ERROR

@@ -1,4 +1,4 @@
-"""What `ipa init` and `ipa import` have in common: files written, and what is still to be filled in."""
+"""The files that `ipa init` and `ipa import` write, and the steps that are left."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from ipa.cli.output import Output, show
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 
-SLA = typer.Option("1s", "--sla", help="latency that must be kept, end to end")
-PERCENTILE = typer.Option(99.0, "--percentile", min=50, max=99.99, help="of so many percent of the requests")
-CORES = typer.Option(
-    None, "--cores", min=0.1, help="cores that all replicas together may use; no limit without"
+SLA = typer.Option("1s", "--sla", help="latency SLA, end to end")
+PERCENTILE = typer.Option(
+    99.0, "--percentile", min=50, max=99.99, help="percentile of the requests that must meet the SLA"
 )
-FORCE = typer.Option(False, "--force", help="write files anew that are there; measured profiles are kept")
+CORES = typer.Option(
+    None, "--cores", min=0.1, help="most cores for all replicas together; no limit if not given"
+)
+FORCE = typer.Option(False, "--force", help="overwrite existing files, except measured profiles")
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What was written, what is kept, what a person still has to fill in, and what is next."""
+    """The files written and kept, the fields that a person must fill in, and the next commands."""
 
     pipeline: str
     written: tuple[str, ...]
@@ -30,7 +32,7 @@ class Started:
     to_fill_in: tuple[str, ...]
     next: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    # What runs now, where it was read from something that runs.
+    # The running configuration, if the files were made from a workload.
     running: tuple[StageConfig, ...] = ()
 
 
@@ -43,7 +45,7 @@ def started(
     running: Sequence[StageConfig] = (),
     force: bool = False,
 ) -> Started:
-    """Write the files and check them. ConflictError as `write_new`."""
+    """Write the files and check them. ConflictError as of `write_new`."""
     from ipa.files.check import check_files
     from ipa.files.skeleton import write_new
 
@@ -65,7 +67,7 @@ def started(
 
 
 def show_started(output: Output, found: Started) -> None:
-    """Print what was written, what runs, and what is still to be done."""
+    """Print the files, the running configuration and the steps that are left."""
     from rich.text import Text
 
     lines = [f"wrote {path}" for path in found.written]

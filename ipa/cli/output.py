@@ -1,4 +1,4 @@
-"""How every verb prints its answer: for people, for programs, or for a page in Markdown."""
+"""The forms in which every verb prints its answer: for people, for programs, or as Markdown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH = 160
 
 
 class Output(StrEnum):
-    """How a command prints its result. JSON and YAML have all of it, text and Markdown what people read."""
+    """The form of an answer. JSON and YAML have all of it, text and Markdown a summary for people."""
 
     TEXT = "text"
     JSON = "json"
@@ -28,11 +28,11 @@ class Output(StrEnum):
     MD = "md"
 
 
-OUTPUT = typer.Option(Output.TEXT, "--output", "-o", help="how the answer is printed")
+OUTPUT = typer.Option(Output.TEXT, "--output", "-o", help="form of the answer")
 
 
 def printed(output: Output, values: Any) -> bool:
-    """Print the values where programs are to read them; False where people are, and nothing was printed."""
+    """Print the values for programs and return True; return False if the form is one for people."""
     if output is Output.JSON:
         typer.echo(json_text(values, indent=2))
     elif output is Output.YAML:
@@ -43,7 +43,7 @@ def printed(output: Output, values: Any) -> bool:
 
 
 def json_text(values: Any, indent: int | None = None) -> str:
-    """The values as JSON; numbers that JSON has no word for, such as the mean of nothing, are null."""
+    """The values as JSON; NaN and infinity, which JSON lacks, are null."""
     return json.dumps(plain(values), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -57,7 +57,7 @@ def show(output: Output, values: Any, *renderables: RenderableType) -> None:
 
 
 def printer(output: Output = Output.TEXT) -> Console:
-    """What prints for people. Colours follow NO_COLOR and the terminal, and none means anything alone."""
+    """The console for people. Colours follow NO_COLOR and the terminal, and never carry meaning alone."""
     from rich.console import Console
 
     if output is Output.MD:
@@ -71,7 +71,7 @@ def _markdown() -> Console:
     from rich.console import Console
 
     class Markdown(Console):
-        """Prints what is given to it as Markdown."""
+        """A console that prints tables and texts as Markdown."""
 
         def print(self, *objects: Any, **_: Any) -> None:
             for each in objects:

@@ -1,19 +1,19 @@
-"""How far long work is, for who waits at a terminal; in a pipe or a log it says nothing."""
+"""The progress of long work on a terminal; silent in a pipe or a log."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Says that one more is done, or in words what is being done now.
+# Receives what is being done, each time one more part is done.
 Step = Callable[[str], None]
 
 
 @contextmanager
 def progress(words: str, total: int | None = None) -> Iterator[Step]:
-    """A bar on standard error while the block runs; call what it gives once for each of `total` parts.
+    """Show a bar on standard error during the block; call the yielded step once for each of `total` parts.
 
-    Without a total it only shows that something goes on. NO_COLOR takes its colours away.
+    Without a total it shows a spinner. NO_COLOR takes the colours away.
     """
     from rich.console import Console
     from rich.progress import (

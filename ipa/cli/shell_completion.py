@@ -1,4 +1,4 @@
-"""What a shell is offered for names: those of the files, and those of the service that is asked."""
+"""Completions of names for the shell: those of the files, and of the service that the command asks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import typer
 
-# Who presses the tab key waits no longer.
+# Seconds that a person waits after the tab key.
 PATIENCE_S = 0.5
 
 
 def pipelines(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of pipelines: of the files here, and of the service where the command asks one."""
+    """Names of pipelines: of the files, and of the service if the command asks one."""
     names = set(_in_files(context)) | set(_at_service(str(context.params.get("at") or "")))
     return sorted(name for name in names if name.startswith(incomplete))
 
@@ -36,7 +36,7 @@ def _in_files(context: typer.Context) -> Iterator[str]:
     try:
         folder = Settings.from_env(pipelines_dir=context.params.get("pipelines_dir")).pipelines_dir
     except IpaError:
-        # The command itself says what is wrong; here nobody could read it.
+        # The command itself reports the error; a completion cannot.
         return
     yield from (file.parent.name for file in folder.glob("*/pipeline.yaml"))
 

@@ -30,37 +30,40 @@ _DEMANDS = {
     "less_than": ("exclusiveMaximum", "less than {limit}"),
     "string_too_long": ("maxLength", "at most {limit} characters long"),
 }
+# All of a document.
+WHOLE = object()
 _EMPTY = ("too_short", "string_too_short")
 # pydantic's mark of an error in a key rather than its value.
 _IN_KEY = "[key]"
 
 
-def check(document: Document, kind: type[S]) -> S | None:
-    """The document as its kind; None if it does not follow the declaration: each fault is noted."""
+def check(document: Document, kind: type[S], data: Any = WHOLE, at: Pointer = ()) -> S | None:
+    """The document, or `data` at a place in it, as its kind; None if it has faults: each is noted."""
     try:
-        return kind.model_validate(document.data, context=document)
+        return kind.model_validate(document.data if data is WHOLE else data, context=document)
     except ValidationError as error:
         schema = json_schema(kind)
         for fault in error.errors(include_url=False):
-            _note(document, schema, fault)
+            _note(document, schema, at, fault)
     return None
 
 
-def _note(document: Document, schema: Mapping[str, Any], fault: Mapping[str, Any]) -> None:
-    pointer: Pointer = tuple(part for part in fault["loc"] if part not in FORMS)
-    if pointer and pointer[-1] == _IN_KEY:
-        pointer = pointer[:-1]
-        title = _at(schema, pointer[:-1])["propertyNames"]
-        wanted = _resolved(schema, title).get("title", "another name")
-        document.problem(pointer, f"key {shown_key(str(pointer[-1]))}: expected {wanted}", at_key=True)
+def _note(document: Document, schema: Mapping[str, Any], at: Pointer, fault: Mapping[str, Any]) -> None:
+    inner: Pointer = tuple(part for part in fault["loc"] if part not in FORMS)
+    if inner and inner[-1] == _IN_KEY:
+        inner = inner[:-1]
+        names = _resolved(schema, _at(schema, inner[:-1])["propertyNames"])
+        message = f"key {shown_key(str(inner[-1]))}: expected {names.get('title', 'another name')}"
+        document.problem((*at, *inner), message, at_key=True)
     elif fault["type"] == "extra_forbidden":
-        message = _unknown(str(pointer[-1]), _at(schema, pointer[:-1])["properties"])
-        document.problem(pointer, message, at_key=True)
+        message = _unknown(str(inner[-1]), _at(schema, inner[:-1])["properties"])
+        document.problem((*at, *inner), message, at_key=True)
     elif fault["type"] == "missing":
-        document.problem(pointer[:-1], f"{_name(pointer[:-1])} lacks the key {pointer[-1]!r}")
+        holder = (*at, *inner[:-1])
+        document.problem(holder, f"{_name(holder)} lacks the key {inner[-1]!r}")
     else:
-        document.unsound.add(pointer)
-        _explain(document, _at(schema, pointer), pointer, fault)
+        document.unsound.add((*at, *inner))
+        _explain(document, _at(schema, inner), (*at, *inner), fault)
 
 
 def _explain(
@@ -115,6 +118,8 @@ def _at(schema: Mapping[str, Any], pointer: Pointer) -> Mapping[str, Any]:
 
 
 def _resolved(schema: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    # One that may be null, as JSON of programs has it.
+    found = found.get("anyOf", [found])[0]
     if "$ref" not in found:
         return found
     return {**schema["$defs"][found["$ref"].removeprefix("#/$defs/")], **found}

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from ipa.files.document import Document, Pointer, shown_key
+from ipa.files.kinds.targets import TARGET_SECTIONS
 from ipa.files.limits import check_limits
 from ipa.files.naming import check_fan_out, check_graph
 from ipa.files.words import unknown
-from ipa.model.pipeline import Goal, Shape
+from ipa.model.pipeline import Goal
 
 Entries = list[tuple[Pointer, dict[str, Any]]]
 # The rules of accuracy that rank nothing.
@@ -36,10 +37,9 @@ def check_pipeline(document: Document) -> None:
         check_fan_out(document, stage.get("fan_out"), (*pointer, "fan_out"), stage)
     check_limits(document, data, stages)
     _check_objectives(document, data)
-    seldon = data.get("seldon") or {}
-    if seldon.get("shape") == Shape.SPLIT and "image" not in seldon:
-        message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
-        document.problem(("seldon", "shape"), message)
+    for name, target in TARGET_SECTIONS.items():
+        if target.check is not None:
+            target.check(document, data.get(name) or {})
 
 
 def _check_objectives(document: Document, data: dict[str, Any]) -> None:

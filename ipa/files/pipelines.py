@@ -8,16 +8,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ipa.files.document import Document, Pointer, check_within, parse, read_text
+from ipa.files.document import Document, check_within, parse, read_text
 from ipa.files.dumping import dump_yaml
 from ipa.files.faults import check
 from ipa.files.graph import FanOut, Node, edges_of, in_order, read_nodes
 from ipa.files.kinds.pipeline import EdgeSection, NodeSection, PipelineFile, StageSection
+from ipa.files.kinds.targets import TARGET_SECTIONS
 from ipa.files.meaning import check_pipeline
 from ipa.model.errors import InputError, NotFoundError, Problem
-from ipa.model.on_seldon import unbatched_stages
 from ipa.model.pipeline import CombineRule, OutputRows, Pipeline, Stage, StageKind
-from ipa.model.row_counts import batch_fault
 
 FILE_NAME = "pipeline.yaml"
 
@@ -71,27 +70,11 @@ def pipeline_in(document: Document) -> Pipeline:
     document.raise_problems()
     assert file is not None, "without a file there are problems"
     pipeline = _pipeline(file, read_nodes(document.data["graph"]))
-    _check_batches(document, pipeline)
+    for target in TARGET_SECTIONS.values():
+        if target.check_pipeline is not None:
+            target.check_pipeline(document, pipeline)
     document.raise_problems()
     return pipeline
-
-
-def _check_batches(document: Document, pipeline: Pipeline) -> None:
-    """Note stages that ask for batches where these would give requests the rows of others."""
-    why = unbatched_stages(pipeline)
-    for at, entry in enumerate(document.data["stages"]):
-        name = entry["name"]
-        if name not in why:
-            continue
-        stage = pipeline.stage(name)
-        sizes = stage.limits(pipeline.bounds).batch_sizes
-        if (stage.pin.batch_size or 1) > 1:
-            message = batch_fault(name, stage.pin.batch_size or 1, why[name])
-            document.problem(("stages", at, "pin", "batch_size"), message)
-        if sizes is not None and 1 not in sizes:
-            own = "batch_sizes" in entry.get("bounds", {})
-            place: Pointer = (*(("stages", at) if own else ()), "bounds", "batch_sizes")
-            document.problem(place, batch_fault(name, min(sizes), why[name]))
 
 
 def _pipeline(file: PipelineFile, nodes: Sequence[Node]) -> Pipeline:

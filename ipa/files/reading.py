@@ -76,8 +76,13 @@ def read_json(path: Path, most_bytes: int = MAX_BYTES) -> Any:
     try:
         return json.loads(read_utf8(path, most_bytes))
     except (ValueError, RecursionError) as error:
-        why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise InputError(f"{path} is not JSON: {why}") from error
+        raise not_json(path, error) from error
+
+
+def not_json(path: Path, error: Exception) -> InputError:
+    """The error of a file that `json` refused."""
+    why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+    return InputError(f"{path} is not JSON: {why}")
 
 
 def lines_of(path: Path) -> Iterator[str]:

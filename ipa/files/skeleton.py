@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa.files.dumping import FlowMapping, dump_yaml
+from ipa.files.dumping import FlowMapping, dump_line, dump_yaml
 from ipa.files.kinds import schema_text
+from ipa.files.kinds.base import Section
+from ipa.files.kinds.pipeline import PipelineFile
+from ipa.files.kinds.profile import ProfileFile, VariantProfileSection
+from ipa.files.kinds.targets import TARGET_SECTIONS
 from ipa.files.pipelines import FILE_NAME, pipeline_to_mapping
 from ipa.files.profiles import load_profile
 from ipa.model.errors import ConflictError, InputError, IpaError, Problem
@@ -16,26 +20,6 @@ from ipa.model.pipeline import Pipeline, Stage
 
 # What is worth what until its owner says: an answer that is right ten, a core a tenth.
 USUAL_OBJECTIVE = {"alpha": 10, "beta": 0.1}
-# Above the key that they are about.
-COMMENTS = {
-    "sla": "What a plan must keep: the latency of so many percent of the requests, end to end.",
-    "graph": "A list is a chain. Routers and combiners need a mapping of each stage to what it comes after.",
-    "bounds": "What no plan may cross. cores: those of all replicas together, also while a change rolls out.",
-    "objectives": "What is best: the most of alpha · accuracy − beta · cores.",
-    "seldon": "The SeldonDeployment. Every variant below says how it runs there.",
-    "stages": "The variants of a stage do the same task: one runs, with the replicas that the load needs.",
-}
-RUN_HINT = """\
-# How a variant runs, for example:
-#   - name: small
-#     seldon: {image: registry.example/detect:1, env: {MODEL_VARIANT: small}, memory: 1GiB}
-#     local: {implementation: my_package.Detect, parameters: {size: 320}}
-"""
-BLANK_VARIANT = """\
-  - variant: {name}
-    accuracy:   # a fraction, such as 0.65
-    points: []  # p99 and mean: [{{cores: 1, batch: 1, latency: 50ms, latency_mean: 40ms}}]
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,38 +40,57 @@ def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
     if mapping["max_predictors"] == 1:
         mapping.pop("max_predictors")
     mapping["objectives"] = {"default": FlowMapping(USUAL_OBJECTIVE)}
-    for key in ("sla", "bounds", "seldon"):
+    for key in ("sla", "bounds", *TARGET_SECTIONS):
         if key in mapping:
             mapping[key] = FlowMapping(mapping[key])
     head = [f"# yaml-language-server: $schema=../{schema_name('pipeline')}\n"]
     head += [f"# {note}\n" for note in notes]
-    has_runs = any(variant.seldon or variant.local for stage in pipeline.stages for variant in stage.variants)
-    return "".join([*head, *_commented(mapping), "" if has_runs else RUN_HINT])
+    variants = (variant for stage in mapping["stages"] for variant in stage["variants"])
+    has_runs = any(key in TARGET_SECTIONS for variant in variants for key in variant)
+    return "".join([*head, *_commented(mapping), *(() if has_runs else _run_hint())])
 
 
-def _commented(mapping: Mapping[str, Any]) -> list[str]:
-    parts = []
+def _commented(mapping: Mapping[str, Any]) -> Iterator[str]:
+    """Each key with what its declaration says of it."""
+    words = {field.alias or name: field.description for name, field in PipelineFile.model_fields.items()}
     for key, value in mapping.items():
-        if key in COMMENTS:
-            parts.append(f"# {COMMENTS[key]}\n")
-        parts.append(dump_yaml({key: value}))
-    return parts
+        if words[key]:
+            yield f"# {words[key]}\n"
+        yield dump_yaml({key: value})
+
+
+def _run_hint() -> Iterator[str]:
+    yield "# How a variant runs, for example:\n#   - name: small\n"
+    for name, target in TARGET_SECTIONS.items():
+        if target.example:
+            yield f"#     {name}: {target.example}\n"
 
 
 def profile_text(pipeline: str, stage: Stage) -> str:
     """The text of a profile in which everything that only measuring tells is still to be filled in."""
+    known = {"apiVersion": "ipa/v1", "kind": "Profile", "pipeline": pipeline, "stage": stage.name}
     head = (
         f"# yaml-language-server: $schema=../{schema_name('profile')}\n"
         f"# What was measured of stage {stage.name}. `ipa profile {pipeline} --write` measures it and\n"
         "# writes this file anew; or fill in what you measured. `ipa validate` says what is missing.\n"
-        f"apiVersion: ipa/v1\nkind: Profile\npipeline: {pipeline}\nstage: {stage.name}\n"
-        "hardware:      # such as: 2 cores of an Intel Xeon at 2.60 GHz\n"
-        "measured_on:   # the day, such as: 2026-11-24\n"
-        "method:        # such as: 200 batches for each point after 20 to warm up\n"
-        "variants:\n"
     )
-    variants = [BLANK_VARIANT.format(name=variant.name) for variant in stage.variants]
-    return head + "".join(variants)
+    lines = list(_blank(ProfileFile, {**known, "variants": ""}))
+    for variant in stage.variants:
+        first, *others = _blank(VariantProfileSection, {"variant": variant.name})
+        lines += [f"  - {first}", *(f"    {line}" for line in others)]
+    return head + "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _blank(section: type[Section], known: Mapping[str, str]) -> Iterator[str]:
+    """A line for each key that must be there: its value, or an example of it."""
+    for name, field in section.model_fields.items():
+        key = field.alias or name
+        if key in known:
+            yield f"{key}: {known[key]}"
+        elif field.is_required():
+            example = (field.examples or [""])[0]
+            room = "[] " if isinstance(example, list) else ""
+            yield f"{key}: {room} # such as: {dump_line(example)}"
 
 
 def schema_name(kind: str) -> str:

@@ -10,9 +10,12 @@ from ipa.forecast.boosted import Boosted
 from ipa.forecast.drift import RULE, watch
 from ipa.forecast.learned import Learned
 from ipa.forecast.lstm import Lstm
+from ipa.forecast.plugin_forecaster import PluginForecaster
 from ipa.forecast.quality import compare
 from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.forecast.seasonal import Seasonal
+from ipa.model.errors import PluginError, UsageError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 
@@ -25,6 +28,30 @@ BACKTEST_RUNGS: tuple[Forecaster, ...] = (
 )
 # Compared only on request: their training library is an optional extra.
 COMPARED_RUNGS: tuple[Lstm, ...] = (Lstm(),)
+
+
+def make_forecaster(name: str) -> Forecaster:
+    """The forecaster of that name, not fitted. Errors: UsageError (no such name), PluginError."""
+    plugin = FORECASTERS.find(name)
+    with plugin.guarded():
+        forecaster: Forecaster = plugin.load()()
+    return forecaster if plugin.is_ours else PluginForecaster(plugin, forecaster)
+
+
+def rungs_of(name: str) -> tuple[Forecaster, ...]:
+    """The rungs that a forecaster's name stands for: itself, and the last value for when it cannot answer.
+
+    `ladder` stands for all of ours. Errors: UsageError (no such name, or foresight), PluginError.
+    """
+    if name == LADDER:
+        return DEFAULT_RUNGS
+    if name == FORESIGHT:
+        raise UsageError(
+            f"the forecaster {FORESIGHT} is the future itself, which only a simulation knows",
+            hint="Use it with `ipa simulate`.",
+        )
+    return (make_forecaster(name), LastValue())
+
 
 # A load that quadruples within one horizon is a step, which the last value shows soon enough; a higher
 # forecast is an error of the forecaster.
@@ -85,6 +112,20 @@ def _try(
     limit: float,
 ) -> tuple[Peak | None, str]:
     """The rung's peak, or None and why it cannot be trusted; `others` are the rungs below it."""
+    try:
+        return _judged(rung, others, series, horizon_s, quantile, limit)
+    except PluginError as error:
+        return None, error.message
+
+
+def _judged(
+    rung: Forecaster,
+    others: Sequence[Forecaster],
+    series: Series,
+    horizon_s: float,
+    quantile: float,
+    limit: float,
+) -> tuple[Peak | None, str]:
     trouble = _unfit(rung, series, horizon_s, quantile)
     if trouble:
         return None, trouble

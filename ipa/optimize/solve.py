@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
-from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.model.row_counts import unbatched_note
@@ -17,8 +17,9 @@ from ipa.optimize.plans import plan_of, released_note
 from ipa.optimize.prefilter import narrow_program
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import Program, ProgramAnswer
+from ipa.optimize.registry import AUTO, SOLVERS
 from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solver_selection import AUTO, BACKENDS, SOLVERS, answer
+from ipa.optimize.solver_selection import BACKENDS, answer
 from ipa.optimize.verify import verify
 
 __all__ = ["AUTO", "BACKENDS", "SOLVERS", "solve"]
@@ -41,11 +42,10 @@ def solve(
     remedies unless `explain` is false. `solvers` gives MILP solvers by name, such as those in a child process
     that is killed if it exceeds its limit: `auto` then continues with label setting.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError,
-    DeadlineError (a solver asked for by name had to be stopped).
+    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), PluginError,
+    SolverError, DeadlineError (a solver asked for by name had to be stopped).
     """
-    if solver not in SOLVERS:
-        raise UsageError(f"there is no solver {solver!r}", hint=f"Use one of: {', '.join(SOLVERS)}")
+    SOLVERS.find(solver)
     deadline = Deadline(deadline_s)
     used = solver
     notes: list[str] = []
@@ -75,3 +75,37 @@ def solve(
     plan = replace(plan, solve_s=solve_s, note="; ".join(notes))
     verify(problem, plan)
     return plan
+
+
+# A problem has one best plan, or none, whatever the time; other results improve with more time.
+COMPLETE = (Termination.OPTIMAL, Termination.INFEASIBLE)
+# A solve that used at most this share of its time left nothing untried.
+UNHURRIED = 0.5
+
+
+class SolveCache:
+    """Solves, and caches the newest `most` plans: equal problems have equal plans."""
+
+    def __init__(self, most: int) -> None:
+        # Threads append and look through a copy.
+        self._kept: deque[tuple[tuple[object, ...], PlanningProblem, Plan]] = deque(maxlen=most)
+
+    def solve(
+        self,
+        problem: PlanningProblem,
+        solver: str = AUTO,
+        deadline_s: float = 5.0,
+        *,
+        explain: bool = True,
+        solvers: Solvers | None = None,
+    ) -> Plan:
+        """The plan, as `ipa.optimize.solve.solve` makes it; `solve_s` is the time of the original solve."""
+        # The problem itself is compared last: it is long.
+        key = (problem.rate_rps, problem.sla_s, problem.running, solver, explain)
+        for kept_key, kept_problem, kept in tuple(self._kept):
+            if kept_key == key and kept_problem == problem:
+                return kept
+        plan = solve(problem, solver, deadline_s, explain=explain, solvers=solvers)
+        if plan.termination in COMPLETE and plan.solve_s <= UNHURRIED * deadline_s:
+            self._kept.append((key, problem, plan))
+        return plan

@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from math import inf
+
+import numpy as np
 
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.backends import label_setting
-from ipa.optimize.bound_filter import sharpen
 from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
+from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.program import Program, ProgramAnswer, evaluate
+from ipa.optimize.plugin_solver import PluginSolver
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate
+from ipa.optimize.registry import AUTO, EXACT, SOLVERS
 
-# A new solver is one file in backends/ and one word here.
-BACKENDS = ("gurobi", "highs", "exact")
-AUTO = "auto"
-SOLVERS = (AUTO, *BACKENDS)
+# Ours, each by itself.
+BACKENDS = ("gurobi", "highs", EXACT)
 
 # Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
 CONTRADICTION = 1e-6
+
+# With fewer options a MILP solver is done before they are counted; labels of the pass that finds a plan.
+SHARPEN_FROM, SHARPEN_WIDTH = 60, 32
 
 PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
 
@@ -38,7 +42,7 @@ def answer(
     `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
-    if solver == "exact":
+    if solver == EXACT:
         found = label_setting.solve(program, deadline)
         return solver, found, [found.note] if found.note else []
     if solver == AUTO and program.has_spread:
@@ -135,9 +139,13 @@ def _reached(program: Program, found: ProgramAnswer) -> float:
 
 
 def in_process(name: str) -> Maximise:
-    """The solver's own function; its module is imported only when it is used."""
-    maximise: Maximise = import_module(f"ipa.optimize.backends.{name}").maximise
-    return maximise
+    """The MILP solver's own function; its module is imported only when it is used.
+
+    Errors: UsageError (no such solver), PluginError.
+    """
+    plugin = SOLVERS.find(name)
+    maximise: Maximise = plugin.load()
+    return maximise if plugin.is_ours else PluginSolver(plugin, maximise)
 
 
 def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], ProgramAnswer]:
@@ -172,3 +180,30 @@ def _doubted(program: Program, solver: str, found: ProgramAnswer, deadline: Dead
     if not second.chosen:
         return found
     return replace(second, note=f"{solver} calls it infeasible, label setting found a plan")
+
+
+def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index, ...]]:
+    """The program without options that no plan as good as a known one can have, and those left of each stage.
+
+    For the MILP solvers, whose time grows with the options: a quick plan of label setting's first pass, and
+    the bound on all plans with each option, rule most of them out. No best plan is lost. The same program if
+    accuracies neither add up nor multiply, if no plan is found, or if there are few options anyway.
+    DeadlineError if the time is up.
+    """
+    left = tuple(np.arange(len(stage)) for stage in program.stages)
+    if sum(len(stage) for stage in program.stages) < SHARPEN_FROM or not program.is_plain:
+        return program, left
+    search = label_setting.LabelSearch(program, deadline)
+    known = -inf
+    guessed = search.guess()
+    if guessed:
+        known = evaluate(program, guessed).objective
+    found, _ = search.run(known, SHARPEN_WIDTH)
+    if found:
+        known = max(known, evaluate(program, found).objective)
+    if known == -inf:
+        return program, left
+    least = known - 10 * EQUAL * max(1.0, abs(known))
+    kept = [np.flatnonzero(search.bounding.option_bounds(at) >= least) for at in range(len(program.stages))]
+    stages = tuple(stage.take(each) for stage, each in zip(program.stages, kept, strict=True))
+    return replace(program, stages=stages), tuple(kept)

@@ -17,7 +17,7 @@ from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.solve_cache import SolveCache
+from ipa.optimize.solve import SolveCache
 from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation

@@ -1,4 +1,4 @@
-"""Every policy by name: a new one is a file beside this one and a line here."""
+"""The inputs of a policy, and the factories of the built-in ones, which `ipa.policies.registry` names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from ipa.policies.ms_plus import MsPlus, SingleStagePipeline
 from ipa.policies.oracle import Future, Oracle
 from ipa.policies.ours import Ours
 from ipa.policies.pinned import RIM_REPLICAS, fa2, rim
+from ipa.policies.plugin_policy import PluginPolicy, Runner, at_once
 from ipa.policies.profiled import Profiled
+from ipa.policies.registry import POLICIES
 from ipa.policies.rules import RulePlanner
 from ipa.policies.setplanning import set_question
 from ipa.policies.static import Static
@@ -41,7 +43,7 @@ class PolicyInputs:
     deadline_s: float = 5.0
     solvers: Solvers | None = None
     rolling: Rolling = SIDE_BY_SIDE
-    # Simulates configurations, for policies that check theirs (`CHECKED`).
+    # Simulates configurations, for policies that check theirs (`PolicyFactory.needs_checker`).
     checker: Checker | None = None
     # The true rate at a time of the world's clock, known only to a simulation.
     future: Future | None = None
@@ -88,7 +90,24 @@ class PolicyInputs:
         )
 
 
-def _ours(inputs: PolicyInputs) -> Ours:
+@dataclass(frozen=True, slots=True)
+class PolicyFactory:
+    """A factory that says what its policy needs; a plain function of `PolicyInputs` needs nothing more.
+
+    `needs_checker`: the policy needs `PolicyInputs.checker`. `shares_load`: its plans may have several
+    configurations side by side, which not every target carries.
+    """
+
+    make: Callable[[PolicyInputs], Policy]
+    needs_checker: bool = False
+    shares_load: bool = False
+
+    def __call__(self, inputs: PolicyInputs) -> Policy:
+        """The policy; UsageError if these inputs do not suffice."""
+        return self.make(inputs)
+
+
+def ours(inputs: PolicyInputs) -> Ours:
     profiled = inputs.profiled()
     return Ours(
         inputs.pipeline,
@@ -103,21 +122,24 @@ def _ours_checked(inputs: PolicyInputs) -> Policy:
     if inputs.checker is None:
         raise UsageError("the policy ours-checked needs a simulation to check its plans by")
     profiled = inputs.profiled()
-    ours = Ours(inputs.pipeline, profiled.plan, probe=profiled.probe, longer=profiled.shorter)
-    return CheckedPolicy(ours, profiled.shorter, inputs.checker)
+    own = Ours(inputs.pipeline, profiled.plan, probe=profiled.probe, longer=profiled.shorter)
+    return CheckedPolicy(own, profiled.shorter, inputs.checker)
 
 
-def _ours_frugal(inputs: PolicyInputs) -> Policy:
+ours_checked = PolicyFactory(_ours_checked, needs_checker=True)
+
+
+def ours_frugal(inputs: PolicyInputs) -> Policy:
     cheap = replace(inputs, pipeline=thrifty(inputs.pipeline, inputs.objective)).profiled()
     exact = replace(inputs, pipeline=accurate(inputs.pipeline, inputs.objective)).published()
-    return Frugal(_ours(inputs), exact.plan, cheap.plan, cheap.shorter)
+    return Frugal(ours(inputs), exact.plan, cheap.plan, cheap.shorter)
 
 
-def _ipa(inputs: PolicyInputs) -> Policy:
+def ipa_paper(inputs: PolicyInputs) -> Policy:
     return _published(inputs, "ipa", Compat.PAPER)
 
 
-def _ipa_artifact(inputs: PolicyInputs) -> Policy:
+def ipa_artifact(inputs: PolicyInputs) -> Policy:
     return _published(inputs, "ipa-artifact", Compat.IPA_ARTIFACT)
 
 
@@ -126,15 +148,15 @@ def _published(inputs: PolicyInputs, name: str, compat: Compat) -> Policy:
     return Ours(inputs.pipeline, profiled.plan, name, profiled.offers, profiled.probe)
 
 
-def _fa2_low(inputs: PolicyInputs) -> Policy:
+def fa2_low(inputs: PolicyInputs) -> Policy:
     return fa2(inputs.pipeline, inputs.published(), heavy=False)
 
 
-def _fa2_high(inputs: PolicyInputs) -> Policy:
+def fa2_high(inputs: PolicyInputs) -> Policy:
     return fa2(inputs.pipeline, inputs.published(), heavy=True)
 
 
-def _rim(inputs: PolicyInputs) -> Policy:
+def rim_policy(inputs: PolicyInputs) -> Policy:
     most = inputs.pipeline.objective(inputs.objective).max_replicas or RIM_REPLICAS
     return rim(inputs.pipeline, inputs.published(), min(most, RIM_REPLICAS))
 
@@ -143,61 +165,58 @@ def _infadapter(inputs: PolicyInputs) -> Policy:
     return InfAdapter(inputs.one_task(), deadline_s=inputs.deadline_s)
 
 
-def _ms_plus(inputs: PolicyInputs) -> Policy:
+infadapter = PolicyFactory(_infadapter, shares_load=True)
+
+
+def ms_plus(inputs: PolicyInputs) -> Policy:
     return MsPlus(inputs.one_task())
 
 
-def _vpa_plus(inputs: PolicyInputs) -> Policy:
+def vpa_plus(inputs: PolicyInputs) -> Policy:
     return VpaPlus(inputs.ruled())
 
 
-def _hpa(inputs: PolicyInputs) -> Policy:
+def hpa(inputs: PolicyInputs) -> Policy:
     return Hpa(inputs.ruled())
 
 
-def _kpa(inputs: PolicyInputs) -> Policy:
+def kpa(inputs: PolicyInputs) -> Policy:
     return Kpa(inputs.ruled())
 
 
-def _oracle(inputs: PolicyInputs) -> Policy:
+def oracle(inputs: PolicyInputs) -> Policy:
     if inputs.future is None:
         raise UsageError(
             "the policy oracle needs the true rates of the future, which only a simulation knows",
             hint="Use it with `ipa simulate`.",
         )
-    return Oracle(_ours(inputs), inputs.future)
+    return Oracle(ours(inputs), inputs.future)
 
 
-def _static(inputs: PolicyInputs) -> Policy:
+def static(inputs: PolicyInputs) -> Policy:
     return Static(inputs.profiled())
 
 
-POLICIES: Mapping[str, Callable[[PolicyInputs], Policy]] = {
-    "ours": _ours,
-    "ours-checked": _ours_checked,
-    "ours-frugal": _ours_frugal,
-    "ipa": _ipa,
-    "ipa-artifact": _ipa_artifact,
-    "fa2-low": _fa2_low,
-    "fa2-high": _fa2_high,
-    "rim": _rim,
-    "infadapter": _infadapter,
-    "ms+": _ms_plus,
-    "vpa+": _vpa_plus,
-    "hpa": _hpa,
-    "kpa": _kpa,
-    "static": _static,
-    "oracle": _oracle,
-}
-
-# Policies whose plans may have several configurations side by side, which not every target carries.
-SHARING = frozenset({"infadapter"})
-# Policies that need `PolicyInputs.checker`.
-CHECKED = frozenset({"ours-checked"})
+def needs_checker(name: str) -> bool:
+    """True if the policy of that name needs `PolicyInputs.checker`. Errors: those of `POLICIES.load`."""
+    return bool(getattr(POLICIES.load(name), "needs_checker", False))
 
 
-def make_policy(name: str, inputs: PolicyInputs) -> Policy:
-    """The policy of that name; UsageError lists the existing ones."""
-    if name not in POLICIES:
-        raise UsageError(f"there is no policy {name!r}", hint=f"There are: {', '.join(POLICIES)}")
-    return POLICIES[name](inputs)
+def shares_load(name: str) -> bool:
+    """True if its plans may have several configurations side by side. Errors: those of `POLICIES.load`."""
+    return bool(getattr(POLICIES.load(name), "shares_load", False))
+
+
+def make_policy(name: str, inputs: PolicyInputs, run: Runner = at_once) -> Policy:
+    """The policy of that name; `run` calls each method of a plug-in, for example within a time limit.
+
+    Errors: UsageError (no such policy, or these inputs do not suffice), PluginError.
+    """
+    plugin = POLICIES.find(name)
+    factory = plugin.load()
+    if plugin.is_ours:
+        made: Policy = factory(inputs)
+        return made
+    if not callable(factory):
+        raise plugin.fault(f"does not fit: a {type(factory).__name__} cannot be called with PolicyInputs")
+    return PluginPolicy(plugin, lambda: factory(inputs), inputs.pipeline, run)

@@ -10,11 +10,12 @@ from typing import Any
 from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
 from ipa.files import pipeline_to_mapping
+from ipa.forecast.registry import FORECASTERS
 from ipa.model.access import Operation
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.policies.table import POLICIES
+from ipa.policies.registry import POLICIES
 from ipa.report.run import Run
 from ipa.report.seeds import span
 from ipa.service.experiment_report import unpacked
@@ -70,8 +71,11 @@ class ExperimentRequest:
             message = f"there is no workload {self.workload!r}; there are: {', '.join(WORKLOADS)}"
             problems.append(Problem(message, pointer="/workload"))
         if self.policy not in POLICIES:
-            message = f"there is no policy {self.policy!r}; there are: {', '.join(POLICIES)}"
+            message = f"there is no policy {self.policy!r}. {POLICIES.known(self.policy)}"
             problems.append(Problem(message, pointer="/policy"))
+        if self.forecaster not in FORECASTERS:
+            message = f"there is no forecaster {self.forecaster!r}. {FORECASTERS.known(self.forecaster)}"
+            problems.append(Problem(message, pointer="/forecaster"))
         if self.seed + self.repeats > SEEDS:
             message = (
                 f"seeds {span(self.seed, self.repeats)} do not all stay below {SEEDS}; "

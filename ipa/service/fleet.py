@@ -16,8 +16,7 @@ from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Pipeline
-from ipa.optimize.fleet.named_fleet import Fleet, plan_together
-from ipa.optimize.fleet.plan import Member
+from ipa.optimize.fleet.plan import Fleet, Member, plan_together
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation

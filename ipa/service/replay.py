@@ -11,7 +11,7 @@ from ipa.model.access import Operation
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
-from ipa.policies.table import POLICIES
+from ipa.policies.registry import POLICIES
 from ipa.service.visibility import Caller
 
 
@@ -41,7 +41,7 @@ def _recorded(caller: Caller, decision_id: str, policy: str | None) -> tuple[Dec
     decision = caller.service.log.decision(decision_id)
     pipeline = caller.service.pipeline(decision.pipeline.partition("@")[0])
     caller.must(Operation.WHAT_IF, pipeline.namespace)
-    if policy is not None and policy not in POLICIES:
-        message = f"there is no policy {policy!r}; there are: {', '.join(POLICIES)}"
+    if policy is not None and not POLICIES.is_known(policy):
+        message = f"there is no policy {policy!r}. {POLICIES.known(policy)}"
         raise InputError("it cannot be taken again so", problems=[Problem(message, pointer="/policy")])
     return decision, pipeline

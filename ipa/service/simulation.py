@@ -59,6 +59,7 @@ def as_served(
 ) -> SimSetup:
     """A run of the loop with the service's settings; `target` is one of TARGETS."""
     forecast = ForecastSettings(
+        given.forecaster,
         window_s=given.window_s,
         horizon_s=given.horizon_s,
         quantile=given.forecast_quantile,

@@ -9,13 +9,11 @@ from math import ceil
 
 from ipa.control.engine.state import PeakForecaster
 from ipa.forecast.base import Forecaster
-from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
-from ipa.forecast.reactive import LastValue
-from ipa.model.errors import UsageError
+from ipa.forecast.ladder import forecast, rungs_of
+from ipa.forecast.registry import FORESIGHT, LADDER
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 
-LADDER, FORESIGHT = "ladder", "foresight"
 # Runs of several policies or pipelines under one load ask the same: cached answers, those of about thirty
 # loads of 20 minutes at ten seconds a tick. An answer with its question takes about 8 kB.
 KEPT = 4096
@@ -23,7 +21,7 @@ KEPT = 4096
 
 @dataclass(frozen=True, slots=True)
 class ForecastSettings:
-    """The forecaster: "ladder", one of its rungs by name, or "foresight", which knows the future.
+    """The forecaster by its name in `FORECASTERS`: "ladder", a rung, a plug-in, or "foresight" (the future).
 
     The other settings are those of the service; `margin_ratio` is added to point and upper quantile.
     """
@@ -39,17 +37,15 @@ class ForecastSettings:
 def forecaster_of(
     asked: ForecastSettings, rates_rps: Sequence[float], now_s: Callable[[], float]
 ) -> PeakForecaster:
-    """The forecaster of that name, for a load of `rates_rps` by the second; UsageError lists all names."""
+    """The forecaster of that name, for a load of `rates_rps` by the second. UsageError if there is none."""
     if asked.name == FORESIGHT:
         return Foresight(rates_rps, now_s, asked.horizon_s, asked.margin_ratio)
-    by_name = {rung.name: rung for rung in DEFAULT_RUNGS}
-    if asked.name != LADDER and asked.name not in by_name:
-        known = ", ".join((LADDER, FORESIGHT, *by_name))
-        raise UsageError(f"there is no forecaster {asked.name!r}", hint=f"There are: {known}")
-    last = LastValue()
-    rungs = DEFAULT_RUNGS if asked.name == LADDER else (by_name[asked.name], last)
     ladder = partial(
-        _forecast, horizon_s=asked.horizon_s, quantile=asked.quantile, rungs=rungs, smooth_s=asked.smooth_s
+        _forecast,
+        horizon_s=asked.horizon_s,
+        quantile=asked.quantile,
+        rungs=rungs_of(asked.name),
+        smooth_s=asked.smooth_s,
     )
     return WithMargin(ladder, asked.margin_ratio) if asked.margin_ratio else ladder
 

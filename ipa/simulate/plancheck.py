@@ -25,7 +25,7 @@ from ipa.optimize.verify import items_of
 from ipa.policies.base import AT_REST, Configs, SimulationVerdict, StartingState
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.planning import planning_problem
-from ipa.policies.table import CHECKED, PolicyInputs
+from ipa.policies.table import PolicyInputs, needs_checker
 from ipa.profiling.points import Allocation
 from ipa.queueing.service import service
 from ipa.simulate.graph import PipelineSim
@@ -82,7 +82,7 @@ def effort_of(kernel: str = "auto") -> CheckEffort:
 
 def with_checker(policy: str, inputs: PolicyInputs, kernel: str = "auto") -> PolicyInputs:
     """The inputs with a checker if the policy of that name needs one."""
-    if policy not in CHECKED:
+    if not needs_checker(policy):
         return inputs
     made = PlanCheck(inputs.pipeline, inputs.profiles, objective=inputs.objective, kernel=kernel)
     made.warm()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,10 @@ class SimResult:
     def changes(self) -> int:
         """The number of written changes."""
         return sum(decision.action is Action.APPLY for decision in self.decisions)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The ticks by column, one value a tick in each: what `pandas.DataFrame` takes."""
+        return {each.name: [getattr(tick, each.name) for tick in self.ticks] for each in fields(SimTick)}
 
     def summary(self) -> dict[str, Any]:
         """The figures of the run as plain JSON values; latencies are None if nothing was answered.

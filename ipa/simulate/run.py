@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
@@ -41,16 +42,16 @@ class SimSetup:
     """All inputs of a run: equal setups have equal results.
 
     `rates_rps` are the requests a second, one entry a second; `spacing` is their distribution within one (see
-    `request_times`). `policy` is a name of the table, or a policy. `start` is the first configuration;
-    without it the plan for the highest rate of the first `start_s` seconds. `drop` and `queue` are those of
-    `StageSim`. `keep_inputs` keeps decisions as production does, with their inputs and the explanations of
-    their plans.
+    `request_times`). `policy` is a name in `POLICIES`, a policy, or what makes one. `start` is the first
+    configuration; without it the plan for the highest rate of the first `start_s` seconds. `drop` and `queue`
+    are those of `StageSim`. `keep_inputs` keeps decisions as production does, with their inputs and the
+    explanations of their plans.
     """
 
     pipeline: Pipeline
     profiles: Mapping[str, StageProfile]
     rates_rps: tuple[float, ...]
-    policy: str | Policy = "ours"
+    policy: str | Policy | Callable[[PolicyInputs], Policy] = "ours"
     objective: str | None = None
     seed: int = 0
     spacing: str = "poisson"
@@ -99,7 +100,7 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
     )
     if isinstance(setup.policy, str):
         inputs = with_checker(setup.policy, inputs, setup.kernel)
-    policy = make_policy(setup.policy, inputs) if isinstance(setup.policy, str) else setup.policy
+    policy = _policy(setup.policy, inputs)
     world = SimWorld(
         setup.pipeline,
         GroundTruth(setup.pipeline, setup.truth or setup.profiles, setup.readiness_s),
@@ -148,6 +149,16 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
         resource_seconds=paid,
         prices=setup.pipeline.prices,
     )
+
+
+def _policy(asked: str | Policy | Callable[[PolicyInputs], Policy], inputs: PolicyInputs) -> Policy:
+    if isinstance(asked, str):
+        return make_policy(asked, inputs)
+    # A class has the methods of its instances.
+    is_factory = isinstance(asked, type) or not hasattr(asked, "decide")
+    policy: Any = asked
+    made: Policy = policy(inputs) if is_factory else policy
+    return made
 
 
 class _Remembered:

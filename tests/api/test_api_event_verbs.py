@@ -98,9 +98,9 @@ def test_the_record_is_printed_and_checked(ipa: Ipa, tmp_path: Path) -> None:
     ("words", "code", "said"),
     [
         (["audit", "--check", "/nothing/here"], 65, "cannot be read"),
-        (["audit", "--check", "/dev/null", "--anchor", "ocr=1:x"], 64, "is no head"),
+        (["audit", "--check", "/dev/null", "--anchor", "ocr=1:x"], 64, "is not a head"),
         (["audit", "--check", "/dev/null", "--anchor", f"1:{'a' * 64}"], 64, "names no pipeline"),
-        (["history", "ocr", "--verify", "--anchor", "x"], 64, "is no head"),
+        (["history", "ocr", "--verify", "--anchor", "x"], 64, "is not a head"),
         (["history", "ocr", "--verify", "--anchor", f"99:{'a' * 64}"], 1, "removed from the end"),
         (["events", "nope", "--no-follow"], 1, "no pipeline 'nope'"),
     ],

@@ -101,9 +101,9 @@ def said_of(**changes: Any) -> list[Any]:
 
 
 def test_one_that_cannot_be_simulated_says_why() -> None:
-    told = said_of(forecaster="nope")
+    told = said_of(policy="infadapter")
     assert [said["fault"]["code"] for said in told] == ["usage"]
-    assert "there is no forecaster 'nope'" in told[0]["fault"]["detail"]
+    assert "one stage" in told[0]["fault"]["detail"]
 
 
 def test_one_that_takes_too_much_memory_is_ended_and_says_so() -> None:

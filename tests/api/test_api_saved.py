@@ -146,7 +146,7 @@ def test_usage(house: House) -> None:
         assert code == 64 and said in err, err
     house(*SAVE)
     code, _, err = house("apply", "plan.json", "--rate", "3")
-    assert code == 64 and "mean nothing beside it" in err
+    assert code == 64 and "cannot be given with it" in err
     code, _, err = house(*PLAN[:-2], "--at", "video.yaml", "--out", "no/folder/plan.json")
     assert code == 65 and "cannot be written" in err
 

@@ -112,7 +112,7 @@ DONE = {
     "entry 1 to 6 were removed": ["DELETE FROM ipa_entries WHERE pipeline = 'ocr'"],
     "decision 'ocr-4' of entry 4 was changed": [set_entry("tick = 7", 6)],
     "decision 'ocr-1' of entry 1 was changed": [set_entry("action = 'apply'", 1)],
-    "entry 3 was changed: its columns are not": swapped("seq", 4, 6),
+    "entry 3 was changed: its columns differ": swapped("seq", 4, 6),
     "entry 3 was chang": swapped("number", 3, 4),
     "entry 7 to 9 were removed": [set_head("number = 9")],
     "entry 6 does not have the digest of the head": [set_head("digest = 'x'")],

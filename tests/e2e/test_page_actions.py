@@ -104,12 +104,12 @@ def test_what_runs_already_and_what_cannot_be_are_not_offered(browser: Browser, 
         answer = page.get_by_role("region", name="What runs and what would be best")
         button = page.get_by_role("button", name="Apply …")
         page.locator("#what-if-rate_rps").fill(str(LADDER[world.rung][0]))
-        expect(answer).to_contain_text("What runs is the best plan")
+        expect(answer).to_contain_text("The running plan is the best")
         expect(button).to_be_hidden()
         page.locator("#what-if-rate_rps").fill("30")
         expect(button).to_be_visible()
         page.locator("#what-if-sla_s").fill("0.1")
-        expect(answer).to_contain_text("Nothing is feasible")
+        expect(answer).to_contain_text("No plan is feasible")
         expect(button).to_be_hidden()
 
 
@@ -200,7 +200,7 @@ def test_a_lost_answer_is_asked_for_again_and_nothing_is_done_twice(
         page.route("**/*:apply", lose, times=1)
         dialog = open_dialog(page, "Apply …")
         confirm(dialog, "Apply")
-        expect(dialog.get_by_role("heading", name="It is not known whether it was done")).to_be_focused()
+        expect(dialog.get_by_role("heading", name="The outcome is unknown")).to_be_focused()
         assert len(requested(world)) == len(lost) == 1
         with page.expect_request("**/*:apply") as asked:
             dialog.get_by_role("button", name="Ask again").press("Enter")
@@ -280,7 +280,9 @@ def test_a_rollback_shows_where_to_and_runs_that(browser: Browser, url: str, wor
     before = next(it for it in reversed(world.log) if it.action is Action.APPLY).previous
     with opened(browser, f"{url}#/now/ocr") as page:
         dialog = open_dialog(page, "Roll back …")
-        rows = dialog.get_by_role("region", name="From what runs to what ran before").locator("tbody tr")
+        rows = dialog.get_by_role("region", name="From the running configuration to the earlier one").locator(
+            "tbody tr"
+        )
         expect(rows.first.locator("ins").first).to_have_text(before[0].variant)
         confirm(dialog, "Roll back", "slower than before")
         expect(dialog.get_by_role("heading", name="Applied: requested")).to_be_visible()

@@ -106,7 +106,7 @@ def test_a_change_is_told_once(page: Page, world: FakeWorld) -> None:
 def test_a_service_that_fails_is_said_and_the_last_picture_stays(page: Page, world: FakeWorld) -> None:
     world.broken = UnavailableError("the store did not answer")
     expect(page.locator("#trouble")).to_contain_text("the store did not answer")
-    expect(page.locator("#trouble")).to_contain_text("What you see is from")
+    expect(page.locator("#trouble")).to_contain_text("The page shows the state of")
     expect(page.locator("body")).to_have_class("lost")
     expect(page.locator("#stages .stage")).to_have_count(2)
     shoot(page, "lost")

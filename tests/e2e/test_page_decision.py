@@ -39,7 +39,7 @@ def test_what_when_why_and_from_what_to_what(browser: Browser, url: str, world: 
         expect(said.locator("time")).to_have_attribute("datetime", decision.at)
         said.locator("summary").click()
         expect(said).to_contain_text("at least one stage runs another variant")
-        rows = region(page, "What each stage ran and runs").locator("tbody tr")
+        rows = region(page, "The configuration of each stage before and after").locator("tbody tr")
         pairs = list(zip(decision.previous, decision.configs, strict=True))
         assert any(old.variant != new.variant for old, new in pairs)
         for at, (old, new) in enumerate(pairs):
@@ -77,7 +77,7 @@ def test_why_that_plan_is_the_explanation_of_the_api(browser: Browser, url: str,
         expect(why).to_contain_text(wanted["summary"])
         for binding in wanted["binding"]:
             expect(why).to_contain_text(binding["text"])
-        rows = region(page, "Rejected alternatives beside the plan").locator("tbody tr")
+        rows = region(page, "Rejected alternatives").locator("tbody tr")
         expect(rows).to_have_count(min(len(wanted["alternatives"]), 3))
         for at, alternative in enumerate(wanted["alternatives"][:3]):
             cells = rows.nth(at).locator("td").all_inner_texts()
@@ -120,7 +120,7 @@ def test_the_newest_stays_and_says_what_came_since(browser: Browser, url: str, w
         since.click()
         expect(page).to_have_url(f"{url}#/decision/{world.log[-1].decision_id}")
         expect(said).to_contain_text("Prometheus did not answer")
-        expect(page.get_by_text("There was no plan to explain")).to_be_visible()
+        expect(page.get_by_text("There is no plan to explain")).to_be_visible()
 
 
 def test_a_hold_says_what_the_best_plan_was(browser: Browser, url: str, world: FakeWorld) -> None:
@@ -156,7 +156,7 @@ def test_all_of_it_can_be_kept(browser: Browser, url: str, world: FakeWorld, tmp
 def test_it_is_read_on_a_phone(browser: Browser, url: str, world: FakeWorld, scheme: Any) -> None:
     address = f"{url}#/decision/{change(world).decision_id}"
     with opened(browser, address, width=PHONE, color_scheme=scheme) as page:
-        expect(region(page, "Rejected alternatives beside the plan")).to_be_visible()
+        expect(region(page, "Rejected alternatives")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
         assert serious(page) == []
 
@@ -168,7 +168,7 @@ def test_one_that_is_not_there_is_said(browser: Browser, url: str) -> None:
 
 def test_before_the_first_tick_it_says_so(browser: Browser) -> None:
     with serving(viewed(FakeWorld())) as url, opened(browser, f"{url}#/decision/?pipeline=ocr") as page:
-        expect(page.locator("#view")).to_contain_text("Nothing was decided yet")
+        expect(page.locator("#view")).to_contain_text("There is no decision yet")
 
 
 def test_every_reason_has_its_meaning_as_the_documentation_has_it(root: Path) -> None:

@@ -47,7 +47,7 @@ def fill(page: Page, **fields: str) -> None:
 
 def test_it_starts_one_and_shows_what_came_of_it(browser: Browser, url: str) -> None:
     with opened(browser, f"{url}#/experiments?policy=static") as page:
-        expect(page.locator("#view")).to_contain_text("None was started yet")
+        expect(page.locator("#view")).to_contain_text("There is no experiment yet")
         fill(page, workload="steady_low", objective="frugal", minutes="1", times="0.5", seed="3")
         page.get_by_role("button", name="Start").press("Enter")
         expect(page).to_have_url(re.compile("#/experiments/."))
@@ -96,7 +96,7 @@ def test_it_starts_one_and_shows_what_came_of_it(browser: Browser, url: str) -> 
         assert serious(alone) == []
         alone.close()
         page.get_by_role("button", name="Forget it").click()
-        expect(page.locator("#view")).to_contain_text("None was started yet")
+        expect(page.locator("#view")).to_contain_text("There is no experiment yet")
         assert httpx.get(f"{url}v1/experiments").json()["experiments"] == []
 
 

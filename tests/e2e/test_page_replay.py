@@ -35,7 +35,7 @@ def change(world: FakeWorld) -> Decision:
 
 
 def region(page: Page) -> Any:
-    return page.get_by_role("region", name="Taken again", exact=True)
+    return page.get_by_role("region", name="Replay", exact=True)
 
 
 def test_it_comes_out_the_same_and_another_policy_says_otherwise(
@@ -44,20 +44,20 @@ def test_it_comes_out_the_same_and_another_policy_says_otherwise(
     decision = change(world)
     with opened(browser, f"{url}#/decision/{decision.decision_id}") as page:
         box = region(page)
-        box.get_by_role("button", name="Take it again").click()
-        expect(box.get_by_role("status")).to_contain_text("The same. ours comes to")
+        box.get_by_role("button", name="Replay").click()
+        expect(box.get_by_role("status")).to_contain_text("The same. ours decides")
         expect(box.get_by_label("By")).to_contain_text("hpa")
         assert "oracle" not in box.get_by_label("By").inner_text()
         box.get_by_label("By").select_option("rim")
-        box.get_by_role("button", name="Take it again").press("Enter")
-        expect(box.get_by_role("status")).to_contain_text("It differs. rim comes to")
+        box.get_by_role("button", name="Replay").press("Enter")
+        expect(box.get_by_role("status")).to_contain_text("It differs. rim decides")
         address = f"{url}v1/decisions/{decision.decision_id}:replay"
         wanted = httpx.post(address, json={"policy": "rim"}, timeout=30).json()
-        rows = page.get_by_role("region", name="What differs").locator("tbody tr")
+        rows = page.get_by_role("region", name="Differences").locator("tbody tr")
         expect(rows).to_have_count(len(wanted["differences"]))
         for at, each in enumerate(wanted["differences"]):
             expect(rows.nth(at)).to_have_text("".join((each["what"], each["recorded"], each["again"])))
-        plans = page.get_by_role("region", name="The recorded plan and the one taken again")
+        plans = page.get_by_role("region", name="The recorded plan and the replayed one")
         for at, stage in enumerate(wanted["again"]["plan"]["stages"]):
             expect(plans.locator("tbody tr").nth(at)).to_contain_text(stage["variant"])
         assert serious(page) == []
@@ -69,7 +69,7 @@ def test_why_it_cannot_be_taken_again_is_said(browser: Browser, world: FakeWorld
     other.record(decision)
     with serving(again(other)) as url, opened(browser, f"{url}#/decision/ocr-1-old", width=PHONE) as page:
         box = region(page)
-        box.get_by_role("button", name="Take it again").click()
+        box.get_by_role("button", name="Replay").click()
         expect(box.get_by_role("status")).to_contain_text("it was recorded without its inputs")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
         assert serious(page) == []
@@ -79,6 +79,6 @@ def test_a_refusal_is_shown_and_it_can_be_tried_again(browser: Browser, url: str
     with opened(browser, f"{url}#/decision/{change(world).decision_id}", allowed="400") as page:
         box = region(page)
         box.get_by_label("By").select_option("infadapter")
-        box.get_by_role("button", name="Take it again").click()
+        box.get_by_role("button", name="Replay").click()
         expect(box.get_by_role("alert")).to_contain_text("cannot be planned as a set")
-        expect(box.get_by_role("button", name="Take it again")).to_be_enabled()
+        expect(box.get_by_role("button", name="Replay")).to_be_enabled()

@@ -1,10 +1,9 @@
-"""A two-stage pipeline with made-up profiles, and a control loop around it with every port in memory."""
+"""The pipeline of `ipa.testing`, and a control loop around it with every port in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import cache
 
 from ipa.control.engine.guards import GuardSettings
@@ -15,55 +14,17 @@ from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
-from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
+from ipa.testing.examples import PIPELINE, PROFILES, SMALLEST
 from tests.fakes.clock import StopAt
 from tests.fakes.metrics import FakeMetrics, Fault
 from tests.fakes.store import FakeStore
 from tests.fakes.workload import FakeWorkload
-
-PIPELINE = Pipeline(
-    name="pages",
-    stages=chain(
-        [Stage(name, (Variant("small"), Variant("big")), batch_timeout_s=0.05) for name in ("detect", "read")]
-    ),
-    sla=Sla(0.8),
-    objectives={"default": Objective(beta=0.02)},
-    bounds=Bounds(cores=12, max_replicas=8, batch_sizes=(1, 2, 4, 8)),
-)
-
-# Accuracy, and seconds of one item on one core.
-VARIANTS = {
-    "detect": {"small": (0.6, 0.05), "big": (0.9, 0.15)},
-    "read": {"small": (0.7, 0.03), "big": (0.95, 0.1)},
-}
-
-SMALLEST = (StageConfig("detect", "small", 1, 1.0, 1), StageConfig("read", "small", 1, 1.0, 1))
-
-
-def _profile(stage: str) -> StageProfile:
-    variants = tuple(
-        VariantProfile(
-            name,
-            accuracy,
-            tuple(
-                # Two fifths of a batch cost the same however large it is; cores help by their power 0.8.
-                ProfilePoint(cores, batch, item_s * (0.4 + 0.6 * batch) / cores**0.8)
-                for cores in (1.0, 2.0)
-                for batch in (1, 2, 4, 8)
-            ),
-        )
-        for name, (accuracy, item_s) in VARIANTS[stage].items()
-    )
-    return StageProfile("pages", stage, variants, "made up", date(2026, 1, 1), "made up")
-
-
-PROFILES = {stage: _profile(stage) for stage in VARIANTS}
 
 
 @cache

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ipa.adapters.deadline_forecaster import MOST_LATE, DeadlineForecaster
 from ipa.adapters.forecasting import last_rung
+from ipa.adapters.time_limit import MOST_LATE, TimeLimited
 from ipa.forecast.base import Peak, prepare
 from ipa.forecast.boosted import Boosted, BoostedModel
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast
@@ -122,7 +122,7 @@ def test_f4_inference_that_takes_longer_than_a_tick_makes_none_late(case: Case) 
         clock.wait(seconds)
         return done.is_set()
 
-    in_time = DeadlineForecaster(endless, partial(last_rung, ladder), 1.0, wait)
+    in_time = TimeLimited(endless, partial(last_rung, ladder), 1.0, wait)
     loop = replace(made, forecaster=in_time).restarted("slow")
     loop.run(30 * loop.settings.tick_s)
     snapshot = loop.loop.snapshot()

@@ -17,13 +17,14 @@ from ipa.model.plan import StageConfig
 from ipa.policies.ours import Ours
 from ipa.targets.seldon.split import parts_of, read_split
 from ipa.targets.seldon.split_workload import SplitWorkload
+from ipa.testing.examples import VARIANTS
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.store import ApiError
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
-from tests.fakes.world import SMALLEST, VARIANTS, profiled, window_max
+from tests.fakes.world import SMALLEST, profiled, window_max
 from tests.faults.inprocess import Pool
 from tests.faults.table import Case
 from tests.faults.world import PIPELINE as SINGLE

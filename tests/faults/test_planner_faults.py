@@ -13,7 +13,7 @@ from ipa.model.decision import Action
 from ipa.model.errors import SolverError
 from ipa.model.pipeline import Sla
 from ipa.model.plan import Plan, Termination
-from ipa.optimize import bound_filter
+from ipa.optimize import solver_selection
 from ipa.optimize.backends import gurobi, highs
 from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
@@ -161,7 +161,7 @@ def test_s2_no_decision_is_late(case: Case) -> None:
 @pytest.fixture
 def unsharpened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The solver gets all options, so that a wrong answer can be very wrong."""
-    monkeypatch.setattr(bound_filter, "FROM", 10**9)
+    monkeypatch.setattr(solver_selection, "SHARPEN_FROM", 10**9)
 
 
 def _flipped(values: tuple[float, ...], milp: Milp, random: Random) -> tuple[float, ...]:

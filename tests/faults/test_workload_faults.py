@@ -15,9 +15,10 @@ from ipa.model.decision import Action, Decision, Notice, ReasonCode
 from ipa.model.observation import Batches, Measured
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import read
+from ipa.testing.examples import VARIANTS
 from tests.fakes.kube import Trouble
 from tests.fakes.kube.store import Json
-from tests.fakes.world import SMALLEST, VARIANTS
+from tests.fakes.world import SMALLEST
 from tests.faults.drive import troubled
 from tests.faults.invariants import configs_of
 from tests.faults.table import Case

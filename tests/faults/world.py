@@ -31,13 +31,14 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.policies.ours import Ours
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.testing.examples import VARIANTS
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.store import Json
 from tests.fakes.looped import PIPELINE
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
-from tests.fakes.world import SMALLEST, VARIANTS, planner, profiled, window_max
+from tests.fakes.world import SMALLEST, planner, profiled, window_max
 from tests.faults.inprocess import Pool
 from tests.faults.invariants import BATCH, TOKEN, Configs, Invariants, configs_of, cores_of
 from tests.faults.plain import PlainWorkload

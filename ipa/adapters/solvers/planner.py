@@ -24,7 +24,7 @@ from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.solve_cache import SolveCache
+from ipa.optimize.solve import SolveCache
 from ipa.policies.planning import planning_problem
 
 A = TypeVar("A")

@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 
 from ipa.adapters.solvers.process import WorkerPool, serve_parent
 from ipa.model.errors import LicenceError
 from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp, MilpSolution
+from ipa.optimize.registry import SOLVERS
+from ipa.optimize.solver_selection import in_process
 
 # A solver may exceed its limit by this much: it checks the clock between steps.
 GRACE_S = 1.0
@@ -88,7 +89,8 @@ class Supervised:
 
 def main() -> None:
     """Serve the solver that the command line names."""
-    serve_parent(import_module(f"ipa.optimize.backends.{sys.argv[1]}").maximise)
+    # The parent was given the name by a person, or found it installed.
+    serve_parent(in_process(SOLVERS.admit(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-// Everything the page asks of the service: JSON by `callApi`, events by `listen`. Who asks is said by auth.js.
+// The page's client of the service: `callApi` for JSON, `listen` for events. auth.js adds the credentials.
 
 import { request } from "./auth.js";
 
 const AGAIN_MS = 2000;
-// Where no stream is to be had, something may have happened after so long.
+// The polling interval without an event stream.
 const POLL_MS = 5000;
 
-/** The service said no: its problem document (RFC 9457), with `errors` as [{detail, pointer}]. */
+/** An error answer of the service: its problem document (RFC 9457), with `errors` as [{detail, pointer}]. */
 export class Refused extends Error {
   constructor(status, problem) {
     super(problem.detail ?? problem.title ?? `the service answered ${status}`);
@@ -19,18 +19,18 @@ export class Refused extends Error {
   }
 }
 
-/** Nothing answers. */
+/** The service does not answer. */
 export class Gone extends Error {}
 
 /**
- * The answer's JSON; null where there is none (204). A `body` that is no string is sent as JSON.
- * Throws Refused where the service says no, Gone where it does not answer, AbortError where `signal` aborted it.
+ * Returns the answer's JSON; null without one (204). A `body` that is not a string is sent as JSON.
+ * Throws Refused (an error answer), Gone (no answer) or AbortError (`signal` aborted it).
  */
 export async function callApi(path, options = {}) {
   return (await callApi.full(path, options)).body;
 }
 
-/** As `callApi`, as {body, headers, status}. */
+/** Returns the answer as {body, headers, status}; otherwise as `callApi`. */
 callApi.full = async (path, { method = "GET", body, headers = {}, signal } = {}) => {
   const sent = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   const kind = sent === undefined ? {} : { "Content-Type": "application/json" };
@@ -46,13 +46,13 @@ async function reached(act) {
     return await act();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Gone("It cannot be reached", { cause: error });
+    throw new Gone("The service cannot be reached", { cause: error });
   }
 }
 
 /**
  * Calls `onEvent({id, kind, data})` for each event of the pipeline (null: of all) until `signal` aborts.
- * `kind` is decision, change, control, reset or store; or poll, with no data, where no stream is to be had.
+ * `kind` is decision, change, control, reset or store; or poll, without data, if there is no stream.
  */
 export async function listen(pipeline, onEvent, signal) {
   const path = `/v1/events${pipeline ? `?pipeline=${encodeURIComponent(pipeline)}` : ""}`;
@@ -76,7 +76,7 @@ export async function listen(pipeline, onEvent, signal) {
   }
 }
 
-/** The events of a stream; a comment or a `retry` alone is none. */
+/** The events of a stream, without comments and lone `retry` fields. */
 async function* events(stream) {
   let rest = "";
   for await (const part of read(stream)) {

@@ -1,10 +1,10 @@
-// The page: which view is shown, of which pipeline, and when it is asked to look again.
+// The page: the view that is shown, its pipeline, and its updates.
 //
 // A view is views/NAME.js, loaded when it is first shown. It exports `title` and
 //   async open(root, place, tools): fills the empty section `root`; returns {update?(), close?()}
 //     place = {view, path: [segments], query: URLSearchParams}
 //     tools = {pipelines: Map(name → PipelineView), me, may(operation, pipeline), go(hash), replace(query), say(text)}
-//   update() is awaited at most once a second while the tab is seen, and after each event; close() on leaving.
+//   update() is awaited at most once a second while the tab is visible, and after each event; close() on leaving.
 
 import { Gone, Refused, callApi, listen } from "./api.js";
 import { clock, el } from "./dom.js";
@@ -14,7 +14,7 @@ const TURN_MS = 1000;
 const PIPELINES_MS = 15000;
 const $ = (id) => document.getElementById(id);
 
-// What stands in the navigation, and where it leads for a pipeline.
+// The views in the navigation.
 const VIEWS = {
   now: { name: "Now", of: true, load: () => import("./views/now.js") },
   timeline: { name: "Timeline", of: true, load: () => import("./views/timeline.js") },
@@ -28,19 +28,19 @@ const VIEWS = {
 
 const tools = {
   pipelines: new Map(),
-  /** Who looks: MeView of the API. */
+  /** The caller: MeView of the API. */
   me: { name: "", pipelines: [] },
-  /** Whether who looks may do that (read, what-if, control, apply, define) with the pipeline, as was said last. */
+  /** True if the caller may do the operation (read, what-if, control, apply, define) with the pipeline. */
   may: (operation, name) => tools.me.pipelines.some((each) => each.pipeline === name && each.operations.includes(operation)),
   go: (hash) => { location.hash = hash; },
-  /** Another query of the same view: nothing is opened anew and there is no way back to it. */
+  /** Replaces the query of the view, without opening it anew or adding a history entry. */
   replace: (query) => {
     here.place.query = new URLSearchParams(query);
     history.replaceState(null, "", formatRoute({ ...here.place, query }));
   },
   say: (text) => { $("said").textContent = text; },
 };
-// What is shown: the place, its view's handle, and whether that is open yet.
+// The shown view: its route, its handle, and true if it is open.
 let here = { place: null, handle: null, root: null, isOpen: false };
 let chosen = "";
 let seenAt = null;
@@ -48,17 +48,17 @@ let pipelinesAt = 0;
 let timer = 0;
 let isTurning = false;
 
-/** Another place was asked for. */
+/** Shows the view of the address. */
 function arrive() {
   const place = parseRoute(location.hash);
   const view = VIEWS[place.view];
   if (!view || !location.hash.startsWith("#/")) return location.replace(formatRoute(addressOf("now", place.path[0] || chosen)));
   here.handle?.close?.();
-  // Not while the page comes up, nor from under the hand that chooses another pipeline.
+  // Not on the first load, and not away from the pipeline selector.
   const takesFocus = here.isOpen && document.activeElement !== $("pipelines");
   const root = el("section", { "aria-busy": "true", class: `view view-${place.view}` });
   here = { place, handle: null, root, isOpen: false };
-  // While the pipelines are asked for; what fails is loaded again when the view is opened.
+  // In parallel with the request for the pipelines; a failed load is retried when the view is opened.
   view.load().catch(() => {});
   chosen = named(place) || chosen;
   $("view").replaceChildren(root);
@@ -70,7 +70,7 @@ function arrive() {
   return turn();
 }
 
-/** The pipeline that a place is about. */
+/** The pipeline of a route. */
 function named({ view, path, query }) {
   if (!VIEWS[view].of) return "";
   return VIEWS[view].asQuery ? query.get("pipeline") : path[0];
@@ -82,7 +82,7 @@ function addressOf(view, pipeline) {
   return asQuery ? { view, path: [""], query: { pipeline } } : { view, path: [pipeline] };
 }
 
-/** Title, navigation and the choice of pipelines, as they are for this place. */
+/** Updates title, navigation and pipeline selector. */
 function dress() {
   const { place } = here;
   const view = VIEWS[place.view];
@@ -96,7 +96,7 @@ function dress() {
   $("pipelines").replaceChildren(...names.map((name) => el("option", { value: name, selected: name === chosen }, name)));
 }
 
-/** The pipelines there are; they may be given and taken away while the page is open. */
+/** Reads the pipelines, which may be created and removed while the page is open. */
 async function lookAtPipelines() {
   const [{ pipelines }, me] = await Promise.all([callApi("/v1/pipelines"), callApi("/v1/me")]);
   tools.me = me;
@@ -108,7 +108,7 @@ async function lookAtPipelines() {
   return before !== [...tools.pipelines.keys()].join("\n");
 }
 
-/** Open the view where it is not, else have it look again; then wait for the next turn. */
+/** Opens or updates the view, and schedules the next update. */
 async function turn() {
   if (isTurning) return;
   isTurning = true;
@@ -127,7 +127,7 @@ async function turn() {
     if (here === mine && error.name !== "AbortError") trouble(error);
   }
   isTurning = false;
-  // Another place was asked for meanwhile.
+  // The address changed meanwhile.
   if (here !== mine) turn();
   else timer = setTimeout(turn, TURN_MS);
 }
@@ -136,7 +136,7 @@ async function openIn(mine) {
   const { place, root } = mine;
   const wanted = named(place) || (VIEWS[place.view].of && !place.path[0] ? chosen : "");
   if (VIEWS[place.view].of && !tools.pipelines.size) {
-    // Not open: it is as soon as there is one.
+    // The view opens as soon as there is a pipeline.
     root.removeAttribute("aria-busy");
     return root.hasChildNodes() ? undefined : root.replaceChildren(noPipelines());
   }
@@ -169,15 +169,15 @@ const refusal = (error) => el("div", { class: "card empty" }, el("p", {}, error.
   error.errors.map((each) => el("p", {}, each.detail)));
 
 const noPipelines = () => el("div", { class: "card empty" },
-  el("p", {}, "There are no pipelines that you may see."),
+  el("p", {}, "There is no pipeline that you may see."),
   el("p", {}, "Write one with ", el("code", {}, "ipa init"), " and start the service with its file, or ",
-    el("a", { href: "/docs" }, "give one over the API"), ". It then shows here by itself."));
+    el("a", { href: "/docs" }, "create one over the API"), ". It then appears here."));
 
 const unknown = (view, name) => el("div", { class: "card empty" },
   el("p", {}, `There is no pipeline ${name} that you may see. There are:`),
   el("ul", {}, [...tools.pipelines.keys()].map((each) => el("li", {}, el("a", { href: formatRoute(addressOf(view, each)) }, each)))));
 
-/** Say that the service does not answer, over the last picture, which fades; or that it does again. */
+/** Shows or clears the banner about an error, over the last content, which is greyed out. */
 function trouble(error) {
   const isNew = document.body.classList.contains("lost") !== Boolean(error);
   document.body.classList.toggle("lost", Boolean(error));
@@ -187,8 +187,8 @@ function trouble(error) {
   }
   const isAnswer = error instanceof Gone || error instanceof Refused;
   const head = isAnswer ? "No answer from the service" : "The page failed";
-  const since = seenAt ? `What you see is from ${clock(seenAt)}. ` : "";
-  const text = `${error.message.replace(/\.$/, "")}. ${error.hint ? `${error.hint} ` : ""}${since}It is tried again every second.`;
+  const since = seenAt ? `The page shows the state of ${clock(seenAt)}. ` : "";
+  const text = `${error.message.replace(/\.$/, "")}. ${error.hint ? `${error.hint} ` : ""}${since}The page retries every second.`;
   if ($("trouble").textContent === head + text) return;
   if (!isAnswer) console.error(error);
   $("trouble").replaceChildren(el("p", { class: "banner bad" }, el("b", {}, head), el("span", {}, text)));

@@ -1,4 +1,4 @@
-// Where values stand in a chart: the kinds of its x axis, what an axis shows, and its ticks.
+// The axes of a chart: kinds, ranges and ticks.
 
 import { clock, plain } from "./dom.js";
 
@@ -6,7 +6,7 @@ const TIME = /^\d{4}-\d\d-\d\dT/;
 const DAY_MS = 86400000;
 const STEPS_MS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200].map((s) => s * 1000);
 
-/** The x axis of these series: {kind, place(x) → number, from, to}. Words stand at 0, 1, 2 … */
+/** The x axis of the series: {kind, place(x) → number, from, to}. Words are at 0, 1, 2 … */
 export function xAxis(series, range) {
   const all = series.flatMap((one) => one.x);
   const first = all.find((x) => x !== null && x !== undefined);
@@ -22,14 +22,14 @@ export function xAxis(series, range) {
   return { kind, place, from, to: to > from ? to : from + 1 };
 }
 
-/** The y axis: from zero, or from below where there is something, to a round number over all there is. */
+/** The y axis: from zero or the lowest negative value to a round number above all values. */
 export function yAxis(series, { y_max: ceiling, limit }) {
   const values = series.flatMap((one) => [...(one.y ?? []), ...(one.lower ?? []), ...(one.upper ?? [])]).filter(isNumber);
   const [low, high] = extent([0, ...values, limit ? limit.value * 1.12 : 0]);
   return { from: low < 0 ? -round(-low * 1.06) : 0, to: ceiling ?? round(high * 1.06 || 1) };
 }
 
-/** Whether it is a time as the service writes them. */
+/** True if it is a time in the service's format. */
 export const isTime = (value) => typeof value === "string" && TIME.test(value);
 
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
@@ -58,7 +58,7 @@ export function numberTicks({ from, to }, most) {
   return Array.from({ length: Math.max(count, 0) }, (_, index) => (begin + index) * step);
 }
 
-/** Times in the reader's time zone that are round there. */
+/** Ticks at times that are round in the reader's time zone. */
 export function timeTicks({ from, to }, most) {
   const step = STEPS_MS.find((each) => (to - from) / each <= most) ?? DAY_MS * Math.ceil((to - from) / DAY_MS / most);
   const zone = new Date(from).getTimezoneOffset() * 60000;
@@ -67,7 +67,7 @@ export function timeTicks({ from, to }, most) {
   return found;
 }
 
-/** A tick's or a value's x as it is read; `exact` where it is one value's. */
+/** The text of an x; `exact` for that of a single value. */
 export function readX({ kind, from, to, words }, value, exact = false) {
   if (kind === "words") return String(words[Math.round(value)]);
   if (kind === "number") return readY(value);
@@ -75,7 +75,7 @@ export function readX({ kind, from, to, words }, value, exact = false) {
   return `${day}${to - from > 600000 && !exact ? clock(value).slice(0, 5) : clock(value)}`;
 }
 
-/** A number with as many digits as tell something. */
+/** The number with its significant digits. */
 export function readY(value) {
   if (!isNumber(value)) return "–";
   const size = Math.abs(value);

@@ -1,15 +1,15 @@
-// Draws series into an SVG: lines, steps, bands, points and bars, a limit, and marks that may be followed.
+// Charts as SVG: lines, steps, bands, points and bars, a limit, and marks with links.
 
 import { isNumber, numberTicks, readX, readY, timeTicks, xAxis, yAxis } from "./axes.js";
 import { el } from "./dom.js";
 
 const LEFT = 44, RIGHT = 12, TOP = 14, BOTTOM = 20;
 
-/** A chart in `parent`, of what figure.js takes. It draws itself anew when its size changes. */
+/** A chart in `parent` of the facts of figure.js. It redraws when its size changes. */
 export class Chart {
   constructor(parent) {
     this.svg = el("svg", { class: "plot", role: "img" });
-    // Beside the picture, not within it: what is in a picture cannot be followed.
+    // Beside the image: links inside an image do not work.
     this.flags = el("div", { class: "flags" });
     this.box = el("div", { class: "plot-box" }, this.svg, this.flags);
     parent.append(this.box);
@@ -39,7 +39,7 @@ export class Chart {
     this.onDraw?.();
   }
 
-  /** Where values stand, at this size. */
+  /** Computes the scales at this size. */
   place(width, height) {
     const { series, x_range: range } = this.facts;
     this.xs = xAxis(series, range);
@@ -54,7 +54,7 @@ export class Chart {
     this.y = (value) => height - BOTTOM - (value - this.ys.from) * up;
   }
 
-  /** Nothing is drawn beside the axes. */
+  /** Clips drawings to the area of the axes. */
   clip(width, height) {
     this.clipId ??= `clip-${Math.random().toString(36).slice(2)}`;
     return el("clipPath", { id: this.clipId },
@@ -78,7 +78,7 @@ export class Chart {
         text.length > room ? `${text.slice(0, Math.max(room - 1, 1))}…` : text, text.length > room ? el("title", {}, text) : "");
     }
     const { x_title: across, y_title: up } = this.facts;
-    // Above, where no line runs through it.
+    // Above the line.
     if (across) yield el("text", { class: "axis-title", x: width - RIGHT, y: TOP - 3, "text-anchor": "end" }, `${across} →`);
     if (up) yield el("text", { class: "axis-title", x: LEFT + 2, y: TOP - 3 }, up);
   }
@@ -99,7 +99,7 @@ export class Chart {
     return (this.facts.marks ?? []).filter(({ x }) => this.within(this.xs.place(x)));
   }
 
-  /** The flags over the marks. The keyboard reaches them in the table of the figure. */
+  /** The flags of the marks. The figure's table has their links for the keyboard. */
   *links() {
     for (const { x, text, href } of this.seenMarks()) {
       const flag = el(href ? "a" : "span", { class: "flag", href, title: text, tabindex: href ? "-1" : null },
@@ -118,7 +118,7 @@ export class Chart {
       }
     }
     if (!one.y) return;
-    // Areas over each other would be read as one upon the other.
+    // Overlapping areas would look stacked.
     const isAlone = this.facts.series.filter((each) => each.kind === "step").length === 1;
     if (kind === "points") {
       for (const run of runs(one.x, one.y)) for (const at of run) yield this.dot(one, at);
@@ -144,7 +144,7 @@ export class Chart {
 
   dot({ x, y, colour = "blue" }, at) { return el("circle", { class: `dot ${colour}`, cx: this.x(x[at]), cy: this.y(y[at]), r: 4 }); }
 
-  /** Side by side where several series have bars. */
+  /** Bars, side by side if several series have them. */
   *bars(one, all) {
     const { xs } = this;
     const count = xs.kind === "words" ? xs.words.length : Math.max(...all.map(({ x }) => x.length), 1);
@@ -160,7 +160,7 @@ export class Chart {
   }
 }
 
-/** Stretches of places where all of these were seen: a gap in the data is a gap in the line. */
+/** The runs of indices at which all of these have values: a gap in the data is a gap in the line. */
 function runs(x, ...values) {
   const found = [];
   let open = null;

@@ -1,22 +1,22 @@
-// A deed: what a person is about to do to a pipeline, said in a dialog that asks why, does it and tells what came of it.
+// The confirmation dialog of an action on a pipeline: it asks for the reason, carries the action out, and shows the outcome.
 
 import { Gone } from "./api.js";
 import { el } from "./dom.js";
 import { refusal } from "./tables.js";
 
-// Nothing was carried out, or the same request would not be carried out twice; so it may be sent again.
+// Statuses after which the request may be repeated: it was not carried out, or would not be carried out twice.
 const AGAIN = new Set([429, 503, 504]);
-// Whom a person says they are where nobody has to; until the page is loaded anew.
+// The name that a person gave without authentication, until the page is reloaded.
 let called = "";
 
-/** What keeps the answer of the same request the same. `crypto.randomUUID` is not there over plain HTTP. */
+/** A new idempotency key. `crypto.randomUUID` is not available over plain HTTP. */
 export const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export class ConfirmDialog {
   /**
-   * `words`: elements that say what will be done. `verb`: what the button says.
-   * act({reason, by?}) → {title, parts}: does it; throws as `callApi`. Called again with the same where nothing answers.
-   * `mend` {text, act} is offered where it was refused because something moved meanwhile (412).
+   * `words`: elements that describe the action. `verb`: the text of the button.
+   * act({reason, by?}) → {title, parts}: carries it out; throws as `callApi`. Repeated with the same values if nothing answers.
+   * `mend` {text, act} is offered if the action was refused because something changed meanwhile (412).
    */
   constructor({ title, words, fields = [], verb, act, mend = null, tools }) {
     Object.assign(this, { title, words, fields, verb, act, mend, tools, opener: document.activeElement });
@@ -36,20 +36,20 @@ export class ConfirmDialog {
 
   close() { this.box.close(); }
 
-  /** Gone, and the focus back where it was; a dialog gives it back itself only to what it was opened from. */
+  /** Removes the dialog, and returns the focus to the element that had it. */
   leave() {
     this.isOver = true;
     this.box.remove();
     if (this.opener?.isConnected) this.opener.focus();
   }
 
-  /** Say what would refuse it as things are, each {text, todo}; while there is any it cannot be done. */
+  /** Shows what would refuse the action now, as [{text, todo}]; the button is disabled while there is any. */
   stop(reasons) {
     const key = JSON.stringify(reasons);
     if (key === this.stopped || !this.stops || this.isActing) return;
     this.stopped = key;
     this.stops.hidden = !reasons.length;
-    this.stops.replaceChildren(el("p", {}, el("b", {}, "As it is now this would be refused")),
+    this.stops.replaceChildren(el("p", {}, el("b", {}, "The service would refuse this now")),
       el("ul", {}, reasons.map(({ text, todo }) => el("li", {}, text, todo ? el("small", {}, ` ${todo}`) : ""))));
     this.go.disabled = reasons.length > 0;
   }
@@ -63,8 +63,8 @@ export class ConfirmDialog {
     const cancel = el("button", { type: "button" }, "Cancel");
     cancel.addEventListener("click", () => this.close());
     this.said = el("div", { "aria-live": "assertive" });
-    this.form = el("form", {}, ...this.words, this.stops, ...this.fields, el("label", { for: "confirm-why" }, "Why? It is kept in the record."), this.why,
-      ...(isNamed ? [el("p", { class: "note" }, `It is recorded as done by ${this.tools.me.name}.`)] : [el("label", { for: "confirm-by" }, "Who are you? (may be left out)"), by]),
+    this.form = el("form", {}, ...this.words, this.stops, ...this.fields, el("label", { for: "confirm-why" }, "Why? The reason is kept in the record."), this.why,
+      ...(isNamed ? [el("p", { class: "note" }, `It is recorded as done by ${this.tools.me.name}.`)] : [el("label", { for: "confirm-by" }, "Who are you? (optional)"), by]),
       this.said, el("p", { class: "command" }, this.go, cancel));
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -92,7 +92,7 @@ export class ConfirmDialog {
 
   refused(error, said) {
     if (error instanceof Gone) {
-      return this.tell("It is not known whether it was done", [el("p", {}, "The service did not answer. Ask again: nothing is done twice.")],
+      return this.tell("The outcome is unknown", [el("p", {}, "The service did not answer. Ask again: the action is not carried out twice.")],
         this.button("Ask again", () => this.carryOut(said), true));
     }
     const isAgain = AGAIN.has(error.status) || error.code === "conflict.in_progress";
@@ -100,7 +100,7 @@ export class ConfirmDialog {
     return this.tell("Nothing was changed", [refusal(error)], ...more);
   }
 
-  /** What came of it, in place of the question. */
+  /** Shows the outcome in place of the form. */
   tell(title, parts, ...buttons) {
     if (this.isOver) return this.tools.say(title);
     this.stops = this.said = null;

@@ -1,4 +1,4 @@
-// The decisions as a list: what changed, why, and the way to all of it.
+// The list of decisions: changes, reasons, and links.
 
 import { clock, el, plain } from "./dom.js";
 import { chip } from "./parts.js";
@@ -27,7 +27,7 @@ function row(decision, count) {
     el("div", {}, changes.length ? el("div", { class: "change" }, changes) : "", el("div", { class: "detail" }, remark(decision))));
 }
 
-/** The detail without the changes that are shown above it. */
+/** The detail without the changes, which are shown above it. */
 function remark({ detail, configs, previous, action }) {
   if (action !== "apply") return detail;
   const text = (config) => (config ? `${config.stage}=${words(config).join(" ")}` : "nothing");
@@ -45,7 +45,7 @@ function change(config, previous) {
   return [el("code", {}, `${config.stage}: `, ...parts)];
 }
 
-/** What ran in its place: of the same variant, or of its stage where one alone ran and runs there. */
+/** The configuration it replaces: of the same variant, or of the stage if that has a single one. */
 function before(config, previous) {
   const others = previous.filter((other) => other.stage === config.stage);
   const same = others.find((other) => other.variant === config.variant);
@@ -55,7 +55,7 @@ function before(config, previous) {
 const words = (config) => [config.variant, `b${config.batch_size}`, `${config.replicas}×${plain(config.cores)} cores`,
   ...(config.share_percent === 100 ? [] : [`for ${config.share_percent} %`])];
 
-/** The time of day; with its day where that is another than today. */
+/** The time of day, with the date unless it is today. */
 function when(at) {
   const then = new Date(at);
   const day = then.toDateString() === new Date().toDateString() ? "" : `${then.toLocaleDateString([], { month: "short", day: "numeric" })} `;

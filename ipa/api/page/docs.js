@@ -1,4 +1,4 @@
-// The API's documentation, made from its OpenAPI document.
+// The API's documentation, generated from its OpenAPI document.
 
 import { el } from "./dom.js";
 
@@ -8,7 +8,7 @@ function resolve(schema) {
   return schema?.$ref ? spec.components.schemas[schema.$ref.split("/").pop()] : schema;
 }
 
-/** A schema in a line a person reads: the type, or the name of the object. */
+/** A schema in one line: the type, or the name of the object. */
 function short(schema) {
   if (!schema) return "nothing";
   if (schema.$ref) return resolve(schema).enum ? short(resolve(schema)) : schema.$ref.split("/").pop();

@@ -1,9 +1,9 @@
-// Elements and numbers.
+// Helpers for elements and numbers.
 
 const SVG = "http://www.w3.org/2000/svg";
 const SHAPES = new Set(["svg", "path", "line", "circle", "rect", "text", "g", "clipPath", "title"]);
 
-/** An element with attributes and children; text is never read as markup. */
+/** Creates an element with attributes and children; text is never parsed as markup. */
 export function el(tag, attributes = {}, ...children) {
   const node = SHAPES.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -13,17 +13,17 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** A number with so many digits after the point; a dash for what was not seen. */
+/** The number with `digits` decimals; a dash if it is missing. */
 export function number(value, digits = 1) {
   return value === null || value === undefined ? "–" : value.toFixed(digits);
 }
 
-/** Cores and other counts without trailing zeros. */
+/** The number with at most two decimals and no trailing zeros; a dash if it is missing. */
 export function plain(value) {
   return value === null || value === undefined ? "–" : String(Math.round(value * 100) / 100);
 }
 
-/** Seconds below one as milliseconds. */
+/** [value, unit]: seconds below one are in milliseconds. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return ["–", ""];
   return seconds < 1 ? [(seconds * 1000).toFixed(0), "ms"] : [seconds.toFixed(2), "s"];
@@ -43,8 +43,8 @@ export function meter(ratio, kind) {
 }
 
 /**
- * put(node, facts, make): has `node` hold what `make` gives, made anew only where `facts` have changed.
- * The link that has the focus keeps it.
+ * Returns put(node, facts, make): fills `node` with the result of `make`, only if `facts` have changed.
+ * A link that has the focus keeps it.
  */
 export function putter() {
   const shown = new Map();

@@ -1,4 +1,4 @@
-// What a figure gives away: its numbers as rows and CSV, its picture as PNG.
+// The exports of a figure: its numbers as rows and CSV, its picture as PNG.
 
 import { isTime } from "./axes.js";
 import { el } from "./dom.js";
@@ -14,7 +14,7 @@ export function tableOf({ series, x_title: title, marks = [] }, unit) {
   for (const column of columns) {
     const times = new Map();
     column.x.forEach((x, index) => {
-      // Points may stand over each other: each has its row.
+      // Points may share an x: each has its row.
       const count = times.get(x) ?? 0;
       times.set(x, count + 1);
       const key = `${x} ${count}`;
@@ -33,13 +33,13 @@ export function tableOf({ series, x_title: title, marks = [] }, unit) {
 function columnsOf(one, unit) {
   const named = (part) => [one.name, part].filter(Boolean).join(" ") + (unit ? ` (${unit})` : "");
   return [...(one.y ? [{ name: named(""), x: one.x, values: one.y }] : []),
-    // A band that begins at its own line has no other lower end.
+    // A band that begins at its own line has no separate lower end.
     ...(one.lower && one.lower !== one.y ? [{ name: named("lower"), x: one.x, values: one.lower }] : []),
     ...(one.upper ? [{ name: named("upper"), x: one.x, values: one.upper }] : []),
     ...(one.text ? [{ name: `${one.name} text`, x: one.x, values: one.text }] : [])];
 }
 
-/** RFC 4180. Words that a spreadsheet would take for a formula are kept words. */
+/** CSV by RFC 4180. Text that a spreadsheet would run as a formula is escaped. */
 export function csv({ head, rows }) {
   const cell = (value) => {
     if (value === null || value === undefined) return "";
@@ -50,7 +50,7 @@ export function csv({ head, rows }) {
   return [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n").concat("\r\n");
 }
 
-/** The chart as it looks now, with its title and what its colours mean, as a PNG. */
+/** The chart as a PNG, with its title and its legend. */
 export async function png(svg, title, legend) {
   const { clientWidth: width, clientHeight: height } = svg;
   const style = getComputedStyle(document.documentElement), colour = (name) => style.getPropertyValue(name).trim();
@@ -58,7 +58,7 @@ export async function png(svg, title, legend) {
   const originals = [svg, ...svg.querySelectorAll("*")];
   [copy, ...copy.querySelectorAll("*")].forEach((node, index) => {
     const seen = getComputedStyle(originals[index]);
-    // As attributes: what the picture may not do with styles it may do with these.
+    // As attributes, since styles do not apply inside the image.
     for (const name of TYPES) node.setAttribute(name, seen.getPropertyValue(name));
     for (const name of ["class", "tabindex"]) node.removeAttribute(name);
   });
@@ -91,7 +91,7 @@ export async function png(svg, title, legend) {
   return new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
 }
 
-/** Have the browser keep it as a file. */
+/** Downloads it as a file. */
 export function save(blob, name) {
   const address = URL.createObjectURL(blob);
   const link = el("a", { href: address, download: name });

@@ -1,4 +1,4 @@
-// A figure: a chart with its title, its export as CSV and PNG, a link to it, and itself as a table.
+// A figure: a chart with title, export as CSV and PNG, link and table.
 
 import { isTime } from "./axes.js";
 import { Chart } from "./chart.js";
@@ -46,7 +46,7 @@ export class Figure {
     this.toggle = this.tool("Table", "as a table", () => this.showTable(this.rows.hidden));
     this.toggle.setAttribute("aria-expanded", "false");
     this.link = this.tool("Link", "copy a link to", (event) => this.copyLink(event), "a");
-    // Nothing can be done with it before it shows something.
+    // The buttons are disabled before there is data.
     this.waiting = [this.toggle, this.tool("CSV", "keep the numbers of", () => this.saveCsv()), this.tool("PNG", "keep the picture of", () => this.savePng())];
     for (const button of this.waiting) button.disabled = true;
     const tools = el("div", { class: "tools" }, this.waiting, this.link);
@@ -82,7 +82,7 @@ export class Figure {
     this.comeHere();
   }
 
-  /** Lets go of what it listens to. */
+  /** Removes its listeners. */
   close() { this.chart.close(); }
 
   tool(text, says, act, tag = "button") {
@@ -91,7 +91,7 @@ export class Figure {
     return made;
   }
 
-  /** Scrolled to and outlined, once, where the link names it. */
+  /** Scrolls to the figure and outlines it, once, if the link names it. */
   comeHere() {
     if (this.came || parseRoute(location.hash).query.get("figure") !== this.id) return;
     this.came = true;
@@ -109,7 +109,7 @@ export class Figure {
     const address = this.address();
     this.link.href = address;
     history.replaceState(null, "", address);
-    // Over plain HTTP from elsewhere a page may not write there; the address bar has it by now.
+    // Over plain HTTP a page may not use the clipboard; the address bar has the link.
     if (navigator.clipboard) await navigator.clipboard.writeText(location.href);
     this.tell(navigator.clipboard ? "The link is copied." : "The link is in the address bar.");
   }
@@ -146,7 +146,7 @@ export class Figure {
         el("tbody", {}, shown.map((row) => el("tr", {}, row.map((value) => el("td", {}, cell(value))))))));
   }
 
-  /** What the picture shows, for who does not see it: what each series is at last. */
+  /** The text alternative of the chart: the last value of each series. */
   summary() {
     const { series, limit } = this.facts;
     const parts = series.map((one) => {
@@ -158,7 +158,7 @@ export class Figure {
   }
 }
 
-/** As it is read in a table; the CSV has every digit. */
+/** The value as text in a table; the CSV has every digit. */
 function readable(value) {
   if (value === null || value === undefined) return "";
   if (typeof value === "number") return String(Number(value.toPrecision(4)));

@@ -1,4 +1,4 @@
-// The stages as a graph: cards in columns, each to the right of what it comes after, with arrows.
+// The stages as a graph: cards in columns, each to the right of its parents, with arrows.
 
 import { duration, el, meter, number, plain, putter } from "./dom.js";
 
@@ -20,7 +20,7 @@ export class Graph {
 
   close() { this.sizes.disconnect(); }
 
-  /** What runs now of each stage, in the pipeline's order. */
+  /** Shows the running configuration of each stage, in the pipeline's order. */
   show(status, pipeline) {
     this.pipeline = pipeline;
     const { live, sla_s: sla } = status;
@@ -65,7 +65,7 @@ export class Graph {
     return name && this.box.querySelector(`[data-stage="${CSS.escape(name)}"]`)?.getBoundingClientRect();
   }
 
-  /** How many items for each one, and which share of the requests. */
+  /** The label of an arrow: the fan-out, and the share of the requests. */
   words(edge) {
     const variant = this.running.find((stage) => stage.stage === edge.parent)?.config?.variant;
     const items = typeof edge.fan_out === "number" ? edge.fan_out : edge.fan_out[variant];
@@ -73,7 +73,7 @@ export class Graph {
   }
 }
 
-/** The stages by how many come before them on the longest way. */
+/** The stages by the length of the longest path to them. */
 function columnsOf(stages) {
   const depth = new Map();
   for (const stage of stages) depth.set(stage.stage, Math.max(-1, ...stage.after.map((edge) => depth.get(edge.parent) ?? -1)) + 1);
@@ -89,10 +89,10 @@ function card(stage, parts, sla) {
   return el("article", { class: `card stage${parts.length ? "" : " passing"}`, "data-stage": stage.stage }, el("div", { class: "head" }, head), body);
 }
 
-/** What runs of a stage: all of it, or one of the parts that share the load. */
+/** The running configuration of a stage, or of one of the parts that share its load. */
 function one(stage, sla) {
   const { config } = stage;
-  if (!config) return [el("p", { class: "empty" }, "What runs here was not seen.")];
+  if (!config) return [el("p", { class: "empty" }, "The running configuration is unknown.")];
   const busy = stage.utilisation_ratio, ready = stage.ready_replicas, isSlow = stage.slowdown_ratio !== null && stage.slowdown_ratio > 1.05;
   const busyLevel = busy === null ? "" : busy > 1 ? "over" : busy > 0.9 ? "near" : "";
   const share = stage.latency_s === null ? null : stage.latency_s / sla;
@@ -122,7 +122,7 @@ function pair(term, value, size) {
   return el("div", { class: size ?? "" }, el("dt", {}, term), el("dd", {}, value));
 }
 
-/** Replicas as squares: filled where ready. */
+/** Replicas as squares, filled if ready. */
 function pods(ready, wanted) {
   return el("span", { class: "pods", "aria-hidden": "true" },
     Array.from({ length: Math.min(Math.max(ready, wanted), 16) }, (_, index) => el("span", { class: index < ready ? "pod" : "pod waiting" })));

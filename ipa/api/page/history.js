@@ -1,23 +1,23 @@
-// What a pipeline did: its recent ticks as the service keeps them, and what came before from its decisions.
+// The history of a pipeline: recent ticks from its status, earlier ones from its decisions.
 
 import { callApi } from "./api.js";
 
 const PAGE = 500;
 // About 2 kB each: a day of ticks every 10 s is 20 MB.
 const MOST_PAGES = 20;
-// What may have come since the last look, and what the ticks that the status knows may hold.
+// Decisions read per update, and at the first read.
 const NEWEST = 20;
 const FIRST = 200;
 
 const sum = (configs) => configs.reduce((all, config) => all + config.cores * config.replicas, 0);
 
-/** Ticks and changes of the pipeline at `base`, which grow as the view looks again. */
+/** The ticks and changes of the pipeline at `base`, extended by each update. */
 export class History {
   constructor(base, signal) {
     Object.assign(this, { base, signal, ticks: new Map(), replicas: new Map(), decisions: new Map(), looked: new Map(), pages: 0, before: null, isWhole: false });
   }
 
-  /** Take in what the status shows. */
+  /** Adds the ticks of the status. */
   see({ live }) {
     for (const sample of live.series) {
       this.ticks.set(sample.at, {
@@ -29,7 +29,7 @@ export class History {
     if (last) this.replicas.set(last.at, counted(live.stages.filter((stage) => stage.config).map((stage) => stage.config)));
   }
 
-  /** The newest changes, or with holds the newest decisions; `tick` is the newest of all. */
+  /** Reads the newest changes, or with holds the newest decisions; `tick` is the newest tick. */
   async lookAgain(withHolds, tick) {
     const list = withHolds ? "decisions" : "history";
     const few = this.looked.has(list) && tick - this.looked.get(list) < NEWEST;
@@ -37,7 +37,7 @@ export class History {
     this.looked.set(list, tick);
   }
 
-  /** Read decisions until `from` is reached, or there are no more, or they are too many. */
+  /** Reads decisions back to `from`, at most `MOST_PAGES` pages. */
   async reachBack(from, say) {
     while (!this.isWhole && this.pages < MOST_PAGES && !(this.begin <= from)) {
       say("Reading older decisions …");
@@ -51,7 +51,7 @@ export class History {
     }
   }
 
-  /** Since when every tick is known. */
+  /** The time since which every tick is known. */
   get begin() { return this.known ?? Math.min(...[...this.ticks.values()].map((tick) => tick.t)); }
 
   set begin(t) { this.known = t; }
@@ -63,7 +63,7 @@ export class History {
     if (decision.action === "apply") this.replicas.set(decision.at, counted(decision.configs));
   }
 
-  /** A tick as its decision tells it, where the status did not. */
+  /** Adds the tick of a decision, unless the status has it. */
   remember(decision) {
     this.replicas.set(decision.at, counted(decision.configs));
     if (this.ticks.has(decision.at)) return;
@@ -74,17 +74,17 @@ export class History {
     });
   }
 
-  /** The ticks between, oldest first. */
+  /** The ticks between the two times, oldest first. */
   between(from, to) {
     return [...this.ticks.values()].filter(({ t }) => t >= from && t <= to).sort((a, b) => a.t - b.t);
   }
 
-  /** The decisions between, newest first. */
+  /** The decisions between the two times, newest first. */
   decided(from, to) {
     return [...this.decisions.values()].filter(({ at }) => Date.parse(at) >= from && Date.parse(at) <= to).sort((a, b) => b.tick - a.tick);
   }
 
-  /** What ran when: [[at, {stage: replicas}]], oldest first, the last before `from` included. */
+  /** The replicas over time: [{at, t, count}], oldest first, including the last before `from`. */
   counts(from, to) {
     const all = [...this.replicas].map(([at, count]) => ({ at, t: Date.parse(at), count })).filter(({ t }) => t <= to).sort((a, b) => a.t - b.t);
     const first = all.findLastIndex(({ t }) => t <= from);
@@ -96,7 +96,7 @@ export class History {
   }
 }
 
-/** Whether what the decision planned is what runs after it. */
+/** True if the plan of the decision runs after it. */
 function runs({ plan, configs }) {
   const key = (stage) => `${stage.stage} ${stage.variant} ${stage.batch_size} ${stage.cores} ${stage.replicas}`;
   return Boolean(plan && configs.length && plan.stages.map(key).join() === configs.map(key).join());

@@ -1,11 +1,11 @@
-// Reading values off a chart: by the pointer, or by the arrow keys while the chart has the focus.
+// The readout of a chart: by the pointer, or by the arrow keys while the chart has the focus.
 
 import { readX, readY } from "./axes.js";
 import { el } from "./dom.js";
 
 const NEAR_PX = 14;
 
-/** Reads out what is under the pointer; `say` takes what the keyboard comes upon. */
+/** Shows the values under the pointer; `say` announces the ones that the keyboard selects. */
 export class HoverReadout {
   constructor(chart, say) {
     Object.assign(this, { chart, say, at: null });
@@ -48,7 +48,7 @@ export class HoverReadout {
     if (this.at) this.say(this.words().join(", "));
   }
 
-  /** Where there is something to read, from left to right. */
+  /** The positions with values, from left to right. */
   places() {
     const { chart } = this, found = new Map();
     for (const one of chart.facts.series) {
@@ -60,7 +60,7 @@ export class HoverReadout {
     return [...found.values()].sort((a, b) => a.px - b.px);
   }
 
-  /** The point that is pointed at, where points are shown. */
+  /** The point near the pointer, if the chart has points. */
   nearPoint(x, y) {
     const { chart } = this;
     const all = chart.facts.series.filter((one) => one.kind === "points").flatMap((one) => one.x.map((_, index) => ({ one, index })))
@@ -70,7 +70,7 @@ export class HoverReadout {
     return found && away(found, x, y) < NEAR_PX ** 2 ? found : null;
   }
 
-  /** What is read there, a line each. */
+  /** The lines of the readout. */
   words() {
     const { chart, at } = this, head = readX(chart.xs, at.value, true);
     if (at.one) return [at.one.name, ...this.told(at.one, at.index, at.value)];
@@ -90,7 +90,7 @@ export class HoverReadout {
     return [[...value, ...range, unit].filter(Boolean).join(" "), ...place, one.text?.[index] ?? ""].filter(Boolean);
   }
 
-  /** The series' place at that x: what held there for steps, else the nearest that is close. */
+  /** The series' index at that x: the step in force, or the nearest value if it is close. */
   indexAt(one, value) {
     const { xs } = this.chart;
     let best = -1;
@@ -104,7 +104,7 @@ export class HoverReadout {
 
   draw() {
     const { chart } = this;
-    // The axis may have moved on since.
+    // The axis may have moved since.
     if (this.at && !this.at.one) this.at = chart.within(this.at.value) ? { ...this.at, px: chart.atX(this.at.value) } : null;
     const { at } = this;
     this.tip.hidden = !at;

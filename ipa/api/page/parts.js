@@ -1,19 +1,19 @@
-// What a pipeline does now, in short: chips, the reason, and four tiles.
+// The summary of a pipeline's state: chips, the reason, and four tiles.
 
 import { clock, duration, el, meter, number, plain } from "./dom.js";
 import { remedy } from "./runbook.js";
 
 export const chip = (kind, text, title) => el("span", { class: `chip ${kind}`, title }, text);
 
-/** What each mode means. */
+/** The meaning of each mode. */
 export const MODES = {
   advisory: "Decisions are recorded; nothing is written",
-  shadow: "It goes on from its own decisions; nothing is written",
-  guarded: "Only what adds is written",
+  shadow: "It continues from its own decisions; nothing is written",
+  guarded: "Only added replicas are written",
   active: "Decisions are written",
 };
 
-/** Mode, pause, freezes, pins and health in the header. */
+/** The chips of mode, pause, freezes, pins and health. */
 export function chips(status) {
   const { control, healthy, live } = status;
   const said = [MODES[control.mode], [control.mode_reason, control.mode_by].filter(Boolean).join(", by ")];
@@ -34,10 +34,10 @@ export function chips(status) {
   return found;
 }
 
-// Holds that a person asked for.
+// Holds that follow from people's overrides.
 const QUIET = new Set(["advisory", "shadow", "guarded", "frozen", "not_leader"]);
 
-/** What the last decision was and why: [kind, children]. */
+/** The last decision and its reason: [kind, children]. */
 export function reason(status) {
   const { control, live } = status;
   if (!live.reason) return ["", [el("b", {}, "Waiting"), el("span", {}, "for the first tick")]];
@@ -52,7 +52,7 @@ export function reason(status) {
     el("span", { class: "remedy" }, next.text, " ", el("a", { href: next.href }, next.name))]];
 }
 
-/** The four numbers of now. */
+/** The four tiles: load, latency, accuracy and cost. */
 export function tiles(status) {
   const { live } = status;
   const [latency, unit] = duration(live.latency_s);

@@ -1,11 +1,11 @@
-// Which stretch of time is shown: the last so much, or from a time to another; and the buttons for it.
+// The shown time range, the last N minutes or between two times, and its buttons.
 
 import { el } from "./dom.js";
 
 const LASTS = [["300", "5 min"], ["900", "15 min"], ["3600", "1 h"], ["all", "all"]];
 const USUAL = "900";
 const SHORTEST_MS = 60000;
-// Of less there is hardly a line to see.
+// The shortest range with a visible line.
 const FEWEST_TICKS = 4;
 
 /** The range that a query names: {last} or {from, to} in milliseconds. */
@@ -16,26 +16,26 @@ export function rangeOf(query) {
   return { last: LASTS.some(([name]) => name === last) ? last : USUAL };
 }
 
-/** From when to when that is, where it is now `now` and `begin` is the earliest that is known. */
+/** The start and end of the range; `begin` is the earliest known time. */
 export function bounds(range, now, begin) {
   if (!range.last) return [range.from, range.to];
   const wanted = range.last === "all" ? begin : now - 1000 * Number(range.last);
   return [Math.min(Math.max(wanted, begin), now - SHORTEST_MS), now];
 }
 
-/** The query that names that range. */
+/** The query of a range. */
 export function queryOf({ last, from, to }) {
   return last ? { last } : { from: new Date(from).toISOString(), to: new Date(to).toISOString() };
 }
 
-/** The query of a stretch that was pointed at: of some ticks at least, and not beyond now. */
+/** The query of a selected range: of some ticks at least, and not beyond now. */
 export function within([from, to], now, tickS) {
   const lacking = Math.max(FEWEST_TICKS * 1000 * tickS - (to - from), 0) / 2;
   const over = Math.max(to + lacking - now, 0);
   return queryOf({ from: from - lacking - (lacking ? over : 0), to: Math.min(to + lacking, now) });
 }
 
-/** The buttons, and the form for two times. `choose` takes the query of what was chosen. */
+/** The buttons, and the form for two times. Calls `choose` with the query of the chosen range. */
 export class Ranges {
   constructor(parent, choose) {
     this.buttons = LASTS.map(([last, name]) => {
@@ -57,7 +57,7 @@ export class Ranges {
     parent.append(el("div", { class: "ranges" }, el("div", { class: "lasts", role: "group", "aria-label": "The last" }, this.buttons), form));
   }
 
-  /** Which one is on; the times follow unless they are being written. */
+  /** Marks the active button; the times follow unless they are being edited. */
   show(range, [from, to]) {
     for (const button of this.buttons) button.setAttribute("aria-pressed", String(button.dataset.last === range.last));
     if ([this.from, this.to].includes(document.activeElement)) return;
@@ -66,7 +66,7 @@ export class Ranges {
   }
 }
 
-/** As the input wants it: the local time without a zone. */
+/** The local time without a zone, as the input expects it. */
 function local(t) {
   return new Date(t - new Date(t).getTimezoneOffset() * 60000).toISOString().slice(0, 19);
 }

@@ -1,16 +1,16 @@
-// Where the page is: the hash, taken apart and put together.
+// Routes: parsing and formatting of the URL's hash.
 
-/** {view, path: [segments], query} of a hash such as `#/timeline/ocr?from=…`; view is "" where none is named. */
+/** Parses a hash such as `#/timeline/ocr?from=…` to {view, path: [segments], query}; view is "" without one. */
 export function parseRoute(hash) {
   const text = hash.replace(/^#/, "");
-  // What older links look like: the pipeline alone.
+  // The form of older links: the pipeline alone.
   if (text && !text.startsWith("/")) return { view: "now", path: [plainly(text)], query: new URLSearchParams() };
   const [path, query = ""] = text.split(/\?(.*)/s);
   const [view = "", ...segments] = path.split("/").slice(1).map(plainly);
   return { view, path: segments.filter(Boolean), query: new URLSearchParams(query) };
 }
 
-/** The hash of a place. Of `query` what is null, undefined or empty is left out. */
+/** Formats a route as a hash, without the entries of `query` that are null, undefined or empty. */
 export function formatRoute({ view, path = [], query = {} }) {
   const pairs = query instanceof URLSearchParams ? [...query] : Object.entries(query);
   const said = new URLSearchParams(pairs.filter(([, value]) => value !== null && value !== undefined && value !== ""));

@@ -1,40 +1,40 @@
-// What to do about a reason, in a line, and which view helps; docs/reference/reasons.md says more of each.
+// The remedy for each reason, in a line, with the view that helps. docs/reference/reasons.md has more on each.
 
 const health = (text) => ({ text, link: () => "#/health", name: "Health" });
 const tryOut = (text) => ({ text, link: (pipeline) => `#/what-if/${encodeURIComponent(pipeline)}`, name: "What-if" });
 const why = (text) => ({ text, link: (pipeline) => `#/decision/?pipeline=${encodeURIComponent(pipeline)}`, name: "Why" });
 
 export const REMEDIES = {
-  "hold.no_change": why("Nothing to do: the best plan runs."),
-  "hold.within_tolerance": why("Nothing to do: the gain is too small to disturb anything."),
-  "hold.stabilising": why("Nothing to do: a better plan must stay better for some ticks."),
-  "hold.signals_disagree": health("Compare the rates and the queue in the detail; look at the scrape targets."),
-  "hold.in_progress": why("Wait: a change is rolling out, and is taken back where it does not get ready in time."),
-  "hold.advisory": why("It may not change anything. Read what it would do, and hand it over when that is right: ipa mode PIPELINE guarded."),
-  "hold.shadow": why("It only goes on from its own decisions. When they have been good for days: ipa mode PIPELINE guarded."),
-  "hold.guarded": why("It may only add. When you trust it: ipa mode PIPELINE active."),
+  "hold.no_change": why("Nothing to do: the running plan is the best."),
+  "hold.within_tolerance": why("Nothing to do: the gain of a better plan is below the tolerance."),
+  "hold.stabilising": why("Nothing to do: a better plan must stay better for several ticks."),
+  "hold.signals_disagree": health("Compare the rates and the queue in the detail, and check the scrape targets."),
+  "hold.in_progress": why("Wait: a change is rolling out. It is rolled back if it is not ready in time."),
+  "hold.advisory": why("Advisory mode writes nothing. When the proposed changes are right: ipa mode PIPELINE guarded."),
+  "hold.shadow": why("Shadow mode writes nothing. When its decisions have been good for days: ipa mode PIPELINE guarded."),
+  "hold.guarded": why("Guarded mode only adds replicas. When you trust the decisions: ipa mode PIPELINE active."),
   "hold.frozen": why("Wait for the end of the freeze, or ipa unfreeze PIPELINE."),
   "hold.not_leader": health("Nothing to do: another replica of the service leads."),
-  "hold.no_room": tryOut("Raise bounds.cores, or set bounds.transition_cores: old and new replicas do not fit beside each other."),
-  "hold.paused": why("ipa resume PIPELINE lets it go on."),
-  "hold.metrics_missing": health("Is Prometheus up, and does it scrape the router or executor?"),
-  "hold.metrics_stale": health("Look at the scrape interval and at the health of the targets."),
-  "hold.metrics_invalid": health("Look at the query that the detail names."),
-  "hold.workload_unknown": health("What runs could not be read; the detail says why."),
-  "hold.infeasible": tryOut("Nothing meets the constraints at this load. Try a longer SLA, more cores or less load."),
-  "hold.solver_failed": why("No solver gave an answer that holds; the detail has the error."),
-  "hold.quarantined": why("Mend the variant (image, memory, probes); it is tried again by itself."),
-  "hold.rollback_failed": why("Mend what runs by hand, then ipa pause PIPELINE and ipa resume PIPELINE."),
-  "hold.conflict": why("Once: nothing to do. Often: find who else writes it."),
-  "hold.drift": why("Another hand changed what runs. Decide who owns it; ipa pause and ipa resume let it go on."),
-  "hold.rbac": health("The cluster does not allow the write: deploy/rbac/actor.yaml, then ipa pause and ipa resume."),
-  "hold.audit_failed": health("The decision could not be recorded, so nothing was written. Is the store writable?"),
-  "apply.rollback": why("The last change failed or was late, and was taken back."),
-  "apply.saturated": tryOut("A stage has more than it can carry, whatever its profile says; measure it anew."),
-  "apply.fallback": health("The load was not seen for so long that the fallback rate is planned for."),
+  "hold.no_room": tryOut("Raise bounds.cores, or set bounds.transition_cores: old and new replicas do not fit at the same time."),
+  "hold.paused": why("Continue with ipa resume PIPELINE."),
+  "hold.metrics_missing": health("Check that Prometheus is up and scrapes the router or executor."),
+  "hold.metrics_stale": health("Check the scrape interval and the health of the targets."),
+  "hold.metrics_invalid": health("Check the query that the detail names."),
+  "hold.workload_unknown": health("The running configuration could not be read; the detail has the cause."),
+  "hold.infeasible": tryOut("No plan meets the constraints at this load. Try a longer SLA, more cores or less load."),
+  "hold.solver_failed": why("No solver returned a valid plan; the detail has the error."),
+  "hold.quarantined": why("Repair the variant (image, memory, probes); it is retried automatically."),
+  "hold.rollback_failed": why("Repair the workload by hand, then ipa pause PIPELINE and ipa resume PIPELINE."),
+  "hold.conflict": why("Once: nothing to do. Often: find the other writer."),
+  "hold.drift": why("Someone else changed the workload. Decide who owns it; continue with ipa pause PIPELINE and ipa resume PIPELINE."),
+  "hold.rbac": health("The cluster does not allow the write: bind deploy/rbac/actor.yaml, then ipa pause and ipa resume."),
+  "hold.audit_failed": health("The decision could not be recorded, so nothing was written. Make the store writable."),
+  "apply.rollback": why("The last change failed or was late, and was rolled back."),
+  "apply.saturated": tryOut("A stage was observed above its capacity, whatever its profile predicts; profile it again."),
+  "apply.fallback": health("The load was missing for so long that the plan is for the fallback rate."),
 };
 
-/** {text, href, name} of a reason; where nothing is to be done about it, why it was decided. */
+/** {text, href, name} for a reason; without a remedy, a link to the decision. */
 export function remedy(reason, pipeline) {
   const { text, link, name } = REMEDIES[reason] ?? why("");
   return { text: text.replaceAll("PIPELINE", pipeline), href: link(pipeline), name };

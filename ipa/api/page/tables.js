@@ -1,10 +1,10 @@
-// Tables of facts, differences of figures, and what a stage runs beside what it would run.
+// Tables: facts, differences of figures, and configurations before and after.
 
 import { el, number, plain } from "./dom.js";
 
 /**
- * A table that scrolls by itself where it is wider than the page. `heads` are words, or {text, figure} of a
- * column of numbers; `rows` are lists of cells: words, elements or lists of them. The first cell names its row.
+ * A table that scrolls if it is wider than the page. `heads` are words, or {text, figure} for a column of
+ * numbers; `rows` are lists of cells: words, elements or lists of them. The first cell is the row's heading.
  */
 export function table(caption, heads, rows, kind = "") {
   const columns = heads.map((head) => (typeof head === "string" ? { text: head, figure: false } : head));
@@ -18,13 +18,13 @@ export function table(caption, heads, rows, kind = "") {
       el("tbody", {}, body)));
 }
 
-/** Names and what they are, as a list of terms; pairs whose value is null are left out. */
+/** A list of terms from [name, value]; pairs whose value is null are omitted. */
 export function terms(pairs) {
   return el("dl", { class: "terms" }, pairs.filter(([, value]) => value !== null && value !== undefined)
     .map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 
-/** By how much `then` is other than `now`, absolute and relative; `better`: which side is good. */
+/** The difference from `now` to `then`, absolute and relative; `better`: the direction that is good. */
 export function delta(now, then, { digits = 2, unit = "", better = "" } = {}) {
   if (now === null || now === undefined || then === null || then === undefined) return "–";
   const change = then - now;
@@ -66,7 +66,7 @@ function differs(from, to) {
     el("span", { "aria-hidden": "true" }, " → "), el("span", { class: "hidden" }, " to "), el("ins", {}, to));
 }
 
-/** By stage, and by which part where several share the load. */
+/** Rows by stage, and by part if several share the load. */
 function keyed(configs) {
   const found = new Map(), seen = {};
   for (const config of configs) {
@@ -81,20 +81,20 @@ export function inShort(configs) {
   return configs.map((it) => `${it.stage} ${it.variant} b${it.batch_size} ${it.replicas}×${plain(it.cores)}`).join(", ");
 }
 
-/** Seconds as people read them. */
+/** Seconds as text. */
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
   return value < 1 ? `${number(value * 1000, value < 0.01 ? 1 : 0)} ms` : `${number(value, 2)} s`;
 }
 
-/** What went wrong with a request, in words. */
+/** The error of a request, in words. */
 export function refusal(error) {
   return el("div", { class: "refusal", role: "alert" }, el("p", {}, el("b", {}, error.message)),
     error.hint ? el("p", {}, error.hint) : "",
     (error.errors ?? []).map((each) => el("p", {}, [each.pointer, each.message ?? each.detail].filter(Boolean).join(": "))));
 }
 
-/** A button that puts `text` on the clipboard and says so; `tools` are those of the view. */
+/** A button that copies `text` to the clipboard; `tools` are those of the view. */
 export function copyButton(text, what, tools) {
   const button = el("button", { type: "button", class: "button" }, "Copy", el("span", { class: "hidden" }, ` ${what}`));
   button.addEventListener("click", async () => {

@@ -1,13 +1,13 @@
-// Looking closer at a stretch of time of a chart: dragged over, or marked by the keyboard.
+// Zooming into a time range of a chart, by dragging or by the keyboard.
 
 import { readX } from "./axes.js";
 import { el } from "./dom.js";
 
-// Less is a click that was not held still.
+// A shorter drag counts as a click.
 const DRAG_PX = 6;
 const READING = new Set(["ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"]);
 
-/** `zoom` takes [from, to] in milliseconds, or null to go back; `say` what the keyboard marks. */
+/** Calls `zoom` with [from, to] in milliseconds, or null to zoom out; `say` announces the keyboard's selection. */
 export class Zooming {
   constructor(chart, pointing, { zoom, say }) {
     Object.assign(this, { chart, pointing, zoom, say, from: null, to: null });
@@ -24,7 +24,7 @@ export class Zooming {
     pointing.onKey = (event, before) => this.key(event, before);
   }
 
-  // A finger that is drawn over a figure reads it.
+  // Touch reads values instead.
   press(event) {
     if (event.button || event.pointerType === "touch" || this.chart.xs?.kind !== "time") return;
     this.chart.svg.setPointerCapture(event.pointerId);
@@ -47,7 +47,7 @@ export class Zooming {
 
   at(event) { return this.chart.valueAt(event.clientX - this.chart.svg.getBoundingClientRect().left); }
 
-  /** After the figure was read by that key, from where it was `before`. */
+  /** Handles a key that moved the readout from `before`. */
   key(event, before) {
     const { chart, pointing } = this;
     if (chart.xs?.kind !== "time") return;
@@ -69,7 +69,7 @@ export class Zooming {
     event.preventDefault();
   }
 
-  /** So many times what is shown, about what is read or the middle. */
+  /** Scales the shown range by the factor, around the readout or the middle. */
   scale(times) {
     const { xs } = this.chart, middle = this.pointing.at?.value ?? (xs.from + xs.to) / 2;
     const shown = (xs.to - xs.from) * times, left = (middle - xs.from) * times;

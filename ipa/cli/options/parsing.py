@@ -20,7 +20,7 @@ def duration_s(option: str, text: str) -> float:
         raise UsageError(f"{option} {error}", hint="For example 90s or 30min") from error
 
 
-# More rates than this in one sweep are a slip of the pen.
+# More rates than this in one sweep are a typo.
 MOST_RATES = 10_000
 
 
@@ -42,7 +42,7 @@ def parse_rates(text: str) -> list[float]:
     first, last, step = numbers if len(numbers) == 3 else (*numbers, 1.0)
     if not (step > 0 and 0 <= last - first < MOST_RATES * step):
         raise UsageError(f"--rates {text!r} has no rates, or more than {MOST_RATES}")
-    # A count, not a running sum: 0.1 added ten times is not 1.
+    # By multiplication: 0.1 added ten times is not 1.
     return [first + step * index for index in range(int((last - first) / step + 1e-9) + 1)]
 
 

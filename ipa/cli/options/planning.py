@@ -8,40 +8,47 @@ from ipa.cli import shell_completion as completing
 
 PIPELINE = typer.Argument(
     metavar="PIPELINE",
-    help="a name under the pipelines folder, or a pipeline.yaml",
+    help="name of a folder of pipelines/, or path of a pipeline.yaml",
     autocompletion=completing.pipelines,
 )
 
 
-OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
+OBJECTIVE = typer.Option(
+    None, "--objective", help="objective of the pipeline's file; its default if not given"
+)
 
 
-COMPAT = typer.Option("tail", "--compat", help="latency: tail (the SLA's percentile), paper or ipa-artifact")
+COMPAT = typer.Option(
+    "tail", "--compat", help="latency model: tail (the SLA's percentile), paper or ipa-artifact"
+)
 
 
-ALLOCATION = typer.Option("free", "--allocation", help="cores of a replica: base (as IPA fixes them) or free")
-
-
-SOLVER = typer.Option(None, "--solver", help="auto, gurobi, highs or exact")
+ALLOCATION = typer.Option(
+    "free",
+    "--allocation",
+    help="cores of a replica: free (chosen by the plan) or base (fixed as in the IPA paper)",
+)
 
 
 PLAN_COMPAT = typer.Option(
     None,
     "--compat",
-    help="latency: tail (the SLA's percentile), paper or ipa-artifact; tail where absent, for sets paper",
+    help="latency model: tail (the SLA's percentile; the default), paper (for sets) or ipa-artifact",
 )
 
 
-SETS = typer.Option(None, "--sets/--no-sets", help="several variants of a lone stage share its load, or not")
+SETS = typer.Option(
+    None, "--sets/--no-sets", help="let several variants of the only stage share its load, or do not"
+)
 
 
 MAX_PREDICTORS = typer.Option(
-    None, "--max-predictors", help="how many configurations may share the load, 1 to 3"
+    None, "--max-predictors", help="most configurations that may share the load, 1 to 3"
 )
 
 
 AT = typer.Option(
-    None, "--at", help="kubernetes: what runs there beside the replicas counts in cost and budget"
+    None, "--at", help="kubernetes: count the containers beside the replicas in cost and budget"
 )
 
 
@@ -49,22 +56,28 @@ PLAN_AT = typer.Option(
     None,
     "--at",
     metavar="WHERE",
-    help="kubernetes: what runs there beside the replicas counts; for --out also as `ipa apply` has it",
+    help="kubernetes: count the containers beside the replicas; for --out also a URL or a FILE.yaml",
 )
 
 
 OUT = typer.Option(None, "--out", metavar="FILE", help="save the plan for `ipa apply FILE`; needs --at")
 
 
-DETAILED = typer.Option(False, "--detailed-exitcode", help="2 where it changes what runs; needs --at")
-
-
-RUNNING = typer.Option(
-    None, "--running", help="what runs now: a plan as printed by -o json, or a list of stages"
+DETAILED = typer.Option(
+    False,
+    "--detailed-exitcode",
+    help="exit code 2 if the plan differs from the running configuration; needs --at",
 )
 
 
-PIPELINES_DIR = typer.Option(None, "--pipelines-dir", help="folder of pipelines")
+RUNNING = typer.Option(
+    None, "--running", help="file of the running configuration: a plan of -o json, or a list of stages"
+)
 
 
-PROFILES_DIR = typer.Option(None, "--profiles-dir", help="folder of profiles")
+PIPELINES_DIR = typer.Option(
+    None, "--pipelines-dir", help="folder of pipelines; IPA_PIPELINES_DIR if not given"
+)
+
+
+PROFILES_DIR = typer.Option(None, "--profiles-dir", help="folder of profiles; IPA_PROFILES_DIR if not given")

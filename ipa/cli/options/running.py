@@ -8,7 +8,9 @@ import typer
 
 from ipa.cli import shell_completion as completing
 
-PIPELINE = typer.Argument(metavar="PIPELINE", help="the pipeline's name", autocompletion=completing.pipelines)
+PIPELINE = typer.Argument(
+    metavar="PIPELINE", help="name of the pipeline", autocompletion=completing.pipelines
+)
 
 
 DEFAULT_AT = "http://127.0.0.1:8080"
@@ -24,28 +26,35 @@ AT = typer.Option(
 
 
 NAMESPACE = typer.Option(
-    None, "--namespace", "-n", help="of a cluster or a file, instead of the one that the pipeline's file says"
+    None,
+    "--namespace",
+    "-n",
+    help="namespace on a cluster or in a manifest, instead of that of the pipeline's file",
 )
 
 
-BY = typer.Option(None, "--by", help="who asks; you without")
+BY = typer.Option(None, "--by", help="name to record as the author; your user name if not given")
 
 
-REASON = typer.Option("", "--reason", help="why; it is kept with the decision")
+REASON = typer.Option("", "--reason", help="reason, kept with the decision")
 
 
-RATE = typer.Option(None, "--rate", help="requests a second to plan for; a service's forecast without")
+RATE = typer.Option(
+    None, "--rate", help="requests a second to plan for; the forecast of the service if not given"
+)
 
 
-OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
+OBJECTIVE = typer.Option(
+    None, "--objective", help="objective of the pipeline's file; its default if not given"
+)
 
 
-PLAN = typer.Option(None, "--plan", metavar="FILE", help="a plan, as `ipa plan -o json` prints it")
+PLAN = typer.Option(None, "--plan", metavar="FILE", help="file of a plan, as `ipa plan -o json` prints it")
 
 
 PIPELINE_OR_PLAN = typer.Argument(
     metavar="PIPELINE",
-    help="its name, or a FILE.json of `ipa plan --out`",
+    help="name of the pipeline, or a FILE.json of `ipa plan --out`",
     autocompletion=completing.pipelines,
 )
 
@@ -55,10 +64,10 @@ APPLY_AT = typer.Option(
     "--at",
     metavar="WHERE",
     envvar="IPA_AT",
-    help="as for the other verbs; a saved plan says where it was made for",
+    help="a service's URL, kubernetes[:KUBECONFIG] or a FILE.yaml; that of the saved plan if not given",
 )
 
 
 def me() -> str:
-    """The name of who types."""
+    """The user name of the person at the command line."""
     return getpass.getuser()

@@ -104,7 +104,7 @@ def _plan(question: Question, rate_rps: float) -> Planned:
 def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> Planned:
     from ipa.cli.views.change_text import print_change
     from ipa.cli.views.plan_text import print_plan
-    from ipa.files.running import load_running
+    from ipa.files.plans import load_running
     from ipa.optimize.change import change_of
     from ipa.optimize.solve import solve
 
@@ -147,8 +147,8 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
 
 def _set(question: Question, rate_rps: float) -> Planned:
     from ipa.cli.views.set_text import print_set
-    from ipa.optimize.mixture.set_solve import EXACT
     from ipa.optimize.problem import Compat
+    from ipa.optimize.registry import EXACT
     from ipa.optimize.solve import AUTO
     from ipa.policies.setplanning import plan_set, set_question
 

@@ -14,12 +14,12 @@ from ipa.cli.output import Output, printed, printer
 from ipa.cli.planning.plan_kinds import Choice, Planned, planned
 from ipa.cli.plans.difference import Target, difference, pas_of
 from ipa.cli.plans.plan_file import SavedPlan, inputs_of, write_saved
-from ipa.cli.plans.plan_values import configs_in, shares_in
 from ipa.cli.plans.question import Question
 from ipa.cli.views.status_text import difference_table
 from ipa.clients.base import PipelineClient
 from ipa.clients.http import is_service
 from ipa.files.lookup import find_pipeline
+from ipa.files.plans import plan_in
 from ipa.model.errors import UsageError
 from ipa.model.plan import StageConfig, Termination
 from ipa.settings import Settings
@@ -119,7 +119,8 @@ def _configs(values: Mapping[str, Any]) -> tuple[StageConfig, ...]:
             "a set of variants is not carried out by hand, so it cannot be saved or compared",
             hint="Add --no-sets, or let the policy infadapter carry sets out.",
         )
-    return shares_in(values, "the plan") or configs_in(values, "the plan")
+    plan = plan_in(values, "the plan")
+    return plan.shared or plan.single
 
 
 def _show(found: Planned, values: Mapping[str, Any], output: Output) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa.cli.plans.plan_values import read_plan
-from ipa.files.reading import read_json
+from ipa.files.plans import read_plan
 from ipa.model.errors import InputError
 from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.plan import StageConfig, in_millicores
@@ -61,12 +60,10 @@ def target_of(plan: dict[str, Any]) -> Target:
 
 def target_in(path: Path, pipeline: str) -> Target:
     """What the plan in a file would run; InputError where it is not a plan, or one of another pipeline."""
-    configs = read_plan(path)
-    data = read_json(path)
-    if data.get("pipeline", pipeline) != pipeline:
-        raise InputError(f"{path} is a plan of pipeline {data['pipeline']!r}, not of {pipeline!r}")
-    pas, rate = data.get("pas"), data.get("rate_rps")
-    return Target(configs, _number(pas), _number(rate))
+    plan = read_plan(path)
+    if plan.pipeline not in (None, pipeline):
+        raise InputError(f"{path} is a plan of pipeline {plan.pipeline!r}, not of {pipeline!r}")
+    return Target(plan.single, plan.pas, plan.rate_rps)
 
 
 def difference(status: dict[str, Any], target: Target) -> Difference:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import ipa
-from ipa.cli.plans.plan_values import configs_in
 from ipa.clients.base import PipelineClient
 from ipa.clients.http import is_service, pipeline_path
 from ipa.control.canonical import canonical_json, digest
+from ipa.files.document import Document
+from ipa.files.faults import check
+from ipa.files.kinds.plan import SavedPlanFile
 from ipa.files.pipelines import FILE_NAME
 from ipa.files.reading import read_json
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
@@ -23,7 +25,6 @@ from ipa.settings import Settings
 KIND = "SavedPlan"
 # Of a digest in a message: enough to tell two files apart.
 DIGITS = 12
-KEYS = ("pipeline", "at", "revision", "rate_rps", "solver", "version", "inputs", "plan", "configs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,11 @@ def read_saved(file: Path) -> SavedPlan:
     given = body.pop("digest", None)
     if given != f"sha256:{_digest(body)}":
         raise InputError(f"{file} was changed since it was saved: its digest does not hold", hint=hint)
-    missing = [key for key in KEYS if key not in body]
-    if missing:
-        raise InputError(f"{file} lacks {', '.join(missing)}", hint=hint)
-    configs = configs_in({"stages": body["configs"]}, file)
-    return SavedPlan(**{**{key: body[key] for key in KEYS}, "configs": configs})
+    document = Document(str(file), body, shows_pointers=True)
+    found = check(document, SavedPlanFile)
+    document.raise_problems()
+    assert found is not None, "without a file there are problems"
+    return SavedPlan(**{**found.given(), "plan": body["plan"]})
 
 
 def check_fresh(saved: SavedPlan, revision: str, inputs: Mapping[str, str], file: Path) -> None:

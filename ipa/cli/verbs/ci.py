@@ -1,4 +1,4 @@
-"""`ipa ci`: what a change of files would do, before it is merged."""
+"""`ipa ci`: the effect of a change of files, before it is merged."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import FORECASTER, POLICY
 from ipa.cli.output import OUTPUT, Output, printed
 from ipa.model.errors import InputError, UsageError
 from ipa.model.exits import ExitCode
@@ -25,25 +26,32 @@ def register(app: typer.Typer) -> None:
 
 def ci(
     *,
-    base: str = typer.Option(..., "--base", metavar="REF", help="what the change is to be merged into"),
-    trace: Path | None = typer.Option(None, "--trace", help="a file of requests a second, one a line"),
-    workload: str | None = typer.Option(
-        None, "--workload", help="bursty (without a trace), steady_low, steady_high or fluctuating"
+    base: str = typer.Option(
+        ..., "--base", metavar="REF", help="branch or commit that the change will be merged into"
     ),
-    policy_file: Path | None = typer.Option(None, "--policy-file", help="guardrails, as guardrails.yaml"),
-    policy: str = typer.Option("ours", "--policy", help="of the loop, one of `ipa serve`"),
-    seeds: int = typer.Option(3, "--seeds", min=1, max=MOST_SEEDS, help="runs of each side"),
+    trace: Path | None = typer.Option(None, "--trace", help="file of requests a second, one a line"),
+    workload: str | None = typer.Option(
+        None,
+        "--workload",
+        help="load if there is no trace: bursty (the default), steady_low, steady_high or fluctuating",
+    ),
+    policy_file: Path | None = typer.Option(None, "--policy-file", help="file of guardrails"),
+    policy: str = POLICY,
+    forecaster: str | None = FORECASTER,
+    seeds: int = typer.Option(3, "--seeds", min=1, max=MOST_SEEDS, help="simulated runs of each side"),
     output: Output = OUTPUT,
-    comment: Path | None = typer.Option(None, "--comment", help="Markdown for the change; empty: no news"),
-    junit: Path | None = typer.Option(None, "--junit", help="guardrails as JUnit XML"),
-    sarif: Path | None = typer.Option(None, "--sarif", help="findings as SARIF 2.1.0"),
+    comment: Path | None = typer.Option(
+        None, "--comment", help="write a comment in Markdown to this file; empty if there is nothing to say"
+    ),
+    junit: Path | None = typer.Option(None, "--junit", help="write the results of guardrails as JUnit XML"),
+    sarif: Path | None = typer.Option(None, "--sarif", help="write the findings as SARIF 2.1.0"),
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
     """Review changed pipeline, profile and guardrails files: plan and simulate both sides of the change.
 
-    Compared are the work tree and what it has in common with REF. Exit codes: 0 nothing above the threshold,
-    2 a change above it, 3 a guardrail is broken or no plan carries a recorded rate, 65 files are wrong.
+    Compares the work tree with its merge base with REF. Exit codes: 0 no change above the threshold, 2 a
+    change above it, 3 a guardrail is broken or a rate has no plan, 65 a file is wrong.
     """
     from ipa.bootstrap.reviewing import base_revision
     from ipa.service.review.review import Asked, review_of
@@ -54,7 +62,7 @@ def ci(
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
     load = str(trace) if trace is not None else workload
-    asked = Asked(base, load, policy_file, policy, seeds, pipelines_dir, profiles_dir)
+    asked = Asked(base, load, policy_file, policy, forecaster, seeds, pipelines_dir, profiles_dir)
     review = review_of(asked, base_revision(Path.cwd(), base), lambda words: typer.echo(words, err=True))
     _write(review, comment, junit, sarif)
     _print(review, output)
@@ -88,7 +96,7 @@ def _write(review: Review, comment: Path | None, junit: Path | None, sarif: Path
 
 
 def _print(review: Review, output: Output) -> None:
-    """To standard output."""
+    """Print the review to standard output."""
     from ipa.cli.views.ci_text import print_review
     from ipa.control.canonical import plain
     from ipa.report.review.markdown import comment

@@ -8,7 +8,7 @@ import typer
 
 
 class Shell(StrEnum):
-    """Shells that can be taught."""
+    """Shells with a completion script."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
     app.command()(completion)
 
 
-def completion(shell: Shell = typer.Argument(..., help="whose script")) -> None:
-    """Print the script that completes verbs, options and the names of pipelines.
+def completion(shell: Shell = typer.Argument(..., help="shell")) -> None:
+    """Print the completion script of a shell: verbs, options and names of pipelines.
 
     bash: ipa completion bash > ~/.local/share/bash-completion/completions/ipa. zsh: ipa completion zsh >
     "${fpath[1]}/_ipa". fish: ipa completion fish > ~/.config/fish/completions/ipa.fish.

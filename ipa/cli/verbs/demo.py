@@ -1,4 +1,4 @@
-"""`ipa demo`: the service with its page over a simulated pipeline, on nothing but this package."""
+"""`ipa demo`: the service with its page over a simulated pipeline."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 
 from ipa.cli import shell_completion as completing
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import POLICY
 from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
 from ipa.settings import Settings
@@ -20,12 +21,12 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from ipa.bootstrap.options import Simulated
 
-# The load is made up for so long: a working day and more, also at ten seconds a second an hour and a half.
+# Seconds of generated load: more than a working day, and at ten times the speed an hour and a half.
 LASTS_S = 60_000
-# So many pipelines the record's growth is told for.
+# Pipelines for which the growth of the record is projected.
 HUNDRED = 100
 MONTH_DAYS, YEAR_DAYS = 30, 365
-# Memory is sampled this often, once everything that is loaded once is loaded.
+# Seconds until every module is loaded, and between two samples of the memory.
 WARM_S, SAMPLE_S = 90.0, 10.0
 STATM = Path("/proc/self/statm")
 
@@ -38,27 +39,25 @@ def register(app: typer.Typer) -> None:
 def demo(
     pipeline: str | None = typer.Argument(
         None,
-        help="one of yours with profiles; without, one that is here",
+        help="pipeline of yours that has profiles; the packaged example if not given",
         autocompletion=completing.pipelines,
     ),
     *,
     rates: str = typer.Option(
-        "2:18", "--rates", help="LOW:HIGH, requests a second between which the load moves"
+        "2:18", "--rates", help="LOW:HIGH, the requests a second between which the load varies"
     ),
-    speed: float = typer.Option(10.0, "--speed", min=0.1, max=60.0, help="simulated seconds in a second"),
-    mode: Mode = typer.Option(
-        Mode.ACTIVE, "--mode", help="what the service may do to the simulated pipeline"
-    ),
-    policy: str = typer.Option("ours", "--policy", help="as `ipa serve` has them"),
+    speed: float = typer.Option(10.0, "--speed", min=0.1, max=60.0, help="simulated seconds for each second"),
+    mode: Mode = typer.Option(Mode.ACTIVE, "--mode", help="mode of the pipeline"),
+    policy: str = POLICY,
     host: str | None = typer.Option(None, "--host", help="address to listen on"),
-    port: int | None = typer.Option(None, "--port", help="port to listen on; 0: any"),
-    seed: int = typer.Option(0, "--seed", min=0, help="of the load and of the service times"),
+    port: int | None = typer.Option(None, "--port", help="port to listen on; 0 for any"),
+    seed: int = typer.Option(0, "--seed", min=0, help="seed of the load and of the service times"),
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
-    """Watch the service keep a simulated pipeline: page, API and all verbs; no cluster, GPU or licence.
+    """Run the service over a simulated pipeline: page, API and all verbs, without a cluster, GPU or licence.
 
-    The loop, planner, guards and record are those of production. Ends with Ctrl-C and leaves nothing behind.
+    Loop, planner, guards and record are those of production. Ends with Ctrl-C and removes its files.
     """
     from ipa.bootstrap.options import ServeOptions
     from ipa.cli.run_service import run_service
@@ -69,14 +68,14 @@ def demo(
     folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()
     with logged(Format.TEXT) as logs, TemporaryDirectory(prefix="ipa-demo-") as folder:
         logging.getLogger().setLevel(logging.WARNING)
-        # What is decided is the point of it.
+        # The decisions are what a demo shows.
         logging.getLogger("ipa.control").setLevel(logging.INFO)
         settings = Settings.from_env(
             pipelines_dir=folders[0],
             profiles_dir=folders[1],
             store_url=f"sqlite:///{folder}/demo.sqlite3",
             target="simulated",
-            # What the environment says of a real service is not meant for this one.
+            # Settings of a real service in the environment do not apply to the demo.
             actuation="cluster",
             leader_election="off",
             auth="",
@@ -96,7 +95,7 @@ def demo(
 
 
 def _growth(settings: Settings) -> str:
-    """What the demo's record takes, and a hundred such pipelines would."""
+    """The size of the demo's record, and of that of a hundred such pipelines, in words."""
     from ipa.bootstrap.stores import store_admin
 
     admin = store_admin(settings)
@@ -112,7 +111,7 @@ def _growth(settings: Settings) -> str:
 
 
 class _Memory:
-    """Samples the memory of this process, once it is warm."""
+    """Samples the memory of this process after WARM_S."""
 
     def __init__(self) -> None:
         self._samples_mb: list[float] = []
@@ -135,13 +134,13 @@ class _Memory:
             wait_s = SAMPLE_S
 
     def words(self) -> str:
-        """The least and the most, if there are samples."""
+        """The least and the most memory in words, empty without samples."""
         seen = self._samples_mb
         return f"; memory {min(seen):.0f} to {max(seen):.0f} MB" if seen else ""
 
 
 def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
-    """The simulated world's load and pace, and its lowest rate in rps."""
+    """The load and the pace of the simulated world, and its lowest rate in rps."""
     from ipa.bootstrap.options import Simulated
     from ipa.simulate.realtime import Pace, moving_load
 

@@ -1,4 +1,4 @@
-"""`ipa doctor`: everything the service depends on, each with what mends it."""
+"""`ipa doctor`: checks of everything that the service depends on, with remedies."""
 
 from __future__ import annotations
 
@@ -30,27 +30,34 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     pipelines: list[str] | None = typer.Argument(
-        None, help="only what these need; all without", autocompletion=completing.pipelines
+        None,
+        help="check only what these pipelines need; all if not given",
+        autocompletion=completing.pipelines,
     ),
     *,
     at: str | None = typer.Option(
         None,
         "--at",
         metavar="WHERE",
-        help="kubernetes[:KUBECONFIG], or a service's URL; as IPA_TARGET without",
+        help="kubernetes[:KUBECONFIG], or the URL of a service; IPA_TARGET if not given",
     ),
     namespace: list[str] = typer.Option(
-        [], "--namespace", "-n", help="whose rights are looked at; the pipelines' own without"
+        [],
+        "--namespace",
+        "-n",
+        help="namespace whose rights are checked; those of the pipelines if not given",
     ),
     store: bool = typer.Option(
-        False, "--store", help="only the store, read whole: pages, record, rights, disk; may take minutes"
+        False,
+        "--store",
+        help="check only the store, and all of it: pages, record, rights, disk; may take minutes",
     ),
-    timeout_s: float = typer.Option(10.0, "--timeout", min=0.1, help="seconds that each check may take"),
+    timeout_s: float = typer.Option(10.0, "--timeout", min=0.1, help="most seconds for each check"),
     output: Output = OUTPUT,
 ) -> None:
-    """Check everything the service depends on, and say what mends what is wrong. Exit code 1: something is.
+    """Check everything that the service needs, with a remedy for each fault. Exit code 1: a check failed.
 
-    Nothing is changed by it. Warnings are for what still works.
+    The command changes nothing. A warning means that the service works, with a limit.
     """
     from ipa.service.doctor import run_checks
 
@@ -118,7 +125,7 @@ def _settings(at: str | None, timeout_s: float) -> Settings:
 
 
 def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
-    """The pipelines whose files can be read; what is wrong with the others is a finding of the files."""
+    """The pipelines whose files can be read; the check of the files reports the others."""
     from ipa.files import load_pipeline
     from ipa.files.lookup import find_pipeline
 
@@ -154,7 +161,7 @@ def _on_cluster(
 
 
 def findings_table(found: Sequence[Finding]) -> RenderableType:
-    """The findings for people: the remedy under what it mends."""
+    """The findings for people, each with its remedy below it."""
     from rich.console import Group
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`ipa events`: what is decided and done, as it happens. `ipa audit`: the record, to keep and to check."""
+"""`ipa events`: the record as it grows. `ipa audit`: the record, to export and to verify."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ONE = typer.Argument(
     None,
     metavar="PIPELINE",
-    help="all without; NAME@POLICY for a policy beside it",
+    help="pipeline; all if not given; NAME@POLICY for a shadow policy",
     autocompletion=completing.pipelines,
 )
 
@@ -36,16 +36,16 @@ def register(app: typer.Typer) -> None:
 def events(
     pipeline: str | None = ONE,
     *,
-    since: int | None = typer.Option(
-        None, "--since", min=0, help="those after the event with this id, first"
+    since: int | None = typer.Option(None, "--since", min=0, help="start after the event with this id"),
+    follow: bool = typer.Option(
+        True, "--follow/--no-follow", help="wait for new events, or end with the present ones"
     ),
-    follow: bool = typer.Option(True, "--follow/--no-follow", help="go on, or end with what there is"),
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Show decisions, what became of changes, and what people said, as it happens.
+    """Print decisions, results of changes and actions of people as they are recorded.
 
-    A line each; with -o json its entry in the record. A stream that breaks is taken up where it was.
+    One line for each; with -o json its entry in the record. A broken stream is resumed where it ended.
     """
     from ipa.clients.http import client_at
     from ipa.control.loop import clock
@@ -59,24 +59,28 @@ def events(
 def audit(
     pipeline: str | None = ONE,
     *,
-    after: int = typer.Option(0, "--after", min=0, help="entries after the one of this number among all"),
-    check: Path | None = typer.Option(None, "--check", metavar="FILE", help="verify such lines; - for stdin"),
+    after: int = typer.Option(0, "--after", min=0, help="start after the entry with this number among all"),
+    check: Path | None = typer.Option(
+        None, "--check", metavar="FILE", help="verify exported lines of this file; - for standard input"
+    ),
     anchor: list[str] | None = typer.Option(
-        None, "--anchor", metavar="PIPELINE=HEAD", help="with --check, a head that was kept elsewhere"
+        None,
+        "--anchor",
+        metavar="PIPELINE=HEAD",
+        help="with --check, a head of the record that was kept elsewhere",
     ),
     key: Path | None = typer.Option(
         None,
         "--key",
         metavar="FILE",
-        help="with --check, the PEM file of the key that checkpoints are signed with",
+        help="with --check, PEM file of the key that signs checkpoints",
     ),
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Print the record of what was decided and done, an entry a line, to keep elsewhere.
+    """Export the record of decisions and changes, one entry a line.
 
-    With --check nothing is asked of a service: exit code 1 where an entry of the file was changed, removed
-    or put in.
+    --check verifies an export without a service: exit code 1 if an entry was changed, removed or inserted.
     """
     from ipa.clients.http import client_at
 
@@ -105,10 +109,10 @@ def audit(
 
 
 def _removed(found: Verified) -> str:
-    """What retention removed, and whether that is signed, in words."""
-    words = f", {found.removed} holds of them removed with their age" if found.removed else ""
+    """The holds that retention removed, and the checkpoints that were not checked, in words."""
+    words = f", {found.removed} holds of them removed by retention" if found.removed else ""
     return words + (
-        f"; {found.unchecked} checkpoints not checked for want of a key" if found.unchecked else ""
+        f"; {found.unchecked} checkpoints not checked, since no key was given" if found.unchecked else ""
     )
 
 

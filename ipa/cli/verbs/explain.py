@@ -15,8 +15,8 @@ from ipa.cli.options.planning import (
     PIPELINE,
     PIPELINES_DIR,
     PROFILES_DIR,
-    SOLVER,
 )
+from ipa.cli.options.plugins import SOLVER
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import EXIT_CODES, Question, best_plan, problem_of
 from ipa.model.pipeline import Pipeline
@@ -29,18 +29,18 @@ def register(app: typer.Typer) -> None:
     def explain(
         pipeline: str = PIPELINE,
         *,
-        rate: float = typer.Option(..., "--rate", help="requests a second to carry"),
+        rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
         objective: str | None = OBJECTIVE,
         compat: str = COMPAT,
         allocation: str = ALLOCATION,
         solver: str | None = SOLVER,
         at: str | None = AT,
-        deadline_s: float = typer.Option(10.0, "--deadline", help="seconds that the explanation may take"),
+        deadline_s: float = typer.Option(10.0, "--deadline", help="most seconds for the explanation"),
         output: Output = OUTPUT,
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
-        """Show why the best plan for a rate is the best, what holds it back, and what would change it.
+        """Explain the best plan for a rate: what limits it, its alternatives, and what would change it.
 
         Exit code 3: no plan is feasible, and what would be; 6: out of time.
         """
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
         question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
         problem, plan = best_plan(question, rate, deadline_s)
-        # Batch sizes shape the operating points: without their limits there are others.
+        # The limits of batch sizes decide which operating points there are.
         free, _ = problem_of(question, rate, lambda found: _any_batch_size(found, objective))
         has_more = any(
             len(more.points) > len(mine.points)

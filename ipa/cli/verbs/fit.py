@@ -1,4 +1,4 @@
-"""`ipa fit`: how well the profiles of a pipeline fit, where they come from, and what to mend."""
+"""`ipa fit`: the fit, the origin and the faults of a pipeline's profiles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ipa.model.profile import StageProfile
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is looked at; profiles by stage."""
+    """A pipeline with its profiles by stage."""
 
     pipeline: str
     stages: Sequence[Stage]
@@ -40,21 +40,21 @@ def fit(
     pipeline: str = PIPELINE,
     *,
     stage: list[str] = typer.Option(
-        [], "--stage", "-s", help="only this stage (repeatable)", autocompletion=completing.stages
+        [], "--stage", "-s", help="only this stage; may be repeated", autocompletion=completing.stages
     ),
-    strict: bool = typer.Option(False, "--strict", help="exit code 3 where there is a finding"),
+    strict: bool = typer.Option(False, "--strict", help="exit code 3 if there is a finding"),
     at: str | None = typer.Option(
-        None, "--at", metavar="URL", help="a service, whose newest profiles are looked at; files without"
+        None, "--at", metavar="URL", help="URL of a service whose profiles are read; files if not given"
     ),
     output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
-    """Show how well profiles fit, where they come from, and what to mend in them.
+    """Show how well profiles fit, where they come from, and what to correct in them.
 
-    A row a variant and number of cores: what plans are made with. "left out" is the mean error on
-    inner batch sizes, each predicted from the others; latencies are those of the least and the
-    largest batch, rps what that one carries. Exit code 3 with --strict: something is to be mended.
+    One row for each variant and number of cores. "left out" is the mean error on inner batch sizes, each
+    predicted from the others; the latencies are those of the smallest and the largest batch, rps the
+    throughput of the largest. Exit code 3 with --strict: there is a finding.
     """
     from ipa.profiling.findings import findings
     from ipa.profiling.overview import overview
@@ -76,12 +76,14 @@ def fit(
 
 
 def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_dir: Path | None) -> Known:
-    """The pipeline and its profiles, as files or the service have them."""
+    """The pipeline and its profiles, from files or from the service."""
     if at is None:
         described, profiles, _ = load(pipeline, pipelines_dir, profiles_dir)
         return Known(described.name, described.stages, described.sla.latency_s, profiles)
     if pipelines_dir is not None or profiles_dir is not None:
-        raise UsageError("--at asks a service, so --pipelines-dir and --profiles-dir mean nothing beside it")
+        raise UsageError(
+            "--at reads from a service, so --pipelines-dir and --profiles-dir cannot be given with it"
+        )
     from ipa.clients.http import client_at, is_service
 
     if not is_service(at):
@@ -93,13 +95,13 @@ def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_d
 
 
 def _stage(view: Mapping[str, Any]) -> Stage:
-    """The stage as far as the API tells."""
+    """The stage with what the API shows of it."""
     after = tuple(Edge(each["parent"], each["fan_out"], each["share"]) for each in view["after"])
     return Stage(view["stage"], tuple(Variant(name) for name in view["variants"]), after)
 
 
 def _profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
-    """The profiles that a service tells; UnavailableError where it is of another version."""
+    """The profiles of a service's answer; UnavailableError if the service has another version."""
     from pydantic import TypeAdapter, ValidationError
 
     try:

@@ -17,11 +17,11 @@ from ipa.model.errors import UsageError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.optimize.fleet.named_fleet import Fleet
+    from ipa.optimize.fleet.plan import Fleet
 
 N = TypeVar("N", int, float)
 
-FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines and the requests a second of each")
+FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines, each with its requests a second")
 
 
 def register(app: typer.Typer) -> None:
@@ -31,26 +31,26 @@ def register(app: typer.Typer) -> None:
     def fleet(
         pipelines: list[str] = FLEET,
         *,
-        cores: float = typer.Option(..., "--cores", help="cores of all pipelines together"),
+        cores: float = typer.Option(..., "--cores", help="budget of cores for all pipelines together"),
         weight: list[str] = typer.Option(
-            [], "--weight", metavar="PIPELINE=W", help="what its objective counts for; 1 where absent"
+            [], "--weight", metavar="PIPELINE=W", help="weight of a pipeline's objective; 1 if not given"
         ),
         rank: list[str] = typer.Option(
-            [], "--class", metavar="PIPELINE=K", help="higher classes are served first; 0 where absent"
+            [], "--class", metavar="PIPELINE=K", help="priority of a pipeline, higher first; 0 if not given"
         ),
         objective: str | None = OBJECTIVE,
         compat: str = COMPAT,
         allocation: str = ALLOCATION,
         deadline_s: float | None = typer.Option(
-            None, "--deadline", help="seconds it may take; IPA_SOLVER_DEADLINE_S where absent"
+            None, "--deadline", help="most seconds; IPA_SOLVER_DEADLINE_S if not given"
         ),
         output: Output = OUTPUT,
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
-        """Show the plans of many pipelines that are worth most together under one budget of cores.
+        """Plan many pipelines together under one budget of cores.
 
-        Exit code 3: the budget holds not even the cheapest plans, and how many cores are missing.
+        Exit code 3: the budget is below the cheapest plans, and how many cores are missing.
         """
         if not 0 < cores < inf:
             raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
@@ -115,8 +115,7 @@ def plan_asked(
     deadline_s: float,
 ) -> Fleet:
     """The plans of most worth together. Errors: those of `plan_together` and `planning_problem`."""
-    from ipa.optimize.fleet.named_fleet import plan_together
-    from ipa.optimize.fleet.plan import Member
+    from ipa.optimize.fleet.plan import Member, plan_together
 
     problems = [problem_of(q, rate_rps)[0] for q, rate_rps in zip(questions, rates_rps, strict=True)]
     members = tuple(

@@ -1,4 +1,4 @@
-"""`ipa forecast`: how well the forecasters would have done on a recorded load."""
+"""`ipa forecast`: scores of the forecasters on a recorded load."""
 
 from __future__ import annotations
 
@@ -11,53 +11,65 @@ import typer
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import progress
 from ipa.files.traces import read_trace
+from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ipa.forecast.lstm import Lstm
+    from ipa.forecast.base import Forecaster
     from ipa.forecast.quality import ForecastScore
 
 # IPA's adaptation interval: a forecast a tick.
 TICK_S = 10.0
+# Names of forecasters that are no rung, so that there is nothing to score.
+NO_RUNGS = (LADDER, FORESIGHT)
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb `forecast`."""
-    group = typer.Typer(help="Forecasters of the load.", no_args_is_help=True)
+    group = typer.Typer(help="Evaluate forecasters of the load.", no_args_is_help=True)
 
     @group.callback()
     def _root() -> None:
-        """Forecasters of the load."""
+        """Evaluate forecasters of the load."""
 
     group.command("backtest")(backtest)
     app.add_typer(group, name="forecast")
 
 
 def backtest(
-    trace: Path = typer.Argument(help="one whole number of requests a line, a line a second; may be .gz"),
+    trace: Path = typer.Argument(help="file of requests a second, one whole number a line; may be .gz"),
     *,
-    horizon_s: float = typer.Option(20.0, "--horizon", min=1, help="seconds ahead whose peak is forecast"),
-    window_s: float = typer.Option(120.0, "--window", min=120, help="seconds of load a forecaster sees"),
-    quantile: float = typer.Option(0.95, min=0.5, max=0.999, help="the upper quantile"),
-    smooth_s: float = typer.Option(1.0, "--smooth", min=1, help="peaks are those of means over so long"),
+    horizon_s: float = typer.Option(
+        20.0, "--horizon", min=1, help="seconds ahead whose peak rate is forecast"
+    ),
+    window_s: float = typer.Option(
+        120.0, "--window", min=120, help="seconds of past load that a forecaster sees"
+    ),
+    quantile: float = typer.Option(0.95, min=0.5, max=0.999, help="upper quantile to forecast"),
+    smooth_s: float = typer.Option(
+        1.0, "--smooth", min=1, help="seconds over which rates are averaged before the peak is taken"
+    ),
     forecasts: int = typer.Option(
-        0, min=0, help="how many, spread over the test; 0: one every 10 s of --test-days, else 2000"
+        0,
+        min=0,
+        help="number of forecasts, spread over the test; 0: one every 10 s of --test-days, else 2000",
     ),
-    train_ratio: float = typer.Option(0.7, "--train", min=0, max=0.95, help="first share, to learn from"),
-    train_days: str = typer.Option("", help="days to learn from instead, such as 1:14"),
-    test_days: str = typer.Option("", help="days to forecast, such as 15:19; default: all after the others"),
-    divide: int = typer.Option(
-        1, min=1, help="so many requests count as one, as the papers thin their trace"
+    train_ratio: float = typer.Option(
+        0.7, "--train", min=0, max=0.95, help="first share of the trace, to learn from"
     ),
+    train_days: str = typer.Option("", help="days to learn from instead, as 1:14"),
+    test_days: str = typer.Option("", help="days to forecast, as 15:19; all later ones if not given"),
+    divide: int = typer.Option(1, min=1, help="divide the rates by this number, as the papers do"),
     zeros_are_gaps: bool | None = typer.Option(
         None,
         "--zeros-are-gaps/--zeros-are-rates",
-        help="a 0 is an outage of the collector; default: only runs of zeros where requests were due",
+        help="read a 0 as an outage of the collector, or as a rate; by default only long runs are outages",
     ),
     also: list[str] = typer.Option(
-        [], help="a forecaster that is no rung of ours, such as lstm: the papers', which needs PyTorch"
+        [],
+        help="another forecaster to score: lstm (needs PyTorch), a plug-in's name, or module:attribute",
     ),
     output: Output = OUTPUT,
 ) -> None:
@@ -72,7 +84,7 @@ def backtest(
     learned_s = days(train_days, "--train-days") if train_days else None
     tested_s = days(test_days, "--test-days") if test_days else None
     if learned_s and tested_s and learned_s[0] < tested_s[1] and tested_s[0] < learned_s[1]:
-        raise UsageError(f"--test-days {test_days} are among --train-days {train_days}")
+        raise UsageError(f"--test-days {test_days} overlap --train-days {train_days}")
     load = as_load(read_trace(trace, zeros_are_gaps), divide)
     if tested_s and not learned_s:
         learned_s = (0.0, tested_s[0])
@@ -85,22 +97,28 @@ def backtest(
         scores = replay.run(load, rungs, time.perf_counter)
     short = [rung.name for rung in rungs if rung.name not in scores]
     if short:
-        typer.echo(f"left out, with too little to learn from: {', '.join(short)}", err=True)
+        typer.echo(f"left out, since the trace is too short to learn from: {', '.join(short)}", err=True)
     if not printed(output, {name: asdict(each) for name, each in scores.items()}):
         _print(scores, quantile, printer(output))
 
 
-def _compared(names: list[str]) -> list[Lstm]:
-    """Those forecasters that are compared where asked; UsageError where one is none or cannot learn here."""
-    from ipa.forecast.ladder import COMPARED_RUNGS
+def _compared(names: list[str]) -> list[Forecaster]:
+    """The named forecasters. UsageError if one is unknown or cannot learn here; PluginError."""
+    from ipa.forecast.ladder import COMPARED_RUNGS, make_forecaster
 
     by_name = {rung.name: rung for rung in COMPARED_RUNGS}
-    unknown = [name for name in names if name not in by_name]
-    if unknown:
-        raise UsageError(f"--also {', '.join(unknown)}: there is {', '.join(by_name)}")
-    rungs = [by_name[name] for name in dict.fromkeys(names)]
-    for rung in rungs:
-        rung.require()
+    rungs: list[Forecaster] = []
+    for name in dict.fromkeys(names):
+        if name in by_name:
+            by_name[name].require()
+            rungs.append(by_name[name])
+            continue
+        if name in NO_RUNGS or not (":" in name or name in FORECASTERS):
+            known = [*by_name, *(each for each in FORECASTERS if each not in NO_RUNGS)]
+            raise UsageError(
+                f"--also {name!r}: there is no such forecaster", hint=f"There are: {', '.join(known)}"
+            )
+        rungs.append(make_forecaster(FORECASTERS.admit(name)))
     return rungs
 
 

@@ -1,4 +1,4 @@
-"""`ipa frontier`: every accuracy, cost and latency that a pipeline can have at a rate."""
+"""`ipa frontier`: the Pareto frontier of accuracy, cost and latency at a rate."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ipa.cli.options.planning import (
     PIPELINE,
     PIPELINES_DIR,
     PROFILES_DIR,
-    SOLVER,
 )
+from ipa.cli.options.plugins import SOLVER
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import EXIT_CODES, Question, best_plan
 from ipa.cli.progress import progress
@@ -38,22 +38,22 @@ def register(app: typer.Typer) -> None:
     def frontier(
         pipeline: str = PIPELINE,
         *,
-        rate: float = typer.Option(..., "--rate", help="requests a second to carry"),
+        rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
         objective: str | None = OBJECTIVE,
         compat: str = COMPAT,
         allocation: str = ALLOCATION,
         solver: str | None = SOLVER,
         at: str | None = AT,
-        plot: Path | None = typer.Option(None, "--plot", help="write a picture to FILE.svg or FILE.png"),
-        deadline_s: float = typer.Option(60.0, "--deadline", help="seconds that the search may take"),
+        plot: Path | None = typer.Option(None, "--plot", help="write a plot to FILE.svg or FILE.png"),
+        deadline_s: float = typer.Option(60.0, "--deadline", help="most seconds for the search"),
         output: Output = OUTPUT,
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
-        """Show the plans within the limits that no other betters in accuracy, cost and latency together.
+        """Show the Pareto-optimal plans for a rate: accuracy, cost and latency within the limits.
 
-        JSON has all; text has those that none betters in accuracy and cost. Exit code 3: none is feasible;
-        6: out of time.
+        JSON has all of them; text has those that are optimal in accuracy and cost. Exit code 3: none is
+        feasible; 6: out of time.
         """
         from ipa.optimize.frontier import frontier as frontier_of
 
@@ -73,7 +73,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _json(point: FrontierPoint, plan: Plan) -> dict[str, Any]:
-    """A point as JSON values; `chosen` where it is the plan of the objective."""
+    """A point as JSON values; `chosen` is true for the plan of the objective."""
     return {
         "pas": point.pas,
         "cost_cores": point.cost_cores,

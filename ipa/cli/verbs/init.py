@@ -1,4 +1,4 @@
-"""`ipa init`: the files of a new pipeline, commented, from a few answers."""
+"""`ipa init`: the files of a new pipeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from ipa.model.errors import UsageError
 from ipa.settings import Settings
 
 STAGES = typer.Option(
-    [], "--stage", "-s", metavar="NAME=VARIANT,...", help="a stage with its variants; again for the next one"
+    [],
+    "--stage",
+    "-s",
+    metavar="NAME=VARIANT,...",
+    help="a stage with its variants; repeat for each stage, in order",
 )
 
 
@@ -25,21 +29,21 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    name: str = typer.Argument(metavar="NAME", help="what the pipeline is called"),
+    name: str = typer.Argument(metavar="NAME", help="name of the pipeline"),
     *,
     stage: list[str] = STAGES,
     sla: str = SLA,
     percentile: float = PERCENTILE,
     cores: float | None = CORES,
-    namespace: str = typer.Option("default", "--namespace", "-n", help="where its SeldonDeployment lives"),
+    namespace: str = typer.Option("default", "--namespace", "-n", help="namespace of its SeldonDeployment"),
     force: bool = FORCE,
     output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
-    """Write a new pipeline's files: a commented pipeline.yaml, and for each stage a profile to fill in.
+    """Write the files of a new pipeline: a commented pipeline.yaml, and a profile to fill in for each stage.
 
-    On a terminal it asks what no option says.
+    On a terminal it prompts for stages, SLA and cores if no --stage is given.
     """
     from ipa.files import pipeline_from_mapping
 
@@ -56,7 +60,7 @@ def init(
 
 
 def _asked(sla: str) -> tuple[list[str], str, float | None]:
-    """Stages, SLA and cores from whoever types."""
+    """The stages, the SLA and the cores that the person types."""
     names = typer.prompt("Stages, in their order, with commas between").split(",")
     stages = []
     for name in (name.strip() for name in names):
@@ -70,7 +74,7 @@ def _asked(sla: str) -> tuple[list[str], str, float | None]:
 def _mapping(
     name: str, stages: list[str], sla: str, percentile: float, cores: float | None, namespace: str
 ) -> dict[str, Any]:
-    """The pipeline as a file has it; what is wrong with the names is said by who reads it."""
+    """The pipeline as in a file; its reader checks the names."""
     split = [_stage(text) for text in stages]
     bounds: dict[str, Any] = {"max_replicas": 8}
     return {

@@ -1,4 +1,4 @@
-"""`ipa key`: the API keys in the service's store."""
+"""`ipa key`: the API keys of the service."""
 
 from __future__ import annotations
 
@@ -26,16 +26,26 @@ if TYPE_CHECKING:
 UNITS_S = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 NEVER = "never"
 ROLE = typer.Option(
-    ..., "--role", help="viewer: reads and asks what-if; owner: acts too; operator: everything"
+    ...,
+    "--role",
+    help="viewer: read and plan; owner: also change pipelines; operator: everything, in every namespace",
 )
-NAME = typer.Option(None, "--name", help="who it is for, as records name them; you without")
-NAMESPACE = typer.Option(None, "--namespace", "-n", help=f"{DEFAULT_NAMESPACE} without; '*' for every one")
-EXPIRES = typer.Option("90d", "--expires", help=f"when it ends, as 90d, 12h or {NEVER}")
+NAME = typer.Option(
+    None,
+    "--name",
+    help="person or program that uses the key, as the record names it; your user name if not given",
+)
+NAMESPACE = typer.Option(
+    None, "--namespace", "-n", help=f"namespace of the role; {DEFAULT_NAMESPACE} if not given, '*' for all"
+)
+EXPIRES = typer.Option("90d", "--expires", help=f"time until it expires, as 90d or 12h; or {NEVER}")
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    key = typer.Typer(name="key", help="API keys of the service, in its store.", no_args_is_help=True)
+    key = typer.Typer(
+        name="key", help="Create, list and revoke API keys of the service.", no_args_is_help=True
+    )
     key.command()(create)
     key.command(name="list")(list_)
     key.command()(revoke)
@@ -50,7 +60,7 @@ def create(
     expires: str = EXPIRES,
     output: Output = OUTPUT,
 ) -> None:
-    """Make a key and print it, this once: only its digest is kept."""
+    """Create a key and print it. It cannot be printed again: the store keeps only its digest."""
     grant, wanted = _grant(role, namespace), name or me()
     fault = name_fault(wanted)
     if fault:
@@ -61,22 +71,26 @@ def create(
         key, token = keys.create(wanted, grant, now=now, expires_at=ends)
     if printed(output, {**_plain(key, now), "token": token}):
         return
-    # The key alone, so that a shell may take it: IPA_TOKEN=$(ipa key create ...)
+    # Only the key, so that a shell can capture it: IPA_TOKEN=$(ipa key create ...)
     typer.echo(token)
     until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends else "without end"
     typer.echo(f"key {key.key_id} of {wanted}: {grant}, {until}; it is not shown again", err=True)
 
 
 def list_(output: Output = OUTPUT) -> None:
-    """List the keys, never what they are called with."""
+    """List the keys, without their secrets."""
     now = clock.SystemClock().now()
     with _keys(writes=False) as keys:
         found = keys.all()
     show(output, [_plain(key, now) for key in found], _table(found, now))
 
 
-def revoke(key_id: str = typer.Argument(metavar="KEY_ID"), *, output: Output = OUTPUT) -> None:
-    """End a key, from the next request on."""
+def revoke(
+    key_id: str = typer.Argument(metavar="KEY_ID", help="id of the key, as `ipa key list` shows it"),
+    *,
+    output: Output = OUTPUT,
+) -> None:
+    """Revoke a key; the next request with it is refused."""
     now = clock.SystemClock().now()
     with _keys() as keys:
         key = keys.revoke(key_id, now=now)
@@ -94,7 +108,7 @@ def _grant(role: Role, namespace: str | None) -> Grant:
         return Grant(role, namespace or DEFAULT_NAMESPACE)
     if namespace not in (None, EVERYWHERE):
         raise UsageError(
-            "an operator is one of every namespace", hint="Leave --namespace away, or use owner."
+            "the role operator holds in every namespace", hint="Leave out --namespace, or use owner."
         )
     return Grant(role)
 

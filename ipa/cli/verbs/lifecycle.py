@@ -1,4 +1,4 @@
-"""The verbs about what runs, at a service, on a cluster or in a manifest."""
+"""The verbs that show and change a running pipeline, at a service, on a cluster or in a manifest."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ipa.cli.plans.difference import Target
     from ipa.clients.base import PipelineClient
 
-# What exit code a hold has; 3 for all others, which guards made.
+# The errors whose exit code a hold has; all others are of guards and have 3.
 HELD: dict[str, type[IpaError]] = {
     "hold.conflict": ConflictError,
     "hold.drift": ConflictError,
@@ -64,7 +64,7 @@ def status(
     at: str = AT,
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Show what a pipeline does now (all without a name). Exit code 5: degraded, or rolled back."""
+    """Show the state of a pipeline, or of all. Exit code 5: degraded, or rolled back."""
     from ipa.cli.views.status_text import status_table
     from ipa.clients.http import client_at
 
@@ -79,19 +79,19 @@ def watch_(
     pipeline: str = PIPELINE,
     *,
     until: str | None = typer.Option(
-        None, "--until", help="settled: end once the last change is; changed: once another is"
+        None, "--until", help="settled: end once the last change is complete; changed: once a new one is"
     ),
     timeout: str | None = typer.Option(
-        None, "--timeout", help="give up after this long, as 90s; exit code 6"
+        None, "--timeout", help="end after this time, as 90s, with exit code 6"
     ),
     output: Output = OUTPUT,
     at: str = AT,
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Show a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
+    """Follow a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
 
-    As JSON a line, as YAML a document for each change. At a service, what came and went between two looks is
-    told too, by its record: as lines for people, and by the exit code.
+    Prints a line of JSON, or a document of YAML, for each change. At a service it also reads the record, so
+    that events between two refreshes are printed, and count for the exit code.
     """
     from ipa.cli.watching.watch import Until, watch
     from ipa.clients.http import client_at
@@ -111,16 +111,18 @@ def watch_(
 def history(
     pipeline: str = PIPELINE,
     *,
-    limit: int = typer.Option(20, "--limit", min=1, max=500, help="at most so many"),
-    all_: bool = typer.Option(False, "--all", help="holds too, not only changes"),
-    before: str | None = typer.Option(None, "--before", metavar="ID", help="those older than this decision"),
-    verify: bool = typer.Option(False, "--verify", help="check that nothing recorded was changed since"),
-    anchor: str | None = typer.Option(None, "--anchor", metavar="HEAD", help="a head that was kept, too"),
+    limit: int = typer.Option(20, "--limit", min=1, max=500, help="most decisions to list"),
+    all_: bool = typer.Option(False, "--all", help="list holds too, not only changes"),
+    before: str | None = typer.Option(None, "--before", metavar="ID", help="list those before this decision"),
+    verify: bool = typer.Option(False, "--verify", help="verify that no entry of the record was changed"),
+    anchor: str | None = typer.Option(
+        None, "--anchor", metavar="HEAD", help="with --verify, a head of the record that was kept elsewhere"
+    ),
     output: Output = OUTPUT,
     at: str = AT,
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """List what was changed and why, newest first."""
+    """List the changes of a pipeline with their reasons, newest first."""
     from ipa.cli.views.status_text import history_table
     from ipa.clients.http import client_at
 
@@ -129,7 +131,7 @@ def history(
             record = service.record(pipeline, _head(anchor))
             found = [f"{record['decisions']} decisions of {pipeline}, each as it was recorded"]
             if record["removed"]:
-                found.append(f"{record['removed']} of them, all holds, were removed with their age")
+                found.append(f"{record['removed']} of them, all holds, were removed by retention")
             if record["unchecked"]:
                 found.append(
                     f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them"
@@ -146,12 +148,14 @@ def diff(
     plan: Path | None = PLAN,
     rate: float | None = RATE,
     objective: str | None = OBJECTIVE,
-    detailed: bool = typer.Option(False, "--detailed-exitcode", help="2 where there is a change"),
+    detailed: bool = typer.Option(
+        False, "--detailed-exitcode", help="exit code 2 if the plan differs from the running configuration"
+    ),
     output: Output = OUTPUT,
     at: str = AT,
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Compare what runs with the best plan now, or with one in a file. Exit code 3: none is feasible."""
+    """Compare the running configuration with the best plan, or one of a file. Exit code 3: infeasible."""
     from ipa.cli.plans.difference import difference
     from ipa.cli.views.status_text import difference_table
     from ipa.clients.http import client_at
@@ -176,11 +180,12 @@ def apply(
     at: str | None = APPLY_AT,
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Run the best plan now, or one in a file. Exit codes: 3 infeasible or held back, 4 moved.
+    """Apply the best plan, or one of a file. Exit codes: 3 infeasible or held back, 4 changed meanwhile.
 
-    On a cluster it waits until what it wrote is ready, else writes back what ran before (5, after the
-    deadline 6). In a manifest it changes only the fields that differ; those are then yours to commit. A plan
-    saved with `ipa plan --out` is refused once its files or what runs have moved, and it is said which.
+    On a cluster the command waits until the change is ready, else restores the configuration before it (exit
+    code 5, after the deadline 6). In a manifest it changes only the fields that differ; commit them yourself.
+    A plan saved with `ipa plan --out` is refused if its files or the running configuration have changed
+    since; the message names them.
     """
     from ipa.cli.plans.difference import Target, difference, pas_of
     from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
@@ -192,7 +197,7 @@ def apply(
     saved = None if file is None else read_saved(file)
     if saved is not None:
         if plan is not None or rate is not None or objective is not None:
-            raise UsageError(f"{file} is a plan, so --plan, --rate and --objective mean nothing beside it")
+            raise UsageError(f"{file} is a plan, so --plan, --rate and --objective cannot be given with it")
         pipeline, at = saved.pipeline, at or saved.at
     at = at or DEFAULT_AT
     with client_at(at, namespace=namespace) as service:
@@ -213,16 +218,18 @@ def apply(
 def rollback(
     pipeline: str = PIPELINE,
     *,
-    to: str | None = typer.Option(None, "--to", metavar="ID", help="what ran after this decision"),
+    to: str | None = typer.Option(
+        None, "--to", metavar="ID", help="restore the configuration after this decision"
+    ),
     reason: str = REASON,
     by: str | None = BY,
     output: Output = OUTPUT,
     at: str = AT,
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Run again what ran before the last change. Exit codes: 3 held back, 4 the world moved.
+    """Restore the configuration before the last change. Exit codes: 3 held back, 4 changed meanwhile.
 
-    On a cluster it waits as `apply` does, and also takes back a change that does not get ready.
+    On a cluster the command waits as `apply` does, and may replace a change that does not get ready.
     """
     from ipa.clients.http import client_at
 
@@ -236,14 +243,18 @@ def rollback(
 def pause(
     pipeline: str = PIPELINE,
     *,
-    for_: str | None = typer.Option(None, "--for", help="how long, as 30min; until resumed without"),
-    until: str | None = typer.Option(None, "--until", help="a moment with its offset, as 2026-01-31T18:00Z"),
+    for_: str | None = typer.Option(
+        None, "--for", help="duration, as 30min; until `ipa resume` if not given"
+    ),
+    until: str | None = typer.Option(
+        None, "--until", help="end of the pause, a time with its offset, as 2026-01-31T18:00Z"
+    ),
     reason: str = REASON,
     by: str | None = BY,
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Change nothing for a while; requests go on being served."""
+    """Pause the control of a pipeline; requests are still served."""
     from ipa.clients.http import client_at
 
     for_s = None if for_ is None else duration_s("--for", for_)
@@ -261,7 +272,7 @@ def resume(
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """End a pause."""
+    """End the pause of a pipeline."""
     from ipa.clients.http import client_at
 
     with client_at(at) as service:
@@ -272,7 +283,7 @@ def resume(
 def _target(
     service: PipelineClient, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
 ) -> Target:
-    """What shall run: the plan in the file, else the service's best; InfeasibleError where there is none."""
+    """The configurations of the file, else of the best plan; InfeasibleError if there is none."""
     from ipa.cli.plans.difference import target_in, target_of
 
     if plan is not None:
@@ -290,7 +301,7 @@ def _target(
 
 
 def _report(output: Output, decision: dict[str, Any]) -> None:
-    """Print the decision; exit with the code of a hold that kept it from being carried out."""
+    """Print the decision; exit with the code of the hold if it was not carried out."""
     text = f"{decision['reason']}: {decision['detail']}"
     if decision["decision_id"]:
         text += f"   ({decision['decision_id']})"

@@ -1,4 +1,4 @@
-"""The verbs by which people say what may be done to a pipeline: mode, pin, unpin, freeze, unfreeze."""
+"""The verbs for overrides of a pipeline: mode, pin, unpin, freeze, unfreeze, release."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
 from ipa.settings import Settings
 
-STAGE = typer.Argument(metavar="STAGE", help="one of the pipeline's stages", autocompletion=completing.stages)
+STAGE = typer.Argument(metavar="STAGE", help="stage of the pipeline", autocompletion=completing.stages)
 MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
 
 
@@ -31,10 +31,10 @@ def mode(
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Say how far a pipeline is trusted to the service.
+    """Set a pipeline's mode: advisory, shadow, guarded or active.
 
-    advisory: decides, writes nothing. shadow: the same, going on from its own decisions. guarded: writes
-    only what adds replicas. active: writes all.
+    advisory: the service decides and writes nothing. shadow: the same, each decision based on the one before.
+    guarded: it writes only changes that add replicas. active: it writes every change.
     """
     from ipa.clients.http import client_at
 
@@ -47,16 +47,16 @@ def pin(
     pipeline: str = PIPELINE,
     stage: str = STAGE,
     *,
-    variant: str | None = typer.Option(None, "--variant", help="the variant to keep"),
-    batch: int | None = typer.Option(None, "--batch", help="the batch size to keep"),
-    cores: float | None = typer.Option(None, "--cores", help="the cores of each replica to keep"),
-    replicas: int | None = typer.Option(None, "--replicas", help="the number of replicas to keep"),
+    variant: str | None = typer.Option(None, "--variant", help="variant to pin"),
+    batch: int | None = typer.Option(None, "--batch", help="batch size to pin"),
+    cores: float | None = typer.Option(None, "--cores", help="cores of each replica to pin"),
+    replicas: int | None = typer.Option(None, "--replicas", help="number of replicas to pin"),
     reason: str = REASON,
     by: str | None = BY,
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Fix a part of what a stage runs; the rest is planned around it. It replaces the stage's pin."""
+    """Fix a part of a stage's configuration; the planner decides the rest. Replaces the stage's pin."""
     from ipa.clients.http import client_at
 
     with client_at(at) as service:
@@ -83,7 +83,7 @@ def unpin(
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Leave a pinned stage to the planner again. What the pipeline's file pins stays."""
+    """Remove the pin of a stage. Pins of the pipeline's file stay."""
     from ipa.clients.http import client_at
 
     with client_at(at) as service:
@@ -94,15 +94,17 @@ def unpin(
 def freeze(
     pipeline: str = PIPELINE,
     *,
-    from_: str | None = typer.Option(None, "--from", help="a moment with its offset; now without"),
-    until: str = typer.Option(..., "--until", help="a moment with its offset, as 2026-01-31T18:00Z"),
-    weekly: bool = typer.Option(False, "--weekly", help="the same days and hours of every week, in UTC"),
+    from_: str | None = typer.Option(None, "--from", help="start, a time with its offset; now if not given"),
+    until: str = typer.Option(..., "--until", help="end, a time with its offset, as 2026-01-31T18:00Z"),
+    weekly: bool = typer.Option(
+        False, "--weekly", help="repeat every week, at the same days and hours in UTC"
+    ),
     reason: str = REASON,
     by: str | None = BY,
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Write nothing within a window of time; requests go on being served."""
+    """Forbid changes within a window of time; requests are still served."""
     from ipa.clients.http import client_at
 
     with client_at(at) as service:
@@ -115,14 +117,14 @@ def freeze(
 
 def unfreeze(
     pipeline: str = PIPELINE,
-    freeze_: str | None = typer.Argument(None, metavar="ID", help="one freeze; all without"),
+    freeze_: str | None = typer.Argument(None, metavar="ID", help="id of a freeze; all if not given"),
     *,
     reason: str = REASON,
     by: str | None = BY,
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """End a freeze, or all, also those to come."""
+    """Remove one freeze or all, future ones included."""
     from ipa.clients.http import client_at
 
     with client_at(at) as service:
@@ -136,13 +138,13 @@ def release(
     *,
     output: Output = OUTPUT,
     at: str = typer.Option(
-        "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG]; the install is IPA_INSTALL's"
+        "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG]; IPA_INSTALL names the install"
     ),
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Give a pipeline's SeldonDeployments up, so that another install of the service may write them.
+    """Give up the ownership of a pipeline's SeldonDeployments, so that another install may write them.
 
-    Stop this install's service for the pipeline before, or set it to advisory: its next write claims them.
+    Stop this install's service first, or set the pipeline to advisory: its next write would claim them again.
     """
     if at.partition(":")[0] != "kubernetes":
         raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")

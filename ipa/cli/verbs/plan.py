@@ -22,8 +22,8 @@ from ipa.cli.options.planning import (
     PROFILES_DIR,
     RUNNING,
     SETS,
-    SOLVER,
 )
+from ipa.cli.options.plugins import SOLVER
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import Question, plans
 from ipa.cli.progress import progress
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
     def plan(
         pipeline: str = PIPELINE,
         *,
-        rate: float = typer.Option(..., "--rate", help="requests a second to carry"),
+        rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
         objective: str | None = OBJECTIVE,
         compat: str | None = PLAN_COMPAT,
         allocation: str = ALLOCATION,
@@ -54,9 +54,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
 
-        As the file, --sets or --max-predictors say: a configuration, a mixture, or a set of variants. With
-        --at and --out it is saved beside what runs there and what it was made from: `ipa apply` refuses it
-        once any of that has moved.
+        The file, --sets or --max-predictors choose a single configuration, a mixture, or a set of variants.
+        --out saves the plan with digests of its inputs and the running revision: `ipa apply` refuses it once
+        one of them has changed.
         """
         from ipa.cli.planning.plan_kinds import Choice, planned
 
@@ -79,7 +79,7 @@ def register(app: typer.Typer) -> None:
     def sweep(
         pipeline: str = PIPELINE,
         *,
-        rates: str = typer.Option(..., "--rates", help="1:45, 1:45:2 (first:last:step) or 1,2,5"),
+        rates: str = typer.Option(..., "--rates", help="rates, as 1:45, 1:45:2 (first:last:step) or 1,2,5"),
         objective: str | None = OBJECTIVE,
         compat: str = COMPAT,
         allocation: str = ALLOCATION,
@@ -89,7 +89,7 @@ def register(app: typer.Typer) -> None:
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
-        """Print the best plan for each of many rates; `objective` is null where there is none."""
+        """Show the best plan for each of many rates; in JSON `objective` is null if none is feasible."""
         question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
         asked = parse_rates(rates)
         with progress("planning", len(asked)) as step:

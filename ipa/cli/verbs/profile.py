@@ -31,24 +31,28 @@ def register(app: typer.Typer) -> None:
 def profile(
     pipeline: str = PIPELINE,
     *,
-    stage: list[str] = typer.Option([], "--stage", "-s", help="Only this stage (repeatable)."),
-    variants: str = typer.Option("", help="Only these variants, separated by commas."),
-    batches: str = typer.Option(DEFAULT_BATCHES, help="Batch sizes."),
-    cores: str = typer.Option(DEFAULT_CORES, help="Cores of a replica."),
-    repeats: int = typer.Option(measure.MeasurementEffort().repeats, min=1, help="Batches a point, at most."),
-    budget: float = typer.Option(measure.MeasurementEffort().budget_s, help="Seconds a point, about."),
-    seed: int = typer.Option(1, min=0, help="Seed of the workload."),
-    folder: Path | None = typer.Option(None, "--folder", help="Write into this folder, a file a stage."),
-    write: bool = typer.Option(False, "--write", help="Write into the profiles of the pipeline."),
+    stage: list[str] = typer.Option([], "--stage", "-s", help="only this stage; may be repeated"),
+    variants: str = typer.Option("", help="only these variants, separated by commas"),
+    batches: str = typer.Option(DEFAULT_BATCHES, help="batch sizes to measure"),
+    cores: str = typer.Option(DEFAULT_CORES, help="cores of a replica to measure"),
+    repeats: int = typer.Option(
+        measure.MeasurementEffort().repeats, min=1, help="most batches for each point"
+    ),
+    budget: float = typer.Option(
+        measure.MeasurementEffort().budget_s, help="about how many seconds for each point"
+    ),
+    seed: int = typer.Option(1, min=0, help="seed of the workload"),
+    folder: Path | None = typer.Option(None, "--folder", help="write a file for each stage into this folder"),
+    write: bool = typer.Option(False, "--write", help="replace the profiles of the pipeline"),
     output: Output = OUTPUT,
 ) -> None:
     """Measure accuracy, latency, throughput and readiness of every variant with real model servers.
 
-    The requests and the score come from pipelines/PIPELINE/bench.py. The machine should do nothing else.
+    Requests and accuracy come from pipelines/PIPELINE/bench.py. Run nothing else on the machine meanwhile.
     """
     settings = Settings.from_env()
     if write and (variants or folder):
-        raise UsageError("--write replaces whole profiles: leave --variants and --folder away")
+        raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
     from ipa.bootstrap.measuring import measurement_bench
     from ipa.files import load_pipeline
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
@@ -90,7 +94,7 @@ def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:
 
 
 def _written(profile: StageProfile, folder: Path | None) -> Path | None:
-    """The profile's file, None where it is only to be printed."""
+    """Write the profile into the folder and return its file; None if there is no folder."""
     from ipa.files import dump_profile
 
     if folder is None:
@@ -103,7 +107,7 @@ def _written(profile: StageProfile, folder: Path | None) -> Path | None:
 
 
 def _show(output: Output, found: Sequence[tuple[StageProfile, Path | None]]) -> None:
-    """Print the profiles as files have them; for people not those that were written to files."""
+    """Print the profiles as files have them; as text only those that were not written."""
     from ipa.files import dump_profile
     from ipa.files.document import parse
 

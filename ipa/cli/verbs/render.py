@@ -7,7 +7,6 @@ from pathlib import Path
 import typer
 
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.plans.plan_values import read_plan, read_shares
 from ipa.cli.plans.question import Question, plans
 from ipa.files.lookup import find_pipeline
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
@@ -40,6 +39,7 @@ def register(app: typer.Typer) -> None:
         """
         import yaml
 
+        from ipa.files.plans import read_plan
         from ipa.targets.seldon.layouts import render_all
         from ipa.targets.seldon.manifest import smallest_configs
 
@@ -52,7 +52,8 @@ def register(app: typer.Typer) -> None:
         for note in unbatched_notes(found):
             typer.echo(f"note: {note}", err=True)
         if plan is not None:
-            configs = read_shares(plan) or read_plan(plan)
+            given = read_plan(plan)
+            configs = given.shared or given.single
         elif rate is not None:
             question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, AT)
             configs = planned_configs(question, rate)

@@ -1,4 +1,4 @@
-"""`ipa replay`: recorded decisions taken again, by the policy that took them or by another one."""
+"""`ipa replay`: re-run recorded decisions, with the policy that took them or another one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ipa.model.exits import ExitCode
 if TYPE_CHECKING:
     from ipa.clients.base import PipelineClient
 
-# A decision and what came of taking it again, as JSON values.
+# A decision and the result of its replay, as JSON values.
 Pair = dict[str, Any]
 
 
@@ -26,19 +26,27 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     pipeline: str = PIPELINE,
-    decision_id: str | None = typer.Argument(None, metavar="[ID]", help="a decision's; the newest without"),
+    decision_id: str | None = typer.Argument(
+        None, metavar="[ID]", help="id of a decision; the newest ones if not given"
+    ),
     *,
-    policy: str | None = typer.Option(None, "--policy", help="another one: where does it decide otherwise?"),
-    first: bool = typer.Option(False, "--first", help="with --policy: only the first where the two part"),
-    limit: int = typer.Option(20, "--limit", min=1, max=500, help="at most so many"),
-    before: str | None = typer.Option(None, "--before", metavar="ID", help="those older than this decision"),
+    policy: str | None = typer.Option(
+        None, "--policy", help="decide with this policy instead, and show the differences"
+    ),
+    first: bool = typer.Option(
+        False, "--first", help="with --policy: stop at the first decision that differs"
+    ),
+    limit: int = typer.Option(20, "--limit", min=1, max=500, help="most decisions to replay"),
+    before: str | None = typer.Option(
+        None, "--before", metavar="ID", help="replay those before this decision"
+    ),
     output: Output = OUTPUT,
     at: str = AT,
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Take recorded decisions again from their inputs, and tell whether they come out the same.
+    """Re-run recorded decisions from their inputs and compare the results.
 
-    Exit code 2: one differs; 4: one could not be taken again, as its pipeline or profiles were changed since.
+    Exit code 2: a decision differs; 4: one could not be replayed, as its pipeline or profiles have changed.
     """
     from ipa.cli.views.replay_text import detail, listed, parted_nowhere
     from ipa.clients.http import client_at

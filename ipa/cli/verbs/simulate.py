@@ -1,4 +1,4 @@
-"""`ipa simulate`: a pipeline under a load, kept by a policy, in virtual time."""
+"""`ipa simulate`: a pipeline under a load, controlled by a policy, in virtual time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import typer
 
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options.plugins import names, option
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import progress
+from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import InputError, UsageError
+from ipa.policies.registry import POLICIES
 
 
 def register(app: typer.Typer) -> None:
@@ -25,30 +28,42 @@ def simulate(
     *,
     workload: str = typer.Option(
         "bursty",
-        help="bursty, steady_low, steady_high, fluctuating; or a file of requests a second, one a line",
+        help="bursty, steady_low, steady_high, fluctuating, or a file of requests a second, one a line",
     ),
-    policy: str | None = typer.Option(
-        None, help="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact"
+    policy: str | None = option(
+        None,
+        POLICIES,
+        "--policy",
+        help_text="one of `ipa serve`, or oracle; ours if not given, ipa-artifact with --settings",
     ),
-    seed: int = typer.Option(0, min=0, help="of arrivals and service times: equal seeds, equal runs"),
+    seed: int = typer.Option(
+        0, min=0, help="seed of arrivals and service times; equal seeds give equal runs"
+    ),
     repeats: int = typer.Option(
-        1, min=1, max=20, help="run with so many seeds, --seed and those that follow: means ± intervals"
+        1, min=1, max=20, help="number of seeds, from --seed on; prints means and 95 % intervals"
     ),
     objective: str | None = OBJECTIVE,
-    minutes: float | None = typer.Option(None, min=0.0, help="of the workload; all of it without"),
-    times: float = typer.Option(1.0, min=0.0, help="multiplies the workload's rates"),
-    spacing: str | None = typer.Option(
-        None, help="of the requests of a second: poisson, even or burst; poisson, with --settings burst"
+    minutes: float | None = typer.Option(
+        None, min=0.0, help="minutes of the workload to use; all if not given"
     ),
-    forecaster: str = typer.Option("ladder", "--forecast", help="ladder, one of its rungs, or foresight"),
-    target: str = typer.Option("local", help="how pods are replaced and watched: as local or on kubernetes"),
-    capacity: float | None = typer.Option(None, help="cores there are; pods without room wait"),
-    settings: Path | None = typer.Option(None, help="JSON of a published run's settings, to repeat it"),
+    times: float = typer.Option(1.0, min=0.0, help="factor on the rates of the workload"),
+    spacing: str | None = typer.Option(
+        None,
+        help="arrivals within a second: poisson, even or burst; poisson if not given, burst with --settings",
+    ),
+    forecaster: str | None = option(
+        None, FORECASTERS, "--forecaster", "--forecast", help_text=f"one of: {names(FORECASTERS)}"
+    ),
+    target: str = typer.Option("local", help="replace and watch pods as on local or on kubernetes"),
+    capacity: float | None = typer.Option(None, help="cores of the cluster; pods that do not fit wait"),
+    settings: Path | None = typer.Option(
+        None, help="JSON file with the settings of a published run, to repeat it"
+    ),
     output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
-    """Run the control loop on a simulated pipeline and say what came of it."""
+    """Run the control loop on a simulated pipeline and print the results."""
     from ipa.service.simulation import TARGETS, as_served, over_seeds_of, rates_of
     from ipa.simulate.published import settings_of
     from ipa.simulate.repeat import repeated
@@ -63,7 +78,7 @@ def simulate(
         objective=objective,
         seed=seed,
         spacing=spacing or "poisson",
-        forecast=replace(setup.forecast, name=forecaster),
+        forecast=replace(setup.forecast, name=forecaster or given.forecaster),
         cluster=replace(setup.cluster, capacity_cores=capacity),
     )
     if settings is not None:

@@ -1,4 +1,4 @@
-"""`ipa store`: back up, restore, prune and measure the service's store."""
+"""`ipa store`: back up, restore, prune and measure the store of the service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     store = typer.Typer(
-        name="store", help="The service's store: backup, restore, size and retention.", no_args_is_help=True
+        name="store",
+        help="Back up, restore, prune and measure the store of the service.",
+        no_args_is_help=True,
     )
     for verb in (backup, restore, prune, stats):
         store.command()(verb)
@@ -32,13 +34,13 @@ def register(app: typer.Typer) -> None:
 
 
 def backup(
-    file: Path = typer.Argument(help="to create, with its digest in FILE.sha256 beside it", metavar="FILE"),
+    file: Path = typer.Argument(help="file to create; its digest is written to FILE.sha256", metavar="FILE"),
     *,
     output: Output = OUTPUT,
 ) -> None:
-    """Copy the store to one file and verify the copy. A running service is not held up.
+    """Copy the store to one file and verify the copy. A running service is not delayed.
 
-    The file is a SQLite store, also where the store is PostgreSQL. It may hold names of people and digests of
+    The file is a SQLite store even if the store is in PostgreSQL. It contains names of people and digests of
     API keys, so only its owner can read it.
     """
     with _steps() as step:
@@ -47,15 +49,17 @@ def backup(
 
 
 def restore(
-    file: Path = typer.Argument(help="a backup", metavar="FILE"),
+    file: Path = typer.Argument(help="file of a backup", metavar="FILE"),
     *,
-    force: bool = typer.Option(False, "--force", help="put a store that is not empty aside, and say where"),
+    force: bool = typer.Option(
+        False, "--force", help="replace a store that is not empty; the old one is kept under another name"
+    ),
     output: Output = OUTPUT,
 ) -> None:
-    """Verify a backup and put it in the place of the store, at this version's schema.
+    """Verify a backup and replace the store with it, at the schema of this version.
 
-    The service must be stopped: exit code 4 where one uses the store, or the store is not empty. Where
-    IPA_STORE_URL names an empty PostgreSQL database, the backup is copied into it.
+    Stop the service first: exit code 4 if it uses the store, or if the store is not empty. If IPA_STORE_URL
+    names an empty PostgreSQL database, the backup is copied into it.
     """
     with _steps() as step:
         done = _admin().restore(file, step, force=force)
@@ -72,15 +76,15 @@ def prune(
         None,
         "--within",
         min=0.1,
-        help="seconds after which to stop; the next call goes on",
+        help="seconds after which to stop; the next call continues",
         metavar="SECONDS",
     ),
     *,
     output: Output = OUTPUT,
 ) -> None:
-    """Remove what is older than the settings keep (IPA_KEEP_...), beside a running service or without one.
+    """Remove data that is older than the settings IPA_KEEP_... keep; the service may be running.
 
-    The service does the same by itself; this is for a disk that is full now. The record still verifies.
+    The service does the same by itself; use this if the disk is full now. The record still verifies.
     """
     admin = _admin()
     with progress("pruning"):
@@ -95,7 +99,7 @@ def prune(
 
 
 def stats(output: Output = OUTPUT) -> None:
-    """Show what the store holds, its size, and its size in a month and in a year at this rate."""
+    """Show the contents and the size of the store, and its size in a month and in a year at this rate."""
     found = _admin().stats()
     show(output, asdict(found), _table(found))
 
@@ -129,7 +133,7 @@ def _contents(found: StoreContents) -> str:
 
 
 def _size(size_bytes: float | None) -> str:
-    """The size in a unit that fits; a dash for one that is not known."""
+    """The size in a fitting unit; a dash if it is not known."""
     if size_bytes is None:
         return "-"
     for unit in ("B", "kB", "MB"):
@@ -141,7 +145,7 @@ def _size(size_bytes: float | None) -> str:
 
 @contextmanager
 def _steps() -> Iterator[Callable[[str, float], None]]:
-    """What shows on a terminal how far a copy is; an OSError of the disk is one of ours."""
+    """Show the progress of a copy; an OSError becomes UnavailableError."""
     try:
         with progress("store") as step:
             yield lambda words, part: step(f"{words}, {100 * part:.0f} %")

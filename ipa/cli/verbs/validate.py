@@ -31,12 +31,12 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def validate(
         paths: list[Path] = typer.Argument(
-            None, help="Files or folders; all pipelines and profiles where absent."
+            None, help="files or folders; all pipelines and profiles if not given"
         ),
-        verbose: bool = typer.Option(False, "--verbose", "-v", help="List every warning by variant."),
+        verbose: bool = typer.Option(False, "--verbose", "-v", help="list every warning by variant"),
         output: Output = OUTPUT,
     ) -> None:
-        """Check pipeline, profile and guardrails files: a line for each good one, every problem of others."""
+        """Check pipeline, profile and guardrails files; list every problem with its file and line."""
         from ipa.files.check import check_files
         from ipa.settings import Settings
 
@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"{bad} of {len(checked)} files cannot be used", problems=problems)
 
     @app.command()
-    def schema(kind: Kind = typer.Argument(..., help="Which kind of file.")) -> None:
+    def schema(kind: Kind = typer.Argument(..., help="kind of file")) -> None:
         """Print the JSON Schema (2020-12) of pipeline, profile or guardrails files."""
         from ipa.files.kinds import schema_text
 
@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _values(checked: Checked) -> dict[str, Any]:
-    """A file as plain values: what is wrong with it, and what is only odd."""
+    """The result for a file as plain values: its problems, warnings and notes."""
     from ipa.profiling.lint import lint_profile
 
     remarks = lint_profile(checked.profile) if checked.profile is not None else ()
@@ -81,7 +81,7 @@ def _values(checked: Checked) -> dict[str, Any]:
 
 
 def notes_of(checked: Checked) -> list[str]:
-    """What the pipeline's owner should know of how it runs on Seldon."""
+    """Notes for the pipeline's owner on how it runs on Seldon."""
     from ipa.model.on_seldon import at_cluster
     from ipa.model.row_counts import unbatched_notes
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.views.plan_text import print_line
-from ipa.optimize.fleet.named_fleet import Fleet
+from ipa.optimize.fleet.plan import Fleet
 
 HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
 

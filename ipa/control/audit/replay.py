@@ -15,7 +15,7 @@ from typing import Any
 import ipa
 from ipa.control.canonical import digest, digest_of, plain
 from ipa.control.decode import restored
-from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs
+from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs, version_of
 from ipa.control.engine.state import EngineState, PeakForecaster, PlannerProvenance, TickRequest
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.control.engine.tick import on_tick, remembered
@@ -107,8 +107,8 @@ def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
 
 
 def made_by_hand(decision: Decision, inputs: DecisionInputs) -> ReplayResult:
-    """The result for a decision that no policy made."""
-    return _none(decision, f"it was decided by {inputs.policy!r}, which is not a policy")
+    """The result for a decision that no policy made, or one that this service does not have."""
+    return _none(decision, f"it was decided by {inputs.policy!r}, which is not a policy of this service")
 
 
 def stale(
@@ -123,7 +123,11 @@ def stale(
     if not moved:
         return None
     return ReplayResult(
-        decision.decision_id, policy, ReplayOutcome.STALE, " and ".join(moved), _versions(inputs)
+        decision.decision_id,
+        policy,
+        ReplayOutcome.STALE,
+        " and ".join(moved),
+        _versions(inputs, ipa.__version__),
     )
 
 
@@ -134,8 +138,9 @@ def replay(
 
     Another policy that keeps state is first shown the `earlier` decisions, oldest first.
     """
-    policy, notes = deciding.policy, [*_versions(inputs)]
+    policy = deciding.policy
     is_other = policy.name != inputs.policy
+    notes = [*_versions(inputs, ipa.__version__ if is_other else version_of(policy))]
     memory: object = None
     if is_stateful(policy):
         if is_other:
@@ -164,7 +169,7 @@ def replay(
     effects, _ = on_tick(request, replace(inputs.state, memory=memory))
     again = effects.decision
     found = list(_parting(decision, again) if is_other else _differing(decision, again))
-    if not is_other and inputs.version == ipa.__version__ and again.inputs != decision.inputs:
+    if not is_other and inputs.version == version_of(policy) and again.inputs != decision.inputs:
         found.append(ReplayDifference("inputs_digest", decision.inputs_digest, again.inputs_digest))
     if len(found) > MOST:
         notes.append(f"{len(found) - MOST} more differences are not listed")
@@ -187,10 +192,10 @@ def _named(pipeline: Pipeline, decision: Decision) -> Pipeline:
     return pipeline if pipeline.name == decision.pipeline else replace(pipeline, name=decision.pipeline)
 
 
-def _versions(inputs: DecisionInputs) -> tuple[str, ...]:
-    if inputs.version == ipa.__version__:
+def _versions(inputs: DecisionInputs, version: str) -> tuple[str, ...]:
+    if inputs.version == version:
         return ()
-    return (f"it was decided by ipa {inputs.version}, this is {ipa.__version__}",)
+    return (f"it was decided by ipa {inputs.version}, this is {version}",)
 
 
 def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:

@@ -16,6 +16,7 @@ from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.errors import InputError
 from ipa.model.observation import Observation
 from ipa.model.rolling import Rolling
+from ipa.policies.base import Policy
 
 if TYPE_CHECKING:
     from ipa.policies.table import PolicyInputs
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 class DecisionInputs:
     """The request of a tick and the state before it; of what is long or no value, the digest or the name.
 
-    `pipeline` is the pipeline's digest, `policy` the policy's name, `version` that of this package.
+    `pipeline` is the pipeline's digest, `policy` the policy's name, `version` that of this package (and of
+    the package that a plug-in policy comes with).
     """
 
     pipeline: str
@@ -49,7 +51,7 @@ def inputs_of(request: TickRequest, before: EngineState) -> DecisionInputs:
         pipeline=digest_of(request.pipeline),
         policy=request.policy.name,
         made_of=request.made_of,
-        version=ipa.__version__,
+        version=version_of(request.policy),
         control=request.control,
         observation=request.observation,
         rollout=request.rollout,
@@ -60,6 +62,12 @@ def inputs_of(request: TickRequest, before: EngineState) -> DecisionInputs:
         at=request.at,
         state=before,
     )
+
+
+def version_of(policy: Policy) -> str:
+    """The version of this package, with the package and version of a policy that comes with another."""
+    package = getattr(policy, "package", "")
+    return f"{ipa.__version__} with {package}" if package else ipa.__version__
 
 
 def read_inputs(text: str) -> DecisionInputs:

@@ -13,7 +13,7 @@ from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerd
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.control.engine.transition import safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
-from ipa.model.errors import IpaError
+from ipa.model.errors import IpaError, PluginError
 from ipa.model.forecast import Forecast
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Fallback
@@ -44,7 +44,11 @@ def planned(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engi
     if fallback is not None and state.telemetry_loss.in_fallback:
         forecast = fallback_forecast(fallback, forecast)
     basis = _basis(request, state)
-    verdict, state = choose(request, state, basis, forecast)
+    try:
+        verdict, state = choose(request, state, basis, forecast)
+    except PluginError as error:
+        # The policy made a plan, and failed to say how urgent it is.
+        verdict = hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
     return verdict, _shadowed(request, state, basis, verdict)
 
 

@@ -31,7 +31,7 @@ Configs = tuple[StageConfig, ...]
 class PeakForecaster(Protocol):
     """Forecasts the peak of a load, with horizon and quantile already chosen. Pure."""
 
-    def __call__(self, load: LoadHistory) -> Forecast:
+    def __call__(self, load: LoadHistory, /) -> Forecast:
         """The expected peak. DomainError: the load has no rate."""
         ...
 

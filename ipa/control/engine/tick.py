@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 from ipa.control.canonical import canonical_json, digest
@@ -14,8 +14,10 @@ from ipa.control.engine.plan_selection import classify
 from ipa.control.engine.rules import judge
 from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict
 from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode
-from ipa.model.errors import IpaError
+from ipa.model.errors import IpaError, PluginError
+from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.plan import Plan
 from ipa.model.row_counts import wrong_rows
 from ipa.policies.base import Policy, PolicyState, corrected, is_stateful, pinned
 
@@ -30,9 +32,14 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state = replace(state, tick=state.tick + 1, ended=None)
     if request.control.mode is not Mode.SHADOW:
         state = replace(state, shadow=None)
-    state = replace(state, memory=remembered(request.policy, request.observation, state, request.now_s))
+    deciding = request
+    try:
+        memory = remembered(request.policy, request.observation, state, request.now_s)
+        state = replace(state, memory=memory)
+    except PluginError as error:
+        deciding = replace(request, policy=_Failing(request.policy.name, error))
     state, alarmed = _corrected(request, state)
-    verdict, state = judge(_asked(request, state), state)
+    verdict, state = judge(_asked(deciding, state), state)
     verdict = _warned(request, verdict)
     decision = _decision(request, before, state.tick, verdict)
     events = (*_events(before, decision), *alarmed)
@@ -85,16 +92,32 @@ def _asked(request: TickRequest, state: EngineState) -> TickRequest:
 
 
 def remembered(policy: Policy, observation: Observation, state: EngineState, now_s: float) -> object:
-    """The policy's memory after this tick; unchanged if the running configuration is unknown."""
+    """The policy's memory after this tick; unchanged if the running configuration is unknown.
+
+    PluginError if a plug-in cannot remember the tick.
+    """
     running = observation.running()
     if running is None or not is_stateful(policy):
         return state.memory
     asked = PolicyState(state.shadow or running, now_s=now_s, memory=state.memory)
     try:
         return policy.remember(observation, asked)
+    except PluginError:
+        raise
     except IpaError:
         # The policy raises the same error when it is asked for a plan.
         return state.memory
+
+
+@dataclass(frozen=True, slots=True)
+class _Failing:
+    """A policy that could not remember this tick, and so cannot plan for it."""
+
+    name: str
+    error: PluginError
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        raise self.error
 
 
 def _events(before: EngineState, decision: Decision) -> tuple[Event, ...]:

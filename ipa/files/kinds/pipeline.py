@@ -235,7 +235,7 @@ class NodeSection(Section):
         ]
     ] = None
     type: Maybe[Annotated[StageKind, CHOICE]] = Field(
-        None, description="What it is in Seldon's graph; model where absent."
+        None, description="Its part in the graph; model where absent."
     )
     shares: Maybe[
         Annotated[
@@ -272,7 +272,7 @@ class StageSection(Section):
     makes: ClassVar = Stage
     name: Name
     container: Maybe[Name] = Field(
-        None, description="In the SeldonDeployment; the stage's name where absent."
+        None, description="That serves it on a cluster; the stage's name where absent. Never change it."
     )
     fan_out: Maybe[FanOutField] = Field(
         None, description="Items sent on for each item received; 1 where absent."
@@ -280,7 +280,7 @@ class StageSection(Section):
     output_rows: Maybe[Annotated[OutputRows, CHOICE]] = Field(
         None,
         description="Rows it answers for one item: per-item (one) or varying; varying where it has another "
-        "fan_out than 1. In one SeldonDeployment a varying stage, and the stage after it, do not batch.",
+        "fan_out than 1. Where replicas batch by themselves, a varying stage and the one after it do not.",
     )
     batch_timeout_s: Maybe[Duration] = Field(
         None, alias="batch_timeout", description="Longest wait for a batch to fill; 100ms where absent."
@@ -323,7 +323,9 @@ class _PipelineKeys(FileKind):
     kind: Literal["Pipeline"]
     name: Name = Field(description="Also the name of the folder the file lies in.")
     description: Maybe[Text] = Field(None, exclude_if=not_)
-    sla: SlaSection
+    sla: SlaSection = Field(
+        description="What a plan must keep: the latency of so many percent of the requests, end to end."
+    )
     drop_after_s: Maybe[PositiveDuration] = Field(
         None,
         alias="drop_after",
@@ -346,10 +348,13 @@ class _PipelineKeys(FileKind):
         "absent.",
     )
     graph: GraphField = Field(
-        description="A list is a chain, in the order requests pass it; a mapping names for each stage those "
-        "before it."
+        description="A list is a chain. Routers and combiners need a mapping of each stage to what it comes "
+        "after."
     )
-    bounds: Maybe[BoundsSection] = Field(None, description="Limits no plan may cross; none where absent.")
+    bounds: Maybe[BoundsSection] = Field(
+        None,
+        description="Limits no plan may cross, old and new replicas of a change together; none where absent.",
+    )
     prices: Maybe[PricesSection] = Field(
         None,
         description="In USD an hour. The cost in the objective is then money; without it, the cores.",
@@ -367,13 +372,21 @@ class _PipelineKeys(FileKind):
         ],
         Field(min_length=1, max_length=100, title="at least one objective"),
         AT_MOST_100,
-    ]
+    ] = Field(description="What is best: the most of alpha x accuracy - beta x cores.")
 
 
 class PipelineFile(with_targets(_PipelineKeys, "pipeline")):  # type: ignore[misc]
     """pipeline.yaml, with a key for each target that has a section of its own."""
 
-    stages: Annotated[list[StageSection], Field(min_length=1, max_length=100, title="at least one stage")]
+    stages: Annotated[
+        list[StageSection],
+        Field(
+            min_length=1,
+            max_length=100,
+            title="at least one stage",
+            description="The variants of a stage do the same task: one runs, with the replicas needed.",
+        ),
+    ]
 
     def fan_outs(self) -> dict[str, FanOut]:
         """The fan-outs that stages give, by name."""

@@ -44,7 +44,7 @@ class VariantProfileSection(HoldingSection):
 
     makes: ClassVar = VariantProfile
     variant: VariantName
-    accuracy: Annotated[Number, Field(gt=0, le=1, title="a fraction, such as 0.78")]
+    accuracy: Annotated[Number, Field(gt=0, le=1, title="a fraction, such as 0.78", examples=[0.78])]
     readiness_s: Maybe[PositiveDuration] = Field(
         None, alias="readiness", description="From start to the first answer."
     )
@@ -61,11 +61,11 @@ class VariantProfileSection(HoldingSection):
         ]
     ] = Field(
         None,
-        description="Where they are not [1, 1], the stage does not batch in one SeldonDeployment.",
+        description="Where they are not [1, 1], the stage does not batch where replicas batch by themselves.",
     )
     points: Annotated[
         list[PointSection], Field(min_length=1, max_length=10_000, title="at least one measured point")
-    ]
+    ] = Field(examples=[[{"cores": 1, "batch": 1, "latency": "50ms", "latency_mean": "40ms"}]])
 
 
 class ProfileFile(FileKind):
@@ -78,9 +78,9 @@ class ProfileFile(FileKind):
     kind: Literal["Profile"]
     pipeline: Name = Field(description="Also the name of the folder the file lies in.")
     stage: Name = Field(description="Also the name of the file.")
-    hardware: Line
-    measured_on: Day
-    method: Line
+    hardware: Line = Field(examples=["2 cores of an Intel Xeon at 2.60 GHz"])
+    measured_on: Day = Field(examples=["2026-11-24"])
+    method: Line = Field(examples=["200 batches for each point after 20 to warm up"])
     source: Maybe[Text] = Field(None, exclude_if=not_)
     load_rps: Maybe[PositiveRate] = Field(
         None,

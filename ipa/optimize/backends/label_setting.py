@@ -26,8 +26,6 @@ from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate, fits
 # one's. Narrow passes find a first plan if the multipliers suggested none.
 NARROW = (16, 48)
 WIDTHS = (256, 1000, None)
-# The kept labels are the best of this many classes of the value so far.
-STRATA = 4
 # Up to this many plans are all tried: fewer operations than the tables of a bound take.
 FEW = 16384
 
@@ -173,13 +171,13 @@ class LabelSearch:
             bound = self._upper(at + 1, labels)
             labels, bound = self._promising(at + 1, labels, bound, least)
             if width is not None and len(labels) > 2 * width:
-                few = _spread(labels, bound, 2 * width)
+                few = _most_promising(bound, 2 * width)
                 labels, bound, complete = labels.take(few), bound[few], False
             kept = self._undominated(at + 1, labels)
             if len(kept) < len(labels):
                 labels, bound = labels.take(kept), bound[kept]
             if width is not None and len(labels) > width:
-                few = _spread(labels, bound, width)
+                few = _most_promising(bound, width)
                 labels, complete = labels.take(few), False
             if not len(labels):
                 break
@@ -293,18 +291,9 @@ def _is_chain(program: Program) -> bool:
     return len(program.graph.paths) == 1 and len(terms) == 1 and len(terms[0].alternatives) == 1
 
 
-def _spread(labels: PartialPlans, bound: Array, width: int) -> Index:
-    """The most promising labels, about `width`, from every stratum of the value so far.
-
-    The bound alone favours accurate plans that break the limits, until no cheap one is left.
-    """
-    count = len(labels)
-    stratum = np.empty(count, dtype=np.intp)
-    stratum[np.argsort(labels.value, kind="stable")] = np.arange(count) * STRATA // count
-    order = np.lexsort((-bound, stratum))
-    first = np.searchsorted(stratum[order], np.arange(STRATA))
-    place = np.arange(count) - first[stratum[order]]
-    return np.sort(order[place < -(-width // STRATA)])
+def _most_promising(bound: Array, width: int) -> Index:
+    """The `width` labels with the highest bounds, in the order given."""
+    return np.sort(np.argsort(-bound, kind="stable")[:width])
 
 
 def _trace(history: list[Index], at: int) -> tuple[int, ...]:

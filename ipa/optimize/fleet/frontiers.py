@@ -1,4 +1,4 @@
-"""Sources of a fleet's plans: lanes that are searched together, or all of a pipeline's best plans."""
+"""The plans that each pipeline of a fleet may get: lanes that are searched together, or a whole frontier."""
 
 from __future__ import annotations
 

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from ipa.model.errors import DeadlineError
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.batched_expansion import ExpandedPlans, grow
+from ipa.optimize.fleet.batched_expansion import ExpandedPlans, Grid, LaneBounds, good_multipliers, grow
 from ipa.optimize.fleet.batches import LaneBatch
-from ipa.optimize.fleet.bounds import Grid, LaneBounds, good_multipliers
-from ipa.optimize.fleet.hull import break_of, hull_of, undominated_choices
-from ipa.optimize.fleet.knapsack import Choices, Selection, select
+from ipa.optimize.fleet.knapsack import Choices, Selection, break_of, hull_of, select, undominated_choices
 
 # Lanes in one array: large enough for NumPy, small enough for the cache.
 BLOCK = 256

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from math import inf
 
 from ipa.model.errors import SolverError, UsageError
 from ipa.model.plan import Termination
-from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
 from ipa.optimize.mixture.set_search import Capacity, SetAnswer, best_set, variant_arrays
@@ -26,8 +24,9 @@ from ipa.optimize.mixture.sets import (
 from ipa.optimize.mixture.verify import verify_set
 from ipa.optimize.plans import bound_and_gap
 from ipa.optimize.program import tolerance
+from ipa.optimize.registry import AUTO, EXACT, SOLVERS
+from ipa.optimize.solver_selection import in_process
 
-EXACT = "exact"
 SET_SOLVERS = (EXACT, "gurobi", "highs")
 
 _NO_SHARES = "no shares in whole percents fit these capacities; ask for the best set in whole percents"
@@ -43,12 +42,12 @@ def solve_set(
     (InfAdapter); the plan then has the best whole percents for its cores if there are any, and otherwise a
     note.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi refused), SolverError (an invalid answer).
+    Errors: UsageError (no such solver), LicenceError (Gurobi refused), PluginError, SolverError (an
+    invalid answer).
     """
-    if solver not in SET_SOLVERS:
-        raise UsageError(
-            f"there is no solver {solver!r} for sets", hint=f"Use one of: {', '.join(SET_SOLVERS)}"
-        )
+    if solver == AUTO or not SOLVERS.is_known(solver):
+        names = [name for name in SOLVERS if name != AUTO]
+        raise UsageError(f"there is no solver {solver!r} for sets", hint=f"Use one of: {', '.join(names)}")
     deadline = Deadline(deadline_s)
     asked = in_whole_percents(problem) if whole_percents else problem
     if solver == EXACT:
@@ -80,8 +79,7 @@ def _by_milp(problem: SetProblem, solver: str, deadline: Deadline) -> tuple[Term
     """The MILP solver's answer; a problem without a usable level is infeasible without asking it."""
     if not variant_arrays(problem):
         return Termination.INFEASIBLE, SetAnswer(missing=1.0)
-    maximise: Maximise = import_module(f"ipa.optimize.backends.{solver}").maximise
-    solution = maximise(build_set_milp(problem), deadline)
+    solution = in_process(solver)(build_set_milp(problem), deadline)
     if solution.termination is Termination.INFEASIBLE:
         return solution.termination, SetAnswer(missing=missing_part(problem))
     proved = solution.termination is Termination.OPTIMAL

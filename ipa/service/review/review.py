@@ -14,7 +14,7 @@ from ipa.files.guardrails import read_guardrails
 from ipa.files.words import unknown
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.guardrails import Guardrails
-from ipa.policies.table import POLICIES
+from ipa.policies.registry import POLICIES
 from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
 from ipa.service.review.evaluate import Trial, tried
 from ipa.service.review.revisions import BaseRevision, Files, Folders, Pair, folders_of, inside, pairs_of
@@ -34,6 +34,7 @@ class Asked:
     load: str | None
     policy_file: Path | None
     policy: str
+    forecaster: str | None
     seeds: int
     pipelines_dir: Path | None
     profiles_dir: Path | None
@@ -45,9 +46,11 @@ def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
     `base` is the revision that `asked.base` names. Errors: UsageError (no such policy, a folder outside the
     work tree), NotFoundError (no such trace or guardrails).
     """
-    if asked.policy not in POLICIES:
+    if not POLICIES.is_known(asked.policy):
         raise UsageError(f"--policy {asked.policy!r}: {unknown(asked.policy, POLICIES)}")
-    settings = Settings.from_env(pipelines_dir=asked.pipelines_dir, profiles_dir=asked.profiles_dir)
+    settings = Settings.from_env(
+        pipelines_dir=asked.pipelines_dir, profiles_dir=asked.profiles_dir, forecaster=asked.forecaster
+    )
     folders = folders_of(base, settings.pipelines_dir, settings.profiles_dir)
     guardrails, problems = _guardrails(base, folders, asked.policy_file)
     pairs = pairs_of(base, folders, all_of_them=guardrails.path in base.changed())

@@ -10,7 +10,7 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.files import load_pipeline
-from ipa.files.running import load_running
+from ipa.files.plans import load_running
 from ipa.model.errors import InputError
 from ipa.model.plan import StageConfig
 
@@ -136,18 +136,27 @@ def test_stages_are_read_in_the_order_of_the_pipeline(root: Path, now: Path) -> 
         ('{"stages": "crop"}', "/stages: no stages"),
         (json.dumps({"pipeline": "ocr", "stages": [CROP]}), "/pipeline: it is a plan of pipeline 'ocr'"),
         (json.dumps({"stages": [CROP], "mixture": {"gain": 1}}), "/mixture: several configurations"),
-        (json.dumps({"stages": [CROP, 4]}), "/stages/1: 4 is not a stage"),
+        (
+            json.dumps({"stages": [CROP, 4]}),
+            "/stages/1: entry 2 of stages is 4",
+        ),
         (json.dumps([CROP, CROP]), "/1/stage: stage 'crop' is there twice"),
         (json.dumps([{**CROP, "stage": "corp"}]), "/0/stage: pipeline 'video' has no stage 'corp'"),
         (json.dumps([{**CROP, "variant": "yolo"}]), "/0/variant: stage 'crop' has no variant 'yolo'"),
-        (json.dumps([{**CROP, "variant": 5}]), "/0/variant: 5 is not a name"),
-        (json.dumps([{**CROP, "replicas": 0}]), "/0/replicas: 0 is not a whole number above 0"),
-        (json.dumps([{**CROP, "replicas": True}]), "/0/replicas: true is not a whole number"),
-        (json.dumps([{**CROP, "batch_size": 1.5}]), "/0/batch_size: 1.5 is not a whole number"),
-        (json.dumps([{**CROP, "cores": "1"}]), '/0/cores: "1" is not a number above 0'),
+        (
+            json.dumps([{**CROP, "variant": 5}]),
+            "/0/variant: variant is 5, which is a number",
+        ),
+        (json.dumps([{**CROP, "replicas": 0}]), "/0/replicas: replicas is 0; it must be at least 1"),
+        (json.dumps([{**CROP, "replicas": True}]), "/0/replicas: replicas is true; expected a whole number"),
+        (
+            json.dumps([{**CROP, "batch_size": 1.5}]),
+            "/0/batch_size: batch_size is 1.5; expected a whole",
+        ),
+        (json.dumps([{**CROP, "cores": "1"}]), '/0/cores: cores is "1"; expected a number'),
         ('[{"stage": "crop", "cores": NaN}]', "/0/cores:"),
-        (json.dumps([{**CROP, "replica": 1}]), "/0/replica: unknown key; did you mean 'replicas'?"),
-        (json.dumps([{"stage": "crop"}]), "/0/batch_size: is missing"),
+        (json.dumps([{**CROP, "replica": 1}]), "/0/replica: unknown key 'replica'; did you mean 'replicas'?"),
+        (json.dumps([{"stage": "crop"}]), "/0: entry 1 of the file lacks the key 'batch_size'"),
         ('[{"stage": "crop", "stage": "crop"}]', "duplicate key 'stage'"),
     ],
 )

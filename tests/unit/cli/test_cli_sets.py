@@ -105,7 +105,7 @@ def test_the_file_decides_unless_the_command_line_does(root: Path, tmp_path: Pat
         (["--running", "somewhere.json"], "--running"),
         (["--compat", "ipa-artifact"], "which knows no sets"),
         (["--compat", "both"], "tail, paper, ipa-artifact"),
-        (["--solver", "cplex"], "exact, gurobi, highs"),
+        (["--solver", "cplex"], "gurobi, highs, exact"),
         (["--rate", "0"], "above 0"),
     ],
 )

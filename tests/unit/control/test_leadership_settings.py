@@ -11,7 +11,8 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.bootstrap.leader_election import leader_election, leadership_of
+from ipa.bootstrap import leader_election
+from ipa.bootstrap.leader_election import leadership_of
 from ipa.model.errors import ConfigurationError
 from ipa.settings import Settings
 from tests.fakes.kube import FakeKube

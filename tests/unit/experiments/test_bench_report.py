@@ -148,4 +148,4 @@ def test_an_unknown_benchmark_is_refused_by_name(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "no benchmark nothing; there are: planner" in capsys.readouterr().err
+    assert "no benchmark nothing; there are: planner, without" in capsys.readouterr().err

@@ -194,4 +194,4 @@ def test_an_experiment_has_it_where_pytorch_is(torch: Any, root: Path) -> None:
 
 def test_forecasters_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["forecast", "backtest", "none", "--also", "arima", "--also", "lstm"]) == 64
-    assert "--also arima: there is lstm" in capsys.readouterr().err
+    assert "--also 'arima': there is no such forecaster" in capsys.readouterr().err

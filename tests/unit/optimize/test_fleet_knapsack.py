@@ -11,8 +11,7 @@ import pytest
 from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated_in_groups
-from ipa.optimize.fleet.hull import break_of, hull_of, undominated_choices
-from ipa.optimize.fleet.knapsack import Choices, select
+from ipa.optimize.fleet.knapsack import Choices, break_of, hull_of, select, undominated_choices
 
 KINDS = ("free", "whole costs", "tenths", "on the hull", "worth is cost", "whole worths")
 

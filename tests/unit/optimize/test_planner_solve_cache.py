@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from ipa.model.plan import Plan, Termination
-from ipa.optimize import solve_cache
+from ipa.optimize import solve as solving
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.solve import solve
-from ipa.optimize.solve_cache import SolveCache
+from ipa.optimize.solve import SolveCache, solve
 from ipa.policies.planning import planning_problem
 from ipa.policies.profiled import Profiled
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
@@ -26,7 +25,7 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[PlanningProblem]:
         found.append(problem)
         return solve(problem, *args, **options)
 
-    monkeypatch.setattr(solve_cache, "solve", counted)
+    monkeypatch.setattr(solving, "solve", counted)
     return found
 
 
@@ -75,7 +74,7 @@ def test_what_more_time_could_make_better_is_not_kept(
 ) -> None:
     problem = planning_problem(PIPELINE, PROFILES, 5.0)
     made = [replace(solve(problem, "exact"), **ended)] * 2
-    monkeypatch.setattr(solve_cache, "solve", lambda *_, **__: made.pop())
+    monkeypatch.setattr(solving, "solve", lambda *_, **__: made.pop())
     plans = SolveCache(4)
     for _ in range(2):
         plans.solve(problem, "exact", 1.0)

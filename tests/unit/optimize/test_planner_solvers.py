@@ -12,7 +12,7 @@ from ipa.model.errors import LicenceError, SolverError, UsageError
 from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize import bound_filter, solver_selection
+from ipa.optimize import solver_selection
 from ipa.optimize.backends import label_setting
 from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
@@ -66,7 +66,7 @@ def test_auto_takes_gurobi_where_its_licence_covers_the_model() -> None:
 @pytest.fixture
 def unsharpened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The solvers get all options, as where no bound rules any out."""
-    monkeypatch.setattr(bound_filter, "FROM", 10**9)
+    monkeypatch.setattr(solver_selection, "SHARPEN_FROM", 10**9)
 
 
 @pytest.mark.usefixtures("unsharpened")
@@ -86,7 +86,7 @@ def test_auto_falls_to_highs_above_the_licence_and_says_why() -> None:
 def test_what_no_best_plan_can_have_is_ruled_out_before_a_solver_begins(solver: str) -> None:
     problem = large_problem()
     program = build_program(problem)
-    smaller, left = bound_filter.sharpen(program, Deadline(60.0))
+    smaller, left = solver_selection.sharpen(program, Deadline(60.0))
     assert sum(len(stage) for stage in smaller.stages) < sum(len(stage) for stage in program.stages) / 4
     best = label_setting.solve(program, Deadline(60.0)).chosen
     assert all(at in stage.tolist() for at, stage in zip(best, left, strict=True))

@@ -166,7 +166,7 @@ def test_nonsense_is_refused_all_at_once() -> None:
         assert part in words
     with pytest.raises(InputError, match="no variants"):
         SetProblem("t", 1.0, 1.0, SetWeights(), ())
-    with pytest.raises(UsageError, match="Use one of: exact, gurobi, highs"):
+    with pytest.raises(UsageError, match="Use one of: gurobi, highs, exact"):
         solve_set(task(30.0), "simplex")
 
 

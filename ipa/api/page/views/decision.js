@@ -1,4 +1,4 @@
-// One decision: what, when and why, from what to what, from which inputs, and what else there could have been.
+// Decision: its time and reason, the change, the inputs, and the alternatives.
 
 import { Refused, callApi } from "../api.js";
 import { clock, el, number, plain } from "../dom.js";
@@ -12,7 +12,7 @@ import { Replay } from "./replay.js";
 
 export const title = "Decision";
 
-/** Without an id it is the newest of the pipeline; what comes after it is said. */
+/** Shows a decision; without an id the newest of the pipeline, with a link to later ones. */
 export async function open(root, { path: [id], query }, tools) {
   const view = new DecisionView(root, tools);
   const name = query.get("pipeline");
@@ -29,9 +29,9 @@ class DecisionView {
   async newest(name) {
     const { signal } = this.closing;
     const { decisions: [found] } = await callApi(`/v1/pipelines/${encodeURIComponent(name)}/decisions?limit=1`, { signal });
-    if (!found) return this.root.replaceChildren(el("p", { class: "card empty" }, "Nothing was decided yet. The first tick does; it then shows here by itself."));
+    if (!found) return this.root.replaceChildren(el("p", { class: "card empty" }, "There is no decision yet. The decision of the first tick appears here."));
     if (!this.shownId) return this.load(found.decision_id);
-    // A page that changes each tick cannot be read: what came since is said, and is a link away.
+    // A page that changes with each tick cannot be read, so a newer decision is only linked.
     if (found.decision_id !== this.shownId) this.later.replaceChildren("Since then: ", el("a", { href: formatRoute({ view: "decision", path: [found.decision_id] }) }, `${reasonTitle(found.reason)}, tick ${found.tick}`), ` at ${clock(found.at)}`);
   }
 
@@ -54,15 +54,15 @@ class DecisionView {
     const at = new Date(decision.at);
     const said = el("section", { class: "card inputs", "aria-label": "The decision" },
       el("h2", {}, reasonTitle(decision.reason)),
-      el("p", {}, decision.detail || "The decision says no more."),
+      el("p", {}, decision.detail || "The decision has no detail."),
       el("details", { id: "reason" }, el("summary", {}, "What ", el("code", {}, decision.reason), " means"),
-        el("p", {}, `${REASONS[decision.reason] ?? "It is newer than this page"}.`), todo ? el("p", {}, todo) : ""),
+        el("p", {}, `${REASONS[decision.reason] ?? "This page does not know it yet"}.`), todo ? el("p", {}, todo) : ""),
       terms([["When", el("time", { datetime: decision.at }, `${at.toLocaleDateString()} ${clock(decision.at)}`)], ["Tick", String(decision.tick)],
         ["Pipeline", el("a", { href: formatRoute({ view: "now", path: [decision.pipeline.split("@")[0]] }) }, decision.pipeline)],
         ["Mode", decision.mode], ["Requested by", decision.by || null], ["Plan applied", decision.plan_id || null], ["Revision read", decision.revision || null]]),
       this.later);
     const moved = el("section", { class: "card inputs", "aria-label": "From and to" },
-      el("h2", {}, isApplied ? "What changed" : "What runs on"), changes("What each stage ran and runs", decision.previous, decision.configs), ...this.guards(decision));
+      el("h2", {}, isApplied ? "Change" : "Unchanged configuration"), changes("The configuration of each stage before and after", decision.previous, decision.configs), ...this.guards(decision));
     this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, new Replay(decision, this.closing.signal).box, this.again(decision, tools), this.raw(decision, tools));
   }
 
@@ -72,13 +72,13 @@ class DecisionView {
       el("a", { href: formatRoute({ view: "decision", path: [""], query: { pipeline: pipeline.split("@")[0] } }) }, "Newest"));
   }
 
-  /** What the solver wanted, where what was decided is something else. */
+  /** The solver's plan, if the decision differs from it. */
   guards({ plan, configs }) {
-    if (!plan) return [el("p", { class: "note" }, "It was decided before a plan was made.")];
+    if (!plan) return [el("p", { class: "note" }, "The decision was made without a plan.")];
     if (!plan.stages.length) return [el("p", { class: "note" }, `There was no plan: ${plan.termination}.`), el("ul", {}, plan.relaxations.map((each) => el("li", {}, `Feasible with ${each}`)))];
     const bare = (all) => JSON.stringify(all.map(({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent]));
-    if (bare(plan.stages) === bare(configs)) return [el("p", { class: "note" }, "That is the best plan as it was found; no guard changed it.")];
-    return [el("h3", {}, "Before the guards: the best plan, beside what was decided"), changes("What was decided and what the best plan was", configs, plan.stages)];
+    if (bare(plan.stages) === bare(configs)) return [el("p", { class: "note" }, "This is the best plan; no guard changed it.")];
+    return [el("h3", {}, "The best plan, before the guards"), changes("The decision and the best plan", configs, plan.stages)];
   }
 
   inputs(decision) {
@@ -106,12 +106,12 @@ class DecisionView {
       plan.stages.map((each) => [each.stage, number(each.rate_rps, 2), `${(100 * each.utilisation_ratio).toFixed(0)} %`, seconds(each.queue_delay_s), seconds(each.latency_s), number(each.accuracy, 3)]));
   }
 
-  /** Why that plan. It is worked out now, with the profiles of now. */
+  /** The explanation of the plan, computed now with the present profiles. */
   async explain(decision) {
     const { why } = this, { plan } = decision;
-    if (!plan) return why.replaceChildren(el("h2", {}, "Why this plan"), el("p", { class: "note" }, "There was no plan to explain; the reason above says why."));
+    if (!plan) return why.replaceChildren(el("h2", {}, "Why this plan"), el("p", { class: "note" }, "There is no plan to explain; see the reason above."));
     why.setAttribute("aria-busy", "true");
-    why.replaceChildren(el("h2", {}, "Why this plan"), el("p", { class: "note" }, "Working it out, up to some seconds …"));
+    why.replaceChildren(el("h2", {}, "Why this plan"), el("p", { class: "note" }, "Computing; this takes up to some seconds …"));
     try {
       const body = { rate_rps: plan.rate_rps, objective: plan.objective_name, sla_s: plan.sla_s };
       const found = await callApi(`/v1/pipelines/${encodeURIComponent(plan.pipeline)}/explanations`, { method: "POST", body, signal: this.closing.signal });
@@ -122,7 +122,7 @@ class DecisionView {
     } catch (error) {
       if (this.closing.signal.aborted) return;
       why.replaceChildren(el("h2", {}, "Why this plan"), error instanceof Refused && error.status === 403
-        ? el("p", { class: "note" }, "You may see this decision, but not ask for what-ifs of its pipeline, which an explanation is.") : refusal(error));
+        ? el("p", { class: "note" }, "You may see this decision, but an explanation needs the right to what-ifs of its pipeline.") : refusal(error));
     }
     why.removeAttribute("aria-busy");
   }
@@ -131,7 +131,7 @@ class DecisionView {
     if (!plan) return "";
     const command = `ipa explain ${pipeline.split("@")[0]} --rate ${plan.rate_rps} --objective ${plan.objective_name}`;
     const query = { rate_rps: plan.rate_rps, objective: plan.objective_name };
-    return el("section", { class: "card inputs", "aria-label": "Again" }, el("h2", {}, "Work it out again"),
+    return el("section", { class: "card inputs", "aria-label": "Again" }, el("h2", {}, "Compute it again"),
       el("p", { class: "command" }, el("code", { tabindex: "0" }, command), copyButton(command, "The command", tools),
         el("a", { href: formatRoute({ view: "what-if", path: [pipeline.split("@")[0]], query }) }, "or move it in What-if")));
   }

@@ -6,7 +6,7 @@ import { formatRoute } from "../router.js";
 import { refusal } from "../tables.js";
 
 export class ExperimentForm {
-  /** `known` has the names of workloads and policies; `query` what a link fills in. */
+  /** `known` has the names of workloads and policies; `query` has values from a link. */
   constructor(known, query, tools) {
     Object.assign(this, { tools, fields: {} });
     const pipelines = [...tools.pipelines.keys()];
@@ -31,7 +31,7 @@ export class ExperimentForm {
       event.preventDefault();
       this.start();
     });
-    this.box = el("section", { class: "card start", "aria-label": "Start one" }, el("h2", {}, "Start one"), form, this.problem);
+    this.box = el("section", { class: "card start", "aria-label": "Start an experiment" }, el("h2", {}, "Start an experiment"), form, this.problem);
   }
 
   choice(name, label, choices, chosen) {

@@ -1,4 +1,4 @@
-// One experiment: how far it is, and what came of it.
+// Experiment: its progress and its results.
 
 import { callApi } from "../api.js";
 import { request } from "../auth.js";
@@ -13,7 +13,7 @@ const ENDS = new Set(["done", "failed", "cancelled"]);
 
 export const isEnded = (one) => ENDS.has(one.phase);
 
-/** The load that was asked for, in words. */
+/** The requested load, in words. */
 export function loadOf(asked) {
   const load = asked.workload ?? `${asked.rates_s ?? asked.rates_rps?.length ?? 0} s of own rates`;
   const parts = [asked.minutes === undefined || asked.minutes === null ? "" : `${plain(asked.minutes)} min`, (asked.times ?? 1) === 1 ? "" : `× ${plain(asked.times)}`];
@@ -53,7 +53,7 @@ export class Experiment {
       ...(one.fault ? [refusal({ message: one.fault.detail, hint: one.fault.hint })] : []), ...(one.result ? this.result(one) : []),
       ...(one.report ? [this.report(one)] : []),
       ...(isEnded(one) ? [el("p", { class: "command" }, el("a", { href: formatRoute({ view: "experiments", query: { pipeline: asked.pipeline, workload: asked.workload, policy: asked.policy } }) }, "Start one like it"), this.act("Forget it", "DELETE", ""))] : []));
-    // A bar that moves on must not take the keyboard away.
+    // A moving bar must not take the focus.
     if (focused) this.box.querySelector(`[data-of="${focused}"]`)?.focus();
     if (one.result && !this.figure) this.drawReasons(one.result.decisions_by_reason);
   }
@@ -64,7 +64,7 @@ export class Experiment {
     // A figure, and of several seeds half the width of the interval of their mean.
     const both = (name, shown) => `${shown(result[name])}${(halves[name] ?? null) === null ? "" : ` ± ${shown(halves[name])}`}`;
     const count = (value) => (result.intervals ? number(value) : String(value));
-    return [el("h2", {}, "What came of it"), terms([
+    return [el("h2", {}, "Results"), terms([
       ["Accuracy of a request (PAS)", both("pas_mean", (value) => number(value, 4))], ["Cores, mean", both("cores_mean", (value) => number(value, 2))],
       ["Late or lost", `${both("violation_ratio", (value) => (100 * value).toFixed(2))} % of ${both("requests", count)}`], ["Lost", both("lost", count)],
       ["Latency p50", both("latency_p50_s", seconds)], ["Latency p99", el("span", {}, both("latency_p99_s", seconds), sla ? el("small", {}, ` SLA ${seconds(sla)}`) : "")],
@@ -85,7 +85,7 @@ export class Experiment {
       button.addEventListener("click", () => this.keep(`${report}?as=${as}`, `experiment-${this.id}.${as}`));
       return button;
     });
-    return el("p", { class: "command", role: "group", "aria-label": "The report" }, this.tools.me.name ? "" : link, el("span", {}, "Keep the report as"), kept);
+    return el("p", { class: "command", role: "group", "aria-label": "The report" }, this.tools.me.name ? "" : link, el("span", {}, "Save the report as"), kept);
   }
 
   async keep(address, file) {

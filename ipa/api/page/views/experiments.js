@@ -1,4 +1,4 @@
-// Experiments: a pipeline under a load in the simulator, as jobs that are started, watched and ended here.
+// Experiments: simulations of a pipeline under a load, as jobs.
 
 import { callApi } from "../api.js";
 import { clock, el } from "../dom.js";
@@ -25,15 +25,15 @@ class Experiments {
     const found = await callApi("/v1/experiments", { signal: this.closing.signal });
     if (!this.form) {
       this.form = new ExperimentForm(found, this.query, this.tools);
-      this.root.append(el("p", { class: "lede" }, "A pipeline under a load in virtual time, as ", el("code", {}, "ipa simulate"), " runs it. Nothing of it touches what runs. What is known of experiments ends with the service."), this.form.box, this.list);
+      this.root.append(el("p", { class: "lede" }, "Simulations of a pipeline under a load in virtual time, as ", el("code", {}, "ipa simulate"), " runs them. They do not affect running pipelines. The service forgets experiments when it stops."), this.form.box, this.list);
     }
     const key = JSON.stringify(found.experiments);
     if (key === this.key) return;
     this.key = key;
     const focused = this.list.contains(document.activeElement) ? document.activeElement.dataset.of : null;
     this.list.replaceChildren(el("h2", {}, "Experiments"), found.experiments.length ? this.rows(found.experiments)
-      : el("p", { class: "empty" }, "None was started yet."));
-    // A bar that moves on must not take the keyboard away.
+      : el("p", { class: "empty" }, "There is no experiment yet."));
+    // A moving bar must not take the focus.
     if (focused) this.list.querySelector(`[data-of="${focused}"]`)?.focus();
   }
 

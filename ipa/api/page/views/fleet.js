@@ -1,4 +1,4 @@
-// Fleet: every pipeline with what it does, takes and may take; sorted and filtered, a thousand of them as well.
+// Fleet: every pipeline with its state, its use and its budget; sortable and filterable, for a thousand of them.
 
 import { callApi } from "../api.js";
 import { clock, el, number, plain } from "../dom.js";
@@ -9,7 +9,7 @@ import { seconds, terms } from "../tables.js";
 export const title = "Fleet";
 
 const AGAIN_MS = 2000;
-// Shown at once; the others follow when the browser has time.
+// Rows shown at once; the others follow when the browser is idle.
 const FIRST_ROWS = 60;
 const CHUNK = 250;
 const UNSEEN = "–";
@@ -20,7 +20,7 @@ const percent = (ratio) => (ratio === null ? UNSEEN : `${(100 * ratio).toFixed(0
 const used = (one) => (one.cores === null || one.budget_cores === null ? null : one.cores / one.budget_cores);
 const modeOf = (one) => (one.paused ? `${one.mode}, paused` : one.mode);
 
-// By name: the heading, what is sorted by, and [text, class] of the cell.
+// Columns by name: the heading, the sort key, and [text, class] of the cell.
 const COLUMNS = {
   pipeline: { head: "Pipeline", by: (one) => one.pipeline },
   mode: { head: "Mode", by: modeOf, cell: (one) => [modeOf(one)] },
@@ -104,7 +104,7 @@ class Fleet {
     const of = (one) => `${one.pipeline} ${modeOf(one)} ${one.reason ?? ""} ${one.reason ? reasonTitle(one.reason) : ""} ${one.healthy ? "healthy" : "degraded"}`.toLowerCase();
     const found = this.fleet.pipelines.filter((one) => words.every((word) => of(one).includes(word))).sort(order(COLUMNS[name].by, isDown));
     this.count.textContent = `${found.length} of ${this.fleet.pipelines.length}`;
-    // Once all were there none goes away for a moment: the page would jump.
+    // Once all rows are shown none is removed, or the page would jump.
     const first = this.rows.size ? found.length : FIRST_ROWS;
     const focused = this.body.contains(document.activeElement) ? document.activeElement : null;
     this.body.replaceChildren(...found.slice(0, first).map((one) => this.row(one)));
@@ -113,7 +113,7 @@ class Fleet {
     this.append(found, first);
   }
 
-  /** The row of a pipeline, made anew only where it says something else. */
+  /** The row of a pipeline, redrawn only if it has changed. */
   row(one) {
     const key = JSON.stringify(one);
     const kept = this.rows.get(one.pipeline);
@@ -146,7 +146,7 @@ function row(one) {
   }));
 }
 
-/** What was not seen comes last either way; names decide among equals. */
+/** Missing values come last in both directions; names break ties. */
 function order(by, isDown) {
   return (one, other) => {
     const a = by(one), b = by(other);

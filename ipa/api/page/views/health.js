@@ -1,11 +1,11 @@
-// Health: whether the service can serve, what it depends on, and what is not seen of each pipeline.
+// Health: the readiness of the service, its dependencies, and the missing inputs of each pipeline.
 
 import { callApi } from "../api.js";
 import { clock, duration, el, plain, putter } from "../dom.js";
 import { chip } from "../parts.js";
 import { formatRoute } from "../router.js";
 
-// What to do where one of these fails; what is not named is a pipeline.
+// The remedy of each failing check; any other name is a pipeline's.
 const MENDS = {
   store: "Is the database up and can it be written? IPA_STORE_URL names it. Nothing is changed until it answers; requests go on being served.",
   leadership: "Can the service reach the cluster's Lease? Until one replica leads nothing is changed. ipa doctor checks its rights.",
@@ -19,7 +19,7 @@ export const title = "Health";
 export async function open(root, place, tools) {
   const gone = new AbortController(), put = putter(), signal = gone.signal;
   const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "What is seen" }), about: el("p", { class: "note" }) };
-  root.append(parts.state, el("h2", {}, "What the service depends on"), parts.checks, el("h2", {}, "What is seen of each pipeline"), parts.inputs, parts.about);
+  root.append(parts.state, el("h2", {}, "What the service depends on"), parts.checks, el("h2", {}, "Inputs of each pipeline"), parts.inputs, parts.about);
   const about = (version) => [`ipa ${version ?? ""} · metrics for Prometheus are at `, el("a", { href: "/metrics" }, "/metrics"), " · ", el("code", {}, "ipa doctor"), " looks at everything around the service."];
 
   async function update() {
@@ -33,14 +33,14 @@ export async function open(root, place, tools) {
     put(parts.about, ready.version ?? "", () => about(ready.version));
     put(parts.checks, ready.checks, () => checks(ready.checks));
     put(parts.inputs, found.map(({ live }) => [live.tick, live.degraded, live.inputs]), () =>
-      found.length ? found.map(inputs) : el("p", { class: "card empty" }, "There are no pipelines that you may see. ", el("code", {}, "ipa init"), " writes one."));
+      found.length ? found.map(inputs) : el("p", { class: "card empty" }, "There is no pipeline that you may see. ", el("code", {}, "ipa init"), " writes one."));
   }
 
   await update();
   return { update, close: () => gone.abort() };
 }
 
-/** What was checked; where the service is not ready, what failed. */
+/** The checks; if the service is not ready, those that failed. */
 async function readiness(signal) {
   try {
     return await callApi("/readyz?verbose", { signal });
@@ -61,7 +61,7 @@ function checks(list) {
       el("td", {}, check.ok ? "nothing" : MENDS[check.name] ?? MEND_PIPELINE))))));
 }
 
-/** Of one pipeline: how old each input is, and what is not seen. */
+/** The inputs of a pipeline: their age, and the missing ones. */
 function inputs({ pipeline, live }) {
   const wrong = live.inputs.filter((each) => each.missing && each.missing !== "not_asked");
   const rows = live.inputs.filter((each) => each.missing !== "not_asked").map((each) => el("tr", {},

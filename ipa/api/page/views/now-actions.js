@@ -1,4 +1,4 @@
-// What may be done to a pipeline from Now: pause, resume, another mode, and back to what ran before.
+// The actions on a pipeline in Now: pause, resume, mode and rollback.
 
 import { callApi } from "../api.js";
 import { ConfirmDialog } from "../confirm-dialog.js";
@@ -8,10 +8,10 @@ import { changes } from "../tables.js";
 import { obstacles, outcome } from "./what-if-apply.js";
 
 const PAUSES = [["until someone resumes it", 0], ["half an hour", 1800], ["2 hours", 7200], ["8 hours", 28800], ["a day", 86400]];
-// Of the changes that a way back is looked for in; as the service does.
+// The number of changes searched for a rollback target, as in the service.
 const LOOK_BACK = 50;
 
-/** Buttons in `box` for who may; `see(status)` as it comes, and close(). */
+/** The buttons in `box` that the caller may use; `see(status)` with each status, and close(). */
 export class PipelineActions {
   constructor(box, name, tools, base) {
     Object.assign(this, { box, name, tools, base });
@@ -43,7 +43,7 @@ export class PipelineActions {
     const during = choice("confirm-for", PAUSES.map(([text, value]) => [text, String(value)]));
     this.open({
       title: `Pause ${this.name}?`, verb: "Pause", fields: [el("label", { for: "confirm-for" }, "For how long?"), during],
-      words: [el("p", {}, "Nothing is changed while it is paused, whatever the load does. Requests go on being served.")],
+      words: [el("p", {}, "While the pipeline is paused, nothing is changed, whatever the load is. It keeps serving requests.")],
       act: async (said) => told("Paused", await callApi(`${this.base}/pause`, { method: "POST", body: { ...said, ...(Number(during.value) ? { for_s: Number(during.value) } : {}) } })),
     });
   }
@@ -71,8 +71,8 @@ export class PipelineActions {
     const to = lastThatStayed(decisions)?.previous ?? [], now = status.live.stages.filter((stage) => stage.config).map((stage) => stage.config);
     this.open({
       title: `Roll ${this.name} back?`, verb: "Roll back", mend: { text: "Look again", act: () => this.back() },
-      words: [el("p", {}, to.length ? "What ran before the last change that stayed runs again. The service goes on from it with the next ticks; pause it to keep it there." : "It is not known what ran before."),
-        to.length ? changes("From what runs to what ran before", now, to) : "", to.length ? el("p", { class: "note" }, `${plain(cores(now))} cores now, ${plain(cores(to))} then.`) : ""],
+      words: [el("p", {}, to.length ? "This applies the configuration before the last change. The service continues from it with the next ticks; pause the pipeline to keep it." : "The earlier configuration is unknown."),
+        to.length ? changes("From the running configuration to the earlier one", now, to) : "", to.length ? el("p", { class: "note" }, `${plain(cores(now))} cores now, ${plain(cores(to))} then.`) : ""],
       act: async (body) => outcome(await callApi(`${this.base}/rollback`, { method: "POST", body, headers: { "If-Match": headers.get("ETag") } })),
     });
     this.target = { cost_cores: cores(to) };
@@ -88,13 +88,13 @@ function choice(id, options, now) {
   return el("select", { id }, options.map(([text, value]) => el("option", { value, selected: value === now }, text)));
 }
 
-/** What a change of its control led to. */
+/** The outcome of a change of overrides. */
 function told(title, control) {
   const facts = [`mode ${control.mode}`, control.paused ? `paused${control.paused_until ? ` until ${new Date(control.paused_until).toLocaleString()}` : ""}` : "not paused"];
   return { title, parts: [el("p", { class: "banner good" }, el("span", {}, `${facts.join(", ")}.`))] };
 }
 
-/** The newest of these changes (newest first) that was not taken back. */
+/** The newest of these changes (newest first) that was not rolled back. */
 function lastThatStayed(applied) {
   let taken = false;
   for (const decision of applied) {

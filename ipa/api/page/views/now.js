@@ -1,4 +1,4 @@
-// Now: what runs, how it does, and why it is as it is.
+// Now: the running configuration, its figures, and the reason of the last decision.
 
 import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
@@ -55,7 +55,7 @@ export async function open(root, place, tools) {
   }
 
   await update();
-  // Not before the picture is there; what fails is loaded again with the next look.
+  // After the content is shown; a failed load is retried with the next update.
   prepare().then(update).catch(() => {});
   const counting = setInterval(count, COUNT_MS);
   return {
@@ -99,7 +99,7 @@ function frame(name) {
   };
 }
 
-/** What is to be said of the pipeline itself. */
+/** Banners about the pipeline itself. */
 function aside(pipeline) {
   if (!pipeline) return [];
   return [pipeline.not_controlled ? el("p", { class: "banner warn" }, el("b", {}, "Not controlled here"), el("span", {}, pipeline.not_controlled)) : "",

@@ -1,4 +1,4 @@
-// Profiles: what was measured of a stage's variants, the fits that are planned with, and how far they miss.
+// Profiles: the measurements of a stage's variants, the fits that plans use, and their errors.
 
 import { callApi } from "../api.js";
 import { el, number, plain } from "../dom.js";

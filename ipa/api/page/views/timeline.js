@@ -23,7 +23,7 @@ export async function open(root, place, tools) {
   const name = place.path[0], base = `/v1/pipelines/${encodeURIComponent(name)}`;
   const gone = new AbortController(), put = putter();
   const past = new History(base, gone.signal);
-  const boxes = { ranges: el("div", {}), hint: el("p", { class: "note hint" }, "Drag over a figure to look closer; a double click, or Escape, goes back."), said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }) };
+  const boxes = { ranges: el("div", {}), hint: el("p", { class: "note hint" }, "Drag over a figure to zoom in; double-click or press Escape to zoom out."), said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }) };
   const holds = el("input", { type: "checkbox", id: "all" });
   const list = el("ol", { id: "decisions" });
   let range = rangeOf(place.query), now = 0, shown = "", before = null;
@@ -41,7 +41,7 @@ export async function open(root, place, tools) {
     return draw(true);
   }
 
-  /** Show that stretch, or what was shown before the first of them. */
+  /** Zooms to the time range, or back. */
   async function zoom(span) {
     if (!span && range.last) return;
     const query = span ? within(span, now, status.live.tick_s) : before ?? {};
@@ -64,7 +64,7 @@ export async function open(root, place, tools) {
     await draw(false);
   }
 
-  /** Draw anew where there is something new, or another range. */
+  /** Draws again if there is new data or another range. */
   async function draw(isAsked) {
     const key = `${status.live.tick} ${status.live.series.length}`;
     if (!isAsked && key === shown) return;
@@ -73,7 +73,7 @@ export async function open(root, place, tools) {
     ranges.show(range, bounds(range, now, past.begin));
     await past.lookAgain(holds.checked, status.live.tick);
     const wanted = range.last === "all" ? -Infinity : range.last ? now - 1000 * Number(range.last) : range.from;
-    // The status reaches a tick less far back than it says.
+    // The status begins one tick later than its range.
     await past.reachBack(wanted + 2000 * status.live.tick_s, tools.say);
     const span = bounds(range, now, past.begin);
     ranges.show(range, span);
@@ -95,7 +95,7 @@ export async function open(root, place, tools) {
   };
 }
 
-/** What each figure shows between the two times. */
+/** The data of each figure between the two times. */
 function factsOf(past, [from, to], status) {
   const ticks = past.between(from, to), x = ticks.map((tick) => tick.at);
   const of = (key, scale = 1) => ticks.map((tick) => (tick[key] === null || tick[key] === undefined ? null : tick[key] * scale));

@@ -1,4 +1,4 @@
-// What runs now beside the plan of a what-if: its figures, each stage, and what holds it.
+// The plan of a what-if beside the running configuration: figures, stages and limits.
 
 import { el, number, plain } from "../dom.js";
 import { changes, delta, refusal, seconds, table } from "../tables.js";
@@ -13,10 +13,10 @@ const PLANNED = [
 export class Comparison {
   constructor(parent, root) {
     this.shown = el("div", {}, el("p", { class: "empty" }, "Planning …"));
-    // Beside what is drawn anew, so that what is on it keeps the focus.
+    // Outside of the redrawn part, so that it keeps the focus.
     this.foot = el("p", { class: "command" });
     this.box = el("section", { class: "card answer", "aria-label": "What runs and what would be best", "aria-busy": "true" }, this.shown, this.foot);
-    // Where the page is narrow the tables are far below what is moved.
+    // On a narrow page the tables are far below the controls.
     this.line = el("p", { class: "card in-short", "aria-hidden": "true" });
     parent.append(this.box);
     root.append(this.line);
@@ -37,7 +37,7 @@ export class Comparison {
     this.draw();
   }
 
-  /** The plan in a sentence, for those who do not see the tables. */
+  /** The plan in a sentence, for screen readers. */
   words() {
     if (this.error) return `Not planned: ${this.error.message}`;
     if (!this.plan) return "Planning";
@@ -60,23 +60,23 @@ export class Comparison {
 
   get running() { return this.status.live.stages.filter((stage) => stage.config).map((stage) => stage.config); }
 
-  /** Whether there is a plan, and another than what runs. */
+  /** True if there is a plan that differs from the running configuration. */
   get isChange() { return Boolean(this.plan?.stages.length) && JSON.stringify(this.running.map(same)) !== JSON.stringify(this.plan.stages.map(same)); }
 
   found() {
     const { plan, running: now, status: { live } } = this;
     return [
-      el("h2", {}, this.isChange ? "Another plan would be best" : "What runs is the best plan"),
+      el("h2", {}, this.isChange ? "Another plan is better" : "The running plan is the best"),
       el("p", { class: "note" }, `For ${number(plan.rate_rps, 2)} rps within ${seconds(plan.sla_s)}; ${plan.solver}, ${plan.termination}, ${seconds(plan.solve_s)}.`,
         plan.note ? ` ${plan.note}.` : ""),
       figures(live, plan),
       changes("What each stage runs now and would run", now, plan.stages, PLANNED),
-      now.length ? "" : el("p", { class: "note" }, "What runs now was not seen."),
+      now.length ? "" : el("p", { class: "note" }, "The running configuration is unknown."),
       this.standing(),
     ];
   }
 
-  /** How near the plan is to what limits it. */
+  /** The distance of the plan to its limits. */
   standing() {
     const { plan, set } = this;
     const of = [`latency takes ${percent(plan.latency_s / plan.sla_s)} of the SLA`];
@@ -88,9 +88,9 @@ export class Comparison {
   none() {
     const { plan } = this;
     return [
-      el("h2", {}, "Nothing is feasible"),
+      el("h2", {}, "No plan is feasible"),
       el("p", { class: "note" }, `At ${number(plan.rate_rps, 2)} rps no plan is within ${seconds(plan.sla_s)} and the other limits (${plan.termination.replaceAll("_", " ")}).`),
-      plan.relaxations.length ? el("p", {}, "Each of these alone would do:") : "",
+      plan.relaxations.length ? el("p", {}, "Each of these alone makes it feasible:") : "",
       el("ul", { class: "relaxations" }, plan.relaxations.map((move) => el("li", {}, move))),
       plan.note ? el("p", { class: "note" }, plan.note) : "",
     ];
@@ -99,7 +99,7 @@ export class Comparison {
 
 const same = ({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent];
 
-/** Accuracy, cost, latency and rate of what runs and of the plan. */
+/** Accuracy, cost, latency and rate of the running configuration and of the plan. */
 export function figures(live, plan) {
   const row = (name, now, then, show, options) => [name, show(now), show(then), delta(now, then, options)];
   const figure = (text) => ({ text, figure: true });

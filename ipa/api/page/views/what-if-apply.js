@@ -1,4 +1,4 @@
-// Applying the plan of a what-if: what it would change, what would refuse it, and what came of it.
+// The dialog that applies the plan of a what-if: the change, the obstacles, and the outcome.
 
 import { callApi } from "../api.js";
 import { ConfirmDialog, newKey } from "../confirm-dialog.js";
@@ -11,7 +11,7 @@ import { figures } from "./what-if-answer.js";
 
 const EACH = [{ text: "Accuracy", figure: true, of: (stage) => number(stage.accuracy, 3) }];
 
-/** What would refuse that plan as things are now: [{text, todo}]. The service looks once more. */
+/** The obstacles to the plan now: [{text, todo}]. The service checks again. */
 export function obstacles(status, pipeline, plan) {
   const { control, live, standing } = status;
   const found = [], refuse = (reason, text) => found.push({ text, todo: remedy(reason, status.pipeline).text });
@@ -27,8 +27,8 @@ export function obstacles(status, pipeline, plan) {
 }
 
 /**
- * Open the dialog for that plan, whose ETag is `tag`; `planAgain` makes another for what is then.
- * {see(status), close()}: what would refuse it is told as it comes and goes.
+ * Opens the dialog for the plan, whose ETag is `tag`; `planAgain` makes another one.
+ * Returns {see(status), close()}; `see` updates the obstacles.
  */
 export function applying({ plan, tag, status, pipeline, tools, planAgain }) {
   const now = status.live.stages.filter((stage) => stage.config).map((stage) => stage.config);
@@ -45,7 +45,7 @@ export function applying({ plan, tag, status, pipeline, tools, planAgain }) {
   return { see, close: () => dialog.close() };
 }
 
-/** A decision that a person asked for, in words: it may be a hold, which says why nothing was changed. */
+/** The outcome of a requested decision in words; it may be a hold with its cause. */
 export function outcome(decision) {
   const isApplied = decision.action === "apply", todo = remedy(decision.reason, decision.pipeline).text;
   return {

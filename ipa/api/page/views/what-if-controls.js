@@ -1,4 +1,4 @@
-// What can be moved in a what-if: each a number with its unit and, where that helps, a slider beside it.
+// The controls of a what-if: numbers with their units, some with a slider.
 
 import { el, plain } from "../dom.js";
 
@@ -29,7 +29,7 @@ export function controlsOf(pipeline, status, objectiveName) {
   return found.map((each) => ({ ...each, step: each.step ?? stepOf(each.most) }));
 }
 
-/** What has no slider: numbers, lists and choices. */
+/** The controls without a slider: numbers, lists and choices. */
 export function furtherOf(pipeline) {
   const { bounds } = pipeline;
   const count = (name, label, now) => ({ name, label, unit: "", now, least: 1, step: 1, isCount: true });
@@ -48,10 +48,10 @@ const WEIGHTS = ["alpha", "beta", "delta"];
 const BOUNDS = ["cores", "min_replicas", "max_replicas", "accuracy_floor", "transition_cores"];
 export const NAMES = ["objective", "rate_rps", "sla_s", ...WEIGHTS, ...BOUNDS, "batch_sizes", "compat", "allocation", "solver"];
 
-/** The body of POST plans for what is set, {name: text}; `bounds` are the pipeline's. */
+/** The body of POST plans for the set values {name: text}; `bounds` are the pipeline's. */
 export function bodyOf(asked, bounds) {
   const { transition_cores: during } = bounds;
-  // More cores at rest than during a change is a contradiction.
+  // The budget during a change may not be below the budget at rest.
   const set = during !== null && Number(asked.cores) > during ? { transition_cores: asked.cores, ...asked } : asked;
   const number = (names) => Object.fromEntries(names.filter((name) => set[name]).map((name) => [name, Number(set[name])]));
   const some = (name, values) => (Object.keys(values).length ? { [name]: values } : {});
@@ -60,7 +60,7 @@ export function bodyOf(asked, bounds) {
   return { ...words, ...number(["rate_rps", "sla_s"]), ...some("weights", number(WEIGHTS)), ...some("bounds", { ...number(BOUNDS), ...sizes }) };
 }
 
-/** A control on the page. `onSet(name, text)` is told of what is typed or moved; text "" is what holds without it. */
+/** A control on the page. It calls `onSet(name, text)` on input; text "" stands for the default. */
 export class Control {
   constructor(spec, onSet) {
     Object.assign(this, { spec, onSet });
@@ -72,7 +72,7 @@ export class Control {
     this.slider = spec.most === undefined ? null
       : el("input", { type: "range", min: least ? step : 0, max: spec.most, step, disabled: off, "aria-label": `${label}${unit && `, ${unit}`}, slider`, "data-name": name });
     this.said = el("small", { id: `${id}-now`, class: "now" });
-    this.back = el("button", { type: "button", class: "back", hidden: "", title: "As it is now" }, "↺", el("span", { class: "hidden" }, ` ${label} as it is now`));
+    this.back = el("button", { type: "button", class: "back", hidden: "", title: "Reset" }, "↺", el("span", { class: "hidden" }, ` reset ${label}`));
     this.box = el("div", { class: `control${this.slider ? "" : " plain"}` }, el("label", { for: id }, label), this.slider ?? "",
       el("div", { class: "entry" }, this.input, el("span", { class: "unit" }, unit ?? ""), this.back), this.said);
     this.input.addEventListener("input", () => this.typed(this.input.value.trim()));
@@ -89,7 +89,7 @@ export class Control {
     else this.onSet(this.spec.name, unless);
   }
 
-  /** Show what is set. The text that is being typed is left alone. */
+  /** Shows the set value, except in a field that is being edited. */
   put(text, alsoInput = true) {
     const { spec } = this;
     const shown = text || (spec.now === null || spec.now === undefined ? "" : String(spec.isList || spec.choices ? spec.now : round(spec.now, 4)));

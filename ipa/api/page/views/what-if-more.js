@@ -1,4 +1,4 @@
-// What follows once a what-if rests: the frontier of accuracy and cost, and what holds the plan back.
+// The slower parts of a what-if, once it rests: the frontier of accuracy and cost, and the explanation.
 
 import { callApi } from "../api.js";
 import { el, number, plain } from "../dom.js";
@@ -10,7 +10,7 @@ import { Explained } from "./explained.js";
 const REST_MS = 500;
 const MOST_MS = 2000;
 
-/** One question at a time, of those that wait the last: a slider must not wait for these. */
+/** Runs one request at a time, then the newest waiting one, so that sliders never wait. */
 export class Background {
   constructor(parent, view) {
     this.view = view;
@@ -21,18 +21,18 @@ export class Background {
       note: "Exact: no plan within the SLA is more accurate at that cost. It disregards the core budget and the least accuracy; a point sets both to its own.",
     });
     this.list = el("details", { class: "card points" });
-    this.why = el("section", { class: "card why", "aria-label": "Why this plan" }, el("h2", {}, "Why this plan"), el("p", { class: "empty" }, "Follows once nothing moves."));
+    this.why = el("section", { class: "card why", "aria-label": "Why this plan" }, el("h2", {}, "Why this plan"), el("p", { class: "empty" }, "Follows once the controls rest."));
     parent.append(this.list, this.why);
     this.explained = new Explained(this.why);
   }
 
   follow(body) {
     this.wanted = body;
-    // After the figures: those must not wait for it.
+    // After the figures, which must not wait for it.
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => this.drawFrontier());
     clearTimeout(this.timer);
-    // A forecast may change each tick: that is no reason to wait for ever.
+    // The forecast may change with each tick; do not wait for ever.
     this.since ??= performance.now();
     this.timer = setTimeout(() => this.ask(), Math.min(REST_MS, Math.max(0, this.since + MOST_MS - performance.now())));
   }
@@ -43,18 +43,18 @@ export class Background {
     this.since = null;
     const body = this.wanted;
     await this.askFrontier(body);
-    // Also where the forecast moved on meanwhile, as it may each tick; only another wish is worth waiting for.
+    // Also if the forecast changed meanwhile; only other settings make it obsolete.
     if (JSON.stringify(this.wanted) === JSON.stringify(body)) await this.askWhy(body);
     this.isAsking = false;
     if (this.wanted !== body) this.follow(this.wanted);
   }
 
   async askFrontier(body) {
-    // Within what its budget's slider shows: a frontier without any is long.
+    // Within the range of the budget's slider: an unlimited frontier is long.
     const { most } = this.view.controls.get("cores").spec;
     const { weights, solver, ...asked } = body;
     const free = { ...asked, bounds: { ...body.bounds, cores: most, accuracy_floor: 0 } };
-    // Never below the budget; it matters only from what runs.
+    // Never below the budget.
     if (this.view.pipeline.bounds.transition_cores !== null || free.bounds.transition_cores) free.bounds.transition_cores = Math.max(most, free.bounds.transition_cores ?? 0, this.view.pipeline.bounds.transition_cores ?? 0);
     const key = JSON.stringify(free);
     if (key === this.shown) {
@@ -76,7 +76,7 @@ export class Background {
   drawFrontier() {
     const { frontier, refusal: error, view } = this;
     if (error) return this.list.replaceChildren(el("summary", {}, "No frontier"), refusal(error));
-    if (!frontier) return this.figure.show({ series: [], empty: "Follows once nothing moves." });
+    if (!frontier) return this.figure.show({ series: [], empty: "Follows once the controls rest." });
     const { points } = frontier, { live } = view.status, plan = view.answer;
     const chosen = plan?.stages.length ? [plan] : [], now = live.pas !== null && live.cost_cores !== null ? [live] : [];
     const spot = (name, from, colour) => ({ name, kind: "points", colour, x: from.map((it) => it.cost_cores), y: from.map((it) => it.pas) });
@@ -94,7 +94,7 @@ export class Background {
     });
   }
 
-  /** The same as links; what is set goes on with them. */
+  /** The points as links that keep the settings. */
   drawList() {
     const points = this.frontier?.points ?? [];
     this.hrefs = points.map((point) => this.formatRoute(point));
@@ -105,7 +105,7 @@ export class Background {
       points.map((it, at) => [el("a", { href: this.hrefs[at] }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${plain(it.cost_cores)} cores`)), number(it.pas, 3), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
   }
 
-  /** Where budget and floor leave that point alone. */
+  /** The budget and the accuracy floor that select this point alone. */
   formatRoute(point) {
     const set = { ...this.view.set, cores: Math.ceil(point.cost_cores * 1e6) / 1e6, accuracy_floor: Math.floor(point.pas * 1e6) / 1e6 };
     return formatRoute({ view: "what-if", path: [this.view.name], query: set });

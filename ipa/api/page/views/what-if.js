@@ -1,4 +1,4 @@
-// What-if: move the SLA, the weights, the rate or the budget, and see what would be best. Nothing is changed but by Apply.
+// What-if: set the SLA, the weights, the rate or the budget, and see the best plan. Only Apply changes anything.
 
 import { callApi } from "../api.js";
 import { el } from "../dom.js";
@@ -8,10 +8,10 @@ import { Background } from "./what-if-more.js";
 
 export const title = "What-if";
 
-// While a slider moves, plans are asked for so often; the address and what takes longer follow once it rests.
+// The interval of plans while a slider moves; the address and slower requests follow once it rests.
 const DEBOUNCE_MS = 15;
 const REST_MS = 400;
-// An answer that takes longer is not waited for once another is wanted.
+// A request that takes longer is aborted once another one waits.
 const PATIENCE_MS = 150;
 
 const NO_RATE = { message: "No load was seen yet", hint: "Say the rate to plan for." };
@@ -27,7 +27,7 @@ class WhatIf {
     Object.assign(this, { root, name, tools, base: `/v1/pipelines/${encodeURIComponent(name)}` });
     this.pipeline = tools.pipelines.get(name);
     this.set = Object.fromEntries(NAMES.filter((each) => query.get(each)).map((each) => [each, query.get(each)]));
-    // A link may name an objective that is no more.
+    // A link may name an objective that no longer exists.
     if (!(this.objective in this.pipeline.objectives)) delete this.set.objective;
     this.running = { abort() {} };
     this.closing = new AbortController();
@@ -41,7 +41,7 @@ class WhatIf {
     this.form = el("form", { class: "card controls", "aria-label": "What if" });
     this.form.addEventListener("submit", (event) => event.preventDefault());
     const results = el("div", { class: "results" });
-    this.root.append(el("p", { class: "lede" }, "Move anything: the best plan is found anew at once and shown beside what runs now. ",
+    this.root.append(el("p", { class: "lede" }, "Move any control: the best plan is computed at once and shown beside the running configuration. ",
       el("b", {}, this.mayApply ? "Nothing is written to what runs until you apply it." : "Nothing here is written to what runs.")), el("div", { class: "what-if-columns" }, this.form, results));
     this.build();
     this.comparison = new Comparison(results, this.root);
@@ -51,7 +51,7 @@ class WhatIf {
     this.comparison.foot.append(this.apply);
     this.comparison.see(this.status);
     await this.plan();
-    // Not before the plan is there; what fails is loaded again with the next look.
+    // After the plan is shown; a failed load is retried with the next update.
     this.prepare().catch(() => {});
   }
 
@@ -62,23 +62,23 @@ class WhatIf {
 
   get mayApply() { return this.tools.may("apply", this.name); }
 
-  /** To who may, where there is something to apply. */
+  /** True if the caller may apply the plan and it differs from the running configuration. */
   offer() { this.apply.hidden = !(this.applying && this.mayApply && !this.comparison.error && this.comparison.isChange); }
 
-  /** For the plan that is on the page now, whatever is planned meanwhile. */
+  /** Opens the dialog for the plan on the page, whatever is planned meanwhile. */
   startApplying() {
     const { answer: plan, tag, status, pipeline, tools } = this;
     this.dialog = this.applying({ plan, tag, status, pipeline, tools, planAgain: () => this.planAgain() });
   }
 
-  /** What it was made from has moved: the plan of now, to be looked at once more. */
+  /** Plans again, since the inputs of the plan have changed. */
   async planAgain() {
     await this.plan();
     this.offer();
     if (!this.apply.hidden && !this.closing.signal.aborted) this.startApplying();
   }
 
-  /** The controls; anew when another objective is chosen, since others are its SLA and weights. */
+  /** Creates the controls, again for each objective, which has an SLA and weights of its own. */
   build() {
     const names = Object.keys(this.pipeline.objectives);
     const make = (spec) => {
@@ -117,8 +117,8 @@ class WhatIf {
   }
 
   /**
-   * The best plan for what is set now. One question at a time, and of those that come meanwhile the last. Resolves
-   * once none is wanted any more.
+   * Plans for the present settings: one request at a time, then the newest of those that came meanwhile. Resolves
+   * once no request waits.
    */
   plan() {
     if (!this.isAsking) return (this.planned = this.planNow());
@@ -166,7 +166,7 @@ class WhatIf {
     this.tools.say(this.comparison.words());
   }
 
-  /** What runs changes meanwhile; where no rate is set the plan is for the forecast, which does too. */
+  /** Takes a new status. Without a set rate the plan is for the forecast, which changes too. */
   async update() {
     const before = this.status.live;
     this.status = await callApi(`${this.base}/status`, { signal: this.closing.signal });
@@ -174,14 +174,14 @@ class WhatIf {
     this.comparison.see(this.status);
     await this.prepare();
     if (this.answer) this.dialog?.see(this.status);
-    // A plan is refused once what it was made from is another.
+    // The service refuses a plan whose inputs have changed.
     const isStale = live.revision !== before.revision;
     const isMoved = live.forecast?.upper_rps !== before.forecast?.upper_rps || live.rate_rps !== before.rate_rps;
     if (isMoved) this.follow(live);
     if (isStale || (isMoved && !this.set.rate_rps)) await this.plan();
   }
 
-  /** The rate that holds where none is set is another. */
+  /** Updates the rate that applies if none is set. */
   follow(live) {
     const control = this.controls.get("rate_rps");
     control.spec.now = live.forecast?.upper_rps ?? live.rate_rps;

@@ -75,15 +75,20 @@ OTHER = {**STAGE, "stage": "classification", "variant": "resnet18"}
     [
         (None, 65, "cannot be read"),
         ("{", 65, "is not JSON"),
-        ("[]", 65, "has no stages"),
-        ('{"stages": [1]}', 65, "stages[0]: is not an object"),
+        ("[]", 65, "expected a mapping"),
+        ("{}", 65, "has no stages"),
+        ('{"stages": [1]}', 65, "/stages/0: entry 1 of stages is 1; expected a mapping with stage"),
         (
             json.dumps({"stages": [{**STAGE, "replicas": True}]}),
             65,
-            "stages[0]: replicas is True, not a number",
+            "/stages/0/replicas: replicas is true; expected a whole number",
         ),
         (json.dumps({"stages": [STAGE]}), 65, "one configuration for every stage"),
-        (json.dumps({"stages": [STAGE, {**OTHER, "replicas": 0}]}), 65, "replicas 0 must be 1 or more"),
+        (
+            json.dumps({"stages": [STAGE, {**OTHER, "replicas": 0}]}),
+            65,
+            "/stages/1/replicas: replicas is 0; it must be at least 1",
+        ),
         (json.dumps({"stages": [{**STAGE, "variant": "x"}, OTHER]}), 1, "It has: yolov5n"),
     ],
 )
@@ -153,4 +158,7 @@ def test_a_mixture_is_rendered_as_predictors_with_their_traffic(
     broken["mixture"]["parts"][0]["share_percent"] = "half"
     path.write_text(json.dumps(broken), encoding="utf-8")
     assert run(["render", "video", "--plan", str(path)]) == 65
-    assert "mixture.parts[0].share_percent is 'half'" in capsys.readouterr().err
+    assert (
+        '/mixture/parts/0/share_percent: share_percent is "half"; expected a whole number'
+        in capsys.readouterr().err
+    )

@@ -1,0 +1,328 @@
+"""What each shortcut of the planner saves: the same problems with it and without it, in one run.
+
+An answer may not change without a shortcut; the time does. A shortcut that saves nothing is to be removed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from math import inf
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from experiments.bench.cell import Cell
+from experiments.bench.fleet import AMPLE_CORES, SHARE, member_of
+from experiments.bench.fleet import CELL as FLEET_CELL
+from experiments.bench.instances import instance
+from experiments.bench.memory import peak_mb, reset_peak
+from experiments.bench.pipelines import NAMES, ROOT
+from experiments.bench.race import SAME
+from experiments.bench.render import aligned
+from experiments.sets.synthetic import synthetic_problem
+from ipa.files import load_pipeline, load_profiles
+from ipa.optimize import dominance_filter, solver_selection
+from ipa.optimize import solve as solve_module
+from ipa.optimize.backends import gurobi, highs, label_setting
+from ipa.optimize.backends.labels import LabelExpansion
+from ipa.optimize.chord_branching import Maximise
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet import flattened, frontiers, plan_pool, pricing
+from ipa.optimize.fleet.knapsack import Choices, select
+from ipa.optimize.fleet.plan import Member, plan_fleet
+from ipa.optimize.frontier import worth_frontier, worth_program
+from ipa.optimize.milp import Milp
+from ipa.optimize.mixture import set_search
+from ipa.optimize.mixture.set_solve import solve_set
+from ipa.optimize.mixture.sets import SetProblem
+from ipa.optimize.options import full_program
+from ipa.optimize.problem import Compat, PlanningProblem
+from ipa.optimize.program import Program
+from ipa.optimize.solve import solve
+from ipa.policies.planning import planning_problem
+from ipa.profiling.points import Allocation
+
+DEADLINE_S = 60.0
+PAGE = ROOT / "docs" / "explanation" / "planner-speed.md"
+BEGIN, END = "<!-- made by `make bench-planner` -->", "<!-- end of what `make bench-planner` made -->"
+HEAD = ["problems", "solver", "without", "time", "worst", "labels"]
+REMARK = (
+    "The first line of a group has CPU time a problem, the slowest problem and labels a problem; the others "
+    "are multiples of these without one shortcut. Objectives are equal in all."
+)
+FLEET_HEAD = ["way", "pipelines", "s", "time", "s for the choice", "MB"]
+FLEET_REMARK = "The plan of a fleet in four ways, CPU seconds a fleet:"
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """A part of the planner that only saves time, and the attributes to replace to do without it."""
+
+    name: str
+    replaced: tuple[Patch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Problems of one kind, the function that solves one for its objective, and the shortcuts it may take."""
+
+    title: str
+    solver: str
+    problems: Sequence[Any]
+    solve: Callable[[Any], float | None]
+    shortcuts: Sequence[Shortcut]
+
+
+def _same(program: Program) -> Program:
+    return program
+
+
+def _all_options(program: Program, deadline: Deadline) -> tuple[Program, tuple[Any, ...]]:
+    return program, tuple(np.arange(len(stage)) for stage in program.stages)
+
+
+NOTHING = Shortcut("nothing", ())
+HOPELESS = Shortcut("hopeless options", ((dominance_filter, "without_hopeless", _same),))
+DOMINATED = Shortcut(
+    "dominated options", ((dominance_filter, "_without_dominated", lambda _, stage, *__: stage),)
+)
+LOCAL_SEARCH = Shortcut("local search", ((label_setting, "polished", lambda _, __, ___, chosen: chosen),))
+GUESS = Shortcut("plans by multipliers", ((label_setting.LabelSearch, "guess", lambda _: ()),))
+ENUMERATION = Shortcut("trying all of few plans", ((label_setting, "FEW", 0),))
+PREFILTER = Shortcut(
+    "options too dear, untimed", ((solve_module, "narrow_program", lambda problem, _: full_program(problem)),)
+)
+SHARPEN = Shortcut("options by their bound", ((solver_selection, "sharpen", _all_options),))
+OF_SEARCH = (HOPELESS, DOMINATED, LOCAL_SEARCH, GUESS)
+OF_SETS = (
+    Shortcut(
+        "the bound", ((set_search.SetBound, "upper", lambda _, __, load, ___: np.full(len(load), inf)),)
+    ),
+    Shortcut("capacity to come", ((set_search.Capacity, "most", lambda _, __, cores: cores + inf),)),
+    Shortcut("dominance", ((set_search, "undominated", lambda rows, _: np.arange(rows.shape[1])),)),
+)
+OF_FLEETS = (
+    Shortcut("options built together", ((frontiers, "is_plain", lambda _: False),)),
+    Shortcut(
+        "options that fit",
+        ((flattened, "_fitting", lambda options, *_: np.ones(len(options.entry), dtype=bool)),),
+    ),
+    Shortcut("a price by a sample", ((pricing, "SAMPLE", 10**9),)),
+    Shortcut("multipliers around the best", ((plan_pool, "AROUND", (1.0,)),)),
+)
+
+
+def cases(*, quick: bool) -> Iterator[Case]:
+    """All cases."""
+    count, pipelines = (2, 20) if quick else (30, 500)
+    search = partial(_objective, "exact")
+    for cell in (Cell(5, 10), Cell(10, 10), Cell(10, 20, 7, 4)):
+        yield Case(str(cell), "exact", [instance(cell, seed) for seed in range(count)], search, OF_SEARCH)
+    for cell in (Cell(3, 10, compat=Compat.TAIL), Cell(5, 10, compat=Compat.TAIL)):
+        problems = [instance(cell, seed) for seed in range(count)]
+        yield Case(str(cell), "exact", problems, search, (*OF_SEARCH, PREFILTER))
+    for compat in (Compat.PAPER, Compat.TAIL):
+        problems = list(chain.from_iterable(_of_pipelines(compat, 3 if quick else 20)))
+        yield Case(
+            f"IPA pipelines {compat.value}",
+            "exact",
+            problems,
+            search,
+            (HOPELESS, DOMINATED, ENUMERATION, PREFILTER),
+        )
+    for solver in ("highs", "gurobi"):
+        cell = Cell(5, 10)
+        problems = [instance(cell, seed) for seed in range(count)]
+        yield Case(str(cell), solver, problems, partial(_objective, solver), (SHARPEN,))
+    sets = [synthetic_problem(Random(seed), 10, 64) for seed in range(count)]
+    yield Case("sets of 10 × 64 cores", "exact", sets, _of_set, OF_SETS)
+    fleets = [_fleet(pipelines, first) for first in range(1 if quick else 4)]
+    yield Case(f"fleets of {pipelines}", "exact", fleets, _of_fleet, OF_FLEETS)
+
+
+def _objective(solver: str, problem: PlanningProblem) -> float | None:
+    return solve(problem, solver, DEADLINE_S, explain=False).objective
+
+
+def _of_set(problem: SetProblem) -> float | None:
+    return solve_set(problem, deadline_s=DEADLINE_S).objective
+
+
+def _of_pipelines(compat: Compat, rates: int) -> Iterator[list[PlanningProblem]]:
+    for name in NAMES:
+        first = planning_problem(
+            load_pipeline(ROOT / "pipelines" / name / "pipeline.yaml"),
+            load_profiles(ROOT / "profiles", name),
+            2.0,
+            compat=compat,
+            allocation=Allocation.FREE,
+        )
+        yield [replace(first, rate_rps=float(1 + 2 * at)) for at in range(rates)]
+
+
+Fleet = tuple[list[Member], float]
+
+
+def _fleet(pipelines: int, number: int) -> Fleet:
+    """Members, and a budget that is too small for all of their best plans."""
+    members = [member_of(FLEET_CELL, number * pipelines + at) for at in range(pipelines)]
+    return members, SHARE * plan_fleet(members, AMPLE_CORES, DEADLINE_S).cost_cores
+
+
+def _of_fleet(fleet: Fleet) -> float | None:
+    return plan_fleet(*fleet, DEADLINE_S).worth
+
+
+@dataclass(slots=True)
+class _Labels:
+    """Counts the labels of every search."""
+
+    count: int = 0
+
+    def counting(self) -> Any:
+        grow = LabelExpansion.grow
+
+        def counted(expansion: LabelExpansion, *given: Any) -> Any:
+            labels = grow(expansion, *given)
+            self.count += len(labels)
+            return labels
+
+        return patch.object(LabelExpansion, "grow", counted)
+
+
+def rows_of(case: Case) -> Iterator[list[str]]:
+    """A row for each shortcut: CPU time, worst time and labels without it, as multiples of those with all.
+
+    The first row has the milliseconds and labels with all. AssertionError if an objective changes.
+    """
+    ways = (NOTHING, *case.shortcuts)
+    times_ms: dict[str, list[float]] = {way.name: [] for way in ways}
+    labels = dict.fromkeys(times_ms, 0)
+    counter = _Labels()
+    case.solve(case.problems[0])
+    with counter.counting():
+        for number, problem in enumerate(case.problems):
+            found: list[float | None] = []
+            first = number % len(ways)
+            for way in (*ways[first:], *ways[:first]):
+                with ExitStack() as stack:
+                    for target, name, other in way.replaced:
+                        stack.enter_context(patch.object(target, name, other))
+                    counter.count, begin = 0, time.process_time()
+                    found.append(case.solve(problem))
+                    times_ms[way.name].append(1000 * (time.process_time() - begin))
+                    labels[way.name] += counter.count
+            assert all(_agree(each, found[0]) for each in found), (case.title, number, found)
+    spent = {name: sum(each) for name, each in times_ms.items()}
+    count = len(case.problems)
+    yield [
+        *(case.title, case.solver, "–", f"{spent['nothing'] / count:.3g} ms"),
+        *(f"{max(times_ms['nothing']):.3g} ms", f"{labels['nothing'] / count:.0f}"),
+    ]
+    for way in case.shortcuts:
+        yield [
+            *(case.title, case.solver, way.name, f"× {spent[way.name] / spent['nothing']:.2f}"),
+            f"× {max(times_ms[way.name]) / max(times_ms['nothing']):.2f}",
+            f"× {labels[way.name] / labels['nothing']:.2f}" if labels["nothing"] else "–",
+        ]
+
+
+def _agree(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= SAME * max(1.0, abs(other))
+
+
+def fleet_rows(fleets: int, pipelines: int) -> Iterator[list[str]]:
+    """The fleet planner beside the exact frontier of each pipeline and one choice among them.
+
+    Of each way the seconds of CPU for a fleet, of these for the choice alone, and the memory that it took.
+    AssertionError if the worths differ.
+    """
+    ways: dict[str, Callable[[Fleet], tuple[float, float]]] = {
+        "plans near the price": lambda fleet: (_of_fleet(fleet) or 0.0, 0.0),
+        "frontiers, dynamic programming": partial(_by_frontiers, _by_knapsack),
+        "frontiers, HiGHS": partial(_by_frontiers, partial(_by_milp, highs.maximise)),
+        "frontiers, Gurobi": partial(_by_frontiers, partial(_by_milp, gurobi.maximise)),
+    }
+    seconds = {name: [0.0, 0.0, 0.0] for name in ways}
+    for number in range(fleets):
+        fleet = _fleet(pipelines, number)
+        worths = []
+        for name, way in ways.items():
+            reset_peak()
+            before_mb, begin = peak_mb(), time.process_time()
+            worth, chosen_s = way(fleet)
+            spent = seconds[name]
+            spent[0] += time.process_time() - begin
+            spent[1] += chosen_s
+            spent[2] = max(spent[2], peak_mb() - before_mb)
+            worths.append(worth)
+        assert all(_agree(worth, worths[0]) for worth in worths), (number, worths)
+    base_s = seconds["plans near the price"][0]
+    for name, (whole_s, chosen_s, most_mb) in seconds.items():
+        yield [
+            *(name, str(pipelines), f"{whole_s / fleets:.3g}", f"× {whole_s / base_s:.1f}"),
+            *(f"{chosen_s / fleets:.2g}" if chosen_s else "–", f"{most_mb:.0f}"),
+        ]
+
+
+Points = list[list[tuple[float, float]]]
+
+
+def _by_frontiers(choose: Callable[[Points, float], float], fleet: Fleet) -> tuple[float, float]:
+    """The worth of the fleet and the seconds for the choice, from all plans worth having of each pipeline."""
+    members, budget_cores = fleet
+    points = [
+        [
+            (cost, member.weight * worth)
+            for cost, worth, _ in worth_frontier(worth_program(member.problem), Deadline(DEADLINE_S))
+        ]
+        for member in members
+    ]
+    begin = time.process_time()
+    return choose(points, budget_cores), time.process_time() - begin
+
+
+def _by_knapsack(points: Points, budget_cores: float) -> float:
+    cost, worth = np.array(list(chain.from_iterable(points))).T
+    owner = np.repeat(np.arange(len(points)), [len(each) for each in points])
+    return select(Choices(len(points), owner, cost, worth), budget_cores, Deadline(DEADLINE_S)).worth
+
+
+def _by_milp(maximise: Maximise, points: Points, budget_cores: float) -> float:
+    """The multiple-choice knapsack as one program: one binary a plan."""
+    whole = list(chain.from_iterable(points))
+    milp = Milp(len(whole), [worth for _, worth in whole], [1.0] * len(whole))
+    first = 0
+    for each in points:
+        milp.add_row([(first + at, 1.0) for at in range(len(each))], 1.0, 1.0)
+        first += len(each)
+    milp.add_row([(at, cost / budget_cores) for at, (cost, _) in enumerate(whole)], -inf, 1.0)
+    found = maximise(milp, Deadline(DEADLINE_S))
+    return sum(worth * value for worth, value in zip(milp.costs, found.values, strict=True))
+
+
+def run(out: Path, *, quick: bool, say: Callable[[str], None], page: Path = PAGE) -> int:
+    """Measure, print, write `without.md`, and unless quick the tables of the page."""
+    rows = chain.from_iterable(rows_of(case) for case in cases(quick=quick))
+    ways = fleet_rows(1, 10) if quick else fleet_rows(3, 100)
+    lines = [REMARK, "", *aligned([HEAD, *rows]), "", FLEET_REMARK, "", *aligned([FLEET_HEAD, *ways]), ""]
+    say("\n".join(lines))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "without.md").write_text("\n".join(lines), encoding="utf-8")
+    if not quick:
+        before, rest = page.read_text(encoding="utf-8").split(BEGIN + "\n")
+        after = rest.split(END + "\n")[1]
+        page.write_text("\n".join([f"{before}{BEGIN}", *lines, f"{END}\n{after}"]), encoding="utf-8")
+    return 0

@@ -1,0 +1,113 @@
+"""The keys of a plan in JSON, as far as it is carried out; a plan says more."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, create_model
+
+from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.fields import Count, Maybe, PositiveNumber
+from ipa.model.parts import with_share
+from ipa.model.plan import StageConfig, StagePlan
+
+_Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+class StageConfigSection(Section):
+    """The configuration of one stage."""
+
+    model_config = ConfigDict(
+        extra="ignore", title="a mapping with stage, variant, batch_size, cores, replicas"
+    )
+    makes: ClassVar = StageConfig
+    stage: Annotated[str, Field(title="a name")]
+    variant: Annotated[str, Field(title="a name")]
+    batch_size: Count
+    cores: PositiveNumber
+    replicas: Count
+    share_percent: Maybe[_Percent] = None
+
+    def given(self) -> dict[str, Any]:
+        known = StageConfigSection.model_fields
+        return {name: value for name, value in super().given().items() if name in known}
+
+
+class _Running(StageConfigSection):
+    # Typed by people: a key that nobody knows is a slip, but for what a plan says of a stage.
+    model_config = ConfigDict(extra="forbid")
+
+
+_Said: Any = {
+    field.name: (Any, None)
+    for field in fields(StagePlan)
+    if field.name not in StageConfigSection.model_fields
+}
+RunningStage = create_model("RunningStage", __base__=_Running, **_Said)
+
+# A plan in memory has tuples.
+_Stages = Annotated[list[StageConfigSection], Field(strict=False)]
+
+
+class PartPlan(Section):
+    """`plan:` of a part."""
+
+    model_config = ConfigDict(extra="ignore")
+    stages: Annotated[_Stages, Field(min_length=1)]
+
+
+class PartSection(Section):
+    """One of several configurations that run side by side."""
+
+    model_config = ConfigDict(extra="ignore")
+    share_percent: _Percent
+    plan: PartPlan
+
+
+class MixtureSection(Section):
+    """`mixture:`, null where one configuration is as good."""
+
+    model_config = ConfigDict(extra="ignore")
+    parts: Maybe[Annotated[list[PartSection], Field(strict=False)]] = None
+
+
+class PlanFile(Section):
+    """A plan as `ipa plan -o json` prints it."""
+
+    model_config = ConfigDict(extra="ignore")
+    pipeline: str | None = None
+    stages: Maybe[_Stages] = None
+    mixture: MixtureSection | None = None
+    pas: float | None = None
+    rate_rps: float | None = None
+
+    @property
+    def single(self) -> tuple[StageConfig, ...]:
+        """The one configuration that is best alone."""
+        return tuple(stage.build() for stage in self.stages or ())
+
+    @property
+    def shared(self) -> tuple[StageConfig, ...]:
+        """The parts that share the load, as one row; empty where one configuration is as good."""
+        parts = (self.mixture.parts if self.mixture else None) or ()
+        return tuple(
+            config
+            for part in parts
+            for config in with_share([stage.build() for stage in part.plan.stages], part.share_percent)
+        )
+
+
+class SavedPlanFile(FileKind):
+    """A plan with the digests of what it was made from."""
+
+    kind: Literal["SavedPlan"]
+    pipeline: str
+    at: str
+    revision: str
+    rate_rps: float
+    solver: str
+    version: str
+    inputs: dict[str, str]
+    plan: dict[str, Any]
+    configs: Annotated[list[StageConfigSection], Field(min_length=1)]

@@ -1,0 +1,93 @@
+"""Plans from JSON files: those that verbs print and save, and what runs now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ipa.files.document import Document, Pointer, parse, read_text
+from ipa.files.faults import check
+from ipa.files.kinds.plan import PlanFile, RunningStage, StageConfigSection
+from ipa.files.reading import not_json, read_json
+from ipa.model.errors import InputError, NotFoundError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import WHOLE_PERCENT, StageConfig
+
+_ONE_ONLY = "several configurations run; give the one that the change is from"
+
+
+def read_plan(path: Path) -> PlanFile:
+    """The plan in the file; InputError lists what is wrong with it."""
+    return plan_in(read_json(path), path)
+
+
+def plan_in(data: Any, path: Path | str) -> PlanFile:
+    """As `read_plan`, of values that are named `path` where they are wrong."""
+    document = Document(str(path), data, shows_pointers=True)
+    plan = check(document, PlanFile)
+    document.raise_problems()
+    if plan is None or not (plan.stages or plan.shared):
+        raise InputError(f"{path} has no stages", hint="Write it with `ipa plan PIPELINE --rate R -o json`.")
+    return plan
+
+
+def load_running(path: Path, pipeline: Pipeline) -> tuple[StageConfig, ...]:
+    """The running configuration of each stage, in the order of the pipeline, from a plan or a list of stages.
+
+    Stages that the file leaves out are unknown. InputError lists every problem with its line and key;
+    NotFoundError where there is no such file.
+    """
+    text = read_text(path)
+    if path.suffix == ".json":
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise not_json(path, error) from error
+    document = parse(text, str(path), shows_pointers=True)
+    pointer, entries = _entries(document, pipeline)
+    configs: dict[str, StageConfig] = {}
+    for index, entry in enumerate(entries):
+        place = (*pointer, index)
+        found = check(document, RunningStage, entry, place)
+        if found is None:
+            continue
+        config: StageConfig = found.build()
+        _check_names(document, place, config, pipeline)
+        if config.stage in configs:
+            document.problem((*place, "stage"), f"stage {config.stage!r} is there twice")
+        configs[config.stage] = config
+    document.raise_problems()
+    return tuple(configs[stage.name] for stage in pipeline.served if stage.name in configs)
+
+
+def _entries(document: Document, pipeline: Pipeline) -> tuple[Pointer, list[Any]]:
+    """Where the stages stand, and what stands there."""
+    pointer: Pointer = ()
+    data = document.data
+    if isinstance(data, dict):
+        name = data.get("pipeline", pipeline.name)
+        if name != pipeline.name:
+            document.problem(("pipeline",), f"it is a plan of pipeline {name!r}, not of {pipeline.name!r}")
+        if data.get("mixture"):
+            document.problem(("mixture",), _ONE_ONLY)
+        pointer, data = ("stages",), data.get("stages")
+    if not isinstance(data, list) or not data:
+        keys = ", ".join(
+            name for name, field in StageConfigSection.model_fields.items() if field.is_required()
+        )
+        wanted = f"expected a plan with stages, or a list of stages, each with {keys}"
+        document.problem(pointer, f"no stages: {wanted}")
+        document.raise_problems()
+    return pointer, data if isinstance(data, list) else []
+
+
+def _check_names(document: Document, place: Pointer, config: StageConfig, pipeline: Pipeline) -> None:
+    # A change from several that share the load has no price: the file is of one configuration alone.
+    if config.share_percent != WHOLE_PERCENT:
+        document.problem((*place, "share_percent"), _ONE_ONLY)
+    try:
+        pipeline.stage(config.stage).variant(config.variant)
+    except NotFoundError as error:
+        key = "variant" if config.stage in {stage.name for stage in pipeline.stages} else "stage"
+        document.problem((*place, key), f"{error.message}. {error.hint}")

@@ -1,0 +1,341 @@
+"""The public Python interface: plan, simulate and forecast from a script or notebook, and write plug-ins.
+
+    from ipa.library import example, plan, simulate
+
+    pipeline, profiles = example()
+    best = plan(pipeline, profiles, arrival_rate_rps=12)
+    result = simulate(pipeline, profiles, rates_rps=[8.0] * 300, policy="hpa")
+
+The names of this module stay as they are within a major version; other modules of the package may change.
+Every error raised on purpose is an `IpaError`. Nothing here keeps state between calls, and equal arguments
+give equal results, except for the times that a solver took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ipa.files import load_pipeline as _load_pipeline
+from ipa.files import load_profile
+from ipa.files.packaged import packaged_example
+from ipa.files.pipelines import FILE_NAME
+from ipa.files.traces import read_trace
+from ipa.forecast.base import Forecaster, Peak, Series
+from ipa.forecast.ladder import forecast as _forecast
+from ipa.forecast.ladder import rungs_of
+from ipa.forecast.quality import ForecastScore
+from ipa.forecast.reactive import LastValue
+from ipa.forecast.registry import FORECASTERS
+from ipa.model.decision import Decision
+from ipa.model.errors import (
+    DeadlineError,
+    DomainError,
+    InfeasibleError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    PluginError,
+    SolverError,
+    UsageError,
+)
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory, Measured, Missing, Observation, StageObservation
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
+from ipa.model.profile import StageProfile
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.frontier import FrontierPoint
+from ipa.optimize.frontier import frontier as _frontier
+from ipa.optimize.milp import Milp, MilpRow, MilpSolution
+from ipa.optimize.registry import SOLVERS
+from ipa.optimize.solve import solve
+from ipa.policies.base import Policy, PolicyState
+from ipa.policies.planning import planning_problem
+from ipa.policies.registry import POLICIES
+from ipa.policies.rules import plan_of
+from ipa.policies.table import PolicyFactory, PolicyInputs, make_policy
+from ipa.simulate.result import SimResult, SimTick
+
+__all__ = [
+    "Deadline",
+    "DeadlineError",
+    "Decision",
+    "DomainError",
+    "Forecast",
+    "ForecastScore",
+    "Forecaster",
+    "FrontierPoint",
+    "InfeasibleError",
+    "InputError",
+    "IpaError",
+    "LoadHistory",
+    "Measured",
+    "Milp",
+    "MilpRow",
+    "MilpSolution",
+    "Missing",
+    "NotFoundError",
+    "Observation",
+    "Peak",
+    "Pipeline",
+    "Plan",
+    "PluginError",
+    "Policy",
+    "PolicyFactory",
+    "PolicyInputs",
+    "PolicyState",
+    "Series",
+    "SimResult",
+    "SimTick",
+    "SolverError",
+    "StageConfig",
+    "StageObservation",
+    "StagePlan",
+    "StageProfile",
+    "Termination",
+    "UsageError",
+    "backtest",
+    "describe",
+    "example",
+    "forecast",
+    "forecasters",
+    "frontier",
+    "load_pipeline",
+    "load_profiles",
+    "load_trace",
+    "make_policy",
+    "plan",
+    "plan_of",
+    "policies",
+    "policy",
+    "simulate",
+    "solvers",
+]
+
+Profiles = Mapping[str, StageProfile]
+
+
+def example() -> tuple[Pipeline, dict[str, StageProfile]]:
+    """The pipeline and the profiles, by stage, that come with the package.
+
+    A detector and a classifier of video frames, with the profiles that the authors of IPA published.
+    """
+    return packaged_example()
+
+
+def load_pipeline(path: str | Path) -> Pipeline:
+    """The pipeline in a pipeline.yaml, or in the folder that holds one.
+
+    Errors: InputError (lists every problem with its line), NotFoundError.
+    """
+    path = Path(path)
+    return _load_pipeline(path / FILE_NAME if path.is_dir() else path)
+
+
+def load_profiles(folder: str | Path) -> dict[str, StageProfile]:
+    """The profiles in a folder of STAGE.yaml files, by stage.
+
+    Errors: InputError (lists every problem with its line), NotFoundError (no such folder, or no profile).
+    """
+    folder = Path(folder)
+    found = [load_profile(path) for path in sorted(folder.glob("*.yaml"))]
+    if not found:
+        raise NotFoundError(f"there are no profiles in {folder}", hint="Measure them with `ipa profile`.")
+    return {profile.stage: profile for profile in found}
+
+
+def load_trace(path: str | Path) -> tuple[float, ...]:
+    """The rates of a trace file in requests a second, one a second: one whole number a line, also as .gz.
+
+    Errors: InputError, NotFoundError.
+    """
+    return tuple(rate or 0.0 for rate in read_trace(Path(path), zeros_are_gaps=False))
+
+
+def plan(
+    pipeline: Pipeline,
+    profiles: Profiles,
+    arrival_rate_rps: float,
+    *,
+    objective: str | None = None,
+    solver: str = "auto",
+    deadline_s: float = 5.0,
+) -> Plan:
+    """The best plan for a rate at which requests arrive, in requests a second.
+
+    A plan without `stages` says by its `termination` whether there is none (INFEASIBLE; `relaxations` say
+    what would change that) or none was found in `deadline_s` seconds. `objective` names one of the
+    pipeline's; `solver` is one of `solvers()` or module:attribute.
+
+    Errors: UsageError (a rate that is not above 0, no such solver), NotFoundError (no such objective, a stage
+    without a profile), SolverError, DeadlineError, PluginError.
+    """
+    problem = planning_problem(pipeline, profiles, arrival_rate_rps, objective=objective)
+    return solve(problem, SOLVERS.admit(solver), deadline_s)
+
+
+def describe(
+    pipeline: Pipeline,
+    profiles: Profiles,
+    configs: Sequence[StageConfig],
+    arrival_rate_rps: float,
+    *,
+    objective: str | None = None,
+) -> Plan | None:
+    """The predicted performance of a configuration at a rate, as a plan; None if it was not measured.
+
+    `configs` has one configuration a stage, in the order of the pipeline's. The plan may exceed SLA or
+    bounds. Errors: those of `plan`.
+    """
+    inputs = PolicyInputs(pipeline, profiles, objective)
+    return inputs.profiled().describe(tuple(configs), arrival_rate_rps)
+
+
+def frontier(
+    pipeline: Pipeline,
+    profiles: Profiles,
+    arrival_rate_rps: float,
+    *,
+    objective: str | None = None,
+    deadline_s: float = 60.0,
+) -> tuple[FrontierPoint, ...]:
+    """The plans that none betters in cost, accuracy and latency at once, by rising cost in cores.
+
+    Empty if no plan carries the rate. Errors: those of `plan`; DeadlineError if `deadline_s` seconds do not
+    suffice to know all of them.
+    """
+    return _frontier(planning_problem(pipeline, profiles, arrival_rate_rps, objective=objective), deadline_s)
+
+
+def policies() -> tuple[str, ...]:
+    """The names of the policies: the built-in ones, then those of installed packages."""
+    return tuple(POLICIES)
+
+
+def forecasters() -> tuple[str, ...]:
+    """The names of the forecasters: `ladder`, `foresight` (simulations only), rungs, then installed ones."""
+    return tuple(FORECASTERS)
+
+
+def solvers() -> tuple[str, ...]:
+    """The names of the solvers: the built-in ones, then those of installed packages."""
+    return tuple(SOLVERS)
+
+
+def policy(
+    name: str,
+    pipeline: Pipeline,
+    profiles: Profiles,
+    *,
+    objective: str | None = None,
+    solver: str = "exact",
+    deadline_s: float = 5.0,
+) -> Policy:
+    """The policy of that name (one of `policies()`, or module:attribute) for a pipeline.
+
+    Its `decide(observation, forecast, state)` is pure. Each of its plans takes at most `deadline_s` seconds.
+    Errors: UsageError (no such policy, or not for this pipeline), PluginError, those of `plan`.
+    """
+    inputs = PolicyInputs(pipeline, profiles, objective, SOLVERS.admit(solver), deadline_s)
+    return make_policy(POLICIES.admit(name), inputs)
+
+
+def simulate(
+    pipeline: Pipeline,
+    profiles: Profiles,
+    rates_rps: Sequence[float],
+    *,
+    policy: str | Policy | Callable[[PolicyInputs], Policy] = "ours",
+    forecaster: str = "ladder",
+    objective: str | None = None,
+    start: Sequence[StageConfig] = (),
+    tick_s: float = 10.0,
+    horizon_s: float = 20.0,
+    seed: int = 0,
+    solver: str = "exact",
+    capacity_cores: float | None = None,
+) -> SimResult:
+    """The result of running a policy on a simulated pipeline: its requests, ticks and decisions.
+
+    `rates_rps` are requests a second, one entry a second. `policy` is a name, a policy, or what makes one
+    from `PolicyInputs` (a class). An exception of an object that you pass is raised as it is; one of a
+    plug-in by name is a decision to hold. `forecaster` is one of `forecasters()` or module:attribute, and
+    forecasts the peak of the next `horizon_s` seconds; the policy decides every `tick_s` seconds. `start` is
+    the first configuration; without it, our plan for the highest rate of the first 20 s. Pods without room
+    in `capacity_cores` wait. Time is virtual: an hour takes seconds.
+
+    Errors: UsageError (no such name), InputError (rates), InfeasibleError (no plan carries the first rates),
+    PluginError, those of `plan`.
+    """
+    from ipa.control.engine.guards import GuardSettings
+    from ipa.simulate.cluster import ClusterSettings
+    from ipa.simulate.run import ForecastSettings, SimSetup
+    from ipa.simulate.run import simulate as run
+
+    setup = SimSetup(
+        pipeline,
+        profiles,
+        tuple(map(float, rates_rps)),
+        policy=POLICIES.admit(policy) if isinstance(policy, str) else policy,
+        objective=objective,
+        seed=seed,
+        forecast=ForecastSettings(FORECASTERS.admit(forecaster), horizon_s=horizon_s),
+        guards=replace(GuardSettings(), tick_s=tick_s),
+        cluster=ClusterSettings(capacity_cores=capacity_cores),
+        start=tuple(start),
+        solver=SOLVERS.admit(solver),
+    )
+    return run(setup)
+
+
+def forecast(
+    rates_rps: Sequence[float | None],
+    *,
+    horizon_s: float = 20.0,
+    quantile: float = 0.95,
+    forecaster: str | Forecaster = "ladder",
+) -> Forecast:
+    """The peak rate to expect over the next `horizon_s` seconds: a point and an upper quantile, in rps.
+
+    `rates_rps` are the past rates, one a second, oldest first; None is a gap. `forecaster` is one of
+    `forecasters()`, module:attribute, or a forecaster; when it cannot answer, the last value does, and
+    `steps_down` says why. Errors: DomainError (no rate at all), UsageError (no such forecaster), PluginError.
+    """
+    load = LoadHistory(1.0, tuple(rates_rps))
+    rungs = _rungs(forecaster)
+    return _forecast(load, horizon_s=horizon_s, quantile=quantile, rungs=rungs)
+
+
+def backtest(
+    rates_rps: Sequence[float | None],
+    forecasters: Sequence[str | Forecaster],
+    *,
+    horizon_s: float = 20.0,
+    quantile: float = 0.95,
+    window_s: float = 120.0,
+    forecasts: int = 2000,
+    train_ratio: float = 0.7,
+) -> dict[str, ForecastScore]:
+    """The score of each forecaster on a recorded load, by name: error of the point, coverage, pinball loss.
+
+    `rates_rps` are rates by the second. Each forecaster learns from the first `train_ratio` of them. At
+    `forecasts` moments of the rest it forecasts the peak of the next `horizon_s` seconds from the `window_s`
+    seconds before. One that has too little to learn from is left out.
+
+    Errors: InputError (too short a load), UsageError, PluginError.
+    """
+    from ipa.forecast.backtest import Backtest
+
+    rungs = [_rungs(each)[0] for each in forecasters]
+    replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio)
+    # A trace begins at midnight, for forecasters that know the time of day.
+    load = LoadHistory(1.0, tuple(rates_rps), end_s=float(len(rates_rps)))
+    return replay.run(load, rungs)
+
+
+def _rungs(forecaster: str | Forecaster) -> tuple[Forecaster, ...]:
+    if isinstance(forecaster, str):
+        return rungs_of(FORECASTERS.admit(forecaster))
+    return (forecaster, LastValue())

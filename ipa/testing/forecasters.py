@@ -1,0 +1,112 @@
+"""The contract of a forecaster: rates in order whatever the load, and no hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf, isfinite, nan
+
+import numpy as np
+
+from ipa.forecast.base import Forecaster, Series, is_batched, is_conditional, prepare
+from ipa.forecast.ladder import CLAMP_FACTOR, forecast, make_forecaster
+from ipa.forecast.reactive import LastValue
+from ipa.forecast.registry import FORECASTERS
+from ipa.model.observation import LoadHistory
+
+# A question as the service asks it.
+HORIZON_S, QUANTILE = 20.0, 0.95
+
+
+class ForecasterContract:
+    """What the ladder relies on. Set `forecaster` to a forecaster's name or to module:attribute."""
+
+    forecaster: str
+    # Seconds of load of each case; raise it for a forecaster that needs more than ten minutes.
+    length_s = 900
+
+    def make(self) -> Forecaster:
+        """A new forecaster, fitted to an hour of load."""
+        rates = np.random.default_rng(0).poisson(20.0 + 10 * np.sin(np.arange(3600) / 300))
+        series = Series(1.0, rates.astype(np.float64), 5.0)
+        return make_forecaster(FORECASTERS.admit(self.forecaster)).fitted(series, HORIZON_S, QUANTILE)
+
+    def loads(self) -> Iterator[LoadHistory]:
+        """Steady, noisy, stepping, idle, enormous and broken loads, of one rate a second."""
+        count = self.length_s
+        generator = np.random.default_rng(1)
+        for level in (0.0, 1e-9, 0.3, 7.0, 250.0, 1e9):
+            yield LoadHistory(1.0, (level,) * count)
+            yield LoadHistory(1.0, tuple(map(float, generator.poisson(min(level, 1e6), count))))
+        yield LoadHistory(1.0, tuple(5.0 if at < count - 15 else 50.0 for at in range(count)))
+        spoiled: list[float | None] = [float(each) for each in generator.poisson(9.0, count)]
+        for at, value in zip(range(count // 2, count, 60), (None, nan, inf, -1.0, 1e12, None), strict=False):
+            spoiled[at] = value
+        yield LoadHistory(1.0, tuple(spoiled))
+
+    def series(self) -> Iterator[Series]:
+        """The loads as forecasters get them, those that this one can answer for."""
+        forecaster = self.make()
+        for load in self.loads():
+            series = prepare(load)
+            if series.length_s < forecaster.min_history_s(HORIZON_S):
+                continue
+            if is_conditional(forecaster) and forecaster.objection(series, HORIZON_S, QUANTILE):
+                continue
+            yield series
+
+    def test_it_can_answer_for_some_load(self) -> None:
+        """`length_s` and the rules of the forecaster leave something to ask."""
+        assert any(True for _ in self.series())
+        assert 0 <= self.make().max_gap_ratio <= 1
+        assert isfinite(self.make().min_history_s(HORIZON_S))
+
+    def test_a_peak_is_two_rates_in_order(self) -> None:
+        """Point and upper quantile are finite, not negative, and in this order."""
+        forecaster = self.make()
+        for series in self.series():
+            peak = forecaster.peak(series, HORIZON_S, QUANTILE)
+            assert isfinite(peak.point_rps) and isfinite(peak.upper_rps), peak
+            assert 0 <= peak.point_rps <= peak.upper_rps, peak
+
+    def test_equal_loads_give_equal_peaks(self) -> None:
+        """A new forecaster, and one that answered before, give the same peak."""
+        used = self.make()
+        for series in self.series():
+            first = used.peak(series, HORIZON_S, QUANTILE)
+            assert first == used.peak(series, HORIZON_S, QUANTILE)
+            assert first == self.make().peak(series, HORIZON_S, QUANTILE)
+
+    def test_it_leaves_the_load_as_it_is(self) -> None:
+        """The series it is given is not changed, and need not be writable."""
+        forecaster = self.make()
+        for series in self.series():
+            series.rates_rps.setflags(write=False)
+            before = series.rates_rps.copy()
+            forecaster.peak(series, HORIZON_S, QUANTILE)
+            assert np.array_equal(before, series.rates_rps)
+
+    def test_many_moments_at_once_are_the_same_as_each_by_itself(self) -> None:
+        """`peaks`, if it has one, gives what `peak` gives for the series until each moment."""
+        forecaster = self.make()
+        if not is_batched(forecaster):
+            return
+        for series in self.series():
+            counts = np.array([len(series.rates_rps) - back for back in (40, 7, 0)])
+            points, uppers = forecaster.peaks(series, counts, HORIZON_S, QUANTILE)
+            for count, point, upper in zip(counts.tolist(), points, uppers, strict=True):
+                alone = forecaster.peak(series.until(count), HORIZON_S, QUANTILE)
+                assert np.allclose((alone.point_rps, alone.upper_rps), (point, upper), rtol=1e-9, atol=1e-9)
+
+    def test_the_ladder_with_it_answers_every_load(self) -> None:
+        """As a rung it answers, or the ladder says why not; what is planned for stays near what was seen."""
+        rungs = (self.make(), LastValue())
+        answered = 0
+        for load in self.loads():
+            answer = forecast(load, horizon_s=HORIZON_S, quantile=QUANTILE, rungs=rungs)
+            series = prepare(load)
+            highest = float(series.rates_rps.max())
+            assert 0 <= answer.point_rps <= answer.upper_rps
+            assert answer.upper_rps <= CLAMP_FACTOR * (highest + series.noise_rps(highest)) * (1 + 1e-9)
+            assert not any("raised" in each for each in answer.steps_down), answer.steps_down
+            answered += answer.rung == rungs[0].name
+        assert answered, "the ladder trusted it with no load at all"

@@ -1,0 +1,188 @@
+"""The contract of a policy: it answers whatever the load, keeps the bounds, and hides no state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import inf, nan
+
+from ipa.control.audit.replay import ReplayOutcome, ReplaySetup, inputs_in, replay
+from ipa.control.engine.decision_inputs import DecisionInputs, made_of
+from ipa.control.engine.guards import bound_faults
+from ipa.control.engine.overrides import pin_faults
+from ipa.control.engine.state import EngineState
+from ipa.model.decision import Action, ReasonCode
+from ipa.model.forecast import Forecast
+from ipa.model.observation import (
+    LoadHistory,
+    Measured,
+    Missing,
+    MissingReason,
+    Observation,
+    StageObservation,
+)
+from ipa.model.pipeline import Pin, Pipeline
+from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.policies.base import Policy, PolicyState, pinned
+from ipa.policies.plugin_policy import plan_faults
+from ipa.policies.registry import POLICIES
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.simulate.run import SimSetup, simulate
+from ipa.testing.examples import LARGE, ONE_STAGE, PIPELINE, PROFILES, SMALLEST
+
+UNSEEN = Missing(MissingReason.UNREACHABLE)
+RATES = (None, 0.0, 1e-12, 3.0, 40.0, 1e9, 1e300, inf, nan, -4.0)
+# Observed rate, ready replicas (None: all), queued items, and forecast peak: loads that nobody means.
+ODD = (
+    *((rate_rps, None, 0.0, 5.0) for rate_rps in RATES),
+    *((40.0, ready, queued, 5.0) for ready in (0, 9) for queued in (0.0, 1e6)),
+    (3.0, None, 0.0, 0.0),
+    (3.0, None, 0.0, 1e9),
+)
+
+
+class PolicyContract:
+    """What the loop relies on. Set `policy` to a policy's name or to module:attribute."""
+
+    policy: str
+    # False for a policy that plans pipelines of one stage only.
+    plans_graphs = True
+    # False for a policy that never changes what runs, not even for a pin.
+    keeps_pins = True
+
+    def inputs(self, pipeline: Pipeline) -> PolicyInputs:
+        """The policy's inputs; override it to give more of them."""
+        return PolicyInputs(pipeline, PROFILES, solver="exact")
+
+    def make(self, pipeline: Pipeline) -> Policy:
+        """A new policy for the pipeline."""
+        return make_policy(POLICIES.admit(self.policy), self.inputs(pipeline))
+
+    def cases(self) -> Iterator[tuple[Pipeline, tuple[StageConfig, ...]]]:
+        """Pipelines, each with configurations that may run."""
+        for pipeline in (PIPELINE, ONE_STAGE) if self.plans_graphs else (ONE_STAGE,):
+            for configs in (SMALLEST, LARGE):
+                yield pipeline, configs[: len(pipeline.stages)]
+
+    def decided(self, pipeline: Pipeline, policy: Policy, rate_rps: float, state: PolicyState) -> Plan:
+        """The plan for a steady rate, a plan of the pipeline."""
+        plan = policy.decide(seen_with(rate_rps, state.running), expected(rate_rps), state)
+        assert list(plan_faults(pipeline, plan)) == []
+        return plan
+
+    def test_it_answers_every_load_within_the_bounds(self) -> None:
+        """Whatever is seen and expected, there is a plan within the bounds, or one that is infeasible."""
+        for pipeline, running in self.cases():
+            policy = self.make(pipeline)
+            for rate_rps, ready, queued, peak_rps in ODD:
+                observation = seen_with(rate_rps, running, ready=ready, queued=queued)
+                plan = policy.decide(observation, expected(peak_rps), PolicyState(running))
+                assert list(plan_faults(pipeline, plan)) == []
+                assert plan.stages or plan.termination is Termination.INFEASIBLE
+                if plan.stages:
+                    assert bound_faults(pipeline, plan.configs) == []
+                    # It says what it carries, which is not more than was asked but for a margin.
+                    assert plan.rate_rps <= max(1.1 * peak_rps, 7.0)
+
+    def test_what_people_pin_stays_pinned(self) -> None:
+        """A plan keeps the pins that it is given."""
+        pins = (("detect", Pin(replicas=1, cores=2.0)),)
+        for pipeline, running in self.cases():
+            plan = self.decided(pipeline, self.make(pipeline), 3.0, PolicyState(running, pins=pins))
+            if self.keeps_pins:
+                assert pin_faults(pinned(pipeline, pins), plan.configs) == [] or not plan.stages
+            else:
+                assert plan.configs == running
+
+    def test_where_only_more_is_wanted_nothing_is_less(self) -> None:
+        """With `only_more` a plan only adds replicas to what runs."""
+        for pipeline, running in self.cases():
+            for rate_rps in (0.5, 12.0, 200.0):
+                state = PolicyState(running, only_more=True)
+                plan = self.decided(pipeline, self.make(pipeline), rate_rps, state)
+                for old, new in zip(running, plan.configs, strict=False):
+                    assert (new.variant, new.batch_size, new.cores) == (
+                        old.variant,
+                        old.batch_size,
+                        old.cores,
+                    )
+                    assert new.replicas >= old.replicas
+
+    def test_there_are_no_more_cores_than_there_is_room_for(self) -> None:
+        """A plan fits into `room_cores`, if what runs does."""
+        for pipeline, _ in self.cases():
+            running = SMALLEST[: len(pipeline.stages)]
+            plan = self.decided(pipeline, self.make(pipeline), 300.0, PolicyState(running, room_cores=5.0))
+            assert sum(config.total_cores for config in plan.configs) <= 5.0
+
+    def test_equal_inputs_give_equal_plans(self) -> None:
+        """A new policy, and one that has decided before, give the same plan but for the time it took."""
+        for pipeline, running in self.cases():
+            used, state = self.make(pipeline), PolicyState(running)
+            for rate_rps in (40.0, 3.0, 40.0):
+                again = self.decided(pipeline, self.make(pipeline), rate_rps, state)
+                assert timeless(self.decided(pipeline, used, rate_rps, state)) == timeless(again)
+
+    def test_its_decisions_in_the_loop_can_be_replayed(self) -> None:
+        """Under a changing load it never fails, and a policy that saw nothing decides each tick the same."""
+        changed = 0
+        for pipeline, running in list(self.cases())[::2]:
+            rates_rps = tuple(map(changing, range(300)))
+            setup = SimSetup(
+                pipeline, PROFILES, rates_rps, self.make(pipeline), start=running, keep_inputs=True
+            )
+            decisions = simulate(setup).decisions
+            failed = [each.detail for each in decisions if each.reason is ReasonCode.SOLVER_FAILED]
+            assert failed == []
+            changed += sum(each.action is Action.APPLY for each in decisions)
+            inputs, other = self.inputs(pipeline), self.make(pipeline)
+            made = replace(made_of(inputs), solver=setup.solver, deadline_s=setup.deadline_s)
+            replaying = ReplaySetup(pipeline, other, inputs.predictor(), made)
+            # The last first: what a policy remembers is in the recorded state, and nowhere else.
+            for decision in reversed(decisions):
+                recorded = inputs_in(decision)
+                assert isinstance(recorded, DecisionInputs)
+                assert isinstance(recorded.state, EngineState)
+                found = replay(decision, recorded, replaying)
+                assert found.outcome is ReplayOutcome.SAME, found.differences
+        assert changed > 0, "nothing was changed under a load that grows twentyfold"
+
+
+def seen_with(
+    rate_rps: float | None,
+    running: tuple[StageConfig, ...],
+    *,
+    ready: int | None = None,
+    queued: float = 0.0,
+    at_s: float = 0.0,
+) -> Observation:
+    """An observation of that rate, steady for two minutes; with None, of no rate at all."""
+    rate = UNSEEN if rate_rps is None else Measured(rate_rps)
+    load = UNSEEN if rate_rps is None else Measured(LoadHistory(1.0, (rate_rps,) * 120))
+    stages = tuple(
+        StageObservation(
+            config.stage,
+            Measured(config),
+            Measured(config.replicas if ready is None else ready),
+            rate,
+            UNSEEN,
+            Measured(queued),
+        )
+        for config in running
+    )
+    return Observation(PIPELINE.name, at_s, rate, load, UNSEEN, stages)
+
+
+def expected(rate_rps: float) -> Forecast:
+    """A forecast of that rate."""
+    return Forecast(rate_rps, rate_rps, 0.95, 20.0, "given", 1.0)
+
+
+def changing(t_s: float) -> float:
+    """A load that steps up, bursts and ebbs away, in requests a second."""
+    return 3.0 + 25.0 * (100 <= t_s < 160) + 60.0 * (160 <= t_s < 170) + 0.02 * max(t_s - 200, 0)
+
+
+def timeless(plan: Plan) -> Plan:
+    """The plan without the time that it took."""
+    return replace(plan, solve_s=0.0)

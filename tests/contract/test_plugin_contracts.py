@@ -1,0 +1,89 @@
+"""Every built-in plug-in keeps the contract that those of other packages are held to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
+from ipa.model.errors import UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.optimize.registry import AUTO, EXACT, SOLVERS
+from ipa.policies.base import SimulationVerdict, is_stateful
+from ipa.policies.registry import POLICIES
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.testing import ForecasterContract, PolicyContract, SolverContract
+from ipa.testing.examples import ONE_STAGE, PIPELINE, PROFILES
+
+ONE_TASK = ("infadapter", "ms+")
+
+
+def promises(contract: type) -> list[str]:
+    """The names of the contract's tests."""
+    return [name for name in dir(contract) if name.startswith("test_")]
+
+
+class BuiltInPolicy(PolicyContract):
+    """A policy of ours, with all that any of them needs."""
+
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
+        self.plans_graphs = policy not in ONE_TASK
+        # Nothing moves it but the engine.
+        self.keeps_pins = policy != "static"
+
+    def inputs(self, pipeline: Pipeline) -> PolicyInputs:
+        def no_objection(configs: Any, rate_rps: float, *_: Any) -> SimulationVerdict:
+            return SimulationVerdict(0.1, 0.8, 1000, meets=True, misses=False)
+
+        return PolicyInputs(pipeline, PROFILES, solver="exact", checker=no_objection, future=lambda t_s: 7.0)
+
+
+@pytest.mark.parametrize("promise", promises(PolicyContract))
+@pytest.mark.parametrize("name", list(POLICIES.built_in))
+def test_policy(name: str, promise: str) -> None:
+    getattr(BuiltInPolicy(name), promise)()
+
+
+@pytest.mark.parametrize("promise", promises(ForecasterContract))
+@pytest.mark.parametrize("name", [name for name in FORECASTERS.built_in if name not in (LADDER, FORESIGHT)])
+def test_forecaster(name: str, promise: str) -> None:
+    contract = ForecasterContract()
+    contract.forecaster = name
+    getattr(contract, promise)()
+
+
+@pytest.mark.parametrize("promise", promises(SolverContract))
+@pytest.mark.parametrize("name", [name for name in SOLVERS.built_in if name not in (AUTO, EXACT)])
+def test_solver(name: str, promise: str) -> None:
+    contract = SolverContract()
+    contract.solver = name
+    getattr(contract, promise)()
+
+
+@pytest.mark.parametrize("registry", [POLICIES, FORECASTERS, SOLVERS], ids=lambda each: each.kind)
+def test_every_built_in_one_is_there(registry: Any) -> None:
+    assert all(callable(registry.load(name)) for name in registry.built_in)
+
+
+def test_those_that_remember_are_known() -> None:
+    found = [name for name in POLICIES.built_in if is_stateful(BuiltInPolicy(name).make(ONE_STAGE))]
+    assert found == ["vpa+", "hpa", "kpa"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pipeline", "words"),
+    [
+        ("oracle", PIPELINE, "only a simulation knows"),
+        ("ours-checked", PIPELINE, "needs a simulation"),
+        ("infadapter", PIPELINE, "one stage"),
+        ("ms+", PIPELINE, "one stage"),
+        ("nobody", PIPELINE, "There are: ours"),
+    ],
+)
+def test_what_cannot_be_made_says_why(name: str, pipeline: Pipeline, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_policy(name, PolicyInputs(pipeline, PROFILES, solver="exact"))
+    problems = " ".join(problem.message for problem in caught.value.problems)
+    assert words in f"{caught.value} {caught.value.hint} {problems}"

@@ -1,0 +1,144 @@
+"""A package of plug-ins, built and installed as a stranger would, keeps the contracts and runs everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = [pytest.mark.xdist_group("plugin-package"), pytest.mark.timeout(300)]
+
+LIMIT_S = 60.0
+
+
+@pytest.fixture(name="environment", scope="module")
+def _environment(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of processes in which the package is installed."""
+    source, installed = tmp_path_factory.mktemp("acme") / "source", tmp_path_factory.mktemp("installed")
+    shutil.copytree(root / "tests" / "example_plugin", source)
+    install = ["uv", "pip", "install", "--offline", "--no-deps", "--no-build-isolation"]
+    command = [sys.executable, "-m", *install, "--python", sys.executable, "--target", installed, source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    around = {name: value for name, value in os.environ.items() if not name.startswith("IPA_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**around, "PATH": path, "PYTHONPATH": str(installed), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+
+
+def said(command: list[str], cwd: Path, environment: dict[str, str], code: int = 0) -> str:
+    """All that a command prints, with the exit code that is expected."""
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_it_keeps_the_contracts(root: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    shutil.copy(root / "tests" / "example_plugin" / "test_acme.py", tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_acme.py"]
+    assert "16 passed" in said(command, tmp_path, environment)
+
+
+def test_the_offline_verbs_take_it(root: Path, environment: dict[str, str]) -> None:
+    planned = [
+        json.loads(
+            said(
+                ["ipa", "plan", "video", "--rate", "10", "--solver", solver, "-o", "json"], root, environment
+            )
+        )
+        for solver in ("acme-scipy", "exact")
+    ]
+    assert [plan["solver"] for plan in planned] == ["acme-scipy", "exact"]
+    assert planned[0]["objective"] == pytest.approx(planned[1]["objective"])
+    names = ["--policy", "acme", "--forecaster", "acme-trend"]
+    assert "policy acme " in said(["ipa", "simulate", "video", *names, "--minutes", "3"], root, environment)
+    by_reference = ["--policy", "acme_ipa.policy:Headroom", "--minutes", "3"]
+    assert "policy acme_ipa.policy:Headroom " in said(
+        ["ipa", "simulate", "video", *by_reference], root, environment
+    )
+
+
+def test_a_wrong_name_is_one_line(root: Path, environment: dict[str, str]) -> None:
+    told = said(["ipa", "serve", "--policy", "acme_ipa.policy:Nothing"], root, environment, code=1)
+    assert told == (
+        "error: policy 'acme_ipa.policy:Nothing' is not there: module acme_ipa.policy has no Nothing\n"
+    )
+    known = said(["ipa", "simulate", "video", "--policy", "acm"], root, environment, code=64)
+    assert "there is no policy 'acm'" in known and "oracle, acme" in known
+    traced = ["ipa", "--traceback", "simulate", "video", "--policy", "nowhere:Nothing"]
+    assert "Traceback" in said(traced, root, environment, code=1)
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    """What it returns once that is true; AssertionError after the limit."""
+    end_s, pause = time.monotonic() + LIMIT_S, threading.Event()
+    while time.monotonic() < end_s:
+        if found := holds():
+            return found
+        pause.wait(0.2)
+    raise AssertionError(f"not within {LIMIT_S:g} s")
+
+
+def test_the_service_runs_and_replays_it(environment: dict[str, str], tmp_path: Path) -> None:
+    chosen = {**environment, "IPA_FORECASTER": "acme-trend", "IPA_SOLVER": "acme-scipy"}
+    command = ["ipa", "demo", "--policy", "acme", "--port", "0", "--speed", "30"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={**chosen, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True
+    ) as service:
+        try:
+            assert service.stdout is not None
+            url = next(line for line in service.stdout if "http://" in line).split()[-1]
+            with httpx.Client(base_url=url, trust_env=False, timeout=LIMIT_S) as client:
+                until(lambda: client.get("/v1/pipelines/video/history").json()["decisions"])
+                # Twelve ticks are the history that its forecaster needs.
+                newest = "/v1/pipelines/video/decisions?inputs=false&limit=1"
+                until(lambda: client.get(newest).json()["decisions"][0]["tick"] > 16)
+                decided = client.get("/v1/pipelines/video/decisions").json()["decisions"]
+                assert {json.loads(each["inputs"])["policy"] for each in decided} == {"acme"}
+                assert {json.loads(each["inputs"])["version"] for each in decided} == {
+                    "0.1.0 with acme-ipa 1.2"
+                }
+                forecasts = [each["forecast"] for each in decided if each["forecast"]]
+                assert any(each["rung"] == "acme-trend" for each in forecasts), forecasts
+                plans = [each["plan"] for each in decided if each["plan"]]
+                assert {each["solver"] for each in plans} == {"acme-scipy"}
+                for each in decided:
+                    again = client.post(f"/v1/decisions/{each['decision_id']}:replay").json()
+                    assert (again["outcome"], again["notes"]) == ("same", []), again
+                what_the_api_takes(client)
+        finally:
+            service.send_signal(signal.SIGINT)
+        assert service.wait(30) == 0
+
+
+def what_the_api_takes(client: httpx.Client) -> None:
+    """Installed plug-ins by name, and no reference to code."""
+    assert "acme" in client.get("/v1/experiments").json()["policies"]
+    asked = {"rate_rps": 10, "solver": "acme-scipy"}
+    assert client.post("/v1/pipelines/video/plans", json=asked).json()["solver"] == "acme-scipy"
+    run = {"pipeline": "video", "rates_rps": [5.0] * 30, "policy": "acme", "forecaster": "acme-trend"}
+    assert client.post("/v1/experiments", json=run).status_code == 202
+    code = "acme_ipa.policy:Headroom"
+    for field in ("policy", "forecaster"):
+        refused = client.post("/v1/experiments", json={**run, field: code})
+        assert refused.status_code == 422
+        assert (
+            "loads code" in refused.text
+            and f"ipa.{'policies' if field == 'policy' else 'forecasters'}" in (refused.text)
+        )
+    refused = client.post("/v1/pipelines/video/plans", json={"rate_rps": 10, "solver": "os:abort"})
+    assert refused.status_code == 422 and "loads code" in refused.text
+    newest = client.get("/v1/pipelines/video/decisions?inputs=false&limit=1").json()["decisions"][0]
+    address = f"/v1/decisions/{newest['decision_id']}:replay"
+    refused = client.post(address, json={"policy": "os:abort"})
+    assert refused.status_code == 422 and "loads code" in refused.text

@@ -1,0 +1,1 @@
+"""A policy, a forecaster and a solver for ipa, each in one file."""

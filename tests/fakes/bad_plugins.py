@@ -1,0 +1,210 @@
+"""Plug-ins that go wrong, each in one way, for tests to name as module:attribute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import nan
+from typing import Any
+
+import numpy as np
+
+from ipa.library import (
+    Deadline,
+    Forecast,
+    Milp,
+    MilpSolution,
+    Observation,
+    Peak,
+    Plan,
+    PolicyInputs,
+    PolicyState,
+    Series,
+    Termination,
+    make_policy,
+)
+from ipa.optimize.backends.highs import maximise
+
+NOT_CALLABLE = "a text"
+
+
+@dataclass
+class Changed:
+    """A policy that plans as ours and changes the plan. A subclass says how."""
+
+    inputs: PolicyInputs
+    name: str = "changed"
+
+    def __post_init__(self) -> None:
+        self.ours = make_policy("ours", self.inputs)
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Any:
+        plan = self.ours.decide(observation, forecast, state)
+        return self.changed(plan, plan.stages[0]) if plan.stages else plan
+
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return plan
+
+
+class Raising(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        raise ValueError("no such\ncolumn")
+
+
+class Leaving(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        raise SystemExit(2)
+
+
+class AnsweringNothing(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return None
+
+
+class OtherStage(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return replace(plan, stages=(replace(first, stage="nowhere"), *plan.stages[1:]))
+
+
+class FewerStages(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return replace(plan, stages=plan.stages[1:])
+
+
+class OtherVariant(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return replace(plan, stages=(replace(first, variant="huge"), *plan.stages[1:]))
+
+
+class NotANumber(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return replace(plan, objective=nan, latency_s=None)
+
+
+class HalfAReplica(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return replace(plan, stages=(replace(first, replicas=0.5, batch_size=True), *plan.stages[1:]))
+
+
+class NoCapacity(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return replace(plan, stages=(replace(first, capacity_rps=0.0, cores=-1.0), *plan.stages[1:]))
+
+
+class OptimalNothing(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return replace(plan, stages=())
+
+
+class NoText(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return replace(plan, note=None)
+
+
+class NotMade(Changed):
+    def __post_init__(self) -> None:
+        raise KeyError("weights.bin")
+
+
+class NoDecide:
+    name = "no decide"
+
+    def __init__(self, inputs: PolicyInputs) -> None:
+        pass
+
+
+class NoMemoryKind(Changed):
+    def remember(self, observation: Observation, state: PolicyState) -> object:
+        return None
+
+
+class ForgettingHow(Changed):
+    memory_kind = tuple
+
+    def remember(self, observation: Observation, state: PolicyState) -> object:
+        raise RuntimeError("disk full")
+
+
+class RememberingAList(Changed):
+    memory_kind = list
+
+    def remember(self, observation: Observation, state: PolicyState) -> object:
+        return [1.0]
+
+
+class Undecided(Changed):
+    def at_once(self, running: object) -> bool:
+        raise ZeroDivisionError("division by zero")
+
+
+class BadForecaster:
+    """A forecaster that raises."""
+
+    name = "bad"
+    max_gap_ratio = 1.0
+
+    def min_history_s(self, horizon_s: float) -> float:
+        return 1.0
+
+    def fitted(self, series: Series, horizon_s: float, quantile: float) -> BadForecaster:
+        return self
+
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Any:
+        raise IndexError("list index out of range")
+
+
+class TupleForecaster(BadForecaster):
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Any:
+        return (1.0, 2.0)
+
+
+class NanForecaster(BadForecaster):
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Any:
+        return Peak(nan, nan)
+
+
+class ShortForecaster(BadForecaster):
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Any:
+        return Peak(1.0, 2.0)
+
+    def peaks(self, series: Series, counts: Any, horizon_s: float, quantile: float) -> Any:
+        return np.ones(1), np.ones(1)
+
+
+class NoForecaster:
+    name = "none"
+
+
+def raising(milp: Milp, deadline: Deadline) -> Any:
+    raise OSError("no licence file")
+
+
+def short(milp: Milp, deadline: Deadline) -> Any:
+    return MilpSolution(Termination.OPTIMAL, (1.0,))
+
+
+def between(milp: Milp, deadline: Deadline) -> Any:
+    return MilpSolution(Termination.OPTIMAL, (0.5,) * len(milp.costs))
+
+
+def nothing(milp: Milp, deadline: Deadline) -> Any:
+    return None
+
+
+def infinite(milp: Milp, deadline: Deadline) -> Any:
+    return MilpSolution(Termination.FEASIBLE, (nan,) * len(milp.costs), nan)
+
+
+def giving_up(milp: Milp, deadline: Deadline) -> Any:
+    """Calls every program infeasible."""
+    return MilpSolution(Termination.INFEASIBLE)
+
+
+def second_best(milp: Milp, deadline: Deadline) -> Any:
+    """Calls a solution optimal that costs as little as possible of what it should maximise."""
+    worst = replace_costs(milp)
+    found = maximise(worst, deadline)
+    return MilpSolution(Termination.OPTIMAL, found.values)
+
+
+def replace_costs(milp: Milp) -> Milp:
+    return Milp(milp.binaries, [-cost for cost in milp.costs], milp.uppers, milp.rows, milp.choices)

@@ -1,0 +1,215 @@
+"""Whatever a plug-in does wrong is one short error that names it, and in the loop a decision to hold."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from ipa.adapters.solvers.supervised import Supervised
+from ipa.adapters.time_limit import MOST_LATE, PluginRunner
+from ipa.forecast.ladder import forecast, make_forecaster, rungs_of
+from ipa.forecast.registry import FORECASTERS
+from ipa.model.decision import Action, ReasonCode
+from ipa.model.errors import ConfigurationError, IpaError, PluginError, SolverError, UsageError
+from ipa.model.observation import LoadHistory
+from ipa.model.plan import Termination
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import Milp
+from ipa.optimize.registry import SOLVERS
+from ipa.optimize.solve import solve
+from ipa.policies.base import Policy, PolicyState
+from ipa.policies.planning import planning_problem
+from ipa.policies.registry import POLICIES
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.settings import Settings
+from ipa.testing.examples import LARGE
+from ipa.testing.policies import expected, seen_with
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, scenario
+
+BAD = "tests.fakes.bad_plugins"
+INPUTS = PolicyInputs(PIPELINE, PROFILES, solver="exact")
+
+
+def policy(name: str, **options: Any) -> Policy:
+    return make_policy(POLICIES.admit(f"{BAD}:{name}"), INPUTS, **options)
+
+
+PLANS = [
+    ("Raising", "raised ValueError: no such column"),
+    ("Leaving", "raised SystemExit: 2"),
+    ("AnsweringNothing", "made an invalid plan: a NoneType instead of a Plan"),
+    ("OtherStage", "made an invalid plan: its stages are nowhere"),
+    ("FewerStages", "made an invalid plan: its stages are read instead of detect, read"),
+    ("OtherVariant", "made an invalid plan: stage detect has no variant 'huge', it has: small, big"),
+    ("NotANumber", "objective is nan instead of a number; latency_s is None instead of a number"),
+    ("HalfAReplica", "detect: batch_size is True instead of a whole number above 0; detect: replicas is 0.5"),
+    ("NoCapacity", "detect: cores is -1.0, which is not above 0; detect: capacity_rps is 0.0"),
+    ("OptimalNothing", "it is optimal and has no stages"),
+    ("NoText", "its names, note or relaxations are no text"),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), PLANS)
+def test_a_bad_plan_is_an_error_that_names_the_policy(name: str, words: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        policy(name).decide(seen_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
+    assert caught.value.message.startswith(f"policy '{BAD}:{name}' ")
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("NOT_CALLABLE", "does not fit: a str cannot be called with PolicyInputs"),
+        ("NotMade", "raised KeyError: 'weights.bin'"),
+        ("NoDecide", "does not fit: a NoDecide has no decide"),
+        ("NoMemoryKind", "does not fit: a NoMemoryKind has no memory_kind"),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_refused_when_it_is_made(name: str, words: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        policy(name)
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *PLANS,
+        ("ForgettingHow", "raised RuntimeError: disk full"),
+        ("RememberingAList", "remembers what is not made of frozen dataclasses"),
+    ],
+)
+def test_the_loop_holds_and_goes_on(name: str, words: str) -> None:
+    case = scenario(40.0, policy=policy(name))
+    decisions = case.ticks(4)
+    failed = [each for each in decisions if each.reason is ReasonCode.SOLVER_FAILED]
+    assert len(failed) >= 3, decisions
+    assert all(each.action is Action.HOLD for each in decisions)
+    assert words in failed[0].detail and f"policy '{BAD}:{name}'" in failed[0].detail
+    assert case.loop.snapshot().skipped_ticks == 0
+
+
+def test_a_policy_that_cannot_say_how_urgent_its_plan_is_changes_nothing() -> None:
+    # More runs than is needed, so that the loop asks.
+    decisions = scenario(2.0, policy=policy("Undecided"), configs=LARGE).ticks(3)
+    assert [each.reason for each in decisions] == [ReasonCode.SOLVER_FAILED] * 3
+    assert "raised ZeroDivisionError: division by zero" in decisions[0].detail
+
+
+def test_what_ours_does_is_left_as_it_is() -> None:
+    made = policy("Changed")
+    plan = made.decide(seen_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
+    ours = make_policy("ours", INPUTS).decide(seen_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
+    assert plan.configs == ours.configs
+    assert made.name == f"{BAD}:Changed"
+    # What it leaves out of the protocols is not there.
+    assert not hasattr(made, "remember") and not hasattr(made, "at_once")
+
+
+def test_a_policy_that_hangs_is_given_up() -> None:
+    go_on = threading.Event()
+    waits: list[float] = []
+
+    def wait(done: threading.Event, seconds: float) -> bool:
+        waits.append(seconds)
+        return done.wait(60.0) if go_on.is_set() else False
+
+    runner = PluginRunner("policy 'slow'", 10.0, wait)
+    for _ in range(MOST_LATE):
+        with pytest.raises(PluginError, match="policy 'slow' was given up: no answer within 10 s"):
+            runner(lambda: go_on.wait(60.0))
+    with pytest.raises(PluginError, match="not asked: 4 answers are late already"):
+        runner(lambda: go_on.wait(60.0))
+    assert waits == [10.0] * MOST_LATE
+    go_on.set()
+    while True:
+        try:
+            assert runner(lambda: "again") == "again"
+            break
+        except PluginError as error:
+            assert "not asked" in error.message
+
+
+def test_where_an_exception_comes_from_is_in_the_log_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    failing = policy("Raising", run=PluginRunner("policy 'acme'", 10.0))
+    with caplog.at_level(logging.DEBUG, "ipa.limits"), pytest.raises(PluginError):
+        failing.decide(seen_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
+    assert "in changed" in caplog.text and "no such\ncolumn" in caplog.text
+
+
+LOAD = LoadHistory(1.0, tuple(float(5 + at % 3) for at in range(120)))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("BadForecaster", "raised IndexError: list index out of range"),
+        ("TupleForecaster", "answered a tuple instead of a Peak"),
+        ("NanForecaster", "its answer is not a number"),
+        ("ShortForecaster", "answered arrays of shapes (1,) and (1,) for"),
+    ],
+)
+def test_the_ladder_steps_down_from_a_bad_forecaster(name: str, words: str) -> None:
+    rungs = rungs_of(FORECASTERS.admit(f"{BAD}:{name}"))
+    answer = forecast(LOAD, horizon_s=20.0, quantile=0.95, rungs=rungs)
+    assert answer.rung == "last"
+    (why,) = answer.steps_down
+    assert words in why and why.startswith(f"{BAD}:{name}: ")
+
+
+def test_what_is_no_forecaster_is_refused() -> None:
+    with pytest.raises(PluginError, match="does not fit: a NoForecaster has no max_gap_ratio, min_history_s"):
+        make_forecaster(FORECASTERS.admit(f"{BAD}:NoForecaster"))
+    with pytest.raises(UsageError, match="only a simulation knows"):
+        rungs_of("foresight")
+
+
+PROBLEM = planning_problem(PIPELINE, PROFILES, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("NOT_CALLABLE", PluginError, "does not fit: a str cannot be called with a Milp"),
+        ("raising", PluginError, "raised OSError: no licence file"),
+        ("nothing", PluginError, "gave an invalid solution: a NoneType instead of a MilpSolution"),
+        ("short", PluginError, "gave an invalid solution: 1 values for"),
+        ("between", PluginError, "gave an invalid solution: a 0-1 column is neither 0 nor 1"),
+        ("infinite", PluginError, "gave an invalid solution: its bound is nan; a value is not finite"),
+        ("second_best", SolverError, "optimal, but"),
+    ],
+)
+def test_a_bad_solution_is_an_error_that_names_the_solver(
+    name: str, kind: type[IpaError], words: str
+) -> None:
+    reference = SOLVERS.admit(f"{BAD}:{name}")
+    with pytest.raises(kind) as caught:
+        solve(PROBLEM, reference, 10.0)
+    assert words in caught.value.message and reference in caught.value.message
+
+
+def test_a_solver_that_calls_all_infeasible_is_contradicted() -> None:
+    plan = solve(PROBLEM, SOLVERS.admit(f"{BAD}:giving_up"), 10.0)
+    assert plan.termination is Termination.OPTIMAL
+    assert "calls it infeasible, label setting found a plan" in plan.note
+
+
+def test_an_error_of_a_solver_comes_out_of_its_process() -> None:
+    solver = Supervised(f"{BAD}:raising")
+    with pytest.raises(PluginError, match="raised OSError: no licence file"):
+        solver(Milp(1, [1.0], [1.0]), Deadline(30.0))
+    solver.close()
+
+
+def test_a_setting_may_name_code_and_what_is_wrong_with_it_is_said() -> None:
+    made = Settings.from_env({"IPA_SOLVER": f"{BAD}:nothing", "IPA_FORECASTER": f"{BAD}:BadForecaster"})
+    assert made.solver == f"{BAD}:nothing"
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({"IPA_SOLVER": "nowhere:x", "IPA_FORECASTER": "nobody"})
+    told = str(caught.value)
+    assert "IPA_SOLVER='nowhere:x' cannot be used: solver 'nowhere:x' cannot be imported" in told
+    assert "IPA_FORECASTER='nobody' names no forecaster. There are: ladder, foresight, learned" in told
