@@ -140,6 +140,12 @@ def in_words(name: str, amount: float, before: str = "") -> str:
     return " ".join(each for each in (f"{amount:g}", before, words) if each)
 
 
+def field_of(name: str) -> str:
+    """The name of a resource's field, which has its unit; the kind itself of an accelerator."""
+    known = BY_NAME.get(name)
+    return name if known is None else known.attribute
+
+
 def resource_of(name: str) -> str:
     """The name of a resource in Kubernetes."""
     known = BY_NAME.get(name)

@@ -18,6 +18,7 @@ from typing import Any
 
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import (
+    Bounds,
     Pipeline,
     SeldonRun,
     SeldonTarget,
@@ -147,7 +148,9 @@ def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
     # Its bounds were kept by whoever decided; called alone, every kind of stage is called as a model.
     alone = replace(stage, after=(), kind=StageKind.MODEL, bounds=StageBounds())
     own = SeldonTarget(f"{target.name}-{suffix}", target.namespace, target.predictor)
-    return Pipeline(pipeline.name, (alone,), pipeline.sla, pipeline.objectives, seldon=own)
+    # The resources of its variants come along.
+    bounds = Bounds(measured=pipeline.bounds.measured)
+    return Pipeline(pipeline.name, (alone,), pipeline.sla, pipeline.objectives, bounds, seldon=own)
 
 
 def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]) -> StageConfig:

@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from ipa.control.canonical import canonical_json, digest_of, plain
+from ipa.control.decode import restored
 from ipa.control.engine.guards import bound_faults, limit_steps
 from ipa.control.engine.transition import safe_step
 from ipa.model.decision import Action, ReasonCode
+from ipa.model.errors import InputError
 from ipa.model.forecast import Forecast
 from ipa.model.measured import with_profiles
 from ipa.model.observation import Observation
-from ipa.model.pipeline import Bounds, Pipeline
+from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.resources import Resources
 from ipa.model.rolling import SIDE_BY_SIDE
@@ -20,6 +23,7 @@ from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, constrained
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
+from ipa.service.checks import checked_configs, pin_problems
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, Scenario, planner, scenario
 
 GPU = "nvidia.com/gpu"
@@ -123,3 +127,37 @@ def test_what_runs_above_a_bound_that_shrank_may_stay_but_not_be_planned() -> No
     problem = Profiled(pipeline, PROFILED, compat=Compat.PAPER, solver="exact")
     plan = problem.plan(constrained(pipeline, PolicyState(LARGE)), 2.0, LARGE)
     assert plan.configs and plan.resources.memory_gib <= 16.0
+
+
+@pytest.mark.parametrize(("limits", "fault"), LIMITS)
+def test_a_configuration_given_to_the_service_is_refused_with_its_fault(
+    limits: dict[str, object], fault: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        checked_configs(bounded(**limits), LARGE)
+    assert [problem.message for problem in raised.value.problems] == [fault]
+
+
+def test_a_pin_of_more_than_there_is_is_refused() -> None:
+    pipeline = bounded(memory_gib=16.0, accelerators={GPU: 1})
+    problems = pin_problems(pipeline, "detect", Pin(variant="big", replicas=2))
+    assert [(each.message, each.pointer) for each in problems] == [
+        ("19 GiB of memory exceed the budget of 16", "/variant"),
+        (f"2 {GPU} exceed the budget of 1", "/variant"),
+    ]
+    assert pin_problems(pipeline, "detect", Pin(variant="big", replicas=1)) == []
+
+
+def test_digests_and_records_of_pipelines_without_them_are_as_before() -> None:
+    # Of the pipeline as it was before it knew other resources than cores.
+    assert "accelerators" not in canonical_json(PIPELINE) and "prices" not in canonical_json(PIPELINE)
+    assert digest_of(bounded()) == digest_of(replace(PIPELINE))
+    assert canonical_json(bounded(accelerators={GPU: 1})).count("accelerators") == 1
+
+
+def test_a_plan_with_accelerators_is_restored_from_a_record() -> None:
+    pipeline = bounded()
+    known = Profiled(pipeline, PROFILED, compat=Compat.PAPER, solver="exact")
+    plan = known.plan(pipeline, 2.0)
+    assert plan.resources.amount(GPU) > 0
+    assert restored(Plan, plain(plan)) == plan
