@@ -10,7 +10,7 @@ from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.profile import OperatingPoint, StageProfile
-from ipa.model.resources import CORES, IN_CORES
+from ipa.model.resources import CORES, IN_CORES, in_words
 from ipa.optimize.accuracy import RANKS
 from ipa.optimize.mixture.capacities import COEFFICIENT, TailLatency, point_levels, stage_tail
 from ipa.optimize.mixture.set_solve import solve_set
@@ -128,7 +128,7 @@ def _faults(problem: PlanningProblem) -> Iterator[str]:
         yield f"bounds.accuracy_floor is {bounds.accuracy_floor:g}; sets know no floor"
     for name, most in bounds.limits.items():
         if name != CORES:
-            yield f"bounds limit {name} to {most:g}; sets count cores only"
+            yield f"bounds.{name} is {in_words(name, most)}; sets count cores only"
     if problem.prices != IN_CORES:
         yield "it has prices; the cost of a set is its cores"
     least, _ = problem.replica_limits(stage)

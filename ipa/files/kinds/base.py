@@ -67,17 +67,6 @@ class Section(BaseModel):
         return self.model_dump(by_alias=True, exclude_none=True)
 
 
-class HoldingSection(Section):
-    """A section with resources other than cores; its `accelerators` are a count by kind."""
-
-    def given(self) -> dict[str, Any]:
-        """As of a section; the accelerators as what can be sent to other processes."""
-        found = super().given()
-        if "accelerators" in found:
-            found["accelerators"] = dict(sorted(found["accelerators"].items()))
-        return found
-
-
 class FileKind(Section):
     """A whole file."""
 

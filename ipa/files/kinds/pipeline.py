@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from ipa.files.graph import FanOut
-from ipa.files.kinds.base import FileKind, HoldingSection, Section, built
+from ipa.files.kinds.base import FileKind, Section, built
 from ipa.files.kinds.fields import (
     AT_MOST_100,
     AT_MOST_1000,
@@ -18,8 +18,6 @@ from ipa.files.kinds.fields import (
     SCALAR,
     UNIQUE,
     WHOLE,
-    AcceleratorPrices,
-    Accelerators,
     BatchSize,
     BatchSizes,
     Count,
@@ -30,15 +28,14 @@ from ipa.files.kinds.fields import (
     NonNegative,
     Number,
     PositiveDuration,
-    PositiveMemory,
     PositiveNumber,
     PositiveRate,
-    Price,
     Rate,
     Text,
     VariantName,
     form,
 )
+from ipa.files.kinds.holdings import PricesSection, with_resources
 from ipa.files.kinds.targets import with_targets
 from ipa.model.pipeline import (
     AccuracyRule,
@@ -55,7 +52,6 @@ from ipa.model.pipeline import (
     StageKind,
     Variant,
 )
-from ipa.model.resources import BY_NAME, Prices
 
 
 def _is_empty(section: Section) -> bool:
@@ -87,10 +83,7 @@ class FallbackSection(Section):
     )
 
 
-class BoundsSection(HoldingSection):
-    """`bounds:` of a pipeline."""
-
-    makes: ClassVar = Bounds
+class _CoreBounds(Section):
     cores: Maybe[PositiveNumber] = Field(
         None,
         description="Of all replicas of all stages together, at every moment, those of a change included.",
@@ -100,37 +93,22 @@ class BoundsSection(HoldingSection):
         description="Of old and new replicas together while a change rolls out, where that may be more than "
         "cores.",
     )
-    memory_gib: Maybe[PositiveMemory] = Field(None, alias="memory", description="As cores.")
-    accelerators: Maybe[Accelerators] = Field(
-        None, exclude_if=not_, description="As cores; a kind without an entry is not limited."
+
+
+class BoundsSection(
+    with_resources(  # type: ignore[misc]
+        _CoreBounds, "As cores.", "As cores; a kind without an entry is not limited."
     )
+):
+    """`bounds:` of a pipeline."""
+
+    makes: ClassVar = Bounds
     min_replicas: Maybe[Count] = Field(None, description="Of each stage; 1 where absent.")
     max_replicas: Maybe[Count] = Field(None, description="Of each stage.")
     batch_sizes: Maybe[BatchSizes] = Field(None, description="The only batch sizes a plan may use.")
     accuracy_floor: Maybe[Fraction] = Field(
         None, description="Least accuracy of the whole pipeline, a fraction."
     )
-
-
-class PricesSection(Section):
-    """`prices:`."""
-
-    cores: Maybe[Price] = Field(None, description="Of one core.")
-    memory: Maybe[Price] = Field(None, description="Of one GiB.")
-    accelerators: Maybe[AcceleratorPrices] = Field(None, description="Of one accelerator of the kind.")
-
-    def build(self) -> Prices:
-        """The prices by name; what is absent costs nothing."""
-        given = self.given()
-        kinds = dict(given.pop("accelerators", {}))
-        return Prices(given | kinds, is_money=True)
-
-    @classmethod
-    def of(cls, value: Prices, **fields: Any) -> Self:
-        """The section of prices in money."""
-        named: dict[str, Any] = {name: value.each.get(name) for name in cls.model_fields if name in BY_NAME}
-        kinds = {kind: price for kind, price in value.each.items() if kind not in BY_NAME}
-        return cls.model_construct(**named, accelerators=kinds or None)
 
 
 class StageBoundsSection(Section):

@@ -7,10 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ipa.files.kinds.base import FileKind, HoldingSection, Section
+from ipa.files.kinds.base import FileKind, Section
 from ipa.files.kinds.fields import (
     WHOLE,
-    Accelerators,
     BatchSize,
     Day,
     Line,
@@ -18,11 +17,11 @@ from ipa.files.kinds.fields import (
     Name,
     Number,
     PositiveDuration,
-    PositiveMemory,
     PositiveRate,
     Text,
     VariantName,
 )
+from ipa.files.kinds.holdings import with_resources
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 
 
@@ -39,17 +38,18 @@ class PointSection(Section):
     )
 
 
-class VariantProfileSection(HoldingSection):
-    """One of a profile's `variants:`."""
-
-    makes: ClassVar = VariantProfile
+class _VariantKeys(Section):
     variant: VariantName
     accuracy: Annotated[Number, Field(gt=0, le=1, title="a fraction, such as 0.78", examples=[0.78])]
     readiness_s: Maybe[PositiveDuration] = Field(
         None, alias="readiness", description="From start to the first answer."
     )
-    memory_gib: Maybe[PositiveMemory] = Field(None, alias="memory", description="Of one replica.")
-    accelerators: Maybe[Accelerators] = Field(None, exclude_if=not_, description="Of one replica.")
+
+
+class VariantProfileSection(with_resources(_VariantKeys, "Of one replica.")):  # type: ignore[misc]
+    """One of a profile's `variants:`."""
+
+    makes: ClassVar = VariantProfile
     rows_per_item: Maybe[
         Annotated[
             list[Annotated[int, Field(ge=0), WHOLE]],

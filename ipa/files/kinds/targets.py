@@ -10,18 +10,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, create_model
 
 from ipa.files.document import Document, Pointer
-from ipa.files.kinds.base import HoldingSection, Section
+from ipa.files.kinds.base import Section
 from ipa.files.kinds.fields import (
     CHOICE,
-    Accelerators,
     Env,
     Maybe,
     Name,
     Number,
     Parameters,
-    PositiveMemory,
     Text,
 )
+from ipa.files.kinds.holdings import with_resources
 from ipa.model.on_seldon import unbatched_stages
 from ipa.model.pipeline import LocalRun, Pipeline, SeldonRun, SeldonTarget, Shape
 from ipa.model.row_counts import batch_fault
@@ -51,16 +50,17 @@ class SeldonSection(Section):
     )
 
 
-class SeldonRunSection(HoldingSection):
-    """`seldon:` of a variant."""
-
-    makes: ClassVar = SeldonRun
+class _SeldonRunKeys(Section):
     image: Maybe[Text] = None
     implementation: Maybe[Text] = None
     model_uri: Maybe[Text] = None
     env: Maybe[Env] = Field(None, exclude_if=not_)
-    memory_gib: Maybe[PositiveMemory] = Field(None, alias="memory")
-    accelerators: Maybe[Accelerators] = Field(None, exclude_if=not_)
+
+
+class SeldonRunSection(with_resources(_SeldonRunKeys)):  # type: ignore[misc]
+    """`seldon:` of a variant."""
+
+    makes: ClassVar = SeldonRun
 
 
 class LocalRunSection(Section):

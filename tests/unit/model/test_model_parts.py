@@ -88,7 +88,7 @@ def test_each_part_keeps_to_the_bounds_and_all_to_the_cores() -> None:
     assert bound_faults(IMAGES, in_order([with_share((HIGH,), 80), with_share((other,), 20)])) == [
         "classify has no variant 'other'",
         "classify: batch size 2 is not allowed",
-        "13 cores are above 12",
+        "13 cores exceed the budget of 12",
     ]
 
 
