@@ -12,7 +12,17 @@ from ipa.model.errors import NotFoundError
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.plan import StageConfig
 from ipa.model.recording import NEVER, UNLESS_DEFAULT
-from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, beside_cores, total
+from ipa.model.resources import (
+    BESIDE_CORES,
+    BY_NAME,
+    CORES,
+    IN_CORES,
+    NO_RESOURCES,
+    Prices,
+    Resources,
+    beside_cores,
+    total,
+)
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
@@ -129,16 +139,16 @@ class Bounds:
     @property
     def limits(self) -> dict[str, float]:
         """The upper bounds on resources by name; what has no bound is missing."""
-        named = {CORES: self.cores, "memory": self.memory_gib, **self.accelerators}
+        scalars = {CORES: self.cores} | {each.name: getattr(self, each.attribute) for each in BESIDE_CORES}
+        named = scalars | dict(self.accelerators)
         return {name: most for name, most in named.items() if most is not None}
 
     def limited(self, name: str, most: float | None) -> Bounds:
         """The same bounds with that limit of a resource; None: without one."""
-        match name:
-            case "cores":
-                return replace(self, cores=most)
-            case "memory":
-                return replace(self, memory_gib=most)
+        if name == CORES:
+            return replace(self, cores=most)
+        if name in BY_NAME:
+            return replace(self, **{BY_NAME[name].attribute: most})  # type: ignore[arg-type]
         others = {kind: count for kind, count in self.accelerators.items() if kind != name}
         return replace(self, accelerators=others if most is None else {**others, name: most})
 
