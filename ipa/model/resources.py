@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import add, attrgetter, sub
 
 # Sums are sums of fractions such as 0.1.
 ROUNDING = 1e-9
@@ -40,6 +41,8 @@ DIMENSIONS = (
 # Those that follow from a replica's variant alone; its cores are chosen.
 BESIDE_CORES = tuple(each for each in DIMENSIONS if each.name != CORES)
 BY_NAME = {each.name: each for each in DIMENSIONS}
+# The amounts of `DIMENSIONS`, in their order: the first fields of `Resources`.
+_scalars: Callable[[object], tuple[float, ...]] = attrgetter(*(each.attribute for each in DIMENSIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,8 @@ class Resources:
     @classmethod
     def of(cls, amounts: Mapping[str, float]) -> Resources:
         """The resources of those amounts by name: of a dimension, or of a kind of accelerator."""
-        scalars = {each.attribute: amounts.get(each.name, 0.0) for each in DIMENSIONS}
-        return cls(
-            **scalars, accelerators={kind: count for kind, count in amounts.items() if kind not in BY_NAME}
-        )
+        kinds = {kind: count for kind, count in amounts.items() if kind not in BY_NAME}
+        return _made(*(amounts.get(each.name, 0.0) for each in DIMENSIONS), kinds)
 
     @property
     def amounts(self) -> dict[str, float]:
@@ -101,13 +102,16 @@ class Resources:
         )
 
     def __add__(self, other: Resources) -> Resources:
-        return self._joined(other, lambda one, two: one + two)
+        return self._joined(other, add)
 
     def __sub__(self, other: Resources) -> Resources:
-        return self._joined(other, lambda one, two: one - two)
+        return self._joined(other, sub)
 
     def __mul__(self, times: float) -> Resources:
-        return Resources.of({name: amount * times for name, amount in self.amounts.items()})
+        scalars = (amount * times for amount in _scalars(self))
+        if not self.accelerators:
+            return _made(*scalars)
+        return _made(*scalars, {kind: count * times for kind, count in self.accelerators.items()})
 
     def __le__(self, other: Resources) -> bool:
         return self.beyond({name: other.amount(name) for name in self.amounts}) == NO_RESOURCES
@@ -121,10 +125,17 @@ class Resources:
         return self.words()
 
     def _joined(self, other: Resources, join: Callable[[float, float], float]) -> Resources:
-        names = self.amounts | other.amounts
-        return Resources.of({name: join(self.amount(name), other.amount(name)) for name in names})
+        scalars: Iterable[float] = map(join, _scalars(self), _scalars(other))
+        mine, theirs = self.accelerators, other.accelerators
+        if not mine and not theirs:
+            return _made(*scalars)
+        return _made(
+            *scalars, {kind: join(mine.get(kind, 0), theirs.get(kind, 0)) for kind in {**mine, **theirs}}
+        )
 
 
+# By place: the amounts of `DIMENSIONS` in their order, then the accelerators.
+_made: Callable[..., Resources] = Resources
 NO_RESOURCES = Resources()
 
 
@@ -158,12 +169,15 @@ def unit_of(name: str) -> str:
     return name if known is None else known.unit
 
 
+def beside_of(holder: object) -> Resources:
+    """The resources other than cores of anything that has fields named as those of `Resources`."""
+    scalars = (getattr(holder, each.attribute, None) or 0.0 for each in BESIDE_CORES)
+    return _made(0.0, *scalars, getattr(holder, "accelerators", {}))
+
+
 def beside_cores(holder: object) -> dict[str, float]:
-    """The amounts above zero, without cores, of anything that has fields named as those of `Resources`."""
-    scalars = {each.name: getattr(holder, each.attribute, None) for each in BESIDE_CORES}
-    return {
-        name: amount for name, amount in (scalars | getattr(holder, "accelerators", {})).items() if amount
-    }
+    """The amounts of `beside_of` that are above zero, by name."""
+    return beside_of(holder).amounts
 
 
 @dataclass(frozen=True, slots=True)

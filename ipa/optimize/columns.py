@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.profile import OperatingPoint
-from ipa.model.resources import beside_cores
+from ipa.model.resources import Resources, beside_cores, beside_of
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -28,7 +28,8 @@ class PointColumns:
 
     `order` are the points by names, batch size and cores; `place` finds a point by these. `are_sensible` is
     True if all numbers can be planned with. `table` has the numbers as rows (`ROWS`), which have names too.
-    `beside` has the amounts of a replica's resources other than cores, by name, those above zero.
+    `beside` has the amounts of a replica's resources other than cores, by name, those above zero, and
+    `variant_beside` all of them by variant.
     """
 
     variants: tuple[str, ...]
@@ -39,6 +40,7 @@ class PointColumns:
     variant: Index
     table: Array
     beside: Mapping[str, Array]
+    variant_beside: tuple[Resources, ...]
 
     def __len__(self) -> int:
         return len(self.variant)
@@ -122,6 +124,7 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
         variant,
         table,
         _beside(points),
+        tuple({point.variant: beside_of(point) for point in points}.values()),
     )
 
 

@@ -9,7 +9,7 @@ from ipa.model.parts import parts_of, share_of
 from ipa.model.pipeline import Goal
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.model.resources import Resources, beside_cores
+from ipa.model.resources import beside_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.timing import stage_times
@@ -133,5 +133,5 @@ def _stage_plan(
         excess_s=excess_s,
         share_percent=config.share_percent,
         slowdown_ratio=point.slowdown_ratio,
-        beside=Resources.of(beside_cores(point)),
+        beside=beside_of(point),
     )

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
-from ipa.model.resources import Resources, beside_cores
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, ProgramAnswer, Totals, evaluate
 from ipa.optimize.solver_selection import CONTRADICTION
@@ -82,7 +81,8 @@ def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int
 
 def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int) -> StagePlan:
     stage = problem.stages[index]
-    point = stage.points[int(options.point[at])]
+    number = int(options.point[at])
+    point = stage.points[number]
     rate_rps = problem.rate_rps * problem.graph.reach[index] * float(options.items[at])
     replicas = int(options.replicas[at])
     mean_s, spread_s2 = float(options.mean_s[at]), float(options.spread_s2[at])
@@ -102,7 +102,7 @@ def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int)
         mean_s=mean_s,
         excess_s=spread_s2**0.5,
         slowdown_ratio=point.slowdown_ratio,
-        beside=Resources.of(beside_cores(point)),
+        beside=stage.columns.variant_beside[stage.columns.variant[number]],
     )
 
 

@@ -25,7 +25,7 @@ from ipa.model.pipeline import (
 )
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
-from ipa.model.resources import IN_CORES, Prices, Resources, beside_cores, total
+from ipa.model.resources import IN_CORES, NO_RESOURCES, Prices, Resources, beside_of, total
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.columns import PointColumns, columns_of
 from ipa.optimize.graph import Graph, GraphNode, build_graph
@@ -123,7 +123,7 @@ class PlanningProblem:
 
     def beside(self, stage: StageProblem, variant: str) -> Resources:
         """The resources beside cores of one replica of the variant; none if it is not among the stage's."""
-        return Resources.of(next((beside_cores(p) for p in stage.points if p.variant == variant), {}))
+        return next((beside_of(point) for point in stage.points if point.variant == variant), NO_RESOURCES)
 
     def resources(self, configs: Sequence[StageConfig]) -> Resources:
         """The resources of all replicas, overhead included."""

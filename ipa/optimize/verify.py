@@ -13,7 +13,7 @@ from ipa.model.errors import SolverError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.model.resources import Resources, beside_cores, in_words, total
+from ipa.model.resources import CORES, Resources, beside_of, in_words, total
 from ipa.model.rolling import only_replicas, peak_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
@@ -135,9 +135,10 @@ def _faults_of_sums(
         stage.replicas * (points[stage.stage].cores + overhead.each(stage.stage)) for stage in plan.stages
     )
     pas, term = accuracy_of(problem, {name: point.variant for name, point in points.items()})
-    beside = total(Resources.of(beside_cores(points[stage.stage])) * stage.replicas for stage in plan.stages)
-    held = beside + Resources(cpu_cores=cores)
-    peak, started_cores = _peak(problem, given, points)
+    held = Resources(cpu_cores=cores)
+    if {*bounds.limits, *problem.prices.each} != {CORES}:
+        held += total(beside_of(points[stage.stage]) * stage.replicas for stage in plan.stages)
+    peak, started_cores = _peak(problem, given, points) if problem.running else (held, 0.0)
     cost = problem.prices.cost(held)
     worth = (
         objective.alpha * term
@@ -193,7 +194,7 @@ def _peak(
         if stage.name not in given:
             continue
         new, old = problem.held(given[stage.name].config), before.get(stage.name)
-        new_each = Resources(cpu_cores=new.cores) + Resources.of(beside_cores(points[stage.name]))
+        new_each = Resources(cpu_cores=new.cores) + beside_of(points[stage.name])
         if old is None:
             peak += new_each * new.replicas
             continue

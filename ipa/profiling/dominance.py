@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ipa.model.pipeline import Stage
 from ipa.model.profile import StageProfile, VariantProfile
-from ipa.model.resources import Resources, beside_cores
+from ipa.model.resources import beside_of
 from ipa.profiling.fit import VariantFit, fit_variant
 from ipa.profiling.points import BATCH_SIZES
 
@@ -49,7 +49,7 @@ def _dominates(other: VariantProfile, variant: VariantProfile) -> bool:
 def _takes_no_more(other: VariantProfile, variant: VariantProfile) -> bool:
     if (other.memory_gib is None) is not (variant.memory_gib is None):
         return False
-    return Resources.of(beside_cores(other)) <= Resources.of(beside_cores(variant))
+    return beside_of(other) <= beside_of(variant)
 
 
 def _planned_at(fitted: VariantFit) -> Iterator[tuple[float, int]]:
