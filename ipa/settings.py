@@ -163,12 +163,12 @@ class Settings:
     # Solver: auto, gurobi, highs, exact, a plug-in by its name, or module:attribute. auto reports which one
     # it took and why.
     solver: str = "auto"
-    # Target that runs the pipelines: kubernetes, or local for this machine.
+    # Target that runs the pipelines: kubernetes, local for this machine, or a plug-in by its name.
     target: str = "local"
     # Kubeconfig file. Empty uses the pod's service account.
     kubeconfig: str = ""
-    # Name of this install of the service. An install claims each SeldonDeployment with its first write and
-    # leaves those of other installs alone; its replicas share the name.
+    # Name of this install of the service. An install claims each workload on a cluster with its first write
+    # and leaves those of other installs alone; its replicas share the name.
     install: str = "ipa"
     # Destination of writes on Kubernetes: cluster, or gitops for only the files that a GitOps tool deploys.
     actuation: str = "cluster"

@@ -6,13 +6,17 @@ All from the code; `--check` fails where they differ.
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
 import re
 import sys
 from contextlib import redirect_stdout
+from dataclasses import is_dataclass
+from enum import Enum
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
@@ -165,6 +169,113 @@ def access() -> str:
     return "\n".join(lines) + "\n"
 
 
+PYTHON_HEAD = """# Python interface
+
+`ipa.library` is the public interface for scripts, notebooks and plug-ins
+([how to use it](../how-to/use-from-python.md), [how to write a policy](../how-to/write-a-policy.md)).
+`ipa.testing` has the contract suites for plug-ins. Their names stay as they are within a major version; other
+modules may change.
+"""
+
+
+def python() -> str:
+    """The public functions and types with their signatures and docstrings."""
+    import ipa.library
+    import ipa.testing
+
+    found = [getattr(ipa.library, name) for name in ipa.library.__all__]
+    contracts = [getattr(ipa.testing, name) for name in ipa.testing.__all__]
+    groups = {
+        "Functions": [each for each in found if inspect.isfunction(each)],
+        "Types": [each for each in found if isinstance(each, type) and not issubclass(each, Exception)],
+        "Errors": [each for each in found if isinstance(each, type) and issubclass(each, Exception)],
+        "Contract suites": contracts,
+    }
+    parts = [PYTHON_HEAD]
+    for title, members in groups.items():
+        parts.append(f"## {title}\n")
+        parts += [_member(each) for each in sorted(members, key=lambda each: each.__name__)]
+    return "\n".join(parts)
+
+
+def _member(found: Any) -> str:
+    """One function or type: where it is, its signature or fields, its docstring and those of its methods."""
+    module = "ipa.testing" if found.__module__.startswith("ipa.testing") else "ipa.library"
+    lines = [
+        f"### {module}.{found.__name__}\n",
+        "```text",
+        _signature(found),
+        "```\n",
+        inspect.getdoc(found) or "",
+    ]
+    if isinstance(found, type) and not issubclass(found, Exception):
+        lines += [f"\n- `{name}`: {comment}" for name, comment in _field_comments(found)]
+        lines += [_method(found, name) for name in vars(found) if _is_public(vars(found)[name], name)]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _field_comments(kind: type) -> list[tuple[str, str]]:
+    """The fields of a dataclass that have a comment above them, with it."""
+    found, above = [], []
+    for line in inspect.getsource(kind).splitlines() if is_dataclass(kind) else []:
+        if line.startswith("    # "):
+            above.append(line.removeprefix("    # "))
+            continue
+        name, _, annotation = line.strip().partition(":")
+        if above and name.isidentifier() and annotation:
+            found.append((name, " ".join(above)))
+        above = []
+    return found
+
+
+def _is_public(found: Any, name: str) -> bool:
+    return not name.startswith("_") and (inspect.isfunction(found) or isinstance(found, property))
+
+
+def _method(kind: type, name: str) -> str:
+    found = vars(kind)[name]
+    is_property = isinstance(found, property)
+    first = (inspect.getdoc(found) or "").partition("\n\n")[0].replace("\n", " ")
+    return f"\n- `{name}{'' if is_property else _one_line(found)}`: {first}"
+
+
+def _signature(found: Any) -> str:
+    """The signature on one line, or a line a parameter; of a type without a constructor its name alone."""
+    if isinstance(found, type) and (
+        issubclass(found, Exception | Enum) or getattr(found, "_is_protocol", False)
+    ):
+        return "\n".join([found.__name__, *(f"  {each.name} = {each.value!r}" for each in _values(found))])
+    text = f"{found.__name__}{_one_line(found)}"
+    if len(text) <= 100:
+        return text
+    parameters = inspect.signature(found).parameters.values()
+    shown, starred = [], False
+    for each in parameters:
+        if each.kind is inspect.Parameter.KEYWORD_ONLY and not starred:
+            shown, starred = [*shown, "*"], True
+        line = _tidy(str(each))
+        shown.append(line if len(line) <= 100 else f"{line.partition(' = ')[0]} = ...")
+    returned = inspect.signature(found).return_annotation
+    end = "" if isinstance(found, type) or returned is inspect.Signature.empty else f" -> {returned}"
+    return "\n".join([f"{found.__name__}(", *(f"    {each}," for each in shown), f"){end}"])
+
+
+def _values(found: type) -> list[Enum]:
+    return list(found) if issubclass(found, Enum) else []
+
+
+def _one_line(found: Any) -> str:
+    text = _tidy(str(inspect.signature(found))).removeprefix("(self, ").removeprefix("(self")
+    text = text if text.startswith("(") else f"({text}"
+    return re.sub(r" -> None$", "", text) if isinstance(found, type) else text
+
+
+def _tidy(text: str) -> str:
+    """Signatures show annotations as text in quotes, and defaults that are made anew as an object."""
+    text = re.sub(r"<function (\w+) at 0x\w+>", r"\1", text.replace("<factory>", "..."))
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
+
+
 def main() -> int:
     """0 where every file is as it should be (after writing, always)."""
     from ipa.files.kinds import KINDS, make_schema
@@ -174,6 +285,7 @@ def main() -> int:
         FOLDER / "commands.md": commands(),
         FOLDER / "exit-codes.md": exit_codes(),
         FOLDER / "access.md": access(),
+        FOLDER / "python.md": python(),
         CHART: chart_schema(),
         **{SCHEMAS / f"{kind}.schema.json": make_schema(kind) for kind in KINDS},
     }

@@ -30,8 +30,9 @@ from typing import Any
 import aiohttp
 
 from ipa.files.pipelines import load_pipeline
-from ipa.model.pipeline import LocalRun, Objective, Pipeline, Sla, Stage, Variant, chain
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.targets.local.section import LocalRun
 from ipa.targets.local.workload import LocalWorkload
 
 TARGETS = ("queue", "router", "model")
@@ -90,7 +91,10 @@ def stub_pipeline(stages: int = 2) -> tuple[Pipeline, list[StageConfig]]:
     """A chain of stub stages, two replicas each, and its configuration."""
     names = [f"say{number}" for number in range(1, stages + 1)]
     runs = {name: LocalRun("", command=("{python}", str(STUB), "{port}", "--stage", name)) for name in names}
-    made = [Stage(name, (Variant("stub", local=runs[name]),), batch_timeout_s=0.005) for name in names]
+    made = [
+        Stage(name, (Variant("stub", targets={"local": runs[name]}),), batch_timeout_s=0.005)
+        for name in names
+    ]
     pipeline = Pipeline("echo", chain(made), Sla(1.0), {"default": Objective()}, drop_after_s=DROP_AFTER_S)
     return pipeline, [StageConfig(name, "stub", 4, 0.5, 2) for name in names]
 

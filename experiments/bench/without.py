@@ -6,6 +6,7 @@ An answer may not change without a shortcut; the time does. A shortcut that save
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,13 +24,13 @@ from experiments.bench.cell import Cell
 from experiments.bench.fleet import AMPLE_CORES, SHARE, member_of
 from experiments.bench.fleet import CELL as FLEET_CELL
 from experiments.bench.instances import instance
-from experiments.bench.memory import peak_mb, reset_peak
 from experiments.bench.pipelines import NAMES, ROOT
 from experiments.bench.race import SAME
 from experiments.bench.render import aligned
+from experiments.bench_fleet import random_fleet
 from experiments.sets.synthetic import synthetic_problem
 from ipa.files import load_pipeline, load_profiles
-from ipa.optimize import dominance_filter, solver_selection
+from ipa.optimize import dominance, dominance_filter, solver_selection
 from ipa.optimize import solve as solve_module
 from ipa.optimize.backends import gurobi, highs, label_setting
 from ipa.optimize.backends.labels import LabelExpansion
@@ -103,7 +104,11 @@ PREFILTER = Shortcut(
     "options too dear, untimed", ((solve_module, "narrow_program", lambda problem, _: full_program(problem)),)
 )
 SHARPEN = Shortcut("options by their bound", ((solver_selection, "sharpen", _all_options),))
-OF_SEARCH = (HOPELESS, DOMINATED, LOCAL_SEARCH, GUESS)
+STRONG = Shortcut(
+    "strong candidates first",
+    ((dominance, "_covered_by_strong", lambda ranked: np.zeros(ranked.shape[1], dtype=bool)),),
+)
+OF_SEARCH = (HOPELESS, DOMINATED, LOCAL_SEARCH, GUESS, STRONG)
 OF_SETS = (
     Shortcut(
         "the bound", ((set_search.SetBound, "upper", lambda _, __, load, ___: np.full(len(load), inf)),)
@@ -174,8 +179,10 @@ Fleet = tuple[list[Member], float]
 
 
 def _fleet(pipelines: int, number: int) -> Fleet:
-    """Members, and a budget that is too small for all of their best plans."""
-    members = [member_of(FLEET_CELL, number * pipelines + at) for at in range(pipelines)]
+    """Members of one of two kinds in turn, and a budget that is too small for all of their best plans."""
+    members = random_fleet(pipelines, seed=number)
+    if number % 2:
+        members = [member_of(FLEET_CELL, number * pipelines + at) for at in range(pipelines)]
     return members, SHARE * plan_fleet(members, AMPLE_CORES, DEADLINE_S).cost_cores
 
 
@@ -260,21 +267,30 @@ def fleet_rows(fleets: int, pipelines: int) -> Iterator[list[str]]:
         fleet = _fleet(pipelines, number)
         worths = []
         for name, way in ways.items():
-            reset_peak()
-            before_mb, begin = peak_mb(), time.process_time()
+            begin = time.process_time()
             worth, chosen_s = way(fleet)
             spent = seconds[name]
             spent[0] += time.process_time() - begin
             spent[1] += chosen_s
-            spent[2] = max(spent[2], peak_mb() - before_mb)
             worths.append(worth)
+            if not number:
+                spent[2] = _peak_mb(partial(way, fleet))
         assert all(_agree(worth, worths[0]) for worth in worths), (number, worths)
     base_s = seconds["plans near the price"][0]
     for name, (whole_s, chosen_s, most_mb) in seconds.items():
         yield [
             *(name, str(pipelines), f"{whole_s / fleets:.3g}", f"× {whole_s / base_s:.1f}"),
-            *(f"{chosen_s / fleets:.2g}" if chosen_s else "–", f"{most_mb:.0f}"),
+            *(f"{chosen_s / fleets:.2g}" if chosen_s else "–", f"{most_mb:.1f}"),
         ]
+
+
+def _peak_mb(work: Callable[[], object]) -> float:
+    """The most memory that Python and NumPy held at a time for the work, in MB (2**20 bytes)."""
+    tracemalloc.start()
+    work()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most / 2**20
 
 
 Points = list[list[tuple[float, float]]]

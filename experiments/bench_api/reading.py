@@ -19,11 +19,11 @@ import httpx
 
 from experiments.bench_api.figures import Figure
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.dialects import Dialect, stage_value
 from ipa.adapters.prometheus.server import start_metrics_server
 from ipa.control.loop.scheduler import WORKERS
 from ipa.model.observation import Measured
 from ipa.model.pipeline import Pipeline
+from ipa.targets.seldon.metrics import EXECUTOR
 
 # Of Seldon's executor, as it is scraped in a cluster.
 SCRAPE_S = 5.0
@@ -38,7 +38,7 @@ def reading_figures(pipelines: Mapping[str, Pipeline]) -> list[Figure]:
         print("prometheus is not installed: nothing is read from it")
         return []
     # Under their own names in the metrics too.
-    asked = tuple(replace(pipeline, seldon=None) for pipeline in pipelines.values())
+    asked = tuple(replace(pipeline, targets={}) for pipeline in pipelines.values())
     figures: list[Figure] = []
     with _exporter(asked) as target, tempfile.TemporaryDirectory() as folder:
         server = start_metrics_server([target], scrape_interval_s=SCRAPE_S, folder=Path(folder))
@@ -48,7 +48,7 @@ def reading_figures(pipelines: Mapping[str, Pipeline]) -> list[Figure]:
             for words, neighbours in (("neighbours together", asked), ("each alone", ())):
                 name = f"{len(asked)} pipelines read from Prometheus, {words}"
                 metrics = PrometheusMetrics(
-                    url, 10.0, dialect=Dialect.SELDON, pipelines=lambda them=neighbours: them
+                    url, 10.0, dialect=EXECUTOR, pipelines=lambda them=neighbours: them
                 )
                 queries, began_s, cpu_s = _queries(url), time.monotonic(), time.process_time()
                 with ThreadPoolExecutor(WORKERS) as pool:
@@ -69,7 +69,7 @@ def reading_figures(pipelines: Mapping[str, Pipeline]) -> list[Figure]:
 
 def _fill(url: str, last: Pipeline) -> None:
     """Wait until there are rates."""
-    metrics, until_s = PrometheusMetrics(url, 10.0, dialect=Dialect.SELDON), time.monotonic() + FILLED_S
+    metrics, until_s = PrometheusMetrics(url, 10.0, dialect=EXECUTOR), time.monotonic() + FILLED_S
     while not isinstance(metrics.load(last, WINDOW_S), Measured):
         if time.monotonic() > until_s:
             raise RuntimeError("Prometheus has no load of the last pipeline")
@@ -123,7 +123,7 @@ def _text(pipelines: tuple[Pipeline, ...], count: float) -> str:
         served = f'{whole},service="predictions",code="200"'
         lines += _histogram("seldon_api_executor_server_requests_seconds", served, count)
         for stage in pipeline.served:
-            asked = f'{whole},model_name="{stage_value(stage, Dialect.SELDON)}"'
+            asked = f'{whole},model_name="{EXECUTOR.stage_value(stage)}"'
             lines += _histogram("seldon_api_executor_client_requests_seconds", asked, count)
     return "\n".join(lines) + "\n"
 

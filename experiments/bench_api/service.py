@@ -26,7 +26,7 @@ from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.adapters.store import Store, open_store
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
-from ipa.api.limits import Limits
+from ipa.api.limits import ApiLimits
 from ipa.api.server import config_of, settle
 from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
@@ -100,7 +100,7 @@ def services(
     context = over(
         made, pipelines=pipelines, profiles=profiles, planner=PlannerProcesses(), settings=settings
     )
-    return replace(context, limits=Limits(LIMIT_RPS))
+    return replace(context, limits=ApiLimits(LIMIT_RPS))
 
 
 class Server(uvicorn.Server):

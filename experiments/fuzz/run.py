@@ -15,7 +15,7 @@ from schemathesis.engine import events, from_schema
 
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
-from ipa.api.limits import Limits
+from ipa.api.limits import ApiLimits
 from ipa.bootstrap.experiments import experiment_jobs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
@@ -71,7 +71,7 @@ def services(jobs: JobQueue) -> ApiContext:
         options |= {"solver": "exact", "deadline_s": 1.0}
         return plan_pipeline(pipeline, profiles, rate_rps, **options)
 
-    return replace(over(made, plan=plan), limits=Limits(NO_LIMIT_RPS, solves=2, waiting=16))
+    return replace(over(made, plan=plan), limits=ApiLimits(NO_LIMIT_RPS, solves=2, waiting=16))
 
 
 def fuzz(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
 from experiments.lab.experiment import FleetArm, PipelineArm, TraceArm, WorkloadArm
-from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import (
     MAPPING,
     SCALAR,
@@ -86,7 +86,7 @@ class PipelineArmSection(Section):
     accuracy_floor: Maybe[Fraction] = None
     cores: Maybe[PositiveNumber] = None
     transition_cores: Maybe[PositiveNumber] = None
-    capacity_within_s: Maybe[PositiveDuration] = Field(None, alias="capacity_within")
+    capacity_within_s: Maybe[PositiveDuration] = None
     fan_out: Maybe[FanOuts] = None
 
     def given(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class FleetSection(Section):
     makes: ClassVar = FleetArm
     pipelines: Seeds
     hours: Annotated[Number, Field(gt=0, le=240)]
-    interval_s: PositiveDuration = Field(alias="interval")
+    interval_s: PositiveDuration
     budget_ratio: Annotated[Number, Field(gt=0, le=1)]
 
 
@@ -166,7 +166,7 @@ class RunsSection(Section):
     fleet: Maybe[FleetSection] = None
 
 
-class ExperimentFile(FileKind, RunsSection):
+class ExperimentFile(DeclaredFile, RunsSection):
     """experiment.yaml."""
 
     kind: Literal["Experiment"]
@@ -175,7 +175,7 @@ class ExperimentFile(FileKind, RunsSection):
     question: Maybe[Question] = None
     runner: Literal["simulate", "forecast", "fleet"]
     spacing: Maybe[Literal["poisson", "even", "burst"]] = None
-    interval_s: Maybe[PositiveDuration] = Field(None, alias="interval")
+    interval_s: Maybe[PositiveDuration] = None
     reference: Maybe[Word] = None
     published: Maybe[Literal["ipa", "infadapter"]] = None
     quick: Maybe[RunsSection] = None

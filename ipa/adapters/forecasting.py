@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ipa.adapters.prometheus.dialects import RATE_WINDOW_S, Dialect
 from ipa.adapters.time_limit import TimeLimited
 from ipa.control.engine.state import PeakForecaster
 from ipa.files.traces import read_trace
@@ -92,8 +91,6 @@ class LadderSettings(Protocol):
     """The service's settings for forecasts."""
 
     @property
-    def target(self) -> str: ...
-    @property
     def forecaster(self) -> str: ...
     @property
     def forecast_trace(self) -> str: ...
@@ -122,11 +119,12 @@ def horizon_of(settings: LadderSettings, profiles: Mapping[str, Mapping[str, Sta
 
 
 def forecast_setup(
-    settings: LadderSettings, profiles: Mapping[str, Mapping[str, StageProfile]]
+    settings: LadderSettings, profiles: Mapping[str, Mapping[str, StageProfile]], averaged_s: float = 0.0
 ) -> ForecastSetup:
     """Return the forecaster of the settings; with a trace file one that has started to learn from it.
 
-    The trace begins at midnight UTC. Errors: InputError (the file is not a trace, or has no requests),
+    `averaged_s` are the seconds over which the target's metrics average a rate. The trace begins at midnight
+    UTC. Errors: InputError (the file is not a trace, or has no requests),
     UsageError (no such forecaster), PluginError.
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
@@ -143,7 +141,6 @@ def forecast_setup(
     load = as_load(read_trace(Path(settings.forecast_trace)))
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
-    averaged_s = RATE_WINDOW_S[Dialect.LOCAL if settings.target == "local" else Dialect.SELDON]
     made = TraceForecaster(
         load, settings.forecaster, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s)
     )

@@ -29,13 +29,13 @@ from ipa.api import (
     queries,
     replay,
 )
-from ipa.api.auth import Context, Gate
+from ipa.api.auth import AccessGate, Context
 from ipa.api.context import ApiContext
-from ipa.api.hardening import LOOPBACK, Shell
+from ipa.api.hardening import LOOPBACK, Hardening
 from ipa.api.metered import count_requests
 from ipa.api.queries import Using
 from ipa.api.request_body import BodyReader
-from ipa.api.work import Places
+from ipa.api.work import WorkPlaces
 from ipa.model.errors import Problem, StandbyError, UnavailableError
 from ipa.service.health import CheckView, Readiness
 
@@ -86,10 +86,10 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     problems.install(app)
     _document(app)
     # The innermost first: a body is read after authentication, and a place is taken once it was read.
-    app.add_middleware(Places)
+    app.add_middleware(WorkPlaces)
     app.add_middleware(BodyReader)
-    app.add_middleware(Gate)
-    app.add_middleware(Shell, hosts=hosts)
+    app.add_middleware(AccessGate)
+    app.add_middleware(Hardening, hosts=hosts)
     return app
 
 

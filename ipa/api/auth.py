@@ -30,17 +30,17 @@ HINT = "Send `Authorization: Bearer TOKEN`; ipa itself takes it from IPA_TOKEN."
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted(Caller):
+class AdmittedCaller(Caller):
     """The caller of a request."""
 
     # Checks the caller again; raises if the token is no longer valid or no longer allowed.
-    again: Callable[[], Admitted] | None = field(default=None, repr=False)
+    again: Callable[[], AdmittedCaller] | None = field(default=None, repr=False)
 
 
-async def admitted(request: Request) -> Admitted:
+async def admitted(request: Request) -> AdmittedCaller:
     """The caller that the gate admitted. Asynchronous, since a thread would cost more than the lookup."""
     found = request.scope["state"]["admitted"]
-    assert isinstance(found, Admitted)
+    assert isinstance(found, AdmittedCaller)
     return found
 
 
@@ -51,7 +51,7 @@ async def context_of(request: Request) -> ApiContext:
     return found
 
 
-Asker = Annotated[Admitted, Depends(admitted)]
+CurrentCaller = Annotated[AdmittedCaller, Depends(admitted)]
 Context = Annotated[ApiContext, Depends(context_of)]
 
 
@@ -64,7 +64,7 @@ class _Place:
     names: Mapping[str, Any]
 
 
-class Gate:
+class AccessGate:
     """Middleware that admits callers."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -96,10 +96,10 @@ class Gate:
         await self._app(scope, receive, send)
 
 
-async def _identified(context: ApiContext, place: _Place, token: str, scope: Scope) -> Admitted:
+async def _identified(context: ApiContext, place: _Place, token: str, scope: Scope) -> AdmittedCaller:
     """Admit in a thread of its own pool: stores, issuers and clusters are asked, which may take long."""
 
-    def once_more() -> Admitted:
+    def once_more() -> AdmittedCaller:
         return _admit(context, place, token, within_s=RECHECK_S)
 
     async with context.limits.identifying.enter(address_of(scope)):
@@ -151,7 +151,9 @@ def _challenge(token: str | None) -> str:
     return CHALLENGE if token is None else f'{CHALLENGE}, error="invalid_token"'
 
 
-def _admit(context: ApiContext, place: _Place, token: str | None, within_s: float | None = None) -> Admitted:
+def _admit(
+    context: ApiContext, place: _Place, token: str | None, within_s: float | None = None
+) -> AdmittedCaller:
     """The caller of the token at that route; errors say why it is refused.
 
     `within_s` bounds the age of kept answers about the identity.
@@ -163,20 +165,20 @@ def _admit(context: ApiContext, place: _Place, token: str | None, within_s: floa
     if route == METRICS_ROUTE and not context.metrics_open:
         rule = METRICS
     if not context.authenticators:
-        return _allowed(Admitted(LOCAL, context.service), rule, place)
+        return _allowed(AdmittedCaller(LOCAL, context.service), rule, place)
     if rule is None:
         return _open(context, token)
     identity = _identify(context, token, fresh=rule.operation.writes, within_s=within_s)
-    return _allowed(Admitted(identity, visible_to(identity, context.service)), rule, place)
+    return _allowed(AdmittedCaller(identity, visible_to(identity, context.service)), rule, place)
 
 
-def _open(context: ApiContext, token: str | None) -> Admitted:
+def _open(context: ApiContext, token: str | None) -> AdmittedCaller:
     """The identity for a route that is open to all: it shows more with a token, and requires none."""
     try:
         identity = NOBODY if token is None else _identify(context, token, fresh=False)
-        return Admitted(identity, visible_to(identity, context.service))
+        return AdmittedCaller(identity, visible_to(identity, context.service))
     except IpaError:
-        return Admitted(NOBODY, visible_to(NOBODY, context.service))
+        return AdmittedCaller(NOBODY, visible_to(NOBODY, context.service))
 
 
 def _identify(
@@ -193,13 +195,13 @@ def _identify(
     return identity
 
 
-def _allowed(asker: Admitted, rule: Rule | None, place: _Place) -> Admitted:
+def _allowed(caller: AdmittedCaller, rule: Rule | None, place: _Place) -> AdmittedCaller:
     """The caller again; ForbiddenError if the rule is not met, NotFoundError for what it may not see."""
     if rule is None or rule.where is Where.SEEN:
-        return asker
+        return caller
     if rule.where is Where.PIPELINE:
-        pipeline = asker.service.pipeline(str(place.names["pipeline"]).partition("@")[0])
-        asker.must(rule.operation, pipeline.namespace, pipeline)
+        pipeline = caller.service.pipeline(str(place.names["pipeline"]).partition("@")[0])
+        caller.must(rule.operation, pipeline.namespace, pipeline)
     else:
-        asker.must(rule.operation, EVERYWHERE)
-    return asker
+        caller.must(rule.operation, EVERYWHERE)
+    return caller

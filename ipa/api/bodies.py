@@ -80,7 +80,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Asked(Body):
+class AttributedBody(Body):
     """A request body with its author and reason. `by` counts only if authentication is off."""
 
     reason: Reason = ""
@@ -149,20 +149,20 @@ class PlanBody(Body):
         )
 
 
-class PauseBody(Asked):
+class PauseBody(AttributedBody):
     """A pause: until a time, for a duration, or (with neither) until it is resumed."""
 
     until: Moment | None = None
     for_s: Annotated[float, Field(gt=0, le=LONGEST_PAUSE_S, strict=True)] | None = None
 
 
-class ModeBody(Asked):
+class ModeBody(AttributedBody):
     """The mode of a pipeline."""
 
     mode: Mode
 
 
-class PinBody(Asked):
+class PinBody(AttributedBody):
     """The pinned fields of a stage; absent ones are free."""
 
     variant: Name | None = None
@@ -175,7 +175,7 @@ class PinBody(Asked):
         return Pin(self.variant, self.batch_size, self.cores, self.replicas)
 
 
-class FreezeBody(Asked):
+class FreezeBody(AttributedBody):
     """A window of time in which nothing is written; it starts now if `start` is absent."""
 
     start: Moment | None = None
@@ -194,7 +194,7 @@ class ConfigBody(Body):
     share_percent: Annotated[int, Field(ge=0, le=WHOLE_PERCENT, strict=True)] = WHOLE_PERCENT
 
 
-class ApplyBody(Asked):
+class ApplyBody(AttributedBody):
     """A configuration for every stage of the pipeline; or several configurations with their shares."""
 
     configs: Annotated[list[ConfigBody], Field(min_length=1, max_length=MOST_LISTED), at_most(MOST_LISTED)]
@@ -204,11 +204,11 @@ class ApplyBody(Asked):
         return [StageConfig(**config.model_dump()) for config in self.configs]
 
 
-class ApplyPlanBody(Asked):
+class ApplyPlanBody(AttributedBody):
     """The author and the reason of applying a plan; both are kept with the decision."""
 
 
-class RollbackBody(Asked):
+class RollbackBody(AttributedBody):
     """A rollback to the configuration after the decision `to`; without it, before the last change."""
 
     to: Name | None = None

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from ipa.api.limits import Limits
+from ipa.api.limits import ApiLimits
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams
 from ipa.control.audit.feed import FollowedRecord
@@ -38,7 +38,7 @@ class ApiContext:
 
     service: Service
     jobs: JobQueue
-    limits: Limits = field(default_factory=Limits)
+    limits: ApiLimits = field(default_factory=ApiLimits)
     registry: CollectorRegistry = field(default=REGISTRY)
     # None if requests are not counted.
     http: HttpMetrics | None = None

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from ipa.api.auth import Admitted, Asker, Context
+from ipa.api.auth import AdmittedCaller, Context, CurrentCaller
 from ipa.api.context import ApiContext
 from ipa.api.limits import client_of
 from ipa.api.queries import Using, record_named
@@ -104,14 +104,14 @@ class HeldStream(StreamingResponse):
                 LOG.warning("a client that follows events took none for %g s", self._streams.send_s)
 
 
-class Watch:
+class StreamWatch:
     """Checks every `check_s` that the client of a stream may still read it.
 
     `pipeline` is the subject of the stream; it may be removed, and its name given to another.
     """
 
-    def __init__(self, streams: Streams, asker: Admitted, pipeline: str | None) -> None:
-        self._streams, self._again, self.service = streams, asker.again, asker.service
+    def __init__(self, streams: Streams, caller: AdmittedCaller, pipeline: str | None) -> None:
+        self._streams, self._again, self.service = streams, caller.again, caller.service
         self._pipeline, self._record = pipeline, pipeline and self.service.records.of(pipeline)
         self._clock = asyncio.get_running_loop().time
         self._looked_s = self._sure_s = self._clock()
@@ -153,7 +153,7 @@ class Watch:
 )
 async def follow_events(
     context: Context,
-    asker: Asker,
+    caller: CurrentCaller,
     pipeline: Chosen,
     after: AfterId = None,
     follow: Annotated[bool, Query(description="go on; false ends with what there is")] = True,
@@ -169,7 +169,9 @@ async def follow_events(
     streams = streams_of(context)
     seq = after if last_event_id is None else int(last_event_id)
     reader = _Reader(streams.feed, pipeline, seq)
-    events = _events(streams, Watch(streams, asker, pipeline), reader, streams.longest_s if follow else 0.0)
+    events = _events(
+        streams, StreamWatch(streams, caller, pipeline), reader, streams.longest_s if follow else 0.0
+    )
     return HeldStream(streams, events, "text/event-stream")
 
 
@@ -180,7 +182,9 @@ def streams_of(context: ApiContext) -> Streams:
     return context.streams
 
 
-async def _events(streams: Streams, watch: Watch, reader: _Reader, longest_s: float) -> AsyncIterator[str]:
+async def _events(
+    streams: Streams, watch: StreamWatch, reader: _Reader, longest_s: float
+) -> AsyncIterator[str]:
     clock = asyncio.get_running_loop().time
     begun_s = sent_s = clock()
     yield f"retry: {RETRY_MS}\n\n"
@@ -270,7 +274,7 @@ def _event(kind: str, data: dict[str, Any], seq: int | None = None) -> str:
     },
 )
 async def export_record(
-    context: Context, asker: Asker, pipeline: Exported, after: AfterId = None
+    context: Context, caller: CurrentCaller, pipeline: Exported, after: AfterId = None
 ) -> HeldStream:
     """Export the record, oldest first, as lines. `ipa audit --check FILE` verifies them.
 
@@ -281,7 +285,7 @@ async def export_record(
     if record is None or streams is None:
         raise UnavailableError("this service keeps no record")
     # The record may be that of a pipeline that was removed.
-    watch = Watch(streams, asker, None)
+    watch = StreamWatch(streams, caller, None)
 
     async def lines() -> AsyncIterator[str]:
         seq = after or 0

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
-from ipa.api.auth import Asker, Context
+from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import Body, Name, Positive
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Using
@@ -94,13 +94,13 @@ WRITTEN: Mapping[ReportFormat, tuple[str, Callable[[Run], str]]] = {
 
 @router.post("", status_code=202, dependencies=[Rationed])
 def start_experiment(
-    context: Context, asker: Asker, body: ExperimentBody, request: Request, response: Response
+    context: Context, caller: CurrentCaller, body: ExperimentBody, request: Request, response: Response
 ) -> ExperimentView:
     """Simulate a pipeline under a load, in a process of its own; its address (Location) shows its progress.
 
     429 if too many wait already. Experiments are kept until the service ends.
     """
-    view = experiments.start(asker, context.jobs, body.request(), client_of(request.scope))
+    view = experiments.start(caller, context.jobs, body.request(), client_of(request.scope))
     response.headers["Location"] = f"/v1/experiments/{view.experiment_id}"
     return _shown(view, response)
 
@@ -143,15 +143,15 @@ def get_report(
 
 
 @router.post("/{experiment_id}:cancel")
-def cancel_experiment(experiment_id: ExperimentId, context: Context, asker: Asker) -> ExperimentView:
+def cancel_experiment(experiment_id: ExperimentId, context: Context, caller: CurrentCaller) -> ExperimentView:
     """End an experiment that waits or runs; one that ended stays as it is."""
-    return experiments.cancel(asker, context.jobs, experiment_id)
+    return experiments.cancel(caller, context.jobs, experiment_id)
 
 
 @router.delete("/{experiment_id}", status_code=204, response_class=Response, response_model=None)
-def delete_experiment(experiment_id: ExperimentId, context: Context, asker: Asker) -> None:
+def delete_experiment(experiment_id: ExperimentId, context: Context, caller: CurrentCaller) -> None:
     """Cancel an experiment unless it has ended, and forget it."""
-    experiments.forget(asker, context.jobs, experiment_id)
+    experiments.forget(caller, context.jobs, experiment_id)
 
 
 def _shown(view: ExperimentView, response: Response) -> ExperimentView:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from ipa.api.auth import Asker, Context
+from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import Body, Name, Positive, RateRps, at_most
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Named, Using
@@ -103,13 +103,15 @@ def get_fleet(service: Using) -> FleetView:
 
 
 @router.post("/fleet/plans", tags=["fleet"], dependencies=[Rationed], response_model=FleetPlanView)
-async def plan_fleet(request: Request, context: Context, asker: Asker, body: FleetPlanBody) -> Response:
+async def plan_fleet(
+    request: Request, context: Context, caller: CurrentCaller, body: FleetPlanBody
+) -> Response:
     """Plan many pipelines together under one budget of cores (a what-if; nothing is changed).
 
     409: the budget is below the cheapest plans, and how many cores are missing.
     """
     client, limits = client_of(request.scope), context.limits
-    found = await fleet.plan_fleet(asker, body.request(), limits.solves.enter(client))
+    found = await fleet.plan_fleet(caller, body.request(), limits.solves.enter(client))
     async with limits.lists.enter(client):
         return Response(await run_in_threadpool(_text_of, found), media_type="application/json")
 

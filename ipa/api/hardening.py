@@ -37,7 +37,7 @@ HEADERS = {
 }
 
 
-class Shell:
+class Hardening:
     """Middleware around the application; `hosts` are the names that it answers to (empty: any)."""
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = LOOPBACK) -> None:

@@ -87,7 +87,7 @@ class Allowance:
     after_s: float
 
 
-class Buckets:
+class TokenBuckets:
     """A token bucket for each client: `rate_rps` requests a second, `most` of them at once.
 
     Without `most`, as many as in one second.
@@ -137,7 +137,7 @@ class _Inside:
         return self.running + len(self.waiting)
 
 
-class Gate:
+class RequestGate:
     """Admits `running` requests at once, of one client at most `each`, and lets `waiting` more wait.
 
     Clients take turns, and a full gate drops the newest waiting request of the client with the most of
@@ -224,7 +224,7 @@ def _busy() -> BusyError:
     )
 
 
-class Limits:
+class ApiLimits:
     """The limits of one service."""
 
     def __init__(
@@ -238,20 +238,20 @@ class Limits:
         body_s: float = 6.0,
         bodies_bytes: int = 16_000_000,
     ) -> None:
-        self.buckets = Buckets(rate_rps)
-        self.reads = Buckets(reads_rps)
+        self.buckets = TokenBuckets(rate_rps)
+        self.reads = TokenBuckets(reads_rps)
         # Each change stays in the record. Setting up an installation makes some hundred at once.
-        self.changing = Buckets(changes_rps, most=CHANGES_S * changes_rps)
-        self.solves = Gate(solves, waiting)
+        self.changing = TokenBuckets(changes_rps, most=CHANGES_S * changes_rps)
+        self.solves = RequestGate(solves, waiting)
         # Each takes one of 40 threads; one client has at most half of a kind.
-        self.quick = Gate(16, 200, each=8)
-        self.changes = Gate(8, 100, each=4)
+        self.quick = RequestGate(16, 200, each=8)
+        self.changes = RequestGate(8, 100, each=4)
         # Each takes some megabytes while it is made and sent.
-        self.lists = Gate(4, 60, each=2)
+        self.lists = RequestGate(4, 60, each=2)
         # Each reads a whole record.
-        self.verifying = Gate(1, 8)
+        self.verifying = RequestGate(1, 8)
         # Threads of their own: callers that are not identified yet do not delay those that are.
-        self.identifying = Gate(IDENTIFYING, 200)
+        self.identifying = RequestGate(IDENTIFYING, 200)
         self.identifying_threads = CapacityLimiter(IDENTIFYING)
         self.health_threads = CapacityLimiter(1)
         self.metrics_threads = CapacityLimiter(1)
@@ -365,7 +365,7 @@ def address_of(scope: Scope) -> str:
     return str((scope.get("client") or ("unknown",))[0])
 
 
-def ration(buckets: Buckets, kind: str, client: str, scope: Scope) -> None:
+def ration(buckets: TokenBuckets, kind: str, client: str, scope: Scope) -> None:
     """Count a request of that kind; BusyError, with Retry-After, if its client is over its ration."""
     found = buckets.take(client)
     again_s = max(math.ceil(found.after_s), 1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from ipa.api.auth import Asker
+from ipa.api.auth import CurrentCaller
 from ipa.api.bodies import FreezeBody, ModeBody, Person, PinBody, Reason
 from ipa.api.limits import JsonRoute
 from ipa.api.queries import Named, Using
@@ -21,35 +21,37 @@ Why = Annotated[Reason, Query(description="why")]
 
 
 @router.put("/mode", tags=["control"])
-def set_mode(pipeline: Named, service: Using, asker: Asker, body: ModeBody) -> ControlView:
+def set_mode(pipeline: Named, service: Using, caller: CurrentCaller, body: ModeBody) -> ControlView:
     """Set the mode of the pipeline: advisory, shadow, guarded or active.
 
     Advisory decides and records; shadow bases each decision on the one before; neither writes. Guarded writes
     only changes that add replicas; active writes every change.
     """
-    by = asker.name(body.by)
+    by = caller.name(body.by)
     return overrides.set_mode(service, pipeline, body.mode, by=by, reason=body.reason)
 
 
 @router.put("/pins/{stage}", tags=["control"])
-def set_pin(pipeline: Named, service: Using, asker: Asker, stage: StageName, body: PinBody) -> ControlView:
+def set_pin(
+    pipeline: Named, service: Using, caller: CurrentCaller, stage: StageName, body: PinBody
+) -> ControlView:
     """Fix a part of the stage's configuration, in addition to pins of the file. Replaces the stage's pin."""
-    by = asker.name(body.by)
+    by = caller.name(body.by)
     return overrides.set_pin(service, pipeline, stage, body.pin(), by=by, reason=body.reason)
 
 
 @router.delete("/pins/{stage}", tags=["control"])
 def remove_pin(
-    pipeline: Named, service: Using, asker: Asker, stage: StageName, by: By = "", reason: Why = ""
+    pipeline: Named, service: Using, caller: CurrentCaller, stage: StageName, by: By = "", reason: Why = ""
 ) -> ControlView:
     """Remove the pin of the stage. Pins of the pipeline's file stay."""
-    return overrides.remove_pin(service, pipeline, stage, by=asker.name(by), reason=reason)
+    return overrides.remove_pin(service, pipeline, stage, by=caller.name(by), reason=reason)
 
 
 @router.post("/freezes", tags=["control"])
-def add_freeze(pipeline: Named, service: Using, asker: Asker, body: FreezeBody) -> ControlView:
+def add_freeze(pipeline: Named, service: Using, caller: CurrentCaller, body: FreezeBody) -> ControlView:
     """Forbid changes from `start` (now if absent) to `end`; every week if `weekly`."""
-    by, weekly = asker.name(body.by), body.weekly
+    by, weekly = caller.name(body.by), body.weekly
     return overrides.add_freeze(
         service, pipeline, body.end, start=body.start, weekly=weekly, by=by, reason=body.reason
     )
@@ -57,15 +59,15 @@ def add_freeze(pipeline: Named, service: Using, asker: Asker, body: FreezeBody) 
 
 @router.delete("/freezes", tags=["control"])
 def remove_freezes(
-    pipeline: Named, service: Using, asker: Asker, by: By = "", reason: Why = ""
+    pipeline: Named, service: Using, caller: CurrentCaller, by: By = "", reason: Why = ""
 ) -> ControlView:
     """Remove every freeze, future ones included."""
-    return overrides.remove_freezes(service, pipeline, by=asker.name(by), reason=reason)
+    return overrides.remove_freezes(service, pipeline, by=caller.name(by), reason=reason)
 
 
 @router.delete("/freezes/{freeze}", tags=["control"])
 def remove_freeze(
-    pipeline: Named, service: Using, asker: Asker, freeze: FreezeId, by: By = "", reason: Why = ""
+    pipeline: Named, service: Using, caller: CurrentCaller, freeze: FreezeId, by: By = "", reason: Why = ""
 ) -> ControlView:
     """Remove one freeze."""
-    return overrides.remove_freeze(service, pipeline, freeze, by=asker.name(by), reason=reason)
+    return overrides.remove_freeze(service, pipeline, freeze, by=caller.name(by), reason=reason)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import TypeAdapter
 
-from ipa.api.auth import Asker, Context
+from ipa.api.auth import Context, CurrentCaller
 from ipa.api.documents import (
     MERGE_PATCH,
     YAML,
@@ -53,10 +53,10 @@ Accept = Annotated[str | None, Header(include_in_schema=False)]
 
 
 async def change_asked(
-    pipeline: Named, asker: Asker, if_match: IfMatch = None, by: By = "", reason: Why = ""
+    pipeline: Named, caller: CurrentCaller, if_match: IfMatch = None, by: By = "", reason: Why = ""
 ) -> PipelineChange:
     """The change of a request."""
-    return PipelineChange(asker, required_match(if_match, f"pipeline {pipeline.name}"), by, reason)
+    return PipelineChange(caller, required_match(if_match, f"pipeline {pipeline.name}"), by, reason)
 
 
 Asked = Annotated[PipelineChange, Depends(change_asked)]
@@ -145,7 +145,7 @@ def export_pipeline(pipeline: Named, service: Using) -> Response:
 @changing.post("", status_code=201, openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])
 def create_pipeline(
     service: Using,
-    asker: Asker,
+    caller: CurrentCaller,
     pipeline: PipelineBody,
     response: Response,
     by: By = "",
@@ -155,7 +155,7 @@ def create_pipeline(
 
     Pipelines of files are read-only here. All faults are listed at once, with JSON Pointers.
     """
-    made = pipelines.create(asker, pipeline, by=by, reason=reason)
+    made = pipelines.create(caller, pipeline, by=by, reason=reason)
     response.headers["Location"] = f"/v1/pipelines/{pipeline.name}"
     response.headers["ETag"] = _tag_of(service, pipeline)
     return made

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
-from ipa.api.auth import Asker, Context
+from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import ApplyPlanBody, PlanBody
 from ipa.api.cancellation import while_asked
 from ipa.api.limits import JsonRoute, Rationed, client_of
@@ -88,7 +88,7 @@ def get_plan(plan_id: str, service: Using, response: Response, if_none_match: If
 @applying.post("/plans/{plan_id}:apply", tags=["plans"], response_model=Decision)
 def apply_plan(
     plan_id: str,
-    asker: Asker,
+    caller: CurrentCaller,
     body: ApplyPlanBody,
     if_match: IfMatch = None,
     idempotency_key: IdempotencyKey = None,
@@ -99,8 +99,8 @@ def apply_plan(
     be a hold that says why nothing was changed.
     """
     key, expected = check_key(idempotency_key), required_match(if_match, "the plan")
-    by = asker.name(body.by)
-    outcome = plans.apply_plan(asker, plan_id, expected, key, by=by, reason=body.reason)
+    by = caller.name(body.by)
+    outcome = plans.apply_plan(caller, plan_id, expected, key, by=by, reason=body.reason)
     headers = {"Idempotency-Replayed": "true"} if outcome.is_replayed else {}
     return Response(outcome.answer.body, outcome.answer.status, headers, "application/json")
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from ipa.api.auth import Asker
+from ipa.api.auth import CurrentCaller
 from ipa.api.limits import JsonRoute
 from ipa.api.paging import Paging, paging
 from ipa.api.preconditions import etag
@@ -23,9 +23,9 @@ from ipa.service.status import StatusView
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
-async def service_of(asker: Asker) -> Service:
+async def service_of(caller: CurrentCaller) -> Service:
     """The service, as far as the caller may see it."""
-    return asker.service
+    return caller.service
 
 
 Using = Annotated[Service, Depends(service_of)]

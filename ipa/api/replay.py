@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from ipa.api.auth import Asker, Context
+from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import ReplayBody
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.control.audit.replay import ReplayResult
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 @router.post("/decisions/{decision_id}:replay", tags=["decisions"], dependencies=[Rationed])
 async def replay_decision(
-    request: Request, decision_id: str, asker: Asker, context: Context, body: ReplayBody = AS_IT_WAS
+    request: Request, decision_id: str, caller: CurrentCaller, context: Context, body: ReplayBody = AS_IT_WAS
 ) -> ReplayResult:
     """Re-run the decision from its recorded inputs: `same`, or what differs. Nothing is changed.
 
@@ -25,4 +25,4 @@ async def replay_decision(
     `nothing`: the decision has no recorded inputs to re-run; `why` gives the reason.
     """
     place = context.limits.solves.enter(client_of(request.scope))
-    return await replay.replay_decision(asker, decision_id, body.policy, place)
+    return await replay.replay_decision(caller, decision_id, body.policy, place)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ipa.api.body_budget import Incoming, no_room
 from ipa.api.cancellation import CLIENT_CLOSED, GoneError
-from ipa.api.limits import BODY_LIMIT_BYTES, MOST_DEEP, MOST_MEMBERS, MOST_VALUES, SAFE, Limits, off_loop
+from ipa.api.limits import BODY_LIMIT_BYTES, MOST_DEEP, MOST_MEMBERS, MOST_VALUES, SAFE, ApiLimits, off_loop
 from ipa.api.problems import http_problem
 
 # The characters that the structural check keeps, with every bracket as a square one.
@@ -35,7 +35,7 @@ class BodyReader:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limits: Limits = scope["app"].state.context.limits
+        limits: ApiLimits = scope["app"].state.context.limits
         budget = limits.bodies
         incoming = Incoming(asyncio.timeout(limits.body_s))
         try:
@@ -57,7 +57,7 @@ class BodyReader:
             budget.release(incoming)
 
 
-async def _read(headers: Headers, receive: Receive, limits: Limits, incoming: Incoming) -> bytes:
+async def _read(headers: Headers, receive: Receive, limits: ApiLimits, incoming: Incoming) -> bytes:
     """The whole body. GoneError if the client leaves before it is there."""
     length = headers.get("content-length", "0")
     if length.isdecimal() and (len(length) > len(str(BODY_LIMIT_BYTES)) or int(length) > BODY_LIMIT_BYTES):

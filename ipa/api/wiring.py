@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipa.api.context import ApiContext
-from ipa.api.limits import Limits
+from ipa.api.limits import ApiLimits
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams
 from ipa.bootstrap.app import App
@@ -31,8 +31,8 @@ def context_of(app: App) -> ApiContext:
     )
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _limits(settings: Settings) -> ApiLimits:
+    return ApiLimits(
         settings.api_expensive_rps,
         settings.api_solves,
         settings.api_waiting_solves,

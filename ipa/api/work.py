@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ipa.api.limits import Limits, client_of, ration
+from ipa.api.limits import ApiLimits, client_of, ration
 from ipa.api.problems import ipa_problem
 from ipa.api.rules import METRICS_ROUTE, RULES
 from ipa.model.access import Operation
@@ -34,7 +34,7 @@ class Work(StrEnum):
     STREAM = "a stream"
 
 
-# The bounds of each kind in words; the numbers are those of `limits.Limits`, `Streams` and `JobQueue`.
+# The bounds of each kind in words; the numbers are those of `limits.ApiLimits`, `Streams` and `JobQueue`.
 BOUNDS: Mapping[Work, str] = {
     Work.NONE: "nothing that can be used up",
     Work.HEALTH: "a thread of its own; what is found of the store is kept for some seconds",
@@ -84,7 +84,7 @@ def work_of(route: tuple[str, str]) -> Work:
     return Work.SOLVE if rule.operation is Operation.WHAT_IF else Work.WRITE
 
 
-def count(limits: Limits, work: Work, scope: Scope) -> None:
+def count(limits: ApiLimits, work: Work, scope: Scope) -> None:
     """Count the request of its client; BusyError, with Retry-After, if it is over its ration."""
     if work is Work.WRITE:
         ration(limits.changing, "changing", client_of(scope), scope)
@@ -93,7 +93,7 @@ def count(limits: Limits, work: Work, scope: Scope) -> None:
         ration(limits.reads, "reading", client_of(scope), scope)
 
 
-class Places:
+class WorkPlaces:
     """Middleware inside of the gate and the body reader: a request runs in a place of its kind.
 
     The place is held until the answer is sent. A client that does not read a large one is dropped.
@@ -108,7 +108,7 @@ class Places:
             await self._app(scope, receive, send)
             return
         async with AsyncExitStack() as held:
-            limits: Limits = scope["app"].state.context.limits
+            limits: ApiLimits = scope["app"].state.context.limits
             try:
                 await held.enter_async_context(_place(limits, work, client_of(scope)))
             except BusyError as error:
@@ -118,7 +118,7 @@ class Places:
             await self._app(scope, receive, _in_time(send) if work is Work.LIST else send)
 
 
-def _place(limits: Limits, work: Work, client: str) -> AbstractAsyncContextManager[None]:
+def _place(limits: ApiLimits, work: Work, client: str) -> AbstractAsyncContextManager[None]:
     match work:
         case Work.READ:
             return limits.quick.enter(client)

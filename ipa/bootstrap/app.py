@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.forecasting import ForecastSetup, forecast_setup
-from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.events import KubeEvents
-from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
@@ -20,31 +18,31 @@ from ipa.adapters.store.database import Access
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
-from ipa.bootstrap.dynamic_pipelines import LoopMaker, makers_of, shaped
+from ipa.bootstrap.dynamic_pipelines import LoopMaker, makers_of
 from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leader_election import leadership_of
 from ipa.bootstrap.loops import inputs_of, policy_of
 from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.preflight import check_settings
-from ipa.bootstrap.targets import check_carried, kube_client_of, through_gitops, world_of
+from ipa.bootstrap.targets import check_carried, start_configs, target_of
 from ipa.bootstrap.webhooks import telling, webhook_of
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler
-from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction, NoEvents
+from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
 from ipa.files import load_pipelines, load_profiles
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import NotFoundError
+from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
-from ipa.targets.seldon.watchers import Watchers, entry_of
-from ipa.targets.simulated import clock_of
+from ipa.targets.base import Site
 
-# A change in the cluster brings a tick forward; at most one in this part of an interval.
+# A change by another hand brings a tick forward; at most one in this part of an interval.
 WAKE_GAP_RATIO = 0.25
 
 
@@ -96,18 +94,22 @@ def build(settings: Settings, options: ServeOptions) -> App:
     check_settings(settings)
     found = load_pipelines(settings.pipelines_dir)
     stop = StopSignal()
-    clock = clock_of(options, stop)
+    target = target_of(settings)
+    clock = target.clock(stop, options.simulated)
     registry = new_registry()
     with ExitStack() as resources:
         store = open_from(settings, Access.SERVE)
         resources.callback(store.close)
         authenticators = authenticators_of(settings, store, clock, resources)
         pipelines = _chosen(found, options.names, store.given.all())
-        check_carried(settings, pipelines, options.policy)
+        check_carried(target, pipelines.values(), options.policy)
         for pipeline in pipelines.values():
             store.records.resume(pipeline.name, pipeline.namespace)
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
-        pipelines = {name: shaped(settings, it, profiles[name]) for name, it in pipelines.items()}
+        pipelines = {
+            name: with_profiles(target.shape(it, profiles[name]), profiles[name])
+            for name, it in pipelines.items()
+        }
         if options.mode is not None:
             _set_mode(store, pipelines, options.mode)
         # Before anything is started: a name that is wrong is said at once.
@@ -116,18 +118,22 @@ def build(settings: Settings, options: ServeOptions) -> App:
         chosen = {name: policy_of(options.policy, it, limit_s) for name, it in inputs.items()}
         other = options.shadow_policy
         shadows = {name: policy_of(other, it, limit_s) for name, it in inputs.items() if other}
-        client = kube_client_of(settings, resources)
-        workload, metrics, endpoints = world_of(
-            settings, options, pipelines, profiles, registry, resources, client
+        site = Site(
+            settings=settings,
+            pipelines=pipelines,
+            profiles=profiles,
+            folder=options.folder,
+            clock=clock,
+            start=lambda pipeline: start_configs(settings, options, pipeline, profiles[pipeline.name]),
+            decision=store.decision,
+            registry=registry,
+            resources=resources,
+            load=options.simulated,
         )
-
+        opened = target.open(site)
         leadership = leadership_of(settings, lambda: _wake(loops, tuple(loops)), resources)
-        # Where a GitOps tool writes the cluster, nothing at all of it is ours to write.
-        events = KubeEvents(client, clock, entry_of) if client and settings.actuation == "cluster" else None
         leads = leadership or AlwaysLeading()
-        if settings.actuation == "gitops":
-            workload = through_gitops(settings, workload, store)
-        world = LoopPorts(clock, metrics, workload, store, store, leads, events or NoEvents())
+        world = LoopPorts(clock, opened.metrics, opened.workload, store, store, leads, opened.events)
         catalogue = Catalogue(
             registry, tuple(pipelines.values()), tick_s=settings.tick_s, install=settings.install
         )
@@ -138,21 +144,25 @@ def build(settings: Settings, options: ServeOptions) -> App:
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
         webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)
-        sight = forecast_setup(settings, profiles)
-        maker = LoopMaker(settings, options, sight, world, leadership, hooks, stop)
+        sight = forecast_setup(settings, profiles, target.rate_window_s)
+        maker = LoopMaker(settings, target, options, sight, world, leadership, hooks, stop)
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}
-        watchers = _watching(client, events, pipelines, loops, settings.tick_s, registry, resources, stop)
+        watching = None
+        if opened.watch is not None:
+            gap_s = WAKE_GAP_RATIO * settings.tick_s
+            wake = partial(_wake_one, loops)
+            watching = opened.watch(list(pipelines.values()), wake, gap_s, stop)
         roster = Roster(
             pipelines,
             profiles,
             loops,
             others,
-            makers_of(maker, store, catalogue, watchers),
+            makers_of(maker, store, catalogue, watching),
             store,
             clock,
             stop,
-            Scheduler(lambda waker: clock_of(options, waker), stop),
+            Scheduler(lambda waker: target.clock(waker, options.simulated), stop),
             # A simulated service is not started again: what it was given need not be found then.
             only=frozenset(() if options.simulated else options.names),
             follow_s=settings.tick_s if leadership is not None else None,
@@ -164,7 +174,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             pipelines=pipelines,
             profiles=profiles,
             loops=loops,
-            endpoints=endpoints,
+            endpoints=opened.endpoints,
             store=store,
             registry=registry,
             clock=clock,
@@ -180,27 +190,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
         )
 
 
-def _watching(
-    client: KubeClient | None,
-    events: KubeEvents | None,
-    pipelines: Mapping[str, Pipeline],
-    loops: Mapping[str, ControlLoop],
-    tick_s: float,
-    registry: CollectorRegistry,
-    resources: ExitStack,
-    stop: StopSignal,
-) -> Watchers | None:
-    """Watchers that bring a tick forward when the cluster changes; None where no cluster is written."""
-    if client is None or events is None:
-        return None
-    gap_s = WAKE_GAP_RATIO * tick_s
-    watchers = Watchers(
-        client, pipelines.values(), lambda name: _wake(loops, (name,)), gap_s=gap_s, stop=stop
-    )
-    registry.register(KubeHealth(client, events, watchers.watchers))
-    watchers.start()
-    resources.callback(watchers.close)
-    return watchers
+def _wake_one(loops: Mapping[str, ControlLoop], name: str) -> None:
+    _wake(loops, (name,))
 
 
 def _wake(loops: Mapping[str, ControlLoop], names: Sequence[str]) -> None:

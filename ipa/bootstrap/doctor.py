@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 
 from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.prometheus.dialects import Dialect
-from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.adapters.store.doctor import MAKE_KEY, key_finding, store_findings
 from ipa.bootstrap.identity import check_listening, oidc_issuer
+from ipa.bootstrap.leader_election import elects
+from ipa.bootstrap.targets import target_of
 from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, failed, ok
 from ipa.model.pipeline import Pipeline
 from ipa.service import machine_checks
 from ipa.settings import Settings, words
-from ipa.targets.seldon.split import is_split
 
 AUTHENTICATION = "authentication"
 # Checks that compute take turns.
@@ -49,14 +48,14 @@ def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> li
     ]
 
 
-def series_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> list[DoctorCheck]:
-    """Checks of Prometheus and of the series of each pipeline that runs on a cluster."""
-    on_cluster = {
-        name: (pipeline, Dialect.SPLIT if is_split(pipeline) else Dialect.SELDON)
-        for name, pipeline in pipelines.items()
-        if pipeline.seldon is not None
-    }
-    return metrics_checks(settings, on_cluster)
+def target_checks(
+    settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
+) -> list[DoctorCheck]:
+    """Checks of the target, and of the folder of a GitOps tool if that carries out changes."""
+    checks = target_of(settings).doctor_checks(settings, pipelines, namespaces, elects=elects(settings))
+    if settings.actuation == "gitops":
+        checks.append(DoctorCheck("gitops", lambda: machine_checks.gitops_findings(settings)))
+    return checks
 
 
 def identity_findings(settings: Settings) -> Iterator[Finding]:

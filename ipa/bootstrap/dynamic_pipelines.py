@@ -1,4 +1,4 @@
-"""What it takes for pipelines to come and go over the API: their profiles, loops, watches and metrics."""
+"""Parts that pipelines created over the API need: profiles, loops, watches and metrics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.files import load_profiles
 from ipa.model.errors import NotFoundError
 from ipa.model.measured import with_profiles
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
-from ipa.targets.seldon.watchers import Watchers
-from ipa.targets.simulated import clock_of
+from ipa.targets.base import Target, Watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,7 @@ class LoopMaker:
     """Makes the loops of the service, all alike."""
 
     settings: Settings
+    target: Target
     options: ServeOptions
     sight: ForecastSetup
     world: LoopPorts
@@ -49,11 +48,13 @@ class LoopMaker:
         return loop_beside(self.settings, self.sight, chosen, self._own(waker), waker)
 
     def _own(self, waker: threading.Event) -> LoopPorts:
-        return replace(own_world(self.world, self.leadership), clock=clock_of(self.options, waker))
+        return replace(
+            own_world(self.world, self.leadership), clock=self.target.clock(waker, self.options.simulated)
+        )
 
     def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:
         """Both loops of a pipeline; UsageError where a policy cannot have it."""
-        check_carried(self.settings, {pipeline.name: pipeline}, self.options.policy)
+        check_carried(self.target, [pipeline], self.options.policy)
         inputs, other = inputs_of(self.settings, self.options, pipeline, profiles), self.options.shadow_policy
         limit_s = self.settings.tick_s
         chosen = policy_of(self.options.policy, inputs, limit_s)
@@ -61,8 +62,8 @@ class LoopMaker:
         return self.loop(chosen), shadow
 
 
-def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Watchers | None) -> Makers:
-    """How the roster makes what it needs. Without `watchers` nothing is watched."""
+def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Watching | None) -> Makers:
+    """Factories of the roster. Without `watchers` it watches nothing."""
     settings = maker.settings
 
     def come(pipeline: Pipeline) -> None:
@@ -77,29 +78,13 @@ def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Wa
 
     return Makers(
         loops=maker.both,
-        unfit=lambda pipeline: unfit_here(settings, pipeline),
+        unfit=maker.target.unfit,
         profiles=lambda pipeline: _profiles(settings, store, pipeline),
-        shaped=lambda pipeline, profiles: shaped(settings, pipeline, profiles),
+        shaped=lambda pipeline, profiles: with_profiles(maker.target.shape(pipeline, profiles), profiles),
+        goodbye=maker.target.goodbye,
         on_come=come,
         on_go=go,
     )
-
-
-def shaped(settings: Settings, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
-    """The pipeline as it runs at the target."""
-    if settings.target == "kubernetes":
-        return at_cluster(pipeline, profiles)
-    return with_profiles(pipeline, profiles)
-
-
-def unfit_here(settings: Settings, pipeline: Pipeline) -> str:
-    """Why a pipeline that was given over the API is not run here, in words; empty where it is.
-
-    On this machine its file says which programs to start: that is not for whoever may call the API.
-    """
-    if settings.target != "kubernetes":
-        return f"target {settings.target} runs the pipelines of files only; it can be planned"
-    return "" if pipeline.seldon else "it has no seldon section, which says where it runs; it can be planned"
 
 
 def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Profiles:

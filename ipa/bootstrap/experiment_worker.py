@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ipa.adapters.processes import asked_by_parent, limit_memory
+from ipa.bootstrap.targets import target_named
 from ipa.control.engine.guards import GuardSettings
 from ipa.files import pipeline_from_mapping
 from ipa.model.errors import IpaError
@@ -35,7 +36,7 @@ def setup_of(spec: Mapping[str, Any]) -> SimSetup:
     pipeline = pipeline_from_mapping(spec["pipeline"])
     measured = _PROFILES.validate_python(spec["profiles"])
     setup = setup_on(
-        spec["target"],
+        target_named(spec["target"]),
         pipeline,
         {profile.stage: profile for profile in measured},
         tuple(spec["rates_rps"]),

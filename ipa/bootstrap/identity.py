@@ -1,4 +1,4 @@
-"""Who may ask the service: the settings' ways to know, and where it may listen with them."""
+"""Authenticators of the settings, and the addresses where the service may listen with them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.oidc import Issuer, OidcIdentities, issuer_of
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store.store import Store
-from ipa.bootstrap.targets import kube_client
+from ipa.bootstrap.targets import cluster_target, kube_client
 from ipa.control.ports import Clock
 from ipa.model.errors import UsageError
 from ipa.settings import Settings, words
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.watchers import places_of
 
 LOG = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -37,7 +35,7 @@ def oidc_issuer(settings: Settings) -> Issuer:
 def authenticators_of(
     settings: Settings, store: Store, clock: Clock, resources: ExitStack
 ) -> tuple[Identities, ...]:
-    """Who knows who asks, in the order they are asked; none where nobody has to say who they are.
+    """Authenticators in the order in which they check a request; none without authentication.
 
     ConfigurationError: settings that are missing or wrong.
     """
@@ -52,7 +50,8 @@ def authenticators_of(
         # A client of its own: requests of others do not wait for what the loops ask, nor loops for them.
         client = kube_client(settings)
         resources.callback(client.close)
-        found.append(KubeIdentities(client, clock, SELDON_DEPLOYMENT, places_of, settings.kube_audience))
+        kind, places = cluster_target().access()
+        found.append(KubeIdentities(client, clock, kind, places, settings.kube_audience))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
-from ipa.bootstrap.targets import kube_client
+from ipa.bootstrap.targets import kube_client, target_of
 from ipa.control.election import LeaseTimes
 from ipa.control.loop.control_loop import LoopPorts
 from ipa.model.errors import ConfigurationError, Problem
@@ -27,12 +27,12 @@ def own_world(world: LoopPorts, leadership: LeaseLeadership | None) -> LoopPorts
 
 
 def elects(settings: Settings) -> bool:
-    """Whether a service with these settings takes part in an election."""
+    """Return True if a service with these settings takes part in an election."""
     return settings.leader_election == "on" or (settings.leader_election == "auto" and _in_pod(settings))
 
 
 def _in_pod(settings: Settings) -> bool:
-    return settings.target == "kubernetes" and not settings.kubeconfig
+    return target_of(settings).on_kubernetes and not settings.kubeconfig
 
 
 def leadership_of(
@@ -58,11 +58,11 @@ def leadership_of(
 
 
 def election_faults(settings: Settings) -> Iterator[str]:
-    """What is wrong with the settings of the election."""
+    """Problems of the election's settings."""
     if not elects(settings):
         return
     yield from _times(settings).faults()
-    if settings.target != "kubernetes":
+    if not target_of(settings).on_kubernetes:
         yield "IPA_LEADER_ELECTION=on needs the target kubernetes"
     elif not settings.lease_namespace and not (_in_pod(settings) and POD_NAMESPACE.is_file()):
         yield "IPA_LEASE_NAMESPACE is needed outside of a pod"

@@ -11,13 +11,13 @@ from ipa.adapters.forecasting import ForecastSetup
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.time_limit import PluginRunner
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.targets import target_of
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.loop.shadow import shadow_world
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
@@ -31,7 +31,7 @@ Chosen = tuple[PolicyInputs, Policy]
 def inputs_of(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> PolicyInputs:
-    """What the policies of a pipeline are made of."""
+    """Inputs that construct the policies of a pipeline."""
     return PolicyInputs(
         pipeline,
         profiles,
@@ -39,7 +39,7 @@ def inputs_of(
         settings.solver,
         settings.solver_deadline_s,
         supervised,
-        DEPLOYMENT if settings.target == "kubernetes" else SIDE_BY_SIDE,
+        target_of(settings).serving(pipeline).rolling,
     )
 
 

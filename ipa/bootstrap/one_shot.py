@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Unpack
 from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.store import Access, Store, open_from
 from ipa.bootstrap.replaying import Replayer
-from ipa.bootstrap.targets import kube_client
+from ipa.bootstrap.targets import Target, check_honoured, manifest_target, target_named
 from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
@@ -23,7 +23,7 @@ from ipa.files.lookup import find_pipeline
 from ipa.files.texts import read_text
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, UsageError
-from ipa.model.on_seldon import at_cluster
+from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
@@ -37,8 +37,6 @@ from ipa.service.one_shot import OneShotLoop
 from ipa.service.ports import Alone, Loop, PlanOptions, RecordOwner
 from ipa.service.service import Service
 from ipa.settings import Settings
-from ipa.targets.seldon.layouts import KubeWorkload, SeldonManifests
-from ipa.targets.seldon.ownership import OwningClient, release_all
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -62,22 +60,28 @@ class OneShot:
         self.resources.close()
 
 
-def on_cluster(settings: Settings, at: str, namespace: str | None, say: Say) -> OneShot:
-    """The service over the settings' cluster and store. `namespace` replaces those of the pipelines' files.
+def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> OneShot:
+    """The service over the target `at` (NAME or NAME:WHERE) and the settings' store.
 
-    The store is opened only if a command needs it. ConfigurationError: the cluster cannot be used.
+    `namespace` replaces those of the pipelines' files. The store is opened only if a command needs it.
+    ConfigurationError: the target cannot be used.
     """
     resources = ExitStack()
-    client = kube_client(settings)
-    resources.callback(client.close)
-    workload = KubeWorkload(OwningClient(client, settings.install))
+    name, _, where = at.partition(":")
+    target = target_named(name)
+    connection = target.connect(settings, where)
+    resources.callback(connection.close)
     store = StoreOnDemand(settings)
     resources.callback(store.close)
     here = clock.SystemClock()
-    pipelines = FilePipelines(settings, namespace, lambda: _seldon_names(settings))
+    pipelines = FilePipelines(settings, target, namespace, lambda: _placed_names(settings, target))
 
     def loop(name: str) -> Loop:
-        return OneShotLoop(pipelines[name], workload, store, here, settings, say)
+        pipeline = pipelines[name]
+        # One that is not placed there is refused by the workload, which says what its file lacks.
+        if target.placed(pipeline):
+            check_honoured(target, [pipeline])
+        return OneShotLoop(pipeline, connection.workload, store, here, settings, say)
 
     refusal = None
     if settings.actuation == "gitops":
@@ -85,13 +89,13 @@ def on_cluster(settings: Settings, at: str, namespace: str | None, say: Say) -> 
             "IPA_ACTUATION is gitops: the cluster is written by a GitOps tool, not from here",
             hint="Use --at with the manifest's FILE.yaml and commit it, or --at with the service's URL.",
         )
-    service = _service(settings, at, pipelines, loop, store, say)
+    service = _service(settings, target, at, pipelines, loop, store, say)
     return OneShot(service, interval_s=2.0, refusal=refusal, resources=resources)
 
 
 def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) -> OneShot:
-    """The service over the SeldonDeployments in a file, which keeps no history."""
-    target, here = SeldonManifests(), clock.SystemClock()
+    """The service over the manifests in a file, which keeps no history."""
+    target, here = manifest_target(), clock.SystemClock()
 
     def is_there(name: str) -> bool:
         try:
@@ -101,7 +105,10 @@ def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) 
         return True
 
     pipelines = FilePipelines(
-        settings, namespace, lambda: [name for name in _seldon_names(settings) if is_there(name)]
+        settings,
+        target,
+        namespace,
+        lambda: [name for name in _placed_names(settings, target) if is_there(name)],
     )
 
     def loop(name: str) -> Loop:
@@ -113,22 +120,24 @@ def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) 
             hint=f"Use git: `git log -p {path}`, `git revert`.",
         )
     )
-    service = _service(settings, path, pipelines, loop, history, say)
+    service = _service(settings, target, path, pipelines, loop, history, say)
     return OneShot(service, interval_s=None)
 
 
-def release(settings: Settings, name: str, namespace: str | None) -> list[str]:
-    """Give up the pipeline's SeldonDeployments, for another install to claim; the names of those given up."""
-    client = kube_client(settings)
+def release(settings: Settings, at: str, name: str, namespace: str | None) -> list[str]:
+    """Give the pipeline up on the target `at`, for another install to claim; the names of what was ours."""
+    kind, _, where = at.partition(":")
+    target = target_named(kind)
+    connection = target.connect(settings, where)
     try:
-        pipeline = FilePipelines(settings, namespace, list)[name]
-        return release_all(client, pipeline, settings.install)
+        return connection.release(FilePipelines(settings, target, namespace, list)[name])
     finally:
-        client.close()
+        connection.close()
 
 
 def _service(
     settings: Settings,
+    target: Target,
     at: str,
     pipelines: Mapping[str, Pipeline],
     loop: Callable[[str], Loop],
@@ -148,7 +157,7 @@ def _service(
         plans=elsewhere,
         answers=elsewhere,
         planner=DirectPlanner(settings.profiles_dir, say),
-        replayer=StoredProfilesReplayer(settings, store),
+        replayer=StoredProfilesReplayer(settings, target, store),
         leadership=Alone(),
         health=elsewhere,
         clock=clock.SystemClock(),
@@ -200,29 +209,32 @@ class ByName(Mapping[str, T]):
 
 
 class FilePipelines(ByName[Pipeline]):
-    """The pipelines of the files, as they run on a cluster; also by the path of a file.
+    """The pipelines of the files, as they run on the target; also by the path of a file.
 
     `namespace` replaces that of the file; the names are those that `names` lists.
     """
 
-    def __init__(self, settings: Settings, namespace: str | None, names: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self, settings: Settings, target: Target, namespace: str | None, names: Callable[[], Iterable[str]]
+    ) -> None:
         super().__init__(names, self._found)
-        self._settings, self._namespace = settings, namespace
+        self._settings, self._target, self._namespace = settings, target, namespace
 
     def _found(self, name: str) -> Pipeline:
         found = find_pipeline(name, self._settings.pipelines_dir)
-        found = at_cluster(found, _usable_profiles(self._settings, found.name))
-        if self._namespace is not None and found.seldon is not None:
-            found = replace(found, seldon=replace(found.seldon, namespace=self._namespace))
+        profiles = _usable_profiles(self._settings, found.name)
+        found = with_profiles(self._target.shape(found, profiles), profiles)
+        if self._namespace is not None:
+            found = self._target.in_namespace(found, self._namespace)
         # A pipeline that was asked for by its path is then asked for by its name.
         self._made[found.name] = found
         return found
 
 
-def _seldon_names(settings: Settings) -> list[str]:
-    """The pipelines whose files say where they run on Seldon; InputError if a file is wrong."""
+def _placed_names(settings: Settings, target: Target) -> list[str]:
+    """The pipelines whose files say how they run on the target; InputError if a file is wrong."""
     found = load_pipelines(settings.pipelines_dir)
-    return sorted(name for name, pipeline in found.items() if pipeline.seldon is not None)
+    return sorted(name for name, pipeline in found.items() if target.placed(pipeline))
 
 
 def _usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]:
@@ -305,7 +317,7 @@ class DirectPlanner:
         deadline_s: float,
         **options: Unpack[PlanOptions],
     ) -> Explanation:
-        """As `ipa.optimize.explain`."""
+        """Explain a plan, as `ipa.optimize.explain` does."""
         return explain(planning_problem(pipeline, profiles, rate_rps, **options), plan, deadline_s)
 
     async def frontier(
@@ -317,7 +329,7 @@ class DirectPlanner:
         deadline_s: float,
         **options: Unpack[PlanOptions],
     ) -> tuple[FrontierPoint, ...]:
-        """As `ipa.optimize.frontier`."""
+        """Compute a frontier, as `ipa.optimize.frontier` does."""
         return frontier(planning_problem(pipeline, profiles, rate_rps, **options), deadline_s)
 
 
@@ -391,10 +403,10 @@ class StoredProfilesReplayer:
     A forecaster that learns from a trace would learn for minutes: then the recorded forecasts are used.
     """
 
-    def __init__(self, settings: Settings, store: StoreOnDemand) -> None:
+    def __init__(self, settings: Settings, target: Target, store: StoreOnDemand) -> None:
         self._settings, self._store = settings, store
         # As the files say, in their own namespaces: another one would be another pipeline than the recorded.
-        self._pipelines = FilePipelines(settings, None, list)
+        self._pipelines = FilePipelines(settings, target, None, list)
         self._replayers: dict[str, tuple[Replayer, Mapping[str, StageProfile]]] = {}
 
     def __call__(

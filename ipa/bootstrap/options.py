@@ -1,29 +1,17 @@
-"""What `ipa serve` is asked for."""
+"""Options of `ipa serve`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ipa.model.decision import Mode
-from ipa.simulate.realtime import Pace
-
-
-@dataclass(frozen=True, slots=True)
-class Simulated:
-    """How simulated pipelines run (target simulated): the load in requests a second, one entry a second."""
-
-    rates_rps: NDArray[np.float64]
-    pace: Pace
-    seed: int = 0
+from ipa.simulate.realtime import Simulated
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What `ipa serve` was asked for; a local pipeline starts with the plan for `start_rate_rps`."""
+    """Options of `ipa serve`; a local pipeline starts with the plan for `start_rate_rps`."""
 
     names: tuple[str, ...] = ()
     policy: str = "ours"
@@ -35,3 +23,6 @@ class ServeOptions:
     shadow_policy: str | None = None
     # The world of `ipa demo`.
     simulated: Simulated | None = None
+
+
+__all__ = ["ServeOptions", "Simulated"]

@@ -42,7 +42,7 @@ class GivenStore(Protocol):
 
 
 class Records(Protocol):
-    """Which record each pipeline writes; a new pipeline of an old name has one of its own."""
+    """Record that each pipeline writes; a new pipeline of an old name has its own."""
 
     def of(self, name: str) -> str:
         """The record of the pipeline that has this name now."""
@@ -62,7 +62,7 @@ class Records(Protocol):
 
 
 class RosterStore(ControlStore, ProfileStore, Protocol):
-    """What the roster keeps things in."""
+    """Store of the roster."""
 
     @property
     def records(self) -> Records:
@@ -75,16 +75,16 @@ class RosterStore(ControlStore, ProfileStore, Protocol):
 
     @property
     def given(self) -> GivenStore:
-        """What was given over the API."""
+        """Pipelines that were created over the API."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Makers:
-    """How loops are made, and what has to know of pipelines that come and go.
+    """Factories of loops, and listeners to pipelines that come and go.
 
     `loops` gives the loop of a pipeline and the one beside it, if any; UsageError where the policy cannot.
-    `unfit` says in words why the service does not run such a pipeline; empty where it does. `profiles` are
+    `unfit` gives the reason why the service cannot run a pipeline; empty if it can. `profiles` are
     those that there are, `shaped` is the pipeline as it runs here.
     """
 
@@ -92,6 +92,8 @@ class Makers:
     unfit: Callable[[Pipeline], str]
     profiles: Callable[[Pipeline], Profiles]
     shaped: Callable[[Pipeline, Profiles], Pipeline] = lambda pipeline, profiles: pipeline
+    # What becomes of one that is no longer controlled, in words.
+    goodbye: Callable[[Pipeline], str] = lambda pipeline: ""
     on_come: Callable[[Pipeline], None] = lambda pipeline: None
     on_go: Callable[[Pipeline], None] = lambda pipeline: None
 
@@ -155,7 +157,7 @@ class Roster:
         self.turns.join(max(until_s - self.clock.monotonic_s(), 0.0))
 
     def unfit(self, name: str) -> str:
-        """Why no loop runs for that pipeline, in words; empty where one does."""
+        """Reason why no loop runs for the pipeline; empty if one runs."""
         return self._unfit.get(name, "")
 
     def version(self, pipeline: Pipeline) -> str:
@@ -223,13 +225,11 @@ class Roster:
             pipeline = self.pipelines[name]
             ran = name in self.loops
             self._retire(pipeline, said)
-        target = pipeline.seldon
-        if not ran or target is None:
+        words = self.makers.goodbye(pipeline)
+        if not ran:
             return "it was not controlled here; its decisions stay in the record"
-        return (
-            f"it is no longer controlled; the SeldonDeployment {target.name!r} in namespace "
-            f"{target.namespace!r} runs on as it is, and its decisions stay in the record"
-        )
+        stays = f"{words}, and its decisions stay" if words else "its decisions stay"
+        return f"it is no longer controlled; {stays} in the record"
 
     def sync(self) -> None:
         """Take up what another replica was given, as the store has it."""

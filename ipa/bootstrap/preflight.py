@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ipa.bootstrap.identity import oidc_issuer
 from ipa.bootstrap.leader_election import election_faults
-from ipa.bootstrap.targets import gitops_faults
+from ipa.bootstrap.targets import actuation_faults
 from ipa.bootstrap.webhooks import webhook_faults
 from ipa.files.traces import read_trace
 from ipa.model.errors import ConfigurationError, IpaError, Problem
@@ -19,7 +19,7 @@ def check_settings(settings: Settings) -> None:
     looks: tuple[Callable[[Settings], Iterator[str]], ...] = (
         webhook_faults,
         _trace_faults,
-        gitops_faults,
+        actuation_faults,
         election_faults,
         _issuer_faults,
     )

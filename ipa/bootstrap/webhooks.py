@@ -50,7 +50,7 @@ def webhook_of(settings: Settings, store: Store, feed: RecordFeed, leadership: L
 
 
 def webhook_faults(settings: Settings) -> Iterator[str]:
-    """What is wrong with the settings of the webhook."""
+    """Problems of the webhook's settings."""
     if not settings.webhook_url:
         return
     yield from _url_faults(settings.webhook_url)

@@ -23,7 +23,7 @@ FORCE = typer.Option(False, "--force", help="overwrite existing files, except me
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class WrittenFiles:
     """The files written and kept, the fields that a person must fill in, and the next commands."""
 
     pipeline: str
@@ -44,7 +44,7 @@ def started(
     notes: Sequence[str] = (),
     running: Sequence[StageConfig] = (),
     force: bool = False,
-) -> Started:
+) -> WrittenFiles:
     """Write the files and check them. ConflictError as of `write_new`."""
     from ipa.files.check import check_files
     from ipa.files.skeleton import write_new
@@ -55,7 +55,7 @@ def started(
     problems = tuple(str(problem) for each in checked for problem in each.problems)
     name = pipeline.name
     steps = [f"ipa validate {pipelines_dir / name} {profiles_dir / name}"] if problems else []
-    return Started(
+    return WrittenFiles(
         name,
         tuple(map(str, files.written)),
         tuple(map(str, files.kept)),
@@ -66,7 +66,7 @@ def started(
     )
 
 
-def show_started(output: Output, found: Started) -> None:
+def show_started(output: Output, found: WrittenFiles) -> None:
     """Print the files, the running configuration and the steps that are left."""
     from rich.text import Text
 

@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from ipa.bootstrap.options import ServeOptions
 
 
-# A tick in flight may take as long as the solver and one write; what then still runs ends with the process.
+# Seconds for a tick in flight: the solver's deadline and one write; later ticks end with the process.
 JOIN_S = 15.0
 
 
-# What people asked for over the API may still be under way then.
+# Seconds for changes that were requested over the API.
 LAST_S = 1.0
 
 
-# How long a connection may have something to send that the other side does not take.
+# Milliseconds after which a connection whose client takes nothing is closed.
 STUCK_MS = 60_000
 
 
 def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> None:
-    """Run the service until a signal says to stop; `logs` tells what of the log was lost.
+    """Run the service until a signal; `logs` counts the lines that were lost.
 
     Errors: those of `build`; UnavailableError: the port.
     """
@@ -43,7 +43,7 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
     from ipa.metering.figures import log_figures
 
     check_listening(settings)
-    # Before anything is started, so that a port that is taken is said at once.
+    # Before anything is started, so that a port in use is reported at once.
     with _bound(settings.host, settings.port) as listener:
         running = build(settings, options)
         running.registry.register(log_figures(logs))
@@ -54,12 +54,12 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket bound there that does not listen yet. UnavailableError where the port is taken."""
+    """A bound socket that does not listen yet. UnavailableError if the port is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Inherited by what is accepted: a client that takes nothing is let go, not kept until it does.
+        # Inherited by accepted connections: a client that takes nothing is disconnected.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_MS)
     try:
         listener.bind((host, port))
@@ -72,7 +72,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _serve(running: App, listener: socket.socket) -> None:
-    """Run the loops and the API until a signal says to stop; then end what is under way, and hand over."""
+    """Run the loops and the API until a signal; then finish ticks and changes, and hand over."""
     if running.leadership is not None:
         running.leadership.start()
     if running.webhook is not None:
@@ -92,7 +92,7 @@ def _listen(running: App, listener: socket.socket) -> None:
     from ipa.serving.protocol import BoundedServer
 
     class Server(BoundedServer):
-        """Uvicorn raises a signal again once it has stopped, which would end us before what we started."""
+        """A server without uvicorn's signal handling, which would end us before what we started."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -101,7 +101,7 @@ def _listen(running: App, listener: socket.socket) -> None:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets=sockets)
             settle()
-            # Only now: whoever reads the address may call it at once.
+            # Only now, since a reader of the address may call it at once.
             typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
 
     app = create_app(context_of(running), hosts=hosts_of(running.settings))
@@ -109,7 +109,7 @@ def _listen(running: App, listener: socket.socket) -> None:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
-        # No further tick begins while the API ends.
+        # No tick begins while the API ends.
         running.stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

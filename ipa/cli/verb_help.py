@@ -13,7 +13,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Start": {
         "demo": ("ipa demo", "ipa demo video --rates 5:30 --speed 20"),
         "init": ("ipa init shop --stage detect=small,large --stage read=base --sla 500ms",),
-        "import": ("ipa import video -n models", "ipa import --file seldondeployment.yaml --name video"),
+        "import": ("ipa import video -n models", "ipa import --file deployed.yaml --name video"),
         "validate": ("ipa validate", "ipa validate pipelines/video"),
         "schema": ("ipa schema pipeline > pipeline.schema.json",),
         "profile": ("ipa profile video --write", "ipa profile video -s crop --cores 1,2 --batches 1,4,16"),

@@ -1,4 +1,4 @@
-"""What the command line says to a service of who types. It is never printed."""
+"""The token that the command line sends to a service. It is never printed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _given: list[str] = []
 
 
 def give(token: str | None) -> None:
-    """Use this token in what follows; without one that of the environment."""
+    """Use this token from now on; None for that of the environment."""
     _given[:] = [token] if token else []
 
 
 def auth() -> Callable[[httpx.Request], httpx.Request] | None:
-    """Puts the token into a request; None where there is none."""
+    """The function that adds the token to a request; None without a token."""
     found = _token()
 
     def signed(request: httpx.Request) -> httpx.Request:
@@ -32,7 +32,7 @@ def auth() -> Callable[[httpx.Request], httpx.Request] | None:
 
 
 def _token() -> str:
-    """The token to send, empty for none. UsageError, which does not quote it, where it cannot be sent."""
+    """The token to send, empty for none. UsageError, which does not quote it, if it cannot be sent."""
     found = (_given[0] if _given else os.environ.get(VARIABLE, "")).strip()
     # httpx would quote the header in its error.
     if not (found.isascii() and found.isprintable()) or " " in found:

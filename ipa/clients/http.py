@@ -1,12 +1,11 @@
-"""The client of a service, over its REST API, and the choice of a client by its address."""
+"""The client of a service over its REST API, and the choice of a client by an address."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -30,7 +29,7 @@ from ipa.model.plan import StageConfig
 from ipa.service.preconditions import plain_version
 from ipa.settings import Settings
 
-# A plan may take the solver's whole deadline; a change waits for its record and one write.
+# Seconds for an answer: a plan may take the solver's deadline, a change its record and one write.
 TIMEOUT_S = 30.0
 
 
@@ -43,9 +42,9 @@ class HttpClient(PipelineClient):
         self, at: str, transport: httpx.BaseTransport | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
         url = httpx.URL(at)
-        # What errors and logs name, without what it may say of who asks.
+        # For errors and logs, without a password.
         self._at = _shown(at)
-        # Proxies of the environment are for the way out of a house; the service is inside it.
+        # Proxies of the environment are for the internet; the service is inside the network.
         self._client = httpx.Client(
             base_url=self._at,
             timeout=timeout_s,
@@ -79,7 +78,7 @@ class HttpClient(PipelineClient):
         path = pipeline_path(pipeline, "history" if applied_only else "decisions")
         more = {} if inputs else {"inputs": False}
         found: list[Any] = []
-        # A page ends after some megabytes; the next one goes on.
+        # A page ends after some megabytes; the next one continues it.
         while True:
             page = self._get(path, limit=limit - len(found), before=before, **more)
             found += page["decisions"]
@@ -178,7 +177,7 @@ class HttpClient(PipelineClient):
         return self._ask(method, path, json=body, headers=headers, params=_given(query))
 
     def _lines(self, path: str, **query: Any) -> Iterator[str]:
-        """The lines of the answer, as they come; it may pause for a minute."""
+        """The lines of the answer as they arrive; it may pause for a minute."""
         given = _given(query)
         timeout = httpx.Timeout(TIMEOUT_S, read=2 * TIMEOUT_S)
         try:
@@ -230,7 +229,7 @@ def is_service(at: str) -> bool:
 
 
 def client_at(at: str, settings: Settings | None = None, *, namespace: str | None = None) -> PipelineClient:
-    """The client of `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or a file of SeldonDeployments (.yaml).
+    """The client of `at`: a service's URL, a target such as `kubernetes[:KUBECONFIG]`, or a manifest (.yaml).
 
     Clusters and manifests are read with `settings` (None: those of the environment); `namespace` replaces
     that of the pipelines' files. Errors: UsageError (anything else), ConfigurationError (no such cluster).
@@ -242,27 +241,26 @@ def client_at(at: str, settings: Settings | None = None, *, namespace: str | Non
                 hint="Leave it out, or use --at kubernetes.",
             )
         return HttpClient(at)
-    is_cluster = at.partition(":")[0] == "kubernetes"
-    if not is_cluster and not at.endswith((".yaml", ".yml")):
+    is_manifest = at.endswith((".yaml", ".yml"))
+    if not is_manifest and not is_target(at):
         raise UsageError(
             f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
             hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
         )
-    from ipa.bootstrap.one_shot import on_cluster, on_manifest
+    from ipa.bootstrap.one_shot import on_manifest, on_target
     from ipa.clients.in_process import InProcessClient
 
     known = settings or Settings.from_env()
-    if is_cluster:
-        one_shot = on_cluster(cluster_settings(known, at), at, namespace, _say)
-    else:
-        one_shot = on_manifest(known, at, namespace, _say)
+    open_at = on_manifest if is_manifest else on_target
+    one_shot = open_at(known, at, namespace, _say)
     return InProcessClient(one_shot.service, at, one_shot)
 
 
-def cluster_settings(settings: Settings, at: str) -> Settings:
-    """The settings with the cluster of `at`, `kubernetes` or `kubernetes:KUBECONFIG`."""
-    given = at.partition(":")[2]
-    return replace(settings, kubeconfig=str(Path(given).expanduser())) if given else settings
+def is_target(at: str) -> bool:
+    """True if `at` is a target, NAME or NAME:WHERE."""
+    from ipa.files.kinds.targets import TARGETS
+
+    return at.partition(":")[0] in TARGETS
 
 
 def _say(words: str) -> None:
@@ -275,7 +273,7 @@ def _shown(at: str) -> str:
 
 
 def pipeline_path(pipeline: str, *rest: str) -> str:
-    """The address of something of that pipeline, below /v1."""
+    """The path of a resource of the pipeline, below /v1."""
     return "/".join(["pipelines", *(quote(part, safe="") for part in (pipeline, *rest))])
 
 
@@ -284,7 +282,7 @@ def _given(query: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _error(status: int, problem: dict[str, Any]) -> IpaError:
-    """The problem as the error it was made from; by its status where its code is unknown here."""
+    """The error that the problem was made from; by its status if the code is unknown here."""
     message = str(problem.get("detail") or f"the service answered HTTP {status}")
     problems = [_problem(item) for item in problem.get("errors", [])]
     kinds: list[type[IpaError]] = [IpaError]

@@ -13,10 +13,18 @@ from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 
-from ipa.model.recording import NEVER, RECORDED, UNLESS_DEFAULT
-
 # The key of a dataclass field's metadata under which its name in records is.
 RECORDED_AS = "recorded_as"
+# The key under which a field's metadata says that its entries are recorded beside the other fields.
+RECORDED_BESIDE = "recorded_beside"
+# The entries that records have also if there are none: targets were fields once, and digests stay the same.
+ALWAYS_RECORDED = {"Pipeline": ("seldon",), "Variant": ("local", "seldon")}
+# The key under which a field's metadata says that records leave it out.
+NOT_RECORDED = "not_recorded"
+# The key under which a field's metadata says that records lack it at its default: it is younger than some.
+RECORDED_UNLESS_DEFAULT = "recorded_unless_default"
+# Instead of a name: the field's entries have names of their own.
+BESIDE = ""
 # Types that JSON represents directly.
 AS_IT_IS = frozenset({str, int, bool, type(None)})
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -32,20 +40,21 @@ def recorded_names(kind: Any) -> tuple[tuple[str, str], ...] | None:
     """Each recorded field of a dataclass with its name in records; None if `kind` is no dataclass."""
     if not is_dataclass(kind):
         return None
-    return tuple(
-        (each.name, each.metadata.get(RECORDED_AS, each.name))
-        for each in fields(kind)
-        if each.metadata.get(RECORDED) != NEVER[RECORDED]
-    )
+    kept = (each for each in fields(kind) if NOT_RECORDED not in each.metadata)
+    return tuple((each.name, _recorded_name(each)) for each in kept)
+
+
+def _recorded_name(of: Field[Any]) -> str:
+    return BESIDE if RECORDED_BESIDE in of.metadata else str(of.metadata.get(RECORDED_AS, of.name))
 
 
 @cache
 def _left_out(kind: Any) -> tuple[tuple[str, Any], ...]:
     """The names in records of fields that are left out at their default, each with that as plain value."""
     return tuple(
-        (each.metadata.get(RECORDED_AS, each.name), plain(_default(each)))
+        (_recorded_name(each), plain(_default(each)))
         for each in fields(kind)
-        if each.metadata.get(RECORDED) == UNLESS_DEFAULT[RECORDED]
+        if RECORDED_UNLESS_DEFAULT in each.metadata
     )
 
 
@@ -105,6 +114,9 @@ def plain(value: Any) -> Any:
     found: dict[str, Any] = {}
     for attribute, name in names:
         each = getattr(value, attribute)
+        if name is BESIDE:
+            found |= dict.fromkeys(ALWAYS_RECORDED.get(kind.__name__, ())) | plain(each)
+            continue
         found[name] = each if type(each) in AS_IT_IS else plain(each)
     for name, default in _left_out(kind):  # type: ignore[arg-type]
         if found[name] == default:

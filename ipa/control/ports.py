@@ -113,7 +113,7 @@ class Rollout:
 
 
 class Workload(Protocol):
-    """The running pipeline: local processes, a SeldonDeployment, or the simulator.
+    """The running pipeline: local processes, objects of a cluster, or the simulator.
 
     Errors: NotFoundError (nothing runs under this name), ConflictError (the revision changed, or someone else
     changed it), ForbiddenError, UnavailableError (no answer; a write may or may not have happened: read).
@@ -134,6 +134,30 @@ class Workload(Protocol):
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change."""
+        ...
+
+
+class CreatingWorkload(Workload, Protocol):
+    """The workload of a target, which also creates what is not there yet."""
+
+    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+        """Create the workload; its revision."""
+        ...
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
+        """The configurations as they read back once written; InputError lists what must not be written."""
+        ...
+
+
+class PipelineManifest(Protocol):
+    """The manifest of one pipeline in the text of a file."""
+
+    def configs(self) -> tuple[StageConfig, ...]:
+        """The configuration that it asks for. DriftError if that is none of the pipeline."""
+        ...
+
+    def changed(self, wanted: Sequence[StageConfig]) -> str:
+        """The text that asks for these; all that no plan decides stays as it is."""
         ...
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-# The variables by which Seldon's operator sets the port of a container.
+# The variables by which the operator sets the port of a container.
 OPERATORS_PORT = ("PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "PREDICTIVE_UNIT_SERVICE_PORT")
 # Well below the grace period of 20 s that the operator sets, 10 s of which the pod sleeps first.
 DRAIN_S = 5.0

@@ -13,7 +13,7 @@ off without a token, as in a container, which is configured by its environment.
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
 headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer),
 MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
-IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that Seldon's operator gives it.
+IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that the operator gives it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """A pipeline's router as a process: `python -m ipa.dataplane.router --pipeline P --port N --stage S=URL ...`.
 
 As a container it takes the same from its environment: IPA_PIPELINE, IPA_STAGES ("detect=http://..."
-and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that Seldon's
+and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that the
 operator gives it.
 
-The router sends a V2 request through the stages' queues in order, as Seldon's orchestrator does: the outputs
-of one stage are the inputs of the next. A body that needs no change is forwarded as it is.
+The router sends a V2 request through the stages' queues in order, as an orchestrator does: the outputs of
+one stage are the inputs of the next. A body that needs no change is forwarded as it is.
 
 The router retries a queue that it cannot reach until the request's deadline. If a queue breaks the
 connection, the router sends the request once more: the queue may have restarted, and inference is idempotent.

@@ -83,7 +83,7 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Return the answer to one batch, once the quota has paid for its CPU time."""
         self._quota.settle(self._cpu_since_s())
-        # Seldon's orchestrator forwards all outputs of the previous stage, its `fan_out` too.
+        # The cluster's orchestrator forwards all outputs of the previous stage, its `fan_out` too.
         inputs = {tensor.name: decode(tensor) for tensor in payload.inputs if tensor.name != FAN_OUT}
         outputs = await self._in_thread(self.predict_batch, inputs)
         wait_s = self._quota.charge(self._cpu_since_s())

@@ -168,7 +168,7 @@ def to_json_pointer(pointer: Pointer) -> str:
 
 
 def resolve_plain(text: str) -> Any:
-    """What an unquoted scalar stands for: None, a boolean, a number, or the text itself."""
+    """Resolve an unquoted scalar to None, a boolean, a number, or the text itself."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text) and len(text) <= _MAX_DIGITS:

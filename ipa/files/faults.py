@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ipa.files.document import MAX_SHOWN, Document, Pointer, shown_key
-from ipa.files.kinds.base import Section, json_schema
+from ipa.files.kinds.base import FaultBudget, Section, json_schema
 from ipa.files.kinds.fields import FORMS, TWICE, WORDED
 
 S = TypeVar("S", bound=Section)
@@ -40,7 +40,7 @@ _IN_KEY = "[key]"
 def check(document: Document, kind: type[S], data: Any = WHOLE, at: Pointer = ()) -> S | None:
     """The document, or `data` at a place in it, as its kind; None if it has faults: each is noted."""
     try:
-        return kind.model_validate(document.data if data is WHOLE else data, context=document)
+        return kind.model_validate(document.data if data is WHOLE else data, context=FaultBudget(document))
     except ValidationError as error:
         schema = json_schema(kind)
         for fault in error.errors(include_url=False):

@@ -1,4 +1,4 @@
-"""Whether a pipeline file's graph makes sense: one entry, no cycle, routers and joins that add up."""
+"""Checks of a pipeline file's graph: one entry, no cycle, routers and joins that add up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """How many items a stage handles for each request: a number times factors that variants decide."""
+    """Number of items that a stage handles for each request: a number times factors that variants decide."""
 
     constant: float
     factors: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()

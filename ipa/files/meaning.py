@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ipa.files.document import Document, Pointer, shown_key
-from ipa.files.kinds.targets import TARGET_SECTIONS
+from ipa.files.kinds.targets import target_sections
 from ipa.files.limits import check_limits
 from ipa.files.naming import check_fan_out, check_graph
 from ipa.files.words import unknown
@@ -37,7 +37,7 @@ def check_pipeline(document: Document) -> None:
         check_fan_out(document, stage.get("fan_out"), (*pointer, "fan_out"), stage)
     check_limits(document, data, stages)
     _check_objectives(document, data)
-    for name, target in TARGET_SECTIONS.items():
+    for name, target in target_sections().items():
         if target.check is not None:
             target.check(document, data.get(name) or {})
 

@@ -6,17 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipa.files.document import Document, check_within, parse, read_text
 from ipa.files.dumping import dump_yaml
 from ipa.files.faults import check
 from ipa.files.graph import FanOut, Node, edges_of, in_order, read_nodes
-from ipa.files.kinds.pipeline import EdgeSection, NodeSection, PipelineFile, StageSection
-from ipa.files.kinds.targets import TARGET_SECTIONS
+from ipa.files.kinds.pipeline import EdgeSection, NodeSection
+from ipa.files.kinds.targets import check_batches
 from ipa.files.meaning import check_pipeline
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import CombineRule, OutputRows, Pipeline, Stage, StageKind
+
+if TYPE_CHECKING:
+    from ipa.files.kinds.pipeline_file import PipelineFile
 
 FILE_NAME = "pipeline.yaml"
 
@@ -65,14 +68,14 @@ def pipeline_from_mapping(data: Any, path: str = "") -> Pipeline:
 
 def pipeline_in(document: Document) -> Pipeline:
     """The pipeline in the document; InputError lists every problem."""
+    from ipa.files.kinds.pipeline_file import PipelineFile
+
     file = check(document, PipelineFile)
     check_pipeline(document)
     document.raise_problems()
     assert file is not None, "without a file there are problems"
     pipeline = _pipeline(file, read_nodes(document.data["graph"]))
-    for target in TARGET_SECTIONS.values():
-        if target.check_pipeline is not None:
-            target.check_pipeline(document, pipeline)
+    check_batches(document, pipeline)
     document.raise_problems()
     return pipeline
 
@@ -117,6 +120,8 @@ def _is_varying(fan_out: FanOut) -> bool:
 
 def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
     """The pipeline as a mapping with the keys of a pipeline file; `pipeline_from_mapping` gives it back."""
+    from ipa.files.kinds.pipeline_file import PipelineFile, StageSection
+
     is_short = pipeline.is_chain and all(stage.kind is StageKind.MODEL for stage in pipeline.stages)
     fan_outs = {edge.parent: edge.fan_out for stage in pipeline.stages for edge in stage.after}
     stages = [

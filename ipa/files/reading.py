@@ -48,7 +48,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: Path, most_bytes: int = MAX_BYTES) -> bytes:
-    """What the file holds. Errors as `opened`; InputError also where it is larger."""
+    """Content of the file. Errors as `opened`; InputError also if it is larger."""
     with opened(path) as raw:
         found = bytearray()
         try:

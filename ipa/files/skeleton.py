@@ -9,10 +9,9 @@ from typing import Any
 
 from ipa.files.dumping import FlowMapping, dump_line, dump_yaml
 from ipa.files.kinds import schema_text
-from ipa.files.kinds.base import Section
-from ipa.files.kinds.pipeline import PipelineFile
+from ipa.files.kinds.base import Section, descriptions
 from ipa.files.kinds.profile import ProfileFile, VariantProfileSection
-from ipa.files.kinds.targets import TARGET_SECTIONS
+from ipa.files.kinds.targets import target_sections
 from ipa.files.pipelines import FILE_NAME, pipeline_to_mapping
 from ipa.files.profiles import load_profile
 from ipa.model.errors import ConflictError, InputError, IpaError, Problem
@@ -40,28 +39,30 @@ def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
     if mapping["max_predictors"] == 1:
         mapping.pop("max_predictors")
     mapping["objectives"] = {"default": FlowMapping(USUAL_OBJECTIVE)}
-    for key in ("sla", "bounds", *TARGET_SECTIONS):
+    for key in ("sla", "bounds", *target_sections()):
         if key in mapping:
             mapping[key] = FlowMapping(mapping[key])
     head = [f"# yaml-language-server: $schema=../{schema_name('pipeline')}\n"]
     head += [f"# {note}\n" for note in notes]
     variants = (variant for stage in mapping["stages"] for variant in stage["variants"])
-    has_runs = any(key in TARGET_SECTIONS for variant in variants for key in variant)
+    has_runs = any(key in target_sections() for variant in variants for key in variant)
     return "".join([*head, *_commented(mapping), *(() if has_runs else _run_hint())])
 
 
 def _commented(mapping: Mapping[str, Any]) -> Iterator[str]:
     """Each key with what its declaration says of it."""
-    words = {field.alias or name: field.description for name, field in PipelineFile.model_fields.items()}
+    from ipa.files.kinds.pipeline_file import PipelineFile
+
+    words = descriptions(PipelineFile)
     for key, value in mapping.items():
-        if words[key]:
+        if key in words:
             yield f"# {words[key]}\n"
         yield dump_yaml({key: value})
 
 
 def _run_hint() -> Iterator[str]:
     yield "# How a variant runs, for example:\n#   - name: small\n"
-    for name, target in TARGET_SECTIONS.items():
+    for name, target in target_sections().items():
         if target.example:
             yield f"#     {name}: {target.example}\n"
 

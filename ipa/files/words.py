@@ -1,4 +1,4 @@
-"""What messages say of a name that is not known."""
+"""Suggestions that messages make for an unknown name."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Series:
         return Series(self.step_s, rates, self.smooth_s, self.gap_ratio, end_s, seen)
 
     def whole(self, ends: Ints, back: int, ahead: int) -> Ints:
-        """Those of `ends` with `back` observed steps before them and `ahead` after them."""
+        """Elements of `ends` with `back` observed steps before them and `ahead` after them."""
         ends = ends[(ends >= back) & (ends + ahead <= len(self.rates_rps))]
         if self.seen is None:
             return ends

@@ -12,7 +12,7 @@ from ipa.forecast.quality import answers, pinball
 
 @dataclass(frozen=True, slots=True)
 class DriftRule:
-    """When a rung steps down for being worse than the one below it, and when it returns.
+    """Rule by which a rung steps down for being worse than the one below it, and returns.
 
     Evaluated every `every_s` over `look_back_s`; a loss is a mean over `mean_s`. The rung steps down when its
     loss was more than `enter_ratio` times the other's for `enter_s`, and returns when it was at most

@@ -1,4 +1,4 @@
-"""Overhead of a target beside a pipeline's replicas, such as Seldon's orchestrator."""
+"""Overhead of a target beside a pipeline's replicas, such as an orchestrator."""
 
 from __future__ import annotations
 

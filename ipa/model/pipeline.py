@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import reduce
 from itertools import zip_longest
-from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
 
 from ipa.model.errors import NotFoundError
 from ipa.model.overhead import NO_OVERHEAD, Overhead
@@ -20,12 +21,11 @@ from ipa.model.resources import (
     NO_RESOURCES,
     Prices,
     Resources,
-    beside_cores,
+    beside_of,
     total,
 )
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 
-EMPTY: Mapping[str, str] = MappingProxyType({})
 UNBATCHED = (1,)
 
 
@@ -124,7 +124,7 @@ class Bounds:
     batch_sizes: tuple[int, ...] | None = None
     accuracy_floor: float | None = None
     transition_cores: float | None = None
-    # Set for the target that the pipeline runs on (`at_cluster`), never read from a file; counts within
+    # Set by the target that the pipeline runs on (`Target.shape`), never read from a file; counts within
     # `cores`.
     overhead: Overhead = NO_OVERHEAD
     accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
@@ -186,48 +186,36 @@ class Bounds:
         return self.cores if self.transition_cores is None else self.transition_cores
 
 
-@dataclass(frozen=True, slots=True)
-class SeldonRun:
-    """A variant's settings on Seldon: the container's image, env and resources, and the model it loads."""
-
-    image: str | None = None
-    model_uri: str | None = None
-    implementation: str | None = None
-    env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-    memory_gib: float | None = None
-    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+# Entries are recorded beside the other fields, as they were before a target was a plug-in.
+_SECTIONS = {"recorded_beside": True}
 
 
-@dataclass(frozen=True, slots=True)
-class LocalRun:
-    """A variant's settings on this machine.
+@runtime_checkable
+class Placed(Protocol):
+    """A target's section of a pipeline that says in which namespace the pipeline runs."""
 
-    `implementation` and `parameters` fill MLServer's model-settings.json. `command` starts one replica; the
-    words {python}, {port} and {model_dir} in it are replaced. Empty means MLServer.
-    """
-
-    implementation: str
-    parameters: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-    command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    namespace: str
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model that can do a stage's task. Its accuracy, latency and cores are in the profile."""
+    """A model that can do a stage's task. Its accuracy, latency and cores are in the profile.
+
+    `targets` has for each target, by the key of its section in the file, how the variant runs there.
+    """
 
     name: str
-    seldon: SeldonRun | None = None
-    local: LocalRun | None = None
+    targets: Mapping[str, Any] = field(default_factory=dict, metadata=_SECTIONS)
 
     @property
     def requested(self) -> dict[str, float]:
-        """The resources other than cores that its container requests on a cluster, by name."""
-        return {} if self.seldon is None else beside_cores(self.seldon)
+        """The most of each resource other than cores that a target's section gives a replica, by name."""
+        given = [beside_of(run) for run in self.targets.values()]
+        return reduce(Resources.maximum, given, NO_RESOURCES).amounts
 
 
 class StageKind(StrEnum):
-    """The role of a stage in Seldon's graph.
+    """The role of a stage in the graph.
 
     A router sends each request to one of the stages after it, a combiner merges the answers of all stages
     before it; either may be without variants if the pipeline's own router does the work.
@@ -286,12 +274,12 @@ class Stage:
     combine: CombineRule = CombineRule.PRODUCT
     bounds: StageBounds = StageBounds()
     pin: Pin = Pin()
-    # Name of the container in the SeldonDeployment; never changed, since a new name makes a new Deployment.
+    # Name of its container on a cluster; never changed, since a new name makes a new Deployment.
     container: str = ""
     batch_timeout_s: float = 0.1
     # None: `varying` if an edge to a later stage has a fan-out other than 1, else `per-item`.
     output_rows: OutputRows | None = None
-    # Reason why it must not batch on its target (`at_cluster`), never read from a file.
+    # Set by the target (`Target.shape`), never read from a file; an `Unbatched`, or empty.
     unbatched: str = ""
 
     def limits(self, bounds: Bounds) -> StageBounds:
@@ -353,39 +341,8 @@ class Fallback:
     recover_ticks: int = 3
 
 
-class Shape(StrEnum):
-    """The layout of a pipeline in SeldonDeployments.
-
-    `single`: one for all stages, each batching by itself, with Seldon's orchestrator. `split`: one each for
-    our router and for every stage's queue and model.
-    """
-
-    SINGLE = "single"
-    SPLIT = "split"
-
-
 # The default of kubectl.
 DEFAULT_NAMESPACE = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class SeldonTarget:
-    """Location of the pipeline's SeldonDeployment, and its cores beside the stages' replicas.
-
-    `orchestrator_cores` are those of Seldon's orchestrator, or of our router, which has a pod of its own
-    unless `separate_orchestrator` is false: then each replica of the first stage has one. `queue_cores` are
-    those of each stage's queue, `image` is the image of router and queues (both for shape split).
-    """
-
-    name: str
-    namespace: str = DEFAULT_NAMESPACE
-    predictor: str = "default"
-    shape: Shape = Shape.SINGLE
-    image: str | None = None
-    # The operator's default for its orchestrator: 500m.
-    orchestrator_cores: float = 0.5
-    separate_orchestrator: bool = True
-    queue_cores: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +351,7 @@ class Pipeline:
 
     `sets`: several variants of its single stage may run at once, each with a share of the load (InfAdapter).
     `max_predictors`: the number of configurations of the whole graph that may run at once, each with a share.
+    `targets` has for each target, by the key of its section in the file, where and how the pipeline runs.
     """
 
     name: str
@@ -402,7 +360,7 @@ class Pipeline:
     objectives: Mapping[str, Objective]
     bounds: Bounds = Bounds()
     default_objective: str = "default"
-    seldon: SeldonTarget | None = None
+    targets: Mapping[str, Any] = field(default_factory=dict, metadata=_SECTIONS)
     description: str = ""
     sets: bool = False
     max_predictors: int = 1
@@ -423,7 +381,8 @@ class Pipeline:
     @property
     def namespace(self) -> str:
         """The pipeline's namespace, which also decides access, on a cluster or not."""
-        return self.seldon.namespace if self.seldon else DEFAULT_NAMESPACE
+        placed = (place.namespace for place in self.targets.values() if isinstance(place, Placed))
+        return next(placed, DEFAULT_NAMESPACE)
 
     @property
     def is_chain(self) -> bool:

@@ -30,7 +30,7 @@ class Rolling:
 
 # All new replicas start beside all old ones, then the old ones stop: how local processes are replaced.
 SIDE_BY_SIDE = Rolling()
-# The settings of Deployments made by Seldon's operator: maxSurge 25 %, maxUnavailable 0.
+# A Deployment with maxSurge 25 % and maxUnavailable 0.
 DEPLOYMENT = Rolling(surge_ratio=0.25, shrinks_first=True)
 
 

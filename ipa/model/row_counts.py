@@ -1,31 +1,52 @@
-"""Configurations in which MLServer would give one request the rows of another."""
+"""Configurations in which a target would give one request the rows of another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ipa.model.on_seldon import unbatched_stages
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 
-REMEDY = (
-    "use batch size 1; or `seldon: {shape: split}`, whose queue counts each request's rows; "
-    "or, if it answers one row for each it is given, say `output_rows: per-item`"
-)
+REMEDY = "if it answers one row for each it is given, say `output_rows: per-item`"
+
+
+class Unbatched(str):
+    """The reason why a stage must not batch on its target: the text of `Stage.unbatched`.
+
+    `where` is where batches would give requests the rows of others, such as "in one deployment";
+    `remedy` is what the target offers instead.
+    """
+
+    where: str
+    remedy: str
+
+    def __new__(cls, why: str, where: str = "", remedy: str = "") -> Unbatched:
+        made = super().__new__(cls, why)
+        made.where, made.remedy = where, remedy
+        return made
 
 
 def batch_fault(stage: str, batch_size: int, why: str) -> str:
     """The message for a stage whose batches would mix up requests, with the remedy."""
+    remedies = ["use batch size 1", *_remedy(why), f"or, {REMEDY}"]
     return (
-        f"stage {stage!r}: batch size {batch_size} in one SeldonDeployment gives requests the rows of "
-        f"others: {why}; {REMEDY}"
+        f"stage {stage!r}: batch size {batch_size}{_where(why)} gives requests the rows of "
+        f"others: {why}; {'; '.join(remedies)}"
     )
 
 
 def unbatched_note(stage: str, why: str) -> str:
     """The note for a stage that is planned without batching."""
-    return f"stage {stage!r} has batch size 1 in one SeldonDeployment, since {why}"
+    return f"stage {stage!r} has batch size 1{_where(why)}, since {why}"
+
+
+def _where(why: str) -> str:
+    return f" {why.where}" if isinstance(why, Unbatched) and why.where else ""
+
+
+def _remedy(why: str) -> list[str]:
+    return [f"or {why.remedy}"] if isinstance(why, Unbatched) and why.remedy else []
 
 
 def unbatched_notes(pipeline: Pipeline) -> list[str]:
@@ -33,18 +54,8 @@ def unbatched_notes(pipeline: Pipeline) -> list[str]:
     return [unbatched_note(stage.name, stage.unbatched) for stage in pipeline.stages if stage.unbatched]
 
 
-def batch_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
-    """Messages for the configurations whose batches would mix up requests if the pipeline runs on Seldon."""
-    why = unbatched_stages(pipeline)
-    return [
-        batch_fault(config.stage, config.batch_size, why[config.stage])
-        for config in configs
-        if config.stage in why and config.batch_size > 1
-    ]
-
-
 def wrong_rows(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
-    """As `batch_faults`, for a pipeline on its target: none off a cluster."""
+    """Messages for the configurations whose batches would mix up requests on the target."""
     return [fault for config in configs if (fault := _fault(_stage(pipeline, config.stage), config))]
 
 

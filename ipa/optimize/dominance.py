@@ -13,6 +13,8 @@ from ipa.optimize.deadline import Deadline
 
 # Candidates compared at once: large enough for NumPy, small enough for the cache.
 CHUNK = 256
+# Candidates that all others are compared with first, if there are more.
+STRONG = 16
 # [i, j]: True if i comes before j.
 BEFORE: NDArray[np.bool_] = np.ascontiguousarray(np.tri(CHUNK, CHUNK, -1, dtype=bool).T)
 # Neighbours compared first: the number of batch sizes of a variant, since those dominate each other most.
@@ -32,6 +34,9 @@ def undominated(
     """
     order = np.lexsort(columns[::-1])
     ranked = columns.take(order, axis=1)
+    if len(order) > CHUNK and lasting is None:
+        left = (~_covered_by_strong(ranked)).nonzero()[0]
+        order, ranked = order.take(left), ranked.take(left, axis=1)
     if len(order) <= CHUNK and (deadline is None or not deadline.passed):
         return np.sort(order[~_covered_before(ranked, order, lasting)])
     kept = np.empty((len(columns), 0))
@@ -47,6 +52,23 @@ def undominated(
         kept = np.hstack([kept, block[:, free]])
         kept_at = np.concatenate([kept_at, at[free]])
     return np.sort(kept_at)
+
+
+def _covered_by_strong(ranked: Array) -> NDArray[np.bool_]:
+    """Find the candidates that one of a few good ones equals or undercuts.
+
+    The order of the candidates is kept, so that of equal ones the first stays.
+    """
+    low, high = ranked.min(axis=1), ranked.max(axis=1)
+    width = np.where((high > low) & np.isfinite(high - low), high - low, np.inf)
+    with np.errstate(invalid="ignore"):
+        score = ((ranked - low[:, None]) / width[:, None]).sum(axis=0)
+    strong = np.sort(np.argpartition(score, STRONG)[:STRONG])
+    covering = strong[:, None] < np.arange(ranked.shape[1])
+    for row in ranked:
+        np.logical_and(covering, row[strong][:, None] <= row[None, :], out=covering)
+    covered: NDArray[np.bool_] = np.logical_or.reduce(covering, axis=0)
+    return covered
 
 
 def _covered_before(block: Array, at: NDArray[np.intp], lasting: Sequence[int] | None) -> NDArray[np.bool_]:

@@ -56,7 +56,7 @@ class PipelineSet:
 
 
 def plan_set(asked: SetQuestion, solver: str, deadline_s: float) -> PipelineSet:
-    """The best set with shares in whole percents, as Seldon's predictors require.
+    """The best set with shares in whole percents, as the predictors of a deployment require.
 
     Errors: those of `solve_set`.
     """

@@ -48,7 +48,7 @@ class Remark:
 
     @property
     def detail(self) -> str:
-        """All places."""
+        """Places, joined."""
         return ", ".join(self.places)
 
 

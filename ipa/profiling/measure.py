@@ -71,7 +71,7 @@ class MeasurementBench(Protocol):
 
     @property
     def method(self) -> str:
-        """How servers run and are asked, for the profile."""
+        """Method of the measurement, for the profile: launch of servers and requests."""
         ...
 
     def serve(self, stage: str, variant: str, cores: float) -> AbstractContextManager[ServedReplica]:

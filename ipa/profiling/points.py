@@ -52,8 +52,9 @@ def operating_points(
     hold in both.
 
     The mean latency is as far below the high percentile as at the measured point (FITTED: of the same cores,
-    the batch size nearest in ratio), and None if no mean was measured. Memory and accelerators are those
-    of the profile, else of the variant's `seldon` section, else 0; readiness that of the profile, else 0.
+    the batch size nearest in ratio), and None if no mean was measured. Memory and accelerators are those of
+    the profile or those that the file gives the variant, whichever are more; readiness that of the profile,
+    else 0.
 
     Base allocation always uses the measured points. A variant without one is left out, so the result may be
     empty. NotFoundError if the profile lacks a variant of the stage.

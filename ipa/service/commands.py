@@ -57,7 +57,7 @@ def carry_out(
     by: str,
     plan_id: str = "",
 ) -> Decision:
-    """Have the pipeline's loop apply the configurations, and return its decision.
+    """Apply the configurations through the pipeline's loop, and return its decision.
 
     `plan_id` is the stored plan that they come from. ConflictError: no loop controls the pipeline.
     """

@@ -78,8 +78,8 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class FleetView:
-    """All pipelines together. `cores` are those that were seen, `budget_cores` the sum of the pipelines'
-    bounds: None where one of them has none.
+    """Totals over all pipelines. `cores` are the observed ones, `budget_cores` the sum of the pipelines'
+    bounds, or None if one of them is unbounded.
     """
 
     at: str

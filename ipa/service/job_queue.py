@@ -55,7 +55,7 @@ class JobPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobFault:
-    """Why a job failed: `code` as in problems."""
+    """Reason of a failed job, with the `code` of a problem."""
 
     code: str
     detail: str

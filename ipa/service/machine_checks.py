@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 
 from ipa.files import load_profiles
 from ipa.files.check import Checked, check_files
 from ipa.model.errors import IpaError, LicenceError, NotFoundError, Problem, SolverError
 from ipa.model.findings import Finding, fail, ok, warn
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
@@ -139,25 +138,6 @@ def port_findings(settings: Settings) -> Iterator[Finding]:
             yield warn(name, f"{place} cannot be listened on: {error.strerror}", remedy)
             return
     yield ok(name, f"{place} is free")
-
-
-def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
-    """Check that pipelines that run on this machine find their model servers."""
-    local = [name for name, pipeline in pipelines.items() if all(map(_is_local, pipeline.served))]
-    missing = [module for module in ("mlserver", "aiohttp", "orjson") if find_spec(module) is None]
-    if not local:
-        yield warn(
-            "local runtime", "no pipeline says how it runs on this machine", "ipa doctor --at kubernetes"
-        )
-    elif missing:
-        seen = f"not installed: {', '.join(missing)}"
-        yield fail("local runtime", seen, "pip install 'ipa-serving[local]'")
-    else:
-        yield ok("local runtime", f"can start {', '.join(local)}")
-
-
-def _is_local(stage: Stage) -> bool:
-    return all(variant.local is not None for variant in stage.variants)
 
 
 def gitops_findings(settings: Settings) -> Iterator[Finding]:

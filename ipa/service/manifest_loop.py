@@ -12,7 +12,7 @@ from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.observe import observe
 from ipa.control.engine.plan_selection import changes
 from ipa.control.loop.snapshot import Snapshot
-from ipa.control.ports import Clock, PipelineControl, StageState, WorkloadState
+from ipa.control.ports import Clock, PipelineControl, PipelineManifest, StageState, WorkloadState
 from ipa.files.texts import read_text, replace_text
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import DriftError
@@ -24,18 +24,6 @@ from ipa.service.one_shot import NO_SIGNALS, drifted
 # Enough to tell two texts of one file apart.
 DIGITS = 12
 _UNSEEN = Missing(MissingReason.NOT_ASKED, "a file says what is asked for, not what answers")
-
-
-class PipelineManifest(Protocol):
-    """The manifest of one pipeline in the text of a file."""
-
-    def configs(self) -> tuple[StageConfig, ...]:
-        """The configuration that it asks for. DriftError if that is none of the pipeline."""
-        ...
-
-    def changed(self, wanted: Sequence[StageConfig]) -> str:
-        """The text that asks for these; all that no plan decides stays as it is."""
-        ...
 
 
 class ManifestTarget(Protocol):
@@ -106,7 +94,7 @@ class ManifestLoop:
         )
 
     def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """As `request`."""
+        """Request the restored configurations, as `request` does."""
         return self.request(configs, detail, by)
 
     def _manifest(self, text: str) -> PipelineManifest:

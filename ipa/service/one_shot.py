@@ -24,13 +24,13 @@ from ipa.control.ports import (
     Attribution,
     Clock,
     ControlStore,
+    CreatingWorkload,
     DecisionLog,
     Load,
     PipelineControl,
     Rollout,
     RolloutPhase,
     Signals,
-    Workload,
     WorkloadState,
 )
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
@@ -62,18 +62,6 @@ GRACE_S = 30.0
 LOOKS = frozenset({ReasonCode.IN_PROGRESS, ReasonCode.METRICS_MISSING})
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
 NO_SIGNALS = Signals(_NOT_ASKED, _NOT_ASKED, _NOT_ASKED)
-
-
-class CreatingWorkload(Workload, Protocol):
-    """The workload of a target, which also creates what is not there yet."""
-
-    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
-        """Create the workload; its revision."""
-        ...
-
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-        """The configurations as they read back once written; InputError lists what must not be written."""
-        ...
 
 
 class OneShotStore(DecisionLog, ControlStore, Protocol):
@@ -112,7 +100,7 @@ class OneShotLoop:
             return drifted(pipeline, error, at_s)
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
         if state.settled:
-            return _snapshot(observation, "all replicas run as the SeldonDeployment asks")
+            return _snapshot(observation, "all replicas run as asked")
         configs = tuple(stage.config for stage in state.stages)
         deadline_s = self._settings.rollout_deadline_s
         asked = Change("", pipeline.name, state.revision, configs, configs, deadline_s)
@@ -134,7 +122,7 @@ class OneShotLoop:
         return self._apply(state).change(wanted)
 
     def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """As `request`; also from a change that does not get ready."""
+        """Request the restored configurations, also from a change that does not get ready."""
         wanted = RequestedConfigs(self._workload.as_written(self._pipeline, configs), detail, by)
         state = replace(self._state or self._workload.read(self._pipeline), settled=True)
         return self._apply(state).change(wanted)
@@ -238,7 +226,7 @@ class OneShotApply:
         raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
 
     def create(self, wanted: RequestedConfigs) -> Decision:
-        """The decision once the new SeldonDeployment is ready, or a hold where the pipeline is paused.
+        """The decision once what was created is ready, or a hold where the pipeline is paused.
 
         Errors: those of `CreatingWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
         left as it is, since nothing ran before.

@@ -132,7 +132,7 @@ def replace(change: PipelineChange, old: Pipeline, new: Pipeline, operation: Ope
         problem = Problem(f"the name is {new.name!r}, the address says {old.name!r}", pointer="/name")
         raise InputError("a pipeline keeps its name; give another one instead", problems=[problem])
     if new.namespace == old.namespace:
-        # It may name another SeldonDeployment than the one that it replaces, with images of its own.
+        # It may name another workload than the one that it replaces, with images of its own.
         change.caller.must(operation, new.namespace, new)
     else:
         _check_place(change.caller, new)

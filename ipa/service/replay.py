@@ -18,7 +18,7 @@ from ipa.service.visibility import Caller
 async def replay_decision(
     caller: Caller, decision_id: str, policy: str | None, place: AbstractAsyncContextManager[None]
 ) -> ReplayResult:
-    """As `replay`, read and computed in threads, the latter in the `place`."""
+    """Replay a decision as `replay` does, in threads; the computation waits for the `place`."""
     decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id, policy)
     profiles = caller.service.profiles(pipeline.name)
     async with place:

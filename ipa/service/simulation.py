@@ -6,28 +6,41 @@ import gc
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ipa.control.engine.guards import GuardSettings
 from ipa.files.reading import is_file
 from ipa.files.traces import read_trace
 from ipa.model.errors import NotFoundError, UsageError
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.report.seeds import over_seeds
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
-from ipa.simulate.cluster import KUBERNETES, ClusterSettings
-from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
+from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
-TARGETS = ("local", "kubernetes")
-
-
 # A request takes some 100 bytes while it is simulated.
 MOST_REQUESTS = 2e7
+
+
+class SimulatedPlace(Protocol):
+    """A target as the simulator knows it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    def shape(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
+        """The pipeline as it runs there."""
+        ...
+
+    def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
+        """The behaviour of replicas and monitoring there."""
+        ...
 
 
 def over_seeds_of(
@@ -55,9 +68,9 @@ def as_served(
     profiles: Mapping[str, StageProfile],
     rates_rps: tuple[float, ...],
     given: Settings,
-    target: str,
+    target: SimulatedPlace,
 ) -> SimSetup:
-    """A run of the loop with the service's settings; `target` is one of TARGETS."""
+    """A run of the loop on the target with the service's settings."""
     forecast = ForecastSettings(
         given.forecaster,
         window_s=given.window_s,
@@ -69,7 +82,7 @@ def as_served(
 
 
 def setup_on(
-    target: str,
+    target: SimulatedPlace,
     pipeline: Pipeline,
     profiles: Mapping[str, StageProfile],
     rates_rps: tuple[float, ...],
@@ -77,15 +90,15 @@ def setup_on(
     guards: GuardSettings,
 ) -> SimSetup:
     """A run whose pods are replaced and watched as on the target."""
-    on_cluster = target == "kubernetes"
+    cluster, metrics = target.simulation(pipeline)
     return SimSetup(
-        at_cluster(pipeline, profiles) if on_cluster else pipeline,
+        target.shape(pipeline, profiles),
         profiles,
         rates_rps,
         forecast=forecast,
         guards=guards,
-        cluster=KUBERNETES if on_cluster else ClusterSettings(),
-        metrics=replace(ON_CLUSTER if on_cluster else MetricsSettings(), stale_after_s=guards.stale_after_s),
+        cluster=cluster,
+        metrics=replace(metrics, stale_after_s=guards.stale_after_s),
     )
 
 

@@ -1,1 +1,1 @@
-"""What every serving process has: a bounded HTTP server (uvicorn) and a log that never blocks it."""
+"""Parts of every serving process: a bounded HTTP server (uvicorn) and a log that never blocks it."""

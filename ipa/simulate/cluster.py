@@ -55,7 +55,7 @@ class ClusterSettings:
         return dict(self.capacity) | ({} if self.capacity_cores is None else {CORES: self.capacity_cores})
 
 
-# Pods on Seldon, whose model servers batch.
+# Pods of Deployments, whose model servers batch.
 KUBERNETES = ClusterSettings(rolling=DEPLOYMENT, rebatch_restarts=True)
 
 

@@ -54,7 +54,7 @@ class MetricsSettings:
             raise InputError(f"load_window_s and rate_window_s must be {least_s:g} or more, for two scrapes")
 
 
-# A pipeline on Seldon as the service sees it through Prometheus.
+# A pipeline on a cluster as the service sees it through Prometheus.
 ON_CLUSTER = MetricsSettings(
     scrape_interval_s=5.0,
     rate_window_s=30.0,

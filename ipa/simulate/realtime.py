@@ -37,6 +37,15 @@ class Pace:
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """The load of simulated pipelines in requests a second, one entry a second, and their pace."""
+
+    rates_rps: Floats
+    pace: Pace
+    seed: int = 0
+
+
 class RealtimeClock:
     """The Clock port at that pace; `wait` ends early once `stop` is set."""
 

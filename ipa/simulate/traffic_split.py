@@ -18,7 +18,7 @@ SHARES = 3
 
 
 class TrafficSplit:
-    """Splits arriving requests, each at random by the present percentages, as Seldon does.
+    """Splits arriving requests, each at random by the present percentages, as an ingress does.
 
     So the requests of each part are random too, and its percentage holds up to chance.
     """

@@ -18,7 +18,7 @@ HORIZON_S, QUANTILE = 20.0, 0.95
 
 
 class ForecasterContract:
-    """What the ladder relies on. Set `forecaster` to a forecaster's name or to module:attribute."""
+    """The ladder's contract. Set `forecaster` to a forecaster's name or to module:attribute."""
 
     forecaster: str
     # Seconds of load of each case; raise it for a forecaster that needs more than ten minutes.
@@ -98,7 +98,7 @@ class ForecasterContract:
                 assert np.allclose((alone.point_rps, alone.upper_rps), (point, upper), rtol=1e-9, atol=1e-9)
 
     def test_the_ladder_with_it_answers_every_load(self) -> None:
-        """As a rung it answers, or the ladder says why not; what is planned for stays near what was seen."""
+        """A rung answers or the ladder records its failure; the planned load stays near the observed one."""
         rungs = (self.make(), LastValue())
         answered = 0
         for load in self.loads():

@@ -42,7 +42,7 @@ ODD = (
 
 
 class PolicyContract:
-    """What the loop relies on. Set `policy` to a policy's name or to module:attribute."""
+    """The contract that the loop relies on. Set `policy` to a policy's name or to module:attribute."""
 
     policy: str
     # False for a policy that plans pipelines of one stage only.
@@ -71,7 +71,7 @@ class PolicyContract:
         return plan
 
     def test_it_answers_every_load_within_the_bounds(self) -> None:
-        """Whatever is seen and expected, there is a plan within the bounds, or one that is infeasible."""
+        """Every observation and forecast gives a plan within the bounds, or one that is infeasible."""
         for pipeline, running in self.cases():
             policy = self.make(pipeline)
             for rate_rps, ready, queued, peak_rps in ODD:
@@ -95,7 +95,7 @@ class PolicyContract:
                 assert plan.configs == running
 
     def test_where_only_more_is_wanted_nothing_is_less(self) -> None:
-        """With `only_more` a plan only adds replicas to what runs."""
+        """With `only_more` a plan only adds replicas to the running ones."""
         for pipeline, running in self.cases():
             for rate_rps in (0.5, 12.0, 200.0):
                 state = PolicyState(running, only_more=True)

@@ -28,7 +28,7 @@ SAME = 1e-6
 
 
 class SolverContract:
-    """What the planner relies on. Set `solver` to a solver's name or to module:attribute."""
+    """The contract that the planner relies on. Set `solver` to a solver's name or to module:attribute."""
 
     solver: str
     # Seconds for each problem; they have two stages and some dozens of options.

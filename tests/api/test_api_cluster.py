@@ -18,9 +18,9 @@ from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.files import load_profiles
 from ipa.files.lookup import find_pipeline
 from ipa.model.decision import Action, ReasonCode
-from ipa.model.on_seldon import at_cluster
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.run import SimSetup, simulate
+from ipa.targets.seldon.shape import at_cluster
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 
 Json = dict[str, Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.watching.event_stream import AGAIN_S, followed, parsed
+from ipa.cli.watching import AGAIN_S, followed, parsed
 from ipa.clients.http import HttpClient
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError

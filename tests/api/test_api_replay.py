@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ipa.api.context import ApiContext
-from ipa.api.limits import Limits
+from ipa.api.limits import ApiLimits
 from ipa.bootstrap.replaying import Replayer
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
@@ -95,11 +95,11 @@ def test_it_takes_a_place_of_a_solve_and_no_more_time_than_it_has(
     world: FakeWorld, services: ApiContext
 ) -> None:
     address = f"/v1/decisions/{a_change().decision_id}:replay"
-    full = replace(services, limits=Limits(solves=0, waiting=0))
+    full = replace(services, limits=ApiLimits(solves=0, waiting=0))
     assert ApiClient(full).post(address).status_code == 429
     slow = over(services, replayer=Replayer(world, None, within_s=0.0))
     assert ApiClient(slow).post(address).json()["code"] == "deadline"
-    few = replace(services, limits=Limits(rate_rps=1.0))
+    few = replace(services, limits=ApiLimits(rate_rps=1.0))
     api = ApiClient(few)
     assert [api.post(address).status_code for _ in range(2)] == [200, 429]
 

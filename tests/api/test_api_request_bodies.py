@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from ipa.api.app import create_app
 from ipa.api.body_budget import BodyBudget, Incoming, Turns
-from ipa.api.limits import MOST_PROBLEMS, MOST_SHOWN, Limits
+from ipa.api.limits import MOST_PROBLEMS, MOST_SHOWN, ApiLimits
 from ipa.service.health import DependencyCheck
 from tests.fakes.services import ApiClient, FakeHealth, FakeWorld, over
 
@@ -79,7 +79,7 @@ def test_a_round_of_the_event_loop_gives_so_many_turns() -> None:
 
 
 def test_a_body_without_room_is_answered_503_and_comes_again() -> None:
-    api = ApiClient(replace(FakeWorld().play(2).services(), limits=Limits(bodies_bytes=1000)))
+    api = ApiClient(replace(FakeWorld().play(2).services(), limits=ApiLimits(bodies_bytes=1000)))
     answer = api("POST", f"{OCR}/plans", content=b" " * 2000)
     assert (answer.status_code, answer.headers["retry-after"], answer.json()["code"]) == (
         503,

@@ -247,12 +247,12 @@ def _runs(image: str) -> dict[str, Any]:
 
 def test_commands_of_a_file_are_never_run_for_who_calls_the_api(world: FakeWorld) -> None:
     """On this machine a pipeline that was given can be planned, and starts nothing."""
-    from ipa.bootstrap.dynamic_pipelines import unfit_here
+    from ipa.bootstrap.targets import target_named
     from ipa.files import pipeline_from_mapping
 
     given = pipeline_from_mapping(at("default"))
     for target in ("local", "simulated"):
-        assert "runs the pipelines of files only" in unfit_here(Settings(target=target), given)
+        assert "runs the pipelines of files only" in target_named(target).unfit(given)
 
 
 class Renamed(PlainRecords):

@@ -12,8 +12,7 @@ import pytest
 from rich.console import Console
 
 from ipa.cli.output import Output
-from ipa.cli.watching.event_tail import News, what_of
-from ipa.cli.watching.watch import Until, watch
+from ipa.cli.watching import EventTail, Until, watch, what_of
 from ipa.clients.http import HttpClient
 from ipa.control.audit.record import Entry, EntryKind
 from ipa.control.engine.actuation import ActuationPhase
@@ -178,7 +177,7 @@ def test_what_a_service_could_not_say_once_comes_with_the_next_look(
     world: FakeWorld, service: HttpClient
 ) -> None:
     clock = VirtualClock()
-    news = News(service, "ocr", clock)
+    news = EventTail(service, "ocr", clock)
     world.apply(LADDER[3][3], "requested by kim")
     asked = service.events
     service.events = unavailable  # type: ignore[method-assign]

@@ -71,7 +71,10 @@ def test_the_files_that_recipes_name_are_there(root: Path) -> None:
     # NAME stands for the file to add.
     lacking = [name for name in named if "NAME" not in name and not (root / name).exists()]
     assert lacking == []
-    headings = {"policy", "forecaster", "metric", "verb", "route", "view to the page", "target", "resource"}
+    headings = {
+        *("policy", "forecaster", "solver", "metric", "verb", "doctor check", "route", "view to the page"),
+        *("target", "resource", "key to a file"),
+    }
     assert {found.group(1) for found in re.finditer(r"### Add an? (.+)", recipes)} == headings
 
 

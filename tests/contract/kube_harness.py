@@ -10,9 +10,10 @@ from pathlib import Path
 from ipa.adapters.kube.client import KubeClient
 from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant, chain
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
@@ -24,7 +25,7 @@ def contract_pipeline(namespace: str = "default", image: str = "registry.example
     """Two stages of two variants; variants differ by env alone, so that any image serves."""
 
     def variant(name: str) -> Variant:
-        return Variant(name, seldon=SeldonRun(image=image, env={"MODEL_VARIANT": name}))
+        return Variant(name, targets={"seldon": SeldonRun(image=image, env={"MODEL_VARIANT": name})})
 
     stages = chain(
         [Stage(name, (variant(f"{name}-s"), variant(f"{name}-l"))) for name in ("first", "second")]
@@ -34,7 +35,7 @@ def contract_pipeline(namespace: str = "default", image: str = "registry.example
         stages,
         Sla(1.0),
         {"default": Objective()},
-        seldon=SeldonTarget("ipa-contract", namespace),
+        targets={"seldon": SeldonTarget("ipa-contract", namespace)},
     )
 
 

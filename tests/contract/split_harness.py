@@ -11,9 +11,10 @@ from pathlib import Path
 from ipa.adapters.kube.client import KubeClient
 from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Pipeline, SeldonTarget, Shape
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.section import SeldonTarget, Shape, seldon_of, with_seldon
 from ipa.targets.seldon.split import Role, parts_of
 from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
@@ -23,8 +24,10 @@ from tests.fakes.kube import FakeKube
 
 def split(pipeline: Pipeline) -> Pipeline:
     """The same pipeline in shape split."""
-    target = pipeline.seldon or SeldonTarget(pipeline.name)
-    return replace(pipeline, seldon=replace(target, shape=Shape.SPLIT, image="registry.example/ipa:1"))
+    target = seldon_of(pipeline) or SeldonTarget(pipeline.name)
+    return replace(
+        pipeline, targets={"seldon": replace(target, shape=Shape.SPLIT, image="registry.example/ipa:1")}
+    )
 
 
 def model_of(pipeline: Pipeline, stage: str) -> str:
@@ -79,9 +82,9 @@ class ClusterSplitHarness(Settling):
         self.attempts = int(float(os.environ.get("IPA_TEST_TIMEOUT_S", "180")))
         image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
         made = split(contract_pipeline(self.namespace, image))
-        assert made.seldon is not None
+        assert seldon_of(made) is not None
         own = os.environ.get("IPA_TEST_SPLIT_IMAGE", image)
-        self.pipeline = replace(made, seldon=replace(made.seldon, image=own))
+        self.pipeline = with_seldon(made, image=own)
         self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
         self.split = SplitWorkload(self.client)
         self.workload: Workload = self.split
@@ -129,7 +132,7 @@ class ClusterSplitHarness(Settling):
         return True
 
     def _has_children(self, name: str) -> bool:
-        target = self.pipeline.seldon
+        target = seldon_of(self.pipeline)
         assert target is not None
         containers = ("router", "queue", *(stage.container or stage.name for stage in self.pipeline.stages))
         names = [f"{name}-{target.predictor}-0-{container}" for container in containers]

@@ -30,6 +30,7 @@ from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.section import seldon_of
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.story_crasher import Crasher
 from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled
@@ -104,8 +105,8 @@ class Story:
 
         self.pipeline, self.rate_rps = made, 5.0
         self.electing: list[LeaseLeadership] = []
-        assert made.seldon is not None
-        self.namespace = made.seldon.namespace
+        assert seldon_of(made) is not None
+        self.namespace = seldon_of(made).namespace
         self.client = KubeClient.from_kubeconfig(kubeconfig, CALL_S)
         self.workload = SeldonWorkload(self.client)
         self.store = FakeStore(PipelineControl(mode=Mode.ACTIVE))

@@ -6,17 +6,7 @@ from dataclasses import replace
 from datetime import date
 from functools import cache
 
-from ipa.model.pipeline import (
-    Bounds,
-    Objective,
-    Pipeline,
-    SeldonRun,
-    SeldonTarget,
-    Sla,
-    Stage,
-    Variant,
-    chain,
-)
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.problem import Compat
@@ -24,6 +14,7 @@ from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 from ipa.policies.static import Static
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 
 Configs = tuple[StageConfig, ...]
 
@@ -42,7 +33,7 @@ def pipeline(namespace: str, image: str, crash_image: str) -> Pipeline:
 
     def variant(name: str) -> Variant:
         used = crash_image if name == "broken" else image
-        return Variant(name, seldon=SeldonRun(image=used, env={"MODEL_VARIANT": name}))
+        return Variant(name, targets={"seldon": SeldonRun(image=used, env={"MODEL_VARIANT": name})})
 
     return Pipeline(
         name=NAME,
@@ -55,7 +46,7 @@ def pipeline(namespace: str, image: str, crash_image: str) -> Pipeline:
         sla=Sla(0.8),
         objectives={"default": Objective(beta=0.2)},
         bounds=Bounds(max_replicas=8, batch_sizes=(1, 2, 4, 8)),
-        seldon=SeldonTarget(NAME, namespace),
+        targets={"seldon": SeldonTarget(NAME, namespace)},
     )
 
 

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.server import MetricsServer, start_metrics_server
 from ipa.control.ports import Signals
 from ipa.model.observation import Measured, Missing, MissingReason
-from ipa.model.pipeline import Pipeline, SeldonTarget, Sla, Stage, Variant, chain
+from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
+from ipa.targets.seldon.metrics import EXECUTOR
+from ipa.targets.seldon.section import SeldonTarget
 
 # One worker starts the servers once.
 pytestmark = pytest.mark.xdist_group("prometheus")
@@ -173,7 +174,10 @@ Reader = Callable[..., PrometheusMetrics]
 def reader(server: MetricsServer, request: pytest.FixtureRequest) -> Reader:
     """Makes what reads that server; `together` with neighbours, whose names try to be taken for others."""
     named = [pipeline(name) for name in ("busy", "idle", "nobody", "busy-2", *WILD)]
-    placed = [replace(pipeline("twice"), seldon=SeldonTarget("twice", space)) for space in ("here", "there")]
+    placed = [
+        replace(pipeline("twice"), targets={"seldon": SeldonTarget("twice", space)})
+        for space in ("here", "there")
+    ]
     neighbours = (*named, *placed) if request.param == "together" else ()
     return partial(PrometheusMetrics, server.source, pipelines=lambda: neighbours, share_s=0.0)
 
@@ -268,7 +272,7 @@ def test_no_traffic_is_a_rate_of_zero_and_no_latency(reader: Reader, busy: Signa
 
 
 def test_seldon_dialect_counts_all_codes_and_times_the_answered(reader: Reader, busy: Signals) -> None:
-    metrics = reader(dialect=Dialect.SELDON)
+    metrics = reader(dialect=EXECUTOR)
     signals = metrics.read(pipeline("busy"), 60.0)
     # The window of 30 s is not yet full: a rate is there, and at most the true one.
     assert 0 < value(signals.arrival_rate_rps) <= 1.05 * RATE
@@ -279,10 +283,10 @@ def test_seldon_dialect_counts_all_codes_and_times_the_answered(reader: Reader, 
 
 
 def test_deployments_of_one_name_are_told_apart_by_namespace(reader: Reader, busy: Signals) -> None:
-    metrics = reader(dialect=Dialect.SELDON)
+    metrics = reader(dialect=EXECUTOR)
 
     def rate(name: str, namespace: str) -> float:
-        there = replace(pipeline(name), seldon=SeldonTarget(name, namespace))
+        there = replace(pipeline(name), targets={"seldon": SeldonTarget(name, namespace)})
         return value(metrics.read(there, 60.0).arrival_rate_rps)
 
     here, there = rate("twice", "here"), rate("twice", "there")

@@ -320,5 +320,5 @@ def test_a_change_before_the_migration_stays_found(url: str, tmp_path: object) -
 def test_a_head_is_read_again_as_it_was_written() -> None:
     head = Head(12, "a" * 64)
     assert head_of(str(head)) == head
-    with pytest.raises(ValueError, match="no head"):
+    with pytest.raises(ValueError, match="is not a head"):
         head_of("12:abc")

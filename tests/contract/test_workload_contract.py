@@ -15,10 +15,10 @@ from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.split import is_split
 from tests.contract.gitops_harness import FolderHarness, GitOpsHarness
 from tests.contract.kube_harness import ClusterHarness, FakeKubeHarness
 from tests.contract.split_harness import ClusterSplitHarness, FakeSplitHarness
+from tests.contract.toy_harness import ToyHarness
 from tests.contract.workload_harness import WorkloadHarness
 
 Configs = tuple[StageConfig, ...]
@@ -35,6 +35,7 @@ HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
     "gitops-folder": FolderHarness,
     "gitops-git": GitOpsHarness,
     "kube-fake": FakeKubeHarness,
+    "toy": ToyHarness,
     "kube-fake-split": FakeSplitHarness,
     "kube-cluster": lambda _: ClusterHarness(_kubeconfig()),
     "kube-cluster-split": lambda _: ClusterSplitHarness(_kubeconfig()),
@@ -126,7 +127,7 @@ def test_a_set_is_written_read_and_settled_or_refused_as_a_whole(harness: Worklo
         in_order([with_share(small, 30), with_share(large, 70)]),
         large,
     ]
-    if is_split(harness.pipeline):
+    if harness.target.serving(harness.pipeline).most_parts == 1:
         change = change_to(harness, steps[1])
         with pytest.raises(InputError):
             harness.workload.write(harness.pipeline, change)

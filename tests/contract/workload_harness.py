@@ -14,11 +14,14 @@ from ipa.control.ports import Rollout, RolloutPhase, Workload
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.base import Target
+from ipa.targets.seldon.target import SELDON
 
 
 class WorkloadHarness(Protocol):
     """An adapter, a pipeline it can run, and the hands to disturb it with."""
 
+    target: Target
     workload: Workload
     # One stage or more, the first with two variants or more.
     pipeline: Pipeline
@@ -47,6 +50,7 @@ class WorkloadHarness(Protocol):
 class Settling(ABC):
     """A harness that deploys and lets time pass; how often it looks before it gives up is `attempts`."""
 
+    target: Target = SELDON
     pipeline: Pipeline
     workload: Workload
     attempts = 60

@@ -17,16 +17,16 @@ from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.targets.gitops.repository import Branch, Repository
 from ipa.targets.gitops.workload import GitOpsWorkload
-from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.layouts import KubeWorkload, manifest_of
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
+from ipa.targets.seldon.shape import at_cluster
 from tests.fakes.kube import FakeKube
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.reviewed import COSTLY, PIPELINE, edit, git, make
@@ -77,7 +77,7 @@ class Story:
         store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
         manifests = Repository(self.ours, Branch("main", "origin", "ipa <ipa@example.com>"), timeout_s=30.0)
         workload = GitOpsWorkload(
-            KubeWorkload(self.client), manifests, "deploy/{pipeline}.yaml", store.decision
+            KubeWorkload(self.client), manifests, "deploy/{pipeline}.yaml", manifest_of, store.decision
         )
         return ControlLoop(
             pipeline,

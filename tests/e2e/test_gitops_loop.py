@@ -33,7 +33,7 @@ from ipa.settings import Settings
 from ipa.targets.gitops.command import Git
 from ipa.targets.gitops.repository import Branch, Repository
 from ipa.targets.gitops.workload import GitOpsWorkload, paths_faults
-from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.layouts import KubeWorkload, manifest_of
 from ipa.targets.seldon.manifest import render, smallest_configs
 from ipa.targets.seldon.manifest_edit import Manifest
 from tests.contract.gitops_harness import PATH, GitOpsHarness, git, person_writes
@@ -192,7 +192,7 @@ class Overtaken(Repository):
 
 def test_a_push_that_somebody_overtook_is_refused_and_changes_nothing(harness: GitOpsHarness) -> None:
     manifests = Overtaken(harness, Branch("main", "origin"))
-    workload = GitOpsWorkload(harness.cluster, manifests, PATH)
+    workload = GitOpsWorkload(harness.cluster, manifests, PATH, manifest_of)
     with pytest.raises(ConflictError, match="moved while it was written"):
         workload.write(harness.pipeline, a_change(harness))
     assert git(harness.remote, "log", "-1", "--format=%an", "main") == "ann\n"
@@ -211,7 +211,9 @@ def test_a_branch_without_a_remote_is_moved_only_from_where_it_was_read(harness:
             return made
 
     for kind, error in ((Moved, ConflictError), (Repository, None)):
-        workload = GitOpsWorkload(harness.cluster, kind(harness.person, Branch("main"), 30.0), PATH)
+        workload = GitOpsWorkload(
+            harness.cluster, kind(harness.person, Branch("main"), 30.0), PATH, manifest_of
+        )
         state = workload.read(harness.pipeline)
         change = Change("d-1", "ipa-contract", state.revision, FIRST, MORE, 30.0)
         if error:

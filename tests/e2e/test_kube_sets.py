@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from ipa.bootstrap.targets import check_carried
+from ipa.bootstrap.targets import check_carried, target_of
 from ipa.control.ports import Attribution, ControlAction, PipelineControl, StagePin
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import UsageError
-from ipa.model.on_seldon import at_cluster
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
+from ipa.targets.seldon.shape import at_cluster
 from tests.contract.split_harness import split
 from tests.fakes.images import IMAGES as LOCAL
 from tests.fakes.images import PROFILES
@@ -123,7 +123,7 @@ def test_a_world_that_carries_no_sets_refuses_the_policy_at_the_start(
     settings: Settings, pipeline: Any, words: str
 ) -> None:
     with pytest.raises(UsageError, match="infadapter") as refused:
-        check_carried(settings, {"images": pipeline}, "infadapter")
+        check_carried(target_of(settings), [pipeline], "infadapter")
     assert words in refused.value.problems[0].message and "ms+" in (refused.value.hint or "")
-    check_carried(settings, {"images": pipeline}, "ms+")
-    check_carried(Settings(target="kubernetes"), {"images": IMAGES}, "infadapter")
+    check_carried(target_of(settings), [pipeline], "ms+")
+    check_carried(target_of(Settings(target="kubernetes")), [IMAGES], "infadapter")

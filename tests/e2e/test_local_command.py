@@ -16,8 +16,9 @@ import pytest
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import NotFoundError, RolloutError
-from ipa.model.pipeline import LocalRun, Objective, Pipeline, Sla, Stage, Variant
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
+from ipa.targets.local.section import LocalRun
 from ipa.targets.local.workload import LocalWorkload
 from tests.fakes.postgres import other_children
 
@@ -57,7 +58,7 @@ GIVE_UP_S = 60.0
 def pipeline() -> Pipeline:
     fine = LocalRun("", command=("{python}", "-c", ECHO, "{port}"))
     broken = LocalRun("", command=("{python}", "-c", "raise SystemExit('no model here')"))
-    variants = (Variant("fine", local=fine), Variant("broken", local=broken))
+    variants = (Variant("fine", targets={"local": fine}), Variant("broken", targets={"local": broken}))
     return Pipeline(
         "echo",
         (Stage("say", variants, batch_timeout_s=0),),

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.watching.event_stream import parsed
+from ipa.cli.watching import parsed
 from tests.fakes.postgres import other_children
 from tests.fakes.receiver import SECRET, Receiver
 from tests.fakes.waiting import until
@@ -70,7 +70,7 @@ def test_a_taken_port_is_said_at_once(taken: int, capsys: pytest.CaptureFixture[
         (["nope"], 1, "there is no pipeline nope"),
         (["digits", "--policy", "x"], 64, "there is no policy 'x'"),
         (["digits", "--objective", "x"], 1, "has no objective 'x'"),
-        (["digits", "--target", "x"], 64, "target is 'local' or 'kubernetes'"),
+        (["digits", "--target", "x"], 64, "there is no target 'x'"),
         (["digits", "--host", "0.0.0.0"], 64, "does not listen on 0.0.0.0"),
     ],
 )

@@ -20,6 +20,7 @@ from ipa.control.election import Lease
 from ipa.files import load_pipelines
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.section import seldon_of
 from tests.fakes.kube import FakeKube
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(120)]
@@ -91,7 +92,7 @@ def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path, postg
         lease = {"kind": "Lease", "metadata": {"name": "ipa-serving"}, "spec": spec_of(Lease("", 1.0))}
         with kube.store.lock:
             kube.store.create("leases", NAMESPACE, lease)
-            kube.store.create("seldondeployments", pipeline.seldon.namespace, render(pipeline, configs))  # type: ignore[union-attr]
+            kube.store.create("seldondeployments", seldon_of(pipeline).namespace, render(pipeline, configs))  # type: ignore[union-attr]
         kube.tick(8)
         replicas = []
         for name in ("one", "other"):

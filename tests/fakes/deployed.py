@@ -11,6 +11,7 @@ from ipa.files import load_pipelines
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.section import seldon_of
 from tests.fakes.kube import FakeKube
 
 
@@ -29,10 +30,10 @@ def deployed(root: Path, folder: Path) -> Iterator[Deployed]:
     """Everything ready with the first variants; Prometheus does not answer."""
     pipeline = load_pipelines(root / "pipelines")["video"]
     configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 2) for stage in pipeline.stages)
-    assert pipeline.seldon is not None
+    assert seldon_of(pipeline) is not None
     with FakeKube() as kube:
         with kube.store.lock:
-            kube.store.create("seldondeployments", pipeline.seldon.namespace, render(pipeline, configs))
+            kube.store.create("seldondeployments", seldon_of(pipeline).namespace, render(pipeline, configs))
         kube.tick(4)
         settings = Settings(
             pipelines_dir=root / "pipelines",
@@ -44,4 +45,4 @@ def deployed(root: Path, folder: Path) -> Iterator[Deployed]:
             solver="exact",
             tick_s=3600.0,
         )
-        yield Deployed(kube, settings, (pipeline.seldon.namespace, pipeline.seldon.name), configs)
+        yield Deployed(kube, settings, (seldon_of(pipeline).namespace, seldon_of(pipeline).name), configs)

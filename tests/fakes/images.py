@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 
-from ipa.model.pipeline import Bounds, Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 
 NAMES = {"low": 0.7, "high": 0.8}
 # Requests a second on so many cores; four fifths of it are planned with.
@@ -13,7 +14,7 @@ RATES = {"low": {2: 40.0, 4: 80.0, 8: 160.0}, "high": {2: 10.0, 4: 20.0, 8: 40.0
 
 
 def _variant(name: str) -> Variant:
-    return Variant(name, seldon=SeldonRun(image="images:1", env={"MODEL_VARIANT": name}))
+    return Variant(name, targets={"seldon": SeldonRun(image="images:1", env={"MODEL_VARIANT": name})})
 
 
 IMAGES = Pipeline(
@@ -22,7 +23,7 @@ IMAGES = Pipeline(
     Sla(0.75),
     {"default": Objective(alpha=100.0, beta=0.05, throughput_margin_ratio=-0.2)},
     bounds=Bounds(cores=12, batch_sizes=(1,)),
-    seldon=SeldonTarget("images"),
+    targets={"seldon": SeldonTarget("images")},
 )
 PROFILES = {
     "classify": StageProfile(

@@ -14,8 +14,9 @@ from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode
-from ipa.model.pipeline import Pipeline, SeldonRun, SeldonTarget
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.metrics import FakeMetrics
@@ -26,12 +27,12 @@ from tests.fakes.world import window_max
 Json = dict[str, Any]
 PIPELINE = replace(
     LOCAL,
-    seldon=SeldonTarget("pages"),
+    targets={"seldon": SeldonTarget("pages")},
     stages=tuple(
         replace(
             stage,
             variants=tuple(
-                replace(one, seldon=SeldonRun(image="model:1", env={"MODEL_VARIANT": one.name}))
+                replace(one, targets={"seldon": SeldonRun(image="model:1", env={"MODEL_VARIANT": one.name})})
                 for one in stage.variants
             ),
         )

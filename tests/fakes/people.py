@@ -20,8 +20,8 @@ from ipa.adapters.processes import JsonChild
 from ipa.api.context import ApiContext
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.saved_plans import Basis, StoredPlan
-from ipa.model.pipeline import SeldonTarget
 from ipa.service.job_queue import Job, JobPhase, JobQueue, _Entry
+from ipa.targets.seldon.section import SeldonTarget
 from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan, over
 
 ISSUER, AUDIENCE = "https://issuer.example", "ipa"
@@ -123,7 +123,7 @@ class _Jobs(JobQueue):
 def two_namespaces(ticks: int = 12) -> TwoNamespaces:
     """The world, some ticks old."""
     world = FakeWorld().play(ticks)
-    other = replace(a_pipeline(), name=HIDDEN, seldon=SeldonTarget(HIDDEN, namespace=OTHERS))
+    other = replace(a_pipeline(), name=HIDDEN, targets={"seldon": SeldonTarget(HIDDEN, namespace=OTHERS)})
     here = world.log[-1]
     there = replace(here, decision_id="there-0001", pipeline=HIDDEN)
     world.record(there)

@@ -11,7 +11,7 @@ import resource
 import sys
 from dataclasses import replace
 
-from ipa.api.limits import Limits
+from ipa.api.limits import ApiLimits
 from ipa.api.server import settle
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from tests.fakes.services import FakeWorld
@@ -26,7 +26,7 @@ def main(files: int | None) -> None:
     if files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     bounds = within_files(ServerBounds(head_s=HEAD_S, body_s=BODY_S + 1, idle_s=HEAD_S), raise_file_limit())
-    services = replace(FakeWorld().play(5).services(), limits=Limits(1e9, body_s=BODY_S))
+    services = replace(FakeWorld().play(5).services(), limits=ApiLimits(1e9, body_s=BODY_S))
     with served(services, bounds) as (_, port):
         settle()
         sys.stdout.write(f"{port}\n")

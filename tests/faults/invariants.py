@@ -13,6 +13,7 @@ from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.section import seldon_of
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.store import ApiError, Json, copied
@@ -58,8 +59,8 @@ def cores_of(container: Json) -> float:
 
 def _variant(stage: Stage, container: Json, env: Json) -> str:
     for one in stage.variants:
-        assert one.seldon is not None
-        if one.seldon.image == container.get("image") and one.seldon.env.items() <= env.items():
+        assert seldon_of(one) is not None
+        if seldon_of(one).image == container.get("image") and seldon_of(one).env.items() <= env.items():
             return one.name
     return "(none)"
 
@@ -82,7 +83,9 @@ def foreign(pipeline: Pipeline, sdep: Json) -> Any:
                     continue
                 component.pop("replicas", None)
                 container.pop("image", None)
-                own = {name for one in stage.variants if one.seldon for name in one.seldon.env} | {*OURS_ENV}
+                own = {name for one in stage.variants if seldon_of(one) for name in seldon_of(one).env} | {
+                    *OURS_ENV
+                }
                 container["env"] = [entry for entry in container["env"] if entry["name"] not in own]
                 for kind in ("requests", "limits"):
                     (container["resources"].get(kind) or {}).pop("cpu", None)
@@ -286,11 +289,11 @@ class Invariants:
         return True
 
     def _live(self) -> Json | None:
-        assert self.pipeline.seldon is not None
+        assert seldon_of(self.pipeline) is not None
         with self.kube.store.lock:
             try:
                 return self.kube.store.get(
-                    "seldondeployments", self.pipeline.seldon.namespace, self.pipeline.seldon.name
+                    "seldondeployments", seldon_of(self.pipeline).namespace, seldon_of(self.pipeline).name
                 )
             except ApiError:
                 return None

@@ -7,7 +7,8 @@ from typing import Any
 
 from kubernetes.client import ApiClient, Configuration
 
-from ipa.model.pipeline import Pipeline, SeldonTarget
+from ipa.model.pipeline import Pipeline
+from ipa.targets.seldon.section import SeldonTarget
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_pipeline
 from tests.faults.plain import PlainWorkload
@@ -19,7 +20,7 @@ NAMES = ("one", "two", "three", "four", "five", "six", "seven")
 
 def named(name: str) -> Pipeline:
     """The sample pipeline under that name."""
-    return replace(sample_pipeline(), seldon=SeldonTarget(name, NAMESPACE, "main"))
+    return replace(sample_pipeline(), targets={"seldon": SeldonTarget(name, NAMESPACE, "main")})
 
 
 def plain_of(kube: FakeKube) -> PlainWorkload:

@@ -18,6 +18,7 @@ from ipa.model.errors import NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
+from ipa.targets.seldon.section import seldon_of
 
 BATCH = "MLSERVER_MODEL_MAX_BATCH_SIZE"
 ATTEMPTS = 5
@@ -48,8 +49,8 @@ class PlainWorkload:
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new resourceVersion; what was decided on is not asked for."""
-        assert pipeline.seldon is not None
-        place = (*PLACE, pipeline.seldon.namespace, "seldondeployments", pipeline.seldon.name)
+        assert seldon_of(pipeline) is not None
+        place = (*PLACE, seldon_of(pipeline).namespace, "seldondeployments", seldon_of(pipeline).name)
         for attempt in range(ATTEMPTS):
             try:
                 sdep = self._get(pipeline)
@@ -69,8 +70,8 @@ class PlainWorkload:
         return Rollout(RolloutPhase.FAILED if state == "Failed" else RolloutPhase.PROGRESSING, f"{state}")
 
     def _get(self, pipeline: Pipeline) -> Json:
-        assert pipeline.seldon is not None
-        place = (*PLACE, pipeline.seldon.namespace, "seldondeployments", pipeline.seldon.name)
+        assert seldon_of(pipeline) is not None
+        place = (*PLACE, seldon_of(pipeline).namespace, "seldondeployments", seldon_of(pipeline).name)
         for attempt in range(ATTEMPTS):
             try:
                 found = self._custom.get_namespaced_custom_object(*place, _request_timeout=TIMEOUT_S)
@@ -97,7 +98,7 @@ def _config(stage: Stage, component: Json) -> StageConfig:
     cpu = str(container["resources"]["requests"]["cpu"])
     cores = float(cpu.removesuffix("m")) / (1000 if cpu.endswith("m") else 1)
     variant = next(
-        (one.name for one in stage.variants if _matches(one.seldon.env, env)), stage.variants[0].name
+        (one.name for one in stage.variants if _matches(seldon_of(one).env, env)), stage.variants[0].name
     )
     return StageConfig(stage.name, variant, int(env.get(BATCH) or 1), cores, component.get("replicas", 1))
 
@@ -111,7 +112,7 @@ def _set(pipeline: Pipeline, sdep: Json, configs: Sequence[StageConfig]) -> None
     for stage, component, config in zip(pipeline.served, components, configs, strict=True):
         container = component["spec"]["containers"][0]
         component["replicas"] = config.replicas
-        run = stage.variant(config.variant).seldon
+        run = seldon_of(stage.variant(config.variant))
         assert run is not None
         container["image"] = run.image
         wanted = {**run.env, BATCH: str(config.batch_size)}

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import requests
 
-from ipa.adapters.prometheus.dialects import Dialect, queries
+from ipa.adapters.prometheus.dialects import LOCAL, Dialect, queries
 from ipa.adapters.prometheus.series import SeriesStore
 from ipa.control.ports import Load, Signals
 from ipa.model.observation import LoadHistory, Measured
@@ -225,7 +225,7 @@ class Direct(requests.adapters.BaseAdapter):
 class NaiveReader:
     """Reads as it is often written: the first series, nothing there is zero, an error is zero, no age."""
 
-    def __init__(self, url: str, dialect: Dialect = Dialect.LOCAL) -> None:
+    def __init__(self, url: str, dialect: Dialect = LOCAL) -> None:
         self._url, self._dialect, self._session = url, dialect, requests.Session()
         self._session.trust_env = False
 

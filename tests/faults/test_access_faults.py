@@ -22,8 +22,8 @@ from ipa.adapters.store import keys as key_store
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Operation, Role
 from ipa.model.errors import ConfigurationError, UnavailableError
-from ipa.model.pipeline import SeldonTarget
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.section import SeldonTarget
 from ipa.targets.seldon.watchers import places_of
 from tests.fakes.bad_tokens import bad_tokens
 from tests.fakes.kube import FakeKube, FaultKind
@@ -232,7 +232,7 @@ def test_h2_a_right_to_some_objects_is_one_to_those_pipelines(
 ) -> None:
     """`resourceNames` in a role: the API server says no to whoever asks of all."""
     reviewer = kube.api.reviewer
-    pipeline = replace(a_pipeline(), seldon=SeldonTarget("ocr-deployed"))
+    pipeline = replace(a_pipeline(), targets={"seldon": SeldonTarget("ocr-deployed")})
     services = over(FakeWorld().play(5).services(), pipelines={"ocr": pipeline})
     reviewer.tokens["hers"] = User("ada")
     reviewer.let("ada", "default", "get")

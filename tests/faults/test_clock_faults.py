@@ -19,7 +19,7 @@ import requests
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, spec_of
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.dialects import Dialect, queries
+from ipa.adapters.prometheus.dialects import LOCAL, queries
 from ipa.control.election import Lease
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Freeze
@@ -239,10 +239,10 @@ def skewed(skew_s: float, lag_s: int) -> tuple[bool, bool, bool]:
         clock.wait(60.0)
         server.open_lag_s = lag_s
         clock.wait(30.0)
-        metrics = PrometheusMetrics(server.url, 2.0, STALE_S, Dialect.LOCAL, monotonic_s=clock.monotonic_s)
+        metrics = PrometheusMetrics(server.url, 2.0, STALE_S, LOCAL, monotonic_s=clock.monotonic_s)
         found = metrics.read(PIPELINE, 60.0).arrival_rate_rps
         said = isinstance(found, Missing) and found.reason is MissingReason.STALE
-        asked = {"query": str(queries(PIPELINE, Dialect.LOCAL).arrivals)}
+        asked = {"query": str(queries(PIPELINE, LOCAL).arrivals)}
         answer = requests.get(f"{server.url}/api/v1/query", params=asked, timeout=5).json()
         at_s = float(answer["data"]["result"][0]["value"][0]) if answer["data"]["result"] else 0.0
         return lag_s > STALE_S, said, clock.now().timestamp() - at_s > STALE_S

@@ -199,18 +199,18 @@ def test_r10_a_stream_ends_with_the_right_to_see_its_pipeline(
 
 def test_r10_a_cluster_that_does_not_say_ends_no_stream_at_once(case: Case) -> None:
     """As reads, streams go on for a while by what was said last."""
-    from ipa.api.auth import Admitted
-    from ipa.api.events import Watch
+    from ipa.api.auth import AdmittedCaller
+    from ipa.api.events import StreamWatch
     from ipa.model.access import NOBODY
     from ipa.model.errors import UnavailableError
 
     services, streams, _ = services_with(check_s=0.0, unsure_s=0.05)
 
-    def unknown() -> Admitted:
+    def unknown() -> AdmittedCaller:
         raise UnavailableError("the cluster does not say")
 
     async def watched() -> list[str]:
-        watch = Watch(streams, Admitted(NOBODY, services, again=unknown), None)
+        watch = StreamWatch(streams, AdmittedCaller(NOBODY, services, again=unknown), None)
         first = await watch.ends()
         await asyncio.sleep(0.06)
         return [first, await watch.ends()]

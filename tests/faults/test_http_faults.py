@@ -26,7 +26,7 @@ from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store import open_store
 from ipa.api import limits
 from ipa.api.examples import PIPELINE
-from ipa.api.limits import BODY_LIMIT_BYTES, MOST_HEADERS, Limits
+from ipa.api.limits import BODY_LIMIT_BYTES, MOST_HEADERS, ApiLimits
 from ipa.model.decision import Action
 from ipa.model.errors import ConfigurationError
 from ipa.model.observation import Missing
@@ -193,7 +193,7 @@ def test_h5_packed_bodies_and_headers_by_the_thousand(case: Case, world: FakeWor
 
 def test_h5_connections_that_drip(case: Case, world: FakeWorld) -> None:
     begun = b"POST /v1/pipelines/ocr/plans HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{"
-    with served(replace(world.services(), limits=Limits(body_s=0.2))) as place:
+    with served(replace(world.services(), limits=ApiLimits(body_s=0.2))) as place:
         slow = [socket.create_connection(place, timeout=WAIT_S) for _ in range(200)]
         try:
             for number, connection in enumerate(slow):
@@ -352,7 +352,7 @@ def test_h10_a_flood_is_bounded_and_the_loop_goes_on(case: Case, world: FakeWorl
         assert await asyncio.to_thread(go_on.wait, WAIT_S)
         return a_plan(5.0)
 
-    bounds = Limits(1000.0, solves=2, waiting=4)
+    bounds = ApiLimits(1000.0, solves=2, waiting=4)
     services = replace(over(world.services(), plan=blocked), limits=bounds)
     api = ApiClient(services)
     loop, begun = beating()
@@ -381,7 +381,7 @@ def test_h10_decisions_do_not_wait_behind_the_plans_of_a_flood(case: Case, tmp_p
     loop, begun = beating()
     loop.loop._world = replace(loop.loop._world, decisions=store, controls=store)
     world = FakeWorld(plans=store.plans, answers=store.answers).play(20)
-    api = ApiClient(replace(world.services(), limits=Limits(1000.0, waiting=200)))
+    api = ApiClient(replace(world.services(), limits=ApiLimits(1000.0, waiting=200)))
     commits: list[object] = []
     event.listen(store._engine, "commit", commits.append)
     with ThreadPoolExecutor(20) as pool:
@@ -401,8 +401,8 @@ def test_h10_a_client_that_asks_too_much_waits_and_others_do_not(
     case: Case, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    buckets = limits.Buckets(3.0, lambda: now[0])
-    bounds = Limits()
+    buckets = limits.TokenBuckets(3.0, lambda: now[0])
+    bounds = ApiLimits()
     bounds.buckets = buckets
     api = ApiClient(replace(world.services(), limits=bounds))
     answers = [api.post(f"{OCR}/plans", {"rate_rps": 5}) for _ in range(5)]
@@ -437,7 +437,7 @@ def test_h10_a_client_that_leaves_gives_its_place_back(
             ended.set()
         raise AssertionError("nobody sets it")
 
-    bounds, services = Limits(1000.0, solves=1, waiting=1), world.services()
+    bounds, services = ApiLimits(1000.0, solves=1, waiting=1), world.services()
     planner = FakePlanner(endless, frontier=endless)  # type: ignore[arg-type]
     with served(replace(over(services, planner=planner), limits=bounds)) as (host, port):
 

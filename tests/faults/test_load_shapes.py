@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.prometheus.dialects import Dialect
+from ipa.adapters.prometheus.dialects import LOCAL
 from ipa.control.engine.guards import total_cores
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.pipeline import Fallback
+from ipa.targets.seldon.metrics import EXECUTOR
 from tests.fakes.world import PIPELINE
 from tests.faults.prometheus import Rate, Target
 from tests.faults.table import Case
@@ -206,7 +207,7 @@ def test_p7_several_series(case: Case, name: str) -> None:
     targets, dialect = SERIES[name]
 
     def errors(*, naive: bool = False) -> tuple[float, list[Decision]]:
-        with watched(BUSY_RPS, naive=naive, direct=True, dialect=Dialect(dialect or "local")) as over:
+        with watched(BUSY_RPS, naive=naive, direct=True, dialect=EXECUTOR if dialect else LOCAL) as over:
             over.server.targets = [replace(target, counters={}) for target in targets]
             over.run(150.0)
             # The means over a window that holds the change are of both; what follows it is not.

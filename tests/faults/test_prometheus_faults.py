@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.transport import MAX_BYTES
 from ipa.model.decision import Decision, ReasonCode
+from ipa.targets.seldon.metrics import EXECUTOR
 from tests.faults.prometheus import Rewrite
 from tests.faults.table import Case
 from tests.faults.watched import (
@@ -150,7 +150,7 @@ def test_p3_counter_reset(case: Case) -> None:
 def test_p4_scrapes_that_stopped(case: Case) -> None:
     ages: list[float] = []
     # Seldon's dialect has a rate over 30 s: it is there long after the last scrape, so its age must tell.
-    with watched(BUSY_RPS, dialect=Dialect.SELDON) as over:
+    with watched(BUSY_RPS, dialect=EXECUTOR) as over:
         over.run(60.0)
         last_s = int(over.now_s)
         over.server.targets[0].arrives = lambda second: second <= last_s
@@ -167,7 +167,7 @@ def test_p4_scrapes_that_stopped(case: Case) -> None:
 
 @pytest.mark.parametrize("lag_s", [0, 10, 20, 60, 299])
 def test_p4_samples_that_come_late(case: Case, lag_s: int) -> None:
-    with watched(BUSY_RPS, dialect=Dialect.SELDON) as over:
+    with watched(BUSY_RPS, dialect=EXECUTOR) as over:
         over.server.open_lag_s = lag_s
         decisions = over.run(100.0)
     acted = [decision for decision in decisions if decision.reason not in UNSEEN]

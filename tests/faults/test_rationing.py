@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ipa.api.limits import Buckets, Gate, Limits
+from ipa.api.limits import ApiLimits, RequestGate, TokenBuckets
 from ipa.api.paging import PAGE_BYTES
 from ipa.api.rules import RULES
 from ipa.api.work import BOUNDS, Work, work_of
@@ -160,9 +160,9 @@ def test_r3_health_needs_no_thread_of_the_pool(case: Case) -> None:
         assert go_on.wait(60)
         return real(pipeline)
 
-    limits = Limits()
+    limits = ApiLimits()
     # More than the pool has.
-    limits.quick = Gate(60, 60)
+    limits.quick = RequestGate(60, 60)
     world.control = stuck  # type: ignore[method-assign, assignment]
     api = ApiClient(replace(world.services(), limits=limits))
     with ThreadPoolExecutor(50) as pool:
@@ -179,8 +179,11 @@ def test_r3_health_needs_no_thread_of_the_pool(case: Case) -> None:
 
 
 def test_r3_reads_and_changes_are_rationed_by_identity(case: Case) -> None:
-    limits, now = Limits(), [0.0]
-    limits.reads, limits.changing = Buckets(3.0, lambda: now[0]), Buckets(1.0, lambda: now[0], most=2)
+    limits, now = ApiLimits(), [0.0]
+    limits.reads, limits.changing = (
+        TokenBuckets(3.0, lambda: now[0]),
+        TokenBuckets(1.0, lambda: now[0], most=2),
+    )
     api = ApiClient(replace(FakeWorld().play(5).services(), limits=limits))
     reads = [api.get(f"{OCR}/status") for _ in range(5)]
     case.equal("reads", [each.status_code for each in reads], [200, 200, 200, 429, 429])
@@ -197,7 +200,7 @@ def test_r3_reads_and_changes_are_rationed_by_identity(case: Case) -> None:
     case.equal("another identity", limits.reads.take("another").allowed, True)
 
 
-async def crowd(gate: Gate, greedy: int, modest: int) -> tuple[int, int, list[str]]:
+async def crowd(gate: RequestGate, greedy: int, modest: int) -> tuple[int, int, list[str]]:
     """How many of a greedy client and of a modest one, who comes last, are served; in which order."""
     order: list[str] = []
     go_on = asyncio.Event()
@@ -221,7 +224,7 @@ async def crowd(gate: Gate, greedy: int, modest: int) -> tuple[int, int, list[st
 
 
 def test_r3_a_full_gate_makes_room_for_who_has_less(case: Case) -> None:
-    gate = Gate(2, 8)
+    gate = RequestGate(2, 8)
     greedy, modest, order = asyncio.run(crowd(gate, 40, 3))
     case.equal("served of the modest client's 3", modest, 3)
     case.equal("served of the greedy one's 40", greedy, 7)
@@ -231,7 +234,7 @@ def test_r3_a_full_gate_makes_room_for_who_has_less(case: Case) -> None:
 
 def test_r3_who_leaves_a_gate_leaves_nothing_behind(case: Case) -> None:
     async def leaving() -> tuple[int, int]:
-        gate = Gate(1, 10, each=1)
+        gate = RequestGate(1, 10, each=1)
 
         async def wait(client: str) -> None:
             async with gate.enter(client):

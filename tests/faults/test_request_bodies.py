@@ -16,7 +16,7 @@ from experiments.attack.parsers import PARSERS, Parser
 from experiments.attack.slow_inputs import Found, search
 from ipa.api import limits, request_body
 from ipa.api.context import ApiContext
-from ipa.api.limits import BODY_LIMIT_BYTES, Limits
+from ipa.api.limits import BODY_LIMIT_BYTES, ApiLimits
 from ipa.api.request_body import structure_fault
 from ipa.api.server import settle
 from tests.fakes.services import ApiClient, FakeWorld
@@ -94,7 +94,7 @@ def settled() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def services() -> ApiContext:
-    return replace(FakeWorld().play(5).services(), limits=Limits(1e9))
+    return replace(FakeWorld().play(5).services(), limits=ApiLimits(1e9))
 
 
 def test_r1_the_event_loop_goes_on_whatever_a_body_holds(case: Case, services: ApiContext) -> None:

@@ -28,20 +28,8 @@ from ipa.control.ports import PipelineControl
 from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import InputError
-from ipa.model.on_seldon import at_cluster, unbatched_stages
 from ipa.model.parts import with_share
-from ipa.model.pipeline import (
-    OutputRows,
-    Pin,
-    Pipeline,
-    SeldonRun,
-    SeldonTarget,
-    Shape,
-    Sla,
-    Stage,
-    Variant,
-    chain,
-)
+from ipa.model.pipeline import OutputRows, Pin, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.frontier import frontier
@@ -59,6 +47,8 @@ from ipa.targets.seldon.layouts import manifest_of, render_all
 from ipa.targets.seldon.locate import unsaid_orchestrators
 from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.predictors import build_mixture_patch, render_mixture
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape
+from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 from tests.fakes.fan_out_model import rows_of
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.looped import PIPELINE, Looped, applied, looped, troubled
@@ -82,7 +72,7 @@ ROWS = chain(
     ],
     [2.5],
 )
-FANS_OUT = replace(LOCAL, name="rows", stages=ROWS, seldon=SeldonTarget("rows"))
+FANS_OUT = replace(LOCAL, name="rows", stages=ROWS, targets={"seldon": SeldonTarget("rows")})
 # The pipeline of the loops of other tests, with a first stage that fans out.
 VARYING = replace(
     PIPELINE, stages=(replace(PIPELINE.stages[0], output_rows=OutputRows.VARYING), PIPELINE.stages[1])
@@ -217,7 +207,7 @@ def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Cas
     assert "shape: split" in problem.message
     # What it does not concern is as it was.
     assert render_all(replace(VARYING, stages=PIPELINE.stages), BATCHED)
-    split = replace(VARYING, seldon=SeldonTarget("pages", shape=Shape.SPLIT, image="ipa:1"))
+    split = replace(VARYING, targets={"seldon": SeldonTarget("pages", shape=Shape.SPLIT, image="ipa:1")})
     assert render_all(split, BATCHED)
     packed = (replace(VARYING.stages[0], output_rows=OutputRows.PER_ITEM), VARYING.stages[1])
     assert render_all(replace(VARYING, stages=packed), BATCHED)
@@ -301,7 +291,7 @@ def test_g8_what_is_declared_or_measured_says_where_rows_vary(case: Case) -> Non
     assert list(why(one_for_one, (0, 2))) == list(why(packed, (0, 3))) == ["detect", "read"]
     last = replace(one_for_one, stages=(ROWS[0], replace(ROWS[1], output_rows=OutputRows.VARYING)))
     assert list(why(replace(last, stages=chain(last.stages)))) == ["read"]
-    assert why(replace(FANS_OUT, seldon=None)) == {}
+    assert why(replace(FANS_OUT, targets={})) == {}
     assert at_cluster(at_cluster(FANS_OUT)) == at_cluster(FANS_OUT)
     # The file of a last stage with a fan-out says so too, and reads back.
     mapping = pipeline_to_mapping(one_for_one)
@@ -405,7 +395,7 @@ def test_g3_the_operator_writes_nothing_once_what_is_rendered_has_settled(case: 
     parts = (*with_share(SMALLEST, 50), *with_share(BATCHED, 50))
     mixed = render_mixture(PIPELINE, parts)
     case.equal("writes with two predictors", writes(mixed), 0)
-    split = replace(PIPELINE, seldon=SeldonTarget("pages", shape=Shape.SPLIT, image="ipa:1"))
+    split = replace(PIPELINE, targets={"seldon": SeldonTarget("pages", shape=Shape.SPLIT, image="ipa:1")})
     assert [unsaid_orchestrators(body) for body in render_all(split, SMALLEST)] == [[]] * 5
 
 

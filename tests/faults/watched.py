@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.dialects import Dialect
+from ipa.adapters.prometheus.dialects import LOCAL, Dialect
 from ipa.control.engine.guards import GuardSettings, total_cores
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Load, Metrics, Signals
 from ipa.model.decision import Action, Decision, ReasonCode
-from ipa.model.pipeline import Pipeline, SeldonTarget
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.metrics import EXECUTOR
+from ipa.targets.seldon.section import SeldonTarget
 from tests.fakes.world import PIPELINE, Scenario, ours, profiled, scenario, window_max
 from tests.faults.prometheus import Direct, FakePrometheus, NaiveReader, Rate, Rewrite, session_of
 
@@ -32,7 +34,7 @@ class _Targeted:
     metrics: Metrics
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
-        return self.metrics.read(replace(pipeline, seldon=SeldonTarget(pipeline.name)), window_s)
+        return self.metrics.read(replace(pipeline, targets={"seldon": SeldonTarget(pipeline.name)}), window_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         return self.read(pipeline, window_s).load
@@ -85,7 +87,7 @@ def watched(
     naive: bool = False,
     direct: bool = False,
     timeout_s: float = 2.0,
-    dialect: Dialect = Dialect.LOCAL,
+    dialect: Dialect = LOCAL,
     settings: GuardSettings = SETTINGS,
     pipeline: Pipeline = PIPELINE,
 ) -> Iterator[Watched]:
@@ -101,7 +103,7 @@ def watched(
         session = session_of(metrics)
         if direct:
             session.mount(server.url, Direct(server))
-        if dialect is Dialect.SELDON:
+        if dialect is EXECUTOR:
             metrics = _Targeted(metrics)
         loop = ControlLoop(
             pipeline,

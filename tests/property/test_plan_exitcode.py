@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from ipa.adapters.kube.client import KubeClient
 from ipa.cli.main import run
 from ipa.files import load_pipeline, load_profiles
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import plan_pipeline
@@ -23,6 +22,7 @@ from ipa.targets.seldon.layouts import manifest_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.predictors import build_mixture_patch
+from ipa.targets.seldon.shape import at_cluster
 from tests.fakes.kube import FakeKube
 
 ROOT = Path(__file__).resolve().parents[2]

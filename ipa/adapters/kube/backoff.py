@@ -1,4 +1,4 @@
-"""When the next request may be sent: pure values, no clock. Shared by all calls of one client.
+"""Earliest time of the next request: pure values, no clock. All calls of one client share it.
 
 Three rules. What the server asks for with Retry-After is kept. Without it the wait doubles with every
 failure in a row, and half of it is jitter, so that clients that failed together do not come back together.
@@ -39,7 +39,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How one client comes back after an outage: `rate_per_s` for `slow_s`, then as it likes.
+    """Limits of one client after an outage: `rate_per_s` for `slow_s`, then none.
 
     In quiet times the server's own fairness decides, and says so with 429. `slow_s` is longer than a tick:
     by then every loop that failed has come back.
@@ -52,7 +52,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """How the server took the last requests. Times are of one monotonic clock.
+    """Outcome of the last requests to the server. Times are of one monotonic clock.
 
     `failures` came in a row; the latest was learnt at `failed_s`. Nothing goes out before `not_before_s`.
     `is_trying`: one request is out to see whether the server answers again. Until `slow_until_s` requests

@@ -80,7 +80,7 @@ class KubeClient:
 
     @property
     def transport(self) -> Transport:
-        """What carries its requests."""
+        """The transport of its requests."""
         return self._transport
 
     @property
@@ -225,6 +225,16 @@ class KubeClient:
     def _call(self, kind: str, request: Request) -> Json:
         answer = self._transport.ask(request, self._timeout_s)
         return object_of(request.what, kind, answer.body)
+
+
+def connect(kubeconfig: str, timeout_s: float, limits: Limits | None = None) -> KubeClient:
+    """A client of the kubeconfig's cluster, or if it is empty of the cluster whose pod this is.
+
+    ConfigurationError if there is none.
+    """
+    if kubeconfig:
+        return KubeClient.from_kubeconfig(kubeconfig, timeout_s, limits=limits)
+    return KubeClient.in_cluster(timeout_s, limits=limits)
 
 
 def _writing(dry_run: bool = False) -> dict[str, str]:

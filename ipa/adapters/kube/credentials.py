@@ -1,4 +1,4 @@
-"""Who we are to the API server: read from the pod or a kubeconfig, and read again when it is refused."""
+"""Credentials for the API server: read from the pod or a kubeconfig, and read again after a refusal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Credentials:
         self._load = load
 
     def headers(self, what: str) -> Mapping[str, str]:
-        """What a request says of us. UnavailableError where a token cannot be read just now."""
+        """Authentication headers of a request. UnavailableError if a token cannot be read at the moment."""
         from kubernetes.config import ConfigException
 
         try:

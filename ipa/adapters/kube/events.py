@@ -43,7 +43,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """What was told: each Event by its name, and when any was told of each object."""
+    """Written Events by name, and the times of Events of each object."""
 
     told: dict[str, Told] = field(default_factory=dict)
     recent_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Book:
         return replace(before, count=before.count + 1, last_s=now_s)
 
     def may_tell(self, uid: str, now_s: float) -> bool:
-        """Whether there is room for one more about that object in this minute."""
+        """Return True if this minute has room for one more Event of the object."""
         return len(self._minute(uid, now_s)) < PER_MINUTE
 
     def with_told(self, uid: str, name: str, told: Told) -> Book:

@@ -1,4 +1,4 @@
-"""Who changed an object last beside us, as far as the API server keeps it."""
+"""The last field manager beside us that changed an object, as far as the API server keeps it."""
 
 from __future__ import annotations
 

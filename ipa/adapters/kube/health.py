@@ -1,4 +1,4 @@
-"""How well we get on with the API server, as metrics of the service."""
+"""Health of the connection to the API server, as metrics of the service."""
 
 from __future__ import annotations
 

@@ -107,16 +107,16 @@ class LeaseLeadership:
         self._thread: threading.Thread | None = None
 
     def leading(self) -> bool:
-        """Whether this replica may write at this moment: judged anew at every call, whoever slept before."""
+        """Return True if this replica may write now; every call judges anew, even after a sleep."""
         return leads(self._election, self._now_s())
 
     def term(self) -> int | None:
-        """Which time of leading this is, None where it does not lead."""
+        """Number of the present term, or None if the replica does not lead."""
         election = self._election
         return election.term if leads(election, self._now_s()) else None
 
     def standing(self) -> LeaderStatus:
-        """Who leads, as far as this replica knows."""
+        """Leader and its term, as far as this replica knows."""
         return leader_status(self._election, self._now_s(), self._trouble)
 
     def start(self) -> None:
@@ -245,7 +245,7 @@ class TermLeadership:
         self._seen: int | None = None
 
     def leading(self) -> bool:
-        """Whether it leads, and has since it was asked last where it led then."""
+        """Return True if it leads, without interruption since the previous call if it led then."""
         before, self._seen = self._seen, self._leadership.term()
         if before not in (None, self._seen):
             self._seen = None
@@ -265,7 +265,7 @@ def spec_of(lease: Lease) -> Json:
 
 
 def lease_of(body: Json, usual_s: float) -> Lease:
-    """What the Lease says; whoever wrote it, what is no duration or number is taken as `usual_s` or 0."""
+    """Parse a Lease; an invalid duration or number counts as `usual_s` or 0, whoever wrote it."""
     spec = _mapping(body.get("spec"))
     return Lease(
         holder=_text(spec.get("holderIdentity")),

@@ -1,4 +1,4 @@
-"""What can be asked of an API server about itself and about us, with no right but being known to it."""
+"""Checks of an API server and of our rights that need no right except authentication."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def server_version(client: KubeClient) -> str:
 
 
 def user_name(client: KubeClient) -> str:
-    """Who we are to the API server; empty where it is too old (before 1.28) to say."""
+    """Our user name at the API server; empty before Kubernetes 1.28, which does not tell."""
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     try:
         answer = _ask(client, Request("who we are", "POST", SELF, body=body))
@@ -33,7 +33,7 @@ def user_name(client: KubeClient) -> str:
 
 
 def is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "") -> bool:
-    """Whether we may do that in the namespace ("": the whole cluster), with all or with one of that name."""
+    """Ask for our right in the namespace ("": the whole cluster), to all objects or the named one."""
     attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
     if namespace:
         attributes["namespace"] = namespace

@@ -1,4 +1,4 @@
-"""What an answer of the API server is: the object asked for, or an error of ours that quotes no body."""
+"""Responses of the API server: the requested object, or an error of ours that quotes no body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service may be allowed to do in a cluster, role by role, as deploy/rbac grants it."""
+"""Rights of the service in a cluster by role, as deploy/rbac grants them."""
 
 from __future__ import annotations
 

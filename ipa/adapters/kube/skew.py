@@ -1,4 +1,4 @@
-"""How far the API server's clock is from ours, from the Date of its answers."""
+"""Skew between the API server's clock and ours, from the Date of its responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Skew:
         return (self.low_s + self.high_s) / 2 if math.isfinite(self.low_s) else None
 
     def narrowed(self, date: datetime, sent: datetime, received: datetime) -> Skew:
-        """What an answer with that Date leaves of it, sent and received by our clock.
+        """Narrow the bounds by a response with that Date, sent and received by our clock.
 
         Answers bound it more and more closely (as NTP does with round trips); one that contradicts those
         before it shows that a clock was set, and counts alone.

@@ -23,7 +23,7 @@ class Throttle:
         self._random = random.Random(seed)
 
     def enter(self, what: str, patience_s: float) -> float:
-        """When the request may be sent, which is now; waits for it at most so long.
+        """Wait until the request may be sent, at most so long, and return that time.
 
         UnavailableError at once where it would take longer, saying until when.
         """

@@ -45,7 +45,7 @@ class Request:
 
     @property
     def is_write(self) -> bool:
-        """Whether it may change anything."""
+        """True if it may change anything."""
         return self.method != "GET"
 
     @property

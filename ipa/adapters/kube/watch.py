@@ -63,7 +63,7 @@ class Feed:
 
 
 def feeds(client: KubeClient, namespace: str, kind: ResourceKind) -> tuple[Feed, ...]:
-    """What is watched of a namespace: its objects of that kind, and the Deployments that they own."""
+    """The feeds of a namespace: its objects of that kind, and the Deployments that they own."""
     return (
         Feed(kind, namespace, client, spec_of),
         Feed(DEPLOYMENT, namespace, client, owned_by(kind.kind)),

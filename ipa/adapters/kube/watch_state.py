@@ -1,4 +1,4 @@
-"""What a watch does next and what of it is news: pure values, no thread and no connection."""
+"""State machine of a watch, its next step and its news: pure values, no thread and no connection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GONE = 410
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What matters of one object: whose it is, which of its specs, how many replicas answer of how many.
+    """Relevant state of one object: its owner, the version of its spec, its ready and wanted replicas.
 
     An empty `spec` is one that is not looked at.
     """
@@ -33,7 +33,7 @@ Sight = Callable[[Json], Seen | None]
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """How far a watch is: from `version` on (empty: list first), what was seen, failures in a row.
+    """Progress of a watch: its next `version` (empty: list first), the seen objects, failures in a row.
 
     `seen` is None before the first list: then nothing is news.
     """
@@ -44,11 +44,11 @@ class Following:
 
     @property
     def must_list(self) -> bool:
-        """Whether to list before it can be watched."""
+        """True if the watch must list first."""
         return not self.version
 
     def delay_s(self, draw: float) -> float:
-        """How long to wait before going on; at once after one failure, which may be the only one."""
+        """Delay before the next attempt; none after a single failure, which may be the only one."""
         return BACKOFF.delay_s(self.failures - 1, draw)
 
 
@@ -120,7 +120,7 @@ def spec_of(found: Json) -> Seen:
 
 
 def owned_by(kind: str) -> Sight:
-    """What matters of a Deployment that an object of that kind owns: how many replicas answer."""
+    """The sight of Deployments that an object of that kind owns: the replicas that answer."""
 
     def sight(found: Json) -> Seen | None:
         owners = found["metadata"].get("ownerReferences") or []

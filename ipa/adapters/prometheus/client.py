@@ -12,15 +12,7 @@ from prometheus_api_client import PrometheusConnect
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from ipa.adapters.prometheus.dialects import (
-    IDENTITY,
-    BatchQueries,
-    Dialect,
-    Queries,
-    identity_of,
-    queries,
-    stage_value,
-)
+from ipa.adapters.prometheus.dialects import LOCAL, BatchQueries, Dialect, Queries, queries
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
 from ipa.adapters.prometheus.query_batching import Ask, PipelineLabel, QueryBatcher, Span
 from ipa.adapters.prometheus.transport import CheckedSession
@@ -57,7 +49,7 @@ class PrometheusMetrics:
         source: str | Ask,
         timeout_s: float = 2.0,
         stale_after_s: float = 15.0,
-        dialect: Dialect = Dialect.LOCAL,
+        dialect: Dialect = LOCAL,
         *,
         namespace_label: str = "namespace",
         pipelines: Callable[[], Collection[Pipeline]] = tuple,
@@ -71,7 +63,7 @@ class PrometheusMetrics:
         # By query: the server's time in its newest answer, and the time of that answer's first delivery.
         self._answered: dict[str, tuple[float, float]] = {}
         if isinstance(source, str):
-            identity = PipelineLabel(IDENTITY[dialect], lambda pipeline: identity_of(pipeline, dialect))
+            identity = PipelineLabel(dialect.identity_label, dialect.identity)
             self._http = _Http(source, timeout_s)
             source = QueryBatcher(identity, pipelines, self._http.fetch, share_s, monotonic_s).ask
         self._ask = source
@@ -89,7 +81,7 @@ class PrometheusMetrics:
         stage_batches = _StageBatches(reading, asked.stage_batches) if asked.stage_batches else None
         stages = {}
         for stage in pipeline.served:
-            label = stage_value(stage, self._dialect)
+            label = self._dialect.stage_value(stage)
             age = self._age(_pick(stage_ages, label), repeated_s)
             stages[stage.name] = StageSignals(
                 arrival_rate_rps=_aged(_pick(stage_rates, label), age),

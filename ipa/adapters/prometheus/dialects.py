@@ -1,28 +1,18 @@
-"""The metrics that hold a pipeline's load and latency: our router's and queues', or Seldon's executor's."""
+"""Which metrics mean what: a dialect has the names, labels and windows of one source of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector
 from ipa.metering import table
 from ipa.model.pipeline import Pipeline, Stage
 
 
-class Dialect(StrEnum):
-    """The source of the metrics."""
-
-    LOCAL = "local"
-    SELDON = "seldon"
-    # Our router and queues on a cluster, scraped at the cluster's interval.
-    SPLIT = "split"
-
-
 @dataclass(frozen=True, slots=True)
 class BatchQueries:
-    """Rates of a stage's replicas: batches, the seconds that they took, the items in them."""
+    """Expressions of a stage's served batches, their seconds and their items, each per second."""
 
     count: Rate
     service: Rate
@@ -31,7 +21,7 @@ class BatchQueries:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The queries of one pipeline. A query of the stages returns all stages, by `stage_label`."""
+    """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`."""
 
     age: Age
     arrivals: Rate
@@ -44,58 +34,84 @@ class Queries:
     stage_batches: BatchQueries | None
 
 
-# Five 1 s scrapes: the mean a plan is made for (forecast.SMOOTH_S). Seldon is scraped every 5 to 15 s, and a
-# rate needs two samples.
-RATE_WINDOW_S = {Dialect.LOCAL: 5.0, Dialect.SELDON: 30.0, Dialect.SPLIT: 30.0}
-# A p99 needs a hundred requests, and a change should show within two ticks.
-LATENCY_WINDOW_S = {Dialect.LOCAL: 15.0, Dialect.SELDON: 60.0, Dialect.SPLIT: 60.0}
+@dataclass(frozen=True, slots=True)
+class Selectors:
+    """The series of a pipeline, and those of its stages; None for those that the source does not have.
+
+    `stage_batches` are the series of count, seconds and items of batches.
+    """
+
+    arrivals: Selector
+    latency: Selector
+    stage_arrivals: Selector
+    stage_latency: Selector
+    stage_queue: Selector | None = None
+    stage_batches: tuple[Selector, Selector, Selector] | None = None
 
 
-# A tick, or two scrapes: a mean needs fewer batches than a quantile, and lags by its window.
-BATCHES_WINDOW_S = {Dialect.LOCAL: 10.0, Dialect.SPLIT: 30.0}
+# Labels of the pipeline's own, and those that say its namespace if series say one.
+Select = Callable[[Pipeline, Mapping[str, str], Mapping[str, str]], Selectors]
 
 
-# The label that identifies the pipeline of a series.
-IDENTITY = {Dialect.LOCAL: "pipeline", Dialect.SELDON: "deployment_name", Dialect.SPLIT: "pipeline"}
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Whose metrics are read.
 
-# The executor's requests to each stage.
-CLIENT = "seldon_api_executor_client_requests_seconds"
+    `identity_label` is the label that says whose a series is, `identity` what it says of a pipeline;
+    `stage_label` and `stage_value` are the same for a stage. A rate is the mean over `rate_window_s`: two
+    samples at least.
+    """
 
+    name: str
+    select: Select
+    rate_window_s: float
+    latency_window_s: float
+    batches_window_s: float
+    identity_label: str
+    stage_label: str
+    identity: Callable[[Pipeline], str] = lambda pipeline: pipeline.name
+    stage_value: Callable[[Stage], str] = lambda stage: stage.name
+    # True if series may also say the namespace of what was scraped.
+    has_namespaces: bool = True
 
-def identity_of(pipeline: Pipeline, dialect: Dialect) -> str:
-    """Return the pipeline's name in the label that identifies it."""
-    return pipeline.seldon.name if dialect is Dialect.SELDON and pipeline.seldon else pipeline.name
+    def __str__(self) -> str:
+        return self.name
 
 
 def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> Queries:
-    """Return the queries of the pipeline in the dialect.
+    """The queries of that pipeline in that dialect.
 
-    `namespace_label` is the label that holds the namespace of a series' target; empty if no series has one.
-    Seldon's own labels do not name it, so without it SeldonDeployments of one name are summed.
+    `namespace_label` is the label in which series say the namespace of their target, where they do ("": none
+    does). Without it pipelines of one name in several namespaces may be summed.
     """
-    if dialect is Dialect.SELDON:
-        return _seldon(pipeline, namespace_label)
-    return _local(pipeline, dialect, namespace_label if dialect is Dialect.SPLIT else "")
+    labels = {dialect.identity_label: dialect.identity(pipeline)}
+    known = namespace_label and dialect.has_namespaces and pipeline.targets
+    found = dialect.select(pipeline, labels, {namespace_label: pipeline.namespace} if known else {})
+    rate_s, latency_s, label = dialect.rate_window_s, dialect.latency_window_s, dialect.stage_label
+    quantile = pipeline.sla.percentile / 100
+    batches = None
+    if found.stage_batches:
+        batches = BatchQueries(
+            *(Rate(selector, dialect.batches_window_s, (label,)) for selector in found.stage_batches)
+        )
+    return Queries(
+        age=Age(found.arrivals),
+        arrivals=Rate(found.arrivals, rate_s),
+        latency=Quantile(quantile, found.latency, latency_s),
+        stage_label=label,
+        stage_age=Age(found.stage_arrivals, (label,)),
+        stage_arrivals=Rate(found.stage_arrivals, rate_s, (label,)),
+        stage_latency=Quantile(quantile, found.stage_latency, latency_s, (label,)),
+        stage_queue=Gauge(found.stage_queue, (label,)) if found.stage_queue else None,
+        stage_batches=batches,
+    )
 
 
-def stage_value(stage: Stage, dialect: Dialect) -> str:
-    """Return the stage's name in the metrics: its own, or its container's (the graph node's)."""
-    return (stage.container or stage.name) if dialect is Dialect.SELDON else stage.name
-
-
-def _here(pipeline: Pipeline, namespace_label: str) -> Mapping[str, str]:
-    """The label with the pipeline's namespace; empty if it is not known."""
-    return {namespace_label: pipeline.seldon.namespace} if namespace_label and pipeline.seldon else {}
-
-
-def _local(pipeline: Pipeline, dialect: Dialect, namespace_label: str) -> Queries:
-    labels, here = {IDENTITY[dialect]: identity_of(pipeline, dialect)}, _here(pipeline, namespace_label)
-    return _queries(
-        pipeline,
-        dialect,
+def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Selectors:
+    """The series of our router and queues."""
+    return Selectors(
         arrivals=Selector(table.ROUTER_ARRIVALS.name, labels, here),
         latency=Selector(table.ROUTER_SECONDS.bucket, labels, here),
-        stage_label="stage",
         stage_arrivals=Selector(table.QUEUE_ARRIVALS.name, labels, here),
         stage_latency=Selector(table.QUEUE_STAGE_SECONDS.bucket, labels, here),
         stage_queue=Selector(table.QUEUE_LENGTH.name, labels, here),
@@ -107,54 +123,16 @@ def _local(pipeline: Pipeline, dialect: Dialect, namespace_label: str) -> Querie
     )
 
 
-def _seldon(pipeline: Pipeline, namespace_label: str) -> Queries:
-    labels = {IDENTITY[Dialect.SELDON]: identity_of(pipeline, Dialect.SELDON)}
-    # Predictors that share the load are numbered.
-    predictors: Mapping[str, str] = {"predictor_name": "default"}
-    here = _here(pipeline, namespace_label)
-    if pipeline.seldon is not None:
-        predictors = {"predictor_name": pipeline.seldon.predictor}
-    served = {**labels, "service": "predictions"}
-    answered = {**served, "code": "200"}
-    return _queries(
-        pipeline,
-        Dialect.SELDON,
-        arrivals=Selector("seldon_api_executor_server_requests_seconds_count", served, here, predictors),
-        latency=Selector("seldon_api_executor_server_requests_seconds_bucket", answered, here, predictors),
-        stage_label="model_name",
-        stage_arrivals=Selector(f"{CLIENT}_count", labels, here, predictors),
-        stage_latency=Selector(f"{CLIENT}_bucket", labels, here, predictors),
-        stage_queue=None,
-        stage_batches=None,
-    )
-
-
-def _queries(
-    pipeline: Pipeline,
-    dialect: Dialect,
-    *,
-    arrivals: Selector,
-    latency: Selector,
-    stage_label: str,
-    stage_arrivals: Selector,
-    stage_latency: Selector,
-    stage_queue: Selector | None,
-    stage_batches: tuple[Selector, Selector, Selector] | None,
-) -> Queries:
-    rate_s, latency_s = RATE_WINDOW_S[dialect], LATENCY_WINDOW_S[dialect]
-    quantile = pipeline.sla.percentile / 100
-    batches = None
-    if stage_batches:
-        window_s = BATCHES_WINDOW_S[dialect]
-        batches = BatchQueries(*(Rate(selector, window_s, (stage_label,)) for selector in stage_batches))
-    return Queries(
-        age=Age(arrivals),
-        arrivals=Rate(arrivals, rate_s),
-        latency=Quantile(quantile, latency, latency_s),
-        stage_label=stage_label,
-        stage_age=Age(stage_arrivals, (stage_label,)),
-        stage_arrivals=Rate(stage_arrivals, rate_s, (stage_label,)),
-        stage_latency=Quantile(quantile, stage_latency, latency_s, (stage_label,)),
-        stage_queue=Gauge(stage_queue, (stage_label,)) if stage_queue else None,
-        stage_batches=batches,
-    )
+# Our router and queues on this machine. Rates over five scrapes of a second: the mean a plan is made for
+# (forecast.SMOOTH_S). A p99 wants a hundred requests, a change should be seen within two ticks. Batches over
+# a tick: a mean wants fewer than a quantile.
+LOCAL = Dialect("local", _router_and_queues, 5.0, 15.0, 10.0, "pipeline", "stage", has_namespaces=False)
+# The same on a cluster, scraped every 5 to 15 s.
+ON_CLUSTER = replace(
+    LOCAL,
+    name="split",
+    rate_window_s=30.0,
+    latency_window_s=60.0,
+    batches_window_s=30.0,
+    has_namespaces=True,
+)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ipa.adapters.prometheus.dialects import Dialect, Queries, queries, stage_value
+from ipa.adapters.prometheus.dialects import Dialect, Queries, queries
 from ipa.adapters.prometheus.presence import Asker, Presence
 from ipa.adapters.prometheus.queries import Selector
 from ipa.model.errors import IpaError
@@ -88,7 +88,7 @@ class _Series:
 
     def _stages(self, what: str, asked: Queries, selector: Selector, dialect: Dialect) -> Finding:
         name, found = self._name(what), self.asker.presence(selector, asked.stage_label)
-        wanted = {stage_value(stage, dialect): stage.name for stage in self.pipeline.served}
+        wanted = {dialect.stage_value(stage): stage.name for stage in self.pipeline.served}
         missing = [stage for label, stage in wanted.items() if label not in found.ages_s]
         if not missing:
             return self._aged(name, selector, max(found.ages_s[label] for label in wanted), is_needed=False)

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ipa.adapters.solvers.process import Worker, WorkerPool, serve_parent
-from ipa.model.pipeline import Bounds, Objective, Pipeline, SeldonTarget, Stage
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
@@ -31,7 +31,7 @@ A = TypeVar("A")
 # The planner exceeds its limit only by the work after its last check of the clock.
 GRACE_S = 5.0
 # The types that a process caches, since they are long or repeat in most questions.
-KEPT = (StageProfile, Stage, Objective, Bounds, SeldonTarget)
+KEPT = (StageProfile, Stage, Objective, Bounds)
 # Cached objects, of at most some 10 kB each; above it the cache is cleared.
 MOST_KEPT = 512
 # Plans that a process caches: a slider asks for the same rates repeatedly.

@@ -1,4 +1,4 @@
-"""Option values parsed; UsageError names the option."""
+"""Parsers of option values; UsageError names the option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipa.model.errors import (
 
 
 def duration_s(option: str, text: str) -> float:
-    """Seconds of a text such as 90s; UsageError names the option."""
+    """The seconds of a duration such as 90s; UsageError names the option."""
     from ipa.files.quantities import parse_duration_s
 
     try:

@@ -21,7 +21,7 @@ AT = typer.Option(
     "--at",
     metavar="WHERE",
     envvar="IPA_AT",
-    help="a service's URL, kubernetes[:KUBECONFIG], or a SeldonDeployment's FILE.yaml",
+    help="a service's URL, kubernetes[:KUBECONFIG], or a manifest's FILE.yaml",
 )
 
 

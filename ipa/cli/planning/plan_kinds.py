@@ -1,4 +1,4 @@
-"""What `ipa plan` answers: a configuration, a change to one, a mixture of some, or a set of variants."""
+"""The answers of `ipa plan`: a configuration, a change to one, a mixture, or a set of variants."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MOST_PREDICTORS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What shall be planned, where the command line says so; None: as the pipeline's file says."""
+class PlanChoice:
+    """The kind of plan that the command line asks for; None: that of the pipeline's file."""
 
     sets: bool | None = None
     max_predictors: int | None = None
@@ -33,8 +33,8 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """An answer, as plain JSON values and as what prints it, and how the search for it ended."""
+class PlanAnswer:
+    """An answer: its JSON values, the function that prints it, and the termination of the search."""
 
     values: dict[str, Any]
     show: Callable[[Console], None]
@@ -42,14 +42,14 @@ class Planned:
 
     @property
     def exit_code(self) -> int:
-        """0 where there is a plan."""
+        """The exit code of the verb: 0 if there is a plan."""
         return EXIT_CODES.get(self.termination, 0)
 
 
-def planned(question: Question, rate_rps: float, compat: str | None, choice: Choice) -> Planned:
+def planned(question: Question, rate_rps: float, compat: str | None, choice: PlanChoice) -> PlanAnswer:
     """The answer for the rate. `compat` None is `tail`, for sets `paper`.
 
-    UsageError lists the options that make no sense together.
+    UsageError lists the options that contradict each other.
     """
     from ipa.policies.planning import check_rate
 
@@ -75,8 +75,8 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Cho
     return _plan(question, rate_rps)
 
 
-def _refuse_with_sets(question: Question, choice: Choice) -> None:
-    """UsageError where options are given that mean nothing for a set."""
+def _refuse_with_sets(question: Question, choice: PlanChoice) -> None:
+    """UsageError if options are given that have no effect on a set."""
     faults = []
     if question.allocation == "base":
         faults.append("--allocation base fixes the cores of a replica, which a set decides")
@@ -94,16 +94,15 @@ def _refuse_with_sets(question: Question, choice: Choice) -> None:
         )
 
 
-def _plan(question: Question, rate_rps: float) -> Planned:
+def _plan(question: Question, rate_rps: float) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_plan
 
     found = plans(question, [rate_rps], explain=True)[0]
-    return Planned(found.to_json(), lambda out: print_plan(found, out), found.termination)
+    return PlanAnswer(found.to_json(), lambda out: print_plan(found, out), found.termination)
 
 
-def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> Planned:
-    from ipa.cli.views.change_text import print_change
-    from ipa.cli.views.plan_text import print_plan
+def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> PlanAnswer:
+    from ipa.cli.views.plan_text import print_change, print_plan
     from ipa.files.plans import load_running
     from ipa.optimize.change import change_of
     from ipa.optimize.solve import solve
@@ -120,11 +119,11 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
             print_change(change, out)
 
     values = {**found.to_json(), "change": None if change is None else change.to_json()}
-    return Planned(values, show, found.termination)
+    return PlanAnswer(values, show, found.termination)
 
 
-def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
-    from ipa.cli.views.mixture_text import mixture_values, print_mixture
+def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer:
+    from ipa.cli.views.plan_text import mixture_values, print_mixture
     from ipa.optimize.mixture.mixtures import MixtureLimits
     from ipa.optimize.mixture.solve import solve_mixture
     from ipa.optimize.solve import solve
@@ -133,20 +132,20 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
     solver = question.solver or settings.solver
     mixture = solve_mixture(problem, MixtureLimits(predictors), solver, settings.solver_deadline_s)
     if not mixture.parts:
-        # The same again, for what would make it feasible.
+        # Solved again for what would make it feasible.
         mixture = replace(mixture, single=solve(problem, solver, settings.solver_deadline_s))
     if mixture.note:
         note = "; ".join(text for text in (mixture.single.note, mixture.note) if text)
         mixture = replace(mixture, single=replace(mixture.single, note=note))
-    return Planned(
+    return PlanAnswer(
         mixture_values(mixture),
         lambda out: print_mixture(mixture, predictors, out),
         mixture.termination if mixture.parts else mixture.single.termination,
     )
 
 
-def _set(question: Question, rate_rps: float) -> Planned:
-    from ipa.cli.views.set_text import print_set
+def _set(question: Question, rate_rps: float) -> PlanAnswer:
+    from ipa.cli.views.plan_text import print_set
     from ipa.optimize.problem import Compat
     from ipa.optimize.registry import EXACT
     from ipa.optimize.solve import AUTO
@@ -157,4 +156,4 @@ def _set(question: Question, rate_rps: float) -> Planned:
     asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
     solver = question.solver or settings.solver
     found = plan_set(asked, EXACT if solver == AUTO else solver, settings.solver_deadline_s)
-    return Planned(found.to_json(), lambda out: print_set(found, out), found.plan.termination)
+    return PlanAnswer(found.to_json(), lambda out: print_set(found, out), found.plan.termination)

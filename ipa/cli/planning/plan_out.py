@@ -1,4 +1,4 @@
-"""`ipa plan --out` and `--detailed-exitcode`: the plan beside what runs where it is to run."""
+"""`ipa plan --out` and `--detailed-exitcode`: the plan compared with the running configuration."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import typer
 
 import ipa
 from ipa.cli.output import Output, printed, printer
-from ipa.cli.planning.plan_kinds import Choice, Planned, planned
-from ipa.cli.plans.difference import Target, difference, pas_of
+from ipa.cli.planning.plan_kinds import PlanAnswer, PlanChoice, planned
+from ipa.cli.plans.difference import WantedPlan, difference, pas_of
 from ipa.cli.plans.plan_file import SavedPlan, inputs_of, write_saved
 from ipa.cli.plans.question import Question
 from ipa.cli.views.status_text import difference_table
@@ -27,23 +27,28 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-# How long the search took is left out of the file, so that equal plans are equal files.
+# The times of the search are left out of the file, so that equal plans give equal files.
 TIMES = frozenset({"solve_s"})
 
 
 def propose(
-    question: Question, rate_rps: float, compat: str | None, choice: Choice, out: Path | None, output: Output
+    question: Question,
+    rate_rps: float,
+    compat: str | None,
+    choice: PlanChoice,
+    out: Path | None,
+    output: Output,
 ) -> tuple[int, bool]:
-    """The exit code of the search (0: there is a plan), and whether carrying it out would change anything.
+    """The exit code of the search (0: there is a plan), and True if the plan differs from what runs.
 
-    Prints both; saves the plan where `out` names a file. UsageError where it is not said what runs.
+    Prints the plan and the difference, and saves the plan to `out`. UsageError without --at.
     """
     from ipa.clients.http import client_at
 
     at = question.at
     if at is None:
         raise UsageError(
-            "--out and --detailed-exitcode are about what runs, so they need --at",
+            "--out and --detailed-exitcode compare with the running configuration, so they need --at",
             hint="--at kubernetes, a manifest's FILE.yaml, or a service's URL.",
         )
     settings = Settings.from_env(pipelines_dir=question.pipelines_dir, profiles_dir=question.profiles_dir)
@@ -60,7 +65,7 @@ def propose(
     if not configs:
         _show(found, found.values, output)
         return found.exit_code, False
-    change = difference(status, Target(configs, pas_of(found.values), rate_rps))
+    change = difference(status, WantedPlan(configs, pas_of(found.values), rate_rps))
     _show(found, {**found.values, "difference": asdict(change)}, output)
     if output in (Output.TEXT, Output.MD):
         printer(output).print(difference_table(change))
@@ -84,9 +89,9 @@ def propose(
 
 
 def _by_service(
-    service: PipelineClient, question: Question, rate_rps: float, compat: str | None, choice: Choice
-) -> Planned:
-    """The service's own plan, from its own files. UsageError where it takes no such option."""
+    service: PipelineClient, question: Question, rate_rps: float, compat: str | None, choice: PlanChoice
+) -> PlanAnswer:
+    """The plan of the service. UsageError for options that a service does not take."""
     given = {
         "--compat": compat,
         "--solver": question.solver,
@@ -109,11 +114,11 @@ def _by_service(
         for move in values["relaxations"]:
             console.print(f"  Feasible with {move}.", markup=False)
 
-    return Planned(values, show, Termination(values["termination"]))
+    return PlanAnswer(values, show, Termination(values["termination"]))
 
 
 def _configs(values: Mapping[str, Any]) -> tuple[StageConfig, ...]:
-    """What the plan would run; UsageError where it is a set, which only a policy carries out."""
+    """The configurations of the plan; UsageError for a set, which only a policy carries out."""
     if "stages" not in values:
         raise UsageError(
             "a set of variants is not carried out by hand, so it cannot be saved or compared",
@@ -123,7 +128,7 @@ def _configs(values: Mapping[str, Any]) -> tuple[StageConfig, ...]:
     return plan.shared or plan.single
 
 
-def _show(found: Planned, values: Mapping[str, Any], output: Output) -> None:
+def _show(found: PlanAnswer, values: Mapping[str, Any], output: Output) -> None:
     if not printed(output, values):
         found.show(printer(output))
 

@@ -1,1 +1,1 @@
-"""Plans as the verbs make, read, compare and keep them."""
+"""Plans as verbs make, read, compare and save them."""

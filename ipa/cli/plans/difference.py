@@ -1,4 +1,4 @@
-"""The difference between what runs and what a plan would run."""
+"""The difference between the running configuration and a plan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa.files.plans import read_plan
 from ipa.model.errors import InputError
 from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.plan import StageConfig, in_millicores
@@ -16,8 +15,8 @@ FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What shall run. `pas` and `rate_rps` are None where the plan does not say."""
+class WantedPlan:
+    """The configurations to run. `pas` and `rate_rps` are None if the plan does not have them."""
 
     configs: tuple[StageConfig, ...]
     pas: float | None
@@ -26,9 +25,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class StageDifference:
-    """One stage: what runs (None where it was not seen), what shall, and the fields that differ.
+    """The difference of one stage: running (None: unknown), wanted, and the fields that differ.
 
-    `wanted` is None of what runs beside others and is to go.
+    `wanted` is None for a configuration that runs beside others and is to be removed.
     """
 
     stage: str
@@ -39,7 +38,7 @@ class StageDifference:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All stages, and what the change costs and gains. None where either side was not seen."""
+    """The differences of all stages, with cost and accuracy of both sides; None if a side is unknown."""
 
     pipeline: str
     revision: str
@@ -52,26 +51,28 @@ class Difference:
     wanted_pas: float | None
 
 
-def target_of(plan: dict[str, Any]) -> Target:
-    """What a plan of the service would run; empty where it is infeasible."""
+def target_of(plan: dict[str, Any]) -> WantedPlan:
+    """The target of a plan's JSON values; without configurations if it is infeasible."""
     configs = tuple(StageConfig(stage["stage"], **_fields(stage)) for stage in plan["stages"])
-    return Target(configs, plan["pas"], plan["rate_rps"])
+    return WantedPlan(configs, plan["pas"], plan["rate_rps"])
 
 
-def target_in(path: Path, pipeline: str) -> Target:
-    """What the plan in a file would run; InputError where it is not a plan, or one of another pipeline."""
+def target_in(path: Path, pipeline: str) -> WantedPlan:
+    """The target of the plan in a file; InputError if it is no plan, or one of another pipeline."""
+    from ipa.files.plans import read_plan
+
     plan = read_plan(path)
     if plan.pipeline not in (None, pipeline):
         raise InputError(f"{path} is a plan of pipeline {plan.pipeline!r}, not of {pipeline!r}")
-    return Target(plan.single, plan.pas, plan.rate_rps)
+    return WantedPlan(plan.single, plan.pas, plan.rate_rps)
 
 
-def difference(status: dict[str, Any], target: Target) -> Difference:
-    """What would change if the target ran in place of what the status shows."""
+def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
+    """The difference between the status of a pipeline and the target."""
     live = status["live"]
     seen = [stage["config"] for stage in live["stages"] if stage["config"]]
     running = in_millicores([StageConfig(config["stage"], **_fields(config)) for config in seen])
-    # As it will read back: what is written has whole millicores.
+    # As it reads back: written cores are whole millicores.
     wanted = in_millicores(target.configs)
     stages = tuple(_stage(before, config) for before, config in stage_pairs(running, wanted))
     gone = [config for part in gone_parts(running, wanted) for config in part]
@@ -90,7 +91,7 @@ def difference(status: dict[str, Any], target: Target) -> Difference:
 
 
 def pas_of(plan: Mapping[str, Any]) -> float | None:
-    """The accuracy of a plan's JSON values, of a mixture the mean; None where it does not say."""
+    """The accuracy of a plan's JSON values, of a mixture the mean; None if it has none."""
     mixture = plan.get("mixture")
     return _number(mixture["mean_pas"] if mixture else plan.get("pas"))
 

@@ -1,4 +1,4 @@
-"""Plans in files, with digests of what they were made from: applied only while all of it holds."""
+"""Plans in files, with digests of their inputs: a plan is applied only if none has changed."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 
 KIND = "SavedPlan"
-# Of a digest in a message: enough to tell two files apart.
+# Digits of a digest in a message: enough to tell two files apart.
 DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class SavedPlan:
-    """A plan and all that it was made from.
+    """A plan with its inputs.
 
-    `revision` is that of what ran at `at` (empty: nothing did, or it was not seen), `inputs` the sha256 of
-    each file of the pipeline, or of each resource of the service that planned. `plan` is as it was printed.
+    `revision` is that of the workload at `at` (empty: none, or unknown), `inputs` has the sha256 of each file
+    of the pipeline, or of each resource of the service that planned. `plan` is as it was printed.
     """
 
     pipeline: str
@@ -47,7 +47,7 @@ class SavedPlan:
 
 
 def inputs_of(service: PipelineClient, at: str, settings: Settings, pipeline: str) -> dict[str, str]:
-    """The digests of what plans of the pipeline are made from: its files, or what the service has of them."""
+    """The digests of the inputs of plans: the files of the pipeline, or the resources of the service."""
     if is_service(at):
         found = {
             pipeline_path(pipeline): service.definition(pipeline),
@@ -61,7 +61,7 @@ def inputs_of(service: PipelineClient, at: str, settings: Settings, pipeline: st
 
 
 def write_saved(file: Path, saved: SavedPlan) -> None:
-    """Write the file, the same bytes for the same plan; InputError where it cannot be."""
+    """Write the file, the same bytes for the same plan; InputError if it cannot be written."""
     body = {"apiVersion": "ipa/v1", "kind": KIND, **asdict(saved)}
     text = json.dumps({**body, "digest": f"sha256:{_digest(body)}"}, indent=1, ensure_ascii=False)
     try:
@@ -71,7 +71,7 @@ def write_saved(file: Path, saved: SavedPlan) -> None:
 
 
 def read_saved(file: Path) -> SavedPlan:
-    """The plan in the file. InputError: it is none, or is not as it was written."""
+    """The plan in the file. InputError: it is no saved plan, or was changed."""
     hint = "Save one with `ipa plan PIPELINE --rate R --at WHERE --out FILE`."
     try:
         body = read_json(file)
@@ -90,11 +90,11 @@ def read_saved(file: Path) -> SavedPlan:
 
 
 def check_fresh(saved: SavedPlan, revision: str, inputs: Mapping[str, str], file: Path) -> None:
-    """ConflictError naming everything that moved since the plan was made."""
+    """ConflictError names everything that changed since the plan was made."""
     moved = [Problem(words) for words in _moved(saved, revision, inputs)]
     if moved:
         raise ConflictError(
-            f"{file} is stale: what it was made from has moved",
+            f"{file} is stale: its inputs have changed",
             problems=moved,
             hint=f"Plan again with `ipa plan {saved.pipeline} --rate {saved.rate_rps:g} "
             f"--at {saved.at} --out {file}`.",

@@ -1,4 +1,4 @@
-"""The planning problem that a command line asks for, and its solutions."""
+"""The planning problem of a command line, and its solutions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ipa.cli.lookup import load
 from ipa.cli.options.parsing import choice_of
 from ipa.cli.progress import Step
 from ipa.model.errors import DeadlineError, InfeasibleError, UsageError
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import StageProfile
@@ -38,7 +37,7 @@ class Question:
     solver: str | None
     pipelines_dir: Path | None
     profiles_dir: Path | None
-    # Where the plan is to run; None: nothing but the replicas counts.
+    # The target of the plan; None: only replicas count.
     at: str | None = None
 
 
@@ -47,7 +46,7 @@ def plans(
 ) -> list[Plan]:
     """The best plan for each rate; with `explain`, infeasible ones say what would make them feasible.
 
-    `step` is told of each rate that is done.
+    `step` receives each rate that is done.
     """
     from ipa.optimize.solve import solve
     from ipa.policies.planning import check_rate
@@ -72,7 +71,7 @@ def unchanged(pipeline: Pipeline) -> Pipeline:
 def problem_of(
     question: Question, rate_rps: float, change: Callable[[Pipeline], Pipeline] = unchanged
 ) -> tuple[PlanningProblem, Settings]:
-    """The problem that was asked, of the pipeline as `change` makes it, and the settings."""
+    """The problem of the question, with the pipeline changed by `change`, and the settings."""
     from ipa.optimize.problem import Compat
     from ipa.policies.planning import planning_problem
     from ipa.profiling.points import Allocation
@@ -92,25 +91,29 @@ def problem_of(
 
 
 def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -> Pipeline:
-    """The pipeline as it runs there. UsageError where that is not known, or its file does not say how."""
+    """The pipeline as it runs on the target.
+
+    UsageError: no such target, or not in the pipeline's file. InputError lists keys without effect.
+    """
     if at is None:
         return pipeline
-    if at != "kubernetes":
+    from ipa.bootstrap.targets import check_honoured, target_named
+
+    target = target_named(at)
+    if not target.placed(pipeline):
         raise UsageError(
-            f"--at {at!r} is not where plans differ", hint="Use --at kubernetes, or leave it out."
+            f"pipeline {pipeline.name!r} does not say how it runs on {target.title}, so what it takes is not "
+            "known",
+            hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
         )
-    if pipeline.seldon is None:
-        raise UsageError(
-            f"pipeline {pipeline.name!r} does not say how it runs on Seldon, so what it takes is not known",
-            hint="Give it a `seldon:` section, or leave out --at.",
-        )
-    return at_cluster(pipeline, profiles)
+    check_honoured(target, [pipeline])
+    return target.shape(pipeline, profiles)
 
 
 def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[PlanningProblem, Plan]:
-    """The problem of the rate and its best plan, for a verb that looks into it for at most `deadline_s`.
+    """The problem of the rate and its best plan, for a verb that analyses it within `deadline_s`.
 
-    UsageError where that is no time.
+    UsageError if that is not above 0.
     """
     from ipa.optimize.solve import solve
 

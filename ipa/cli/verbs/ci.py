@@ -54,7 +54,8 @@ def ci(
     change above it, 3 a guardrail is broken or a rate has no plan, 65 a file is wrong.
     """
     from ipa.bootstrap.reviewing import base_revision
-    from ipa.service.review.review import Asked, review_of
+    from ipa.bootstrap.targets import default_target
+    from ipa.service.review.review import ReviewRequest, review_of
 
     if trace is not None and workload is not None:
         raise UsageError("--trace and --workload cannot both be given")
@@ -62,8 +63,9 @@ def ci(
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
     load = str(trace) if trace is not None else workload
-    asked = Asked(base, load, policy_file, policy, forecaster, seeds, pipelines_dir, profiles_dir)
-    review = review_of(asked, base_revision(Path.cwd(), base), lambda words: typer.echo(words, err=True))
+    asked = ReviewRequest(base, load, policy_file, policy, forecaster, seeds, pipelines_dir, profiles_dir)
+    revision = base_revision(Path.cwd(), base)
+    review = review_of(asked, revision, lambda words: typer.echo(words, err=True), default_target)
     _write(review, comment, junit, sarif)
     _print(review, output)
     if review.problems:

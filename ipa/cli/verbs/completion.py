@@ -7,7 +7,7 @@ from enum import StrEnum
 import typer
 
 
-class Shell(StrEnum):
+class CompletionShell(StrEnum):
     """Shells with a completion script."""
 
     BASH = "bash"
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command()(completion)
 
 
-def completion(shell: Shell = typer.Argument(..., help="shell")) -> None:
+def completion(shell: CompletionShell = typer.Argument(..., help="shell")) -> None:
     """Print the completion script of a shell: verbs, options and names of pipelines.
 
     bash: ipa completion bash > ~/.local/share/bash-completion/completions/ipa. zsh: ipa completion zsh >

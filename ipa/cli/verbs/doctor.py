@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,7 +13,7 @@ from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.progress import progress
 from ipa.model.errors import ConfigurationError, IpaError
 from ipa.model.exits import ExitCode
-from ipa.model.findings import DoctorCheck, Finding, Severity, failed
+from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _checks(
     names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float
 ) -> list[DoctorCheck]:
     """The checks of the service and what it depends on; only that of the settings if they are wrong."""
-    from ipa.bootstrap.doctor import settings_checks
+    from ipa.bootstrap.doctor import settings_checks, target_checks
     from ipa.service import machine_checks
 
     try:
@@ -93,15 +92,11 @@ def _checks(
     pipelines = _usable(settings, names)
     checks = settings_checks(settings, pipelines)
     if at is not None and at.startswith(("http://", "https://")):
-        from ipa.cli.doctor.service import service_findings
-
         url = at
         checks.append(DoctorCheck("service", lambda: service_findings(url, timeout_s)))
     else:
         checks.append(DoctorCheck("port", lambda: machine_checks.port_findings(settings)))
-    if settings.target == "kubernetes":
-        return checks + _on_cluster(settings, pipelines, namespaces)
-    return [*checks, DoctorCheck("local runtime", lambda: machine_checks.local_findings(pipelines))]
+    return checks + target_checks(settings, pipelines, namespaces)
 
 
 def _found(name: str, error: IpaError) -> DoctorCheck:
@@ -110,18 +105,21 @@ def _found(name: str, error: IpaError) -> DoctorCheck:
 
 
 def _settings(at: str | None, timeout_s: float) -> Settings:
-    """The settings, with the cluster that `--at` names as their target."""
+    """The settings, with the target that `--at` names."""
+    from ipa.bootstrap.targets import target_named
+    from ipa.files.kinds.targets import TARGETS
+
     settings = Settings.from_env()
     shorter = replace(
         settings,
         kube_timeout_s=min(settings.kube_timeout_s, timeout_s),
         prometheus_timeout_s=min(settings.prometheus_timeout_s, timeout_s),
     )
-    kind, _, kubeconfig = (at or "").partition(":")
-    if kind != "kubernetes":
+    name, _, where = (at or "").partition(":")
+    if name not in TARGETS:
         return shorter
-    path = str(Path(kubeconfig).expanduser()) if kubeconfig else settings.kubeconfig
-    return replace(shorter, target="kubernetes", kubeconfig=path)
+    target = target_named(name)
+    return replace(target.settings_at(shorter, where), target=target.name)
 
 
 def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
@@ -140,24 +138,27 @@ def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
     return found
 
 
-def _on_cluster(
-    settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
-) -> list[DoctorCheck]:
-    """The checks of a service on a cluster."""
-    from ipa.bootstrap.doctor import series_checks
-    from ipa.bootstrap.targets import kube_client
-    from ipa.cli.doctor.cluster import SERVER, cluster_checks
-    from ipa.service import machine_checks
+def service_findings(url: str, timeout_s: float) -> Iterator[Finding]:
+    """Check a running service: a finding for each check of its `/readyz?verbose`."""
+    import httpx
 
-    checks = series_checks(settings, pipelines)
-    if settings.actuation == "gitops":
-        checks.append(DoctorCheck("gitops", lambda: machine_checks.gitops_findings(settings)))
-    own = {pipeline.seldon.namespace for pipeline in pipelines.values() if pipeline.seldon is not None}
+    name = "service"
     try:
-        client = kube_client(settings)
-    except IpaError as error:
-        return [*checks, _found(SERVER, error)]
-    return checks + cluster_checks(client, settings, pipelines, list(namespaces) or sorted(own))
+        answer = httpx.get(f"{url.rstrip('/')}/readyz?verbose", timeout=timeout_s, trust_env=False)
+        body = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        yield fail(name, f"{url} does not answer as ipa: {error or type(error).__name__}", "ipa serve")
+        return
+    if not answer.is_success:
+        problems = "; ".join(str(each.get("message", "")) for each in body.get("errors", []))
+        yield fail(
+            name, f"{url} is not ready: {problems or body.get('detail', answer.status_code)}", "ipa serve"
+        )
+        return
+    yield ok(name, f"{url} is ready{', but degraded' if body.get('degraded') else ''}")
+    for check in body.get("checks", []):
+        title, detail = f"service: {check['name']}", check.get("detail") or "fine"
+        yield ok(title, detail) if check["ok"] else warn(title, detail, f"ipa status --at {url}")
 
 
 def findings_table(found: Sequence[Finding]) -> RenderableType:

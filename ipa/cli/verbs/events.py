@@ -12,7 +12,6 @@ import typer
 from ipa.cli import shell_completion as completing
 from ipa.cli.options.running import AT
 from ipa.cli.output import OUTPUT, Output, show
-from ipa.cli.watching.event_stream import followed
 from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ def events(
 
     One line for each; with -o json its entry in the record. A broken stream is resumed where it ended.
     """
+    from ipa.cli.watching import followed
     from ipa.clients.http import client_at
     from ipa.control.loop import clock
 

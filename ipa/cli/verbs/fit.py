@@ -14,7 +14,7 @@ from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.views.fit_text import Fitted
+from ipa.cli.views.fit_text import FitResult
 from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Edge, Stage, Variant
@@ -22,7 +22,7 @@ from ipa.model.profile import StageProfile
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ProfiledPipeline:
     """A pipeline with its profiles by stage."""
 
     pipeline: str
@@ -62,7 +62,7 @@ def fit(
     known = _known(pipeline, at, pipelines_dir, profiles_dir)
     wanted = _wanted(known, stage)
     today = datetime.now(UTC).date()
-    found = Fitted(
+    found = FitResult(
         known.pipeline,
         tuple(overview(known.profiles[each], today) for each in wanted if each in known.profiles),
         findings(known.pipeline, known.stages, known.sla_s, known.profiles, today, stage),
@@ -75,11 +75,13 @@ def fit(
         raise typer.Exit(ExitCode.INFEASIBLE)
 
 
-def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_dir: Path | None) -> Known:
+def _known(
+    pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_dir: Path | None
+) -> ProfiledPipeline:
     """The pipeline and its profiles, from files or from the service."""
     if at is None:
         described, profiles, _ = load(pipeline, pipelines_dir, profiles_dir)
-        return Known(described.name, described.stages, described.sla.latency_s, profiles)
+        return ProfiledPipeline(described.name, described.stages, described.sla.latency_s, profiles)
     if pipelines_dir is not None or profiles_dir is not None:
         raise UsageError(
             "--at reads from a service, so --pipelines-dir and --profiles-dir cannot be given with it"
@@ -91,7 +93,7 @@ def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_d
     with client_at(at) as service:
         view, documents = service.definition(pipeline), service.profiles(pipeline)
     stages = [_stage(each) for each in view["stages"]]
-    return Known(view["pipeline"], stages, view["sla_s"], _profiles(documents))
+    return ProfiledPipeline(view["pipeline"], stages, view["sla_s"], _profiles(documents))
 
 
 def _stage(view: Mapping[str, Any]) -> Stage:
@@ -112,7 +114,7 @@ def _profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
         ) from error
 
 
-def _wanted(known: Known, names: Sequence[str]) -> list[str]:
+def _wanted(known: ProfiledPipeline, names: Sequence[str]) -> list[str]:
     """The stages to show, in the pipeline's order; NotFoundError names those there are."""
     there = [each.name for each in known.stages if each.variants]
     there += [name for name in known.profiles if name not in there]

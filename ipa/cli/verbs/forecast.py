@@ -10,7 +10,6 @@ import typer
 
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import progress
-from ipa.files.traces import read_trace
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 
@@ -76,6 +75,7 @@ def backtest(
     """Score every forecaster on a trace: error of the point, coverage and loss of the upper quantile."""
     import time
 
+    from ipa.files.traces import read_trace
     from ipa.forecast.backtest import Backtest
     from ipa.forecast.ladder import BACKTEST_RUNGS
     from ipa.forecast.traces import as_load, days

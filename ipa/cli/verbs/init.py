@@ -35,7 +35,7 @@ def init(
     sla: str = SLA,
     percentile: float = PERCENTILE,
     cores: float | None = CORES,
-    namespace: str = typer.Option("default", "--namespace", "-n", help="namespace of its SeldonDeployment"),
+    namespace: str = typer.Option("default", "--namespace", "-n", help="its namespace on a cluster"),
     force: bool = FORCE,
     output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
@@ -75,6 +75,8 @@ def _mapping(
     name: str, stages: list[str], sla: str, percentile: float, cores: float | None, namespace: str
 ) -> dict[str, Any]:
     """The pipeline as in a file; its reader checks the names."""
+    from ipa.bootstrap.targets import starting_sections
+
     split = [_stage(text) for text in stages]
     bounds: dict[str, Any] = {"max_replicas": 8}
     return {
@@ -85,7 +87,7 @@ def _mapping(
         "graph": [stage["name"] for stage in split],
         "bounds": bounds if cores is None else {"cores": cores, **bounds},
         "objectives": {"default": {}},
-        "seldon": {"name": name, "namespace": namespace},
+        **starting_sections(name, namespace),
         "stages": split,
     }
 

@@ -36,7 +36,7 @@ from ipa.model.errors import (
 from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from ipa.cli.plans.difference import Target
+    from ipa.cli.plans.difference import WantedPlan
     from ipa.clients.base import PipelineClient
 
 # The errors whose exit code a hold has; all others are of guards and have 3.
@@ -93,7 +93,7 @@ def watch_(
     Prints a line of JSON, or a document of YAML, for each change. At a service it also reads the record, so
     that events between two refreshes are printed, and count for the exit code.
     """
-    from ipa.cli.watching.watch import Until, watch
+    from ipa.cli.watching import Until, watch
     from ipa.clients.http import client_at
     from ipa.control.loop import clock
 
@@ -187,7 +187,7 @@ def apply(
     A plan saved with `ipa plan --out` is refused if its files or the running configuration have changed
     since; the message names them.
     """
-    from ipa.cli.plans.difference import Target, difference, pas_of
+    from ipa.cli.plans.difference import WantedPlan, difference, pas_of
     from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
     from ipa.clients.http import client_at
@@ -205,7 +205,7 @@ def apply(
         if saved is not None and file is not None:
             inputs = inputs_of(service, at, Settings.from_env(), pipeline)
             check_fresh(saved, running["live"]["revision"], inputs, file)
-            target = Target(saved.configs, pas_of(saved.plan), saved.rate_rps)
+            target = WantedPlan(saved.configs, pas_of(saved.plan), saved.rate_rps)
         else:
             target = _target(service, pipeline, plan, rate, objective)
         if output in (Output.TEXT, Output.MD):
@@ -282,7 +282,7 @@ def resume(
 
 def _target(
     service: PipelineClient, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
-) -> Target:
+) -> WantedPlan:
     """The configurations of the file, else of the best plan; InfeasibleError if there is none."""
     from ipa.cli.plans.difference import target_in, target_of
 

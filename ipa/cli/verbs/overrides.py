@@ -142,16 +142,16 @@ def release(
     ),
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Give up the ownership of a pipeline's SeldonDeployments, so that another install may write them.
+    """Give up the ownership of a pipeline's objects on a cluster, so that another install may write them.
 
     Stop this install's service first, or set the pipeline to advisory: its next write would claim them again.
     """
-    if at.partition(":")[0] != "kubernetes":
-        raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
     from ipa.bootstrap.one_shot import release as give_up
-    from ipa.clients.http import cluster_settings
+    from ipa.clients.http import is_target
 
-    settings = cluster_settings(Settings.from_env(), at)
-    names, install = give_up(settings, pipeline, namespace), settings.install
+    if not is_target(at):
+        raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
+    settings = Settings.from_env()
+    names, install = give_up(settings, at, pipeline, namespace), settings.install
     text = f"install {install!r} gave up {', '.join(names)}" if names else f"no install owns {pipeline}"
     show(output, {"install": install, "released": names}, text)

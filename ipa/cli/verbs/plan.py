@@ -58,12 +58,12 @@ def register(app: typer.Typer) -> None:
         --out saves the plan with digests of its inputs and the running revision: `ipa apply` refuses it once
         one of them has changed.
         """
-        from ipa.cli.planning.plan_kinds import Choice, planned
+        from ipa.cli.planning.plan_kinds import PlanChoice, planned
 
         question = Question(
             pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir, at
         )
-        choice = Choice(sets, max_predictors, running)
+        choice = PlanChoice(sets, max_predictors, running)
         if out is not None or detailed:
             from ipa.cli.planning.plan_out import propose
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ipa.model.profile import StageProfile
 
 
-class Kind(StrEnum):
+class SchemaKind(StrEnum):
     """The kinds of files."""
 
     PIPELINE = "pipeline"
@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"{bad} of {len(checked)} files cannot be used", problems=problems)
 
     @app.command()
-    def schema(kind: Kind = typer.Argument(..., help="kind of file")) -> None:
+    def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
         """Print the JSON Schema (2020-12) of pipeline, profile or guardrails files."""
         from ipa.files.kinds import schema_text
 
@@ -81,11 +81,16 @@ def _values(checked: Checked) -> dict[str, Any]:
 
 
 def notes_of(checked: Checked) -> list[str]:
-    """Notes for the pipeline's owner on how it runs on Seldon."""
-    from ipa.model.on_seldon import at_cluster
+    """Notes for the pipeline's owner on how it runs on the targets whose sections it has."""
+    from ipa.bootstrap.targets import targets
     from ipa.model.row_counts import unbatched_notes
 
-    return [] if checked.pipeline is None else unbatched_notes(at_cluster(checked.pipeline, checked.measured))
+    pipeline = checked.pipeline
+    if pipeline is None:
+        return []
+    placed = [it for it in targets() if it.sections.pipeline is not None and it.placed(pipeline)]
+    notes = [note for it in placed for note in unbatched_notes(it.shape(pipeline, checked.measured))]
+    return notes + [f"refused on {it.title}: {fault}" for it in placed for fault in it.unhonoured(pipeline)]
 
 
 def _show(checked: Checked, *, verbose: bool) -> None:

@@ -12,7 +12,7 @@ from ipa.report.review.words import cells, headline, verdict
 
 
 def print_review(review: Review) -> None:
-    """Print what changes for each pipeline, then what is against it."""
+    """Print the effects on each pipeline, then the findings."""
     console = printer()
     print_line(console, f"IPA: {headline(review)}   {verdict(review)}")
     if review.pipelines:

@@ -11,7 +11,7 @@ from rich.text import Text
 from ipa.cli.views.plan_text import print_line
 from ipa.optimize.explanation import Alternative, Explanation, Flip, LimitSlack
 
-# The limits of stages that are told: those with less than this share left.
+# Limits of stages are printed if less than this share of them is left.
 NEAR = 0.1
 NAMES = {
     "sla": "SLA",
@@ -27,7 +27,7 @@ NAMES = {
 
 
 def print_explanation(explained: Explanation, console: Console) -> None:
-    """Print what is chosen and why, what holds it back, the alternatives, and where it changes."""
+    """Print the plan with its reasons, its limits, the alternatives, and the rates at which it changes."""
     plan = explained.plan
     print_line(console, f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}.")
     if plan.stages:
@@ -62,7 +62,7 @@ def _binding(console: Console, explained: Explanation) -> None:
 
 
 def _slack(limits: Sequence[LimitSlack]) -> Iterator[str]:
-    """The sums one by one, the headroom of all stages in one line, and bounds of stages that are near."""
+    """Limits of sums one by one, the headroom of all stages in one line, and near limits of stages."""
     sums = ("sla", "cores", "memory", "max_cost_cores", "accuracy_floor")
     several = sum(limit.kind == "sla" for limit in limits) > 1
     for limit in limits:
@@ -112,7 +112,7 @@ def _row(each: Alternative) -> tuple[Text, ...]:
 
 
 def _rounded(change: float) -> float:
-    """The change without what rounding makes of none, nor a minus before 0."""
+    """The change, with rounding errors as 0 and without a minus before 0."""
     return round(change, 9) + 0.0
 
 

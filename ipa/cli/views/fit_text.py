@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from ipa.profiling.findings import ProfileFinding
     from ipa.profiling.overview import FitRow, StageOverview
 
-# So many places are named; the others are in JSON.
+# Places of a finding that are named; JSON has all of them.
 FEW = 3
 HEADINGS = ("accuracy", "cores", "batch", "R²", "error", "left out", "latency ms", "rps")
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FitResult:
     """The result of `ipa fit`: the stages that have a profile, and the findings on all requested ones."""
 
     pipeline: str
@@ -31,7 +31,7 @@ class Fitted:
     findings: tuple[ProfileFinding, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The result as JSON values."""
         stages = [asdict(each) | {"measured_on": each.measured_on.isoformat()} for each in self.stages]
         return {
             "pipeline": self.pipeline,
@@ -40,8 +40,8 @@ class Fitted:
         }
 
 
-def print_fits(fitted: Fitted, console: Console) -> None:
-    """Print each stage's origin and fits, then what was found."""
+def print_fits(fitted: FitResult, console: Console) -> None:
+    """Print the origin and the fits of each stage, then the findings."""
     for stage in fitted.stages:
         for line in _origin(fitted.pipeline, stage):
             print_line(console, line)
@@ -61,7 +61,7 @@ def print_fits(fitted: Fitted, console: Console) -> None:
 
 
 def _place(finding: ProfileFinding, findings: Sequence[ProfileFinding]) -> int:
-    """Where the first of the same stage and kind stands."""
+    """The position of the first finding of the same stage and kind."""
     return next(
         at for at, each in enumerate(findings) if (each.stage, each.kind) == (finding.stage, finding.kind)
     )
@@ -119,5 +119,5 @@ def _latencies(row: FitRow) -> str:
 
 
 def _ms(seconds: float) -> str:
-    """Milliseconds, with a digit more where they are few."""
+    """Milliseconds, with one more digit if there are few."""
     return f"{1000 * seconds:.1f}" if seconds < 0.1 else f"{1000 * seconds:.0f}"

@@ -15,7 +15,7 @@ HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency",
 
 
 def print_fleet(fleet: Fleet, out: Console) -> None:
-    """Print a line a pipeline, the sums, and what one more core would be worth."""
+    """Print a line for each pipeline, the sums, and the gain of one more core."""
     found = fleet.found
     print_line(out, f"Fleet of {_count(fleet)} on {found.budget_cores:g} cores")
     out.print(_table(fleet))

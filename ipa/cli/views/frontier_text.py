@@ -15,7 +15,7 @@ from ipa.report.frontier_plot import accuracy_cost
 
 
 def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console) -> None:
-    """Print the plans that none betters in accuracy and cost, a star at the one that is chosen."""
+    """Print the plans that are optimal in accuracy and cost, a star at the plan of the objective."""
     head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
     print_line(console, f"{head}   objective {plan.objective_name}")
     if not points:
@@ -55,7 +55,7 @@ def _figures(plan: Plan) -> str:
 
 
 def nearest(plan: Plan, points: Sequence[FrontierPoint]) -> FrontierPoint | None:
-    """The point of the plan's accuracy and cost, None where there is none."""
+    """The point with the plan's accuracy and cost; None if there is none."""
     assert plan.pas is not None and plan.cost_cores is not None
     for point in points:
         if abs(point.pas - plan.pas) < 1e-9 and abs(point.cost_cores - plan.cost_cores) < 1e-9:

@@ -1,19 +1,24 @@
-"""Plans as tables for people."""
+"""Plans as tables for people: a plan, a change to one, a mixture, and a set of variants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ipa.model.plan import Plan
+from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.resources import CORES, in_words, unit_of
+from ipa.optimize.change import PlanTransition, StageChange
+from ipa.optimize.mixture.mixtures import Mixture
+from ipa.optimize.problem import Compat
+from ipa.policies.setplanning import PipelineSet
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Print the plan's stages, what it is predicted to do, and how it was found."""
+    """Print the stages of the plan, its predictions, and how the search ended."""
     print_line(
         console,
         f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s   "
@@ -30,7 +35,7 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def print_sweep(plans: Sequence[Plan], console: Console) -> None:
-    """Print one line a plan."""
+    """Print one line for each plan."""
     table = Table(box=None, pad_edge=False)
     has_price = any(plan.cost_usd_per_hour is not None for plan in plans)
     price = ("USD/h",) if has_price else ()
@@ -47,12 +52,12 @@ def print_sweep(plans: Sequence[Plan], console: Console) -> None:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print the text as it is, on one line."""
+    """Print the text on one line, without markup."""
     console.print(Text(text.rstrip()))
 
 
 def stage_table(plan: Plan) -> Table:
-    """What each stage of the plan runs, one row a stage."""
+    """The configurations of the plan, one row for each stage."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("  stage")
     table.add_column("variant")
@@ -110,3 +115,154 @@ def _print_none(console: Console, plan: Plan) -> None:
         print_line(console, f"  Feasible with {move}.")
     if plan.note:
         print_line(console, f"  Note: {plan.note}.")
+
+
+def print_change(change: PlanTransition, out: Console) -> None:
+    """Print the stages that change, and the cores before, at the peak and after."""
+    if not change.stages:
+        print_line(out, f"  Change: none, {change.after_cores:g} cores run as planned.")
+        return
+    stages = "1 stage" if len(change.stages) == 1 else f"{len(change.stages)} stages"
+    print_line(out, f"  Change: {stages}, {change.started_cores:g} cores to start.")
+    for stage in change.stages:
+        print_line(out, f"    {_words(stage)}")
+    print_line(
+        out,
+        f"    cores {change.before_cores:g} → {change.after_cores:g}, "
+        f"{change.peak_cores:g} while old and new replicas run side by side",
+    )
+
+
+def _words(change: StageChange) -> str:
+    before, after = change.before, change.after
+    if before is None:
+        return f"{change.stage}: {_config(after)} (not known what runs)"
+    if change.only_replicas:
+        return f"{change.stage}: {before.replicas} → {after.replicas} replicas of {_pod(after)}"
+    return f"{change.stage}: {_config(before)} → {_config(after)}"
+
+
+def _pod(config: StageConfig) -> str:
+    return f"{config.variant} b{config.batch_size} on {config.cores:g} cores"
+
+
+def _config(config: StageConfig) -> str:
+    return f"{config.variant} b{config.batch_size} {config.replicas}×{config.cores:g} cores"
+
+
+def gains(mixture: Mixture) -> bool:
+    """True if several configurations are better than one."""
+    return len(mixture.parts) > 1
+
+
+def mixture_values(mixture: Mixture) -> dict[str, Any]:
+    """The best single plan as JSON values, with the mixture; null if the mixture is no better."""
+    values = mixture.single.to_json()
+    if not gains(mixture):
+        return {**values, "mixture": None}
+    parts = [{"share_percent": part.share_percent, "plan": part.plan.to_json()} for part in mixture.parts]
+    values["mixture"] = {
+        "gain": mixture.gain,
+        "objective": mixture.objective,
+        "mean_pas": mixture.mean_pas,
+        "cost_cores": mixture.cost_cores,
+        "termination": mixture.termination.value,
+        "solve_s": mixture.solve_s,
+        "parts": parts,
+    }
+    return values
+
+
+def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
+    """Print the single plan if it is the best, else each part of the mixture and its gain."""
+    single = mixture.single
+    if not gains(mixture):
+        print_plan(single, out)
+        if mixture.parts and not mixture.note:
+            print_line(out, f"  No mixture of {predictors} configurations at most is worth more.")
+        return
+    print_line(
+        out,
+        f"Pipeline {single.pipeline}   λ {single.rate_rps:g} rps   SLA {single.sla_s:.3f} s   "
+        f"objective {single.objective_name}   a mixture of {len(mixture.parts)} configurations",
+    )
+    for part in mixture.parts:
+        plan = part.plan
+        print_line(
+            out,
+            f"  {part.share_percent} % of the requests, {plan.rate_rps:.4g} rps   PAS {plan.pas:.4f}   "
+            f"cost {plan.cost_cores:g} cores   latency {plan.latency_s:.3f} s",
+        )
+        out.print(stage_table(plan))
+    if single.stages:
+        print_line(out, "  Beside the best single plan:")
+        print_line(
+            out,
+            f"  objective {single.objective:.6g} → {mixture.objective:.6g} (+{mixture.gain:.3g})   "
+            f"PAS {single.pas:.4f} → {mixture.mean_pas:.4f}   "
+            f"cost {single.cost_cores:g} → {mixture.cost_cores:g} cores",
+        )
+    else:
+        print_line(
+            out,
+            f"  objective {mixture.objective:.6g}   PAS {mixture.mean_pas:.4f}   "
+            f"cost {mixture.cost_cores:g} cores   No single plan is feasible.",
+        )
+    print_line(out, f"  {mixture.termination.value} ({mixture.solve_s * 1e3:.0f} ms)")
+    if mixture.note:
+        print_line(out, f"  Note: {mixture.note}.")
+
+
+MEANS = {
+    Compat.PAPER: "capacity as measured",
+    Compat.TAIL: "capacity within the SLA by the tail's formula",
+}
+
+
+def print_set(found: PipelineSet, out: Console) -> None:
+    """Print the variants of the set, their cores and shares, and the limits of the set."""
+    asked, plan = found.asked, found.plan
+    print_line(
+        out,
+        f"Pipeline {plan.task}   λ {plan.rate_rps:g} rps   SLA {asked.sla_s:.3f} s   "
+        f"objective {asked.objective_name}   a set of variants on {asked.problem.budget_cores:g} cores "
+        f"at most, {MEANS[asked.compat]}",
+    )
+    search = f"{plan.solver}, {plan.solve_s * 1e3:.0f} ms"
+    if not plan.parts:
+        print_line(out, f"  No set: {plan.termination.value.replace('_', ' ')} ({search}).")
+        if plan.termination is Termination.INFEASIBLE:
+            most_rps = plan.rate_rps - plan.missing_rps
+            print_line(
+                out,
+                f"  {plan.missing_rps:.4g} of {plan.rate_rps:g} rps are missing: "
+                f"{asked.problem.budget_cores:g} cores carry {most_rps:.4g} rps at most.",
+            )
+        return
+    out.print(_parts(found))
+    print_line(out, f"  mean accuracy {plan.mean_accuracy:.4f}   cost {plan.cost_cores:g} cores")
+    gap = "" if plan.gap is None else f"gap {plan.gap:.1%}, "
+    print_line(out, f"  objective {plan.objective:.6g} {plan.termination.value} ({gap}{search})")
+    for limit in plan.binding:
+        print_line(out, f"  Limit: {limit}.")
+    if plan.note:
+        print_line(out, f"  Note: {plan.note}.")
+
+
+def _parts(found: PipelineSet) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("  variant")
+    for heading in ("accuracy", "cores", "batch", "quota", "share", "capacity"):
+        table.add_column(heading, justify="right")
+    for part in found.plan.parts:
+        share = "–" if part.share_percent is None else f"{part.share_percent} %"
+        table.add_row(
+            Text(f"  {part.variant}"),
+            f"{part.accuracy:.4f}",
+            f"{part.cores:g}",
+            str(found.asked.batch_sizes[part.variant, part.cores]),
+            f"{part.quota_rps:.4g} rps",
+            share,
+            f"{part.capacity_rps:.4g} rps",
+        )
+    return table

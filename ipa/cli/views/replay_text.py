@@ -1,4 +1,4 @@
-"""Decisions taken again, for people: a line each, or one with both plans side by side."""
+"""Replayed decisions for people: one line each, or one decision with both plans side by side."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.text import Text
 from ipa.cli.views.status_text import bare_table, config_words
 
 Pair = dict[str, Any]
-# What came of it, in a word or two.
+# The outcome in a word or two.
 WORDS = {"same": "same", "differs": "differs", "stale": "cannot be told", "nothing": "nothing to take again"}
-# Of several differences the first say enough in a line.
+# Differences that a line lists; the first ones are enough.
 SHOWN = 2
-# What of a plan is told beside its stages: its name, its key, how it is printed and its unit.
+# Figures of a plan: name, key, format and unit.
 FIGURES = (
     ("planned for", "rate_rps", ".4g", " rps"),
     ("PAS", "pas", ".3f", ""),
@@ -28,7 +28,7 @@ FIGURES = (
 
 
 def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
-    """A line each; of another policy those that it would have decided otherwise."""
+    """One line for each decision; for another policy only those that differ."""
     if not found:
         return [Text("no decisions yet")]
     counts = Counter(pair["replayed"]["outcome"] for pair in found)
@@ -46,7 +46,7 @@ def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
 
 
 def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
-    """That two policies decide alike."""
+    """The message that two policies decide alike."""
     counts = Counter(pair["replayed"]["outcome"] for pair in found)
     words = f"{policy} decides as it was decided in all {counts['same']} that could be taken again"
     if counts["stale"]:
@@ -55,7 +55,7 @@ def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
 
 
 def detail(pair: Pair) -> list[RenderableType]:
-    """One decision: what came of it, every difference, and both plans."""
+    """One decision: its outcome, every difference, and both plans."""
     decision, replayed = pair["decision"], pair["replayed"]
     head = f"{decision['decision_id']} at {decision['at'][:19]}, tick {decision['tick']}"
     policy = f" by {replayed['policy']}" if replayed["policy"] else ""
@@ -106,7 +106,7 @@ def _other_table(found: Sequence[Pair], policy: str) -> RenderableType:
 
 
 def _worth(decision: dict[str, Any]) -> tuple[str, str]:
-    """Cores and PAS of the plan; of what runs on where there is none, only the cores are known."""
+    """Cores and PAS of the plan; without a plan the cores of the configuration that keeps running."""
     plan = decision["plan"]
     if plan and plan["stages"]:
         return f"{plan['cost_cores']:g}", f"{plan['pas']:.3f}"
@@ -160,6 +160,6 @@ def _why(found: Sequence[Pair], outcome: str) -> str:
 
 
 def _notes(found: Sequence[Pair]) -> list[RenderableType]:
-    """What is not as it was, each once with how often."""
+    """The differences, each once with its count."""
     counts = Counter(note for pair in found for note in pair["replayed"]["notes"])
     return [Text(f"note: {note}" + (f" ({many} times)" if many > 1 else "")) for note, many in counts.items()]

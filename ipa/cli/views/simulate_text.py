@@ -13,12 +13,12 @@ from ipa.model.resources import BESIDE_CORES
 from ipa.report.seeds import span, with_half
 from ipa.simulate.result import SimResult
 
-# A longer list of changes is for -o json and the record.
+# Changes that are printed; -o json has all.
 MOST_CHANGES = 12
 
 
 def print_result(first: SimResult, seen: Mapping[str, Any], repeats: int, console: Console) -> None:
-    """Print the figures, then the last of the changes; of several seeds, those of the first."""
+    """Print the figures, then the last changes; of several seeds, those of the first."""
     seeds = f"seed{'s' if repeats > 1 else ''} {span(first.seed, repeats)}"
     print_line(
         console,

@@ -15,7 +15,7 @@ from ipa.cli.plans.difference import Difference, StageDifference
 from ipa.model.plan import WHOLE_PERCENT
 
 SIGN = {True: "~", False: "="}
-# What each figure of a stage's row is, where no heading says it.
+# The names of the figures of a stage's row, for output without headings.
 FIGURES = (
     *("{}", "{}", "batch {}", "{} ready", "{} cores"),
     *("λ {}", "latency {}", "{} of SLA", "ρ {}", "queue {}"),
@@ -23,7 +23,7 @@ FIGURES = (
 
 
 def status_table(status: dict[str, Any]) -> RenderableType:
-    """A pipeline now."""
+    """The state of a pipeline as a table."""
     live = status["live"]
     table = bare_table("  stage", "variant")
     for heading in ("batch", "ready", "cores", "λ", "latency", "SLA", "ρ", "queue"):
@@ -34,7 +34,7 @@ def status_table(status: dict[str, Any]) -> RenderableType:
 
 
 def remarks(status: dict[str, Any]) -> list[Text]:
-    """What is to be said of a pipeline beside its stages, one line each; colours only say it again."""
+    """The lines about a pipeline as a whole; colours only repeat what the words say."""
     live, control = status["live"], status["control"]
     return [
         Text(f"PAS {_n(live['pas'], 3)}   cost {_plain(live['cost_cores'])} cores"),
@@ -49,7 +49,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
 
 
 def status_tree(status: dict[str, Any]) -> Tree:
-    """A pipeline now as a tree: a branch a stage, then what is to be said of it."""
+    """The state of a pipeline as a tree: a branch for each stage, then the lines about the whole."""
     tree = Tree(Text(head(status)))
     rows = [_stage_row(stage, status["sla_s"]) for stage in status["live"]["stages"]]
     cells = [_worded(row) for row in rows]
@@ -66,7 +66,7 @@ def status_tree(status: dict[str, Any]) -> Tree:
 
 
 def _worded(row: Sequence[Text]) -> list[Text]:
-    """The row's figures, each with what it is."""
+    """The figures of the row with their names."""
     return [
         Text(form.format(cell.plain.strip()), style=cell.style)
         for form, cell in zip(FIGURES, row, strict=False)
@@ -74,7 +74,7 @@ def _worded(row: Sequence[Text]) -> list[Text]:
 
 
 def _mark(stage: dict[str, Any]) -> str:
-    """A sign for how the stage is: all ready, not yet, or not seen."""
+    """A sign for the stage: all replicas ready, not yet, or unknown."""
     config, ready = stage["config"], stage["ready_replicas"]
     if config is None or ready is None:
         return "?"
@@ -97,7 +97,7 @@ def head(status: dict[str, Any]) -> str:
 
 
 def _mode(status: dict[str, Any]) -> str:
-    """The loop's mode and tick; where no loop was asked, the revision."""
+    """The mode and the tick of the loop; the revision if there is no loop."""
     live, control = status["live"], status["control"]
     if control is None:
         return f"at revision {live['revision'] or 'unknown'}"
@@ -105,7 +105,7 @@ def _mode(status: dict[str, Any]) -> str:
 
 
 def _standing(status: dict[str, Any]) -> list[str]:
-    """That the replica that answered does not lead, and who does."""
+    """The message that another replica of the service leads, if one does."""
     standing = status["standing"]
     if standing["leading"]:
         return []
@@ -115,7 +115,7 @@ def _standing(status: dict[str, Any]) -> list[str]:
 
 
 def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:
-    """Variants that take longer than their profile and are planned for so."""
+    """The variants that are slower than their profile, and are planned as such."""
     return [
         f"{stage['stage']}={stage['config']['variant']} takes {stage['slowdown_ratio']:.2f} x its profile; "
         f"planned with {stage['planned_slowdown_ratio']:.2f}"
@@ -125,7 +125,7 @@ def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _beside(status: dict[str, Any]) -> list[str]:
-    """What other policies, which only say what they would do, would run."""
+    """The configurations of shadow policies."""
     lines = []
     for each in status.get("beside", ()):
         configs = "  ".join(config_words(config) for config in each["configs"]) or "nothing yet"
@@ -135,7 +135,7 @@ def _beside(status: dict[str, Any]) -> list[str]:
 
 
 def why(status: dict[str, Any]) -> str:
-    """The latest decision, and when the next is due."""
+    """The latest decision, and the time of the next."""
     live = status["live"]
     said = ": ".join(part for part in (live["reason"], live["detail"]) if part) or "no decision yet"
     due = live["next_tick_in_s"]
@@ -143,7 +143,7 @@ def why(status: dict[str, Any]) -> str:
 
 
 def status_line(status: dict[str, Any]) -> str:
-    """A pipeline now in one line, for logs and pipes."""
+    """The state of a pipeline in one line, for logs and pipes."""
     live = status["live"]
     forecast = live["forecast"]
     stages = "  ".join(_short(stage) for stage in live["stages"])
@@ -162,7 +162,7 @@ def status_line(status: dict[str, Any]) -> str:
 
 
 def history_table(decisions: Sequence[dict[str, Any]]) -> RenderableType:
-    """Decisions, newest first."""
+    """The table of decisions, newest first."""
     if not decisions:
         return Text("no decisions yet")
     table = bare_table("at", "tick", "reason", "configuration", "detail", "id")
@@ -181,7 +181,7 @@ def history_table(decisions: Sequence[dict[str, Any]]) -> RenderableType:
 
 
 def difference_table(found: Difference) -> RenderableType:
-    """What would change: ~ changes, = stays."""
+    """The table of differences: ~ changes, = stays."""
     rate = "" if found.rate_rps is None else f"   λ {found.rate_rps:.4g} rps"
     table = bare_table("  stage", "variant")
     for heading in ("batch", "replicas", "cores each", "cores"):
@@ -201,7 +201,7 @@ def difference_table(found: Difference) -> RenderableType:
 
 
 def bare_table(*headings: str) -> Table:
-    """A table without lines."""
+    """A table without rules."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in headings:
         table.add_column(heading)
@@ -248,7 +248,7 @@ def _difference_row(stage: StageDifference) -> list[Text]:
 
 
 def _share_change(before: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The percents of the requests, where not both are all."""
+    """The shares of the requests in percent; empty if both are 100 %."""
     old, new = before.get("share_percent", WHOLE_PERCENT), wanted["share_percent"]
     if old == new:
         return _share(wanted)
@@ -256,7 +256,7 @@ def _share_change(before: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def _delta(old: float | None, new: float | None, form: str, *, relative: bool = False) -> str:
-    """old → new (+difference, +percent), as far as it is known."""
+    """The text `old → new (+difference, +percent)`, as far as the values are known."""
     shown = "–" if new is None else f"{new:{form}}"
     if old is None:
         return shown
@@ -275,7 +275,7 @@ def _pause(control: dict[str, Any] | None) -> list[str]:
 
 
 def _said(control: dict[str, Any] | None) -> list[str]:
-    """Pins and freezes, each with who said it and why; the mode's too where someone said why."""
+    """Pins and freezes, each with its author and reason; the mode too if it has a reason."""
     if control is None:
         return []
     said = [f"Mode {control['mode']}{_by(control)}"] if control["mode_by"] or control["mode_reason"] else []
@@ -296,13 +296,13 @@ def _short(stage: dict[str, Any]) -> str:
 
 
 def config_words(config: dict[str, Any], ready: str = "") -> str:
-    """A stage's configuration in short."""
+    """The configuration of a stage in short."""
     replicas = f"{ready}{config['replicas']}×{config['cores']:g}"
     return f"{config['stage']}={config['variant']} b{config['batch_size']} {replicas}{_share(config)}"
 
 
 def _share(config: dict[str, Any]) -> str:
-    """What it takes of the requests, where that is not all."""
+    """The share of the requests; empty if it is all of them."""
     percent = config.get("share_percent", WHOLE_PERCENT)
     return "" if percent == WHOLE_PERCENT else f" for {percent} %"
 
@@ -320,13 +320,13 @@ def _plain(value: float | None) -> str:
 
 
 def pin_words(pin: dict[str, Any]) -> str:
-    """A pin as the status shows it: what, by whom, why."""
+    """A pin as the status shows it: fields, author, reason."""
     fixed = ", ".join(f"{key} {value}" for key, value in pin["pin"].items() if value is not None)
     return fixed + _who(pin)
 
 
 def freeze_words(freeze: dict[str, Any]) -> str:
-    """A freeze as the status shows it: when, by whom, why, and the id that ends it."""
+    """A freeze as the status shows it: window, author, reason, and its id."""
     weekly = ", every week" if freeze["weekly"] else ""
     now = ", now" if freeze["active"] else ""
     return f"{freeze['start']} to {freeze['end']}{weekly}{now}{_who(freeze)}   ({freeze['id']})"

@@ -73,8 +73,8 @@ def safe_step(
 def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bounds) -> TransitionStep:
     """The first step between sets: the wanted set, if the target keeps old parts until new ones serve.
 
-    A target that sends requests to parts that do not serve yet, as Seldon's predictors, first starts them
-    with a share of 0; growing parts keep their share.
+    A target that sends requests to parts that do not serve yet, as predictors do, first starts them with a
+    share of 0; growing parts keep their share.
     """
     started = _started(running, wanted, rolling) if rolling.shrinks_first else wanted
     configs = _no_fewer(running, wanted, rolling) if started == running else started

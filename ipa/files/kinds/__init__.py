@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from ipa.files.kinds.base import FileKind, json_schema
+from ipa.files.kinds.base import DeclaredFile, json_schema
 from ipa.files.kinds.guardrails import GuardrailsFile
-from ipa.files.kinds.pipeline import PipelineFile
 from ipa.files.kinds.profile import ProfileFile
 
-KINDS: Mapping[str, type[FileKind]] = {
-    "pipeline": PipelineFile,
-    "profile": ProfileFile,
-    "guardrails": GuardrailsFile,
-}
+KINDS = ("pipeline", "profile", "guardrails")
+
+
+def file_kind(kind: str) -> type[DeclaredFile]:
+    """The declaration of that kind of file."""
+    from ipa.files.kinds.pipeline_file import PipelineFile
+
+    kinds: dict[str, type[DeclaredFile]] = {
+        "pipeline": PipelineFile,
+        "profile": ProfileFile,
+        "guardrails": GuardrailsFile,
+    }
+    return kinds[kind]
 
 
 def schema_text(kind: str) -> str:
@@ -27,7 +33,7 @@ def schema_text(kind: str) -> str:
 @cache
 def make_schema(kind: str) -> str:
     """The text of the published schema, made from the declaration."""
-    file = KINDS[kind]
+    file = file_kind(kind)
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://ipa-serving.github.io/schema/v1/{kind}.schema.json",

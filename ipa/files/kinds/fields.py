@@ -21,12 +21,10 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
-from typing_extensions import TypeAliasType
 
 from ipa.files import quantities
 from ipa.files.document import first_twice
 
-T = TypeVar("T")
 # JSON Schema's `$` means the end; in Python it also means "before a last newline".
 _END = r"$(?!\n)"
 # An error with its own words, which follow the name of the field and its value.
@@ -41,11 +39,7 @@ class _NotNull:
         return schema["schema"] if schema["type"] == "nullable" else schema  # type: ignore[no-any-return]
 
 
-# The type of a field that may be absent.
-Maybe = Annotated[T | None, _NotNull()]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quantity:
     """A number with its unit, such as "500ms"; the value is in the unit of the model."""
 
@@ -130,22 +124,28 @@ def _again(error: Any) -> InitErrorDetails:
     return cast(InitErrorDetails, found)
 
 
-def _no_more_than(most: int) -> BeforeValidator:
-    """Refuses a mapping with more keys before any of them is looked at."""
+@dataclass(frozen=True, eq=False)
+class KeyCount:
+    """A mapping of at most this many keys, counted before any of them is looked at."""
 
-    def limited(value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > most:
+    most: int = 100
+    least: int = 1
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: Any = {**handler(source), "min_length": self.least, "max_length": self.most}
+        return core_schema.no_info_before_validator_function(self._count, schema)
+
+    def _count(self, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > self.most:
             raise PydanticCustomError("too_long", "too many keys")
         return value
-
-    return BeforeValidator(limited)
 
 
 def _as_written(value: Any, info: ValidationInfo) -> Any:
     """Numbers and booleans of the mapping as the text that they were written as, where that is known."""
     if not isinstance(value, dict):
         return value
-    texts = info.context.texts_in(value) if info.context else {}
+    texts = info.context.document.texts_in(value) if info.context else {}
     return {key: texts.get(key) or _text_of(each) for key, each in value.items()}
 
 
@@ -165,138 +165,105 @@ def _written_number(value: float) -> int | float:
     return quantities.format_number(value)
 
 
-# What a list or mapping that people write has at most, unless its field says otherwise.
-MOST_ENTRIES = 100
+def _text(pattern: str, title: str) -> Any:
+    """Text of that form."""
+    return Field(title=title, pattern=rf"^{pattern}{_END}")
+
+
 # A longer list is refused for its length alone.
 MOST_UNIQUE = 1000
 WHOLE = BeforeValidator(_whole)
 UNIQUE = _Unique()
-POSITIVE = AfterValidator(_above_zero)
 CHOICE = _Choice()
-AT_MOST_100, AT_MOST_1000 = _no_more_than(MOST_ENTRIES), _no_more_than(1000)
+_POSITIVE = AfterValidator(_above_zero)
+_ANY_SCALAR = {"title": "text, a number or a boolean", "type": ["string", "number", "boolean"]}
 
+T = TypeVar("T")
+# The type of a field that may be absent.
+Maybe = Annotated[T | None, _NotNull()]
 Number = Annotated[float, PlainSerializer(_written_number)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1), WHOLE]
+BatchSize = Annotated[int, Field(ge=1, le=4096), WHOLE]
+BatchSizes = Annotated[list[BatchSize], Field(min_length=1, max_length=100), AfterValidator(sorted), UNIQUE]
 
-Name = TypeAliasType(
-    "Name",
-    Annotated[
-        str,
-        Field(
-            title="a DNS-1123 name: lower-case letters, digits and '-', at most 63",
-            pattern=rf"^[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?{_END}",
-        ),
-    ],
-)
-VariantName = TypeAliasType(
-    "VariantName",
-    Annotated[
-        str,
-        Field(
-            title="a name of letters, digits, '.', '_' and '-', at most 128",
-            pattern=rf"^[A-Za-z0-9]([A-Za-z0-9._-]{{0,126}}[A-Za-z0-9])?{_END}",
-        ),
-    ],
-)
-Text = TypeAliasType("Text", Annotated[str, Field(max_length=10_000)])
-Line = TypeAliasType("Line", Annotated[str, Field(title="a few words", min_length=1, max_length=10_000)])
-Day = TypeAliasType(
-    "Day",
-    Annotated[
-        str,
-        Field(title="a date such as 2026-11-24", pattern=rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}{_END}"),
-        AfterValidator(_day),
-        PlainSerializer(str),
-    ],
-)
-Duration = TypeAliasType(
-    "Duration",
-    Annotated[
-        float,
-        Quantity(
-            "duration",
-            'a duration with its unit, such as "500ms", "2s" or "1.5min"',
-            quantities.DURATION_UNITS,
-            quantities.parse_duration_s,
-            quantities.format_duration,
-        ),
-    ],
-)
-Rate = TypeAliasType(
-    "Rate",
-    Annotated[
-        float,
-        Quantity(
-            "rate",
-            'a rate with its unit, such as "20rps"',
-            quantities.RATE_UNITS,
-            quantities.parse_rate_rps,
-            quantities.format_rate,
-        ),
-    ],
-)
-Memory = TypeAliasType(
-    "Memory",
-    Annotated[
-        float,
-        Quantity(
-            "memory",
-            'a size with its unit, such as "512MiB" or "1.5GiB"',
-            quantities.MEMORY_UNITS,
-            quantities.parse_memory_gib,
-            quantities.format_memory,
-        ),
-    ],
-)
-PositiveDuration = Annotated[Duration, POSITIVE]
-PositiveRate = Annotated[Rate, POSITIVE]
-PositiveMemory = Annotated[Memory, POSITIVE]
-_Kind = Annotated[
+Name = Annotated[
     str,
-    Field(
-        title="the name of a Kubernetes extended resource, such as nvidia.com/gpu or nvidia.com/mig-1g.5gb",
-        pattern=rf"^[a-z0-9.-]{{1,253}}/[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?{_END}",
+    _text(
+        "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        "a DNS-1123 name: lower-case letters, digits and '-', at most 63",
     ),
 ]
-Accelerators = TypeAliasType(
-    "Accelerators",
-    Annotated[
-        dict[_Kind, Annotated[int, Field(ge=0, le=100_000), WHOLE]],
-        Field(max_length=MOST_ENTRIES, title="a count for each kind of accelerator"),
-        AT_MOST_100,
-    ],
+VariantName = Annotated[
+    str,
+    _text(
+        "[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?",
+        "a name of letters, digits, '.', '_' and '-', at most 128",
+    ),
+]
+Text = Annotated[str, Field(max_length=10_000)]
+Line = Annotated[str, Field(title="a few words", min_length=1, max_length=10_000)]
+Day = Annotated[
+    str,
+    _text("[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date such as 2026-11-24"),
+    AfterValidator(_day),
+    PlainSerializer(str),
+]
+_DURATION = Quantity(
+    "duration",
+    'a duration with its unit, such as "500ms", "2s" or "1.5min"',
+    quantities.DURATION_UNITS,
+    quantities.parse_duration_s,
+    quantities.format_duration,
 )
+_RATE = Quantity(
+    "rate",
+    'a rate with its unit, such as "20rps"',
+    quantities.RATE_UNITS,
+    quantities.parse_rate_rps,
+    quantities.format_rate,
+)
+_MEMORY = Quantity(
+    "memory",
+    'a size with its unit, such as "512MiB" or "1.5GiB"',
+    quantities.MEMORY_UNITS,
+    quantities.parse_memory_gib,
+    quantities.format_memory,
+)
+Duration = Annotated[float, _DURATION]
+PositiveDuration = Annotated[float, _DURATION, _POSITIVE]
+Rate = Annotated[float, _RATE]
+PositiveRate = Annotated[float, _RATE, _POSITIVE]
+PositiveMemory = Annotated[float, _MEMORY, _POSITIVE]
+_Kind = Annotated[
+    str,
+    _text(
+        r"[a-z0-9.-]{1,253}/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
+        "the name of a Kubernetes extended resource, such as nvidia.com/gpu or nvidia.com/mig-1g.5gb",
+    ),
+]
+Accelerators = Annotated[
+    dict[_Kind, Annotated[int, Field(ge=0, le=100_000), WHOLE]],
+    KeyCount(least=0),
+    Field(title="a count for each kind of accelerator"),
+]
 Price = Annotated[Number, Field(ge=0, le=1_000_000)]
 AcceleratorPrices = Annotated[
-    dict[_Kind, Price],
-    Field(max_length=MOST_ENTRIES, title="a price for each kind of accelerator"),
-    AT_MOST_100,
+    dict[_Kind, Price], KeyCount(least=0), Field(title="a price for each kind of accelerator")
 ]
-_EnvName = Annotated[
-    str, Field(title="the name of an environment variable", pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}")
+
+_Written = Annotated[str, WithJsonSchema(_ANY_SCALAR)]
+Env = Annotated[
+    dict[Annotated[str, _text("[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")], _Written],
+    KeyCount(least=0),
+    BeforeValidator(_as_written),
 ]
-_ParameterName = Annotated[
-    str, Field(title="the name of a parameter", pattern=rf"^[A-Za-z_][A-Za-z0-9_.-]*{_END}")
-]
-_Written = Annotated[
-    str, WithJsonSchema({"title": "text, a number or a boolean", "type": ["string", "number", "boolean"]})
-]
-Env = TypeAliasType(
-    "Env",
-    Annotated[dict[_EnvName, _Written], Field(max_length=100), BeforeValidator(_as_written), AT_MOST_100],
-)
-Parameters = TypeAliasType(
-    "Parameters",
-    Annotated[
-        dict[_ParameterName, _Written], Field(max_length=100), BeforeValidator(_as_written), AT_MOST_100
-    ],
-)
-BatchSize = TypeAliasType("BatchSize", Annotated[int, Field(ge=1, le=4096), WHOLE])
-BatchSizes = Annotated[
-    list[BatchSize], Field(min_length=1, max_length=MOST_ENTRIES), AfterValidator(sorted), UNIQUE
+Parameters = Annotated[
+    dict[Annotated[str, _text("[A-Za-z_][A-Za-z0-9_.-]*", "the name of a parameter")], _Written],
+    KeyCount(least=0),
+    BeforeValidator(_as_written),
 ]
 
 # The forms of a field that may have several. In an error's place they are no keys: YAML has no such

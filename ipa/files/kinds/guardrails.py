@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import LIST, SCALAR, Maybe, Name, NonNegative, PositiveNumber, form
 from ipa.model.guardrails import Threshold
 
@@ -29,43 +29,37 @@ class ThresholdSection(Section):
     """`threshold:`."""
 
     makes: ClassVar = Threshold
-    cores_ratio: Maybe[NonNegative] = Field(
-        None, description="Of the mean cores, relative; 0.02 where absent."
-    )
-    pas: Maybe[NonNegative] = Field(None, description="Of the mean PAS; 0.002 where absent.")
-    slo_ratio: Maybe[NonNegative] = Field(
-        None, description="Of the share of requests in time; 0.002 where absent."
-    )
-    latency_ratio: Maybe[NonNegative] = Field(
-        None, description="Of the 99th percentile of the latency, relative; 0.1 where absent."
-    )
+    cores_ratio: Maybe[NonNegative] = None
+    """Of the mean cores, relative; 0.02 where absent."""
+    pas: Maybe[NonNegative] = None
+    """Of the mean PAS; 0.002 where absent."""
+    slo_ratio: Maybe[NonNegative] = None
+    """Of the share of requests in time; 0.002 where absent."""
+    latency_ratio: Maybe[NonNegative] = None
+    """Of the 99th percentile of the latency, relative; 0.1 where absent."""
 
 
-class GuardrailsFile(FileKind):
+class GuardrailsFile(DeclaredFile):
     """guardrails.yaml."""
 
     description_of_kind: ClassVar[str] = (
         "What a change of pipelines and profiles may do, as `ipa ci` checks it."
     )
     kind: Literal["Guardrails"]
-    fail_if: Maybe[RulesField] = Field(
-        None, description="A change fails where any of these holds for any pipeline."
-    )
-    pipelines: Maybe[dict[Name, PipelineRulesSection]] = Field(
-        None, description="Rules of single pipelines, beside those of all."
-    )
-    threshold: Maybe[ThresholdSection] = Field(
-        None, description="A change is told of where it is more than one of these, up or down."
-    )
-    usd_per_core_hour: Maybe[PositiveNumber] = Field(
-        None, description="What a core costs; without it nothing is said of money."
-    )
+    fail_if: Maybe[RulesField] = None
+    """A change fails where any of these holds for any pipeline."""
+    pipelines: Maybe[dict[Name, PipelineRulesSection]] = None
+    """Rules of single pipelines, beside those of all."""
+    threshold: Maybe[ThresholdSection] = None
+    """A change is told of where it is more than one of these, up or down."""
+    usd_per_core_hour: Maybe[PositiveNumber] = None
+    """What a core costs; without it nothing is said of money."""
     trace: Maybe[
         Annotated[
             str,
             Field(min_length=1, title="a file of requests a second, one a line, relative to this file"),
         ]
-    ] = Field(None, description="The recorded load to simulate, where the command names none.")
-    workload: Maybe[Literal["bursty", "fluctuating", "steady_high", "steady_low"]] = Field(
-        None, description="The named load to simulate, where the command names none."
-    )
+    ] = None
+    """The recorded load to simulate, where the command names none."""
+    workload: Maybe[Literal["bursty", "fluctuating", "steady_high", "steady_low"]] = None
+    """The named load to simulate, where the command names none."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, create_model
 
-from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import Count, Maybe, PositiveNumber
 from ipa.model.parts import with_share
 from ipa.model.plan import StageConfig, StagePlan
@@ -40,7 +40,7 @@ class _Running(StageConfigSection):
 
 
 _Said: Any = {
-    field.name: (Any, None)
+    field.name: (Any, Field(None, alias=field.name))
     for field in fields(StagePlan)
     if field.name not in StageConfigSection.model_fields
 }
@@ -80,7 +80,7 @@ class PlanFile(Section):
     stages: Maybe[_Stages] = None
     mixture: MixtureSection | None = None
     pas: float | None = None
-    rate_rps: float | None = None
+    rate_rps: float | None = Field(None, alias="rate_rps")
 
     @property
     def single(self) -> tuple[StageConfig, ...]:
@@ -98,14 +98,14 @@ class PlanFile(Section):
         )
 
 
-class SavedPlanFile(FileKind):
+class SavedPlanFile(DeclaredFile):
     """A plan with the digests of what it was made from."""
 
     kind: Literal["SavedPlan"]
     pipeline: str
     at: str
     revision: str
-    rate_rps: float
+    rate_rps: float = Field(alias="rate_rps")
     solver: str
     version: str
     inputs: dict[str, str]

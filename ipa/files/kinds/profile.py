@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ipa.files.kinds.base import FileKind, Section
+from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import (
     WHOLE,
     BatchSize,
@@ -30,20 +30,20 @@ class PointSection(Section):
 
     makes: ClassVar = ProfilePoint
     cores: Annotated[Number, Field(gt=0, le=1024, description="Of one replica.")]
-    batch_size: BatchSize = Field(alias="batch", description="Items in the batch.")
-    latency_s: PositiveDuration = Field(alias="latency", description="p99 of the service time of one batch.")
-    latency_mean_s: Maybe[PositiveDuration] = Field(None, alias="latency_mean")
-    throughput_rps: Maybe[PositiveRate] = Field(
-        None, alias="throughput", description="The most items a second."
-    )
+    batch_size: BatchSize = Field(alias="batch")
+    """Items in the batch."""
+    latency_s: PositiveDuration
+    """p99 of the service time of one batch."""
+    latency_mean_s: Maybe[PositiveDuration] = None
+    throughput_rps: Maybe[PositiveRate] = None
+    """The most items a second."""
 
 
 class _VariantKeys(Section):
     variant: VariantName
     accuracy: Annotated[Number, Field(gt=0, le=1, title="a fraction, such as 0.78", examples=[0.78])]
-    readiness_s: Maybe[PositiveDuration] = Field(
-        None, alias="readiness", description="From start to the first answer."
-    )
+    readiness_s: Maybe[PositiveDuration] = None
+    """From start to the first answer."""
 
 
 class VariantProfileSection(with_resources(_VariantKeys, "Of one replica.")):  # type: ignore[misc]
@@ -59,16 +59,14 @@ class VariantProfileSection(with_resources(_VariantKeys, "Of one replica.")):  #
                 title="the fewest and the most rows that one item was answered with, such as [2, 9]",
             ),
         ]
-    ] = Field(
-        None,
-        description="Where they are not [1, 1], the stage does not batch where replicas batch by themselves.",
-    )
+    ] = None
+    """Where they are not [1, 1], the stage does not batch where replicas batch by themselves."""
     points: Annotated[
         list[PointSection], Field(min_length=1, max_length=10_000, title="at least one measured point")
     ] = Field(examples=[[{"cores": 1, "batch": 1, "latency": "50ms", "latency_mean": "40ms"}]])
 
 
-class ProfileFile(FileKind):
+class ProfileFile(DeclaredFile):
     """profiles/PIPELINE/STAGE.yaml."""
 
     makes: ClassVar = StageProfile
@@ -76,17 +74,16 @@ class ProfileFile(FileKind):
         "What was measured of one stage's variants, over batch sizes and cores."
     )
     kind: Literal["Profile"]
-    pipeline: Name = Field(description="Also the name of the folder the file lies in.")
-    stage: Name = Field(description="Also the name of the file.")
+    pipeline: Name
+    """Also the name of the folder the file lies in."""
+    stage: Name
+    """Also the name of the file."""
     hardware: Line = Field(examples=["2 cores of an Intel Xeon at 2.60 GHz"])
     measured_on: Day = Field(examples=["2026-11-24"])
     method: Line = Field(examples=["200 batches for each point after 20 to warm up"])
     source: Maybe[Text] = Field(None, exclude_if=not_)
-    load_rps: Maybe[PositiveRate] = Field(
-        None,
-        alias="load",
-        description="Offered while measuring, where it was limited: throughput is then censored at it.",
-    )
+    load_rps: Maybe[PositiveRate] = None
+    """Offered while measuring, where it was limited: throughput is then censored at it."""
     variants: Annotated[
         list[VariantProfileSection], Field(min_length=1, max_length=1000, title="at least one variant")
     ]

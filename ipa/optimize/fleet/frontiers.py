@@ -12,11 +12,11 @@ from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.batches import LaneBatch, lane_stage, lanes_of
 from ipa.optimize.fleet.flattened import FlattenedOptions, is_plain, plain_lanes
-from ipa.optimize.fleet.plan_pool import FoundPlans, PlanPool, blocks_of
+from ipa.optimize.fleet.plan_pool import FoundPlans, LaneBlock, PlanPool, blocks_of
 from ipa.optimize.frontier import worth_frontier, worth_program
 from ipa.optimize.plans import stage_plans
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Options, Program
+from ipa.optimize.program import LinearLimit, Options, Program
 
 # The configuration of every stage from a plan's options.
 Reader = Callable[[tuple[int, ...]], tuple[StageConfig, ...]]
@@ -60,7 +60,7 @@ def offers_of(problems: Sequence[PlanningProblem], weights: Array, deadline: Dea
 class _Made:
     def __init__(self, count: int) -> None:
         self._count = count
-        self._blocks: list = []  # type: ignore[type-arg]
+        self._blocks: list[LaneBlock] = []
         self._known: list[FoundPlans] = []
         self._readers: dict[int, Reader] = {}
 
@@ -166,7 +166,7 @@ def _program_lanes(programs: Sequence[Program], weights: Array) -> LaneBatch:
     return lanes_of(stages, np.array([p.alpha for p in programs]) * weights, most.T.copy(), paths)
 
 
-def _uses(program: Program, limits: tuple, at: int, spread: bool) -> Array:  # type: ignore[type-arg]
+def _uses(program: Program, limits: Sequence[LinearLimit], at: int, spread: bool) -> Array:
     stage: Options = program.stages[at]
     none = np.zeros(len(stage))
     on = [at in path for path in program.graph.paths]

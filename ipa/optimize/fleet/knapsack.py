@@ -112,7 +112,7 @@ class _Search:
         self._equal, self._close = EQUAL * scale, PROVED * scale
         self._over = tolerance(abs(left))
         self._left = left
-        self.chosen = base.copy()
+        self._base = self.chosen = base
         self.proved = True
         self._best = price * max(left, 0.0)
         self._best_left = left
@@ -201,14 +201,10 @@ class _Search:
         for parent, taken in reversed(self._trace[:step]):
             picked.append(int(taken[state]))
             state = int(parent[state])
-        if self._first is None:
-            self._first = self.chosen.copy()
-        self.chosen = self._first.copy()
+        self.chosen = self._base.copy()
         for at in picked:
             if at >= 0:
                 self.chosen[self._owner[at]] = at
-
-    _first: Index | None = None
 
 
 def _grown(

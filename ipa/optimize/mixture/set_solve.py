@@ -37,10 +37,9 @@ def solve_set(
 ) -> SetPlan:
     """The best set for the problem, checked by `verify_set`.
 
-    With `whole_percents` it is the best of the sets whose shares are whole percents, as Seldon's predictors
-    require: each share times the rate is within its variant's capacity. Without, quotas are any numbers
-    (InfAdapter); the plan then has the best whole percents for its cores if there are any, and otherwise a
-    note.
+    With `whole_percents` it is the best of the sets whose shares are whole percents, as predictors require:
+    each share times the rate is within its variant's capacity. Without, quotas are any numbers (InfAdapter);
+    the plan then has the best whole percents for its cores if there are any, and otherwise a note.
 
     Errors: UsageError (no such solver), LicenceError (Gurobi refused), PluginError, SolverError (an
     invalid answer).

@@ -220,7 +220,7 @@ def whole_shares(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[int,
 def in_whole_percents(problem: SetProblem) -> SetProblem:
     """The problem whose quotas are whole percents: every capacity is rounded down to such.
 
-    Its best set is the best of all sets whose shares are whole percents (traffic of a Seldon predictor).
+    Its best set is the best of all sets whose shares are whole percents (the traffic of a predictor).
     """
     percent_rps = problem.rate_rps / 100
 

@@ -59,7 +59,7 @@ def _faults_of_none(problem: SetProblem, plan: SetPlan) -> Iterator[str]:
     if plan.parts or plan.objective is not None:
         yield f"termination is {plan.termination.value}, yet there is a set or an objective"
     infeasible = plan.termination is Termination.INFEASIBLE
-    if infeasible != (0 < plan.missing_rps <= problem.rate_rps * (1 + AGREE)):
+    if infeasible != (plan.missing_rps > 0 and not exceeds(plan.missing_rps, problem.rate_rps)):
         yield f"missing_rps is {plan.missing_rps!r}, yet termination is {plan.termination.value}"
 
 

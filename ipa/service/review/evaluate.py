@@ -1,4 +1,4 @@
-"""One side of a change tried: planned at the rates of a trace, and simulated over it."""
+"""Evaluates one side of a change: plans at the rates of a trace, and a simulation over it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError, InfeasibleError
 from ipa.model.guardrails import GuardrailFigures
-from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
@@ -17,24 +16,24 @@ from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.report.frontier_plot import accuracy_cost
 from ipa.report.review.result import FrontierSpot, PlanAt, ReviewFrontier, ReviewSide, SimulatedChange
-from ipa.service.simulation import as_served
+from ipa.service.simulation import SimulatedPlace, as_served
 from ipa.settings import Settings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import simulate
 
-# Which rates of the trace are planned for.
+# The rates of the trace to plan for.
 QUANTILES = (("p50", 0.5), ("p95", 0.95), ("max", 1.0))
-# A trace of mostly nothing is still planned for something: a request in ten seconds.
+# The least rate to plan for, if the trace is almost empty.
 LEAST_RPS = 0.1
-# Solved without a licence, and to the same plan on every machine: no search is cut short by a slow one.
+# A solver without a licence, and a deadline that no machine reaches, so that every machine has the same plan.
 SOLVER, DEADLINE_S = "exact", 120.0
-# The rate whose frontier is told of, and how long that may take; of the pipelines that come with us a second.
+# The rate of the frontier, and its time limit; the packaged pipelines take a second.
 FRONTIER_AT, FRONTIER_S = "p95", 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What all sides are tried with; `say` is told what is done."""
+class ReviewTrial:
+    """The inputs that both sides share; each pipeline runs on its `place_of`, `say` receives the progress."""
 
     rates_rps: tuple[float, ...]
     seeds: int
@@ -42,18 +41,21 @@ class Trial:
     settings: Settings
     usd_per_core_hour: float | None
     say: Callable[[str], None]
+    place_of: Callable[[Pipeline], SimulatedPlace]
 
     def quantiles(self) -> list[tuple[str, float]]:
-        """The rates in rps that are planned for, with what they are called."""
+        """The rates in rps to plan for, with their labels."""
         return [
             (label, max(float(np.quantile(self.rates_rps, part)), LEAST_RPS)) for label, part in QUANTILES
         ]
 
 
-def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> ReviewSide:
-    """What came of it. A pipeline that says how it runs on Seldon is planned and run as there."""
-    target = "local" if pipeline.seldon is None else "kubernetes"
-    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)
+def tried(
+    pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: ReviewTrial, words: str
+) -> ReviewSide:
+    """The evaluation of one side. A pipeline is planned and simulated on the target that its file names."""
+    place = trial.place_of(pipeline)
+    planned = place.shape(pipeline, profiles)
     plans = tuple(
         PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
         for label, rate_rps in trial.quantiles()
@@ -61,7 +63,7 @@ def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial
     at = next(each for each in plans if each.label == FRONTIER_AT)
     could = _frontier(planned, profiles, at)
     setup = replace(
-        as_served(pipeline, profiles, trial.rates_rps, trial.settings, target),
+        as_served(pipeline, profiles, trial.rates_rps, trial.settings, place),
         policy=trial.policy,
         solver=SOLVER,
         deadline_s=DEADLINE_S,
@@ -78,13 +80,13 @@ def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial
 
 
 def _deterministic(pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float) -> Plan:
-    """The plan, but for how long it took to find."""
+    """The plan without the time of its search."""
     plan = plan_pipeline(pipeline, profiles, rate_rps, solver=SOLVER, deadline_s=DEADLINE_S)
     return replace(plan, solve_s=0.0)
 
 
 def _frontier(pipeline: Pipeline, profiles: Mapping[str, StageProfile], at: PlanAt) -> ReviewFrontier:
-    """What could be had at that rate; nothing is searched for where no plan carries it."""
+    """The frontier at that rate; empty if no plan is feasible."""
     if not at.plan.stages:
         return ReviewFrontier(at.label, at.rate_rps, ())
     try:
@@ -96,7 +98,7 @@ def _frontier(pipeline: Pipeline, profiles: Mapping[str, StageProfile], at: Plan
 
 
 def _figures(results: list[SimResult], usd_per_core_hour: float | None) -> GuardrailFigures:
-    """Over all runs: means of what is a mean over time, all requests together."""
+    """The figures over all runs: means over time are averaged, requests are pooled."""
     latencies_s = np.concatenate([result.latencies_s for result in results])
     p50_s, p99_s = np.quantile(latencies_s, (0.5, 0.99)) if len(latencies_s) else (None, None)
     requests = sum(len(result.born_s) for result in results)

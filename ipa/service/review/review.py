@@ -1,4 +1,4 @@
-"""The review that `ipa ci` prints: what changed, tried on both sides, and held against the guardrails."""
+"""The review of `ipa ci`: the changed pipelines, evaluated on both sides and against guardrails."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from ipa.files.guardrails import read_guardrails
 from ipa.files.words import unknown
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.guardrails import Guardrails
+from ipa.model.pipeline import Pipeline
 from ipa.policies.registry import POLICIES
 from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
-from ipa.service.review.evaluate import Trial, tried
+from ipa.service.review.evaluate import ReviewTrial, tried
 from ipa.service.review.revisions import BaseRevision, Files, Folders, Pair, folders_of, inside, pairs_of
-from ipa.service.simulation import rates_of
+from ipa.service.simulation import SimulatedPlace, rates_of
 from ipa.settings import Settings
 
 DEFAULT_WORKLOAD = "bursty"
@@ -27,8 +28,8 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked on the command line. `load` is a trace file or the name of a workload."""
+class ReviewRequest:
+    """The request of the command line. `load` is a trace file or the name of a workload."""
 
     base: str
     load: str | None
@@ -40,11 +41,13 @@ class Asked:
     profiles_dir: Path | None
 
 
-def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
-    """The review of every pipeline that the change concerns; where files are wrong, of these alone.
+def review_of(
+    asked: ReviewRequest, base: BaseRevision, say: Say, place_of: Callable[[Pipeline], SimulatedPlace]
+) -> Review:
+    """The review of every changed pipeline; if files are wrong, of their faults alone.
 
-    `base` is the revision that `asked.base` names. Errors: UsageError (no such policy, a folder outside the
-    work tree), NotFoundError (no such trace or guardrails).
+    `base` is the revision that `asked.base` names; `place_of` returns the target of a pipeline. Errors:
+    UsageError (no such policy, a folder outside the work tree), NotFoundError (no such trace or guardrails).
     """
     if not POLICIES.is_known(asked.policy):
         raise UsageError(f"--policy {asked.policy!r}: {unknown(asked.policy, POLICIES)}")
@@ -58,7 +61,9 @@ def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
     rates_rps, inputs = _load(asked, base, guardrails)
     if problems:
         return Review(inputs, guardrails, problems=tuple(problems))
-    trial = Trial(rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say)
+    trial = ReviewTrial(
+        rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say, place_of
+    )
     pairs = [pair for pair in pairs if pair.before or pair.after]
     return Review(
         inputs,
@@ -71,7 +76,7 @@ def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
 
 
 def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tuple[Guardrails, list[Problem]]:
-    """The rules, and the problems of their file. Its path is relative to the work tree where it is in it."""
+    """The rules and the problems of their file, whose path is relative to the work tree if it is inside."""
     if file is None:
         return Guardrails(), []
     try:
@@ -94,8 +99,10 @@ def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tupl
     return replace(found, path=path), [replace(problem, path=path) for problem in document.problems]
 
 
-def _load(asked: Asked, base: BaseRevision, guardrails: Guardrails) -> tuple[tuple[float, ...], ReviewInputs]:
-    """The rates by the second, and what is said of them and of all other inputs."""
+def _load(
+    asked: ReviewRequest, base: BaseRevision, guardrails: Guardrails
+) -> tuple[tuple[float, ...], ReviewInputs]:
+    """The rates by the second, and the inputs as the review prints them."""
     load = asked.load or guardrails.workload or DEFAULT_WORKLOAD
     if asked.load is None and guardrails.trace is not None and asked.policy_file is not None:
         load = str(asked.policy_file.parent / guardrails.trace)
@@ -122,7 +129,7 @@ def _sha256(file: Path | None) -> str:
     return "" if file is None else sha256(file.read_bytes()).hexdigest()
 
 
-def _reviewed(pair: Pair, guardrails: Guardrails, trial: Trial, words: str) -> Reviewed:
+def _reviewed(pair: Pair, guardrails: Guardrails, trial: ReviewTrial, words: str) -> Reviewed:
     after = _tried(pair.after, trial, f"{words} after")
     before = after if pair.is_same else _tried(pair.before, trial, f"{words} before")
     rules = guardrails.rules(pair.pipeline)
@@ -140,7 +147,7 @@ def _reviewed(pair: Pair, guardrails: Guardrails, trial: Trial, words: str) -> R
     )
 
 
-def _tried(files: Files | None, trial: Trial, words: str) -> ReviewSide | None:
+def _tried(files: Files | None, trial: ReviewTrial, words: str) -> ReviewSide | None:
     if files is None or files.pipeline is None:
         return None
     return tried(files.pipeline, files.profiles, trial, words)

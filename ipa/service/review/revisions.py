@@ -1,4 +1,4 @@
-"""The pipelines that a change of files concerns, as they were at its base and as they are now."""
+"""The pipelines of a change of files, at its base and in the work tree."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class BaseRevision(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What the files of one side say, and their hashes by path; `problems` where they cannot be used."""
+    """The pipeline and profiles of one side, and the hashes of their files by path; `problems` if wrong."""
 
     pipeline: Pipeline | None
     profiles: dict[str, StageProfile]
@@ -55,7 +55,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A pipeline on both sides; None where it is not there, or (before) where `note` says why not."""
+    """A pipeline on both sides; None if it is missing, or (before) unusable for the reason of `note`."""
 
     pipeline: str
     path: str
@@ -74,19 +74,19 @@ class Pair:
 
     @property
     def is_same(self) -> bool:
-        """Whether both sides have the same files."""
+        """True if both sides have the same files."""
         return self.before is not None and self.after is not None and self.before.hashes == self.after.hashes
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where pipelines and profiles are, relative to the top of the work tree."""
+    """The folders of pipelines and profiles, relative to the top of the work tree."""
 
     pipelines: str
     profiles: str
 
     def name(self, path: str) -> str | None:
-        """The pipeline that the file belongs to, None where it is none of its files."""
+        """The pipeline that the file belongs to; None for other files."""
         folder, _, file = path.rpartition("/")
         home, _, name = folder.rpartition("/")
         is_pipeline = home == self.pipelines and file == FILE_NAME
@@ -94,12 +94,12 @@ class Folders:
 
 
 def folders_of(base: BaseRevision, pipelines_dir: Path, profiles_dir: Path) -> Folders:
-    """The two folders; UsageError where one is not below the top of the work tree."""
+    """The two folders; UsageError if one is not below the top of the work tree."""
     return Folders(inside(base, pipelines_dir), inside(base, profiles_dir))
 
 
 def inside(base: BaseRevision, path: Path) -> str:
-    """The path relative to the top of the work tree; UsageError where it leads out of it, or is the top."""
+    """The path relative to the top of the work tree; UsageError if it is outside, or the top itself."""
     found, root = path.resolve(), base.root.resolve()
     if found == root or not found.is_relative_to(root):
         raise UsageError(f"{path} is not below {base.root}, the git work tree that is compared")
@@ -107,7 +107,7 @@ def inside(base: BaseRevision, path: Path) -> str:
 
 
 def pairs_of(base: BaseRevision, folders: Folders, *, all_of_them: bool) -> list[Pair]:
-    """Each pipeline with a file that is not as at the base; every one there is where all are asked for."""
+    """The pipelines with a file that differs from the base; with `all_of_them` every pipeline."""
     there = base.files([folders.pipelines, folders.profiles])
     here = [
         path.relative_to(base.root).as_posix()
@@ -171,7 +171,7 @@ def _read(root: Path, folders: Folders, name: str, paths: Sequence[str]) -> File
 
 
 def problems_of(checked: Iterable[Checked]) -> list[Problem]:
-    """All of them, each once, in the order of the files."""
+    """The problems, each once, in the order of the files."""
     found = {problem for each in checked for problem in each.problems}
     return sorted(found, key=lambda it: (it.path, it.line, it.column, it.message))
 

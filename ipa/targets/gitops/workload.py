@@ -8,15 +8,13 @@ from typing import Protocol
 
 from ipa.control.canonical import digest
 from ipa.control.engine.plan_selection import changes
-from ipa.control.ports import Rollout, RolloutPhase, StageState, Workload, WorkloadState
+from ipa.control.ports import PipelineManifest, Rollout, RolloutPhase, StageState, Workload, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import ConflictError, DriftError, IpaError
 from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.seldon.layouts import manifest_of
-from ipa.targets.seldon.manifest import canonical
 
 # Enough to tell two texts of one file apart.
 DIGITS = 12
@@ -37,9 +35,9 @@ class Manifests(Protocol):
 class GitOpsWorkload:
     """A pipeline whose manifest is rewritten; a GitOps tool brings it to the cluster, which is only read.
 
-    What it asks for is read from the manifest, as SeldonWorkload reads it from the SeldonDeployment; what
-    answers from the cluster. It is settled where the cluster runs just that. `decision` gives the recorded
-    decision of an id, for the commit's message.
+    What it asks for is read from the manifest, what answers from the cluster. It is settled where the cluster
+    runs just that. `manifest_of` reads the text of a manifest, `decision` gives the recorded decision of
+    an id, for the commit's message.
     """
 
     rolling = DEPLOYMENT
@@ -49,12 +47,14 @@ class GitOpsWorkload:
         cluster: Workload,
         manifests: Manifests,
         path: str,
+        manifest_of: Callable[[Pipeline, str, str], PipelineManifest],
         decision: Callable[[str], Decision] | None = None,
     ) -> None:
-        self._cluster, self._manifests, self._path, self._decision = cluster, manifests, path, decision
+        self._cluster, self._manifests, self._path = cluster, manifests, path
+        self._manifest_of, self._decision = manifest_of, decision
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What the manifest asks for, and how much of it the cluster answers with.
+        """The configuration that the manifest asks for, and how much of it the cluster runs.
 
         DriftError: manifest or cluster have what is none of the pipeline's. NotFoundError: one has nothing.
         """
@@ -83,19 +83,19 @@ class GitOpsWorkload:
                 hint="Read it again and decide again.",
             )
         path = self._path_of(pipeline)
-        after = manifest_of(pipeline, text, path).changed(change.configs)
+        after = self._manifest_of(pipeline, text, path).changed(change.configs)
         if after != text:
             self._manifests.write(path, text, after, self._message(pipeline, change))
         return _revision(state, after)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is: brought to the cluster by the GitOps tool, then rolled out there."""
+        """The state of a written change: brought to the cluster by the GitOps tool, then rolled out there."""
         state = self._cluster.read(pipeline)
         try:
             asked = self._asked(pipeline, self._text(pipeline))
         except DriftError as error:
             return Rollout(RolloutPhase.REPLACED, f"another hand has changed the manifest: {error.message}")
-        if asked != canonical(change.configs):
+        if asked != in_millicores(change.configs):
             # No cache is on the way, so this is newer than what we wrote, even where it is as before.
             return Rollout(RolloutPhase.REPLACED, "another hand has changed the manifest")
         if _configs(state) != asked:
@@ -111,7 +111,7 @@ class GitOpsWorkload:
         return self._manifests.read(self._path_of(pipeline))
 
     def _asked(self, pipeline: Pipeline, text: str) -> tuple[StageConfig, ...]:
-        return manifest_of(pipeline, text, self._path_of(pipeline)).configs()
+        return self._manifest_of(pipeline, text, self._path_of(pipeline)).configs()
 
     def _message(self, pipeline: Pipeline, change: Change) -> str:
         """What the commit says: what changes, by which decision, and why."""
@@ -139,7 +139,7 @@ def _revision(state: WorkloadState, text: str) -> str:
 
 
 def paths_faults(path: str) -> Sequence[str]:
-    """What is wrong with the path of manifests below their folder."""
+    """Faults in the path of manifests below their folder."""
     parts = path.split("/")
     if not path or path.startswith("/") or any(part in ("", ".", "..") for part in parts):
         return [f"{path!r} is not a path below the folder"]

@@ -56,7 +56,7 @@ class CpuMap:
             return self._places[name].cpus
 
     def started(self, name: str, pid: int) -> None:
-        """What was placed runs as this process."""
+        """Record the process of a placed replica."""
         with self._lock:
             place = self._places[name]
             place.pid = pid
@@ -98,7 +98,7 @@ class CoreMeter:
         self._since_s = 0.0
 
     def add(self, cores: float, now_s: float) -> None:
-        """So many cores more (or, negative, less) from now on."""
+        """Add cores (or, if negative, remove them) from now on."""
         self._total_s = self.core_seconds(now_s)
         self._since_s = now_s
         self._cores += cores

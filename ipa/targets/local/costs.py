@@ -1,4 +1,4 @@
-"""What the local pipelines cost, as metrics of the service."""
+"""The cost of local pipelines, as metrics of the service."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ipa.metering.make import counted
 
 
 class Costed(Protocol):
-    """What can say what its pipelines have cost so far."""
+    """Source of the costs of pipelines so far."""
 
     def allocated_core_seconds(self, pipeline: str) -> float:
         """Cores of all replicas, over the time each was alive."""
         ...
 
     def restarts(self, pipeline: str) -> int:
-        """How many replicas died and were replaced."""
+        """The number of replicas that died and were replaced."""
         ...
 
     def corrections(self, pipeline: str) -> int:
-        """How many times a queue's configuration was put right."""
+        """Number of corrections of a queue's configuration."""
         ...
 
 

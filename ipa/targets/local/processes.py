@@ -52,7 +52,7 @@ class ForkedProcesses:
 
     @property
     def is_open(self) -> bool:
-        """Whether processes can be started."""
+        """True if processes can be started."""
         return self._is_open
 
     def start_module(

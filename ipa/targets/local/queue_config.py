@@ -13,7 +13,7 @@ from ipa.targets.local.front import Front
 
 @dataclass(frozen=True, slots=True)
 class QueueOrder:
-    """What a queue is told: batch size, batch timeout, and the variants of its replicas by URL."""
+    """The configuration of a queue: batch size, batch timeout, and the variants of its replicas by URL."""
 
     batch_size: int
     batch_timeout_s: float
@@ -38,7 +38,7 @@ class QueueOrder:
 
 @dataclass(frozen=True, slots=True)
 class QueueReport:
-    """What a queue says of itself: its configuration, and the URLs of replicas that drain or seem to hang."""
+    """Report of a queue: its configuration, and the URLs of replicas that drain or seem to hang."""
 
     order: QueueOrder
     draining: tuple[str, ...]
@@ -46,12 +46,12 @@ class QueueReport:
 
 
 def read_queue(client: httpx.Client, queue: Front) -> QueueReport:
-    """What the queue says; httpx.HTTPError or ValueError where it does not, or not that."""
+    """Read the report of a queue; httpx.HTTPError or ValueError if it sends none or an invalid one."""
     return _call(client, queue, "GET")
 
 
 def write_queue(client: httpx.Client, queue: Front, order: QueueOrder) -> QueueReport:
-    """What the queue says after it was told; errors as `read_queue`."""
+    """Configure a queue and return its report; errors as `read_queue`."""
     return _call(client, queue, "PUT", json=order.to_json())
 
 

@@ -14,10 +14,11 @@ import httpx
 
 from ipa.adapters.processes import free_port
 from ipa.model.errors import ConfigurationError, ConflictError
-from ipa.model.pipeline import LocalRun, Pipeline, Variant
+from ipa.model.pipeline import Pipeline, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
+from ipa.targets.local.section import LocalRun, local_of
 
 HOST = "127.0.0.1"
 SERVER = "mlserver.cli.main"
@@ -55,11 +56,11 @@ class Replica:
     failed_checks: int = 0
 
     def serves(self, config: StageConfig) -> bool:
-        """Whether it runs the configuration's variant on its cores."""
+        """True if it runs the configuration's variant on its cores."""
         return (self.variant, self.cores) == (config.variant, config.cores)
 
     def is_ready(self, client: httpx.Client) -> bool:
-        """Whether its model is loaded and answers."""
+        """True if its model is loaded and answers."""
         try:
             return client.get(f"{self.url}/v2/models/{self.stage}/ready").status_code == httpx.codes.OK
         except httpx.HTTPError:
@@ -72,8 +73,8 @@ class Replica:
 
 
 def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
-    """How the variant runs here; NotFoundError, or ConfigurationError where it does not say."""
-    run = pipeline.stage(stage).variant(variant).local
+    """The variant's `local:` section. Errors: NotFoundError, ConfigurationError (it has none)."""
+    run = local_of(pipeline.stage(stage).variant(variant))
     if run is None:
         raise ConfigurationError(
             f"variant {variant!r} of stage {pipeline.name}/{stage} cannot run on this machine",
@@ -91,7 +92,7 @@ def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageCon
     if not pipeline.is_chain:
         raise ConfigurationError(
             f"pipeline {pipeline.name} is no chain of stages, and the local runtime runs chains only",
-            hint="Run it on Seldon (`--target kubernetes`), or give it a graph such as [a, b].",
+            hint="Run it with `--target kubernetes`, or give it a graph such as [a, b].",
         )
     by_stage = {config.stage: config for config in configs}
     names = [stage.name for stage in pipeline.stages]
@@ -112,7 +113,7 @@ def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageCon
 def preloads(pipeline: Pipeline) -> list[str]:
     """The modules that every process of the pipeline would import."""
     variants: list[Variant] = [variant for stage in pipeline.stages for variant in stage.variants]
-    runs = [variant.local for variant in variants if variant.local and not variant.local.command]
+    runs = [run for variant in variants if (run := local_of(variant)) and not run.command]
     modules = {run.implementation.rpartition(".")[0] for run in runs}
     return [*FRONTS, *([SERVER] if runs else []), *sorted(modules)]
 

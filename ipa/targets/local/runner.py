@@ -46,7 +46,7 @@ PROBES = 8
 
 @dataclass(slots=True)
 class StageRun:
-    """What one stage should run and what runs."""
+    """The wanted and the running configuration of one stage."""
 
     stage: Stage
     config: StageConfig
@@ -62,7 +62,7 @@ class StageRun:
         return [it for it in self.replicas if it.phase is Phase.READY and it.serves(self.config)]
 
     def is_settled(self) -> bool:
-        """Whether exactly what is wanted runs, and the queue knows."""
+        """True if exactly what is wanted runs, and the queue knows."""
         ready = self.ready()
         wanted = (self.config.batch_size, {it.url for it in ready})
         told = (self.told.batch_size, set(self.told.replicas)) if self.told else None
@@ -127,7 +127,7 @@ class PipelineRunner:
 
     @property
     def restarts(self) -> int:
-        """How many of its processes ended unasked and were replaced."""
+        """The number of its processes that ended unasked and were replaced."""
         return self._deaths + self._keeper.restarts
 
     @property
@@ -172,7 +172,7 @@ class PipelineRunner:
             return str(self.revision)
 
     def progress(self) -> tuple[bool, list[str], list[str]]:
-        """Whether it is settled, what failed, and what it waits for."""
+        """Progress of the pipeline: settled or not, its failure, and what it waits for."""
         with self._lock:
             failed = [f"{it.stage.name}: {it.failure}" for it in self._stages if it.failure]
             waits = [
@@ -183,7 +183,7 @@ class PipelineRunner:
         return not waits, failed, waits
 
     def is_answering(self) -> bool:
-        """Whether the router answers."""
+        """True if the router answers."""
         try:
             return self._client.get(f"{self.endpoint}/v2/health/ready").status_code == httpx.codes.OK
         except httpx.HTTPError:

@@ -67,7 +67,7 @@ class LocalWorkload:
             self._stop_one(name)
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What runs now: the wanted configuration of each stage and its ready replicas."""
+        """The wanted configuration of each stage, and its ready replicas."""
         revision, stages, is_settled = self._runner(pipeline.name).state()
         return WorkloadState(revision, tuple(StageState(*stage) for stage in stages), is_settled)
 
@@ -76,7 +76,7 @@ class LocalWorkload:
         return self._runner(pipeline.name).wish(change.configs, change.revision, change.decision_id)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is."""
+        """The state of the rollout of a written change."""
         runner = self._runner(pipeline.name)
         if runner.decision_id != change.decision_id:
             return Rollout(RolloutPhase.FAILED, "another change was written after it")
@@ -108,11 +108,11 @@ class LocalWorkload:
         return self._runner(pipeline).front_pids()
 
     def restarts(self, pipeline: str) -> int:
-        """How many of its processes ended unasked and were replaced."""
+        """The number of its processes that ended unasked and were replaced."""
         return self._runner(pipeline).restarts
 
     def corrections(self, pipeline: str) -> int:
-        """How many times one of its queues was found with another configuration than it was told."""
+        """The number of times that one of its queues had another configuration than it was told."""
         return self._runner(pipeline).corrections
 
     def _runner(self, name: str) -> PipelineRunner:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, StageKind, Variant
-from ipa.model.plan import StageConfig
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, StageKind, Variant
+from ipa.targets.base import Imported
 from ipa.targets.seldon.flow import Reader
 from ipa.targets.seldon.locate import (
     AUTOSCALERS,
@@ -20,6 +20,7 @@ from ipa.targets.seldon.locate import (
     unsaid_orchestrators,
 )
 from ipa.targets.seldon.manifest import read
+from ipa.targets.seldon.section import KEY, SeldonRun, SeldonTarget
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, IMPLEMENTATION, OPERATORS_ENV, Json, env_entry
 
 # What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
@@ -31,15 +32,6 @@ SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?K
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 # Env that by custom says which model is meant, the first that is there.
 NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """The pipeline, what runs of it (empty where that is no plan of ours), and what a person should know."""
-
-    pipeline: Pipeline
-    configs: tuple[StageConfig, ...]
-    notes: tuple[str, ...]
 
 
 def imported(
@@ -58,7 +50,7 @@ def imported(
         tuple(_batched(stage, reader, notes) for stage in stages),
         sla,
         {"default": Objective()},
-        seldon=_target(metadata, spec, chosen),
+        targets={"seldon": _target(metadata, spec, chosen)},
         description=f"As SeldonDeployment {metadata['name']} runs it.",
     )
     if bounds_cores is not None:
@@ -122,7 +114,7 @@ def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...
         _memory_gib(name, container.get("resources") or {}, notes),
         _accelerators(container.get("resources") or {}),
     )
-    return (Variant(_variant_name(run), run),)
+    return (Variant(_variant_name(run), {KEY: run}),)
 
 
 def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:

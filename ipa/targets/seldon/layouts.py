@@ -10,9 +10,9 @@ from ipa.control.ports import Rollout, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.parts import parts_of as shared_parts
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.seldon.manifest import canonical, check_configs
+from ipa.targets.seldon.manifest import check_configs
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.predictors import render_mixture
 from ipa.targets.seldon.split import changed_config, config_of, is_split, merged, parts_of, render_split
@@ -33,7 +33,7 @@ class KubeWorkload:
         return self._split if is_split(pipeline) else self._single
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What runs now; errors as those of the shape's workload."""
+        """The state of the workload; errors as those of the shape's workload."""
         return self.of(pipeline).read(pipeline)
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
@@ -49,7 +49,7 @@ class KubeWorkload:
         return self.of(pipeline).write(pipeline, change)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is."""
+        """The state of the rollout of a written change."""
         return self.of(pipeline).rollout(pipeline, change)
 
 
@@ -57,7 +57,7 @@ def as_written(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[Stag
     """The configurations as they read back once written; InputError lists what must not be written."""
     for part in shared_parts(configs):
         check_configs(pipeline, part)
-    return canonical(configs)
+    return in_millicores(configs)
 
 
 def render_all(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ class SplitManifest:
         self._manifests = {part.name: Manifest(part.pipeline, text, path) for part in self._parts}
 
     def configs(self) -> tuple[StageConfig, ...]:
-        """What it asks for. DriftError lists everything that no configuration of the pipeline would have."""
+        """Configurations of the manifest. DriftError lists values outside the pipeline's configurations."""
         return merged(self._parts, self._found())
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:
@@ -93,15 +93,3 @@ class SplitManifest:
 def manifest_of(pipeline: Pipeline, text: str, path: str) -> Manifest | SplitManifest:
     """The file's manifest of the pipeline, in its shape."""
     return SplitManifest(pipeline, text, path) if is_split(pipeline) else Manifest(pipeline, text, path)
-
-
-class SeldonManifests:
-    """The SeldonDeployments of pipelines in the text of a file."""
-
-    def manifest(self, pipeline: Pipeline, text: str, path: str) -> Manifest | SplitManifest:
-        """The file's manifest of the pipeline, in its shape; NotFoundError if there is none."""
-        return manifest_of(pipeline, text, path)
-
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-        """The configurations as they read back once written; InputError lists what must not be written."""
-        return as_written(pipeline, configs)

@@ -9,8 +9,9 @@ from hashlib import md5
 
 from ipa.adapters.kube.kinds import ResourceKind
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.pipeline import Pipeline, SeldonTarget, Stage, StageKind
+from ipa.model.pipeline import Pipeline, Stage, StageKind
 from ipa.targets.seldon.graph import INSIDE_OUT, SPLIT, Nested, nest, split_ratio
+from ipa.targets.seldon.section import SeldonTarget, seldon_of
 from ipa.targets.seldon.variants import Json
 
 SELDON_DEPLOYMENT = ResourceKind("machinelearning.seldon.io", "v1", "seldondeployments", "SeldonDeployment")
@@ -52,12 +53,13 @@ def _containers(component: Json) -> list[Json]:
 
 def target_of(pipeline: Pipeline) -> SeldonTarget:
     """Where the pipeline's SeldonDeployment lives. InputError where its file does not say."""
-    if pipeline.seldon is None:
+    found = seldon_of(pipeline)
+    if found is None:
         raise InputError(
             f"pipeline {pipeline.name!r} does not say where it runs on Seldon",
             hint="Give it `seldon: {name: ..., namespace: ..., predictor: ...}`.",
         )
-    return pipeline.seldon
+    return found
 
 
 def container_name(stage: Stage) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, parse_quantity
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Bounds, Pipeline, Stage
-from ipa.model.plan import StageConfig, in_millicores
-from ipa.model.row_counts import batch_faults
+from ipa.model.plan import StageConfig
 from ipa.targets.seldon.graph import SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
@@ -21,6 +20,8 @@ from ipa.targets.seldon.locate import (
     node_type,
     target_of,
 )
+from ipa.targets.seldon.section import SeldonTarget
+from ipa.targets.seldon.shape import batch_faults
 from ipa.targets.seldon.variants import (
     BATCH_SIZE,
     BATCH_TIME,
@@ -37,7 +38,7 @@ ONE_ORCHESTRATOR = {"replicas": 1}
 
 
 def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
-    """What to start with where nothing is planned: each stage's first variant on one core, unbatched."""
+    """The configuration if nothing is planned: each stage's first variant on one core, unbatched."""
     return tuple(_smallest(stage, pipeline.bounds) for stage in pipeline.served)
 
 
@@ -82,13 +83,8 @@ def check_configs(
         )
 
 
-def canonical(configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-    """The configs as they read back: cores in whole millicores."""
-    return in_millicores(configs)
-
-
 def batch_time(stage: Stage) -> str:
-    """How long MLServer waits for a batch to fill, in seconds, as its env wants it."""
+    """Time that MLServer waits for a batch to fill, in seconds, in the format of its env."""
     return f"{stage.batch_timeout_s:g}"
 
 
@@ -119,13 +115,21 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
                 {
                     "name": target.predictor,
                     # Without a number of its own the operator writes the orchestrator's Deployment for ever.
-                    "svcOrchSpec": dict(ONE_ORCHESTRATOR),
+                    "svcOrchSpec": _orchestrator(target),
                     "componentSpecs": [_component(pipeline, stage, config) for stage, config in pairs],
                     "graph": graph,
                 }
             ],
         },
     }
+
+
+def _orchestrator(target: SeldonTarget) -> dict[str, Any]:
+    """One orchestrator, with the cores that are counted for it if these are not the operator's default."""
+    cores = target.orchestrator_cores
+    if cores in (0, SeldonTarget(target.name).orchestrator_cores):
+        return dict(ONE_ORCHESTRATOR)
+    return {**ONE_ORCHESTRATOR, "resources": {"requests": {"cpu": cpu_quantity(cores)}}}
 
 
 def _node(nested: Nested, configs: Mapping[str, StageConfig]) -> dict[str, Any]:

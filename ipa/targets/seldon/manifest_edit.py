@@ -28,7 +28,7 @@ class Manifest:
         self._index = _index(pipeline, self._documents, path)
 
     def configs(self) -> tuple[StageConfig, ...]:
-        """What it asks for. DriftError lists everything that no configuration of the pipeline would have."""
+        """Configurations of the manifest. DriftError lists values outside the pipeline's configurations."""
         try:
             return read_mixture(self._pipeline, self._documents[self._index])
         except (KeyError, TypeError, AttributeError, IndexError) as error:

@@ -26,7 +26,7 @@ def owner_of(sdep: Json) -> str | None:
 
 
 def claim(sdep: Json, install: str) -> list[Operation]:
-    """What to add to a patch of this very version of the object so that it belongs to the install.
+    """Addition to a patch of this version of the object that claims it for the install.
 
     Empty where it does already. It touches metadata alone, so no pod is restarted by it.
     """

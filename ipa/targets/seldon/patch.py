@@ -8,9 +8,9 @@ from typing import Any
 
 from ipa.adapters.kube.quantity import cpu_quantity
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import Path, Place, container_name, locate
-from ipa.targets.seldon.manifest import batch_time, canonical, check_configs, read
+from ipa.targets.seldon.manifest import batch_time, check_configs, read
 from ipa.targets.seldon.variants import (
     BATCH_SIZE,
     BATCH_TIME,
@@ -40,7 +40,7 @@ def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[St
     check_variants(pipeline)
     running = read(pipeline, live)
     check_configs(pipeline, wanted, running)
-    for place, now, then in zip(locate(pipeline, live), running, canonical(wanted), strict=True):
+    for place, now, then in zip(locate(pipeline, live), running, in_millicores(wanted), strict=True):
         _change_stage(draft, pipeline, place, now, then)
 
 
@@ -126,7 +126,7 @@ class Draft:
         return [revision, *self.tests, *self.changes]
 
     def value(self, path: Path) -> Any:
-        """What is at the path, None where nothing is."""
+        """Value at the path, or None."""
         value: Any = self.object
         for token in path:
             if isinstance(value, dict):

@@ -7,7 +7,6 @@ an orchestrator of its own; one alone may have any of the names. Predictors of o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ipa.model.errors import InputError, Problem
@@ -23,10 +22,11 @@ from ipa.model.parts import (
     with_share,
 )
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import Place, drift, locate, target_of
-from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, canonical, read, render
+from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, read, render
 from ipa.targets.seldon.patch import Draft, Operation, change_all
+from ipa.targets.seldon.section import with_seldon
 from ipa.targets.seldon.split import is_split
 from ipa.targets.seldon.variants import Json
 
@@ -133,7 +133,7 @@ def _change_mixture(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequen
     there = list(running)
     kept: list[tuple[int, Pipeline, Configs]] = []
     added: list[Json] = []
-    for before, after in paired(read_mixture(pipeline, live), in_order(parts_of(canonical(wanted)))):
+    for before, after in paired(read_mixture(pipeline, live), in_order(parts_of(in_millicores(wanted)))):
         here = next((each for each in there if each[1] == before), None)
         if here is not None and after is not None:
             there.remove(here)
@@ -175,7 +175,7 @@ def _named(pipeline: Pipeline) -> list[Pipeline]:
     """The pipeline once for each predictor it may have."""
     target = target_of(pipeline)
     names = [target.predictor, *(f"{target.predictor}-{number}" for number in range(2, MOST + 1))]
-    return [replace(pipeline, seldon=replace(target, predictor=name)) for name in names]
+    return [with_seldon(pipeline, predictor=name) for name in names]
 
 
 def _check(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:

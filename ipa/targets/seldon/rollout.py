@@ -1,4 +1,4 @@
-"""How far a change is, judged by the Deployments and their pods. `status.state` is not believed:
+"""Progress of a change, judged by the Deployments and their pods. `status.state` is unreliable:
 
 it stays Available right after a write, flips during the roll, and has no observedGeneration.
 """
@@ -37,7 +37,7 @@ def ready_replicas(deployment: Json | None) -> int:
 
 
 def unready(place: Place, deployment: Json | None) -> str:
-    """What the stage waits for, in words; empty where it runs exactly as its SeldonDeployment says."""
+    """Describe what the stage waits for; empty if it runs exactly as its SeldonDeployment says."""
     if deployment is None:
         return f"Deployment {place.deployment} is not there yet"
     status = _status(deployment)
@@ -60,7 +60,7 @@ def _missing_replicas(status: Json, wanted: int) -> str:
 
 
 def carries(place: Place, pod: Json) -> bool:
-    """Whether a pod (or pod template) is of the stage's container as its SeldonDeployment has it now."""
+    """Return True if a pod (or pod template) has the stage's container as in its present SeldonDeployment."""
     wanted = place.container
     found = [container for container in pod.get("containers") or () if container["name"] == wanted["name"]]
     if not found:
@@ -96,7 +96,7 @@ def _same_model(node: Json, pod: Json) -> bool:
 
 
 def judge(places: Sequence[Place], deployments: Deployments, pods: Mapping[str, Sequence[Json]]) -> Rollout:
-    """How far the change is, over all stages. `deployments` and `pods` by name of Deployment.
+    """Judge the progress of a change over all stages. `deployments` and `pods` by name of Deployment.
 
     FAILED where a new pod crash-loops, cannot pull its image or cannot be made, or the Deployment says its
     progress deadline passed. Pods that no node has room for leave it PROGRESSING, since nodes may come; the

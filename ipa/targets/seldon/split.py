@@ -17,20 +17,11 @@ from enum import StrEnum
 from typing import Any
 
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.pipeline import (
-    Bounds,
-    Pipeline,
-    SeldonRun,
-    SeldonTarget,
-    Shape,
-    Stage,
-    StageBounds,
-    StageKind,
-    Variant,
-)
+from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.locate import LONGEST_NAME, Place, container_name, drift, locate, target_of
 from ipa.targets.seldon.manifest import check_configs, read, render
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants
 
 # What the operator's webhook gives the first container of a predictor.
@@ -47,7 +38,7 @@ Objects = Mapping[str, Json]
 
 
 class Role(StrEnum):
-    """What a SeldonDeployment of a split pipeline is for."""
+    """The role of a SeldonDeployment in a split pipeline."""
 
     ROUTER = "router"
     QUEUE = "queue"
@@ -78,8 +69,9 @@ class Part:
 
 
 def is_split(pipeline: Pipeline) -> bool:
-    """Whether the pipeline's file asks for the shape split."""
-    return pipeline.seldon is not None and pipeline.seldon.shape is Shape.SPLIT
+    """True if the pipeline's file asks for the shape split."""
+    target = seldon_of(pipeline)
+    return target is not None and target.shape is Shape.SPLIT
 
 
 def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
@@ -140,7 +132,7 @@ def _router(pipeline: Pipeline, queues: Sequence[Part]) -> Pipeline:
 
 def _stage(name: str, container: str, env: Mapping[str, str]) -> Stage:
     """A stage of our own. Its image is nobody's variant: who upgrades it changes no decision."""
-    return Stage(name, (Variant(container, seldon=SeldonRun(env=env)),), container=container)
+    return Stage(name, (Variant(container, targets={"seldon": SeldonRun(env=env)}),), container=container)
 
 
 def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
@@ -150,11 +142,13 @@ def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
     own = SeldonTarget(f"{target.name}-{suffix}", target.namespace, target.predictor)
     # The resources of its variants come along.
     bounds = Bounds(measured=pipeline.bounds.measured)
-    return Pipeline(pipeline.name, (alone,), pipeline.sla, pipeline.objectives, bounds, seldon=own)
+    return Pipeline(
+        pipeline.name, (alone,), pipeline.sla, pipeline.objectives, bounds, targets={"seldon": own}
+    )
 
 
 def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]) -> StageConfig:
-    """What the part is to run where the stages are to run these."""
+    """Configuration of the part when the stages run these configurations."""
     target, own = target_of(pipeline), part.pipeline.stages[0]
     if part.role is Role.ROUTER:
         return StageConfig(own.name, own.variants[0].name, 1, target.orchestrator_cores, 1)
@@ -165,7 +159,7 @@ def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]
 
 
 def changed_config(part: Part, before: StageConfig, after: StageConfig) -> StageConfig:
-    """What the part is to run where it runs `before`: the cores of router and queue are their owner's."""
+    """Configuration of the part that now runs `before`: the cores of router and queue are their owner's."""
     return after if part.role is Role.MODEL else replace(before, batch_size=after.batch_size)
 
 
@@ -219,7 +213,7 @@ def places_of(parts: Sequence[Part], objects: Objects) -> tuple[Place, ...]:
 
 
 def read_parts(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> dict[str, StageConfig]:
-    """What each object asks for, by its name. DriftError lists all that is wrong with any of them."""
+    """Read the configuration of each object, by its name. DriftError lists the problems of all of them."""
     found: dict[str, StageConfig] = {}
     problems: list[str] = []
     for part in parts:

@@ -13,11 +13,11 @@ from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.autoscalers import check_autoscalers
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, target_of
-from ipa.targets.seldon.manifest import canonical, check_configs
+from ipa.targets.seldon.manifest import check_configs
 from ipa.targets.seldon.patch import Operation, build_patch
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 from ipa.targets.seldon.split import (
@@ -64,7 +64,7 @@ class SplitWorkload:
         self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What the SeldonDeployments ask for and how much of it answers. NotFoundError: not all are there."""
+        """Read the SeldonDeployments and their ready replicas. NotFoundError: one is missing."""
         parts = parts_of(pipeline)
         objects = self._get(parts)
         configs = read_split(pipeline, parts, objects)
@@ -129,12 +129,12 @@ class SplitWorkload:
         return revision_of_all(parts, objects | {write.part.name: written for write, written in done})
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is, over all parts; as `SeldonWorkload.rollout`."""
+        """Progress of a written change over all parts; as `SeldonWorkload.rollout`."""
         parts = parts_of(pipeline)
         objects = self._get(parts)
         if not same_object(revision_of_all(parts, objects), change.revision):
             return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was made anew by another hand")
-        if read_split(pipeline, parts, objects) != canonical(change.configs):
+        if read_split(pipeline, parts, objects) != in_millicores(change.configs):
             return Rollout(RolloutPhase.READY, "another hand has replaced the change")
         places = places_of(parts, objects)
         deployments = self._deployments(pipeline, places)
@@ -179,7 +179,7 @@ class SplitWorkload:
     ) -> None:
         """ConflictError where nothing is left to create, or what is there is not what is to be."""
         there = [part for part in parts if part.name in objects]
-        by_stage = {config.stage: config for config in canonical(configs)}
+        by_stage = {config.stage: config for config in in_millicores(configs)}
         found = read_parts(pipeline, there, objects)
         others = [part.name for part in there if found[part.name] != config_of(pipeline, part, by_stage)]
         if others or len(there) == len(parts):
@@ -211,7 +211,7 @@ class SplitWorkload:
         promised = dict(objects)
         for write in writes:
             promised[write.part.name] = self._patch(write.part, write.patch, dry_run=True)
-        if read_split(pipeline, parts, promised) != canonical(change.configs):
+        if read_split(pipeline, parts, promised) != in_millicores(change.configs):
             raise ConflictError(
                 f"the cluster would change what is written for pipeline {pipeline.name!r}",
                 hint="Look for a mutating webhook that touches SeldonDeployments.",
@@ -264,7 +264,7 @@ def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change:
     check_variants(pipeline)
     check_configs(pipeline, change.configs)
     found = read_parts(pipeline, parts, objects)
-    running, wanted = read_split(pipeline, parts, objects), canonical(change.configs)
+    running, wanted = read_split(pipeline, parts, objects), in_millicores(change.configs)
     by_stage = {config.stage: config for config in wanted}
     by_step: Mapping[tuple[Role, str], Part] = {(part.role, part.stage): part for part in parts}
     writes = []

@@ -1,4 +1,4 @@
-"""What Seldon sees of a variant: image, env, model URI and implementation; and which variant is running.
+"""Seldon's view of a variant: image, env, model URI and implementation; and the variant that runs.
 
 A field of a container or graph node is ours if any variant of the stage names it. Everything else belongs
 to other people and is neither compared nor written.
@@ -12,8 +12,9 @@ from typing import Any
 
 from ipa.adapters.kube.quantity import quantity_of
 from ipa.model.errors import InputError, Problem
-from ipa.model.pipeline import Pipeline, SeldonRun, Stage
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.resources import DIMENSIONS, beside_cores, resource_of
+from ipa.targets.seldon.section import SeldonRun, seldon_of
 
 BATCH_SIZE = "MLSERVER_MODEL_MAX_BATCH_SIZE"
 BATCH_TIME = "MLSERVER_MODEL_MAX_BATCH_TIME"
@@ -61,8 +62,8 @@ def accelerator_kinds(pipeline: Pipeline, stage: Stage) -> set[str]:
 
 
 def seldon_run(stage: Stage, variant: str) -> SeldonRun:
-    """How the variant runs on Seldon. InputError where its pipeline file does not say."""
-    run = stage.variant(variant).seldon
+    """The variant's `seldon:` section. InputError if it has none."""
+    run = seldon_of(stage.variant(variant))
     if run is None:
         raise InputError(
             f"variant {variant!r} of stage {stage.name!r} does not say how it runs on Seldon",
@@ -72,7 +73,7 @@ def seldon_run(stage: Stage, variant: str) -> SeldonRun:
 
 
 def _runs(stage: Stage) -> list[SeldonRun]:
-    return [variant.seldon for variant in stage.variants if variant.seldon is not None]
+    return [run for variant in stage.variants if (run := seldon_of(variant)) is not None]
 
 
 def _server(run: SeldonRun) -> str | None:
@@ -115,7 +116,7 @@ def env_entry(container: Json, name: str) -> Json | None:
 
 
 def live_value(leaf: Leaf, container: Json, node: Json) -> object:
-    """What runs in the leaf's place; None where nothing is there."""
+    """Running value in the leaf's place, or None."""
     if leaf.kind == "env":
         entry = env_entry(container, leaf.name)
         if entry is None:
@@ -128,7 +129,7 @@ def recognise(stage: Stage, container: Json, node: Json) -> tuple[str | None, st
     """The variant that runs, or None and in words how the nearest one differs from what runs."""
     nearest: tuple[int, str] | None = None
     for variant in stage.variants:
-        if variant.seldon is None:
+        if seldon_of(variant) is None:
             continue
         differing = [
             f"{leaf} is {_shown(live_value(leaf, container, node))}, not {_shown(leaf.value)}"
@@ -156,9 +157,10 @@ def check_variants(pipeline: Pipeline) -> None:
 def _faults(stage: Stage) -> Iterator[str]:
     seen: dict[tuple[Leaf, ...], str] = {}
     for variant in stage.variants:
-        if variant.seldon is None:
+        run = seldon_of(variant)
+        if run is None:
             continue
-        for name in sorted(variant.seldon.env):
+        for name in sorted(run.env):
             if name in OPERATORS_ENV or name in (BATCH_SIZE, BATCH_TIME):
                 yield f"stage {stage.name!r}, variant {variant.name!r}: env {name} is set by the service"
         look = leaves(stage, variant.name)

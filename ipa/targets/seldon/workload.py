@@ -11,17 +11,16 @@ from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.autoscalers import check_autoscalers
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, target_of
-from ipa.targets.seldon.manifest import canonical
 from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 
 
 def revision_of(sdep: Json) -> str:
-    """What a decision is bound to: which object, and which of its specs.
+    """Revision that a decision is bound to: the object, and the version of its spec.
 
     Not the resourceVersion, which moves with every status the operator writes while nothing of what was
     decided on has changed. The patch itself is guarded by the resourceVersion of the read just before it.
@@ -43,7 +42,7 @@ class SeldonWorkload:
         self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What the SeldonDeployment asks for and how much of it answers. DriftError: it is none of ours."""
+        """Read the SeldonDeployment and its ready replicas. DriftError: it is none of ours."""
         sdep = self._get(pipeline)
         try:
             configs, places = read_mixture(pipeline, sdep), locate_mixture(pipeline, sdep)
@@ -97,7 +96,7 @@ class SeldonWorkload:
         return revision_of(self._newest.seen(written))
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is.
+        """The state of the rollout of a written change.
 
         Where another hand has made the SeldonDeployment ask for something else it is READY, where that hand
         made it anew REPLACED: nothing of the change is left to wait for, and what runs is told by `read`.
@@ -153,7 +152,7 @@ class SeldonWorkload:
             ) from cause
         if revision_of(live) == before:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
-        if found != canonical(wanted):
+        if found != in_millicores(wanted):
             raise ConflictError(
                 f"{cause.message}; reading back shows a change by another hand",
                 hint="Read it again and decide again.",
@@ -162,7 +161,7 @@ class SeldonWorkload:
 
 
 def _asks_for(pipeline: Pipeline, sdep: Json, change: Change) -> bool:
-    return read_mixture(pipeline, sdep) == canonical(change.configs)
+    return read_mixture(pipeline, sdep) == in_millicores(change.configs)
 
 
 def same_object(revision: str, other: str) -> bool:

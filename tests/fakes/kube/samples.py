@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from ipa.model.pipeline import (
-    Objective,
-    OutputRows,
-    Pipeline,
-    SeldonRun,
-    SeldonTarget,
-    Sla,
-    Stage,
-    Variant,
-    chain,
-)
+from ipa.model.pipeline import Objective, OutputRows, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 
 
 def sample_pipeline() -> Pipeline:
     """Three stages: by image and memory; by env keys that not all have; by model URI of a shared server."""
 
     def variant(name: str, **run: object) -> Variant:
-        return Variant(name, seldon=SeldonRun(**run))  # type: ignore[arg-type]
+        return Variant(name, targets={"seldon": SeldonRun(**run)})  # type: ignore[arg-type]
 
     detect = (
         variant("d-s", image="registry.example/detect:s", memory_gib=1.0),
@@ -47,7 +38,7 @@ def sample_pipeline() -> Pipeline:
         ),
         Sla(1.0),
         {"default": Objective()},
-        seldon=SeldonTarget("sample", "models", "main"),
+        targets={"seldon": SeldonTarget("sample", "models", "main")},
     )
 
 

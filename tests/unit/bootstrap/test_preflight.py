@@ -14,7 +14,7 @@ def test_everything_wrong_is_said_at_once_before_a_model_server_starts(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[object] = []
-    monkeypatch.setattr(bootstrap, "world_of", lambda *_: started.append(1))
+    monkeypatch.setattr(bootstrap, "Site", lambda **_: started.append(1))
     monkeypatch.setattr(bootstrap, "open_from", lambda *_: started.append(1))
     trace = tmp_path / "trace.txt"
     trace.write_text("ten\n")

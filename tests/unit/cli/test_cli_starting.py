@@ -13,6 +13,7 @@ import yaml
 from ipa.cli.main import run
 from ipa.files import load_pipeline
 from ipa.targets.seldon.manifest import render, smallest_configs
+from ipa.targets.seldon.section import seldon_of
 from tests.fakes.kube import FakeKube
 
 INIT = [
@@ -69,8 +70,8 @@ def test_what_init_writes_can_be_used_once_it_is_filled_in(capsys: pytest.Captur
     pipeline = load_pipeline(Path("pipelines/shop/pipeline.yaml"))
     assert [variant.name for variant in pipeline.stages[0].variants] == ["small", "large"]
     assert pipeline.bounds.cores == 16
-    assert pipeline.seldon is not None
-    assert (pipeline.seldon.name, pipeline.seldon.namespace) == ("shop", "shops")
+    assert seldon_of(pipeline) is not None
+    assert (seldon_of(pipeline).name, seldon_of(pipeline).namespace) == ("shop", "shops")
 
 
 def test_an_editor_finds_the_schemas(here: Path) -> None:
@@ -167,7 +168,7 @@ def test_what_is_imported_from_a_cluster_is_what_runs_there(
         assert run(["import", "-n", "models", *at]) == 0
         out = capsys.readouterr().out
         assert "runs  crop=yolov5n b1 1×1 cores" in out
-        assert load_pipeline(here / "pipelines/video/pipeline.yaml").seldon.namespace == "models"  # type: ignore[union-attr]
+        assert seldon_of(load_pipeline(here / "pipelines/video/pipeline.yaml")).namespace == "models"  # type: ignore[union-attr]
         assert run(["status", "video", *at]) == 0
         assert "yolov5n" in capsys.readouterr().out
         assert run(["import", "nope", "-n", "models", *at]) == 1
@@ -193,7 +194,7 @@ def test_of_several_in_a_file_one_is_chosen_by_name(
     assert "Say which: other, video" in capsys.readouterr().err
     assert run(["import", "other", "-f", path]) == 0
     assert run(["import", "third", "-f", path]) == 1
-    assert load_pipeline(here / "pipelines/other/pipeline.yaml").seldon.name == "other"  # type: ignore[union-attr]
+    assert seldon_of(load_pipeline(here / "pipelines/other/pipeline.yaml")).name == "other"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,7 @@ def test_a_licence_that_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_store_is_looked_at_and_not_made(tmp_path: Path) -> None:
     path = tmp_path / "ipa.sqlite3"
     settings = Settings(store_url=f"sqlite:///{path}")
-    assert "is not there yet" in next(store_findings(settings)).seen
+    assert "does not exist yet" in next(store_findings(settings)).seen
     assert not path.exists()
     open_store(settings.store_url).close()
     assert "the newest" in next(store_findings(settings)).seen

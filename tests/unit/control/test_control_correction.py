@@ -232,7 +232,7 @@ def test_people_are_told_once_and_again_only_after_it_was_well() -> None:
     told, events = alarms(known, PIPELINE)
     (event,) = events
     assert event.reason is Notice.PROFILE_SLOW and event.is_warning
-    assert "detect=small takes 1.3 x its profile" in event.message
+    assert "batches of detect=small take 1.3 x their profiled time" in event.message
     assert "ipa profile pages --stage detect" in event.message
     assert alarms(told, PIPELINE) == (told, ())
     well = after(*[observed(1.0)] * 9, known=told, first_s=90.0)
@@ -247,7 +247,7 @@ def test_words_name_what_of_a_plan_is_slower() -> None:
     slow = (Slowdown("detect", "small", 1.4071), Slowdown("read", "big", 2.0))
     plan, plain = (profiled().describe(SMALLEST, 1.0, each) for each in (slow, slow[1:]))
     assert plan is not None and plain is not None
-    assert planned_with(plan) == "planned with detect=small taking 1.41 x its profile"
+    assert planned_with(plan) == "planned with detect=small at 1.41 x its profiled batch time"
     assert planned_with(plain) == ""
 
 
@@ -285,7 +285,7 @@ def test_the_loop_plans_for_what_it_sees_and_says_so(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING, "ipa.control"):
         decisions = made.ticks(12)
     applied = [decision for decision in decisions if decision.action is Action.APPLY]
-    assert "taking 1." in applied[0].detail and "x its profile" in applied[0].detail
+    assert "detect=big at 1." in applied[0].detail and "x its profiled batch time" in applied[0].detail
     known = profiled().predict(made.workload.desired, 11.0)
     assert known is not None and made.workload.desired != before
     # What runs carries the load half as slow again.
@@ -303,7 +303,7 @@ def test_the_plan_is_widened_by_what_piled_up_until_the_slowdown_was_known() -> 
     changes = []
     for made in (planned, piled):
         decisions = made.ticks(8)
-        changes.append(next(it for it in decisions if "x its profile" in it.detail))
+        changes.append(next(it for it in decisions if "x its profiled batch time" in it.detail))
     alone, wider = changes
     assert wider.tick == alone.tick and "so replicas are added" in wider.detail
     assert "so replicas are added" not in alone.detail
@@ -321,7 +321,7 @@ def test_the_plan_is_widened_by_what_piled_up_until_the_slowdown_was_known() -> 
 def test_advisory_mode_learns_too() -> None:
     made = settled(Mode.ADVISORY)
     details = [decision.detail for decision in made.ticks(12)]
-    assert any("x its profile" in detail for detail in details)
+    assert any("x its profiled batch time" in detail for detail in details)
     assert made.workload.accepted == []
 
 

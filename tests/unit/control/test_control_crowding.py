@@ -102,13 +102,13 @@ def test_as_many_are_added_as_bring_it_down_within_bounds_and_steps() -> None:
     [
         (CALM, ""),
         (replace(CALM, latency_s=Measured(0.9)), ""),
-        (replace(CALM, latency_s=Measured(1.1)), "latency is 1.1 s, the SLA is 1 s"),
+        (replace(CALM, latency_s=Measured(1.1)), "the latency is 1.1 s, the SLA is 1 s"),
         (replace(CALM, latency_s=BROKEN), "the latency is invalid"),
         (seen(stage(DETECT, BROKEN), stage(READ, Measured(1.0))), "the load of detect is invalid"),
         (seen(stage(DETECT, ABSENT), stage(READ, ABSENT)), ""),
         (
             seen(stage(DETECT, Measured(1.0), ready=1), stage(READ, Measured(1.0))),
-            "1 of 2 replicas of detect",
+            "only 1 of 2 replicas of detect",
         ),
     ],
 )

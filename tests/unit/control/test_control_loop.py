@@ -365,7 +365,7 @@ def test_what_a_person_asks_for_keeps_the_bounds() -> None:
     wanted = (replace(SMALLEST[0], replicas=9), replace(SMALLEST[1], variant="huge"))
     decision = made.loop.request(wanted, "asked for by ann")
     assert decision.action is Action.HOLD
-    assert "9 replicas are above 8" in decision.detail
+    assert "9 replicas are above the bound of 8" in decision.detail
     assert "no variant 'huge'" in decision.detail
 
 

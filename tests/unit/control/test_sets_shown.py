@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.cli.output import printer
-from ipa.cli.plans.difference import Target, difference
+from ipa.cli.plans.difference import WantedPlan, difference
 from ipa.cli.views.status_text import difference_table, status_line
 from ipa.control.canonical import plain
 from ipa.control.engine.actuation import ActuationPhase
@@ -109,7 +109,7 @@ def test_the_state_has_a_row_for_each_part_and_the_accuracy_of_the_requests() ->
 def test_the_difference_to_a_set_names_what_comes_goes_and_moves(capsys: pytest.CaptureFixture[str]) -> None:
     live = live_state(IMAGES, PROFILES, snapshot(), now=datetime(2026, 1, 1, tzinfo=UTC), tick_s=5.0)
     status = {"pipeline": "images", "live": plain(live)}
-    alone = difference(status, Target((HIGH,), 0.8, 20.0))
+    alone = difference(status, WantedPlan((HIGH,), 0.8, 20.0))
     assert [(it.wanted and it.wanted["variant"], it.changed != ()) for it in alone.stages] == [
         ("high", True),
         (None, True),
@@ -117,7 +117,7 @@ def test_the_difference_to_a_set_names_what_comes_goes_and_moves(capsys: pytest.
     printer().print(difference_table(alone))
     said = capsys.readouterr().out
     assert "high for 80 → 100 %" in said and "low → nothing" in said
-    assert not difference(status, Target(BOTH, 0.78, 30.0)).changed
+    assert not difference(status, WantedPlan(BOTH, 0.78, 30.0)).changed
 
 
 def test_a_set_that_is_asked_for_is_checked_part_by_part() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ipa.cli.main import run
-from ipa.files import load_pipeline, load_profile, pipeline_from_mapping
-from ipa.files.document import MAX_BYTES
+from ipa.files import load_pipeline, load_profile, pipeline_from_mapping, profile_in
+from ipa.files.document import MAX_BYTES, MAX_PROBLEMS, Document
+from ipa.files.kinds.base import FaultBudget
+from ipa.files.kinds.profile import ProfileFile
 from ipa.model.errors import InputError, NotFoundError
 
 BROKEN = sorted((Path(__file__).parents[2] / "fixtures" / "broken").glob("*.yaml"))
@@ -113,3 +116,17 @@ def test_a_mapping_has_pointers_and_no_lines() -> None:
 def test_no_mapping_at_all_is_an_input_error(data: object) -> None:
     with pytest.raises(InputError):
         pipeline_from_mapping(data)
+
+
+def test_a_file_of_faults_alone_is_looked_at_no_further() -> None:
+    """Listing 90 000 faults would take seconds, in which nothing else runs."""
+    variants = [
+        {"variant": f"v{n}", "accuracy": 0.5, "points": [{}] * 3000, **{f"k{n}": 1 for n in range(9000)}}
+        for n in range(10)
+    ]
+    document = Document("", {"variants": variants})
+    with pytest.raises(ValidationError) as caught:
+        ProfileFile.model_validate(document.data, context=FaultBudget(document))
+    assert MAX_PROBLEMS <= caught.value.error_count() < 3 * MAX_PROBLEMS
+    with pytest.raises(InputError, match="200 problems or more"):
+        profile_in(document)

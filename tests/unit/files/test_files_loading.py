@@ -26,6 +26,8 @@ from ipa.files.kinds import KINDS, make_schema, schema_text
 from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.pipeline import AccuracyRule, Edge, Pipeline
+from ipa.targets.local.section import local_of
+from ipa.targets.seldon.section import seldon_of
 
 FULL = """\
 apiVersion: ipa/v1
@@ -89,8 +91,12 @@ def test_every_key_of_a_pipeline_is_read(full: Pipeline) -> None:
     assert (objective.latency_margin_ratio, objective.throughput_margin_ratio) == (1, -0.3)
     assert (objective.threshold_rps, objective.sla_s) == (4, 4.598)
     assert (objective.max_batch_size, objective.max_replicas) == (8, 100)
-    assert full.seldon is not None
-    assert (full.seldon.name, full.seldon.namespace, full.seldon.predictor) == ("shop", "prod", "main")
+    assert seldon_of(full) is not None
+    assert (seldon_of(full).name, seldon_of(full).namespace, seldon_of(full).predictor) == (
+        "shop",
+        "prod",
+        "main",
+    )
     detect = full.stage("detect")
     assert (detect.container, detect.after, detect.batch_timeout_s) == ("det", (Edge("classify", 0.5),), 0)
 
@@ -98,17 +104,17 @@ def test_every_key_of_a_pipeline_is_read(full: Pipeline) -> None:
 def test_what_is_absent_has_its_default(full: Pipeline) -> None:
     classify = full.stage("classify")
     assert (classify.container, classify.after, classify.batch_timeout_s) == ("classify", (), 0.1)
-    assert (classify.variants[0].seldon, classify.variants[0].local) == (None, None)
+    assert (seldon_of(classify.variants[0]), local_of(classify.variants[0])) == (None, None)
 
 
 def test_yaml_does_not_surprise(full: Pipeline) -> None:
     variant = full.stage("detect").variant("no")
-    assert variant.seldon is not None
-    assert variant.local is not None
-    assert dict(variant.seldon.env) == {"A": "0.50", "B": "no"}, "as written"
-    assert dict(variant.local.parameters) == {"size": "320", "fast": "true"}
-    assert dict(variant.local.env) == {"C": "1e3"}
-    assert variant.seldon.memory_gib == 0.5
+    assert seldon_of(variant) is not None
+    assert local_of(variant) is not None
+    assert dict(seldon_of(variant).env) == {"A": "0.50", "B": "no"}, "as written"
+    assert dict(local_of(variant).parameters) == {"size": "320", "fast": "true"}
+    assert dict(local_of(variant).env) == {"C": "1e3"}
+    assert seldon_of(variant).memory_gib == 0.5
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_the_horizon_covers_the_slowest_start_up_and_a_tick(
 def test_the_setting_names_a_trace_and_the_window_grows(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
     path.write_text("\n".join(f"{count:.0f}" for count in counts(1, 300)) + "\n")
-    seen = forecast_setup(Settings(forecast_trace=str(path), target="kubernetes"), {})
+    seen = forecast_setup(Settings(forecast_trace=str(path)), {}, averaged_s=30.0)
     assert seen.window_s == 600 + 600 + 20
     # It says itself that it has not learned yet, or what it learned.
     found = seen.forecaster(means(2, 1220))

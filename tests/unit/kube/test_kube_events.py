@@ -184,7 +184,7 @@ def test_a_long_message_is_cut_to_what_the_server_takes() -> None:
 
 
 def test_a_pipeline_that_runs_nowhere_on_seldon_is_dropped(sink: KubeEvents) -> None:
-    sink.emit(replace(PIPELINE, seldon=None), DRIFT)
+    sink.emit(replace(PIPELINE, targets={}), DRIFT)
     assert sink.dropped == 1
 
 

@@ -14,9 +14,10 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.watch import FORBIDDEN_S, AtMost, Watcher, feeds
 from ipa.control.loop.clock import StopSignal, VirtualClock
-from ipa.model.pipeline import Pipeline, SeldonTarget
+from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.section import SeldonTarget
 from ipa.targets.seldon.watchers import Watchers
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
@@ -83,7 +84,8 @@ def test_a_change_by_another_hand_is_told_and_a_status_is_not(kube: FakeKube, sd
 
 def test_an_object_that_goes_and_one_that_comes_are_told(kube: FakeKube, sdeps: Heard) -> None:
     other = render(
-        replace(sample_pipeline(), seldon=SeldonTarget("other", "models", "main")), sample_configs()
+        replace(sample_pipeline(), targets={"seldon": SeldonTarget("other", "models", "main")}),
+        sample_configs(),
     )
     with kube.store.lock:
         kube.store.create("seldondeployments", "models", other)
@@ -199,7 +201,8 @@ def test_a_service_wakes_the_pipeline_whose_seldondeployment_changed_and_ends_at
     until(kube, lambda: sum(one.verb == "watch" for one in kube.requests) == 2)
     # Of nobody's that it knows.
     other = render(
-        replace(sample_pipeline(), seldon=SeldonTarget("other", "models", "main")), sample_configs()
+        replace(sample_pipeline(), targets={"seldon": SeldonTarget("other", "models", "main")}),
+        sample_configs(),
     )
     with kube.store.lock:
         kube.store.create("seldondeployments", "models", other)

@@ -11,7 +11,6 @@ from ipa.model.errors import ConfigurationError, InputError
 from ipa.model.pipeline import (
     Bounds,
     Edge,
-    LocalRun,
     Objective,
     Pipeline,
     Sla,
@@ -24,8 +23,9 @@ from ipa.model.pipeline import (
 from ipa.model.plan import StageConfig
 from ipa.service.checks import checked_configs
 from ipa.targets.local.replica import checked
+from ipa.targets.local.section import LocalRun
 
-VARIANTS = (Variant("s", local=LocalRun("x.Y")),)
+VARIANTS = (Variant("s", targets={"local": LocalRun("x.Y")}),)
 A, B, C = (Stage(name, VARIANTS) for name in "abc")
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from ipa.control.engine.guards import bound_faults
-from ipa.model.on_seldon import at_cluster
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.optimize.change import change_of
 from ipa.optimize.describe import describe
 from ipa.targets.seldon.manifest import read, render
+from ipa.targets.seldon.section import seldon_of, with_seldon
+from ipa.targets.seldon.shape import at_cluster
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.cluster import cores_of
@@ -24,8 +25,8 @@ SAMPLE, CONFIGS = sample_pipeline(), sample_configs()
 
 
 def beside(pipeline: Pipeline) -> Pipeline:
-    assert pipeline.seldon is not None
-    return replace(pipeline, seldon=replace(pipeline.seldon, separate_orchestrator=False))
+    assert seldon_of(pipeline) is not None
+    return with_seldon(pipeline, separate_orchestrator=False)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,13 @@ def test_a_quadratic_that_falls_gives_way_to_a_line() -> None:
     assert found.r2_ratio < 1
 
 
+def test_a_quadratic_that_flattens_without_falling_is_kept() -> None:
+    # Its slope, 0.01 − 0.00015·batch, is above 0 up to a batch of 66.
+    found = fit(*((batch, 0.01 + 0.01 * batch - 0.000075 * batch**2) for batch in (1, 2, 8, 32, 64)))
+    assert found.form is Form.QUADRATIC
+    assert found.coefficients == pytest.approx((0.01, 0.01, -0.000075))
+
+
 def test_a_quadratic_that_turns_negative_gives_way_to_a_line() -> None:
     found = fit((1, 0.01), (2, 0.05), (8, 0.02), (16, 1.0), (32, 3.9))
     assert found.form is Form.LINEAR

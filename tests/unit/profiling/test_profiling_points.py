@@ -8,9 +8,10 @@ from datetime import date
 import pytest
 
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Bounds, Objective, Pin, SeldonRun, Stage, StageBounds, Variant
+from ipa.model.pipeline import Bounds, Objective, Pin, Stage, StageBounds, Variant
 from ipa.model.profile import OperatingPoint, ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.points import Allocation, LatencySource, operating_points
+from ipa.targets.seldon.section import SeldonRun
 
 
 def variant(name: str, accuracy: float, slowness: float) -> VariantProfile:
@@ -114,7 +115,7 @@ def test_memory_and_readiness_come_along(
     profile = replace(
         PROFILE, variants=(replace(PROFILE.variant("small"), memory_gib=profiled, readiness_s=profiled),)
     )
-    stage = Stage("detect", (Variant("small", seldon=SeldonRun(memory_gib=asked)),))
+    stage = Stage("detect", (Variant("small", targets={"seldon": SeldonRun(memory_gib=asked)}),))
     points = operating_points(
         profile, stage, Objective(), Bounds(), allocation=Allocation.FREE, source=source
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ipa.adapters.prometheus.dialects import Dialect, queries, stage_value
-from ipa.adapters.prometheus.shaped import ShapedMetrics
+from ipa.adapters.prometheus.dialects import ON_CLUSTER, Dialect, queries
 from ipa.control.ports import Load, Signals
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
+from ipa.targets.seldon.metrics import EXECUTOR, ShapedMetrics
 from tests.contract.split_harness import split
 from tests.fakes.kube.samples import sample_pipeline
 
@@ -33,19 +33,19 @@ def test_each_pipeline_is_read_in_the_dialect_of_its_shape() -> None:
     metrics.read(split(sample_pipeline()), 30.0)
     assert metrics.load(split(sample_pipeline()), 5.0) is UNSEEN
     assert read == [
-        (Dialect.SELDON, "sample", 60.0),
-        (Dialect.SPLIT, "sample", 30.0),
-        (Dialect.SPLIT, "sample", 5.0),
+        (EXECUTOR, "sample", 60.0),
+        (ON_CLUSTER, "sample", 30.0),
+        (ON_CLUSTER, "sample", 5.0),
     ]
 
 
 def test_a_split_pipeline_has_the_series_of_router_and_queues_over_a_clusters_windows() -> None:
     pipeline = split(sample_pipeline())
-    asked, seldon = queries(pipeline, Dialect.SPLIT), queries(pipeline, Dialect.SELDON)
+    asked, seldon = queries(pipeline, ON_CLUSTER), queries(pipeline, EXECUTOR)
     assert "ipa_router_arrivals_total" in str(asked.arrivals)
     assert asked.stage_queue is not None
     # By the stage's own name, whatever its container is called.
-    assert stage_value(pipeline.stages[1], Dialect.SPLIT) == "read"
+    assert ON_CLUSTER.stage_value(pipeline.stages[1]) == "read"
     assert (asked.arrivals.window_s, asked.latency.window_s) == (
         seldon.arrivals.window_s,
         seldon.latency.window_s,

@@ -22,7 +22,8 @@ from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.realtime import Pace, RealtimeClock, RealtimeWorlds, moving_load
 from ipa.simulate.world import SimWorld
-from ipa.targets.simulated import clock_of, simulated_worlds
+from ipa.targets.simulated.target import SIMULATED
+from ipa.targets.simulated.world import simulated_worlds
 
 START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification", "resnet18", 1, 1.0, 2))
 
@@ -84,6 +85,6 @@ def test_the_load_moves_between_its_ends_and_bursts_above() -> None:
 def test_without_a_load_there_is_no_simulated_world() -> None:
     pipeline, profiles = packaged_example()
     with pytest.raises(UsageError, match="needs a load"):
-        simulated_worlds(ServeOptions(), {"video": pipeline}, {"video": profiles}, {"video": START})
+        simulated_worlds(None, {"video": pipeline}, {"video": profiles}, {"video": START})
     options = ServeOptions(simulated=Simulated(moving_load(1.0, 2.0, 10), Pace()))
-    assert isinstance(clock_of(options, threading.Event()), RealtimeClock)
+    assert isinstance(SIMULATED.clock(threading.Event(), options.simulated), RealtimeClock)

@@ -10,13 +10,14 @@ import pytest
 
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import DriftError
-from ipa.model.on_seldon import at_cluster
-from ipa.model.pipeline import Pipeline, Shape, Sla
+from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.layouts import render_all
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.patch import build_patch
+from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
+from ipa.targets.seldon.shape import at_cluster
 from tests.fakes.kube.patching import json_patch
 
 HOME = Path(__file__).parents[3] / "fixtures" / "accelerated"
@@ -74,9 +75,7 @@ def test_another_number_is_drift(count: str | None) -> None:
 
 
 def test_a_split_pipeline_carries_them_too() -> None:
-    pipeline = vision()
-    assert pipeline.seldon is not None
-    split = replace(pipeline, seldon=replace(pipeline.seldon, shape=Shape.SPLIT, image="example/ipa:1"))
+    split = with_seldon(vision(), shape=Shape.SPLIT, image="example/ipa:1")
     limits = [
         one["resources"]["limits"]
         for sdep in render_all(split, LARGE)
@@ -88,5 +87,5 @@ def test_a_split_pipeline_carries_them_too() -> None:
 
 def test_an_imported_deployment_keeps_what_it_requests() -> None:
     pipeline = imported(live(LARGE), Sla(0.6)).pipeline
-    runs = [stage.variants[0].seldon for stage in pipeline.stages]
+    runs = [seldon_of(stage.variants[0]) for stage in pipeline.stages]
     assert [run and dict(run.accelerators) for run in runs] == [{GPU: 1.0}, {SLICE: 1.0}]

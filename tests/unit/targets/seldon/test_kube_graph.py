@@ -15,8 +15,6 @@ from ipa.model.pipeline import (
     Objective,
     Pin,
     Pipeline,
-    SeldonRun,
-    SeldonTarget,
     Sla,
     Stage,
     StageBounds,
@@ -25,6 +23,7 @@ from ipa.model.pipeline import (
 )
 from ipa.targets.seldon.graph import Nested, nest
 from ipa.targets.seldon.manifest import read, render, smallest_configs
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 from tests.fakes.kube.schema import admit, real_schema, small_schema
 
 Json = dict[str, Any]
@@ -42,13 +41,17 @@ def stage(
 ) -> Stage:
     """A stage after those; `bare` has no variants."""
     runs = [SeldonRun(image=f"registry.example/{name}:{size}") for size in ("s", "l")]
-    variants = () if bare else tuple(Variant(run.image[-1:], seldon=run) for run in runs if run.image)
+    variants = (
+        () if bare else tuple(Variant(run.image[-1:], targets={"seldon": run}) for run in runs if run.image)
+    )
     return Stage(name, variants, after=tuple(Edge(it, share=share) for it in after.split()), kind=kind)
 
 
 def a_pipeline(*stages: Stage, bounds: Bounds | None = None) -> Pipeline:
     target = SeldonTarget("shop", "models", "main")
-    return Pipeline("shop", stages, Sla(1.0), {"default": Objective()}, bounds or Bounds(), seldon=target)
+    return Pipeline(
+        "shop", stages, Sla(1.0), {"default": Objective()}, bounds or Bounds(), targets={"seldon": target}
+    )
 
 
 def shown(nested: Nested) -> str:

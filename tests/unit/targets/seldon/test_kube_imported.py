@@ -17,6 +17,7 @@ from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
 from ipa.targets.seldon.imported import Imported, imported
 from ipa.targets.seldon.layouts import render_all
 from ipa.targets.seldon.manifest import read, render, smallest_configs
+from ipa.targets.seldon.section import seldon_of
 from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
@@ -55,12 +56,12 @@ def test_variants_of_every_kind_are_read() -> None:
     found = imported(sample(), SLA)
     detect, reader, sort = found.pipeline.stages
     assert [stage.variants[0].name for stage in found.pipeline.stages] == ["s", "s", "s"]
-    assert detect.variants[0].seldon.memory_gib == 1.0  # type: ignore[union-attr]
+    assert seldon_of(detect.variants[0]).memory_gib == 1.0  # type: ignore[union-attr]
     assert detect.batch_timeout_s == 0.02
-    assert (reader.name, reader.variants[0].seldon.env) == ("reader", {"MODEL": "s"})  # type: ignore[union-attr]
-    assert sort.variants[0].seldon.implementation == "SKLEARN_SERVER"  # type: ignore[union-attr]
-    assert sort.variants[0].seldon.model_uri == "s3://models/sort/s"  # type: ignore[union-attr]
-    target = found.pipeline.seldon
+    assert (reader.name, seldon_of(reader.variants[0]).env) == ("reader", {"MODEL": "s"})  # type: ignore[union-attr]
+    assert seldon_of(sort.variants[0]).implementation == "SKLEARN_SERVER"  # type: ignore[union-attr]
+    assert seldon_of(sort.variants[0]).model_uri == "s3://models/sort/s"  # type: ignore[union-attr]
+    target = seldon_of(found.pipeline)
     assert target is not None
     assert (target.name, target.namespace, target.predictor) == ("sample", "models", "main")
     stages = ("detect", "reader", "sort")
@@ -134,7 +135,7 @@ def test_what_is_not_read_is_said() -> None:
     spec["protocol"] = "seldon"
     spec["annotations"] = {}
     found = imported(sdep, SLA)
-    target = found.pipeline.seldon
+    target = seldon_of(found.pipeline)
     assert target is not None
     assert (target.orchestrator_cores, target.separate_orchestrator) == (0.25, False)
     said = notes_of(found)
@@ -161,8 +162,8 @@ def test_another_predictor_can_be_chosen() -> None:
     sdep["spec"]["predictors"].append({**main, "name": "canary", "traffic": 10})
     main["traffic"] = 90
     found = imported(sdep, SLA, predictor="canary")
-    assert found.pipeline.seldon is not None
-    assert found.pipeline.seldon.predictor == "canary"
+    assert seldon_of(found.pipeline) is not None
+    assert seldon_of(found.pipeline).predictor == "canary"
     with pytest.raises(InputError, match="there is no predictor 'nope'"):
         imported(sdep, SLA, predictor="nope")
 

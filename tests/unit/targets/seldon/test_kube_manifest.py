@@ -12,9 +12,10 @@ import pytest
 
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.model.errors import DriftError, InputError
-from ipa.model.pipeline import SeldonRun, Variant
+from ipa.model.pipeline import Variant
 from ipa.targets.seldon.locate import deployment_name, locate, target_of
 from ipa.targets.seldon.manifest import read, render
+from ipa.targets.seldon.section import SeldonRun
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, prune, real_schema, small_schema
 
@@ -62,7 +63,9 @@ def test_the_container_carries_batch_variant_and_equal_requests_and_limits() -> 
 
 
 def test_a_class_of_ours_is_mlservers_and_a_server_of_seldons_is_the_nodes() -> None:
-    ours = Variant("d", seldon=SeldonRun(image="registry.example/d:1", implementation="ours.Detect"))
+    ours = Variant(
+        "d", targets={"seldon": SeldonRun(image="registry.example/d:1", implementation="ours.Detect")}
+    )
     stages = (replace(PIPELINE.stages[0], variants=(ours,)), *PIPELINE.stages[1:])
     sdep = render(replace(PIPELINE, stages=stages), (replace(CONFIGS[0], variant="d"), *CONFIGS[1:]))
     assert {"name": "MLSERVER_MODEL_IMPLEMENTATION", "value": "ours.Detect"} in container(sdep, 0)["env"]
@@ -275,7 +278,11 @@ def test_configs_that_do_not_fit_are_all_told() -> None:
 
 def test_variants_that_look_the_same_or_take_the_services_env_are_refused() -> None:
     same = SeldonRun(image="registry.example/detect:s", env={"MLSERVER_HTTP_PORT": "1"})
-    twins = (Variant("a", seldon=same), Variant("b", seldon=same), Variant("local only"))
+    twins = (
+        Variant("a", targets={"seldon": same}),
+        Variant("b", targets={"seldon": same}),
+        Variant("local only"),
+    )
     stages = (replace(PIPELINE.stages[0], variants=twins), *PIPELINE.stages[1:])
     with pytest.raises(InputError) as refusal:
         render(replace(PIPELINE, stages=stages), (replace(CONFIGS[0], variant="a"), *CONFIGS[1:]))
@@ -290,4 +297,4 @@ def test_a_variant_or_pipeline_without_seldon_says_so() -> None:
     with pytest.raises(InputError, match="'local only' of stage 'detect' does not say how it runs"):
         render(replace(PIPELINE, stages=stages), (replace(CONFIGS[0], variant="local only"), *CONFIGS[1:]))
     with pytest.raises(InputError, match="does not say where it runs on Seldon"):
-        render(replace(PIPELINE, seldon=None), CONFIGS)
+        render(replace(PIPELINE, targets={}), CONFIGS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -17,6 +16,7 @@ from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.patch import build_patch
 from ipa.targets.seldon.predictors import build_mixture_patch, read_mixture, render_mixture
+from ipa.targets.seldon.section import with_seldon
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.patching import json_patch
@@ -155,6 +155,6 @@ def test_predictors_of_other_people_that_take_requests_are_drift_and_shadows_are
     with pytest.raises(DriftError) as drifted:
         read_mixture(PIPELINE, body)
     assert drifted.value.problems[0].message.startswith("predictor 'canary' takes 10 %")
-    other = replace(PIPELINE, seldon=replace(PIPELINE.seldon, predictor="blue"))  # type: ignore[type-var]
+    other = with_seldon(PIPELINE, predictor="blue")  # type: ignore[type-var]
     with pytest.raises(DriftError):
         read_mixture(other, live(share(100, SMALL)))

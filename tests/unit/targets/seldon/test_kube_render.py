@@ -12,13 +12,14 @@ import yaml
 from ipa.cli.main import run
 from ipa.files import load_pipelines
 from ipa.targets.seldon.manifest import read
+from ipa.targets.seldon.section import seldon_of
 from tests.fakes.kube.schema import admit, real_schema, small_schema
 
 ROOT = Path(__file__).resolve().parents[4]
 SHIPPED = {
     name: pipeline
     for name, pipeline in load_pipelines(ROOT / "pipelines").items()
-    if pipeline.seldon is not None
+    if seldon_of(pipeline) is not None
 }
 
 

@@ -26,6 +26,7 @@ from ipa.model.errors import (
 from ipa.model.pipeline import Edge, Stage, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.layouts import manifest_of, render_all
+from ipa.targets.seldon.section import seldon_of, with_seldon
 from ipa.targets.seldon.split import parts_of, render_split
 from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.split_harness import split
@@ -129,7 +130,7 @@ def test_a_graph_that_is_no_chain_is_refused() -> None:
     branches = [replace(stage, after=(Edge(first.name),)) for stage in PIPELINE.stages[1:]]
     end = Stage(
         "join",
-        (Variant("j", seldon=first.variants[0].seldon),),
+        (Variant("j", targets={"seldon": seldon_of(first.variants[0])}),),
         tuple(Edge(b.name) for b in branches),
         kind=StageKind.COMBINER,
     )
@@ -138,12 +139,12 @@ def test_a_graph_that_is_no_chain_is_refused() -> None:
 
 
 def test_what_cannot_be_rendered_says_what_is_missing() -> None:
-    assert PIPELINE.seldon is not None
+    assert seldon_of(PIPELINE) is not None
     with pytest.raises(InputError, match="which image") as refused:
-        render_split(replace(PIPELINE, seldon=replace(PIPELINE.seldon, image=None)), CONFIGS)
+        render_split(with_seldon(PIPELINE, image=None), CONFIGS)
     assert "shape: split, image" in refused.value.hint
     with pytest.raises(InputError) as long:
-        parts_of(replace(PIPELINE, seldon=replace(PIPELINE.seldon, name="s" * 50)))
+        parts_of(with_seldon(PIPELINE, name="s" * 50))
     assert len(long.value.problems) == 3 + 3
 
 

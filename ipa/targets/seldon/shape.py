@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from ipa.model.measured import with_profiles
 from ipa.model.overhead import NO_OVERHEAD, Overhead
-from ipa.model.pipeline import OutputRows, Pipeline, Shape, Stage, StageKind
+from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind
+from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.row_counts import Unbatched, batch_fault
+from ipa.targets.seldon.section import Shape, seldon_of
 
+WHERE = "in one SeldonDeployment"
+REMEDY = "`seldon: {shape: split}`, whose queue counts each request's rows"
 NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 
 
@@ -42,7 +47,8 @@ def unbatched_stages(
     so does the stage after it: the orchestrator passes `fan_out`, one row an item, on as an input. The queue
     of shape split counts by `fan_out` itself.
     """
-    if pipeline.seldon is None or pipeline.seldon.shape is Shape.SPLIT:
+    target = seldon_of(pipeline)
+    if target is None or target.shape is Shape.SPLIT:
         return {}
     found: dict[str, str] = {}
     # A router without variants, or one that only routes, passes its input on.
@@ -60,7 +66,17 @@ def unbatched_stages(
             found[stage.name] = stage.unbatched or own
         elif senders:
             found[stage.name] = f"it is given the fan_out of stage {senders[0]!r} as an input"
-    return found
+    return {name: Unbatched(why, WHERE, REMEDY) for name, why in found.items()}
+
+
+def batch_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
+    """Messages for the configurations whose batches would mix up requests if the pipeline runs on Seldon."""
+    why = unbatched_stages(pipeline)
+    return [
+        batch_fault(config.stage, config.batch_size, why[config.stage])
+        for config in configs
+        if config.stage in why and config.batch_size > 1
+    ]
 
 
 def _varying_rows(pipeline: Pipeline, stage: Stage, profiles: Mapping[str, StageProfile]) -> str:
@@ -81,7 +97,7 @@ def _varying_rows(pipeline: Pipeline, stage: Stage, profiles: Mapping[str, Stage
 
 
 def _overhead(pipeline: Pipeline) -> Overhead:
-    target = pipeline.seldon
+    target = seldon_of(pipeline)
     if target is None:
         return NO_OVERHEAD
     if target.shape is Shape.SPLIT:

@@ -1,4 +1,4 @@
-"""The cluster: does it answer, what may we do there, is Seldon there, who else writes."""
+"""Checks of the cluster for `ipa doctor`: it answers, our rights, Seldon is there, nobody else writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.client import KubeClient, connect
 from ipa.adapters.kube.preflight import (
     is_allowed,
     refusal,
@@ -17,12 +17,11 @@ from ipa.adapters.kube.preflight import (
     user_name,
 )
 from ipa.adapters.kube.rights import BY_NAME, ELECTOR, REVIEWER, Right, Role, actor, observer
-from ipa.bootstrap.leader_election import elects
+from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.row_counts import batch_faults
 from ipa.settings import Settings, words
 from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.locate import (
@@ -32,7 +31,10 @@ from ipa.targets.seldon.locate import (
     target_of,
     unsaid_orchestrators,
 )
+from ipa.targets.seldon.metrics import dialect_of
 from ipa.targets.seldon.ownership import OwningClient
+from ipa.targets.seldon.section import seldon_of
+from ipa.targets.seldon.shape import batch_faults
 from ipa.targets.seldon.watchers import places_of
 
 SERVER = "api server"
@@ -47,11 +49,31 @@ PROBE = "ipa-doctor-probe"
 DEAD_LEASES = 4
 
 
-def cluster_checks(
-    client: KubeClient, settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
+def checks_of(
+    settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str], *, elects: bool
+) -> list[DoctorCheck]:
+    """The series of each pipeline that runs on Seldon, and the cluster; `namespaces` are theirs if empty."""
+    placed = {name: it for name, it in pipelines.items() if seldon_of(it) is not None}
+    series = metrics_checks(settings, {name: (it, dialect_of(it)) for name, it in placed.items()})
+    try:
+        client = connect(settings.kubeconfig, settings.kube_timeout_s)
+    except IpaError as error:
+        wrong = [failed(SERVER, error)]
+        return [*series, DoctorCheck(SERVER, lambda: wrong)]
+    spaces = list(namespaces) or sorted({it.namespace for it in placed.values()})
+    return [*series, *_cluster_checks(client, settings, pipelines, spaces, elects=elects)]
+
+
+def _cluster_checks(
+    client: KubeClient,
+    settings: Settings,
+    pipelines: Mapping[str, Pipeline],
+    namespaces: Sequence[str],
+    *,
+    elects: bool,
 ) -> list[DoctorCheck]:
     """The API server first; all others once it has answered."""
-    on_seldon = [pipeline for pipeline in pipelines.values() if pipeline.seldon is not None]
+    on_seldon = [pipeline for pipeline in pipelines.values() if seldon_of(pipeline) is not None]
     user = _User(client)
     return [
         DoctorCheck(SERVER, lambda: _server(client)),
@@ -73,7 +95,7 @@ def cluster_checks(
             DoctorCheck(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
             for it in on_seldon
         ),
-        DoctorCheck("lease", _Leases(client, settings, namespaces), after=SERVER),
+        DoctorCheck("lease", _Leases(client, settings, namespaces, elects), after=SERVER),
     ]
 
 
@@ -317,6 +339,7 @@ class _Leases:
     client: KubeClient
     settings: Settings
     namespaces: Sequence[str]
+    elects: bool
 
     def __call__(self) -> Iterator[Finding]:
         settings = self.settings
@@ -338,7 +361,7 @@ class _Leases:
         if age_s is not None and age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
             return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
         seen = f"{holder} leads" + ("" if age_s is None else f", renewed {max(age_s, 0.0):.0f} s ago")
-        if elects(self.settings):
+        if self.elects:
             return ok(title, f"{seen}; a service started here stands by")
         remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
         return warn(title, f"{seen}; a second service that does not elect would write beside it", remedy)

@@ -1,1 +1,0 @@
-"""What `ipa doctor` looks at, one module a dependency."""

@@ -1,0 +1,225 @@
+"""`ipa watch` and `ipa events`: follow a pipeline, and the events of a service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from ipa.cli.output import Output, json_text, printed
+from ipa.cli.views.status_text import status_line, status_tree
+from ipa.clients.base import PipelineClient
+from ipa.control.ports import Clock
+from ipa.model.errors import DeadlineError, RolloutError, UnavailableError, UsageError
+
+# Seconds after which a broken stream is resumed.
+AGAIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One event of a stream; `id` is empty for events about the stream itself."""
+
+    id: str
+    kind: str
+    data: str
+
+    def words(self) -> str:
+        """The event as a line for people."""
+        said: dict[str, Any] = json.loads(self.data)
+        if self.kind in ("reset", "store"):
+            return f"{self.kind}: {said['detail']}"
+        by = f" by {said['by']}" if said["by"] else ""
+        why = f": {said['why']}" if said["why"] else ""
+        line = f"{self.id} {said['at']} {said['pipeline']} {said['kind']} {said['what']}{by}{why}"
+        # Reasons that people write may contain control characters.
+        return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+
+
+def followed(
+    service: PipelineClient, pipeline: str | None, place: int | None, clock: Clock, *, follow: bool
+) -> Iterator[StreamEvent]:
+    """The events after that id; with `follow` endless, resumed after breaks."""
+    while True:
+        try:
+            for event in parsed(service.events(pipeline, after=place, follow=follow)):
+                place = int(event.id) if event.id else place
+                yield event
+        except UnavailableError:
+            # Before the first event it is no break: there is no service.
+            if not follow or place is None:
+                raise
+        if not follow:
+            return
+        clock.wait(AGAIN_S)
+
+
+def parsed(lines: Iterable[str]) -> Iterator[StreamEvent]:
+    """The events of a text/event-stream; comments are none."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name:
+            fields[name] = value.removeprefix(" ")
+        elif not line:
+            if "data" in fields:
+                yield StreamEvent(fields.get("id", ""), fields.get("event", ""), fields["data"])
+            fields = {}
+
+
+# An id after every event: the answer names the newest one.
+BEYOND = (1 << 62) - 1
+
+
+class EventTail:
+    """Reads new events of a pipeline; none if the source has no event stream."""
+
+    def __init__(self, source: PipelineClient, pipeline: str, clock: Clock) -> None:
+        self._source, self._pipeline, self._clock = source, pipeline, clock
+        self._place = BEYOND
+        self._is_kept = True
+        self.read()
+
+    def read(self) -> list[StreamEvent]:
+        """The events since the last call, oldest first; one that fails is made up for by the next."""
+        if not self._is_kept:
+            return []
+        is_first = self._place == BEYOND
+        try:
+            found = list(followed(self._source, self._pipeline, self._place, self._clock, follow=False))
+        except (UsageError, UnavailableError):
+            # A cluster and a file have none; the status reports a service that does not answer.
+            self._is_kept = not is_first
+            return []
+        self._place = next((int(event.id) for event in reversed(found) if event.id), self._place)
+        return [] if is_first else [event for event in found if _is_shown(event)]
+
+
+def what_of(event: StreamEvent) -> str:
+    """The subject of the event: a reason code, an outcome, or an action; empty for the stream itself."""
+    return str(json.loads(event.data).get("what", ""))
+
+
+def _is_shown(event: StreamEvent) -> bool:
+    """True unless it is a decision to hold, which the status shows."""
+    return event.kind != "decision" or what_of(event).startswith("apply.")
+
+
+INTERVAL_S = 1.0
+# Phases of a change that failed; waiting longer does not help.
+FAILED = frozenset({"failed", "rolled_back", "rollback_failed"})
+
+
+class Until(StrEnum):
+    """The end of a watch: the last change has settled, or a new one has."""
+
+    SETTLED = "settled"
+    CHANGED = "changed"
+
+
+def watch(
+    source: PipelineClient,
+    pipeline: str,
+    clock: Clock,
+    console: Console,
+    *,
+    until: Until | None = None,
+    timeout_s: float | None = None,
+    output: Output = Output.TEXT,
+) -> None:
+    """Show the pipeline at each change; return once `until` is reached.
+
+    On a terminal a tree that changes in place, else a line for each change; for programs a value for each. If
+    the source has an event stream, events between two refreshes are printed too.
+
+    Errors: DeadlineError after `timeout_s`; RolloutError if a change failed or the pipeline is degraded.
+    """
+    interval_s = source.interval_s or INTERVAL_S
+    started_s = clock.monotonic_s()
+    with ExitStack() as screen:
+        show = _shower(console, screen, output)
+        tail, first, is_due = EventTail(source, pipeline, clock), "", until is not Until.CHANGED
+        while True:
+            happened = tail.read()
+            status = source.status(pipeline)
+            show(status, happened)
+            first = first or status["live"]["revision"]
+            # A change that was rolled back meanwhile may leave the revision as it was.
+            is_due = is_due or status["live"]["revision"] != first or any(map(_is_change, happened))
+            if until is not None:
+                _check(pipeline, happened)
+            if until is not None and is_due and _settled(status):
+                return
+            if timeout_s is not None and clock.monotonic_s() - started_s + interval_s > timeout_s:
+                done = "was not changed" if until is Until.CHANGED else "did not settle"
+                raise DeadlineError(f"{pipeline} {done} within {timeout_s:g} s")
+            clock.wait(interval_s)
+
+
+def _is_change(event: StreamEvent) -> bool:
+    return event.kind == "change" or (event.kind == "decision" and what_of(event).startswith("apply."))
+
+
+def _check(pipeline: str, happened: Sequence[StreamEvent]) -> None:
+    """RolloutError if a change failed, even if the status does not show it any more."""
+    for event in happened:
+        if event.kind == "change" and what_of(event) in FAILED:
+            why = json.loads(event.data)["why"]
+            raise RolloutError(f"a change of {pipeline} ended {what_of(event)}: {why}")
+
+
+def _settled(status: dict[str, Any]) -> bool:
+    live = status["live"]
+    if live["phase"] in FAILED:
+        raise RolloutError(f"the last change of {status['pipeline']} ended {live['phase']}: {live['detail']}")
+    if not live["settled"] or live["phase"] not in ("idle", "settled"):
+        return False
+    if not status["healthy"]:
+        raise RolloutError(f"{status['pipeline']} settled but is degraded: {'; '.join(live['degraded'])}")
+    return True
+
+
+Show = Callable[[dict[str, Any], Sequence[StreamEvent]], None]
+
+
+def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
+    """The function that prints events and a status: in place on a terminal, else a line or value a tick."""
+    if console.is_terminal and output is Output.TEXT:
+        tree = screen.enter_context(Live(console=console, auto_refresh=False))
+
+        def update(status: dict[str, Any], happened: Sequence[StreamEvent]) -> None:
+            _tell(console, happened)
+            tree.update(status_tree(status), refresh=True)
+
+        return update
+    shown: list[tuple[Any, ...]] = []
+
+    def show(status: dict[str, Any], happened: Sequence[StreamEvent]) -> None:
+        live = status["live"]
+        if output is Output.TEXT:
+            _tell(console, happened)
+        ready = [stage["ready_replicas"] for stage in live["stages"]]
+        now = (live["tick"], live["settled"], live["detail"], ready)
+        if not shown or shown[-1] != now:
+            shown[:] = [now]
+            if output is Output.JSON:
+                typer.echo(json_text(status))
+            elif output is Output.YAML:
+                typer.echo("---")
+                printed(output, status)
+            else:
+                console.print(status_line(status), markup=False)
+
+    return show
+
+
+def _tell(console: Console, happened: Sequence[StreamEvent]) -> None:
+    for event in happened:
+        console.print(f"event {event.words()}", markup=False)

@@ -1,1 +1,0 @@
-"""Following a pipeline as it changes."""

@@ -1,0 +1,88 @@
+"""Serving semantics: how a target serves a pipeline, and what of a pipeline's file it cannot honour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ipa.model.pipeline import Edge, Pipeline, Stage
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling
+
+
+class Batching(StrEnum):
+    """Where batches are formed."""
+
+    # One queue for all replicas of a stage: an idle replica takes the next batch.
+    CENTRAL = "central"
+    # In each replica, from the requests that were spread to it.
+    IN_REPLICA = "in-replica"
+
+
+class Rebatch(StrEnum):
+    """The effect of a change of the batch size alone."""
+
+    IN_PLACE = "in-place"
+    NEW_REPLICAS = "new-replicas"
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSemantics:
+    """The way in which a target serves a pipeline; the defaults are a central queue that can do everything.
+
+    `spread` says in words how requests reach replicas. `most_parts` is the number of configurations that may
+    run side by side, each with a share of the requests; several variants of one stage (`sets`) are such too.
+    """
+
+    batching: Batching = Batching.CENTRAL
+    spread: str = "an idle replica takes the next batch"
+    rolling: Rolling = SIDE_BY_SIDE
+    rebatch: Rebatch = Rebatch.IN_PLACE
+    runs_graphs: bool = True
+    fans_out: bool = True
+    drops_late: bool = True
+    waits_for_batches: bool = True
+    most_parts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Unhonoured:
+    """A key of a pipeline file that has no effect on the target: its name, the reason, and the remedy."""
+
+    key: str
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.why}; {self.remedy}"
+
+
+def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Iterator[Unhonoured]:
+    """The keys of the pipeline that a target with these semantics would ignore; `place` names it in words."""
+    if pipeline.drop_after_s is not None and not serving.drops_late:
+        yield Unhonoured(
+            "drop_after", f"{place} drops no request by its age", "leave it out, or choose another target"
+        )
+    if pipeline.sets and serving.most_parts == 1:
+        yield Unhonoured("sets", f"{place} runs one variant of a stage at a time", "leave it out")
+    if pipeline.max_predictors > serving.most_parts:
+        most = serving.most_parts
+        yield Unhonoured(
+            "max_predictors",
+            f"{place} runs {'one configuration' if most == 1 else f'{most} configurations'} at a time",
+            f"leave it out, or make it {most}",
+        )
+    if not pipeline.is_chain and not serving.runs_graphs:
+        yield Unhonoured("graph", f"{place} runs chains of stages only", "give it a graph such as [a, b]")
+    if not serving.fans_out and any(_fans_out(edge) for stage in pipeline.stages for edge in stage.after):
+        yield Unhonoured(
+            "fan_out", f"{place} sends one item on for each", "leave it out, or choose another target"
+        )
+    usual_s = Stage("", ()).batch_timeout_s
+    if not serving.waits_for_batches and any(s.batch_timeout_s != usual_s for s in pipeline.served):
+        yield Unhonoured("batch_timeout", f"{place} does not wait for batches to fill", "leave it out")
+
+
+def _fans_out(edge: Edge) -> bool:
+    values = edge.fan_out.values() if isinstance(edge.fan_out, Mapping) else (edge.fan_out,)
+    return any(value != 1 for value in values)

@@ -1,0 +1,286 @@
+"""The Target protocol: what service, planner and command line ask of a place to run pipelines.
+
+A target is one folder and one entry point in the group `ipa.targets`, which names an instance of a subclass
+of `Target`. A small one gives `name`, `serving` and `open`; what it leaves out is refused by name. The module
+of the entry point is loaded to read any pipeline file, so what only `open` needs is imported there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from ipa.control.loop.clock import StopSignal, SystemClock
+from ipa.control.ports import (
+    Clock,
+    CreatingWorkload,
+    EventSink,
+    Metrics,
+    NoEvents,
+    PipelineManifest,
+    Workload,
+)
+from ipa.files.kinds.targets import TARGETS, TargetSections
+from ipa.model.decision import Decision
+from ipa.model.errors import InputError, Problem, UsageError
+from ipa.model.findings import DoctorCheck
+from ipa.model.pipeline import Pipeline, Sla
+from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+from ipa.model.serving import Rebatch, ServingSemantics, Unhonoured, unhonoured
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from ipa.adapters.kube.kinds import ResourceKind
+    from ipa.simulate.cluster import ClusterSettings
+    from ipa.simulate.metrics import MetricsSettings
+    from ipa.simulate.realtime import Simulated
+
+Profiles = Mapping[str, StageProfile]
+Configs = tuple[StageConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """All that the service gives a target to open a world with.
+
+    `pipelines` change in place as they come and go over the API. `start` is the plan that a pipeline starts
+    with, if nothing of it runs yet; InfeasibleError if there is none. `decision` is a recorded decision by
+    its id. What is started ends with `resources`; `registry` takes metrics of the target's own.
+    """
+
+    settings: Settings
+    pipelines: Mapping[str, Pipeline]
+    profiles: Mapping[str, Profiles]
+    folder: Path
+    clock: Clock
+    start: Callable[[Pipeline], Configs]
+    decision: Callable[[str], Decision]
+    registry: CollectorRegistry
+    resources: ExitStack
+    load: Simulated | None = None
+
+
+class Watching(Protocol):
+    """Watches the pipelines of a world and wakes the loop of one that changes by another hand."""
+
+    def add(self, pipeline: Pipeline) -> None:
+        """Watch this pipeline too."""
+        ...
+
+    def remove(self, pipeline: Pipeline) -> None:
+        """Watch it no longer."""
+        ...
+
+
+# Starts the watch of pipelines; told which to wake, at most once in so many seconds, until the signal is set.
+Watch = Callable[[Iterable[Pipeline], Callable[[str], None], float, StopSignal], Watching]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The running pipelines of a target. `endpoints` has the URL of a pipeline's requests, if it is known."""
+
+    workload: Workload
+    metrics: Metrics
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    events: EventSink = field(default_factory=NoEvents)
+    # None: changes by another hand are seen at the next tick.
+    watch: Watch | None = None
+
+
+class TargetConnection(Protocol):
+    """A target reached from the command line, without a service (`--at NAME`)."""
+
+    @property
+    def workload(self) -> CreatingWorkload:
+        """The running pipelines."""
+        ...
+
+    def release(self, pipeline: Pipeline) -> list[str]:
+        """Give the pipeline up for another install to claim; the names of the objects that were ours."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """A pipeline to make from what runs: the workload of that name or the only one, in a file or there.
+
+    `pipeline` is the name that it gets, empty for the workload's. `part` is the configuration to read, if
+    several share the requests; empty for the busiest.
+    """
+
+    sla: Sla
+    pipeline: str = ""
+    part: str = ""
+    bounds_cores: float | None = None
+    workload: str | None = None
+    namespace: str | None = None
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The pipeline, its running configuration (empty if no plan would have it), and notes for a person."""
+
+    pipeline: Pipeline
+    configs: Configs
+    notes: tuple[str, ...]
+
+
+class Target(ABC):
+    """A place to run pipelines. Each method that is not abstract refuses, or needs nothing."""
+
+    # As the setting `target` and `--at` have it.
+    name: ClassVar[str]
+    # In messages: "target local".
+    title: ClassVar[str]
+    # What of it says what is to run, in messages.
+    workload: ClassVar[str] = "the target"
+    # What it adds to pipeline files.
+    sections: ClassVar[TargetSections] = TargetSections()
+    # True if the service runs beside it on Kubernetes: leaders are elected by a Lease.
+    on_kubernetes: ClassVar[bool] = False
+    # True if a GitOps tool may carry changes out (IPA_ACTUATION=gitops).
+    takes_gitops: ClassVar[bool] = False
+    # Seconds over which its metrics average a rate.
+    rate_window_s: ClassVar[float] = 5.0
+
+    @abstractmethod
+    def serving(self, pipeline: Pipeline) -> ServingSemantics:
+        """The semantics with which it serves the pipeline in its shape."""
+
+    @abstractmethod
+    def open(self, site: Site) -> World:
+        """The world of the site's pipelines. Errors: ConfigurationError, UsageError, UnavailableError."""
+
+    def clock(self, stop: Event, load: Simulated | None = None) -> Clock:
+        """The clock of its world; a wait ends early once `stop` is set."""
+        return SystemClock(stop)
+
+    def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
+        """The pipeline as it runs there: cores of its own parts in `bounds.overhead`, `Stage.unbatched`."""
+        return pipeline
+
+    def place(self, pipeline: Pipeline) -> str:
+        """The target with the pipeline's shape, as messages name it."""
+        return self.title
+
+    def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
+        """The keys of the pipeline's file that have no effect there."""
+        return list(unhonoured(pipeline, self.serving(pipeline), self.place(pipeline)))
+
+    def unfit(self, pipeline: Pipeline) -> str:
+        """Why a pipeline given over the API is not run there; empty if it is.
+
+        By default only those of files are: their files may say which programs to start.
+        """
+        return f"target {self.name} runs the pipelines of files only; it can be planned"
+
+    def placed(self, pipeline: Pipeline) -> bool:
+        """True if the pipeline's file says how it runs there."""
+        return not self.sections.key or self.sections.key in pipeline.targets
+
+    def starting_section(self, name: str, namespace: str) -> dict[str, Any]:
+        """Its section in the file of a new pipeline; empty for none."""
+        return {}
+
+    def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
+        """The kind of object whose rights are asked about, and (namespace, name) of each of a pipeline."""
+        raise self._cannot("say by a cluster who may do what")
+
+    def goodbye(self, pipeline: Pipeline) -> str:
+        """The fate of a pipeline that is no longer controlled, in words; empty if there is nothing to say."""
+        return ""
+
+    def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
+        """The behaviour of replicas and monitoring, for the simulator: by default as `serving` says."""
+        from ipa.simulate.cluster import ClusterSettings
+        from ipa.simulate.metrics import MetricsSettings
+
+        serving = self.serving(pipeline)
+        restarts = serving.rebatch is Rebatch.NEW_REPLICAS
+        return ClusterSettings(serving.rolling, rebatch_restarts=restarts), MetricsSettings()
+
+    def doctor_checks(
+        self,
+        settings: Settings,
+        pipelines: Mapping[str, Pipeline],
+        namespaces: Sequence[str],
+        *,
+        elects: bool,
+    ) -> list[DoctorCheck]:
+        """Its checks for `ipa doctor`; `elects`: the service takes part in an election of a leader."""
+        return []
+
+    def settings_at(self, settings: Settings, where: str) -> Settings:
+        """The settings with the place that `--at NAME:WHERE` names."""
+        return settings
+
+    def connect(self, settings: Settings, where: str) -> TargetConnection:
+        """The running pipelines without a service; `where` is what follows `NAME:` in `--at`, often empty."""
+        raise self._cannot("be reached without a service")
+
+    def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
+        """The pipeline in another namespace than its file says."""
+        raise self._cannot("run a pipeline in a namespace of the caller's choice")
+
+    def smallest(self, pipeline: Pipeline) -> Configs:
+        """The configuration to start with if nothing is planned."""
+        raise self._cannot("render a pipeline")
+
+    def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
+        """The manifests that run the pipeline so. Errors: InputError."""
+        raise self._cannot("render a pipeline")
+
+    def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
+        """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""
+        raise self._cannot("make a pipeline of what runs")
+
+    def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
+        """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""
+        raise self._cannot("keep a pipeline in a file")
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+        """The configurations as they read back once written; InputError lists what must not be written."""
+        return tuple(configs)
+
+    def _cannot(self, what: str) -> UsageError:
+        return UsageError(f"{self.title} cannot {what}")
+
+
+def target_named(name: str) -> Target:
+    """The target of that name. Errors: UsageError (lists those there are), PluginError."""
+    plugin = TARGETS.find(name)
+    found = plugin.load()
+    plugin.check_has(found, "name", "serving", "open")
+    target: Target = found
+    return target
+
+
+def targets() -> list[Target]:
+    """Every target once, in the order of their names in the registry."""
+    found = [target_named(name) for name in TARGETS]
+    return [target for at, target in enumerate(found) if target not in found[:at]]
+
+
+def check_honoured(target: Target, pipelines: Iterable[Pipeline]) -> None:
+    """InputError lists every key of the pipelines that the target would ignore, each with the remedy."""
+    problems = [
+        Problem(f"pipeline {pipeline.name!r}: {fault}")
+        for pipeline in pipelines
+        for fault in target.unhonoured(pipeline)
+    ]
+    if problems:
+        raise InputError(f"keys that have no effect on {target.title}", problems=problems)

@@ -1,0 +1,72 @@
+"""The metrics of a pipeline on Seldon: of its executor, or in shape split of our router and queues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ipa.adapters.prometheus.dialects import ON_CLUSTER, Dialect, Selectors
+from ipa.adapters.prometheus.queries import Selector
+from ipa.control.ports import Load, Metrics, Signals
+from ipa.model.pipeline import Pipeline
+from ipa.targets.seldon.section import Shape, seldon_of
+from ipa.targets.seldon.split import is_split
+
+# What the executor asks of each stage.
+CLIENT = "seldon_api_executor_client_requests_seconds"
+SERVER = "seldon_api_executor_server_requests_seconds"
+
+
+def _executor(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Selectors:
+    """The series of the executor, which has no queue of its own."""
+    target = seldon_of(pipeline)
+    # Those that share the load are numbered.
+    predictors = {"predictor_name": target.predictor if target else "default"}
+    served = {**labels, "service": "predictions"}
+    return Selectors(
+        arrivals=Selector(f"{SERVER}_count", served, here, predictors),
+        latency=Selector(f"{SERVER}_bucket", {**served, "code": "200"}, here, predictors),
+        stage_arrivals=Selector(f"{CLIENT}_count", labels, here, predictors),
+        stage_latency=Selector(f"{CLIENT}_bucket", labels, here, predictors),
+    )
+
+
+def _deployment(pipeline: Pipeline) -> str:
+    target = seldon_of(pipeline)
+    return target.name if target else pipeline.name
+
+
+# Scraped every 5 to 15 s. A stage is called as its container, which is its graph node too.
+EXECUTOR = Dialect(
+    "seldon",
+    _executor,
+    rate_window_s=30.0,
+    latency_window_s=60.0,
+    batches_window_s=30.0,
+    identity_label="deployment_name",
+    stage_label="model_name",
+    identity=_deployment,
+    stage_value=lambda stage: stage.container or stage.name,
+)
+
+
+def dialect_of(pipeline: Pipeline) -> Dialect:
+    """The dialect of the pipeline's shape."""
+    return ON_CLUSTER if is_split(pipeline) else EXECUTOR
+
+
+class ShapedMetrics:
+    """The Metrics port on a cluster: each pipeline's in the dialect of the shape it runs in."""
+
+    def __init__(self, of: Callable[[Dialect], Metrics]) -> None:
+        self._by_shape = {Shape.SINGLE: of(EXECUTOR), Shape.SPLIT: of(ON_CLUSTER)}
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        """The signals of the pipeline now, as that dialect's metrics read them."""
+        return self._of(pipeline).read(pipeline, window_s)
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        """Its load alone, likewise."""
+        return self._of(pipeline).load(pipeline, window_s)
+
+    def _of(self, pipeline: Pipeline) -> Metrics:
+        return self._by_shape[Shape.SPLIT if is_split(pipeline) else Shape.SINGLE]

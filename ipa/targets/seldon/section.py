@@ -1,0 +1,145 @@
+"""`seldon:` in pipeline files: its values for a pipeline and for a variant, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from operator import not_
+from typing import Annotated, Any, ClassVar, Literal, overload
+
+from pydantic import Field
+
+from ipa.files.document import Document
+from ipa.files.kinds.base import Section
+from ipa.files.kinds.fields import CHOICE, UNIQUE, Env, Maybe, Name, Number, Text
+from ipa.files.kinds.holdings import with_resources
+from ipa.files.kinds.targets import TargetSections
+from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline, Variant
+from ipa.model.recording import UNLESS_DEFAULT
+
+KEY = "seldon"
+
+
+class Shape(StrEnum):
+    """The layout of a pipeline in SeldonDeployments.
+
+    `single`: one for all stages, each batching by itself, with Seldon's orchestrator. `split`: one each for
+    our router and for every stage's queue and model.
+    """
+
+    SINGLE = "single"
+    SPLIT = "split"
+
+
+@dataclass(frozen=True, slots=True)
+class SeldonTarget:
+    """Location of the pipeline's SeldonDeployment, and its cores beside the stages' replicas.
+
+    `orchestrator_cores` are those of Seldon's orchestrator, or of our router, which has a pod of its own
+    unless `separate_orchestrator` is false: then each replica of the first stage has one. `queue_cores` are
+    those of each stage's queue, `image` is the image of router and queues (both for shape split). `ignores`
+    are keys of the file that the shape does not carry, and that are not refused for it.
+    """
+
+    name: str
+    namespace: str = DEFAULT_NAMESPACE
+    predictor: str = "default"
+    shape: Shape = Shape.SINGLE
+    image: str | None = None
+    # The operator's default for its orchestrator: 500m.
+    orchestrator_cores: float = 0.5
+    separate_orchestrator: bool = True
+    queue_cores: float = 0.5
+    ignores: tuple[str, ...] = field(default=(), metadata={"not_recorded": True})
+
+
+@dataclass(frozen=True, slots=True)
+class SeldonRun:
+    """A variant's settings on Seldon: the container's image, env and resources, and the model it loads."""
+
+    image: str | None = None
+    model_uri: str | None = None
+    implementation: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    memory_gib: float | None = None
+    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+
+
+@overload
+def seldon_of(of: Pipeline) -> SeldonTarget | None: ...
+@overload
+def seldon_of(of: Variant) -> SeldonRun | None: ...
+def seldon_of(of: Pipeline | Variant) -> SeldonTarget | SeldonRun | None:
+    """The `seldon:` section of a pipeline or of a variant; None if it has none."""
+    found: SeldonTarget | SeldonRun | None = of.targets.get(KEY)
+    return found
+
+
+def with_seldon(pipeline: Pipeline, **changes: Any) -> Pipeline:
+    """The pipeline with those fields of its section changed; KeyError if it has none."""
+    changed = replace(pipeline.targets[KEY], **changes)
+    return replace(pipeline, targets={**pipeline.targets, KEY: changed})
+
+
+# Cores of what runs beside the stages; more is a slip.
+_BesideCores = Annotated[Number, Field(le=1000)]
+_USUAL = SeldonTarget("")
+
+
+class SeldonSection(Section):
+    """`seldon:` of a pipeline."""
+
+    makes: ClassVar = SeldonTarget
+    name: Name
+    namespace: Maybe[Name] = None
+    predictor: Maybe[Name] = None
+    shape: Maybe[Annotated[Shape, CHOICE]] = Field(None, exclude_if=lambda shape: shape == _USUAL.shape)
+    image: Maybe[Text] = None
+    orchestrator_cores: Maybe[Annotated[_BesideCores, Field(ge=0)]] = Field(
+        None, exclude_if=lambda cores: cores == _USUAL.orchestrator_cores
+    )
+    separate_orchestrator: Maybe[bool] = Field(
+        None, exclude_if=lambda separate: separate == _USUAL.separate_orchestrator
+    )
+    queue_cores: Maybe[Annotated[_BesideCores, Field(gt=0)]] = Field(
+        None, exclude_if=lambda cores: cores == _USUAL.queue_cores
+    )
+    ignores: Maybe[
+        Annotated[
+            list[Literal["drop_after", "sets", "max_predictors"]], Field(min_length=1, max_length=3), UNIQUE
+        ]
+    ] = Field(
+        None,
+        exclude_if=not_,
+        description="Keys of this file that the shape does not carry, for the sake of another target.",
+    )
+
+
+class _SeldonRunKeys(Section):
+    image: Maybe[Text] = None
+    implementation: Maybe[Text] = None
+    model_uri: Maybe[Text] = None
+    env: Maybe[Env] = Field(None, exclude_if=not_)
+
+
+class SeldonRunSection(with_resources(_SeldonRunKeys)):  # type: ignore[misc]
+    """`seldon:` of a variant."""
+
+    makes: ClassVar = SeldonRun
+
+
+def _check(document: Document, seldon: Mapping[str, Any]) -> None:
+    if seldon.get("shape") == Shape.SPLIT and "image" not in seldon:
+        message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
+        document.problem((KEY, "shape"), message)
+
+
+SECTIONS = TargetSections(
+    KEY,
+    SeldonSection,
+    SeldonRunSection,
+    "Where the SeldonDeployment lives, in which shape, and what it takes beside the stages.",
+    "{image: registry.example/detect:1, env: {MODEL_VARIANT: small}, memory: 1GiB}",
+    _check,
+)

@@ -1,0 +1,259 @@
+"""The target `kubernetes`: pipelines as SeldonDeployments on a cluster, in shape single or split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ipa.control.loop.clock import StopSignal
+from ipa.control.ports import Metrics, PipelineManifest
+from ipa.model.findings import DoctorCheck
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.rolling import DEPLOYMENT
+from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
+from ipa.settings import Settings
+from ipa.targets.base import (
+    Configs,
+    Imported,
+    ImportRequest,
+    Profiles,
+    Site,
+    Target,
+    TargetConnection,
+    Watching,
+    World,
+)
+from ipa.targets.seldon.section import SECTIONS, SeldonTarget, Shape, seldon_of, with_seldon
+from ipa.targets.seldon.shape import at_cluster, unbatched_stages
+
+if TYPE_CHECKING:
+    from ipa.adapters.kube.client import KubeClient
+    from ipa.adapters.kube.events import KubeEvents
+    from ipa.adapters.kube.kinds import ResourceKind
+    from ipa.adapters.prometheus.dialects import Dialect
+    from ipa.simulate.cluster import ClusterSettings
+    from ipa.simulate.metrics import MetricsSettings
+
+# The predictors of one SeldonDeployment that may share its requests.
+MOST_PREDICTORS = 3
+SINGLE = ServingSemantics(
+    batching=Batching.IN_REPLICA,
+    spread="kube-proxy picks a replica for each connection of the orchestrator",
+    rolling=DEPLOYMENT,
+    rebatch=Rebatch.NEW_REPLICAS,
+    drops_late=False,
+    most_parts=MOST_PREDICTORS,
+)
+# Our router and queues before the replicas.
+SPLIT = ServingSemantics(rolling=DEPLOYMENT, rebatch=Rebatch.NEW_REPLICAS, runs_graphs=False)
+USUAL = SeldonTarget("")
+
+
+class Seldon(Target):
+    """SeldonDeployments on a Kubernetes cluster."""
+
+    name = "kubernetes"
+    title = "target kubernetes"
+    workload = "the SeldonDeployment"
+    sections = replace(SECTIONS, unbatched=unbatched_stages)
+    on_kubernetes = True
+    takes_gitops = True
+    # Seldon is scraped every 5 to 15 s, and a rate needs two samples.
+    rate_window_s = 30.0
+
+    def serving(self, pipeline: Pipeline) -> ServingSemantics:
+        """By shape: each replica batches for itself (single), or our queues before them (split)."""
+        return SPLIT if _shape(pipeline) is Shape.SPLIT else SINGLE
+
+    def place(self, pipeline: Pipeline) -> str:
+        """Seldon in the pipeline's shape."""
+        return f"Seldon in shape {_shape(pipeline)}"
+
+    def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
+        """Keys of the pipeline without effect in its shape, those of its section too."""
+        found = super().unhonoured(pipeline)
+        section = seldon_of(pipeline)
+        if section is not None:
+            found = [fault for fault in found if fault.key not in section.ignores]
+            found += _section_faults(section)
+        return found
+
+    def unfit(self, pipeline: Pipeline) -> str:
+        """Without a section it is not known where to run it."""
+        if self.placed(pipeline):
+            return "; ".join(map(str, self.unhonoured(pipeline)))
+        return "it has no seldon section, which says where it runs; it can be planned"
+
+    def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
+        """The pipeline with the cores of orchestrator, router and queues, and stages that must not batch."""
+        return at_cluster(pipeline, profiles)
+
+    def starting_section(self, name: str, namespace: str) -> dict[str, Any]:
+        """A SeldonDeployment of the pipeline's name."""
+        return {"name": name, "namespace": namespace}
+
+    def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
+        """SeldonDeployments."""
+        from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+        from ipa.targets.seldon.watchers import places_of
+
+        return SELDON_DEPLOYMENT, places_of
+
+    def goodbye(self, pipeline: Pipeline) -> str:
+        """Its SeldonDeployment stays."""
+        section = seldon_of(pipeline)
+        if section is None:
+            return ""
+        where = f"the SeldonDeployment {section.name!r} in namespace {section.namespace!r}"
+        return f"{where} runs on as it is"
+
+    def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
+        """Counters scraped every five seconds."""
+        from ipa.simulate.metrics import ON_CLUSTER
+
+        return super().simulation(pipeline)[0], ON_CLUSTER
+
+    def open(self, site: Site) -> World:
+        """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
+        from ipa.adapters.kube.client import connect
+        from ipa.adapters.kube.events import KubeEvents
+        from ipa.targets.seldon.layouts import KubeWorkload
+        from ipa.targets.seldon.ownership import OwningClient
+        from ipa.targets.seldon.watchers import entry_of
+
+        settings = site.settings
+        client = connect(settings.kubeconfig, settings.kube_timeout_s)
+        site.resources.callback(client.close)
+        workload = KubeWorkload(OwningClient(client, settings.install))
+        metrics = _metrics(site)
+        if settings.actuation == "gitops":
+            from ipa.targets.gitops.setup import through_gitops
+
+            # A GitOps tool writes the cluster: nothing at all of it is ours to write.
+            return World(through_gitops(settings, workload, self, site.decision), metrics)
+        events = KubeEvents(client, site.clock, entry_of)
+        return World(workload, metrics, events=events, watch=partial(_watch, site, client, events))
+
+    def doctor_checks(
+        self,
+        settings: Settings,
+        pipelines: Mapping[str, Pipeline],
+        namespaces: Sequence[str],
+        *,
+        elects: bool,
+    ) -> list[DoctorCheck]:
+        """The metrics of pipelines, the cluster and what we may do there, Seldon, and its objects."""
+        from ipa.targets.seldon.doctor import checks_of
+
+        return checks_of(settings, pipelines, namespaces, elects=elects)
+
+    def settings_at(self, settings: Settings, where: str) -> Settings:
+        """The settings with that kubeconfig."""
+        return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
+
+    def connect(self, settings: Settings, where: str) -> TargetConnection:
+        """The cluster of the kubeconfig `where`, by default that of the settings."""
+        from ipa.adapters.kube.client import connect
+        from ipa.targets.seldon.connection import ClusterConnection
+
+        settings = self.settings_at(settings, where)
+        return ClusterConnection(connect(settings.kubeconfig, settings.kube_timeout_s), settings.install)
+
+    def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
+        """The pipeline with its SeldonDeployment in that namespace."""
+        return with_seldon(pipeline, namespace=namespace) if self.placed(pipeline) else pipeline
+
+    def smallest(self, pipeline: Pipeline) -> Configs:
+        """Each stage's first variant on one core, unbatched, or as its pin says."""
+        from ipa.targets.seldon.manifest import smallest_configs
+
+        return smallest_configs(pipeline)
+
+    def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
+        """Every SeldonDeployment that runs the pipeline so."""
+        from ipa.targets.seldon.layouts import render_all
+
+        return render_all(pipeline, configs)
+
+    def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
+        """The pipeline of a SeldonDeployment in a cluster or a file."""
+        from ipa.targets.seldon.importing import import_pipeline
+
+        return import_pipeline(self.settings_at(settings, where), asked)
+
+    def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
+        """The SeldonDeployments in the text of a file."""
+        from ipa.targets.seldon.layouts import manifest_of
+
+        return manifest_of(pipeline, text, path)
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+        """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
+        from ipa.targets.seldon.layouts import as_written
+
+        return as_written(pipeline, configs)
+
+
+def _shape(pipeline: Pipeline) -> Shape:
+    section = seldon_of(pipeline)
+    return section.shape if section else Shape.SINGLE
+
+
+def _section_faults(section: SeldonTarget) -> list[Unhonoured]:
+    """The section's own keys that have no effect in its shape."""
+    found = []
+    if section.shape is Shape.SPLIT and not section.separate_orchestrator:
+        why = "in shape split the router always has a pod of its own"
+        found.append(Unhonoured("seldon.separate_orchestrator", why, "leave it out, or use shape single"))
+    if section.shape is Shape.SINGLE:
+        why, remedy = "shape single has no router and no queues of ours", "leave it out, or use shape split"
+        given = {"image": section.image is not None, "queue_cores": section.queue_cores != USUAL.queue_cores}
+        found += [Unhonoured(f"seldon.{key}", why, remedy) for key, is_given in given.items() if is_given]
+    return found
+
+
+def _metrics(site: Site) -> Metrics:
+    """Seldon's executor or our router and queues, by the shape of each pipeline."""
+    from ipa.adapters.prometheus.client import PrometheusMetrics
+    from ipa.targets.seldon.metrics import ShapedMetrics
+
+    settings = site.settings
+
+    def of_dialect(dialect: Dialect) -> PrometheusMetrics:
+        return PrometheusMetrics(
+            settings.prometheus_url,
+            settings.prometheus_timeout_s,
+            settings.stale_after_s,
+            dialect,
+            namespace_label=settings.prometheus_namespace_label,
+            pipelines=site.pipelines.values,
+        )
+
+    return ShapedMetrics(of_dialect)
+
+
+def _watch(
+    site: Site,
+    client: KubeClient,
+    events: KubeEvents,
+    pipelines: Iterable[Pipeline],
+    wake: Callable[[str], None],
+    gap_s: float,
+    stop: StopSignal,
+) -> Watching:
+    """Watch the objects of the pipelines, and have the metrics say how that goes."""
+    from ipa.adapters.kube.health import KubeHealth
+    from ipa.targets.seldon.watchers import Watchers
+
+    watchers = Watchers(client, pipelines, wake, gap_s=gap_s, stop=stop)
+    site.registry.register(KubeHealth(client, events, watchers.watchers))
+    watchers.start()
+    site.resources.callback(watchers.close)
+    return watchers
+
+
+SELDON = Seldon()

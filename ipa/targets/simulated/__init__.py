@@ -1,0 +1,1 @@
+"""Simulated pipelines under a load, as fast as wanted: the target of `ipa demo`."""

@@ -1,0 +1,202 @@
+"""A target in one folder with one entry point: pipelines that run in a JSON file each, at a given load.
+
+    toy: {load: 8rps}      in pipeline.yaml
+
+Replicas are ready at the second look after a change. `ipa serve --target toy`, `ipa apply --at toy:FOLDER`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from ipa.control.ports import Load, Rollout, RolloutPhase, Signals, StageSignals, StageState, WorkloadState
+from ipa.files.kinds.base import Section
+from ipa.files.kinds.fields import Rate
+from ipa.files.kinds.targets import TargetSections
+from ipa.model.decision import Change
+from ipa.model.errors import ConflictError, NotFoundError
+from ipa.model.observation import LoadHistory, Measured
+from ipa.model.overhead import Overhead
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.rolling import SIDE_BY_SIDE
+from ipa.model.serving import ServingSemantics
+from ipa.settings import Settings
+from ipa.targets.base import Configs, Profiles, Site, Target, World
+
+# What the toy itself takes beside the replicas of a pipeline.
+OWN_CORES = 0.25
+FOLDER = Path("runs/toy")
+
+
+@dataclass(frozen=True, slots=True)
+class ToyPlace:
+    """`toy:` of a pipeline: the load that its metrics tell of."""
+
+    load_rps: float
+
+
+class ToySection(Section):
+    """The keys of `toy:`."""
+
+    makes: ClassVar = ToyPlace
+    load_rps: Rate = Field(alias="load")
+
+
+class ToyWorkload:
+    """The Workload port over a folder of JSON files."""
+
+    rolling = SIDE_BY_SIDE
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        """What the file says; it counts the looks at it."""
+        with self._changing(pipeline) as kept:
+            kept["looks"] += 1
+            is_ready = kept["looks"] > 1
+            configs = [StageConfig(**config) for config in kept["configs"]]
+            stages = tuple(StageState(config, config.replicas if is_ready else 0) for config in configs)
+            return WorkloadState(str(kept["revision"]), stages, is_ready, kept["by"])
+
+    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+        """The first revision. ConflictError if it runs already."""
+        path = self._path(pipeline)
+        if path.exists():
+            raise ConflictError(f"{path} is there already")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"revision": 0, "looks": 0, "by": "", "configs": []}))
+        return self.put(pipeline, configs, "")
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+        """As they are."""
+        return tuple(configs)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        """The new revision. ConflictError if it is not the one that the change was decided on."""
+        with self._changing(pipeline) as kept:
+            revision = str(kept["revision"])
+            is_same = [StageConfig(**config) for config in kept["configs"]] == list(change.configs)
+        if revision != change.revision:
+            raise ConflictError(f"{pipeline.name} is at {revision}, not at {change.revision}")
+        return revision if is_same else self.put(pipeline, change.configs, "")
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        """Ready with the second look."""
+        state = self.read(pipeline)
+        if tuple(stage.config for stage in state.stages) != tuple(change.configs):
+            return Rollout(RolloutPhase.READY, "another hand has replaced the change")
+        return Rollout(RolloutPhase.READY if state.settled else RolloutPhase.PROGRESSING)
+
+    def put(self, pipeline: Pipeline, configs: Sequence[StageConfig], by: str) -> str:
+        """The revision after these configurations are written, `by` somebody else if it is not empty."""
+        with self._changing(pipeline) as kept:
+            kept |= {"revision": kept["revision"] + 1, "looks": 0, "by": by}
+            kept["configs"] = [asdict(config) for config in configs]
+            return str(kept["revision"])
+
+    def remove(self, pipeline: Pipeline) -> None:
+        """Take the file away."""
+        self._path(pipeline).unlink()
+
+    def _path(self, pipeline: Pipeline) -> Path:
+        return self._folder / f"{pipeline.name}.json"
+
+    @contextmanager
+    def _changing(self, pipeline: Pipeline) -> Iterator[dict[str, Any]]:
+        path = self._path(pipeline)
+        try:
+            kept = json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no {path}") from error
+        yield kept
+        path.write_text(json.dumps(kept))
+
+
+class ToyMetrics:
+    """The Metrics port: each pipeline has the load of its section, and half its SLA as latency."""
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        """That load and latency, for each stage too."""
+        load, latency = Measured(_load_rps(pipeline)), Measured(pipeline.sla.latency_s / 2)
+        stage_latency = Measured(latency.value / len(pipeline.served))
+        stages = {stage.name: StageSignals(load, stage_latency, Measured(0.0)) for stage in pipeline.served}
+        return Signals(load, self.load(pipeline, window_s), latency, stages)
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        """The same rate at each second."""
+        rates = (_load_rps(pipeline),) * int(window_s)
+        return Measured(LoadHistory(1.0, rates, end_s=time.time()))
+
+
+def _load_rps(pipeline: Pipeline) -> float:
+    place = pipeline.targets.get("toy")
+    return place.load_rps if place else 1.0
+
+
+class ToyConnection:
+    """The folder without a service."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workload = ToyWorkload(folder)
+
+    def release(self, pipeline: Pipeline) -> list[str]:
+        """Nothing is owned."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Toy(Target):
+    """Pipelines in JSON files."""
+
+    name = "toy"
+    title = "target toy"
+    sections = TargetSections("toy", ToySection)
+
+    def serving(self, pipeline: Pipeline) -> ServingSemantics:
+        """A queue that drops nothing."""
+        return ServingSemantics(drops_late=False, runs_graphs=False, most_parts=2)
+
+    def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
+        """With the toy's own cores."""
+        return replace(pipeline, bounds=replace(pipeline.bounds, overhead=Overhead(OWN_CORES)))
+
+    def unfit(self, pipeline: Pipeline) -> str:
+        """Those given over the API run too."""
+        return "; ".join(map(str, self.unhonoured(pipeline)))
+
+    def open(self, site: Site) -> World:
+        """A folder with what each pipeline starts with."""
+        workload = ToyWorkload(site.folder)
+        for pipeline in site.pipelines.values():
+            try:
+                workload.read(pipeline)
+            except NotFoundError:
+                workload.create(pipeline, site.start(pipeline))
+        return World(workload, ToyMetrics())
+
+    def connect(self, settings: Settings, where: str) -> ToyConnection:
+        """The folder that is named, or the usual one."""
+        return ToyConnection(Path(where) if where else FOLDER)
+
+    def smallest(self, pipeline: Pipeline) -> Configs:
+        """One replica of each first variant."""
+        return tuple(StageConfig(it.name, it.variants[0].name, 1, 1.0, 1) for it in pipeline.served)
+
+    def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
+        """What the file would hold."""
+        return [{"pipeline": pipeline.name, "configs": [asdict(config) for config in configs]}]
+
+
+TOY = Toy()

@@ -1,0 +1,39 @@
+"""What the engine takes where nothing is set is what the service's settings take."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipa.control.engine.guards import GuardSettings, mean_rps
+from ipa.control.engine.state import EngineState, PlannerProvenance
+from ipa.model.observation import LoadHistory
+from ipa.settings import Settings
+
+# A service reads the load between ticks and corrects profiles; the engine alone does neither.
+OFF = {"peek_s", "correct_profiles"}
+OWN = {"max_conflicts", "max_drifts"}
+
+
+def test_guards_take_the_defaults_of_the_settings() -> None:
+    guards, settings = GuardSettings(), Settings()
+    names = set(GuardSettings.__dataclass_fields__) - OFF - OWN
+    assert {name: getattr(guards, name) for name in names} == {
+        name: getattr(settings, name) for name in names
+    }
+    assert not any(getattr(guards, name) for name in OFF)
+    assert PlannerProvenance().deadline_s == settings.solver_deadline_s
+
+
+def test_a_pipeline_is_blocked_after_three_refused_writes_and_starts_with_none() -> None:
+    guards, state = GuardSettings(), EngineState()
+    assert (guards.max_conflicts, guards.max_drifts) == (3, 3)
+    assert state.conflicts == 0
+
+
+@pytest.mark.parametrize(
+    ("last_s", "mean"),
+    [(5.0, 40.0), (10.0, 35.0), (12.0, 35.0), (20.0, 25.0), (0.0, 40.0), (1000.0, 25.0)],
+)
+def test_the_mean_of_the_last_seconds_counts_whole_steps(last_s: float, mean: float) -> None:
+    load = LoadHistory(5.0, (10.0, 20.0, 30.0, 40.0))
+    assert mean_rps(load, last_s) == pytest.approx(mean)

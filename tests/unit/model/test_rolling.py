@@ -1,0 +1,28 @@
+"""The most that old and new replicas use together while one is replaced by the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling, peak_amount
+
+QUARTER = Rolling(shrinks_first=True, surge_ratio=0.25)
+
+
+@pytest.mark.parametrize(
+    ("rolling", "old", "new", "peak"),
+    [
+        (SIDE_BY_SIDE, (4, 2.0), (4, 3.0), 20.0),
+        # One of four is added: four old and one new, or four new and one old.
+        (QUARTER, (4, 2.0), (4, 3.0), 14.0),
+        (QUARTER, (4, 3.0), (4, 2.0), 14.0),
+        # As many as the larger number, and a quarter of them, rounded up, beside them.
+        (QUARTER, (2, 1.0), (5, 4.0), 22.0),
+        (QUARTER, (5, 4.0), (2, 1.0), 22.0),
+        (QUARTER, (1, 10.0), (1, 1.0), 11.0),
+    ],
+)
+def test_the_peak_of_a_change(
+    rolling: Rolling, old: tuple[int, float], new: tuple[int, float], peak: float
+) -> None:
+    assert peak_amount(*old, *new, rolling) == pytest.approx(peak)

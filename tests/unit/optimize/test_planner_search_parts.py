@@ -1,0 +1,152 @@
+"""The parts of the search do their work: they change no answer, so only their own results tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from ipa.model.plan import Termination
+from ipa.optimize import solver_selection
+from ipa.optimize.backends import label_setting
+from ipa.optimize.backends.label_setting import LabelSearch
+from ipa.optimize.bounding import LagrangeBounds
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet.batched_expansion import Grid, LaneBounds, good_multipliers
+from ipa.optimize.fleet.batches import LaneBatch, lane_stage, lanes_of
+from ipa.optimize.local_search import polished
+from ipa.optimize.options import build_program
+from ipa.optimize.problem import Compat
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate, fits
+from tests.fakes.planner_instances import random_problem
+
+
+def programs(count: int, compat: Compat = Compat.PAPER) -> list[Program]:
+    """Programs of chains of four or five stages that have a plan."""
+    found: list[Program] = []
+    seed = 0
+    while len(found) < count:
+        problem = random_problem(Random(seed), (4, 5), (5, 6))
+        ratio = 4.0 if compat is Compat.TAIL else 1.0
+        program = build_program(replace(problem, compat=compat, sla_s=ratio * problem.sla_s))
+        if all(map(len, program.stages)) and label_setting.solve(program, Deadline(30.0)).chosen:
+            found.append(program)
+        seed += 1
+    return found
+
+
+def test_a_pass_that_keeps_few_labels_keeps_those_of_the_best_plan() -> None:
+    same = 0
+    for program in programs(12):
+        best = evaluate(program, label_setting.solve(program, Deadline(30.0)).chosen).objective
+        found, _ = LabelSearch(program, Deadline(30.0)).run(-np.inf, 4)
+        same += bool(found) and evaluate(program, found).objective >= best - EQUAL * max(1.0, abs(best))
+    assert same >= 9
+
+
+def test_the_search_keeps_no_plan_that_another_undercuts() -> None:
+    for program in programs(3):
+        plans = LabelSearch(program, Deadline(30.0)).undominated()
+        totals = [evaluate(program, plan) for plan in plans]
+        # Value and accuracy are criteria of their own: the latter may still be multiplied.
+        rows = np.array(
+            [
+                [program.alpha * t.term - t.objective, t.cost_cores, t.latency_s, -t.pas, -t.term]
+                for t in totals
+            ]
+        )
+        assert len(rows) > 1
+        for row in rows:
+            below = (rows <= row - 1e-6).all(axis=1)
+            assert not below.any()
+
+
+def test_a_bound_of_an_option_holds_all_plans_with_it_and_is_no_looser_than_that_of_all() -> None:
+    for program in programs(6):
+        answer = label_setting.solve(program, Deadline(30.0))
+        best = evaluate(program, answer.chosen).objective
+        bounds = LagrangeBounds(program)
+        if not bounds.is_product:
+            continue
+        root = LabelSearch(program, Deadline(30.0), bounds.prices).root_bound
+        spread = max(
+            1.0, root - min(float(bounds.option_bounds(at).min()) for at in range(len(program.stages)))
+        )
+        for at, chosen in enumerate(answer.chosen):
+            each = bounds.option_bounds(at)
+            assert each[chosen] >= best - EQUAL * max(1.0, abs(best))
+            # Tables on another grid, in another order of the stages: about the same bound.
+            assert each.max() <= root + 0.02 * spread
+
+
+@pytest.mark.parametrize("compat", [Compat.PAPER, Compat.TAIL])
+def test_local_search_ends_where_no_single_exchange_is_better(compat: Compat) -> None:
+    improved = 0
+    for number, program in enumerate(programs(6, compat)):
+        bounds, random = LagrangeBounds(program), Random(number)
+        plans = [tuple(random.randrange(len(stage)) for stage in program.stages) for _ in range(60)]
+        for plan in [plan for plan in plans if fits(program, plan)][:4]:
+            ended = polished(program, bounds.rows, bounds.prices, plan)
+            before, reached = evaluate(program, plan).objective, evaluate(program, ended).objective
+            assert fits(program, ended)
+            assert reached >= before
+            improved += reached > before
+            for at, stage in enumerate(program.stages):
+                for option in range(len(stage)):
+                    other = (*ended[:at], option, *ended[at + 1 :])
+                    if fits(program, other) and evaluate(program, ended).cost_cores > 0:
+                        gain = evaluate(program, other).objective - reached
+                        assert gain <= 2 * EQUAL * max(1.0, abs(reached)), (number, ended, other)
+    assert improved > 4
+
+
+def test_the_first_solver_of_auto_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def slow(program: Program, deadline: Deadline, *_: object) -> ProgramAnswer:
+        given.append(deadline.remaining_s)
+        return ProgramAnswer(Termination.NO_SOLUTION_FOUND)
+
+    monkeypatch.setattr(label_setting, "solve", slow)
+    monkeypatch.setattr(solver_selection, "_milp_in_time", lambda *given: ("highs", slow(*given), "highs"))
+    program = programs_of_tail()
+    solver_selection.answer(program, solver_selection.AUTO, Deadline(1000.0))
+    first, second = given
+    assert 450 < first <= 500 < second <= 1000
+
+
+def programs_of_tail() -> Program:
+    """A program whose times vary."""
+    problem = random_problem(Random(3), (2, 2), (3, 3))
+    program = build_program(replace(problem, compat=Compat.TAIL, sla_s=10 * problem.sla_s))
+    assert program.has_spread
+    return program
+
+
+def lanes(most_s: float, *, spread: bool) -> LaneBatch:
+    """One lane of one stage with two options: 0.1 s ± 0.1 s and 0.2 s ± 0.5 s."""
+    use = np.array([[0.1, 0.2], [0.01, 0.25]]) if spread else np.array([[0.1, 0.2]])
+    zero = np.zeros(2, dtype=np.intp)
+    stage = lane_stage(zero, 1, np.arange(2), np.array([0.5, 0.9]), -np.ones(2), np.ones(2), use)
+    return lanes_of([stage], np.array([2.0]), np.array([[most_s]]), 1)
+
+
+def test_the_line_below_the_root_spans_what_a_plan_in_time_can_vary() -> None:
+    made = lanes(0.4, spread=True)
+    # From 0.1² to (0.4 s − 0.1 s)², since no plan in time varies by more.
+    assert made.slope[0, 0] == pytest.approx((0.3 - 0.1) / (0.09 - 0.01))
+    assert made.start[0, 0] == pytest.approx(0.1 - made.slope[0, 0] * 0.01)
+
+
+def test_a_lanes_bound_on_the_empty_plan_is_that_of_all_its_plans() -> None:
+    made = lanes(0.15, spread=False)
+    grid = Grid(made, 9)
+    multipliers = np.array([good_multipliers(made, grid, 0.5)])
+    bounds = LaneBounds(made, grid, 0.5, multipliers)
+    one, none = np.ones(1), np.zeros(1, dtype=np.intp)
+    upper = bounds.upper(0, none, one, np.zeros(1), np.zeros((1, 1)))
+    assert upper == pytest.approx(bounds.root)
+    # The only plan in time is worth 2 · 0.5 − 1, less the price of its core; the other one 0.8 less that.
+    assert -0.5 - 1e-9 <= upper[0] < 0.3

@@ -1,0 +1,156 @@
+"""Keys of pipeline files that a target cannot honour: refused with the remedy, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ipa.bootstrap.targets import check_carried, target_of
+from ipa.cli.main import run
+from ipa.model.errors import InputError, UsageError
+from ipa.model.pipeline import Edge, Pipeline
+from ipa.settings import Settings
+from ipa.targets.base import Target, target_named, targets
+from ipa.targets.local.target import LOCAL
+from ipa.targets.seldon.section import Shape, with_seldon
+from ipa.targets.seldon.target import SELDON
+from ipa.targets.simulated.target import SIMULATED
+from tests.fakes.kube.samples import sample_pipeline
+
+SINGLE = sample_pipeline()
+SPLIT = with_seldon(SINGLE, shape=Shape.SPLIT, image="registry.example/ipa:1")
+BRANCH = replace(SINGLE.stages[1], name="also", after=(Edge(SINGLE.stages[0].name),))
+FORKED = replace(SINGLE, stages=(*SINGLE.stages, BRANCH))
+
+
+def keys(target: Target, pipeline: Pipeline) -> list[str]:
+    return [fault.key for fault in target.unhonoured(pipeline)]
+
+
+def test_what_every_target_honours_is_refused_by_none() -> None:
+    assert [keys(target, SINGLE) for target in targets()] == [[], [], []]
+    assert keys(SELDON, SPLIT) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "pipeline", "refused"),
+    [
+        (SELDON, replace(SINGLE, drop_after_s=2.0), ["drop_after"]),
+        (SELDON, replace(SPLIT, drop_after_s=2.0), []),
+        (LOCAL, replace(SINGLE, drop_after_s=2.0), []),
+        (SIMULATED, replace(SINGLE, drop_after_s=2.0), []),
+        (SELDON, replace(SINGLE, sets=True), []),
+        (SELDON, replace(SPLIT, sets=True), ["sets"]),
+        (LOCAL, replace(SINGLE, sets=True), ["sets"]),
+        (SELDON, replace(SINGLE, max_predictors=3), []),
+        (SELDON, replace(SPLIT, max_predictors=2), ["max_predictors"]),
+        (LOCAL, replace(SINGLE, max_predictors=2), ["max_predictors"]),
+        (SELDON, FORKED, []),
+        (SELDON, with_seldon(FORKED, shape=Shape.SPLIT, image="i"), ["graph"]),
+        (LOCAL, FORKED, ["graph"]),
+        (SELDON, with_seldon(SINGLE, image="registry.example/ipa:1"), ["seldon.image"]),
+        (SELDON, with_seldon(SINGLE, queue_cores=2.0), ["seldon.queue_cores"]),
+        (SELDON, with_seldon(SPLIT, queue_cores=2.0), []),
+        (SELDON, with_seldon(SINGLE, separate_orchestrator=False), []),
+        (SELDON, with_seldon(SPLIT, separate_orchestrator=False), ["seldon.separate_orchestrator"]),
+        (SELDON, with_seldon(replace(SINGLE, drop_after_s=2.0), ignores=("drop_after",)), []),
+        (SELDON, with_seldon(replace(SINGLE, drop_after_s=2.0), ignores=("sets",)), ["drop_after"]),
+    ],
+)
+def test_a_key_without_effect_is_named_where_it_has_none(
+    target: Target, pipeline: Pipeline, refused: list[str]
+) -> None:
+    assert keys(target, pipeline) == refused
+    for fault in target.unhonoured(pipeline):
+        assert fault.why and fault.remedy
+
+
+def test_an_orchestrators_cores_are_rendered_if_they_are_not_the_operators_own() -> None:
+    (made,) = SELDON.render(SINGLE, SELDON.smallest(SINGLE))
+    assert made["spec"]["predictors"][0]["svcOrchSpec"] == {"replicas": 1}
+    (made,) = SELDON.render(with_seldon(SINGLE, orchestrator_cores=1.5), SELDON.smallest(SINGLE))
+    assert made["spec"]["predictors"][0]["svcOrchSpec"] == {
+        "replicas": 1,
+        "resources": {"requests": {"cpu": "1500m"}},
+    }
+
+
+@pytest.fixture
+def house(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pipeline video, which says `drop_after` and does not let Seldon ignore it."""
+    (tmp_path / "profiles").symlink_to(root / "profiles")
+    given = yaml.safe_load((root / "pipelines/video/pipeline.yaml").read_text())
+    del given["seldon"]["ignores"]
+    path = tmp_path / "pipelines" / "video" / "pipeline.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(given))
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setenv("IPA_LEADER_ELECTION", "off")
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["render", "video"], 65),
+        (["plan", "video", "--rate", "5", "--at", "kubernetes"], 65),
+        (["serve", "video", "--target", "kubernetes", "--port", "0"], 65),
+    ],
+)
+def test_every_way_to_the_target_refuses_it(
+    house: Path, words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == code
+    refused = capsys.readouterr().err
+    assert "drop_after: Seldon in shape single drops no request by its age" in refused
+    assert "leave it out" in refused
+
+
+def test_validate_says_what_would_be_refused(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["validate"]) == 0
+    assert "refused on target kubernetes: drop_after" in "".join(capsys.readouterr())
+    assert run(["plan", "video", "--rate", "5"]) == 0, "nothing but the planner"
+
+
+def test_sets_need_a_policy_that_has_them() -> None:
+    target = target_of(Settings(target="kubernetes"))
+    check_carried(target, [replace(SINGLE, sets=True)], "infadapter")
+    with pytest.raises(UsageError, match="the policy ours runs one variant at a time") as refused:
+        check_carried(target, [replace(SINGLE, sets=True)], "ours")
+    assert "infadapter" in (refused.value.hint or "")
+    with pytest.raises(InputError, match="no effect on target kubernetes"):
+        check_carried(target, [replace(SINGLE, drop_after_s=2.0)], "ours")
+
+
+def test_the_table_of_the_documentation_says_the_same(root: Path) -> None:
+    columns = (LOCAL, SINGLE), (SELDON, SINGLE), (SELDON, SPLIT), (SIMULATED, SINGLE)
+    changes: dict[str, dict[str, object]] = {
+        "`drop_after`": {"drop_after_s": 2.0},
+        "`sets`": {"sets": True},
+        "`max_predictors`": {"max_predictors": 2},
+        "`graph` that is no chain": {"stages": FORKED.stages},
+    }
+    text = (root / "docs/explanation/targets.md").read_text()
+    for key, change in changes.items():
+        cells = [
+            "refused" if target.unhonoured(replace(pipeline, **change)) else "yes"  # type: ignore[arg-type]
+            for target, pipeline in columns
+        ]
+        assert f"| {key} | {' | '.join(cells)} |" in text
+
+
+def test_a_target_is_found_by_either_name_and_an_unknown_one_is_named() -> None:
+    assert target_named("seldon") is target_named("kubernetes") is SELDON
+    with pytest.raises(UsageError, match="there is no target 'moon'") as refused:
+        target_named("moon")
+    assert "kubernetes" in (refused.value.hint or "")
+
+
+def test_what_a_target_cannot_do_is_refused_by_its_name() -> None:
+    for ask in (lambda: LOCAL.connect(Settings(), ""), lambda: LOCAL.render(SINGLE, ())):
+        with pytest.raises(UsageError, match="target local cannot"):
+            ask()
