@@ -36,6 +36,7 @@ from ipa.files import load_pipelines, load_profiles
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import NotFoundError
+from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
@@ -105,7 +106,10 @@ def build(settings: Settings, options: ServeOptions) -> App:
         for pipeline in pipelines.values():
             store.records.resume(pipeline.name, pipeline.namespace)
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
-        pipelines = {name: target.shape(it, profiles[name]) for name, it in pipelines.items()}
+        pipelines = {
+            name: with_profiles(target.shape(it, profiles[name]), profiles[name])
+            for name, it in pipelines.items()
+        }
         if options.mode is not None:
             _set_mode(store, pipelines, options.mode)
         # Before anything is started: a name that is wrong is said at once.

@@ -18,6 +18,7 @@ from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.files import load_profiles
 from ipa.model.errors import NotFoundError
+from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
 from ipa.targets.base import Target, Watching
@@ -79,7 +80,7 @@ def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Wa
         loops=maker.both,
         unfit=maker.target.unfit,
         profiles=lambda pipeline: _profiles(settings, store, pipeline),
-        shaped=maker.target.shape,
+        shaped=lambda pipeline, profiles: with_profiles(maker.target.shape(pipeline, profiles), profiles),
         goodbye=maker.target.goodbye,
         on_come=come,
         on_go=go,

@@ -23,6 +23,7 @@ from ipa.files.lookup import find_pipeline
 from ipa.files.texts import read_text
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, UsageError
+from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
@@ -221,7 +222,8 @@ class FilePipelines(ByName[Pipeline]):
 
     def _found(self, name: str) -> Pipeline:
         found = find_pipeline(name, self._settings.pipelines_dir)
-        found = self._target.shape(found, _usable_profiles(self._settings, found.name))
+        profiles = _usable_profiles(self._settings, found.name)
+        found = with_profiles(self._target.shape(found, profiles), profiles)
         if self._namespace is not None:
             found = self._target.in_namespace(found, self._namespace)
         # A pipeline that was asked for by its path is then asked for by its name.

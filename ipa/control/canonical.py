@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import date
 from enum import Enum
 from functools import cache, lru_cache
@@ -21,6 +21,8 @@ RECORDED_BESIDE = "recorded_beside"
 ALWAYS_RECORDED = {"Pipeline": ("seldon",), "Variant": ("local", "seldon")}
 # The key under which a field's metadata says that records leave it out.
 NOT_RECORDED = "not_recorded"
+# The key under which a field's metadata says that records lack it at its default: it is younger than some.
+RECORDED_UNLESS_DEFAULT = "recorded_unless_default"
 # Instead of a name: the field's entries have names of their own.
 BESIDE = ""
 # Types that JSON represents directly.
@@ -35,7 +37,7 @@ def recorded_as(name: str) -> dict[str, str]:
 
 @cache
 def recorded_names(kind: Any) -> tuple[tuple[str, str], ...] | None:
-    """Each field of a dataclass with its name in records; None if `kind` is no dataclass."""
+    """Each recorded field of a dataclass with its name in records; None if `kind` is no dataclass."""
     if not is_dataclass(kind):
         return None
     kept = (each for each in fields(kind) if NOT_RECORDED not in each.metadata)
@@ -44,6 +46,20 @@ def recorded_names(kind: Any) -> tuple[tuple[str, str], ...] | None:
 
 def _recorded_name(of: Field[Any]) -> str:
     return BESIDE if RECORDED_BESIDE in of.metadata else str(of.metadata.get(RECORDED_AS, of.name))
+
+
+@cache
+def _left_out(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """The names in records of fields that are left out at their default, each with that as plain value."""
+    return tuple(
+        (_recorded_name(each), plain(_default(each)))
+        for each in fields(kind)
+        if RECORDED_UNLESS_DEFAULT in each.metadata
+    )
+
+
+def _default(of: Field[Any]) -> Any:
+    return of.default if of.default_factory is MISSING else of.default_factory()
 
 
 def canonical_json(value: Any) -> str:
@@ -102,6 +118,9 @@ def plain(value: Any) -> Any:
             found |= dict.fromkeys(ALWAYS_RECORDED.get(kind.__name__, ())) | plain(each)
             continue
         found[name] = each if type(each) in AS_IT_IS else plain(each)
+    for name, default in _left_out(kind):  # type: ignore[arg-type]
+        if found[name] == default:
+            del found[name]
     return found
 
 

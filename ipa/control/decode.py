@@ -6,7 +6,7 @@ number was encoded as None and cannot be restored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
@@ -46,6 +46,8 @@ def _restored(kind: Any, value: Any, where: str) -> Any:
     origin = get_origin(kind) or kind
     if origin in (Union, UnionType):
         return _restored(_member(get_args(kind), value, where), value, where)
+    if origin is Mapping:
+        return _mapping(get_args(kind)[1], value, where)
     if origin in (tuple, frozenset):
         return _collection(origin, get_args(kind), value, where)
     if is_dataclass(origin):
@@ -90,6 +92,12 @@ def _collection(origin: Any, kinds: Sequence[Any], value: Any, where: str) -> An
         each_kind = [kinds[0]] * len(value)
     pairs = zip(each_kind, value, strict=True)
     return origin(_restored(kind, each, f"{where}/{at}") for at, (kind, each) in enumerate(pairs))
+
+
+def _mapping(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        return _wrong(value, "a mapping", where)
+    return {key: _restored(kind, each, f"{where}/{key}") for key, each in value.items()}
 
 
 def _instance(kind: Any, arguments: Sequence[Any], value: Any, where: str) -> Any:
@@ -141,4 +149,5 @@ def _parts(kind: Any) -> dict[str, _Part]:
             each.default is not MISSING or each.default_factory is not MISSING,
         )
         for each in fields(kind)
+        if each.name in names
     }

@@ -130,7 +130,8 @@ def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
         if stage.variants
     ]
     graph = [stage.name for stage in pipeline.stages] if is_short else _nodes(pipeline)
-    file: PipelineFile = PipelineFile.of(pipeline, graph=graph, stages=stages)
+    prices = pipeline.prices if pipeline.prices.is_money else None
+    file: PipelineFile = PipelineFile.of(pipeline, graph=graph, stages=stages, prices=prices)
     return dict(file.to_mapping())
 
 

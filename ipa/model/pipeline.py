@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import reduce
 from itertools import zip_longest
 from typing import Any, Protocol, runtime_checkable
 
 from ipa.model.errors import NotFoundError
 from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.plan import StageConfig
+from ipa.model.recording import NEVER, UNLESS_DEFAULT
+from ipa.model.resources import (
+    BESIDE_CORES,
+    BY_NAME,
+    CORES,
+    IN_CORES,
+    NO_RESOURCES,
+    Prices,
+    Resources,
+    beside_of,
+    total,
+)
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 
 UNBATCHED = (1,)
@@ -88,11 +102,19 @@ class StageBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """Limits of every plan. None is no limit.
+class MeasuredVariant:
+    """The profile's figures of a variant: accuracy, and the resources of a replica beside its cores."""
 
-    `cores` and `memory_gib` hold at every moment, for old and new replicas of a change together;
-    `transition_cores`, if given, replaces `cores` while a change rolls out.
+    accuracy: float
+    beside: Resources = NO_RESOURCES
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits of every plan. None is no limit, nor is a kind of accelerator without an entry.
+
+    `cores`, `memory_gib` and `accelerators` hold at every moment, for old and new replicas of a change
+    together; `transition_cores`, if given, replaces `cores` while a change rolls out.
     """
 
     cores: float | None = None
@@ -105,10 +127,62 @@ class Bounds:
     # Set by the target that the pipeline runs on (`Target.shape`), never read from a file; counts within
     # `cores`.
     overhead: Overhead = NO_OVERHEAD
+    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+    # By stage and variant, from the profiles (`ipa.model.measured`), never read from a file.
+    measured: Mapping[tuple[str, str], MeasuredVariant] = field(
+        default_factory=dict, hash=False, metadata=NEVER
+    )
+
+    # True while it is open how a plan is reached (`ipa.policies.base.constrained`), never read from a file.
+    any_change: bool = field(default=False, metadata=NEVER)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The upper bounds on resources by name; what has no bound is missing."""
+        scalars = {CORES: self.cores} | {each.name: getattr(self, each.attribute) for each in BESIDE_CORES}
+        named = scalars | dict(self.accelerators)
+        return {name: most for name, most in named.items() if most is not None}
+
+    def limited(self, name: str, most: float | None) -> Bounds:
+        """The same bounds with that limit of a resource; None: without one."""
+        if name == CORES:
+            return replace(self, cores=most)
+        if name in BY_NAME:
+            return replace(self, **{BY_NAME[name].attribute: most})  # type: ignore[arg-type]
+        others = {kind: count for kind, count in self.accelerators.items() if kind != name}
+        return replace(self, accelerators=others if most is None else {**others, name: most})
+
+    @property
+    def change_limits(self) -> dict[str, float]:
+        """The upper bounds on resources at any moment of a change."""
+        if self.any_change:
+            return {}
+        return self.limits if self.most_cores is None else self.limits | {CORES: self.most_cores}
+
+    def replica(self, config: StageConfig) -> Resources:
+        """The resources of one replica of the configuration, its overhead included."""
+        cores = Resources(cpu_cores=self.overhead.held(config).cores)
+        measured = self.measured.get((config.stage, config.variant))
+        return cores if measured is None else cores + measured.beside
+
+    def held(self, configs: Sequence[StageConfig]) -> Resources:
+        """The resources of all replicas of all stages, overhead included."""
+        beside = total(
+            measured.beside * config.replicas
+            for config in configs
+            if (measured := self.measured.get((config.stage, config.variant))) is not None
+        )
+        return beside + Resources(cpu_cores=self.overhead.cores(configs))
+
+    def exceeded(self, configs: Sequence[StageConfig]) -> tuple[str, ...]:
+        """Every bound on resources that the configurations exceed, in words."""
+        return self.held(configs).exceeded(self.limits)
 
     @property
     def most_cores(self) -> float | None:
         """Upper bound on cores at any moment of a change."""
+        if self.any_change:
+            return None
         return self.cores if self.transition_cores is None else self.transition_cores
 
 
@@ -123,13 +197,6 @@ class Placed(Protocol):
     namespace: str
 
 
-@runtime_checkable
-class Sized(Protocol):
-    """A target's section of a variant that says how much memory a replica is given."""
-
-    memory_gib: float | None
-
-
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A model that can do a stage's task. Its accuracy, latency and cores are in the profile.
@@ -141,10 +208,10 @@ class Variant:
     targets: Mapping[str, Any] = field(default_factory=dict, metadata=_SECTIONS)
 
     @property
-    def memory_gib(self) -> float | None:
-        """The memory that a target's section gives each replica; None if none says."""
-        sized = (run.memory_gib for run in self.targets.values() if isinstance(run, Sized))
-        return next((gib for gib in sized if gib is not None), None)
+    def requested(self) -> dict[str, float]:
+        """The most of each resource other than cores that a target's section gives a replica, by name."""
+        given = [beside_of(run) for run in self.targets.values()]
+        return reduce(Resources.maximum, given, NO_RESOURCES).amounts
 
 
 class StageKind(StrEnum):
@@ -303,6 +370,8 @@ class Pipeline:
     fallback: Fallback | None = None
     # Observed slowdown of its variants (`ipa.control.engine.correction`), never read from a file.
     slowdowns: Slowdowns = AS_MEASURED
+    # The cost in the objective is their sum over a plan's resources.
+    prices: Prices = field(default=IN_CORES, metadata=UNLESS_DEFAULT)
 
     @property
     def served(self) -> tuple[Stage, ...]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+from ipa.model.recording import UNLESS_DEFAULT
+from ipa.model.resources import NO_RESOURCES, Resources, total
 
 # The share of a configuration that runs alone.
 WHOLE_PERCENT = 100
@@ -89,6 +92,8 @@ class StagePlan:
     excess_s: float = 0.0
     share_percent: int = WHOLE_PERCENT
     slowdown_ratio: float = 1.0
+    # The resources of one replica beside its cores.
+    beside: Resources = field(default=NO_RESOURCES, metadata=UNLESS_DEFAULT)
 
     @property
     def config(self) -> StageConfig:
@@ -127,6 +132,14 @@ class Plan:
     relaxations: tuple[str, ...] = ()
     prices: tuple[tuple[str, float], ...] = ()
     peak_rps: float | None = None
+    # The price of its resources, if the pipeline has prices.
+    cost_usd_per_hour: float | None = field(default=None, metadata=UNLESS_DEFAULT)
+
+    @property
+    def resources(self) -> Resources:
+        """The resources of all replicas, overhead included."""
+        beside = total(stage.beside * stage.replicas for stage in self.stages)
+        return beside + Resources(cpu_cores=self.cost_cores or 0.0)
 
     @property
     def carried_rps(self) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from ipa.model.errors import NotFoundError
+from ipa.model.recording import UNLESS_DEFAULT
 from ipa.model.slowdown import Slowdowns, ratios_of
 
 
@@ -37,6 +39,7 @@ class ProfilePoint:
 class VariantProfile:
     """All measurements of one variant. `accuracy` is a fraction.
 
+    `memory_gib` and `accelerators` (a count by kind) are those of one replica, at every number of cores.
     `rows_per_item` are the fewest and the most rows of an item's answer; None if not measured.
     """
 
@@ -46,6 +49,7 @@ class VariantProfile:
     readiness_s: float | None = None
     memory_gib: float | None = None
     rows_per_item: tuple[int, int] | None = None
+    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
 
     @property
     def has_varying_rows(self) -> bool:
@@ -110,6 +114,7 @@ class OperatingPoint:
     memory_gib: float = 0.0
     readiness_s: float = 0.0
     slowdown_ratio: float = 1.0
+    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def slowed(self, ratio: float) -> OperatingPoint:
         """The point of a replica that takes `ratio` times as long for each batch."""

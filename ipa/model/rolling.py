@@ -1,4 +1,4 @@
-"""Rolling updates: how replicas of a stage are replaced, and the cores needed meanwhile."""
+"""Rolling updates: how replicas of a stage are replaced, and the resources needed meanwhile."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from ipa.model.overhead import Overhead
 from ipa.model.parts import gone_parts, paired, stage_pairs
+from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
+from ipa.model.resources import Resources, total
 
 # A quarter of a whole number may differ from it by rounding.
 ROUNDING = 1e-9
@@ -38,42 +39,43 @@ def only_replicas(old: StageConfig, new: StageConfig) -> bool:
     return (old.variant, old.batch_size, old.cores) == (new.variant, new.batch_size, new.cores)
 
 
-def peak_cores(old: StageConfig, new: StageConfig, rolling: Rolling) -> float:
-    """The most cores that the stage uses at any moment between old and new.
+def peak_of(
+    old: StageConfig, old_each: Resources, new: StageConfig, new_each: Resources, rolling: Rolling
+) -> Resources:
+    """The most that the stage uses at any moment between old and new; `each` is that of one replica.
 
     On Deployments a change to fewer replicas first asks for as many as before (`first_hop`), since the
     Deployment would otherwise remove old ones first; those are counted.
     """
+    before, after = old_each * old.replicas, new_each * new.replicas
     if only_replicas(old, new):
-        return max(old.total_cores, new.total_cores)
-    return peak_amount(old.replicas, old.cores, new.replicas, new.cores, rolling)
+        return before.maximum(after)
+    if not rolling.shrinks_first:
+        return before + after
+    replicas = max(old.replicas, new.replicas)
+    surge = ceil(rolling.surge_ratio * replicas - ROUNDING)
+    return (old_each * replicas + new_each * surge).maximum(new_each * replicas + old_each * surge)
 
 
-def change_peak_cores(
-    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, overhead: Overhead
-) -> float:
-    """The most cores at any moment of a change of all stages, overhead included.
+def stage_peak(old: StageConfig | None, new: StageConfig, rolling: Rolling, bounds: Bounds) -> Resources:
+    """The most that the stage uses at any moment between old (None: nothing) and new, overhead included."""
+    each = bounds.replica(new)
+    return each * new.replicas if old is None else peak_of(old, bounds.replica(old), new, each, rolling)
+
+
+def change_peak(
+    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, bounds: Bounds
+) -> Resources:
+    """The most resources at any moment of a change of all stages, overhead included.
 
     New parts start before old parts stop.
     """
-    held = overhead.held
-    changing = sum(
-        peak_cores(held(old), held(new), rolling) if old else held(new).total_cores
-        for old, new in stage_pairs(running, wanted)
+    fixed = Resources(cpu_cores=len(paired(running, wanted)) * bounds.overhead.fixed_cores)
+    changing = total(stage_peak(old, new, rolling, bounds) for old, new in stage_pairs(running, wanted))
+    going = total(
+        bounds.replica(config) * config.replicas for part in gone_parts(running, wanted) for config in part
     )
-    going = sum(held(config).total_cores for part in gone_parts(running, wanted) for config in part)
-    return len(paired(running, wanted)) * overhead.fixed_cores + changing + going
-
-
-def peak_amount(
-    old_replicas: int, old_each: float, new_replicas: int, new_each: float, rolling: Rolling
-) -> float:
-    """The most of an amount (cores, GiB) that old replicas of `old_each` and new ones use together."""
-    if not rolling.shrinks_first:
-        return old_replicas * old_each + new_replicas * new_each
-    replicas = max(old_replicas, new_replicas)
-    surge = ceil(rolling.surge_ratio * replicas - ROUNDING)
-    return max(replicas * old_each + surge * new_each, replicas * new_each + surge * old_each)
+    return fixed + changing + going
 
 
 def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig:

@@ -58,11 +58,6 @@ class Candidates:
         return self.of_point("cores")
 
     @property
-    def memory_gib(self) -> Array:
-        """Memory of one replica."""
-        return self.of_point("memory_gib")
-
-    @property
     def items(self) -> Array:
         """Items that a request brings."""
         return self.of_block("items")

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.rolling import SIDE_BY_SIDE, Rolling, only_replicas, peak_cores
+from ipa.model.resources import Resources
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling, only_replicas, peak_of
 from ipa.optimize.problem import PlanningProblem
 
 
@@ -38,7 +39,9 @@ class StageChange:
         """Cores of the stage while old and new pods run side by side."""
         if self.before is None:
             return self._held(self.after).total_cores
-        return peak_cores(self._held(self.before), self._held(self.after), self.rolling)
+        old, new = self._held(self.before), self._held(self.after)
+        each = Resources(cpu_cores=old.cores), Resources(cpu_cores=new.cores)
+        return peak_of(old, each[0], new, each[1], self.rolling).cpu_cores
 
     def _held(self, config: StageConfig) -> StageConfig:
         return replace(config, cores=config.cores + self.beside_cores)

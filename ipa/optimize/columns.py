@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.profile import OperatingPoint
+from ipa.model.resources import Resources, beside_cores, beside_of
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -16,7 +17,7 @@ Index = NDArray[np.intp]
 
 NAMES = (
     *("accuracy", "batch_size", "cores", "latency_s"),
-    *("mean_s", "capacity_rps", "memory_gib", "single_s"),
+    *("mean_s", "capacity_rps", "single_s"),
 )
 ROWS = {name: at for at, name in enumerate(NAMES)}
 
@@ -27,6 +28,8 @@ class PointColumns:
 
     `order` are the points by names, batch size and cores; `place` finds a point by these. `are_sensible` is
     True if all numbers can be planned with. `table` has the numbers as rows (`ROWS`), which have names too.
+    `beside` has the amounts of a replica's resources other than cores, by name, those above zero, and
+    `variant_beside` all of them by variant.
     """
 
     variants: tuple[str, ...]
@@ -36,6 +39,8 @@ class PointColumns:
     variant_accuracy: tuple[float, ...]
     variant: Index
     table: Array
+    beside: Mapping[str, Array]
+    variant_beside: tuple[Resources, ...]
 
     def __len__(self) -> int:
         return len(self.variant)
@@ -94,12 +99,11 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
                 point.latency_s,
                 point.latency_s if point.latency_mean_s is None else point.latency_mean_s,
                 point.capacity_rps,
-                point.memory_gib,
             )
             for point in points
         ],
         dtype=np.float64,
-    ).reshape(len(points), 7)
+    ).reshape(len(points), 6)
     smallest: dict[tuple[str, float], tuple[int, float]] = {}
     for point, mean_s in zip(points, rows[:, 4].tolist(), strict=True):
         key = (point.variant, point.cores)
@@ -119,7 +123,17 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
         tuple({point.variant: point.accuracy for point in points}.values()),
         variant,
         table,
+        _beside(points),
+        tuple({point.variant: beside_of(point) for point in points}.values()),
     )
+
+
+def _beside(points: Sequence[OperatingPoint]) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    for at, point in enumerate(points):
+        for name, amount in beside_cores(point).items():
+            found.setdefault(name, np.zeros(len(points)))[at] = amount
+    return found
 
 
 def _single_s(batch_size: int, mean_s: float) -> float:

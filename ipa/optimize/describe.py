@@ -9,6 +9,7 @@ from ipa.model.parts import parts_of, share_of
 from ipa.model.pipeline import Goal
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
+from ipa.model.resources import beside_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.timing import stage_times
@@ -38,10 +39,11 @@ def describe(problem: PlanningProblem, configs: Sequence[StageConfig]) -> Plan |
         pas = sum(part.share_ratio * part.pas for part in known)
         term = sum(part.share_ratio * part.term for part in known)
     stages = tuple(stage for part in known for stage in part.stages)
-    cores = problem.bounds.overhead.cores([stage.config for stage in stages])
+    held = problem.resources([stage.config for stage in stages])
+    cost = problem.prices.cost(held)
     weighted = (
         objective.alpha * term
-        - objective.beta * cores
+        - objective.beta * cost
         - objective.delta * sum(stage.batch_size for stage in stages)
     )
     return Plan(
@@ -49,16 +51,17 @@ def describe(problem: PlanningProblem, configs: Sequence[StageConfig]) -> Plan |
         rate_rps=problem.rate_rps,
         termination=Termination.FEASIBLE,
         solver="given",
-        objective={Goal.WEIGHTED: weighted, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cores}[objective.goal],
+        objective={Goal.WEIGHTED: weighted, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cost}[objective.goal],
         bound=None,
         gap=None,
         pas=pas,
-        cost_cores=cores,
+        cost_cores=held.cpu_cores,
         latency_s=max(part.latency_s for part in known if part.share_ratio > 0),
         sla_s=problem.sla_s,
         solve_s=0.0,
         stages=stages,
         objective_name=objective.name,
+        cost_usd_per_hour=cost if problem.prices.is_money else None,
     )
 
 
@@ -130,4 +133,5 @@ def _stage_plan(
         excess_s=excess_s,
         share_percent=config.share_percent,
         slowdown_ratio=point.slowdown_ratio,
+        beside=beside_of(point),
     )

@@ -103,15 +103,19 @@ def _without_dominated(program: Program, stage: Options, has_spread: bool, has_l
 
 def criteria(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Array:
     """The criteria of each option, a row each, smaller is better; numbers of items must be equal."""
-    rows = [-stage.value, stage.cost_cores, stage.mean_s]
+    rows = [-stage.value, stage.cost, stage.mean_s]
     if program.uses_product:
         rows.insert(0, -stage.factor)
     if has_spread:
         rows.append(stage.spread_s2)
-    if program.cores < inf and (stage.peak_cores != stage.cost_cores).any():
+    if program.is_priced and program.max_cost < inf:
+        rows.append(stage.cost_cores)
+    if program.cores < inf and (stage.peak_cores != stage.cost).any():
         rows.append(stage.peak_cores)
-    if program.memory_gib < inf:
-        rows.append(stage.peak_gib)
+    for at, budget in enumerate(program.budgets):
+        rows.append(stage.peak(at))
+        if budget.held < inf:
+            rows.append(stage.held(at))
     if program.max_batch < inf:
         rows.append(stage.batch_size)
     if program.log_floor > -inf:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import StageConfig
+from ipa.model.resources import IN_CORES
 from ipa.optimize.accuracy import accuracy_term, variant_terms
 from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.deadline import Deadline
@@ -42,7 +43,7 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
 
     Errors: DeadlineError if the time is up before all are known.
     """
-    given, shift_s = _from_zero(full_program(problem))
+    given, shift_s = _from_zero(full_program(problem).in_cores())
     # Accuracies multiply along the graph whatever the objective; cost and latency always count.
     plain = reduce_program(
         replace(
@@ -79,7 +80,8 @@ def worth_program(problem: PlanningProblem) -> Program:
     """
     goal = problem.objective.goal
     program = full_program(problem)
-    return reduce_program(program if goal is Goal.WEIGHTED else program.weighed(ORDERS[goal][0]))
+    valued = program if goal is Goal.WEIGHTED else program.weighed(ORDERS[goal][0])
+    return reduce_program(valued.in_cores())
 
 
 def _from_zero(program: Program) -> tuple[Program, float]:
@@ -117,13 +119,16 @@ def _point(
             1.0 if point < 0 else variant_terms(stage, objective)[columns.variants[columns.variant[point]]]
         )
     term = accuracy_term(problem, terms)
-    weighted = objective.alpha * term - objective.beta * totals.cost_cores - objective.delta * totals.batch
+    configs = tuple(stage.config for stage in stage_plans(problem, program, chosen))
+    is_priced = problem.prices != IN_CORES
+    cost = problem.prices.cost(problem.resources(configs)) if is_priced else totals.cost_cores
+    weighted = objective.alpha * term - objective.beta * cost - objective.delta * totals.batch
     if problem.running:
         weighted -= objective.transition_per_core * started
     return FrontierPoint(
         totals.cost_cores,
         totals.pas,
         totals.latency_s,
-        worth(problem, replace(totals, objective=weighted, term=term)),
-        tuple(stage.config for stage in stage_plans(problem, program, chosen)),
+        worth(problem, replace(totals, objective=weighted, term=term, cost=cost)),
+        configs,
     )

@@ -10,11 +10,11 @@ from ipa.model.plan import Termination
 from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.program import EQUAL, Program, ProgramAnswer, Totals, Weights, evaluate
 
-ACCURACY, CORES, BATCHES = Weights(1.0, 0.0, 0.0), Weights(0.0, 1.0, 0.0), Weights(0.0, 0.0, 1.0)
+ACCURACY, COST, BATCHES = Weights(1.0, 0.0, 0.0), Weights(0.0, 1.0, 0.0), Weights(0.0, 0.0, 1.0)
 
 ORDERS: dict[Goal, tuple[Weights, ...]] = {
-    Goal.LEXICOGRAPHIC: (ACCURACY, CORES, BATCHES),
-    Goal.CHEAPEST: (CORES, ACCURACY, BATCHES),
+    Goal.LEXICOGRAPHIC: (ACCURACY, COST, BATCHES),
+    Goal.CHEAPEST: (COST, ACCURACY, BATCHES),
 }
 
 
@@ -49,6 +49,8 @@ def _limited(program: Program, weights: Weights, totals: Totals) -> Program:
     """The program with the reached value as a limit."""
     if weights is ACCURACY:
         return replace(program, term_floor=totals.term - EQUAL * max(1.0, abs(totals.term)))
-    if weights is CORES:
+    if weights is COST and program.is_priced:
+        return replace(program, max_price=min(program.max_price, totals.cost))
+    if weights is COST:
         return replace(program, max_cost=min(program.max_cost, totals.cost_cores))
     return replace(program, max_batch=totals.batch)

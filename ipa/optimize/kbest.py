@@ -140,7 +140,7 @@ class _Partition:
 
     def _tie(self, chosen: tuple[int, ...]) -> tuple[float, float, float, tuple[int, ...]]:
         totals = evaluate(self._program, chosen)
-        return round(totals.changes, 9), round(totals.cost_cores, 9), round(totals.latency_s, 9), chosen
+        return round(totals.changes, 9), round(totals.cost, 9), round(totals.latency_s, 9), chosen
 
     def _rest(self, part: _Part) -> Iterator[list[Index]]:
         """The rest of a part without its best choice, in disjoint pieces."""
@@ -184,9 +184,9 @@ class _Partition:
     def _key(self, chosen: tuple[int, ...]) -> Key:
         totals = evaluate(self._program, chosen)
         if self._goal is Goal.LEXICOGRAPHIC:
-            return -totals.term, totals.cost_cores, totals.batch
+            return -totals.term, totals.cost, totals.batch
         if self._goal is Goal.CHEAPEST:
-            return totals.cost_cores, -totals.term, totals.batch
+            return totals.cost, -totals.term, totals.batch
         return (-totals.objective,)
 
 

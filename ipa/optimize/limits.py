@@ -9,6 +9,7 @@ from math import inf, sqrt
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal, Pin
 from ipa.model.plan import Plan, Termination
+from ipa.model.resources import CORES, unit_of
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Binding, LimitSlack, Price, differences, outcome_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
@@ -62,8 +63,8 @@ def _throughput(plan: Plan) -> Iterator[LimitSlack]:
 def _sums(problem: PlanningProblem, program: Program, totals: Totals) -> Iterator[LimitSlack]:
     if program.cores < inf:
         yield _limit("cores", "", "cores", totals.peak_cores, program.cores)
-    if program.memory_gib < inf:
-        yield _limit("memory", "", "GiB", totals.peak_gib, program.memory_gib)
+    for budget, peak in zip(program.budgets, totals.peaks, strict=True):
+        yield _limit(budget.name, "", unit_of(budget.name), peak, budget.most)
     if problem.objective.max_cost_cores is not None:
         yield _limit("max_cost_cores", "", "cores", totals.cost_cores, problem.objective.max_cost_cores)
     if problem.bounds.accuracy_floor is not None:
@@ -94,7 +95,7 @@ def binding_of(
     found, unsettled = [], []
     removed = [*_without(problem), *((kind, "", moved) for kind, moved in wider.items())]
     for kind, where, moved in removed:
-        name = NAMES[kind] + (f" of {where}" if where else "")
+        name = NAMES.get(kind, f"the limit of {kind}") + (f" of {where}" if where else "")
         try:
             better = _best(moved, deadline)
         except DeadlineError:
@@ -129,8 +130,9 @@ def _without(problem: PlanningProblem) -> Iterator[tuple[str, str, PlanningProbl
     yield "sla", "", replace(problem, sla_s=LOOSE_SLA_S)
     if bounds.cores is not None:
         yield "cores", "", replace(problem, bounds=replace(bounds, cores=None))
-    if bounds.memory_gib is not None:
-        yield "memory", "", replace(problem, bounds=replace(bounds, memory_gib=None))
+    for name in bounds.limits:
+        if name != CORES:
+            yield name, "", replace(problem, bounds=bounds.limited(name, None))
     if objective.max_cost_cores is not None:
         yield "max_cost_cores", "", replace(problem, objective=replace(objective, max_cost_cores=None))
     if bounds.accuracy_floor is not None:
@@ -183,10 +185,11 @@ def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
 def prices_of(plan: Plan) -> tuple[Price, ...]:
     """The plan's multipliers in words, those other than 0."""
     found = []
+    accelerators = {kind for stage in plan.stages for kind in stage.beside.accelerators}
     for limit, price in plan.prices:
         kind, _, path = limit.partition(" ")
-        if price > 0 and kind in UNITS:
-            unit, scale = UNITS[kind]
+        if price > 0 and (kind in UNITS or kind in accelerators):
+            unit, scale = UNITS.get(kind, (f"{kind} more", 1.0))
             on = f" along {path}" if path else ""
             worth = f"{price * scale:.3g} to the objective"
             text = f"one {unit}{on} could add about {worth}, as if plans could be mixed"

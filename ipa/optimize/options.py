@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log
 
 import numpy as np
 
+from ipa.model.resources import CORES, IN_CORES
 from ipa.model.rolling import ROUNDING as LESS_THAN_ONE
 from ipa.model.rolling import Rolling
 from ipa.optimize.accuracy import PRODUCTS
@@ -16,7 +17,16 @@ from ipa.optimize.columns import Array, Index
 from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.item_counts import ItemCount, levels_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
-from ipa.optimize.program import NUMBERS, PLACE, Options, Program, Weights, options_of, value_of
+from ipa.optimize.program import (
+    NUMBERS,
+    PLACE,
+    Options,
+    Program,
+    ResourceBudget,
+    Weights,
+    options_of,
+    value_of,
+)
 from ipa.optimize.timing import option_times
 
 TIMES = slice(PLACE["service_s"], PLACE["spread_s2"] + 1)
@@ -37,13 +47,15 @@ def full_program(problem: PlanningProblem) -> Program:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UntimedOptions:
-    """The options without their times: `numbers` has the rows of `NUMBERS`.
+    """The options without their times: `numbers` has the rows of `NUMBERS` and those of the budgets.
 
-    `candidates` is None if the pipeline's own routers do all the work. `now` is each stage's present use.
+    `candidates` is None if the pipeline's own routers do all the work. `now` is each stage's present use: of
+    cores, then of each budget.
     """
 
     weights: Weights
-    now: list[tuple[float, float]]
+    budgets: tuple[ResourceBudget, ...]
+    now: list[tuple[float, ...]]
     levels: list[list[ItemCount]]
     candidates: Candidates | None
     numbers: Array
@@ -59,7 +71,9 @@ def draft_of(problem: PlanningProblem) -> UntimedOptions:
     objective = problem.objective
     transition = objective.transition_per_core if problem.running else 0.0
     weights = Weights(objective.alpha, objective.beta, objective.delta, transition)
-    now = [_running_use(problem, stage) for stage in problem.stages]
+    limits = {name: most for name, most in problem.bounds.limits.items() if name != CORES}
+    now = [_running_use(problem, stage, limits) for stage in problem.stages]
+    budgets = _budgets(limits, now, is_free=problem.bounds.any_change)
     levels = levels_of(problem)
     blocks = [
         CandidateBlock(at, level)
@@ -68,9 +82,29 @@ def draft_of(problem: PlanningProblem) -> UntimedOptions:
         for level in levels[at]
     ]
     if not blocks:
-        return UntimedOptions(weights, now, levels, None, np.empty((len(NUMBERS), 0)))
+        return UntimedOptions(weights, budgets, now, levels, None, np.empty((_height(budgets), 0)))
     candidates = candidates_of(problem, blocks)
-    return UntimedOptions(weights, now, levels, candidates, _numbers(problem, candidates, weights, now))
+    numbers = _numbers(problem, candidates, weights, budgets, now)
+    return UntimedOptions(weights, budgets, now, levels, candidates, numbers)
+
+
+def _height(budgets: Sequence[ResourceBudget]) -> int:
+    """The rows of a table of numbers."""
+    return len(NUMBERS) + 2 * len(budgets)
+
+
+def _budgets(
+    limits: Mapping[str, float], now: Sequence[tuple[float, ...]], *, is_free: bool
+) -> tuple[ResourceBudget, ...]:
+    """The budgets of the limits; only after the change if that is free.
+
+    Running replicas may stay above a limit, but no plan may end above it.
+    """
+    found = []
+    for at, (name, most) in enumerate(limits.items(), 1):
+        used = inf if is_free else sum(use[at] for use in now)
+        found.append(ResourceBudget(name, used, most) if used > most else ResourceBudget(name, most))
+    return tuple(found)
 
 
 def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
@@ -85,13 +119,14 @@ def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
         uses_product=objective.accuracy_rule in PRODUCTS,
         sla_s=problem.sla_s,
         # Running replicas may stay even if the budget has shrunk below them.
-        cores=_most_cores(problem, problem.fixed_cores + sum(cores for cores, _ in now)),
-        memory_gib=inf if bounds.memory_gib is None else max(bounds.memory_gib, sum(gib for _, gib in now)),
+        cores=_most_cores(problem, problem.fixed_cores + sum(use[0] for use in now)),
+        budgets=draft.budgets,
         max_cost=min(
             inf if bounds.cores is None or not problem.running else bounds.cores,
             inf if objective.max_cost_cores is None else objective.max_cost_cores,
         ),
         log_floor=log(floor) if floor > 0 else -inf,
+        is_priced=problem.prices != IN_CORES,
     )
 
 
@@ -101,13 +136,18 @@ def _most_cores(problem: PlanningProblem, now_cores: float) -> float:
     return inf if limit is None else max(limit, now_cores)
 
 
-def _running_use(problem: PlanningProblem, stage: StageProblem) -> tuple[float, float]:
-    """Present cores and memory of the stage's replicas."""
+def _running_use(
+    problem: PlanningProblem, stage: StageProblem, limits: Mapping[str, float]
+) -> tuple[float, ...]:
+    """Present use of cores, then of each limited resource, by the stage's replicas."""
     config = problem.running_config(stage)
     if config is None:
-        return 0.0, 0.0
-    gib = next((p.memory_gib for p in stage.points if p.variant == config.variant), 0.0)
-    return problem.held(config).total_cores, gib * config.replicas
+        return (0.0, *(0.0 for _ in limits))
+    cores = problem.held(config).total_cores
+    if not limits:
+        return (cores,)
+    each = problem.beside(stage, config.variant)
+    return (cores, *(each.amount(name) * config.replicas for name in limits))
 
 
 def _stages(problem: PlanningProblem, draft: UntimedOptions) -> tuple[Options, ...]:
@@ -118,7 +158,7 @@ def _stages(problem: PlanningProblem, draft: UntimedOptions) -> tuple[Options, .
     stages, first = [], 0
     for at, stage in enumerate(problem.stages):
         if stage.is_free or candidates is None:
-            stages.append(_free_options(levels[at]))
+            stages.append(_free_options(levels[at], draft.budgets))
             continue
         last = first + len(levels[at])
         stages.append(_stage_options(stage, candidates, numbers, range(first, last)))
@@ -151,10 +191,11 @@ def _onward(level: ItemCount, variants: int) -> Index:
     return np.array(level.onward, dtype=np.intp).reshape(len(level.onward), max(1, variants))
 
 
-def _free_options(levels: Sequence[ItemCount]) -> Options:
+def _free_options(levels: Sequence[ItemCount], budgets: Sequence[ResourceBudget]) -> Options:
     """The options of the pipeline's own router, at no cost, for each number of items."""
     row = dict.fromkeys(NUMBERS, 0.0) | {"accuracy": 1.0, "factor": 1.0}
-    numbers = np.repeat(np.array([*row.values()])[:, None], len(levels), axis=1)
+    column = [*row.values(), *(0.0 for _ in budgets for _ in range(2))]
+    numbers = np.repeat(np.array(column)[:, None], len(levels), axis=1)
     numbers[PLACE["items"]] = [level.items for level in levels]
     none = np.zeros(len(levels), dtype=np.intp)
     enter = np.array([level.number for level in levels], dtype=np.intp)
@@ -163,12 +204,17 @@ def _free_options(levels: Sequence[ItemCount]) -> Options:
 
 
 def _numbers(
-    problem: PlanningProblem, candidates: Candidates, weights: Weights, now: list[tuple[float, float]]
+    problem: PlanningProblem,
+    candidates: Candidates,
+    weights: Weights,
+    budgets: Sequence[ResourceBudget],
+    now: list[tuple[float, ...]],
 ) -> Array:
-    """The rows of `NUMBERS`, an entry a candidate; those of the times are still empty."""
+    """The rows of `NUMBERS` and of the budgets, an entry a candidate; those of the times are still empty."""
     replicas = candidates.replicas
-    cores, gib = replicas * candidates.held_cores, replicas * candidates.memory_gib
-    started, changes, (peak_cores, peak_gib) = _change(problem, candidates, (cores, gib), now)
+    cores = replicas * candidates.held_cores
+    used = [replicas * _beside(problem, candidates, budget.name) for budget in budgets]
+    started, changes, (peak_cores, *peaks) = _change(problem, candidates, [cores, *used], now)
     fixed_cores = _fixed_cores(problem, candidates)
     is_product = problem.objective.accuracy_rule in PRODUCTS
     rows = {
@@ -179,19 +225,42 @@ def _numbers(
         "gain": 0.0 if is_product else candidates.term,
         "value": 0.0,
         "batch_size": candidates.batch_size,
+        "cost": _cost(problem, candidates, cores + fixed_cores),
         "cost_cores": cores + fixed_cores,
-        "memory_gib": gib,
         "peak_cores": peak_cores + fixed_cores,
-        "peak_gib": peak_gib,
         "started_cores": started,
         "changes": changes,
     }
-    numbers = np.empty((len(NUMBERS), len(replicas)))
+    numbers = np.empty((_height(budgets), len(replicas)))
     for name, row in rows.items():
         numbers[PLACE[name]] = row
+    for at, (held, peak) in enumerate(zip(used, peaks, strict=True)):
+        numbers[len(NUMBERS) + 2 * at : len(NUMBERS) + 2 * at + 2] = held, peak
     options = Options(np.empty((0, len(replicas)), dtype=np.intp), numbers)
     options.value[:] = value_of(weights, options, is_product)
     return numbers
+
+
+def _beside(problem: PlanningProblem, candidates: Candidates, name: str) -> Array:
+    """The amount of a resource other than cores of one replica of each candidate."""
+    amounts = np.zeros(len(candidates.point))
+    for at, block in enumerate(candidates.blocks):
+        own = slice(candidates.first[at], candidates.first[at + 1])
+        known = problem.stages[block.index].columns.beside.get(name)
+        if known is not None:
+            amounts[own] = known.take(candidates.point[own])
+    return amounts
+
+
+def _cost(problem: PlanningProblem, candidates: Candidates, cores: Array) -> Array:
+    """The price of each candidate's resources, its overhead included."""
+    if problem.prices == IN_CORES:
+        return cores
+    cost = problem.prices.each.get(CORES, 0.0) * cores
+    for name, price in problem.prices.each.items():
+        if name != CORES and price:
+            cost = cost + price * candidates.replicas * _beside(problem, candidates, name)
+    return cost
 
 
 def _fixed_cores(problem: PlanningProblem, candidates: Candidates) -> Array | float:
@@ -205,19 +274,19 @@ def _fixed_cores(problem: PlanningProblem, candidates: Candidates) -> Array | fl
 
 
 def _change(
-    problem: PlanningProblem, candidates: Candidates, use: tuple[Array, Array], now: list[tuple[float, float]]
-) -> tuple[Array | float, Array | float, tuple[Array, Array]]:
-    """Cores started by a change to each option, the size of the change, and the peak of cores and memory.
+    problem: PlanningProblem, candidates: Candidates, use: list[Array], now: list[tuple[float, ...]]
+) -> tuple[Array | float, Array | float, list[Array]]:
+    """Cores started by a change to each option, the size of the change, and the peak of each resource.
 
     New replicas start before old ones stop: both are paid and held for a while, as many of each as the
     problem's rolling says. If only the number of replicas changes the larger number is. `use` is each
-    option's use of both.
+    option's use of cores, then of each budget.
     """
     if not problem.running:
         return 0.0, 0.0, use
     running = np.array([_running_row(problem, block, now) for block in candidates.blocks]).T
-    is_known, variant, batch_size, each_cores, old, now_cores, now_gib = running[:, candidates.block]
-    cores, gib = use
+    is_known, variant, batch_size, each_cores, old, *now_used = running[:, candidates.block]
+    cores = use[0]
     replicas = candidates.replicas
     same = (
         (candidates.variant == variant)
@@ -227,16 +296,16 @@ def _change(
     more = np.maximum(replicas - old, 0) * candidates.held_cores
     started = is_known * np.where(same, more, cores)
     changes = is_known * np.where(same, replicas != old, 2.0)
-    both_cores = _both(problem.rolling, old, now_cores, replicas, cores)
-    both_gib = _both(problem.rolling, old, now_gib, replicas, gib)
-    peak_cores = np.where(same, np.maximum(cores, now_cores), both_cores)
-    peak_gib = np.where(same, np.maximum(gib, now_gib), both_gib)
     new = is_known == 0
-    return started, changes, (np.where(new, cores, peak_cores), np.where(new, gib, peak_gib))
+    peaks = []
+    for after, before in zip(use, now_used, strict=True):
+        both = _both(problem.rolling, old, before, replicas, after)
+        peaks.append(np.where(new, after, np.where(same, np.maximum(after, before), both)))
+    return started, changes, peaks
 
 
 def _running_row(
-    problem: PlanningProblem, block: CandidateBlock, now: list[tuple[float, float]]
+    problem: PlanningProblem, block: CandidateBlock, now: list[tuple[float, ...]]
 ) -> tuple[float, ...]:
     """The block's running configuration: known or not, variant, batch size, cores, replicas, use.
 
@@ -245,7 +314,7 @@ def _running_row(
     stage = problem.stages[block.index]
     config = problem.running_config(stage)
     if config is None:
-        return (0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return (0.0, -1.0, 0.0, 0.0, 0.0, *now[block.index])
     variants = stage.columns.variants
     number = variants.index(config.variant) if config.variant in variants else -1
     return (1.0, number, config.batch_size, config.cores, config.replicas, *now[block.index])

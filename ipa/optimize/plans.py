@@ -39,6 +39,7 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, found: Prog
         return plan
     totals = evaluate(program, found.chosen)
     objective = worth(problem, totals)
+    stages = stage_plans(problem, program, found.chosen)
     weighted = problem.objective.goal is Goal.WEIGHTED
     bound, gap = bound_and_gap(found.bound if weighted else objective, objective, found.termination)
     return replace(
@@ -49,8 +50,16 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, found: Prog
         pas=totals.pas,
         cost_cores=totals.cost_cores,
         latency_s=totals.latency_s,
-        stages=stage_plans(problem, program, found.chosen),
+        stages=stages,
+        cost_usd_per_hour=_usd_per_hour(problem, stages),
     )
+
+
+def _usd_per_hour(problem: PlanningProblem, stages: Sequence[StagePlan]) -> float | None:
+    """The price of the stages' resources; None without prices."""
+    if not problem.prices.is_money:
+        return None
+    return problem.prices.cost(problem.resources([stage.config for stage in stages]))
 
 
 def worth(problem: PlanningProblem, totals: Totals) -> float:
@@ -58,7 +67,7 @@ def worth(problem: PlanningProblem, totals: Totals) -> float:
     goal = problem.objective.goal
     if goal is Goal.LEXICOGRAPHIC:
         return totals.term
-    return -totals.cost_cores if goal is Goal.CHEAPEST else totals.objective
+    return -totals.cost if goal is Goal.CHEAPEST else totals.objective
 
 
 def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
@@ -72,7 +81,8 @@ def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int
 
 def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int) -> StagePlan:
     stage = problem.stages[index]
-    point = stage.points[int(options.point[at])]
+    number = int(options.point[at])
+    point = stage.points[number]
     rate_rps = problem.rate_rps * problem.graph.reach[index] * float(options.items[at])
     replicas = int(options.replicas[at])
     mean_s, spread_s2 = float(options.mean_s[at]), float(options.spread_s2[at])
@@ -92,6 +102,7 @@ def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int)
         mean_s=mean_s,
         excess_s=spread_s2**0.5,
         slowdown_ratio=point.slowdown_ratio,
+        beside=stage.columns.variant_beside[stage.columns.variant[number]],
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from ipa.model.pipeline import (
 )
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
+from ipa.model.resources import IN_CORES, NO_RESOURCES, Prices, Resources, beside_of, total
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.columns import PointColumns, columns_of
 from ipa.optimize.graph import Graph, GraphNode, build_graph
@@ -76,7 +78,7 @@ class PlanningProblem:
     """A graph of stages in topological order, the rate it must carry, and the objective.
 
     `running` is the running configuration, empty if there is none or a change is free; `rolling` says how it
-    is replaced. InputError lists all faults.
+    is replaced. `prices` give the cost of a plan's resources. InputError lists all faults.
     """
 
     pipeline: str
@@ -89,13 +91,14 @@ class PlanningProblem:
     percentile: float = 99.0
     running: tuple[StageConfig, ...] = ()
     rolling: Rolling = SIDE_BY_SIDE
+    prices: Prices = IN_CORES
     graph: Graph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         faults = [*_faults_of_numbers(self), *_faults_of_stages(self), *_faults_of_edges(self)]
         if not faults:
             try:
-                object.__setattr__(self, "graph", _graph(self.stages))
+                object.__setattr__(self, "graph", graph_of(self.stages))
             except ValueError as error:
                 faults.append(Fault(str(error)))
         if faults:
@@ -117,6 +120,20 @@ class PlanningProblem:
     def held(self, config: StageConfig) -> StageConfig:
         """The configuration with a replica's cores including its overhead."""
         return self.bounds.overhead.held(config)
+
+    def beside(self, stage: StageProblem, variant: str) -> Resources:
+        """The resources beside cores of one replica of the variant; none if it is not among the stage's."""
+        return next((beside_of(point) for point in stage.points if point.variant == variant), NO_RESOURCES)
+
+    def resources(self, configs: Sequence[StageConfig]) -> Resources:
+        """The resources of all replicas, overhead included."""
+        beside = total(
+            self.beside(stage, config.variant) * config.replicas
+            for stage in self.stages
+            for config in configs
+            if config.stage == stage.name
+        )
+        return beside + Resources(cpu_cores=self.bounds.overhead.cores(configs))
 
     @property
     def batch_sizes(self) -> int:
@@ -167,7 +184,32 @@ class PlanningProblem:
         return next((config for config in self.running if config.stage == stage.name), None)
 
 
-def _graph(stages: tuple[StageProblem, ...]) -> Graph:
+class GraphStage(Protocol):
+    """A stage as far as the graph is concerned: `Stage` and `StageProblem` are such."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def after(self) -> tuple[Edge, ...]:
+        """The stages that it receives from."""
+        ...
+
+    @property
+    def kind(self) -> StageKind:
+        """Its role."""
+        ...
+
+    @property
+    def combine(self) -> CombineRule:
+        """The rule of a combiner."""
+        ...
+
+
+def graph_of(stages: Sequence[GraphStage]) -> Graph:
+    """The graph of the stages, which are in topological order; ValueError if it cannot be planned."""
     at = {stage.name: index for index, stage in enumerate(stages)}
     return build_graph(
         tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log, sqrt
 
@@ -17,7 +17,7 @@ from ipa.optimize.graph import Graph
 COUNTS = ("point", "replicas", "enter")
 NUMBERS = (
     *("items", "service_s", "wait_s", "mean_s", "spread_s2", "accuracy", "factor", "gain", "value"),
-    *("batch_size", "cost_cores", "memory_gib", "peak_cores", "peak_gib", "started_cores", "changes"),
+    *("batch_size", "cost", "cost_cores", "peak_cores", "started_cores", "changes"),
 )
 PLACE = {name: at for at, name in enumerate(NUMBERS)}
 # Rows of which a plan needs more than the sum over its stages.
@@ -56,9 +56,11 @@ class Options:
     numbers the items a request brings; `leave` holds, for each stage after this one, the number that its
     `enter` must have. `service_s` and `wait_s` are for display: the program uses the mean time `mean_s` and
     `spread_s2`, the square of the stage's quantile less its mean. `factor` multiplies and `gain` adds up to
-    the accuracy term; `value` adds up to the objective. `peak_cores` and `peak_gib` are those of old and new
-    replicas together, `started_cores` those of replicas that a change would start, `changes` the size of the
-    change (1: replicas, 2: more).
+    the accuracy term; `value` adds up to the objective. `cost` is the price of the option's resources,
+    `cost_cores` if they are not priced. `peak_cores` are those of old and new replicas together,
+    `started_cores` those of replicas that a change would start, `changes` the size of the change (1:
+    replicas, 2: more). After the rows of `NUMBERS` come two of each of the program's budgets: the use after
+    the change, and that of old and new replicas together.
 
     All are rows of two tables, so that a subset of the options is taken in one go.
     """
@@ -79,10 +81,9 @@ class Options:
     gain = _Number("gain")
     value = _Number("value")
     batch_size = _Number("batch_size")
+    cost = _Number("cost")
     cost_cores = _Number("cost_cores")
-    memory_gib = _Number("memory_gib")
     peak_cores = _Number("peak_cores")
-    peak_gib = _Number("peak_gib")
     started_cores = _Number("started_cores")
     changes = _Number("changes")
 
@@ -93,6 +94,16 @@ class Options:
     def leave(self) -> Index:
         """(stages after this one × options)."""
         return self.counts[len(COUNTS) :]
+
+    def held(self, budget: int) -> Array:
+        """The use of the budget of that number after the change."""
+        row: Array = self.numbers[len(NUMBERS) + 2 * budget]
+        return row
+
+    def peak(self, budget: int) -> Array:
+        """The use of the budget of that number by old and new replicas together."""
+        row: Array = self.numbers[len(NUMBERS) + 2 * budget + 1]
+        return row
 
     @property
     def log_accuracy(self) -> Array:
@@ -113,13 +124,26 @@ class Options:
 
 
 def options_of(point: Index, replicas: Index, enter: Index, leave: Index, numbers: Array) -> Options:
-    """The options of those columns and of the rows of `NUMBERS`."""
+    """The options of those columns, of the rows of `NUMBERS`, and of those of the budgets."""
     return Options(np.concatenate([point[None], replicas[None], enter[None], leave]), numbers)
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceBudget:
+    """A limited resource other than cores, by name.
+
+    `most` holds at any moment of the change, `held` after it: running replicas may stay above a bound until
+    they are replaced.
+    """
+
+    name: str
+    most: float
+    held: float = inf
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
-    """The objective alpha · accuracy − beta · cores − delta · Σ batch sizes − transition · cores started."""
+    """The objective alpha · accuracy − beta · cost − delta · Σ batch sizes − transition · cores started."""
 
     alpha: float
     beta: float
@@ -140,9 +164,9 @@ class LinearLimit:
 class Program:
     """max alpha · accuracy(factors) + Σ value, within limits.
 
-    For each path: Σ mean_s + sqrt(Σ spread_s2) ≤ sla_s. Σ cost_cores ≤ max_cost, Σ peak_cores ≤ cores, Σ
-    peak_gib ≤ memory_gib, ln PAS ≥ log_floor. Accuracy term ≥ term_floor, Σ batch sizes ≤ max_batch. `levels`
-    is how many numbers of items each stage may see, `uses_product` whether factors count.
+    For each path: Σ mean_s + sqrt(Σ spread_s2) ≤ sla_s. Σ cost_cores ≤ max_cost, Σ cost ≤ max_price, Σ
+    peak_cores ≤ cores, each budget holds, ln PAS ≥ log_floor. Accuracy term ≥ term_floor, Σ batch sizes ≤
+    max_batch. `uses_product`: factors count. `is_priced`: the cost is not that of the cores alone.
     """
 
     graph: Graph
@@ -151,11 +175,13 @@ class Program:
     uses_product: bool
     sla_s: float
     cores: float = inf
-    memory_gib: float = inf
+    budgets: tuple[ResourceBudget, ...] = ()
     max_cost: float = inf
     log_floor: float = -inf
     term_floor: float = -inf
     max_batch: float = inf
+    max_price: float = inf
+    is_priced: bool = False
 
     @property
     def alpha(self) -> float:
@@ -176,10 +202,12 @@ class Program:
         """The linear limits other than those of the paths."""
         names: list[tuple[str, float, Callable[[Options], Array]]] = [
             ("cores", self.cores, lambda stage: stage.peak_cores),
-            ("memory", self.memory_gib, lambda stage: stage.peak_gib),
+            *self._of_budgets(),
             ("cost", self.max_cost, lambda stage: stage.cost_cores),
             ("batch", self.max_batch, lambda stage: stage.batch_size),
         ]
+        if self.max_price < inf:
+            names.append(("price", self.max_price, lambda stage: stage.cost))
         if self.graph.is_product:
             names.append(("accuracy", -self.log_floor, lambda stage: -stage.log_accuracy))
         if self.term_floor > -inf and not self.uses_product:
@@ -189,6 +217,18 @@ class Program:
             for name, most, use in names
             if most < inf
         )
+
+    def _of_budgets(self) -> Iterator[tuple[str, float, Callable[[Options], Array]]]:
+        for at, budget in enumerate(self.budgets):
+            yield budget.name, budget.most, lambda stage, at=at: stage.peak(at)  # type: ignore[misc]
+            yield budget.name, budget.held, lambda stage, at=at: stage.held(at)  # type: ignore[misc]
+
+    def in_cores(self) -> Program:
+        """The same program with the cores as each option's cost; its value stays that of the prices."""
+        if not self.is_priced:
+            return self
+        stages = tuple(stage.having(cost=stage.cost_cores) for stage in self.stages)
+        return replace(self, stages=stages, is_priced=False)
 
     def weighed(self, weights: Weights) -> Program:
         """The same program with other weights."""
@@ -218,7 +258,7 @@ class ProgramAnswer:
 
 def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:
     """Each option's part of the objective beside the product."""
-    value = -weights.beta * stage.cost_cores - weights.delta * stage.batch_size
+    value = -weights.beta * stage.cost - weights.delta * stage.batch_size
     if weights.transition:
         value = value - weights.transition * stage.started_cores
     return value if uses_product else weights.alpha * stage.gain + value
@@ -226,15 +266,16 @@ def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The sums of a choice of one option a stage."""
+    """The sums of a choice of one option a stage; `peaks` are those of the budgets, in their order."""
 
     objective: float
     term: float
     pas: float
     latency_s: float
+    cost: float
     cost_cores: float
     peak_cores: float
-    peak_gib: float
+    peaks: tuple[float, ...]
     batch: float
     changes: float
 
@@ -243,7 +284,8 @@ def evaluate(program: Program, chosen: Sequence[int]) -> Totals:
     """The totals of the plan that takes option chosen[s] of each stage s."""
     graph = program.graph
     columns = np.array([stage.numbers[:, at] for stage, at in zip(program.stages, chosen, strict=True)]).T
-    total = dict(zip(NUMBERS, columns.sum(axis=1).tolist(), strict=True))
+    sums = columns.sum(axis=1).tolist()
+    total = dict(zip(NUMBERS, sums, strict=False))
     factor, accuracy, mean_s, spread_s2 = columns[OF_STAGES].tolist()
     pas = graph.accuracy(accuracy)
     term = total["gain"]
@@ -254,9 +296,10 @@ def evaluate(program: Program, chosen: Sequence[int]) -> Totals:
         term=term,
         pas=pas,
         latency_s=path_latency_s(graph, mean_s, spread_s2),
+        cost=total["cost"],
         cost_cores=total["cost_cores"],
         peak_cores=total["peak_cores"],
-        peak_gib=total["peak_gib"],
+        peaks=tuple(sums[len(NUMBERS) + 1 :: 2]),
         batch=total["batch_size"],
         changes=total["changes"],
     )

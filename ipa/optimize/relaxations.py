@@ -11,6 +11,7 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Termination
+from ipa.model.resources import CORES, unit_of
 from ipa.optimize.backends import label_setting
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
@@ -100,27 +101,19 @@ class _Ceiling:
     kind: str
     words: str
     limit: Callable[[PlanningProblem], float | None]
-    moved: Callable[[PlanningProblem, float | None], PlanningProblem]
+    moved: Callable[[PlanningProblem, float], PlanningProblem]
     use: Callable[[Options], Array]
     total: Callable[[Totals], float]
 
 
-CEILINGS = (
+CORE_CEILINGS = (
     _Ceiling(
-        "cores",
+        CORES,
         "cores ≥ {:g} instead of {:g}",
         lambda problem: problem.bounds.cores,
-        lambda problem, value: _with_bounds(problem, cores=value),
+        lambda problem, value: _with_limit(problem, CORES, value),
         lambda stage: stage.peak_cores,
         lambda totals: totals.peak_cores,
-    ),
-    _Ceiling(
-        "memory",
-        "memory ≥ {:g} GiB instead of {:g} GiB",
-        lambda problem: problem.bounds.memory_gib,
-        lambda problem, value: _with_bounds(problem, memory_gib=value),
-        lambda stage: stage.peak_gib,
-        lambda totals: totals.peak_gib,
     ),
     _Ceiling(
         "max_cost_cores",
@@ -133,12 +126,34 @@ CEILINGS = (
 )
 
 
+def _ceilings_of(problem: PlanningProblem) -> Iterator[_Ceiling]:
+    """Those of cores, of each other limited resource, and of the cost."""
+    yield CORE_CEILINGS[0]
+    others = [name for name in problem.bounds.limits if name != CORES]
+    yield from (_ceiling_of(name, at) for at, name in enumerate(others))
+    yield CORE_CEILINGS[1]
+
+
+def _ceiling_of(name: str, at: int) -> _Ceiling:
+    """The limit of a resource other than cores, the program's budget of that number."""
+    unit = "" if unit_of(name) == name else f" {unit_of(name)}"
+    return _Ceiling(
+        name,
+        f"{name} ≥ {{:g}}{unit} instead of {{:g}}{unit}",
+        lambda problem: problem.bounds.limits[name],
+        # A limit without end is kept, so that the options have its use.
+        lambda problem, value: _with_limit(problem, name, value),
+        lambda stage: stage.peak(at),
+        lambda totals: totals.peaks[at],
+    )
+
+
 def _ceilings(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
-    for ceiling in CEILINGS:
+    for ceiling in _ceilings_of(problem):
         limit = ceiling.limit(problem)
         if limit is None:
             continue
-        totals = _least(full_program(ceiling.moved(problem, None)), ceiling.use, deadline)
+        totals = _least(full_program(ceiling.moved(problem, inf)), ceiling.use, deadline)
         value = limit if totals is None else _round(ceiling.total(totals), up=True)
         if value > limit:
             yield Relaxation(
@@ -207,6 +222,10 @@ TINY_FLOOR = 1e-300
 
 def _with_sla(problem: PlanningProblem, sla_s: float) -> PlanningProblem:
     return replace(problem, sla_s=sla_s)
+
+
+def _with_limit(problem: PlanningProblem, name: str, most: float) -> PlanningProblem:
+    return replace(problem, bounds=problem.bounds.limited(name, most))
 
 
 def _with_bounds(problem: PlanningProblem, **changes: float | None) -> PlanningProblem:

@@ -45,7 +45,7 @@ def _tail_times(
     percentile: float, points: Array, replicas: Index, rate_rps: Array, items: Array, timeout_s: Array
 ) -> tuple[Array, Array, Array, Array]:
     """As `option_times`; `points` has the rows of `PointColumns.table`."""
-    _, batch_size, _, latency_s, service_s, capacity_rps, _, single_s = points
+    _, batch_size, _, latency_s, service_s, capacity_rps, single_s = points
     full_s = busy_s(service_s, batch_size, capacity_rps)
     found = sojourn(
         batch_size,

@@ -13,8 +13,8 @@ from ipa.model.errors import SolverError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.model.rolling import peak_amount
-from ipa.model.rolling import peak_cores as peak_cores_of
+from ipa.model.resources import CORES, Resources, beside_of, in_words, total
+from ipa.model.rolling import only_replicas, peak_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.timing import Chosen, Times, times_of
@@ -135,35 +135,38 @@ def _faults_of_sums(
         stage.replicas * (points[stage.stage].cores + overhead.each(stage.stage)) for stage in plan.stages
     )
     pas, term = accuracy_of(problem, {name: point.variant for name, point in points.items()})
-    peak_cores, peak_gib, started_cores = _peak(problem, given, points)
+    held = Resources(cpu_cores=cores)
+    if {*bounds.limits, *problem.prices.each} != {CORES}:
+        held += total(beside_of(points[stage.stage]) * stage.replicas for stage in plan.stages)
+    peak, started_cores = _peak(problem, given, points) if problem.running else (held, 0.0)
+    cost = problem.prices.cost(held)
     worth = (
         objective.alpha * term
-        - objective.beta * cores
+        - objective.beta * cost
         - objective.delta * sum(point.batch_size for point in points.values())
         - objective.transition_per_core * started_cores
     )
-    worth = {Goal.WEIGHTED: worth, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cores}[objective.goal]
+    worth = {Goal.WEIGHTED: worth, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cost}[objective.goal]
     yield from differs("objective", plan.objective, worth)
     yield from differs("pas", plan.pas, pas)
     yield from differs("cost_cores", plan.cost_cores, cores)
+    if problem.prices.is_money:
+        yield from differs("cost_usd_per_hour", plan.cost_usd_per_hour, cost)
     yield from differs("latency_s", plan.latency_s, latency_s)
     yield from differs("sla_s", plan.sla_s, problem.sla_s)
     if exceeds(latency_s, problem.sla_s):
         yield f"latency {latency_s:g} s is above the SLA of {problem.sla_s:g} s"
-    now = {config.stage: overhead.held(config).total_cores for config in problem.running}
-    now["beside all stages"] = overhead.fixed_cores
-    for words, value, limit in (
-        ("cores are above the bound", cores, bounds.cores),
-        (
-            "cores of old and new together are above the bound",
-            peak_cores,
-            _at_least(bounds.most_cores if problem.running else bounds.cores, now),
-        ),
-        ("GiB of old and new together are above the bound", peak_gib, _memory_limit(problem)),
-        ("cores are above the cost ceiling", cores, objective.max_cost_cores),
-    ):
-        if limit is not None and exceeds(value, limit):
-            yield f"{value:g} {words} of {limit:g}"
+    now = problem.resources(problem.running) if problem.running else Resources(cpu_cores=overhead.fixed_cores)
+    for name, limit in bounds.limits.items():
+        if exceeds(held.amount(name), limit):
+            yield f"{in_words(name, held.amount(name))} are above the bound of {limit:g}"
+    for name, limit in (bounds.change_limits if problem.running else bounds.limits).items():
+        most = max(limit, now.amount(name))
+        if exceeds(peak.amount(name), most):
+            words = in_words(name, peak.amount(name))
+            yield f"{words} of old and new together are above the bound of {most:g}"
+    if objective.max_cost_cores is not None and exceeds(cores, objective.max_cost_cores):
+        yield f"{cores:g} cores are above the cost ceiling of {objective.max_cost_cores:g}"
     if bounds.accuracy_floor is not None and exceeds(bounds.accuracy_floor, pas):
         yield f"PAS {pas:g} is below the floor of {bounds.accuracy_floor:g}"
     if plan.bound is not None and exceeds(worth, plan.bound):
@@ -183,45 +186,23 @@ def plan_latency_s(problem: PlanningProblem, stages: Sequence[StagePlan]) -> flo
 
 def _peak(
     problem: PlanningProblem, given: Mapping[str, StagePlan], points: Mapping[str, OperatingPoint]
-) -> tuple[float, float, float]:
-    """Cores and memory of old and new replicas together, and the cores of replicas that start."""
-    peak_cores, peak_gib, started = problem.fixed_cores, 0.0, 0.0
+) -> tuple[Resources, float]:
+    """The resources of old and new replicas together, and the cores of replicas that start."""
+    peak, started = Resources(cpu_cores=problem.fixed_cores), 0.0
     before = {config.stage: problem.held(config) for config in problem.running}
     for stage in problem.stages:
         if stage.name not in given:
             continue
-        new, point = problem.held(given[stage.name].config), points[stage.name]
-        gib = point.memory_gib * new.replicas
-        old = before.get(stage.name)
+        new, old = problem.held(given[stage.name].config), before.get(stage.name)
+        new_each = Resources(cpu_cores=new.cores) + beside_of(points[stage.name])
         if old is None:
-            peak_cores, peak_gib = peak_cores + new.total_cores, peak_gib + gib
+            peak += new_each * new.replicas
             continue
-        old_gib = next((p.memory_gib for p in stage.points if p.variant == old.variant), 0.0) * old.replicas
-        if (new.variant, new.batch_size, new.cores) == (old.variant, old.batch_size, old.cores):
-            peak_cores += max(new.total_cores, old.total_cores)
-            peak_gib += max(gib, old_gib)
-            started += max(0, new.replicas - old.replicas) * new.cores
-        else:
-            each_gib = old_gib / old.replicas if old.replicas else 0.0
-            peak_cores += peak_cores_of(old, new, problem.rolling)
-            peak_gib += peak_amount(old.replicas, each_gib, new.replicas, point.memory_gib, problem.rolling)
-            started += new.total_cores
-    return peak_cores, peak_gib, started
-
-
-def _at_least(limit: float | None, now: Mapping[str, float]) -> float | None:
-    return None if limit is None else max(limit, sum(now.values()))
-
-
-def _memory_limit(problem: PlanningProblem) -> float | None:
-    """The bound on memory; running replicas may stay above it."""
-    now = {
-        stage.name: next((p.memory_gib for p in stage.points if p.variant == config.variant), 0.0)
-        * config.replicas
-        for stage in problem.stages
-        if (config := problem.running_config(stage)) is not None
-    }
-    return _at_least(problem.bounds.memory_gib, now)
+        old_each = Resources(cpu_cores=old.cores) + problem.beside(stage, old.variant)
+        peak += peak_of(old, old_each, new, new_each, problem.rolling)
+        fresh = max(0, new.replicas - old.replicas) if only_replicas(old, new) else new.replicas
+        started += fresh * new.cores
+    return peak, started
 
 
 def differs(name: str, given: float | None, expected: float) -> Iterator[str]:

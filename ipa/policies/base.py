@@ -227,8 +227,8 @@ def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
     bounds = pipeline.bounds
     if state.room_cores is not None:
         bounds = replace(bounds, cores=min(state.room_cores, inf if bounds.cores is None else bounds.cores))
-    if not state.reachable and bounds.most_cores is not None:
-        bounds = replace(bounds, transition_cores=inf)
+    if not state.reachable:
+        bounds = replace(bounds, any_change=True)
     stages = tuple(
         _no_less(stage, state.running, bounds) if state.only_more else _allowed(stage, state.excluded)
         for stage in pinned(pipeline, state.pins).stages

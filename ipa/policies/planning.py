@@ -109,6 +109,7 @@ def planning_problem(
         compat,
         pipeline.sla.percentile,
         tuple(running),
+        prices=pipeline.prices,
     )
 
 

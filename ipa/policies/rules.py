@@ -10,9 +10,10 @@ from ipa.model.errors import InputError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
 from ipa.model.parts import is_shared, parts_of
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import Plan, StageConfig, in_words
-from ipa.model.rolling import SIDE_BY_SIDE, Rolling, change_peak_cores
+from ipa.model.resources import CORES
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling, change_peak
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.ours import upper_rate_rps
 from ipa.policies.profiled import Profiled
@@ -131,49 +132,45 @@ def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str)
 
 
 def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rolling = SIDE_BY_SIDE) -> Configs:
-    """Return the desired configurations with their pins, within the bounds on replicas and cores.
+    """Return the desired configurations with their pins, within the bounds on replicas and resources.
 
-    Above the budget additions are left out, the largest first, like pods that find no room. If the plan must
+    Above a budget additions are left out, the largest first, like pods that find no room. If the plan must
     be reachable and this one is not, the running configuration stays.
     """
     bounds = pipeline.bounds
     now = {config.stage: config for config in state.running}
-    budget_cores = inf if bounds.cores is None else bounds.cores
     fitted, least, kept = [], [], []
     for config in wanted:
         stage = pipeline.stage(config.stage)
         pin, limits = stage.pin, stage.limits(bounds)
         low = pin.replicas or limits.min_replicas or 1
         high = pin.replicas or limits.max_replicas or inf
-        cores = config.cores if pin.cores is None else pin.cores
-        # Never more than fill the whole budget, so that little is left to cut.
-        high = max(low, min(high, budget_cores // cores))
-        fitted.append(
-            replace(
-                config,
-                variant=pin.variant or config.variant,
-                batch_size=pin.batch_size or config.batch_size,
-                cores=cores,
-                replicas=int(min(max(config.replicas, low), high)),
-            )
+        one = replace(
+            config,
+            variant=pin.variant or config.variant,
+            batch_size=pin.batch_size or config.batch_size,
+            cores=config.cores if pin.cores is None else pin.cores,
         )
+        # Never more than fill a whole budget, so that little is left to cut.
+        each = bounds.replica(one).amounts | {CORES: one.cores}
+        high = min([high, *(most // each[name] for name, most in bounds.limits.items() if name in each)])
+        fitted.append(replace(one, replicas=int(min(max(config.replicas, low), max(low, high)))))
         least.append(low)
         kept.append(max(low, now[config.stage].replicas) if config.stage in now else low)
     for floors in (kept, least):
-        fitted = _cut(pipeline, fitted, floors, budget_cores)
+        fitted = _cut(bounds, fitted, floors)
     if state.reachable and not is_reachable(pipeline, fitted, state.running, rolling):
         return state.running
     return tuple(fitted)
 
 
-def _cut(
-    pipeline: Pipeline, configs: Sequence[StageConfig], floors: Sequence[int], budget_cores: float
-) -> list[StageConfig]:
+def _cut(bounds: Bounds, configs: Sequence[StageConfig], floors: Sequence[int]) -> list[StageConfig]:
     """Return the configurations with replicas removed until they fit, or all are at their minimum."""
     cut = list(configs)
-    while pipeline.bounds.overhead.cores(cut) > budget_cores + ROUNDING:
+    while scarce := bounds.held(cut).beyond(bounds.limits).amounts:
         above = [
-            (config.replicas - floor, -at) for at, (config, floor) in enumerate(zip(cut, floors, strict=True))
+            (config.replicas - floor if scarce.keys() & bounds.replica(config).amounts.keys() else 0, -at)
+            for at, (config, floor) in enumerate(zip(cut, floors, strict=True))
         ]
         most, place = max(above)
         if most <= 0:
@@ -185,12 +182,13 @@ def _cut(
 def is_reachable(
     pipeline: Pipeline, configs: Sequence[StageConfig], running: Configs, rolling: Rolling
 ) -> bool:
-    """True if old and new fit the allowed cores at every moment, with all stages changing at once."""
+    """True if old and new fit the allowed resources at every moment, with all stages changing at once."""
     bounds = pipeline.bounds
-    if bounds.most_cores is None:
+    if not bounds.change_limits:
         return True
-    peak = change_peak_cores(running, configs, rolling, bounds.overhead)
-    return peak <= max(bounds.most_cores, bounds.overhead.cores(running)) + ROUNDING
+    now = bounds.held(running)
+    most = {name: max(limit, now.amount(name)) for name, limit in bounds.change_limits.items()}
+    return not change_peak(running, configs, rolling, bounds).exceeded(most)
 
 
 def with_replicas(running: Configs, replicas: Sequence[int]) -> Configs:

@@ -10,6 +10,7 @@ from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.profile import OperatingPoint, StageProfile
+from ipa.model.resources import CORES, IN_CORES, in_words
 from ipa.optimize.accuracy import RANKS
 from ipa.optimize.mixture.capacities import COEFFICIENT, TailLatency, point_levels, stage_tail
 from ipa.optimize.mixture.set_solve import solve_set
@@ -125,8 +126,11 @@ def _faults(problem: PlanningProblem) -> Iterator[str]:
         yield f"objective {objective.name!r} counts accuracy as {rule}; a set has a mean of accuracies"
     if bounds.accuracy_floor is not None:
         yield f"bounds.accuracy_floor is {bounds.accuracy_floor:g}; sets know no floor"
-    if bounds.memory_gib is not None:
-        yield f"bounds.memory is {bounds.memory_gib:g} GiB; sets do not count memory"
+    for name, most in bounds.limits.items():
+        if name != CORES:
+            yield f"bounds.{name} is {in_words(name, most)}; sets count cores only"
+    if problem.prices != IN_CORES:
+        yield "it has prices; the cost of a set is its cores"
     least, _ = problem.replica_limits(stage)
     if least > 1:
         yield f"stage {stage.name!r} has at least {least} replicas; each variant of a set has one"

@@ -119,7 +119,7 @@ class VpaPlus:
 
     def _has_room(self, pipeline: Pipeline, configs: Sequence[StageConfig], state: PolicyState) -> bool:
         bounds = pipeline.bounds
-        if bounds.cores is not None and bounds.overhead.cores(configs) > bounds.cores + ROUNDING:
+        if bounds.exceeded(configs):
             return False
         return not state.reachable or is_reachable(pipeline, configs, state.running, self.ruled.rolling)
 

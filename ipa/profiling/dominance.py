@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ipa.model.pipeline import Stage
 from ipa.model.profile import StageProfile, VariantProfile
+from ipa.model.resources import beside_of
 from ipa.profiling.fit import VariantFit, fit_variant
 from ipa.profiling.points import BATCH_SIZES
 
@@ -17,10 +18,10 @@ def dominated(
 ) -> Iterator[tuple[str, str]]:
     """The variants of those names that another of them dominates, each with that other.
 
-    The other is at least as accurate, takes no more memory and sends no more items to any of `stages`; on
-    every measured number of cores, at each batch size that may be planned with, it is as quick and carries as
-    much, as measured and as fitted; and in something it is better. Unknown memory is no more than unknown
-    memory only. Readiness does not count.
+    The other is at least as accurate, takes no more memory or accelerators and sends no more items to any of
+    `stages`; on every measured number of cores, at each batch size that may be planned with, it is as quick
+    and carries as much, as measured and as fitted; and in something it is better. Unknown memory is no more
+    than unknown memory only. Readiness does not count.
     """
     measured = [each for each in profile.variants if each.variant in names]
     edges = [edge for stage in stages for edge in stage.after if edge.parent == profile.stage]
@@ -46,9 +47,9 @@ def _dominates(other: VariantProfile, variant: VariantProfile) -> bool:
 
 
 def _takes_no_more(other: VariantProfile, variant: VariantProfile) -> bool:
-    if other.memory_gib is None or variant.memory_gib is None:
-        return other.memory_gib is variant.memory_gib
-    return other.memory_gib <= variant.memory_gib
+    if (other.memory_gib is None) is not (variant.memory_gib is None):
+        return False
+    return beside_of(other) <= beside_of(variant)
 
 
 def _planned_at(fitted: VariantFit) -> Iterator[tuple[float, int]]:

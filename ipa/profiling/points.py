@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from math import log
+from typing import Any
 
+from ipa.model.measured import replica_beside
 from ipa.model.pipeline import Bounds, Objective, Stage, Variant
 from ipa.model.profile import OperatingPoint, ProfilePoint, StageProfile, VariantProfile
+from ipa.model.resources import BESIDE_CORES, Resources
 from ipa.profiling.base import base_allocation, point_capacity_rps, point_latency_s
 from ipa.profiling.fit import fit_variant
 
@@ -49,8 +52,9 @@ def operating_points(
     hold in both.
 
     The mean latency is as far below the high percentile as at the measured point (FITTED: of the same cores,
-    the batch size nearest in ratio), and None if no mean was measured. Memory is that of the profile, else of
-    the memory that the file gives the variant, else 0; readiness that of the profile, else 0.
+    the batch size nearest in ratio), and None if no mean was measured. Memory and accelerators are those of
+    the profile or those that the file gives the variant, whichever are more; readiness that of the profile,
+    else 0.
 
     Base allocation always uses the measured points. A variant without one is left out, so the result may be
     empty. NotFoundError if the profile lacks a variant of the stage.
@@ -60,19 +64,20 @@ def operating_points(
     cores = base_allocation(used, objective) if allocation is Allocation.BASE else None
     generate = _measured if source is LatencySource.MEASURED else _fitted
     sizes = stage.limits(bounds).batch_sizes
+    besides = [_beside(*each) for each in zip(stage.variants, profiles, strict=True)]
     return tuple(
-        replace(point, memory_gib=_memory_gib(variant, measured), readiness_s=measured.readiness_s or 0.0)
-        for variant, measured in zip(stage.variants, profiles, strict=True)
+        replace(point, **beside, readiness_s=measured.readiness_s or 0.0)
+        for measured, beside in zip(profiles, besides, strict=True)
         for point in generate(measured, objective, sizes or _candidates(stage))
         if _allowed(point, objective, sizes) and (cores is None or _is_base(point, cores))
     )
 
 
-def _memory_gib(variant: Variant, measured: VariantProfile) -> float:
-    """Memory of a replica: measured, else its request on a target, else 0 for unknown."""
-    if measured.memory_gib is not None:
-        return measured.memory_gib
-    return variant.memory_gib or 0.0
+def _beside(variant: Variant, measured: VariantProfile) -> dict[str, Any]:
+    """The fields of an operating point for the resources of a replica beside its cores."""
+    held = Resources.of(replica_beside(variant, measured))
+    names = (*(each.attribute for each in BESIDE_CORES), "accelerators")
+    return {name: getattr(held, name) for name in names}
 
 
 def _is_base(point: OperatingPoint, cores: Mapping[str, float]) -> bool:

@@ -6,10 +6,12 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from ipa.control.engine.guards import accuracy_faults
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.parts import in_order, parts_of, share_faults
 from ipa.model.pipeline import Pin, Pipeline, StageBounds
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
+from ipa.model.resources import CORES, Resources
 from ipa.model.row_counts import batch_fault
 
 
@@ -38,14 +40,27 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
     if pin.replicas is not None and (pin.replicas < least or (most is not None and pin.replicas > most)):
         message = f"{pin.replicas} replicas are outside {least} to {most or 'any'}"
         problems.append(Problem(message, pointer="/replicas"))
-    budget, total = pipeline.bounds.cores, (pin.cores or 0.0) * (pin.replicas or least)
-    if budget is not None and total > budget + 1e-9:
-        problems.append(Problem(f"{total:g} cores are over the bound of {budget:g}", pointer="/cores"))
+    problems += _pin_over_bounds(pipeline, name, pin, least)
     for key, fixed in asdict(stage.pin).items():
         if fixed is not None and given[key] not in (None, fixed):
             message = f"the pipeline's file pins {key} {fixed}; change it there"
             problems.append(Problem(message, pointer=f"/{key}"))
     return problems
+
+
+def _pin_over_bounds(pipeline: Pipeline, name: str, pin: Pin, least: int) -> list[Problem]:
+    """The resources of which the pinned replicas alone have more than the bounds."""
+    replicas = pin.replicas or least
+    alone = Resources(cpu_cores=(pin.cores or 0.0) * replicas)
+    measured = pipeline.bounds.measured.get((name, pin.variant or ""))
+    if measured is not None:
+        alone += measured.beside * replicas
+    limits = pipeline.bounds.limits
+    return [
+        Problem(fault, pointer="/cores" if name == CORES else "/variant")
+        for name in limits
+        for fault in alone.exceeded({name: limits[name]})
+    ]
 
 
 def _known(name: str, known: Iterable[str]) -> str:
@@ -125,10 +140,5 @@ def _beyond(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]
         elif sizes is not None and config.batch_size not in sizes:
             message = f"batch size {config.batch_size} is not one of {list(sizes)}"
             problems.append(Problem(message, pointer=f"{where}/batch_size"))
-    total = sum(config.total_cores for config in configs)
-    # A sum of fractions of cores may miss the bound by rounding.
-    if bounds.cores is not None and total > bounds.cores + 1e-9:
-        problems.append(
-            Problem(f"{total:g} cores are over the bound of {bounds.cores:g}", pointer="/configs")
-        )
-    return problems
+    faults = [*bounds.exceeded(configs), *accuracy_faults(pipeline, _parts(configs))]
+    return [*problems, *(Problem(fault, pointer="/configs") for fault in faults)]

@@ -6,16 +6,17 @@ replaced, or with a surge and maxUnavailable 0, as Kubernetes Deployments are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import ceil, inf
 
 from ipa.control.ports import Rollout, RolloutPhase, StageState
 from ipa.model.errors import ConflictError
-from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.parts import order_of, paired, parts_of, share_of
+from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
+from ipa.model.resources import CORES, NO_RESOURCES, Resources
 from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling
 from ipa.simulate.pods import PartPods, Pod, StagePods
 
@@ -27,11 +28,14 @@ Seconds = Callable[[StageConfig], float]
 Serving = tuple[tuple[str, StageConfig], ...]
 # The slot of the configuration that runs alone at the start.
 FIRST = 1
+UNBOUNDED = Bounds()
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
-    """The cluster's behaviour. `capacity_cores` None is unlimited; a pod that finds no room is pending.
+    """The cluster's behaviour. A pod that finds no room is pending.
+
+    `capacity_cores` None is unlimited, as is a resource without an entry, by name, in `capacity`.
 
     `rebatch_restarts`: a new batch size needs new pods, as with a batching model server; otherwise it is sent
     to the stage's queue. A pod of a `broken` (stage, variant) never gets ready, and the rollout fails after
@@ -43,6 +47,12 @@ class ClusterSettings:
     rebatch_restarts: bool = False
     broken: frozenset[tuple[str, str]] = frozenset()
     gives_up_after_s: float = 30.0
+    capacity: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The capacity of each limited resource by name."""
+        return dict(self.capacity) | ({} if self.capacity_cores is None else {CORES: self.capacity_cores})
 
 
 # Pods of Deployments, whose model servers batch.
@@ -52,8 +62,9 @@ KUBERNETES = ClusterSettings(rolling=DEPLOYMENT, rebatch_restarts=True)
 class SimCluster:
     """The pods of all stages of one pipeline; the first ones are ready at once.
 
-    `startup_s` gives the time until a replica of a configuration serves. A terminating pod keeps its cores
-    until the caller reports it drained with `drained()`. `overhead` is paid beside the replicas. Each of
+    `startup_s` gives the time until a replica of a configuration serves. A terminating pod keeps its
+    resources until the caller reports it drained with `drained()`. `bounds` know the resources of a replica
+    and the overhead beside the replicas; they limit nothing. Each of
     several parts has a slot. Side by side, requests keep their old shares until the whole new configuration
     serves; with predictors of Deployments, the new shares hold at once.
     """
@@ -64,15 +75,16 @@ class SimCluster:
         settings: ClusterSettings,
         *,
         startup_s: Seconds,
-        overhead: Overhead = NO_OVERHEAD,
+        bounds: Bounds = UNBOUNDED,
         at_s: float = 0.0,
     ) -> None:
         self.settings = settings
         self.revision = 1
-        self._startup_s, self._overhead = startup_s, overhead
+        self._startup_s, self._bounds = startup_s, bounds
         self._numbers = 0
-        self._paid_core_s, self._paid_until_s = 0.0, at_s
-        self._cores = 0.0
+        self._paid, self._paid_until_s = NO_RESOURCES, at_s
+        self._held = NO_RESOURCES
+        self._fixed = Resources(cpu_cores=bounds.overhead.fixed_cores)
         self._slots: dict[int, PartPods] = {}
         for part in parts_of(configs):
             self._open(part, share_of(part), at_s)
@@ -84,11 +96,15 @@ class SimCluster:
     @property
     def cores(self) -> float:
         """Cores held now, overhead included."""
-        return self._cores
+        return self._held.cpu_cores
 
     def core_seconds(self, at_s: float) -> float:
         """Core-seconds held until then: each pod from its placement to its end."""
-        return self._paid_core_s + self._cores * (at_s - self._paid_until_s)
+        return self.resource_seconds(at_s).cpu_cores
+
+    def resource_seconds(self, at_s: float) -> Resources:
+        """Resources times seconds held until then."""
+        return self._paid + self._held * (at_s - self._paid_until_s)
 
     def configs(self) -> tuple[StageConfig, ...]:
         """The desired configuration of each stage."""
@@ -177,7 +193,7 @@ class SimCluster:
                 return
         number = next(number for number in count(FIRST) if number not in self._slots)
         self._slots[number] = PartPods(part, share_percent)
-        self._hold(self._overhead.fixed_cores, at_s)
+        self._hold(self._fixed, at_s)
 
     def next_event_s(self) -> float:
         """The time at which the next pod is ready or gone; infinite without one under way."""
@@ -306,7 +322,7 @@ class SimCluster:
                         self._stop(run, pod, at_s)
                 if not slot.pods:
                     del self._slots[number]
-                    self._hold(-self._overhead.fixed_cores, at_s)
+                    self._hold(self._fixed * -1, at_s)
 
     def _replace(self, run: StagePods, at_s: float) -> None:
         """Start all new pods beside all old ones; stop the old ones once all new ones are ready."""
@@ -354,19 +370,19 @@ class SimCluster:
     def _create(self, run: StagePods, at_s: float) -> Pod:
         self._numbers += 1
         config = replace(run.wanted, replicas=1)
-        pod = Pod(config, self._template(config), self._numbers, at_s, self._overhead.held(config).cores)
+        pod = Pod(config, self._template(config), self._numbers, at_s, self._bounds.replica(config))
         run.pods.append(pod)
         return pod
 
     def _place_pending(self, at_s: float) -> None:
         """Place pending pods, the oldest first; a smaller one may overtake."""
-        limit = self.settings.capacity_cores
+        limits = self.settings.limits
         for pod in sorted(self._pods(), key=lambda pod: pod.number):
-            if pod.placed_s == inf and (limit is None or self._cores + pod.cores <= limit + ROUNDING):
+            if pod.placed_s == inf and not (self._held + pod.held).exceeded(limits):
                 self._place(pod, at_s)
 
     def _place(self, pod: Pod, at_s: float) -> None:
-        self._hold(pod.cores, at_s)
+        self._hold(pod.held, at_s)
         pod.placed_s = at_s
         if (pod.config.stage, pod.config.variant) not in self.settings.broken:
             pod.ready_s = at_s + self._startup_s(pod.config)
@@ -381,9 +397,9 @@ class SimCluster:
     def _remove(self, run: StagePods, pod: Pod, at_s: float) -> None:
         run.pods.remove(pod)
         if pod.placed_s <= at_s:
-            self._hold(-pod.cores, at_s)
+            self._hold(pod.held * -1, at_s)
 
-    def _hold(self, cores: float, at_s: float) -> None:
-        self._paid_core_s = self.core_seconds(at_s)
+    def _hold(self, more: Resources, at_s: float) -> None:
+        self._paid = self.resource_seconds(at_s)
         self._paid_until_s = at_s
-        self._cores += cores
+        self._held += more

@@ -8,6 +8,7 @@ from math import inf
 
 from ipa.model.parts import Configs, share_of, with_share
 from ipa.model.plan import StageConfig
+from ipa.model.resources import Resources
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +22,7 @@ class Pod:
     template: str
     number: int
     created_s: float
-    cores: float
+    held: Resources
     placed_s: float = inf
     ready_s: float = inf
     is_ready: bool = False

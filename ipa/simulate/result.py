@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.decision import Action, Decision
+from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, field_of
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +36,8 @@ class SimResult:
 
     By request, in the order of arrival: `born_s`, and `done_s` (NaN: lost). `ticks` is a row a tick,
     `decisions` are the recorded ones. `pas_mean` and `core_seconds` are over time, every held core counted,
-    old and new together; `accuracy_mean` is over the answered requests.
+    old and new together; so are `resource_seconds`, of all resources. `accuracy_mean` is over the answered
+    requests.
     """
 
     pipeline: str
@@ -50,6 +52,8 @@ class SimResult:
     core_seconds: float
     ticks: tuple[SimTick, ...]
     decisions: tuple[Decision, ...]
+    resource_seconds: Resources = NO_RESOURCES
+    prices: Prices = IN_CORES
 
     @property
     def latencies_s(self) -> Floats:
@@ -69,16 +73,23 @@ class SimResult:
     def summary(self) -> dict[str, Any]:
         """The figures of the run as plain JSON values; latencies are None if nothing was answered.
 
+        Other resources than cores are there if any were held, `usd_per_hour` if the pipeline has prices.
         `violation_ratio` is the share of the requests that were late or lost, `lost` their number.
         """
         latencies_s = self.latencies_s
         sent = len(self.born_s)
         lost = sent - len(latencies_s)
         late = int((latencies_s > self.sla_s).sum())
+        held_mean = self.resource_seconds * (1 / self.duration_s)
+        beside = {
+            f"{field_of(name)}_mean": amount for name, amount in held_mean.amounts.items() if name != CORES
+        }
         p50, p99 = np.quantile(latencies_s, (0.5, 0.99)) if len(latencies_s) else (None, None)
         return {
             "pas_mean": self.pas_mean,
             "cores_mean": self.core_seconds / self.duration_s,
+            **beside,
+            **({"usd_per_hour": self.prices.cost(held_mean)} if self.prices.is_money else {}),
             "violation_ratio": (late + lost) / sent if sent else 0.0,
             "lost": lost,
             "latency_p50_s": None if p50 is None else float(p50),

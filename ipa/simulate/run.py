@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipa.control.engine.decision_inputs import made_of
@@ -13,6 +13,7 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.model.errors import InfeasibleError, InputError
+from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_words
 from ipa.model.profile import StageProfile
@@ -83,6 +84,7 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
     """
     if not setup.rates_rps:
         raise InputError("there is no load: rates_rps is empty")
+    setup = replace(setup, pipeline=with_profiles(setup.pipeline, setup.profiles))
     duration_s = float(len(setup.rates_rps))
     times_s = request_times(setup.rates_rps, setup.spacing, seed=(setup.seed, 1))
     inputs = PolicyInputs(
@@ -129,7 +131,7 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
         ),
     )
     _play(loop, world, setup, duration_s)
-    paid, pas_mean = world.cluster.core_seconds(duration_s), world.pas_mean(duration_s)
+    paid, pas_mean = world.cluster.resource_seconds(duration_s), world.pas_mean(duration_s)
     world.finish()
     return SimResult(
         pipeline=setup.pipeline.name,
@@ -141,9 +143,11 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
         done_s=world.done_s,
         pas_mean=pas_mean,
         accuracy_mean=world.accuracy_mean(),
-        core_seconds=paid,
+        core_seconds=paid.cpu_cores,
         ticks=tuple(ticks),
         decisions=tuple(memory.kept),
+        resource_seconds=paid,
+        prices=setup.pipeline.prices,
     )
 
 

@@ -108,9 +108,7 @@ class SimWorld:
         kernel: str = "auto",
     ) -> None:
         self.pipeline, self.truth = pipeline, truth
-        self.cluster = SimCluster(
-            configs, cluster, startup_s=truth.startup_s, overhead=pipeline.bounds.overhead
-        )
+        self.cluster = SimCluster(configs, cluster, startup_s=truth.startup_s, bounds=pipeline.bounds)
         self.clock = SimClock(self.advance)
         self.record = MetricsRecord(np.bincount(times_s.astype(np.int64), minlength=1))
         self.metrics = SimMetrics(self.record, metrics, self.clock.monotonic_s)

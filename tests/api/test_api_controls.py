@@ -81,7 +81,7 @@ def test_a_pin_is_kept_with_who_and_why_and_replaces_the_stage_s(api: ApiClient,
         ("detect", {}, 422, "variant, batch_size, cores, replicas"),
         ("detect", {"batch_size": 3}, 422, "batch size 3 is not one of"),
         ("detect", {"replicas": 99}, 422, "99 replicas are outside 1 to 8"),
-        ("detect", {"cores": 99.0}, 422, "99 cores are over the bound"),
+        ("detect", {"cores": 99.0}, 422, "99 cores exceed the budget"),
         ("detect", {"by": "k" * 300, "replicas": 1}, 422, "253"),
     ],
 )

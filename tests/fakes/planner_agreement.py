@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ipa.model.errors import InfeasibleError, SolverError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.resources import IN_CORES
 from ipa.optimize.backends import label_setting
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.mixture.mixtures import MixtureLimits
@@ -24,7 +25,7 @@ from ipa.optimize.solve import BACKENDS, solve
 from tests.fakes.fleets import best_by_enumeration
 from tests.fakes.mixture_instances import best_mixture_by_enumeration, small_problem
 from tests.fakes.planner_brute import Tried, brute_force_graph, every_configuration, shape_of, size
-from tests.fakes.planner_graphs import random_graph_problem
+from tests.fakes.planner_graphs import random_graph_problem, random_resource_problem
 from tests.fakes.planner_instances import brute_force, brute_size, random_problem
 from tests.fakes.set_instances import enumerate_sets, random_set
 
@@ -122,6 +123,8 @@ def kinds_of(problem: PlanningProblem) -> list[str]:
         "limit: accuracy floor": bounds.accuracy_floor is not None,
         "limit: cores": bounds.cores is not None,
         "limit: memory": bounds.memory_gib is not None,
+        "limit: accelerators": bool(bounds.accelerators),
+        "priced": problem.prices != IN_CORES,
         "limit: cost ceiling": objective.max_cost_cores is not None,
         "limit: replicas of a stage": any(stage.bounds.max_replicas for stage in problem.stages),
         "pin": any(stage.pin != Pin() for stage in problem.stages),
@@ -227,6 +230,7 @@ def _checked(make: Callable[[Random], PlanningProblem]) -> Callable[[Random, int
 # Every kind of question, and how many of a hundred instances are such.
 KINDS: dict[str, tuple[int, Callable[[Random, int], Agreement]]] = {
     "graphs": (50, _checked(random_graph_problem)),
+    "three resources": (20, _checked(random_resource_problem)),
     "larger graphs": (15, _checked(lambda random: random_graph_problem(random, points=5))),
     "small chains": (8, _checked(small_chain)),
     "long chains": (7, _checked(random_problem)),

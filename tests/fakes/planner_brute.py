@@ -24,6 +24,7 @@ class Tried:
     weighted: float
     term: float
     cores: float
+    cost: float
 
     def configs(self, problem: PlanningProblem) -> tuple[StageConfig, ...]:
         """What each stage runs; nothing for what the pipeline's own router does."""
@@ -35,7 +36,7 @@ class Tried:
 
     def worth(self, goal: Goal) -> float:
         """What the goal looks at first."""
-        return {Goal.LEXICOGRAPHIC: self.term, Goal.CHEAPEST: -self.cores}.get(goal, self.weighted)
+        return {Goal.LEXICOGRAPHIC: self.term, Goal.CHEAPEST: -self.cost}.get(goal, self.weighted)
 
 
 def size(problem: PlanningProblem) -> int:
@@ -151,7 +152,10 @@ class _Brute:
         means, spreads = [0.0] * len(configs), [0.0] * len(configs)
         overhead = bounds.overhead
         cores = peak = overhead.fixed_cores
-        peak_gib = started = batch = 0.0
+        started = batch = 0.0
+        others = {"memory": bounds.memory_gib, **bounds.accelerators}
+        prices = dict(problem.prices.each)
+        held, most = dict.fromkeys({**others, **prices}, 0.0), dict.fromkeys(others, 0.0)
         for at, (stage, one) in enumerate(zip(problem.stages, configs, strict=True)):
             if one is None:
                 continue
@@ -162,28 +166,58 @@ class _Brute:
             means[at], spreads[at] = self._stage_times(at, one, items[at])
             cores, batch = cores + n * each, batch + point.batch_size
             old = self._before.get(stage.name)
+            for name in held:
+                held[name] += n * _amount(point, name)
+            for name in others:
+                most[name] += self._most_of(name, stage, point, n, old)
             if old is None:
-                peak, peak_gib = peak + n * each, peak_gib + n * point.memory_gib
+                peak += n * each
                 continue
-            old_gib = _memory_gib(stage, old.variant)
             if (old.variant, old.batch_size, old.cores) == (point.variant, point.batch_size, point.cores):
                 peak += max(n, old.replicas) * each
-                peak_gib += max(n * point.memory_gib, old.replicas * old_gib)
                 started += max(0, n - old.replicas) * each
             else:
                 peak += self._both(n, each, old.replicas, old.cores + beside)
-                peak_gib += self._both(n, point.memory_gib, old.replicas, old_gib)
                 started += n * each
-        if self._beyond(cores, peak, peak_gib) or self._late(means, spreads):
+        if self._beyond(cores, peak) or self._above(others, held, most) or self._late(means, spreads):
             return None
         pas = _accuracy(self._shape, [one[0].accuracy if one else 1.0 for one in configs])
         if bounds.accuracy_floor is not None and pas < bounds.accuracy_floor * (1 - 1e-9):
             return None
         term = self._term(configs)
-        weighted = objective.alpha * term - objective.beta * cores - objective.delta * batch
+        cost = prices.pop("cores", 0.0) * cores + sum(price * held[name] for name, price in prices.items())
+        weighted = objective.alpha * term - objective.beta * cost - objective.delta * batch
         if problem.running:
             weighted -= objective.transition_per_core * started
-        return Tried(configs, weighted, term, cores)
+        return Tried(configs, weighted, term, cores, cost)
+
+    def _most_of(
+        self, name: str, stage: StageProblem, point: OperatingPoint, n: int, old: StageConfig | None
+    ) -> float:
+        """The most that the stage has of a resource while it changes."""
+        new = _amount(point, name)
+        if old is None:
+            return n * new
+        before = _amount_of(stage, old.variant, name)
+        if (old.variant, old.batch_size, old.cores) == (point.variant, point.batch_size, point.cores):
+            return max(n * new, old.replicas * before)
+        return self._both(n, new, old.replicas, before)
+
+    def _above(self, limits: dict[str, float | None], held: dict[str, float], most: dict[str, float]) -> bool:
+        """Whether a resource ends above its limit, or passes it on the way by more than runs already."""
+        problem = self._problem
+        for name, limit in limits.items():
+            if limit is None:
+                continue
+            now = sum(
+                config.replicas * _amount_of(stage, config.variant, name)
+                for stage in problem.stages
+                for config in problem.running
+                if config.stage == stage.name
+            )
+            if held[name] > limit + 1e-9 or most[name] > max(limit, now) + 1e-9:
+                return True
+        return False
 
     def _both(self, n: int, new: float, n_old: int, old: float) -> float:
         """The most that old and new replicas have together, step by step as a rolling update goes."""
@@ -195,23 +229,16 @@ class _Brute:
         # As many new ones as there is room for beside the old that must stay, and the other way round.
         return max(k * old + (room - k) * new for k in range(room - wanted, wanted + 1))
 
-    def _beyond(self, cores: float, peak: float, peak_gib: float) -> bool:
-        """Whether a limit is passed; what runs already may go on where the bounds have shrunk below it."""
+    def _beyond(self, cores: float, peak: float) -> bool:
+        """Whether a limit of cores is passed by more than runs already."""
         problem, bounds = self._problem, self._problem.bounds
         beside = dict(bounds.overhead.each_cores)
         now = bounds.overhead.fixed_cores + sum(
             config.replicas * (config.cores + beside.get(config.stage, 0.0)) for config in problem.running
         )
-        now_gib = sum(
-            config.replicas * _memory_gib(stage, config.variant)
-            for stage in problem.stages
-            for config in problem.running
-            if config.stage == stage.name
-        )
         limits = (
             (cores, bounds.cores, 0.0),
             (peak, bounds.most_cores if problem.running else bounds.cores, now),
-            (peak_gib, bounds.memory_gib, now_gib),
             (cores, problem.objective.max_cost_cores, 0.0),
         )
         return any(limit is not None and value > max(limit, least) + 1e-9 for value, limit, least in limits)
@@ -243,8 +270,13 @@ class _Brute:
         return total / sum(shares) if rule is AccuracyRule.MEAN else total
 
 
-def _memory_gib(stage: StageProblem, variant: str) -> float:
-    return next((point.memory_gib for point in stage.points if point.variant == variant), 0.0)
+def _amount(point: OperatingPoint, name: str) -> float:
+    """What a replica has of memory or of a kind of accelerator."""
+    return point.memory_gib if name == "memory" else point.accelerators.get(name, 0.0)
+
+
+def _amount_of(stage: StageProblem, variant: str, name: str) -> float:
+    return next((_amount(point, name) for point in stage.points if point.variant == variant), 0.0)
 
 
 def _ranks(problem: PlanningProblem, stage: StageProblem) -> dict[str, float]:

@@ -18,6 +18,7 @@ from ipa.model.pipeline import (
 )
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
+from ipa.model.resources import IN_CORES, Prices
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 
@@ -118,6 +119,36 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         running,
         random.choice([SIDE_BY_SIDE, DEPLOYMENT]),
     )
+
+
+GPU = "nvidia.com/gpu"
+
+
+def random_resource_problem(random: Random, points: int = 3) -> PlanningProblem:
+    """A small graph whose cores, memory and accelerators are limited, some of them scarce; often priced."""
+    problem = random_graph_problem(random, points)
+    stages = []
+    for stage in problem.stages:
+        variants = {point.variant for point in stage.points}
+        counts = {name: random.choice([0, 0, 1, 1, 2]) for name in sorted(variants)}
+        fitted = tuple(
+            replace(point, accelerators={GPU: counts[point.variant]} if counts[point.variant] else {})
+            for point in stage.points
+        )
+        stages.append(replace(stage, points=fitted))
+    bounds = replace(
+        problem.bounds,
+        cores=problem.bounds.cores or random.uniform(6, 40),
+        memory_gib=random.choice([random.uniform(2, 8), random.uniform(4, 30)]),
+        accelerators={GPU: random.choice([0, 2, 4, 8])},
+    )
+    each = {
+        "cores": random.choice([0.0, 0.04, 1.0]),
+        "memory": random.choice([0.0, 0.005, 0.3]),
+        GPU: random.choice([0.0, 0.7, 2.5]),
+    }
+    prices = random.choice([IN_CORES, Prices(each, is_money=True)])
+    return replace(problem, stages=tuple(stages), bounds=bounds, prices=prices)
 
 
 def _points(random: Random, count: int) -> tuple[OperatingPoint, ...]:

@@ -17,9 +17,12 @@ from ipa.model.plan import Plan
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 from tests.fakes.planner_agreement import KINDS, examples, kinds_of, planned, randoms, small_chain
-from tests.fakes.planner_graphs import random_graph_problem
+from tests.fakes.planner_brute import size
+from tests.fakes.planner_graphs import random_graph_problem, random_resource_problem
 
 INSTANCES = 250
+# Instances with three limited resources that are enumerated, and the tests that share them.
+ENUMERATED, PARTS = 500, 10
 # Configurations up to which all are tried.
 MOST = 10_000
 
@@ -41,6 +44,28 @@ def test_the_engines_agree(kind: str) -> None:
         assert not found.faults, found.instance
 
     agree()
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_plans_are_exact_in_three_resources_at_once(part: int) -> None:
+    counts: Counter[str] = Counter()
+    seed = part * 10_000
+    while counts["enumerated"] < ENUMERATED // PARTS:
+        problem = random_resource_problem(Random(seed))
+        seed += 1
+        if size(problem) > MOST:
+            continue
+        found = planned(problem, MOST)
+        assert found.enumerated and not found.faults, (seed - 1, found)
+        plan = solve(problem, "exact", explain=False)
+        free = replace(problem, bounds=replace(problem.bounds, memory_gib=None, accelerators={}))
+        counts += Counter(
+            enumerated=1,
+            feasible=int(found.feasible),
+            binding=int(plan.configs != solve(free, "exact", explain=False).configs),
+        )
+    # Memory or accelerators decide often enough, and not by leaving nothing.
+    assert counts["feasible"] >= counts["enumerated"] / 4 and counts["binding"] >= counts["enumerated"] / 5
 
 
 def weighed(problem: PlanningProblem, alpha: float, beta: float) -> PlanningProblem:

@@ -10,7 +10,7 @@ from ipa.model.overhead import Overhead
 from ipa.model.parts import in_order, paired, parts_of, share_faults, share_of
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, change_peak_cores
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, change_peak
 from tests.fakes.set_rows import sets
 
 Configs = tuple[StageConfig, ...]
@@ -36,7 +36,7 @@ def test_predictors_serve_before_they_are_sent_requests_and_the_set_is_reached(
             if old is not None and config.share_percent > old.share_percent:
                 # More requests come only where no pods are still to grow.
                 assert config.total_cores <= old.total_cores
-        assert change_peak_cores(running, step.configs, DEPLOYMENT, BESIDE) <= 80.0
+        assert change_peak(running, step.configs, DEPLOYMENT, Bounds(overhead=BESIDE)).cpu_cores <= 80.0
         running = step.configs
     assert running == wanted
 
@@ -46,11 +46,11 @@ def test_side_by_side_a_set_is_reached_at_once_or_not_at_all(
     running: Configs, wanted: Configs, cores: float
 ) -> None:
     step = safe_step(running, wanted, SIDE_BY_SIDE, Bounds(cores=cores, overhead=BESIDE))
-    peak_cores = change_peak_cores(running, wanted, SIDE_BY_SIDE, BESIDE)
+    peak_cores = change_peak(running, wanted, SIDE_BY_SIDE, Bounds(overhead=BESIDE)).cpu_cores
     most_cores = max(cores, BESIDE.cores(running))
     if len(parts_of(running)) > 1 or len(parts_of(wanted)) > 1:
         assert step.configs == (wanted if peak_cores <= most_cores + 1e-9 else running)
-        assert (step.lacking_cores > 0) == (peak_cores > most_cores + 1e-9)
+        assert (step.lacking.cpu_cores > 0) == (peak_cores > most_cores + 1e-9)
 
 
 @given(sets(), sets())

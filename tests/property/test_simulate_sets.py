@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.model.overhead import Overhead
+from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling
 from ipa.simulate.cluster import ClusterSettings, SimCluster
@@ -46,7 +47,10 @@ def test_every_set_is_reached_and_requests_always_have_where_to_go(
     first: Configs, rolling: Rolling, changes: list[tuple[float, Configs]]
 ) -> None:
     pods = SimCluster(
-        first, ClusterSettings(rolling), startup_s=lambda config: 2.0 + config.cores, overhead=BESIDE
+        first,
+        ClusterSettings(rolling),
+        startup_s=lambda config: 2.0 + config.cores,
+        bounds=Bounds(overhead=BESIDE),
     )
     now_s, wanted = 0.0, first
     checked(pods, rolling)

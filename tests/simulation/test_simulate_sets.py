@@ -13,7 +13,7 @@ from ipa.control.ports import RolloutPhase
 from ipa.model.decision import ReasonCode
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.parts import in_order, is_shared, with_share
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings, SimCluster
 from ipa.simulate.ground_truth import GroundTruth
@@ -88,7 +88,7 @@ def cluster(
         configs,
         ClusterSettings(**settings),  # type: ignore[arg-type]
         startup_s=lambda config: 6.0,
-        overhead=overhead,
+        bounds=Bounds(overhead=overhead),
     )
 
 

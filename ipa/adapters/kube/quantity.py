@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from ipa.model.resources import BY_NAME, CORES
+
 MILLICORES = 1000
 MIB_PER_GIB = 1024
 
@@ -27,6 +29,14 @@ def parse_quantity(value: object) -> Decimal | None:
 def cpu_quantity(cores: float) -> str:
     """The quantity of so many cores, in millicores: Kubernetes knows none smaller."""
     return f"{round(cores * MILLICORES)}m"
+
+
+def quantity_of(name: str, amount: float) -> str:
+    """The quantity of a resource by its name in `ipa.model.resources`: whole pieces of an accelerator."""
+    known = BY_NAME.get(name)
+    if known is None:
+        return str(round(amount))
+    return cpu_quantity(amount) if name == CORES else memory_quantity(amount)
 
 
 def memory_quantity(gib: float) -> str:

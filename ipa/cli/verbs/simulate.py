@@ -56,6 +56,9 @@ def simulate(
     ),
     target: str = typer.Option("local", help="replace and watch pods as on local or on kubernetes"),
     capacity: float | None = typer.Option(None, help="cores of the cluster; pods that do not fit wait"),
+    accelerators: list[str] = typer.Option(
+        [], help="KIND=COUNT of the cluster, such as nvidia.com/gpu=4; may be given several times"
+    ),
     settings: Path | None = typer.Option(
         None, help="JSON file with the settings of a published run, to repeat it"
     ),
@@ -83,7 +86,7 @@ def simulate(
         seed=seed,
         spacing=spacing or "poisson",
         forecast=replace(setup.forecast, name=forecaster or given.forecaster),
-        cluster=replace(setup.cluster, capacity_cores=capacity),
+        cluster=replace(setup.cluster, capacity_cores=capacity, capacity=_counts(accelerators)),
     )
     if settings is not None:
         published = settings_of(_read_settings(settings), found, profiles)
@@ -94,6 +97,20 @@ def simulate(
         from ipa.cli.views.simulate_text import print_result
 
         print_result(first, figures, repeats, printer(output))
+
+
+def _counts(given: list[str]) -> dict[str, float]:
+    """The count of each kind of accelerator; UsageError for anything but KIND=COUNT."""
+    found = {}
+    for text in given:
+        kind, _, count = text.rpartition("=")
+        if "/" not in kind or not count.isdecimal():
+            raise UsageError(
+                f"--accelerators {text!r} is no KIND=COUNT",
+                hint="For example --accelerators nvidia.com/gpu=4.",
+            )
+        found[kind] = float(count)
+    return found
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ipa.cli.views.plan_text import print_line
+from ipa.model.resources import BESIDE_CORES
 from ipa.report.seeds import span, with_half
 from ipa.simulate.result import SimResult
 
@@ -42,6 +43,12 @@ def print_result(first: SimResult, seen: Mapping[str, Any], repeats: int, consol
         ("latency p99", figure("latency_p99_s", ".3f", " s")),
         ("PAS, mean over time", figure("pas_mean", ".4f")),
         ("cores, mean over time", figure("cores_mean", ".2f")),
+        *((f"{name}, mean over time", figure(key, ".2f")) for name, key in _others(seen)),
+        *(
+            [("cost, mean over time", figure("usd_per_hour", ".3f", " USD/h"))]
+            if "usd_per_hour" in seen
+            else []
+        ),
         ("changes", figure("changes", count)),
     ):
         table.add_row(name, text)
@@ -54,3 +61,10 @@ def print_result(first: SimResult, seen: Mapping[str, Any], repeats: int, consol
         print_line(console, f"The changes{of_first}:")
     for tick in changes[-MOST_CHANGES:]:
         print_line(console, f"  {tick.at_s:6.0f} s  {tick.reason:<22} {tick.configs}")
+
+
+def _others(seen: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The resources other than cores that were held, in words, each with the key of its mean."""
+    known = {f"{each.attribute}_mean": each.words for each in BESIDE_CORES}
+    kinds = {key: key.removesuffix("_mean") for key in seen if "/" in key and key.endswith("_mean")}
+    return [(words, key) for key, words in (known | kinds).items() if key in seen]

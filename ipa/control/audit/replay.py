@@ -28,8 +28,8 @@ from ipa.model.pipeline import Fallback, Pipeline
 from ipa.model.plan import Plan, StageConfig, in_words
 from ipa.policies.base import Policy, Predictor, is_stateful
 
-# Durations, which are no part of a result.
-TIMES = frozenset({"solve_s"})
+# Durations, which are no part of a result, and figures that follow from configurations and profiles.
+NO_RESULT = frozenset({"solve_s", "beside", "cost_usd_per_hour"})
 # Sums of floats in another order differ in their last digits, and predictions are rounded to five.
 ROUNDING = 1e-4
 # The most differences listed.
@@ -287,7 +287,7 @@ def _leaves(what: str, recorded: Any, again: Any) -> Iterator[ReplayDifference]:
     """The leaves in which two plain values differ, except for times and rounding."""
     if isinstance(recorded, dict) and isinstance(again, dict):
         for name in [*recorded, *(it for it in again if it not in recorded)]:
-            if name not in TIMES:
+            if name not in NO_RESULT:
                 yield from _leaves(f"{what}.{name}", recorded.get(name), again.get(name))
     elif isinstance(recorded, list) and isinstance(again, list) and len(recorded) == len(again):
         for at, pair in enumerate(zip(recorded, again, strict=True)):

@@ -10,13 +10,14 @@ from ipa.control.engine.observe import sane
 from ipa.model.decision import ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
-from ipa.model.parts import parts_of, share_faults, stage_pairs
+from ipa.model.parts import parts_of, share_faults, share_of, stage_pairs
 from ipa.model.pipeline import Bounds, Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.row_counts import batch_fault
+from ipa.optimize.problem import graph_of
 
-# Sums of cores are sums of fractions such as 0.1.
-ROUNDING_CORES = 1e-9
+# Products of accuracies in another order differ in their last digits.
+ROUNDING_RATIO = 1e-9
 
 REASONS = {
     MissingReason.UNREACHABLE: ReasonCode.METRICS_MISSING,
@@ -113,7 +114,8 @@ def forecast_fault(forecast: Forecast) -> HoldReason | None:
 def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
     """Every bound that the configuration violates, in words; one with a fault is never written.
 
-    Each part of a set must keep the bounds of its stages, and all parts together the budget of cores.
+    Each part of a set must keep the bounds of its stages, and all parts together those on resources and
+    accuracy.
     """
     wanted = [stage.name for stage in pipeline.served]
     parts = parts_of(configs)
@@ -122,9 +124,28 @@ def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str
             return [f"its stages are {', '.join(named) or 'none'}, the pipeline's are {', '.join(wanted)}"]
     bounds = pipeline.bounds
     faults = [fault for part in parts for fault in _part_faults(pipeline, part)] + share_faults(configs)
-    if over_budget(configs, bounds):
-        faults.append(f"{bounds.overhead.cores(configs):g} cores exceed the budget of {bounds.cores:g}")
-    return faults
+    return [*faults, *bounds.exceeded(configs), *accuracy_faults(pipeline, parts)]
+
+
+def accuracy_faults(pipeline: Pipeline, parts: Sequence[Sequence[StageConfig]]) -> list[str]:
+    """The fault of a PAS below the floor; none if some variant was not measured.
+
+    Parts that share the requests have the mean of theirs.
+    """
+    floor = pipeline.bounds.accuracy_floor
+    if floor is None:
+        return []
+    graph, pas = graph_of(pipeline.stages), 0.0
+    for part in parts:
+        measured = {it.stage: pipeline.bounds.measured.get((it.stage, it.variant)) for it in part}
+        known = {name: each.accuracy for name, each in measured.items() if each is not None}
+        if len(known) < len(part):
+            return []
+        accuracies = [known.get(stage.name, 1.0) for stage in pipeline.stages]
+        pas += share_of(part) / WHOLE_PERCENT * graph.accuracy(accuracies)
+    return (
+        [] if pas >= floor * (1 - ROUNDING_RATIO) else [f"accuracy {pas:.4g} is below the floor of {floor:g}"]
+    )
 
 
 def _part_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
@@ -153,7 +174,7 @@ def limit_steps(
     """The configs with at most `max_step` replicas added or removed per stage.
 
     A stage with a new variant or replica size is not limited, nor is removal if slower removal would exceed
-    the core budget.
+    a budget.
     """
 
     def stepped(old: StageConfig | None, config: StageConfig, slow_removal: bool) -> StageConfig:
@@ -164,12 +185,7 @@ def limit_steps(
 
     pairs = list(stage_pairs(running, configs))
     slow = tuple(stepped(old, config, True) for old, config in pairs)
-    return tuple(stepped(*pair, False) for pair in pairs) if over_budget(slow, bounds) else slow
-
-
-def over_budget(configs: Sequence[StageConfig], bounds: Bounds) -> bool:
-    """True if all replicas, with their overhead, have more cores than the budget."""
-    return bounds.cores is not None and bounds.overhead.cores(configs) > bounds.cores + ROUNDING_CORES
+    return tuple(stepped(*pair, False) for pair in pairs) if bounds.exceeded(slow) else slow
 
 
 def total_cores(configs: Sequence[StageConfig]) -> float:

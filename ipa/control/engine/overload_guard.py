@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from ipa.control.engine.guards import GuardSettings, over_budget
+from ipa.control.engine.guards import GuardSettings
 from ipa.model.observation import Measured, Missing, Observation, StageObservation
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
@@ -171,7 +171,7 @@ def _wanted(config: StageConfig, overload: Overload, max_step: int) -> int:
 def _as_many_as_fit(configs: Configs, at: int, wanted: int, bounds: Bounds) -> Configs:
     for replicas in range(wanted, configs[at].replicas, -1):
         tried = (*configs[:at], replace(configs[at], replicas=replicas), *configs[at + 1 :])
-        if not over_budget(tried, bounds):
+        if not bounds.exceeded(tried):
             return tried
     return configs
 

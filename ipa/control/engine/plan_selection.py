@@ -223,7 +223,7 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     None if it does, or if the plan does not carry enough more to be worth the loss of capacity.
     """
     bounds = request.pipeline.bounds
-    if bounds.most_cores is None or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
+    if not bounds.change_limits or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
         return None
     configs = make_room(running, plan.configs, request.rolling, bounds)
     return TransitionStep(configs, f"then {changes(running, plan.configs)}") if configs != running else None
@@ -231,7 +231,7 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
 
 def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:
     """The words for a change of which not even the first stage has room."""
-    return f"{step.lacking_cores:.3g} more cores are needed during the change: {changes(running, aim)}"
+    return f"{step.lacking.words(before='more')} are needed during the change: {changes(running, aim)}"
 
 
 def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | TickVerdict:

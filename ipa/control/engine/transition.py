@@ -1,21 +1,19 @@
 """The steps from the running configuration to the wanted one; the state after each step is safe.
 
 No step removes capacity before its successor is ready, and in none do old and new replicas together exceed
-the cores of a change. The steps are not stored: each tick decides afresh from the running configuration.
+the resources of a change. The steps are not stored: each tick decides afresh from the running configuration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
-from ipa.control.engine.guards import ROUNDING_CORES
-from ipa.model.overhead import Overhead
 from ipa.model.parts import in_order, is_shared, paired, share_of, stage_pairs, with_share
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import Rolling, change_peak_cores, first_hop, only_replicas, peak_cores
+from ipa.model.resources import NO_RESOURCES, Resources
+from ipa.model.rolling import Rolling, change_peak, first_hop, only_replicas, stage_peak
 
 Configs = tuple[StageConfig, ...]
 # True if a configuration carries the load within the SLA.
@@ -31,13 +29,13 @@ def never(configs: Configs) -> bool:
 class TransitionStep:
     """The configuration to write now (the running one if there is no room), and the later steps in words.
 
-    `lacking_cores`: the cores that the cheapest stage needs beyond the limit of a change. `follow_up`: the
-    configuration to write next whatever the load is, which sends requests to the new replicas.
+    `lacking`: what the cheapest stage needs beyond the limits of a change. `follow_up`: the configuration to
+    write next whatever the load is, which sends requests to the new replicas.
     """
 
     configs: Configs
     later: str = ""
-    lacking_cores: float = 0.0
+    lacking: Resources = NO_RESOURCES
     follow_up: Configs = ()
 
 
@@ -50,25 +48,25 @@ def safe_step(
 ) -> TransitionStep:
     """The first step towards the wanted configurations: all stages at once if there is room.
 
-    Else the stages with the least extra need go first. The running configuration may exceed the bounds'
-    cores. A stage that changes and gets fewer replicas first loses them if the rest still `suffices`; else as
-    many replicas replace it. Parts that share the load change together (`_shared_step`).
+    Else the stages with the least extra need go first. The running configuration may exceed the bounds. A
+    stage that changes and gets fewer replicas first loses them if the rest still `suffices`; else as many
+    replicas replace it. Parts that share the load change together (`_shared_step`).
     """
     if is_shared(running) or is_shared(wanted):
         return _shared_step(tuple(running), tuple(wanted), rolling, bounds)
     now = {config.stage: config for config in running}
     hops = _hops(running, wanted, rolling, suffices)
-    used_cores = bounds.overhead.cores(running)
-    limit = None if bounds.most_cores is None else max(bounds.most_cores, used_cores) + ROUNDING_CORES
+    used, limits = bounds.held(running), _limits(running, bounds)
     moving = [at for at, hop in enumerate(hops) if hop != now.get(hop.stage)]
-    extra_cores = [_extra_cores(now.get(hop.stage), hop, rolling, bounds.overhead) for hop in hops]
-    chosen = _chosen(moving, extra_cores, used_cores, limit)
+    extra = [_extra(now.get(hop.stage), hop, rolling, bounds) for hop in hops]
+    chosen = _chosen(moving, extra, used, limits)
     configs = tuple(hop if at in chosen else now.get(hop.stage, hop) for at, hop in enumerate(hops))
     waiting = [str(want) for want, config in zip(wanted, configs, strict=True) if want != config]
     later = f"then {', '.join(waiting)}" if waiting else ""
-    lacking = 0.0
-    if moving and not chosen and limit is not None:
-        lacking = used_cores + min(extra_cores[at] for at in moving) - limit
+    lacking = NO_RESOURCES
+    if moving and not chosen:
+        least = min(moving, key=lambda at: extra[at].cpu_cores)
+        lacking = (used + extra[least]).beyond(limits)
     return TransitionStep(configs, later, lacking)
 
 
@@ -80,14 +78,18 @@ def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bo
     """
     started = _started(running, wanted, rolling) if rolling.shrinks_first else wanted
     configs = _no_fewer(running, wanted, rolling) if started == running else started
-    used_cores = bounds.overhead.cores(running)
-    limit = inf if bounds.most_cores is None else max(bounds.most_cores, used_cores) + ROUNDING_CORES
-    lacking_cores = change_peak_cores(running, configs, rolling, bounds.overhead) - limit
-    if lacking_cores > 0:
-        return TransitionStep(running, lacking_cores=lacking_cores)
+    lacking = change_peak(running, configs, rolling, bounds).beyond(_limits(running, bounds))
+    if lacking != NO_RESOURCES:
+        return TransitionStep(running, lacking=lacking)
     if configs == wanted:
         return TransitionStep(configs)
     return TransitionStep(configs, f"then {', '.join(map(str, wanted))}", follow_up=wanted)
+
+
+def _limits(running: Sequence[StageConfig], bounds: Bounds) -> dict[str, float]:
+    """The limits of a change; what runs already may go on above them."""
+    used = bounds.held(running)
+    return {name: max(most, used.amount(name)) for name, most in bounds.change_limits.items()}
 
 
 def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
@@ -123,14 +125,13 @@ def make_room(
     are removed until it does. The stage that keeps the largest part of its replicas is chosen; the running
     configuration is returned if there is none.
     """
-    held = bounds.overhead.held
-    spare_cores = (bounds.most_cores or inf) + ROUNDING_CORES - bounds.overhead.cores(running)
+    used = bounds.held(running)
     best, kept_ratio = tuple(running), 0.0
     for old, want in stage_pairs(running, wanted):
         if old is None or only_replicas(old, want):
             continue
-        room_cores = spare_cores + held(old).total_cores
-        kept = _most_that_may_change(held(old), held(want), rolling, room_cores)
+        others = used - bounds.replica(old) * old.replicas
+        kept = _most_that_may_change(old, want, rolling, bounds, others)
         if kept / old.replicas > kept_ratio:
             kept_ratio = kept / old.replicas
             new = replace(want if kept == old.replicas else old, replicas=kept)
@@ -139,10 +140,13 @@ def make_room(
     return best
 
 
-def _most_that_may_change(old: StageConfig, new: StageConfig, rolling: Rolling, cores: float) -> int:
-    """The most of the present replicas that there is room to replace by as many."""
+def _most_that_may_change(
+    old: StageConfig, new: StageConfig, rolling: Rolling, bounds: Bounds, others: Resources
+) -> int:
+    """The most of the present replicas that there is room, beside `others`, to replace by as many."""
     for replicas in range(old.replicas, 0, -1):
-        if peak_cores(replace(old, replicas=replicas), replace(new, replicas=replicas), rolling) <= cores:
+        peak = stage_peak(replace(old, replicas=replicas), replace(new, replicas=replicas), rolling, bounds)
+        if not (others + peak).exceeded(bounds.change_limits):
             return replicas
     return 0
 
@@ -167,24 +171,19 @@ def _fewer(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> Stage
     return replace(old, replicas=new.replicas)
 
 
-def _extra_cores(old: StageConfig | None, new: StageConfig, rolling: Rolling, overhead: Overhead) -> float:
-    """The cores beyond the stage's present ones at the peak of its step."""
-    new = overhead.held(new)
-    if old is None:
-        return new.total_cores
-    old = overhead.held(old)
-    return peak_cores(old, new, rolling) - old.total_cores
+def _extra(old: StageConfig | None, new: StageConfig, rolling: Rolling, bounds: Bounds) -> Resources:
+    """The resources beyond those that the stage has now, at the peak of its step."""
+    now = NO_RESOURCES if old is None else bounds.replica(old) * old.replicas
+    return stage_peak(old, new, rolling, bounds) - now
 
 
 def _chosen(
-    moving: Sequence[int], extra_cores: Sequence[float], used_cores: float, limit: float | None
+    moving: Sequence[int], extra: Sequence[Resources], used: Resources, limits: Mapping[str, float]
 ) -> frozenset[int]:
-    """The stages that fit into the limit together, those with the least need first."""
-    if limit is None:
-        return frozenset(moving)
+    """The stages that fit into the limits together, those with the least need of cores first."""
     chosen: set[int] = set()
-    for at in sorted(moving, key=lambda stage: (extra_cores[stage], stage)):
-        if used_cores + extra_cores[at] <= limit:
+    for at in sorted(moving, key=lambda stage: (extra[stage].cpu_cores, stage)):
+        if not (used + extra[at]).exceeded(limits):
             chosen.add(at)
-            used_cores += extra_cores[at]
+            used = used + extra[at]
     return frozenset(chosen)

@@ -237,6 +237,22 @@ PositiveDuration = Annotated[float, _DURATION, _POSITIVE]
 Rate = Annotated[float, _RATE]
 PositiveRate = Annotated[float, _RATE, _POSITIVE]
 PositiveMemory = Annotated[float, _MEMORY, _POSITIVE]
+_Kind = Annotated[
+    str,
+    _text(
+        r"[a-z0-9.-]{1,253}/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
+        "the name of a Kubernetes extended resource, such as nvidia.com/gpu or nvidia.com/mig-1g.5gb",
+    ),
+]
+Accelerators = Annotated[
+    dict[_Kind, Annotated[int, Field(ge=0, le=100_000), WHOLE]],
+    KeyCount(least=0),
+    Field(title="a count for each kind of accelerator"),
+]
+Price = Annotated[Number, Field(ge=0, le=1_000_000)]
+AcceleratorPrices = Annotated[
+    dict[_Kind, Price], KeyCount(least=0), Field(title="a price for each kind of accelerator")
+]
 
 _Written = Annotated[str, WithJsonSchema(_ANY_SCALAR)]
 Env = Annotated[

@@ -25,7 +25,6 @@ from ipa.files.kinds.fields import (
     NonNegative,
     Number,
     PositiveDuration,
-    PositiveMemory,
     PositiveNumber,
     PositiveRate,
     Rate,
@@ -33,6 +32,7 @@ from ipa.files.kinds.fields import (
     VariantName,
     form,
 )
+from ipa.files.kinds.holdings import PricesSection, with_resources
 from ipa.files.kinds.targets import OfTargets
 from ipa.model.pipeline import (
     AccuracyRule,
@@ -76,16 +76,21 @@ class FallbackSection(Section):
     """Over once the load was seen so many ticks in a row; 3 where absent."""
 
 
-class BoundsSection(Section):
-    """`bounds:` of a pipeline."""
-
-    makes: ClassVar = Bounds
+class _CoreBounds(Section):
     cores: Maybe[PositiveNumber] = None
     """Of all replicas of all stages together, at every moment, those of a change included."""
     transition_cores: Maybe[PositiveNumber] = None
     """Of old and new replicas together while a change rolls out, where that may be more than cores."""
-    memory_gib: Maybe[PositiveMemory] = None
-    """As cores."""
+
+
+class BoundsSection(
+    with_resources(  # type: ignore[misc]
+        _CoreBounds, "As cores.", "As cores; a kind without an entry is not limited."
+    )
+):
+    """`bounds:` of a pipeline."""
+
+    makes: ClassVar = Bounds
     min_replicas: Maybe[Count] = None
     """Of each stage; 1 where absent."""
     max_replicas: Maybe[Count] = None
@@ -132,7 +137,7 @@ class ObjectiveSection(Section):
     alpha: Maybe[NonNegative] = None
     """Weight of the accuracy term; 1 where absent."""
     beta: Maybe[NonNegative] = None
-    """Weight of a core; 0.1 where absent."""
+    """Weight of a core, or of a USD an hour; 0.1 where absent."""
     delta: Maybe[NonNegative] = None
     """Weight of the sum of batch sizes; 1e-6 where absent."""
     accuracy: Maybe[AccuracySection] = None
@@ -247,6 +252,8 @@ class PipelineKeys(DeclaredFile, OfTargets):
     """A list is a chain. Routers and combiners need a mapping of each stage to what it comes after."""
     bounds: Maybe[BoundsSection] = None
     """Limits no plan may cross, old and new replicas of a change together; none where absent."""
+    prices: Maybe[PricesSection] = None
+    """In USD an hour. The cost in the objective is then money; without it, the cores."""
     default_objective: Maybe[Name] = None
     """The objective used when none is named; 'default' where absent."""
     objectives: Annotated[dict[Name, ObjectiveSection], KeyCount(), Field(title="at least one objective")]

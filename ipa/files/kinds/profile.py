@@ -17,11 +17,11 @@ from ipa.files.kinds.fields import (
     Name,
     Number,
     PositiveDuration,
-    PositiveMemory,
     PositiveRate,
     Text,
     VariantName,
 )
+from ipa.files.kinds.holdings import with_resources
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 
 
@@ -39,15 +39,17 @@ class PointSection(Section):
     """The most items a second."""
 
 
-class VariantProfileSection(Section):
-    """One of a profile's `variants:`."""
-
-    makes: ClassVar = VariantProfile
+class _VariantKeys(Section):
     variant: VariantName
     accuracy: Annotated[Number, Field(gt=0, le=1, title="a fraction, such as 0.78", examples=[0.78])]
     readiness_s: Maybe[PositiveDuration] = None
     """From start to the first answer."""
-    memory_gib: Maybe[PositiveMemory] = None
+
+
+class VariantProfileSection(with_resources(_VariantKeys, "Of one replica.")):  # type: ignore[misc]
+    """One of a profile's `variants:`."""
+
+    makes: ClassVar = VariantProfile
     rows_per_item: Maybe[
         Annotated[
             list[Annotated[int, Field(ge=0), WHOLE]],

@@ -266,15 +266,15 @@ class LabelSearch:
 def _counting(program: Program, linear: int) -> Index:
     """The rows of the labels' sums that count beside value and cost; `linear` is that of the first limit.
 
-    Linear limits that no other criterion covers: without a running configuration cost covers the limit of
-    cores.
+    Linear limits that no other criterion covers: without a running configuration a cost in cores covers the
+    limit of cores.
     """
     stages = program.stages
-    same_cores = all(np.array_equal(stage.peak_cores, stage.cost_cores) for stage in stages)
+    same_cores = all(np.array_equal(stage.peak_cores, stage.cost) for stage in stages)
     same_accuracy = program.alpha > 0 and all(
         np.array_equal(stage.factor, stage.accuracy) for stage in stages
     )
-    covered = {"cost": True, "cores": same_cores, "accuracy": same_accuracy}
+    covered = {"cost": not program.is_priced, "price": True, "cores": same_cores, "accuracy": same_accuracy}
     rows = [linear + at for at, limit in enumerate(program.limits()) if not covered.get(limit.name)]
     changing = [CHANGES] if any(stage.changes.any() for stage in stages) else []
     return np.array([*changing, *rows], dtype=np.intp)

@@ -91,7 +91,7 @@ def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: 
 
 
 # The quantities that the first rows of `PartialPlans.sums` add up.
-OWN = [PLACE[name] for name in ("value", "changes", "cost_cores")]
+OWN = [PLACE[name] for name in ("value", "changes", "cost")]
 # Rows of `PartialPlans.sums` before those of the limits.
 VALUE, CHANGES, COST, LIMITS = range(4)
 

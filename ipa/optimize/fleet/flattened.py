@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.pipeline import AccuracyRule, Goal, Objective, Pin, StageBounds
+from ipa.model.resources import CORES, IN_CORES
 from ipa.optimize.accuracy import PRODUCTS, RANKS, variant_terms
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.dominance import undominated_in_groups
@@ -30,7 +31,8 @@ def is_plain(problem: PlanningProblem) -> bool:
         problem.compat is Compat.PAPER
         and objective.goal is Goal.WEIGHTED
         and not problem.running
-        and bounds.memory_gib is None
+        and bounds.limits.keys() <= {CORES}
+        and problem.prices == IN_CORES
         and bounds.accuracy_floor is None
         and bounds.batch_sizes is None
         and len(problem.graph.paths) == 1

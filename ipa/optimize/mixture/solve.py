@@ -18,12 +18,14 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
+from ipa.model.resources import CORES
 from ipa.optimize.backends import label_setting
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits, MixturePart, most_cores, part_problem
 from ipa.optimize.mixture.verify import verify_mixture
-from ipa.optimize.options import build_program
+from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Program, ProgramAnswer, evaluate, tolerance
@@ -41,8 +43,8 @@ def solve_mixture(
     Each part is a plan for its share of the rate, with replicas of its own, and meets SLA, floors and bounds
     by itself; the cores of all parts together are within the bound. The running configuration and the cost of
     changes are ignored. Mixtures are found by label setting, whichever `solver` finds the best single plan.
-    None is sought, and the note says so, if the goal is not a weighted sum, or memory is bounded. If the time
-    is up before the best is known, the best so far is feasible.
+    None is sought, and the note says so, if the goal is not a weighted sum, or a resource other than cores is
+    bounded. If the time is up before the best is known, the best so far is feasible.
     """
     limits = limits or MixtureLimits()
     deadline = Deadline(deadline_s)
@@ -73,8 +75,9 @@ def _why_not(problem: PlanningProblem, limits: MixtureLimits) -> str:
     """The reason why no mixture is sought; empty if one is."""
     if problem.objective.goal is not Goal.WEIGHTED:
         return f"mixtures are not planned for the goal {problem.objective.goal.value}"
-    if problem.bounds.memory_gib is not None and limits.max_parts > 1:
-        return "mixtures are not planned where memory is bounded"
+    others = [name for name in problem.bounds.limits if name != CORES]
+    if others and limits.max_parts > 1:
+        return f"mixtures are not planned where {' and '.join(others)} is bounded"
     return ""
 
 
@@ -146,7 +149,7 @@ class _Search:
         step = self._limits.step_percent
         for share in range(100, 0, -step):
             problem = part_problem(self._problem, share)
-            program = build_program(problem)
+            program = reduce_program(full_program(problem).in_cores())
             if prices is not None and len(prices) != len(program.graph.paths) + len(program.limits()):
                 prices = None
             found = label_setting.solve(program, self._deadline, prices=prices)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, NotFoundError, RolloutError
+from ipa.model.errors import ConflictError, NotFoundError, Problem, RolloutError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.model.resources import Resources
 from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.runner import PipelineRunner
@@ -36,7 +37,12 @@ class LocalWorkload:
         self._lock = threading.Lock()
 
     def start(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
-        """Return once the pipeline answers. ConflictError where it runs already, RolloutError on failure."""
+        """Return once the pipeline answers.
+
+        Errors: UsageError (a variant needs accelerators, which no process here is given), ConflictError (it
+        runs already), RolloutError (it did not start).
+        """
+        _check_accelerators(pipeline)
         with self._lock:
             if pipeline.name in self._runners:
                 raise ConflictError(f"pipeline {pipeline.name} runs already")
@@ -120,3 +126,18 @@ class LocalWorkload:
             runner = self._runners.pop(name, None)
         if runner:
             runner.stop()
+
+
+def _check_accelerators(pipeline: Pipeline) -> None:
+    """UsageError lists the variants that need accelerators."""
+    problems = [
+        Problem(f"variant {variant!r} of stage {stage!r} needs {Resources(accelerators=kinds)}")
+        for (stage, variant), measured in pipeline.bounds.measured.items()
+        if (kinds := measured.beside.accelerators)
+    ]
+    if problems:
+        raise UsageError(
+            f"pipeline {pipeline.name!r} needs accelerators, and local processes are given none",
+            hint="Run it with --target kubernetes, or leave these variants out of its file.",
+            problems=problems,
+        )

@@ -112,6 +112,7 @@ def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...
         implementation,
         env,
         _memory_gib(name, container.get("resources") or {}, notes),
+        _accelerators(container.get("resources") or {}),
     )
     return (Variant(_variant_name(run), {KEY: run}),)
 
@@ -154,6 +155,12 @@ def _memory_gib(name: str, resources: Json, notes: list[str]) -> float | None:
     if mib * 2**20 != amount:
         notes.append(f"stage {name!r}: memory {next(iter(amounts.values()))!r} is rounded to {mib}Mi")
     return mib / MIB_PER_GIB
+
+
+def _accelerators(resources: Json) -> dict[str, float]:
+    """The extended resources that it may use, by name."""
+    limits = {kind: parse_quantity(amount) for kind, amount in (resources.get("limits") or {}).items()}
+    return {kind: float(count) for kind, count in sorted(limits.items()) if "/" in kind and count}
 
 
 def _variant_name(run: SeldonRun) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, memory_quantity, parse_quantity
+from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, parse_quantity
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
@@ -26,11 +26,12 @@ from ipa.targets.seldon.variants import (
     BATCH_SIZE,
     BATCH_TIME,
     Json,
+    accelerator_kinds,
     check_variants,
     env_entry,
     leaves,
     recognise,
-    seldon_run,
+    requested,
 )
 
 ONE_ORCHESTRATOR = {"replicas": 1}
@@ -115,7 +116,7 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
                     "name": target.predictor,
                     # Without a number of its own the operator writes the orchestrator's Deployment for ever.
                     "svcOrchSpec": _orchestrator(target),
-                    "componentSpecs": [_component(stage, config) for stage, config in pairs],
+                    "componentSpecs": [_component(pipeline, stage, config) for stage, config in pairs],
                     "graph": graph,
                 }
             ],
@@ -148,16 +149,13 @@ def _variant_fields(stage: Stage, config: StageConfig, kind: str) -> dict[str, s
     return {leaf.name: leaf.value for leaf in found if leaf.kind == kind and leaf.value is not None}
 
 
-def _component(stage: Stage, config: StageConfig) -> dict[str, Any]:
-    run = seldon_run(stage, config.variant)
+def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str, Any]:
     env = {
         **_variant_fields(stage, config, "env"),
         BATCH_SIZE: str(config.batch_size),
         BATCH_TIME: batch_time(stage),
     }
-    amounts = {"cpu": cpu_quantity(config.cores)}
-    if run.memory_gib is not None:
-        amounts["memory"] = memory_quantity(run.memory_gib)
+    amounts = {"cpu": cpu_quantity(config.cores), **requested(pipeline, stage, config.variant)}
     container = {
         "name": container_name(stage),
         **_variant_fields(stage, config, "container"),
@@ -185,6 +183,8 @@ def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
             problems.append(f"stage {name!r}: {batch}")
         if isinstance(cores, str):
             problems.append(f"stage {name!r}: {cores}")
+        if variant is not None:
+            problems += _accelerator_faults(pipeline, place, variant)
         if variant is not None and isinstance(batch, int) and isinstance(cores, float):
             configs.append(StageConfig(name, variant, batch, cores, place.replicas))
     if problems:
@@ -201,6 +201,22 @@ def _batch_size(place: Place) -> int | str:
         return f"env {BATCH_SIZE} is {text!r}, not a whole number"
     # 0 is MLServer's own word for no batching.
     return max(1, int(text))
+
+
+def _accelerator_faults(pipeline: Pipeline, place: Place, variant: str) -> list[str]:
+    """The differences of the container's accelerators from those of the variant it runs."""
+    wanted = requested(pipeline, place.stage, variant)
+    resources = place.container.get("resources") or {}
+    faults = []
+    for kind in sorted(accelerator_kinds(pipeline, place.stage)):
+        # Kubernetes takes the limit of an extended resource for its request.
+        limits = resources.get("limits") or {}
+        found, expected = parse_quantity(limits.get(kind, 0)), wanted.get(kind, "0")
+        if found != parse_quantity(expected):
+            shown = f"resources.limits[{kind}] is {limits.get(kind, 0)}"
+            wanted_words = f"its variant {variant!r} has {expected}; apply `ipa render {pipeline.name}`"
+            faults.append(f"stage {place.stage.name!r}: {shown}, and {wanted_words}")
+    return faults
 
 
 def _cores(place: Place) -> float | str:

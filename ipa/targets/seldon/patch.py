@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
-from ipa.adapters.kube.quantity import cpu_quantity, memory_quantity
+from ipa.adapters.kube.quantity import cpu_quantity
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import Path, Place, container_name, locate
 from ipa.targets.seldon.manifest import batch_time, check_configs, read
-from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants, leaves, seldon_run
+from ipa.targets.seldon.variants import (
+    BATCH_SIZE,
+    BATCH_TIME,
+    Json,
+    accelerator_kinds,
+    check_variants,
+    leaves,
+    requested,
+)
 
 Operation = dict[str, Any]
 
@@ -33,10 +41,12 @@ def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[St
     running = read(pipeline, live)
     check_configs(pipeline, wanted, running)
     for place, now, then in zip(locate(pipeline, live), running, in_millicores(wanted), strict=True):
-        _change_stage(draft, place, now, then)
+        _change_stage(draft, pipeline, place, now, then)
 
 
-def _change_stage(draft: Draft, place: Place, now: StageConfig, then: StageConfig) -> None:
+def _change_stage(
+    draft: Draft, pipeline: Pipeline, place: Place, now: StageConfig, then: StageConfig
+) -> None:
     name = container_name(place.stage)
     if now == then:
         return
@@ -49,13 +59,15 @@ def _change_stage(draft: Draft, place: Place, now: StageConfig, then: StageConfi
         _set_env(draft, place, BATCH_SIZE, str(then.batch_size))
         _set_env(draft, place, BATCH_TIME, batch_time(place.stage))
     if then.variant != now.variant:
-        _change_variant(draft, place, then)
+        _change_variant(draft, pipeline, place, then)
 
 
-def _change_variant(draft: Draft, place: Place, then: StageConfig) -> None:
-    memory_gib = seldon_run(place.stage, then.variant).memory_gib
-    if memory_gib is not None:
-        _set_resource(draft, place, "memory", memory_quantity(memory_gib))
+def _change_variant(draft: Draft, pipeline: Pipeline, place: Place, then: StageConfig) -> None:
+    wanted = requested(pipeline, place.stage, then.variant)
+    for resource, amount in wanted.items():
+        _set_resource(draft, place, resource, amount)
+    for kind in sorted(accelerator_kinds(pipeline, place.stage) - wanted.keys()):
+        _set_resource(draft, place, kind, None)
     found = leaves(place.stage, then.variant)
     if any(leaf.kind == "node" for leaf in found):
         draft.test((*place.node_path, "name"), container_name(place.stage))
@@ -69,7 +81,7 @@ def _change_variant(draft: Draft, place: Place, then: StageConfig) -> None:
     _remove_env(draft, place, {leaf.name for leaf in found if leaf.kind == "env" and leaf.value is None})
 
 
-def _set_resource(draft: Draft, place: Place, resource: str, amount: str) -> None:
+def _set_resource(draft: Draft, place: Place, resource: str, amount: str | None) -> None:
     for kind in ("requests", "limits"):
         draft.set((*place.container_path, "resources", kind, resource), amount)
 

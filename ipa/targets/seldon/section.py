@@ -12,9 +12,11 @@ from pydantic import Field
 
 from ipa.files.document import Document
 from ipa.files.kinds.base import Section
-from ipa.files.kinds.fields import CHOICE, UNIQUE, Env, Maybe, Name, Number, PositiveMemory, Text
+from ipa.files.kinds.fields import CHOICE, UNIQUE, Env, Maybe, Name, Number, Text
+from ipa.files.kinds.holdings import with_resources
 from ipa.files.kinds.targets import TargetSections
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline, Variant
+from ipa.model.recording import UNLESS_DEFAULT
 
 KEY = "seldon"
 
@@ -54,13 +56,14 @@ class SeldonTarget:
 
 @dataclass(frozen=True, slots=True)
 class SeldonRun:
-    """A variant's settings on Seldon: the container's image and env, and the model it loads."""
+    """A variant's settings on Seldon: the container's image, env and resources, and the model it loads."""
 
     image: str | None = None
     model_uri: str | None = None
     implementation: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     memory_gib: float | None = None
+    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
 
 
 @overload
@@ -113,15 +116,17 @@ class SeldonSection(Section):
     )
 
 
-class SeldonRunSection(Section):
-    """`seldon:` of a variant."""
-
-    makes: ClassVar = SeldonRun
+class _SeldonRunKeys(Section):
     image: Maybe[Text] = None
     implementation: Maybe[Text] = None
     model_uri: Maybe[Text] = None
     env: Maybe[Env] = Field(None, exclude_if=not_)
-    memory_gib: Maybe[PositiveMemory] = None
+
+
+class SeldonRunSection(with_resources(_SeldonRunKeys)):  # type: ignore[misc]
+    """`seldon:` of a variant."""
+
+    makes: ClassVar = SeldonRun
 
 
 def _check(document: Document, seldon: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+from ipa.model.measured import with_profiles
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig
@@ -25,7 +26,7 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
     wrongly in batches (`unbatched_stages`) have batch size 1 only.
     """
     why = unbatched_stages(pipeline, profiles)
-    return replace(
+    carried = replace(
         pipeline,
         bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)),
         stages=tuple(
@@ -33,6 +34,7 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
             for stage in pipeline.stages
         ),
     )
+    return with_profiles(carried, profiles)
 
 
 def unbatched_stages(

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.pipeline import Pipeline, Stage, StageBounds, StageKind, Variant
+from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.locate import LONGEST_NAME, Place, container_name, drift, locate, target_of
 from ipa.targets.seldon.manifest import check_configs, read, render
@@ -140,7 +140,11 @@ def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
     # Its bounds were kept by whoever decided; called alone, every kind of stage is called as a model.
     alone = replace(stage, after=(), kind=StageKind.MODEL, bounds=StageBounds())
     own = SeldonTarget(f"{target.name}-{suffix}", target.namespace, target.predictor)
-    return Pipeline(pipeline.name, (alone,), pipeline.sla, pipeline.objectives, targets={"seldon": own})
+    # The resources of its variants come along.
+    bounds = Bounds(measured=pipeline.bounds.measured)
+    return Pipeline(
+        pipeline.name, (alone,), pipeline.sla, pipeline.objectives, bounds, targets={"seldon": own}
+    )
 
 
 def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]) -> StageConfig:

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ipa.adapters.kube.quantity import quantity_of
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.resources import DIMENSIONS, beside_cores, resource_of
 from ipa.targets.seldon.section import SeldonRun, seldon_of
 
 BATCH_SIZE = "MLSERVER_MODEL_MAX_BATCH_SIZE"
@@ -38,6 +40,25 @@ class Leaf:
 
     def __str__(self) -> str:
         return f"env {self.name}" if self.kind == "env" else self.name
+
+
+def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
+    """The quantities that a container of the variant requests beside its cores, by Kubernetes' names.
+
+    Accelerators are those of the `seldon` section or of the profile, whichever are more; the rest is that of
+    the section alone, since a container without a limit is not ended for what was measured.
+    """
+    own = beside_cores(seldon_run(stage, variant))
+    measured = pipeline.bounds.measured.get((stage.name, variant))
+    for kind, count in (measured.beside.accelerators if measured else {}).items():
+        own[kind] = max(count, own.get(kind, 0.0))
+    return {resource_of(name): quantity_of(name, amount) for name, amount in own.items()}
+
+
+def accelerator_kinds(pipeline: Pipeline, stage: Stage) -> set[str]:
+    """The kinds of accelerators that any variant of the stage requests."""
+    names = {name for variant in stage.variants for name in requested(pipeline, stage, variant.name)}
+    return names - {each.resource for each in DIMENSIONS}
 
 
 def seldon_run(stage: Stage, variant: str) -> SeldonRun:

@@ -11,7 +11,8 @@ from ipa.control.engine.transition import make_room, safe_step
 from ipa.model.overhead import Overhead
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, only_replicas, peak_cores
+from ipa.model.resources import NO_RESOURCES
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, only_replicas, stage_peak
 
 A8 = StageConfig("a", "small", 1, 1.0, 8)
 A2 = StageConfig("a", "big", 1, 2.0, 2)
@@ -47,13 +48,13 @@ def test_stages_wait_for_each_other_where_there_is_no_room_for_all() -> None:
     step = safe_step((A8, B3), (StageConfig("a", "big", 1, 1.0, 8), B3_BIG), DEPLOYMENT, cores(12.0))
     # 11 run; b needs one more while it changes, a two.
     assert step.configs == (A8, B3_BIG)
-    assert "a=big" in step.later and not step.lacking_cores
+    assert "a=big" in step.later and step.lacking == NO_RESOURCES
 
 
 def test_what_no_stage_has_room_for_says_how_much_is_lacking() -> None:
     step = safe_step((A8, B3), (A8, B3_BIG), SIDE_BY_SIDE, cores(12.0))
     assert step.configs == (A8, B3)
-    assert round(step.lacking_cores, 6) == 2.0
+    assert round(step.lacking.cpu_cores, 6) == 2.0
     more = cores(12.0, transition=14.0)
     assert safe_step((A8, B3), (A8, B3_BIG), SIDE_BY_SIDE, more).configs == (A8, B3_BIG)
 
@@ -132,12 +133,13 @@ def test_every_step_keeps_the_budget_and_the_replicas_and_they_come_to_an_end(
         peak_all = 0.0
         for old, new, want in zip(running, step.configs, wanted, strict=True):
             peak, fewest = rolled(old, new, rolling) if old != new else (old.total_cores, old.replicas)
-            assert peak <= peak_cores(old, new, rolling) + 1e-9 or old == new
-            peak_all += peak_cores(old, new, rolling) if old != new else old.total_cores
+            most = stage_peak(old, new, rolling, Bounds()).cpu_cores
+            assert peak <= most + 1e-9 or old == new
+            peak_all += most if old != new else old.total_cores
             if not only_replicas(old, new):
                 assert fewest >= min(old.replicas, want.replicas)
         assert peak_all <= limit
         if step.configs == running:
             break
         running = step.configs
-    assert running == wanted or safe_step(running, wanted, rolling, bounds).lacking_cores > 0
+    assert running == wanted or safe_step(running, wanted, rolling, bounds).lacking.cpu_cores > 0

@@ -26,8 +26,9 @@ from ipa.model.parts import (
     stage_pairs,
     with_share,
 )
+from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, change_peak_cores
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, change_peak
 from tests.fakes.images import IMAGES
 
 HIGH = StageConfig("classify", "high", 1, 8.0, 1)
@@ -87,7 +88,7 @@ def test_each_part_keeps_to_the_bounds_and_all_to_the_cores() -> None:
     assert bound_faults(IMAGES, in_order([with_share((HIGH,), 80), with_share((other,), 20)])) == [
         "classify has no variant 'other'",
         "classify: batch size 2 is not allowed",
-        "13 cores are above 12",
+        "13 cores exceed the budget of 12",
     ]
 
 
@@ -96,8 +97,10 @@ def test_each_part_has_an_orchestrator_of_its_own() -> None:
     assert beside.cores((HIGH,)) == 8.5 and beside.cores(row(high=80, low=20)) == 11.0
     # New parts come before old ones go, and a part is replaced beside what it was.
     smaller = in_order([with_share((StageConfig("classify", "high", 1, 4.0, 1),), 100)])
-    assert change_peak_cores(row(high=80, low=20), smaller, SIDE_BY_SIDE, beside) == 8 + 4 + 2 + 2 * 0.5
-    assert change_peak_cores((HIGH,), (LOW,), DEPLOYMENT, beside) == 8 + 2 + 0.5
+    bounds = Bounds(overhead=beside)
+    peak = change_peak(row(high=80, low=20), smaller, SIDE_BY_SIDE, bounds)
+    assert peak.cpu_cores == 8 + 4 + 2 + 2 * 0.5
+    assert change_peak((HIGH,), (LOW,), DEPLOYMENT, bounds).cpu_cores == 8 + 2 + 0.5
 
 
 def test_what_changes_is_named_by_part() -> None:

@@ -80,7 +80,7 @@ def test_a_budget_that_the_replicas_alone_would_keep_is_broken_with_what_runs_be
     tight = replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=4.0))
     assert bound_faults(tight, configs) == []
     with_orchestrator = replace(tight, bounds=replace(tight.bounds, overhead=Overhead(0.5)))
-    assert bound_faults(with_orchestrator, configs) == ["4.5 cores are above 4"]
+    assert bound_faults(with_orchestrator, configs) == ["4.5 cores exceed the budget of 4"]
 
 
 def test_a_change_is_told_with_what_runs_beside_the_replicas() -> None:

@@ -106,7 +106,7 @@ def test_without_any_mean_there_is_none(source: LatencySource) -> None:
 
 @pytest.mark.parametrize(
     ("profiled", "asked", "expected"),
-    [(1.5, 2.0, 1.5), (None, 2.0, 2.0), (None, None, 0.0), (0.25, None, 0.25)],
+    [(1.5, 2.0, 2.0), (2.5, 2.0, 2.5), (None, 2.0, 2.0), (None, None, 0.0), (0.25, None, 0.25)],
 )
 @pytest.mark.parametrize("source", LatencySource)
 def test_memory_and_readiness_come_along(

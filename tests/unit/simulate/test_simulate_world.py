@@ -13,10 +13,10 @@ from ipa.control.ports import RolloutPhase
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.overhead import NO_OVERHEAD, Overhead
-from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, peak_cores
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, stage_peak
 from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import ClusterSettings, SimCluster
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth, under_load
@@ -34,7 +34,7 @@ def cluster(*configs: StageConfig, overhead: Overhead = NO_OVERHEAD, **settings:
         configs or (SMALL,),
         ClusterSettings(**settings),  # type: ignore[arg-type]
         startup_s=lambda config: STARTUP_S,
-        overhead=overhead,
+        bounds=Bounds(overhead=overhead),
     )
 
 
@@ -82,7 +82,7 @@ def test_first_pods_serve_at_once_and_are_paid_from_the_beginning() -> None:
 def test_side_by_side_has_all_old_and_all_new_until_the_new_are_ready() -> None:
     pods = cluster()
     change(pods, BIG)
-    assert pods.cores == peak_cores(SMALL, BIG, SIDE_BY_SIDE) == 12.0
+    assert pods.cores == stage_peak(SMALL, BIG, SIDE_BY_SIDE, Bounds()).cpu_cores == 12.0
     assert serving(pods) == [SMALL]
     assert not pods.settled
     assert pods.rollout(1.0).phase is RolloutPhase.PROGRESSING
@@ -99,7 +99,8 @@ def test_a_deployment_never_serves_with_fewer_than_wanted_and_keeps_to_its_surge
     steps = [(0.0, 4, pods.cores), *played(pods, 1000.0)]
     assert min(count for _, count, _ in steps) >= 4
     # A drained pod is out of the count while it ends, so for a second there may be one more.
-    assert max(cores for _, _, cores in steps) <= peak_cores(SMALL, BIG, DEPLOYMENT) + SMALL.cores
+    peak_cores = stage_peak(SMALL, BIG, DEPLOYMENT, Bounds()).cpu_cores
+    assert max(cores for _, _, cores in steps) <= peak_cores + SMALL.cores
     assert serving(pods) == [BIG]
     # One at a time: four start-ups, one after the other.
     assert steps[-1][0] == pytest.approx(4 * STARTUP_S + DRAIN_S)

@@ -1,0 +1,82 @@
+"""A pipeline with GPU variants, planned, rendered and simulated on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ipa.cli.main import run
+from ipa.files import load_pipeline, load_profiles
+from ipa.model.errors import UsageError
+from ipa.model.measured import with_profiles
+from ipa.model.plan import StageConfig
+from ipa.targets.local.workload import LocalWorkload
+
+Capture = pytest.CaptureFixture[str]
+HOME = Path(__file__).parents[2] / "fixtures" / "accelerated"
+PLACE = ["--pipelines-dir", str(HOME / "pipelines"), "--profiles-dir", str(HOME / "profiles")]
+GPU, SLICE = "nvidia.com/gpu", "nvidia.com/mig-1g.5gb"
+
+
+def test_a_plan_names_what_it_holds_and_costs(capsys: Capture) -> None:
+    assert run(["plan", "vision", "--rate", "30", "-o", "json", *PLACE]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [stage["variant"] for stage in plan["stages"]] == ["large", "network"]
+    assert plan["stages"][0]["beside"] == {"cpu_cores": 0, "memory_gib": 8, "accelerators": {GPU: 1}}
+    cores, memory = plan["cost_cores"], 8 + 5
+    assert plan["cost_usd_per_hour"] == pytest.approx(0.04 * cores + 0.005 * memory + 2.4 + 0.4)
+    assert run(["plan", "vision", "--rate", "30", *PLACE]) == 0
+    shown = capsys.readouterr().out
+    assert f"13 GiB of memory, 1 {GPU}, 1 {SLICE}" in shown and "USD/h" in shown
+
+
+def test_a_plan_keeps_to_the_accelerators_there_are(capsys: Capture) -> None:
+    assert run(["plan", "vision", "--rate", "300", "-o", "json", *PLACE]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    held: dict[str, float] = {}
+    for stage in plan["stages"]:
+        for kind, count in stage["beside"]["accelerators"].items():
+            held[kind] = held.get(kind, 0) + count * stage["replicas"]
+    assert held == {GPU: 2, SLICE: 2}
+    assert run(["plan", "vision", "--rate", "2000", *PLACE]) == 3
+    said = capsys.readouterr()
+    assert "cores ≥" in said.out + said.err or "rate ≤" in said.out + said.err
+
+
+def test_a_rendered_plan_requests_them(capsys: Capture) -> None:
+    assert run(["render", "vision", "--rate", "30", *PLACE]) == 0
+    sdep = next(yaml.safe_load_all(capsys.readouterr().out))
+    limits = [
+        component["spec"]["containers"][0]["resources"]["limits"]
+        for component in sdep["spec"]["predictors"][0]["componentSpecs"]
+    ]
+    assert [each.get(GPU) for each in limits] == ["1", None]
+    assert [each.get(SLICE) for each in limits] == [None, "1"]
+
+
+def test_a_simulated_cluster_has_no_more_than_it_is_given(capsys: Capture) -> None:
+    words = ["simulate", "vision", "--minutes", "2", "--times", "6", "--target", "kubernetes", *PLACE]
+    assert run([*words, "--accelerators", f"{GPU}=2", "-o", "json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert 0 < figures[f"{GPU}_mean"] <= 2 and figures["memory_gib_mean"] > 0
+    assert figures["usd_per_hour"] > 2.4
+    assert run([*words, "--accelerators", f"{GPU}=0", "-o", "json"]) == 0
+    without = json.loads(capsys.readouterr().out)
+    # The pods that run at the start find room whatever the cluster has; no other does.
+    assert without[f"{GPU}_mean"] <= figures[f"{GPU}_mean"]
+    assert run([*words, "--accelerators", "gpu"]) == 64
+
+
+def test_local_processes_are_given_none(tmp_path: Path) -> None:
+    pipeline = load_pipeline(HOME / "pipelines" / "vision" / "pipeline.yaml")
+    pipeline = with_profiles(pipeline, load_profiles(HOME / "profiles", "vision"))
+    configs = (StageConfig("classify", "large", 1, 1.0, 1), StageConfig("rank", "trees", 1, 1.0, 1))
+    with pytest.raises(UsageError, match="local processes are given none") as raised:
+        LocalWorkload(tmp_path).start(pipeline, configs)
+    assert [str(problem) for problem in raised.value.problems] == [
+        f"variant 'large' of stage 'classify' needs 1 {GPU}",
+        f"variant 'network' of stage 'rank' needs 1 {SLICE}",
+    ]
