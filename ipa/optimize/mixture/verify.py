@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from ipa.model.plan import Termination
 from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits, most_cores, part_problem
@@ -124,7 +125,8 @@ def _faults_of_sums(problem: SetProblem, plan: SetPlan) -> Iterator[str]:
     yield from differs("objective", plan.objective, worth)
     if exceeds(cost_cores, problem.budget_cores):
         yield f"{cost_cores:g} cores are above the budget of {problem.budget_cores:g}"
-    if plan.bound is None or exceeds(worth, plan.bound):
-        yield f"objective {worth!r} is above the solver's own bound {plan.bound!r}"
-    elif plan.termination is Termination.OPTIMAL and exceeds(plan.bound, worth):
-        yield f"the solver calls {worth!r} optimal, yet its bound is {plan.bound!r}"
+    bound = inf if plan.bound is None else plan.bound
+    if exceeds(worth, bound):
+        yield f"objective {worth!r} is above the solver's own bound {bound!r}"
+    elif plan.termination is Termination.OPTIMAL and exceeds(bound, worth):
+        yield f"the solver calls {worth!r} optimal, yet its bound is {bound!r}"

@@ -36,6 +36,16 @@ def test_without_a_budget_everyone_has_the_best_plan_of_its_own() -> None:
     assert [each.pipeline for each in plan.members] == [member.problem.pipeline for member in FLEET]
 
 
+@pytest.mark.parametrize("timeout_s", [None, 0.001, 0.05])
+def test_batches_wait_as_long_in_a_fleet_as_alone(timeout_s: float | None) -> None:
+    members = []
+    for member in FLEET[:4]:
+        stages = tuple(replace(stage, batch_timeout_s=timeout_s) for stage in member.problem.stages)
+        members.append(replace(member, problem=replace(member.problem, stages=stages, rate_rps=4.0)))
+    plan = plan_fleet(members, inf)
+    assert plan.worth == pytest.approx(worth_by_single_plans(members), rel=1e-9)
+
+
 def test_members_add_up_and_hold_their_own_limits() -> None:
     budget_cores = middle_budget(FLEET)
     plan = plan_fleet(FLEET, budget_cores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from math import inf
 from random import Random
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from experiments.sets.published import line_levels
 from ipa.model.errors import InputError, SolverError, UsageError
 from ipa.model.plan import Termination
+from ipa.optimize.backends import highs
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import Milp, MilpSolution
 from ipa.optimize.mixture.set_search import best_set
 from ipa.optimize.mixture.set_solve import solve_set
 from ipa.optimize.mixture.sets import (
@@ -145,6 +148,21 @@ def test_a_deadline_gives_the_best_known_with_a_bound() -> None:
     plan = solve_set(problem, deadline_s=0.0)
     assert plan.termination is Termination.FEASIBLE
     assert plan.gap is not None and plan.gap >= 0
+
+
+def test_a_solver_without_a_bound_at_the_deadline_gives_a_set_without_a_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(milp: Milp, deadline: Deadline) -> MilpSolution:
+        return replace(maximise(milp, deadline), termination=Termination.FEASIBLE, bound=inf)
+
+    maximise = highs.maximise
+    monkeypatch.setattr(highs, "maximise", stopped)
+    plan = solve_set(task(30.0), "highs")
+    assert (plan.termination, plan.bound, plan.gap) == (Termination.FEASIBLE, None, None)
+    assert plan.objective == pytest.approx(solve_set(task(30.0)).objective)
+    with pytest.raises(SolverError, match="optimal, yet its bound is inf"):
+        verify_set(task(30.0), replace(plan, termination=Termination.OPTIMAL))
 
 
 def test_nonsense_is_refused_all_at_once() -> None:
