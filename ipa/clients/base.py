@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from ipa.model.errors import UsageError
+from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 
 # JSON values as the REST API documents them.
@@ -105,18 +106,7 @@ class PipelineClient(ABC):
         """The control of the pipeline in that mode."""
         raise self._service_only("mode")
 
-    def pin(
-        self,
-        pipeline: str,
-        stage: str,
-        *,
-        variant: str | None,
-        batch_size: int | None,
-        cores: float | None,
-        replicas: int | None,
-        by: str,
-        reason: str,
-    ) -> JsonObject:
+    def pin(self, pipeline: str, stage: str, pin: Pin, *, by: str, reason: str) -> JsonObject:
         """The control of the pipeline with that pin of the stage."""
         raise self._service_only("pin")
 

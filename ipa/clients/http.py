@@ -25,6 +25,7 @@ from ipa.model.errors import (
     UnavailableError,
     UsageError,
 )
+from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from ipa.service.preconditions import plain_version
 from ipa.settings import Settings
@@ -131,21 +132,9 @@ class HttpClient(PipelineClient):
         body = {"mode": mode, "reason": reason, "by": by}
         return self._send("PUT", pipeline_path(pipeline, "mode"), body)
 
-    def pin(
-        self,
-        pipeline: str,
-        stage: str,
-        *,
-        variant: str | None,
-        batch_size: int | None,
-        cores: float | None,
-        replicas: int | None,
-        by: str,
-        reason: str,
-    ) -> JsonObject:
-        body = {"variant": variant, "batch_size": batch_size, "cores": cores, "replicas": replicas}
-        path = pipeline_path(pipeline, "pins", stage)
-        return self._send("PUT", path, {**body, "reason": reason, "by": by})
+    def pin(self, pipeline: str, stage: str, pin: Pin, *, by: str, reason: str) -> JsonObject:
+        body = {**asdict(pin), "reason": reason, "by": by}
+        return self._send("PUT", pipeline_path(pipeline, "pins", stage), body)
 
     def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:
         return self._send("DELETE", pipeline_path(pipeline, "pins", stage), {}, by=by, reason=reason)

@@ -130,19 +130,8 @@ class InProcessClient(PipelineClient):
         found = self._controlled(pipeline, "mode")
         return _object(overrides.set_mode(self._service, found, Mode(mode), by=by, reason=reason))
 
-    def pin(
-        self,
-        pipeline: str,
-        stage: str,
-        *,
-        variant: str | None,
-        batch_size: int | None,
-        cores: float | None,
-        replicas: int | None,
-        by: str,
-        reason: str,
-    ) -> JsonObject:
-        found, pin = self._controlled(pipeline, "pin"), Pin(variant, batch_size, cores, replicas)
+    def pin(self, pipeline: str, stage: str, pin: Pin, *, by: str, reason: str) -> JsonObject:
+        found = self._controlled(pipeline, "pin")
         return _object(overrides.set_pin(self._service, found, stage, pin, by=by, reason=reason))
 
     def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:

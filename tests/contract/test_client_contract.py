@@ -11,6 +11,7 @@ from ipa.clients.base import PipelineClient
 from ipa.clients.http import HttpClient
 from ipa.clients.in_process import InProcessClient
 from ipa.model.errors import ConflictError, InputError, IpaError, NotFoundError
+from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from tests.fakes.services import FakeWorld, InProcess
 
@@ -118,7 +119,7 @@ def test_overrides_are_set_and_ended(client: PipelineClient) -> None:
     assert client.status("ocr")["control"]["paused"]
     assert not client.resume("ocr", **said)["paused"]
     assert client.set_mode("ocr", "guarded", **said)["mode"] == "guarded"
-    pin = client.pin("ocr", "detect", variant=None, batch_size=None, cores=None, replicas=2, **said)["pins"]
+    pin = client.pin("ocr", "detect", Pin(replicas=2), **said)["pins"]
     assert [(each["stage"], each["pin"]["replicas"]) for each in pin] == [("detect", 2)]
     assert client.unpin("ocr", "detect", **said)["pins"] == []
     frozen = client.freeze("ocr", start=None, end="2126-01-31T18:00:00+00:00", weekly=False, **said)

@@ -10,6 +10,7 @@ from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.views.status_text import freeze_words, pin_words
 from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
+from ipa.model.pipeline import Pin
 from ipa.settings import Settings
 
 STAGE = typer.Argument(metavar="STAGE", help="stage of the pipeline", autocompletion=completing.stages)
@@ -60,16 +61,8 @@ def pin(
     from ipa.clients.http import client_at
 
     with client_at(at) as service:
-        control = service.pin(
-            pipeline,
-            stage,
-            variant=variant,
-            batch_size=batch,
-            cores=cores,
-            replicas=replicas,
-            by=by or me(),
-            reason=reason,
-        )
+        wanted = Pin(variant, batch, cores, replicas)
+        control = service.pin(pipeline, stage, wanted, by=by or me(), reason=reason)
     pinned = next(each for each in control["pins"] if each["stage"] == stage)
     show(output, control, f"{stage} of {pipeline} is pinned: {pin_words(pinned)}")
 
