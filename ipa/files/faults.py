@@ -31,16 +31,16 @@ _DEMANDS = {
     "string_too_long": ("maxLength", "at most {limit} characters long"),
 }
 # All of a document.
-WHOLE = object()
+_ALL = object()
 _EMPTY = ("too_short", "string_too_short")
 # pydantic's mark of an error in a key rather than its value.
 _IN_KEY = "[key]"
 
 
-def check(document: Document, kind: type[S], data: Any = WHOLE, at: Pointer = ()) -> S | None:
+def check(document: Document, kind: type[S], data: Any = _ALL, at: Pointer = ()) -> S | None:
     """The document, or `data` at a place in it, as its kind; None if it has faults: each is noted."""
     try:
-        return kind.model_validate(document.data if data is WHOLE else data, context=FaultBudget(document))
+        return kind.model_validate(document.data if data is _ALL else data, context=FaultBudget(document))
     except ValidationError as error:
         schema = json_schema(kind)
         for fault in error.errors(include_url=False):

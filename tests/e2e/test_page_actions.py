@@ -116,8 +116,11 @@ def test_what_runs_already_and_what_cannot_be_are_not_offered(browser: Browser, 
 @pytest.mark.parametrize(
     ("control", "words"),
     [
-        (PipelineControl(Mode.ADVISORY), "Its mode is advisory. It may not change anything"),
-        (PipelineControl(Mode.ACTIVE, True, None, "release"), "It is paused: release. ipa resume ocr"),
+        (PipelineControl(Mode.ADVISORY), "Its mode is advisory. Advisory mode writes nothing"),
+        (
+            PipelineControl(Mode.ACTIVE, True, None, "release"),
+            "release. Continue with ipa resume ocr",
+        ),
     ],
 )
 def test_what_would_refuse_it_is_said_beforehand_and_as_it_comes(

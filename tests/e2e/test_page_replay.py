@@ -46,9 +46,9 @@ def test_it_comes_out_the_same_and_another_policy_says_otherwise(
         box = region(page)
         box.get_by_role("button", name="Replay").click()
         expect(box.get_by_role("status")).to_contain_text("The same. ours decides")
-        expect(box.get_by_label("By")).to_contain_text("hpa")
-        assert "oracle" not in box.get_by_label("By").inner_text()
-        box.get_by_label("By").select_option("rim")
+        expect(box.get_by_label("With")).to_contain_text("hpa")
+        assert "oracle" not in box.get_by_label("With").inner_text()
+        box.get_by_label("With").select_option("rim")
         box.get_by_role("button", name="Replay").press("Enter")
         expect(box.get_by_role("status")).to_contain_text("It differs. rim decides")
         address = f"{url}v1/decisions/{decision.decision_id}:replay"
@@ -78,7 +78,7 @@ def test_why_it_cannot_be_taken_again_is_said(browser: Browser, world: FakeWorld
 def test_a_refusal_is_shown_and_it_can_be_tried_again(browser: Browser, url: str, world: FakeWorld) -> None:
     with opened(browser, f"{url}#/decision/{change(world).decision_id}", allowed="400") as page:
         box = region(page)
-        box.get_by_label("By").select_option("infadapter")
+        box.get_by_label("With").select_option("infadapter")
         box.get_by_role("button", name="Replay").click()
         expect(box.get_by_role("alert")).to_contain_text("cannot be planned as a set")
         expect(box.get_by_role("button", name="Replay")).to_be_enabled()

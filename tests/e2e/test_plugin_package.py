@@ -19,7 +19,7 @@ import pytest
 
 pytestmark = [pytest.mark.xdist_group("plugin-package"), pytest.mark.timeout(300)]
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 @pytest.fixture(name="environment", scope="module")

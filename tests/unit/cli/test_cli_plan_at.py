@@ -67,4 +67,4 @@ def test_every_verb_that_plans_counts_alike(capsys: pytest.CaptureFixture[str]) 
 
 def test_where_it_makes_no_difference_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "video", "--rate", "10", "--at", "mars"]) == 64
-    assert "Use --at kubernetes" in capsys.readouterr().err
+    assert "There are: kubernetes" in capsys.readouterr().err

@@ -98,6 +98,7 @@ def house(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["render", "video"], 65),
         (["plan", "video", "--rate", "5", "--at", "kubernetes"], 65),
+        (["simulate", "video", "--target", "kubernetes", "--minutes", "0.1"], 65),
         (["serve", "video", "--target", "kubernetes", "--port", "0"], 65),
     ],
 )
