@@ -138,6 +138,13 @@ def test_filling_gives_back_the_whole_rate() -> None:
     assert fill(10.0, [4.0]) == (4.0,)
 
 
+def test_without_weights_a_set_is_worth_what_infadapter_counts() -> None:
+    plan = solve_set(task(30.0, weights=SetWeights()))
+    # One share of accuracy, a twentieth a core, a thousandth a second of the longest loading.
+    assert plan.objective == pytest.approx(0.70 - 0.05 * 2 - 0.001 * 6)
+    assert plan.cores == {"small": 2.0}
+
+
 def test_a_deadline_gives_the_best_known_with_a_bound() -> None:
     slow = [replace(LARGE, name=f"v{at}", accuracy=0.7 + at / 100) for at in range(6)]
     problem = task(60.0, budget=14.0, variants=(SMALL, *slow))
