@@ -95,8 +95,11 @@ def test_a_configuration_beyond_a_stage_s_own_bounds_is_never_written() -> None:
     limited = replace(B, bounds=StageBounds(min_replicas=2, max_replicas=3, batch_sizes=(2, 4)))
     pipeline = a_pipeline(*chain([A, limited]), bounds=Bounds(max_replicas=8, batch_sizes=(1, 2)))
     few, many = configs(pipeline), configs(pipeline, replicas=4, batch_size=2)
-    assert bound_faults(pipeline, few) == ["b: 1 replicas are below 2", "b: batch size 1 is not allowed"]
-    assert bound_faults(pipeline, many) == ["b: 4 replicas are above 3"]
+    assert bound_faults(pipeline, few) == [
+        "b: 1 replicas are below the bound of 2",
+        "b: batch size 1 is not allowed",
+    ]
+    assert bound_faults(pipeline, many) == ["b: 4 replicas are above the bound of 3"]
     with pytest.raises(InputError) as caught:
         checked_configs(pipeline, few)
     assert [problem.pointer for problem in caught.value.problems] == [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ipa.model.rolling import SIDE_BY_SIDE, Rolling, peak_amount
+from ipa.model.plan import StageConfig
+from ipa.model.resources import Resources
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling, peak_of
 
 QUARTER = Rolling(shrinks_first=True, surge_ratio=0.25)
 
@@ -25,4 +27,9 @@ QUARTER = Rolling(shrinks_first=True, surge_ratio=0.25)
 def test_the_peak_of_a_change(
     rolling: Rolling, old: tuple[int, float], new: tuple[int, float], peak: float
 ) -> None:
-    assert peak_amount(*old, *new, rolling) == pytest.approx(peak)
+    before, after = (
+        StageConfig("detect", variant, 1, cores, replicas)
+        for variant, (replicas, cores) in (("small", old), ("large", new))
+    )
+    each = (Resources(cpu_cores=cores) for _, cores in (old, new))
+    assert peak_of(before, next(each), after, next(each), rolling).cpu_cores == pytest.approx(peak)
