@@ -12,7 +12,7 @@ QUARTER = Rolling(shrinks_first=True, surge_ratio=0.25)
 
 
 @pytest.mark.parametrize(
-    ("rolling", "old", "new", "peak"),
+    ("rolling", "old", "new", "peak_cores"),
     [
         (SIDE_BY_SIDE, (4, 2.0), (4, 3.0), 20.0),
         # One of four is added: four old and one new, or four new and one old.
@@ -25,11 +25,12 @@ QUARTER = Rolling(shrinks_first=True, surge_ratio=0.25)
     ],
 )
 def test_the_peak_of_a_change(
-    rolling: Rolling, old: tuple[int, float], new: tuple[int, float], peak: float
+    rolling: Rolling, old: tuple[int, float], new: tuple[int, float], peak_cores: float
 ) -> None:
-    before, after = (
+    configs = [
         StageConfig("detect", variant, 1, cores, replicas)
         for variant, (replicas, cores) in (("small", old), ("large", new))
-    )
-    each = (Resources(cpu_cores=cores) for _, cores in (old, new))
-    assert peak_of(before, next(each), after, next(each), rolling).cpu_cores == pytest.approx(peak)
+    ]
+    each = [Resources(cpu_cores=cores, memory_gib=cores / 2) for _, cores in (old, new)]
+    peak = peak_of(configs[0], each[0], configs[1], each[1], rolling)
+    assert (peak.cpu_cores, peak.memory_gib) == pytest.approx((peak_cores, peak_cores / 2))
