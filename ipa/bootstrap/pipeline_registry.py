@@ -284,7 +284,7 @@ class Roster:
         self._take(ready)
 
     def _warn_of_ignored(self, pipeline: Pipeline) -> None:
-        """Log the keys without effect: an earlier version accepted them, and the pipeline stays controlled."""
+        """Log the keys without effect: an earlier version took them, and the pipeline stays controlled."""
         try:
             self.makers.check(pipeline)
         except (InputError, UsageError) as error:
