@@ -29,7 +29,7 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StageLocation:
     """A stage's componentSpec, container and graph node in one SeldonDeployment, and their paths in it.
 
     `replicas` is what counts of the three levels, `deployment` the name of the Deployment made of it.
@@ -83,7 +83,7 @@ def deployment_name(target: SeldonTarget, component: Json, index: int) -> str:
     )
 
 
-def locate(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
+def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     """The place of every stage, in order.
 
     DriftError lists every stage that is not where its pipeline says, or whose replicas another controller
@@ -104,7 +104,7 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
     index = names.index(target.predictor)
     nodes = list(_nodes(predictors[index]["graph"], ("spec", "predictors", index, "graph")))
     problems.extend(_misplaced(nest(pipeline), nodes))
-    places: list[Place] = []
+    places: list[StageLocation] = []
     for stage in pipeline.served:
         place, faults = _place(stage, sdep, index, nodes, target)
         problems.extend(faults)
@@ -158,7 +158,7 @@ def _wrong_node(nested: Nested, node: Json) -> list[str]:
 
 def _place(
     stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[Path, Json]], target: SeldonTarget
-) -> tuple[Place | None, list[str]]:
+) -> tuple[StageLocation | None, list[str]]:
     name = container_name(stage)
     whole = sdep["spec"]["predictors"][predictor]
     found = [
@@ -183,7 +183,7 @@ def _place(
         if component.get(scaler)
     ]
     levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
-    return Place(
+    return StageLocation(
         stage=stage,
         component=component,
         container=_containers(component)[int(inside[-1])],

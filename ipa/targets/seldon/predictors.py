@@ -23,7 +23,7 @@ from ipa.model.parts import (
 )
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
-from ipa.targets.seldon.locate import Place, drift, locate, target_of
+from ipa.targets.seldon.locate import StageLocation, drift, locate, target_of
 from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, read, render
 from ipa.targets.seldon.patch import Draft, Operation, change_all
 from ipa.targets.seldon.section import with_seldon
@@ -59,7 +59,7 @@ def read_mixture(pipeline: Pipeline, sdep: Json) -> Configs:
     return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
 
 
-def locate_mixture(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
+def locate_mixture(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     """The place of every stage of every part, in the order of `read_mixture`."""
     return tuple(place for named, _ in read_named(pipeline, sdep) for place in locate(named, sdep))
 

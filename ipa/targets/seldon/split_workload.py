@@ -16,13 +16,13 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, target_of
 from ipa.targets.seldon.manifest import check_configs
 from ipa.targets.seldon.patch import Operation, build_patch
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 from ipa.targets.seldon.split import (
     Part,
-    Role,
+    PartRole,
     changed_config,
     config_of,
     parts_of,
@@ -69,9 +69,9 @@ class SplitWorkload:
         objects = self._get(parts)
         configs = read_split(pipeline, parts, objects)
         places = places_of(parts, objects)
-        models = [place for part, place in zip(parts, places, strict=True) if part.role is Role.MODEL]
+        models = [place for part, place in zip(parts, places, strict=True) if part.role is PartRole.MODEL]
         # Router and queues may be scaled by whom one likes.
-        names = [part.name for part in parts if part.role is Role.MODEL]
+        names = [part.name for part in parts if part.role is PartRole.MODEL]
         autoscalers = self._client.list_autoscalers(target_of(pipeline).namespace)
         check_autoscalers(pipeline, names, models, autoscalers)
         deployments = self._deployments(pipeline, places)
@@ -168,7 +168,7 @@ class SplitWorkload:
             found[part.name] = self._newest.seen(live)
         return found
 
-    def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
+    def _deployments(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> dict[str, Json | None]:
         namespace = target_of(pipeline).namespace
         return {
             place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
@@ -266,7 +266,7 @@ def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change:
     found = read_parts(pipeline, parts, objects)
     running, wanted = read_split(pipeline, parts, objects), in_millicores(change.configs)
     by_stage = {config.stage: config for config in wanted}
-    by_step: Mapping[tuple[Role, str], Part] = {(part.role, part.stage): part for part in parts}
+    by_step: Mapping[tuple[PartRole, str], Part] = {(part.role, part.stage): part for part in parts}
     writes = []
     for step in steps(running, wanted):
         part = by_step[step.role, step.stage]

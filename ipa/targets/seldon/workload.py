@@ -14,7 +14,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, target_of
 from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 
@@ -122,7 +122,7 @@ class SeldonWorkload:
         target = target_of(pipeline)
         return self._newest.seen(self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name))
 
-    def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
+    def _deployments(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> dict[str, Json | None]:
         namespace = target_of(pipeline).namespace
         return {
             place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
