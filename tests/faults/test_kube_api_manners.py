@@ -162,7 +162,7 @@ def test_k4_a_call_that_cannot_wait(case: Case, kube: FakeKube, connect: Callabl
         lambda *place: client.patch(SELDON_DEPLOYMENT, *place, patch_of(3)),
     ):
         before_s = clock.monotonic_s()
-        with pytest.raises(UnavailableError, match="to be left alone until 00:0"):
+        with pytest.raises(UnavailableError, match="backing off from the API server until 00:0"):
             verb(NAMESPACE, "one")
         waited_s += clock.monotonic_s() - before_s
     case.equal("s that they waited in vain", waited_s, 0.0)

@@ -32,5 +32,5 @@ def with_hand(error: DriftError, found: Json) -> DriftError:
     who = last_hand(found)
     if not who:
         return error
-    said = Problem(f"the last change of its spec is by {who}")
+    said = Problem(f"its spec was last changed by {who}")
     return DriftError(error.message, hint=error.hint, problems=[*error.problems, said])

@@ -38,7 +38,9 @@ class Throttle:
                 if math.isinf(wait_s):
                     # Another's request tells; it ends by its own deadline.
                     if now_s >= until_s or not self._changed.wait(until_s - now_s):
-                        raise UnavailableError(f"{what}: not sent, the API server has not answered others")
+                        raise UnavailableError(
+                            f"{what}: not sent: the API server has not answered an earlier request"
+                        )
                     continue
             if now_s + wait_s > until_s:
                 raise self._not_yet(what, wait_s)
@@ -66,5 +68,5 @@ class Throttle:
     def _not_yet(self, what: str, wait_s: float) -> UnavailableError:
         at = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S")
         return UnavailableError(
-            f"{what}: not sent, the API server is to be left alone until {at} UTC, for another {wait_s:.1f} s"
+            f"{what}: not sent: backing off from the API server until {at} UTC, for another {wait_s:.1f} s"
         )

@@ -95,7 +95,7 @@ def heard(state: Following, event: Json, sight: Sight) -> WatchUpdate:
                 seen[name] = after
             return WatchUpdate(Following(_version(found), seen), news)
         case _:
-            raise UnavailableError("the watch has an event of a kind that there is not")
+            raise UnavailableError("the watch has an event of an unknown type")
 
 
 def ended(state: Following, lived_s: float) -> Following:

@@ -24,7 +24,7 @@ def check_autoscalers(
     for autoscaler in autoscalers:
         target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
         kind, name = target.get("kind"), str(target.get("name", ""))
-        words = f"{_named(autoscaler)} scales {kind} {name}: its replicas belong to another controller"
+        words = f"{_named(autoscaler)} scales {kind} {name}: another controller owns its replicas"
         if kind == "Deployment" and name in stages:
             problems.append(f"stage {stages[name]!r}: {words}; remove it first")
         elif kind == SELDON_DEPLOYMENT.kind and name in sdeps:

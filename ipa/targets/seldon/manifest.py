@@ -91,7 +91,7 @@ def batch_time(stage: Stage) -> str:
 def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
     """The SeldonDeployment that runs the pipeline so: one predictor, one componentSpec for every stage.
 
-    InputError where the pipeline does not say how it runs on Seldon, its graph cannot be nested as Seldon
+    InputError where the pipeline has no `seldon:` section, its graph cannot be nested as Seldon
     does, or the configs do not fit it.
     """
     target = target_of(pipeline)
@@ -178,7 +178,7 @@ def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
         batch, cores = _batch_size(place), _cores(place)
         name = place.stage.name
         if variant is None:
-            problems.append(f"stage {name!r} runs no variant of its own; {difference}")
+            problems.append(f"stage {name!r} runs none of its variants; {difference}")
         if isinstance(batch, str):
             problems.append(f"stage {name!r}: {batch}")
         if isinstance(cores, str):

@@ -187,7 +187,7 @@ def _check(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
 def _faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Iterator[str]:
     count = len(parts_of(configs))
     if not 1 <= count <= MOST:
-        yield f"there must be one to {MOST} parts, not {count}"
+        yield f"a set has 1 to {MOST} parts, not {count}"
     yield from share_faults(configs)
     if count > 1 and is_split(pipeline):
-        yield "shape split has one router and no predictors to share; use shape single"
+        yield "shape split cannot divide the traffic between parts; use shape single"

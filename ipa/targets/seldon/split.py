@@ -81,8 +81,8 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     """
     if not pipeline.is_chain:
         raise InputError(
-            f"pipeline {pipeline.name!r} is no chain of stages, and shape split runs chains only",
-            hint="Leave out `shape: split`, or give it a graph such as [a, b].",
+            f"pipeline {pipeline.name!r} is not a chain of stages; shape split supports only chains",
+            hint="Remove `shape: split`, or use a chain such as [a, b].",
         )
     parts: list[Part] = []
     queues = []
@@ -93,7 +93,9 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
         queues.append(queue)
     parts.append(Part(PartRole.ROUTER, "", _router(pipeline, queues)))
     names = (part.service.removeprefix("http://").split(".")[0] for part in parts)
-    problems = [Problem(f"Service {name!r} would be longer than 63") for name in names if _is_long(name)]
+    problems = [
+        Problem(f"Service {name!r} would be longer than 63 characters") for name in names if _is_long(name)
+    ]
     if problems:
         raise InputError(
             f"pipeline {pipeline.name!r} has names too long for shape split",
@@ -171,8 +173,8 @@ def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dic
     target = target_of(pipeline)
     if target.image is None:
         raise InputError(
-            f"pipeline {pipeline.name!r} does not say which image its router and queues run",
-            hint="Give it `seldon: {shape: split, image: ...}`: an image in which ipa-serving is installed.",
+            f"pipeline {pipeline.name!r} has no image for its router and queues",
+            hint="Set `seldon: {shape: split, image: ...}` to an image with ipa-serving installed.",
         )
     check_variants(pipeline)
     check_configs(pipeline, configs)
@@ -223,7 +225,9 @@ def read_parts(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> d
             problems += [f"{part.name}: {problem.message}" for problem in error.problems]
             continue
         if part.role is PartRole.MODEL and config.batch_size != 1:
-            problems.append(f"{part.name}: env {BATCH_SIZE} is set, yet batches are formed in the queue")
+            problems.append(
+                f"{part.name}: env {BATCH_SIZE} is set, but the queue forms the batches; remove it"
+            )
         found[part.name] = config
     if problems:
         raise drift(pipeline, problems)

@@ -80,9 +80,9 @@ class SeldonWorkload:
         live = self._get(pipeline)
         if revision_of(live) != change.revision:
             raise ConflictError(
-                f"SeldonDeployment {target.namespace}/{target.name} is at {revision_of(live)}, "
-                f"not at {change.revision} as when it was decided on",
-                hint="Read it again and decide again.",
+                f"SeldonDeployment {target.namespace}/{target.name} is at {revision_of(live)}; "
+                f"the change was decided at {change.revision}",
+                hint="Read the current state and plan again.",
             )
         patch = build_mixture_patch(pipeline, live, change.configs)
         if not patch:
@@ -104,9 +104,9 @@ class SeldonWorkload:
         """
         sdep = self._get(pipeline)
         if not same_object(revision_of(sdep), change.revision):
-            return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was made anew by another hand")
+            return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was recreated by another writer")
         if not _asks_for(pipeline, sdep, change):
-            return Rollout(RolloutPhase.READY, "another hand has replaced the change")
+            return Rollout(RolloutPhase.READY, "another writer replaced the change")
         places = locate_mixture(pipeline, sdep)
         deployments = self._deployments(pipeline, places)
         namespace = target_of(pipeline).namespace
@@ -132,8 +132,8 @@ class SeldonWorkload:
         """ConflictError where the cluster's own hands (webhooks) would make something else of the patch."""
         if not _asks_for(pipeline, promised, change):
             raise ConflictError(
-                f"the cluster would change what is written for pipeline {pipeline.name!r}",
-                hint="Look for a mutating webhook that touches SeldonDeployments.",
+                f"the cluster would alter the write for pipeline {pipeline.name!r}",
+                hint="Find the mutating webhook that changes SeldonDeployments.",
             )
 
     def _read_back(
@@ -147,15 +147,15 @@ class SeldonWorkload:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
         except IpaError as error:
             raise UnavailableError(
-                f"{cause.message}; reading back failed too, so whether it was written is not known: "
+                f"{cause.message}; reading back failed too, so the outcome of the write is unknown: "
                 f"{error.message}"
             ) from cause
         if revision_of(live) == before:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
         if found != in_millicores(wanted):
             raise ConflictError(
-                f"{cause.message}; reading back shows a change by another hand",
-                hint="Read it again and decide again.",
+                f"{cause.message}; reading back shows a change by another writer",
+                hint="Read the current state and plan again.",
             ) from cause
         return revision_of(live)
 
