@@ -229,7 +229,7 @@ def test_another_hand_while_it_rolls_is_left_alone(running: Cli) -> None:
 
     running.clock.meanwhile = lambda: running.edit(rescale)
     code, _, err = running("apply", "video", "--rate", LARGE)
-    assert code == 4 and "another hand" in err
+    assert code == 4 and "another writer" in err
     assert running.stages()[0]["replicas"] == 7
     assert len(running.kube.writes) == 1
 

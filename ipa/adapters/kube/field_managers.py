@@ -28,7 +28,7 @@ def last_hand(found: Json) -> str:
 
 
 def with_hand(error: DriftError, found: Json) -> DriftError:
-    """The same refusal, that also says whose change is the newest."""
+    """The same error with a problem that names the last field manager."""
     who = last_hand(found)
     if not who:
         return error

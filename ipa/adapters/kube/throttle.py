@@ -47,20 +47,20 @@ class Throttle:
             self._clock.wait(wait_s)
 
     def answered(self, sent_s: float) -> None:
-        """The server answered."""
+        """Record a response."""
         with self._changed:
             self._gate = self._gate.answered(sent_s, self._clock.monotonic_s())
             self._changed.notify_all()
 
     def pushed_back(self, sent_s: float, retry_after_s: float | None) -> None:
-        """The server wants to be left alone, for so long where it says so."""
+        """Back off after a 429 or 503, for the Retry-After if there is one."""
         with self._changed:
             now_s, draw = self._clock.monotonic_s(), self._random.random()
             self._gate = self._gate.pushed_back(sent_s, now_s, retry_after_s, draw)
             self._changed.notify_all()
 
     def lost(self, sent_s: float) -> None:
-        """There was no answer."""
+        """Record a request without a response."""
         with self._changed:
             self._gate = self._gate.lost(sent_s, self._clock.monotonic_s(), self._random.random())
             self._changed.notify_all()

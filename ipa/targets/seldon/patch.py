@@ -36,7 +36,7 @@ def build_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -
 
 
 def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
-    """Note down what takes the pipeline's predictor in the live object to the wanted configs."""
+    """Add the operations that change the pipeline's predictor in the live object to the wanted configs."""
     check_variants(pipeline)
     running = read(pipeline, live)
     check_configs(pipeline, wanted, running)

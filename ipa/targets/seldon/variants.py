@@ -116,7 +116,7 @@ def env_entry(container: Json, name: str) -> Json | None:
 
 
 def live_value(leaf: Leaf, container: Json, node: Json) -> object:
-    """Running value in the leaf's place, or None."""
+    """The leaf's running value, or None."""
     if leaf.kind == "env":
         entry = env_entry(container, leaf.name)
         if entry is None:

@@ -30,7 +30,7 @@ def revision_of(sdep: Json) -> str:
 
 
 class SeldonWorkload:
-    """A pipeline that runs as one SeldonDeployment, each part that shares its load as a predictor of it.
+    """A pipeline as one SeldonDeployment; each part of a set is one of its predictors.
 
     Only the SeldonDeployment is written, never a child.
     """
@@ -42,7 +42,7 @@ class SeldonWorkload:
         self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """Read the SeldonDeployment and its ready replicas. DriftError: it is none of ours."""
+        """Read the SeldonDeployment and its ready replicas. DriftError if its spec fits no configuration."""
         sdep = self._get(pipeline)
         try:
             configs, places = read_mixture(pipeline, sdep), locate_mixture(pipeline, sdep)
@@ -98,9 +98,9 @@ class SeldonWorkload:
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change.
 
-        Where another hand has made the SeldonDeployment ask for something else it is READY, where that hand
-        made it anew REPLACED: nothing of the change is left to wait for, and what runs is told by `read`.
-        Never FAILED then, since taking the change back would overwrite that hand.
+        If another writer changed the SeldonDeployment since, it is READY; if another writer recreated it,
+        REPLACED: nothing of the change is left to wait for, and `read` returns the running configuration.
+        Never FAILED then, since a rollback would overwrite the other writer.
         """
         sdep = self._get(pipeline)
         if not same_object(revision_of(sdep), change.revision):
