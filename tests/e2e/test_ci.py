@@ -218,7 +218,7 @@ def test_a_trace_that_is_not_there(ci: Ci, repository: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--base", "nope"), "--base 'nope' is no commit here"),
+        (("--base", "nope"), "--base 'nope' is not a commit of this repository"),
         (("--trace", "a", "--workload", "bursty"), "cannot both be given"),
         (("--comment", "no/folder/c.md"), "there is no folder no/folder"),
         (("--policy", "our"), "did you mean 'ours'?"),

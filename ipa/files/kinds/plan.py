@@ -84,7 +84,7 @@ class PlanFile(Section):
 
     @property
     def single(self) -> tuple[StageConfig, ...]:
-        """The one configuration that is best alone."""
+        """The best single configuration."""
         return tuple(stage.build() for stage in self.stages or ())
 
     @property

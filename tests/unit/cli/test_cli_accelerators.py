@@ -74,7 +74,7 @@ def test_local_processes_are_given_none(tmp_path: Path) -> None:
     pipeline = load_pipeline(HOME / "pipelines" / "vision" / "pipeline.yaml")
     pipeline = with_profiles(pipeline, load_profiles(HOME / "profiles", "vision"))
     configs = (StageConfig("classify", "large", 1, 1.0, 1), StageConfig("rank", "trees", 1, 1.0, 1))
-    with pytest.raises(UsageError, match="local processes are given none") as raised:
+    with pytest.raises(UsageError, match="local processes do not get") as raised:
         LocalWorkload(tmp_path).start(pipeline, configs)
     assert [str(problem) for problem in raised.value.problems] == [
         f"variant 'large' of stage 'classify' needs 1 {GPU}",
