@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from math import inf
 
 from ipa.model.plan import Termination
-from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits, most_cores, part_problem
+from ipa.model.resources import in_words, total
+from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits, most_together, part_problem
 from ipa.optimize.mixture.sets import SetPart, SetPlan, SetProblem
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.verify import AGREE, differs, exceeds, refuse, verify
@@ -37,9 +38,11 @@ def _faults_of_parts(problem: PlanningProblem, limits: MixtureLimits, mixture: M
     yield from differs("objective", mixture.objective, objective)
     yield from differs("cost_cores", mixture.cost_cores, cost_cores)
     yield from differs("mean_pas", mixture.mean_pas, mean_pas)
-    most, single = most_cores(problem), mixture.single.objective
-    if exceeds(cost_cores, most):
-        yield f"{cost_cores:g} cores are above the bound of {most:g}"
+    held = total(problem.resources(plan.configs) for plan in plans)
+    for name, most in most_together(problem).items():
+        if exceeds(held.amount(name), most):
+            yield f"{in_words(name, held.amount(name))} are above the bound of {most:g}"
+    single = mixture.single.objective
     if single is None:
         if mixture.gain is not None:
             yield f"gain is {mixture.gain!r}, yet no single plan is feasible"
