@@ -13,7 +13,7 @@ from ipa.bootstrap.leader_election import own_world
 from ipa.bootstrap.loops import Chosen, inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.pipeline_registry import Makers, Profiles
-from ipa.bootstrap.targets import check_carried
+from ipa.bootstrap.targets import check_carried, check_sharing
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.files import load_profiles
@@ -54,7 +54,7 @@ class LoopMaker:
 
     def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:
         """Both loops of a pipeline; UsageError where a policy cannot have it."""
-        check_carried(self.target, [pipeline], self.options.policy)
+        check_sharing(self.target, [pipeline], self.options.policy)
         inputs, other = inputs_of(self.settings, self.options, pipeline, profiles), self.options.shadow_policy
         limit_s = self.settings.tick_s
         chosen = policy_of(self.options.policy, inputs, limit_s)
@@ -76,9 +76,15 @@ def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Wa
         if watchers is not None:
             watchers.remove(pipeline)
 
+    def check(pipeline: Pipeline) -> None:
+        # One that the target cannot run is kept to plan with, which its keys may be for.
+        if not maker.target.unfit(pipeline):
+            check_carried(maker.target, [pipeline], maker.options.policy)
+
     return Makers(
         loops=maker.both,
         unfit=maker.target.unfit,
+        check=check,
         profiles=lambda pipeline: _profiles(settings, store, pipeline),
         shaped=lambda pipeline, profiles: with_profiles(maker.target.shape(pipeline, profiles), profiles),
         goodbye=maker.target.goodbye,

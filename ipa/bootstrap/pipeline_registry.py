@@ -14,7 +14,7 @@ from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.loop.scheduler import ScheduledLoop, Scheduler
 from ipa.control.ports import Attribution, Clock, ControlAction, ControlStore, PipelineControl, ProfileStore
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
-from ipa.model.errors import ConflictError, InProgressError, IpaError
+from ipa.model.errors import ConflictError, InProgressError, InputError, IpaError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 
@@ -84,13 +84,15 @@ class Makers:
     """Factories of loops, and listeners to pipelines that come and go.
 
     `loops` gives the loop of a pipeline and the one beside it, if any; UsageError where the policy cannot.
-    `unfit` gives the reason why the service cannot run a pipeline; empty if it can. `profiles` are
-    those that there are, `shaped` is the pipeline as it runs here.
+    `unfit` gives the reason why the service cannot run a pipeline; empty if it can. `check` raises InputError
+    or UsageError if the pipeline has keys without effect here. `profiles` are those that there are, `shaped`
+    is the pipeline as it runs here.
     """
 
     loops: Callable[[Pipeline, Profiles], tuple[ControlLoop, ControlLoop | None]]
     unfit: Callable[[Pipeline], str]
     profiles: Callable[[Pipeline], Profiles]
+    check: Callable[[Pipeline], None] = lambda pipeline: None
     shaped: Callable[[Pipeline, Profiles], Pipeline] = lambda pipeline, profiles: pipeline
     # What becomes of one that is no longer controlled, in words.
     goodbye: Callable[[Pipeline], str] = lambda pipeline: ""
@@ -169,7 +171,8 @@ class Roster:
 
         One that moves to another namespace is a new one there: it takes neither control nor record with it.
         Errors: ConflictError (it is one of a file's, or there is one already and it is not to be replaced),
-        InProgressError (a change of it is rolling out), UsageError (the policy cannot have it).
+        InProgressError (a change of it is rolling out), UsageError (the policy cannot have it), InputError
+        (keys without effect here).
         """
         name = pipeline.name
         with self._lock:
@@ -187,6 +190,7 @@ class Roster:
                     f"there is a pipeline {name!r} already",
                     hint=f"PUT /v1/pipelines/{name} replaces one that was given over the API.",
                 )
+            self.makers.check(pipeline)
             ready = self._made(pipeline)
             old = self.pipelines.get(name)
             if old is not None and old.namespace == pipeline.namespace:
@@ -268,6 +272,7 @@ class Roster:
             ):
                 return
             self._check_idle(name)
+            self._warn_of_ignored(pipeline)
             ready = self._made(pipeline)
         except IpaError as error:
             # It cannot be repaired over the API where the service does not start for it.
@@ -277,6 +282,13 @@ class Roster:
         if self._records.get(name, record) != record:
             self.on_end(self._records[name])
         self._take(ready)
+
+    def _warn_of_ignored(self, pipeline: Pipeline) -> None:
+        """Log the keys without effect: an earlier version took them, and the pipeline stays controlled."""
+        try:
+            self.makers.check(pipeline)
+        except (InputError, UsageError) as error:
+            log.warning("the pipeline %s: %s", pipeline.name, error)
 
     def _made(self, pipeline: Pipeline) -> _Made:
         """All that can fail, before anything is changed."""

@@ -64,9 +64,8 @@ def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
     cannot have `sets`; InputError lists keys that have no effect on the target.
     """
     pipelines = list(pipelines)
-    if shares_load(policy):
-        _check_sharing(target, pipelines, policy)
-    else:
+    check_sharing(target, pipelines, policy)
+    if not shares_load(policy):
         sets = [pipeline.name for pipeline in pipelines if pipeline.sets]
         if sets:
             raise UsageError(
@@ -76,9 +75,10 @@ def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
     check_honoured(target, pipelines)
 
 
-def _check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:
+def check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:
+    """UsageError if the policy's plans have parts side by side where one configuration runs at a time."""
     alone = [pipeline for pipeline in pipelines if target.serving(pipeline).most_parts == 1]
-    if alone:
+    if alone and shares_load(policy):
         raise UsageError(
             f"the policy {policy} runs several variants side by side, which is not carried here",
             hint="Use --policy ms+, which runs one at a time, or --target kubernetes with the shape single; "

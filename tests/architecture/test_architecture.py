@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -103,3 +104,20 @@ def test_a_group_of_tests_stays_with_one_worker(request: pytest.FixtureRequest) 
     if not request.config.getoption("loadgroup", False):
         pytest.skip("tests are not shared among workers by group")
     assert request.node.nodeid.endswith("@groups")
+
+
+def test_the_way_from_a_rate_to_a_patch_is_as_the_page_says(root: Path) -> None:
+    page = (root / "docs" / "explanation" / "architecture.md").read_text()
+    way = page.split("## From a rate to a patch")[1].split("\n## ")[0]
+    steps = re.findall(r"^\d+\. `(ipa/[\w/]+\.py)` `([\w.]+)`", way, re.M)
+    assert len(steps) > 20
+    for path, name in steps:
+        scope: list[ast.stmt] = ast.parse((root / path).read_text()).body
+        for part in name.split("."):
+            named = [node for node in scope if getattr(node, "name", None) == part]
+            assert named, f"{path} has no {name}"
+            scope = named[0].body
+        nodes = [node for each in scope for node in ast.walk(each)]
+        keys = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "key"]
+        assert not [node for node in nodes if isinstance(node, ast.Lambda) and node not in keys], name
+    assert len({path.split("/")[1] for path, _ in steps}) <= 12

@@ -163,6 +163,25 @@ def test_a_pipeline_that_does_not_run_here_can_be_planned(started: Start, video:
     assert app.loops == {}
 
 
+def test_a_key_without_effect_is_refused_and_one_that_was_taken_before_ends_no_control(
+    started: Start, video: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An earlier version took `drop_after` in shape single, where Seldon drops nothing."""
+    ignoring = {key: each for key, each in video["seldon"].items() if key != "ignores"}
+    asked = {**video, "seldon": ignoring, "drop_after": "1s"}
+    app, api = started()
+    refused = api.post("/v1/pipelines", asked)
+    assert refused.status_code == 422
+    assert "drop_after" in refused.json()["errors"][0]["message"]
+    assert api.get("/v1/pipelines").json() == {"pipelines": []}
+    app.store.given.keep("video", asked, "2026-01-01T00:00:00Z")
+    app.store.records.begin("video", "default")
+    app.close()
+    again, _ = started()
+    assert list(again.loops) == ["video"]
+    assert "drop_after" in caplog.text
+
+
 def test_a_stored_pipeline_that_cannot_be_read_does_not_keep_the_service_from_starting(
     started: Start, video: dict[str, Any]
 ) -> None:

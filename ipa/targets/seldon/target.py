@@ -85,7 +85,7 @@ class Seldon(Target):
     def unfit(self, pipeline: Pipeline) -> str:
         """Without a section it is not known where to run it."""
         if self.placed(pipeline):
-            return "; ".join(map(str, self.unhonoured(pipeline)))
+            return ""
         return "it has no seldon section, which says where it runs; it can be planned"
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
