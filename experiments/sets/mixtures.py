@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def rows_of(name: str, limits: MixtureLimits) -> Iterator[Row]:
-    """The rows of one pipeline; its bound on memory is left out, since mixtures know none."""
+    """The rows of one pipeline, its bound on memory left out: cores alone are compared."""
     pipeline = load_pipeline(Path("pipelines") / name / "pipeline.yaml")
     profiles = load_profiles(Path("profiles"), name)
     for compat in (Compat.PAPER, Compat.TAIL):

@@ -204,7 +204,7 @@ class Variant:
     """
 
     name: str
-    targets: Mapping[str, Any] = field(default_factory=dict, metadata=_SECTIONS)
+    targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_SECTIONS)
 
     @property
     def requested(self) -> dict[str, float]:
@@ -359,7 +359,7 @@ class Pipeline:
     objectives: Mapping[str, Objective]
     bounds: Bounds = Bounds()
     default_objective: str = "default"
-    targets: Mapping[str, Any] = field(default_factory=dict, metadata=_SECTIONS)
+    targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_SECTIONS)
     description: str = ""
     sets: bool = False
     max_predictors: int = 1

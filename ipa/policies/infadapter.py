@@ -8,7 +8,8 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.parts import in_order, is_shared, with_share
 from ipa.model.plan import WHOLE_PERCENT, Plan, Termination
-from ipa.optimize.mixture.set_solve import missing_part, solve_set
+from ipa.optimize.mixture.set_search import missing_part
+from ipa.optimize.mixture.set_solve import solve_set
 from ipa.optimize.mixture.sets import SetPlan, SetProblem
 from ipa.policies.base import Configs, PolicyState
 from ipa.policies.ms_plus import SingleStagePipeline, best_of_one, planned_rate_rps

@@ -14,8 +14,9 @@ from ipa.model.observation import Observation
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination
+from ipa.model.resources import CORES
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
-from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.profiled import Profiled
@@ -78,6 +79,7 @@ class SingleStagePipeline:
             budget_cores=max(min(asked.budget_cores, room), ROUNDING),
             weights=replace(asked.weights, gamma=GAMMA_RATIO * asked.weights.alpha),
             variants=variants,
+            limits={name: most for name, most in bounds.limits.items() if name != CORES},
         )
 
     def _allows(self, variant: SetVariant, level: CoreLevel, pipeline: Pipeline, state: PolicyState) -> bool:
@@ -176,9 +178,7 @@ def best_of_one(
         return task.infeasible(rate_rps, name, words)
     carrying = [it for it in single if it[1].capacity_rps >= rate_rps * (1 - ROUNDING)]
     if carrying:
-        variant, level = max(
-            carrying, key=lambda it: (_worth(problem.weights, *it), -it[1].cores, it[0].name)
-        )
+        variant, level = max(carrying, key=lambda it: (_worth(problem, *it), -it[1].cores, it[0].name))
         return task.described((task.pod(variant.name, level.cores),), rate_rps, name, note)
     variant, level = max(single, key=lambda it: (it[1].capacity_rps, it[0].accuracy, -it[1].cores))
     words = (
@@ -189,13 +189,16 @@ def best_of_one(
 
 
 def _levels(problem: SetProblem) -> Iterator[tuple[SetVariant, CoreLevel]]:
-    """Every variant on every number of cores that fits the budget."""
+    """Every variant on every number of cores that fits the budget and the other limits."""
     for variant in problem.variants:
+        if variant.beside.exceeded(problem.limits):
+            continue
         for level in variant.levels:
             if level.cores <= problem.budget_cores + ROUNDING and level.capacity_rps > 0:
                 yield variant, level
 
 
-def _worth(weights: SetWeights, variant: SetVariant, level: CoreLevel) -> float:
-    worth = weights.alpha * variant.accuracy - weights.beta * level.cores
+def _worth(problem: SetProblem, variant: SetVariant, level: CoreLevel) -> float:
+    weights = problem.weights
+    worth = weights.alpha * variant.accuracy - weights.beta * problem.cost(variant, level.cores)
     return worth - weights.gamma * variant.loading_s

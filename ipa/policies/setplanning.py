@@ -10,7 +10,7 @@ from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.profile import OperatingPoint, StageProfile
-from ipa.model.resources import CORES, IN_CORES, in_words
+from ipa.model.resources import CORES, beside_of
 from ipa.optimize.accuracy import RANKS
 from ipa.optimize.mixture.capacities import COEFFICIENT, TailLatency, point_levels, stage_tail
 from ipa.optimize.mixture.set_solve import solve_set
@@ -76,7 +76,8 @@ def set_question(
     Each variant has one replica of any measured size; th(c) is that of its best batch size. `paper`: the
     measured capacity under the objective's throughput margin, or InfAdapter's 0.8 without one, if service and
     batch timeout are within the SLA. `tail`: the largest rate whose tail is within the SLA by the planner's
-    formula. The budget is the tighter of `bounds.cores` and `max_cost_cores`. γ is 0: pipelines give loading
+    formula. The budget is the tighter of `bounds.cores` and `max_cost_cores`; other bounded resources are
+    limits, and prices the cost. γ is 0: pipelines give loading
     no worth. δ is not used.
 
     Errors: UsageError (not one stage, or limits that sets do not support), those of `planning_problem`.
@@ -87,13 +88,14 @@ def set_question(
         raise UsageError(f"pipeline {pipeline.name!r} cannot be planned as a set", problems=faults)
     (stage,) = problem.stages
     best = _best_levels(problem, stage)
-    readiness_s = {point.variant: point.readiness_s for point in stage.points}
+    any_point = {point.variant: point for point in stage.points}
     variants = tuple(
         SetVariant(
             name,
             accuracy,
             tuple(CoreLevel(cores, rate) for (variant, cores), (rate, _) in best.items() if variant == name),
-            readiness_s[name],
+            any_point[name].readiness_s,
+            beside=beside_of(any_point[name]),
         )
         for name, accuracy in zip(stage.columns.variants, stage.columns.variant_accuracy, strict=True)
         if stage.pin.variant in (None, name)
@@ -106,7 +108,15 @@ def set_question(
         sla_s=problem.sla_s,
         objective_name=problem.objective.name,
         compat=compat,
-        problem=SetProblem(pipeline.name, rate_rps, budget_cores, weights, variants),
+        problem=SetProblem(
+            pipeline.name,
+            rate_rps,
+            budget_cores,
+            weights,
+            variants,
+            limits={name: most for name, most in problem.bounds.limits.items() if name != CORES},
+            prices=problem.prices,
+        ),
         batch_sizes={key: batch_size for key, (_, batch_size) in best.items()},
     )
 
@@ -126,11 +136,6 @@ def _faults(problem: PlanningProblem) -> Iterator[str]:
         yield f"objective {objective.name!r} counts accuracy as {rule}; a set has a mean of accuracies"
     if bounds.accuracy_floor is not None:
         yield f"bounds.accuracy_floor is {bounds.accuracy_floor:g}; sets know no floor"
-    for name, most in bounds.limits.items():
-        if name != CORES:
-            yield f"bounds.{name} is {in_words(name, most)}; sets count cores only"
-    if problem.prices != IN_CORES:
-        yield "it has prices; the cost of a set is its cores"
     least, _ = problem.replica_limits(stage)
     if least > 1:
         yield f"stage {stage.name!r} has at least {least} replicas; each variant of a set has one"

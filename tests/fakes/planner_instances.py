@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil, inf, prod
 from random import Random
 
 from ipa.model.pipeline import AccuracyRule, Bounds, Edge, Objective
 from ipa.model.profile import OperatingPoint
+from ipa.model.resources import Resources, beside_of, total
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -75,23 +76,33 @@ def chained(stages: Sequence[StageProblem], fan_outs: Sequence[float] = ()) -> t
 
 def brute_force(problem: PlanningProblem) -> float | None:
     """The best objective over every point and every replica count that could matter; None: infeasible."""
+    limit = inf if problem.bounds.cores is None else problem.bounds.cores
+    fitting = (worth for _, cores, worth in _tried(problem) if cores <= limit * (1 + 1e-9))
+    return max(fitting, default=None)
+
+
+def every_plan(problem: PlanningProblem) -> Iterator[tuple[Resources, float]]:
+    """The resources and objective of every plan within SLA and floor, whatever the other bounds."""
+    for plan, cores, worth in _tried(problem):
+        beside = total(beside_of(point) * (used / point.cores) for point, _, used in plan)
+        yield Resources(cpu_cores=cores) + beside, worth
+
+
+def _tried(problem: PlanningProblem):  # type: ignore[no-untyped-def]
     choices = [list(_choices(problem, index)) for index in range(len(problem.stages))]
     floor = problem.bounds.accuracy_floor or 0.0
-    limit = inf if problem.bounds.cores is None else problem.bounds.cores
-    best = None
     for plan in itertools.product(*choices):
         latency_s = sum(choice[1] for choice in plan)
         cores = sum(choice[2] for choice in plan)
         pas = prod(choice[0].accuracy for choice in plan)
-        if latency_s > problem.sla_s * (1 + 1e-9) or cores > limit * (1 + 1e-9) or pas < floor * (1 - 1e-9):
+        if latency_s > problem.sla_s * (1 + 1e-9) or pas < floor * (1 - 1e-9):
             continue
         worth = (
             problem.objective.alpha * _accuracy(problem, [choice[0] for choice in plan])
             - problem.objective.beta * cores
             - problem.objective.delta * sum(choice[0].batch_size for choice in plan)
         )
-        best = worth if best is None else max(best, worth)
-    return best
+        yield plan, cores, worth
 
 
 def brute_size(problem: PlanningProblem) -> int:

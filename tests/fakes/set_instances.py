@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from math import floor
 from random import Random
 
+from ipa.model.resources import Prices, Resources
 from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant, SetWeights
 
 SLACK = 1e-9
+GPU = "nvidia.com/gpu"
 
 
 def random_set(random: Random, variants: int = 5, most_cores: int = 6) -> SetProblem:
@@ -35,6 +38,26 @@ def random_set(random: Random, variants: int = 5, most_cores: int = 6) -> SetPro
     )
     budget = random.choice([2.0, 4.0, 7.0, 7.5, 10.0, 30.0])
     return SetProblem("random", rate_rps, budget, weights, made)
+
+
+def bounded_set(random: Random) -> SetProblem:
+    """A task whose variants hold memory and accelerators that are limited, with or without prices."""
+    problem = random_set(random, variants=4)
+    variants = tuple(
+        replace(
+            variant,
+            beside=Resources(
+                memory_gib=random.choice([0.5, 1.0, 2.0, 3.0]),
+                accelerators={GPU: random.choice([0.0, 0.0, 1.0, 2.0])},
+            ),
+        )
+        for variant in problem.variants
+    )
+    limits = {"memory": random.choice([2.5, 3.0, 4.0, 6.5]), GPU: random.choice([0.0, 1.0, 2.0, 3.0])}
+    if random.random() < 0.3:
+        del limits[GPU]
+    money = Prices({"cores": random.choice([0.0, 0.5, 1.0]), "memory": 0.2, GPU: 3.0}, is_money=True)
+    return replace(problem, variants=variants, limits=limits, prices=random.choice([problem.prices, money]))
 
 
 def random_variant(random: Random, name: str, rank: int, sizes: list[float]) -> SetVariant:
@@ -65,7 +88,9 @@ def splits(problem: SetProblem) -> Iterator[list[tuple[SetVariant, CoreLevel]]]:
     for split in itertools.product(*choices):
         on = [(v, level) for v, level in zip(problem.variants, split, strict=True) if level is not None]
         if on and sum(level.cores for _, level in on) <= problem.budget_cores + SLACK:
-            yield on
+            held = {name: sum(v.beside.amount(name) for v, _ in on) for name in problem.limits}
+            if all(held[name] <= most + SLACK for name, most in problem.limits.items()):
+                yield on
 
 
 def worth(problem: SetProblem, on: list[tuple[SetVariant, CoreLevel]], percents: bool) -> float | None:
@@ -81,9 +106,15 @@ def worth(problem: SetProblem, on: list[tuple[SetVariant, CoreLevel]], percents:
     if left > SLACK:
         return None
     loading_s = max(0.0 if variant.loaded else variant.readiness_s for variant, _ in on)
-    cores = sum(level.cores for _, level in on)
+    prices = problem.prices.each
+    cost = sum(
+        prices.get("cores", 0.0) * level.cores
+        + prices.get("memory", 0.0) * variant.beside.memory_gib
+        + prices.get(GPU, 0.0) * variant.beside.accelerators.get(GPU, 0.0)
+        for variant, level in on
+    )
     weights = problem.weights
-    return weights.alpha * mean - weights.beta * cores - weights.gamma * loading_s
+    return weights.alpha * mean - weights.beta * cost - weights.gamma * loading_s
 
 
 def enumerate_sets(problem: SetProblem, percents: bool = False) -> tuple[float | None, float]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from ipa.model.plan import Termination
 from ipa.optimize.mixture.set_solve import SET_SOLVERS, solve_set
-from tests.fakes.set_instances import enumerate_sets, random_set
+from ipa.optimize.mixture.sets import SetProblem
+from tests.fakes.set_instances import GPU, bounded_set, enumerate_sets, random_set
 
 DEADLINE_S = 60.0
 GROUPS, GROUP = 20, 25
@@ -18,18 +20,29 @@ GROUPS, GROUP = 20, 25
 @pytest.mark.parametrize("whole_percents", [False, True])
 def test_solvers_and_enumeration_agree(group: int, whole_percents: bool) -> None:
     for seed in range(group * GROUP, (group + 1) * GROUP):
-        problem = random_set(Random(seed), variants=4)
-        expected, missing_rps = enumerate_sets(problem, whole_percents)
-        for solver in SET_SOLVERS:
-            plan = solve_set(problem, solver, DEADLINE_S, whole_percents=whole_percents)
-            where = (seed, solver)
-            if expected is None:
-                assert plan.termination is Termination.INFEASIBLE, where
-                if not whole_percents:
-                    assert plan.missing_rps == pytest.approx(missing_rps, rel=1e-9), where
-            else:
-                assert plan.termination is Termination.OPTIMAL, where
-                assert plan.objective == pytest.approx(expected, abs=1e-9, rel=1e-9), where
+        check(random_set(Random(seed), variants=4), whole_percents, seed)
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+@pytest.mark.parametrize("whole_percents", [False, True])
+def test_memory_accelerators_and_prices_hold(group: int, whole_percents: bool) -> None:
+    for seed in range(group * GROUP, (group + 1) * GROUP):
+        check(bounded_set(Random(seed)), whole_percents, seed)
+
+
+def check(problem: SetProblem, whole_percents: bool, seed: int) -> None:
+    """Every solver finds what enumeration finds."""
+    expected, missing_rps = enumerate_sets(problem, whole_percents)
+    for solver in SET_SOLVERS:
+        plan = solve_set(problem, solver, DEADLINE_S, whole_percents=whole_percents)
+        where = (seed, solver)
+        if expected is None:
+            assert plan.termination is Termination.INFEASIBLE, where
+            if not whole_percents:
+                assert plan.missing_rps == pytest.approx(missing_rps, rel=1e-9), where
+        else:
+            assert plan.termination is Termination.OPTIMAL, where
+            assert plan.objective == pytest.approx(expected, abs=1e-9, rel=1e-9), where
 
 
 def test_larger_tasks_are_solved_alike_by_all() -> None:
@@ -50,3 +63,16 @@ def test_the_instances_are_of_every_kind() -> None:
     assert sum(len(plan.parts) > 2 for plan in plans) > 10
     assert sum(bool(plan.parts) and not plan.shares for plan in plans) > 5
     assert sum(any("budget" in words for words in plan.binding) for plan in plans) > 100
+
+
+def test_the_limits_bind() -> None:
+    problems = [bounded_set(Random(seed)) for seed in range(GROUPS * GROUP)]
+    bound = [solve_set(problem) for problem in problems]
+    free = [solve_set(replace(problem, limits={})) for problem in problems]
+    worse = [plan for plan, best in zip(bound, free, strict=True) if plan.objective != best.objective]
+    assert sum(bool(plan.parts) for plan in worse) > 30
+    assert sum(len(plan.parts) > 1 for plan in worse) > 8
+    assert sum(plan.termination is Termination.INFEASIBLE for plan in worse) > 50
+    assert sum(plan.cost_usd_per_hour is not None for plan in bound) > 50
+    for kind in ("GiB of memory of", f"{GPU} of"):
+        assert sum(kind in words for plan in bound for words in plan.binding) > 20

@@ -230,7 +230,7 @@ def print_set(found: PipelineSet, out: Console) -> None:
     print_line(
         out,
         f"Pipeline {plan.task}   λ {plan.rate_rps:g} rps   SLA {asked.sla_s:.3f} s   "
-        f"objective {asked.objective_name}   a set of variants on {asked.problem.budget_cores:g} cores "
+        f"objective {asked.objective_name}   a set of variants on {asked.problem.budget_in_words} "
         f"at most, {MEANS[asked.compat]}",
     )
     search = f"{plan.solver}, {plan.solve_s * 1e3:.0f} ms"
@@ -241,11 +241,12 @@ def print_set(found: PipelineSet, out: Console) -> None:
             print_line(
                 out,
                 f"  {plan.missing_rps:.4g} of {plan.rate_rps:g} rps are missing: "
-                f"{asked.problem.budget_cores:g} cores carry {most_rps:.4g} rps at most.",
+                f"{asked.problem.budget_in_words} carry {most_rps:.4g} rps at most.",
             )
         return
     out.print(_parts(found))
-    print_line(out, f"  mean accuracy {plan.mean_accuracy:.4f}   cost {plan.cost_cores:g} cores")
+    price = "" if plan.cost_usd_per_hour is None else f", {plan.cost_usd_per_hour:.4g} USD/h"
+    print_line(out, f"  mean accuracy {plan.mean_accuracy:.4f}   cost {plan.cost_cores:g} cores{price}")
     gap = "" if plan.gap is None else f"gap {plan.gap:.1%}, "
     print_line(out, f"  objective {plan.objective:.6g} {plan.termination.value} ({gap}{search})")
     for limit in plan.binding:

@@ -229,7 +229,11 @@ def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> R
 def _take_back(
     request: TickRequest, state: EngineState, running: Configs, actuation: Actuation
 ) -> tuple[TickVerdict, EngineState]:
-    """Return to the configuration before the change that failed, and quarantine its variants."""
+    """Return to the configuration before the change that failed, and quarantine its variants.
+
+    It ran, so it is safer than a new plan, even if bounds lowered meanwhile are violated until the next plan;
+    the detail names them.
+    """
     change = actuation.change
     assert change is not None
     base_s = request.settings.quarantine_s
@@ -243,7 +247,11 @@ def _take_back(
         return hold(ReasonCode.QUARANTINED, f"{words}the previous configuration runs again"), state
     # The previous configuration may be someone else's, with batch sizes that must not be written again.
     back = without_batches(request.pipeline, change.previous)
-    return TickVerdict(Action.APPLY, ReasonCode.ROLLBACK, words + changes(running, back), back), state
+    words += changes(running, back)
+    faults = bound_faults(request.pipeline, back)
+    if faults:
+        words += f"; it violates today's bounds: {'; '.join(faults)}"
+    return TickVerdict(Action.APPLY, ReasonCode.ROLLBACK, words, back), state
 
 
 def _on_request(

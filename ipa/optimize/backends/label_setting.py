@@ -150,12 +150,12 @@ class LabelSearch:
         better = order[objective[order] > before]
         return [(float(cost[at]), float(objective[at]), _trace(history, at)) for at in better.tolist()]
 
-    def undominated(self) -> list[tuple[int, ...]]:
-        """Every plan that no other equals or exceeds in all criteria.
+    def undominated(self, least: float = -inf) -> list[tuple[int, ...]]:
+        """Every plan with an objective of at least `least` that no other equals or exceeds in all criteria.
 
-        DeadlineError if the time is up.
+        The limited resources are criteria. DeadlineError if the time is up.
         """
-        labels, history, _ = self._grown(-inf, None)
+        labels, history, _ = self._grown(least, None)
         return [_trace(history, at) for at in range(len(labels))]
 
     def _grown(self, known: float, width: int | None) -> tuple[PartialPlans, list[Index], bool]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ipa.model.errors import UsageError
 from ipa.model.plan import Plan, Termination
+from ipa.model.resources import CORES
 from ipa.optimize.problem import PlanningProblem
 
 
@@ -72,17 +73,16 @@ class Mixture:
 
 
 def part_problem(problem: PlanningProblem, share_percent: int) -> PlanningProblem:
-    """The problem of a part: that share of the rate, and of α; all cores of the mixture."""
+    """The problem of a part: that share of the rate, and of α; all resources of the mixture."""
     share = share_percent / 100
     objective = replace(
         problem.objective, alpha=problem.objective.alpha * share, max_cost_cores=None, transition_per_core=0.0
     )
-    most = most_cores(problem)
-    bounds = replace(problem.bounds, cores=None if most == inf else most)
+    bounds = replace(problem.bounds, cores=most_together(problem).get(CORES))
     return replace(problem, rate_rps=problem.rate_rps * share, objective=objective, bounds=bounds, running=())
 
 
-def most_cores(problem: PlanningProblem) -> float:
-    """The cores that all parts may take together."""
-    limits = (problem.bounds.cores, problem.objective.max_cost_cores)
-    return min((limit for limit in limits if limit is not None), default=inf)
+def most_together(problem: PlanningProblem) -> dict[str, float]:
+    """The most that all parts may take together, of each limited resource by name."""
+    limits, ceiling = problem.bounds.limits, problem.objective.max_cost_cores
+    return limits if ceiling is None else limits | {CORES: min(ceiling, limits.get(CORES, inf))}

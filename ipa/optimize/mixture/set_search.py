@@ -9,6 +9,7 @@ completes A too: A fills the same capacities with r_A ≤ r_B, so it goes withou
 filled, worth at most α·a a unit, a being the accuracy of the best variant to come. So A must be ahead by
 α·a·(r_B − r_A), that is W_A ≥ W_B with W = value + α·a·r. The loading time ends at max(LC, x), x that of the
 completion: A must be ahead with γ·LC charged (small x) and without (W°, large x).
+If resources other than cores are limited, A must hold no more of any than B.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError
+from ipa.model.resources import IN_CORES
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
 from ipa.optimize.mixture.sets import ROUNDING, SetProblem
@@ -47,7 +49,7 @@ def best_set(problem: SetProblem, deadline: Deadline) -> SetAnswer:
     """
     variants = variant_arrays(problem)
     capacity = Capacity(variants, problem.budget_cores)
-    missing = 1.0 - capacity.total
+    missing = missing_part(problem, variants, capacity)
     if missing > ROUNDING:
         return SetAnswer(missing=missing)
     search = _Search(problem, variants, capacity, deadline)
@@ -60,19 +62,30 @@ def best_set(problem: SetProblem, deadline: Deadline) -> SetAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """Partial sets as columns; `value` leaves out the loading cost, `chosen`: (labels × variants), −1 off."""
+    """Partial sets as columns; `value` leaves out the loading cost.
+
+    `chosen`: (labels × variants), −1 off; `held`: (labels × limited resources other than cores).
+    """
 
     cores: Array
     load: Array
     value: Array
     loading_s: Array
     chosen: NDArray[np.int32]
+    held: Array
 
     def take(self, at: NDArray[np.intp]) -> _Labels:
-        return _Labels(self.cores[at], self.load[at], self.value[at], self.loading_s[at], self.chosen[at])
+        return _Labels(
+            self.cores.take(at),
+            self.load.take(at),
+            self.value.take(at),
+            self.loading_s.take(at),
+            self.chosen.take(at, axis=0),
+            self.held.take(at, axis=0),
+        )
 
     def beside(self, other: _Labels) -> _Labels:
-        names = ("cores", "load", "value", "loading_s", "chosen")
+        names = ("cores", "load", "value", "loading_s", "chosen", "held")
         return _Labels(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
 
 
@@ -80,9 +93,10 @@ class _Search:
     def __init__(
         self, problem: SetProblem, variants: list[VariantArrays], capacity: Capacity, deadline: Deadline
     ) -> None:
-        self._weights = problem.weights
+        self._weights, self._per_core = problem.weights, problem.per_core
         self._budget = problem.budget_cores
         self._within = problem.budget_cores + tolerance(problem.budget_cores)
+        self._most = most_beside(problem)
         self._variants = variants
         self._capacity = capacity
         self._deadline = deadline
@@ -100,7 +114,12 @@ class _Search:
         """Search every set that could be the best."""
         count = len(self._variants)
         root = _Labels(
-            np.zeros(1), np.ones(1), np.zeros(1), np.zeros(1), np.full((1, count), -1, dtype=np.int32)
+            np.zeros(1),
+            np.ones(1),
+            np.zeros(1),
+            np.zeros(1),
+            np.full((1, count), -1, dtype=np.int32),
+            np.zeros((1, len(self._most))),
         )
         self._finish(root, 0)
         # All sets of two are a good start: most labels then never grow.
@@ -121,16 +140,20 @@ class _Search:
         variant = self._variants[depth]
         load = labels.load[:, None] - variant.carries
         cores = labels.cores[:, None] + variant.cores
-        parent, level = np.nonzero((load > ROUNDING) & (cores <= self._within))
-        worth = self._weights.alpha * variant.accuracy * variant.carries - self._weights.beta * variant.cores
-        chosen = labels.chosen[parent]
+        fits = (load > ROUNDING) & (cores <= self._within)
+        if self._most.size:
+            fits &= (labels.held + variant.held <= self._most).all(axis=1, keepdims=True)
+        parent, level = np.nonzero(fits)
+        worth = self._weights.alpha * variant.accuracy * variant.carries - self._per_core * variant.cores
+        chosen = labels.chosen.take(parent, axis=0)
         chosen[:, depth] = level
         return _Labels(
             cores[parent, level],
             load[parent, level],
-            labels.value[parent] + worth[level],
-            np.maximum(labels.loading_s[parent], variant.loading_s),
+            labels.value.take(parent) + worth.take(level) - variant.price,
+            np.maximum(labels.loading_s.take(parent), variant.loading_s),
             chosen,
+            labels.held.take(parent, axis=0) + variant.held,
         )
 
     def _promising(self, labels: _Labels, depth: int) -> _Labels:
@@ -144,7 +167,7 @@ class _Search:
 
     def _without_dominated(self, labels: _Labels, depth: int) -> _Labels:
         ahead = labels.value + self._weights.alpha * self._variants[depth].accuracy * labels.load
-        rows = [labels.cores, labels.load, -ahead]
+        rows = [labels.cores, labels.load, -ahead, *labels.held.T]
         if self._weights.gamma > 0:
             rows.append(self._weights.gamma * labels.loading_s - ahead)
         return labels.take(undominated(np.array(rows), self._deadline))
@@ -153,13 +176,18 @@ class _Search:
         """Complete the labels by one variant from `depth` on, and keep those that beat the best known."""
         which, level, at = self._flat.least_to_carry(depth, labels.load)
         cores = labels.cores[at] + self._flat.cores[which, level]
-        within = np.flatnonzero(cores <= self._within)
+        fits = cores <= self._within
+        if self._most.size:
+            fits &= (labels.held[at] + self._flat.held[which] <= self._most).all(axis=1)
+        within = np.flatnonzero(fits)
         if not within.size:
             return
-        which, level, at, cores = which[within], level[within], at[within], cores[within]
-        loading_s = np.maximum(labels.loading_s[at], self._flat.loading_s[which])
+        which, level, at = which.take(within), level.take(within), at.take(within)
+        cores = cores.take(within)
+        loading_s = np.maximum(labels.loading_s.take(at), self._flat.loading_s.take(which))
         worth = labels.value[at] + self._weights.alpha * self._flat.accuracy[which] * labels.load[at]
-        worth -= self._weights.beta * self._flat.cores[which, level] + self._weights.gamma * loading_s
+        worth -= self._per_core * self._flat.cores[which, level] + self._weights.gamma * loading_s
+        worth -= self._flat.price.take(which)
         top = worth.max()
         equal = np.flatnonzero(worth >= top - EQUAL * max(1.0, abs(top)))
         first = equal[np.lexsort((loading_s[equal], np.round(cores[equal], 9)))[0]]
@@ -191,21 +219,28 @@ DIGITS = 9
 
 @dataclass(frozen=True, slots=True)
 class VariantArrays:
-    """A variant's usable levels as columns, capacities as parts of the rate (1.0 is all of it)."""
+    """A variant's usable levels as columns, capacities as parts of the rate (1.0 is all of it).
+
+    Of its resources other than cores `held` is the use of each limited one, `price` β times the price of all.
+    """
 
     name: str
     accuracy: float
     loading_s: float
     cores: Array
     carries: Array
+    held: Array
+    price: float
 
 
 def variant_arrays(problem: SetProblem) -> list[VariantArrays]:
     """The variants by falling accuracy, those without a usable level left out.
 
-    Levels above the budget, and those beyond the first that carries the whole rate, are left out too.
+    Levels above the budget, those beyond the first that carries the whole rate, and variants above another
+    limit are left out too.
     """
     arrays = []
+    most, is_in_cores = most_beside(problem), problem.prices == IN_CORES
     for variant in problem.by_accuracy:
         levels = [
             level
@@ -214,11 +249,20 @@ def variant_arrays(problem: SetProblem) -> list[VariantArrays]:
         ]
         enough = [at for at, level in enumerate(levels) if level.capacity_rps >= problem.rate_rps]
         levels = levels[: enough[0] + 1] if enough else levels
-        if levels:
+        held = np.array([variant.beside.amount(name) for name in problem.limits])
+        if levels and not (most.size and (held > most).any()):
             cores = np.array([level.cores for level in levels])
             carries = np.array([level.capacity_rps for level in levels]) / problem.rate_rps
-            arrays.append(VariantArrays(variant.name, variant.accuracy, variant.loading_s, cores, carries))
+            price = 0.0 if is_in_cores else problem.weights.beta * problem.prices.cost(variant.beside)
+            arrays.append(
+                VariantArrays(variant.name, variant.accuracy, variant.loading_s, cores, carries, held, price)
+            )
     return arrays
+
+
+def most_beside(problem: SetProblem) -> Array:
+    """The limits of the resources other than cores, with the rounding of a sum."""
+    return np.array([most + tolerance(most) for most in problem.limits.values()])
 
 
 class LevelTable:
@@ -228,6 +272,8 @@ class LevelTable:
         self.accuracy = np.array([variant.accuracy for variant in variants])
         self.loading_s = np.array([variant.loading_s for variant in variants])
         self._sizes = np.array([len(variant.cores) for variant in variants])
+        self.held = np.array([variant.held for variant in variants])
+        self.price = np.array([variant.price for variant in variants])
         self.cores = np.zeros((len(variants), int(self._sizes.max())))
         for row, variant in zip(self.cores, variants, strict=True):
             row[: len(variant.cores)] = variant.cores
@@ -278,26 +324,48 @@ class Capacity:
         return most
 
 
+def missing_part(
+    problem: SetProblem, variants: list[VariantArrays] | None = None, capacity: Capacity | None = None
+) -> float:
+    """The part of the rate that no set within the limits carries; arguments if already computed."""
+    variants = variant_arrays(problem) if variants is None else variants
+    if not problem.limits:
+        capacity = capacity or Capacity(variants, problem.budget_cores)
+        return max(0.0, 1.0 - capacity.total)
+    most_cores = problem.budget_cores + tolerance(problem.budget_cores)
+    limits = np.array([most_cores, *most_beside(problem), inf])[:, None]
+    # Partial sets: cores, the other limited resources, minus the carried part of the rate.
+    sets = np.zeros((len(limits), 1))
+    for variant in variants:
+        ones = np.ones(len(variant.cores))
+        levels = np.vstack([variant.cores, *(each * ones for each in variant.held), -variant.carries])
+        grown = (sets[:, :, None] + levels[:, None, :]).reshape(len(limits), -1)
+        sets = np.hstack([sets, grown[:, (grown <= limits).all(axis=0)]])
+        sets = sets[:, undominated(np.round(sets, DIGITS))]
+    return max(0.0, 1.0 + float(sets[-1].min()))
+
+
 class SetBound:
     """The Lagrange bound: the most that completions of a partial set can add.
 
     With a price μ for a part of the load served and ν for a core of the budget, variants fall apart: Σ_m
-    max(0, max_c (α·a_m + μ)·th_m(c)/λ − (β + ν)·c) − μ·(load left) + ν·(cores left), loading cost left out.
-    Any μ and any ν ≥ 0 bound from above; those are tried at which some level just pays.
+    max(0, max_c (α·a_m + μ)·th_m(c)/λ − β·cost_m(c) − ν·c) − μ·(load left) + ν·(cores left); loading cost and
+    the other limits are left out. Any μ and any ν ≥ 0 bound from above; those are tried at which some level
+    just pays.
     """
 
     def __init__(self, problem: SetProblem, variants: list[VariantArrays]) -> None:
-        alpha, beta = problem.weights.alpha, problem.weights.beta
+        alpha, per_core = problem.weights.alpha, problem.per_core
         accuracies = np.array([variant.accuracy for variant in variants])
         ratios = np.array([float((variant.cores / variant.carries).min()) for variant in variants])
-        nu = POWERS * (alpha * accuracies.max() + beta) / problem.budget_cores
-        mu = np.multiply.outer(beta + nu, ratios) - alpha * accuracies
+        nu = POWERS * (alpha * accuracies.max() + per_core) / problem.budget_cores
+        mu = np.multiply.outer(per_core + nu, ratios) - alpha * accuracies
         self._mu, self._nu = mu.ravel(), np.repeat(nu, len(variants))
         rows = [np.zeros(self._mu.size)]
         for variant in reversed(variants):
             pays = np.maximum(alpha * variant.accuracy + self._mu, 0.0)[:, None] * variant.carries
-            pays -= (beta + self._nu)[:, None] * variant.cores
-            rows.append(rows[-1] + np.maximum(pays.max(axis=1), 0.0))
+            pays -= (per_core + self._nu)[:, None] * variant.cores
+            rows.append(rows[-1] + np.maximum(pays.max(axis=1) - variant.price, 0.0))
         self._rows = rows[::-1]
 
     def upper(self, depth: int, load: Array, cores: Array) -> Array:

@@ -8,9 +8,10 @@ from math import inf
 
 from ipa.model.errors import SolverError, UsageError
 from ipa.model.plan import Termination
+from ipa.model.resources import in_words
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
-from ipa.optimize.mixture.set_search import Capacity, SetAnswer, best_set, variant_arrays
+from ipa.optimize.mixture.set_search import SetAnswer, best_set, missing_part, variant_arrays
 from ipa.optimize.mixture.sets import (
     ROUNDING,
     SetPart,
@@ -59,7 +60,7 @@ def solve_set(
         plan = _filled(problem, asked, plan, answer.cores)
     elif termination is Termination.INFEASIBLE:
         missing_rps = answer.missing * problem.rate_rps
-        words = f"budget: {problem.budget_cores:g} cores leave {missing_rps:g} rps unserved"
+        words = f"budget: {problem.budget_in_words} leave {missing_rps:g} rps unserved"
         plan = replace(plan, missing_rps=missing_rps, binding=(words,))
     plan = replace(plan, solve_s=deadline.elapsed_s)
     verify_set(problem, plan)
@@ -86,12 +87,6 @@ def _by_milp(problem: SetProblem, solver: str, deadline: Deadline) -> tuple[Term
     return solution.termination, SetAnswer(cores, proved, solution.bound)
 
 
-def missing_part(problem: SetProblem) -> float:
-    """The part of the rate that no set within the budget carries."""
-    most = Capacity(variant_arrays(problem), problem.budget_cores).total
-    return max(0.0, 1.0 - most)
-
-
 def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mapping[str, float]) -> SetPlan:
     """The plan with its parts. `asked` has the capacities by which the quotas are filled."""
     on = [variant for variant in problem.by_accuracy if variant.name in cores]
@@ -108,7 +103,7 @@ def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mappin
     )
     mean = sum(part.accuracy * part.quota_rps for part in parts) / problem.rate_rps
     by_share = sum(v.accuracy * share for v, share in zip(on, shares, strict=True)) / 100 if shares else None
-    cost = sum(part.cores for part in parts)
+    cost = sum(problem.cost(variant, part.cores) for variant, part in zip(on, parts, strict=True))
     loading_s = max(part.loading_s for part in parts)
     weights = problem.weights
     objective = weights.alpha * mean - weights.beta * cost - weights.gamma * loading_s
@@ -119,7 +114,8 @@ def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mappin
         parts=parts,
         mean_accuracy=mean,
         share_accuracy=by_share,
-        cost_cores=cost,
+        cost_cores=sum(part.cores for part in parts),
+        cost_usd_per_hour=cost if problem.prices.is_money else None,
         loading_s=loading_s,
         objective=objective,
         bound=bound,
@@ -138,9 +134,10 @@ def _capacity(variant: SetVariant | None, cores: float) -> float:
 
 
 def _binding_limits(problem: SetProblem, parts: Sequence[SetPart]) -> Iterator[str]:
-    """A sentence for each exhausted limit: the budget, capacities, least cores.
+    """A sentence for each exhausted limit: the budget, other resources, capacities, least cores.
 
-    The budget is exhausted if its rest is too small for any further level of any variant.
+    The budget is exhausted if its rest is too small for any further level of any variant, another resource if
+    its rest is too small for any variant that is off and needs some.
     """
     used = {part.variant: part.cores for part in parts}
     cost_cores = sum(used.values())
@@ -153,6 +150,12 @@ def _binding_limits(problem: SetProblem, parts: Sequence[SetPart]) -> Iterator[s
     spare_cores = problem.budget_cores - cost_cores
     if steps and min(steps) > spare_cores + tolerance(problem.budget_cores):
         yield f"budget: {cost_cores:g} of {problem.budget_cores:g} cores used, no variant's next level fits"
+    for name, most in problem.limits.items():
+        held = sum(variant.beside.amount(name) for variant in problem.variants if variant.name in used)
+        off = [variant.beside.amount(name) for variant in problem.variants if variant.name not in used]
+        needs = [amount for amount in off if amount > 0]
+        if needs and min(needs) > most - held + tolerance(most):
+            yield f"{in_words(name, held)} of {most:g} used, no other variant that needs some fits"
     for part in parts:
         variant = problem.variant(part.variant)
         if part.quota_rps >= part.capacity_rps * (1 - ROUNDING):
@@ -173,7 +176,7 @@ def build_set_milp(problem: SetProblem) -> Milp:
     longest_s = max((variant.loading_s for variant in variants), default=0.0) or 1.0
     milp = Milp(
         binaries=len(levels),
-        costs=[-weights.beta * float(variant.cores[at]) for variant, at in levels]
+        costs=[-problem.per_core * float(variant.cores[at]) - variant.price for variant, at in levels]
         + [weights.alpha * variant.accuracy for variant in variants]
         + [-weights.gamma * longest_s],
         uppers=[1.0] * (len(levels) + len(variants) + 1),
@@ -193,6 +196,8 @@ def build_set_milp(problem: SetProblem) -> Milp:
     milp.add_row([(len(levels) + index, 1.0) for index in range(len(variants))], 1.0, 1.0)
     budget = problem.budget_cores
     milp.add_row([(at, float(v.cores[c]) / budget) for at, (v, c) in enumerate(levels)], -inf, 1.0)
+    for number, most in enumerate(problem.limits.values()):
+        milp.add_row([(at, float(v.held[number])) for at, (v, _) in enumerate(levels)], -inf, most)
     return milp
 
 

@@ -4,19 +4,23 @@ InfAdapter (Salmani et al., EuroMLSys 2023), for a rate λ and a budget of cores
 
     max  α·AA − β·RC − γ·LC     AA = Σ_m (λ_m/λ)·a_m,  RC = Σ_m c_m,  LC = max readiness over those to load
     s.t. Σ_m λ_m = λ,  λ_m ≤ th_m(c_m),  RC ≤ budget,  c_m = 0 (off) or an allowed number of cores
+
+Beyond InfAdapter, a variant that is on holds memory and accelerators, which may be limited, and RC may be the
+price of all resources.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import floor, isfinite
 from typing import Any
 
 from ipa.model.errors import InputError
 from ipa.model.errors import Problem as Fault
 from ipa.model.plan import Termination
+from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, field_of, in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class SetVariant:
 
     `loaded` is True if it runs already and need not be loaded; the caller decides if one that runs on other
     cores counts as loaded (InfAdapter replaces its pod, so there it does not). `min_cores` is the least it
-    may run on.
+    may run on, `beside` its resources other than cores.
     """
 
     name: str
@@ -42,6 +46,7 @@ class SetVariant:
     readiness_s: float = 0.0
     loaded: bool = False
     min_cores: float = 0.0
+    beside: Resources = NO_RESOURCES
 
     @property
     def loading_s(self) -> float:
@@ -60,7 +65,7 @@ class SetVariant:
 
 @dataclass(frozen=True, slots=True)
 class SetWeights:
-    """The weights: α for the mean accuracy, β for a core, γ for a second of loading."""
+    """The weights: α for the mean accuracy, β for a core (or its price), γ for a second of loading."""
 
     alpha: float = 1.0
     beta: float = 0.05
@@ -69,13 +74,18 @@ class SetWeights:
 
 @dataclass(frozen=True, slots=True)
 class SetProblem:
-    """One task, the rate it must carry, the budget, and its variants. InputError lists all faults."""
+    """One task, the rate it must carry, the budget, and its variants. InputError lists all faults.
+
+    `limits` has the most of each limited resource other than cores, by name.
+    """
 
     task: str
     rate_rps: float
     budget_cores: float
     weights: SetWeights
     variants: tuple[SetVariant, ...]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    prices: Prices = IN_CORES
 
     def __post_init__(self) -> None:
         faults = [Fault(fault) for fault in _faults(self)]
@@ -86,6 +96,21 @@ class SetProblem:
     def by_accuracy(self) -> tuple[SetVariant, ...]:
         """The variants by falling accuracy, equal ones by name: the order in which they are filled."""
         return tuple(sorted(self.variants, key=lambda variant: (-variant.accuracy, variant.name)))
+
+    @property
+    def budget_in_words(self) -> str:
+        """The budget of cores and every other limit, such as "8 cores, 4 GiB of memory"."""
+        limits = {CORES: self.budget_cores, **self.limits}
+        return ", ".join(in_words(name, most) for name, most in limits.items())
+
+    @property
+    def per_core(self) -> float:
+        """The weight of one core: β times its price."""
+        return self.weights.beta * self.prices.each.get(CORES, 0.0)
+
+    def cost(self, variant: SetVariant, cores: float) -> float:
+        """The price of the variant on those cores; the cores themselves without prices."""
+        return self.prices.each.get(CORES, 0.0) * cores + self.prices.cost(variant.beside)
 
     def variant(self, name: str) -> SetVariant | None:
         """The variant of that name, None without one."""
@@ -100,6 +125,9 @@ def _faults(problem: SetProblem) -> Iterator[str]:
         value = getattr(problem.weights, name)
         if not (isfinite(value) and value >= 0):
             yield f"weight {name} must be a finite number, 0 or above, not {value!r}"
+    for name, most in problem.limits.items():
+        if not (isfinite(most) and most >= 0):
+            yield f"the limit of {field_of(name)} must be a finite number, 0 or above, not {most!r}"
     if not problem.variants:
         yield "it has no variants: name one at least"
     for name, count in Counter(variant.name for variant in problem.variants).items():
@@ -143,7 +171,8 @@ class SetPart:
 class SetPlan:
     """The best set found for a rate, or the reason for none.
 
-    `mean_accuracy` is AA, `cost_cores` RC, `loading_s` LC; `share_accuracy` is AA at the whole percents.
+    `mean_accuracy` is AA, `cost_cores` Σ_m c_m, `cost_usd_per_hour` RC if prices are in USD, `loading_s` LC;
+    `share_accuracy` is AA at the whole percents.
     `binding` lists its binding limits in words. If nothing is feasible `missing_rps` is the part of the rate
     that no set within the budget carries.
     """
@@ -164,6 +193,7 @@ class SetPlan:
     missing_rps: float = 0.0
     solve_s: float = 0.0
     note: str = ""
+    cost_usd_per_hour: float | None = None
 
     @property
     def cores(self) -> dict[str, float]:
@@ -177,7 +207,10 @@ class SetPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
-        return {**asdict(self), "termination": self.termination.value}
+        values = {**asdict(self), "termination": self.termination.value}
+        if self.cost_usd_per_hour is None:
+            del values["cost_usd_per_hour"]
+        return values
 
 
 # A quota may pass a capacity, and the load stay unserved, by rounding alone: this share of the rate.

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from math import inf
 
 from ipa.model.plan import Termination
-from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits, most_cores, part_problem
+from ipa.model.resources import CORES, Resources, in_words, total
+from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits, most_together, part_problem
 from ipa.optimize.mixture.sets import SetPart, SetPlan, SetProblem
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.verify import AGREE, differs, exceeds, refuse, verify
@@ -37,9 +38,11 @@ def _faults_of_parts(problem: PlanningProblem, limits: MixtureLimits, mixture: M
     yield from differs("objective", mixture.objective, objective)
     yield from differs("cost_cores", mixture.cost_cores, cost_cores)
     yield from differs("mean_pas", mixture.mean_pas, mean_pas)
-    most, single = most_cores(problem), mixture.single.objective
-    if exceeds(cost_cores, most):
-        yield f"{cost_cores:g} cores are above the bound of {most:g}"
+    held = total(problem.resources(plan.configs) for plan in plans)
+    for name, most in most_together(problem).items():
+        if exceeds(held.amount(name), most):
+            yield f"{in_words(name, held.amount(name))} are above the bound of {most:g}"
+    single = mixture.single.objective
     if single is None:
         if mixture.gain is not None:
             yield f"gain is {mixture.gain!r}, yet no single plan is feasible"
@@ -118,13 +121,19 @@ def _faults_of_sums(problem: SetProblem, plan: SetPlan) -> Iterator[str]:
     mean = sum(part.quota_rps / problem.rate_rps * part.accuracy for part in plan.parts)
     cost_cores = sum(part.cores for part in plan.parts)
     loading_s = max(part.loading_s for part in plan.parts)
-    worth = weights.alpha * mean - weights.beta * cost_cores - weights.gamma * loading_s
+    on = (problem.variant(part.variant) for part in plan.parts)
+    held = Resources(cpu_cores=cost_cores) + total(variant.beside for variant in on if variant is not None)
+    cost = problem.prices.cost(held)
+    worth = weights.alpha * mean - weights.beta * cost - weights.gamma * loading_s
     yield from differs("mean_accuracy", plan.mean_accuracy, mean)
     yield from differs("cost_cores", plan.cost_cores, cost_cores)
     yield from differs("loading_s", plan.loading_s, loading_s)
     yield from differs("objective", plan.objective, worth)
-    if exceeds(cost_cores, problem.budget_cores):
-        yield f"{cost_cores:g} cores are above the budget of {problem.budget_cores:g}"
+    if problem.prices.is_money:
+        yield from differs("cost_usd_per_hour", plan.cost_usd_per_hour, cost)
+    for name, most in {CORES: problem.budget_cores, **problem.limits}.items():
+        if exceeds(held.amount(name), most):
+            yield f"{in_words(name, held.amount(name))} are above the budget of {most:g}"
     bound = inf if plan.bound is None else plan.bound
     if exceeds(worth, bound):
         yield f"objective {worth!r} is above the solver's own bound {bound!r}"

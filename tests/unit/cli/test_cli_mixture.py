@@ -112,15 +112,32 @@ def test_one_to_three_configurations(predictors: str, capsys: Capture) -> None:
     assert "--max-predictors must be 1, 2 or 3" in capsys.readouterr().err
 
 
-def test_why_no_mixture_was_looked_for_is_said(root: Path, tmp_path: Path, capsys: Capture) -> None:
+def edited(root: Path, folder: Path, old: str, new: str) -> list[str]:
+    """The arguments of a plan of resnets in that folder, its file edited."""
     text = (root / "pipelines" / "resnets" / "pipeline.yaml").read_text()
-    folder = tmp_path / "resnets"
-    folder.mkdir()
-    (folder / "pipeline.yaml").write_text(text.replace("bounds: {", "bounds: {memory: 64GiB, "))
-    chosen = [*GAINS, "--pipelines-dir", str(tmp_path), "--max-predictors", "2"]
+    (folder / "resnets").mkdir()
+    (folder / "resnets" / "pipeline.yaml").write_text(text.replace(old, new))
+    return [*GAINS, "--pipelines-dir", str(folder), "--max-predictors", "2"]
+
+
+def test_all_parts_together_are_within_the_bound_of_memory(
+    root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    chosen = edited(root, tmp_path, "bounds: {", "bounds: {memory: 26GiB, ")
+    assert run([*chosen, "-o", "json"]) == 0
+    mixture = json.loads(capsys.readouterr().out)["mixture"]
+    assert len(mixture["parts"]) == 2
+    stages = [part["plan"]["stages"][0] for part in mixture["parts"]]
+    memory_gib = sum(stage["replicas"] * stage["beside"]["memory_gib"] for stage in stages)
+    assert 0 < memory_gib <= 26
+
+
+def test_why_no_mixture_was_looked_for_is_said(root: Path, tmp_path: Path, capsys: Capture) -> None:
+    chosen = edited(root, tmp_path, "  default:\n", "  default:\n    goal: lexicographic\n")
     assert run([*chosen, "-o", "json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["mixture"] is None and "mixtures are not planned where memory is bounded" in plan["note"]
+    words = "mixtures are not planned for the goal lexicographic"
+    assert plan["mixture"] is None and words in plan["note"]
     assert run(chosen) == 0
     text = capsys.readouterr().out
-    assert "Note: mixtures are not planned where memory is bounded." in text and "No mixture" not in text
+    assert f"Note: {words}." in text and "No mixture" not in text

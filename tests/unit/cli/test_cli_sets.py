@@ -146,7 +146,6 @@ def with_objective(**changes: Any) -> Callable[[Pipeline], Pipeline]:
     ("change", "words"),
     [
         (with_bounds(accuracy_floor=0.7), "accuracy_floor is 0.7"),
-        (with_bounds(memory_gib=8.0), "bounds.memory is 8 GiB"),
         (with_stage(bounds=StageBounds(min_replicas=2)), "at least 2 replicas"),
         (with_stage(pin=Pin(replicas=3)), "at least 3 replicas"),
         (with_objective(goal=Goal.LEXICOGRAPHIC), "goal lexicographic"),
@@ -159,6 +158,29 @@ def test_limits_that_a_set_would_break_are_refused(
     pipeline, profiles = resnets
     with pytest.raises(UsageError, match=words):
         set_question(change(pipeline), profiles, 20.0)
+
+
+def test_memory_and_prices_count(
+    resnets: tuple[Pipeline, dict[str, StageProfile]], root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    text = (root / "pipelines" / "resnets" / "pipeline.yaml").read_text()
+    (tmp_path / "resnets").mkdir()
+    edited = text.replace("bounds: {", "prices: {cores: 0.04, memory: 0.01}\nbounds: {memory: 3GiB, ")
+    (tmp_path / "resnets" / "pipeline.yaml").write_text(edited)
+    chosen = ["resnets", "--sets", "--rate", "100", "--pipelines-dir", str(tmp_path)]
+    free, plan = as_json(capsys, *chosen[:4]), as_json(capsys, *chosen)
+    memory = {
+        variant.name: variant.beside.memory_gib for variant in set_question(*resnets, 1.0).problem.variants
+    }
+    held_gib = sum(memory[part["variant"]] for part in plan["parts"])
+    assert held_gib <= 3 < sum(memory[part["variant"]] for part in free["parts"])
+    assert plan["cost_usd_per_hour"] == pytest.approx(0.04 * plan["cost_cores"] + 0.01 * held_gib)
+    assert "cost_usd_per_hour" not in free
+    assert run(["plan", *chosen]) == 0
+    text = capsys.readouterr().out
+    assert "20 cores, 3 GiB of memory" in text and "USD/h" in text
+    assert run(["plan", *chosen[:3], "380", *chosen[4:]]) == 3
+    assert "20 cores, 3 GiB of memory carry" in capsys.readouterr().out
 
 
 def test_pins_budgets_and_margins_hold(resnets: tuple[Pipeline, dict[str, StageProfile]]) -> None:

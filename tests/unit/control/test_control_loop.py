@@ -13,8 +13,9 @@ from ipa.control.engine.guards import GuardSettings, total_cores
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, ForbiddenError, InputError, IpaError, UnavailableError
 from ipa.model.observation import Measured, Missing, MissingReason
+from ipa.model.pipeline import MeasuredVariant
 from ipa.model.plan import StageConfig
-from tests.fakes.world import PIPELINE, SMALLEST, Scenario, scenario
+from tests.fakes.world import PIPELINE, SMALLEST, Scenario, made_loop, ours, scenario
 
 
 def reasons(made: Scenario, ticks: int) -> list[ReasonCode]:
@@ -258,6 +259,31 @@ def test_growth_that_finds_no_room_is_not_piled_up() -> None:
     made.workload.readiness_s = 2.0
     made.ticks(20)
     assert made.workload.desired == grown.configs
+
+
+def test_a_rollback_tells_the_bounds_that_were_lowered_meanwhile() -> None:
+    made = settled_at(5.0)
+    before = made.workload.desired
+    made.workload.readiness_s = 1e9
+    made.metrics.rate_rps = lambda t_s: 30.0
+    grown = made.loop.tick_once()
+    assert grown.action is Action.APPLY
+    measured = {(each.stage, each.variant): MeasuredVariant(0.9) for each in before}
+    bounds = replace(PIPELINE.bounds, cores=total_cores(before) - 1, accuracy_floor=0.999, measured=measured)
+    lowered = replace(PIPELINE, bounds=bounds)
+    made = replace(made, loop=made_loop(made, ours(), "again", lowered))
+    made.clock.wait(5.0)
+    rollback = next(each for each in made.ticks(10) if each.reason is ReasonCode.ROLLBACK)
+    assert rollback.action is Action.APPLY and rollback.configs == before
+    assert f"cores exceed the budget of {bounds.cores:g}" in rollback.detail
+    assert f"is below the floor of {bounds.accuracy_floor:g}" in rollback.detail
+
+
+def test_a_rollback_within_the_bounds_tells_of_none() -> None:
+    made = scenario(5.0)
+    made.workload.broken = {("detect", "big")}
+    rollback = next(each for each in made.ticks(14) if each.reason is ReasonCode.ROLLBACK)
+    assert "violates" not in rollback.detail
 
 
 def test_a_rollback_that_fails_stops_and_calls_a_person() -> None:

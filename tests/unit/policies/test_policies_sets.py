@@ -101,6 +101,20 @@ def test_what_failed_lately_is_left_alone_and_pins_are_kept() -> None:
     assert one(7.0, pinned) == (StageConfig("classify", "high", 1, 4.0, 1),)
 
 
+def test_memory_holds_for_all_variants_of_a_set_together() -> None:
+    profile = PROFILES["classify"]
+    held = {"low": 1.0, "high": 3.0}
+    sized = tuple(replace(each, memory_gib=held[each.variant]) for each in profile.variants)
+    profiles = {"classify": replace(profile, variants=sized)}
+    running = PolicyState(LOW)
+    for memory_gib, names in ((4.0, {"high", "low"}), (3.5, {"low"}), (1.0, {"low"})):
+        pipeline = replace(IMAGES, bounds=replace(IMAGES.bounds, memory_gib=memory_gib))
+        task = PolicyInputs(pipeline, profiles, solver="exact").one_task()
+        assert {part.variant for part in InfAdapter(task).decide_set(40.0, running).parts} == names
+    # Only low fits into 1 GiB; alone it is what is left to its rival too.
+    assert one(7.0, running, task)[0].variant == "low"
+
+
 def test_a_variant_that_must_be_loaded_costs_its_time() -> None:
     """Equal in accuracy and cores, the one that runs stays."""
     alike = {
