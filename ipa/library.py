@@ -201,8 +201,9 @@ def frontier(
     objective: str | None = None,
     deadline_s: float = 60.0,
 ) -> tuple[FrontierPoint, ...]:
-    """The plans that none betters in cost, accuracy and latency at once, by rising cost in cores.
+    """The plans that none betters in cost, accuracy and latency at once, by rising cost.
 
+    The cost is the price of the resources if the pipeline has prices, else the cores.
     Empty if no plan carries the rate. Errors: those of `plan`; DeadlineError if `deadline_s` seconds do not
     suffice to know all of them.
     """

@@ -1,4 +1,4 @@
-"""Plans random instances of every kind with every engine; ends with 1 where any two do not agree."""
+"""Plans random instances of every kind with every engine; exits with 1 if any two differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN = 40
 
 @dataclass
 class Tally:
-    """What came of the instances of one kind."""
+    """The results of the instances of one kind."""
 
     counts: Counter[str] = field(default_factory=Counter)
     difference: float = 0.0
@@ -43,7 +43,7 @@ class Tally:
 
 
 def agreements(kind: str, count: int, start: int) -> Iterator[Agreement]:
-    """So many instances of the kind, compared. A crash is a disagreement."""
+    """Compare this many instances of the kind. A crash is a disagreement."""
     check = KINDS[kind][1]
     found: list[Agreement] = []
 
@@ -87,7 +87,7 @@ def table(title: str, tallies: dict[str, Tally]) -> str:
 
 
 def main() -> int:
-    """Plan, compare and print; 1 where anything disagrees."""
+    """Plan, compare and print; 1 if any results differ."""
     parser = argparse.ArgumentParser(prog="python -m experiments.agreement", description=__doc__)
     parser.add_argument("--instances", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
@@ -104,7 +104,7 @@ def main() -> int:
                 print(f"{kind}: {'; '.join(found.faults)}\n  {found.instance}")
         print(f"{kind}: {whole[kind].counts['instances']} done", file=sys.stderr, flush=True)
     whole["all"] = whole.pop("all")
-    print(table("question", whole), table("what is special", dict(sorted(special.items()))), sep="\n\n")
+    print(table("problem", whole), table("feature", dict(sorted(special.items()))), sep="\n\n")
     return 1 if whole["all"].counts["disagreements"] else 0
 
 

@@ -1,4 +1,4 @@
-"""What came of it against the goals, as a page of the documentation."""
+"""The results against the goals, as a page of the documentation."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def goals(found: Verdict) -> list[tuple[str, str, bool]]:
             found.no_less_accurate == cells,
         ),
         (
-            f"cores at most {CORES_GOAL:.0%} on the mean",
+            f"cores at most {CORES_GOAL:.0%} on average",
             f"{found.cores_mean:.1%}",
             found.cores_mean <= CORES_GOAL,
         ),
         (
-            "cores never above",
+            "cores never more",
             f"worst {found.cores_worst:.1%}; {found.no_more_cores} of {cells} no more",
             found.no_more_cores == cells,
         ),
@@ -103,8 +103,8 @@ def goals(found: Verdict) -> list[tuple[str, str, bool]]:
         average, worst = found.of_oracle
         rows.append(
             (
-                "cores within 10 % of the same policy told the true rates",
-                f"{average:.1%} on the mean, {worst:.1%} at worst",
+                "cores within 10 % of the same policy with perfect forecasts",
+                f"{average:.1%} on average, {worst:.1%} at worst",
                 worst <= ORACLE_GOAL,
             )
         )
@@ -153,7 +153,7 @@ def section(outcomes: Sequence[Outcome], objective: str) -> str:
     return "\n\n".join(
         (
             f"## With the weights `{objective}`",
-            f"{seeds} seed{'' if seeds == 1 else 's'} a cell; means over them.",
+            f"{seeds} seed{'' if seeds == 1 else 's'} per cell; means over them.",
             goal_table(outcomes, objective),
             cell_table(outcomes, objective),
         )
@@ -162,7 +162,7 @@ def section(outcomes: Sequence[Outcome], objective: str) -> str:
 
 def page(outcomes: Sequence[Outcome], published_loads: bool) -> str:
     """The whole page, every figure from the outcomes."""
-    loads = "the published ones" if published_loads else "made up, alike in mean, range and shape"
+    loads = "the published ones" if published_loads else "synthetic, with the same mean, range and shape"
     objectives = dict.fromkeys(each.objective for each in outcomes)
     return TEMPLATE.read_text(encoding="utf-8").format(
         loads=loads, sections="\n\n".join(section(outcomes, objective) for objective in objectives)

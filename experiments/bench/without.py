@@ -57,11 +57,11 @@ PAGE = ROOT / "docs" / "explanation" / "planner-speed.md"
 BEGIN, END = "<!-- made by `make bench-planner` -->", "<!-- end of what `make bench-planner` made -->"
 HEAD = ["problems", "solver", "without", "time", "worst", "labels"]
 REMARK = (
-    "The first line of a group has CPU time a problem, the slowest problem and labels a problem; the others "
-    "are multiples of these without one shortcut. Objectives are equal in all."
+    "The first line of a group has the CPU time per problem, the slowest problem and the labels per problem; "
+    "the others are multiples of these without one shortcut. All objectives are equal."
 )
-FLEET_HEAD = ["way", "pipelines", "s", "time", "s for the choice", "MB"]
-FLEET_REMARK = "The plan of a fleet in four ways, CPU seconds a fleet:"
+FLEET_HEAD = ["method", "pipelines", "s", "time", "s for the selection", "MB"]
+FLEET_REMARK = "Four methods of planning a fleet, CPU seconds per fleet:"
 
 Patch = tuple[Any, str, Any]
 
@@ -94,17 +94,18 @@ def _all_options(program: Program, deadline: Deadline) -> tuple[Program, tuple[A
 
 
 NOTHING = Shortcut("nothing", ())
-HOPELESS = Shortcut("hopeless options", ((dominance_filter, "without_hopeless", _same),))
+HOPELESS = Shortcut("filter by limits", ((dominance_filter, "without_hopeless", _same),))
 DOMINATED = Shortcut(
-    "dominated options", ((dominance_filter, "_without_dominated", lambda _, stage, *__: stage),)
+    "dominance filter", ((dominance_filter, "_without_dominated", lambda _, stage, *__: stage),)
 )
 LOCAL_SEARCH = Shortcut("local search", ((label_setting, "polished", lambda _, __, ___, chosen: chosen),))
-GUESS = Shortcut("plans by multipliers", ((label_setting.LabelSearch, "guess", lambda _: ()),))
-ENUMERATION = Shortcut("trying all of few plans", ((label_setting, "FEW", 0),))
+GUESS = Shortcut("first plan by multipliers", ((label_setting.LabelSearch, "guess", lambda _: ()),))
+ENUMERATION = Shortcut("exhaustive search of few plans", ((label_setting, "FEW", 0),))
 PREFILTER = Shortcut(
-    "options too dear, untimed", ((solve_module, "narrow_program", lambda problem, _: full_program(problem)),)
+    "prefilter before quantiles",
+    ((solve_module, "narrow_program", lambda problem, _: full_program(problem)),),
 )
-SHARPEN = Shortcut("options by their bound", ((solver_selection, "sharpen", _all_options),))
+SHARPEN = Shortcut("bound filter for MILP", ((solver_selection, "sharpen", _all_options),))
 STRONG = Shortcut(
     "strong candidates first",
     ((dominance, "_covered_by_strong", lambda ranked: np.zeros(ranked.shape[1], dtype=bool)),),
@@ -112,18 +113,18 @@ STRONG = Shortcut(
 OF_SEARCH = (HOPELESS, DOMINATED, LOCAL_SEARCH, GUESS, STRONG)
 OF_SETS = (
     Shortcut(
-        "the bound", ((set_search.SetBound, "upper", lambda _, __, load, ___: np.full(len(load), inf)),)
+        "objective bound", ((set_search.SetBound, "upper", lambda _, __, load, ___: np.full(len(load), inf)),)
     ),
-    Shortcut("capacity to come", ((set_search.Capacity, "most", lambda _, __, cores: cores + inf),)),
+    Shortcut("capacity bound", ((set_search.Capacity, "most", lambda _, __, cores: cores + inf),)),
     Shortcut("dominance", ((set_search, "undominated", lambda rows, _: np.arange(rows.shape[1])),)),
 )
 OF_FLEETS = (
-    Shortcut("options built together", ((frontiers, "is_plain", lambda _: False),)),
+    Shortcut("batched options", ((frontiers, "is_plain", lambda _: False),)),
     Shortcut(
         "options that fit",
         ((flattened, "_fitting", lambda options, *_: np.ones(len(options.entry), dtype=bool)),),
     ),
-    Shortcut("a price by a sample", ((pricing, "SAMPLE", 10**9),)),
+    Shortcut("price from a sample", ((pricing, "SAMPLE", 10**9),)),
     Shortcut("multipliers around the best", ((plan_pool, "AROUND", (1.0,)),)),
 )
 

@@ -13,14 +13,14 @@ from experiments.published.data import WORKLOADS
 Pick = Callable[[Comparison], float | None]
 
 READINGS: tuple[tuple[str, Pick], ...] = (
-    ("at each tick the accuracy that the released rule had there", lambda cell: cell.tick.saving_ratio),
+    ("at each tick the accuracy of the released rule", lambda cell: cell.tick.saving_ratio),
     (
-        "the same, with the p99 under random arrivals held below the SLA",
+        "the same, with the p99 under random arrivals within the SLA",
         lambda cell: cell.tail.saving_ratio,
     ),
     ("at each tick at least the cell's PAS", lambda cell: cell.floor.saving_ratio),
-    ("the cell's PAS on the mean of its ticks", lambda cell: cell.mean.saving_ratio),
-    ("the same, against the cores of the released rule", lambda cell: cell.mean_saving_ratio),
+    ("the cell's PAS on average over its ticks", lambda cell: cell.mean.saving_ratio),
+    ("the same, compared with the cores of the released rule", lambda cell: cell.mean_saving_ratio),
 )
 
 TEMPLATE = Path(__file__).with_name("template.md")

@@ -23,8 +23,8 @@ FORECASTS = (
     "foresight at the log's mean",
     "line at the log's mean",
 )
-# Which of two plans that are worth the same: the cheap or the accurate one. Which of them the authors'
-# solver took is left to its gap.
+# The choice between plans with the same objective: the cheap or the accurate one. Which of them the
+# authors' solver took depends on its gap.
 TIES = ("cheap", "accurate")
 EITHER = "either"
 Way = tuple[str, str]
@@ -61,17 +61,15 @@ class Compared:
         forecast, _ = way
         if log.infeasible > 0.9 * log.decisions and log.cores != self.starting_cores:
             return (
-                f"no plan at {log.infeasible} of {log.decisions} decisions, so what ran at first goes on: "
-                f"{log.cores:g} cores in the log, {self.starting_cores:g} by the settings"
+                f"no plan at {log.infeasible} of {log.decisions} decisions, so the initial configuration "
+                f"stays: {log.cores:g} cores in the log, {self.starting_cores:g} by the settings"
             )
         if self.within((forecast, EITHER)):
-            return "at some rates two plans are worth the same; with the accurate one it is within 10 %"
+            return "at some rates two plans have the same objective; within 10 % with the accurate one"
         scaled = f"{forecast.partition(',')[0]} at the log's mean"
         if scaled in FORECASTS and self.within((scaled, EITHER)):
             mine = self.replays[way].rate_rps
-            return (
-                f"planned for {log.rate_rps:.1f} rps on the mean, here {mine:.1f}; at its mean it is within"
-            )
+            return f"planned for {log.rate_rps:.1f} rps on average, here {mine:.1f}; within at that average"
         better = [other for other in FORECASTS if self.within((other, EITHER))]
         if better:
             return f"the spread of the rates: within 10 % with the forecast “{better[-1]}”"

@@ -187,8 +187,8 @@ def adapted_words(adapted: Sequence[infadapter.Outcome]) -> str:
         }
         gains.append(f"{100 * (of[True] - of[False]):+.2f} at β {beta:g}")
     return (
-        "The forecaster decides who is late, not the solver. With foresight a set of variants is more "
-        f"accurate than one at a time by, in points: {', '.join(gains)}."
+        "The share of late requests depends on the forecaster, not on the solver. With foresight a set is "
+        f"more accurate than a single variant, in points: {', '.join(gains)}."
     )
 
 
@@ -216,11 +216,11 @@ def verdict_words(planned: Sequence[beating.Verdict]) -> str:
         return f"All goals are met by: {', '.join(met)}."
     best = min(planned, key=lambda each: each.cores_mean_ratio)
     return (
-        "No system meets all goals by planning alone. The fewest cores on the mean of all cells are "
+        "No system meets all goals by planning alone. The fewest cores on average over all cells are "
         f"{percent(best.cores_mean_ratio)} of ipa's ({best.system}, weights {best.objective}).\n"
-        "Charging the waiting of random arrivals costs cores that the paper's formula does not see, and\n"
-        "deciding the cores of a replica saves some. Where a plan has the smallest replicas already there\n"
-        "is nothing to save, so the one does not pay for the other everywhere."
+        "The wait under random arrivals costs cores that the paper's formula ignores, and choosing "
+        "the cores of\na replica saves some. If a plan already has the smallest replicas, nothing can "
+        "be saved, so the saving\ndoes not pay for the wait everywhere."
     )
 
 

@@ -95,14 +95,14 @@ def run_of(row: Mapping[str, Any], patterns: Mapping[str, Sequence[float]]) -> L
     notes = []
     models = [MISSPELT.get(name, name) for name in settings["initial_active_model"]]
     if models != list(settings["initial_active_model"]):
-        notes.append(f"its settings name a model that there is not; taken as {models[-1]}")
+        notes.append(f"its settings name an unknown model; taken as {models[-1]}")
     settings["initial_active_model"] = models
     settings["sla_s"], settings["drop_limit_s"] = row["sla_s"], row["drop_limit_s"]
     system = row["system"]
     if not system:
         # The label of two runs was cut off; they pin heavy variants.
         system = "fa2-high"
-        notes.append("its label lacks the system; its variants are pinned, heavy ones")
+        notes.append("its label lacks the system; its pinned variants are the heavy ones")
     workload = workload_of(row["predicted_mean_rps"], settings["predictor_margin"], patterns)
     label = row["workload"].partition(",")[0]
     if label != workload:

@@ -14,6 +14,7 @@ from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import Body, Name, Positive
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Using
+from ipa.files.kinds.fields import ACCELERATOR_KIND
 from ipa.policies.registry import POLICIES
 from ipa.report.run import Run, html_of, markdown_of
 from ipa.service import experiments
@@ -34,6 +35,9 @@ SANDBOX = {
     "Cross-Origin-Opener-Policy": "unsafe-none",
 }
 ExperimentId = Annotated[str, Path(description="the id that the answer to its POST gave")]
+_Kind = Annotated[str, Field(pattern=f"^{ACCELERATOR_KIND}$")]
+_AcceleratorCount = Annotated[int, Field(ge=0, le=100_000, strict=True)]
+AcceleratorCounts = Annotated[dict[_Kind, _AcceleratorCount], Field(max_length=100)]
 Rate = Annotated[float, Field(ge=0, le=1e9, strict=True, allow_inf_nan=False)]
 
 
@@ -41,7 +45,8 @@ class ExperimentBody(Body):
     """A pipeline under a load, controlled by a policy, in virtual time: one of `workload` and `rates_rps`.
 
     `minutes` is how much of the workload is used, `times` multiplies its rates; `rates_rps` has one rate for
-    each second. It is run with `repeats` seeds, from `seed` on.
+    each second. It is run with `repeats` seeds, from `seed` on. The cluster has `capacity_cores` and the
+    `accelerators`, a count by kind such as `nvidia.com/gpu`; what is not given is unlimited.
     """
 
     pipeline: Name
@@ -57,6 +62,7 @@ class ExperimentBody(Body):
     spacing: Literal["poisson", "even", "burst"] = "poisson"
     forecaster: Name = "ladder"
     capacity_cores: Positive | None = None
+    accelerators: AcceleratorCounts | None = None
 
     def request(self) -> ExperimentRequest:
         """The request of the use case; it is kept without rates that are too long to keep for many."""

@@ -26,7 +26,7 @@ from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.preflight import check_settings
 from ipa.bootstrap.targets import check_carried, start_configs, target_of
-from ipa.bootstrap.webhooks import telling, webhook_of
+from ipa.bootstrap.webhooks import monitored_webhook, webhook_of
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
@@ -42,7 +42,7 @@ from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 from ipa.targets.base import Site
 
-# A change by another hand brings a tick forward; at most one in this part of an interval.
+# A change by another writer brings a tick forward; at most one in this part of an interval.
 WAKE_GAP_RATIO = 0.25
 
 
@@ -143,7 +143,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
-        webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)
+        webhook = monitored_webhook(webhook_of(settings, store, feed, leads), store, registry, resources)
         sight = forecast_setup(settings, profiles, target.rate_window_s)
         maker = LoopMaker(settings, target, options, sight, world, leadership, hooks, stop)
         loops = {name: maker.loop(each) for name, each in chosen.items()}

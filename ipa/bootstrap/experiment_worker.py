@@ -49,7 +49,9 @@ def setup_of(spec: Mapping[str, Any]) -> SimSetup:
         objective=spec["objective"],
         seed=spec["seed"],
         spacing=spec["spacing"],
-        cluster=replace(setup.cluster, capacity_cores=spec["capacity_cores"]),
+        cluster=replace(
+            setup.cluster, capacity_cores=spec["capacity_cores"], capacity=spec["accelerators"] or {}
+        ),
     )
 
 

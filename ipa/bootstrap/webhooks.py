@@ -60,10 +60,10 @@ def webhook_faults(settings: Settings) -> Iterator[str]:
         yield f"the secret of the webhook {error}; {HOW_TO_SIGN}"
 
 
-def telling(
+def monitored_webhook(
     webhook: Webhook | None, store: Store, registry: CollectorRegistry, resources: ExitStack
 ) -> Webhook | None:
-    """The webhook, closed with the resources; how it and the record fare is on the registry."""
+    """Register the metrics of the record and the webhook, and close the webhook with the resources."""
     registry.register(record_figures(store))
     if webhook is not None:
         resources.callback(webhook.close)

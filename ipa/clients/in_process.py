@@ -182,7 +182,7 @@ class InProcessClient(PipelineClient):
 
 def _expected(revision: str) -> Precondition:
     version = plain_version(revision)
-    return Precondition(frozenset({version}), f'"{version}" as when it was decided on')
+    return Precondition(frozenset({version}), f'"{version}" where the change was decided')
 
 
 def _moment(pointer: str, text: str) -> datetime:

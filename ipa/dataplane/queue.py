@@ -208,7 +208,7 @@ def _is_replica(url: str) -> bool:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a stop signal."""
     parser = argparse.ArgumentParser(prog="python -m ipa.dataplane.queue", description=__doc__.split("\n")[0])
     add(parser, "--pipeline", "IPA_PIPELINE")
     add(parser, "--stage", "IPA_STAGE")

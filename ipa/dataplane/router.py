@@ -220,7 +220,7 @@ def _stage(text: str) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a stop signal."""
     parser = argparse.ArgumentParser(
         prog="python -m ipa.dataplane.router", description=__doc__.split("\n")[0]
     )

@@ -17,7 +17,7 @@ from ipa.model.guardrails import GuardrailRule, Guardrails, Measure
 _RULE = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*")
 KNOWN = tuple(measure.value for measure in Measure)
 _EXAMPLE = 'write a measure, <, <=, > or >=, and a number, as "slo_ratio < 0.99"'
-NEEDS_PRICE = "without usd_per_core_hour nothing is known of money; add it"
+NEEDS_PRICE = "give it some, or the guardrails usd_per_core_hour"
 
 
 def load_guardrails(path: Path) -> Guardrails:
@@ -53,16 +53,13 @@ def _rules(document: Document, data: Mapping[str, Any], pointer: Pointer) -> tup
     given, place = data.get("fail_if") or [], (*pointer, "fail_if")
     places = [place] if isinstance(given, str) else [(*place, at) for at in range(len(given))]
     texts = [given] if isinstance(given, str) else given
-    has_price = "usd_per_core_hour" in document.data
     found = [
-        _rule(document, text, where, has_price=has_price)
-        for where, text in zip(places, texts, strict=True)
-        if text is not None
+        _rule(document, text, where) for where, text in zip(places, texts, strict=True) if text is not None
     ]
     return tuple(rule for rule in found if rule is not None)
 
 
-def _rule(document: Document, text: str, where: Pointer, *, has_price: bool) -> GuardrailRule | None:
+def _rule(document: Document, text: str, where: Pointer) -> GuardrailRule | None:
     parts = _RULE.fullmatch(text)
     if parts is None:
         document.problem(where, f"{document.shown(where, text)} is no rule; {_EXAMPLE}")
@@ -71,8 +68,6 @@ def _rule(document: Document, text: str, where: Pointer, *, has_price: bool) -> 
     before = len(document.problems)
     if name not in KNOWN:
         document.problem(where, f"there is no measure {name!r}; {unknown(name, KNOWN)}")
-    elif name == Measure.USD_PER_HOUR and not has_price:
-        document.problem(where, f"{name}: {NEEDS_PRICE}")
     try:
         limit = float(number)
     except ValueError:

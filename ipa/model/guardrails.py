@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ipa.model.resources import NO_RESOURCES, Resources
+
 HOURS_A_MONTH = 730
 
 
@@ -15,7 +17,8 @@ class GuardrailFigures:
     """A pipeline's figures under a simulated load, over all seeds together.
 
     `late` counts requests that were late or lost. Means are over time; `cores_peak` is the most cores held at
-    a tick. Latencies are None if nothing was answered. `usd_per_hour` is None without a price.
+    a tick. Latencies are None if nothing was answered. `usd_per_hour` is None without a price. `beside_mean`
+    are the other resources.
     """
 
     requests: int
@@ -27,6 +30,12 @@ class GuardrailFigures:
     latency_p99_s: float | None
     changes: int
     usd_per_hour: float | None = None
+    beside_mean: Resources = NO_RESOURCES
+
+    @property
+    def cost(self) -> float:
+        """USD an hour; cores without a price."""
+        return self.cores_mean if self.usd_per_hour is None else self.usd_per_hour
 
     @property
     def slo_ratio(self) -> float:
@@ -79,7 +88,7 @@ class GuardrailRule:
 class Threshold:
     """The threshold for reporting: a change of more than one of these, up or down."""
 
-    # Relative, of the mean cores.
+    # Relative, of the mean cores and of the price.
     cores_ratio: float = 0.02
     pas: float = 0.002
     # Absolute, of the share of requests in time.
@@ -123,7 +132,7 @@ def measured(measure: Measure, before: GuardrailFigures | None, after: Guardrail
 def _compared(measure: Measure, before: GuardrailFigures, after: GuardrailFigures) -> float | None:
     match measure:
         case Measure.COST_INCREASE_RATIO:
-            return relative(before.cores_mean, after.cores_mean)
+            return relative(before.cost, after.cost)
         case Measure.CORES_INCREASE:
             return after.cores_mean - before.cores_mean
         case Measure.ACCURACY_DROP:
@@ -142,9 +151,9 @@ def relative(before: float | None, after: float | None) -> float | None:
 def is_notable(threshold: Threshold, before: GuardrailFigures, after: GuardrailFigures) -> bool:
     """True if a change of the figures exceeds the threshold."""
     latency = relative(before.latency_p99_s, after.latency_p99_s)
-    cores = relative(before.cores_mean, after.cores_mean)
+    costs = relative(before.cores_mean, after.cores_mean), relative(before.cost, after.cost)
     return (
-        (cores is not None and abs(cores) > threshold.cores_ratio)
+        any(each is not None and abs(each) > threshold.cores_ratio for each in costs)
         or abs(after.pas_mean - before.pas_mean) > threshold.pas
         or abs(after.slo_ratio - before.slo_ratio) > threshold.slo_ratio
         or (latency is not None and abs(latency) > threshold.latency_ratio)

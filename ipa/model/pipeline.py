@@ -159,19 +159,18 @@ class Bounds:
             return {}
         return self.limits if self.most_cores is None else self.limits | {CORES: self.most_cores}
 
+    def beside(self, config: StageConfig) -> Resources:
+        """The resources of one replica of the configuration beside its cores, as far as they are known."""
+        measured = self.measured.get((config.stage, config.variant))
+        return NO_RESOURCES if measured is None else measured.beside
+
     def replica(self, config: StageConfig) -> Resources:
         """The resources of one replica of the configuration, its overhead included."""
-        cores = Resources(cpu_cores=self.overhead.held(config).cores)
-        measured = self.measured.get((config.stage, config.variant))
-        return cores if measured is None else cores + measured.beside
+        return Resources(cpu_cores=self.overhead.held(config).cores) + self.beside(config)
 
     def held(self, configs: Sequence[StageConfig]) -> Resources:
         """The resources of all replicas of all stages, overhead included."""
-        beside = total(
-            measured.beside * config.replicas
-            for config in configs
-            if (measured := self.measured.get((config.stage, config.variant))) is not None
-        )
+        beside = total(self.beside(config) * config.replicas for config in configs)
         return beside + Resources(cpu_cores=self.overhead.cores(configs))
 
     def exceeded(self, configs: Sequence[StageConfig]) -> tuple[str, ...]:
@@ -205,7 +204,7 @@ class Variant:
     """
 
     name: str
-    targets: Mapping[str, Any] = field(default_factory=dict, metadata=_SECTIONS)
+    targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_SECTIONS)
 
     @property
     def requested(self) -> dict[str, float]:
@@ -360,7 +359,7 @@ class Pipeline:
     objectives: Mapping[str, Objective]
     bounds: Bounds = Bounds()
     default_objective: str = "default"
-    targets: Mapping[str, Any] = field(default_factory=dict, metadata=_SECTIONS)
+    targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_SECTIONS)
     description: str = ""
     sets: bool = False
     max_predictors: int = 1

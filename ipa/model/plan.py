@@ -142,6 +142,11 @@ class Plan:
         return beside + Resources(cpu_cores=self.cost_cores or 0.0)
 
     @property
+    def cost(self) -> float | None:
+        """USD an hour; cores if the pipeline has no prices."""
+        return self.cost_cores if self.cost_usd_per_hour is None else self.cost_usd_per_hour
+
+    @property
     def carried_rps(self) -> float:
         """The highest rate that the plan is for: the peak if it lets a peak wait."""
         return self.rate_rps if self.peak_rps is None else self.peak_rps

@@ -146,9 +146,13 @@ def total(amounts: Iterable[Resources]) -> Resources:
 
 def in_words(name: str, amount: float, before: str = "") -> str:
     """The amount of a resource with its unit, such as "38 GiB of memory" or "2 nvidia.com/gpu"."""
+    return " ".join(each for each in (f"{amount:g}", before, words_of(name)) if each)
+
+
+def words_of(name: str) -> str:
+    """The unit of a resource in a sentence, such as "GiB of memory"; the kind itself of an accelerator."""
     known = BY_NAME.get(name)
-    words = name if known is None else known.words
-    return " ".join(each for each in (f"{amount:g}", before, words) if each)
+    return name if known is None else known.words
 
 
 def field_of(name: str) -> str:
@@ -167,6 +171,18 @@ def unit_of(name: str) -> str:
     """The unit of a dimension, or the kind itself of an accelerator."""
     known = BY_NAME.get(name)
     return name if known is None else known.unit
+
+
+def in_column(name: str, amount: float) -> str:
+    """The amount of a resource for a column of its name: with the unit of a dimension, such as "38 GiB"."""
+    known = BY_NAME.get(name)
+    return f"{amount:g}" if known is None else f"{amount:g} {known.unit}"
+
+
+def heading_of(name: str) -> str:
+    """The name of a resource with its unit, such as "memory GiB", if they differ."""
+    unit = unit_of(name)
+    return name if unit == name else f"{name} {unit}"
 
 
 def beside_of(holder: object) -> Resources:

@@ -26,24 +26,33 @@ DIGITS = 9
 
 @dataclass(frozen=True, slots=True)
 class FrontierPoint:
-    """A plan within the limits and its figures; `pas` is the accuracy of a request along the graph."""
+    """A plan within the limits and its figures; `pas` is the accuracy of a request along the graph.
+
+    `cost_usd_per_hour` is None if the problem has no prices in money.
+    """
 
     cost_cores: float
     pas: float
     latency_s: float
     objective: float
     configs: tuple[StageConfig, ...]
+    cost_usd_per_hour: float | None = None
+
+    @property
+    def cost(self) -> float:
+        """USD an hour; cores without prices."""
+        return self.cost_cores if self.cost_usd_per_hour is None else self.cost_usd_per_hour
 
 
 def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[FrontierPoint, ...]:
-    """The Pareto-optimal plans in cost, accuracy and latency, by rising cost; empty: infeasible.
+    """The Pareto-optimal plans in cost (price, if there are prices), accuracy and latency, by rising cost.
 
-    Exact within the problem's limits, by label setting. Of plans equal in all three one is given. Their
-    number grows fast with the number of stages: thousands for five stages of eight variants.
+    Empty: infeasible. Exact within the problem's limits, by label setting. Of plans equal in all three one
+    is given. Their number grows fast with the number of stages: thousands for five stages of eight variants.
 
     Errors: DeadlineError if the time is up before all are known.
     """
-    given, shift_s = _from_zero(full_program(problem).in_cores())
+    given, shift_s = _from_zero(full_program(problem))
     # Accuracies multiply along the graph whatever the objective; cost and latency always count.
     plain = reduce_program(
         replace(
@@ -57,10 +66,10 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
     )
     chosen = _every_plan(plain, Deadline(deadline_s))
     totals = [_shifted(evaluate(plain, each), -shift_s) for each in chosen]
-    columns = np.array([[total.cost_cores, -total.pas, total.latency_s] for total in totals]).reshape(-1, 3)
+    columns = np.array([[total.cost, -total.pas, total.latency_s] for total in totals]).reshape(-1, 3)
     kept = undominated(np.round(columns.T, DIGITS))
     points = [_point(problem, plain, chosen[at], totals[at]) for at in kept.tolist()]
-    return tuple(sorted(points, key=lambda point: (point.cost_cores, -point.pas, point.latency_s)))
+    return tuple(sorted(points, key=lambda point: (point.cost, -point.pas, point.latency_s)))
 
 
 def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, float, tuple[int, ...]]]:
@@ -131,4 +140,5 @@ def _point(
         totals.latency_s,
         worth(problem, replace(totals, objective=weighted, term=term, cost=cost)),
         configs,
+        cost if problem.prices.is_money else None,
     )

@@ -116,7 +116,7 @@ class Options:
         return Options(self.counts[:, at], self.numbers[:, at])
 
     def having(self, **columns: Array) -> Options:
-        """Return the same options with other numbers in the named columns."""
+        """Return a copy of the options with the named columns replaced."""
         numbers = self.numbers.copy()
         for name, column in columns.items():
             numbers[PLACE[name]] = column

@@ -19,8 +19,8 @@ class PlottedPlan(Protocol):
     """A plan with the three plotted figures."""
 
     @property
-    def cost_cores(self) -> float:
-        """Cores."""
+    def cost(self) -> float:
+        """Cores, or USD an hour."""
         ...
 
     @property
@@ -39,19 +39,24 @@ P = TypeVar("P", bound=PlottedPlan)
 
 @dataclass(frozen=True, slots=True)
 class PlotPoint:
-    """One plan: cores, accuracy, latency in seconds."""
+    """One plan: cost, accuracy, latency in seconds."""
 
-    cost_cores: float
+    cost: float
     pas: float
     latency_s: float
 
 
 def frontier_picture(
-    title: str, dots: Sequence[PlotPoint], chosen: PlotPoint | None, sla_s: float, kind: str = "svg"
+    title: str,
+    dots: Sequence[PlotPoint],
+    chosen: PlotPoint | None,
+    sla_s: float,
+    kind: str = "svg",
+    unit: str = "cores",
 ) -> bytes:
     """The plot as a file of that kind, "svg" or "png"; the same input gives the same bytes of SVG.
 
-    The line joins the Pareto-optimal plans in accuracy and cost; `chosen` is marked.
+    The line joins the Pareto-optimal plans in accuracy and cost, which is in `unit`; `chosen` is marked.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -59,7 +64,7 @@ def frontier_picture(
     style = {"svg.hashsalt": "ipa", "font.size": 9, "svg.fonttype": "none", "font.family": "sans-serif"}
     with mpl.rc_context(style):
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-        _draw(figure, title, dots, chosen, sla_s)
+        _draw(figure, title, dots, chosen, sla_s, unit)
         buffer = io.BytesIO()
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(buffer, format=kind, metadata=metadata, dpi=150, facecolor="white")
@@ -67,15 +72,15 @@ def frontier_picture(
 
 
 def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
-    figure, title: str, dots: Sequence[PlotPoint], chosen: PlotPoint | None, sla_s: float
+    figure, title: str, dots: Sequence[PlotPoint], chosen: PlotPoint | None, sla_s: float, unit: str
 ) -> None:
     axes = figure.add_subplot()
     edge = accuracy_cost(dots)
     slowest_first = sorted(dots, key=lambda dot: -dot.latency_s)
     # On to the right end: nothing is more accurate there either.
-    ends = [*edge, max(dots, key=lambda dot: dot.cost_cores)]
+    ends = [*edge, max(dots, key=lambda dot: dot.cost)]
     axes.step(
-        [dot.cost_cores for dot in ends],
+        [dot.cost for dot in ends],
         [dot.pas for dot in (*edge, edge[-1])],
         where="post",
         color=GREY,
@@ -84,7 +89,7 @@ def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
         label="most accurate at that cost",
     )
     shown = axes.scatter(
-        [dot.cost_cores for dot in slowest_first],
+        [dot.cost for dot in slowest_first],
         [dot.pas for dot in slowest_first],
         c=[dot.latency_s for dot in slowest_first],
         cmap="viridis_r",
@@ -95,20 +100,20 @@ def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
     )
     if chosen is not None:
         axes.scatter(
-            [chosen.cost_cores],
+            [chosen.cost],
             [chosen.pas],
             s=120,
             facecolors="none",
             edgecolors=RED,
             linewidths=1.8,
             zorder=3,
-            label=f"chosen: PAS {chosen.pas:.3f}, {chosen.cost_cores:g} cores, {chosen.latency_s:.3g} s",
+            label=f"chosen: PAS {chosen.pas:.3f}, {chosen.cost:.4g} {unit}, {chosen.latency_s:.3g} s",
         )
     bar = figure.colorbar(shown, ax=axes, pad=0.02)
     bar.set_label(f"latency, s (SLA {sla_s:g} s)")
     bar.outline.set_visible(False)
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
-    _cost_axis(axes, [dot.cost_cores for dot in dots])
+    _cost_axis(axes, [dot.cost for dot in dots], unit)
     axes.set_ylabel("accuracy of a request (PAS)")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -118,12 +123,12 @@ def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
 
 
-def _cost_axis(axes, cores: Sequence[float]) -> None:  # type: ignore[no-untyped-def]
+def _cost_axis(axes, costs: Sequence[float], unit: str) -> None:  # type: ignore[no-untyped-def]
     """A logarithmic axis if costs are far apart: expensive plans that buy only speed would fill the plot."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = min(cores), max(cores)
-    axes.set_xlabel("cost, cores")
+    low, high = min(costs), max(costs)
+    axes.set_xlabel(f"cost, {unit}")
     if high < WIDE * low:
         axes.set_xlim(low - 0.06 * (high - low) - 0.05, high + 0.06 * (high - low) + 0.05)
         return
@@ -135,9 +140,9 @@ def _cost_axis(axes, cores: Sequence[float]) -> None:  # type: ignore[no-untyped
 
 
 def accuracy_cost(dots: Sequence[P]) -> list[P]:
-    """The points that none of at most their cores equals or exceeds in accuracy, by rising cost."""
+    """The points that none of at most their cost equals or exceeds in accuracy, by rising cost."""
     best: list[P] = []
-    for dot in sorted(dots, key=lambda each: (round(each.cost_cores, 9), -each.pas, each.latency_s)):
+    for dot in sorted(dots, key=lambda each: (round(each.cost, 9), -each.pas, each.latency_s)):
         if not best or round(dot.pas, 12) > round(best[-1].pas, 12):
             best.append(dot)
     return best

@@ -23,13 +23,14 @@ FRONTIER_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class FrontierPointView:
-    """A plan on the Pareto frontier of accuracy and cost."""
+    """A plan on the Pareto frontier of accuracy and cost, in money if the pipeline has prices."""
 
     pas: float
     cost_cores: float
     latency_s: float
     objective: float
     configs: tuple[StageConfig, ...]
+    cost_usd_per_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,9 @@ async def find_frontier(
             **question.options,
         )
     points = tuple(
-        FrontierPointView(each.pas, each.cost_cores, each.latency_s, each.objective, each.configs)
+        FrontierPointView(
+            each.pas, each.cost_cores, each.latency_s, each.objective, each.configs, each.cost_usd_per_hour
+        )
         for each in accuracy_cost(found)
     )
     return FrontierView(pipeline.name, question.rate_rps, points, len(found))

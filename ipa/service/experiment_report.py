@@ -37,6 +37,8 @@ def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
     shares = np.linspace(0.0, 1.0, CDF_POINTS)
     cdf = zip(np.quantile(latencies_s, shares), shares, strict=True) if len(latencies_s) else ()
     asked = {name: str(spec[name]) for name in _ASKED if spec[name] is not None}
+    if spec["accelerators"] is not None:
+        asked["accelerators"] = ", ".join(f"{kind}={count}" for kind, count in spec["accelerators"].items())
     return Run(
         pipeline=result.pipeline,
         load=spec["load"],

@@ -38,7 +38,8 @@ class ExperimentRequest:
     """A simulation of a pipeline under a load, controlled by a policy: one of `workload` and `rates_rps`.
 
     `minutes` is how much of the workload is used, `times` multiplies its rates; `rates_rps` has one rate for
-    each second. It is run with `repeats` seeds, from `seed` on. `asked` is the request as shown.
+    each second. It is run with `repeats` seeds, from `seed` on. The cluster has `capacity_cores` and the
+    `accelerators`, a count by kind; what is not given is unlimited. `asked` is the request as shown.
     """
 
     pipeline: str
@@ -54,6 +55,7 @@ class ExperimentRequest:
     spacing: str = "poisson"
     forecaster: str = "ladder"
     capacity_cores: float | None = None
+    accelerators: Mapping[str, int] | None = None
 
     @property
     def load(self) -> str:
@@ -201,6 +203,7 @@ def specification(
         "repeats": request.repeats,
         "spacing": request.spacing,
         "capacity_cores": request.capacity_cores,
+        "accelerators": None if request.accelerators is None else dict(request.accelerators),
         "guards": guards,
         "forecast": {
             "name": request.forecaster,

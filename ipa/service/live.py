@@ -12,9 +12,10 @@ from ipa.control.loop.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
+from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.optimize.graph import GraphNode, build_graph
 
 # Of a stage: variant, batch size and cores.
@@ -28,6 +29,7 @@ class StageLive:
     `utilisation_ratio` is ρ = λ/(n·h) at the rate seen. `slowdown_ratio` is how many times its profile the
     variant takes where it runs, None where it was not seen; `planned_slowdown_ratio` what is planned with.
     `planned_latency_s` is what the latest plan expects of it, waiting included, None where another runs.
+    `beside` are the resources of one replica beside its cores.
     """
 
     stage: str
@@ -41,6 +43,7 @@ class StageLive:
     slowdown_ratio: float | None = None
     planned_slowdown_ratio: float = 1.0
     planned_latency_s: float | None = None
+    beside: Resources = NO_RESOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class LiveState:
     `degraded` names in words what is not as it should be (metrics that do not answer, a rollback); empty
     means healthy. `latency_s` is at the SLA's percentile. `next_tick_in_s` is None while no tick is due.
     `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
+    `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
     """
 
     at: str
@@ -102,6 +106,7 @@ class LiveState:
     series: tuple[Sample, ...] = ()
     degraded: tuple[str, ...] = ()
     inputs: tuple[InputLive, ...] = ()
+    cost_usd_per_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ class BesideLive:
     """The configuration that would run if the shadow policy controlled the pipeline.
 
     `record` is the name that its decisions are listed under; `reason` and `detail` are those of the latest.
-    `pas` and `cost_cores` are None before it has decided once.
+    `pas` and the costs are None before it has decided once.
     """
 
     policy: str
@@ -120,6 +125,7 @@ class BesideLive:
     cost_cores: float | None = None
     reason: ReasonCode | None = None
     detail: str = ""
+    cost_usd_per_hour: float | None = None
 
 
 def beside_live(
@@ -137,6 +143,7 @@ def beside_live(
         cost_cores=_cores(stages),
         reason=snapshot.decision.reason if snapshot.decision else None,
         detail=snapshot.decision.detail if snapshot.decision else "",
+        cost_usd_per_hour=_price(pipeline, stages),
     )
 
 
@@ -158,7 +165,7 @@ def live_state(
     observation, decision = snapshot.observation, snapshot.decision
     planned = {_replica(stage.config): stage for stage in snapshot.plan.stages} if snapshot.plan else {}
     stages = tuple(
-        _stage(stage, planned, profiles.get(stage.stage), snapshot.correction)
+        _stage(stage, planned, profiles.get(stage.stage), snapshot.correction, pipeline.bounds)
         for stage in (observation.stages if observation else ())
     ) or tuple(StageLive(stage.name) for stage in pipeline.served)
     due = snapshot.next_tick_at
@@ -181,6 +188,7 @@ def live_state(
         series=tuple(_sample(point) for point in snapshot.history),
         degraded=_degraded(observation, decision) + snapshot.problems,
         inputs=inputs_of(observation),
+        cost_usd_per_hour=_price(pipeline, stages),
     )
 
 
@@ -207,6 +215,7 @@ def _stage(
     planned: Mapping[Replica, StagePlan],
     profile: StageProfile | None,
     correction: Correction,
+    bounds: Bounds,
 ) -> StageLive:
     config = seen.running.value if isinstance(seen.running, Measured) else None
     rate_rps = _value(seen.arrival_rate_rps)
@@ -232,6 +241,7 @@ def _stage(
         planned_latency_s=plan.latency_s + plan.queue_delay_s
         if plan and config and plan.replicas == config.replicas
         else None,
+        beside=bounds.beside(config) if config else NO_RESOURCES,
     )
 
 
@@ -292,6 +302,15 @@ def _part_pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
 def _cores(stages: Sequence[StageLive]) -> float | None:
     configs = [stage.config for stage in stages if stage.config]
     return sum(config.total_cores for config in configs) if len(configs) == len(stages) else None
+
+
+def _price(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The price in USD an hour; None without prices, or if a configuration or its resources are unknown."""
+    configs = [stage.config for stage in stages if stage.config]
+    known = all((config.stage, config.variant) in pipeline.bounds.measured for config in configs)
+    if not pipeline.prices.is_money or len(configs) < len(stages) or not known:
+        return None
+    return pipeline.prices.cost(pipeline.bounds.held(configs))
 
 
 def _degraded(observation: Observation | None, decision: Decision | None) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from ipa.dataplane.tensors import FAN_OUT
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.model.resources import Resources
 from ipa.profiling import measure
 
 # Digits of an accuracy in a profile: a workload of sixty pages supports no more.
@@ -103,6 +104,7 @@ def _variant_profile(
         readiness_s=round(median(readiness_s), 2),
         memory_gib=round(max(memory_gib), 2),
         rows_per_item=(min(rows), max(rows)),
+        accelerators=Resources.of(variant.requested).accelerators,
     )
 
 

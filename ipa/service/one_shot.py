@@ -138,7 +138,7 @@ def drifted(pipeline: Pipeline, error: DriftError, at_s: float) -> Snapshot:
     """The snapshot of a workload that runs no configuration of the pipeline."""
     unseen = MissingReason.INVALID
     observation = observe(pipeline, NO_SIGNALS, None, problem=str(error), unseen=unseen, at_s=at_s)
-    return _snapshot(observation, "changed by another hand")
+    return _snapshot(observation, "changed by another writer")
 
 
 def _snapshot(
@@ -203,7 +203,7 @@ class OneShotApply:
         """The decision once its change is ready, or a hold that says why nothing was written.
 
         RolloutError, DeadlineError: it did not get ready, and what ran before runs again (or the message
-        says that it does not). ConflictError: another hand changed it meanwhile. UnavailableError: the
+        says that it does not). ConflictError: another writer changed it meanwhile. UnavailableError: the
         write was not answered, and reading back shows that it did not happen.
         """
         loop = self._loop()
@@ -223,7 +223,7 @@ class OneShotApply:
             return decision
         if running == decision.previous:
             raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
-        raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
+        raise ConflictError("another writer changed it meanwhile; that change was kept")
 
     def create(self, wanted: RequestedConfigs) -> Decision:
         """The decision once what was created is ready, or a hold where the pipeline is paused.

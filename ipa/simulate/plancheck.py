@@ -60,7 +60,7 @@ MEMO = 512
 class CheckEffort:
     """The simulation effort: at most `most_checks` configurations a decision, each in looks.
 
-    A look is a number of requests; the simulation ends after a look whose answer is sure. Looks after the
+    A look is a number of requests; the simulation ends after a conclusive look. Looks after the
     first are limited to `most_items`, at all stages together.
     """
 

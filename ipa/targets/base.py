@@ -69,7 +69,7 @@ class Site:
 
 
 class Watching(Protocol):
-    """Watches the pipelines of a world and wakes the loop of one that changes by another hand."""
+    """Watches the pipelines of a world and wakes the loop of one that another writer changes."""
 
     def add(self, pipeline: Pipeline) -> None:
         """Watch this pipeline too."""
@@ -80,7 +80,7 @@ class Watching(Protocol):
         ...
 
 
-# Starts the watch of pipelines; told which to wake, at most once in so many seconds, until the signal is set.
+# Starts a watch: pipelines, the loop to wake, the least seconds between two wakes, the signal that ends it.
 Watch = Callable[[Iterable[Pipeline], Callable[[str], None], float, StopSignal], Watching]
 
 
@@ -92,7 +92,7 @@ class World:
     metrics: Metrics
     endpoints: Mapping[str, str] = field(default_factory=dict)
     events: EventSink = field(default_factory=NoEvents)
-    # None: changes by another hand are seen at the next tick.
+    # None: changes by other writers are seen at the next tick.
     watch: Watch | None = None
 
 

@@ -229,7 +229,7 @@ def test_another_hand_while_it_rolls_is_left_alone(running: Cli) -> None:
 
     running.clock.meanwhile = lambda: running.edit(rescale)
     code, _, err = running("apply", "video", "--rate", LARGE)
-    assert code == 4 and "another hand" in err
+    assert code == 4 and "another writer" in err
     assert running.stages()[0]["replicas"] == 7
     assert len(running.kube.writes) == 1
 
@@ -245,7 +245,7 @@ def test_a_change_of_another_hand_while_it_was_planned_is_a_conflict(
 
     monkeypatch.setattr("ipa.cli.plans.difference.target_of", slowly)
     code, _, err = running("apply", "video", "--rate", LARGE)
-    assert code == 4 and "as when it was decided on" in err
+    assert code == 4 and "where the change was decided" in err
     assert running.kube.writes == [] and len(running.reasons()) == 1
 
 
@@ -255,9 +255,9 @@ def test_what_is_no_plan_of_ours_is_shown_and_not_written(running: Cli) -> None:
 
     running.edit(foreign)
     code, out, _ = running("status", "video")
-    assert code == 5 and "runs no variant of its own" in out
+    assert code == 5 and "runs none of its variants" in out
     code, _, err = running("apply", "video", "--rate", LARGE)
-    assert code == 4 and "Put it back" in err
+    assert code == 4 and "Restore it" in err
     assert running.kube.writes == []
 
 
@@ -266,7 +266,7 @@ def test_what_another_install_owns_is_shown_and_not_written_until_it_is_released
 ) -> None:
     monkeypatch.setenv("IPA_INSTALL", "green")
     code, out, _ = running("status", "video")
-    assert code == 5 and "belongs to install 'ipa', and this is install 'green'" in out
+    assert code == 5 and "belongs to install 'ipa'; this is install 'green'" in out
     code, _, err = running("apply", "video", "--rate", LARGE)
     assert code == 4 and "install 'ipa'" in err
     code, _, err = running("release", "video")
@@ -339,7 +339,7 @@ def test_watch_ends_once_it_has_settled(running: Cli) -> None:
         (["pause", "video"], 64, "for a service"),
         (["resume", "video"], 64, "for a service"),
         (["status", "nope"], 1, "There are:"),
-        (["status", "digits"], 65, "where it runs on Seldon"),
+        (["status", "digits"], 65, "no `seldon:` section"),
         (["history", "video", "--before", "nope"], 1, "'nope'"),
     ],
 )

@@ -88,15 +88,28 @@ def test_the_list_names_what_one_can_be_of() -> None:
         assert ExperimentBody(pipeline="ocr", workload=workload, policy=policy).request().rates()
 
 
-def said_of(**changes: Any) -> list[Any]:
-    """All that the process of an experiment says."""
+def specified(**changes: Any) -> dict[str, Any]:
+    """What the process of an experiment is given."""
     service = FakeWorld().services().service
     body = ExperimentBody(**{**BODY, **changes}).request()
     spec = specification(
         service.settings, service.pipelines["ocr"], service.profiles("ocr"), body, body.rates()
     )
+    found: dict[str, Any] = json.loads(json.dumps(spec))
+    return found
+
+
+def test_its_cluster_has_the_cores_and_accelerators_that_are_given() -> None:
+    kinds = {"nvidia.com/gpu": 2, "nvidia.com/mig-1g.5gb": 0}
+    setup = experiment_worker.setup_of(specified(capacity_cores=8.0, accelerators=kinds))
+    assert setup.cluster.limits == {"cores": 8.0, **kinds}
+    assert experiment_worker.setup_of(specified()).cluster.limits == {}
+
+
+def said_of(**changes: Any) -> list[Any]:
+    """All that the process of an experiment says."""
     told: list[Any] = []
-    answer(json.loads(json.dumps(spec)), told.append)
+    answer(specified(**changes), told.append)
     return told
 
 
@@ -182,6 +195,7 @@ def test_a_process_that_dies_or_never_ends_fails(started: Start, program: str, c
         ({"rates_rps": [-1]}, "/rates_rps/0"),
         ({"times": 1e300}, "/times"),
         ({"seed": -1}, "/seed"),
+        ({"accelerators": {"nvidia.com/gpu": -1}}, "/accelerators/nvidia.com~1gpu"),
         ({"repeats": 0}, "/repeats"),
         ({"repeats": 21}, "/repeats"),
         ({"repeats": 2.0}, "/repeats"),

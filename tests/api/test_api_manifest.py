@@ -134,7 +134,7 @@ def test_a_file_that_moved_meanwhile_is_not_written(
 
     monkeypatch.setattr("ipa.cli.plans.difference.target_of", slowly)
     code, _, err = ipa("apply", "video", "--rate", RATE)
-    assert code == 4 and "as when it was decided on" in err
+    assert code == 4 and "where the change was decided" in err
     assert manifest.read_text().endswith("# later\n")
 
 
@@ -156,7 +156,7 @@ def test_what_is_no_plan_of_ours_is_shown_and_not_written(ipa: Ipa, manifest: Pa
     edit(manifest, lambda data: container(data, 0).update(image="theirs:1"))
     before = manifest.read_bytes()
     code, out, _ = ipa("status", "video")
-    assert code == 5 and "runs no variant of its own" in out
+    assert code == 5 and "runs none of its variants" in out
     assert ipa("apply", "video", "--rate", RATE)[0] == 4
     assert manifest.read_bytes() == before
 
@@ -171,7 +171,7 @@ def test_what_is_no_plan_of_ours_is_shown_and_not_written(ipa: Ipa, manifest: Pa
         (["pause", "video"], 64, "for a service"),
         (["resume", "video"], 64, "for a service"),
         (["diff", "video"], 64, "--rate is needed"),
-        (["status", "nlp"], 1, "It has: default/video"),
+        (["status", "nlp"], 1, "The file has: default/video"),
     ],
 )
 def test_what_a_file_cannot_do_is_said(ipa: Ipa, words: list[str], code: int, said: str) -> None:
@@ -184,10 +184,10 @@ def test_what_a_file_cannot_do_is_said(ipa: Ipa, words: list[str], code: int, sa
     [
         ("kind: [", 65, "video.yaml:1:8"),
         ("{{ template }}: x: y\n", 65, "not YAML"),
-        ("", 1, "It has: none"),
-        ("- kind\n", 1, "It has: none"),
-        ("kind: SeldonDeployment\nmetadata: {name: video}\nspec: {predictors: [{}]}\n", 65, "not whole"),
-        ("kind: SeldonDeployment\nmetadata: {name: video}\nspec: [1]\n", 65, "not whole"),
+        ("", 1, "The file has: none"),
+        ("- kind\n", 1, "The file has: none"),
+        ("kind: SeldonDeployment\nmetadata: {name: video}\nspec: {predictors: [{}]}\n", 65, "is incomplete"),
+        ("kind: SeldonDeployment\nmetadata: {name: video}\nspec: [1]\n", 65, "is incomplete"),
         ("kind: SeldonDeployment\nmetadata: {name: video}\n", 5, ""),
     ],
 )

@@ -15,7 +15,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.section import SeldonTarget, Shape, seldon_of, with_seldon
-from ipa.targets.seldon.split import Role, parts_of
+from ipa.targets.seldon.split import PartRole, parts_of
 from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
 from tests.contract.workload_harness import Settling
@@ -32,7 +32,9 @@ def split(pipeline: Pipeline) -> Pipeline:
 
 def model_of(pipeline: Pipeline, stage: str) -> str:
     """The name of the SeldonDeployment of the stage's model."""
-    return next(part.name for part in parts_of(pipeline) if (part.role, part.stage) == (Role.MODEL, stage))
+    return next(
+        part.name for part in parts_of(pipeline) if (part.role, part.stage) == (PartRole.MODEL, stage)
+    )
 
 
 class FakeSplitHarness(Settling):

@@ -178,7 +178,7 @@ def test_hand_edit(story: Story) -> None:
         generation = story.generation()
         decision = service.tick()
         assert decision.reason is ReasonCode.DRIFT
-        assert "another hand" in decision.detail
+        assert "someone else" in decision.detail
         assert not applied(service.until_settled(changed(SMALLEST, "detect", replicas=replicas)))
         assert story.generation() == generation
     # That was the third time: a person is asked for, and nothing is written, whatever the load.

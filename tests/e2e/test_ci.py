@@ -218,7 +218,7 @@ def test_a_trace_that_is_not_there(ci: Ci, repository: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--base", "nope"), "--base 'nope' is no commit here"),
+        (("--base", "nope"), "--base 'nope' is not a commit of this repository"),
         (("--trace", "a", "--workload", "bursty"), "cannot both be given"),
         (("--comment", "no/folder/c.md"), "there is no folder no/folder"),
         (("--policy", "our"), "did you mean 'ours'?"),
@@ -243,3 +243,27 @@ def test_what_came_to_the_base_meanwhile_is_not_the_change(ci: Ci, repository: P
     git(repository, "checkout", "--quiet", "change")
     code, out, err = ci(*RULES)
     assert code == 0 and "simulating" not in err and "no change" in out
+
+
+def test_a_rule_about_money_needs_a_price_of_the_pipeline_or_of_a_core(
+    ci: Ci, repository: Path, short: Path
+) -> None:
+    rules = repository / "guardrails.yaml"
+    rules.write_text(rules.read_text().replace("usd_per_core_hour: 0.04\n", "") + "  - usd_per_hour > 0.01\n")
+    file = repository / PIPELINE
+    edit(file, HARMLESS)
+    code, _, err = ci(*RULES, *SHORT)
+    line = rules.read_text().splitlines().index("  - usd_per_hour > 0.01") + 1
+    assert code == 65 and f"guardrails.yaml:{line}:1" in err
+    assert "pipeline 'video' has no prices; give it some, or the guardrails usd_per_core_hour" in err
+    file.write_text(file.read_text() + "prices: {cores: 0.04, memory: 0.01}\n")
+    code, out, _ = ci(*RULES, *SHORT, "-o", "json")
+    assert code == 3
+    [found] = json.loads(out)["pipelines"]
+    # Both sides have the new prices.
+    for side in ("before", "after"):
+        figures = found[side]["figures"]
+        cost = 0.04 * figures["cores_mean"] + 0.01 * figures["beside_mean"]["memory_gib"]
+        assert figures["usd_per_hour"] == pytest.approx(cost)
+    assert any("usd_per_hour is" in finding["words"] for finding in found["findings"])
+    assert all(spot["cost_usd_per_hour"] for spot in found["after"]["frontier"]["spots"])

@@ -79,7 +79,7 @@ def test_c1_the_wall_clock_steps(case: Case) -> None:
     assert {ReasonCode.STABILISING, ReasonCode.ROLLBACK} <= reasons
     case.seeds = f"{len(seeds)}"
     case.equal("seeds with a cooldown skipped or frozen", other, 0)
-    case.told("reasons on the way", len(reasons))
+    case.told("distinct reasons", len(reasons))
     walls = sum(decided(seed, True, WallClock()) != straight[seed] for seed in range(4))
     case.baseline("of 4 seeds with a cooldown skipped or frozen, timed by the wall clock", walls)
 
@@ -100,7 +100,7 @@ def test_c1_people_mean_the_wall_clock(case: Case) -> None:
                 meant = made.clock.now() < until and (say is paused or made.clock.now() >= start)
                 wrong += held != meant
                 made.clock.wait(60.0)
-    case.equal("ticks held or let go at the wrong time", wrong, 0)
+    case.equal("ticks held or released at the wrong time", wrong, 0)
 
 
 def paused(made: Scenario, until: datetime) -> None:
@@ -149,7 +149,7 @@ def slept_in_a_tick(*, elsewhere: bool) -> tuple[int, Decision]:
 def test_c2_asleep_in_the_middle_of_a_tick(case: Case, elsewhere: bool) -> None:
     written, woke = slept_in_a_tick(elsewhere=elsewhere)
     case.equal("writes after resume under the old lease", written, 0)
-    case.equal("what the tick came to", woke.reason.value, ReasonCode.NOT_LEADER.value)
+    case.equal("outcome of the tick", woke.reason.value, ReasonCode.NOT_LEADER.value)
 
 
 class Child:
@@ -282,6 +282,6 @@ def test_c4_a_tick_overruns_the_interval(case: Case, took_s: float) -> None:
     # Those that would have begun meanwhile are gone; at most one is due at once.
     case.at_most("queued ticks", burst(starts, tick_s) - 1, 1)
     off = [at_s % tick_s for at_s in starts]
-    case.equal("ticks off their beat", sum(at_s > 1e-9 for at_s in off), 0)
+    case.equal("ticks off schedule", sum(at_s > 1e-9 for at_s in off), 0)
     slots = round(made.clock.monotonic_s() / tick_s)
     case.equal("ticks run and skipped of those due", len(starts) + made.loop.snapshot().skipped_ticks, slots)

@@ -40,9 +40,9 @@ def test_a1_killed_at_every_point_and_started_again(case: Case, tmp_path: Path) 
                 assert killed.configs == whole.configs, (story.name, point, killed)
                 points.append(point)
                 found.append(killed)
-    case.equal("phases in flight at which it died", {*_phases(points)}, {phase.value for phase in IN_FLIGHT})
+    case.equal("phases at the crash", {*_phases(points)}, {phase.value for phase in IN_FLIGHT})
     case.told("points", len(points))
-    case.equal("came to rest at the same plan", sum(one.came_to_rest for one in found[:]), len(found))
+    case.equal("settled on the same plan", sum(one.came_to_rest for one in found[:]), len(found))
     case.at_most("MTTR ticks", max(one.mttr_ticks for one in found), MTTR_TICKS)
     case.told("accepted writes", sum(one.writes for one in found))
     case.equal("duplicate writes", sum(one.duplicates for one in found), 0)
@@ -70,7 +70,7 @@ def test_a1_killed_while_it_leads_and_hands_over(case: Case, tmp_path: Path) -> 
     limit_s = LeaseTimes().lease_s + 2 * LeaseTimes().retry_s
     case.at_most("takeover s", max(takeover_s.values()), limit_s)
     released_s = takeover_s["leadership: after the lease is released"]
-    case.at_most("takeover s once released", released_s, 2 * LeaseTimes().retry_s)
+    case.at_most("takeover s after a release", released_s, 2 * LeaseTimes().retry_s)
 
 
 def _takeover_s(kube: FakeKube, folder: Path) -> float:

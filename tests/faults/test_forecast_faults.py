@@ -54,7 +54,7 @@ def test_f1_wild_answers_are_clamped_and_said(case: Case) -> None:
         over += not (0 <= last.point_rps <= last.upper_rps <= most)
     case.told("answers not a number, negative, × 100", len(WILD))
     case.equal("decisions over the clamp", over, 0)
-    case.equal("answers that fell without a word", silent, 0)
+    case.equal("silent step-downs", silent, 0)
 
 
 def test_f1_files_that_are_no_model_are_refused(case: Case, model: Boosted) -> None:
@@ -131,7 +131,7 @@ def test_f4_inference_that_takes_longer_than_a_tick_makes_none_late(case: Case) 
     case.equal("late ticks", snapshot.skipped_ticks, 0)
     case.at_least("ticks that decided", len(decided), 30)
     case.equal("rung meanwhile", rungs, {"last"})
-    case.equal("answers that are still worked on", in_time.late, MOST_LATE)
+    case.equal("forecasts still running", in_time.late, MOST_LATE)
     assert decided[-1].forecast and "no answer within 1 s" in decided[-1].forecast.steps_down[0]
     assert decided[0].forecast and "not asked" in decided[0].forecast.steps_down[0]
     answers.set()
@@ -170,4 +170,4 @@ def test_f5_a_pickle_is_not_even_looked_into(case: Case, tmp_path: Path) -> None
 
 def test_f5_nor_does_the_ladder_need_a_file(case: Case) -> None:
     found = forecast(LoadHistory(1.0, NOISY), horizon_s=10.0, quantile=0.95)
-    case.equal("a forecast without any model file", found.upper_rps > 0, True)
+    case.equal("forecast without a model file", found.upper_rps > 0, True)

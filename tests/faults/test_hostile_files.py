@@ -127,7 +127,7 @@ def test_i2_yaml_bombs(case: Case, tmp_path: Path) -> None:
     refused += bool(problems_of(lambda: load_pipeline(path)))
     peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
-    case.equal("refused with a place", refused, len(BOMBS) + 1)
+    case.equal("refused with a position", refused, len(BOMBS) + 1)
     case.equal("code run", Path("/tmp/ipa-was-here").exists(), False)
     case.at_most("parse s max", max(took_s), PARSE_S)
     case.at_most("peak MB", peak_mb, PARSE_MB)

@@ -69,7 +69,7 @@ def test_i3_poisoned_json(case: Case) -> None:
     case.told("requests", sent)
     case.told("refused", refused)
     case.equal("5xx", faults, [])
-    case.equal("answers that are no JSON", unreadable, [])
+    case.equal("answers that are not JSON", unreadable, [])
 
 
 def _no_constant(name: str) -> float:

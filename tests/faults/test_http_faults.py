@@ -460,13 +460,15 @@ def test_h10_a_client_that_leaves_gives_its_place_back(
         assert begun.acquire(timeout=WAIT_S)
         second = left(b'{"rate_rps": 11}')
         assert until_inside(2)
-        case.equal("asked while one is planned for and one waits", asked(), 429)
+        case.equal("third request while one runs and one waits", asked(), 429)
         second.close()
-        case.equal("who waited and left is let go", until_inside(1), True)
+        case.equal("a waiting client that disconnects is released", until_inside(1), True)
         first.close()
-        case.equal("who was planned for and left is let go", ended.wait(WAIT_S) and until_inside(0), True)
-        case.equal("asked then", asked(), 201)
-        case.equal("plans begun for who waited and left", begun.acquire(blocking=False), False)
+        case.equal(
+            "a planned client that disconnects is released", ended.wait(WAIT_S) and until_inside(0), True
+        )
+        case.equal("next request", asked(), 201)
+        case.equal("plans started for disconnected clients", begun.acquire(blocking=False), False)
 
 
 FORGED = "x\r\n2026-11-25 12:00:00,000 WARNING ipa.control pages: apply.requested forged"

@@ -59,4 +59,4 @@ def test_o7_the_watch_sees_what_it_watches_for(case: Case) -> None:
     code = WATCHED.replace("NAMES", bad)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seen = json.loads(done.stdout.strip().splitlines()[-1])
-    case.equal("seen of a module that does both", sorted(set(seen)), ["open", "thread"])
+    case.equal("detected in a module with both effects", sorted(set(seen)), ["open", "thread"])

@@ -182,7 +182,7 @@ def test_i8_the_services_pages_have_no_markup_of_a_request(case: Case) -> None:
     policy = api.get("/").headers["content-security-policy"]
     case.told("answers", sent)
     case.equal("markup in a page", scripts, 0)
-    case.equal("answers a browser may take for a page", quoted, 0)
+    case.equal("answers that a browser may render as a page", quoted, 0)
     case.equal(
         "pages that allow inline scripts", "'unsafe-inline'" in _directive(policy, "script-src"), False
     )

@@ -59,7 +59,7 @@ def test_k11_the_loop_goes_on(case: Case, caplog: pytest.LogCaptureFixture) -> N
             world.tick()
         told = " ".join(decision.detail for decision in world.decisions) + caplog.text
         held = world.reasons()[-len(kinds) :].count(ReasonCode.WORKLOAD_UNKNOWN)
-        case.equal("ticks that took garbage for an answer", len(kinds) - held, 0)
+        case.equal("ticks that accepted garbage", len(kinds) - held, 0)
         case.equal("leaked bodies", told.count("secret inside"), 0)
         case.at_most("ticks to settle", world.settle(), 2)
         world.sound()
@@ -75,11 +75,11 @@ def test_k12_token_that_was_rotated(
     kube.tokens = {"new"}
     with pytest.raises(ForbiddenError, match="401"):
         client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
-    case.equal("requests with a token that has not changed", len(kube.requests), 1)
+    case.equal("requests with an unchanged token", len(kube.requests), 1)
     kube.requests.clear()
     kube.kubeconfig(tmp_path, token="new")
     client.patch(SELDON_DEPLOYMENT, NAMESPACE, "one", patch_of(4))
-    case.equal("requests of a call with a token read again", len(kube.requests), 2)
+    case.equal("requests of a call with a renewed token", len(kube.requests), 2)
     case.equal("writes of that call", len(kube.writes), 1)
     client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
     case.equal("requests of the next call", len(kube.requests) - 2, 1)
@@ -88,7 +88,7 @@ def test_k12_token_that_was_rotated(
     kube.kubeconfig(tmp_path, token="wrong")
     with pytest.raises(ForbiddenError, match="401"):
         client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
-    case.equal("requests with a new token that is refused too", len(kube.requests), 2)
+    case.equal("requests with a renewed token, also refused", len(kube.requests), 2)
 
 
 def test_k12_many_threads_with_a_token_that_was_rotated(
@@ -114,7 +114,7 @@ def test_k12_many_threads_with_a_token_that_was_rotated(
         thread.start()
     for thread in running:
         thread.join(30.0)
-    case.equal("calls that failed", len(failures), 0)
+    case.equal("failed calls", len(failures), 0)
     case.at_most("requests", len(kube.requests), 2 * threads)
 
 
@@ -159,13 +159,13 @@ def test_k12_rights_withdrawn_hold_the_pipeline(case: Case) -> None:
         tried = sum(one.verb == "patch" for one in world.kube.requests) - sent
         case.equal("patches sent", tried, 1)
         case.equal("reason", world.reasons()[-1].value, ReasonCode.RBAC.value)
-        case.equal("says that it is not allowed", "not allowed" in world.decisions[-1].detail, True)
+        case.equal("reports the missing right", "not allowed" in world.decisions[-1].detail, True)
         # Given back, and a person says so.
         world.kube.denied = set()
         world.say(paused=True)
         world.tick()
         world.say(paused=False)
-        case.at_most("ticks to settle once it is allowed again", world.settle(), 12)
+        case.at_most("ticks to settle after the right is restored", world.settle(), 12)
         world.sound()
 
 
@@ -178,4 +178,4 @@ def test_k12_object_deleted(case: Case) -> None:
         world.ticks(10)
         case.equal("writes", len(world.kube.writes) - writes, 0)
         case.equal("reasons", {one.value for one in world.reasons()[-10:]}, {"hold.workload_unknown"})
-        case.equal("says that it is gone", "does not exist" in world.decisions[-1].detail, True)
+        case.equal("reports that it is deleted", "does not exist" in world.decisions[-1].detail, True)

@@ -75,9 +75,9 @@ def test_k1_conflict_a_few_times(case: Case, times: int) -> None:
             if subject == "plain":
                 case.baseline("retries under the old decision", refused)
                 continue
-            case.equal("identical writes sent again", world.sent_again(), 0)
+            case.equal("identical writes repeated", world.sent_again(), 0)
             case.at_most("MTTR ticks", mttr - times, 1)
-            case.equal("decisions that say conflict", world.reasons().count(ReasonCode.CONFLICT), times)
+            case.equal("decisions with hold.conflict", world.reasons().count(ReasonCode.CONFLICT), times)
             assert world.settle() >= 0
             case.equal("writes once settled", world.quiet_writes(), 0)
             world.sound()
@@ -96,11 +96,11 @@ def test_k1_conflict_always(case: Case) -> None:
                 case.baseline("attempts in 20 ticks", attempts)
                 continue
             case.at_most("attempts in 20 ticks", attempts, world.settings.max_conflicts)
-            case.equal("identical writes sent again", world.sent_again(), 0)
+            case.equal("identical writes repeated", world.sent_again(), 0)
             case.equal("reason", world.decisions[-1].reason, ReasonCode.CONFLICT)
             world.kube.before = None
             at_most = int(world.settings.quarantine_s / world.settings.tick_s) + 1
-            case.at_most("MTTR ticks once it ends", ticks_to_apply(world), at_most)
+            case.at_most("MTTR ticks after its end", ticks_to_apply(world), at_most)
             assert world.settle() >= 0
             world.sound()
 
@@ -149,10 +149,12 @@ def test_k2_container_renamed_or_moved_between_read_and_patch(
                 continue
             case.equal(f"writes to a wrong container ({WORDS[hand]})", wrong, 0)
             assert _proxy(world) == proxy
-            case.equal("the tick itself", made[0].reason, ReasonCode.CONFLICT)
+            case.equal("reason of the faulty tick", made[0].reason, ReasonCode.CONFLICT)
             if hand is _rename:
-                case.equal("the next ticks", {one.reason.value for one in made[1:]}, {"hold.drift"})
-                case.equal("names what is gone", "'read'" in made[1].detail, True)
+                case.equal(
+                    "reasons of the next ticks", {one.reason.value for one in made[1:]}, {"hold.drift"}
+                )
+                case.equal("names the missing part", "'read'" in made[1].detail, True)
                 case.equal("writes", len(world.kube.writes) - writes, 0)
             else:
                 # Read by its name, it is found in its new place.
@@ -172,10 +174,10 @@ def test_k5_twenty_minutes_dark(case: Case) -> None:
             world.until_s(began_s + 1262)
             requests[subject] = len(world.kube.requests) - sent
             if subject == "plain":
-                case.baseline("requests in the dark", requests[subject])
+                case.baseline("requests during the outage", requests[subject])
                 continue
-            case.told("requests in the dark", requests[subject])
-            case.equal("changes in the dark", int(world.desired() != before), 0)
+            case.told("requests during the outage", requests[subject])
+            case.equal("changes during the outage", int(world.desired() != before), 0)
             case.at_most("MTTR ticks", ticks_to_apply(world), 2)
             assert world.settle() >= 0
             world.sound()
@@ -231,7 +233,7 @@ def test_k7_lost_and_the_reading_back_too(case: Case) -> None:
         world.kube.before = then_dark
         world.rate_rps = HIGH_RPS
         first, *_ = world.ticks(3)
-        case.equal("the tick itself", first.reason, ReasonCode.WORKLOAD_UNKNOWN)
+        case.equal("reason of the faulty tick", first.reason, ReasonCode.WORKLOAD_UNKNOWN)
         world.clear_faults()
         assert world.settle() >= 0
         case.equal("duplicate writes", len(world.sent()) - sent - 1, 0)
@@ -248,10 +250,10 @@ def test_k8_not_applied_and_the_answer_lost(case: Case, kind: FaultKind, over: s
         world.fault(kind, verb="patch", is_dry_run=False, status=503)
         world.rate_rps = HIGH_RPS
         first = world.tick()
-        case.equal("the tick itself", first.reason, ReasonCode.WORKLOAD_UNKNOWN)
+        case.equal("reason of the faulty tick", first.reason, ReasonCode.WORKLOAD_UNKNOWN)
         case.at_most("MTTR ticks", ticks_to_apply(world), 2)
         new = applied_records(world) - recorded
-        case.equal("writes without a decision of their own", len(world.sent()) - sent - new, 0)
+        case.equal("writes without their own decision", len(world.sent()) - sent - new, 0)
         assert world.settle() >= 0
         world.sound()
 
@@ -371,7 +373,7 @@ def test_k14_a_webhook_that_makes_it_something_else(case: Case) -> None:
                 continue
             case.equal("writes in 40 ticks", loops, 0)
             case.equal("reason", world.decisions[-1].reason, ReasonCode.CONFLICT)
-            case.equal("says why", "webhook" in world.decisions[-1].detail, True)
+            case.equal("gives the reason", "webhook" in world.decisions[-1].detail, True)
             world.sound()
 
 
@@ -408,7 +410,7 @@ def test_k15_a_person_edits_replicas(case: Case, seed: int) -> None:
             world.ticks(source.randrange(14, 24))
             alternations += len(world.kube.writes) > writes
             writes = len(world.kube.writes)
-        case.at_most("fights over 12 edits", alternations, world.settings.max_drifts)
+        case.at_most("reverts of 12 edits by another writer", alternations, world.settings.max_drifts)
         case.equal("reason", world.decisions[-1].reason, ReasonCode.DRIFT)
         world.sound()
 

@@ -69,7 +69,7 @@ def test_k3_expired_watch(case: Case, kube: FakeKube, connect: Callable[..., Kub
             made_up += len(told - edited)
         relists += watcher.lists - 1
     case.equal("missed changes", missed, 0)
-    case.equal("changes told that were none", made_up, 0)
+    case.equal("false change notifications", made_up, 0)
     case.equal("relists for each expiry", relists / (rounds * seeds), 1.0)
     # And it resumes: what happens after the last list comes through the watch.
     told.clear()
@@ -135,12 +135,12 @@ def test_k4_pushback(
     if retry_after is not None:
         asked_s = float(retry_after)
         gaps = [later - earlier for earlier, later in pairwise(during)]
-        case.equal("requests before their time", sum(gap < asked_s for gap in gaps), 0)
+        case.equal("requests before Retry-After", sum(gap < asked_s for gap in gaps), 0)
     # One at a time tries, the waits doubling up to the longest.
     case.at_most("requests in a minute of 429", len(during), 3 if retry_after else 20)
     budget = 1 + limits.rate_per_s
     case.at_most("requests in the busiest second", pushed.most_in(1.0), budget)
-    case.equal("reads answered in the end", len(pushed.at_s) - len(during), pushed.served)
+    case.equal("reads answered eventually", len(pushed.at_s) - len(during), pushed.served)
     kube.delay = None
     kube.requests.clear()
     kube.fault(FaultKind.STATUS, status=429, retry_after=retry_after, times=100)
@@ -162,10 +162,10 @@ def test_k4_a_call_that_cannot_wait(case: Case, kube: FakeKube, connect: Callabl
         lambda *place: client.patch(SELDON_DEPLOYMENT, *place, patch_of(3)),
     ):
         before_s = clock.monotonic_s()
-        with pytest.raises(UnavailableError, match="to be left alone until 00:0"):
+        with pytest.raises(UnavailableError, match="backing off from the API server until 00:0"):
             verb(NAMESPACE, "one")
         waited_s += clock.monotonic_s() - before_s
-    case.equal("s that they waited in vain", waited_s, 0.0)
+    case.equal("s of waiting beyond the deadline", waited_s, 0.0)
     case.equal("requests sent", len(kube.requests) - sent, 0)
     clock.wait(150.0)
     assert client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")["kind"] == "SeldonDeployment"
@@ -261,7 +261,7 @@ def test_k16_pages_that_expire(
     kube.delay = None
     case.equal("missing items", missing, 0)
     case.equal("items twice", twice, 0)
-    case.equal("lists given up", given_up, 0)
+    case.equal("abandoned lists", given_up, 0)
     case.told("restarts", starts - seeds)
     # One whose pages always expire ends, and says so.
     kube.delay = lambda request: kube.expire_lists() if "continue" in request.query else None

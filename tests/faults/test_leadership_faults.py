@@ -166,7 +166,7 @@ def test_l3_the_leader_cannot_renew_yet_can_patch(case: Case) -> None:
         "ticks after the deadline", sum(one.reason is ReasonCode.NOT_LEADER for one in leader.decisions)
     )
     case.at_least("writes by the other since", len(other.writes), 1)
-    case.at_least("s between the last and the first of them", other.writes[0] - leader.writes[-1], 0.0)
+    case.at_least("s between the last write and the other's first", other.writes[0] - leader.writes[-1], 0.0)
     believer, _, deadline_s = cut_off(elects=False)
     case.baseline("writes after the deadline", sum(at_s >= deadline_s for at_s in believer.writes))
 
@@ -189,7 +189,7 @@ def test_l4_who_loses_the_race_to_make_the_lease_stands_by(case: Case) -> None:
         assert simulation.overlap_s() == 0.0
         led.append(sum(one.leads(simulation.now_s) for one in simulation.replicas))
     case.seeds = f"{len(SEEDS)}"
-    case.equal("leaders in the end", set(led), {1})
+    case.equal("leaders at the end", set(led), {1})
 
 
 def test_l5_people_edit_and_delete_the_lease(case: Case) -> None:
@@ -217,7 +217,7 @@ def test_l5_a_leader_is_found_again_when_they_are_done(case: Case) -> None:
         longest_s = max(longest_s, simulation.now_s - began_s)
         assert simulation.overlap_s() == 0.0
     case.seeds = "200"
-    case.equal("seeds without a leader in the end", none, 0)
+    case.equal("seeds without a leader at the end", none, 0)
     # The rest of a stop of 30 s, another's lease and the wait of who makes it anew.
     case.at_most("s to a leader, longest", longest_s, 30.0 + 2 * LEASE_S + 2 * RETRY_S)
 
@@ -246,11 +246,11 @@ def test_l6_two_installs_are_given_one_pipeline(case: Case) -> None:
     case.equal("writes by the second", len(second.writes), 0)
     case.equal("its reasons", {one.reason.value for one in second.decisions[1:]}, {"hold.drift"})
     assert all("belongs to install 'red'" in one.detail for one in second.decisions[1:])
-    case.equal("the first's holds for another hand", reasons(first).count(ReasonCode.DRIFT), 0)
+    case.equal("holds of the first because of another writer", reasons(first).count(ReasonCode.DRIFT), 0)
     careless = installs(owned=False)
     case.baseline("writes by the second, without the annotation", len(careless[1].writes))
     held = [reasons(one).count(ReasonCode.DRIFT) for one in careless]
-    case.baseline("holds of both for another hand", sum(held))
+    case.baseline("holds of both because of another writer", sum(held))
 
 
 def reasons(replica: Replica) -> list[ReasonCode]:

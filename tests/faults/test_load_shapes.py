@@ -58,7 +58,7 @@ def test_p1_fall_back(case: Case, fallback: Fallback | None) -> None:
     if fallback:
         left = [n for n, d in enumerate(after, 1) if d.reason not in UNSEEN]
         seen = [n for n, inside in enumerate(map(in_fallback, after)) if not inside]
-        case.equal("left after ticks that see", seen[0] - left[0] + 1, FALLBACK.recover_ticks)
+        case.equal("fall-back left after good ticks", seen[0] - left[0] + 1, FALLBACK.recover_ticks)
 
 
 def _rises_unseen(t_s: float) -> float:
@@ -96,7 +96,7 @@ def test_p10_comes_and_goes(case: Case, down: int, up: int) -> None:
     # Into it and out of it take that many ticks at the least.
     bound = 2 * 3600.0 / ((FALLBACK.after_ticks + FALLBACK.recover_ticks) * TICK_S)
     case.at_most("mode switches/h", per_hour(len(switches(ours.decisions)), FLAPS_S), bound)
-    case.equal("switches where less is seen than asked for", _too_few(ours.decisions), 0)
+    case.equal("switches below the required share of data", _too_few(ours.decisions), 0)
     case.equal("downscales", downscales(ours.decisions), 0)
     case.baseline("mode switches/h", per_hour(len(switches(hasty.decisions)), FLAPS_S))
 
@@ -174,7 +174,7 @@ def test_p6_a_lag_that_ages_say(case: Case, lag_s: int) -> None:
         high = over.made.workload.desired
         over.server.open_lag_s = lag_s
         decisions = over.run(300.0)
-        case.equal("what runs is kept", over.made.workload.desired == high, True)
+        case.equal("running configuration is kept", over.made.workload.desired == high, True)
     case.told("lag s", lag_s)
     case.equal("writes", writes(decisions), 0)
 
@@ -218,7 +218,7 @@ def test_p7_several_series(case: Case, name: str) -> None:
     error, decisions = errors()
     case.told("series", name)
     case.at_most("wrong λ error %", 100 * error, 2.0)
-    case.equal("ticks that see", sum(d.reason not in UNSEEN for d in decisions), len(decisions))
+    case.equal("ticks with metrics", sum(d.reason not in UNSEEN for d in decisions), len(decisions))
     case.baseline("wrong λ error %", 100 * errors(naive=True)[0])
 
 
@@ -234,7 +234,7 @@ def test_p7_one_of_two_has_ended_without_a_trace(case: Case) -> None:
     blind = sum(decision.reason in UNSEEN for decision in decisions)
     case.equal("downscales", downscales(decisions), 0)
     # Prometheus looks back five minutes: so long the ended one is there.
-    case.at_most("s blind", blind * TICK_S, 300.0)
+    case.at_most("s without metrics", blind * TICK_S, 300.0)
     seen = [d.observed_rate_rps for d in decisions[12:] if d.observed_rate_rps is not None]
     case.at_most("wrong λ error %", 100 * max(abs(rate / BUSY_RPS - 1) for rate in seen), 2.0)
 
@@ -245,10 +245,14 @@ def test_p7_an_answer_of_several_series_is_refused(case: Case) -> None:
         return 200, json.dumps({**answer, "data": {**answer["data"], "result": result + result}}).encode()
 
     decisions = during(doubled)
-    case.equal("decisions by the first one", sum(d.observed_rate_rps is not None for d in decisions), 0)
+    case.equal(
+        "decisions from the first series alone", sum(d.observed_rate_rps is not None for d in decisions), 0
+    )
     case.equal("reasons", sorted({d.reason.value for d in decisions}), ["hold.metrics_invalid"])
     plain = during(doubled, naive=True)
-    case.baseline("decisions by the first one", sum(d.observed_rate_rps is not None for d in plain))
+    case.baseline(
+        "decisions from the first series alone", sum(d.observed_rate_rps is not None for d in plain)
+    )
 
 
 SHAPE_S = 300.0

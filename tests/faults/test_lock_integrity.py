@@ -96,7 +96,7 @@ def test_o6_what_was_swapped_is_not_installed(case: Case, tmp_path: Path) -> Non
     wheel(tmp_path, "right = False\n")
     (tmp_path / "there" / "sample.py").unlink()
     swapped = installed(tmp_path, lock)
-    case.equal("installed though it was swapped", int((tmp_path / "there" / "sample.py").exists()), 0)
+    case.equal("installed despite a swapped file", int((tmp_path / "there" / "sample.py").exists()), 0)
     assert swapped.returncode != 0
     assert "DO NOT MATCH" in swapped.stderr
     lock.write_text("sample==1.0\n")
@@ -159,7 +159,7 @@ def test_o6_a_lock_that_moved_on_without_its_sbom_is_found(case: Case, tmp_path:
         shutil.copytree(ROOT / part, tmp_path / part)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     same = sboms(tmp_path)
-    case.equal("drift where there is none", (same.stdout + same.stderr).splitlines(), [])
+    case.equal("false drifts", (same.stdout + same.stderr).splitlines(), [])
     lock = tmp_path / "requirements" / "dataplane.txt"
     text = lock.read_text()
     moved = {

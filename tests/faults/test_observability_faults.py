@@ -45,10 +45,10 @@ def test_o1_requests_cannot_make_series(case: Case) -> None:
     ask(500)
     case.told("requests", 500)
     case.told("series", before)
-    case.equal("series more", series() - before, 0)
+    case.equal("additional series", series() - before, 0)
     routes = {sample.labels.get("route", "") for family in registry.collect() for sample in family.samples}
     known = {"", "unmatched", "/assets", "/openapi.json", *_templates()}
-    case.equal("routes that are no template", sorted(routes - known), [])
+    case.equal("routes that are not templates", sorted(routes - known), [])
 
 
 def _templates() -> set[str]:
@@ -72,8 +72,8 @@ def test_o3_its_alert_and_no_other(case: Case, fault: Fault, tmp_path: Path) -> 
 def test_o3_faults_ask_for_the_alerts_there_are(case: Case) -> None:
     asked = {name for fault in FAULTS for name in fault.fires}
     case.told("faults", len(FAULTS))
-    case.told("of them without an alert", sum(not fault.fires for fault in FAULTS))
+    case.told("faults without an alert", sum(not fault.fires for fault in FAULTS))
     case.told("alerts", len(alert_names()))
     # Of pods that stay pending: ours are taken back before it fires. Of a disk nearly full: no fault yet.
     never = ["IpaReplicasNotReady", "IpaStoreDegraded"]
-    case.equal("that no fault must fire", sorted(set(alert_names()) - asked), never)
+    case.equal("alerts without a fault", sorted(set(alert_names()) - asked), never)

@@ -182,10 +182,10 @@ def test_a7_a_later_object_cannot_be_written(case: Case, fault: str) -> None:
     case.at_most("MTTR ticks max", max(ticks for ticks, _ in found) - clean_ticks, times + 4)
     limit_s = SETTINGS.rollout_deadline_s + SETTINGS.tick_s
     case.at_most("mixed s max", max(one.longest_mixed_s for _, one in found), limit_s)
-    case.at_most("requests more than without the fault", max(one.lost for _, one in found) - clean.lost, 300)
-    case.equal("seconds a stage was asked to carry less than before", sum(one.short for _, one in found), 0)
+    case.at_most("additional requests due to the fault", max(one.lost for _, one in found) - clean.lost, 300)
+    case.equal("s with less requested capacity of a stage than before", sum(one.short for _, one in found), 0)
     drifts = sum(each.reason is ReasonCode.DRIFT for _, one in found for each in one.decisions)
-    case.equal("taken for another hand", drifts, 0)
+    case.equal("own writes treated as another writer's", drifts, 0)
     case.equal("writes to the router", sum(one.sent.count("pages-router") for _, one in found), 0)
 
 
@@ -201,8 +201,8 @@ def test_a7_the_part_that_was_written_does_not_run(case: Case) -> None:
         found.kube.cluster.trouble_of = crashes
         found.fault = (2, 1, ApiError(503, "ServiceUnavailable", "down"))
         ticks = next(tick for tick in range(60) if found.ticks(1)[0].reason is ReasonCode.ROLLBACK)
-        case.at_most("ticks until it is taken back", ticks, 6)
-        case.equal("what ran before runs", found.desired() == SMALLEST, True)
+        case.at_most("ticks until the rollback", ticks, 6)
+        case.equal("previous configuration runs", found.desired() == SMALLEST, True)
         case.equal(
             "objects written",
             ", ".join(found.sent),

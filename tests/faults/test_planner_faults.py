@@ -152,7 +152,7 @@ def test_s2_no_decision_is_late(case: Case) -> None:
             late += took_s[-1] > TICK_S
             without += not plan.stages
     case.seeds = "0..5"
-    case.told("plans asked", len(took_s))
+    case.told("plans requested", len(took_s))
     case.told("without a plan", without)
     case.told("longest s, limit 0.05", max(took_s))
     case.equal("decisions late", late, 0)
@@ -222,7 +222,7 @@ def test_s6_a_tampered_answer_is_refused_or_right(case: Case, how: str) -> None:
         right += good
         bad += not good
     case.told("refused", refused)
-    case.told("right all the same", right)
+    case.told("correct despite the fault", right)
     case.equal("bad plans accepted", bad, 0)
     assert refused + right > 10
 

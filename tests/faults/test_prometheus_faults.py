@@ -43,7 +43,7 @@ def test_p1_down(case: Case, seconds: float) -> None:
     case.equal("downscales", downscales([*down, *after]), 0)
     case.equal("writes while down", writes(down), 0)
     case.equal("reasons while down", sorted({d.reason.value for d in down}), ["hold.metrics_missing"])
-    case.at_most("ticks to see again", _first(after, lambda d: d.reason not in UNSEEN), 2)
+    case.at_most("ticks until metrics are used again", _first(after, lambda d: d.reason not in UNSEEN), 2)
     case.equal("s short of capacity", over.short_s, 0.0)
     if seconds <= 60.0:
         plain_down, plain_after, plain = outage(seconds, naive=True)
@@ -173,7 +173,7 @@ def test_p4_samples_that_come_late(case: Case, lag_s: int) -> None:
     acted = [decision for decision in decisions if decision.reason not in UNSEEN]
     case.told("lag s", lag_s)
     case.at_most("max age acted upon s", lag_s if acted else 0.0, SETTINGS.stale_after_s)
-    case.equal("ticks that act", len(acted), len(decisions) if lag_s <= SETTINGS.stale_after_s else 0)
+    case.equal("ticks with a decision", len(acted), len(decisions) if lag_s <= SETTINGS.stale_after_s else 0)
 
 
 def test_p4_answers_from_a_cache(case: Case) -> None:
@@ -286,4 +286,4 @@ def test_p11_hardly_any_load(case: Case, rate_rps: float) -> None:
     case.equal("exceptions", sum(d.reason is ReasonCode.SOLVER_FAILED for d in decisions), 0)
     case.equal("batch sizes", sorted({config.batch_size for config in least}), [1])
     case.equal("replicas", sorted({config.replicas for config in least}), [1])
-    case.equal("ticks that see", sum(d.reason not in UNSEEN for d in decisions), len(decisions))
+    case.equal("ticks with metrics", sum(d.reason not in UNSEEN for d in decisions), len(decisions))

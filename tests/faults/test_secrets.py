@@ -93,7 +93,7 @@ def test_o5_the_command_line_keeps_its_token(
     case.equal("hits", _hits(spoken, good), 0)
     with pytest.raises(IpaError) as caught:
         client_at(f"ftp://ada:{CANARY}@host")
-    case.equal("hits in a wrong address", _hits(str(caught.value)), 0)
+    case.equal("hits at a wrong address", _hits(str(caught.value)), 0)
 
 
 def test_o5_the_service_keeps_what_it_is_sent(
@@ -136,7 +136,7 @@ def test_o5_the_service_keeps_what_it_is_sent(
     case.equal("hits in answers and logs", _hits(spoken, secret), 0)
     case.equal("hits in the store", _hits(written, secret), 0)
     reviewed = [it for it in kube.requests if it.resource == "tokenreviews"]
-    case.equal("keys told to the cluster", json.dumps([it.body for it in reviewed]).count("ipa_"), 0)
+    case.equal("keys sent to the cluster", json.dumps([it.body for it in reviewed]).count("ipa_"), 0)
 
 
 def test_o5_settings_keep_their_passwords(

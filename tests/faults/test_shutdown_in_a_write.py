@@ -188,5 +188,5 @@ def test_a2_told_to_stop_in_the_middle_of_a_patch(case: Case, tmp_path: Path, ho
     case.equal("writes", len(written), 1)
     case.equal("writes on record", applied(tmp_path), 1)
     case.equal("replicas wanted run", [config.replicas for config in live], [2, 2])
-    case.equal("holder of the lease left behind", lease.get("holderIdentity") or "nobody", "nobody")
-    case.at_most("lease left to run s", lease["leaseDurationSeconds"], 1)
+    case.equal("lease holder after the exit", lease.get("holderIdentity") or "nobody", "nobody")
+    case.at_most("remaining lease s", lease["leaseDurationSeconds"], 1)

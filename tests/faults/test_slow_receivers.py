@@ -78,11 +78,11 @@ def test_o2_a_receiver_that_takes_nothing(
         took_s = [_timed(lambda: found.world.ticks(1)) for _ in range(TICKS)]
         events = store.newest_seq() - before  # type: ignore[attr-defined]
         until(lambda: webhook.dropped == events - MOST_WAITING)
-        case.equal("posts made by the loop", calls.count(threading.current_thread().name), 0)
+        case.equal("posts by the loop thread", calls.count(threading.current_thread().name), 0)
         case.equal("ticks skipped", found.world.loop.snapshot().skipped_ticks, 0)
         case.told("tick p99 ms", 1000 * sorted(took_s)[int(0.99 * TICKS)])
         case.equal("waiting", webhook.waiting, MOST_WAITING)
-        case.equal("events neither waiting, told nor counted", events - webhook.dropped - webhook.waiting, 0)
+        case.equal("events lost without a count", events - webhook.dropped - webhook.waiting, 0)
         if trouble in TROUBLES:
             receiver.then = TAKEN
             receiver.posts.clear()
@@ -90,7 +90,7 @@ def test_o2_a_receiver_that_takes_nothing(
             until(lambda: webhook.waiting == 0)
             told = [post.event["data"]["entry"]["seq"] for post in receiver.posts]
             newest = [*range(before + events - MOST_WAITING + 1, before + events + 1)]
-            case.equal("the newest are told once it takes them", sorted(set(told)), newest)
+            case.equal("newest events delivered after recovery", sorted(set(told)), newest)
 
 
 def _seen(post: Callable[..., object], see: Callable[[], None]) -> Callable[..., object]:
@@ -134,7 +134,7 @@ def test_o4_a_log_that_nobody_reads(case: Case, root: Path) -> None:
     run.stdout.close()
     logged = LINES_A_TICK * BLOCKED_TICKS
     case.at_least("lines accounted for", len(lines) + said["dropped"], logged)
-    case.equal("last line once it is read again", lines[-1]["message"], "the end")
+    case.equal("last line after reading resumes", lines[-1]["message"], "the end")
     assert lines[0]["message"].startswith(PIPELINE.name)
 
 

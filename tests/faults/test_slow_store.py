@@ -85,14 +85,14 @@ def test_f6_history_deleted(case: Case, tmp_path: Path) -> None:
             other.execute("DELETE FROM ipa_entries WHERE number = 2")
         for world in (found.world, found.world.restarted("again")):
             decisions = world.ticks(3)
-            case.equal("ticks that could not go on", held(decisions) & {ReasonCode.AUDIT_FAILED}, set())
+            case.equal("ticks that failed", held(decisions) & {ReasonCode.AUDIT_FAILED}, set())
         with pytest.raises(RecordError, match="entry 2 was removed") as caught:
             store.verify(PIPELINE.name)
-        case.told("said of it", caught.value.message)
+        case.told("message", caught.value.message)
         with by_hand(found) as other:
             other.execute("DELETE FROM ipa_entries")
         decisions = found.world.restarted("third").ticks(3)
-        case.equal("ticks that could not go on", held(decisions) & {ReasonCode.AUDIT_FAILED}, set())
+        case.equal("ticks that failed", held(decisions) & {ReasonCode.AUDIT_FAILED}, set())
         with pytest.raises(RecordError, match="entry 1 was removed"):
             store.verify(PIPELINE.name)
         case.equal("unaudited writes", found.unaudited, 0)
@@ -111,4 +111,4 @@ def test_f6_a_store_begun_anew_is_known_by_an_older_head(case: Case, tmp_path: P
         assert store.verify(PIPELINE.name).entries > anchor.number
         with pytest.raises(RecordError, match=f"entry {anchor.number} does not have the digest of the anch"):
             store.verify(PIPELINE.name, anchor)
-    case.told("head kept elsewhere", anchor.number)
+    case.told("chain head kept elsewhere", anchor.number)

@@ -96,7 +96,7 @@ def test_s3_the_pool_is_healthy_after_it(case: Case, milp: Milp, started: Counte
             with pytest.raises(DeadlineError):
                 apart(milp, Deadline(LIMIT_S))
         case.equal(
-            "right answers after it",
+            "correct results afterwards",
             apart(milp, Deadline(60.0)) == highs.maximise(milp, Deadline(60.0)),
             True,
         )
@@ -194,7 +194,7 @@ def test_s5_without_a_licence_highs_decides(case: Case, monkeypatch: pytest.Monk
     )
     asked = [one for one in found if one.solver == "highs"]
     assert len(asked) > 3
-    case.equal("plans that say why", sum(LICENCES[code] in one.note for one in asked), len(asked))
+    case.equal("plans that give the reason", sum(LICENCES[code] in one.note for one in asked), len(asked))
 
 
 def test_s5_it_is_said_once_an_hour(case: Case, milp: Milp, caplog: pytest.LogCaptureFixture) -> None:

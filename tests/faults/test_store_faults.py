@@ -180,7 +180,7 @@ def test_a3_no_write_where_the_audit_cannot_be_kept(case: Case, tmp_path: Path, 
         at = next(at for at, decision in enumerate(later, 1) if decision.action.value == "apply")
         case.at_most("MTTR ticks", at, 1)
         case.equal("unaudited writes", found.unaudited, 0)
-        case.equal("writes once it is well", found.writes, 1)
+        case.equal("writes after recovery", found.writes, 1)
 
 
 def test_a4_locked_by_another_process(case: Case, tmp_path: Path) -> None:
@@ -202,8 +202,8 @@ def test_a4_removed_while_in_use(case: Case, tmp_path: Path) -> None:
             file.rename(tmp_path.parent / f"moved-{file.name}")
         decisions = found.world.ticks(12)
         case.equal("reasons", {reason.value for reason in held(decisions)}, {"hold.audit_failed"})
-        case.equal("writes that nobody could look up", found.writes - writes, 0)
-        case.equal("stores begun anew", len([*tmp_path.iterdir()]), 0)
+        case.equal("writes missing from the record", found.writes - writes, 0)
+        case.equal("stores recreated", len([*tmp_path.iterdir()]), 0)
         with pytest.raises(IpaError, match="moved or removed"):
             Store(found.engine).control(PIPELINE.name)
 
@@ -223,7 +223,7 @@ def test_a4_damaged_while_in_use_and_at_start(case: Case, tmp_path: Path) -> Non
         case.equal("writes", found.writes - writes, 0)
     with pytest.raises(IpaError, match="damaged"):
         database.open_engine(url_of(path))
-    case.equal("bytes changed by refusing", path.read_bytes() == contents, True)
+    case.equal("file unchanged by the refusal", path.read_bytes() == contents, True)
 
 
 NEXT = """
@@ -265,7 +265,7 @@ def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
         case.told("rows", len(before))
         case.equal("chain of digests", Store(found.engine).verify(PIPELINE.name).decisions, len(before))
         found.world.ticks(2)
-        case.equal("unaudited writes after it", found.unaudited, 0)
+        case.equal("unaudited writes afterwards", found.unaudited, 0)
         after = found.rows()
     monkeypatch.setattr(database, "__file__", here)
     with pytest.raises(ConfigurationError, match="newer than this version"):
@@ -273,7 +273,7 @@ def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
     other = sqlite3.connect(path)
     count = len(other.execute(DECIDED).fetchall())
     other.close()
-    case.equal("rows lost by refusing", len(after) - count, 0)
+    case.equal("rows lost by the refusal", len(after) - count, 0)
 
 
 def test_a4_a_migration_that_fails_changes_nothing(

@@ -121,7 +121,7 @@ def test_h4_a_name_that_means_another_address_next(
 ) -> None:
     resolve, asked = resolver(["93.184.216.34"], ["127.0.0.1"])
     first = post("rebind.example", receiver, private=False, resolve=resolve)
-    case.equal("looked up between the check and the connection", len(asked) - 1, 0)
+    case.equal("lookups between check and connection", len(asked) - 1, 0)
     second = post("rebind.example", receiver, private=False, resolve=resolve)
     case.equal("connected to", connects, ["93.184.216.34"])
     assert "nothing is asked" in first and "not public" in second
@@ -136,8 +136,8 @@ def test_h4_a_redirect_is_not_followed(case: Case, receiver: Receiver, connects:
         receiver.script.append(answer(302, Location=target))
     said = [post("127.0.0.1", receiver, private=True) for _ in range(3)]
     case.equal("answers", set(said), {"302"})
-    case.equal("connects beside the receiver", len(connects) - 3, 0)
-    case.equal("posts beside those asked for", len(receiver.posts) - 3, 0)
+    case.equal("connections other than to the receiver", len(connects) - 3, 0)
+    case.equal("unrequested posts", len(receiver.posts) - 3, 0)
 
 
 def test_h4_a_proxy_of_the_environment_is_not_asked(

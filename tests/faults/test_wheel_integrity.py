@@ -57,7 +57,7 @@ def test_o6_a_wheel_built_twice_has_the_same_bytes(case: Case, wheels: tuple[Pat
     # A zip file counts in steps of two seconds.
     moment = (*committed[:5], committed[5] // 2 * 2)
     times = {each.date_time for each in zipfile.ZipFile(wheels[0]).infolist()}
-    case.equal("files with another time than the commit's", sorted(times - {moment}), [])
+    case.equal("files whose time differs from the commit's", sorted(times - {moment}), [])
 
 
 def test_o6_the_wheel_holds_the_package_and_nothing_else(case: Case, wheels: tuple[Path, Path]) -> None:

@@ -62,7 +62,7 @@ def test_w1_a_new_variant_does_not_come_up(case: Case, trouble: Trouble) -> None
             case.equal("requests lost", lost, 0.0)
             back = next(one for one in world.applied() if one.reason is ReasonCode.ROLLBACK)
             named = trouble.value if trouble is not Trouble.NEVER_READY else "not ready after"
-            case.equal("says why", named in back.detail, True)
+            case.equal("gives the reason", named in back.detail, True)
             world.sound()
 
 
@@ -75,14 +75,14 @@ def test_w1_a_broken_variant_is_tried_seldom(case: Case) -> None:
             tries = [one for one in world.applied() if any(config.variant == "big" for config in one.configs)]
             if subject == "plain":
                 case.baseline("tries in 1 h", len(tries))
-                case.baseline("stuck half-way at the end", not world.invariants.is_settled())
+                case.baseline("stuck midway at the end", not world.invariants.is_settled())
                 continue
             case.at_most("tries in 1 h", len(tries), 8)
             case.equal("requests lost", world.lost, 0.0)
             world.kube.cluster.trouble_of = lambda pod: None
             # The longest of its waits is 64 minutes.
             took = next((at for at in range(300) if world.tick() and used(world) == {"big"}), -1)
-            case.at_least("ticks until it is used once mended", took, 0)
+            case.at_least("ticks until it is used after the repair", took, 0)
             world.sound()
 
 
@@ -113,14 +113,14 @@ def test_w2_no_room_for_the_pods(case: Case) -> None:
                 pile += max(grown, 0) if had else 0
                 tries += grown > 0
             if subject == "plain":
-                case.baseline("replicas asked for while others found no room", pile)
+                case.baseline("replicas requested while others were unschedulable", pile)
                 continue
-            case.equal("replicas asked for while others found no room", pile, 0)
+            case.equal("replicas requested while others were unschedulable", pile, 0)
             case.at_most("tries in 5 min", tries, 5)
             named = [one.detail for one in world.decisions if "Unschedulable" in one.detail]
-            case.equal("says that pods have no room", bool(named), True)
+            case.equal("reports unschedulable pods", bool(named), True)
             # Within the room there is, it serves more than it did.
-            case.at_least("rps served in the end", world.served_rps(), 45.0)
+            case.at_least("rps served at the end", world.served_rps(), 45.0)
             world.sound()
 
 
@@ -216,7 +216,7 @@ def test_w5_a_write_counts_whatever_level_replicas_were_at(case: Case) -> None:
         settled = world.settle()
         case.at_least("ticks to settle", settled, 0)
         case.equal("carries the load", world.served_rps() >= HIGH_RPS, True)
-        case.equal("the top level is as it was", world.sdep()["spec"]["replicas"], 1)
+        case.equal("top level unchanged", world.sdep()["spec"]["replicas"], 1)
 
 
 def test_w6_a_replica_only_decision_touches_replicas_only(case: Case) -> None:
@@ -301,7 +301,7 @@ def test_w7_an_autoscaler_that_targets_the_deployment_from_outside(case: Case, k
             case.equal("names it", "'fast'" in world.decisions[-1].detail, True)
             with world.kube.store.lock:
                 world.kube.store.delete("horizontalpodautoscalers", NAMESPACE, "fast")
-            case.at_least("ticks to settle once it is gone", world.settle(), 0)
+            case.at_least("ticks to settle after its removal", world.settle(), 0)
             world.sound()
 
 
@@ -400,7 +400,7 @@ def test_w8_the_profile_is_thirty_percent_too_fast(case: Case) -> None:
     case.at_most("residual alarms", len(warned), 2)
     late, by_guard, without = (100 * one.late / one.requests for one in (real, guarded, unguarded))
     case.at_most("requests late %", late, 7.5)
-    case.at_most("requests late % with the guard against crowds alone", by_guard, 20.0)
+    case.at_most("requests late % with the overload guard alone", by_guard, 20.0)
     case.at_most("ticks to detect with that guard alone", first(alone, is_saturated), 12)
     case.baseline("requests late %", without)
     case.told("longest latency s", real.longest_s)

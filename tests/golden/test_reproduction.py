@@ -163,7 +163,7 @@ def test_runs_and_whole_cells_are_counted() -> None:
     assert counts(found, (PLAIN[0], "either")) == (3, 3, 2, 2)
     assert counts([*found, compared(20.0, system="rim-low")], PLAIN) == (2, 3, 1, 2)
     assert found[0].reason(PLAIN) == ""
-    assert "worth the same" in found[1].reason(PLAIN)
+    assert "the same objective" in found[1].reason(PLAIN)
 
 
 def test_a_workload_is_told_by_its_rates() -> None:

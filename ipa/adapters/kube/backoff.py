@@ -116,7 +116,7 @@ class Gate:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The wait that an answer asks for: seconds, or a date by the server's own clock. None for neither."""
+    """Seconds to wait by Retry-After, a number or a date by the server's clock; None if it is neither."""
     text = headers.get("Retry-After", "").strip()
     if not text:
         return None

@@ -206,7 +206,7 @@ class KubeClient:
                 return self._pages(f"{kind.kind}List", what, kind.path(namespace), query)
             except ExpiredError as error:
                 expired = error
-        raise UnavailableError(f"{what}: the list expired {LIST_STARTS} times while it was read") from expired
+        raise UnavailableError(f"{what}: the list expired {LIST_STARTS} times while being read") from expired
 
     def _pages(self, kind: str, what: str, path: str, query: Mapping[str, str]) -> tuple[Objects, str]:
         found: Objects = []

@@ -29,7 +29,7 @@ def in_cluster() -> Any:
         config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException as error:
         raise ConfigurationError(
-            f"not in a pod of a cluster: {error}", hint="Set IPA_KUBECONFIG to a kubeconfig file."
+            f"not running in a pod: {error}", hint="Set IPA_KUBECONFIG to a kubeconfig file."
         ) from error
     return configuration
 
@@ -62,7 +62,9 @@ class Credentials:
             settings = self.configuration.auth_settings()
         except (ConfigException, OSError, ValueError) as error:
             # Neither the path nor what was found in it: a token may be a part of either.
-            raise UnavailableError(f"{what}: our token cannot be read ({type(error).__name__})") from None
+            raise UnavailableError(
+                f"{what}: the service's token cannot be read ({type(error).__name__})"
+            ) from None
         return {one["key"]: one["value"] for one in settings.values() if one["value"]}
 
     def reload(self) -> bool:

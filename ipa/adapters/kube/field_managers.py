@@ -28,9 +28,9 @@ def last_hand(found: Json) -> str:
 
 
 def with_hand(error: DriftError, found: Json) -> DriftError:
-    """The same refusal, that also says whose change is the newest."""
+    """The same error with a problem that names the last field manager."""
     who = last_hand(found)
     if not who:
         return error
-    said = Problem(f"the last change of its spec is by {who}")
+    said = Problem(f"its spec was last changed by {who}")
     return DriftError(error.message, hint=error.hint, problems=[*error.problems, said])

@@ -158,7 +158,7 @@ class LeaseLeadership:
             return
         try:
             if not settled():
-                raise ConflictError("a write is still under way")
+                raise ConflictError("a write is still in progress")
             self._client.replace_lease(self._place.namespace, self._place.name, self._with(released))
             log.info("leadership: released, another can lead at once")
         except IpaError as error:

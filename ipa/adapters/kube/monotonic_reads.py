@@ -20,7 +20,7 @@ class MonotonicReads:
         if generation < newest:
             raise UnavailableError(
                 f"{thing['kind']} {metadata['namespace']}/{metadata['name']}: the answer is older "
-                f"(generation {generation}) than what was seen before ({newest})"
+                f"(generation {generation}) than one read before ({newest})"
             )
         self._seen[uid] = generation
         return thing

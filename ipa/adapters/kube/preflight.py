@@ -48,7 +48,7 @@ def is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "")
     answer = _ask(client, Request(what, "POST", REVIEWS, body=body))
     allowed = (answer.get("status") or {}).get("allowed")
     if not isinstance(allowed, bool):
-        raise UnavailableError(f"{what}: the answer does not say")
+        raise UnavailableError(f"{what}: the answer has no status.allowed")
     return allowed
 
 

@@ -46,7 +46,7 @@ def error_of(what: str, status: int, body: bytes) -> IpaError:
             return InputError(f"{what}: refused by the cluster: {message or 'no reason given'}")
         case 409 | 422:
             return ConflictError(
-                f"{what}: was changed since it was read", hint="Read it again and decide again."
+                f"{what}: was changed since it was read", hint="Read the current state and plan again."
             )
         case 401 | 403:
             return ForbiddenError(

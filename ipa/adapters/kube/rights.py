@@ -33,8 +33,8 @@ BY_NAME = frozenset({"get", "patch", "update"})
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
-    """Rights that are granted together, and what for."""
+class RbacRole:
+    """Rights that are granted together, and their purpose."""
 
     name: str
     purpose: str
@@ -45,7 +45,7 @@ def _rights(kind: ResourceKind, *verbs: str) -> tuple[Right, ...]:
     return tuple(Right(verb, kind.group, kind.plural) for verb in verbs)
 
 
-def observer(kind: ResourceKind) -> Role:
+def observer(kind: ResourceKind) -> RbacRole:
     """The role that reads workloads of that kind and what they own."""
     rights = (
         *_rights(kind, "get", "list", "watch"),
@@ -53,21 +53,21 @@ def observer(kind: ResourceKind) -> Role:
         *_rights(AUTOSCALER, "list"),
         *_rights(POD, "list"),
     )
-    return Role("observer", "reading what runs", rights)
+    return RbacRole("observer", "reading what runs", rights)
 
 
-def actor(kind: ResourceKind) -> Role:
+def actor(kind: ResourceKind) -> RbacRole:
     """The role that writes workloads of that kind, and Events on them."""
-    return Role(
+    return RbacRole(
         "actor",
         "writing plans",
         (*_rights(kind, "create", "patch"), *_rights(EVENT, "create", "patch")),
     )
 
 
-ELECTOR = Role("elector", "electing who writes", _rights(LEASE, "get", "create", "update"))
+ELECTOR = RbacRole("elector", "electing who writes", _rights(LEASE, "get", "create", "update"))
 # Of no namespace: a ClusterRole.
-REVIEWER = Role(
+REVIEWER = RbacRole(
     "reviewer",
     "asking whose a token is",
     (

@@ -19,7 +19,10 @@ class Skew:
 
     @property
     def estimate_s(self) -> float | None:
-        """The middle, None before anything was seen. Wrong by at most half a second and half a round trip."""
+        """The middle of the bounds; None before the first response.
+
+        The error is at most half a second plus half a round trip.
+        """
         return (self.low_s + self.high_s) / 2 if math.isfinite(self.low_s) else None
 
     def narrowed(self, date: datetime, sent: datetime, received: datetime) -> Skew:

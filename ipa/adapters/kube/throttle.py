@@ -38,27 +38,29 @@ class Throttle:
                 if math.isinf(wait_s):
                     # Another's request tells; it ends by its own deadline.
                     if now_s >= until_s or not self._changed.wait(until_s - now_s):
-                        raise UnavailableError(f"{what}: not sent, the API server has not answered others")
+                        raise UnavailableError(
+                            f"{what}: not sent: the API server has not answered an earlier request"
+                        )
                     continue
             if now_s + wait_s > until_s:
                 raise self._not_yet(what, wait_s)
             self._clock.wait(wait_s)
 
     def answered(self, sent_s: float) -> None:
-        """The server answered."""
+        """Record a response."""
         with self._changed:
             self._gate = self._gate.answered(sent_s, self._clock.monotonic_s())
             self._changed.notify_all()
 
     def pushed_back(self, sent_s: float, retry_after_s: float | None) -> None:
-        """The server wants to be left alone, for so long where it says so."""
+        """Back off after a 429 or 503, for the Retry-After if there is one."""
         with self._changed:
             now_s, draw = self._clock.monotonic_s(), self._random.random()
             self._gate = self._gate.pushed_back(sent_s, now_s, retry_after_s, draw)
             self._changed.notify_all()
 
     def lost(self, sent_s: float) -> None:
-        """There was no answer."""
+        """Record a request without a response."""
         with self._changed:
             self._gate = self._gate.lost(sent_s, self._clock.monotonic_s(), self._random.random())
             self._changed.notify_all()
@@ -66,5 +68,5 @@ class Throttle:
     def _not_yet(self, what: str, wait_s: float) -> UnavailableError:
         at = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S")
         return UnavailableError(
-            f"{what}: not sent, the API server is to be left alone until {at} UTC, for another {wait_s:.1f} s"
+            f"{what}: not sent: backing off from the API server until {at} UTC, for another {wait_s:.1f} s"
         )

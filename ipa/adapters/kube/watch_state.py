@@ -53,14 +53,14 @@ class Following:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """The state after something was heard, and the objects whose owners should look: their names."""
+class WatchUpdate:
+    """The watch state after an event, and the names of the objects that changed."""
 
     state: Following
     news: frozenset[str] = field(default=frozenset())
 
 
-def listed(state: Following, items: Iterable[Json], version: str, sight: Sight) -> Step:
+def listed(state: Following, items: Iterable[Json], version: str, sight: Sight) -> WatchUpdate:
     """After a list. What differs from what was seen before it is news, so nothing is missed in between.
 
     UnavailableError where it has no version from which to watch.
@@ -73,18 +73,18 @@ def listed(state: Following, items: Iterable[Json], version: str, sight: Sight) 
     if before is not None:
         for name in before.keys() | seen.keys():
             names |= _news(before.get(name), seen.get(name))
-    return Step(replace(state, version=version, seen=seen), frozenset(names))
+    return WatchUpdate(replace(state, version=version, seen=seen), frozenset(names))
 
 
-def heard(state: Following, event: Json, sight: Sight) -> Step:
+def heard(state: Following, event: Json, sight: Sight) -> WatchUpdate:
     """After one event of the watch. UnavailableError where it is none that a watch has."""
     kind, found = event.get("type"), event["object"]
     match kind:
         case "BOOKMARK":
-            return Step(replace(state, version=_version(found), failures=0))
+            return WatchUpdate(replace(state, version=_version(found), failures=0))
         case "ERROR":
             if found.get("code") == GONE:
-                return Step(expired(state))
+                return WatchUpdate(expired(state))
             raise UnavailableError("the watch ended with an error of the API server")
         case "ADDED" | "MODIFIED" | "DELETED":
             name = _name(found)
@@ -93,9 +93,9 @@ def heard(state: Following, event: Json, sight: Sight) -> Step:
             news = _news(seen.pop(name, None), after)
             if after:
                 seen[name] = after
-            return Step(Following(_version(found), seen), news)
+            return WatchUpdate(Following(_version(found), seen), news)
         case _:
-            raise UnavailableError("the watch has an event of a kind that there is not")
+            raise UnavailableError("the watch has an event of an unknown type")
 
 
 def ended(state: Following, lived_s: float) -> Following:

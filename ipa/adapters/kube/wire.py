@@ -46,7 +46,7 @@ def send(
     budget: Budget,
     idle_s: float | None = None,
 ) -> Any:
-    """The urllib3 response, its body still to come; `idle_s`: which may go on, if never silent for longer.
+    """The urllib3 response with its body unread. `idle_s` bounds the pauses of the body instead of its time.
 
     UnavailableError where there is none.
     """

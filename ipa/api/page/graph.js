@@ -1,6 +1,7 @@
 // The stages as a graph: cards in columns, each to the right of its parents, with arrows.
 
 import { duration, el, meter, number, plain, putter } from "./dom.js";
+import { besideCores } from "./parts.js";
 
 const KINDS = { router: "sends each request to some of the next", combiner: "joins its answers", transformer: "changes what passes" };
 
@@ -102,6 +103,7 @@ function one(stage, sla) {
     el("dl", {},
       pair("batch", plain(config.batch_size)),
       pair("cores", [plain(config.cores * config.replicas), el("small", {}, ` ${config.replicas} × ${plain(config.cores)}`)]),
+      ...[...besideCores([stage])].map(([name, amount]) => pair(...(name === "Memory, GiB" ? ["memory", [plain(amount), el("small", {}, " GiB")]] : [name, plain(amount), "wide"]))),
       pair("replicas", [ready === null ? "–" : String(ready), el("small", {}, ` / ${config.replicas} ready`), pods(ready ?? 0, config.replicas)], "wide"),
       pair("arrivals", [number(stage.arrival_rate_rps), el("small", {}, " /s")]),
       pair("waiting", plain(stage.queue_length)),

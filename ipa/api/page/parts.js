@@ -52,6 +52,20 @@ export function reason(status) {
     el("span", { class: "remedy" }, next.text, " ", el("a", { href: next.href }, next.name))]];
 }
 
+/** The resources of all replicas of the stages beside their cores: the amounts above zero by name and unit. */
+export function besideCores(stages) {
+  const found = new Map();
+  for (const { beside, config, replicas = config?.replicas ?? 0 } of stages) {
+    for (const [name, amount] of [["Memory, GiB", beside.memory_gib], ...Object.entries(beside.accelerators)]) {
+      if (amount) found.set(name, (found.get(name) ?? 0) + amount * replicas);
+    }
+  }
+  return found;
+}
+
+/** The cost as [value, unit]: in money if the pipeline has prices. */
+const costOf = (it) => (it.cost_usd_per_hour === null ? [plain(it.cost_cores), "cores"] : [plain(it.cost_usd_per_hour), "USD/h"]);
+
 /** The four tiles: load, latency, accuracy and cost. */
 export function tiles(status) {
   const { live } = status;
@@ -61,6 +75,7 @@ export function tiles(status) {
   const level = share === null ? "" : share > 1 ? "over" : share > 0.85 ? "near" : "ok";
   const ahead = live.forecast;
   const beside = status.beside.filter((each) => each.cost_cores !== null);
+  const [cost, costUnit] = costOf(live);
   return [
     tile("Load", number(live.rate_rps), "rps", ahead
       ? ["forecast ", el("b", {}, number(ahead.point_rps)), ` · up to ${number(ahead.upper_rps)} within ${plain(ahead.horizon_s)} s`]
@@ -68,8 +83,9 @@ export function tiles(status) {
     tile(`Latency p${plain(status.sla_percentile)}`, latency, unit,
       [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
     tile("Accuracy (PAS)", number(live.pas, 3), "", [`of ${new Set(live.stages.map((stage) => stage.stage)).size} stages`, ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
-    tile("Cost", plain(live.cost_cores), "cores", [`${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
-      ...beside.map((each) => ` · ${each.policy} would pay ${plain(each.cost_cores)}`)]),
+    tile("Cost", cost, costUnit, [costUnit === "cores" ? "" : `${plain(live.cost_cores)} cores · `, `${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
+      ...[...besideCores(live.stages)].map(([name, amount]) => ` · ${plain(amount)} ${name.replace("Memory, ", "")}`),
+      ...beside.map((each) => ` · ${each.policy} would pay ${costOf(each)[0]}`)]),
   ];
 }
 

@@ -12,7 +12,7 @@ import typer
 import ipa
 from ipa.cli.output import Output, printed, printer
 from ipa.cli.planning.plan_kinds import PlanAnswer, PlanChoice, planned
-from ipa.cli.plans.difference import WantedPlan, difference, pas_of
+from ipa.cli.plans.difference import difference, target_with
 from ipa.cli.plans.plan_file import SavedPlan, inputs_of, write_saved
 from ipa.cli.plans.question import Question
 from ipa.cli.views.status_text import difference_table
@@ -65,7 +65,7 @@ def propose(
     if not configs:
         _show(found, found.values, output)
         return found.exit_code, False
-    change = difference(status, WantedPlan(configs, pas_of(found.values), rate_rps))
+    change = difference(status, target_with(configs, found.values, rate_rps))
     _show(found, {**found.values, "difference": asdict(change)}, output)
     if output in (Output.TEXT, Output.MD):
         printer(output).print(difference_table(change))

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ipa.model.errors import InputError
 from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.plan import StageConfig, in_millicores
+from ipa.model.resources import NO_RESOURCES, Resources, total
 
+# Stage and variant.
+Replica = tuple[str, str]
 FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 
 
 @dataclass(frozen=True, slots=True)
 class WantedPlan:
-    """The configurations to run. `pas` and `rate_rps` are None if the plan does not have them."""
+    """The configurations to run. Figures are None if the plan does not have them.
+
+    `beside` has the resources of one replica beside its cores, by stage and variant.
+    """
 
     configs: tuple[StageConfig, ...]
     pas: float | None
     rate_rps: float | None
+    beside: Mapping[Replica, Resources] = field(default_factory=dict)
+    cost_usd_per_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StageDifference:
     """The difference of one stage: running (None: unknown), wanted, and the fields that differ.
 
-    `wanted` is None for a configuration that runs beside others and is to be removed.
+    `wanted` is None for a configuration that runs beside others and is to be removed. `beside` and
+    `wanted_beside` are the resources of all replicas beside their cores, None if they are not known.
     """
 
     stage: str
     running: dict[str, Any] | None
     wanted: dict[str, Any] | None
     changed: tuple[str, ...]
+    beside: Resources | None = None
+    wanted_beside: Resources | None = NO_RESOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +60,29 @@ class Difference:
     wanted_cost_cores: float
     pas: float | None
     wanted_pas: float | None
+    beside: Resources | None
+    wanted_beside: Resources | None
+    cost_usd_per_hour: float | None
+    wanted_cost_usd_per_hour: float | None
 
 
 def target_of(plan: dict[str, Any]) -> WantedPlan:
     """The target of a plan's JSON values; without configurations if it is infeasible."""
     configs = tuple(StageConfig(stage["stage"], **_fields(stage)) for stage in plan["stages"])
-    return WantedPlan(configs, plan["pas"], plan["rate_rps"])
+    beside = {_replica(it): Resources(**it["beside"]) for it in plan["stages"] if it.get("beside")}
+    return WantedPlan(configs, plan["pas"], plan["rate_rps"], beside, plan.get("cost_usd_per_hour"))
+
+
+def target_with(
+    configs: tuple[StageConfig, ...], values: Mapping[str, Any], rate_rps: float | None
+) -> WantedPlan:
+    """The target of those configurations of a plan's JSON values."""
+    from ipa.files.plans import plan_in
+
+    plan = plan_in(values, "the plan")
+    # That of a mixture's best single plan is not its own.
+    price = None if plan.shared else plan.cost_usd_per_hour
+    return WantedPlan(configs, pas_of(values), rate_rps, plan.beside, price)
 
 
 def target_in(path: Path, pipeline: str) -> WantedPlan:
@@ -64,7 +92,7 @@ def target_in(path: Path, pipeline: str) -> WantedPlan:
     plan = read_plan(path)
     if plan.pipeline not in (None, pipeline):
         raise InputError(f"{path} is a plan of pipeline {plan.pipeline!r}, not of {pipeline!r}")
-    return WantedPlan(plan.single, plan.pas, plan.rate_rps)
+    return WantedPlan(plan.single, plan.pas, plan.rate_rps, plan.beside, plan.cost_usd_per_hour)
 
 
 def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
@@ -74,9 +102,25 @@ def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
     running = in_millicores([StageConfig(config["stage"], **_fields(config)) for config in seen])
     # As it reads back: written cores are whole millicores.
     wanted = in_millicores(target.configs)
-    stages = tuple(_stage(before, config) for before, config in stage_pairs(running, wanted))
+    known = {
+        **target.beside,
+        **{
+            _replica(it["config"]): Resources(**it["beside"])
+            for it in live["stages"]
+            if it["config"] and it.get("beside")
+        },
+    }
+
+    def held(config: StageConfig | None) -> Resources | None:
+        each = known.get((config.stage, config.variant)) if config else None
+        return each * config.replicas if config and each else None
+
+    stages = tuple(
+        replace(_stage(before, config), beside=held(before), wanted_beside=held(config))
+        for before, config in stage_pairs(running, wanted)
+    )
     gone = [config for part in gone_parts(running, wanted) for config in part]
-    stages += tuple(StageDifference(it.stage, _values(it), None, FIELDS) for it in gone)
+    stages += tuple(StageDifference(it.stage, _values(it), None, FIELDS, held(it)) for it in gone)
     return Difference(
         pipeline=status["pipeline"],
         revision=live["revision"],
@@ -87,6 +131,10 @@ def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
         wanted_cost_cores=sum(config.total_cores for config in wanted),
         pas=live["pas"],
         wanted_pas=target.pas,
+        beside=_total(stage.beside for stage in stages),
+        wanted_beside=_total(stage.wanted_beside for stage in stages),
+        cost_usd_per_hour=live.get("cost_usd_per_hour"),
+        wanted_cost_usd_per_hour=target.cost_usd_per_hour,
     )
 
 
@@ -94,6 +142,17 @@ def pas_of(plan: Mapping[str, Any]) -> float | None:
     """The accuracy of a plan's JSON values, of a mixture the mean; None if it has none."""
     mixture = plan.get("mixture")
     return _number(mixture["mean_pas"] if mixture else plan.get("pas"))
+
+
+def _total(amounts: Iterable[Resources | None]) -> Resources | None:
+    """The sum; None if one of them is not known."""
+    each = list(amounts)
+    known = [amount for amount in each if amount is not None]
+    return total(known) if len(known) == len(each) else None
+
+
+def _replica(config: Mapping[str, Any]) -> Replica:
+    return config["stage"], config["variant"]
 
 
 def _stage(running: StageConfig | None, config: StageConfig) -> StageDifference:

@@ -79,6 +79,7 @@ def _json(point: FrontierPoint, plan: Plan) -> dict[str, Any]:
         "cost_cores": point.cost_cores,
         "latency_s": point.latency_s,
         "objective": point.objective,
+        "cost_usd_per_hour": point.cost_usd_per_hour,
         "chosen": point.configs == plan.configs,
         "stages": [asdict(config) for config in point.configs],
     }
@@ -94,12 +95,13 @@ def _kind(file: Path) -> str:
 def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -> None:
     from ipa.report.frontier_plot import PlotPoint, frontier_picture
 
-    dots = [PlotPoint(point.cost_cores, point.pas, point.latency_s) for point in points]
-    assert plan.cost_cores is not None and plan.pas is not None and plan.latency_s is not None
-    chosen = PlotPoint(plan.cost_cores, plan.pas, plan.latency_s)
+    dots = [PlotPoint(point.cost, point.pas, point.latency_s) for point in points]
+    assert plan.cost is not None and plan.pas is not None and plan.latency_s is not None
+    chosen = PlotPoint(plan.cost, plan.pas, plan.latency_s)
+    unit = "cores" if plan.cost_usd_per_hour is None else "USD/h"
     title = f"{plan.pipeline} at {plan.rate_rps:g} rps"
     try:
-        picture = frontier_picture(title, dots, chosen, plan.sla_s, kind)
+        picture = frontier_picture(title, dots, chosen, plan.sla_s, kind, unit)
     except ModuleNotFoundError as error:
         raise UsageError(
             f"--plot needs {error.name}", hint="Install it with: pip install 'ipa-serving[demo]'"

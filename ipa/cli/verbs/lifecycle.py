@@ -187,7 +187,7 @@ def apply(
     A plan saved with `ipa plan --out` is refused if its files or the running configuration have changed
     since; the message names them.
     """
-    from ipa.cli.plans.difference import WantedPlan, difference, pas_of
+    from ipa.cli.plans.difference import difference, target_with
     from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
     from ipa.clients.http import client_at
@@ -205,7 +205,7 @@ def apply(
         if saved is not None and file is not None:
             inputs = inputs_of(service, at, Settings.from_env(), pipeline)
             check_fresh(saved, running["live"]["revision"], inputs, file)
-            target = WantedPlan(saved.configs, pas_of(saved.plan), saved.rate_rps)
+            target = target_with(saved.configs, saved.plan, saved.rate_rps)
         else:
             target = _target(service, pipeline, plan, rate, objective)
         if output in (Output.TEXT, Output.MD):

@@ -25,13 +25,15 @@ def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console
         return
     shown = accuracy_cost(points)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("  PAS", "cores", "latency", "objective"):
+    price = ("USD/h",) if plan.cost_usd_per_hour is not None else ()
+    for heading in ("  PAS", *price, "cores", "latency", "objective"):
         table.add_column(heading, justify="right")
     table.add_column("configuration")
     starred = nearest(plan, shown)
     for point in shown:
         table.add_row(
             Text(f"{'*' if point is starred else ' '} {point.pas:.4f}"),
+            *(f"{point.cost:.4g}" for _ in price),
             f"{point.cost_cores:.4g}",
             f"{point.latency_s:.3f} s",
             f"{point.objective:.6g}",
@@ -51,13 +53,14 @@ def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console
 
 
 def _figures(plan: Plan) -> str:
-    return f"PAS {plan.pas:.4f}, {plan.cost_cores:.4g} cores, {plan.latency_s:.3f} s"
+    price = "" if plan.cost_usd_per_hour is None else f"{plan.cost_usd_per_hour:.4g} USD/h, "
+    return f"PAS {plan.pas:.4f}, {price}{plan.cost_cores:.4g} cores, {plan.latency_s:.3f} s"
 
 
 def nearest(plan: Plan, points: Sequence[FrontierPoint]) -> FrontierPoint | None:
     """The point with the plan's accuracy and cost; None if there is none."""
-    assert plan.pas is not None and plan.cost_cores is not None
+    assert plan.pas is not None and plan.cost is not None
     for point in points:
-        if abs(point.pas - plan.pas) < 1e-9 and abs(point.cost_cores - plan.cost_cores) < 1e-9:
+        if abs(point.pas - plan.pas) < 1e-9 and abs(point.cost - plan.cost) < 1e-9:
             return point
     return None

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.model.resources import CORES, in_words, unit_of
+from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words
 from ipa.optimize.change import PlanTransition, StageChange
 from ipa.optimize.mixture.mixtures import Mixture
 from ipa.optimize.problem import Compat
@@ -73,18 +73,13 @@ def stage_table(plan: Plan) -> Table:
             str(stage.batch_size),
             str(stage.replicas),
             f"{stage.config.total_cores:g}",
-            *(_amount(name, beside.amount(name)) for name in others),
+            *(in_column(name, beside.amount(name)) for name in others),
             f"{stage.latency_s:.3f} s",
             f"{stage.queue_delay_s:.3f} s",
             f"{(stage.latency_s + stage.queue_delay_s) / plan.sla_s:.0%}",
             f"{stage.utilisation_ratio:.2f}",
         )
     return table
-
-
-def _amount(name: str, amount: float) -> str:
-    unit = unit_of(name)
-    return f"{amount:g}" if unit == name else f"{amount:g} {unit}"
 
 
 def _outcome(plan: Plan) -> str:
@@ -120,17 +115,27 @@ def _print_none(console: Console, plan: Plan) -> None:
 def print_change(change: PlanTransition, out: Console) -> None:
     """Print the stages that change, and the cores before, at the peak and after."""
     if not change.stages:
-        print_line(out, f"  Change: none, {change.after_cores:g} cores run as planned.")
+        print_line(out, f"  Change: none, {_held(change.after)} run as planned.")
         return
     stages = "1 stage" if len(change.stages) == 1 else f"{len(change.stages)} stages"
-    print_line(out, f"  Change: {stages}, {change.started_cores:g} cores to start.")
+    print_line(out, f"  Change: {stages}, {_held(change.started)} to start.")
     for stage in change.stages:
         print_line(out, f"    {_words(stage)}")
-    print_line(
-        out,
-        f"    cores {change.before_cores:g} → {change.after_cores:g}, "
-        f"{change.peak_cores:g} while old and new replicas run side by side",
-    )
+    at = change.before, change.after, change.peak
+    meanwhile = "while old and new replicas run side by side"
+    for name in dict.fromkeys((CORES, *change.peak.amounts)):
+        before, after, peak = (held.amount(name) for held in at)
+        print_line(out, f"    {heading_of(name)} {before:g} → {after:g}, {peak:g} {meanwhile}")
+        meanwhile = "meanwhile"
+    if change.prices.is_money:
+        before, after, peak = map(change.prices.cost, at)
+        print_line(out, f"    USD/h {before:.4g} → {after:.4g}, {peak:.4g} meanwhile")
+
+
+def _held(held: Resources) -> str:
+    """The resources in words, beginning with the cores even if there are none."""
+    others = (in_words(name, amount) for name, amount in held.amounts.items() if name != CORES)
+    return ", ".join((in_words(CORES, held.cpu_cores), *others))
 
 
 def _words(change: StageChange) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -13,23 +13,23 @@ from rich.tree import Tree
 
 from ipa.cli.plans.difference import Difference, StageDifference
 from ipa.model.plan import WHOLE_PERCENT
+from ipa.model.resources import NO_RESOURCES, Resources, heading_of, in_column, in_words, total, words_of
 
 SIGN = {True: "~", False: "="}
-# The names of the figures of a stage's row, for output without headings.
-FIGURES = (
-    *("{}", "{}", "batch {}", "{} ready", "{} cores"),
-    *("λ {}", "latency {}", "{} of SLA", "ρ {}", "queue {}"),
-)
+# The names of the figures of a stage's row, for output without headings: before and after its resources.
+HELD = ("{}", "{}", "batch {}", "{} ready", "{} cores")
+SERVED = ("λ {}", "latency {}", "{} of SLA", "ρ {}", "queue {}")
 
 
 def status_table(status: dict[str, Any]) -> RenderableType:
     """The state of a pipeline as a table."""
     live = status["live"]
     table = bare_table("  stage", "variant")
-    for heading in ("batch", "ready", "cores", "λ", "latency", "SLA", "ρ", "queue"):
+    held = _beside_cores(live["stages"])
+    for heading in ("batch", "ready", "cores", *held.amounts, "λ", "latency", "SLA", "ρ", "queue"):
         table.add_column(heading, justify="right")
     for stage in live["stages"]:
-        table.add_row(*_stage_row(stage, status["sla_s"]))
+        table.add_row(*_stage_row(stage, status["sla_s"], held, in_column))
     return Group(Text(head(status)), table, *(Text("  ") + remark for remark in remarks(status)))
 
 
@@ -37,7 +37,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
     """The lines about a pipeline as a whole; colours only repeat what the words say."""
     live, control = status["live"], status["control"]
     return [
-        Text(f"PAS {_n(live['pas'], 3)}   cost {_plain(live['cost_cores'])} cores"),
+        Text(f"PAS {_n(live['pas'], 3)}   cost {_cost(live)}"),
         Text(why(status), style="" if status["healthy"] else "bold red"),
         *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
         *(Text(text, style="yellow") for text in _said(control)),
@@ -51,8 +51,10 @@ def remarks(status: dict[str, Any]) -> list[Text]:
 def status_tree(status: dict[str, Any]) -> Tree:
     """The state of a pipeline as a tree: a branch for each stage, then the lines about the whole."""
     tree = Tree(Text(head(status)))
-    rows = [_stage_row(stage, status["sla_s"]) for stage in status["live"]["stages"]]
-    cells = [_worded(row) for row in rows]
+    held = _beside_cores(status["live"]["stages"])
+    rows = [_stage_row(stage, status["sla_s"], held, in_words) for stage in status["live"]["stages"]]
+    forms = (*HELD, *("{}" for _ in held.amounts), *SERVED)
+    cells = [_worded(row, forms) for row in rows]
     widths = [max(cell.cell_len for cell in column) for column in zip_longest(*cells, fillvalue=Text())]
     for row, stage in zip(cells, status["live"]["stages"], strict=True):
         line = Text(f"{_mark(stage)} ")
@@ -65,12 +67,31 @@ def status_tree(status: dict[str, Any]) -> Tree:
     return tree
 
 
-def _worded(row: Sequence[Text]) -> list[Text]:
+def _worded(row: Sequence[Text], forms: Sequence[str]) -> list[Text]:
     """The figures of the row with their names."""
     return [
         Text(form.format(cell.plain.strip()), style=cell.style)
-        for form, cell in zip(FIGURES, row, strict=False)
+        for form, cell in zip(forms, row, strict=False)
     ]
+
+
+def _beside_of(stage: dict[str, Any]) -> Resources:
+    """The resources of the stage's replicas beside their cores."""
+    config, each = stage["config"], stage.get("beside")
+    return Resources(**each) * config["replicas"] if config and each else NO_RESOURCES
+
+
+def _beside_cores(stages: Sequence[dict[str, Any]]) -> Resources:
+    """The resources of all stages beside their cores."""
+    return total(map(_beside_of, stages))
+
+
+def _cost(live: dict[str, Any]) -> str:
+    """The resources of the running configuration, and their price if there are prices."""
+    held = _beside_cores(live.get("stages", ())).amounts.items()
+    price = live.get("cost_usd_per_hour")
+    words = [f"{_plain(live['cost_cores'])} cores", *(in_words(*each) for each in held)]
+    return ", ".join(words if price is None else [*words, f"{price:.4g} USD/h"])
 
 
 def _mark(stage: dict[str, Any]) -> str:
@@ -129,7 +150,7 @@ def _beside(status: dict[str, Any]) -> list[str]:
     lines = []
     for each in status.get("beside", ()):
         configs = "  ".join(config_words(config) for config in each["configs"]) or "nothing yet"
-        cost = f"PAS {_n(each['pas'], 3)}   cost {_plain(each['cost_cores'])} cores"
+        cost = f"PAS {_n(each['pas'], 3)}   cost {_cost(each)}"
         lines.append(f"{each['policy']} would run {configs}   {cost}")
     return lines
 
@@ -153,7 +174,7 @@ def status_line(status: dict[str, Any]) -> str:
         f"λ {_n(live['rate_rps'], 1)}{ahead} rps",
         f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)}/{status['sla_s']:g} s",
         f"PAS {_n(live['pas'], 3)}",
-        f"{_plain(live['cost_cores'])} cores",
+        _cost(live),
         stages,
         ": ".join(part for part in (live["reason"], live["detail"]) if part),
     ]
@@ -184,18 +205,26 @@ def difference_table(found: Difference) -> RenderableType:
     """The table of differences: ~ changes, = stays."""
     rate = "" if found.rate_rps is None else f"   λ {found.rate_rps:.4g} rps"
     table = bare_table("  stage", "variant")
-    for heading in ("batch", "replicas", "cores each", "cores"):
+    known = [each for stage in found.stages for each in (stage.beside, stage.wanted_beside) if each]
+    columns = list(total(known).amounts)
+    for heading in ("batch", "replicas", "cores each", "cores", *map(heading_of, columns)):
         table.add_column(heading, justify="right")
     for stage in found.stages:
-        table.add_row(*_difference_row(stage))
-    total = _delta(found.cost_cores, found.wanted_cost_cores, "g", relative=True)
+        table.add_row(*_difference_row(stage, columns))
+    cost = [f"{_delta(found.cost_cores, found.wanted_cost_cores, 'g', relative=True)} cores"]
+    cost += [
+        f"{_resource_delta(found.beside, found.wanted_beside, name)} {words_of(name)}" for name in columns
+    ]
+    price, wanted_price = found.cost_usd_per_hour, found.wanted_cost_usd_per_hour
+    if price is not None or wanted_price is not None:
+        cost.append(f"{_delta(price, wanted_price, '.4g', relative=True)} USD/h")
     pas = _delta(found.pas, found.wanted_pas, ".3f")
     changes = sum(bool(stage.changed) for stage in found.stages)
     end = f"  {changes} of {len(found.stages)} stages would change." if found.changed else "  No change."
     return Group(
         Text(f"Pipeline {found.pipeline}{rate}   at revision {found.revision or 'unknown'}"),
         table,
-        Text(f"  PAS {pas}   cost {total} cores"),
+        Text(f"  PAS {pas}   cost {', '.join(cost)}"),
         Text(end),
     )
 
@@ -208,7 +237,10 @@ def bare_table(*headings: str) -> Table:
     return table
 
 
-def _stage_row(stage: dict[str, Any], sla_s: float) -> list[Text]:
+def _stage_row(
+    stage: dict[str, Any], sla_s: float, columns: Resources, shown: Callable[[str, float], str]
+) -> list[Text]:
+    """The cells of a stage; `columns` name the resources beside its cores, which `shown` words."""
     config = stage["config"]
     if config is None:
         return [Text(f"  {stage['stage']}"), Text("not seen")]
@@ -221,6 +253,7 @@ def _stage_row(stage: dict[str, Any], sla_s: float) -> list[Text]:
         Text(str(config["batch_size"])),
         Text(f"{ready}/{config['replicas']}", style="yellow" if is_waiting else ""),
         Text(f"{config['cores'] * config['replicas']:g}"),
+        *(Text(shown(name, _beside_of(stage).amount(name))) for name in columns.amounts),
         Text(f"{_n(stage['arrival_rate_rps'], 1)}/s"),
         Text(f"{_n(latency, 3)} s"),
         Text("–" if latency is None else f"{latency / sla_s:.0%}"),
@@ -229,7 +262,7 @@ def _stage_row(stage: dict[str, Any], sla_s: float) -> list[Text]:
     ]
 
 
-def _difference_row(stage: StageDifference) -> list[Text]:
+def _difference_row(stage: StageDifference, columns: Sequence[str]) -> list[Text]:
     before = stage.running or {}
     if stage.wanted is None:
         return [Text(f"{SIGN[True]} {stage.stage}"), Text(f"{before['variant']} → nothing", style="bold")]
@@ -244,6 +277,7 @@ def _difference_row(stage: StageDifference) -> list[Text]:
         cells[1].append(share)
     wanted = stage.wanted["cores"] * stage.wanted["replicas"]
     cells.append(Text(_delta(before["cores"] * before["replicas"] if before else None, wanted, "g")))
+    cells += [Text(_resource_delta(stage.beside, stage.wanted_beside, name)) for name in columns]
     return cells
 
 
@@ -264,6 +298,14 @@ def _delta(old: float | None, new: float | None, form: str, *, relative: bool = 
         return f"{old:{form}}"
     share = f", {(new - old) / old:+.0%}" if relative and old else ""
     return f"{old:{form}} → {shown} ({new - old:+{form}}{share})"
+
+
+def _resource_delta(old: Resources | None, new: Resources | None, name: str) -> str:
+    """As `_delta`, of one resource; a question mark for an unknown new amount."""
+    before = None if old is None else old.amount(name)
+    if new is None:
+        return "?" if before is None else f"{before:g} → ?"
+    return _delta(before, new.amount(name), "g")
 
 
 def _pause(control: dict[str, Any] | None) -> list[str]:

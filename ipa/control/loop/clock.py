@@ -37,7 +37,7 @@ class StopSignal(threading.Event):
 
 
 class SystemClock:
-    """The machine's clocks. `wait` ends early once `stop` (or what is linked to it) is set."""
+    """The machine's clocks. `wait` ends early once `stop`, or a signal linked to it, is set."""
 
     def __init__(self, stop: threading.Event | None = None) -> None:
         self._stop = stop or threading.Event()

@@ -237,10 +237,12 @@ PositiveDuration = Annotated[float, _DURATION, _POSITIVE]
 Rate = Annotated[float, _RATE]
 PositiveRate = Annotated[float, _RATE, _POSITIVE]
 PositiveMemory = Annotated[float, _MEMORY, _POSITIVE]
+# The name of a Kubernetes extended resource.
+ACCELERATOR_KIND = r"[a-z0-9.-]{1,253}/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 _Kind = Annotated[
     str,
     _text(
-        r"[a-z0-9.-]{1,253}/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
+        ACCELERATOR_KIND,
         "the name of a Kubernetes extended resource, such as nvidia.com/gpu or nvidia.com/mig-1g.5gb",
     ),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, create_model
@@ -11,6 +12,7 @@ from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import Count, Maybe, PositiveNumber
 from ipa.model.parts import with_share
 from ipa.model.plan import StageConfig, StagePlan
+from ipa.model.resources import Resources
 
 _Percent = Annotated[int, Field(ge=0, le=100)]
 
@@ -46,8 +48,23 @@ _Said: Any = {
 }
 RunningStage = create_model("RunningStage", __base__=_Running, **_Said)
 
+
+class BesideSection(Section):
+    """The resources of one replica beside its cores."""
+
+    model_config = ConfigDict(extra="ignore", title="a mapping with memory_gib, accelerators")
+    memory_gib: Annotated[float, Field(ge=0, alias="memory_gib")] = 0.0
+    accelerators: Annotated[dict[str, float], Field(strict=False)] = Field(default_factory=dict)
+
+
+class PlannedStageSection(StageConfigSection):
+    """The configuration of one stage with what the plan says of its replicas."""
+
+    beside: BesideSection | None = None
+
+
 # A plan in memory has tuples.
-_Stages = Annotated[list[StageConfigSection], Field(strict=False)]
+_Stages = Annotated[list[PlannedStageSection], Field(strict=False)]
 
 
 class PartPlan(Section):
@@ -81,10 +98,22 @@ class PlanFile(Section):
     mixture: MixtureSection | None = None
     pas: float | None = None
     rate_rps: float | None = Field(None, alias="rate_rps")
+    cost_usd_per_hour: float | None = Field(None, alias="cost_usd_per_hour")
+
+    @property
+    def beside(self) -> dict[tuple[str, str], Resources]:
+        """The resources of one replica beside its cores by stage and variant, as far as the plan has them."""
+        parts = (self.mixture.parts if self.mixture else None) or ()
+        stages = chain(self.stages or (), *(part.plan.stages for part in parts))
+        return {
+            (stage.stage, stage.variant): Resources(0.0, given.memory_gib, given.accelerators)
+            for stage in stages
+            if (given := stage.beside) is not None
+        }
 
     @property
     def single(self) -> tuple[StageConfig, ...]:
-        """The one configuration that is best alone."""
+        """The best single configuration."""
         return tuple(stage.build() for stage in self.stages or ())
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipa.model.guardrails import GuardrailRule, measured
 from ipa.model.plan import Plan
+from ipa.model.resources import CORES, heading_of, total
 from ipa.report.marked import as_text, rows_of
 from ipa.report.review.frontier import frontier_lines
 from ipa.report.review.result import Review, Reviewed
@@ -11,6 +12,7 @@ from ipa.report.review.words import (
     NOTHING,
     accuracy,
     cells,
+    cents,
     changed,
     cores,
     headline,
@@ -109,6 +111,9 @@ def _rule(reviewed: Reviewed, rule: GuardrailRule) -> tuple[str, str, str]:
 def _plans(reviewed: Reviewed) -> list[str]:
     """The plans at the recorded rates, on both sides."""
     sides = [side for side in (reviewed.before, reviewed.after) if side is not None]
+    plans = [at.plan for side in sides for at in side.plans]
+    beside = [name for name in total(plan.resources for plan in plans).amounts if name != CORES]
+    has_price = any(plan.cost_usd_per_hour is not None for plan in plans)
     rows = []
     for index, at in enumerate(sides[-1].plans if sides else ()):
         before = reviewed.before.plans[index].plan if reviewed.before else None
@@ -119,11 +124,14 @@ def _plans(reviewed: Reviewed) -> list[str]:
                 _configs(before),
                 "as before" if _same(before, after) else _configs(after),
                 changed(_known(before, "cost_cores"), _known(after, "cost_cores"), cores),
+                *(changed(_amount(before, name), _amount(after, name), cores) for name in beside),
+                *_price(before, after, has_price=has_price),
                 changed(_known(before, "pas"), _known(after, "pas"), accuracy),
                 changed(_known(before, "latency_s"), _known(after, "latency_s"), seconds),
             )
         )
-    heads = ("recorded rate, rps", "plan before", "plan after", "cores", "PAS", "latency s")
+    held = ("cores", *map(heading_of, beside), *(("USD/h",) if has_price else ()))
+    heads = ("recorded rate, rps", "plan before", "plan after", *held, "PAS", "latency s")
     return rows_of(heads, rows) if rows else []
 
 
@@ -141,6 +149,16 @@ def _configs(plan: Plan | None) -> str:
 
 def _known(plan: Plan | None, name: str) -> float | None:
     return None if plan is None else getattr(plan, name)
+
+
+def _amount(plan: Plan | None, name: str) -> float | None:
+    return plan.resources.amount(name) if plan and plan.stages else None
+
+
+def _price(before: Plan | None, after: Plan | None, *, has_price: bool) -> list[str]:
+    """The cell of the price, if there is a column for it."""
+    sides = _known(before, "cost_usd_per_hour"), _known(after, "cost_usd_per_hour")
+    return [changed(*sides, cents)] if has_price else []
 
 
 def _changes(reviewed: Reviewed) -> list[str]:

@@ -34,11 +34,17 @@ class SimulatedChange:
 
 @dataclass(frozen=True, slots=True)
 class FrontierSpot:
-    """A Pareto-optimal plan in accuracy and cost."""
+    """A Pareto-optimal plan in accuracy and cost, in money if the pipeline has prices."""
 
     cost_cores: float
     pas: float
     latency_s: float
+    cost_usd_per_hour: float | None = None
+
+    def cost(self, *, in_money: bool) -> float:
+        """USD an hour if it is known and asked for, else cores."""
+        known = self.cost_usd_per_hour if in_money else None
+        return self.cost_cores if known is None else known
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,9 @@ class ReviewFrontier:
     spots: tuple[FrontierSpot, ...]
     why: str = ""
 
-    def pas_within(self, cost_cores: float) -> float | None:
-        """The highest accuracy within that many cores."""
-        within = [spot.pas for spot in self.spots if spot.cost_cores <= cost_cores + SAME_CORES]
+    def pas_within(self, cost: float, *, in_money: bool) -> float | None:
+        """The highest accuracy within that cost."""
+        within = [spot.pas for spot in self.spots if spot.cost(in_money=in_money) <= cost + SAME_CORES]
         return max(within, default=None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ipa.model.guardrails import HOURS_A_MONTH, GuardrailFigures, relative
+from ipa.model.resources import heading_of, total
 from ipa.report.review.result import Review, Reviewed, Status
 
 NOTHING = "–"
@@ -24,6 +25,11 @@ def percent(value: float) -> str:
 def usd(value: float) -> str:
     """Whole dollars."""
     return f"${value:,.0f}"
+
+
+def cents(value: float) -> str:
+    """Dollars to a cent."""
+    return f"{value:.2f}"
 
 
 def seconds(value: float) -> str:
@@ -116,7 +122,7 @@ def verdict(review: Review) -> str:
 
 
 def cells(review: Review, reviewed: Reviewed) -> dict[str, str]:
-    """The figures of a pipeline by name; money only with a price."""
+    """The figures of a pipeline by name; other resources and money only where a pipeline has them."""
     before, after = reviewed.figures
 
     def moved(
@@ -127,12 +133,20 @@ def cells(review: Review, reviewed: Reviewed) -> dict[str, str]:
         return changed(less, more, shown, is_relative=is_relative)
 
     found = {"cores": moved("cores_mean", cores, is_relative=True)}
-    if review.guardrails.usd_per_core_hour is not None:
+    for name in _beside_cores(review):
+        less, more = (None if side is None else side.beside_mean.amount(name) for side in (before, after))
+        found[heading_of(name)] = changed(less, more, cores, is_relative=True)
+    if any(side and side.usd_per_hour is not None for each in review.pipelines for side in each.figures):
         found["a month"] = moved("usd_per_hour", usd, times=HOURS_A_MONTH)
     found["PAS"] = moved("pas_mean", accuracy)
     found["SLO met"] = moved("slo_ratio", percent)
     found["p99 s"] = moved("latency_p99_s", seconds, is_relative=True)
     return found
+
+
+def _beside_cores(review: Review) -> list[str]:
+    """The resources other than cores that any pipeline holds, for one table of all."""
+    return list(total(side.beside_mean for each in review.pipelines for side in each.figures if side).amounts)
 
 
 def remark(reviewed: Reviewed) -> str:

@@ -12,6 +12,7 @@ from ipa.model.guardrails import GuardrailFigures
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
+from ipa.model.resources import Prices, total
 from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.report.frontier_plot import accuracy_cost
@@ -39,7 +40,6 @@ class ReviewTrial:
     seeds: int
     policy: str
     settings: Settings
-    usd_per_core_hour: float | None
     say: Callable[[str], None]
     place_of: Callable[[Pipeline], SimulatedPlace]
 
@@ -51,9 +51,13 @@ class ReviewTrial:
 
 
 def tried(
-    pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: ReviewTrial, words: str
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    trial: ReviewTrial,
+    prices: Prices | None,
+    words: str,
 ) -> ReviewSide:
-    """The evaluation of one side. A pipeline is planned and simulated on the target that its file names."""
+    """The evaluation of one side at those prices. It is planned and simulated on its file's target."""
     place = trial.place_of(pipeline)
     planned = place.shape(pipeline, profiles)
     plans = tuple(
@@ -75,7 +79,7 @@ def tried(
             results.append(simulate(replace(setup, seed=seed)))
         except InfeasibleError as error:
             return ReviewSide(plans, None, why=error.message, frontier=could)
-    figures = _figures(results, trial.usd_per_core_hour)
+    figures = _figures(results, prices)
     return ReviewSide(plans, figures, _changes(results[0]), frontier=could)
 
 
@@ -93,17 +97,22 @@ def _frontier(pipeline: Pipeline, profiles: Mapping[str, StageProfile], at: Plan
         found = frontier(planning_problem(pipeline, profiles, at.rate_rps), FRONTIER_S)
     except DeadlineError:
         return ReviewFrontier(at.label, at.rate_rps, (), f"it was not found within {FRONTIER_S:g} s")
-    spots = (FrontierSpot(each.cost_cores, each.pas, each.latency_s) for each in accuracy_cost(found))
+    spots = (
+        FrontierSpot(each.cost_cores, each.pas, each.latency_s, each.cost_usd_per_hour)
+        for each in accuracy_cost(found)
+    )
     return ReviewFrontier(at.label, at.rate_rps, tuple(spots))
 
 
-def _figures(results: list[SimResult], usd_per_core_hour: float | None) -> GuardrailFigures:
+def _figures(results: list[SimResult], prices: Prices | None) -> GuardrailFigures:
     """The figures over all runs: means over time are averaged, requests are pooled."""
     latencies_s = np.concatenate([result.latencies_s for result in results])
     p50_s, p99_s = np.quantile(latencies_s, (0.5, 0.99)) if len(latencies_s) else (None, None)
     requests = sum(len(result.born_s) for result in results)
     in_time = sum(int((result.latencies_s <= result.sla_s).sum()) for result in results)
     cores = float(np.mean([result.core_seconds / result.duration_s for result in results]))
+    held = total(result.resource_seconds * (1 / result.duration_s) for result in results) * (1 / len(results))
+    beside = replace(held, cpu_cores=0.0)
     return GuardrailFigures(
         requests=requests,
         late=requests - in_time,
@@ -113,7 +122,8 @@ def _figures(results: list[SimResult], usd_per_core_hour: float | None) -> Guard
         latency_p50_s=None if p50_s is None else float(p50_s),
         latency_p99_s=None if p99_s is None else float(p99_s),
         changes=sum(result.changes for result in results),
-        usd_per_hour=None if usd_per_core_hour is None else cores * usd_per_core_hour,
+        usd_per_hour=None if prices is None else prices.cost(replace(held, cpu_cores=cores)),
+        beside_mean=beside,
     )
 
 

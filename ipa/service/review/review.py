@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 import ipa
-from ipa.files.guardrails import read_guardrails
+from ipa.files.guardrails import NEEDS_PRICE, read_guardrails
 from ipa.files.words import unknown
 from ipa.model.errors import InputError, Problem, UsageError
-from ipa.model.guardrails import Guardrails
+from ipa.model.guardrails import Guardrails, Measure
 from ipa.model.pipeline import Pipeline
+from ipa.model.resources import CORES, Prices
 from ipa.policies.registry import POLICIES
 from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
 from ipa.service.review.evaluate import ReviewTrial, tried
@@ -58,12 +59,11 @@ def review_of(
     guardrails, problems = _guardrails(base, folders, asked.policy_file)
     pairs = pairs_of(base, folders, all_of_them=guardrails.path in base.changed())
     problems += [problem for pair in pairs if pair.after for problem in pair.after.problems]
+    problems += _unpriced(pairs, guardrails)
     rates_rps, inputs = _load(asked, base, guardrails)
     if problems:
         return Review(inputs, guardrails, problems=tuple(problems))
-    trial = ReviewTrial(
-        rates_rps, asked.seeds, asked.policy, settings, guardrails.usd_per_core_hour, say, place_of
-    )
+    trial = ReviewTrial(rates_rps, asked.seeds, asked.policy, settings, say, place_of)
     pairs = [pair for pair in pairs if pair.before or pair.after]
     return Review(
         inputs,
@@ -130,8 +130,9 @@ def _sha256(file: Path | None) -> str:
 
 
 def _reviewed(pair: Pair, guardrails: Guardrails, trial: ReviewTrial, words: str) -> Reviewed:
-    after = _tried(pair.after, trial, f"{words} after")
-    before = after if pair.is_same else _tried(pair.before, trial, f"{words} before")
+    prices = _prices(pair, guardrails)
+    after = _tried(pair.after, trial, prices, f"{words} after")
+    before = after if pair.is_same else _tried(pair.before, trial, prices, f"{words} before")
     rules = guardrails.rules(pair.pipeline)
     return Reviewed(
         pipeline=pair.pipeline,
@@ -147,7 +148,35 @@ def _reviewed(pair: Pair, guardrails: Guardrails, trial: ReviewTrial, words: str
     )
 
 
-def _tried(files: Files | None, trial: ReviewTrial, words: str) -> ReviewSide | None:
+def _prices(pair: Pair, guardrails: Guardrails) -> Prices | None:
+    """The prices of both sides: the pipeline's, else that of a core in the guardrails.
+
+    Both have those after the change, so that a cost changes with what is held, not with its price.
+    """
+    for files in (pair.after, pair.before):
+        if files is not None and files.pipeline is not None and files.pipeline.prices.is_money:
+            return files.pipeline.prices
+    usd = guardrails.usd_per_core_hour
+    return None if usd is None else Prices({CORES: usd}, is_money=True)
+
+
+def _unpriced(pairs: Sequence[Pair], guardrails: Guardrails) -> list[Problem]:
+    """The rules about money for pipelines that have no price."""
+    return [
+        Problem(
+            f"{rule.measure.value}: pipeline {pair.pipeline!r} has no prices; {NEEDS_PRICE}",
+            path=guardrails.path,
+            line=rule.line,
+            column=1,
+        )
+        for pair in pairs
+        if pair.after is not None and pair.after.pipeline is not None and _prices(pair, guardrails) is None
+        for rule in guardrails.rules(pair.pipeline)
+        if rule.measure is Measure.USD_PER_HOUR
+    ]
+
+
+def _tried(files: Files | None, trial: ReviewTrial, prices: Prices | None, words: str) -> ReviewSide | None:
     if files is None or files.pipeline is None:
         return None
-    return tried(files.pipeline, files.profiles, trial, words)
+    return tried(files.pipeline, files.profiles, trial, prices, words)

@@ -34,15 +34,15 @@ class Base:
             named = self._git(*words, f"{ref}^{{commit}}").strip()
         except GitError as error:
             raise UsageError(
-                f"--base {ref!r} is no commit here",
-                hint="Fetch it first, as with `git fetch origin main`, and name it as origin/main.",
+                f"--base {ref!r} is not a commit of this repository",
+                hint="Fetch it first, for example with `git fetch origin main`, and pass origin/main.",
             ) from error
         try:
             return self._git("merge-base", named, "HEAD").strip()
         except GitError as error:
             raise UsageError(
-                f"--base {ref!r} and what is checked out have no commit in common",
-                hint="A shallow clone has too few: fetch the whole history (fetch-depth: 0, GIT_DEPTH: 0).",
+                f"--base {ref!r} and HEAD have no commit in common",
+                hint="A shallow clone may lack it: fetch the whole history (fetch-depth: 0, GIT_DEPTH: 0).",
             ) from error
 
     def changed(self) -> list[str]:

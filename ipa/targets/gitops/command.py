@@ -38,7 +38,7 @@ class Git:
         """What it prints, as text.
 
         GitError: it failed. UnavailableError: no end in time. ConfigurationError: there is no git.
-        InputError: what it prints is not UTF-8.
+        InputError: the output is not UTF-8.
         """
         command = ["git", "-C", str(self._folder), *OPTIONS, *words]
         env = {key: value for key, value in os.environ.items() if key not in ELSEWHERE}
@@ -47,7 +47,7 @@ class Git:
         try:
             done = run(command, given=stdin, env=env, limit_s=self._timeout_s)
         except TimeoutError:
-            raise UnavailableError(f"git {words[0]}: no end within {self._timeout_s:g} s") from None
+            raise UnavailableError(f"git {words[0]}: did not finish within {self._timeout_s:g} s") from None
         except OSError as error:
             raise ConfigurationError(f"git cannot be run: {error.strerror}", hint="Install git.") from error
         if done.returncode != 0:
@@ -56,4 +56,4 @@ class Git:
         try:
             return done.stdout.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"git {words[0]}: what it prints is not UTF-8: byte {error.start}") from error
+            raise InputError(f"git {words[0]}: its output is not UTF-8 at byte {error.start}") from error

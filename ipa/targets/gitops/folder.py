@@ -22,5 +22,7 @@ class Folder:
         """Put `after` in place of `before`, at once or not at all. ConflictError: it says something else."""
         file = self._folder / path
         if read_text(file) != before:
-            raise ConflictError(f"{file} was changed since it was read", hint="Read it and decide again.")
+            raise ConflictError(
+                f"{file} was changed since it was read", hint="Read the current state and plan again."
+            )
         replace_text(file, after)

@@ -44,7 +44,8 @@ class Repository:
         author = AUTHOR.fullmatch(branch.author)
         if author is None:
             raise ConfigurationError(
-                f"the author {branch.author!r} is none", hint='For example "ipa <ipa@example.com>".'
+                f"IPA_GITOPS_AUTHOR {branch.author!r} is not a name and an address",
+                hint='For example "ipa <ipa@example.com>".',
             )
         self._git = Git(folder, timeout_s)
         self._branch = branch
@@ -76,7 +77,7 @@ class Repository:
         if self._text(head, path) != before:
             raise ConflictError(
                 f"{path} on {self._branch.name} was changed since it was read",
-                hint="Read it and decide again.",
+                hint="Read the current state and plan again.",
             )
         try:
             commit = self._commit(head, path, after, message)
@@ -96,7 +97,9 @@ class Repository:
         try:
             return self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}").strip()
         except GitError as error:
-            raise NotFoundError(f"{self._folder} has no branch {name!r}", hint="Make it first.") from error
+            raise NotFoundError(
+                f"{self._folder} has no branch {name!r}", hint="Create the branch first."
+            ) from error
 
     def _text(self, commit: str, path: str) -> str:
         try:
@@ -104,7 +107,7 @@ class Repository:
         except GitError as error:
             raise NotFoundError(
                 f"there is no file {path} on branch {self._branch.name}",
-                hint="`ipa render PIPELINE` prints what to commit there.",
+                hint="`ipa render PIPELINE` prints the manifest to commit there.",
             ) from error
 
     def _commit(self, head: str, path: str, text: str, message: str) -> str:
@@ -137,10 +140,11 @@ def _refusal(name: str, said: str) -> IpaError:
     """The error of a branch that was not written, by what git says of it."""
     if any(words in said for words in ("stale info", "fetch first", "cannot lock ref", "non-fast-forward")):
         return ConflictError(
-            f"branch {name} moved while it was written: nothing was changed", hint="Read it and decide again."
+            f"branch {name} moved during the write: nothing was changed",
+            hint="Read the current state and plan again.",
         )
     if any(words in said for words in ("remote rejected", "denied", "not allowed", "Authentication failed")):
         return ForbiddenError(
-            f"branch {name} may not be written: {said}", hint="Allow its author to push to that branch."
+            f"git refused to write branch {name}: {said}", hint="Allow the service to push to that branch."
         )
     return UnavailableError(f"branch {name} could not be written: {said}")

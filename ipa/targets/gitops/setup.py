@@ -22,7 +22,7 @@ def through_gitops(
     problems = [Problem(fault) for fault in gitops_faults(settings)]
     folder = Path(settings.gitops_dir)
     if problems:
-        raise ConfigurationError("nothing can be written for a GitOps tool so", problems=problems)
+        raise ConfigurationError("invalid GitOps settings", problems=problems)
     manifests: Manifests = Folder(folder)
     if settings.gitops_branch:
         branch = Branch(settings.gitops_branch, settings.gitops_remote, settings.gitops_author)
@@ -36,6 +36,6 @@ def gitops_faults(settings: Settings) -> Iterator[str]:
         return
     yield from (f"IPA_GITOPS_PATH: {fault}" for fault in paths_faults(settings.gitops_path))
     if not settings.gitops_dir or not Path(settings.gitops_dir).is_dir():
-        yield f"IPA_GITOPS_DIR {settings.gitops_dir!r} is no folder"
+        yield f"IPA_GITOPS_DIR {settings.gitops_dir!r} is not a folder"
     if settings.gitops_remote and not settings.gitops_branch:
         yield "IPA_GITOPS_REMOTE needs IPA_GITOPS_BRANCH"

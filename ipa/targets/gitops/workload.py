@@ -78,9 +78,9 @@ class GitOpsWorkload:
         text = self._text(pipeline)
         if _revision(state, text) != change.revision:
             raise ConflictError(
-                f"pipeline {pipeline.name} is at {_revision(state, text)}, "
-                f"not at {change.revision} as when it was decided on",
-                hint="Read it again and decide again.",
+                f"pipeline {pipeline.name} is at {_revision(state, text)}; "
+                f"the change was decided at {change.revision}",
+                hint="Read the current state and plan again.",
             )
         path = self._path_of(pipeline)
         after = self._manifest_of(pipeline, text, path).changed(change.configs)
@@ -94,10 +94,10 @@ class GitOpsWorkload:
         try:
             asked = self._asked(pipeline, self._text(pipeline))
         except DriftError as error:
-            return Rollout(RolloutPhase.REPLACED, f"another hand has changed the manifest: {error.message}")
+            return Rollout(RolloutPhase.REPLACED, f"another writer changed the manifest: {error.message}")
         if asked != in_millicores(change.configs):
             # No cache is on the way, so this is newer than what we wrote, even where it is as before.
-            return Rollout(RolloutPhase.REPLACED, "another hand has changed the manifest")
+            return Rollout(RolloutPhase.REPLACED, "another writer changed the manifest")
         if _configs(state) != asked:
             words = f"the GitOps tool has not brought {self._path_of(pipeline)} to the cluster yet"
             return Rollout(RolloutPhase.PROGRESSING, words)

@@ -23,8 +23,8 @@ def move(pid: int, cpus: Collection[int]) -> None:
 
 
 @dataclass(slots=True)
-class Place:
-    """Where a process is: on CPUs of its own, or on those that are left to all others."""
+class CpuAssignment:
+    """The CPUs of one process: exclusive ones, or the pool that the others share."""
 
     cores: float
     cpus: tuple[int, ...] = ()
@@ -45,13 +45,13 @@ class CpuMap:
     ) -> None:
         self._cpus = tuple(cpus or sorted(os.sched_getaffinity(0)))
         self._move = move
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, CpuAssignment] = {}
         self._lock = threading.Lock()
 
     def place(self, name: str, cores: float = 0) -> tuple[int, ...]:
         """The CPUs of a new process, until others come or go."""
         with self._lock:
-            self._places[name] = Place(cores)
+            self._places[name] = CpuAssignment(cores)
             self._share_out()
             return self._places[name].cpus
 
@@ -83,7 +83,7 @@ class CpuMap:
             if not place.is_exclusive:
                 self._put(place, tuple(sorted(free)) or self._cpus)
 
-    def _put(self, place: Place, cpus: tuple[int, ...]) -> None:
+    def _put(self, place: CpuAssignment, cpus: tuple[int, ...]) -> None:
         if place.cpus != cpus and place.pid:
             self._move(place.pid, cpus)
         place.cpus = cpus

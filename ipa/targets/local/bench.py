@@ -63,7 +63,7 @@ class ServedModel:
         for line in Path(f"/proc/{self._pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / GIB
-        raise UnavailableError(f"the model server {self._pid} has ended")
+        raise UnavailableError(f"the model server {self._pid} exited")
 
 
 class Bench:
@@ -112,7 +112,7 @@ class Bench:
                     late = time.monotonic() - started_s > READY_TIMEOUT_S
                     if late or replica.pid in self._exited:
                         raise UnavailableError(
-                            f"{stage}/{variant} did not get ready: {replica.last_words()}",
+                            f"{stage}/{variant} did not become ready: {replica.last_words()}",
                             hint=f"See {replica.log}",
                         )
                     time.sleep(READY_POLL_S)
@@ -126,7 +126,7 @@ class Bench:
         self._processes.kill(pid, signal.SIGKILL)
         with self._exit:
             if not self._exit.wait_for(lambda: pid in self._exited, timeout=STOP_TIMEOUT_S):
-                raise UnavailableError(f"the model server {pid} does not end")
+                raise UnavailableError(f"the model server {pid} did not exit")
 
     def _on_exit(self, pid: int, code: int) -> None:
         with self._exit:

@@ -98,7 +98,7 @@ class Front:
         self.pid, self.token, self.failed_checks, self.started_s = pid, token, 0, time.monotonic()
 
     def ended(self, cpus: CpuMap) -> None:
-        """Note that its process has ended."""
+        """Record that the process exited."""
         now_s = time.monotonic()
         is_early = now_s - self.started_s < SHORT_LIFE_S
         self.backoff_s = min(MAX_BACKOFF_S, 2 * self.backoff_s or FIRST_BACKOFF_S) if is_early else 0.0

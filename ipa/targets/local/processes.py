@@ -95,7 +95,7 @@ class ForkedProcesses:
             )
             if number not in self._started:
                 raise UnavailableError(
-                    "the process that starts model servers has ended", hint=f"See {self._log}"
+                    "the process that starts model servers exited", hint=f"See {self._log}"
                 )
             return self._started.pop(number)
 

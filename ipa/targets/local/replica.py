@@ -77,8 +77,8 @@ def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
     run = local_of(pipeline.stage(stage).variant(variant))
     if run is None:
         raise ConfigurationError(
-            f"variant {variant!r} of stage {pipeline.name}/{stage} cannot run on this machine",
-            hint="Give it `local: {implementation: ..., parameters: {...}}` in the pipeline file",
+            f"variant {variant!r} of stage {pipeline.name}/{stage} has no `local:` section",
+            hint="Add `local: {implementation: ..., parameters: {...}}` to it in the pipeline's file.",
         )
     return run
 
@@ -91,19 +91,19 @@ def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageCon
     """
     if not pipeline.is_chain:
         raise ConfigurationError(
-            f"pipeline {pipeline.name} is no chain of stages, and the local runtime runs chains only",
-            hint="Run it with `--target kubernetes`, or give it a graph such as [a, b].",
+            f"pipeline {pipeline.name} is not a chain of stages; the local runtime supports only chains",
+            hint="Run it with `--target kubernetes`, or use a chain such as [a, b].",
         )
     by_stage = {config.stage: config for config in configs}
     names = [stage.name for stage in pipeline.stages]
     if len(by_stage) < len(configs):
         raise ConfigurationError(
             f"pipeline {pipeline.name} cannot run several configurations side by side on this machine",
-            hint="Run it on Kubernetes for that, or ask for one configuration alone.",
+            hint="Run it on Kubernetes, or use a single configuration.",
         )
     if sorted(by_stage) != sorted(names):
         raise ConflictError(
-            f"pipeline {pipeline.name} has the stages {', '.join(names)}, the change {', '.join(by_stage)}"
+            f"pipeline {pipeline.name} has stages {', '.join(names)}; the change names {', '.join(by_stage)}"
         )
     for config in configs:
         local_run(pipeline, config.stage, config.variant)

@@ -159,7 +159,7 @@ class PipelineRunner:
             if revision != str(self.revision):
                 raise ConflictError(
                     f"pipeline {self.pipeline.name} is at revision {self.revision}, not {revision}",
-                    hint="Read it again and decide again",
+                    hint="Read the current state and plan again.",
                 )
             self.revision += 1
             self.decision_id = decision_id
@@ -227,7 +227,7 @@ class PipelineRunner:
         """Move everything one step towards what is wanted."""
         self._note_exits()
         if not self._processes.is_open:
-            raise UnavailableError("the process that starts model servers has ended")
+            raise UnavailableError("the process that starts model servers exited")
         self._check_health()
         for run in self._stages:
             self._note_ready(run)

@@ -45,7 +45,7 @@ class LocalWorkload:
         _check_accelerators(pipeline)
         with self._lock:
             if pipeline.name in self._runners:
-                raise ConflictError(f"pipeline {pipeline.name} runs already")
+                raise ConflictError(f"pipeline {pipeline.name} is already running")
             runner = PipelineRunner(pipeline, configs, self._folder.resolve() / pipeline.name, self._cpus)
             self._runners[pipeline.name] = runner
         give_up_s = time.monotonic() + START_TIMEOUT_S
@@ -137,7 +137,7 @@ def _check_accelerators(pipeline: Pipeline) -> None:
     ]
     if problems:
         raise UsageError(
-            f"pipeline {pipeline.name!r} needs accelerators, and local processes are given none",
-            hint="Run it with --target kubernetes, or leave these variants out of its file.",
+            f"pipeline {pipeline.name!r} needs accelerators, which local processes do not get",
+            hint="Run it with --target kubernetes, or remove these variants from its file.",
             problems=problems,
         )

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, drift
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, drift
 from ipa.targets.seldon.variants import Json
 
 KEDA_LABEL = "scaledobject.keda.sh/name"
 
 
 def check_autoscalers(
-    pipeline: Pipeline, sdeps: Sequence[str], places: Sequence[Place], autoscalers: Sequence[Json]
+    pipeline: Pipeline, sdeps: Sequence[str], places: Sequence[StageLocation], autoscalers: Sequence[Json]
 ) -> None:
     """DriftError names every stage whose Deployment, or SeldonDeployment, another controller scales."""
     stages = {place.deployment: place.stage.name for place in places}
@@ -24,7 +24,7 @@ def check_autoscalers(
     for autoscaler in autoscalers:
         target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
         kind, name = target.get("kind"), str(target.get("name", ""))
-        words = f"{_named(autoscaler)} scales {kind} {name}: its replicas belong to another controller"
+        words = f"{_named(autoscaler)} scales {kind} {name}: another controller owns its replicas"
         if kind == "Deployment" and name in stages:
             problems.append(f"stage {stages[name]!r}: {words}; remove it first")
         elif kind == SELDON_DEPLOYMENT.kind and name in sdeps:

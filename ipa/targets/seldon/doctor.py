@@ -16,7 +16,7 @@ from ipa.adapters.kube.preflight import (
     serves,
     user_name,
 )
-from ipa.adapters.kube.rights import BY_NAME, ELECTOR, REVIEWER, Right, Role, actor, observer
+from ipa.adapters.kube.rights import BY_NAME, ELECTOR, REVIEWER, RbacRole, Right, actor, observer
 from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
@@ -204,7 +204,7 @@ class _Rights:
     def _holds_lease(self) -> bool:
         return self.settings.lease_namespace in ("", self.namespace)
 
-    def _role(self, role: Role, state: Severity, meaning: str) -> Iterator[Finding]:
+    def _role(self, role: RbacRole, state: Severity, meaning: str) -> Iterator[Finding]:
         yield from _role(self.client, self.namespace, self.user, self.known, role, state, meaning)
 
 
@@ -213,7 +213,7 @@ def _role(
     namespace: str,
     user: _User,
     known: Mapping[str, tuple[str, ...]],
-    role: Role,
+    role: RbacRole,
     state: Severity,
     meaning: str,
 ) -> Iterator[Finding]:
@@ -238,7 +238,7 @@ def _role(
             yield Finding(name, state, seen, _grant(role, namespace, user))
 
 
-def _grant(role: Role, namespace: str, user: _User) -> str:
+def _grant(role: RbacRole, namespace: str, user: _User) -> str:
     bound, file = f"ipa-{role.name}", f"deploy/rbac/{role.name}.yaml"
     if not namespace:
         return (

@@ -34,7 +34,7 @@ class Reader:
         """
         found: list[Stage] = []
         if not self._graph.get("name"):
-            self._problems.append("it has no graph")
+            self._problems.append("the predictor has no graph")
         else:
             self._flow(self._graph, [], found, variants)
         entries = [stage.name for stage in found if not stage.after]
@@ -77,8 +77,8 @@ class Reader:
         ends = [edge for child in children for edge in self._flow(child, [Edge(name)], found, variants)]
         if len(children) > 1:
             self._problems.append(
-                f"node {name!r} has {len(children)} children and no combiner takes their answers: only the "
-                "first one's is used"
+                f"node {name!r} has {len(children)} children and no combiner: only the answer of the "
+                "first one is used"
             )
         return ends or [Edge(name)]
 
@@ -86,7 +86,7 @@ class Reader:
         name, implementation = str(node.get("name")), node.get("implementation")
         if implementation in OTHER_BUILT_IN:
             self._problems.append(
-                f"node {name!r} is Seldon's own {implementation}, which no plan could serve"
+                f"node {name!r} is Seldon's built-in {implementation}, which has no variants to plan"
             )
         if implementation == SPLIT:
             return StageKind.ROUTER
@@ -94,7 +94,7 @@ class Reader:
         if text == "unknown-type":
             return StageKind.MODEL
         if text not in list(StageKind):
-            self._problems.append(f"node {name!r} is of type {node.get('type')}, which is not known here")
+            self._problems.append(f"node {name!r} has the unknown type {node.get('type')}")
             return StageKind.MODEL
         return StageKind(text)
 
@@ -106,7 +106,7 @@ class Reader:
         try:
             first = float(given.get("ratioA", EVEN_SHARE))
         except (TypeError, ValueError):
-            self._problems.append(f"node {node.get('name')!r}: ratioA is {given['ratioA']!r}, not a share")
+            self._problems.append(f"node {node.get('name')!r}: ratioA {given['ratioA']!r} is not a number")
             return [EVEN_SHARE, EVEN_SHARE]
         return [first, 1.0 - first]
 

@@ -61,14 +61,12 @@ def _fault(pipeline: Pipeline, stage: Stage) -> str:
     if stage.variants:
         return ""
     if stage.kind is not StageKind.ROUTER:
-        return (
-            f"{stage.kind} {stage.name!r} has no variants, and Seldon has none of its own; give it variants"
-        )
+        return f"{stage.kind} {stage.name!r} has no variants, and Seldon has no built-in one; add variants"
     branches = sum(edge.parent == stage.name for other in pipeline.stages for edge in other.after)
     if branches != SPLIT_BRANCHES:
         return (
-            f"router {stage.name!r} has no variants, and Seldon's own splits between {SPLIT_BRANCHES} "
-            f"stages, not {branches}; give it variants, or put routers in a row"
+            f"router {stage.name!r} has no variants, and Seldon's built-in router splits between "
+            f"{SPLIT_BRANCHES} stages, not {branches}; add variants, or put several routers in a row"
         )
     return ""
 
@@ -100,9 +98,8 @@ def _nest(stages: Sequence[Stage], problems: list[str]) -> Nested | None:
         is_good = True
     if outer is None or not is_good:
         problems.append(
-            f"stages {', '.join(stage.name for stage in stages)} do not nest: several stages after one must "
-            "meet again in a combiner that takes them all, branches of a router in an output-transformer or "
-            "combiner behind them all"
+            f"stages {', '.join(stage.name for stage in stages)} do not nest: parallel stages must "
+            "join in one combiner, and the branches of a router in one output-transformer or combiner"
         )
         return None
     children = [_nest(group, problems) for group in groups]

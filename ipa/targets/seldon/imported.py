@@ -64,9 +64,7 @@ def imported(
         configs = read(pipeline, sdep)
     except (DriftError, InputError) as error:
         # All that keeps plans from being written, in the words of who would write them.
-        notes += [
-            f"not yet ours to write: {problem}" for problem in error.problems or [Problem(error.message)]
-        ]
+        notes += [f"blocks writing: {problem}" for problem in error.problems or [Problem(error.message)]]
         configs = ()
     return Imported(pipeline, configs, tuple(notes))
 
@@ -147,7 +145,7 @@ def _memory_gib(name: str, resources: Json, notes: list[str]) -> float | None:
     parsed = {kind: parse_quantity(amount) for kind, amount in amounts.items()}
     amount = next(iter(parsed.values()))
     if amount is None:
-        notes.append(f"stage {name!r}: memory {next(iter(amounts.values()))!r} is no quantity")
+        notes.append(f"stage {name!r}: memory {next(iter(amounts.values()))!r} is not a quantity")
         return None
     if any(other != amount for other in parsed.values()):
         notes.append(f"stage {name!r}: memory requests and limits differ; a plan would make both the limit")
@@ -195,7 +193,7 @@ def _batched(stage: Stage, reader: Reader, notes: list[str]) -> Stage:
     try:
         return replace(stage, batch_timeout_s=float(str(text)))
     except ValueError:
-        notes.append(f"stage {stage.name!r}: {BATCH_TIME} {text!r} is no number of seconds")
+        notes.append(f"stage {stage.name!r}: {BATCH_TIME} {text!r} is not a number of seconds")
         return stage
 
 

@@ -28,8 +28,8 @@ def import_pipeline(settings: Settings, asked: ImportRequest) -> Imported:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"this SeldonDeployment is not whole: {type(error).__name__} {error}",
-            hint="`kubectl apply --dry-run=server -f FILE` says what of it is wrong.",
+            f"this SeldonDeployment is incomplete: {type(error).__name__} {error}",
+            hint="`kubectl apply --dry-run=server -f FILE` reports the fault.",
         ) from error
 
 
@@ -66,5 +66,5 @@ def _only(found: Sequence[Json], nothing: str) -> Json:
         raise NotFoundError(nothing)
     if len(found) > 1:
         names = ", ".join(sorted(str(one["metadata"].get("name")) for one in found))
-        raise UsageError("there are several SeldonDeployments", hint=f"Say which: {names}")
+        raise UsageError("there are several SeldonDeployments", hint=f"Name one of: {names}")
     return found[0]

@@ -29,7 +29,7 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StageLocation:
     """A stage's componentSpec, container and graph node in one SeldonDeployment, and their paths in it.
 
     `replicas` is what counts of the three levels, `deployment` the name of the Deployment made of it.
@@ -56,8 +56,8 @@ def target_of(pipeline: Pipeline) -> SeldonTarget:
     found = seldon_of(pipeline)
     if found is None:
         raise InputError(
-            f"pipeline {pipeline.name!r} does not say where it runs on Seldon",
-            hint="Give it `seldon: {name: ..., namespace: ..., predictor: ...}`.",
+            f"pipeline {pipeline.name!r} has no `seldon:` section",
+            hint="Add `seldon: {name: ..., namespace: ..., predictor: ...}`.",
         )
     return found
 
@@ -83,7 +83,7 @@ def deployment_name(target: SeldonTarget, component: Json, index: int) -> str:
     )
 
 
-def locate(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
+def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     """The place of every stage, in order.
 
     DriftError lists every stage that is not where its pipeline says, or whose replicas another controller
@@ -93,18 +93,21 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
     problems: list[str] = []
     owner = (sdep["metadata"].get("labels") or {}).get(LABEL_PIPELINE)
     if owner not in (None, pipeline.name):
-        problems.append(f"label {LABEL_PIPELINE} says that it belongs to pipeline {owner!r}")
+        problems.append(f"label {LABEL_PIPELINE} names pipeline {owner!r}")
     predictors = (sdep.get("spec") or {}).get("predictors") or []
     names = [predictor["name"] for predictor in predictors]
     if names.count(target.predictor) != 1:
         raise drift(
             pipeline,
-            [*problems, f"has predictors {', '.join(names) or '(none)'}, not one {target.predictor!r}"],
+            [
+                *problems,
+                f"has predictors {', '.join(names) or '(none)'}; exactly one must be {target.predictor!r}",
+            ],
         )
     index = names.index(target.predictor)
     nodes = list(_nodes(predictors[index]["graph"], ("spec", "predictors", index, "graph")))
     problems.extend(_misplaced(nest(pipeline), nodes))
-    places: list[Place] = []
+    places: list[StageLocation] = []
     for stage in pipeline.served:
         place, faults = _place(stage, sdep, index, nodes, target)
         problems.extend(faults)
@@ -158,7 +161,7 @@ def _wrong_node(nested: Nested, node: Json) -> list[str]:
 
 def _place(
     stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[Path, Json]], target: SeldonTarget
-) -> tuple[Place | None, list[str]]:
+) -> tuple[StageLocation | None, list[str]]:
     name = container_name(stage)
     whole = sdep["spec"]["predictors"][predictor]
     found = [
@@ -170,20 +173,20 @@ def _place(
     node = [(path, value) for path, value in nodes if value["name"] == name]
     faults = []
     if len(found) != 1:
-        faults.append(f"stage {stage.name!r}: {len(found)} containers are named {name!r}, not one")
+        faults.append(f"stage {stage.name!r}: {len(found)} containers are named {name!r} instead of one")
     if len(node) != 1:
-        faults.append(f"stage {stage.name!r}: {len(node)} graph nodes are named {name!r}, not one")
+        faults.append(f"stage {stage.name!r}: {len(node)} graph nodes are named {name!r} instead of one")
     if faults:
         return None, faults
     component_path, inside = found[0]
     component = whole["componentSpecs"][component_path[-1]]
     faults = [
-        f"stage {stage.name!r} has {scaler}: its replicas belong to another controller; remove it first"
+        f"stage {stage.name!r} has {scaler}: another controller owns its replicas; remove it first"
         for scaler in AUTOSCALERS
         if component.get(scaler)
     ]
     levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
-    return Place(
+    return StageLocation(
         stage=stage,
         component=component,
         container=_containers(component)[int(inside[-1])],
@@ -245,7 +248,7 @@ def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
     """The refusal to touch an object that is not as its pipeline says."""
     target = target_of(pipeline)
     return DriftError(
-        f"SeldonDeployment {target.namespace}/{target.name} is not as pipeline {pipeline.name!r} says",
+        f"SeldonDeployment {target.namespace}/{target.name} does not match pipeline {pipeline.name!r}",
         problems=[Problem(problem) for problem in problems],
-        hint="Put it back, or change the pipeline's file to match; it is not written to until then.",
+        hint="Restore it, or change the pipeline's file to match; until then it is not written.",
     )

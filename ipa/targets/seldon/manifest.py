@@ -13,7 +13,7 @@ from ipa.targets.seldon.graph import SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
     SELDON_DEPLOYMENT,
-    Place,
+    StageLocation,
     container_name,
     drift,
     locate,
@@ -91,7 +91,7 @@ def batch_time(stage: Stage) -> str:
 def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
     """The SeldonDeployment that runs the pipeline so: one predictor, one componentSpec for every stage.
 
-    InputError where the pipeline does not say how it runs on Seldon, its graph cannot be nested as Seldon
+    InputError where the pipeline has no `seldon:` section, its graph cannot be nested as Seldon
     does, or the configs do not fit it.
     """
     target = target_of(pipeline)
@@ -178,7 +178,7 @@ def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
         batch, cores = _batch_size(place), _cores(place)
         name = place.stage.name
         if variant is None:
-            problems.append(f"stage {name!r} runs no variant of its own; {difference}")
+            problems.append(f"stage {name!r} runs none of its variants; {difference}")
         if isinstance(batch, str):
             problems.append(f"stage {name!r}: {batch}")
         if isinstance(cores, str):
@@ -192,7 +192,7 @@ def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
     return tuple(configs)
 
 
-def _batch_size(place: Place) -> int | str:
+def _batch_size(place: StageLocation) -> int | str:
     entry = env_entry(place.container, BATCH_SIZE)
     if entry is None:
         return 1
@@ -203,7 +203,7 @@ def _batch_size(place: Place) -> int | str:
     return max(1, int(text))
 
 
-def _accelerator_faults(pipeline: Pipeline, place: Place, variant: str) -> list[str]:
+def _accelerator_faults(pipeline: Pipeline, place: StageLocation, variant: str) -> list[str]:
     """The differences of the container's accelerators from those of the variant it runs."""
     wanted = requested(pipeline, place.stage, variant)
     resources = place.container.get("resources") or {}
@@ -219,7 +219,7 @@ def _accelerator_faults(pipeline: Pipeline, place: Place, variant: str) -> list[
     return faults
 
 
-def _cores(place: Place) -> float | str:
+def _cores(place: StageLocation) -> float | str:
     resources = place.container.get("resources") or {}
     amounts = {
         kind: (resources.get(kind) or {})["cpu"]

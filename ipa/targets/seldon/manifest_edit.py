@@ -19,7 +19,7 @@ from ipa.targets.seldon.variants import Json
 class Manifest:
     """The text of a file that holds the pipeline's SeldonDeployment, perhaps among other documents.
 
-    InputError where the text is not YAML or that object is not whole, NotFoundError where it is not there.
+    InputError where the text is not YAML or that object is incomplete, NotFoundError where it is not there.
     """
 
     def __init__(self, pipeline: Pipeline, text: str, path: str) -> None:
@@ -33,8 +33,8 @@ class Manifest:
             return read_mixture(self._pipeline, self._documents[self._index])
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(
-                f"{self._path}: its {SELDON_DEPLOYMENT.kind} is not whole: {type(error).__name__} {error}",
-                hint=f"`ipa render {self._pipeline.name}` prints a whole one.",
+                f"{self._path}: its {SELDON_DEPLOYMENT.kind} is incomplete: {type(error).__name__} {error}",
+                hint=f"`ipa render {self._pipeline.name}` prints a complete one.",
             ) from error
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:
@@ -53,9 +53,9 @@ class Manifest:
             return text
         if _has_comments(self._text):
             raise InputError(
-                f"{self._path} would lose its comments: more than values of it change",
+                f"{self._path} would lose its comments, because the change adds or removes fields",
                 problems=[Problem(_words(change)) for change in changes],
-                hint="Make these changes by hand, or take the comments out.",
+                hint="Make these changes by hand, or remove the comments.",
             )
         is_marked = self._text.startswith("---")
         return yaml.safe_dump_all(
@@ -118,7 +118,7 @@ def _index(pipeline: Pipeline, documents: Sequence[Any], path: str) -> int:
         names.append(f"{namespace}/{metadata.get('name')}")
     raise NotFoundError(
         f"{path} has no {SELDON_DEPLOYMENT.kind} {target.namespace}/{target.name}",
-        hint=f"It has: {', '.join(names) or 'none'}. `ipa render {pipeline.name}` prints one.",
+        hint=f"The file has: {', '.join(names) or 'none'}. `ipa render {pipeline.name}` prints one.",
     )
 
 

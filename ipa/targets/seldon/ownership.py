@@ -58,9 +58,9 @@ def check_owner(sdep: Json, install: str) -> None:
     metadata = sdep["metadata"]
     name = f"{metadata.get('namespace', '')}/{metadata['name']}"
     raise DriftError(
-        f"SeldonDeployment {name} belongs to install {owner!r}, and this is install {install!r}",
+        f"SeldonDeployment {name} belongs to install {owner!r}; this is install {install!r}",
         problems=[Problem(f"annotation {ANNOTATION} is {owner!r}")],
-        hint="Stop the other one and run `ipa release` with its IPA_INSTALL, or leave the pipeline to it.",
+        hint="Stop the other install and run `ipa release` with its IPA_INSTALL, or leave it in control.",
     )
 
 
@@ -131,7 +131,7 @@ class OwningClient(KubeClient):
                 return operations
         raise ConflictError(
             f"SeldonDeployment {namespace}/{name}: was changed since it was read",
-            hint="Read it again and decide again.",
+            hint="Read the current state and plan again.",
         )
 
 

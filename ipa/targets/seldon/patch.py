@@ -9,7 +9,7 @@ from typing import Any
 from ipa.adapters.kube.quantity import cpu_quantity
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
-from ipa.targets.seldon.locate import Path, Place, container_name, locate
+from ipa.targets.seldon.locate import Path, StageLocation, container_name, locate
 from ipa.targets.seldon.manifest import batch_time, check_configs, read
 from ipa.targets.seldon.variants import (
     BATCH_SIZE,
@@ -36,7 +36,7 @@ def build_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -
 
 
 def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
-    """Note down what takes the pipeline's predictor in the live object to the wanted configs."""
+    """Add the operations that change the pipeline's predictor in the live object to the wanted configs."""
     check_variants(pipeline)
     running = read(pipeline, live)
     check_configs(pipeline, wanted, running)
@@ -45,7 +45,7 @@ def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[St
 
 
 def _change_stage(
-    draft: Draft, pipeline: Pipeline, place: Place, now: StageConfig, then: StageConfig
+    draft: Draft, pipeline: Pipeline, place: StageLocation, now: StageConfig, then: StageConfig
 ) -> None:
     name = container_name(place.stage)
     if now == then:
@@ -62,7 +62,7 @@ def _change_stage(
         _change_variant(draft, pipeline, place, then)
 
 
-def _change_variant(draft: Draft, pipeline: Pipeline, place: Place, then: StageConfig) -> None:
+def _change_variant(draft: Draft, pipeline: Pipeline, place: StageLocation, then: StageConfig) -> None:
     wanted = requested(pipeline, place.stage, then.variant)
     for resource, amount in wanted.items():
         _set_resource(draft, place, resource, amount)
@@ -81,12 +81,12 @@ def _change_variant(draft: Draft, pipeline: Pipeline, place: Place, then: StageC
     _remove_env(draft, place, {leaf.name for leaf in found if leaf.kind == "env" and leaf.value is None})
 
 
-def _set_resource(draft: Draft, place: Place, resource: str, amount: str | None) -> None:
+def _set_resource(draft: Draft, place: StageLocation, resource: str, amount: str | None) -> None:
     for kind in ("requests", "limits"):
         draft.set((*place.container_path, "resources", kind, resource), amount)
 
 
-def _set_env(draft: Draft, place: Place, name: str, value: str) -> None:
+def _set_env(draft: Draft, place: StageLocation, name: str, value: str) -> None:
     """Set or add an entry; one that is there is tested by name, since its index is not ours to keep."""
     path = (*place.container_path, "env")
     entries = draft.value(path) or []
@@ -100,7 +100,7 @@ def _set_env(draft: Draft, place: Place, name: str, value: str) -> None:
         draft.set(path, [{"name": name, "value": value}])
 
 
-def _remove_env(draft: Draft, place: Place, names: set[str]) -> None:
+def _remove_env(draft: Draft, place: StageLocation, names: set[str]) -> None:
     path = (*place.container_path, "env")
     at = [index for index, entry in enumerate(draft.value(path) or ()) if entry.get("name") in names]
     for index in at:

@@ -23,7 +23,7 @@ from ipa.model.parts import (
 )
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
-from ipa.targets.seldon.locate import Place, drift, locate, target_of
+from ipa.targets.seldon.locate import StageLocation, drift, locate, target_of
 from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, read, render
 from ipa.targets.seldon.patch import Draft, Operation, change_all
 from ipa.targets.seldon.section import with_seldon
@@ -59,7 +59,7 @@ def read_mixture(pipeline: Pipeline, sdep: Json) -> Configs:
     return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
 
 
-def locate_mixture(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
+def locate_mixture(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     """The place of every stage of every part, in the order of `read_mixture`."""
     return tuple(place for named, _ in read_named(pipeline, sdep) for place in locate(named, sdep))
 
@@ -187,7 +187,7 @@ def _check(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
 def _faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Iterator[str]:
     count = len(parts_of(configs))
     if not 1 <= count <= MOST:
-        yield f"there must be one to {MOST} parts, not {count}"
+        yield f"a set has 1 to {MOST} parts, not {count}"
     yield from share_faults(configs)
     if count > 1 and is_split(pipeline):
-        yield "shape split has one router and no predictors to share; use shape single"
+        yield "shape split cannot divide the traffic between parts; use shape single"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.control.ports import Rollout, RolloutPhase
-from ipa.targets.seldon.locate import Place
+from ipa.targets.seldon.locate import StageLocation
 from ipa.targets.seldon.variants import Json, env_entry, owned_env
 
 # A container that waits for one of these will not start by itself.
@@ -36,7 +36,7 @@ def ready_replicas(deployment: Json | None) -> int:
     return int(_status(deployment).get("readyReplicas") or 0)
 
 
-def unready(place: Place, deployment: Json | None) -> str:
+def unready(place: StageLocation, deployment: Json | None) -> str:
     """Describe what the stage waits for; empty if it runs exactly as its SeldonDeployment says."""
     if deployment is None:
         return f"Deployment {place.deployment} is not there yet"
@@ -59,7 +59,7 @@ def _missing_replicas(status: Json, wanted: int) -> str:
     return f"{old} old replicas still run" if old > 0 else ""
 
 
-def carries(place: Place, pod: Json) -> bool:
+def carries(place: StageLocation, pod: Json) -> bool:
     """Return True if a pod (or pod template) has the stage's container as in its present SeldonDeployment."""
     wanted = place.container
     found = [container for container in pod.get("containers") or () if container["name"] == wanted["name"]]
@@ -95,7 +95,9 @@ def _same_model(node: Json, pod: Json) -> bool:
     return not fetchers or "modelUri" not in node or node["modelUri"] in (fetchers[0].get("args") or ())
 
 
-def judge(places: Sequence[Place], deployments: Deployments, pods: Mapping[str, Sequence[Json]]) -> Rollout:
+def judge(
+    places: Sequence[StageLocation], deployments: Deployments, pods: Mapping[str, Sequence[Json]]
+) -> Rollout:
     """Judge the progress of a change over all stages. `deployments` and `pods` by name of Deployment.
 
     FAILED where a new pod crash-loops, cannot pull its image or cannot be made, or the Deployment says its
@@ -127,7 +129,7 @@ def judge(places: Sequence[Place], deployments: Deployments, pods: Mapping[str, 
     return Rollout(RolloutPhase.READY)
 
 
-def _pod_news(place: Place, pods: Sequence[Json]) -> Iterator[tuple[bool, str]]:
+def _pod_news(place: StageLocation, pods: Sequence[Json]) -> Iterator[tuple[bool, str]]:
     """(whether it is a failure, what) of the stage's new pods; old ones do not matter to the change."""
     for pod in pods:
         if not carries(place, pod["spec"]):

@@ -19,7 +19,7 @@ from typing import Any
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.locate import LONGEST_NAME, Place, container_name, drift, locate, target_of
+from ipa.targets.seldon.locate import LONGEST_NAME, StageLocation, container_name, drift, locate, target_of
 from ipa.targets.seldon.manifest import check_configs, read, render
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants
@@ -37,7 +37,7 @@ READY = {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds
 Objects = Mapping[str, Json]
 
 
-class Role(StrEnum):
+class PartRole(StrEnum):
     """The role of a SeldonDeployment in a split pipeline."""
 
     ROUTER = "router"
@@ -52,7 +52,7 @@ class Part:
     `stage` is the stage it belongs to, empty for the router.
     """
 
-    role: Role
+    role: PartRole
     stage: str
     pipeline: Pipeline
 
@@ -81,19 +81,21 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     """
     if not pipeline.is_chain:
         raise InputError(
-            f"pipeline {pipeline.name!r} is no chain of stages, and shape split runs chains only",
-            hint="Leave out `shape: split`, or give it a graph such as [a, b].",
+            f"pipeline {pipeline.name!r} is not a chain of stages; shape split supports only chains",
+            hint="Remove `shape: split`, or use a chain such as [a, b].",
         )
     parts: list[Part] = []
     queues = []
     for stage in pipeline.stages:
-        model = Part(Role.MODEL, stage.name, _model(pipeline, stage))
-        queue = Part(Role.QUEUE, stage.name, _queue(pipeline, stage, model))
+        model = Part(PartRole.MODEL, stage.name, _model(pipeline, stage))
+        queue = Part(PartRole.QUEUE, stage.name, _queue(pipeline, stage, model))
         parts += [model, queue]
         queues.append(queue)
-    parts.append(Part(Role.ROUTER, "", _router(pipeline, queues)))
+    parts.append(Part(PartRole.ROUTER, "", _router(pipeline, queues)))
     names = (part.service.removeprefix("http://").split(".")[0] for part in parts)
-    problems = [Problem(f"Service {name!r} would be longer than 63") for name in names if _is_long(name)]
+    problems = [
+        Problem(f"Service {name!r} would be longer than 63 characters") for name in names if _is_long(name)
+    ]
     if problems:
         raise InputError(
             f"pipeline {pipeline.name!r} has names too long for shape split",
@@ -150,17 +152,17 @@ def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
 def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]) -> StageConfig:
     """Configuration of the part when the stages run these configurations."""
     target, own = target_of(pipeline), part.pipeline.stages[0]
-    if part.role is Role.ROUTER:
+    if part.role is PartRole.ROUTER:
         return StageConfig(own.name, own.variants[0].name, 1, target.orchestrator_cores, 1)
     config = configs[part.stage]
-    if part.role is Role.MODEL:
+    if part.role is PartRole.MODEL:
         return replace(config, batch_size=1)
     return StageConfig(own.name, own.variants[0].name, config.batch_size, target.queue_cores, 1)
 
 
 def changed_config(part: Part, before: StageConfig, after: StageConfig) -> StageConfig:
     """Configuration of the part that now runs `before`: the cores of router and queue are their owner's."""
-    return after if part.role is Role.MODEL else replace(before, batch_size=after.batch_size)
+    return after if part.role is PartRole.MODEL else replace(before, batch_size=after.batch_size)
 
 
 def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
@@ -171,15 +173,15 @@ def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dic
     target = target_of(pipeline)
     if target.image is None:
         raise InputError(
-            f"pipeline {pipeline.name!r} does not say which image its router and queues run",
-            hint="Give it `seldon: {shape: split, image: ...}`: an image in which ipa-serving is installed.",
+            f"pipeline {pipeline.name!r} has no image for its router and queues",
+            hint="Set `seldon: {shape: split, image: ...}` to an image with ipa-serving installed.",
         )
     check_variants(pipeline)
     check_configs(pipeline, configs)
     by_stage = {config.stage: config for config in configs}
     return [
         _object(part, config_of(pipeline, part, by_stage), target.image)
-        for part in sorted(parts_of(pipeline), key=lambda part: list(Role)[::-1].index(part.role))
+        for part in sorted(parts_of(pipeline), key=lambda part: list(PartRole)[::-1].index(part.role))
     ]
 
 
@@ -190,12 +192,12 @@ def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
     predictor = spec["predictors"][0]
     pod = predictor["componentSpecs"][0]["spec"]
     container = pod["containers"][0]
-    spec["annotations"] = {"seldon.io/headless-svc": "true"} if part.role is Role.MODEL else {}
+    spec["annotations"] = {"seldon.io/headless-svc": "true"} if part.role is PartRole.MODEL else {}
     predictor["annotations"] = {"seldon.io/no-engine": "true"}
-    if part.role is not Role.QUEUE:
+    if part.role is not PartRole.QUEUE:
         # Batches are formed in the queue alone.
         container["env"] = [one for one in container["env"] if one["name"] not in (BATCH_SIZE, BATCH_TIME)]
-    if part.role is not Role.MODEL:
+    if part.role is not PartRole.MODEL:
         module = f"ipa.dataplane.{part.role.value}"
         container |= {"image": image, "command": ["python", "-m", module], "readinessProbe": dict(READY)}
         container["env"].append({"name": "IPA_DRAIN_S", "value": str(DRAIN_S)})
@@ -207,7 +209,7 @@ def _stage_label(part: Part) -> dict[str, str]:
     return {LABEL_STAGE: part.stage} if part.stage else {}
 
 
-def places_of(parts: Sequence[Part], objects: Objects) -> tuple[Place, ...]:
+def places_of(parts: Sequence[Part], objects: Objects) -> tuple[StageLocation, ...]:
     """The place of each part's one stage in its object."""
     return tuple(locate(part.pipeline, objects[part.name])[0] for part in parts)
 
@@ -222,8 +224,10 @@ def read_parts(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> d
         except DriftError as error:
             problems += [f"{part.name}: {problem.message}" for problem in error.problems]
             continue
-        if part.role is Role.MODEL and config.batch_size != 1:
-            problems.append(f"{part.name}: env {BATCH_SIZE} is set, yet batches are formed in the queue")
+        if part.role is PartRole.MODEL and config.batch_size != 1:
+            problems.append(
+                f"{part.name}: env {BATCH_SIZE} is set, but the queue forms the batches; remove it"
+            )
         found[part.name] = config
     if problems:
         raise drift(pipeline, problems)
@@ -237,8 +241,8 @@ def read_split(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> t
 
 def merged(parts: Sequence[Part], found: Mapping[str, StageConfig]) -> tuple[StageConfig, ...]:
     """The configuration of every stage, from those of its model and its queue by their objects' names."""
-    models = [part for part in parts if part.role is Role.MODEL]
-    queues = [part for part in parts if part.role is Role.QUEUE]
+    models = [part for part in parts if part.role is PartRole.MODEL]
+    queues = [part for part in parts if part.role is PartRole.QUEUE]
     return tuple(
         replace(found[model.name], batch_size=found[queue.name].batch_size)
         for model, queue in zip(models, queues, strict=True)

@@ -13,28 +13,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.split import Role
+from ipa.targets.seldon.split import PartRole
 
 GROWS, BIGGER_BATCH, SWITCHES, SMALLER_BATCH, SHRINKS = range(5)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One object to write: which part of which stage."""
+class SplitWrite:
+    """One object to write: the part and the stage."""
 
-    role: Role
+    role: PartRole
     stage: str
 
 
-def steps(running: Sequence[StageConfig], wanted: Sequence[StageConfig]) -> tuple[Step, ...]:
+def steps(running: Sequence[StageConfig], wanted: Sequence[StageConfig]) -> tuple[SplitWrite, ...]:
     """The objects that differ, in the order in which they are to be written."""
-    found: list[tuple[int, Step]] = []
+    found: list[tuple[int, SplitWrite]] = []
     for now, then in zip(running, wanted, strict=True):
         if now.batch_size != then.batch_size:
             rank = BIGGER_BATCH if then.batch_size > now.batch_size else SMALLER_BATCH
-            found.append((rank, Step(Role.QUEUE, now.stage)))
+            found.append((rank, SplitWrite(PartRole.QUEUE, now.stage)))
         if (now.variant, now.cores, now.replicas) != (then.variant, then.cores, then.replicas):
-            found.append((_rank(now, then), Step(Role.MODEL, now.stage)))
+            found.append((_rank(now, then), SplitWrite(PartRole.MODEL, now.stage)))
     return tuple(step for _, step in sorted(found, key=lambda each: each[0]))
 
 

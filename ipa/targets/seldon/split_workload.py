@@ -16,13 +16,13 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, target_of
 from ipa.targets.seldon.manifest import check_configs
 from ipa.targets.seldon.patch import Operation, build_patch
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 from ipa.targets.seldon.split import (
     Part,
-    Role,
+    PartRole,
     changed_config,
     config_of,
     parts_of,
@@ -69,9 +69,9 @@ class SplitWorkload:
         objects = self._get(parts)
         configs = read_split(pipeline, parts, objects)
         places = places_of(parts, objects)
-        models = [place for part, place in zip(parts, places, strict=True) if part.role is Role.MODEL]
+        models = [place for part, place in zip(parts, places, strict=True) if part.role is PartRole.MODEL]
         # Router and queues may be scaled by whom one likes.
-        names = [part.name for part in parts if part.role is Role.MODEL]
+        names = [part.name for part in parts if part.role is PartRole.MODEL]
         autoscalers = self._client.list_autoscalers(target_of(pipeline).namespace)
         check_autoscalers(pipeline, names, models, autoscalers)
         deployments = self._deployments(pipeline, places)
@@ -112,8 +112,8 @@ class SplitWorkload:
         revision = revision_of_all(parts, objects)
         if revision != change.revision:
             raise ConflictError(
-                f"pipeline {pipeline.name} is at {revision}, not at {change.revision} as when decided on",
-                hint="Read it again and decide again.",
+                f"pipeline {pipeline.name} is at {revision}; the change was decided at {change.revision}",
+                hint="Read the current state and plan again.",
             )
         writes = _writes(pipeline, parts, objects, change)
         self._try(pipeline, parts, objects, writes, change)
@@ -133,9 +133,9 @@ class SplitWorkload:
         parts = parts_of(pipeline)
         objects = self._get(parts)
         if not same_object(revision_of_all(parts, objects), change.revision):
-            return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was made anew by another hand")
+            return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was recreated by another writer")
         if read_split(pipeline, parts, objects) != in_millicores(change.configs):
-            return Rollout(RolloutPhase.READY, "another hand has replaced the change")
+            return Rollout(RolloutPhase.READY, "another writer replaced the change")
         places = places_of(parts, objects)
         deployments = self._deployments(pipeline, places)
         pods = {}
@@ -168,7 +168,7 @@ class SplitWorkload:
             found[part.name] = self._newest.seen(live)
         return found
 
-    def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
+    def _deployments(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> dict[str, Json | None]:
         namespace = target_of(pipeline).namespace
         return {
             place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
@@ -184,7 +184,9 @@ class SplitWorkload:
         others = [part.name for part in there if found[part.name] != config_of(pipeline, part, by_stage)]
         if others or len(there) == len(parts):
             names = ", ".join(others or [part.name for part in there])
-            raise ConflictError(f"SeldonDeployment {names} exists already", hint="`ipa apply` changes it.")
+            raise ConflictError(
+                f"SeldonDeployment {names} already exists", hint="Change it with `ipa apply`."
+            )
 
     def _created(self, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
         name = body["metadata"]["name"]
@@ -196,7 +198,7 @@ class SplitWorkload:
             except NotFoundError:
                 raise UnavailableError(
                     f"{error.message}; reading back shows that {name} was not created",
-                    hint="Create it again: what is there already is kept.",
+                    hint="Create it again; existing objects are kept.",
                 ) from error
 
     def _try(
@@ -213,8 +215,8 @@ class SplitWorkload:
             promised[write.part.name] = self._patch(write.part, write.patch, dry_run=True)
         if read_split(pipeline, parts, promised) != in_millicores(change.configs):
             raise ConflictError(
-                f"the cluster would change what is written for pipeline {pipeline.name!r}",
-                hint="Look for a mutating webhook that touches SeldonDeployments.",
+                f"the cluster would alter the write for pipeline {pipeline.name!r}",
+                hint="Find the mutating webhook that changes SeldonDeployments.",
             )
 
     def _send(self, write: _Write) -> dict[str, Any]:
@@ -231,8 +233,8 @@ class SplitWorkload:
                 write.part.name: write.after
             }:
                 raise ConflictError(
-                    f"{error.message}; reading back shows a change by another hand",
-                    hint="Read it again and decide again.",
+                    f"{error.message}; reading back shows a change by another writer",
+                    hint="Read the current state and plan again.",
                 ) from error
             return live
 
@@ -247,10 +249,12 @@ class SplitWorkload:
             try:
                 self._patch(write.part, patch)
             except IpaError as error:
-                words = f"; taking it back failed too: {error.message}; what is written is safe to run"
+                words = (
+                    f"; undoing it failed too: {error.message}; the objects written so far are safe to run"
+                )
                 raise UnavailableError(_said(cause, len(left), total, words).message) from error
             left.pop()
-        words = f"; the {len(done)} written before it were taken back" if done else ""
+        words = f"; the {len(done)} objects written before it were restored" if done else ""
         raise _said(cause, 0, total, words) from cause
 
     def _patch(self, part: Part, patch: Sequence[Operation], *, dry_run: bool = False) -> dict[str, Any]:
@@ -266,7 +270,7 @@ def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change:
     found = read_parts(pipeline, parts, objects)
     running, wanted = read_split(pipeline, parts, objects), in_millicores(change.configs)
     by_stage = {config.stage: config for config in wanted}
-    by_step: Mapping[tuple[Role, str], Part] = {(part.role, part.stage): part for part in parts}
+    by_step: Mapping[tuple[PartRole, str], Part] = {(part.role, part.stage): part for part in parts}
     writes = []
     for step in steps(running, wanted):
         part = by_step[step.role, step.stage]

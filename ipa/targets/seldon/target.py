@@ -174,7 +174,7 @@ class Seldon(Target):
         return smallest_configs(pipeline)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-        """Every SeldonDeployment that runs the pipeline so."""
+        """Every SeldonDeployment of the pipeline with these configurations."""
         from ipa.targets.seldon.layouts import render_all
 
         return render_all(pipeline, configs)

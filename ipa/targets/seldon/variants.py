@@ -66,8 +66,8 @@ def seldon_run(stage: Stage, variant: str) -> SeldonRun:
     run = seldon_of(stage.variant(variant))
     if run is None:
         raise InputError(
-            f"variant {variant!r} of stage {stage.name!r} does not say how it runs on Seldon",
-            hint="Give it a `seldon:` section with image, model_uri or implementation.",
+            f"variant {variant!r} of stage {stage.name!r} has no `seldon:` section",
+            hint="Add one with image, model_uri or implementation.",
         )
     return run
 
@@ -116,7 +116,7 @@ def env_entry(container: Json, name: str) -> Json | None:
 
 
 def live_value(leaf: Leaf, container: Json, node: Json) -> object:
-    """Running value in the leaf's place, or None."""
+    """The leaf's running value, or None."""
     if leaf.kind == "env":
         entry = env_entry(container, leaf.name)
         if entry is None:
@@ -140,7 +140,7 @@ def recognise(stage: Stage, container: Json, node: Json) -> tuple[str | None, st
             return variant.name, ""
         if nearest is None or len(differing) < nearest[0]:
             nearest = (len(differing), f"nearest is {variant.name!r}: {'; '.join(differing)}")
-    return None, nearest[1] if nearest else "none of its variants says how it runs on Seldon"
+    return None, nearest[1] if nearest else "none of its variants has a `seldon:` section"
 
 
 def _shown(value: object) -> str:
@@ -162,11 +162,11 @@ def _faults(stage: Stage) -> Iterator[str]:
             continue
         for name in sorted(run.env):
             if name in OPERATORS_ENV or name in (BATCH_SIZE, BATCH_TIME):
-                yield f"stage {stage.name!r}, variant {variant.name!r}: env {name} is set by the service"
+                yield f"stage {stage.name!r}, variant {variant.name!r}: the service sets env {name}"
         look = leaves(stage, variant.name)
         if look in seen:
             yield (
                 f"stage {stage.name!r}: variants {seen[look]!r} and {variant.name!r} have the same image, "
-                "env and model URI, so one cannot be told from the other; give them an env that differs"
+                "env and model URI; give one of them a different env, so that they can be distinguished"
             )
         seen[look] = variant.name

@@ -14,7 +14,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, Place, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, target_of
 from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 
@@ -30,7 +30,7 @@ def revision_of(sdep: Json) -> str:
 
 
 class SeldonWorkload:
-    """A pipeline that runs as one SeldonDeployment, each part that shares its load as a predictor of it.
+    """A pipeline as one SeldonDeployment; each part of a set is one of its predictors.
 
     Only the SeldonDeployment is written, never a child.
     """
@@ -42,7 +42,7 @@ class SeldonWorkload:
         self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """Read the SeldonDeployment and its ready replicas. DriftError: it is none of ours."""
+        """Read the SeldonDeployment and its ready replicas. DriftError if its spec fits no configuration."""
         sdep = self._get(pipeline)
         try:
             configs, places = read_mixture(pipeline, sdep), locate_mixture(pipeline, sdep)
@@ -80,9 +80,9 @@ class SeldonWorkload:
         live = self._get(pipeline)
         if revision_of(live) != change.revision:
             raise ConflictError(
-                f"SeldonDeployment {target.namespace}/{target.name} is at {revision_of(live)}, "
-                f"not at {change.revision} as when it was decided on",
-                hint="Read it again and decide again.",
+                f"SeldonDeployment {target.namespace}/{target.name} is at {revision_of(live)}; "
+                f"the change was decided at {change.revision}",
+                hint="Read the current state and plan again.",
             )
         patch = build_mixture_patch(pipeline, live, change.configs)
         if not patch:
@@ -98,15 +98,15 @@ class SeldonWorkload:
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change.
 
-        Where another hand has made the SeldonDeployment ask for something else it is READY, where that hand
-        made it anew REPLACED: nothing of the change is left to wait for, and what runs is told by `read`.
-        Never FAILED then, since taking the change back would overwrite that hand.
+        If another writer changed the SeldonDeployment since, it is READY; if another writer recreated it,
+        REPLACED: nothing of the change is left to wait for, and `read` returns the running configuration.
+        Never FAILED then, since a rollback would overwrite the other writer.
         """
         sdep = self._get(pipeline)
         if not same_object(revision_of(sdep), change.revision):
-            return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was made anew by another hand")
+            return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was recreated by another writer")
         if not _asks_for(pipeline, sdep, change):
-            return Rollout(RolloutPhase.READY, "another hand has replaced the change")
+            return Rollout(RolloutPhase.READY, "another writer replaced the change")
         places = locate_mixture(pipeline, sdep)
         deployments = self._deployments(pipeline, places)
         namespace = target_of(pipeline).namespace
@@ -122,7 +122,7 @@ class SeldonWorkload:
         target = target_of(pipeline)
         return self._newest.seen(self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name))
 
-    def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
+    def _deployments(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> dict[str, Json | None]:
         namespace = target_of(pipeline).namespace
         return {
             place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
@@ -132,8 +132,8 @@ class SeldonWorkload:
         """ConflictError where the cluster's own hands (webhooks) would make something else of the patch."""
         if not _asks_for(pipeline, promised, change):
             raise ConflictError(
-                f"the cluster would change what is written for pipeline {pipeline.name!r}",
-                hint="Look for a mutating webhook that touches SeldonDeployments.",
+                f"the cluster would alter the write for pipeline {pipeline.name!r}",
+                hint="Find the mutating webhook that changes SeldonDeployments.",
             )
 
     def _read_back(
@@ -147,15 +147,15 @@ class SeldonWorkload:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
         except IpaError as error:
             raise UnavailableError(
-                f"{cause.message}; reading back failed too, so whether it was written is not known: "
+                f"{cause.message}; reading back failed too, so the outcome of the write is unknown: "
                 f"{error.message}"
             ) from cause
         if revision_of(live) == before:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
         if found != in_millicores(wanted):
             raise ConflictError(
-                f"{cause.message}; reading back shows a change by another hand",
-                hint="Read it again and decide again.",
+                f"{cause.message}; reading back shows a change by another writer",
+                hint="Read the current state and plan again.",
             ) from cause
         return revision_of(live)
 

@@ -25,7 +25,7 @@ def simulated_worlds(
 ) -> RealtimeWorlds:
     """The worlds of the pipelines, each under the same rates. UsageError without a load."""
     if load is None:
-        raise UsageError("the target simulated needs a load", hint="`ipa demo` brings one.")
+        raise UsageError("the target simulated needs a load", hint="`ipa demo` provides one.")
     worlds = {
         name: SimWorld(
             pipeline,

@@ -94,7 +94,7 @@ class ToyWorkload:
         """Ready with the second look."""
         state = self.read(pipeline)
         if tuple(stage.config for stage in state.stages) != tuple(change.configs):
-            return Rollout(RolloutPhase.READY, "another hand has replaced the change")
+            return Rollout(RolloutPhase.READY, "another writer replaced the change")
         return Rollout(RolloutPhase.READY if state.settled else RolloutPhase.PROGRESSING)
 
     def put(self, pipeline: Pipeline, configs: Sequence[StageConfig], by: str) -> str:

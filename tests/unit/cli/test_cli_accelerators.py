@@ -33,6 +33,54 @@ def test_a_plan_names_what_it_holds_and_costs(capsys: Capture) -> None:
     assert f"13 GiB of memory, 1 {GPU}, 1 {SLICE}" in shown and "USD/h" in shown
 
 
+RUNNING = [
+    {"stage": "classify", "variant": "small", "batch_size": 1, "cores": 1, "replicas": 2},
+    {"stage": "rank", "variant": "trees", "batch_size": 1, "cores": 1, "replicas": 1},
+]
+
+
+def test_a_change_names_what_it_holds_meanwhile(tmp_path: Path, capsys: Capture) -> None:
+    running = tmp_path / "running.json"
+    running.write_text(json.dumps(RUNNING))
+    assert run(["plan", "vision", "--rate", "30", "--running", str(running), "-o", "json", *PLACE]) == 0
+    change = json.loads(capsys.readouterr().out)["change"]
+    before, peak, after = change["before"], change["peak"], change["after"]
+    assert (before["accelerators"], after["accelerators"]) == ({}, {GPU: 1, SLICE: 1})
+    assert peak["memory_gib"] == before["memory_gib"] + after["memory_gib"] == 2.5 + 13
+    assert change["peak_usd_per_hour"] == pytest.approx(
+        change["before_usd_per_hour"] + change["after_usd_per_hour"]
+    )
+    assert run(["plan", "vision", "--rate", "30", "--running", str(running), *PLACE]) == 0
+    shown = capsys.readouterr().out
+    assert f"{GPU} 0 → 1, 1 meanwhile" in shown and "memory GiB 2.5 → 13, 15.5 meanwhile" in shown
+
+
+def test_status_and_difference_show_what_replicas_hold_and_cost(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, folder in (("IPA_PIPELINES_DIR", "pipelines"), ("IPA_PROFILES_DIR", "profiles")):
+        monkeypatch.setenv(name, str(HOME / folder))
+    assert run(["render", "vision", "--rate", "30"]) == 0
+    file = tmp_path / "vision.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert run(["status", "vision", "--at", str(file), "-o", "json"]) == 0
+    live = json.loads(capsys.readouterr().out)["live"]
+    assert [stage["beside"]["accelerators"] for stage in live["stages"]] == [{GPU: 1}, {SLICE: 1}]
+    # The orchestrator has half a core of its own.
+    assert live["cost_usd_per_hour"] == pytest.approx(0.04 * 2.5 + 0.005 * 13 + 2.4 + 0.4)
+    assert run(["status", "vision", "--at", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert f"cost 2 cores, 13 GiB of memory, 1 {GPU}, 1 {SLICE}, 2.965 USD/h" in shown
+    assert run(["diff", "vision", "--rate", "300", "--at", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert f"1 → 2 (+1) {GPU}" in shown and "2.965 → 5.99 (+3.025, +102%) USD/h" in shown
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"stages": RUNNING}))
+    # A plan that does not say what its replicas hold.
+    assert run(["diff", "vision", "--plan", str(plan), "--at", str(file)]) == 0
+    assert f"1 → ? {GPU}" in capsys.readouterr().out
+
+
 def test_a_plan_keeps_to_the_accelerators_there_are(capsys: Capture) -> None:
     assert run(["plan", "vision", "--rate", "300", "-o", "json", *PLACE]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -74,7 +122,7 @@ def test_local_processes_are_given_none(tmp_path: Path) -> None:
     pipeline = load_pipeline(HOME / "pipelines" / "vision" / "pipeline.yaml")
     pipeline = with_profiles(pipeline, load_profiles(HOME / "profiles", "vision"))
     configs = (StageConfig("classify", "large", 1, 1.0, 1), StageConfig("rank", "trees", 1, 1.0, 1))
-    with pytest.raises(UsageError, match="local processes are given none") as raised:
+    with pytest.raises(UsageError, match="local processes do not get") as raised:
         LocalWorkload(tmp_path).start(pipeline, configs)
     assert [str(problem) for problem in raised.value.problems] == [
         f"variant 'large' of stage 'classify' needs 1 {GPU}",

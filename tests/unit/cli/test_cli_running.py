@@ -46,7 +46,7 @@ def test_the_json_of_a_plan_is_what_runs(now: Path, capsys: Capture) -> None:
     now.write_text(json.dumps(plan))
     assert planned(capsys, now, "12")["change"] == plan["change"]
     assert run([*ASKED, "--rate", "12", "--running", str(now)]) == 0
-    assert "Change: none, 9 cores run as planned." in capsys.readouterr().out
+    assert "Change: none, 9 cores, 18 GiB of memory run as planned." in capsys.readouterr().out
 
 
 def test_a_change_is_told_by_stage_with_its_peak(now: Path, capsys: Capture) -> None:

@@ -191,7 +191,7 @@ def test_of_several_in_a_file_one_is_chosen_by_name(
     other = {**one, "metadata": {"name": "other"}}
     path = _documents(here / "both.yaml", {"kind": "Service"}, one, other)
     assert run(["import", "-f", path]) == 64
-    assert "Say which: other, video" in capsys.readouterr().err
+    assert "Name one of: other, video" in capsys.readouterr().err
     assert run(["import", "other", "-f", path]) == 0
     assert run(["import", "third", "-f", path]) == 1
     assert seldon_of(load_pipeline(here / "pipelines/other/pipeline.yaml")).name == "other"  # type: ignore[union-attr]
@@ -203,7 +203,7 @@ def test_of_several_in_a_file_one_is_chosen_by_name(
         ("a: [", 65, "is not YAML"),
         ("kind: Service", 1, "has no SeldonDeployment"),
         ("{kind: SeldonDeployment, metadata: {name: x}}", 65, "no predictor that serves"),
-        ("{kind: SeldonDeployment, metadata: {name: x}, spec: {predictors: [7]}}", 65, "is not whole"),
+        ("{kind: SeldonDeployment, metadata: {name: x}, spec: {predictors: [7]}}", 65, "is incomplete"),
     ],
 )
 def test_a_file_that_holds_none_is_refused_and_nothing_written(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -37,7 +38,7 @@ def every_undominated(problem: PlanningProblem) -> list[Figures]:
     program = full_program(problem)
     chosen = itertools.product(*(range(len(stage)) for stage in program.stages))
     totals = [evaluate(program, each) for each in chosen if fits(program, each)]
-    rows = sorted({(round(t.cost_cores, 8), round(-t.pas, 8), round(t.latency_s, 8)) for t in totals})
+    rows = sorted({(round(t.cost, 8), round(-t.pas, 8), round(t.latency_s, 8)) for t in totals})
     table = np.array(rows).reshape(-1, 3)
     kept = [row for row in rows if not (np.all(table <= row, axis=1) & np.any(table < row, axis=1)).any()]
     return sorted((cost, -minus_pas, latency_s) for cost, minus_pas, latency_s in kept)
@@ -66,13 +67,38 @@ def test_the_frontier_of_random_problems(seed: int) -> None:
         sizes = [len(stage) for stage in full_program(problem).stages]
         if 1 < np.prod(sizes) <= MOST_PLANS and solve(problem, "exact", explain=False).stages:
             break
-    found = sorted((p.cost_cores, p.pas, p.latency_s) for p in frontier(problem))
+    found = sorted((p.cost, p.pas, p.latency_s) for p in frontier(problem))
     assert np.array(found) == pytest.approx(np.array(every_undominated(problem)), abs=1e-7)
+
+
+@pytest.mark.parametrize("rate_rps", [8.0, 30.0])
+def test_the_frontier_is_in_money_where_there_are_prices(rate_rps: float) -> None:
+    home = Path(__file__).parents[2] / "fixtures" / "accelerated"
+    place = home / "pipelines", home / "profiles"
+    problem = problem_of(Question("vision", None, "tail", "free", None, *place), rate_rps)[0]
+    # Few enough to compare all.
+    problem = replace(problem, bounds=replace(problem.bounds, max_replicas=2))
+    points = frontier(problem)
+    assert [p.cost_usd_per_hour for p in points] == pytest.approx(
+        [problem.prices.cost(problem.resources(p.configs)) for p in points]
+    )
+    found = sorted((p.cost, p.pas, p.latency_s) for p in points)
+    assert np.array(found) == pytest.approx(np.array(every_undominated(problem)), abs=1e-7)
+    # A plan with a GPU has fewer cores and costs more.
+    assert [p.cost_cores for p in points] != sorted(p.cost_cores for p in points)
 
 
 def test_json_says_what_each_plan_runs_and_which_is_chosen(capsys: Capture) -> None:
     points = printed(capsys, "video", "--rate", "12", "--solver", "exact")
-    assert list(points[0]) == ["pas", "cost_cores", "latency_s", "objective", "chosen", "stages"]
+    assert list(points[0]) == [
+        "pas",
+        "cost_cores",
+        "latency_s",
+        "objective",
+        "cost_usd_per_hour",
+        "chosen",
+        "stages",
+    ]
     assert run(["plan", "video", "--rate", "12", "--solver", "exact", "-o", "json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     chosen = [point for point in points if point["chosen"]]

@@ -192,10 +192,10 @@ def test_an_unreadable_workload_is_held_with_its_message() -> None:
 
 def test_a_workload_that_is_no_plan_of_ours_is_held_as_drift() -> None:
     made = scenario(25.0)
-    made.workload.errors["read"] = [DriftError("stage 'read' runs no variant of its own")]
+    made.workload.errors["read"] = [DriftError("stage 'read' runs none of its variants")]
     decision = made.loop.tick_once()
     assert decision.reason is ReasonCode.DRIFT
-    assert "no variant of its own" in decision.detail
+    assert "none of its variants" in decision.detail
     assert not made.workload.writes
     assert made.loop.tick_once().action is Action.APPLY
 

@@ -88,7 +88,7 @@ def test_a_refusal_names_the_hand(kube: FakeKube, workload: SeldonWorkload) -> N
     kube.edit("models", "sample", edit)
     with pytest.raises(DriftError) as caught:
         workload.read(PIPELINE)
-    assert "the last change of its spec is by argocd at 2026-11-24T12:00:00Z" in str(caught.value)
+    assert "its spec was last changed by argocd at 2026-11-24T12:00:00Z" in str(caught.value)
 
 
 def no_forecast(load: LoadHistory) -> Forecast:

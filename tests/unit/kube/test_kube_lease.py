@@ -120,7 +120,7 @@ def test_a_write_under_way_keeps_the_lease(world: World, caplog: pytest.LogCaptu
     leading = []
     one.close(lambda: bool(leading.append(one.leading())))
     assert leading == [False]
-    assert "a write is still under way" in caplog.text
+    assert "a write is still in progress" in caplog.text
     world.run(10, other)
     assert not other.leading()
     world.run(7, other)

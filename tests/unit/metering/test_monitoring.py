@@ -124,13 +124,13 @@ def test_promtool_takes_the_rules_and_their_tests() -> None:
 
 
 def test_monitors_name_the_ports_and_labels_there_are() -> None:
-    from ipa.targets.seldon.split import LABEL_ROLE, PORT, Role
+    from ipa.targets.seldon.split import LABEL_ROLE, PORT, PartRole
 
     monitor = documents("podmonitor.yaml")["spec"]
     (selected,) = monitor["selector"]["matchExpressions"]
     assert selected["key"] == LABEL_ROLE
     # Models are MLServers, whose metrics are their own.
-    assert set(selected["values"]) == {role.value for role in Role} - {Role.MODEL.value}
+    assert set(selected["values"]) == {role.value for role in PartRole} - {PartRole.MODEL.value}
     assert [endpoint["targetPort"] for endpoint in monitor["podMetricsEndpoints"]] == [PORT]
 
 

@@ -52,7 +52,6 @@ def test_a_file_says_rules_threshold_price_and_load(tmp_path: Path) -> None:
         ("fail_if: slo_ratio < much", "3:10: 'much' is no number"),
         ("fail_if: slo_ratio < nan", "3:10: 'nan' is no number"),
         ("fail_if: []", "fail_if is empty; expected a rule"),
-        ("fail_if: usd_per_hour > 1", "without usd_per_core_hour nothing is known of money"),
         ("fail_when: slo_ratio < 1", "3:1: unknown key 'fail_when'; did you mean 'fail_if'?"),
         ("threshold: {pass: 1}", "3:13: unknown key 'pass'; did you mean 'pas'?"),
         ("threshold: {pas: -1}", "pas is -1; it must be at least 0"),
@@ -100,6 +99,14 @@ def test_measures(measure: Measure, expected: float) -> None:
     assert measured(measure, BEFORE, AFTER) == pytest.approx(expected)
     compared = measure.value.endswith(("increase_ratio", "increase", "drop"))
     assert (measured(measure, None, AFTER) is None) == compared
+
+
+def test_costs_are_compared_in_money_where_there_are_prices() -> None:
+    cheap, dear = replace(AFTER, usd_per_hour=0.4), replace(BEFORE, usd_per_hour=0.8)
+    assert measured(Measure.COST_INCREASE_RATIO, BEFORE, dear) == pytest.approx(1.0)
+    assert measured(Measure.COST_INCREASE_RATIO, BEFORE, cheap) == pytest.approx(0.0)
+    # As many cores, and an accelerator more.
+    assert is_notable(Threshold(), BEFORE, dear)
 
 
 def test_what_cannot_be_measured_breaks_no_rule() -> None:

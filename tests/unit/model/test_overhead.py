@@ -94,8 +94,8 @@ def test_a_change_is_told_with_what_runs_beside_the_replicas() -> None:
     assert plan is not None
     assert plan.cost_cores == 0.5 + 3 * 1.25 + 1.0
     change = change_of(problem, plan)
-    assert (change.before_cores, change.peak_cores, change.after_cores) == (2.75, 5.25, 5.25)
-    assert change.started_cores == 2.5
+    held = change.before, change.peak, change.after, change.started
+    assert [each.cpu_cores for each in held] == [2.75, 5.25, 5.25, 2.5]
     assert change.to_json()["stages"][0].keys() == {"stage", "before", "after"}
 
 

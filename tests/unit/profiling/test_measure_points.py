@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
 from ipa.model.errors import InputError
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant
 from ipa.profiling.measure import (
     MIN_BATCHES,
     WARM_UP_BATCHES,
@@ -20,6 +22,8 @@ from ipa.profiling.measure import (
     rows,
     summarise,
 )
+from ipa.service.measuring import MeasureRequest, measure_stage
+from ipa.targets.seldon.section import SeldonRun
 
 ITEMS: list[Item] = [[{"name": "x", "data": [number]}] for number in range(5)]
 
@@ -38,6 +42,39 @@ class FakeReplica:
         extra_s = self.first_s if seen < WARM_UP_BATCHES else 0.0
         outputs = tuple({"x": item[0]["data"], "fan_out": [item[0]["data"][0]]} for item in items)
         return BatchMeasurement(len(items) * self.item_s + extra_s, outputs)
+
+
+class FakeServed(FakeReplica):
+    readiness_s = 2.0
+
+    def memory_gib(self) -> float:
+        return 1.5
+
+
+class FakeBench:
+    hardware, method = "none", "fake"
+
+    @contextmanager
+    def serve(self, stage: str, variant: str, cores: float) -> Iterator[FakeServed]:
+        yield FakeServed()
+
+
+class FakeWorkload:
+    items = ITEMS
+
+    def accuracy(self, answers: Sequence[object]) -> float:
+        return 0.5
+
+
+def test_a_profile_has_the_accelerators_that_the_variant_asks_for() -> None:
+    gpu = {"nvidia.com/gpu": 2}
+    stage = Stage("detect", (Variant("small"), Variant("large", {"seldon": SeldonRun(accelerators=gpu)})))
+    pipeline = Pipeline("text", (stage,), Sla(1.0), {"default": Objective()})
+    request = MeasureRequest((1.0,), (1,), MeasurementEffort(1, 0.0), 1.0)
+    profile = measure_stage(
+        FakeBench(), pipeline, stage, stage.variants, FakeWorkload(), request, lambda _: None, lambda _: None
+    )
+    assert [(each.memory_gib, each.accelerators) for each in profile.variants] == [(1.5, {}), (1.5, gpu)]
 
 
 def test_a_point_has_the_tail_the_mean_and_the_throughput_of_its_batches() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from ipa.model.errors import Problem
 from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Guardrails, Measure
+from ipa.model.resources import Resources
 from ipa.report.review.junit import junit
 from ipa.report.review.markdown import LONGEST, MARKER, comment
 from ipa.report.review.result import (
@@ -28,7 +29,7 @@ from ipa.report.review.result import (
     findings_of,
 )
 from ipa.report.review.sarif import sarif
-from ipa.report.review.words import headline, signed
+from ipa.report.review.words import cells, headline, signed
 
 INPUTS = ReviewInputs(
     "0.1.0", "main", "c" * 40, "traces/day.txt", "d" * 64, "e" * 64, 600, 10.0, 20.0, 3, "ours"
@@ -71,6 +72,18 @@ REVIEWS = {
     "problems": review(problems=(NASTY,)),
     "nothing": review(),
 }
+
+
+def test_other_resources_and_prices_have_columns_where_a_pipeline_has_them() -> None:
+    before = replace(BEFORE, usd_per_hour=1.0, beside_mean=Resources(0, 8.0, {"nvidia.com/gpu": 1.0}))
+    after = replace(AFTER, usd_per_hour=3.0, beside_mean=Resources(0, 8.0, {"nvidia.com/gpu": 2.0}))
+    one = reviewed(before=ReviewSide((), before), after=ReviewSide((), after))
+    found = cells(review(one, reviewed("other")), one)
+    assert list(found) == ["cores", "memory GiB", "nvidia.com/gpu", "a month", "PAS", "SLO met", "p99 s"]
+    assert found["nvidia.com/gpu"] == "1.0 → 2.0 (+1.0, +100 %)"
+    assert found["a month"] == "$730 → $2,190 (+$1,460)"
+    assert "nvidia.com/gpu" in comment(review(one, reviewed("other")))
+    assert "memory GiB" not in cells(review(reviewed()), reviewed())
 
 
 @pytest.mark.parametrize("name", list(REVIEWS))

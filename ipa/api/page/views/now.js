@@ -37,7 +37,7 @@ export async function open(root, place, tools) {
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
     told = live.reason;
     put(parts.aside, [pipeline?.description, pipeline?.not_controlled], () => aside(pipeline));
-    put(parts.tiles, [live.rate_rps, live.latency_s, live.forecast, live.pas, live.cost_cores, live.stages, status.beside], () => tiles(status));
+    put(parts.tiles, [live.rate_rps, live.latency_s, live.forecast, live.pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
     if (pipeline) graph.show(status, pipeline);
     put(parts.changes, list, () => decisions(list, false));
     put(parts.seen, live.tick, () => `tick ${live.tick} · every ${plain(live.tick_s)} s · seen ${clock(live.at)}`);

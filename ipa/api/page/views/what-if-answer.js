@@ -1,6 +1,7 @@
 // The plan of a what-if beside the running configuration: figures, stages and limits.
 
 import { el, number, plain } from "../dom.js";
+import { besideCores } from "../parts.js";
 import { changes, delta, refusal, seconds, table } from "../tables.js";
 
 const percent = (ratio) => (ratio === null || ratio === undefined ? "–" : `${(100 * ratio).toFixed(0)} %`);
@@ -43,7 +44,7 @@ export class Comparison {
     if (!this.plan) return "Planning";
     const { plan } = this;
     if (!plan.stages.length) return `Nothing is feasible. ${plan.relaxations.map((move) => `Feasible with ${move}.`).join(" ")}`;
-    return `Accuracy ${number(plan.pas, 3)}, ${plain(plan.cost_cores)} cores, latency ${seconds(plan.latency_s)}`;
+    return `Accuracy ${number(plan.pas, 3)}, ${plain(plan.cost_cores)} cores, ${plan.cost_usd_per_hour === null ? "" : `${plain(plan.cost_usd_per_hour)} USD an hour, `}latency ${seconds(plan.latency_s)}`;
   }
 
   draw() {
@@ -70,7 +71,7 @@ export class Comparison {
       el("p", { class: "note" }, `For ${number(plan.rate_rps, 2)} rps within ${seconds(plan.sla_s)}; ${plan.solver}, ${plan.termination}, ${seconds(plan.solve_s)}.`,
         plan.note ? ` ${plan.note}.` : ""),
       figures(live, plan),
-      changes("What each stage runs now and would run", now, plan.stages, PLANNED),
+      changes("What each stage runs now and would run", now, plan.stages, [...heldColumns(plan.stages), ...PLANNED]),
       now.length ? "" : el("p", { class: "note" }, "The running configuration is unknown."),
       this.standing(),
     ];
@@ -97,15 +98,24 @@ export class Comparison {
   }
 }
 
+/** Columns of the resources beside cores that any stage of the plan has. */
+const heldColumns = (stages) => [...besideCores(stages).keys()].map((name) => ({ text: name, figure: true, of: (stage) => plain(besideCores([stage]).get(name) ?? 0) }));
+
 const same = ({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent];
 
 /** Accuracy, cost, latency and rate of the running configuration and of the plan. */
 export function figures(live, plan) {
   const row = (name, now, then, show, options) => [name, show(now), show(then), delta(now, then, options)];
   const figure = (text) => ({ text, figure: true });
+  const [held, planned] = [besideCores(live.stages), besideCores(plan.stages)];
+  // Zero is the amount of what is not there only if what runs is known.
+  const known = live.cost_cores === null ? null : 0;
+  const cost = { digits: 2, better: "less" };
   return table("Figures now and of the plan", ["", figure("now"), figure("what if"), figure("difference")], [
     row("Accuracy (PAS)", live.pas, plan.pas, (value) => number(value, 3), { digits: 3, better: "more" }),
-    row("Cost, cores", live.cost_cores, plan.cost_cores, plain, { digits: 2, better: "less" }),
+    ...(plan.cost_usd_per_hour === null ? [] : [row("Cost, USD/h", live.cost_usd_per_hour, plan.cost_usd_per_hour, plain, cost)]),
+    row("Cost, cores", live.cost_cores, plan.cost_cores, plain, cost),
+    ...[...new Set([...held.keys(), ...planned.keys()])].map((name) => row(name, held.get(name) ?? known, planned.get(name) ?? 0, plain, cost)),
     row("Latency: seen, planned", live.latency_s, plan.latency_s, seconds, { digits: 3, unit: "s" }),
     row("Rate: seen, planned for", live.rate_rps, plan.rate_rps, (value) => number(value, 2), { digits: 2, unit: "rps" }),
   ], "totals");

@@ -78,15 +78,18 @@ export class Background {
     if (error) return this.list.replaceChildren(el("summary", {}, "No frontier"), refusal(error));
     if (!frontier) return this.figure.show({ series: [], empty: "Follows once the controls rest." });
     const { points } = frontier, { live } = view.status, plan = view.answer;
-    const chosen = plan?.stages.length ? [plan] : [], now = live.pas !== null && live.cost_cores !== null ? [live] : [];
-    const spot = (name, from, colour) => ({ name, kind: "points", colour, x: from.map((it) => it.cost_cores), y: from.map((it) => it.pas) });
-    const budget = Number(view.set.cores ?? view.pipeline.bounds.cores ?? 0);
-    const costs = [budget, ...[...points, ...chosen, ...now].map((it) => it.cost_cores)];
+    // In money if the pipeline has prices.
+    const isPriced = points.length > 0 && points.every((it) => it.cost_usd_per_hour !== null);
+    const cost = (it) => (isPriced ? it.cost_usd_per_hour : it.cost_cores);
+    const chosen = plan?.stages.length ? [plan] : [], now = live.pas !== null && cost(live) !== null ? [live] : [];
+    const spot = (name, from, colour) => ({ name, kind: "points", colour, x: from.map(cost), y: from.map((it) => it.pas) });
+    const budget = isPriced ? 0 : Number(view.set.cores ?? view.pipeline.bounds.cores ?? 0);
+    const costs = [budget, ...[...points, ...chosen, ...now].map(cost)];
     this.figure.show({
-      x_title: `cost, cores, at ${number(frontier.rate_rps, 2)} rps`, empty: "Nothing is feasible at any cost.",
+      x_title: `cost, ${isPriced ? "USD/h" : "cores"}, at ${number(frontier.rate_rps, 2)} rps`, empty: "Nothing is feasible at any cost.",
       series: [
-        { name: "most accurate at that cost", kind: "step", colour: "grey", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas) },
-        { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas), href: this.hrefs, text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
+        { name: "most accurate at that cost", kind: "step", colour: "grey", x: points.map(cost), y: points.map((it) => it.pas) },
+        { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map(cost), y: points.map((it) => it.pas), href: this.hrefs, text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
         spot("what if", chosen, "violet"), spot("now", now, "amber"),
       ],
       x_range: [0, 1.05 * Math.max(...costs)],
@@ -100,9 +103,10 @@ export class Background {
     this.hrefs = points.map((point) => this.formatRoute(point));
     if (!this.frontier) return;
     const head = (text) => ({ text, figure: true });
+    const price = (shown) => (points.length && points.every((it) => it.cost_usd_per_hour !== null) ? [shown] : []);
     this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that none betters in accuracy and cost",
-      ["", head("PAS"), head("Cores"), head("Latency"), "Runs"],
-      points.map((it, at) => [el("a", { href: this.hrefs[at] }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${plain(it.cost_cores)} cores`)), number(it.pas, 3), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
+      ["", head("PAS"), ...price(head("USD/h")), head("Cores"), head("Latency"), "Runs"],
+      points.map((it, at) => [el("a", { href: this.hrefs[at] }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${plain(it.cost_cores)} cores`)), number(it.pas, 3), ...price(plain(it.cost_usd_per_hour)), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
   }
 
   /** The budget and the accuracy floor that select this point alone. */

@@ -53,7 +53,7 @@ def put(kube: FakeKube, namespace: str, made: Json) -> None:
         (
             autoscaler("fast", "Deployment", "sample-main-1-reader"),
             "stage 'read': HorizontalPodAutoscaler 'fast' scales Deployment sample-main-1-reader: "
-            "its replicas belong to another controller; remove it first",
+            "another controller owns its replicas; remove it first",
         ),
         (
             autoscaler("keda", "Deployment", "sample-main-0-detect", {"scaledobject.keda.sh/name": "q"}),
@@ -95,6 +95,6 @@ def test_one_inside_the_seldondeployment_is_refused_by_its_stage(
     kube.edit("models", "sample", add)
     with pytest.raises(DriftError) as caught:
         workload.read(PIPELINE)
-    assert f"stage 'read' has {field}: its replicas belong to another controller; remove it first" in str(
+    assert f"stage 'read' has {field}: another controller owns its replicas; remove it first" in str(
         caught.value
     )

@@ -118,7 +118,7 @@ GRAPHS = {
 def test_graphs_nest_or_are_refused(name: str) -> None:
     stages, expected = GRAPHS[name]
     if expected is None:
-        with pytest.raises(InputError, match="do not nest: several stages after one must meet again"):
+        with pytest.raises(InputError, match="do not nest: parallel stages must join in one combiner"):
             nest(a_pipeline(*stages))
     else:
         assert shown(nest(a_pipeline(*stages))) == expected

@@ -114,7 +114,7 @@ def test_seldon_s_own_split_keeps_its_share() -> None:
 def test_another_name_than_that_of_who_claimed_it_is_not_ours_to_write() -> None:
     found = imported(sample(), SLA, name="mine")
     assert found.configs == ()
-    assert any("it belongs to pipeline 'sample'" in note for note in found.notes)
+    assert any("names pipeline 'sample'" in note for note in found.notes)
 
 
 def test_what_is_not_read_is_said() -> None:
@@ -195,9 +195,9 @@ def _no_container(sdep: Json) -> None:
     [
         (_no_cores, "has no resources.requests.cpu"),
         (_unequal, "they must be equal"),
-        (_autoscaled, "its replicas belong to another controller"),
+        (_autoscaled, "another controller owns its replicas"),
         (_together, "shares its componentSpec with another stage"),
-        (_no_container, "0 containers are named 'sort', not one"),
+        (_no_container, "0 containers are named 'sort' instead of one"),
     ],
 )
 def test_what_keeps_plans_from_being_written_is_said_by_who_would_write(change: Any, words: str) -> None:
@@ -205,7 +205,7 @@ def test_what_keeps_plans_from_being_written_is_said_by_who_would_write(change: 
     change(sdep)
     found = imported(sdep, SLA)
     assert found.configs == ()
-    assert any("not yet ours to write" in note and words in note for note in found.notes), found.notes
+    assert any("blocks writing" in note and words in note for note in found.notes), found.notes
     pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
 
 
@@ -222,10 +222,13 @@ def test_names_of_variants_are_those_that_people_use() -> None:
 @pytest.mark.parametrize(
     ("graph", "words"),
     [
-        ({}, "it has no graph"),
-        ({"name": "a", "implementation": "AVERAGE_COMBINER"}, "Seldon's own AVERAGE_COMBINER"),
-        ({"name": "a", "type": "DANCER"}, "is of type DANCER"),
-        ({"name": "a", "children": [{"name": "b"}, {"name": "c"}]}, "no combiner takes their answers"),
+        ({}, "the predictor has no graph"),
+        ({"name": "a", "implementation": "AVERAGE_COMBINER"}, "Seldon's built-in AVERAGE_COMBINER"),
+        ({"name": "a", "type": "DANCER"}, "has the unknown type DANCER"),
+        (
+            {"name": "a", "children": [{"name": "b"}, {"name": "c"}]},
+            "no combiner: only the answer of the first",
+        ),
         (
             {"name": "a", "type": "COMBINER", "children": [{"name": "b"}, {"name": "c"}]},
             "requests enter at b and c",
@@ -237,7 +240,7 @@ def test_names_of_variants_are_those_that_people_use() -> None:
                 "parameters": [{"name": "ratioA", "value": "half"}],
                 "children": [{"name": "b"}, {"name": "c"}],
             },
-            "ratioA is 'half', not a share",
+            "ratioA 'half' is not a number",
         ),
     ],
 )

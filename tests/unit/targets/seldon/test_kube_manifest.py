@@ -193,7 +193,7 @@ def _foreign(sdep: Json) -> None:
 
 DRIFTS = {
     "image": (_set([*FIRST, "image"], "evil:1"), "image is 'evil:1', not 'registry.example/detect:s'"),
-    "env": (_set([*SECOND, "env", 0, "value"], "xxl"), "stage 'read' runs no variant of its own"),
+    "env": (_set([*SECOND, "env", 0, "value"], "xxl"), "stage 'read' runs none of its variants"),
     "valueFrom": (
         _set([*SECOND, "env"], [{"name": "MODEL", "valueFrom": {}}]),
         "env MODEL is 'a value from elsewhere (valueFrom)'",
@@ -214,14 +214,17 @@ DRIFTS = {
         _set([*FIRST, "resources"], {}),
         "has no resources.requests.cpu and no resources.limits.cpu",
     ),
-    "renamed container": (_set([*FIRST, "name"], "detector"), "0 containers are named 'detect', not one"),
-    "renamed node": (_set(["graph", "name"], "root"), "0 graph nodes are named 'detect', not one"),
-    "renamed predictor": (_set(["name"], "blue"), "has predictors blue, not one 'main'"),
+    "renamed container": (
+        _set([*FIRST, "name"], "detector"),
+        "0 containers are named 'detect' instead of one",
+    ),
+    "renamed node": (_set(["graph", "name"], "root"), "0 graph nodes are named 'detect' instead of one"),
+    "renamed predictor": (_set(["name"], "blue"), "has predictors blue; exactly one must be 'main'"),
     "hpaSpec": (_set(["componentSpecs", 0, "hpaSpec"], {"maxReplicas": 3}), "stage 'detect' has hpaSpec"),
     "kedaSpec": (_set(["componentSpecs", 1, "kedaSpec"], {"triggers": [{}]}), "stage 'read' has kedaSpec"),
     "shared component": (_share, "stage 'read' shares its componentSpec with another stage"),
     "order": (_reorder, "graph node 'reader' is not below 'detect'"),
-    "another owner": (_foreign, "label ipa-serving/pipeline says that it belongs to pipeline 'other'"),
+    "another owner": (_foreign, "label ipa-serving/pipeline names pipeline 'other'"),
 }
 
 
@@ -288,13 +291,13 @@ def test_variants_that_look_the_same_or_take_the_services_env_are_refused() -> N
         render(replace(PIPELINE, stages=stages), (replace(CONFIGS[0], variant="a"), *CONFIGS[1:]))
     words = str(refusal.value)
     assert "variants 'a' and 'b' have the same image" in words
-    assert "env MLSERVER_HTTP_PORT is set by the service" in words
+    assert "the service sets env MLSERVER_HTTP_PORT" in words
 
 
 def test_a_variant_or_pipeline_without_seldon_says_so() -> None:
     bare = (*PIPELINE.stages[0].variants, Variant("local only"))
     stages = (replace(PIPELINE.stages[0], variants=bare), *PIPELINE.stages[1:])
-    with pytest.raises(InputError, match="'local only' of stage 'detect' does not say how it runs"):
+    with pytest.raises(InputError, match="'local only' of stage 'detect' has no `seldon:` section"):
         render(replace(PIPELINE, stages=stages), (replace(CONFIGS[0], variant="local only"), *CONFIGS[1:]))
-    with pytest.raises(InputError, match="does not say where it runs on Seldon"):
+    with pytest.raises(InputError, match="has no `seldon:` section"):
         render(replace(PIPELINE, targets={}), CONFIGS)

@@ -89,7 +89,7 @@ def test_another_install_reads_and_writes_nothing_of_it_and_names_the_owner(inst
         lambda: installs.green.write(PIPELINE, change),
         lambda: installs.green.rollout(PIPELINE, change),
     ):
-        with pytest.raises(DriftError, match="belongs to install 'blue', and this is install 'green'"):
+        with pytest.raises(DriftError, match="belongs to install 'blue'; this is install 'green'"):
             attempt()
     assert installs.sdep()["metadata"] == claimed["metadata"]
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.split import Role
-from ipa.targets.seldon.split_order import Step, steps
+from ipa.targets.seldon.split import PartRole
+from ipa.targets.seldon.split_order import SplitWrite, steps
 
 Configs = tuple[StageConfig, ...]
 
@@ -28,7 +28,7 @@ def prefixes(running: Configs, wanted: Configs) -> Iterator[Configs]:
     now = {config.stage: config for config in running}
     for step in steps(running, wanted):
         new, old = then[step.stage], now[step.stage]
-        if step.role is Role.QUEUE:
+        if step.role is PartRole.QUEUE:
             now[step.stage] = replace(old, batch_size=new.batch_size)
         else:
             now[step.stage] = replace(new, batch_size=old.batch_size)
@@ -71,18 +71,18 @@ def test_no_stage_only_shrinks_before_every_other_has_grown(pair: tuple[Configs,
     grown = [
         step
         for step in steps(running, wanted)
-        if step.role is Role.MODEL and _only(running, wanted, step, grows=True)
+        if step.role is PartRole.MODEL and _only(running, wanted, step, grows=True)
     ]
     shrunk = [
         step
         for step in steps(running, wanted)
-        if step.role is Role.MODEL and _only(running, wanted, step, grows=False)
+        if step.role is PartRole.MODEL and _only(running, wanted, step, grows=False)
     ]
     order = list(steps(running, wanted))
     assert all(order.index(one) < order.index(other) for one, other in product(grown, shrunk))
 
 
-def _only(running: Configs, wanted: Configs, step: Step, *, grows: bool) -> bool:
+def _only(running: Configs, wanted: Configs, step: SplitWrite, *, grows: bool) -> bool:
     now, then = (next(c for c in side if c.stage == step.stage) for side in (running, wanted))
     low, high = (now, then) if grows else (then, now)
     return now.variant == then.variant and low.cores <= high.cores and low.replicas <= high.replicas

@@ -204,7 +204,7 @@ def test_where_reading_back_fails_too_the_outcome_is_said_to_be_unknown(world: W
             world.kube.fault(FaultKind.STATUS, status=503)
 
     world.kube.before = then_dark
-    with pytest.raises(UnavailableError, match="whether it was written is not known"):
+    with pytest.raises(UnavailableError, match="the outcome of the write is unknown"):
         world.workload.write(PIPELINE, change)
     assert len(world.kube.writes) == 1
 
@@ -222,7 +222,7 @@ def test_an_unanswered_patch_and_another_hand_make_a_conflict(world: World) -> N
         return [one for one in world.kube.requests if one.verb == "patch"]
 
     world.kube.before = meanwhile
-    with pytest.raises(ConflictError, match="by another hand"):
+    with pytest.raises(ConflictError, match="by another writer"):
         world.workload.write(PIPELINE, change)
 
 
@@ -264,7 +264,7 @@ def test_an_object_made_anew_is_not_written_under_the_old_plan(world: World) -> 
     with pytest.raises(ConflictError):
         world.workload.write(PIPELINE, change)
     rollout = world.workload.rollout(PIPELINE, replace(change, configs=CONFIGS))
-    assert rollout == Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was made anew by another hand")
+    assert rollout == Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was recreated by another writer")
 
 
 def test_an_autoscaler_is_refused_with_its_name_and_nothing_is_written(world: World) -> None:
