@@ -29,7 +29,7 @@ def check_settings(settings: Settings) -> None:
 
 
 def _trace_faults(settings: Settings) -> Iterator[str]:
-    """Whether the trace to learn from can be read."""
+    """Check that the training trace can be read."""
     if not settings.forecast_trace:
         return
     try:

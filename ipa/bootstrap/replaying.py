@@ -43,7 +43,7 @@ class Replayer:
         profiles: Mapping[str, StageProfile],
         policy: str | None = None,
     ) -> ReplayResult:
-        """What came of it, by `policy` or the one that took it.
+        """The result of the replay, by `policy` or the recorded one.
 
         Errors: UsageError (no such policy, or not for this pipeline), RecordError, DeadlineError.
         """

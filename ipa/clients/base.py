@@ -78,7 +78,7 @@ class PipelineClient(ABC):
 
     @abstractmethod
     def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
-        """The decision that went back before the last change, or to what ran after the decision `to`."""
+        """Roll back the last change, or to the configuration after the decision `to`; the decision made."""
 
     @abstractmethod
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:

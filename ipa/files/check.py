@@ -72,7 +72,7 @@ def _find(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) -> Ite
 
 
 def _kind(path: Path) -> str:
-    """What the file says it is; a pipeline where it says nothing."""
+    """The kind that the file declares; a pipeline if it declares none."""
     found = _KIND.search(_head(path))
     return found[1] if found else PIPELINE
 

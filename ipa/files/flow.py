@@ -120,7 +120,7 @@ def _check_cycles(document: Document, nodes: Sequence[Node]) -> None:
 
 
 def _is_small(document: Document, order: Sequence[Node]) -> bool:
-    """Whether paths and ways are few enough to plan; what is not is noted."""
+    """True if the graph has few enough paths to plan; the fault is noted otherwise."""
     paths: dict[str, int] = {}
     for node in order:
         paths[node.name] = sum(paths[parent] for parent in node.after) or 1
@@ -173,7 +173,7 @@ def _uses(order: Sequence[Node]) -> dict[str, dict[str, frozenset[int]]]:
 
 
 def _check_joins(document: Document, order: Sequence[Node], fan_outs: Mapping[str, FanOut]) -> None:
-    """What meets at a stage must be as many items by every way."""
+    """Check that every path to a join brings the same number of items."""
     items: dict[str, Items] = {}
     for node in order:
         ways = {

@@ -60,7 +60,7 @@ def _read_node(name: str, data: Mapping[str, Any]) -> Node:
 
 
 def _arrows(data: Any, pointer: Pointer) -> dict[str, Arrow]:
-    """What comes before, by name."""
+    """The edges from the stages before, by name."""
     if isinstance(data, str):
         return {data: Arrow(pointer)}
     if isinstance(data, list):

@@ -34,7 +34,7 @@ def load_pipeline(path: Path) -> Pipeline:
 
 
 def read_pipeline(path: Path) -> tuple[Pipeline, Document]:
-    """As `load_pipeline`, with the document, which knows where everything stands."""
+    """As `load_pipeline`, with the document, which has the position of every key."""
     document = parse(read_text(path), str(path))
     return pipeline_in(document), document
 

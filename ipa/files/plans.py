@@ -62,7 +62,7 @@ def load_running(path: Path, pipeline: Pipeline) -> tuple[StageConfig, ...]:
 
 
 def _entries(document: Document, pipeline: Pipeline) -> tuple[Pointer, list[Any]]:
-    """Where the stages stand, and what stands there."""
+    """The position of the stages in the document, and their entries."""
     pointer: Pointer = ()
     data = document.data
     if isinstance(data, dict):

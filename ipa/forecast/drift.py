@@ -75,7 +75,7 @@ def watch(
     quantile: float,
     rule: DriftRule = RULE,
 ) -> Drift:
-    """The rung's drift state against the one below, had both been asked over the look-back.
+    """The rung's drift state against the one below, as if both had made forecasts over the look-back.
 
     The loss of a forecast is the sum of the pinball losses of its point (as a median) and its upper quantile.
     The rung below learns only from earlier load.

@@ -11,7 +11,7 @@ from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 
 
 class Batching(StrEnum):
-    """Where batches are formed."""
+    """The component that forms batches."""
 
     # One queue for all replicas of a stage: an idle replica takes the next batch.
     CENTRAL = "central"

@@ -221,7 +221,7 @@ class Target(ABC):
         *,
         elects: bool,
     ) -> list[DoctorCheck]:
-        """Its checks for `ipa doctor`; `elects`: the service takes part in an election of a leader."""
+        """The target's checks for `ipa doctor`; `elects`: the service takes part in leader election."""
         return []
 
     def settings_at(self, settings: Settings, where: str) -> Settings:

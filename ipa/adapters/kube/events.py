@@ -82,7 +82,7 @@ def event_name(about: Json, event: Event) -> str:
 
 
 def event_body(kind: ResourceKind, about: Json, event: Event, at: datetime) -> Json:
-    """The Event about the object of that kind, said once."""
+    """The body of a new Event about the object of that kind."""
     metadata = about["metadata"]
     involved = {
         "apiVersion": kind.api_version,

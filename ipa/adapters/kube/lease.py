@@ -69,7 +69,7 @@ def elapsed_s() -> float:
 
 @dataclass(frozen=True, slots=True)
 class LeasePlace:
-    """Which Lease it is about."""
+    """The namespace and name of the Lease."""
 
     namespace: str
     name: str

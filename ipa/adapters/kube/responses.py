@@ -69,7 +69,7 @@ def _status_of(body: bytes) -> Json:
 
 
 def _is_failed_patch(status: int, found: Json) -> bool:
-    """Whether a 422 means that a `test` failed: the server then names neither an object nor a cause."""
+    """True if a 422 means that a `test` failed: the server then names neither an object nor a cause."""
     details = found.get("details")
     details = details if isinstance(details, dict) else {}
     named = bool(details.get("causes") or details.get("name"))

@@ -114,7 +114,7 @@ def failed(state: Following) -> Following:
 
 
 def spec_of(found: Json) -> Seen:
-    """Which object it is, and at which of its specs."""
+    """The name of the object with its uid and generation."""
     metadata = found["metadata"]
     return Seen(_name(found), f"{metadata.get('uid')}/{metadata.get('generation')}")
 

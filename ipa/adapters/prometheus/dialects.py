@@ -1,4 +1,4 @@
-"""Which metrics mean what: a dialect has the names, labels and windows of one source of metrics."""
+"""Dialects of metrics: the names, labels and windows of each source."""
 
 from __future__ import annotations
 

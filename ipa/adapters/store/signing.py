@@ -49,7 +49,7 @@ class Keyring:
 
     @property
     def key_file(self) -> str:
-        """The configured file; empty for the one beside the store, and for none."""
+        """The configured key file; empty if the key is next to the store or there is none."""
         return "" if self.path is None or self._may_make else str(self.path)
 
     @property

@@ -114,7 +114,7 @@ def _outcome(pair: Pair) -> str:
 
 
 def _exit_code(found: Iterable[Pair], *, is_one: bool) -> ExitCode:
-    """What is no tick's decision does not count, unless it was asked for by name."""
+    """The exit code. Decisions of other kinds than ticks count only if requested by name."""
     outcomes = {_outcome(pair) for pair in found}
     if "differs" in outcomes:
         return ExitCode.CHANGED

@@ -26,7 +26,7 @@ class ComputeLock:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Compute, once no other thread does or the patience is over."""
+        """Hold the lock in the block; proceed without it once the patience is over."""
         self._take()
         try:
             yield

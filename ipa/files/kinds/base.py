@@ -162,7 +162,7 @@ def _section_in(annotation: Hashable) -> type[Section] | None:
 
 
 def _section_of(section: type[Section] | None, value: Any) -> Any:
-    """What a section has for a value of the model."""
+    """The keys of a section for a value of the model."""
     if value is None or isinstance(value, Section):
         return value
     if isinstance(value, list | tuple):

@@ -53,7 +53,7 @@ class GuardrailsFile(DeclaredFile):
     threshold: Maybe[ThresholdSection] = None
     """A change is told of where it is more than one of these, up or down."""
     usd_per_core_hour: Maybe[PositiveNumber] = None
-    """What a core costs in a pipeline without prices of its own."""
+    """The price of a core in a pipeline without its own prices."""
     trace: Maybe[
         Annotated[
             str,

@@ -133,7 +133,7 @@ class ObjectiveSection(Section):
 
     makes: ClassVar = Objective
     goal: Maybe[Annotated[Goal, CHOICE]] = None
-    """What is best; weighted where absent."""
+    """The optimisation goal; weighted if absent."""
     alpha: Maybe[NonNegative] = None
     """Weight of the accuracy term; 1 where absent."""
     beta: Maybe[NonNegative] = None
@@ -154,7 +154,7 @@ class ObjectiveSection(Section):
     sla_s: Maybe[PositiveDuration] = None
     """Replaces the pipeline's SLA."""
     max_cost_cores: Maybe[PositiveNumber] = None
-    """What a plan may cost; a change to it may cost more for a while."""
+    """The maximum cost of a plan; a change to it may exceed it for a while."""
     transition_per_core: Maybe[NonNegative] = None
     """Lost for each core of a pod that a change would start; 0 where absent."""
 
@@ -237,17 +237,16 @@ class PipelineKeys(DeclaredFile, OfTargets):
     """Also the name of the folder the file lies in."""
     description: Maybe[Text] = Field(None, exclude_if=not_)
     sla: SlaSection
-    """What a plan must keep: the latency of so many percent of the requests, end to end."""
+    """The end-to-end latency that this percentage of the requests must meet."""
     drop_after_s: Maybe[PositiveDuration] = None
     """Requests older than this at the head of a queue are dropped, one by one."""
     fallback: Maybe[FallbackSection] = None
-    """What is planned for once the load was not seen for a while; it only adds. Nothing changes then where
-    absent."""
+    """The rate to plan for once the load was missing for a while; it only adds capacity. If absent, nothing
+    changes then."""
     sets: Maybe[bool] = Field(None, exclude_if=not_)
-    """Whether several variants of the one stage may run at once, each with a share of the load; false
-    where absent."""
+    """True to let several variants of the only stage share the load; false if absent."""
     max_predictors: Maybe[Annotated[int, Field(ge=1, le=3), WHOLE]] = None
-    """How many configurations of the whole graph may run at once, each with a share; 1 where absent."""
+    """The maximum number of configurations of the whole graph that share the load; 1 if absent."""
     graph: GraphField
     """A list is a chain. Routers and combiners need a mapping of each stage to what it comes after."""
     bounds: Maybe[BoundsSection] = None
@@ -257,4 +256,4 @@ class PipelineKeys(DeclaredFile, OfTargets):
     default_objective: Maybe[Name] = None
     """The objective used when none is named; 'default' where absent."""
     objectives: Annotated[dict[Name, ObjectiveSection], KeyCount(), Field(title="at least one objective")]
-    """What is best: the most of alpha x accuracy - beta x cores - delta x sum of batch sizes."""
+    """The objective to maximise: alpha x accuracy - beta x cores - delta x sum of batch sizes."""

@@ -51,7 +51,7 @@ class StageSection(Section):
     bounds: Maybe[StageBoundsSection] = Field(None, exclude_if=is_empty)
     """Limits of this stage, beside those of the pipeline."""
     pin: Maybe[PinSection] = Field(None, exclude_if=is_empty)
-    """What is fixed of this stage's configuration; what is absent is free."""
+    """The fixed parts of this stage's configuration; absent keys are free."""
     variants: Annotated[
         list[VariantSection], Field(min_length=1, max_length=1000, title="at least one variant")
     ]

@@ -60,7 +60,7 @@ class VariantProfileSection(with_resources(_VariantKeys, "Of one replica.")):  #
             ),
         ]
     ] = None
-    """Where they are not [1, 1], the stage does not batch where replicas batch by themselves."""
+    """If they are not [1, 1], the stage does not batch on targets whose replicas batch by themselves."""
     points: Annotated[
         list[PointSection], Field(min_length=1, max_length=10_000, title="at least one measured point")
     ] = Field(examples=[[{"cores": 1, "batch": 1, "latency": "50ms", "latency_mean": "40ms"}]])

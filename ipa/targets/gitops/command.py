@@ -35,7 +35,7 @@ class Git:
     def __call__(
         self, *words: str, given: str | None = None, environment: Mapping[str, str] | None = None
     ) -> str:
-        """What it prints, as text.
+        """The output of the command, as text.
 
         GitError: it failed. UnavailableError: no end in time. ConfigurationError: there is no git.
         InputError: the output is not UTF-8.

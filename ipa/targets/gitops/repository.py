@@ -25,7 +25,7 @@ PLAIN = "100644"
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Where commits go: a branch, of a remote where one is named; `author` as "Name <address>"."""
+    """The branch for commits, on the remote if one is named; `author` as "Name <address>"."""
 
     name: str
     remote: str = ""

@@ -21,7 +21,7 @@ DIGITS = 12
 
 
 class Manifests(Protocol):
-    """Where manifests are kept: a folder, or a branch of a repository."""
+    """The storage of manifests: a folder, or a branch of a repository."""
 
     def read(self, path: str) -> str:
         """The text of that file."""
@@ -114,7 +114,7 @@ class GitOpsWorkload:
         return self._manifest_of(pipeline, text, self._path_of(pipeline)).configs()
 
     def _message(self, pipeline: Pipeline, change: Change) -> str:
-        """What the commit says: what changes, by which decision, and why."""
+        """The commit message: the change, its decision and the reason."""
         what = "take back" if change.is_rollback else "change"
         lines = [f"ipa: {what} {pipeline.name}", "", changes(change.previous, change.configs), ""]
         lines.append(f"Decision: {change.decision_id}")

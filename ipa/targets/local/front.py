@@ -78,7 +78,7 @@ class Front:
 
     @property
     def log(self) -> Path:
-        """Where its output goes; also its name in the CPU map."""
+        """The path of its log; also its name in the CPU map."""
         return self.folder / f"{self.name}.log"
 
     def start(self, processes: ForkedProcesses, cpus: CpuMap) -> None:

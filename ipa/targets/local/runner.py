@@ -305,9 +305,9 @@ class PipelineRunner:
         return QueueOrder(batch_size, run.stage.batch_timeout_s, {it.url: it.variant for it in ready})
 
     def _tell_queue(self, run: StageRun, wanted: QueueOrder) -> QueueReport | None:
-        """What the queue says after it was told what is wanted; None if it did not answer.
+        """Send the order to the queue and return its report; None if it did not respond.
 
-        One that differs from what it was told, by whatever hand, is put right.
+        A queue whose settings differ from the order, for whatever reason, is corrected.
         """
         if not run.queue.pid:
             return None

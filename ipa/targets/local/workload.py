@@ -92,7 +92,7 @@ class LocalWorkload:
         return self._runner(pipeline).endpoint
 
     def scrape_targets(self, pipeline: str) -> list[str]:
-        """host:port of what has metrics: the router, then the stages' queues."""
+        """host:port of every process with metrics: the router, then the stages' queues."""
         return self._runner(pipeline).scrape_targets
 
     def allocated_core_seconds(self, pipeline: str) -> float:

@@ -115,7 +115,7 @@ def _lease_name(settings: Settings) -> str:
 
 
 def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[DoctorCheck]:
-    """Who asks the cluster whose a token is must be allowed to."""
+    """Check the rights to review tokens, if the service authenticates by the cluster."""
     if "kubernetes" not in words(settings.auth):
         return []
     meaning = "without it nobody is let in by IPA_AUTH=kubernetes"
@@ -162,7 +162,7 @@ def _probe(namespace: str) -> dict[str, Any]:
 
 
 class _User:
-    """Who we are, asked once."""
+    """The identity of the service in the cluster, asked once."""
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
@@ -258,7 +258,7 @@ def _by_hand(right: Right, namespace: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Operator:
-    """Whether Seldon's webhook objects to what cannot be, in a dry run."""
+    """Check that Seldon's webhook rejects an invalid object in a dry run."""
 
     client: KubeClient
     namespace: str
@@ -279,7 +279,7 @@ class _Operator:
                 yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
 
     def _by_status(self, name: str, look: str) -> Finding:
-        """Who may not create sees the operator by the status that it gave."""
+        """Without the right to create, recognise the operator by the status that it wrote."""
         found, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
         told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
         if told:
@@ -290,7 +290,7 @@ class _Operator:
 
 @dataclass(frozen=True, slots=True)
 class _Deployed:
-    """Whether the pipeline's SeldonDeployment is there, and ours to write."""
+    """Check that the pipeline's SeldonDeployment exists and may be written."""
 
     client: KubeClient
     settings: Settings
@@ -334,7 +334,7 @@ class _Deployed:
 
 @dataclass(frozen=True, slots=True)
 class _Leases:
-    """Who holds the Lease of this install: with two services that do not elect, both would write."""
+    """Check the holder of the Lease of this install: two services without election would both write."""
 
     client: KubeClient
     settings: Settings

@@ -57,7 +57,7 @@ def split_ratio(nested: Nested) -> dict[str, str]:
 
 
 def _fault(pipeline: Pipeline, stage: Stage) -> str:
-    """What is wrong with a stage without variants of its own."""
+    """The fault of a stage without variants; empty if there is none."""
     if stage.variants:
         return ""
     if stage.kind is not StageKind.ROUTER:

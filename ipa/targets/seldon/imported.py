@@ -99,7 +99,7 @@ def _target(metadata: Json, spec: Json, predictor: Json) -> SeldonTarget:
 
 
 def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...]:
-    """What the node runs, as its one variant."""
+    """The running container of the node, as its only variant."""
     node, container = reader.nodes[name], reader.containers.get(name) or {}
     env = _env(name, container, notes)
     implementation = env.pop(IMPLEMENTATION, None) or node.get("implementation")
@@ -134,7 +134,7 @@ def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
 
 
 def _memory_gib(name: str, resources: Json, notes: list[str]) -> float | None:
-    """What it may use, None where that is not said. We write whole MiB."""
+    """The memory limit, None if there is none. Plans write whole MiB."""
     amounts = {
         kind: (resources.get(kind) or {})["memory"]
         for kind in ("limits", "requests")
@@ -162,7 +162,7 @@ def _accelerators(resources: Json) -> dict[str, float]:
 
 
 def _variant_name(run: SeldonRun) -> str:
-    """What people call it: as its env says, as its image is tagged, or as its model is called."""
+    """The name of the variant: from its env, its image tag, or its model."""
     tag = (run.image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
     known = [run.env.get(key, "") for key in NAMING_ENV]
     for candidate in (
@@ -198,7 +198,7 @@ def _batched(stage: Stage, reader: Reader, notes: list[str]) -> Stage:
 
 
 def _left_alone(spec: Json, predictor: Json, reader: Reader) -> Iterator[str]:
-    """What the pipeline's file does not say and no plan touches."""
+    """Notes on the fields that the pipeline's file omits and no plan changes."""
     if spec.get("protocol") not in (None, "v2"):
         yield f"protocol {spec['protocol']!r} is left as it is; batches need MLServer and v2"
     for key in sorted(set(predictor) - KNOWN_OF_PREDICTOR - {"shadow"}):
@@ -226,7 +226,7 @@ def _batching(pipeline: Pipeline, reader: Reader) -> Iterator[str]:
 
 
 def _assumed(pipeline: Pipeline) -> Iterator[str]:
-    """What no SeldonDeployment says."""
+    """Notes on the assumptions, since no SeldonDeployment has these values."""
     sla = pipeline.sla
     yield f"the SLA, {sla.latency_s:g} s at p{sla.percentile:g}, is not in it: --sla says another"
     sending = {edge.parent for stage in pipeline.stages for edge in stage.after}

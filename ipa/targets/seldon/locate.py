@@ -52,7 +52,7 @@ def _containers(component: Json) -> list[Json]:
 
 
 def target_of(pipeline: Pipeline) -> SeldonTarget:
-    """Where the pipeline's SeldonDeployment lives. InputError where its file does not say."""
+    """The pipeline's `seldon:` section, which names its SeldonDeployment. InputError without one."""
     found = seldon_of(pipeline)
     if found is None:
         raise InputError(
@@ -145,7 +145,7 @@ def _misplaced(nested: Nested, nodes: list[tuple[Path, Json]]) -> list[str]:
 
 
 def _wrong_node(nested: Nested, node: Json) -> list[str]:
-    """What of a node makes the executor call it in another way than the pipeline's file says."""
+    """The faults of a node that make the executor call it differently than the pipeline's file requires."""
     stage, name = nested.stage, node["name"]
     if not stage.variants:
         wanted = split_ratio(nested)

@@ -105,7 +105,7 @@ def _loaded(text: str) -> list[Any] | None:
 
 
 def _index(pipeline: Pipeline, documents: Sequence[Any], path: str) -> int:
-    """Which document is the pipeline's. One without a namespace is taken to be for the pipeline's own."""
+    """The index of the pipeline's document. One without a namespace is in the pipeline's own."""
     target = target_of(pipeline)
     names = []
     for index, document in enumerate(documents):
@@ -150,7 +150,7 @@ def _scalar(value: Any, style: str | None) -> str:
 
 
 def _has_comments(text: str) -> bool:
-    """Whether a # stands outside of every value."""
+    """True if a # is outside every value."""
     rest = list(text)
     for token in yaml.scan(text, yaml.SafeLoader):
         if isinstance(token, yaml.ScalarToken):

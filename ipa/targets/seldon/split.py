@@ -63,7 +63,7 @@ class Part:
 
     @property
     def service(self) -> str:
-        """Where its Service answers."""
+        """The URL of its Service."""
         target = target_of(self.pipeline)
         return f"http://{target.name}-{target.predictor}.{target.namespace}:{PORT}"
 
@@ -161,7 +161,7 @@ def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]
 
 
 def changed_config(part: Part, before: StageConfig, after: StageConfig) -> StageConfig:
-    """Configuration of the part that now runs `before`: the cores of router and queue are their owner's."""
+    """The part's next configuration after `before`; a router or queue changes only its batch size."""
     return after if part.role is PartRole.MODEL else replace(before, batch_size=after.batch_size)
 
 
@@ -250,7 +250,7 @@ def merged(parts: Sequence[Part], found: Mapping[str, StageConfig]) -> tuple[Sta
 
 
 def revision_of_all(parts: Sequence[Part], objects: Objects) -> str:
-    """Which objects, and which of their specs: the uids, then the generations, in the order of the parts."""
+    """The revision of all objects: the uids, then the generations, in the order of the parts."""
     found = [objects[part.name]["metadata"] for part in parts]
     uids = ".".join(str(metadata["uid"]) for metadata in found)
     return f"{uids}/{'.'.join(str(metadata['generation']) for metadata in found)}"
