@@ -8,9 +8,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_jsonable_python
+
 from ipa.clients.base import JsonObject, PipelineClient
 from ipa.control.audit.record import head_of
-from ipa.control.canonical import plain
 from ipa.control.ports import PipelineControl
 from ipa.model.access import LOCAL
 from ipa.model.decision import Mode
@@ -198,6 +199,7 @@ def _moment(pointer: str, text: str) -> datetime:
 
 
 def _object(value: Any) -> JsonObject:
-    found = plain(value)
+    """The value in the form in which the REST API has it: records leave defaults out."""
+    found = to_jsonable_python(value, inf_nan_mode="null")
     assert isinstance(found, dict)
     return found

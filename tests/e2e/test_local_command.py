@@ -153,11 +153,12 @@ def _is_answered(workload: LocalWorkload) -> bool:
 OWNER = """
 import sys
 from pathlib import Path
+from ipa.targets.local.section import LocalRun
 from ipa.targets.local.workload import LocalWorkload
 from ipa.model.pipeline import *
 from ipa.model.plan import StageConfig
 run = LocalRun("", command=("{python}", "-c", sys.argv[2], "{port}"))
-stage = Stage("say", (Variant("fine", local=run),))
+stage = Stage("say", (Variant("fine", {"local": run}),))
 workload = LocalWorkload(Path(sys.argv[1]))
 workload.start(Pipeline("echo", (stage,), Sla(1.0), {}), (StageConfig("say", "fine", 1, 1, 1),))
 print("ready", flush=True)
@@ -173,7 +174,7 @@ def test_no_process_outlives_a_killed_owner(tmp_path: Path) -> None:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"ready\n"
         orphans = psutil.Process(owner.pid).children(recursive=True)
-        assert len(orphans) == 4  # nursery, router, queue, model server
+        assert len(orphans) == 4  # forkserver, router, queue, model server
         owner.kill()
     _, alive = psutil.wait_procs(orphans, timeout=GIVE_UP_S)
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []

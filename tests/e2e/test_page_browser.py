@@ -69,7 +69,7 @@ def test_it_follows_the_loop(page: Page, world: FakeWorld) -> None:
     world.metrics_fail = True
     world.tick()
     expect(page.locator("#reason")).to_contain_text("metrics missing")
-    expect(page.locator("#reason")).to_contain_text("Is Prometheus up")
+    expect(page.locator("#reason")).to_contain_text("Check that Prometheus is up")
     expect(page.locator("#chips")).to_contain_text("degraded")
     expect(page.locator("#figures")).to_contain_text("–")
     expect(page.locator("#said")).to_have_text("Holding: metrics missing")

@@ -127,8 +127,8 @@ def test_a_hold_says_what_the_best_plan_was(browser: Browser, url: str, world: F
     hold = next(it for it in reversed(world.log) if it.reason is ReasonCode.STABILISING)
     assert hold.plan is not None and hold.plan.configs != hold.configs
     with opened(browser, f"{url}#/decision/{hold.decision_id}") as page:
-        expect(region(page, "From and to")).to_contain_text("Before the guards")
-        rows = region(page, "What was decided and what the best plan was").locator("tbody tr")
+        expect(region(page, "From and to")).to_contain_text("The best plan, before the guards")
+        rows = region(page, "The decision and the best plan").locator("tbody tr")
         for at, config in enumerate(hold.plan.configs):
             expect(rows.nth(at)).to_contain_text(config.variant)
 

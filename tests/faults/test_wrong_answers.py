@@ -61,11 +61,12 @@ ROOT = Path(__file__).resolve().parents[2]
 REQUESTS = int(os.environ.get("IPA_FAULT_REQUESTS", "200"))
 AT_ONCE = 20
 PATIENCE_S = 60.0
+FAN_OUT_MODEL = "tests.fakes.fan_out_model"
 ROWS = chain(
     [
         Stage(
             name,
-            (Variant("one", SeldonRun("rows:1", implementation=f"tests.fakes.fan_out_model.{kind}")),),
+            (Variant("one", {"seldon": SeldonRun("rows:1", implementation=f"{FAN_OUT_MODEL}.{kind}")}),),
             batch_timeout_s=0.02,
         )
         for name, kind in (("detect", "Detect"), ("read", "Read"))

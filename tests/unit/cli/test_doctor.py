@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.adapters.kube.rights import ELECTOR, REVIEWER, Role, actor, observer
+from ipa.adapters.kube.rights import ELECTOR, REVIEWER, RbacRole, actor, observer
 from ipa.adapters.solvers.gurobi import licence_finding
 from ipa.adapters.store.doctor import store_findings
 from ipa.adapters.store.store import open_store
@@ -157,7 +157,7 @@ def test_it_writes_nothing(doctor: Doctor, kube: FakeKube) -> None:
 
 @pytest.mark.parametrize("role", NAMESPACED, ids=lambda role: role.name)
 def test_each_verb_that_is_missing_is_named_with_what_grants_it(
-    role: Role, doctor: Doctor, kube: FakeKube
+    role: RbacRole, doctor: Doctor, kube: FakeKube
 ) -> None:
     kube.denied = {(right.verb, right.resource) for right in role.rights}
     found = doctor(code=int(role is OBSERVER))

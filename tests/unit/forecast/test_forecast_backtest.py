@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.verbs.forecast import read_trace
+from ipa.files.traces import read_trace
 from ipa.forecast.backtest import Backtest
 from ipa.forecast.base import Series
 from ipa.forecast.boosted import Boosted
@@ -78,7 +78,7 @@ def test_days_of_a_trace_and_every_tick_of_them(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--train-days", "1:3", "--test-days", "3:4"], "are among"),
+        (["--train-days", "1:3", "--test-days", "3:4"], "overlap"),
         (["--train-days", "0:3"], "is no days"),
         (["--test-days", "4:3"], "is no days"),
         (["--test-days", "soon"], "is no days"),

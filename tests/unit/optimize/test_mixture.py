@@ -73,11 +73,21 @@ def test_what_is_not_looked_for_is_said() -> None:
     asked = problem(goal=Goal.LEXICOGRAPHIC)
     mixture = solve_mixture(asked)
     assert len(mixture.parts) == 1 and "lexicographic" in mixture.note
-    bounded = replace(problem(), bounds=Bounds(cores=2.0, memory_gib=64.0))
-    mixture = solve_mixture(bounded)
-    assert len(mixture.parts) == 1 and "memory" in mixture.note
     late = solve_mixture(problem(), deadline_s=0.0)
     assert "time was up" in late.note and late.termination is not Termination.OPTIMAL
+
+
+def test_the_memory_of_all_parts_together_is_within_the_bound() -> None:
+    points = (replace(POINTS[0], memory_gib=1.0), replace(POINTS[1], memory_gib=4.0))
+    asked = replace(problem(), stages=(StageProblem("s", points),))
+    enough = replace(asked, bounds=Bounds(cores=2.0, memory_gib=5.0))
+    mixture = solve_mixture(enough)
+    assert [part.share_percent for part in mixture.parts] == [60, 40]
+    # Each part fits into 4.5 GiB, both together do not.
+    little = replace(asked, bounds=Bounds(cores=2.0, memory_gib=4.5))
+    assert [part.share_percent for part in solve_mixture(little).parts] == [100]
+    with pytest.raises(SolverError, match="5 GiB of memory are above the bound"):
+        verify_mixture(little, LIMITS, mixture)
 
 
 def test_what_runs_and_what_a_change_costs_is_left_out() -> None:

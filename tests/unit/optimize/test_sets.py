@@ -12,6 +12,7 @@ import pytest
 from experiments.sets.published import line_levels
 from ipa.model.errors import InputError, SolverError, UsageError
 from ipa.model.plan import Termination
+from ipa.model.resources import Resources
 from ipa.optimize.backends import highs
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp, MilpSolution
@@ -228,6 +229,11 @@ def test_a_set_that_does_not_hold_is_refused() -> None:
             verify_set(problem, wrong)
     with pytest.raises(SolverError, match="above the budget"):
         verify_set(replace(problem, budget_cores=2.0), plan)
+    heavy = tuple(replace(each, beside=Resources(memory_gib=2.0)) for each in problem.variants)
+    used_gib = 2.0 * len(plan.parts)
+    verify_set(replace(problem, variants=heavy, limits={"memory": used_gib}), plan)
+    with pytest.raises(SolverError, match=f"{used_gib:g} GiB of memory are above the budget"):
+        verify_set(replace(problem, variants=heavy, limits={"memory": used_gib - 1}), plan)
     assert plan.to_json()["termination"] == "optimal"
 
 
