@@ -108,7 +108,7 @@ architecture: install ## the rooms of ipa/ in figures, before and now, into docs
 	$(PY) -m tools.architecture $(BEFORE) $(AFTER)
 
 sample-prose: install ## forty docstrings and forty hold messages at random, to judge their language (COUNT=40 SEED=15)
-	$(PY) -m tools.sample_prose $(COUNT) $(SEED)
+	$(PY) -m tools.sample_prose $(or $(COUNT),40) $(or $(SEED),15)
 
 reference: install ## docs/reference anew from the code
 	$(PY) tools/reference.py

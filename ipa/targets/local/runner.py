@@ -152,7 +152,7 @@ class PipelineRunner:
             seen = [(it.config, len(it.ready())) for it in self._stages]
             return str(self.revision), seen, all(it.is_settled() for it in self._stages)
 
-    def wish(self, configs: Sequence[StageConfig], revision: str, decision_id: str) -> str:
+    def set_desired(self, configs: Sequence[StageConfig], revision: str, decision_id: str) -> str:
         """The new revision; ConflictError where the present one is not `revision`."""
         wanted = checked(self.pipeline, configs)
         with self._lock:

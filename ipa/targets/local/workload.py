@@ -73,7 +73,7 @@ class LocalWorkload:
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision, at once; the change is carried out in the background."""
-        return self._runner(pipeline.name).wish(change.configs, change.revision, change.decision_id)
+        return self._runner(pipeline.name).set_desired(change.configs, change.revision, change.decision_id)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change."""
