@@ -161,7 +161,7 @@ def test_the_page_holds_the_figures(compared: Comparison) -> None:
     )
     text = page([compared, other])
     assert percent(compared.tick.saving_ratio) in text
-    assert "the runs of nlp. The runs of sum-qa are not in it" in text
+    assert "the runs of nlp, but not those of sum-qa" in text
     assert "a run of nlp is labelled bursty and has the rates of fluctuating" in text
     assert "20 % in nlp fluctuating" in text
     assert "{" not in text

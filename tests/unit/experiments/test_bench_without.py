@@ -29,8 +29,8 @@ def test_a_row_for_all_and_one_for_each_shortcut_with_its_labels() -> None:
     whole, dominated, tried = rows_of(case(DOMINATED, ENUMERATION))
     assert [row[2] for row in (whole, dominated, tried)] == [
         "–",
-        "dominated options",
-        "trying all of few plans",
+        "dominance filter",
+        "exhaustive search of few plans",
     ]
     assert int(whole[5]) > 0
     # Options that another dominates make more plans to try; a search with bounds looks at few of them.
@@ -65,6 +65,6 @@ def test_the_table_is_written_into_the_page_unless_quick(
     assert without.run(tmp_path, quick=quick, say=lambda _: None, page=page) == 0
     text = page.read_text()
     assert ("old" in text) is quick
-    assert ("dominated options" in text) is not quick
+    assert ("dominance filter" in text) is not quick
     assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n")
     assert "a way" in (tmp_path / "without.md").read_text()

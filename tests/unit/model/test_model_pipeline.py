@@ -68,7 +68,7 @@ def test_only_a_chain_is_run_on_this_machine(stages: tuple[Stage, ...], expected
     if expected:
         assert checked(pipeline, configs(pipeline)) == list(configs(pipeline))
     else:
-        with pytest.raises(ConfigurationError, match="runs chains only"):
+        with pytest.raises(ConfigurationError, match="supports only chains"):
             checked(pipeline, configs(pipeline))
 
 
