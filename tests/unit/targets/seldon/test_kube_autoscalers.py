@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from ipa.adapters.kube.client import KubeClient
 from ipa.model.errors import DriftError
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube
-from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.samples import sample_pipeline
 from tests.fakes.kube.store import Json
 
 PIPELINE = sample_pipeline()
-
-
-@pytest.fixture
-def kube() -> Iterator[FakeKube]:
-    with FakeKube() as made:
-        yield made
-
-
-@pytest.fixture
-def workload(kube: FakeKube, tmp_path: Path) -> Iterator[SeldonWorkload]:
-    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    made = SeldonWorkload(client)
-    made.create(PIPELINE, sample_configs())
-    kube.tick(10)
-    yield made
-    client.close()
 
 
 def autoscaler(name: str, kind: str, target: str, labels: dict[str, str] | None = None) -> Json:

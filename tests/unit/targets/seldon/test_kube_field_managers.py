@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.field_managers import last_hand
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
@@ -58,22 +55,6 @@ def entry(manager: str, time: str, field: str = "f:spec", subresource: str = "")
 )
 def test_the_newest_change_of_the_spec_beside_ours_counts(entries: list[Json] | None, who: str) -> None:
     assert last_hand({"metadata": {"managedFields": entries}}) == who
-
-
-@pytest.fixture
-def kube() -> Iterator[FakeKube]:
-    with FakeKube() as made:
-        yield made
-
-
-@pytest.fixture
-def workload(kube: FakeKube, tmp_path: Path) -> Iterator[SeldonWorkload]:
-    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    made = SeldonWorkload(client)
-    made.create(PIPELINE, sample_configs())
-    kube.tick(10)
-    yield made
-    client.close()
 
 
 def by_argocd(sdep: Json) -> None:

@@ -1,0 +1,29 @@
+"""A workload on a fake cluster, where the sample pipeline runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.targets.seldon.workload import SeldonWorkload
+from tests.fakes.kube import FakeKube
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+
+
+@pytest.fixture
+def kube() -> Iterator[FakeKube]:
+    with FakeKube() as made:
+        yield made
+
+
+@pytest.fixture
+def workload(kube: FakeKube, tmp_path: Path) -> Iterator[SeldonWorkload]:
+    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+    made = SeldonWorkload(client)
+    made.create(sample_pipeline(), sample_configs())
+    kube.tick(10)
+    yield made
+    client.close()
