@@ -13,26 +13,15 @@ from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 
-# The key of a dataclass field's metadata under which its name in records is.
-RECORDED_AS = "recorded_as"
-# The key under which a field's metadata says that its entries are recorded beside the other fields.
-RECORDED_BESIDE = "recorded_beside"
+from ipa.model.recording import NOT_RECORDED, RECORDED_AS, RECORDED_BESIDE, RECORDED_UNLESS_DEFAULT
+
 # The entries that records have also if there are none: targets were fields once, and digests stay the same.
 ALWAYS_RECORDED = {"Pipeline": ("seldon",), "Variant": ("local", "seldon")}
-# The key under which a field's metadata says that records leave it out.
-NOT_RECORDED = "not_recorded"
-# The key under which a field's metadata says that records lack it at its default: it is younger than some.
-RECORDED_UNLESS_DEFAULT = "recorded_unless_default"
 # Instead of a name: the field's entries have names of their own.
 BESIDE = ""
 # Types that JSON represents directly.
 AS_IT_IS = frozenset({str, int, bool, type(None)})
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def recorded_as(name: str) -> dict[str, str]:
-    """The metadata of a dataclass field that records hold under another name, as older versions wrote it."""
-    return {RECORDED_AS: name}
 
 
 @cache

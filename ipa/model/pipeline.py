@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from ipa.model.errors import NotFoundError
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.plan import StageConfig
-from ipa.model.recording import NEVER, UNLESS_DEFAULT
+from ipa.model.recording import BESIDE_OTHERS, NEVER, UNLESS_DEFAULT
 from ipa.model.resources import (
     BESIDE_CORES,
     BY_NAME,
@@ -185,10 +185,6 @@ class Bounds:
         return self.cores if self.transition_cores is None else self.transition_cores
 
 
-# Entries are recorded beside the other fields, as they were before a target was a plug-in.
-_SECTIONS = {"recorded_beside": True}
-
-
 @runtime_checkable
 class Placed(Protocol):
     """A target's section of a pipeline that says in which namespace the pipeline runs."""
@@ -204,7 +200,7 @@ class Variant:
     """
 
     name: str
-    targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_SECTIONS)
+    targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=BESIDE_OTHERS)
 
     @property
     def requested(self) -> dict[str, float]:
@@ -359,7 +355,7 @@ class Pipeline:
     objectives: Mapping[str, Objective]
     bounds: Bounds = Bounds()
     default_objective: str = "default"
-    targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_SECTIONS)
+    targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=BESIDE_OTHERS)
     description: str = ""
     sets: bool = False
     max_predictors: int = 1

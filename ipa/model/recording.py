@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+# Keys of a field's metadata.
+RECORDED_AS = "recorded_as"
+RECORDED_BESIDE = "recorded_beside"
+RECORDED_UNLESS_DEFAULT = "recorded_unless_default"
+NOT_RECORDED = "not_recorded"
+
 # A field younger than some records: records lack it at its default, so that equal values keep their digest.
-UNLESS_DEFAULT = {"recorded_unless_default": True}
+UNLESS_DEFAULT = {RECORDED_UNLESS_DEFAULT: True}
 # A field that follows from values with a digest of their own, such as a pipeline's figures from its profiles.
-NEVER = {"not_recorded": True}
+NEVER = {NOT_RECORDED: True}
+# A mapping whose entries are recorded beside the other fields, as they were before a target was a plug-in.
+BESIDE_OTHERS = {RECORDED_BESIDE: True}
+
+
+def recorded_as(name: str) -> dict[str, str]:
+    """The metadata of a field that records hold under another name, as older versions wrote it."""
+    return {RECORDED_AS: name}

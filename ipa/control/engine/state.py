@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from ipa.control.canonical import recorded_as
 from ipa.control.engine.actuation import IDLE, Actuation
 from ipa.control.engine.correction import UNCORRECTED, Correction
 from ipa.control.engine.guards import GuardSettings
@@ -19,6 +18,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.recording import recorded_as
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.policies.base import Policy, Predictor
 

@@ -16,7 +16,7 @@ from ipa.files.kinds.fields import CHOICE, UNIQUE, Env, Maybe, Name, Number, Tex
 from ipa.files.kinds.holdings import with_resources
 from ipa.files.kinds.targets import TargetSections
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline, Variant
-from ipa.model.recording import UNLESS_DEFAULT
+from ipa.model.recording import NEVER, UNLESS_DEFAULT
 
 KEY = "seldon"
 
@@ -51,7 +51,7 @@ class SeldonTarget:
     orchestrator_cores: float = 0.5
     separate_orchestrator: bool = True
     queue_cores: float = 0.5
-    ignores: tuple[str, ...] = field(default=(), metadata={"not_recorded": True})
+    ignores: tuple[str, ...] = field(default=(), metadata=NEVER)
 
 
 @dataclass(frozen=True, slots=True)
