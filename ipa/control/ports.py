@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from ipa.model.decision import Change, Decision, Event, Mode
-from ipa.model.observation import NOT_ASKED, Batches, LoadHistory, Measured, Missing
+from ipa.model.observation import NOT_ASKED, Attainment, Batches, LoadHistory, Measured, Missing
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
@@ -55,6 +55,7 @@ class Signals:
     load: Load
     latency_s: Measured[float] | Missing
     stages: Mapping[str, StageSignals] = field(default_factory=dict)
+    attainment: Measured[Attainment] | Missing = NOT_ASKED
 
 
 class Metrics(Protocol):

@@ -75,6 +75,18 @@ class Batches:
 
 
 @dataclass(frozen=True, slots=True)
+class Attainment:
+    """The requests that ended in the last `window_s`: their number, and the share answered within the SLA.
+
+    Late, dropped and failed ones count against it.
+    """
+
+    count: float
+    in_time_ratio: float
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StageObservation:
     """The observation of one stage, or of one part's stage if several configurations run side by side.
 
@@ -109,6 +121,7 @@ class Observation:
     settled: bool = True
     problem: str = ""
     changed_by: str = ""
+    attainment: Measured[Attainment] | Missing = NOT_ASKED
 
     def running(self) -> tuple[StageConfig, ...] | None:
         """The configuration of every stage in order, of each part; None if one was not observed."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from math import log
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf, log, prod
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds
@@ -22,15 +22,42 @@ READINESS_S = 7.0
 HALVINGS = 30
 
 
+@dataclass(frozen=True, slots=True)
+class SlowPeriod:
+    """A period in which batches take `ratio` times as long: a neighbour on the machine, or throttling.
+
+    Of one stage or variant if given, else of all. Batches that began before it end as they would have.
+    """
+
+    start_s: float
+    end_s: float
+    ratio: float
+    stage: str = ""
+    variant: str = ""
+
+    def holds(self, config: StageConfig, at_s: float) -> bool:
+        """True if batches of the configuration that begin then are slow."""
+        return (
+            self.start_s <= at_s < self.end_s
+            and self.stage in ("", config.stage)
+            and self.variant in ("", config.variant)
+        )
+
+
 class GroundTruth:
     """Service times, start-up times and accuracies of a pipeline's possible configurations.
 
     From the same fits as planning, at every batch size that may be planned with and the powers of two, but
     without the objective's margins and limits. `readiness_s` is for variants whose profile has none.
+    `slow` are the periods in which batches take longer.
     """
 
     def __init__(
-        self, pipeline: Pipeline, profiles: Mapping[str, StageProfile], readiness_s: float = READINESS_S
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        readiness_s: float = READINESS_S,
+        slow: Sequence[SlowPeriod] = (),
     ) -> None:
         plain = replace(
             pipeline.objective(),
@@ -54,6 +81,16 @@ class GroundTruth:
         self._readiness_s = readiness_s
         self._percentile = pipeline.sla.percentile
         self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
+        self._slow = tuple(slow)
+        self._moments_s = sorted({at_s for each in slow for at_s in (each.start_s, each.end_s)})
+
+    def next_moment_s(self, after_s: float) -> float:
+        """The first moment after that time at which a slow period begins or ends; infinite without one."""
+        return next((at_s for at_s in self._moments_s if at_s > after_s), inf)
+
+    def slowdown_ratio(self, config: StageConfig, at_s: float) -> float:
+        """The time of batches that begin then over that of the profile; 1 outside of slow periods."""
+        return prod(each.ratio for each in self._slow if each.holds(config, at_s))
 
     def knows(self, config: StageConfig) -> bool:
         """True if that configuration was measured."""

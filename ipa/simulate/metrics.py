@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.errors import InputError
-from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason
+from ipa.model.observation import Attainment, Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.simulate.batches import BatchLog, served
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Value = Measured[float] | Missing
+# The world advances in pieces that are shorter than this.
+LONGEST_PIECE_S = 60.0
 # From, to; in seconds.
 Window = tuple[float, float]
 
@@ -70,8 +72,9 @@ class MetricsRecord:
 
     `arrivals` (requests) and each of `stage_arrivals` (items) count the arrivals of each second since the
     beginning, `stage_queues` the items waiting at its end, up to the last second with an event. `answered`
-    holds pieces of (when, latency) of the answered requests, in rising order of when; `stage_batches` the
-    batches of each stage, one log for each part that it is in.
+    holds pieces of (when, latency) of the answered requests, in rising order of when, `lost_s` pieces of the
+    times at which others were lost; `stage_batches` the batches of each stage, one log for each part that it
+    is in.
     """
 
     arrivals: Counts
@@ -79,6 +82,7 @@ class MetricsRecord:
     stage_queues: Mapping[str, Counts] = field(default_factory=dict)
     stage_batches: Mapping[str, Sequence[BatchLog]] = field(default_factory=dict)
     answered: list[tuple[Floats, Floats]] = field(default_factory=list)
+    lost_s: list[Floats] = field(default_factory=list)
 
     def latencies_in(self, since_s: float, until_s: float) -> Floats:
         """Latencies of requests answered after `since_s` and until `until_s`, in seconds."""
@@ -89,6 +93,16 @@ class MetricsRecord:
             first, last = np.searchsorted(done_s, (since_s, until_s), side="right")
             found.append(latencies_s[first:last])
         return np.concatenate(found) if found else np.empty(0)
+
+    def lost_in(self, since_s: float, until_s: float) -> int:
+        """Requests lost after `since_s` and until `until_s`."""
+        count = 0
+        for lost_s in reversed(self.lost_s):
+            count += int(((lost_s > since_s) & (lost_s <= until_s)).sum())
+            # Pieces come in order of time, parts of one moment side by side.
+            if lost_s.max() <= since_s - LONGEST_PIECE_S:
+                break
+        return count
 
 
 class SimMetrics:
@@ -116,6 +130,7 @@ class SimMetrics:
             arrival_rate_rps=self._rate(record.arrivals, times, age_s),
             load=self._load(times, window_s, age_s),
             latency_s=latency,
+            attainment=self._attainment(latencies_s, pipeline.sla.latency_s, newest_s, age_s),
             stages={
                 stage.name: StageSignals(
                     self._rate(record.stage_arrivals[stage.name], times, age_s),
@@ -126,6 +141,16 @@ class SimMetrics:
                 for stage in pipeline.served
             },
         )
+
+    def _attainment(
+        self, latencies_s: Floats, sla_s: float, newest_s: float, age_s: float
+    ) -> Measured[Attainment] | Missing:
+        window_s = self._settings.latency_window_s
+        ended = len(latencies_s) + self._record.lost_in(newest_s - window_s, newest_s)
+        if not ended:
+            return IDLE
+        ratio = float((latencies_s <= sla_s).sum()) / ended
+        return Measured(Attainment(float(ended), ratio, window_s), age_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load over the last `window_s` seconds, as known now."""

@@ -23,7 +23,7 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
-from ipa.simulate.ground_truth import READINESS_S, GroundTruth
+from ipa.simulate.ground_truth import READINESS_S, GroundTruth, SlowPeriod
 from ipa.simulate.memory_log import MemoryLog
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.plancheck import with_checker
@@ -73,6 +73,8 @@ class SimSetup:
     truth: Mapping[str, StageProfile] | None = None
     # Kills of serving pods of a stage: (time in s, stage, count).
     kills: tuple[tuple[float, str, int], ...] = ()
+    # When batches take longer than the true performance says.
+    slow: tuple[SlowPeriod, ...] = ()
 
 
 def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_ratio: None) -> SimResult:
@@ -103,7 +105,7 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
     policy = _policy(setup.policy, inputs)
     world = SimWorld(
         setup.pipeline,
-        GroundTruth(setup.pipeline, setup.truth or setup.profiles, setup.readiness_s),
+        GroundTruth(setup.pipeline, setup.truth or setup.profiles, setup.readiness_s, setup.slow),
         setup.start or first_configs(setup, inputs),
         times_s,
         cluster=setup.cluster,

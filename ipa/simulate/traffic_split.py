@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ipa.simulate.cluster import Serving
 from ipa.simulate.graph import PipelineSim
+from ipa.simulate.queue import Pods
 from ipa.simulate.routes import grown
 
 Floats = NDArray[np.float64]
@@ -51,6 +52,7 @@ class SplitPart:
     def __init__(self, sim: PipelineSim) -> None:
         self.sim = sim
         self.serving: dict[str, Serving] = {}
+        self.pods: dict[str, list[Pods]] = {}
         self.pas = 0.0
         self.is_emptying = False
         self._ids = np.empty(0, dtype=np.int64)
@@ -69,11 +71,12 @@ class SplitPart:
         self._count = stop
         self.sim.offer(times_s)
 
-    def run(self, until_s: float) -> tuple[Ints, Floats]:
-        """Advance; return the pipeline's requests answered before then, with times, without lost ones."""
+    def run(self, until_s: float) -> tuple[Ints, Floats, Floats]:
+        """Advance; return the requests answered before then, with times, and the times of losses."""
         finished = self.sim.run(until_s)
         answered = ~finished.lost
-        return self._ids[finished.ids[answered]], finished.done_s[answered]
+        ids, done_s = self._ids[finished.ids[answered]], finished.done_s[answered]
+        return ids, done_s, finished.done_s[finished.lost]
 
 
 def in_time(pieces: Sequence[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:

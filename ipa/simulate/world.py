@@ -7,6 +7,7 @@ pods start, roll and drain. Deterministic for a seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -143,7 +144,8 @@ class SimWorld:
     def advance(self, until_s: float) -> None:
         """Let time pass until then."""
         while self._at_s < until_s:
-            at_s = min(until_s, max(self.cluster.next_event_s(), self._at_s))
+            slow_s = self.truth.next_moment_s(self._at_s)
+            at_s = min(until_s, slow_s, max(self.cluster.next_event_s(), self._at_s))
             if any(lane.is_emptying for lane in self._lanes.values()):
                 at_s = min(at_s, self._at_s + LOOK_S)
             self._run(at_s)
@@ -151,7 +153,7 @@ class SimWorld:
             if self.cluster.next_event_s() <= at_s:
                 self.cluster.advance(at_s)
                 self._follow(at_s)
-            elif any(lane.is_emptying for lane in self._lanes.values()):
+            elif at_s == slow_s or any(lane.is_emptying for lane in self._lanes.values()):
                 self._follow(at_s)
         self._note()
 
@@ -182,7 +184,9 @@ class SimWorld:
             self._lanes[slot].offer(ids, times_s)
         pieces = []
         for slot, lane in self._lanes.items():
-            ids, done_s = lane.run(until_s)
+            ids, done_s, lost_s = lane.run(until_s)
+            if len(lost_s):
+                self.record.lost_s.append(lost_s)
             self.done_s[ids] = done_s
             self._accuracy[ids] = lane.pas
             pieces.append((ids, done_s))
@@ -204,9 +208,10 @@ class SimWorld:
                 continue
             for stage in self.pipeline.served:
                 serving = self.cluster.serving(stage.name, slot)
-                if serving != lane.serving.get(stage.name):
-                    lane.serving[stage.name] = serving
-                    lane.sim.set_replicas(stage.name, at_s, [self._pods(*each) for each in serving])
+                pods = [self._pods(*each, at_s) for each in serving]
+                if pods != lane.pods.get(stage.name):
+                    lane.serving[stage.name], lane.pods[stage.name] = serving, pods
+                    lane.sim.set_replicas(stage.name, at_s, pods)
         # Changes for this moment happen at it, so that the drained pods are known.
         self._run(at_s)
         self.timeline.append((at_s, self._pas(shares), self.cluster.cores))
@@ -235,8 +240,12 @@ class SimWorld:
             for stage in self.pipeline.served
         }
 
-    def _pods(self, template: str, config: StageConfig) -> Pods:
-        return Pods(config.replicas, config.batch_size, self.truth.service(config), template, config.variant)
+    def _pods(self, template: str, config: StageConfig, at_s: float) -> Pods:
+        service = self.truth.service(config)
+        ratio = self.truth.slowdown_ratio(config, at_s)
+        if ratio != 1:
+            service = replace(service, full_s=service.full_s * ratio, one_s=service.one_s * ratio)
+        return Pods(config.replicas, config.batch_size, service, template, config.variant)
 
     def _drained(self, lane: SplitPart) -> Iterator[tuple[str, str, float]]:
         for stage in self.pipeline.served:

@@ -11,6 +11,7 @@ from math import isfinite
 
 from ipa.control.ports import Signals, StageSignals, WorkloadState
 from ipa.model.observation import (
+    Attainment,
     Batches,
     LoadHistory,
     Measured,
@@ -73,6 +74,7 @@ def observe(
         settled=workload.settled if workload else False,
         problem=problem,
         changed_by=workload.changed_by if workload else "",
+        attainment=checked_attainment(signals.attainment),
     )
 
 
@@ -99,6 +101,19 @@ def checked_batches(batches: Measured[Batches] | Missing) -> Measured[Batches] |
     if all(map(sane, numbers)) and seen.service_s > 0 and seen.items > 0 and seen.window_s > 0:
         return Measured(Batches(*map(significant, numbers)), to_ms(batches.age_s))
     return Missing(MissingReason.INVALID, f"the batches are {seen}", batches.age_s)
+
+
+def checked_attainment(attainment: Measured[Attainment] | Missing) -> Measured[Attainment] | Missing:
+    """The attainment; Missing if one of its numbers is invalid, or no request ended."""
+    if isinstance(attainment, Missing):
+        return attainment
+    seen = attainment.value
+    if not all(map(sane, (seen.count, seen.in_time_ratio, seen.window_s))) or seen.in_time_ratio > 1:
+        return Missing(MissingReason.INVALID, f"the attainment is {seen}", attainment.age_s)
+    if seen.count <= 0:
+        return Missing(MissingReason.ABSENT, "no request ended in the window", attainment.age_s)
+    numbers = map(significant, (seen.count, seen.in_time_ratio, seen.window_s))
+    return Measured(Attainment(*numbers), to_ms(attainment.age_s))
 
 
 def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory] | Missing:
