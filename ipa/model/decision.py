@@ -46,11 +46,13 @@ class ReasonCode(StrEnum):
     FIRST_PLAN = "apply.first_plan"
     ROLLBACK = "apply.rollback"
     SATURATED = "apply.saturated"
+    RELIEVED = "apply.slo_broken"
     FALLBACK = "apply.fallback"
     REQUESTED = "apply.requested"
     NO_CHANGE = "hold.no_change"
     WITHIN_TOLERANCE = "hold.within_tolerance"
     STABILISING = "hold.stabilising"
+    SLO_BROKEN = "hold.slo_broken"
     SIGNALS_DISAGREE = "hold.signals_disagree"
     ADVISORY = "hold.advisory"
     SHADOW = "hold.shadow"
@@ -79,6 +81,8 @@ UNHEALTHY = frozenset(
     {
         ReasonCode.ROLLBACK,
         ReasonCode.SATURATED,
+        ReasonCode.RELIEVED,
+        ReasonCode.SLO_BROKEN,
         ReasonCode.FALLBACK,
         ReasonCode.METRICS_MISSING,
         ReasonCode.METRICS_STALE,

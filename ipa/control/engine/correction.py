@@ -86,10 +86,15 @@ class RunningSince:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The slowdowns learned of each variant, and since when each stage runs its replicas."""
+    """The slowdowns learned of each variant, and since when each stage runs its replicas.
+
+    `machine_steps`: the steps by which all running variants were slow when they were observed last together:
+    the machine was, whatever runs on it.
+    """
 
     seen: tuple[ObservedSlowdown, ...] = ()
     since: tuple[RunningSince, ...] = ()
+    machine_steps: int = 0
 
     def of(self, stage: str, variant: str) -> ObservedSlowdown | None:
         """The slowdown of the variant; None if it is unknown."""
@@ -101,14 +106,19 @@ class Correction:
         return max(mine, key=lambda each: each.at_s, default=None)
 
     def slowdowns(self, pipeline: Pipeline) -> Slowdowns:
-        """The slowdowns to plan with. A variant that was not observed takes the newest of its stage."""
+        """The slowdowns to plan with.
+
+        A variant that was not observed takes the newest of its stage; none is quicker than the machine, also
+        if it was when it ran last.
+        """
         found = []
         for stage in pipeline.served if self.seen else ():
             newest = self.newest(stage.name)
             for variant in stage.variants if newest else ():
                 seen = self.of(stage.name, variant.name) or newest
-                if seen is not None and seen.steps:
-                    found.append(Slowdown(stage.name, variant.name, seen.planned_ratio))
+                assert seen is not None
+                if steps := max(seen.steps, self.machine_steps):
+                    found.append(Slowdown(stage.name, variant.name, STEP**steps))
         return tuple(found)
 
 
@@ -123,10 +133,11 @@ def learned(
     now_s: float,
     *,
     in_flight: bool,
+    is_broken: bool = False,
 ) -> Correction:
     """The correction after this tick. `predict` uses the profiles alone.
 
-    Nothing is learned while a change is in flight; from batches that may be of other replicas, are too few,
+    While the SLO `is_broken` a slowdown need not last for a window. Nothing is learned while a change is in flight; from batches that may be of other replicas, are too few,
     or old; and while several configurations share the load, since metrics are per stage.
     """
     if not settings.correct_profiles:
@@ -137,9 +148,9 @@ def learned(
         return replace(before, seen=kept)
     known = {config.stage: each for each in before.since for config in running if each.is_of(config)}
     if in_flight or not observation.settled or is_shared(running):
-        return Correction(kept, tuple(known.values()))
+        return Correction(kept, tuple(known.values()), before.machine_steps)
     since = tuple(known.get(config.stage) or _since(config, now_s) for config in running)
-    after = Correction(kept, since)
+    after = Correction(kept, since, before.machine_steps if kept else 0)
     ripe = {
         stage.stage: stage.batches.value
         for stage, one in zip(observation.stages, since, strict=True)
@@ -150,8 +161,19 @@ def learned(
         return after
     for config, service in zip(running, by_profile.services, strict=True):
         if config.stage in ripe:
-            after = _with(after, _updated(after, config, service, ripe[config.stage], now_s))
-    return after
+            after = _with(after, _updated(after, config, service, ripe[config.stage], now_s, is_broken))
+    return replace(after, machine_steps=_machine_steps(after))
+
+
+def _machine_steps(now: Correction) -> int:
+    """The steps by which all running variants are slow; as before until each was observed as it runs."""
+    steps = []
+    for each in now.since:
+        seen = now.of(each.stage, each.variant)
+        if seen is None or seen.at_s < each.since_s:
+            return now.machine_steps
+        steps.append(seen.steps)
+    return min(steps, default=0)
 
 
 def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Event, ...]]:
@@ -214,7 +236,12 @@ def _is_ripe(batches: Measured[Batches], since: RunningSince, settings: GuardSet
 
 
 def _updated(
-    known: Correction, config: StageConfig, service: ServiceTime, batches: Batches, now_s: float
+    known: Correction,
+    config: StageConfig,
+    service: ServiceTime,
+    batches: Batches,
+    now_s: float,
+    is_broken: bool,
 ) -> ObservedSlowdown:
     """The slowdown of the variant after these batches."""
     mine = known.of(config.stage, config.variant)
@@ -226,6 +253,8 @@ def _updated(
     recent = tuple(each for each in past if now_s - each[0] <= window_s) or past[-1:]
     recent = (*recent, (now_s, ratio))
     steps = steps_for(before.steps if before else 0, [each for _, each in recent])
+    if is_broken:
+        steps = max(steps, steps_for(before.steps if before else 0, [ratio]))
     is_told = before is not None and before.is_told
     return ObservedSlowdown(config.stage, config.variant, ratio, steps, now_s, recent, is_told)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.control.engine import quarantine
+from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import HoldReason, forecast_fault, load_of
 from ipa.control.engine.overload_guard import Overload, overloaded_stages, with_more_replicas
 from ipa.control.engine.overrides import held_back
@@ -37,15 +38,26 @@ def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdic
     return verdict, _shadowed(request, state, basis, verdict)
 
 
+def slo_broken(request: TickRequest, state: EngineState) -> tuple[TickVerdict | None, EngineState]:
+    """While requests are late, apply a plan of more capacity; hold if there is none."""
+    if not state.feedback.is_broken:
+        return None, state
+    return _chosen(request, state, lateness(request.observation, request.pipeline))
+
+
 def planned(request: TickRequest, state: EngineState) -> tuple[TickVerdict, EngineState]:
     """Apply the policy's plan for the forecast load, or hold if the running configuration is as good."""
+    return _chosen(request, state)
+
+
+def _chosen(request: TickRequest, state: EngineState, late: str = "") -> tuple[TickVerdict, EngineState]:
     forecast, fallback = _forecast(request), request.pipeline.fallback
     assert isinstance(forecast, Forecast)
     if fallback is not None and state.telemetry_loss.in_fallback:
         forecast = fallback_forecast(fallback, forecast)
     basis = _basis(request, state)
     try:
-        verdict, state = choose(request, state, basis, forecast)
+        verdict, state = choose(request, state, basis, forecast, late)
     except PluginError as error:
         # The policy made a plan, and failed to say how urgent it is.
         verdict = hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)

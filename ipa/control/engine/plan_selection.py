@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.correction import planned_with
+from ipa.control.engine.feedback import loaded
 from ipa.control.engine.guards import bound_faults, limit_steps, total_cores
 from ipa.control.engine.overload_guard import disagreement
 from ipa.control.engine.overrides import held_back, pin_faults, pins_of
@@ -16,6 +17,7 @@ from ipa.control.engine.transition import TransitionStep, make_room, safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
+from ipa.model.observation import Measured
 from ipa.model.parts import gone_parts, only_shares, stage_pairs
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
 from ipa.model.rounding import rounded_plan
@@ -25,27 +27,41 @@ from ipa.policies.base import PolicyState, Prediction, is_at_once
 Configs = tuple[StageConfig, ...]
 # A plan must carry this much more to be worth a temporary loss of capacity.
 WORTH_A_DIP = 1.1
+# While requests are late, a plan must carry this much more.
+MORE = 1.01
 # If no plan meets the SLA, a configuration slower than the plan by this ratio is changed at once.
 LATER = 1.05
 
 
 def choose(
-    request: TickRequest, state: EngineState, running: Configs, forecast: Forecast
+    request: TickRequest, state: EngineState, running: Configs, forecast: Forecast, late: str = ""
 ) -> tuple[TickVerdict, EngineState]:
     """Apply the plan at once if the running configuration does not carry the rate.
 
-    Else apply it only if it stays better for several ticks.
+    Else apply it only if it stays better for several ticks. If requests are `late`, in words, a plan of more
+    capacity is applied at once, and no other.
     """
     reset = replace(state, pending_scale_downs=())
     plan = plan_for(request, state, running, forecast)
     if isinstance(plan, TickVerdict):
         return plan, reset
     short = _short_of(plan, forecast)
+    if plan.configs == running and late:
+        words = f"{late}; the running plan is the best for {plan.rate_rps:.3g} rps"
+        return _kept(ReasonCode.SLO_BROKEN, words, short, plan, forecast), reset
     if plan.configs == running:
         return _kept(ReasonCode.NO_CHANGE, "the running plan is the best", short, plan, forecast), reset
     now = request.predict(running, plan.rate_rps)
     urgent = now is None or _urgent(plan, now) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
+    if now is not None and not urgent and late:
+        if capacity_rps(plan) > now.capacity_rps * MORE:
+            reason = ReasonCode.RELIEVED
+            return checked(
+                request, state, running, plan=plan, forecast=forecast, urgent=True, reason=reason, why=late
+            ), reset
+        words = f"{late}; the best plan for {plan.rate_rps:.3g} rps has no more capacity"
+        return _kept(ReasonCode.SLO_BROKEN, words, short, plan, forecast), reset
     # No pod starts or stops, so waiting has no benefit.
     moves_requests = only_shares(running, plan.configs)
     if now is not None and not urgent:
@@ -126,7 +142,8 @@ def plan_for(
         slowdowns=state.correction.slowdowns(request.pipeline),
     )
     try:
-        plan = rounded_plan(request.policy.decide(request.observation, forecast, asked))
+        expected = loaded(forecast, state.feedback, request.observation)
+        plan = rounded_plan(request.policy.decide(request.observation, expected, asked))
     except IpaError as error:
         return hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
     if plan.termination is Termination.INFEASIBLE:
@@ -150,10 +167,11 @@ def checked(
     forecast: Forecast,
     urgent: bool,
     reason: ReasonCode | None = None,
+    why: str = "",
 ) -> TickVerdict:
     """The verdict to apply the first step to the plan, unless step, quarantine, bounds, room or mode object.
 
-    `reason` overrides the reason of the kind of the change.
+    `reason` overrides the reason of the kind of the change; `why` is said first.
     """
     found = _step_to(request, state, running, plan)
     if isinstance(found, TickVerdict) and found.reason is ReasonCode.NO_ROOM:
@@ -163,7 +181,12 @@ def checked(
     if reason is None:
         reason = classify(running, found.configs, urgent) if state.planned else ReasonCode.FIRST_PLAN
     slower = planned_with(plan)
-    detail = _why(plan, forecast) + (f"{slower}; " if slower else "") + changes(running, found.configs)
+    detail = (
+        (f"{why}; " if why else "")
+        + _why(plan, forecast)
+        + (f"{slower}; " if slower else "")
+        + changes(running, found.configs)
+    )
     detail += f"; {found.later}" if found.later else ""
     held = held_back(request.control.mode, running, found.configs)
     if held is not None:
@@ -201,7 +224,8 @@ def _within_reach(
 ) -> tuple[Plan, TransitionStep | TickVerdict]:
     """The alternative to a plan without a first step: a reachable plan, a step that makes room, or a hold.
 
-    The reachable plan is taken if it carries the load too, or at least more than the running configuration.
+    The reachable plan is taken if it carries the load too, or at least more than the running configuration:
+    room is made, at the price of capacity, only if no step carries more.
     """
     now = request.predict(running, plan.rate_rps)
     other = plan_for(request, state, running, forecast, reachable=True)
@@ -209,24 +233,32 @@ def _within_reach(
     reached = None if isinstance(other, TickVerdict) or isinstance(second, TickVerdict) else (other, second)
     if reached and reached[0].rate_rps >= plan.rate_rps * (1 - 1e-9):
         return reached
-    room = _room_made(request, running, plan, now) if now is not None else None
-    if room is not None:
-        return plan, room
-    if reached and now is not None and capacity_rps(reached[0]) > now.capacity_rps:
+    if now is None:
+        return plan, held
+    if reached and capacity_rps(reached[0]) > now.capacity_rps:
         return reached
-    return plan, held
+    return plan, _room_made(request, running, plan, now) or held
 
 
 def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Prediction) -> TransitionStep | None:
-    """The step that makes room for the plan if the running configuration does not carry the load anyway.
+    """The step that makes room for the plan: what is left carries the present load, or what runs does not.
 
-    None if it does, or if the plan does not carry enough more to be worth the loss of capacity.
+    None if there is no such step, or if the plan does not carry enough more to be worth the loss of capacity.
     """
     bounds = request.pipeline.bounds
     if not bounds.change_limits or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
         return None
     configs = make_room(running, plan.configs, request.rolling, bounds)
-    return TransitionStep(configs, f"then {changes(running, plan.configs)}") if configs != running else None
+    if configs == running or (_carries_now(request, running) and not _carries_now(request, configs)):
+        return None
+    return TransitionStep(configs, f"then {changes(running, plan.configs)}")
+
+
+def _carries_now(request: TickRequest, configs: Configs) -> bool:
+    """True if the configuration carries the present load, not only the forecast one; False if unknown."""
+    rate = request.observation.arrival_rate_rps
+    seen = request.predict(configs, rate.value) if isinstance(rate, Measured) else None
+    return seen is not None and seen.carries
 
 
 def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import IDLE, Actuation, ActuationPhase, advance, withdrawn
 from ipa.control.engine.guards import bound_faults
-from ipa.control.engine.load_rules import overloaded, planned, telemetry_lost
+from ipa.control.engine.load_rules import overloaded, planned, slo_broken, telemetry_lost
 from ipa.control.engine.overrides import held_back, pin_faults, stop_of
 from ipa.control.engine.plan_selection import changes, no_room
 from ipa.control.engine.state import (
@@ -45,8 +45,11 @@ def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engine
         if verdict is not None:
             # A hold before the load's rules interrupts a row of smaller plans.
             return verdict, replace(state, pending_scale_downs=())
-    verdict, state = telemetry_lost(request, state)
-    if verdict is None:
+    for from_load in (telemetry_lost, slo_broken):
+        verdict, state = from_load(request, state)
+        if verdict is not None:
+            break
+    else:
         verdict, state = planned(request, state)
     for amend in AMENDMENTS:
         verdict, state = amend(request, state, verdict)
@@ -166,7 +169,7 @@ BEFORE_LOAD: tuple[Rule, ...] = (
     foreign_rollout,
     requested,
 )
-RULES: tuple[Rule, ...] = (*BEFORE_LOAD, telemetry_lost, planned)
+RULES: tuple[Rule, ...] = (*BEFORE_LOAD, telemetry_lost, slo_broken, planned)
 AMENDMENTS: tuple[Amendment, ...] = (overloaded, mixed_rows)
 
 

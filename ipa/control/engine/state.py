@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ipa.control.engine.actuation import IDLE, Actuation
 from ipa.control.engine.correction import UNCORRECTED, Correction
+from ipa.control.engine.feedback import NO_FEEDBACK, Feedback
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.overload_guard import NOT_OVERLOADED, OverloadState
 from ipa.control.engine.quarantine import FailedRollout
@@ -108,7 +109,7 @@ class EngineState:
     configuration. `goal`: a change that takes several steps and goes on whatever the load is (a person's
     request, the shares of a set). `shadow`: the configuration that shadow mode would run by now.
     `counted_s`: the last tick that counted (see `counts`). `memory`: the policy's own. `correction`: how the
-    variants do beside their profiles. `ended`: the change of which this tick saw the end.
+    variants do beside their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the change of which this tick saw the end.
     """
 
     tick: int = 0
@@ -128,6 +129,7 @@ class EngineState:
     counted_s: float | None = None
     memory: object = None
     correction: Correction = UNCORRECTED
+    feedback: Feedback = NO_FEEDBACK
     ended: Actuation | None = None
 
     def counts(self, request: TickRequest) -> bool:

@@ -9,6 +9,7 @@ from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import begin
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.decision_inputs import inputs_of
+from ipa.control.engine.feedback import is_broken, regulated
 from ipa.control.engine.overrides import pins_of
 from ipa.control.engine.plan_selection import classify
 from ipa.control.engine.rules import judge
@@ -67,6 +68,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
 
 def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, tuple[Event, ...]]:
     """The state with the newest correction of the profiles, and the events about it."""
+    target_ratio = request.pipeline.sla.percentile / 100
     now = learned(
         state.correction,
         request.observation,
@@ -74,9 +76,19 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         request.settings,
         request.now_s,
         in_flight=state.actuation.in_flight,
+        is_broken=is_broken(request.observation, target_ratio, request.settings),
     )
     now, alarmed = alarms(now, request.pipeline)
-    return replace(state, correction=now), alarmed
+    feedback = regulated(
+        state.feedback,
+        request.observation,
+        corrected(request.predict, now.slowdowns(request.pipeline)),
+        target_ratio,
+        request.settings,
+        request.now_s,
+        in_flight=state.actuation.in_flight,
+    )
+    return replace(state, correction=now, feedback=feedback), alarmed
 
 
 def _asked(request: TickRequest, state: EngineState) -> TickRequest:

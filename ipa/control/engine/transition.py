@@ -121,9 +121,9 @@ def make_room(
 ) -> Configs:
     """The configuration to write if no stage has room to change and the running one fails its load anyway.
 
-    One stage is replaced with as many replicas as it has, and grows later. If not even that fits, replicas
-    are removed until it does. The stage that keeps the largest part of its replicas is chosen; the running
-    configuration is returned if there is none.
+    One stage is replaced with as many replicas as it has, or with the wanted number if that is smaller. If
+    not even that fits, replicas are removed until it does. The stage that keeps the largest part of its
+    replicas is chosen; the running configuration is returned if there is none.
     """
     used = bounds.held(running)
     best, kept_ratio = tuple(running), 0.0
@@ -141,11 +141,15 @@ def make_room(
 
 
 def _most_that_may_change(
-    old: StageConfig, new: StageConfig, rolling: Rolling, bounds: Bounds, others: Resources
+    old: StageConfig, want: StageConfig, rolling: Rolling, bounds: Bounds, others: Resources
 ) -> int:
-    """The most of the present replicas that there is room, beside `others`, to replace by as many."""
+    """The most of the present replicas that there is room, beside `others`, to replace.
+
+    By as many, or by the wanted number if that is smaller and old replicas stay until new ones serve.
+    """
     for replicas in range(old.replicas, 0, -1):
-        peak = stage_peak(replace(old, replicas=replicas), replace(new, replicas=replicas), rolling, bounds)
+        new = replicas if rolling.shrinks_first else min(replicas, want.replicas)
+        peak = stage_peak(replace(old, replicas=replicas), replace(want, replicas=new), rolling, bounds)
         if not (others + peak).exceeded(bounds.change_limits):
             return replicas
     return 0

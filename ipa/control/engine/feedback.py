@@ -1,0 +1,174 @@
+"""The outer feedback: what is planned for beyond the forecast, from the requests that were late.
+
+A plan is a hypothesis. If the model says that the running configuration carries the load in time, and requests
+are late all the same (bursts, waits beyond the formula's, work of others on the machine), plans are made for a
+larger load until the requests are in time again, and step by step for less once they have been for a while.
+What waits already counts as load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import log, sqrt
+
+from ipa.control.engine.guards import GuardSettings
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Attainment, Measured, Observation
+from ipa.model.pipeline import Pipeline
+from ipa.policies.base import Predictor
+
+# Plans use the ratio in steps of 5 %, so that they do not jitter with it.
+STEP = 1.05
+# One window with late requests raises the ratio by the first, one in which most were late by the second.
+RAISE, RAISE_FAR = 1.2, 1.5
+MOSTLY_LATE_RATIO = 0.5
+# Beyond this the cause is not the load, and more replicas do not help.
+MOST = 3.0
+# The ratio falls by this each tick, after requests were in time for this long.
+FALL, HOLD_S = 0.97, 60.0
+# If requests are late again within this multiple of the hold, the hold doubles, up to so many times.
+SOON, MOST_HOLDS = 2.0, 16
+# Fewer requests in a window say nothing.
+LEAST_COUNT = 10
+# Requests that wait are to be served within this time, beside those that come.
+DRAIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """The load to plan for is `load_ratio` times the forecast; `is_broken`: the SLO is, in the last window.
+
+    The stages run as they do, with no change in flight, since `since_s`. The ratio was raised last at
+    `raised_s`, and falls after `hold_s` without lateness; `late_s` is when requests were late last.
+    """
+
+    load_ratio: float = 1.0
+    is_broken: bool = False
+    since_s: float | None = None
+    raised_s: float | None = None
+    late_s: float | None = None
+    hold_s: float = HOLD_S
+
+    @property
+    def planned_ratio(self) -> float:
+        """The ratio that plans use."""
+        return float(STEP ** round(log(self.load_ratio) / log(STEP)))
+
+
+NO_FEEDBACK = Feedback()
+
+
+def regulated(
+    before: Feedback,
+    observation: Observation,
+    predict: Predictor,
+    target_ratio: float,
+    settings: GuardSettings,
+    now_s: float,
+    *,
+    in_flight: bool,
+) -> Feedback:
+    """The feedback after this tick; `predict` knows how slow variants are, `target_ratio` is the SLO's.
+
+    The ratio is raised only by windows in which nothing but the running configuration served, and only if
+    that should have carried the load: else the plan knows.
+    """
+    running = observation.running()
+    broken = is_broken(observation, target_ratio, settings)
+    if running is None or in_flight or not observation.settled:
+        return replace(before, is_broken=broken, since_s=None)
+    after = replace(before, is_broken=broken, since_s=now_s if before.since_s is None else before.since_s)
+    seen = observation.attainment
+    if not broken or not isinstance(seen, Measured):
+        return _eased(after, now_s)
+    after = replace(after, late_s=now_s)
+    window_s = seen.value.window_s + seen.age_s
+    assert after.since_s is not None
+    if now_s - after.since_s < window_s or (after.raised_s or -window_s) + window_s > now_s:
+        return after
+    expected = predict(running, _highest_rps(observation, window_s))
+    if expected is None or not expected.feasible:
+        return after
+    step = RAISE_FAR if seen.value.in_time_ratio < MOSTLY_LATE_RATIO else RAISE
+    hold_s = HOLD_S
+    if before.raised_s is not None and now_s - before.raised_s < SOON * before.hold_s:
+        hold_s = min(2 * before.hold_s, MOST_HOLDS * HOLD_S)
+    return replace(after, load_ratio=min(after.load_ratio * step, MOST), raised_s=now_s, hold_s=hold_s)
+
+
+def lateness(observation: Observation, pipeline: Pipeline) -> str:
+    """The requests in time and the SLO, in words; empty if they were not observed."""
+    seen = observation.attainment
+    if not isinstance(seen, Measured):
+        return ""
+    return (
+        f"{seen.value.in_time_ratio:.1%} of the requests of the last {seen.value.window_s:g} s were in time, the "
+        f"SLO is {pipeline.sla.percentile:g} % within {pipeline.sla.latency_s:g} s"
+    )
+
+
+def loaded(forecast: Forecast, feedback: Feedback, observation: Observation) -> Forecast:
+    """The forecast to plan for: times the ratio, and with what waits."""
+    ratio, waiting_rps = feedback.planned_ratio, _waiting_rps(observation)
+    if ratio == 1 and not waiting_rps:
+        return forecast
+    return replace(
+        forecast,
+        point_rps=forecast.point_rps * ratio + waiting_rps,
+        upper_rps=forecast.upper_rps * ratio + waiting_rps,
+    )
+
+
+def _eased(now: Feedback, now_s: float) -> Feedback:
+    last_s = max(now.late_s or 0.0, now.raised_s or 0.0)
+    if now.load_ratio <= 1 or now_s - last_s < now.hold_s:
+        return now
+    return replace(now, load_ratio=max(now.load_ratio * FALL, 1.0))
+
+
+def is_broken(observation: Observation, target_ratio: float, settings: GuardSettings) -> bool:
+    """True if more requests were late than chance explains at the target."""
+    seen = observation.attainment
+    if not isinstance(seen, Measured) or seen.age_s > settings.stale_after_s:
+        return False
+    return seen.value.count >= LEAST_COUNT and _late(seen.value) > _most_late(seen.value.count, target_ratio)
+
+
+def _late(seen: Attainment) -> float:
+    return seen.count * (1 - seen.in_time_ratio)
+
+
+def _most_late(count: float, target_ratio: float) -> float:
+    """The late requests that two deviations of chance allow."""
+    mean = count * (1 - target_ratio)
+    return mean + 2 * sqrt(mean * target_ratio) + 1
+
+
+def _highest_rps(observation: Observation, window_s: float) -> float:
+    """The highest rate of the window, smoothed as the observed one."""
+    rates = [observation.arrival_rate_rps.value] if isinstance(observation.arrival_rate_rps, Measured) else []
+    if isinstance(observation.load, Measured):
+        load = observation.load.value
+        recent = [
+            rate for rate in load.rates_rps[-max(1, round(window_s / load.step_s)) :] if rate is not None
+        ]
+        if recent:
+            rates.append(sum(recent) / len(recent))
+    return max(rates, default=0.0)
+
+
+def _waiting_rps(observation: Observation) -> float:
+    """The rate at which the waiting requests are to be served; 0 if they are those of a batch or two."""
+    rate = observation.arrival_rate_rps
+    if not isinstance(rate, Measured) or rate.value <= 0:
+        return 0.0
+    longest = 0.0
+    for stage in observation.stages:
+        length, arrivals, config = stage.queue_length, stage.arrival_rate_rps, stage.running
+        if not (isinstance(length, Measured) and isinstance(config, Measured)):
+            continue
+        # Items of a stage, in requests of the pipeline.
+        items = arrivals.value / rate.value if isinstance(arrivals, Measured) and arrivals.value > 0 else 1.0
+        beyond = length.value - config.value.batch_size * config.value.replicas
+        longest = max(longest, beyond / max(items, 1e-9))
+    return longest / DRAIN_S
