@@ -137,8 +137,9 @@ def learned(
 ) -> Correction:
     """The correction after this tick. `predict` uses the profiles alone.
 
-    While the SLO `is_broken` a slowdown need not last for a window. Nothing is learned while a change is in flight; from batches that may be of other replicas, are too few,
-    or old; and while several configurations share the load, since metrics are per stage.
+    While the SLO `is_broken` a slowdown need not last for a window. Nothing is learned while a change is in
+    flight; from batches that may be of other replicas, are too few, or old; and while several configurations
+    share the load, since metrics are per stage.
     """
     if not settings.correct_profiles:
         return UNCORRECTED

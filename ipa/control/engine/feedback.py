@@ -1,9 +1,9 @@
 """The outer feedback: what is planned for beyond the forecast, from the requests that were late.
 
-A plan is a hypothesis. If the model says that the running configuration carries the load in time, and requests
-are late all the same (bursts, waits beyond the formula's, work of others on the machine), plans are made for a
-larger load until the requests are in time again, and step by step for less once they have been for a while.
-What waits already counts as load.
+A plan is a hypothesis. If the model says that the running configuration carries the load in time, and
+requests are late all the same (bursts, waits beyond the formula's, work of others on the machine), plans are
+made for a larger load until the requests are in time again, and step by step for less once they have been for
+a while. What waits already counts as load.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def lateness(observation: Observation, pipeline: Pipeline) -> str:
     if not isinstance(seen, Measured):
         return ""
     return (
-        f"{seen.value.in_time_ratio:.1%} of the requests of the last {seen.value.window_s:g} s were in time, the "
-        f"SLO is {pipeline.sla.percentile:g} % within {pipeline.sla.latency_s:g} s"
+        f"{seen.value.in_time_ratio:.1%} of the requests of the last {seen.value.window_s:g} s were in time, "
+        f"the SLO is {pipeline.sla.percentile:g} % within {pipeline.sla.latency_s:g} s"
     )
 
 

@@ -118,20 +118,16 @@ def overloaded(
 ) -> tuple[TickVerdict, EngineState]:
     """Add replicas to stages that were overloaded for several ticks, unless the verdict already does.
 
-    If the model predicts that the running configuration does not carry the load, the plan handles it. If it
-    predicts that from a slowdown, requests have queued meanwhile, which the plan does not count.
+    If the model predicts that the running configuration does not carry the load, the plan handles it.
     """
     if request.control.mode is Mode.SHADOW:
         return verdict, state
     running = _basis(request, state)
-    knows = _knows(request, running, verdict)
-    if knows and not (state.correction.slowdowns(request.pipeline) and verdict.action is Action.APPLY):
+    if _knows(request, running, verdict):
         return verdict, state
     overloads, state = _lasting(request, state, running)
     if not overloads:
         return verdict, state
-    if knows:
-        return _widened(request, state, running, verdict, overloads), state
     if verdict.action is Action.APPLY and _helps(request, running, verdict.configs, overloads):
         return verdict, state
     return _relieved(request, state, running, verdict, overloads)
@@ -194,25 +190,6 @@ def _relief(
     if held is not None:
         return hold(held, f"would {ReasonCode.SATURATED.value}: {detail}", proposed=step.configs)
     return TickVerdict(Action.APPLY, ReasonCode.SATURATED, detail, step.configs)
-
-
-def _widened(
-    request: TickRequest,
-    state: EngineState,
-    running: Configs,
-    verdict: TickVerdict,
-    overloads: tuple[Overload, ...],
-) -> TickVerdict:
-    """The change with replicas for the backlog, as far as bounds, room and quarantines allow."""
-    configs = with_more_replicas(request.pipeline, verdict.configs, overloads, request.settings)
-    step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
-    if configs == verdict.configs or step.configs != configs:
-        return verdict
-    if quarantine.objection(state.failures, running, configs, request.now_s):
-        return verdict
-    words = "; ".join(each.words for each in overloads)
-    detail = f"{verdict.detail}; {words}, so replicas are added: {changes(verdict.configs, configs)}"
-    return replace(verdict, configs=configs, detail=detail)
 
 
 def _helps(request: TickRequest, running: Configs, configs: Configs, overloads: tuple[Overload, ...]) -> bool:

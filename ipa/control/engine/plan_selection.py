@@ -45,31 +45,16 @@ def choose(
     plan = plan_for(request, state, running, forecast)
     if isinstance(plan, TickVerdict):
         return plan, reset
-    short = _short_of(plan, forecast)
-    if plan.configs == running and late:
-        words = f"{late}; the running plan is the best for {plan.rate_rps:.3g} rps"
-        return _kept(ReasonCode.SLO_BROKEN, words, short, plan, forecast), reset
-    if plan.configs == running:
-        return _kept(ReasonCode.NO_CHANGE, "the running plan is the best", short, plan, forecast), reset
     now = request.predict(running, plan.rate_rps)
     urgent = now is None or _urgent(plan, now) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
-    if now is not None and not urgent and late:
-        if capacity_rps(plan) > now.capacity_rps * MORE:
-            reason = ReasonCode.RELIEVED
-            return checked(
-                request, state, running, plan=plan, forecast=forecast, urgent=True, reason=reason, why=late
-            ), reset
-        words = f"{late}; the best plan for {plan.rate_rps:.3g} rps has no more capacity"
-        return _kept(ReasonCode.SLO_BROKEN, words, short, plan, forecast), reset
-    # No pod starts or stops, so waiting has no benefit.
+    if late and (not urgent or plan.configs == running):
+        return _while_late(request, state, running, plan, forecast, now, late), reset
+    kept = _no_better(request, running, plan, forecast, None if urgent else now)
+    if kept is not None:
+        return kept, reset
+    # If no pod starts or stops, waiting has no benefit.
     moves_requests = only_shares(running, plan.configs)
-    if now is not None and not urgent:
-        gain_ratio = _gain_ratio(plan, now)
-        if now.feasible and gain_ratio < request.settings.tolerance_ratio:
-            tolerated = f"the tolerance is {request.settings.tolerance_ratio:.1%}"
-            words = f"another plan is only {max(gain_ratio, 0):.1%} better, {tolerated}"
-            return _kept(ReasonCode.WITHIN_TOLERANCE, words, short, plan, forecast), reset
     if now is not None and not urgent and not moves_requests:
         ticks = request.settings.down_after_ticks
         if state.counts(request):
@@ -85,6 +70,39 @@ def choose(
             words = f"the plan would remove capacity, but {objection}"
             return hold(ReasonCode.SIGNALS_DISAGREE, words, plan=plan, forecast=forecast), reset
     return checked(request, state, running, plan=plan, forecast=forecast, urgent=urgent), state
+
+
+def _while_late(
+    request: TickRequest,
+    state: EngineState,
+    running: Configs,
+    plan: Plan,
+    forecast: Forecast,
+    now: Prediction | None,
+    late: str,
+) -> TickVerdict:
+    """The verdict to apply a plan of more capacity; a hold if this one has no more."""
+    if plan.configs != running and now is not None and capacity_rps(plan) > now.capacity_rps * MORE:
+        reason = ReasonCode.RELIEVED
+        return checked(
+            request, state, running, plan=plan, forecast=forecast, urgent=True, reason=reason, why=late
+        )
+    words = f"{late}; no plan for {plan.rate_rps:.3g} rps with more capacity is better"
+    return _kept(ReasonCode.SLO_BROKEN, words, plan, forecast)
+
+
+def _no_better(
+    request: TickRequest, running: Configs, plan: Plan, forecast: Forecast, now: Prediction | None
+) -> TickVerdict | None:
+    """The hold if the running plan is as good up to the tolerance; `now` is None if it certainly is not."""
+    if plan.configs == running:
+        return _kept(ReasonCode.NO_CHANGE, "the running plan is the best", plan, forecast)
+    gain_ratio = _gain_ratio(plan, now) if now is not None and now.feasible else None
+    if gain_ratio is None or gain_ratio >= request.settings.tolerance_ratio:
+        return None
+    tolerated = f"the tolerance is {request.settings.tolerance_ratio:.1%}"
+    words = f"another plan is only {max(gain_ratio, 0):.1%} better, {tolerated}"
+    return _kept(ReasonCode.WITHIN_TOLERANCE, words, plan, forecast)
 
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
@@ -279,8 +297,9 @@ def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan)
     return configs
 
 
-def _kept(reason: ReasonCode, words: str, short: str, plan: Plan, forecast: Forecast) -> TickVerdict:
+def _kept(reason: ReasonCode, words: str, plan: Plan, forecast: Forecast) -> TickVerdict:
     """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load."""
+    short = _short_of(plan, forecast)
     return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
 
 

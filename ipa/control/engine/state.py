@@ -109,7 +109,8 @@ class EngineState:
     configuration. `goal`: a change that takes several steps and goes on whatever the load is (a person's
     request, the shares of a set). `shadow`: the configuration that shadow mode would run by now.
     `counted_s`: the last tick that counted (see `counts`). `memory`: the policy's own. `correction`: how the
-    variants do beside their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the change of which this tick saw the end.
+    variants do beside their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the
+    change of which this tick saw the end.
     """
 
     tick: int = 0

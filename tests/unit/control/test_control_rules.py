@@ -43,6 +43,7 @@ def test_the_order_of_the_rules_is_this_one() -> None:
         "foreign_rollout",
         "requested",
         "telemetry_lost",
+        "slo_broken",
         "planned",
     ]
     assert RULES[: len(BEFORE_LOAD)] == BEFORE_LOAD
