@@ -39,7 +39,8 @@ class Feedback:
     """The load to plan for is `load_ratio` times the forecast; `is_broken`: the SLO is, in the last window.
 
     The stages run as they do, with no change in flight, since `since_s`. The ratio was raised last at
-    `raised_s`, and falls after `hold_s` without lateness; `late_s` is when requests were late last.
+    `raised_s`, and falls after `hold_s` without lateness (`is_falling`); `late_s` is when requests were late
+    last.
     """
 
     load_ratio: float = 1.0
@@ -48,6 +49,7 @@ class Feedback:
     raised_s: float | None = None
     late_s: float | None = None
     hold_s: float = HOLD_S
+    is_falling: bool = False
 
     @property
     def planned_ratio(self) -> float:
@@ -90,10 +92,16 @@ def regulated(
     if expected is None or not expected.feasible:
         return after
     step = RAISE_FAR if seen.value.in_time_ratio < MOSTLY_LATE_RATIO else RAISE
-    hold_s = HOLD_S
-    if before.raised_s is not None and now_s - before.raised_s < SOON * before.hold_s:
-        hold_s = min(2 * before.hold_s, MOST_HOLDS * HOLD_S)
-    return replace(after, load_ratio=min(after.load_ratio * step, MOST), raised_s=now_s, hold_s=hold_s)
+    is_soon = before.raised_s is not None and now_s - before.raised_s < SOON * before.hold_s
+    # It was needed then. Windows of one row of raises are no recurrence.
+    hold_s = before.hold_s * (1 + before.is_falling) if is_soon else HOLD_S
+    return replace(
+        after,
+        load_ratio=min(after.load_ratio * step, MOST),
+        raised_s=now_s,
+        hold_s=min(hold_s, MOST_HOLDS * HOLD_S),
+        is_falling=False,
+    )
 
 
 def lateness(observation: Observation, pipeline: Pipeline) -> str:
@@ -123,7 +131,7 @@ def _eased(now: Feedback, now_s: float) -> Feedback:
     last_s = max(now.late_s or 0.0, now.raised_s or 0.0)
     if now.load_ratio <= 1 or now_s - last_s < now.hold_s:
         return now
-    return replace(now, load_ratio=max(now.load_ratio * FALL, 1.0))
+    return replace(now, load_ratio=max(now.load_ratio * FALL, 1.0), is_falling=True)
 
 
 def is_broken(observation: Observation, target_ratio: float, settings: GuardSettings) -> bool:

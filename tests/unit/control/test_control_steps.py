@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 from hypothesis import given, settings
@@ -143,3 +144,12 @@ def test_every_step_keeps_the_budget_and_the_replicas_and_they_come_to_an_end(
             break
         running = step.configs
     assert running == wanted or safe_step(running, wanted, rolling, bounds).lacking.cpu_cores > 0
+
+
+def test_room_is_made_for_the_wanted_number_of_replicas_if_that_is_smaller() -> None:
+    """16 old replicas and 6 new ones exceed 21 cores by one: one old replica goes first, not half of them."""
+    old = (StageConfig("a", "medium", 1, 1.0, 16),)
+    wanted = (StageConfig("a", "small", 1, 1.0, 6),)
+    assert make_room(old, wanted, SIDE_BY_SIDE, cores(21.0)) == (replace(old[0], replicas=15),)
+    # A Deployment removes old replicas as soon as it is asked for fewer.
+    assert make_room(old, wanted, DEPLOYMENT, cores(16.0)) == (replace(old[0], replicas=12),)

@@ -1,0 +1,136 @@
+"""The outer feedback: the load to plan for beyond the forecast, from the requests that were late."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipa.control.engine.feedback import (
+    HOLD_S,
+    MOST,
+    NO_FEEDBACK,
+    STEP,
+    Feedback,
+    is_broken,
+    loaded,
+    regulated,
+)
+from ipa.control.engine.guards import GuardSettings
+from ipa.model.forecast import Forecast
+from ipa.model.observation import (
+    Attainment,
+    LoadHistory,
+    Measured,
+    Missing,
+    MissingReason,
+    Observation,
+    StageObservation,
+)
+from ipa.model.plan import StageConfig
+from ipa.policies.base import Prediction
+
+WINDOW_S, RATE_RPS, SLA_S = 15.0, 10.0, 1.0
+RUNNING = StageConfig("detect", "small", 1, 1.0, 2)
+ABSENT = Missing(MissingReason.ABSENT)
+FORECAST = Forecast(10.0, 12.0, 0.95, 20.0, "window", 1.0)
+SETTINGS = GuardSettings()
+
+
+def observed(
+    in_time_ratio: float, count: float = 150.0, waiting: float = 0.0, settled: bool = True
+) -> Observation:
+    stage = StageObservation(
+        "detect", Measured(RUNNING), Measured(2), Measured(RATE_RPS), ABSENT, Measured(waiting)
+    )
+    return Observation(
+        "pages",
+        0.0,
+        Measured(RATE_RPS),
+        Measured(LoadHistory(1.0, (RATE_RPS,) * 20)),
+        Measured(0.5),
+        (stage,),
+        settled=settled,
+        attainment=Measured(Attainment(count, in_time_ratio, WINDOW_S)),
+    )
+
+
+def expecting(latency_s: float):  # type: ignore[no-untyped-def]
+    """A predictor by which the running configuration takes so long."""
+    return lambda configs, rate_rps, slowdowns=(): Prediction(rate_rps, 20.0, latency_s, SLA_S, 1.0, 0.9)
+
+
+GOOD, OVERLOADED = expecting(0.4), expecting(2.0)
+
+
+def after(
+    ticks: int,
+    observation: Observation,
+    state: Feedback = NO_FEEDBACK,
+    predict=GOOD,  # type: ignore[no-untyped-def]
+    start_s: float = 0.0,
+    in_flight: bool = False,
+) -> Feedback:
+    for tick in range(ticks):
+        now_s = start_s + 10.0 * tick
+        state = regulated(state, observation, predict, 0.99, SETTINGS, now_s, in_flight=in_flight)
+    return state
+
+
+def test_lateness_that_the_model_does_not_expect_raises_the_load_after_a_whole_window() -> None:
+    late = observed(0.7)
+    assert after(2, late).load_ratio == 1.0
+    once = after(3, late)
+    assert once.is_broken and once.load_ratio == pytest.approx(1.2)
+    # The next window begins with the change, so not every tick raises it.
+    assert after(4, late).load_ratio == pytest.approx(1.2)
+    assert after(5, late).load_ratio == pytest.approx(1.44)
+    assert after(3, observed(0.3)).load_ratio == pytest.approx(1.5)
+    assert after(200, late).load_ratio == MOST
+
+
+def test_what_the_model_expects_and_what_a_change_causes_raise_nothing() -> None:
+    late = observed(0.7)
+    for held in (
+        after(20, late, predict=OVERLOADED),
+        after(20, late, in_flight=True),
+        after(20, observed(0.7, settled=False)),
+    ):
+        assert held.is_broken and held.load_ratio == 1.0
+    unseen = replace(late, attainment=ABSENT)
+    assert after(20, unseen) == replace(NO_FEEDBACK, since_s=0.0)
+
+
+def test_the_ratio_falls_once_requests_are_in_time_for_the_hold_and_the_hold_doubles_if_they_are_not() -> (
+    None
+):
+    raised = after(3, observed(0.7))
+    assert after(5, observed(1.0), raised, start_s=30.0).load_ratio == raised.load_ratio
+    assert after(30, observed(1.0), raised, start_s=30.0).load_ratio == 1.0
+    again = after(3, observed(0.7), after(8, observed(1.0), raised, start_s=30.0), start_s=110.0)
+    assert again.hold_s == 2 * HOLD_S and again.load_ratio > raised.load_ratio
+
+
+@given(st.floats(10, 1e4), st.floats(0.9, 1.0))
+def test_chance_breaks_no_slo(count: float, in_time_ratio: float) -> None:
+    """At its target the SLO is not broken, and one broken stays so with fewer in time."""
+    assert not is_broken(observed(0.99, count), 0.99, SETTINGS)
+    if is_broken(observed(in_time_ratio, count), 0.99, SETTINGS):
+        assert is_broken(observed(in_time_ratio * 0.9, count), 0.99, SETTINGS)
+
+
+def test_few_or_old_requests_say_nothing() -> None:
+    assert not is_broken(observed(0.0, count=9.0), 0.99, SETTINGS)
+    stale = replace(observed(0.0), attainment=Measured(Attainment(150.0, 0.0, WINDOW_S), 60.0))
+    assert not is_broken(stale, 0.99, SETTINGS)
+
+
+def test_the_forecast_is_multiplied_in_steps_and_what_waits_is_added() -> None:
+    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0)) is FORECAST
+    # What the next batches of the replicas take waits for nothing.
+    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0, waiting=2.0)) is FORECAST
+    raised = loaded(FORECAST, Feedback(load_ratio=1.21), observed(1.0, waiting=52.0))
+    assert raised.upper_rps == pytest.approx(12.0 * STEP**4 + 5.0)
+    assert raised.point_rps == pytest.approx(10.0 * STEP**4 + 5.0)
