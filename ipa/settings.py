@@ -116,8 +116,9 @@ class Settings:
     # Time between two looks at the load within a tick, in seconds. A tick starts early if the load exceeds
     # the forecast. Set it to the tick to disable early ticks.
     peek_s: float = 2.0
-    # Length of the load history that forecasts are made from, in seconds: IPA's monitoring window.
-    window_s: float = 120.0
+    # Length of the load history, in seconds: forecasters are weighted by their errors over it. A forecast
+    # itself is made from the last two minutes, as IPA's are.
+    window_s: float = 600.0
     # Forecast horizon, in seconds: pod start-up plus one tick, since a decision must carry the load until the
     # next one acts. It is longer if the readiness time in a profile plus the tick is.
     horizon_s: float = 20.0

@@ -15,10 +15,10 @@ from ipa.control.engine.state import PeakForecaster
 from ipa.files.traces import read_trace
 from ipa.forecast.base import Forecaster, prepare
 from ipa.forecast.boosted import Boosted
-from ipa.forecast.drift import history_s
 from ipa.forecast.features import BACK_S
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast, rungs_of
 from ipa.forecast.learned import Learned
+from ipa.forecast.mixture import JUDGED_S
 from ipa.forecast.registry import LADDER
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError
@@ -48,8 +48,8 @@ class TraceForecaster:
 
     @property
     def window_s(self) -> float:
-        """The seconds of load that it needs, drift detection included."""
-        return history_s(BACK_S, self._asked["horizon_s"])
+        """The seconds of load that it needs: those before a forecast, and those in which it is judged."""
+        return BACK_S + JUDGED_S
 
     def start(self) -> None:
         """Run `learn` in a thread."""

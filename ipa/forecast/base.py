@@ -19,6 +19,8 @@ Flags = NDArray[np.bool_]
 # A plan must carry the rate over a few seconds, not each second's count: a queue absorbs the noise of single
 # seconds, whose Poisson peak at 5 rps would be twice the rate.
 SMOOTH_S = 5.0
+# The memory of the rungs: two minutes, or some horizons if those are longer.
+PAST_S, PAST_HORIZONS = 120.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,25 +186,32 @@ def trailing_mean(rates: Floats, width: int) -> Floats:
     return np.maximum(means, 0.0)
 
 
-def quantiles_of(values: Floats, counts: Ints, quantile: float) -> Floats:
-    """The quantile of the first `counts` values each, as `np.quantile` gives it; 0 of none.
+def memory_s(horizon_s: float) -> float:
+    """The time from which rungs take their quantiles; older peaks are those of another load."""
+    return max(PAST_S, PAST_HORIZONS * horizon_s)
 
-    For few finite values: all prefixes are sorted at once, in a fraction of its time.
+
+def quantiles_of(values: Floats, counts: Ints, quantile: float, most: int) -> Floats:
+    """The quantile of the last `most` of the first `counts` values each, as `np.quantile` has it; 0 of none.
+
+    For few finite values: all windows are sorted at once, in a fraction of its time.
     """
     if not len(values):
         return np.zeros(len(counts))
-    is_known = np.arange(len(values)) < counts[:, None]
-    known = np.where(is_known, values, math.inf)
+    width = max(1, min(most, len(values)))
+    places = counts[:, None] - np.arange(width, 0, -1)
+    known = np.where(places >= 0, values[np.maximum(places, 0)], math.inf)
     # No values give zero.
     known[counts == 0] = 0.0
     known.sort(axis=1)
-    last, rows = np.maximum(counts - 1, 0), np.arange(len(counts))
-    places = quantile * last
-    low = places.astype(np.int64)
-    share = places - low
+    last, rows = np.maximum(np.minimum(counts, width) - 1, 0), np.arange(len(counts))
+    ranks = quantile * last
+    low = ranks.astype(np.int64)
+    share = ranks - low
     start, end = known[rows, low], known[rows, np.minimum(low + 1, last)]
     steps = end - start
-    return np.where(share < 0.5, start + steps * share, end - steps * (1 - share))
+    between: Floats = np.where(share < 0.5, start + steps * share, end - steps * (1 - share))
+    return between
 
 
 def recent_max(rates: Floats, counts: Ints, width: int) -> Floats:

@@ -1,17 +1,17 @@
-"""The ladder: the best rung that can be trusted with the load, and why those above it were not."""
+"""The ladder: the rungs that can be trusted with the load, weighted, and why the others cannot be."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_batched, is_conditional, prepare
+from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_conditional, prepare
 from ipa.forecast.boosted import Boosted
-from ipa.forecast.drift import RULE, watch
 from ipa.forecast.learned import Learned
 from ipa.forecast.lstm import Lstm
+from ipa.forecast.mixture import Judged, judged, past_of, weights_of
 from ipa.forecast.plugin_forecaster import PluginForecaster
-from ipa.forecast.quality import compare
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.forecast.seasonal import Seasonal
@@ -58,8 +58,8 @@ def rungs_of(name: str) -> tuple[Forecaster, ...]:
 CLAMP_FACTOR = 4.0
 # Coarser rates show neither a trend nor the maxima over 10 s that the rungs use.
 COARSEST_S = 5.0
-# An error this many times the last maximum's on the recent past is not noise.
-WORSE_FACTOR = 2.0
+# A share of the forecast below this is not told.
+LEAST_SHOWN = 0.005
 
 
 def forecast(
@@ -70,76 +70,51 @@ def forecast(
     rungs: Sequence[Forecaster] = DEFAULT_RUNGS,
     smooth_s: float = SMOOTH_S,
 ) -> Forecast:
-    """The peak rate to plan for over the next `horizon_s`, from the first rung that can be trusted.
+    """The peak rate to plan for over the next `horizon_s`, from all rungs that can be trusted, by weight.
 
-    Rates are means over `smooth_s`. A rung is skipped if there is too little history, if rates are too coarse
-    or have too many gaps, if it was trained for another question, if it was recently worse than the last
-    maximum, if it is a trained model and was worse than the rung below for minutes, or if its answer is not a
-    number, negative or beyond CLAMP_FACTOR times the highest observed rate; `steps_down` lists each. The last
-    rung always answers, clamped. DomainError if the load has no rate at all.
+    Rates are means over `smooth_s`. A rung is left out if there is too little history, if rates are too
+    coarse or have too many gaps, if it was trained for another question, if it fails, or if its answer is not
+    a number, negative or beyond CLAMP_FACTOR times the highest observed rate; `steps_down` lists each. The
+    last rung always answers, clamped. DomainError if the load has no rate at all.
     """
     series = prepare(load, smooth_s)
     highest = float(series.rates_rps.max())
     limit = CLAMP_FACTOR * (highest + series.noise_rps(highest))
+    past = past_of(series, horizon_s)
+    heard: list[Judged] = []
     steps_down: list[str] = []
-    for place, rung in enumerate(rungs[:-1]):
-        peak, trouble = _try(rung, rungs[place + 1 :], series, horizon_s, quantile, limit)
-        if peak is not None:
-            break
-        steps_down.append(f"{rung.name}: {trouble}")
-    else:
-        rung = rungs[-1]
-        peak = _clamped(rung.peak(series, horizon_s, quantile), limit, highest)
+    for rung in rungs[:-1]:
+        try:
+            trouble = _unfit(rung, series, horizon_s, quantile)
+            answer = None if trouble else judged(rung, series, past, horizon_s, quantile)
+        except PluginError as error:
+            trouble, answer = error.message, None
+        if answer is not None:
+            trouble = _trouble(answer.peak, limit)
+        if answer is None or trouble:
+            steps_down.append(f"{rung.name}: {trouble}")
+        else:
+            heard.append(answer)
+    last = judged(rungs[-1], series, past, horizon_s, quantile)
+    heard.append(replace(last, peak=_clamped(last.peak, limit, highest)))
+    weights = weights_of(heard, past, quantile)
+    point_rps, upper_rps = (
+        sum(weight * rate for weight, rate in zip(weights, rates, strict=True))
+        for rates in zip(*((each.peak.point_rps, each.peak.upper_rps) for each in heard), strict=True)
+    )
     seen = [rate for rate in load.rates_rps if rate is not None and 0 <= rate < math.inf]
+    shares = sorted(zip((each.rung for each in heard), weights, strict=True), key=lambda share: -share[1])
     return Forecast(
-        point_rps=peak.point_rps,
-        upper_rps=max(peak.point_rps, peak.upper_rps),
+        point_rps=point_rps,
+        upper_rps=max(point_rps, upper_rps),
         quantile=quantile,
         horizon_s=horizon_s,
-        rung=rung.name,
+        rung=shares[0][0],
         quality_ratio=len(seen) / len(load.rates_rps),
         steps_down=tuple(steps_down),
         peak_s=series.smooth_s,
+        weights=tuple((name, round(weight, 2)) for name, weight in shares if weight >= LEAST_SHOWN),
     )
-
-
-def _try(
-    rung: Forecaster,
-    others: Sequence[Forecaster],
-    series: Series,
-    horizon_s: float,
-    quantile: float,
-    limit: float,
-) -> tuple[Peak | None, str]:
-    """The rung's peak, or None and why it cannot be trusted; `others` are the rungs below it."""
-    try:
-        return _judged(rung, others, series, horizon_s, quantile, limit)
-    except PluginError as error:
-        return None, error.message
-
-
-def _judged(
-    rung: Forecaster,
-    others: Sequence[Forecaster],
-    series: Series,
-    horizon_s: float,
-    quantile: float,
-    limit: float,
-) -> tuple[Peak | None, str]:
-    trouble = _unfit(rung, series, horizon_s, quantile)
-    if trouble:
-        return None, trouble
-    comparison = compare(rung, series, horizon_s, quantile)
-    if comparison.worst_ratio > WORSE_FACTOR:
-        return None, f"lately {comparison.worst_ratio:.1f} times as wrong as the last maximum"
-    if comparison.rung is rung and is_batched(rung):
-        below = next(it for it in others if it is others[-1] or not _unfit(it, series, horizon_s, quantile))
-        drift = watch(rung, below, series, horizon_s, quantile)
-        if drift.is_down:
-            return None, f"drifted, {drift.ratio:.2f} times the loss of {below.name} over {RULE.mean_s:g} s"
-    peak = comparison.peak or comparison.rung.peak(series, horizon_s, quantile)
-    trouble = _trouble(peak, limit)
-    return (None, trouble) if trouble else (peak, "")
 
 
 def _unfit(rung: Forecaster, series: Series, horizon_s: float, quantile: float) -> str:

@@ -1,4 +1,4 @@
-"""Forecast errors: the usual measures, and a rung against the last maximum on the recent past."""
+"""Forecast errors: the usual measures, and the answers of a rung in the past."""
 
 from __future__ import annotations
 
@@ -10,22 +10,10 @@ from ipa.forecast.base import (
     Floats,
     Forecaster,
     Ints,
-    Peak,
     Series,
     is_batched,
     is_replaying,
-    sliding_max,
 )
-from ipa.forecast.reactive import WindowMaximum
-
-# Look back a minute, every five seconds (a tick): recent errors predict the next one best.
-LOOK_BACK_S = 60.0
-EVERY_S = 5.0
-# Fewer forecasts prove nothing.
-FEWEST = 6
-# The last maximum is never wrong under constant load: errors below these shares of the load do not count.
-LEAST_ERROR_RATIO = 0.1
-LEAST_LOSS_RATIO = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,51 +58,6 @@ def pinball(peaks: Floats, forecasts: Floats, quantile: float) -> Floats:
     """The pinball loss of each forecast of that quantile of `peaks`."""
     short = peaks - forecasts
     return np.maximum(quantile * short, (quantile - 1) * short)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A fitted rung, and its error over that of the last maximum (0 if unknown).
-
-    `peak` is its current forecast, if it was asked together with its past; else None.
-    """
-
-    rung: Forecaster
-    worst_ratio: float
-    peak: Peak | None = None
-
-
-def compare(rung: Forecaster, series: Series, horizon_s: float, quantile: float) -> Comparison:
-    """Compare the rung with the last maximum over the last minute, fitted only on earlier load.
-
-    The ratio is the larger of those of the mean error of the point and of the loss of the upper quantile.
-    """
-    ahead, total = series.steps(horizon_s), len(series.rates_rps)
-    first = total - min(series.steps(LOOK_BACK_S), total // 2)
-    counts = np.arange(first, total - ahead + 1, series.steps(EVERY_S))
-    if len(counts) < FEWEST or first * series.step_s < rung.min_history_s(horizon_s):
-        return Comparison(rung.fitted(series, horizon_s, quantile), 0.0)
-    fitted = rung.fitted(series.until(first), horizon_s, quantile)
-    peaks = sliding_max(series.rates_rps, ahead)[counts]
-    # The present is one more moment.
-    points, uppers = answers(fitted, series, np.append(counts, total), horizon_s, quantile)
-    peak = Peak(float(points[-1]), float(uppers[-1]))
-    own = _errors_rps(peaks, points[:-1], uppers[:-1], quantile)
-    if not np.isfinite(own).all():
-        return Comparison(fitted, 0.0, peak)
-    repeated = answers(WindowMaximum(), series, counts, horizon_s, quantile)
-    baseline = _errors_rps(peaks, *repeated, quantile)
-    scale_rps = float(peaks.mean()) or 1.0
-    worst_ratio = max(
-        own[0] / max(baseline[0], LEAST_ERROR_RATIO * scale_rps),
-        own[1] / max(baseline[1], LEAST_LOSS_RATIO * scale_rps),
-    )
-    return Comparison(fitted, worst_ratio, peak)
-
-
-def _errors_rps(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> tuple[float, float]:
-    """The mean error of the points, and the mean loss of the upper quantiles."""
-    return float(np.abs(points - peaks).mean()), float(pinball(peaks, uppers, quantile).mean())
 
 
 def answers(

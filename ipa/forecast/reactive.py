@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Ints, Peak, Series, quantiles_of, recent_max, sliding_max
+from ipa.forecast.base import Floats, Ints, Peak, Series, memory_s, quantiles_of, recent_max, sliding_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class LastValue:
 class WindowMaximum:
     """Repeats the maximum of the last horizon (IPA's and InfAdapter's reactive baseline).
 
-    The upper quantile is that of all maxima over a horizon in the window, never below the point. With
+    The upper quantile is that of all maxima over a horizon in `memory_s`, never below the point. With
     `span_s` the point is the maximum of that time instead: the last of IPA's inputs is one over 10 s.
     """
 
@@ -64,6 +64,7 @@ class WindowMaximum:
         rates, width = series.rates_rps, series.steps(horizon_s)
         span = width if self.span_s is None else series.steps(self.span_s)
         points = recent_max(rates, counts, span)
-        known = quantiles_of(sliding_max(rates, width), np.maximum(counts - width + 1, 0), quantile)
+        most = series.steps(memory_s(horizon_s)) - width + 1
+        known = quantiles_of(sliding_max(rates, width), np.maximum(counts - width + 1, 0), quantile, most)
         uppers = np.where(counts >= width, known, np.maximum.accumulate(rates)[counts - 1])
         return points, np.maximum(points, uppers)

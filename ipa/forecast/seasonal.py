@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Ints, Peak, Series, quantiles_of, recent_max, sliding_max
+from ipa.forecast.base import Floats, Ints, Peak, Series, memory_s, quantiles_of, recent_max, sliding_max
 
 # Half-life of the weights of the past; the noise of the slope must not outgrow the trend it shows, so a
 # longer horizon looks further back. Chosen on Poisson ramps, steps and sines (test_forecast_ramps).
@@ -76,9 +76,10 @@ class Seasonal:
         futures = sliding_max(rates, ahead)[width:]
         errors = (futures - centres[: len(futures)]) / spreads[: len(futures)]
         known = np.clip(counts - ahead - width + 1, 0, len(errors))
+        most = series.steps(memory_s(horizon_s)) - ahead - width + 1
         normal = NormalDist().inv_cdf(quantile)
         calibrated = np.clip(
-            quantiles_of(errors, known, quantile), normal + CALIBRATION_FLOOR, normal + CALIBRATION_CAP
+            quantiles_of(errors, known, quantile, most), normal + CALIBRATION_FLOOR, normal + CALIBRATION_CAP
         )
         centre, spread = centres[counts - width], spreads[counts - width]
         points = centre + PEAK_EXCESS * np.sqrt(centre / series.smooth_s)

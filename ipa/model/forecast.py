@@ -10,8 +10,8 @@ class Forecast:
     """The peak arrival rate expected over `horizon_s`: a point and an upper quantile.
 
     A rate is a mean over `peak_s`, the shortest peak that counts. `rung` is the forecaster of the ladder that
-    made it, `steps_down` the reasons why the rungs above it did not; `quality_ratio` is 1 for a full window
-    without gaps.
+    has the largest part in it, `weights` the parts of all, `steps_down` the reasons why others have none;
+    `quality_ratio` is 1 for a full window without gaps.
     """
 
     point_rps: float
@@ -22,3 +22,4 @@ class Forecast:
     quality_ratio: float
     steps_down: tuple[str, ...] = ()
     peak_s: float = 1.0
+    weights: tuple[tuple[str, float], ...] = ()

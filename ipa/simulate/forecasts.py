@@ -27,7 +27,7 @@ class ForecastSettings:
     """
 
     name: str = LADDER
-    window_s: float = 120.0
+    window_s: float = 600.0
     horizon_s: float = 20.0
     quantile: float = 0.95
     smooth_s: float = 5.0

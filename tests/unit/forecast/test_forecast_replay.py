@@ -14,11 +14,12 @@ from ipa.forecast.seasonal import Seasonal
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0.0, 1.0))
-def test_the_quick_quantiles_are_numpys(values: list[float], quantile: float) -> None:
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0.0, 1.0), st.integers(1, 60))
+def test_the_quick_quantiles_are_numpys(values: list[float], quantile: float, most: int) -> None:
     counts = np.arange(len(values) + 1)
-    mine = quantiles_of(np.array(values), counts, quantile)
-    numpys = [0.0, *(float(np.quantile(values[:count], quantile)) for count in counts[1:])]
+    mine = quantiles_of(np.array(values), counts, quantile, most)
+    windows = [values[max(0, count - most) : count] for count in counts[1:]]
+    numpys = [0.0, *(float(np.quantile(window, quantile)) for window in windows)]
     assert mine.tolist() == pytest.approx(numpys, rel=1e-12, abs=1e-9)
 
 

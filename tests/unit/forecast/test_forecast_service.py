@@ -87,7 +87,7 @@ def test_the_setting_names_a_trace_and_the_window_grows(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
     path.write_text("\n".join(f"{count:.0f}" for count in counts(1, 300)) + "\n")
     seen = forecast_setup(Settings(forecast_trace=str(path)), {}, averaged_s=30.0)
-    assert seen.window_s == 600 + 600 + 20
+    assert seen.window_s == 600 + 600
     # It says itself that it has not learned yet, or what it learned.
     found = seen.forecaster(means(2, 1220))
     assert "boosted" in (*found.steps_down, found.rung)[0]
