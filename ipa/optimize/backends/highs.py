@@ -7,6 +7,7 @@ import numpy as np
 
 from ipa.model.errors import SolverError
 from ipa.model.plan import Termination
+from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp, MilpSolution
 
@@ -34,14 +35,26 @@ class _Quiet(highspy.Highs):  # type: ignore[misc]
 
 def maximise(milp: Milp, deadline: Deadline) -> MilpSolution:
     """The best columns that HiGHS finds in time; SolverError if it fails."""
+    return _solution(_run(_model(milp), deadline))
+
+
+def relaxed_duals(milp: Milp, deadline: Deadline) -> Array:
+    """The multiplier of each row in the linear relaxation; 0 if there was no time for it."""
+    model = _model(milp)
+    model.integrality_ = [highspy.HighsVarType.kContinuous] * len(milp.costs)
+    duals = np.array(_run(model, deadline).getSolution().row_dual)
+    return duals if len(duals) else np.zeros(len(milp.rows))
+
+
+def _run(model: highspy.HighsLp, deadline: Deadline) -> _Quiet:
     highs = _Quiet()
     for name, value in OPTIONS.items():
         highs.setOptionValue(name, value)
     highs.setOptionValue("time_limit", deadline.remaining_s)
-    if highs.passModel(_model(milp)) == highspy.HighsStatus.kError:
+    if highs.passModel(model) == highspy.HighsStatus.kError:
         raise SolverError("HiGHS refused the model")
     highs.run()
-    return _solution(highs)
+    return highs
 
 
 def _model(milp: Milp) -> highspy.HighsLp:
