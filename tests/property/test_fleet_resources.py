@@ -20,7 +20,7 @@ from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
 from tests.fakes.fleets import Uses, best_of_classes, chain_fleet, resource_fleet
 from tests.fakes.planner_graphs import GPU
 
-GROUP = 20
+GROUP = 14
 NAMES = (CORES, "memory", GPU)
 
 

@@ -203,8 +203,8 @@ def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadl
             f"the budget does not hold any plans of {whose}",
             problems=[
                 Fault(
-                    f"{in_words(name, most[name])}: the plans need {amount:g} at the least, "
-                    f"{amount - most[name]:g} are missing"
+                    f"{in_words(name, most[name])}: the plans need at least {amount:g}, "
+                    f"that is {amount - most[name]:g} more"
                 )
                 for name, amount in short.items()
             ],
