@@ -1,11 +1,11 @@
-"""The fleet: the pipelines' use of cores, their forecasts, and plans under one budget."""
+"""The fleet: the pipelines' use of resources, their forecasts, and plans under one budget."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from anyio import to_thread
@@ -101,12 +101,16 @@ class FleetMember:
 
 @dataclass(frozen=True, slots=True)
 class FleetRequest:
-    """A what-if over many pipelines; every visible one if no members are named."""
+    """A what-if over many pipelines; every visible one if no members are named.
+
+    `limits` are the budgets of resources beside cores, by name.
+    """
 
     budget_cores: float
     members: Sequence[FleetMember] = ()
     compat: Compat = Compat.TAIL
     allocation: Allocation = Allocation.FREE
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 def forecast(service: Service, pipeline: Pipeline) -> ForecastView:
@@ -143,10 +147,10 @@ def fleet_use(service: Service) -> FleetView:
 async def plan_fleet(
     caller: Caller, request: FleetRequest, place: AbstractAsyncContextManager[None]
 ) -> Fleet:
-    """The plans that are worth most together under one budget of cores; computed in the `place`.
+    """The plans that are worth most together under one budget; computed in the `place`.
 
     Errors: InputError (lists every member that cannot be planned), ForbiddenError, InfeasibleError (the
-    budget holds not even the cheapest plans, and how many cores are missing).
+    budget holds no plans of all pipelines, and how much of which resource is missing).
     """
     service = caller.service
     asked = request.members or [FleetMember(name) for name in sorted(service.pipelines)]
@@ -156,7 +160,8 @@ async def plan_fleet(
 
     def together() -> Fleet:
         members = _members(service, request, asked)
-        return plan_together(members, request.budget_cores, service.settings.solver_deadline_s)
+        deadline_s = service.settings.solver_deadline_s
+        return plan_together(members, request.budget_cores, deadline_s, request.limits)
 
     async with place:
         return await to_thread.run_sync(together)

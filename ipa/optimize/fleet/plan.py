@@ -13,7 +13,7 @@ import numpy as np
 from ipa.model.errors import InfeasibleError, InputError, SolverError
 from ipa.model.errors import Problem as Fault
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.model.resources import CORES, Resources, field_of, total
+from ipa.model.resources import BY_NAME, CORES, Resources, field_of, total
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.fleet.frontiers import FleetFrontiers, offers_of
@@ -224,6 +224,16 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
         for name, most in limits.items()
         if not most >= 0
     ]
+    # A kind that no variant has would be a budget of nothing, and another kind unlimited.
+    kinds = sorted(_beside(members) - BY_NAME.keys())
+    faults += [
+        Fault(
+            f"no variant of the pipelines has {name!r}; there are: {', '.join(kinds)}",
+            pointer=f"/accelerators/{name.replace('/', '~1')}",
+        )
+        for name in limits
+        if kinds and name not in (*kinds, *BY_NAME)
+    ]
     names = [member.problem.pipeline for member in members]
     faults += [
         Fault(f"pipeline {name!r} is there twice")
@@ -233,6 +243,11 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
         faults.append(Fault("there are no pipelines"))
     if faults:
         raise InputError("the fleet cannot be planned", problems=faults)
+
+
+def _beside(members: Sequence[Member]) -> set[str]:
+    """The resources beside cores that any variant has."""
+    return {name for member in members for stage in member.problem.stages for name in stage.columns.beside}
 
 
 def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> FleetFrontiers:
