@@ -16,6 +16,7 @@ from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Pipeline
+from ipa.model.resources import CORES, Resources, by_field, total
 from ipa.optimize.fleet.plan import Fleet, Member, plan_together
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import planning_problem
@@ -59,6 +60,8 @@ class Share:
 
     `latency_s` is at the percentile of its SLA, `sla_s`; None where it was not seen.
     `budget_cores` is its own bound, `share_ratio` its part of the cores that were seen of all pipelines.
+    `held` and `budget` are the use and the bound of each resource, such as `cpu_cores`, `memory_gib` or
+    `nvidia.com/gpu`.
     """
 
     pipeline: str
@@ -74,18 +77,24 @@ class Share:
     budget_cores: float | None
     pas: float | None
     reason: ReasonCode | None
+    held: Mapping[str, float] | None
+    budget: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class FleetView:
     """Totals over all pipelines. `cores` are the observed ones, `budget_cores` the sum of the pipelines'
     bounds, or None if one of them is unbounded.
+
+    `held` and `budget` are the same of each resource; `budget` has none of which a pipeline is unbounded.
     """
 
     at: str
     cores: float
     budget_cores: float | None
     pipelines: tuple[Share, ...]
+    held: Mapping[str, float]
+    budget: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +139,19 @@ def forecast(service: Service, pipeline: Pipeline) -> ForecastView:
 
 
 def fleet_use(service: Service) -> FleetView:
-    """The cores of all pipelines, their bounds, and the share of each."""
+    """The resources of all pipelines, their bounds, and the share of each."""
     pipelines = [service.pipelines.get(name) for name in sorted(service.pipelines)]
     found = [(each, live_of(service, each.name)) for each in pipelines if each is not None]
     cores = sum(live.cost_cores or 0.0 for _, live in found)
-    bounds = [pipeline.bounds.cores for pipeline, _ in found]
-    known = [bound for bound in bounds if bound is not None]
+    budget = _bounds_together([pipeline for pipeline, _ in found])
+    held = total(each for each in (_held(live) for _, live in found) if each is not None)
     return FleetView(
         at=service.clock.now().isoformat(),
         cores=cores,
-        budget_cores=sum(known) if len(known) == len(bounds) else None,
+        budget_cores=budget.get(CORES),
         pipelines=tuple(_share(service, pipeline, live, cores) for pipeline, live in found),
+        held=by_field(dict.fromkeys(budget, 0.0) | held.amounts),
+        budget=by_field(budget),
     )
 
 
@@ -210,7 +221,7 @@ def _member(
 
 def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) -> Share:
     control = control_view(service.controls.control(pipeline.name, may_lag=True), service.clock.now())
-    own = live.cost_cores
+    own, held = live.cost_cores, _held(live)
     return Share(
         pipeline=pipeline.name,
         mode=control.mode,
@@ -225,7 +236,30 @@ def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) 
         budget_cores=pipeline.bounds.cores,
         pas=live.pas,
         reason=live.reason,
+        held=None if held is None else by_field(held.amounts),
+        budget=by_field(pipeline.bounds.limits),
     )
+
+
+def _bounds_together(pipelines: Sequence[Pipeline]) -> dict[str, float]:
+    """The sums of the bounds by name of resource, without those of which a pipeline is unbounded."""
+    limits = [pipeline.bounds.limits for pipeline in pipelines]
+    names = dict.fromkeys((CORES, *(name for each in limits for name in each)))
+    for own, pipeline in zip(limits, pipelines, strict=True):
+        used = {name for each in pipeline.bounds.measured.values() for name in each.beside.amounts}
+        # A resource that none of its variants has needs no bound.
+        own |= {name: 0.0 for name in names if name not in own and name not in (CORES, *used)}
+    return {
+        name: sum(each[name] for each in limits) for name in names if all(name in each for each in limits)
+    }
+
+
+def _held(live: LiveState) -> Resources | None:
+    """The resources of the running configuration; None if it is unknown."""
+    if live.cost_cores is None:
+        return None
+    beside = total(stage.beside * stage.config.replicas for stage in live.stages if stage.config)
+    return beside + Resources(cpu_cores=live.cost_cores)
 
 
 def _errors(live: LiveState) -> Monitor | None:

@@ -50,7 +50,8 @@ class StageLive:
 class Sample:
     """A tick of the recent past; `at` in RFC 3339, None if missing.
 
-    `predicted_latency_s` is what the profiles say of what ran at the rate seen.
+    `predicted_latency_s` is what the profiles say of what ran at the rate seen, `beside` the resources of
+    what ran beside its cores.
     """
 
     at: str
@@ -62,6 +63,7 @@ class Sample:
     pas: float | None
     reason: str
     predicted_latency_s: float | None = None
+    beside: Resources = NO_RESOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,7 @@ def _sample(point: HistoryPoint) -> Sample:
         pas=point.pas,
         reason=point.reason,
         predicted_latency_s=point.predicted_latency_s,
+        beside=point.beside,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ipa.model.errors import InfeasibleError, InputError, SolverError
 from ipa.model.errors import Problem as Fault
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.model.resources import BY_NAME, CORES, Resources, field_of, total
+from ipa.model.resources import BY_NAME, CORES, Resources, by_field, total
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.fleet.frontiers import FleetFrontiers, offers_of
@@ -385,7 +385,7 @@ class Fleet:
                     "bound": each.bound if isfinite(each.bound) else None,
                     "gap": each.gap if isfinite(each.gap) else None,
                     "price_per_core": each.price,
-                    "prices": _by_field({CORES: each.price, **each.prices}),
+                    "prices": by_field({CORES: each.price, **each.prices}),
                     "termination": each.termination.value,
                 }
                 for each in found.classes
@@ -405,11 +405,7 @@ class Fleet:
         budget = {CORES: found.budget_cores, **found.limits}
         # A budget of which nothing is used has its zero.
         held = dict.fromkeys(budget, 0.0) | self.held(priority).amounts
-        return {"budget": _by_field(budget), "held": _by_field(held)}
-
-
-def _by_field(amounts: Mapping[str, float]) -> dict[str, float]:
-    return {field_of(name): amount for name, amount in amounts.items()}
+        return {"budget": by_field(budget), "held": by_field(held)}
 
 
 def plan_together(
