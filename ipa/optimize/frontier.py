@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 
 import numpy as np
@@ -14,7 +13,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.resources import IN_CORES
 from ipa.optimize.accuracy import accuracy_term, variant_terms
 from ipa.optimize.backends.label_setting import LabelSearch
-from ipa.optimize.columns import Array, Index
+from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
 from ipa.optimize.dominance_filter import reduce_program
@@ -84,35 +83,6 @@ def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, fl
     if not all(len(stage) for stage in program.stages):
         return []
     return LabelSearch(program, deadline).frontier()
-
-
-def resource_frontier(
-    program: Program, names: Sequence[str], deadline: Deadline
-) -> tuple[Array, Array, Index]:
-    """Objective, use and options of the Pareto-optimal plans in objective, cores and the named resources.
-
-    (plans), (1 + names × plans) with the cores first, (plans × stages). The program is a `worth_program` with
-    limits of these resources; one that none of its options has is missing there.
-
-    Errors: DeadlineError if the time is up before all are known.
-    """
-    stages = program.stages
-    chosen = np.array(_every_plan(program, deadline), dtype=np.intp).reshape(-1, len(stages))
-    budgets = {budget.name: at for at, budget in enumerate(program.budgets)}
-
-    def summed(column: Callable[[Options], Array]) -> Array:
-        return sum((column(stage)[chosen[:, at]] for at, stage in enumerate(stages)), np.zeros(len(chosen)))
-
-    objective = summed(lambda stage: stage.value)
-    if program.alpha:
-        factors = np.array([stage.factor[chosen[:, at]] for at, stage in enumerate(stages)])
-        objective += program.alpha * np.array([program.graph.accuracy(each) for each in factors.T.tolist()])
-    use = [summed(lambda stage: stage.cost_cores)]
-    for name in names:
-        at = budgets.get(name)
-        use.append(np.zeros(len(chosen)) if at is None else summed(partial(Options.held, budget=at)))
-    kept = undominated(np.round(np.array([-objective, *use]), DIGITS))
-    return objective[kept], np.array(use)[:, kept], chosen[kept]
 
 
 def worth_program(problem: PlanningProblem, limits: Mapping[str, float] | None = None) -> Program:

@@ -14,6 +14,7 @@ from ipa.model.plan import Termination
 from ipa.model.resources import CORES, total
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
+from ipa.optimize.fleet import joint
 from ipa.optimize.fleet import plan as fleet_plan
 from ipa.optimize.fleet.joint import plan_jointly
 from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
@@ -41,8 +42,13 @@ def budget_of(random: Random, uses: list[Uses]) -> list[float]:
     return [max(0.0, cores), max(0.0, memory_gib), max(0.0, round(gpus))]
 
 
+@pytest.mark.parametrize("is_large", [False, True], ids=["whole frontiers", "near the prices"])
 @pytest.mark.parametrize("group", range(15))
-def test_all_resources_agree_with_enumeration(group: int) -> None:
+def test_all_resources_agree_with_enumeration(
+    group: int, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_large:
+        monkeypatch.setattr(joint, "FEW", 0)
     for seed in range(group * GROUP, (group + 1) * GROUP):
         random = Random(seed)
         members, uses = resource_fleet(random)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import highspy
 import numpy as np
 
-from ipa.model.errors import SolverError
+from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
@@ -38,12 +38,15 @@ def maximise(milp: Milp, deadline: Deadline) -> MilpSolution:
     return _solution(_run(_model(milp), deadline))
 
 
-def relaxed_duals(milp: Milp, deadline: Deadline) -> Array:
-    """The multiplier of each row in the linear relaxation; 0 if there was no time for it."""
+def relaxed(milp: Milp, deadline: Deadline) -> tuple[Array, Array]:
+    """The columns of the linear relaxation and the multiplier of each row. DeadlineError: not in time."""
     model = _model(milp)
     model.integrality_ = [highspy.HighsVarType.kContinuous] * len(milp.costs)
-    duals = np.array(_run(model, deadline).getSolution().row_dual)
-    return duals if len(duals) else np.zeros(len(milp.rows))
+    highs = _run(model, deadline)
+    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        raise DeadlineError("the linear relaxation was not solved in time")
+    solution = highs.getSolution()
+    return np.array(solution.col_value), np.abs(solution.row_dual)
 
 
 def _run(model: highspy.HighsLp, deadline: Deadline) -> _Quiet:
