@@ -328,6 +328,7 @@ class _Joint:
         if not found.values:
             raise DeadlineError("no plans of the fleet were found within its budget in time")
         chosen = np.flatnonzero(np.array(found.values) > 0.5)
+        # The pool is in the order in which the plans were found.
         chosen = chosen[np.argsort(self._owner[chosen])]
         over = self._use[:, chosen].sum(axis=1) - self._most
         if len(chosen) != len(self._offers) or (over > PASSED * np.maximum(1.0, self._most)).any():

@@ -225,7 +225,7 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
         if not most >= 0
     ]
     # A kind that no variant has would be a budget of nothing, and another kind unlimited.
-    kinds = sorted(_beside(members) - BY_NAME.keys())
+    kinds = sorted(_beside(members) - BY_NAME.keys()) if limits else []
     faults += [
         Fault(
             f"no variant of the pipelines has {name!r}; there are: {', '.join(kinds)}",
@@ -367,10 +367,11 @@ class Fleet:
     def to_json(self) -> dict[str, Any]:
         """The fleet as plain JSON values; `budget`, `held` and `prices` by resource with its unit."""
         found = self.found
+        held = {each.priority: self.held(each.priority) for each in found.classes}
         return {
             "budget_cores": found.budget_cores,
             "cost_cores": found.cost_cores,
-            **self._resources(found, None),
+            **_resources(found, total(held.values())),
             "worth": found.worth,
             "termination": found.termination.value,
             "solve_s": found.solve_s,
@@ -379,7 +380,7 @@ class Fleet:
                     "class": each.priority,
                     "budget_cores": each.budget_cores,
                     "cost_cores": each.cost_cores,
-                    **self._resources(each, each.priority),
+                    **_resources(each, held[each.priority]),
                     "worth": each.worth,
                     # Infinite if the time was up before a bound was known; JSON has no infinity.
                     "bound": each.bound if isfinite(each.bound) else None,
@@ -401,11 +402,11 @@ class Fleet:
             ],
         }
 
-    def _resources(self, found: FleetPlan | ClassPlan, priority: int | None) -> dict[str, Any]:
-        budget = {CORES: found.budget_cores, **found.limits}
-        # A budget of which nothing is used has its zero.
-        held = dict.fromkeys(budget, 0.0) | self.held(priority).amounts
-        return {"budget": by_field(budget), "held": by_field(held)}
+
+def _resources(found: FleetPlan | ClassPlan, held: Resources) -> dict[str, Any]:
+    """The budget and the use of each resource; a budget of which nothing is used has its zero."""
+    budget = {CORES: found.budget_cores, **found.limits}
+    return {"budget": by_field(budget), "held": by_field(dict.fromkeys(budget, 0.0) | held.amounts)}
 
 
 def plan_together(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -13,6 +14,7 @@ from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
 from ipa.model.resources import Prices
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet import joint
 from ipa.optimize.fleet.joint import plan_jointly
 from ipa.optimize.fleet.plan import Fleet, Member, plan_fleet, plan_together
 from ipa.optimize.problem import PlanningProblem, StageProblem
@@ -153,6 +155,24 @@ def test_without_time_there_is_no_plan() -> None:
     problems = [member("a").problem]
     with pytest.raises(DeadlineError):
         plan_jointly(problems, np.ones(1), [[0]], {"cores": 4.0, "memory": 5.0}, Deadline(0.0))
+
+
+def test_a_selection_found_in_time_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object) -> None:
+        raise DeadlineError("the time is up")
+
+    monkeypatch.setattr(joint, "FEW", 0)
+    members = [member(name) for name in "abc"]
+    proved = planned(members, 6, 14, 2).found
+    monkeypatch.setattr(joint._Offer, "near", late)
+    found = planned(members, 6, 14, 2).found
+    assert found.termination is Termination.FEASIBLE
+    assert found.worth <= proved.worth <= found.classes[0].bound + 1e-9
+    # All classes have plans: those of the first selection.
+    ranked = [replace(each, priority=at) for at, each in enumerate(members)]
+    assert [each.termination for each in planned(ranked, 6, 14, 2).found.classes] == [
+        Termination.FEASIBLE
+    ] * 3
 
 
 def test_an_unlimited_budget_is_no_limit() -> None:
