@@ -202,10 +202,11 @@ class _Joint:
         self._limited = np.flatnonzero(np.isfinite(self._most))
         self._unit = np.where(self._most[self._limited] > 0, self._most[self._limited], 1.0)
         self._free = np.zeros(len(most))
-        self._offers = [
-            _Offer(problem, weight, list(most), self._most)
-            for problem, weight in zip(problems, weights.tolist(), strict=True)
-        ]
+        self._offers = []
+        for problem, weight in zip(problems, weights.tolist(), strict=True):
+            if deadline.passed:
+                raise DeadlineError("the time of the fleet's plan was up before any plan was known")
+            self._offers.append(_Offer(problem, weight, list(most), self._most))
         self._owner = np.zeros(0, dtype=np.intp)
         self._worth, self._use = np.zeros(0), np.zeros((len(most), 0))
         self._options: list[tuple[int, ...]] = []
@@ -400,7 +401,13 @@ def _terms(row: Array) -> list[tuple[int, float]]:
 def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadline: Deadline) -> NoReturn:
     """InfeasibleError: the resources of which there is too little even by themselves, or only together."""
     whose = "1 pipeline" if len(problems) == 1 else f"{len(problems)} pipelines together"
-    least = {name: sum(_least_use(problem, name, deadline) for problem in problems) for name in most}
+    try:
+        least = {name: sum(_least_use(problem, name, deadline) for problem in problems) for name in most}
+    except DeadlineError as late:
+        raise InfeasibleError(
+            f"the budget does not hold any plans of {whose}; {late.message}",
+            hint="Raise the budget, take pipelines out, or allow more time to learn what is missing.",
+        ) from late
     short = {name: amount for name, amount in least.items() if amount > most[name] + tolerance(most[name])}
     if short:
         raise InfeasibleError(
@@ -439,16 +446,19 @@ def _least_use(problem: PlanningProblem, name: str, deadline: Deadline) -> float
     )
     found = label_setting.solve(light, deadline)
     if not found.chosen:
-        raise DeadlineError("the least that the pipelines need was not found in time")
+        raise DeadlineError("the time was up before it was known what they need")
     return sum(float(use[at]) for use, at in zip(uses, found.chosen, strict=True))
 
 
 def _enough(
     problems: Sequence[PlanningProblem], most: Mapping[str, float], name: str, deadline: Deadline
 ) -> float | None:
-    """The least budget of the resource that will do beside the others; None if none will."""
-    joint = _Joint(problems, np.ones(len(problems)), {**most, name: inf}, deadline)
-    return joint.least(list(most).index(name))
+    """The least budget of the resource that will do beside the others; None if none will or time is up."""
+    try:
+        joint = _Joint(problems, np.ones(len(problems)), {**most, name: inf}, deadline)
+        return joint.least(list(most).index(name))
+    except DeadlineError:
+        return None
 
 
 def _listed(amounts: Mapping[str, float], between: str) -> str:

@@ -142,6 +142,11 @@ def test_resources_that_do_not_fit_together_are_said_to() -> None:
     assert "Raise the budget to 4 cores or to 6 GiB of memory" in caught.value.hint
 
 
+def test_without_time_it_is_still_infeasible() -> None:
+    with pytest.raises(InfeasibleError, match="the time was up before it was known what they need"):
+        joint.refuse([member("a").problem], {"cores": 3.0, "memory": 1.0}, Deadline(0.0))
+
+
 def test_wrong_limits_are_all_refused() -> None:
     with pytest.raises(InputError) as caught:
         plan_fleet([member("a")], 4, 5.0, {"memory": -1.0, GPU: float("nan")})
