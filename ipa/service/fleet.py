@@ -16,7 +16,7 @@ from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Pipeline
-from ipa.model.resources import CORES, Resources, by_field, total
+from ipa.model.resources import CORES, NO_RESOURCES, by_field, field_of, total
 from ipa.optimize.fleet.plan import Fleet, Member, plan_together
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import planning_problem
@@ -144,13 +144,17 @@ def fleet_use(service: Service) -> FleetView:
     found = [(each, live_of(service, each.name)) for each in pipelines if each is not None]
     cores = sum(live.cost_cores or 0.0 for _, live in found)
     budget = _bounds_together([pipeline for pipeline, _ in found])
-    held = total(each for each in (_held(live) for _, live in found) if each is not None)
+    shares = tuple(_share(service, pipeline, live, cores) for pipeline, live in found)
+    held = dict.fromkeys(map(field_of, budget), 0.0)
+    for share in shares:
+        for name, amount in (share.held or {}).items():
+            held[name] = held.get(name, 0.0) + amount
     return FleetView(
         at=service.clock.now().isoformat(),
         cores=cores,
         budget_cores=budget.get(CORES),
-        pipelines=tuple(_share(service, pipeline, live, cores) for pipeline, live in found),
-        held=by_field(dict.fromkeys(budget, 0.0) | held.amounts),
+        pipelines=shares,
+        held=held,
         budget=by_field(budget),
     )
 
@@ -221,7 +225,7 @@ def _member(
 
 def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) -> Share:
     control = control_view(service.controls.control(pipeline.name, may_lag=True), service.clock.now())
-    own, held = live.cost_cores, _held(live)
+    own = live.cost_cores
     return Share(
         pipeline=pipeline.name,
         mode=control.mode,
@@ -236,7 +240,7 @@ def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) 
         budget_cores=pipeline.bounds.cores,
         pas=live.pas,
         reason=live.reason,
-        held=None if held is None else by_field(held.amounts),
+        held=_held(live),
         budget=by_field(pipeline.bounds.limits),
     )
 
@@ -254,12 +258,13 @@ def _bounds_together(pipelines: Sequence[Pipeline]) -> dict[str, float]:
     }
 
 
-def _held(live: LiveState) -> Resources | None:
-    """The resources of the running configuration; None if it is unknown."""
+def _held(live: LiveState) -> dict[str, float] | None:
+    """The resources of the running configuration by field; None if it is unknown."""
     if live.cost_cores is None:
         return None
-    beside = total(stage.beside * stage.config.replicas for stage in live.stages if stage.config)
-    return beside + Resources(cpu_cores=live.cost_cores)
+    known = [stage for stage in live.stages if stage.config and stage.beside != NO_RESOURCES]
+    beside = total(stage.beside * stage.config.replicas for stage in known if stage.config)
+    return by_field({CORES: live.cost_cores, **(beside.amounts if known else {})})
 
 
 def _errors(live: LiveState) -> Monitor | None:

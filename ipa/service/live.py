@@ -195,17 +195,18 @@ def live_state(
 
 
 def _sample(point: HistoryPoint) -> Sample:
+    # By place: a fleet has tens of thousands of them.
     return Sample(
-        at=point.at,
-        rate_rps=point.rate_rps,
-        forecast_rps=point.point_rps,
-        forecast_upper_rps=point.upper_rps,
-        latency_s=point.latency_s,
-        cores=point.cores,
-        pas=point.pas,
-        reason=point.reason,
-        predicted_latency_s=point.predicted_latency_s,
-        beside=point.beside,
+        point.at,
+        point.rate_rps,
+        point.point_rps,
+        point.upper_rps,
+        point.latency_s,
+        point.cores,
+        point.pas,
+        point.reason,
+        point.predicted_latency_s,
+        point.beside,
     )
 
 
