@@ -1,4 +1,4 @@
-"""Responses of the API server: the requested object, or an error of ours that quotes no body."""
+"""Responses of the API server: the object, or an error of ours that quotes no body; what its metadata say."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 from ipa.model.errors import (
     ConflictError,
+    DriftError,
     ForbiddenError,
     InputError,
     IpaError,
     NotFoundError,
+    Problem,
     UnavailableError,
 )
 
@@ -74,3 +76,54 @@ def _is_failed_patch(status: int, found: Json) -> bool:
     details = details if isinstance(details, dict) else {}
     named = bool(details.get("causes") or details.get("name"))
     return status == 422 and not named and "admission webhook" not in str(found.get("message", ""))
+
+
+class MonotonicReads:
+    """The newest generation seen of each object. A generation grows with every change of the spec."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def seen(self, thing: Json) -> Json:
+        """The object; UnavailableError where a newer one of the same uid was seen before."""
+        metadata = thing["metadata"]
+        uid, generation = str(metadata["uid"]), int(metadata["generation"])
+        newest = self._seen.get(uid, 0)
+        if generation < newest:
+            raise UnavailableError(
+                f"{thing['kind']} {metadata['namespace']}/{metadata['name']}: the answer is older "
+                f"(generation {generation}) than one read before ({newest})"
+            )
+        self._seen[uid] = generation
+        return thing
+
+
+OURS = "ipa-serving"
+
+
+def last_hand(found: Json) -> str:
+    """The field manager whose change of the spec is the newest, with its time; empty where that is us.
+
+    Empty too where nothing is known: managers tell their own name, and may tell none.
+    """
+    changes = [
+        (str(entry.get("time") or ""), str(entry.get("manager") or ""))
+        for entry in found["metadata"].get("managedFields") or ()
+        if isinstance(entry, dict)
+        # Status is the operator's. A change by `kubectl scale` carries the subresource scale.
+        and entry.get("subresource") != "status"
+        and "f:spec" in (entry.get("fieldsV1") or {})
+    ]
+    if not changes:
+        return ""
+    time, manager = max(changes)
+    return "" if manager in ("", OURS) else f"{manager} at {time}"
+
+
+def with_hand(error: DriftError, found: Json) -> DriftError:
+    """The same error with a problem that names the last field manager."""
+    who = last_hand(found)
+    if not who:
+        return error
+    said = Problem(f"its spec was last changed by {who}")
+    return DriftError(error.message, hint=error.hint, problems=[*error.problems, said])

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ipa.adapters.kube.responses import Json
-from ipa.adapters.kube.transport import Request, Transport
-from ipa.adapters.kube.wire import LONGEST_BODY, Budget, read_part
+from ipa.adapters.kube.transport import LONGEST_BODY, Budget, Request, Transport, read_part
 from ipa.model.errors import UnavailableError
 
 # The server ends a watch when it was asked to; one that is silent for this much longer is gone.

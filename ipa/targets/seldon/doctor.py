@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient, connect
+from ipa.adapters.kube.kinds import BY_NAME, ELECTOR, REVIEWER, RbacRole, Right, actor, observer
 from ipa.adapters.kube.preflight import (
     is_allowed,
     refusal,
@@ -16,7 +17,6 @@ from ipa.adapters.kube.preflight import (
     serves,
     user_name,
 )
-from ipa.adapters.kube.rights import BY_NAME, ELECTOR, REVIEWER, RbacRole, Right, actor, observer
 from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn

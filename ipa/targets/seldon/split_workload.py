@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.field_managers import last_hand
-from ipa.adapters.kube.monotonic_reads import MonotonicReads
+from ipa.adapters.kube.responses import MonotonicReads, last_hand
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, IpaError, NotFoundError, UnavailableError

@@ -246,7 +246,7 @@ def _watch(
     stop: StopSignal,
 ) -> Watching:
     """Watch the objects of the pipelines, and have the metrics say how that goes."""
-    from ipa.adapters.kube.health import KubeHealth
+    from ipa.adapters.kube.watch import KubeHealth
     from ipa.targets.seldon.watchers import Watchers
 
     watchers = Watchers(client, pipelines, wake, gap_s=gap_s, stop=stop)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipa.adapters.kube.client import Json, KubeClient
-from ipa.adapters.kube.field_managers import last_hand, with_hand
-from ipa.adapters.kube.monotonic_reads import MonotonicReads
+from ipa.adapters.kube.responses import MonotonicReads, last_hand, with_hand
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, IpaError, NotFoundError, UnavailableError

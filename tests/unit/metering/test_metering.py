@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.kube.health import KubeHealth
+from ipa.adapters.kube.watch import KubeHealth
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import stream_figures
