@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from ipa.files.document import Document
+from ipa.files.document import Document, unknown
 from ipa.files.graph import Arrow, FanOut, Node, children_of, in_order
-from ipa.files.words import unknown
 from ipa.model.pipeline import StageKind
 
 # More paths through a graph, or more ways through its routers, than this are not planned.

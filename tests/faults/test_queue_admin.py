@@ -123,9 +123,9 @@ def test_r7_a_changed_configuration_is_put_right(case: Case, workload: LocalWork
         http.headers["authorization"] = f"Bearer {queue.token}"
         before = _told(http.get(address).json())
         assert http.put(address, json={"batch_size": 99, **ATTACK}).status_code == 200
-        until(lambda: workload.corrections("echo"), GIVE_UP_S)
+        until(lambda: workload.runner("echo").corrections, GIVE_UP_S)
         until(lambda: _told(http.get(address).json()) == before, GIVE_UP_S)
-        case.equal("corrections", workload.corrections("echo"), 1)
+        case.equal("corrections", workload.runner("echo").corrections, 1)
         case.told("looked for every s", CALM_S)
         # The next process has another token, and the configuration from its start.
         token, pid = queue.token, queue.pid
@@ -135,7 +135,7 @@ def test_r7_a_changed_configuration_is_put_right(case: Case, workload: LocalWork
         http.headers["authorization"] = f"Bearer {queue.token}"
         assert queue.token != token
         assert _told(http.get(address).json()) == before
-        case.equal("corrections after a restart", workload.corrections("echo"), 1)
+        case.equal("corrections after a restart", workload.runner("echo").corrections, 1)
 
 
 def _told(config: Mapping[str, Any]) -> tuple[Any, ...]:

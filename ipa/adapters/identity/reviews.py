@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipa.adapters.identity.bulkhead import Bulkhead
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.store.keys import PREFIX
-from ipa.adapters.ttl_cache import TtlCache
+from ipa.adapters.ttl_cache import Bulkhead, TtlCache
 from ipa.control.ports import Clock
 from ipa.model.access import EVERYWHERE, Identity, Operation, kubernetes_name, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError

@@ -19,9 +19,8 @@ from ipa.model.errors import ConflictError, UnavailableError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.targets.local.affinity import CoreMeter, CpuMap
-from ipa.targets.local.front import Front, FrontKeeper
+from ipa.targets.local.front import Front, FrontKeeper, QueueOrder, QueueReport, read_queue, write_queue
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.queue_config import QueueOrder, QueueReport, read_queue, write_queue
 from ipa.targets.local.replica import HOST, HUNG_AFTER, Phase, Replica, checked, launch, preloads
 
 log = logging.getLogger(__name__)

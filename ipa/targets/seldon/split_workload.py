@@ -14,8 +14,7 @@ from ipa.model.errors import ConflictError, IpaError, NotFoundError, Unavailable
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, check_autoscalers, target_of
 from ipa.targets.seldon.manifest import check_configs
 from ipa.targets.seldon.patch import Operation, build_patch
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
@@ -30,8 +29,8 @@ from ipa.targets.seldon.split import (
     read_split,
     render_split,
     revision_of_all,
+    steps,
 )
-from ipa.targets.seldon.split_order import steps
 from ipa.targets.seldon.variants import Json, check_variants
 from ipa.targets.seldon.workload import revision_of, same_object
 
@@ -53,7 +52,7 @@ class SplitWorkload:
     """A pipeline that runs as a router, and a queue and a model for each stage: a SeldonDeployment each.
 
     A change is one guarded patch for each object that differs, all tried on the server before the first is
-    sent, in an order in which every prefix is safe (`splitorder`).
+    sent, in an order in which every prefix is safe (`split.steps`).
     """
 
     rolling = DEPLOYMENT
@@ -272,7 +271,7 @@ def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change:
     by_step: Mapping[tuple[PartRole, str], Part] = {(part.role, part.stage): part for part in parts}
     writes = []
     for step in steps(running, wanted):
-        part = by_step[step.role, step.stage]
+        part = by_step[step]
         live, before = objects[part.name], found[part.name]
         after = changed_config(part, before, config_of(pipeline, part, by_stage))
         writes.append(_Write(part, live, before, after, build_patch(part.pipeline, live, [after])))

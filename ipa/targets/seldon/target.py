@@ -131,7 +131,7 @@ class Seldon(Target):
         workload = KubeWorkload(OwningClient(client, settings.install))
         metrics = _metrics(site)
         if settings.actuation == "gitops":
-            from ipa.targets.gitops.setup import through_gitops
+            from ipa.targets.gitops.workload import through_gitops
 
             # A GitOps tool writes the cluster: nothing at all of it is ours to write.
             return World(through_gitops(settings, workload, self, site.decision), metrics)
@@ -181,7 +181,7 @@ class Seldon(Target):
 
     def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
         """The pipeline of a SeldonDeployment in a cluster or a file."""
-        from ipa.targets.seldon.importing import import_pipeline
+        from ipa.targets.seldon.connection import import_pipeline
 
         return import_pipeline(self.settings_at(settings, where), asked)
 

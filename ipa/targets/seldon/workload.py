@@ -12,8 +12,7 @@ from ipa.model.errors import ConflictError, DriftError, IpaError, NotFoundError,
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, check_autoscalers, target_of
 from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 

@@ -28,7 +28,7 @@ from ipa.metering.metric import OTHER, Metric
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Fallback
 from ipa.optimize.solver_selection import BACKENDS
-from ipa.targets.local.costs import LocalCosts
+from ipa.targets.local.workload import LocalCosts
 from tests.fakes.world import PIPELINE
 
 # A name may say a unit in one way only.
@@ -61,14 +61,8 @@ class _Telling:
 
 
 class _Workload:
-    def allocated_core_seconds(self, pipeline: str) -> float:
-        return 1.0
-
-    def restarts(self, pipeline: str) -> int:
-        return 0
-
-    def corrections(self, pipeline: str) -> int:
-        return 0
+    def runner(self, pipeline: str) -> SimpleNamespace:
+        return SimpleNamespace(core_seconds=1.0, restarts=0, corrections=0)
 
 
 def registries() -> Iterator[CollectorRegistry]:
@@ -77,7 +71,7 @@ def registries() -> Iterator[CollectorRegistry]:
     Catalogue(service, (PIPELINE,))
     HttpMetrics(service).start({"/healthz": ("GET",)})
     service.register(KubeHealth(_Kube(), _Events(), [_Watcher()]))  # type: ignore[arg-type, list-item]
-    service.register(LocalCosts(_Workload(), (PIPELINE.name,)))
+    service.register(LocalCosts(_Workload(), (PIPELINE.name,)))  # type: ignore[arg-type]
     for figures in (record_figures, webhook_figures, stream_figures):
         service.register(figures(_Telling()))  # type: ignore[operator]
     service.register(Figures((table.LOG_DROPPED, lambda: 0)))
