@@ -96,6 +96,29 @@ class TtlCache(Generic[T]):
             return _Outcome(at_s, error=error)
 
 
+class LruCache(Generic[T]):
+    """The `most` values that were used last, by key. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable) -> T | None:
+        """Return the value; None if it is not cached."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: Hashable, value: T) -> None:
+        """Cache the value in place of the one used longest ago."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+
+
 class Bulkhead:
     """A bulkhead: at most `most` threads wait for `whom` at once, others fail immediately.
 

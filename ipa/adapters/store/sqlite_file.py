@@ -83,15 +83,21 @@ def _unusable(path: Path, why: str) -> ConfigurationError:
 
 
 def _create(path: Path) -> None:
-    """Create a database without tables, atomically and private whatever the umask is."""
+    """Create a database without tables."""
     empty = sqlite3.connect(":memory:")
     empty.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     image = empty.serialize()
     empty.close()
+    create_private(path, image)
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Create the file atomically, for its owner only whatever the umask is, unless it exists."""
+    # mkstemp gives the file the mode 0600.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(image)
+            stream.write(content)
             stream.flush()
             os.fsync(handle)
         try:
@@ -101,7 +107,7 @@ def _create(path: Path) -> None:
         except OSError:
             # The file system has no hard links.
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb") as stream:
-                stream.write(image)
+                stream.write(content)
     finally:
         Path(name).unlink()
 

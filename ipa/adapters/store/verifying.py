@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, select
 
 from ipa.adapters.store.database import snapshot
 from ipa.adapters.store.hot import ROWS
-from ipa.adapters.store.journal import Journal, heads
+from ipa.adapters.store.journal import Journal, head_of
 from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
 from ipa.adapters.store.segments import Segment, segment_of, segments
@@ -40,7 +40,7 @@ def verify(
         with snapshot(engine) as connection:
             if walk.take_segments(connection) or walk.take_rows(connection):
                 continue
-            kept = heads(connection, [pipeline]).get(pipeline)
+            kept = head_of(connection, pipeline)
             if kept is not None and kept.number > walk.chain.head.number and walk.goes_on(connection):
                 continue
             found = walk.chain.ended(kept)
