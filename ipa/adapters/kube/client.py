@@ -8,17 +8,7 @@ from typing import Any
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.credentials import Credentials, from_kubeconfig, in_cluster
-from ipa.adapters.kube.kinds import (
-    ACCESS_REVIEW,
-    AUTOSCALER,
-    DEPLOYMENT,
-    EVENT,
-    LEASE,
-    POD,
-    TOKEN_REVIEW,
-    ObjectRef,
-    ResourceKind,
-)
+from ipa.adapters.kube.kinds import DEPLOYMENT, POD, ObjectRef, ResourceKind
 from ipa.adapters.kube.responses import ExpiredError, Json, object_of
 from ipa.adapters.kube.stream import Stream
 from ipa.adapters.kube.transport import Request, Transport
@@ -39,7 +29,7 @@ __all__ = ["ExpiredError", "Json", "KubeClient"]
 
 
 class KubeClient:
-    """Reads and writes objects of any kind, by JSON Patch; Leases, Events and reviews as these need it.
+    """Reads and writes objects of any kind.
 
     Errors of every call: ConflictError (409, or a `test` of the patch failed), InputError (refused by schema
     or webhook), ForbiddenError (401, 403), NotFoundError, UnavailableError (no answer in time, 429, 5xx, or
@@ -73,10 +63,6 @@ class KubeClient:
         """
         load = partial(from_kubeconfig, path, context)
         return cls(Transport(Credentials(load(), load), clock=clock, limits=limits, seed=seed), timeout_s)
-
-    @property
-    def _api(self) -> Any:
-        return self._transport.api
 
     @property
     def transport(self) -> Transport:
@@ -125,6 +111,25 @@ class KubeClient:
         operations = [dict(operation) for operation in patch]
         return self._patch(ObjectRef(kind, namespace, name), operations, JSON_PATCH, dry_run=dry_run)
 
+    def merge(self, kind: ResourceKind, namespace: str, name: str, changes: Json) -> Json:
+        """The object with those fields changed (a merge patch)."""
+        return self._patch(ObjectRef(kind, namespace, name), changes, MERGE_PATCH)
+
+    def replace(self, kind: ResourceKind, namespace: str, body: Json) -> Json:
+        """The object as replaced. ConflictError if it is no more at the body's resourceVersion."""
+        ref = ObjectRef(kind, namespace, body["metadata"]["name"])
+        if not body["metadata"].get("resourceVersion"):
+            # Without it the server would overwrite any newer version.
+            raise InputError(f"{ref}: a replacement needs the resourceVersion that was read")
+        return self._call(
+            kind.kind, Request(str(ref), "PUT", kind.path(namespace, ref.name), _writing(), body)
+        )
+
+    def review(self, kind: ResourceKind, spec: Json) -> Json:
+        """The review of that kind and spec, with its status."""
+        body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}, "spec": spec}
+        return self._call(kind.kind, Request(kind.kind, "POST", f"{kind.root}/{kind.plural}", body=body))
+
     def list_all(self, kind: ResourceKind, namespace: str) -> tuple[Objects, str]:
         """All objects of the namespace, and the version from which to watch them."""
         return self._list(kind, namespace, {})
@@ -151,46 +156,6 @@ class KubeClient:
         """The pods with those labels."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         return self._list(POD, namespace, {"labelSelector": selector})[0]
-
-    def list_autoscalers(self, namespace: str) -> Objects:
-        """All HorizontalPodAutoscalers of the namespace."""
-        return self._list(AUTOSCALER, namespace, {})[0]
-
-    def get_lease(self, namespace: str, name: str) -> Json:
-        """The Lease of that name; NotFoundError if there is none."""
-        return self.get(LEASE, namespace, name)
-
-    def create_lease(self, namespace: str, body: Json) -> Json:
-        """The Lease as created. ConflictError if another was faster."""
-        return self.create(LEASE, namespace, body)
-
-    def replace_lease(self, namespace: str, name: str, body: Json) -> Json:
-        """The Lease as replaced. ConflictError if it is no more at the body's resourceVersion."""
-        what = f"Lease {namespace}/{name}"
-        if not body["metadata"].get("resourceVersion"):
-            # Without it the server would overwrite whoever holds it.
-            raise InputError(f"{what}: a replacement needs the resourceVersion that was read")
-        return self._call(LEASE.kind, Request(what, "PUT", LEASE.path(namespace, name), _writing(), body))
-
-    def create_event(self, namespace: str, body: Json) -> Json:
-        """The Event as created. ConflictError if there is one of that name."""
-        return self.create(EVENT, namespace, body)
-
-    def patch_event(self, namespace: str, name: str, changes: Json) -> Json:
-        """The Event with those fields changed (a merge patch)."""
-        return self._patch(ObjectRef(EVENT, namespace, name), changes, MERGE_PATCH)
-
-    def review_token(self, spec: Json) -> Json:
-        """The TokenReview of that spec, with its status."""
-        return self._review(TOKEN_REVIEW, spec)
-
-    def review_access(self, spec: Json) -> Json:
-        """The SubjectAccessReview of that spec, with its status."""
-        return self._review(ACCESS_REVIEW, spec)
-
-    def _review(self, kind: ResourceKind, spec: Json) -> Json:
-        body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}, "spec": spec}
-        return self._call(kind.kind, Request(kind.kind, "POST", f"{kind.root}/{kind.plural}", body=body))
 
     def _patch(self, ref: ObjectRef, changes: Any, content_type: str, *, dry_run: bool = False) -> Json:
         path = ref.kind.path(ref.namespace, ref.name)

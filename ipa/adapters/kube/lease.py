@@ -7,10 +7,11 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import LEASE, ObjectRef
 from ipa.adapters.kube.responses import Json
 from ipa.control.election import (
     Election,
@@ -34,26 +35,9 @@ from ipa.model.errors import ConflictError, IpaError, NotFoundError
 
 log = logging.getLogger("ipa.leadership")
 
-API_VERSION, KIND = "coordination.k8s.io/v1", "Lease"
 TIME_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
 # Longer than a call takes: the thread ends by itself before.
 JOIN_S = 10.0
-
-
-class LeaseClient(Protocol):
-    """The calls needed of ipa.adapters.kube.client.KubeClient, with its errors."""
-
-    def get_lease(self, namespace: str, name: str) -> Json:
-        """The Lease; NotFoundError where there is none."""
-        ...
-
-    def create_lease(self, namespace: str, body: Json) -> Json:
-        """The Lease as created; ConflictError where there is one."""
-        ...
-
-    def replace_lease(self, namespace: str, name: str, body: Json) -> Json:
-        """The Lease as replaced; ConflictError where it is at another resourceVersion."""
-        ...
 
 
 def elapsed_s() -> float:
@@ -67,24 +51,16 @@ def elapsed_s() -> float:
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
-@dataclass(frozen=True, slots=True)
-class LeasePlace:
-    """The namespace and name of the Lease."""
-
-    namespace: str
-    name: str
-
-
 class LeaseLeadership:
     """The Leadership of one replica of the service; `start` lets a thread take part in the election.
 
-    `on_lead` is called, from that thread, when this replica comes to lead.
+    `place` is the Lease. `on_lead` is called, from that thread, when this replica comes to lead.
     """
 
     def __init__(
         self,
-        client: LeaseClient,
-        place: LeasePlace,
+        client: KubeClient,
+        place: ObjectRef,
         identity: str,
         times: LeaseTimes,
         *,
@@ -159,7 +135,7 @@ class LeaseLeadership:
         try:
             if not settled():
                 raise ConflictError("a write is still in progress")
-            self._client.replace_lease(self._place.namespace, self._place.name, self._with(released))
+            self._client.replace(LEASE, self._place.namespace, self._with(released))
             log.info("leadership: released, another can lead at once")
         except IpaError as error:
             log.warning("leadership: not released (%s), another can lead once it has run out", error.message)
@@ -171,12 +147,11 @@ class LeaseLeadership:
                 self._stop.wait(wait_s)
 
     def _carry_out(self, step: LeaseStep) -> None:
-        namespace, name = self._place.namespace, self._place.name
         try:
             if step.act is LeaseAction.READ:
-                self._read(namespace, name)
+                self._read()
             else:
-                self._write(step, namespace, name)
+                self._write(step)
             self._trouble = ""
         except (ConflictError, NotFoundError):
             # Another was faster, or it was deleted: what there is now is to be read.
@@ -185,24 +160,25 @@ class LeaseLeadership:
             self._trouble = error.message
             self._election = unanswered(self._election, self._now_s(), self._draw())
 
-    def _read(self, namespace: str, name: str) -> None:
+    def _read(self) -> None:
         try:
-            body = self._client.get_lease(namespace, name)
+            body = self._client.get(LEASE, self._place.namespace, self._place.name)
         except NotFoundError:
             body = {}
         self._body = body
         lease = lease_of(body, self._election.times.lease_s) if body else None
         self._election = saw(self._election, lease, self._now_s(), self._draw())
 
-    def _write(self, step: LeaseStep, namespace: str, name: str) -> None:
+    def _write(self, step: LeaseStep) -> None:
         assert step.lease is not None
+        namespace = self._place.namespace
         self._election = sending(self._election, step, self._now_s())
         if step.act is LeaseAction.CREATE:
-            metadata = {"name": name, "namespace": namespace}
-            fresh = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata}
-            self._body = self._client.create_lease(namespace, fresh | {"spec": spec_of(step.lease)})
+            metadata = {"name": self._place.name, "namespace": namespace}
+            fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata}
+            self._body = self._client.create(LEASE, namespace, fresh | {"spec": spec_of(step.lease)})
         else:
-            self._body = self._client.replace_lease(namespace, name, self._with(step.lease))
+            self._body = self._client.replace(LEASE, namespace, self._with(step.lease))
         version = str(self._body["metadata"].get("resourceVersion", ""))
         self._election = wrote(self._election, version, self._now_s(), self._draw())
 
@@ -211,7 +187,7 @@ class LeaseLeadership:
         metadata = {**self._body["metadata"], "resourceVersion": lease.version}
         metadata.pop("managedFields", None)
         spec = {**_mapping(self._body.get("spec")), **spec_of(lease)}
-        return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+        return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
     def _stamp(self) -> str:
         """The time now in words that were not used before, also where the wall clock steps back or stands."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient, connect
-from ipa.adapters.kube.kinds import BY_NAME, ELECTOR, REVIEWER, RbacRole, Right, actor, observer
+from ipa.adapters.kube.kinds import BY_NAME, ELECTOR, LEASE, REVIEWER, RbacRole, Right, actor, observer
 from ipa.adapters.kube.preflight import (
     is_allowed,
     refusal,
@@ -349,7 +349,7 @@ class _Leases:
 
     def _lease(self, title: str, namespace: str, name: str) -> Finding:
         try:
-            spec = self.client.get_lease(namespace, name).get("spec") or {}
+            spec = self.client.get(LEASE, namespace, name).get("spec") or {}
         except NotFoundError:
             return ok(title, "there is none: no other service elects here")
         except ForbiddenError as error:
