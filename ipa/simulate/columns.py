@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.simulate.service_noise import Floats
-
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+T = TypeVar("T", bound=np.generic)
 
 
 class EndedItems(NamedTuple):
@@ -89,3 +89,12 @@ def no_items() -> DepartedItems:
     """No items."""
     none, ints = np.empty(0), np.empty(0, dtype=np.int64)
     return DepartedItems(ints, none, none, none, ints, np.empty(0, dtype=np.bool_))
+
+
+def grown(column: NDArray[T], length: int) -> NDArray[T]:
+    """The column, extended to that length with zeros; to more, so that most additions have room."""
+    if length <= len(column):
+        return column
+    larger = np.zeros(max(2 * len(column), length, 64), dtype=column.dtype)
+    larger[: len(column)] = column
+    return larger

@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
+from ipa.simulate.columns import Bools, Floats, Ints, grown
 from ipa.simulate.queue import Pods
-from ipa.simulate.routes import Link, Routes, grown
+from ipa.simulate.routes import Link, Routes
 from ipa.simulate.stage import StageSim
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ipa.model.plan import CFS_PERIOD_S
 from ipa.queueing.service import ServiceTime
-from ipa.simulate.columns import DepartedItems, EndedItems, FormedBatches, Ints, no_items
+from ipa.simulate.columns import DepartedItems, EndedItems, Floats, FormedBatches, Ints, no_items
 from ipa.simulate.kernel_numba import FEW_REPLICAS, KernelDriver
-from ipa.simulate.service_noise import Floats, ServiceNoise
+from ipa.simulate.service_noise import ServiceNoise
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipa.simulate.columns import EndedItems, Ints
-from ipa.simulate.service_noise import Floats
+from ipa.simulate.columns import EndedItems, Floats, Ints, grown
 
 
 class Requests:
@@ -78,10 +77,5 @@ class Requests:
         return EndedItems(*(np.concatenate(pair) for pair in zip(ended, more, strict=True))).by_end()
 
     def _reserve(self, rows: int) -> None:
-        if rows > len(self._ids):
-            size = max(2 * len(self._ids), rows, 64)
-            for name in ("_ids", "_born_s", "_left", "_told"):
-                old = getattr(self, name)
-                grown = np.zeros(size, dtype=old.dtype)
-                grown[: self._rows] = old[: self._rows]
-                setattr(self, name, grown)
+        for name in ("_ids", "_born_s", "_left", "_told"):
+            setattr(self, name, grown(getattr(self, name), rows))

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.model.pipeline import Edge, Pipeline, StageKind
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
-T = TypeVar("T", bound=np.generic)
+from ipa.simulate.columns import Bools, Floats, Ints, grown
 
 # The uses of the streams of random numbers; 0 is for service times.
 BRANCH, ROUNDING = 1, 2
@@ -177,15 +170,6 @@ class Routes:
         ends &= ~self._ended[ids]
         self._ended[ids[ends]] = True
         return ends
-
-
-def grown(column: NDArray[T], length: int) -> NDArray[T]:
-    """The column, extended to that length."""
-    if length <= len(column):
-        return column
-    larger = np.zeros(max(2 * len(column), length, 64), dtype=column.dtype)
-    larger[: len(column)] = column
-    return larger
 
 
 def _is_whole(fan_out: float | Mapping[str, float]) -> bool:

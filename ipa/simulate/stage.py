@@ -14,16 +14,42 @@ from ipa.model.errors import InputError
 from ipa.queueing.service import ServiceTime
 from ipa.simulate import kernel
 from ipa.simulate.batches import BatchLog
-from ipa.simulate.interval_counts import CountsPerSecond
+from ipa.simulate.columns import Floats, Ints, grown
 from ipa.simulate.kernel_numba import drive
 from ipa.simulate.lanes import ReplicaQueues, StageQueues
 from ipa.simulate.queue import DrainedPod, Pods, QueueSim
 from ipa.simulate.requests import Requests
 
+
+class CountsPerSecond:
+    """A count a second, from 0 on."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(64, dtype=np.int64)
+        self._length = 0
+
+    def add(self, times_s: NDArray[np.float64], totals: NDArray[np.int64] | None = None) -> None:
+        """Count each of these moments: rising, finite, zero or more.
+
+        With `totals`, moments count several times: `totals[k]` for moments 0 to k together.
+        """
+        if not len(times_s):
+            return
+        first, last = int(times_s[0]), int(times_s[-1])
+        self._counts = grown(self._counts, last + 1)
+        self._length = max(self._length, last + 1)
+        places = np.searchsorted(times_s, np.arange(first, last + 2))
+        if totals is not None:
+            places = np.concatenate([[0], totals])[places]
+        self._counts[first : last + 1] += np.diff(places)
+
+    def counts(self) -> NDArray[np.int64]:
+        """The counts up to the last second with an event."""
+        return self._counts[: self._length].copy()
+
+
 __all__ = ["DrainedPod", "Pods", "ServedRequests", "ServiceTime", "StageSim"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 DROPS = {"none": kernel.KEEP, "request": kernel.REQUEST, "batch": kernel.BATCH}
 
 
