@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ipa.adapters.prometheus.dialects import Dialect, Queries, queries
 from ipa.adapters.prometheus.queries import NOW, Age, Selector
@@ -13,6 +13,7 @@ from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.model.errors import InputError, IpaError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
+from ipa.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +72,8 @@ class Asker:
 SERVER = "prometheus"
 
 
-class PrometheusSettings(Protocol):
-    """The settings that say where Prometheus is and how old its samples may be."""
-
-    @property
-    def prometheus_url(self) -> str: ...
-    @property
-    def prometheus_timeout_s(self) -> float: ...
-    @property
-    def prometheus_namespace_label(self) -> str: ...
-    @property
-    def stale_after_s(self) -> float: ...
-
-
 def metrics_checks(
-    settings: PrometheusSettings, pipelines: Mapping[str, tuple[Pipeline, Dialect]]
+    settings: Settings, pipelines: Mapping[str, tuple[Pipeline, Dialect]]
 ) -> list[DoctorCheck]:
     """Checks of the server, its clock, and the series of each pipeline in its dialect."""
     asker = Asker(settings.prometheus_url, settings.prometheus_timeout_s)
@@ -98,7 +86,7 @@ def metrics_checks(
     ]
 
 
-def _server(settings: PrometheusSettings, asker: Asker) -> Iterator[Finding]:
+def _server(settings: Settings, asker: Asker) -> Iterator[Finding]:
     url = settings.prometheus_url
     try:
         skew_s = asker.skew_s()
@@ -115,7 +103,7 @@ def _server(settings: PrometheusSettings, asker: Asker) -> Iterator[Finding]:
 class _Series:
     """Checks the series of one pipeline."""
 
-    settings: PrometheusSettings
+    settings: Settings
     asker: Asker
     pipeline: Pipeline
     dialect: Dialect

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, union
 
@@ -54,11 +53,12 @@ from ipa.control.audit.record import Entry, Head, Recorded, Verified, of_control
 from ipa.control.canonical import digest
 from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.control.ports import Attribution, PipelineControl
-from ipa.control.store_admin import PruneReport, Retention, RetentionSettings, StoreStats, retention_from
+from ipa.control.store_admin import PruneReport, Retention, StoreStats, retention_from
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import StageProfile
 from ipa.model.rounding import moment_to_ms
+from ipa.settings import Settings
 
 # The allowed age of a control with `may_lag`: a thousand loops then read four times a second.
 LAG_S = 0.25
@@ -323,11 +323,7 @@ class Store:
             revision = 1 if newest is None else newest[0] + 1
             connection.execute(
                 insert(ProfileRow).values(
-                    pipeline=record,
-                    stage=profile.stage,
-                    revision=revision,
-                    digest=mark,
-                    body=body,
+                    pipeline=record, stage=profile.stage, revision=revision, digest=mark, body=body
                 )
             )
         return revision
@@ -383,15 +379,6 @@ def _control_of(body: str | None) -> PipelineControl:
     return PipelineControl() if body is None else CONTROL.value(body)
 
 
-class StoreSettings(RetentionSettings, Protocol):
-    """The settings of the store: its URL, key file and retention."""
-
-    @property
-    def store_url(self) -> str: ...
-    @property
-    def store_key_file(self) -> str: ...
-
-
 def open_store(
     store_url: str, access: Access = Access.WRITE, *, retention: Retention = KEEP, key_file: str = ""
 ) -> Store:
@@ -403,7 +390,8 @@ def open_store(
     return Store(engine, retention=retention, keyring=keyring_of(engine.url, key_file))
 
 
-def open_from(settings: StoreSettings, access: Access = Access.WRITE) -> Store:
+def open_from(settings: Settings, access: Access = Access.WRITE) -> Store:
     """Open the store of the settings. Errors: as `open_engine`."""
-    retention = retention_from(settings)
-    return open_store(settings.store_url, access, retention=retention, key_file=settings.store_key_file)
+    return open_store(
+        settings.store_url, access, retention=retention_from(settings), key_file=settings.store_key_file
+    )

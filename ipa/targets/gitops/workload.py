@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from ipa.control.canonical import digest
 from ipa.control.engine.plan_selection import changes
@@ -25,16 +24,28 @@ from ipa.targets.gitops.repository import Branch, Repository
 DIGITS = 12
 
 
-class Manifests(Protocol):
-    """The storage of manifests: a folder, or a branch of a repository."""
+class Folder:
+    """A folder that a GitOps tool, or something else of yours, looks into."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def read(self, path: str) -> str:
-        """The text of that file."""
-        ...
+        """The file's text. NotFoundError where there is none."""
+        return read_text(self._folder / path)
 
     def write(self, path: str, before: str, after: str, message: str) -> None:
-        """Put `after` in place of `before`; ConflictError where it says something else by now."""
-        ...
+        """Put `after` in place of `before`, at once or not at all. ConflictError: it says something else."""
+        file = self._folder / path
+        if read_text(file) != before:
+            raise ConflictError(
+                f"{file} was changed since it was read", hint="Read the current state and plan again."
+            )
+        replace_text(file, after)
+
+
+# The storage of manifests.
+Manifests = Folder | Repository
 
 
 class GitOpsWorkload:
@@ -149,26 +160,6 @@ def paths_faults(path: str) -> Sequence[str]:
     if not path or path.startswith("/") or any(part in ("", ".", "..") for part in parts):
         return [f"{path!r} is not a path below the folder"]
     return [] if path.endswith((".yaml", ".yml")) else [f"{path!r} does not end in .yaml"]
-
-
-class Folder:
-    """A folder that a GitOps tool, or something else of yours, looks into."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def read(self, path: str) -> str:
-        """The file's text. NotFoundError where there is none."""
-        return read_text(self._folder / path)
-
-    def write(self, path: str, before: str, after: str, message: str) -> None:
-        """Put `after` in place of `before`, at once or not at all. ConflictError: it says something else."""
-        file = self._folder / path
-        if read_text(file) != before:
-            raise ConflictError(
-                f"{file} was changed since it was read", hint="Read the current state and plan again."
-            )
-        replace_text(file, after)
 
 
 def through_gitops(
