@@ -44,60 +44,29 @@ class Budget:
         """The error of a deadline that has passed."""
         return UnavailableError(f"{self.what}: {words} within {self.timeout_s:g} s")
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Raise UnavailableError for the errors of urllib3."""
+        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import TimeoutError as NoAnswerError
+
+        try:
+            yield
+        except NoAnswerError:
+            raise self.late("no answer") from None
+        except (HTTPError, OSError) as error:
+            raise UnavailableError(f"{self.what}: no answer ({type(error).__name__})") from None
+
     def check(self) -> None:
         """UnavailableError after the deadline."""
         if time.monotonic() > self._until_s:
             raise self.late("no whole answer")
 
 
-def send(
-    pool: Any,
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    body: bytes | None,
-    budget: Budget,
-    idle_s: float | None = None,
-) -> Any:
-    """The urllib3 response with its body unread. `idle_s` bounds the pauses of the body instead of its time.
-
-    UnavailableError where there is none.
-    """
-    from urllib3 import Timeout
-    from urllib3.exceptions import HTTPError
-    from urllib3.exceptions import TimeoutError as NoAnswerError
-
-    left_s = budget.left_s
-    timeout = Timeout(total=left_s) if idle_s is None else Timeout(connect=left_s, read=idle_s)
-    try:
-        return pool.request(
-            method,
-            url,
-            headers=headers,
-            body=body,
-            timeout=timeout,
-            preload_content=False,
-            # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
-            retries=False,
-            redirect=False,
-        )
-    except NoAnswerError:
-        raise budget.late("no answer") from None
-    except (HTTPError, OSError) as error:
-        raise UnavailableError(f"{budget.what}: no answer ({type(error).__name__})") from None
-
-
 def read_part(response: Any, budget: Budget) -> bytes:
     """The next part of the body, empty at its end. UnavailableError where the connection broke."""
-    from urllib3.exceptions import HTTPError
-    from urllib3.exceptions import TimeoutError as NoAnswerError
-
-    try:
+    with budget.kept():
         part: bytes = response.read1(CHUNK)
-    except NoAnswerError:
-        raise budget.late("no answer") from None
-    except (HTTPError, OSError) as error:
-        raise UnavailableError(f"{budget.what}: no answer ({type(error).__name__})") from None
     return part
 
 
@@ -294,14 +263,30 @@ class Transport:
     def _send(
         self, request: Request, headers: Mapping[str, str], budget: Budget, idle_s: float | None = None
     ) -> Any:
-        url = self.api.configuration.host.rstrip("/") + request.target
+        """The urllib3 response with its body unread; UnavailableError where there is none.
+
+        `idle_s` bounds the pauses of the body instead of its time.
+        """
+        from urllib3 import Timeout
+
         headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
         body = None
         if request.body is not None:
             headers["Content-Type"] = request.content_type
             body = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
-        pool = self.api.rest_client.pool_manager
-        return send(pool, request.method, url, headers, body, budget, idle_s)
+        left_s = budget.left_s
+        with budget.kept():
+            return self.api.rest_client.pool_manager.request(
+                request.method,
+                self.api.configuration.host.rstrip("/") + request.target,
+                headers=headers,
+                body=body,
+                timeout=Timeout(total=left_s) if idle_s is None else Timeout(connect=left_s, read=idle_s),
+                preload_content=False,
+                # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
+                retries=False,
+                redirect=False,
+            )
 
     def _enter(self, request: Request, left_s: float) -> float:
         patience_s = min(left_s, WRITE_WAIT_S) if request.is_write else left_s

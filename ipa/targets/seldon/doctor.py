@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient, connect
@@ -21,7 +21,6 @@ from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
 from ipa.settings import Settings, words
 from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.locate import (
@@ -80,22 +79,22 @@ def _cluster_checks(
         DoctorCheck(CRD, lambda: _crd(client), after=SERVER),
         *(
             DoctorCheck(
-                f"rights in {namespace}",
-                _Rights(client, settings, namespace, user, _known(settings, on_seldon, namespace)),
+                f"rights in {space}",
+                partial(_rights, client, settings, space, user, _known(settings, on_seldon, space)),
                 after=SERVER,
             )
-            for namespace in namespaces
+            for space in namespaces
         ),
         *_reviewing(client, settings, user),
         *(
-            DoctorCheck("seldon operator", _Operator(client, namespace), after=CRD)
-            for namespace in namespaces[:1]
+            DoctorCheck("seldon operator", partial(_operator, client, space), after=CRD)
+            for space in namespaces[:1]
         ),
         *(
-            DoctorCheck(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
+            DoctorCheck(f"seldondeployment of {it.name}", partial(_deployed, client, settings, it), after=CRD)
             for it in on_seldon
         ),
-        DoctorCheck("lease", _Leases(client, settings, namespaces, elects), after=SERVER),
+        DoctorCheck("lease", partial(_leases, client, settings, namespaces, elects=elects), after=SERVER),
     ]
 
 
@@ -167,6 +166,7 @@ class _User:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
 
+    @cached_property
     def subject(self) -> str:
         """The option of `kubectl create rolebinding` that names us."""
         try:
@@ -179,33 +179,18 @@ class _User:
         return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
 
 
-@dataclass(frozen=True, slots=True)
-class _Rights:
+def _rights(
+    client: KubeClient, settings: Settings, namespace: str, user: _User, known: Mapping[str, tuple[str, ...]]
+) -> Iterator[Finding]:
     """Every verb that our roles list, one finding each."""
-
-    client: KubeClient
-    settings: Settings
-    namespace: str
-    user: _User
-    known: Mapping[str, tuple[str, ...]]
-
-    def __call__(self) -> Iterator[Finding]:
-        yield from self._role(observer(SELDON_DEPLOYMENT), Severity.FAIL, "without it nothing is seen")
-        if self.settings.actuation == "cluster":
-            yield from self._role(
-                actor(SELDON_DEPLOYMENT),
-                Severity.WARN,
-                "advisory and shadow mode do without it, others do not",
-            )
-        if self.settings.leader_election != "off" and self._holds_lease():
-            words = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
-            yield from self._role(ELECTOR, Severity.WARN, words)
-
-    def _holds_lease(self) -> bool:
-        return self.settings.lease_namespace in ("", self.namespace)
-
-    def _role(self, role: RbacRole, state: Severity, meaning: str) -> Iterator[Finding]:
-        yield from _role(self.client, self.namespace, self.user, self.known, role, state, meaning)
+    role = partial(_role, client, namespace, user, known)
+    yield from role(observer(SELDON_DEPLOYMENT), Severity.FAIL, "without it nothing is seen")
+    if settings.actuation == "cluster":
+        meaning = "advisory and shadow mode do without it, others do not"
+        yield from role(actor(SELDON_DEPLOYMENT), Severity.WARN, meaning)
+    if settings.leader_election != "off" and settings.lease_namespace in ("", namespace):
+        meaning = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
+        yield from role(ELECTOR, Severity.WARN, meaning)
 
 
 def _role(
@@ -243,11 +228,11 @@ def _grant(role: RbacRole, namespace: str, user: _User) -> str:
     if not namespace:
         return (
             f"kubectl apply -f {file} && "
-            f"kubectl create clusterrolebinding {bound} --clusterrole={bound} {user.subject()}"
+            f"kubectl create clusterrolebinding {bound} --clusterrole={bound} {user.subject}"
         )
     return (
         f"kubectl apply -n {namespace} -f {file} && "
-        f"kubectl create rolebinding {bound} -n {namespace} --role={bound} {user.subject()}"
+        f"kubectl create rolebinding {bound} -n {namespace} --role={bound} {user.subject}"
     )
 
 
@@ -256,115 +241,95 @@ def _by_hand(right: Right, namespace: str) -> str:
     return f"kubectl auth can-i {right.verb} {kind} {f'-n {namespace}' if namespace else '-A'}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Operator:
+def _operator(client: KubeClient, namespace: str) -> Iterator[Finding]:
     """Check that Seldon's webhook rejects an invalid object in a dry run."""
-
-    client: KubeClient
-    namespace: str
-
-    def __call__(self) -> Iterator[Finding]:
-        name = "seldon operator"
-        look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
-        try:
-            refused = refusal(self.client, SELDON_DEPLOYMENT, self.namespace, _probe(self.namespace))
-        except ForbiddenError:
-            yield self._by_status(name, look)
-        except UnavailableError as error:
-            yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
+    name = "seldon operator"
+    look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
+    try:
+        refused = refusal(client, SELDON_DEPLOYMENT, namespace, _probe(namespace))
+    except ForbiddenError:
+        yield _operator_by_status(client, namespace, name, look)
+    except UnavailableError as error:
+        yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
+    else:
+        if refused:
+            yield ok(name, "its webhook refuses, in a dry run, what cannot be")
         else:
-            if refused:
-                yield ok(name, "its webhook refuses, in a dry run, what cannot be")
-            else:
-                yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
-
-    def _by_status(self, name: str, look: str) -> Finding:
-        """Without the right to create, recognise the operator by the status that it wrote."""
-        found, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
-        told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
-        if told:
-            return ok(name, f"it has given {', '.join(told[:3])} a status")
-        seen = f"not known: we may not create (a dry run), and nothing in {self.namespace} has a status"
-        return warn(name, seen, look)
+            yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
 
 
-@dataclass(frozen=True, slots=True)
-class _Deployed:
+def _operator_by_status(client: KubeClient, namespace: str, name: str, look: str) -> Finding:
+    """Without the right to create, recognise the operator by the status that it wrote."""
+    found, _ = client.list_all(SELDON_DEPLOYMENT, namespace)
+    told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
+    if told:
+        return ok(name, f"it has given {', '.join(told[:3])} a status")
+    seen = f"not known: we may not create (a dry run), and nothing in {namespace} has a status"
+    return warn(name, seen, look)
+
+
+def _deployed(client: KubeClient, settings: Settings, pipeline: Pipeline) -> Iterator[Finding]:
     """Check that the pipeline's SeldonDeployment exists and may be written."""
-
-    client: KubeClient
-    settings: Settings
-    pipeline: Pipeline
-
-    def __call__(self) -> Iterator[Finding]:
-        name = f"seldondeployment of {self.pipeline.name}"
-        target = target_of(self.pipeline)
-        place = f"{target.namespace}/{target.name}"
-        workload = KubeWorkload(OwningClient(self.client, self.settings.install))
-        try:
-            state = workload.read(self.pipeline)
-        except NotFoundError:
-            remedy = f"ipa render {self.pipeline.name} | kubectl apply -f -"
-            yield warn(name, f"{place} does not exist", remedy)
-        except DriftError as error:
-            yield failed(name, error, f"ipa status {self.pipeline.name} --at kubernetes")
-        else:
-            stages = ", ".join(str(stage.config) for stage in state.stages)
-            rolling = "" if state.settled else "; still rolling out"
-            yield ok(name, f"{place} runs {stages}{rolling}")
-            yield from self._mixed_up(name, tuple(stage.config for stage in state.stages))
-        yield from self._endless()
-
-    def _mixed_up(self, name: str, running: tuple[StageConfig, ...]) -> Iterator[Finding]:
-        """Batches that give requests the rows of others."""
-        faults = batch_faults(self.pipeline, running)
+    name = f"seldondeployment of {pipeline.name}"
+    target = target_of(pipeline)
+    place = f"{target.namespace}/{target.name}"
+    workload = KubeWorkload(OwningClient(client, settings.install))
+    try:
+        state = workload.read(pipeline)
+    except NotFoundError:
+        yield warn(name, f"{place} does not exist", f"ipa render {pipeline.name} | kubectl apply -f -")
+    except DriftError as error:
+        yield failed(name, error, f"ipa status {pipeline.name} --at kubernetes")
+    else:
+        running = tuple(stage.config for stage in state.stages)
+        rolling = "" if state.settled else "; still rolling out"
+        yield ok(name, f"{place} runs {', '.join(map(str, running))}{rolling}")
+        # Batches that give requests the rows of others.
+        faults = batch_faults(pipeline, running)
         if faults:
-            yield fail(name, "; ".join(faults), f"ipa apply {self.pipeline.name} --rate R --at kubernetes")
-
-    def _endless(self) -> Iterator[Finding]:
-        """Objects whose orchestrators the operator writes for ever."""
-        for namespace, name in places_of(self.pipeline):
-            try:
-                sdep = self.client.get(SELDON_DEPLOYMENT, namespace, name)
-            except NotFoundError:
-                continue
-            if unsaid_orchestrators(sdep):
-                yield warn(f"orchestrator of {namespace}/{name}", ENDLESS_WRITES, orchestrator_remedy(sdep))
+            yield fail(name, "; ".join(faults), f"ipa apply {pipeline.name} --rate R --at kubernetes")
+    yield from _endless(client, pipeline)
 
 
-@dataclass(frozen=True, slots=True)
-class _Leases:
-    """Check the holder of the Lease of this install: two services without election would both write."""
-
-    client: KubeClient
-    settings: Settings
-    namespaces: Sequence[str]
-    elects: bool
-
-    def __call__(self) -> Iterator[Finding]:
-        settings = self.settings
-        name = _lease_name(settings)
-        for namespace in [settings.lease_namespace] if settings.lease_namespace else self.namespaces:
-            yield self._lease(f"lease {namespace}/{name}", namespace, name)
-
-    def _lease(self, title: str, namespace: str, name: str) -> Finding:
+def _endless(client: KubeClient, pipeline: Pipeline) -> Iterator[Finding]:
+    """Objects whose orchestrators the operator writes for ever."""
+    for namespace, name in places_of(pipeline):
         try:
-            spec = self.client.get(LEASE, namespace, name).get("spec") or {}
+            sdep = client.get(SELDON_DEPLOYMENT, namespace, name)
         except NotFoundError:
-            return ok(title, "there is none: no other service elects here")
-        except ForbiddenError as error:
-            return warn(title, f"not known: {error.message}", "kubectl apply -f deploy/rbac/elector.yaml")
-        holder = str(spec.get("holderIdentity") or "")
-        if not holder:
-            return ok(title, "nobody holds it")
-        age_s = _age_s(spec.get("renewTime"))
-        if age_s is not None and age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
-            return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
-        seen = f"{holder} leads" + ("" if age_s is None else f", renewed {max(age_s, 0.0):.0f} s ago")
-        if self.elects:
-            return ok(title, f"{seen}; a service started here stands by")
-        remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
-        return warn(title, f"{seen}; a second service that does not elect would write beside it", remedy)
+            continue
+        if unsaid_orchestrators(sdep):
+            yield warn(f"orchestrator of {namespace}/{name}", ENDLESS_WRITES, orchestrator_remedy(sdep))
+
+
+def _leases(
+    client: KubeClient, settings: Settings, namespaces: Sequence[str], *, elects: bool
+) -> Iterator[Finding]:
+    """Check the holder of the Lease of this install: two services without election would both write."""
+    name = _lease_name(settings)
+    for namespace in [settings.lease_namespace] if settings.lease_namespace else namespaces:
+        yield _lease(client, namespace, name, elects=elects)
+
+
+def _lease(client: KubeClient, namespace: str, name: str, *, elects: bool) -> Finding:
+    title = f"lease {namespace}/{name}"
+    try:
+        spec = client.get(LEASE, namespace, name).get("spec") or {}
+    except NotFoundError:
+        return ok(title, "there is none: no other service elects here")
+    except ForbiddenError as error:
+        return warn(title, f"not known: {error.message}", "kubectl apply -f deploy/rbac/elector.yaml")
+    holder = str(spec.get("holderIdentity") or "")
+    if not holder:
+        return ok(title, "nobody holds it")
+    age_s = _age_s(spec.get("renewTime"))
+    if age_s is not None and age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
+        return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
+    seen = f"{holder} leads" + ("" if age_s is None else f", renewed {max(age_s, 0.0):.0f} s ago")
+    if elects:
+        return ok(title, f"{seen}; a service started here stands by")
+    remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
+    return warn(title, f"{seen}; a second service that does not elect would write beside it", remedy)
 
 
 def _age_s(renewed: object) -> float | None:
