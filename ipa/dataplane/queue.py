@@ -30,7 +30,7 @@ import orjson
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.client import Client
 from ipa.dataplane.discovery import Discovery
-from ipa.dataplane.environment import Words, add, add_address, words
+from ipa.dataplane.environment import add, add_address, words
 from ipa.dataplane.http import (
     LOOPBACK_NAMES,
     Application,
@@ -216,7 +216,7 @@ def main() -> None:
     add(parser, "--batch-size", "MLSERVER_MODEL_MAX_BATCH_SIZE", type=int, default=1)
     add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
     add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
-    add(parser, "--replica", "IPA_REPLICAS", action=Words, optional=True, metavar="[VARIANT=]URL")
+    add(parser, "--replica", "IPA_REPLICAS", action="append", optional=True, metavar="[VARIANT=]URL")
     add(parser, "--model", "IPA_MODEL", optional=True, help="the model's name; the stage's where absent")
     add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
     given = parser.parse_args()
@@ -228,7 +228,7 @@ def main() -> None:
         # As MLServer's: 0 is no batching.
         batch_size=max(1, given.batch_size),
         batch_timeout_s=given.batch_timeout_s,
-        replicas=dict(replica(text) for text in words(given.replica)),
+        replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
         max_items=given.max_items,
         hosts=LOOPBACK_NAMES if is_loopback(given.host) else frozenset(),
         # No process that this one starts inherits it.

@@ -25,7 +25,7 @@ import orjson
 
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
-from ipa.dataplane.environment import Words, add, add_address, words
+from ipa.dataplane.environment import add, add_address, words
 from ipa.dataplane.http import (
     BUDGET_HEADER,
     LOOPBACK_NAMES,
@@ -226,7 +226,7 @@ def main() -> None:
     )
     add(parser, "--pipeline", "IPA_PIPELINE")
     add_address(parser)
-    add(parser, "--stage", "IPA_STAGES", action=Words, metavar="NAME=URL")
+    add(parser, "--stage", "IPA_STAGES", action="append", metavar="NAME=URL")
     add(
         parser,
         "--drop-after-s",
@@ -237,7 +237,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     try:
-        stages = [_stage(text) for text in words(given.stage)]
+        stages = [_stage(text) for text in words(given.stage, "IPA_STAGES")]
     except argparse.ArgumentTypeError as error:
         parser.error(f"--stage: {error}")
     hosts = LOOPBACK_NAMES if is_loopback(given.host) else frozenset()

@@ -370,7 +370,7 @@ class SimCluster:
     def _create(self, run: StagePods, at_s: float) -> Pod:
         self._numbers += 1
         config = replace(run.wanted, replicas=1)
-        pod = Pod(config, self._template(config), self._numbers, at_s, self._bounds.replica(config))
+        pod = Pod(config, self._template(config), self._numbers, self._bounds.replica(config))
         run.pods.append(pod)
         return pod
 

@@ -21,7 +21,6 @@ class Pod:
     config: StageConfig
     template: str
     number: int
-    created_s: float
     held: Resources
     placed_s: float = inf
     ready_s: float = inf

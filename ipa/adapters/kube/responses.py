@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from ipa.model.errors import (
+    READ_AGAIN,
     ConflictError,
     DriftError,
     ForbiddenError,
@@ -47,9 +48,7 @@ def error_of(what: str, status: int, body: bytes) -> IpaError:
         case 400 | 422 if not _is_failed_patch(status, found):
             return InputError(f"{what}: refused by the cluster: {message or 'no reason given'}")
         case 409 | 422:
-            return ConflictError(
-                f"{what}: was changed since it was read", hint="Read the current state and plan again."
-            )
+            return ConflictError(f"{what}: was changed since it was read", hint=READ_AGAIN)
         case 401 | 403:
             return ForbiddenError(
                 f"{what}: not allowed ({status})", hint="Check the service account's role (deploy/rbac)."

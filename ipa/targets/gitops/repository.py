@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipa.model.errors import (
+    READ_AGAIN,
     ConfigurationError,
     ConflictError,
     ForbiddenError,
@@ -76,8 +77,7 @@ class Repository:
         head = self._head()
         if self._text(head, path) != before:
             raise ConflictError(
-                f"{path} on {self._branch.name} was changed since it was read",
-                hint="Read the current state and plan again.",
+                f"{path} on {self._branch.name} was changed since it was read", hint=READ_AGAIN
             )
         try:
             commit = self._commit(head, path, after, message)
@@ -139,10 +139,7 @@ class Repository:
 def _refusal(name: str, said: str) -> IpaError:
     """The error of a branch that was not written, by what git says of it."""
     if any(words in said for words in ("stale info", "fetch first", "cannot lock ref", "non-fast-forward")):
-        return ConflictError(
-            f"branch {name} moved during the write: nothing was changed",
-            hint="Read the current state and plan again.",
-        )
+        return ConflictError(f"branch {name} moved during the write: nothing was changed", hint=READ_AGAIN)
     if any(words in said for words in ("remote rejected", "denied", "not allowed", "Authentication failed")):
         return ForbiddenError(
             f"git refused to write branch {name}: {said}", hint="Allow the service to push to that branch."

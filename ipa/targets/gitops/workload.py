@@ -11,7 +11,7 @@ from ipa.control.engine.plan_selection import changes
 from ipa.control.ports import PipelineManifest, Rollout, RolloutPhase, StageState, Workload, WorkloadState
 from ipa.files.reading import read_text, replace_text
 from ipa.model.decision import Change, Decision
-from ipa.model.errors import ConfigurationError, ConflictError, DriftError, IpaError, Problem
+from ipa.model.errors import READ_AGAIN, ConfigurationError, ConflictError, DriftError, IpaError, Problem
 from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
@@ -38,9 +38,7 @@ class Folder:
         """Put `after` in place of `before`, at once or not at all. ConflictError: it says something else."""
         file = self._folder / path
         if read_text(file) != before:
-            raise ConflictError(
-                f"{file} was changed since it was read", hint="Read the current state and plan again."
-            )
+            raise ConflictError(f"{file} was changed since it was read", hint=READ_AGAIN)
         replace_text(file, after)
 
 
@@ -96,7 +94,7 @@ class GitOpsWorkload:
             raise ConflictError(
                 f"pipeline {pipeline.name} is at {_revision(state, text)}; "
                 f"the change was decided at {change.revision}",
-                hint="Read the current state and plan again.",
+                hint=READ_AGAIN,
             )
         path = self._path_of(pipeline)
         after = self._manifest_of(pipeline, text, path).changed(change.configs)

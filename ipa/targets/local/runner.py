@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from ipa.model.errors import ConflictError, UnavailableError
+from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.targets.local.affinity import CoreMeter, CpuMap
@@ -158,7 +158,7 @@ class PipelineRunner:
             if revision != str(self.revision):
                 raise ConflictError(
                     f"pipeline {self.pipeline.name} is at revision {self.revision}, not {revision}",
-                    hint="Read the current state and plan again.",
+                    hint=READ_AGAIN,
                 )
             self.revision += 1
             self.decision_id = decision_id

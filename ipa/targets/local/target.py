@@ -48,7 +48,7 @@ class LocalTarget(Target):
 
     def open(self, site: Site) -> World:
         """The pipelines, started with the plan of each, and a scraper of their metrics."""
-        from ipa.adapters.prometheus.client import PrometheusMetrics
+        from ipa.adapters.prometheus.client import metrics_of
         from ipa.adapters.prometheus.dialects import LOCAL as DIALECT
         from ipa.adapters.prometheus.server import start_metrics_server
         from ipa.targets.local.workload import LocalCosts, LocalWorkload
@@ -62,15 +62,7 @@ class LocalTarget(Target):
         server = start_metrics_server(scraped, scrape_interval_s=SCRAPE_INTERVAL_S, folder=folder)
         site.resources.callback(server.stop)
         site.registry.register(LocalCosts(local, tuple(site.pipelines)))
-        settings = site.settings
-        metrics = PrometheusMetrics(
-            server.source,
-            settings.prometheus_timeout_s,
-            settings.stale_after_s,
-            DIALECT,
-            namespace_label=settings.prometheus_namespace_label,
-            pipelines=site.pipelines.values,
-        )
+        metrics = metrics_of(site.settings, server.source, DIALECT, site.pipelines)
         return World(local, metrics, {name: local.runner(name).endpoint for name in site.pipelines})
 
     def doctor_checks(

@@ -21,7 +21,15 @@ from ipa.targets.seldon.locate import (
 )
 from ipa.targets.seldon.manifest import read
 from ipa.targets.seldon.section import KEY, SeldonRun, SeldonTarget
-from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, IMPLEMENTATION, OPERATORS_ENV, Json, env_entry
+from ipa.targets.seldon.variants import (
+    BATCH_SIZE,
+    BATCH_TIME,
+    IMPLEMENTATION,
+    OPERATORS_ENV,
+    Json,
+    amounts_of,
+    env_entry,
+)
 
 # What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
 KNOWN_OF_PREDICTOR = frozenset(
@@ -109,7 +117,7 @@ def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...
         uri,
         implementation,
         env,
-        _memory_gib(name, container.get("resources") or {}, notes),
+        _memory_gib(name, container, notes),
         _accelerators(container.get("resources") or {}),
     )
     return (Variant(_variant_name(run), {KEY: run}),)
@@ -133,25 +141,21 @@ def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
     return found
 
 
-def _memory_gib(name: str, resources: Json, notes: list[str]) -> float | None:
+def _memory_gib(name: str, container: Json, notes: list[str]) -> float | None:
     """The memory limit, None if there is none. Plans write whole MiB."""
-    amounts = {
-        kind: (resources.get(kind) or {})["memory"]
-        for kind in ("limits", "requests")
-        if "memory" in (resources.get(kind) or {})
-    }
-    if not amounts:
+    # The limit is the last, and the one that counts.
+    *others, text = [*amounts_of(container, "memory").values()] or [None]
+    if text is None:
         return None
-    parsed = {kind: parse_quantity(amount) for kind, amount in amounts.items()}
-    amount = next(iter(parsed.values()))
+    amount = parse_quantity(text)
     if amount is None:
-        notes.append(f"stage {name!r}: memory {next(iter(amounts.values()))!r} is not a quantity")
+        notes.append(f"stage {name!r}: memory {text!r} is not a quantity")
         return None
-    if any(other != amount for other in parsed.values()):
+    if any(parse_quantity(other) != amount for other in others):
         notes.append(f"stage {name!r}: memory requests and limits differ; a plan would make both the limit")
     mib = round(float(amount) / 2**20)
     if mib * 2**20 != amount:
-        notes.append(f"stage {name!r}: memory {next(iter(amounts.values()))!r} is rounded to {mib}Mi")
+        notes.append(f"stage {name!r}: memory {text!r} is rounded to {mib}Mi")
     return mib / MIB_PER_GIB
 
 

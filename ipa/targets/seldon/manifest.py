@@ -27,6 +27,7 @@ from ipa.targets.seldon.variants import (
     BATCH_TIME,
     Json,
     accelerator_kinds,
+    amounts_of,
     check_variants,
     env_entry,
     leaves,
@@ -220,12 +221,7 @@ def _accelerator_faults(pipeline: Pipeline, place: StageLocation, variant: str) 
 
 
 def _cores(place: StageLocation) -> float | str:
-    resources = place.container.get("resources") or {}
-    amounts = {
-        kind: (resources.get(kind) or {})["cpu"]
-        for kind in ("requests", "limits")
-        if "cpu" in (resources.get(kind) or {})
-    }
+    amounts = amounts_of(place.container, "cpu")
     if not amounts:
         return "has no resources.requests.cpu and no resources.limits.cpu"
     parsed = {kind: parse_quantity(amount) for kind, amount in amounts.items()}

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from ipa.adapters.kube.responses import last_hand
 from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, IpaError, NotFoundError, UnavailableError
+from ipa.model.errors import READ_AGAIN, ConflictError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
@@ -100,7 +100,7 @@ class SplitWorkload(SeldonObjects):
         if revision != change.revision:
             raise ConflictError(
                 f"pipeline {pipeline.name} is at {revision}; the change was decided at {change.revision}",
-                hint="Read the current state and plan again.",
+                hint=READ_AGAIN,
             )
         writes = _writes(pipeline, parts, objects, change)
         self._try(pipeline, parts, objects, writes, change)
@@ -198,8 +198,7 @@ class SplitWorkload(SeldonObjects):
                 write.part.name: write.after
             }:
                 raise ConflictError(
-                    f"{error.message}; reading back shows a change by another writer",
-                    hint="Read the current state and plan again.",
+                    f"{error.message}; reading back shows a change by another writer", hint=READ_AGAIN
                 ) from error
             return live
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ipa.adapters.kube.client import KubeClient
     from ipa.adapters.kube.events import KubeEvents
     from ipa.adapters.kube.kinds import ResourceKind
-    from ipa.adapters.prometheus.dialects import Dialect
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
 
@@ -218,22 +217,11 @@ def _section_faults(section: SeldonTarget) -> list[Unhonoured]:
 
 def _metrics(site: Site) -> Metrics:
     """Seldon's executor or our router and queues, by the shape of each pipeline."""
-    from ipa.adapters.prometheus.client import PrometheusMetrics
+    from ipa.adapters.prometheus.client import metrics_of
     from ipa.targets.seldon.metrics import ShapedMetrics
 
-    settings = site.settings
-
-    def of_dialect(dialect: Dialect) -> PrometheusMetrics:
-        return PrometheusMetrics(
-            settings.prometheus_url,
-            settings.prometheus_timeout_s,
-            settings.stale_after_s,
-            dialect,
-            namespace_label=settings.prometheus_namespace_label,
-            pipelines=site.pipelines.values,
-        )
-
-    return ShapedMetrics(of_dialect)
+    settings, pipelines = site.settings, site.pipelines
+    return ShapedMetrics(lambda dialect: metrics_of(settings, settings.prometheus_url, dialect, pipelines))
 
 
 def _watch(

@@ -9,7 +9,7 @@ from ipa.adapters.kube.kinds import AUTOSCALER
 from ipa.adapters.kube.responses import MonotonicReads, last_hand, with_hand
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
+from ipa.model.errors import READ_AGAIN, ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
@@ -131,7 +131,7 @@ class SeldonWorkload(SeldonObjects):
             raise ConflictError(
                 f"SeldonDeployment {target.namespace}/{target.name} is at {revision_of(live)}; "
                 f"the change was decided at {change.revision}",
-                hint="Read the current state and plan again.",
+                hint=READ_AGAIN,
             )
         patch = build_mixture_patch(pipeline, live, change.configs)
         if not patch:
@@ -175,8 +175,7 @@ class SeldonWorkload(SeldonObjects):
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
         if found != in_millicores(wanted):
             raise ConflictError(
-                f"{cause.message}; reading back shows a change by another writer",
-                hint="Read the current state and plan again.",
+                f"{cause.message}; reading back shows a change by another writer", hint=READ_AGAIN
             ) from cause
         return revision_of(live)
 
