@@ -13,24 +13,7 @@ from typing import Any
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import LEASE, ObjectRef
 from ipa.adapters.kube.responses import Json
-from ipa.control.election import (
-    Election,
-    LeaderStatus,
-    Lease,
-    LeaseAction,
-    LeaseStep,
-    LeaseTimes,
-    leader_status,
-    leads,
-    next_step,
-    refused,
-    release_of,
-    resigned,
-    saw,
-    sending,
-    unanswered,
-    wrote,
-)
+from ipa.control import election
 from ipa.model.errors import ConflictError, IpaError, NotFoundError
 
 log = logging.getLogger("ipa.leadership")
@@ -62,7 +45,7 @@ class LeaseLeadership:
         client: KubeClient,
         place: ObjectRef,
         identity: str,
-        times: LeaseTimes,
+        times: election.LeaseTimes,
         *,
         now_s: Callable[[], float] = elapsed_s,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -73,7 +56,7 @@ class LeaseLeadership:
         self._now_s, self._wall, self._draw = now_s, wall, draw
         self._on_lead = on_lead
         # Replaced as a whole by one thread at a time, and read by any.
-        self._election = Election(identity, times)
+        self._election = election.Election(identity, times)
         self._body: Json = {}
         self._stamped = datetime.min.replace(tzinfo=UTC)
         self._trouble = ""
@@ -84,16 +67,16 @@ class LeaseLeadership:
 
     def leading(self) -> bool:
         """Return True if this replica may write now; every call judges anew, even after a sleep."""
-        return leads(self._election, self._now_s())
+        return election.leads(self._election, self._now_s())
 
     def term(self) -> int | None:
         """Number of the present term, or None if the replica does not lead."""
-        election = self._election
-        return election.term if leads(election, self._now_s()) else None
+        state = self._election
+        return state.term if election.leads(state, self._now_s()) else None
 
-    def standing(self) -> LeaderStatus:
+    def standing(self) -> election.LeaderStatus:
         """Leader and its term, as far as this replica knows."""
-        return leader_status(self._election, self._now_s(), self._trouble)
+        return election.leader_status(self._election, self._now_s(), self._trouble)
 
     def start(self) -> None:
         """Take part from now on."""
@@ -103,20 +86,20 @@ class LeaseLeadership:
     def step(self) -> float:
         """Do what is due; how many seconds there is nothing to do then. Never raises."""
         try:
-            step = next_step(self._election, self._now_s(), self._stamp())
-            if step.act is not LeaseAction.WAIT:
+            step = election.next_step(self._election, self._now_s(), self._stamp())
+            if step.act is not election.LeaseAction.WAIT:
                 self._carry_out(step)
         except Exception:
             # A fault of this program must not end the taking part: the lease runs out, and is tried for anew.
             log.exception("leadership: a step failed")
-            self._election = unanswered(self._election, self._now_s(), 0.0)
-            step = LeaseStep(LeaseAction.WAIT, wait_s=self._election.times.retry_s)
+            self._election = election.unanswered(self._election, self._now_s(), 0.0)
+            step = election.LeaseStep(election.LeaseAction.WAIT, wait_s=self._election.times.retry_s)
         self._tell()
-        if step.act is not LeaseAction.WAIT:
+        if step.act is not election.LeaseAction.WAIT:
             return 0.0
         # Not past the moment at which it begins or ceases to lead, which is to be told.
-        election, now_s = self._election, self._now_s()
-        turns = [at_s - now_s for at_s in (election.from_s, election.until_s) if at_s > now_s]
+        state, now_s = self._election, self._now_s()
+        turns = [at_s - now_s for at_s in (state.from_s, state.until_s) if at_s > now_s]
         return min([step.wait_s, *turns])
 
     def close(self, settled: Callable[[], bool] = lambda: True) -> None:
@@ -128,8 +111,8 @@ class LeaseLeadership:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(JOIN_S)
-        released = release_of(self._election, self._now_s(), self._stamp())
-        self._election = resigned(self._election)
+        released = election.release_of(self._election, self._now_s(), self._stamp())
+        self._election = election.resigned(self._election)
         if released is None:
             return
         try:
@@ -146,19 +129,19 @@ class LeaseLeadership:
             if wait_s > 0:
                 self._stop.wait(wait_s)
 
-    def _carry_out(self, step: LeaseStep) -> None:
+    def _carry_out(self, step: election.LeaseStep) -> None:
         try:
-            if step.act is LeaseAction.READ:
+            if step.act is election.LeaseAction.READ:
                 self._read()
             else:
                 self._write(step)
             self._trouble = ""
         except (ConflictError, NotFoundError):
             # Another was faster, or it was deleted: what there is now is to be read.
-            self._election = refused(self._election, self._now_s(), self._draw())
+            self._election = election.refused(self._election, self._now_s(), self._draw())
         except IpaError as error:
             self._trouble = error.message
-            self._election = unanswered(self._election, self._now_s(), self._draw())
+            self._election = election.unanswered(self._election, self._now_s(), self._draw())
 
     def _read(self) -> None:
         try:
@@ -167,22 +150,22 @@ class LeaseLeadership:
             body = {}
         self._body = body
         lease = lease_of(body, self._election.times.lease_s) if body else None
-        self._election = saw(self._election, lease, self._now_s(), self._draw())
+        self._election = election.saw(self._election, lease, self._now_s(), self._draw())
 
-    def _write(self, step: LeaseStep) -> None:
+    def _write(self, step: election.LeaseStep) -> None:
         assert step.lease is not None
         namespace = self._place.namespace
-        self._election = sending(self._election, step, self._now_s())
-        if step.act is LeaseAction.CREATE:
+        self._election = election.sending(self._election, step, self._now_s())
+        if step.act is election.LeaseAction.CREATE:
             metadata = {"name": self._place.name, "namespace": namespace}
             fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata}
             self._body = self._client.create(LEASE, namespace, fresh | {"spec": spec_of(step.lease)})
         else:
             self._body = self._client.replace(LEASE, namespace, self._with(step.lease))
         version = str(self._body["metadata"].get("resourceVersion", ""))
-        self._election = wrote(self._election, version, self._now_s(), self._draw())
+        self._election = election.wrote(self._election, version, self._now_s(), self._draw())
 
-    def _with(self, lease: Lease) -> Json:
+    def _with(self, lease: election.Lease) -> Json:
         """The Lease as it was read last, with that in it: what is of others (labels, owners) stays."""
         metadata = {**self._body["metadata"], "resourceVersion": lease.version}
         metadata.pop("managedFields", None)
@@ -229,7 +212,7 @@ class TermLeadership:
         return self._seen is not None
 
 
-def spec_of(lease: Lease) -> Json:
+def spec_of(lease: election.Lease) -> Json:
     """The `spec` that says it."""
     return {
         "holderIdentity": lease.holder or None,
@@ -240,10 +223,10 @@ def spec_of(lease: Lease) -> Json:
     }
 
 
-def lease_of(body: Json, usual_s: float) -> Lease:
+def lease_of(body: Json, usual_s: float) -> election.Lease:
     """Parse a Lease; an invalid duration or number counts as `usual_s` or 0, whoever wrote it."""
     spec = _mapping(body.get("spec"))
-    return Lease(
+    return election.Lease(
         holder=_text(spec.get("holderIdentity")),
         lease_s=float(_whole(spec.get("leaseDurationSeconds"), usual_s)),
         acquired_at=_text(spec.get("acquireTime")),

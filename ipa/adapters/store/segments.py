@@ -78,7 +78,7 @@ def segment_of(row: Any) -> Segment:
     return Segment(checkpoint_of(row), row.key_id, row.signature, bytes(row.block))
 
 
-def segments(*columns: Any) -> Select[Any]:
+def with_blocks(*columns: Any) -> Select[Any]:
     """Return the query for segments with their blocks."""
     return select(*HEADERS, SegmentRow.block, *columns)
 

@@ -7,29 +7,16 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
 
+from ipa.adapters.kube import preflight
 from ipa.adapters.kube.client import KubeClient, connect
 from ipa.adapters.kube.kinds import BY_NAME, ELECTOR, LEASE, REVIEWER, RbacRole, Right, actor, observer
-from ipa.adapters.kube.preflight import (
-    is_allowed,
-    refusal,
-    served_versions,
-    server_version,
-    serves,
-    user_name,
-)
 from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings, words
+from ipa.targets.seldon import locate
 from ipa.targets.seldon.layouts import KubeWorkload
-from ipa.targets.seldon.locate import (
-    ENDLESS_WRITES,
-    SELDON_DEPLOYMENT,
-    orchestrator_remedy,
-    target_of,
-    unsaid_orchestrators,
-)
 from ipa.targets.seldon.metrics import dialect_of
 from ipa.targets.seldon.ownership import OwningClient
 from ipa.targets.seldon.section import seldon_of
@@ -104,7 +91,7 @@ def _known(
     """The names of what is asked for by name there: a role may allow these alone."""
     places = (place for it in pipelines for place in places_of(it))
     return {
-        SELDON_DEPLOYMENT.plural: tuple(name for where, name in places if where == namespace),
+        locate.SELDON_DEPLOYMENT.plural: tuple(name for where, name in places if where == namespace),
         "leases": (_lease_name(settings),),
     }
 
@@ -127,7 +114,7 @@ def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[Doct
 
 def _server(client: KubeClient) -> Iterator[Finding]:
     try:
-        version = server_version(client)
+        version = preflight.server_version(client)
     except IpaError as error:
         yield failed(SERVER, error, "kubectl cluster-info; export IPA_KUBECONFIG=~/.kube/config")
         return
@@ -137,11 +124,11 @@ def _server(client: KubeClient) -> Iterator[Finding]:
 
 
 def _crd(client: KubeClient) -> Iterator[Finding]:
-    kind = SELDON_DEPLOYMENT
-    versions = served_versions(client, kind.group)
+    kind = locate.SELDON_DEPLOYMENT
+    versions = preflight.served_versions(client, kind.group)
     if not versions:
         yield fail(CRD, f"there is no API group {kind.group}", INSTALL_SELDON)
-    elif kind.version not in versions or not serves(client, kind):
+    elif kind.version not in versions or not preflight.serves(client, kind):
         seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
         yield fail(CRD, seen, INSTALL_SELDON.replace("install", "upgrade", 1))
     else:
@@ -153,8 +140,8 @@ def _probe(namespace: str) -> dict[str, Any]:
     """A SeldonDeployment that cannot be: only the operator's webhook says no."""
     graph = {"name": PROBE, "type": "MODEL"}
     return {
-        "apiVersion": SELDON_DEPLOYMENT.api_version,
-        "kind": SELDON_DEPLOYMENT.kind,
+        "apiVersion": locate.SELDON_DEPLOYMENT.api_version,
+        "kind": locate.SELDON_DEPLOYMENT.kind,
         "metadata": {"name": PROBE, "namespace": namespace},
         "spec": {"protocol": "v2", "predictors": [{"name": "default", "graph": graph, "componentSpecs": []}]},
     }
@@ -170,7 +157,7 @@ class _User:
     def subject(self) -> str:
         """The option of `kubectl create rolebinding` that names us."""
         try:
-            name = user_name(self._client)
+            name = preflight.user_name(self._client)
         except IpaError:
             name = ""
         account = name.removeprefix("system:serviceaccount:")
@@ -184,10 +171,10 @@ def _rights(
 ) -> Iterator[Finding]:
     """Every verb that our roles list, one finding each."""
     role = partial(_role, client, namespace, user, known)
-    yield from role(observer(SELDON_DEPLOYMENT), Severity.FAIL, "without it nothing is seen")
+    yield from role(observer(locate.SELDON_DEPLOYMENT), Severity.FAIL, "without it nothing is seen")
     if settings.actuation == "cluster":
         meaning = "advisory and shadow mode do without it, others do not"
-        yield from role(actor(SELDON_DEPLOYMENT), Severity.WARN, meaning)
+        yield from role(actor(locate.SELDON_DEPLOYMENT), Severity.WARN, meaning)
     if settings.leader_election != "off" and settings.lease_namespace in ("", namespace):
         meaning = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
         yield from role(ELECTOR, Severity.WARN, meaning)
@@ -207,9 +194,11 @@ def _role(
     for right in role.rights:
         name = f"right in {place}: {right}"
         try:
-            allowed = is_allowed(client, namespace, right)
+            allowed = preflight.is_allowed(client, namespace, right)
             names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
-            refused = next((each for each in names if not is_allowed(client, namespace, right, each)), "")
+            refused = next(
+                (each for each in names if not preflight.is_allowed(client, namespace, right, each)), ""
+            )
         except ForbiddenError as error:
             yield warn(name, f"not known: {error.message}", _by_hand(right, namespace))
             continue
@@ -246,7 +235,7 @@ def _operator(client: KubeClient, namespace: str) -> Iterator[Finding]:
     name = "seldon operator"
     look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
     try:
-        refused = refusal(client, SELDON_DEPLOYMENT, namespace, _probe(namespace))
+        refused = preflight.refusal(client, locate.SELDON_DEPLOYMENT, namespace, _probe(namespace))
     except ForbiddenError:
         yield _operator_by_status(client, namespace, name, look)
     except UnavailableError as error:
@@ -260,7 +249,7 @@ def _operator(client: KubeClient, namespace: str) -> Iterator[Finding]:
 
 def _operator_by_status(client: KubeClient, namespace: str, name: str, look: str) -> Finding:
     """Without the right to create, recognise the operator by the status that it wrote."""
-    found, _ = client.list_all(SELDON_DEPLOYMENT, namespace)
+    found, _ = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
     told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
     if told:
         return ok(name, f"it has given {', '.join(told[:3])} a status")
@@ -271,7 +260,7 @@ def _operator_by_status(client: KubeClient, namespace: str, name: str, look: str
 def _deployed(client: KubeClient, settings: Settings, pipeline: Pipeline) -> Iterator[Finding]:
     """Check that the pipeline's SeldonDeployment exists and may be written."""
     name = f"seldondeployment of {pipeline.name}"
-    target = target_of(pipeline)
+    target = locate.target_of(pipeline)
     place = f"{target.namespace}/{target.name}"
     workload = KubeWorkload(OwningClient(client, settings.install))
     try:
@@ -295,11 +284,13 @@ def _endless(client: KubeClient, pipeline: Pipeline) -> Iterator[Finding]:
     """Objects whose orchestrators the operator writes for ever."""
     for namespace, name in places_of(pipeline):
         try:
-            sdep = client.get(SELDON_DEPLOYMENT, namespace, name)
+            sdep = client.get(locate.SELDON_DEPLOYMENT, namespace, name)
         except NotFoundError:
             continue
-        if unsaid_orchestrators(sdep):
-            yield warn(f"orchestrator of {namespace}/{name}", ENDLESS_WRITES, orchestrator_remedy(sdep))
+        if locate.unsaid_orchestrators(sdep):
+            yield warn(
+                f"orchestrator of {namespace}/{name}", locate.ENDLESS_WRITES, locate.orchestrator_remedy(sdep)
+            )
 
 
 def _leases(

@@ -10,26 +10,10 @@ from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, StageKind, Variant
 from ipa.targets.base import Imported
+from ipa.targets.seldon import locate, variants
 from ipa.targets.seldon.flow import Reader
-from ipa.targets.seldon.locate import (
-    AUTOSCALERS,
-    ENDLESS_WRITES,
-    LABEL_PIPELINE,
-    SEPARATE_ENGINE,
-    orchestrator_remedy,
-    unsaid_orchestrators,
-)
 from ipa.targets.seldon.manifest import read
 from ipa.targets.seldon.section import KEY, SeldonRun, SeldonTarget
-from ipa.targets.seldon.variants import (
-    BATCH_SIZE,
-    BATCH_TIME,
-    IMPLEMENTATION,
-    OPERATORS_ENV,
-    Json,
-    amounts_of,
-    env_entry,
-)
 
 # What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
 KNOWN_OF_PREDICTOR = frozenset(
@@ -43,7 +27,7 @@ NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
 
 
 def imported(
-    sdep: Json, sla: Sla, *, name: str = "", predictor: str = "", bounds_cores: float | None = None
+    sdep: variants.Json, sla: Sla, *, name: str = "", predictor: str = "", bounds_cores: float | None = None
 ) -> Imported:
     """The pipeline that the SeldonDeployment runs. InputError lists what cannot be read as one."""
     metadata = sdep.get("metadata") or {}
@@ -52,7 +36,7 @@ def imported(
     chosen = _predictor(spec.get("predictors") or (), predictor, notes)
     reader = Reader(chosen)
     stages = reader.stages(lambda stage_name: _variants(stage_name, reader, notes))
-    name = name or (metadata.get("labels") or {}).get(LABEL_PIPELINE) or metadata["name"]
+    name = name or (metadata.get("labels") or {}).get(locate.LABEL_PIPELINE) or metadata["name"]
     pipeline = Pipeline(
         name,
         tuple(_batched(stage, reader, notes) for stage in stages),
@@ -66,8 +50,8 @@ def imported(
     notes += _left_alone(spec, chosen, reader)
     notes += _assumed(pipeline)
     notes += _batching(pipeline, reader)
-    if unsaid_orchestrators(sdep):
-        notes.append(f"{ENDLESS_WRITES}: {orchestrator_remedy(sdep)}")
+    if locate.unsaid_orchestrators(sdep):
+        notes.append(f"{locate.ENDLESS_WRITES}: {locate.orchestrator_remedy(sdep)}")
     try:
         configs = read(pipeline, sdep)
     except (DriftError, InputError) as error:
@@ -77,7 +61,7 @@ def imported(
     return Imported(pipeline, configs, tuple(notes))
 
 
-def _predictor(predictors: Sequence[Json], wanted: str, notes: list[str]) -> Json:
+def _predictor(predictors: Sequence[variants.Json], wanted: str, notes: list[str]) -> variants.Json:
     """The one that is named, else the one that takes most of the requests."""
     names = [str(one.get("name")) for one in predictors]
     serving = [one for one in predictors if not one.get("shadow")]
@@ -96,21 +80,23 @@ def _predictor(predictors: Sequence[Json], wanted: str, notes: list[str]) -> Jso
     return chosen
 
 
-def _target(metadata: Json, spec: Json, predictor: Json) -> SeldonTarget:
+def _target(metadata: variants.Json, spec: variants.Json, predictor: variants.Json) -> SeldonTarget:
     target = SeldonTarget(metadata["name"], metadata.get("namespace") or "default", predictor["name"])
     annotations = spec.get("annotations") or {}
     requests = ((predictor.get("svcOrchSpec") or {}).get("resources") or {}).get("requests") or {}
     cores = parse_quantity(requests.get("cpu"))
     if cores is not None and cores > 0:
         target = replace(target, orchestrator_cores=float(cores))
-    return replace(target, separate_orchestrator=str(annotations.get(SEPARATE_ENGINE)).lower() == "true")
+    return replace(
+        target, separate_orchestrator=str(annotations.get(locate.SEPARATE_ENGINE)).lower() == "true"
+    )
 
 
 def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...]:
     """The running container of the node, as its only variant."""
     node, container = reader.nodes[name], reader.containers.get(name) or {}
     env = _env(name, container, notes)
-    implementation = env.pop(IMPLEMENTATION, None) or node.get("implementation")
+    implementation = env.pop(variants.IMPLEMENTATION, None) or node.get("implementation")
     uri = node.get("modelUri")
     run = SeldonRun(
         container.get("image"),
@@ -123,12 +109,12 @@ def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...
     return (Variant(_variant_name(run), {KEY: run}),)
 
 
-def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
+def _env(name: str, container: variants.Json, notes: list[str]) -> dict[str, str]:
     """The env that makes the variant what it is: plain values that are neither the operator's nor secret."""
     found: dict[str, str] = {}
     for entry in container.get("env") or ():
         key = str(entry.get("name"))
-        if key in OPERATORS_ENV or key in (BATCH_SIZE, BATCH_TIME):
+        if key in variants.OPERATORS_ENV or key in (variants.BATCH_SIZE, variants.BATCH_TIME):
             continue
         if "valueFrom" in entry:
             notes.append(f"stage {name!r}: env {key} comes from elsewhere (valueFrom); it stays as it is")
@@ -141,10 +127,10 @@ def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
     return found
 
 
-def _memory_gib(name: str, container: Json, notes: list[str]) -> float | None:
+def _memory_gib(name: str, container: variants.Json, notes: list[str]) -> float | None:
     """The memory limit, None if there is none. Plans write whole MiB."""
     # The limit is the last, and the one that counts.
-    *others, text = [*amounts_of(container, "memory").values()] or [None]
+    *others, text = [*variants.amounts_of(container, "memory").values()] or [None]
     if text is None:
         return None
     amount = parse_quantity(text)
@@ -159,7 +145,7 @@ def _memory_gib(name: str, container: Json, notes: list[str]) -> float | None:
     return mib / MIB_PER_GIB
 
 
-def _accelerators(resources: Json) -> dict[str, float]:
+def _accelerators(resources: variants.Json) -> dict[str, float]:
     """The extended resources that it may use, by name."""
     limits = {kind: parse_quantity(amount) for kind, amount in (resources.get("limits") or {}).items()}
     return {kind: float(count) for kind, count in sorted(limits.items()) if "/" in kind and count}
@@ -187,21 +173,22 @@ def _batched(stage: Stage, reader: Reader, notes: list[str]) -> Stage:
         one.get("name"): one.get("value")
         for one in (reader.containers.get(stage.name) or {}).get("env") or ()
     }
-    text = env.get(BATCH_TIME)
+    text = env.get(variants.BATCH_TIME)
     if text is None:
-        if env.get(BATCH_SIZE) is not None:
+        if env.get(variants.BATCH_SIZE) is not None:
             notes.append(
-                f"stage {stage.name!r}: no {BATCH_TIME}; batches will wait {stage.batch_timeout_s:g} s"
+                f"stage {stage.name!r}: no {variants.BATCH_TIME}; "
+                f"batches will wait {stage.batch_timeout_s:g} s"
             )
         return stage
     try:
         return replace(stage, batch_timeout_s=float(str(text)))
     except ValueError:
-        notes.append(f"stage {stage.name!r}: {BATCH_TIME} {text!r} is not a number of seconds")
+        notes.append(f"stage {stage.name!r}: {variants.BATCH_TIME} {text!r} is not a number of seconds")
         return stage
 
 
-def _left_alone(spec: Json, predictor: Json, reader: Reader) -> Iterator[str]:
+def _left_alone(spec: variants.Json, predictor: variants.Json, reader: Reader) -> Iterator[str]:
     """Notes on the fields that the pipeline's file omits and no plan changes."""
     if spec.get("protocol") not in (None, "v2"):
         yield f"protocol {spec['protocol']!r} is left as it is; batches need MLServer and v2"
@@ -213,14 +200,16 @@ def _left_alone(spec: Json, predictor: Json, reader: Reader) -> Iterator[str]:
         if beside:
             yield f"container {', '.join(map(repr, beside))} is no graph node: it stays as it is, uncounted"
         yield from (
-            f"{scaler} of {', '.join(names)} must go first" for scaler in AUTOSCALERS if component.get(scaler)
+            f"{scaler} of {', '.join(names)} must go first"
+            for scaler in locate.AUTOSCALERS
+            if component.get(scaler)
         )
 
 
 def _batching(pipeline: Pipeline, reader: Reader) -> Iterator[str]:
     """A warning for each stage that batches: no SeldonDeployment says how many rows it answers."""
     for stage in pipeline.served:
-        entry = env_entry(reader.containers.get(stage.name) or {}, BATCH_SIZE)
+        entry = variants.env_entry(reader.containers.get(stage.name) or {}, variants.BATCH_SIZE)
         text = str((entry or {}).get("value", ""))
         if text.isdecimal() and int(text) > 1:
             yield (
