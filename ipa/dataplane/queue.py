@@ -27,19 +27,11 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from ipa.dataplane import http
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.client import Client
 from ipa.dataplane.discovery import Discovery
 from ipa.dataplane.environment import add, add_address, words
-from ipa.dataplane.http import (
-    LOOPBACK_NAMES,
-    Application,
-    Call,
-    HttpError,
-    Response,
-    is_loopback,
-    serve,
-)
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
@@ -82,9 +74,9 @@ class QueueServer:
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
         self._looking: asyncio.Task[None] | None = None
 
-    def application(self) -> Application:
+    def application(self) -> http.Application:
         """The ASGI application."""
-        return Application(
+        return http.Application(
             {
                 ("POST", self._infer_path): self._infer,
                 ("GET", "/v2/health/ready"): self._ready,
@@ -119,37 +111,37 @@ class QueueServer:
     def _serve_with(self, urls: tuple[str, ...]) -> None:
         self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, "")))
 
-    async def _infer(self, call: Call) -> Response:
+    async def _infer(self, call: http.Call) -> http.Response:
         budget_s = call.budget_s()
         budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
         try:
             asked = parse_request(call.body)
             request = await self._queue.infer(asked.inputs, budget_s, asked.members)
         except InputError as error:
-            raise HttpError(400, error.code, str(error)) from error
+            raise http.HttpError(400, error.code, str(error)) from error
         if request.outcome is Outcome.DROPPED:
             # 504: it ran out of time; 503: it was turned away.
-            raise HttpError(503 if request.is_refused else 504, "dropped", request.detail)
+            raise http.HttpError(503 if request.is_refused else 504, "dropped", request.detail)
         if request.outcome is Outcome.FAILED:
-            raise HttpError(502, "failed", request.detail)
-        return Response(dump("outputs", request.answer, model_name=self._stage, id=asked.request_id))
+            raise http.HttpError(502, "failed", request.detail)
+        return http.Response(dump("outputs", request.answer, model_name=self._stage, id=asked.request_id))
 
-    async def _live(self, _call: Call) -> Response:
-        return Response(b"{}")
+    async def _live(self, _call: http.Call) -> http.Response:
+        return http.Response(b"{}")
 
-    async def _ready(self, _call: Call) -> Response:
+    async def _ready(self, _call: http.Call) -> http.Response:
         if not self._queue.has_replicas:
-            raise HttpError(503, "not_ready", f"stage {self._stage} has no replica yet")
-        return Response(b"{}")
+            raise http.HttpError(503, "not_ready", f"stage {self._stage} has no replica yet")
+        return http.Response(b"{}")
 
-    async def _read_config(self, call: Call) -> Response:
+    async def _read_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
-        return Response(orjson.dumps(self._queue.to_json()))
+        return http.Response(orjson.dumps(self._queue.to_json()))
 
-    async def _write_config(self, call: Call) -> Response:
+    async def _write_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
         self._queue.configure(parse_config(call.body))
-        return Response(orjson.dumps(self._queue.to_json()))
+        return http.Response(orjson.dumps(self._queue.to_json()))
 
 
 def parse_config(body: bytes) -> QueueConfig:
@@ -157,9 +149,9 @@ def parse_config(body: bytes) -> QueueConfig:
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise HttpError(400, "input", f"the body is not JSON: {error}") from error
+        raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
     if not isinstance(given, dict):
-        raise HttpError(422, "input", "the body must be a JSON object")
+        raise http.HttpError(422, "input", "the body must be a JSON object")
     size, timeout_s, urls = given.get("batch_size"), given.get("batch_timeout_s"), given.get("replicas")
     wrong = [f"unknown key {key!r}" for key in given.keys() - {"batch_size", "batch_timeout_s", "replicas"}]
     if size is not None and not (type(size) is int and 1 <= size <= MAX_BATCH_SIZE):
@@ -172,7 +164,7 @@ def parse_config(body: bytes) -> QueueConfig:
             f"replicas must be a list of at most {MAX_REPLICAS} addresses like http://127.0.0.1:9000"
         )
     if wrong:
-        raise HttpError(422, "input", "; ".join(wrong))
+        raise http.HttpError(422, "input", "; ".join(wrong))
     return QueueConfig(size, timeout_s, replicas)
 
 
@@ -230,11 +222,11 @@ def main() -> None:
         batch_timeout_s=given.batch_timeout_s,
         replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
         max_items=given.max_items,
-        hosts=LOOPBACK_NAMES if is_loopback(given.host) else frozenset(),
+        hosts=http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset(),
         # No process that this one starts inherits it.
         admin_token=os.environ.pop(ADMIN_TOKEN, ""),
     )
-    serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
+    http.serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def test_r8_no_tick_waits_for_it(case: Case, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(segments, "ROWS", 256)
     monkeypatch.setattr(segments, "TOGETHER", 50)
     with grown(tmp_path / "s.sqlite3") as found:
-        found.world.ticks(keeper.ROWS + keeper.HOT + 1)
+        found.world.ticks(segments.ROWS + keeper.HOT + 1)
         reports = []
         begun: list[str] = []
         event.listen(

@@ -16,17 +16,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
-from ipa.targets.base import (
-    Configs,
-    Imported,
-    ImportRequest,
-    Profiles,
-    Site,
-    Target,
-    TargetConnection,
-    Watching,
-    World,
-)
+from ipa.targets import base
 from ipa.targets.seldon.section import SECTIONS, SeldonTarget, Shape, seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 
@@ -52,7 +42,7 @@ SPLIT = ServingSemantics(rolling=DEPLOYMENT, rebatch=Rebatch.NEW_REPLICAS, runs_
 USUAL = SeldonTarget("")
 
 
-class Seldon(Target):
+class Seldon(base.Target):
     """SeldonDeployments on a Kubernetes cluster."""
 
     name = "kubernetes"
@@ -87,7 +77,7 @@ class Seldon(Target):
             return ""
         return "it has no seldon section, which says where it runs; it can be planned"
 
-    def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
+    def shape(self, pipeline: Pipeline, profiles: base.Profiles) -> Pipeline:
         """The pipeline with the cores of orchestrator, router and queues, and stages that must not batch."""
         return at_cluster(pipeline, profiles)
 
@@ -116,7 +106,7 @@ class Seldon(Target):
 
         return super().simulation(pipeline)[0], ON_CLUSTER
 
-    def open(self, site: Site) -> World:
+    def open(self, site: base.Site) -> base.World:
         """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
         from ipa.adapters.kube.client import connect
         from ipa.adapters.kube.events import KubeEvents
@@ -133,9 +123,9 @@ class Seldon(Target):
             from ipa.targets.gitops.workload import through_gitops
 
             # A GitOps tool writes the cluster: nothing at all of it is ours to write.
-            return World(through_gitops(settings, workload, self, site.decision), metrics)
+            return base.World(through_gitops(settings, workload, self, site.decision), metrics)
         events = KubeEvents(client, site.clock, entry_of)
-        return World(workload, metrics, events=events, watch=partial(_watch, site, client, events))
+        return base.World(workload, metrics, events=events, watch=partial(_watch, site, client, events))
 
     def doctor_checks(
         self,
@@ -154,7 +144,7 @@ class Seldon(Target):
         """The settings with that kubeconfig."""
         return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
 
-    def connect(self, settings: Settings, where: str) -> TargetConnection:
+    def connect(self, settings: Settings, where: str) -> base.TargetConnection:
         """The cluster of the kubeconfig `where`, by default that of the settings."""
         from ipa.adapters.kube.client import connect
         from ipa.targets.seldon.connection import ClusterConnection
@@ -166,7 +156,7 @@ class Seldon(Target):
         """The pipeline with its SeldonDeployment in that namespace."""
         return with_seldon(pipeline, namespace=namespace) if self.placed(pipeline) else pipeline
 
-    def smallest(self, pipeline: Pipeline) -> Configs:
+    def smallest(self, pipeline: Pipeline) -> base.Configs:
         """Each stage's first variant on one core, unbatched, or as its pin says."""
         from ipa.targets.seldon.manifest import smallest_configs
 
@@ -178,7 +168,7 @@ class Seldon(Target):
 
         return render_all(pipeline, configs)
 
-    def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
+    def imported(self, settings: Settings, where: str, asked: base.ImportRequest) -> base.Imported:
         """The pipeline of a SeldonDeployment in a cluster or a file."""
         from ipa.targets.seldon.connection import import_pipeline
 
@@ -190,7 +180,7 @@ class Seldon(Target):
 
         return manifest_of(pipeline, text, path)
 
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> base.Configs:
         """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
         from ipa.targets.seldon.layouts import as_written
 
@@ -215,7 +205,7 @@ def _section_faults(section: SeldonTarget) -> list[Unhonoured]:
     return found
 
 
-def _metrics(site: Site) -> Metrics:
+def _metrics(site: base.Site) -> Metrics:
     """Seldon's executor or our router and queues, by the shape of each pipeline."""
     from ipa.adapters.prometheus.client import metrics_of
     from ipa.targets.seldon.metrics import ShapedMetrics
@@ -225,14 +215,14 @@ def _metrics(site: Site) -> Metrics:
 
 
 def _watch(
-    site: Site,
+    site: base.Site,
     client: KubeClient,
     events: KubeEvents,
     pipelines: Iterable[Pipeline],
     wake: Callable[[str], None],
     gap_s: float,
     stop: StopSignal,
-) -> Watching:
+) -> base.Watching:
     """Watch the objects of the pipelines, and have the metrics say how that goes."""
     from ipa.adapters.kube.watch import KubeHealth
     from ipa.targets.seldon.watchers import Watchers
