@@ -95,9 +95,7 @@ def observer(kind: ResourceKind) -> RbacRole:
 def actor(kind: ResourceKind) -> RbacRole:
     """The role that writes workloads of that kind, and Events on them."""
     return RbacRole(
-        "actor",
-        "writing plans",
-        (*_rights(kind, "create", "patch"), *_rights(EVENT, "create", "patch")),
+        "actor", "writing plans", (*_rights(kind, "create", "patch"), *_rights(EVENT, "create", "patch"))
     )
 
 
@@ -106,8 +104,5 @@ ELECTOR = RbacRole("elector", "electing who writes", _rights(LEASE, "get", "crea
 REVIEWER = RbacRole(
     "reviewer",
     "asking whose a token is",
-    (
-        *_rights(TOKEN_REVIEW, "create"),
-        *_rights(ACCESS_REVIEW, "create"),
-    ),
+    (*_rights(TOKEN_REVIEW, "create"), *_rights(ACCESS_REVIEW, "create")),
 )

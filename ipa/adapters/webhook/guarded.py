@@ -96,10 +96,7 @@ class _InTime(httpcore.NetworkStream):
         self._stream.close()
 
     def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         return _InTime(self._stream.start_tls(ssl_context, server_hostname, self._left_s()), self._left_s)
 

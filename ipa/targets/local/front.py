@@ -200,11 +200,7 @@ class QueueOrder:
     def to_json(self) -> dict[str, Any]:
         """As the queue's admin address takes it."""
         replicas = [{"url": url, "variant": variant} for url, variant in self.replicas.items()]
-        return {
-            "batch_size": self.batch_size,
-            "batch_timeout_s": self.batch_timeout_s,
-            "replicas": replicas,
-        }
+        return {"batch_size": self.batch_size, "batch_timeout_s": self.batch_timeout_s, "replicas": replicas}
 
     def arguments(self) -> list[str]:
         """As flags of a queue that is started."""
