@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ipa.files.document import Document, Pointer, shown_key, unknown
-from ipa.files.flow import check_flow
-from ipa.files.graph import Node, read_nodes
+from ipa.files.graph import Node, check_flow, read_nodes
 from ipa.files.kinds.targets import target_sections
 from ipa.model.pipeline import Goal, StageKind
 

@@ -10,8 +10,7 @@ from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.credentials import Credentials, from_kubeconfig, in_cluster
 from ipa.adapters.kube.kinds import DEPLOYMENT, POD, ObjectRef, ResourceKind
 from ipa.adapters.kube.responses import ExpiredError, Json, object_of
-from ipa.adapters.kube.stream import Stream
-from ipa.adapters.kube.transport import Request, Transport
+from ipa.adapters.kube.transport import Request, Stream, Transport
 from ipa.control.ports import Clock
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
 

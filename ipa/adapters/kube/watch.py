@@ -19,7 +19,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.kinds import DEPLOYMENT, ResourceKind
 from ipa.adapters.kube.responses import ExpiredError, Json
-from ipa.adapters.kube.stream import Stream
+from ipa.adapters.kube.transport import Stream
 from ipa.control.ports import Clock
 from ipa.metering import table
 from ipa.metering.make import counted, gauged
