@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -29,17 +28,14 @@ class EndedItems(NamedTuple):
 
     def pick(self, which: Ints | Bools | slice) -> EndedItems:
         """The items at these places."""
-        return EndedItems(
-            self.ref[which], self.born_s[which], self.done_s[which], self.lost[which], self.server[which]
-        )
+        return EndedItems._make(column[which] for column in self)
 
     def by_end(self) -> EndedItems:
         """The items sorted by their end."""
         return self.pick(np.argsort(self.done_s, kind="stable"))
 
 
-@dataclass(slots=True)
-class DepartedItems:
+class DepartedItems(NamedTuple):
     """Columns of items that left the queue, in the order in which they left it."""
 
     ref: Ints
@@ -51,18 +47,13 @@ class DepartedItems:
 
     def cut(self, chosen: Bools | Ints | slice) -> DepartedItems:
         """The chosen items."""
-        return DepartedItems(*(getattr(self, column.name)[chosen] for column in fields(self)))
+        return DepartedItems._make(column[chosen] for column in self)
 
     def and_then(self, later: DepartedItems) -> DepartedItems:
         """These items, then those."""
         if not len(self.ref) or not len(later.ref):
             return later if len(later.ref) else self
-        return DepartedItems(
-            *(
-                np.concatenate([getattr(each, column.name) for each in (self, later)])
-                for column in fields(self)
-            )
-        )
+        return DepartedItems._make(map(np.concatenate, zip(self, later, strict=True)))
 
 
 class FormedBatches(NamedTuple):

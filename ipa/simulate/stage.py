@@ -309,23 +309,18 @@ class StageSim:
 
     def items_per_s(self) -> Ints:
         """Items that entered the queue in each second, from 0 on; those of a failed replica once more."""
-        came, entered, several = self._came.counts(), self._entered.counts(), self._several.counts()
         # A request of one item entered when it arrived; of others each item counts, and not the request.
-        items = np.zeros(max(len(came), len(entered)), dtype=np.int64)
-        items[: len(came)] += came
-        items[: len(entered)] += entered
-        items[: len(several)] -= several
-        return items
+        return self._came_less(self._several)
 
     def waiting_per_s(self) -> Ints:
         """Items that wait at the end of each second, from 0 on, as far as it has run."""
-        came, entered, left = self._came.counts(), self._entered.counts(), self._left.counts()
-        length = max(len(came), len(entered), len(left))
-        changes = np.zeros(length, dtype=np.int64)
-        changes[: len(came)] += came
-        changes[: len(entered)] += entered
-        changes[: len(left)] -= left
-        return np.cumsum(changes)
+        return np.cumsum(self._came_less(self._left))
+
+    def _came_less(self, gone: CountsPerSecond) -> Ints:
+        columns = [each.counts() for each in (self._came, self._entered, gone)]
+        length = max(map(len, columns))
+        came, entered, less = (np.pad(column, (0, length - len(column))) for column in columns)
+        return np.asarray(came + entered - less)
 
     def _schedule(self, at_s: float, is_set: bool, change: Callable[[], None]) -> None:
         if at_s < self._now_s:

@@ -74,8 +74,6 @@ class LocalTarget(Target):
         elects: bool,
     ) -> list[DoctorCheck]:
         """The model servers' packages."""
-        from ipa.targets.local.target import local_findings
-
         return [DoctorCheck("local runtime", lambda: local_findings(pipelines))]
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
@@ -25,9 +25,13 @@ EVEN_SHARE = 0.5
 
 
 class Reader:
-    """The nodes and containers of one predictor by name, and the stages that they are."""
+    """The nodes and containers of one predictor by name, and the stages that they are.
 
-    def __init__(self, predictor: Json) -> None:
+    `notes` are added to by what reads them.
+    """
+
+    def __init__(self, predictor: Json, notes: list[str]) -> None:
+        self.notes = notes
         self._graph: Json = predictor.get("graph") or {}
         self.nodes: dict[str, Json] = {str(node.get("name")): node for node in _walk(self._graph)}
         self.containers: dict[str, Json] = {
@@ -36,18 +40,18 @@ class Reader:
             for container in (component.get("spec") or {}).get("containers") or ()
         }
         self._problems: list[str] = []
+        self._found: list[Stage] = []
 
-    def stages(self, variants: Callable[[str], tuple[Variant, ...]]) -> tuple[Stage, ...]:
-        """The stages, each behind those that it comes after; `variants` says what a node runs.
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages, each behind those that it comes after.
 
         InputError lists the nodes that are no stages of ours.
         """
-        found: list[Stage] = []
         if not self._graph.get("name"):
             self._problems.append("the predictor has no graph")
         else:
-            self._flow(self._graph, [], found, variants)
-        entries = [stage.name for stage in found if not stage.after]
+            self._flow(self._graph, [])
+        entries = [stage.name for stage in self._found if not stage.after]
         if len(entries) > 1:
             self._problems.append(f"requests enter at {' and '.join(entries)}; a pipeline has one entry")
         if self._problems:
@@ -55,36 +59,28 @@ class Reader:
                 "this graph cannot be read as a pipeline",
                 problems=[Problem(problem) for problem in self._problems],
             )
-        return tuple(found)
+        return tuple(self._found)
 
-    def _flow(
-        self,
-        node: Json,
-        before: Sequence[Edge],
-        found: list[Stage],
-        variants: Callable[[str], tuple[Variant, ...]],
-    ) -> list[Edge]:
+    def _flow(self, node: Json, before: Sequence[Edge]) -> list[Edge]:
         """Add the stages of the node and all inside it; the edges to what comes after them."""
         name, kind = str(node.get("name")), self._kind(node)
         children = list(node.get("children") or ())
         is_split = node.get("implementation") == SPLIT
         if kind in INSIDE_OUT:
             # What is inside comes before it, and all of that goes into it.
-            before = [
-                edge for child in children for edge in self._flow(child, before, found, variants)
-            ] or before
-            found.append(Stage(name, variants(name), tuple(before), kind, container=name))
+            before = [edge for child in children for edge in self._flow(child, before)] or before
+            self._found.append(Stage(name, _variants(name, self), tuple(before), kind, container=name))
             return [Edge(name)]
-        own, container = ((), "") if is_split else (variants(name), name)
-        found.append(Stage(name, own, tuple(before), kind, container=container))
+        own, container = ((), "") if is_split else (_variants(name, self), name)
+        self._found.append(Stage(name, own, tuple(before), kind, container=container))
         if kind is StageKind.ROUTER:
             shares = self._shares(node, len(children))
             return [
                 edge
                 for child, share in zip(children, shares, strict=True)
-                for edge in self._flow(child, [Edge(name, share=share)], found, variants)
+                for edge in self._flow(child, [Edge(name, share=share)])
             ]
-        ends = [edge for child in children for edge in self._flow(child, [Edge(name)], found, variants)]
+        ends = [edge for child in children for edge in self._flow(child, [Edge(name)])]
         if len(children) > 1:
             self._problems.append(
                 f"node {name!r} has {len(children)} children and no combiner: only the answer of the "
@@ -146,12 +142,12 @@ def imported(
     spec = sdep.get("spec") or {}
     notes: list[str] = []
     chosen = _predictor(spec.get("predictors") or (), predictor, notes)
-    reader = Reader(chosen)
-    stages = reader.stages(lambda stage_name: _variants(stage_name, reader, notes))
+    reader = Reader(chosen, notes)
+    stages = reader.stages()
     name = name or (metadata.get("labels") or {}).get(locate.LABEL_PIPELINE) or metadata["name"]
     pipeline = Pipeline(
         name,
-        tuple(_batched(stage, reader, notes) for stage in stages),
+        tuple(_batched(stage, reader) for stage in stages),
         sla,
         {"default": Objective()},
         targets={"seldon": _target(metadata, spec, chosen)},
@@ -204,10 +200,10 @@ def _target(metadata: variants.Json, spec: variants.Json, predictor: variants.Js
     )
 
 
-def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...]:
+def _variants(name: str, reader: Reader) -> tuple[Variant, ...]:
     """The running container of the node, as its only variant."""
     node, container = reader.nodes[name], reader.containers.get(name) or {}
-    env = _env(name, container, notes)
+    env = _env(name, container, reader.notes)
     implementation = env.pop(variants.IMPLEMENTATION, None) or node.get("implementation")
     uri = node.get("modelUri")
     run = SeldonRun(
@@ -215,7 +211,7 @@ def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...
         uri,
         implementation,
         env,
-        _memory_gib(name, container, notes),
+        _memory_gib(name, container, reader.notes),
         _accelerators(container.get("resources") or {}),
     )
     return (Variant(_variant_name(run), {KEY: run}),)
@@ -277,7 +273,7 @@ def _variant_name(run: SeldonRun) -> str:
     return "current"
 
 
-def _batched(stage: Stage, reader: Reader, notes: list[str]) -> Stage:
+def _batched(stage: Stage, reader: Reader) -> Stage:
     """The stage with the time that its batches wait now."""
     if not stage.variants:
         return stage
@@ -288,7 +284,7 @@ def _batched(stage: Stage, reader: Reader, notes: list[str]) -> Stage:
     text = env.get(variants.BATCH_TIME)
     if text is None:
         if env.get(variants.BATCH_SIZE) is not None:
-            notes.append(
+            reader.notes.append(
                 f"stage {stage.name!r}: no {variants.BATCH_TIME}; "
                 f"batches will wait {stage.batch_timeout_s:g} s"
             )
@@ -296,7 +292,9 @@ def _batched(stage: Stage, reader: Reader, notes: list[str]) -> Stage:
     try:
         return replace(stage, batch_timeout_s=float(str(text)))
     except ValueError:
-        notes.append(f"stage {stage.name!r}: {variants.BATCH_TIME} {text!r} is not a number of seconds")
+        reader.notes.append(
+            f"stage {stage.name!r}: {variants.BATCH_TIME} {text!r} is not a number of seconds"
+        )
         return stage
 
 
