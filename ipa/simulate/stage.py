@@ -181,7 +181,7 @@ class StageSim:
         self._lanes: StageQueues = QueueSim(*made) if queue == "central" else ReplicaQueues(*made)
         self._requests = Requests()
         self._changes: list[tuple[float, bool, Callable[[], None]]] = []
-        self._now_s = 0.0
+        self.now_s = 0.0  # it has run until then
         self._last_offer_s = 0.0
         # Requests that arrived; items that arrived beside one a request or came back; items that left.
         self._came, self._entered, self._left = CountsPerSecond(), CountsPerSecond(), CountsPerSecond()
@@ -189,11 +189,6 @@ class StageSim:
         self._several = CountsPerSecond()
         # The batches that its replicas took.
         self.batches = BatchLog()
-
-    @property
-    def now_s(self) -> float:
-        """The time until which it has run."""
-        return self._now_s
 
     @property
     def names(self) -> Sequence[str]:
@@ -262,9 +257,9 @@ class StageSim:
         times = np.ascontiguousarray(times_s, dtype=np.float64)
         if not len(times):
             return
-        if times[0] < max(self._now_s, self._last_offer_s) or np.any(times[1:] < times[:-1]):
+        if times[0] < max(self.now_s, self._last_offer_s) or np.any(times[1:] < times[:-1]):
             raise InputError(
-                f"times_s must rise from {max(self._now_s, self._last_offer_s)} on; the first is {times[0]}"
+                f"times_s must rise from {max(self.now_s, self._last_offer_s)} on; the first is {times[0]}"
             )
         self._last_offer_s = float(times[-1])
         born = times if born_s is None else np.ascontiguousarray(born_s, dtype=np.float64)
@@ -284,14 +279,14 @@ class StageSim:
 
     def run(self, until_s: float) -> ServedRequests:
         """Advance; return the requests that ended in [now_s, until_s), served or dropped. Others stay."""
-        if until_s < self._now_s:
-            raise InputError(f"until_s must be {self._now_s} or more, not {until_s}")
+        if until_s < self.now_s:
+            raise InputError(f"until_s must be {self.now_s} or more, not {until_s}")
         while self._changes and self._changes[0][0] <= until_s:
             at_s, _, change = self._changes.pop(0)
             self._advance(at_s)
             change()
         self._advance(until_s)
-        self._now_s = float(until_s)
+        self.now_s = float(until_s)
         done = self._requests.join(self._lanes.take_done(until_s), until_s)
         if self._is_dropping_requests:
             late = done.done_s > done.born_s + self._drop_after_s
@@ -323,8 +318,8 @@ class StageSim:
         return np.asarray(came + entered - less)
 
     def _schedule(self, at_s: float, is_set: bool, change: Callable[[], None]) -> None:
-        if at_s < self._now_s:
-            raise InputError(f"at_s must be {self._now_s} or more, not {at_s}")
+        if at_s < self.now_s:
+            raise InputError(f"at_s must be {self.now_s} or more, not {at_s}")
         self._changes.append((float(at_s), is_set, change))
         self._changes.sort(key=lambda each: each[0])
 

@@ -37,8 +37,8 @@ class KubeClient:
     """
 
     def __init__(self, transport: Transport, timeout_s: float) -> None:
-        self._transport = transport
-        self._timeout_s = timeout_s
+        # The deadline is that of every call.
+        self.transport, self.timeout_s = transport, timeout_s
 
     @classmethod
     def in_cluster(cls, timeout_s: float, *, limits: Limits | None = None) -> KubeClient:
@@ -64,27 +64,17 @@ class KubeClient:
         return cls(Transport(Credentials(load(), load), clock=clock, limits=limits, seed=seed), timeout_s)
 
     @property
-    def transport(self) -> Transport:
-        """The transport of its requests."""
-        return self._transport
-
-    @property
-    def timeout_s(self) -> float:
-        """The deadline of every call."""
-        return self._timeout_s
-
-    @property
     def skew_s(self) -> float | None:
         """By how much the server's clock is ahead of ours, None before its first answer."""
-        return self._transport.skew_s
+        return self.transport.skew_s
 
     def within(self, timeout_s: float) -> KubeClient:
         """The same client with another deadline. Closing either closes both."""
-        return KubeClient(self._transport, timeout_s)
+        return KubeClient(self.transport, timeout_s)
 
     def close(self) -> None:
         """Close every connection."""
-        self._transport.close()
+        self.transport.close()
 
     def get(self, kind: ResourceKind, namespace: str, name: str) -> Json:
         """The object of that name."""
@@ -142,7 +132,7 @@ class KubeClient:
             "timeoutSeconds": f"{max(watch_s, 1.0):.0f}",
         }
         request = Request(f"watch of {kind.plural} of {namespace}", "GET", kind.path(namespace), query)
-        return Stream(self._transport, request, self._timeout_s, watch_s)
+        return Stream(self.transport, request, self.timeout_s, watch_s)
 
     def get_deployment(self, namespace: str, name: str) -> Json | None:
         """The Deployment of that name; None if there is none (yet)."""
@@ -187,7 +177,7 @@ class KubeClient:
                 return found, str(page["metadata"].get("resourceVersion", ""))
 
     def _call(self, kind: str, request: Request) -> Json:
-        answer = self._transport.ask(request, self._timeout_s)
+        answer = self.transport.ask(request, self.timeout_s)
         return object_of(request.what, kind, answer.body)
 
 

@@ -259,11 +259,5 @@ def _file(connection: Connection) -> tuple[int, int, int]:
         int(connection.scalar(text(f"PRAGMA {name}")) or 0)
         for name in ("page_count", "freelist_count", "page_size")
     )
-    return pages * page_bytes, free * page_bytes, _log_bytes(connection)
-
-
-def _log_bytes(connection: Connection) -> int:
-
-    name = connection.engine.url.database or ""
-    log = Path(f"{name}-wal")
-    return log.stat().st_size if log.is_file() else 0
+    log = Path(f"{connection.engine.url.database or ''}-wal")
+    return pages * page_bytes, free * page_bytes, log.stat().st_size if log.is_file() else 0
