@@ -62,9 +62,9 @@ def load_pipelines(folder: Path) -> dict[str, Pipeline]:
     return pipelines
 
 
-def pipeline_from_mapping(data: Any, path: str = "") -> Pipeline:
+def pipeline_from_mapping(data: Any) -> Pipeline:
     """The pipeline in a mapping with the keys of a file, such as a request's body; InputError as there."""
-    return pipeline_in(Document(path, data))
+    return pipeline_in(Document("", data))
 
 
 def pipeline_in(document: Document) -> Pipeline:

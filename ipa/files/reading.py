@@ -76,10 +76,10 @@ def read_utf8(path: Path, most_bytes: int = MAX_BYTES) -> str:
         raise InputError(f"{path} is not UTF-8: byte {error.start}; save it as UTF-8") from error
 
 
-def read_json(path: Path, most_bytes: int = MAX_BYTES) -> Any:
+def read_json(path: Path) -> Any:
     """The values in a JSON file; InputError as `read_utf8`, and where it is no JSON."""
     try:
-        return json.loads(read_utf8(path, most_bytes))
+        return json.loads(read_utf8(path))
     except (ValueError, RecursionError) as error:
         raise not_json(path, error) from error
 

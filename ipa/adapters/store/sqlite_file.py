@@ -8,7 +8,6 @@ import os
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -140,21 +139,18 @@ def lock_file(store: Path) -> Path:
     return store.with_name(f"{store.name}.lock")
 
 
-def page_faults(path: Path, most: int = 3) -> list[str]:
-    """Return the first faults of the file's pages and indexes. It reads the whole file, without a lock."""
+def page_faults(path: Path) -> list[str]:
+    """Return the first three faults of pages and indexes. It reads the whole file, without a lock."""
     connection = sqlite3.connect(read_only_uri(path), uri=True)
     try:
-        found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({most})")]
-        found += [f"row {row[1]} of {row[0]} refers to none of {row[2]}" for row in _dangling(connection)]
+        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
+        dangling = connection.execute("PRAGMA foreign_key_check")
+        found += [f"row {row[1]} of {row[0]} refers to none of {row[2]}" for row in dangling]
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         found = [str(error)]
     finally:
         connection.close()
-    return [each for each in found if each != "ok"][:most]
-
-
-def _dangling(connection: sqlite3.Connection) -> Iterator[tuple[str, int, str, int]]:
-    yield from connection.execute("PRAGMA foreign_key_check")
+    return [each for each in found if each != "ok"][:3]
 
 
 class ServiceLock:

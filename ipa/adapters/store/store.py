@@ -234,18 +234,17 @@ class Store:
         retention: Retention | None = None,
         *,
         within_s: float | None = None,
-        stop: Callable[[], bool] = lambda: False,
     ) -> PruneReport:
         """Seal rows that are old enough, and remove those beyond the `retention`.
 
         Each transaction takes some tens of milliseconds and others can write between two of them, so it may
-        run beside a service, also in another process. It ends early after `within_s` seconds, or when `stop`
-        returns true; the next call continues. `now` and `retention` default to the store's own.
+        run beside a service, also in another process. It ends early after `within_s` seconds; the next call
+        continues. `now` and `retention` default to the store's own.
         ConfigurationError: the signing key is missing or cannot be read. UnavailableError: the database
         failed; earlier commits are kept.
         """
         now_s = (now or self._now()).timestamp()
-        return self.keeper.prune(now_s, retention or self.retention, within_s, stop)
+        return self.keeper.prune(now_s, retention or self.retention, within_s)
 
     def troubles(self) -> tuple[str, ...]:
         """Return why the retention is not applied; empty if it is."""
