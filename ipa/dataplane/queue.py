@@ -119,7 +119,7 @@ class QueueServer:
         self._hosts = hosts
         self._admin_token = admin_token
         self._metrics = QueueMetrics(pipeline, stage)
-        self._client: Client | None = None
+        self._client = Client()
         self._infer_path = f"/v2/models/{stage}/infer"
         self._model_path = f"/v2/models/{model or stage}/infer"
         self._queue = StageQueue(sender or self._post, self._metrics, stage=stage, **queue)
@@ -143,7 +143,7 @@ class QueueServer:
         )
 
     async def _start(self) -> None:
-        self._client = Client()
+        await self._client.open()
         self._metrics.suspects.set_function(lambda: len(self._queue.suspects()))
         if self._discovery:
             self._looking = asyncio.create_task(self._discovery.run())
@@ -152,12 +152,9 @@ class QueueServer:
         if self._looking:
             self._looking.cancel()
         await self._queue.close()
-        if self._client:
-            await self._client.close()
+        await self._client.close()
 
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        if self._client is None:
-            raise RuntimeError("the application was not started")
         return await self._client.post(url + self._model_path, body, {})
 
     def _serve_with(self, urls: tuple[str, ...]) -> None:

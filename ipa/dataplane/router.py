@@ -68,8 +68,8 @@ class RouterServer:
         self._stages = [(name, f"{url}/v2/models/{name}/infer") for name, url in stages]
         self._budget_s = DEFAULT_BUDGET_S if drop_after_s is None else drop_after_s
         self._metrics = RouterMetrics(pipeline)
-        self._client: Client | None = None
-        self._post = post or self._post_over_http
+        self._client = Client()
+        self._post = post or self._client.post
 
     def application(self) -> http.Application:
         """The ASGI application."""
@@ -82,22 +82,10 @@ class RouterServer:
                 ("GET", "/v2/health/live"): self._ready,
                 ("GET", "/metrics"): self._metrics.handle,
             },
-            start=self._start,
-            stop=self._stop,
+            start=self._client.open,
+            stop=self._client.close,
             hosts=self._hosts,
         )
-
-    async def _start(self) -> None:
-        self._client = Client()
-
-    async def _stop(self) -> None:
-        if self._client:
-            await self._client.close()
-
-    async def _post_over_http(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        if self._client is None:
-            raise RuntimeError("the application was not started")
-        return await self._client.post(url, body, headers)
 
     async def _ready(self, _call: http.Call) -> http.Response:
         return http.Response(b"{}")

@@ -50,7 +50,7 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
         else:
             _copy_from_server(store_url, part, step)
         contents = verify_file(part, step, keyring_of(database.parse_url(store_url), key_file))
-        _fsync(part)
+        _sync(part)
         digest = _sha256(part)
         _write(digest_file(target), f"{digest}  {target.name}\n")
         # Renamed only now, when all of it is on the disk.
@@ -260,7 +260,7 @@ def _import(source: Path, part: Path, step: CopyStep) -> None:
         raise InputError(
             f"the backup {source} cannot be used: {error.message}", hint="Take another."
         ) from error
-    _fsync(part)
+    _sync(part)
 
 
 def _put_aside(path: Path) -> Path:
@@ -316,14 +316,9 @@ def _write(path: Path, words: str) -> None:
         os.fsync(stream.fileno())
 
 
-def _fsync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Flush the folder's names to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Flush the file, or the names in the folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
