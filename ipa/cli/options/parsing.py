@@ -13,10 +13,10 @@ from ipa.model.errors import (
 
 def duration_s(option: str, text: str) -> float:
     """The seconds of a duration such as 90s; UsageError names the option."""
-    from ipa.files.quantities import parse_duration_s
+    from ipa.files.quantities import DURATION
 
     try:
-        return parse_duration_s(text)
+        return DURATION.parse(text)
     except ValueError as error:
         raise UsageError(f"{option} {error}", hint="For example 90s or 30min") from error
 

@@ -70,8 +70,7 @@ def simulate(
     """Run the control loop on a simulated pipeline and print the results."""
     from ipa.bootstrap.targets import check_honoured, target_named
     from ipa.service.simulation import as_served, over_seeds_of, rates_of
-    from ipa.simulate.published import settings_of
-    from ipa.simulate.repeat import repeated
+    from ipa.simulate.published import repeated, settings_of
 
     place = target_named(target)
     found, profiles, given = load(pipeline, pipelines_dir, profiles_dir)
