@@ -23,10 +23,10 @@ def duration_s(option: str, text: str) -> float:
 
 def memory_gib(option: str, text: str) -> float:
     """The GiB of a size such as 64GiB; UsageError names the option."""
-    from ipa.files.quantities import parse_memory_gib
+    from ipa.files.quantities import MEMORY
 
     try:
-        size_gib = parse_memory_gib(text)
+        size_gib = MEMORY.parse(text)
     except ValueError as error:
         raise UsageError(f"{option} {error}", hint="For example 512MiB or 64GiB") from error
     if not size_gib > 0:
