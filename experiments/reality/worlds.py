@@ -14,7 +14,7 @@ from ipa.control.engine.guards import GuardSettings
 from ipa.files import load_pipeline, load_profiles
 from ipa.policies.table import PolicyInputs
 from ipa.settings import Settings
-from ipa.simulate.arrivals import mmpp, workload_rates
+from ipa.simulate.arrivals import workload_rates
 from ipa.simulate.ground_truth import SlowPeriod
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.run import SimResult, SimSetup, first_configs, simulate
@@ -79,8 +79,13 @@ def _drifting() -> tuple[SlowPeriod, ...]:
 
 
 def _bursts(setup: SimSetup) -> SimSetup:
-    ratios = mmpp(BURST_RATIOS, BURST_STAYS_S, len(setup.rates_rps), seed=setup.seed)
-    return replace(setup, rates_rps=tuple(np.asarray(setup.rates_rps) * ratios))
+    """Each second's rate is that of the state in which a Markov process is then."""
+    rng = np.random.default_rng((setup.seed, 1))
+    ratios: list[float] = []
+    while len(ratios) < len(setup.rates_rps):
+        for ratio, stay_s in zip(BURST_RATIOS, BURST_STAYS_S, strict=True):
+            ratios += [ratio] * int(rng.geometric(1 / stay_s))
+    return replace(setup, rates_rps=tuple(np.asarray(setup.rates_rps) * ratios[: len(setup.rates_rps)]))
 
 
 def _no_room(setup: SimSetup) -> SimSetup:

@@ -57,6 +57,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "FreezeBody": {"end": "2100-01-01T06:00:00Z", **_WHO},
     "FleetPlanBody": {
         "budget_cores": 12,
+        "memory_gib": 24,
+        "accelerators": {"nvidia.com/gpu": 2},
         "pipelines": [{"pipeline": "ocr", "rate_rps": 1, "weight": 2, "class": 1}],
     },
     "ExperimentBody": {

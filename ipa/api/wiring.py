@@ -5,11 +5,10 @@ from __future__ import annotations
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
 from ipa.api.metered import HttpMetrics
-from ipa.api.streams import Streams
+from ipa.api.streams import Streams, stream_figures
 from ipa.bootstrap.app import App
 from ipa.bootstrap.experiments import experiment_jobs
 from ipa.bootstrap.service import service_of
-from ipa.metering.figures import stream_figures
 from ipa.settings import Settings
 
 

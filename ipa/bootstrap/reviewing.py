@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ipa.service.review.revisions import BaseRevision
-from ipa.targets.gitops.base import Base
+from ipa.targets.gitops.command import Base
 
 # A large repository on a slow disk; beyond that something hangs.
 GIT_TIMEOUT_S = 60.0

@@ -16,7 +16,7 @@ from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
 from ipa.settings import Settings
 from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
-from ipa.targets.gitops.setup import gitops_faults
+from ipa.targets.gitops.workload import gitops_faults
 
 __all__ = [
     "ImportRequest",

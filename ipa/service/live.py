@@ -50,7 +50,8 @@ class StageLive:
 class Sample:
     """A tick of the recent past; `at` in RFC 3339, None if missing.
 
-    `predicted_latency_s` is what the profiles say of what ran at the rate seen.
+    `predicted_latency_s` is what the profiles say of what ran at the rate seen, `beside` the resources of
+    what ran beside its cores.
     """
 
     at: str
@@ -62,6 +63,7 @@ class Sample:
     pas: float | None
     reason: str
     predicted_latency_s: float | None = None
+    beside: Resources = NO_RESOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +195,18 @@ def live_state(
 
 
 def _sample(point: HistoryPoint) -> Sample:
+    # By place: a fleet has tens of thousands of them.
     return Sample(
-        at=point.at,
-        rate_rps=point.rate_rps,
-        forecast_rps=point.point_rps,
-        forecast_upper_rps=point.upper_rps,
-        latency_s=point.latency_s,
-        cores=point.cores,
-        pas=point.pas,
-        reason=point.reason,
-        predicted_latency_s=point.predicted_latency_s,
+        point.at,
+        point.rate_rps,
+        point.point_rps,
+        point.upper_rps,
+        point.latency_s,
+        point.cores,
+        point.pas,
+        point.reason,
+        point.predicted_latency_s,
+        point.beside,
     )
 
 

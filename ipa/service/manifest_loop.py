@@ -13,7 +13,7 @@ from ipa.control.engine.observe import observe
 from ipa.control.engine.plan_selection import changes
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Clock, PipelineControl, PipelineManifest, StageState, WorkloadState
-from ipa.files.texts import read_text, replace_text
+from ipa.files.reading import read_text, replace_text
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import DriftError
 from ipa.model.observation import Missing, MissingReason

@@ -60,10 +60,7 @@ class GroundTruth:
         slow: Sequence[SlowPeriod] = (),
     ) -> None:
         plain = replace(
-            pipeline.objective(),
-            latency_margin_ratio=0.0,
-            throughput_margin_ratio=0.0,
-            max_batch_size=None,
+            pipeline.objective(), latency_margin_ratio=0.0, throughput_margin_ratio=0.0, max_batch_size=None
         )
         free = replace(
             pipeline,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ipa.cli.lookup import load
 from ipa.cli.options.parsing import choice_of
 from ipa.cli.plans.question import EXIT_CODES, Question, plans, problem_of
-from ipa.files.lookup import find_pipeline
+from ipa.files.pipelines import find_pipeline
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline

@@ -18,7 +18,7 @@ from ipa.cli.plans.question import Question
 from ipa.cli.views.status_text import difference_table
 from ipa.clients.base import PipelineClient
 from ipa.clients.http import is_service
-from ipa.files.lookup import find_pipeline
+from ipa.files.pipelines import find_pipeline
 from ipa.files.plans import plan_in
 from ipa.model.errors import UsageError
 from ipa.model.plan import StageConfig, Termination

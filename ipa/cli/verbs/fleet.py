@@ -1,19 +1,21 @@
-"""`ipa fleet`: the best plans of many pipelines under one budget of cores."""
+"""`ipa fleet`: the best plans of many pipelines under one budget of resources."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from ipa.cli.options.parsing import accelerator_counts, memory_gib
 from ipa.cli.options.planning import ALLOCATION, COMPAT, OBJECTIVE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import Question, problem_of
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
+from ipa.model.pipeline import Bounds
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,6 +34,15 @@ def register(app: typer.Typer) -> None:
         pipelines: list[str] = FLEET,
         *,
         cores: float = typer.Option(..., "--cores", help="budget of cores for all pipelines together"),
+        memory: str | None = typer.Option(
+            None, "--memory", metavar="SIZE", help="budget of memory, such as 64GiB; unlimited if not given"
+        ),
+        accelerators: list[str] = typer.Option(
+            [],
+            "--accelerators",
+            metavar="KIND=COUNT",
+            help="budget of a kind, such as nvidia.com/gpu=4; unlimited if not given; repeatable",
+        ),
         weight: list[str] = typer.Option(
             [], "--weight", metavar="PIPELINE=W", help="weight of a pipeline's objective; 1 if not given"
         ),
@@ -48,14 +59,18 @@ def register(app: typer.Typer) -> None:
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
-        """Plan many pipelines together under one budget of cores.
+        """Plan many pipelines together under one budget of cores, memory and accelerators.
 
-        Exit code 3: the budget is below the cheapest plans, and how many cores are missing.
+        Exit code 3: the budget holds no plans of all pipelines, and how much of which resource is missing.
         """
         if not 0 < cores < inf:
             raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
         if deadline_s is not None and not deadline_s > 0:
             raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
+        limits = Bounds(
+            memory_gib=None if memory is None else memory_gib("--memory", memory),
+            accelerators=accelerator_counts(accelerators),
+        ).limits
         rates = parse_pairs("PIPELINE=RATE", pipelines, float)
         weights = parse_pairs("--weight", weight, float, known=rates)
         classes = parse_pairs("--class", rank, int, known=rates)
@@ -69,6 +84,7 @@ def register(app: typer.Typer) -> None:
             [classes.get(name, 0) for name in rates],
             cores,
             Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
+            limits,
         )
         if not printed(output, planned.to_json()):
             from ipa.cli.views.fleet_text import print_fleet
@@ -113,6 +129,7 @@ def plan_asked(
     classes: Sequence[int],
     budget_cores: float,
     deadline_s: float,
+    limits: Mapping[str, float] | None = None,
 ) -> Fleet:
     """The plans of most worth together. Errors: those of `plan_together` and `planning_problem`."""
     from ipa.optimize.fleet.plan import Member, plan_together
@@ -122,4 +139,4 @@ def plan_asked(
         Member(problem, weight, priority)
         for problem, weight, priority in zip(problems, weights, classes, strict=True)
     )
-    return plan_together(members, budget_cores, deadline_s)
+    return plan_together(members, budget_cores, deadline_s, limits)

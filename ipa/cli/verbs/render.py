@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
 def rendered(target: Target, name: str, settings: Settings) -> Pipeline:
     """The pipeline as it runs on the target, by its profiles if these can be used."""
     from ipa.files import load_profiles
-    from ipa.files.lookup import find_pipeline
+    from ipa.files.pipelines import find_pipeline
 
     found = find_pipeline(name, settings.pipelines_dir)
     try:

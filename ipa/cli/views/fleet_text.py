@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 
 from rich.console import Console
@@ -9,35 +10,51 @@ from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.views.plan_text import print_line
-from ipa.optimize.fleet.plan import Fleet
-
-HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
+from ipa.model.resources import CORES, Resources, in_column, in_words, unit_of
+from ipa.optimize.fleet.plan import ClassPlan, Fleet
 
 
 def print_fleet(fleet: Fleet, out: Console) -> None:
-    """Print a line for each pipeline, the sums, and the gain of one more core."""
+    """Print a line for each pipeline, the sums, and the gain of one unit more of each limited resource."""
     found = fleet.found
-    print_line(out, f"Fleet of {_count(fleet)} on {found.budget_cores:g} cores")
+    limits = {CORES: found.budget_cores, **found.limits}
+    budget = ", ".join(in_words(name, most) for name, most in limits.items())
+    print_line(out, f"Fleet of {_count(fleet)} on {budget}")
     out.print(_table(fleet))
     print_line(
         out,
-        f"  {found.cost_cores:g} of {found.budget_cores:g} cores, objectives times weights {found.worth:.6g} "
+        f"  {_of_budget(fleet.held(), limits)}, objectives times weights {found.worth:.6g} "
         f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)",
     )
     for each in found.classes:
-        words = f"one core more is worth about {each.price:.3g}"
+        words = _prices(each)
         if each.gap > 0:
             gap = f"gap {each.gap:.2%}" if isfinite(each.gap) else "no bound known"
             words += f"; the time was up, {gap} (--deadline gives more)"
         if len(found.classes) > 1:
-            words = f"class {each.priority}: {each.cost_cores:g} cores, worth {each.worth:.6g}, {words}"
+            held = fleet.held(each.priority)
+            words = f"class {each.priority}: {_of_budget(held, {})}, worth {each.worth:.6g}, {words}"
         print_line(out, f"  {words}")
+
+
+def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:
+    """Every resource with its budget if it has one, such as "10 of 12 cores, 6 GiB of memory"."""
+    names = dict.fromkeys((CORES, *limits, *held.amounts))
+    of = {name: f"of {most:g}" for name, most in limits.items()}
+    return ", ".join(in_words(name, round(held.amount(name), 9), of.get(name, "")) for name in names)
+
+
+def _prices(each: ClassPlan) -> str:
+    words = f"one core more is worth about {each.price:.3g}"
+    return words + "".join(f", one {unit_of(name)} more {price:.3g}" for name, price in each.prices.items())
 
 
 def _table(fleet: Fleet) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("  pipeline")
-    for heading in HEADINGS:
+    # Other resources only where some plan has them.
+    others = [name for name in fleet.held().amounts if name != CORES]
+    for heading in ("λ rps", "class", "weight", "cores", *others, "PAS", "objective", "latency", "SLA"):
         table.add_column(heading, justify="right")
     table.add_column("plan")
     for member, plan in zip(fleet.members, fleet.plans, strict=True):
@@ -48,6 +65,7 @@ def _table(fleet: Fleet) -> Table:
             str(member.priority),
             f"{member.weight:g}",
             f"{plan.cost_cores:g}",
+            *(in_column(name, plan.resources.amount(name)) for name in others),
             f"{plan.pas:.4f}",
             f"{plan.objective:.5g}",
             f"{latency_s:.3f} s",

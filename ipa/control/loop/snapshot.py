@@ -15,6 +15,7 @@ from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.resources import NO_RESOURCES, Resources, total
 
 # The history that the page plots.
 HISTORY_S = 900.0
@@ -25,7 +26,7 @@ class HistoryPoint:
     """A tick in the plots. None stands for a missing value.
 
     `pas` is the accuracy of the running configuration, `predicted_latency_s` its latency by the profiles at
-    the observed rate.
+    the observed rate, `beside` its resources beside cores.
     """
 
     at: str
@@ -38,6 +39,7 @@ class HistoryPoint:
     pas: float | None
     reason: str
     predicted_latency_s: float | None = None
+    beside: Resources = NO_RESOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def _point(request: TickRequest, decision: Decision) -> HistoryPoint:
         pas=seen.pas if seen else None,
         reason=decision.reason.value,
         predicted_latency_s=seen.latency_s if seen else None,
+        beside=total(request.pipeline.bounds.beside(each) * each.replicas for each in running or ()),
     )
 
 

@@ -24,7 +24,7 @@ from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.seasonal import Seasonal
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
-from ipa.simulate.arrivals import ramp, steps, workload_rates
+from ipa.simulate.arrivals import workload_rates
 
 HORIZON_S, QUANTILE = 20.0, 0.95
 RUNGS = (Seasonal(), WindowMaximum(), LastValue())
@@ -40,8 +40,8 @@ def sine(seconds: int) -> np.ndarray:
 
 LOADS = {
     **{name: drawn(workload_rates(name, seed=1)) for name in ("bursty", "steady_high", "fluctuating")},
-    "step": drawn(steps((5, 300), (30, 300), (90, 300), (20, 300))),
-    "ramp": drawn(ramp(2, 60, 1200)),
+    "step": drawn(np.repeat([5, 30, 90, 20], 300)),
+    "ramp": drawn(np.linspace(2, 60, 1200)),
     "sine": drawn(sine(1200)),
 }
 
