@@ -30,11 +30,12 @@ MAX_LOSSES = 3
 
 
 class Outcome(StrEnum):
-    """The outcome of a request."""
+    """The outcome of a request. The router refuses requests that are invalid; that is the client's fault."""
 
     ANSWERED = "answered"
     DROPPED = "dropped"
     FAILED = "failed"
+    REFUSED = "refused"
 
 
 class QueuedRequest:

@@ -190,6 +190,8 @@ def _stage_error(stage: str, status: int, answer: bytes, *, is_first: bool) -> h
 def _outcome(status: int) -> Outcome:
     if status == 200:
         return Outcome.ANSWERED
+    if 400 <= status < 500:
+        return Outcome.REFUSED
     return Outcome.DROPPED if status in DROPPED else Outcome.FAILED
 
 

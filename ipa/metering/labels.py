@@ -43,7 +43,7 @@ SOLVER = Label("solver", ("gurobi", "highs", "exact", OTHER))
 # Rungs of ipa.forecast, and the fallback of ipa.control.
 RUNG = Label("rung", ("boosted", "learned", "seasonal", "window", "last", "fall-back", OTHER))
 # Outcomes in ipa.dataplane.
-OUTCOME = Label("outcome", ("answered", "dropped", "failed"))
+OUTCOME = Label("outcome", ("answered", "dropped", "failed", "refused"))
 BOUND = Label("le", bound="the two bounds of the router's latency buckets around the SLA")
 INSTALL = Label("install", bound="one, the name of this install")
 VERSION = Label("version", bound="one, of the service")

@@ -17,7 +17,7 @@ import pytest
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.server import MetricsServer, start_metrics_server
 from ipa.control.ports import Signals
-from ipa.model.observation import Measured, Missing, MissingReason
+from ipa.model.observation import Attainment, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
@@ -32,6 +32,7 @@ PATIENCE_S = 25.0
 # Cumulative shares of requests by latency: the 99th percentile is 0.2 + 0.04/0.05 * 0.3 = 0.44 s.
 SHARES = {"0.1": 0.5, "0.2": 0.95, "0.5": 1.0, "+Inf": 1.0}
 P99_S = 0.44
+OUTCOMES = {"answered": 1.0, "dropped": 0.1, "failed": 0.1, "refused": 0.1}
 WILD = ('x"} or up{a="', "a\\", "new\nline", "a|b", ".*")
 
 
@@ -68,6 +69,11 @@ class Exporter:
         lines = ["# TYPE ipa_router_arrivals_total counter"]
         lines += [f'ipa_router_arrivals_total{{pipeline="busy"}} {count}']
         lines += ['ipa_router_arrivals_total{pipeline="idle"} 0']
+        # Of ten answers one request is dropped, one fails, and one is refused, which is the client's fault.
+        lines += ["# TYPE ipa_router_requests_total counter"]
+        for outcome, share in OUTCOMES.items():
+            labels = f'pipeline="busy",outcome="{outcome}"'
+            lines += [f"ipa_router_requests_total{{{labels}}} {share * count}"]
         lines += ["# TYPE ipa_router_request_seconds histogram"]
         lines += self._histogram("ipa_router_request_seconds", 'pipeline="busy"', count)
         lines += self._histogram("ipa_router_request_seconds", 'pipeline="idle"', 0)
@@ -210,6 +216,28 @@ def test_arrival_rates_are_those_of_the_counters(busy: Signals) -> None:
 def test_latency_is_the_percentile_of_the_histogram(busy: Signals) -> None:
     assert value(busy.latency_s) == pytest.approx(P99_S, rel=0.02)
     assert value(busy.stages["one"].latency_s) == pytest.approx(P99_S, rel=0.02)
+
+
+def test_attainment_counts_the_lost_and_interpolates_in_the_bucket_of_the_sla(
+    busy: Signals, reader: Reader
+) -> None:
+    """Of an SLA of 0.35 s the histogram has 0.95 + 0.05/2; of 1.2 requests 0.2 are lost."""
+    strict = replace(pipeline("busy"), sla=Sla(0.35, 99.0))
+
+    def filled(signals: Signals) -> bool:
+        found = value_of(signals)
+        return found is not None and found.count > 1.15 * RATE * found.window_s
+
+    found = eventually(lambda: reader().read(strict, 30.0), filled)
+    seen = value_of(found)
+    assert seen is not None
+    assert seen.in_time_ratio == pytest.approx(0.975 / 1.2, rel=0.02)
+    assert seen.count == pytest.approx(1.2 * RATE * seen.window_s, rel=0.05)
+    assert isinstance(reader().read(pipeline("idle"), 30.0).attainment, Missing)
+
+
+def value_of(signals: Signals) -> Attainment | None:
+    return signals.attainment.value if isinstance(signals.attainment, Measured) else None
 
 
 def test_queue_length_zero_is_seen_not_missing(busy: Signals) -> None:

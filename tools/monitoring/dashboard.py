@@ -82,7 +82,7 @@ FLEET = (
         (
             Query(
                 f"clamp_min(1 - {in_time('1h')} / "
-                f"(sum by (pipeline) (rate({table.ROUTER_REQUESTS.name}[1h])) > 0), 0)",
+                f'(sum by (pipeline) (rate({table.ROUTER_REQUESTS.name}{{outcome!="refused"}}[1h])) > 0), 0)',
                 "{{pipeline}}",
             ),
         ),

@@ -15,11 +15,12 @@ from urllib3.util.retry import Retry
 from ipa.adapters.prometheus.dialects import LOCAL, BatchQueries, Dialect, Queries, queries
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
 from ipa.adapters.prometheus.query_batching import Ask, PipelineLabel, QueryBatcher, Span
+from ipa.adapters.prometheus.series import rate_within
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.loop.scheduler import WORKERS
 from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
-from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason
+from ipa.model.observation import Attainment, Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
 
@@ -96,6 +97,7 @@ class PrometheusMetrics:
             load=self._load(reading, asked, age, window_s),
             latency_s=_aged(_pick(reading.instant(asked.latency), WHOLE), age),
             stages=stages,
+            attainment=_attainment(reading, asked, pipeline.sla.latency_s, age),
         )
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
@@ -225,6 +227,34 @@ class _Reading:
             return Missing(MissingReason.INVALID, error.message)
         self.fetched_s = answered.at_s
         return answered.result
+
+
+def _attainment(
+    reading: _Reading, asked: Queries, sla_s: float, age: Value
+) -> Measured[Attainment] | Missing:
+    """The requests that ended, and the share of them within the SLA, interpolated in its latency bucket."""
+    if isinstance(age, Missing):
+        return age
+    buckets = reading.instant(asked.answered)
+    lost = reading.instant(asked.lost) if asked.lost else {}
+    if isinstance(buckets, Missing) or isinstance(lost, Missing):
+        return buckets if isinstance(buckets, Missing) else lost  # type: ignore[return-value]
+    values = [*buckets.values(), *lost.values()]
+    missing = next((value for value in values if isinstance(value, Missing)), None)
+    if missing is not None:
+        return missing
+    try:
+        rates = {float(bound): value.value for bound, value in buckets.items() if isinstance(value, Measured)}
+    except ValueError:
+        return Missing(MissingReason.INVALID, "a latency bucket without its bound")
+    ended_rps = max(rates.values(), default=0.0) + sum(
+        value.value for value in lost.values() if isinstance(value, Measured)
+    )
+    if not ended_rps:
+        return Missing(MissingReason.ABSENT, _IDLE, age.age_s)
+    window_s = asked.answered.window_s
+    ratio = min(rate_within(rates, sla_s) / ended_rps, 1.0)
+    return Measured(Attainment(ended_rps * window_s, ratio, window_s), age.age_s)
 
 
 class _StageBatches:

@@ -26,6 +26,8 @@ class Queries:
     age: Age
     arrivals: Rate
     latency: Quantile
+    answered: Rate
+    lost: Rate | None
     stage_label: str
     stage_age: Age
     stage_arrivals: Rate
@@ -38,7 +40,8 @@ class Queries:
 class Selectors:
     """The series of a pipeline, and those of its stages; None for those that the source does not have.
 
-    `stage_batches` are the series of count, seconds and items of batches.
+    `lost` counts requests without an answer that are no fault of the client. `stage_batches` are the series
+    of count, seconds and items of batches.
     """
 
     arrivals: Selector
@@ -47,6 +50,7 @@ class Selectors:
     stage_latency: Selector
     stage_queue: Selector | None = None
     stage_batches: tuple[Selector, Selector, Selector] | None = None
+    lost: Selector | None = None
 
 
 # Labels of the pipeline's own, and those that say its namespace if series say one.
@@ -98,6 +102,8 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         age=Age(found.arrivals),
         arrivals=Rate(found.arrivals, rate_s),
         latency=Quantile(quantile, found.latency, latency_s),
+        answered=Rate(found.latency, latency_s, ("le",)),
+        lost=Rate(found.lost, latency_s) if found.lost else None,
         stage_label=label,
         stage_age=Age(found.stage_arrivals, (label,)),
         stage_arrivals=Rate(found.stage_arrivals, rate_s, (label,)),
@@ -120,6 +126,7 @@ def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapp
             Selector(table.QUEUE_SERVICE_SECONDS.sum, labels, here),
             Selector(table.QUEUE_BATCH_SIZE.sum, labels, here),
         ),
+        lost=Selector(table.ROUTER_REQUESTS.name, labels, here, among={"outcome": ("dropped", "failed")}),
     )
 
 

@@ -105,7 +105,7 @@ def widened(query: Query, identity: str, group: tuple[str, ...]) -> Query:
     """
     asked = query.selector
     labels = {name: value for name, value in asked.labels.items() if name != identity}
-    selector = Selector(asked.metric, labels, among={identity: group})
+    selector = Selector(asked.metric, labels, among={**asked.among, identity: group})
     by = (identity, *asked.where_said, *asked.numbered, *query.by)
     if isinstance(query, Quantile):
         return Rate(selector, query.window_s, ("le", *by))
@@ -118,14 +118,16 @@ def _kind(query: Query, identity: str) -> tuple[Hashable, ...]:
     labels = tuple(item for item in asked.labels.items() if item[0] != identity)
     window_s = query.window_s if isinstance(query, Rate | Quantile) else 0.0
     names = (*asked.where_said, *asked.numbered, *query.by)
-    return type(query).__name__, asked.metric, labels, window_s, names
+    return type(query).__name__, asked.metric, labels, tuple(asked.among.items()), window_s, names
 
 
 def narrowed(query: Query, rows: Sequence[_Row], span: Span) -> list[Any]:
     """Return Prometheus' answer to the query alone, from the group's rows; InputError for invalid rows."""
     found: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    # Labels that the widened query selects by and does not tell are as asked.
+    asked = {**query.selector.labels, **{name: values[0] for name, values in query.selector.among.items()}}
     for row in rows:
-        if query.selector.selects({**query.selector.labels, **row.labels}):
+        if query.selector.selects({**asked, **row.labels}):
             found[tuple(row.labels.get(name, "") for name in query.by)].append(row)
     key = "value" if span is None else "values"
     result = []

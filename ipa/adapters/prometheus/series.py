@@ -97,6 +97,22 @@ def histogram_quantile(quantile: float, buckets: Mapping[float, float]) -> float
     return start + (bounds[index] - start) * ((rank - below) / inside if inside else 0.0)
 
 
+def rate_within(buckets: Mapping[float, float], limit: float) -> float:
+    """The rate of observations up to the limit, from cumulative rates by upper bound, interpolated linearly.
+
+    Beyond the largest finite bound nothing is known to be within the limit.
+    """
+    below_bound, below = 0.0, 0.0
+    for bound in sorted(buckets):
+        if bound >= limit:
+            if math.isinf(bound):
+                return below
+            share = (limit - below_bound) / (bound - below_bound)
+            return below + (max(buckets[bound], below) - below) * share
+        below_bound, below = bound, max(buckets[bound], below)
+    return below
+
+
 def aggregate(query: Query, values: Sequence[tuple[Mapping[str, str], float]]) -> float:
     """The query's value of several series, each with its labels; at least one.
 

@@ -20,7 +20,7 @@ from tests.unit.prometheus.test_prometheus_client import NOW_S, PIPELINE, Answer
 
 PIPELINES = tuple(replace(PIPELINE, name=f"p{number:03}") for number in range(2 * GROUP))
 # Of one pipeline alone: ages, rates and latencies of itself and of its stages, its load and its queues.
-QUERIES = 11
+QUERIES = 13
 
 
 @pytest.fixture

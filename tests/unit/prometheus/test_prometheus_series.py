@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector
-from ipa.adapters.prometheus.series import MAX_SAMPLES, Samples, SeriesStore, histogram_quantile
+from ipa.adapters.prometheus.series import MAX_SAMPLES, Samples, SeriesStore, histogram_quantile, rate_within
 from ipa.model.errors import InputError, NotFoundError
 from tests.fakes.promql import parse, respond
 
@@ -65,6 +65,14 @@ def test_samples_are_bounded() -> None:
 def test_quantile_is_interpolated_in_its_bucket(quantile: float, expected: float) -> None:
     buckets = {0.1: 5.0, 0.2: 9.5, 0.5: 10.0, math.inf: 10.0}
     assert histogram_quantile(quantile, buckets) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(0.05, 2.5), (0.1, 5.0), (0.15, 7.25), (0.35, 9.75), (0.5, 10.0), (9.0, 10.0)]
+)
+def test_the_rate_within_a_limit_is_interpolated_in_its_bucket(limit: float, expected: float) -> None:
+    assert rate_within({0.1: 5.0, 0.2: 9.5, 0.5: 10.0, math.inf: 12.0}, limit) == pytest.approx(expected)
+    assert rate_within({}, limit) == 0.0
 
 
 def test_quantile_above_the_largest_bound_is_that_bound() -> None:
