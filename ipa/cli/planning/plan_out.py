@@ -60,7 +60,7 @@ def propose(
             name = find_pipeline(question.pipeline, settings.pipelines_dir).name
             found = planned(replace(question, at="kubernetes"), rate_rps, compat, choice)
         status = service.status(name)
-        inputs = inputs_of(service, at, settings, name)
+        inputs = inputs_of(service, settings, name)
     configs = _configs(found.values) if not found.exit_code else ()
     if not configs:
         _show(found, found.values, output)

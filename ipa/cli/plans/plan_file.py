@@ -11,7 +11,7 @@ from typing import Any
 
 import ipa
 from ipa.clients.base import PipelineClient
-from ipa.clients.http import is_service, pipeline_path
+from ipa.clients.http import HttpClient, pipeline_path
 from ipa.control.canonical import canonical_json, digest
 from ipa.files.document import Document
 from ipa.files.faults import check
@@ -46,9 +46,9 @@ class SavedPlan:
     configs: tuple[StageConfig, ...]
 
 
-def inputs_of(service: PipelineClient, at: str, settings: Settings, pipeline: str) -> dict[str, str]:
+def inputs_of(service: PipelineClient, settings: Settings, pipeline: str) -> dict[str, str]:
     """The digests of the inputs of plans: the files of the pipeline, or the resources of the service."""
-    if is_service(at):
+    if isinstance(service, HttpClient):
         found = {
             pipeline_path(pipeline): service.definition(pipeline),
             pipeline_path(pipeline, "profiles"): service.profiles(pipeline),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ipa.cli import shell_completion as completing
+from ipa.cli.lookup import service_at
 from ipa.cli.options.running import AT
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import UsageError
@@ -47,11 +48,10 @@ def events(
     One line for each; with -o json its entry in the record. A broken stream is resumed where it ended.
     """
     from ipa.cli.watching import followed
-    from ipa.clients.http import client_at
     from ipa.control.loop import clock
 
     place = since if follow or since is not None else 0
-    with client_at(at) as service:
+    with service_at(at, "events") as service:
         for event in followed(service, pipeline, place, clock.SystemClock(), follow=follow):
             typer.echo(event.data if output is Output.JSON else event.words())
 
@@ -82,10 +82,8 @@ def audit(
 
     --check verifies an export without a service: exit code 1 if an entry was changed, removed or inserted.
     """
-    from ipa.clients.http import client_at
-
     if check is None:
-        with client_at(at) as service:
+        with service_at(at, "audit") as service:
             for line in service.audit(pipeline, after=after):
                 typer.echo(line)
         return

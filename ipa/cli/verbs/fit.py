@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from ipa.cli import shell_completion as completing
-from ipa.cli.lookup import load
+from ipa.cli.lookup import load, service_at
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.model.errors import NotFoundError, UnavailableError, UsageError
@@ -84,11 +84,11 @@ def _known(
         raise UsageError(
             "--at reads from a service, so --pipelines-dir and --profiles-dir cannot be given with it"
         )
-    from ipa.clients.http import client_at, is_service
+    from ipa.clients.http import is_service
 
     if not is_service(at):
         raise UsageError(f"--at {at!r} is no URL of a service", hint="For example http://127.0.0.1:8080")
-    with client_at(at) as service:
+    with service_at(at, "fit") as service:
         view, documents = service.definition(pipeline), service.profiles(pipeline)
     stages = [_stage(each) for each in view["stages"]]
     return ProfiledPipeline(view["pipeline"], stages, view["sla_s"], _profiles(documents))

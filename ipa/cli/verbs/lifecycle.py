@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ipa.cli import shell_completion as completing
+from ipa.cli.lookup import client_at, service_at
 from ipa.cli.options.parsing import duration_s
 from ipa.cli.options.running import (
     APPLY_AT,
@@ -66,9 +67,8 @@ def status(
 ) -> None:
     """Show the state of a pipeline, or of all. Exit code 5: degraded, or rolled back."""
     from ipa.cli.views.status_text import status_table
-    from ipa.clients.http import client_at
 
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         found = [service.status(name) for name in ([pipeline] if pipeline else service.names())]
     show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
     if not all(each["healthy"] for each in found):
@@ -94,14 +94,13 @@ def watch_(
     that events between two refreshes are printed, and count for the exit code.
     """
     from ipa.cli.watching import Until, watch
-    from ipa.clients.http import client_at
     from ipa.control.loop import clock
 
     if until is not None and until not in list(Until):
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
     goal = Until(until) if until else None
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         if service.interval_s is None:
             raise UsageError(f"{at} is a file: it does not change by itself, so there is nothing to watch")
         console = printer(output)
@@ -124,9 +123,8 @@ def history(
 ) -> None:
     """List the changes of a pipeline with their reasons, newest first."""
     from ipa.cli.views.status_text import history_table
-    from ipa.clients.http import client_at
 
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         if verify:
             record = service.record(pipeline, _head(anchor))
             found = [f"{record['decisions']} decisions of {pipeline}, each as it was recorded"]
@@ -158,9 +156,8 @@ def diff(
     """Compare the running configuration with the best plan, or one of a file. Exit code 3: infeasible."""
     from ipa.cli.plans.difference import difference
     from ipa.cli.views.status_text import difference_table
-    from ipa.clients.http import client_at
 
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         running = service.status(pipeline)
         found = difference(running, _target(service, pipeline, plan, rate, objective))
     show(output, asdict(found), difference_table(found))
@@ -190,7 +187,6 @@ def apply(
     from ipa.cli.plans.difference import difference, target_with
     from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
-    from ipa.clients.http import client_at
     from ipa.settings import Settings
 
     file = Path(pipeline) if pipeline.endswith(".json") else None
@@ -200,10 +196,10 @@ def apply(
             raise UsageError(f"{file} is a plan, so --plan, --rate and --objective cannot be given with it")
         pipeline, at = saved.pipeline, at or saved.at
     at = at or DEFAULT_AT
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         running = service.status(pipeline)
         if saved is not None and file is not None:
-            inputs = inputs_of(service, at, Settings.from_env(), pipeline)
+            inputs = inputs_of(service, Settings.from_env(), pipeline)
             check_fresh(saved, running["live"]["revision"], inputs, file)
             target = target_with(saved.configs, saved.plan, saved.rate_rps)
         else:
@@ -231,9 +227,7 @@ def rollback(
 
     On a cluster the command waits as `apply` does, and may replace a change that does not get ready.
     """
-    from ipa.clients.http import client_at
-
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         running = service.status(pipeline)
         revision = running["live"]["revision"]
         decision = service.rollback(pipeline, to, by=by or me(), reason=reason, revision=revision)
@@ -255,10 +249,8 @@ def pause(
     at: str = AT,
 ) -> None:
     """Pause the control of a pipeline; requests are still served."""
-    from ipa.clients.http import client_at
-
     for_s = None if for_ is None else duration_s("--for", for_)
-    with client_at(at) as service:
+    with service_at(at, "pause") as service:
         control = service.pause(pipeline, by=by or me(), reason=reason, for_s=for_s, until=until)
     end = f"until {control['paused_until']}" if control["paused_until"] else "until `ipa resume`"
     show(output, control, f"{pipeline} is paused {end}")
@@ -273,9 +265,7 @@ def resume(
     at: str = AT,
 ) -> None:
     """End the pause of a pipeline."""
-    from ipa.clients.http import client_at
-
-    with client_at(at) as service:
+    with service_at(at, "resume") as service:
         control = service.resume(pipeline, by=by or me(), reason=reason)
     show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
 

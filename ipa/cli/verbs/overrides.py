@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ipa.cli import shell_completion as completing
+from ipa.cli.lookup import service_at
 from ipa.cli.options.running import AT, BY, NAMESPACE, PIPELINE, REASON, me
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.views.status_text import freeze_words, pin_words
@@ -37,9 +38,7 @@ def mode(
     advisory: the service decides and writes nothing. shadow: the same, each decision based on the one before.
     guarded: it writes only changes that add replicas. active: it writes every change.
     """
-    from ipa.clients.http import client_at
-
-    with client_at(at) as service:
+    with service_at(at, "mode") as service:
         control = service.set_mode(pipeline, mode_.value, by=by or me(), reason=reason)
     show(output, control, f"{pipeline} is {control['mode']}")
 
@@ -58,9 +57,7 @@ def pin(
     at: str = AT,
 ) -> None:
     """Fix a part of a stage's configuration; the planner decides the rest. Replaces the stage's pin."""
-    from ipa.clients.http import client_at
-
-    with client_at(at) as service:
+    with service_at(at, "pin") as service:
         wanted = Pin(variant, batch, cores, replicas)
         control = service.pin(pipeline, stage, wanted, by=by or me(), reason=reason)
     pinned = next(each for each in control["pins"] if each["stage"] == stage)
@@ -77,9 +74,7 @@ def unpin(
     at: str = AT,
 ) -> None:
     """Remove the pin of a stage. Pins of the pipeline's file stay."""
-    from ipa.clients.http import client_at
-
-    with client_at(at) as service:
+    with service_at(at, "unpin") as service:
         control = service.unpin(pipeline, stage, by=by or me(), reason=reason)
     show(output, control, f"{stage} of {pipeline} is no longer pinned")
 
@@ -98,9 +93,7 @@ def freeze(
     at: str = AT,
 ) -> None:
     """Forbid changes within a window of time; requests are still served."""
-    from ipa.clients.http import client_at
-
-    with client_at(at) as service:
+    with service_at(at, "freeze") as service:
         control = service.freeze(
             pipeline, start=from_, end=until, weekly=weekly, by=by or me(), reason=reason
         )
@@ -118,9 +111,7 @@ def unfreeze(
     at: str = AT,
 ) -> None:
     """Remove one freeze or all, future ones included."""
-    from ipa.clients.http import client_at
-
-    with client_at(at) as service:
+    with service_at(at, "unfreeze") as service:
         control = service.unfreeze(pipeline, freeze_, by=by or me(), reason=reason)
     left = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
     show(output, control, f"freezes left of {pipeline}:\n{left}" if left else f"{pipeline} is not frozen")

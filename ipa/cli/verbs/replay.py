@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ipa.cli.lookup import client_at
 from ipa.cli.options.running import AT, NAMESPACE, PIPELINE
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import UsageError
@@ -49,13 +50,12 @@ def replay(
     Exit code 2: a decision differs; 4: one could not be replayed, as its pipeline or profiles have changed.
     """
     from ipa.cli.views.replay_text import detail, listed, parted_nowhere
-    from ipa.clients.http import client_at
 
     if first and policy is None:
         raise UsageError("--first is for two policies", hint="Name the other one with --policy NAME.")
     if first and decision_id is not None:
         raise UsageError("--first looks through several decisions, so no ID goes with it")
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         if decision_id is not None:
             found = [_again(service, _one(service, pipeline, decision_id), policy)]
         else:
