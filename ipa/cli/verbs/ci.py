@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 MOST_SEEDS = 100
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `ci`."""
-    app.command()(ci)
-
-
 def ci(
     *,
     base: str = typer.Option(

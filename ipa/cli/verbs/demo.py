@@ -31,11 +31,6 @@ WARM_S, SAMPLE_S = 90.0, 10.0
 STATM = Path("/proc/self/statm")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `demo`."""
-    app.command()(demo)
-
-
 def demo(
     pipeline: str | None = typer.Argument(
         None,

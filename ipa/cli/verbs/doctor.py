@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from ipa.model.pipeline import Pipeline
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `doctor`."""
-    app.command()(doctor)
-
-
 def doctor(
     pipelines: list[str] | None = typer.Argument(
         None,

@@ -27,12 +27,6 @@ ONE = typer.Argument(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    app.command()(events)
-    app.command()(audit)
-
-
 def events(
     pipeline: str | None = ONE,
     *,

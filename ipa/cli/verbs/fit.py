@@ -30,11 +30,6 @@ class ProfiledPipeline:
     profiles: Mapping[str, StageProfile]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(fit)
-
-
 def fit(
     pipeline: str = PIPELINE,
     *,

@@ -24,56 +24,52 @@ N = TypeVar("N", int, float)
 FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines, each with its requests a second")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `fleet`."""
+def fleet(
+    pipelines: list[str] = FLEET,
+    *,
+    cores: float = typer.Option(..., "--cores", help="budget of cores for all pipelines together"),
+    weight: list[str] = typer.Option(
+        [], "--weight", metavar="PIPELINE=W", help="weight of a pipeline's objective; 1 if not given"
+    ),
+    rank: list[str] = typer.Option(
+        [], "--class", metavar="PIPELINE=K", help="priority of a pipeline, higher first; 0 if not given"
+    ),
+    objective: str | None = OBJECTIVE,
+    compat: str = COMPAT,
+    allocation: str = ALLOCATION,
+    deadline_s: float | None = typer.Option(
+        None, "--deadline", help="most seconds; IPA_SOLVER_DEADLINE_S if not given"
+    ),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Plan many pipelines together under one budget of cores.
 
-    @app.command()
-    def fleet(
-        pipelines: list[str] = FLEET,
-        *,
-        cores: float = typer.Option(..., "--cores", help="budget of cores for all pipelines together"),
-        weight: list[str] = typer.Option(
-            [], "--weight", metavar="PIPELINE=W", help="weight of a pipeline's objective; 1 if not given"
-        ),
-        rank: list[str] = typer.Option(
-            [], "--class", metavar="PIPELINE=K", help="priority of a pipeline, higher first; 0 if not given"
-        ),
-        objective: str | None = OBJECTIVE,
-        compat: str = COMPAT,
-        allocation: str = ALLOCATION,
-        deadline_s: float | None = typer.Option(
-            None, "--deadline", help="most seconds; IPA_SOLVER_DEADLINE_S if not given"
-        ),
-        output: Output = OUTPUT,
-        pipelines_dir: Path | None = PIPELINES_DIR,
-        profiles_dir: Path | None = PROFILES_DIR,
-    ) -> None:
-        """Plan many pipelines together under one budget of cores.
+    Exit code 3: the budget is below the cheapest plans, and how many cores are missing.
+    """
+    if not 0 < cores < inf:
+        raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
+    if deadline_s is not None and not deadline_s > 0:
+        raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
+    rates = parse_pairs("PIPELINE=RATE", pipelines, float)
+    weights = parse_pairs("--weight", weight, float, known=rates)
+    classes = parse_pairs("--class", rank, int, known=rates)
+    questions = [
+        Question(name, objective, compat, allocation, None, pipelines_dir, profiles_dir) for name in rates
+    ]
+    planned = plan_asked(
+        questions,
+        list(rates.values()),
+        [weights.get(name, 1.0) for name in rates],
+        [classes.get(name, 0) for name in rates],
+        cores,
+        Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
+    )
+    if not printed(output, planned.to_json()):
+        from ipa.cli.views.fleet_text import print_fleet
 
-        Exit code 3: the budget is below the cheapest plans, and how many cores are missing.
-        """
-        if not 0 < cores < inf:
-            raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
-        if deadline_s is not None and not deadline_s > 0:
-            raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
-        rates = parse_pairs("PIPELINE=RATE", pipelines, float)
-        weights = parse_pairs("--weight", weight, float, known=rates)
-        classes = parse_pairs("--class", rank, int, known=rates)
-        questions = [
-            Question(name, objective, compat, allocation, None, pipelines_dir, profiles_dir) for name in rates
-        ]
-        planned = plan_asked(
-            questions,
-            list(rates.values()),
-            [weights.get(name, 1.0) for name in rates],
-            [classes.get(name, 0) for name in rates],
-            cores,
-            Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
-        )
-        if not printed(output, planned.to_json()):
-            from ipa.cli.views.fleet_text import print_fleet
-
-            print_fleet(planned, printer(output))
+        print_fleet(planned, printer(output))
 
 
 def parse_pairs(

@@ -25,18 +25,6 @@ TICK_S = 10.0
 NO_RUNGS = (LADDER, FORESIGHT)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `forecast`."""
-    group = typer.Typer(help="Evaluate forecasters of the load.", no_args_is_help=True)
-
-    @group.callback()
-    def _root() -> None:
-        """Evaluate forecasters of the load."""
-
-    group.command("backtest")(backtest)
-    app.add_typer(group, name="forecast")
-
-
 def backtest(
     trace: Path = typer.Argument(help="file of requests a second, one whole number a line; may be .gz"),
     *,

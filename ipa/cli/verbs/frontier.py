@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.options.planning import (
-    ALLOCATION,
-    AT,
-    COMPAT,
-    OBJECTIVE,
-    PIPELINE,
-    PIPELINES_DIR,
-    PROFILES_DIR,
-)
+from ipa.cli.options import planning as options
 from ipa.cli.options.plugins import SOLVER
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import EXIT_CODES, Question, best_plan
@@ -31,45 +23,41 @@ if TYPE_CHECKING:
 KINDS = ("svg", "png")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `frontier`."""
+def frontier(
+    pipeline: str = options.PIPELINE,
+    *,
+    rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
+    objective: str | None = options.OBJECTIVE,
+    compat: str = options.COMPAT,
+    allocation: str = options.ALLOCATION,
+    solver: str | None = SOLVER,
+    at: str | None = options.AT,
+    plot: Path | None = typer.Option(None, "--plot", help="write a plot to FILE.svg or FILE.png"),
+    deadline_s: float = typer.Option(60.0, "--deadline", help="most seconds for the search"),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Show the Pareto-optimal plans for a rate: accuracy, cost and latency within the limits.
 
-    @app.command()
-    def frontier(
-        pipeline: str = PIPELINE,
-        *,
-        rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
-        objective: str | None = OBJECTIVE,
-        compat: str = COMPAT,
-        allocation: str = ALLOCATION,
-        solver: str | None = SOLVER,
-        at: str | None = AT,
-        plot: Path | None = typer.Option(None, "--plot", help="write a plot to FILE.svg or FILE.png"),
-        deadline_s: float = typer.Option(60.0, "--deadline", help="most seconds for the search"),
-        output: Output = OUTPUT,
-        pipelines_dir: Path | None = PIPELINES_DIR,
-        profiles_dir: Path | None = PROFILES_DIR,
-    ) -> None:
-        """Show the Pareto-optimal plans for a rate: accuracy, cost and latency within the limits.
+    JSON has all of them; text has those that are optimal in accuracy and cost. Exit code 3: none is
+    feasible; 6: out of time.
+    """
+    from ipa.optimize.frontier import frontier as frontier_of
 
-        JSON has all of them; text has those that are optimal in accuracy and cost. Exit code 3: none is
-        feasible; 6: out of time.
-        """
-        from ipa.optimize.frontier import frontier as frontier_of
+    kind = "" if plot is None else _kind(plot)
+    question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
+    problem, plan = best_plan(question, rate, deadline_s)
+    with progress("searching"):
+        points = frontier_of(problem, deadline_s) if plan.stages else ()
+    if not printed(output, [_json(point, plan) for point in points]):
+        from ipa.cli.views.frontier_text import print_frontier
 
-        kind = "" if plot is None else _kind(plot)
-        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
-        problem, plan = best_plan(question, rate, deadline_s)
-        with progress("searching"):
-            points = frontier_of(problem, deadline_s) if plan.stages else ()
-        if not printed(output, [_json(point, plan) for point in points]):
-            from ipa.cli.views.frontier_text import print_frontier
-
-            print_frontier(plan, points, printer(output))
-        if plot is not None and points:
-            _write(plot, kind, plan, points)
-        if plan.termination in EXIT_CODES:
-            raise typer.Exit(EXIT_CODES[plan.termination])
+        print_frontier(plan, points, printer(output))
+    if plot is not None and points:
+        _write(plot, kind, plan, points)
+    if plan.termination in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[plan.termination])
 
 
 def _json(point: FrontierPoint, plan: Plan) -> dict[str, Any]:

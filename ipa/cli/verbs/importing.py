@@ -14,11 +14,6 @@ from ipa.model.pipeline import Sla
 from ipa.settings import Settings
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `import`."""
-    app.command("import")(import_)
-
-
 def import_(
     deployment: str | None = typer.Argument(
         None, metavar="WORKLOAD", help="its name; needed where there are several"

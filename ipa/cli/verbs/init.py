@@ -23,11 +23,6 @@ STAGES = typer.Option(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `init`."""
-    app.command()(init)
-
-
 def init(
     name: str = typer.Argument(metavar="NAME", help="name of the pipeline"),
     *,

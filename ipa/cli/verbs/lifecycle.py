@@ -10,21 +10,8 @@ import typer
 
 from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import client_at, service_at
+from ipa.cli.options import running as options
 from ipa.cli.options.parsing import duration_s
-from ipa.cli.options.running import (
-    APPLY_AT,
-    AT,
-    BY,
-    DEFAULT_AT,
-    NAMESPACE,
-    OBJECTIVE,
-    PIPELINE,
-    PIPELINE_OR_PLAN,
-    PLAN,
-    RATE,
-    REASON,
-    me,
-)
 from ipa.cli.output import OUTPUT, Output, printer, show
 from ipa.model.errors import (
     ConflictError,
@@ -51,19 +38,12 @@ HELD: dict[str, type[IpaError]] = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    for verb in (status, history, diff, apply, rollback, pause, resume):
-        app.command()(verb)
-    app.command(name="watch")(watch_)
-
-
 def status(
     pipeline: str | None = typer.Argument(None, autocompletion=completing.pipelines),
     *,
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Show the state of a pipeline, or of all. Exit code 5: degraded, or rolled back."""
     from ipa.cli.views.status_text import status_table
@@ -76,7 +56,7 @@ def status(
 
 
 def watch_(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
     until: str | None = typer.Option(
         None, "--until", help="settled: end once the last change is complete; changed: once a new one is"
@@ -85,8 +65,8 @@ def watch_(
         None, "--timeout", help="end after this time, as 90s, with exit code 6"
     ),
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Follow a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
 
@@ -108,7 +88,7 @@ def watch_(
 
 
 def history(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
     limit: int = typer.Option(20, "--limit", min=1, max=500, help="most decisions to list"),
     all_: bool = typer.Option(False, "--all", help="list holds too, not only changes"),
@@ -118,8 +98,8 @@ def history(
         None, "--anchor", metavar="HEAD", help="with --verify, a head of the record that was kept elsewhere"
     ),
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """List the changes of a pipeline with their reasons, newest first."""
     from ipa.cli.views.status_text import history_table
@@ -141,17 +121,17 @@ def history(
 
 
 def diff(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
-    plan: Path | None = PLAN,
-    rate: float | None = RATE,
-    objective: str | None = OBJECTIVE,
+    plan: Path | None = options.PLAN,
+    rate: float | None = options.RATE,
+    objective: str | None = options.OBJECTIVE,
     detailed: bool = typer.Option(
         False, "--detailed-exitcode", help="exit code 2 if the plan differs from the running configuration"
     ),
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Compare the running configuration with the best plan, or one of a file. Exit code 3: infeasible."""
     from ipa.cli.plans.difference import difference
@@ -166,16 +146,16 @@ def diff(
 
 
 def apply(
-    pipeline: str = PIPELINE_OR_PLAN,
+    pipeline: str = options.PIPELINE_OR_PLAN,
     *,
-    plan: Path | None = PLAN,
-    rate: float | None = RATE,
-    objective: str | None = OBJECTIVE,
-    reason: str = REASON,
-    by: str | None = BY,
+    plan: Path | None = options.PLAN,
+    rate: float | None = options.RATE,
+    objective: str | None = options.OBJECTIVE,
+    reason: str = options.REASON,
+    by: str = options.BY,
     output: Output = OUTPUT,
-    at: str | None = APPLY_AT,
-    namespace: str | None = NAMESPACE,
+    at: str | None = options.APPLY_AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Apply the best plan, or one of a file. Exit codes: 3 infeasible or held back, 4 changed meanwhile.
 
@@ -195,7 +175,7 @@ def apply(
         if plan is not None or rate is not None or objective is not None:
             raise UsageError(f"{file} is a plan, so --plan, --rate and --objective cannot be given with it")
         pipeline, at = saved.pipeline, at or saved.at
-    at = at or DEFAULT_AT
+    at = at or options.DEFAULT_AT
     with client_at(at, namespace) as service:
         running = service.status(pipeline)
         if saved is not None and file is not None:
@@ -207,21 +187,21 @@ def apply(
         if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
         revision = running["live"]["revision"]
-        decision = service.apply(pipeline, target.configs, by=by or me(), reason=reason, revision=revision)
+        decision = service.apply(pipeline, target.configs, by=by, reason=reason, revision=revision)
     _report(output, decision)
 
 
 def rollback(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
     to: str | None = typer.Option(
         None, "--to", metavar="ID", help="restore the configuration after this decision"
     ),
-    reason: str = REASON,
-    by: str | None = BY,
+    reason: str = options.REASON,
+    by: str = options.BY,
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Restore the configuration before the last change. Exit codes: 3 held back, 4 changed meanwhile.
 
@@ -230,12 +210,12 @@ def rollback(
     with client_at(at, namespace) as service:
         running = service.status(pipeline)
         revision = running["live"]["revision"]
-        decision = service.rollback(pipeline, to, by=by or me(), reason=reason, revision=revision)
+        decision = service.rollback(pipeline, to, by=by, reason=reason, revision=revision)
     _report(output, decision)
 
 
 def pause(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
     for_: str | None = typer.Option(
         None, "--for", help="duration, as 30min; until `ipa resume` if not given"
@@ -243,30 +223,30 @@ def pause(
     until: str | None = typer.Option(
         None, "--until", help="end of the pause, a time with its offset, as 2026-01-31T18:00Z"
     ),
-    reason: str = REASON,
-    by: str | None = BY,
+    reason: str = options.REASON,
+    by: str = options.BY,
     output: Output = OUTPUT,
-    at: str = AT,
+    at: str = options.AT,
 ) -> None:
     """Pause the control of a pipeline; requests are still served."""
     for_s = None if for_ is None else duration_s("--for", for_)
     with service_at(at, "pause") as service:
-        control = service.pause(pipeline, by=by or me(), reason=reason, for_s=for_s, until=until)
+        control = service.pause(pipeline, by=by, reason=reason, for_s=for_s, until=until)
     end = f"until {control['paused_until']}" if control["paused_until"] else "until `ipa resume`"
     show(output, control, f"{pipeline} is paused {end}")
 
 
 def resume(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
-    reason: str = REASON,
-    by: str | None = BY,
+    reason: str = options.REASON,
+    by: str = options.BY,
     output: Output = OUTPUT,
-    at: str = AT,
+    at: str = options.AT,
 ) -> None:
     """End the pause of a pipeline."""
     with service_at(at, "resume") as service:
-        control = service.resume(pipeline, by=by or me(), reason=reason)
+        control = service.resume(pipeline, by=by, reason=reason)
     show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
 
 

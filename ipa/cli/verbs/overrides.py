@@ -6,7 +6,7 @@ import typer
 
 from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import service_at
-from ipa.cli.options.running import AT, BY, NAMESPACE, PIPELINE, REASON, me
+from ipa.cli.options.running import AT, BY, NAMESPACE, PIPELINE, REASON
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.views.status_text import freeze_words, pin_words
 from ipa.model.decision import Mode
@@ -18,18 +18,12 @@ STAGE = typer.Argument(metavar="STAGE", help="stage of the pipeline", autocomple
 MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    for verb in (mode, pin, unpin, freeze, unfreeze, release):
-        app.command()(verb)
-
-
 def mode(
     pipeline: str = PIPELINE,
     mode_: Mode = MODE,
     *,
     reason: str = REASON,
-    by: str | None = BY,
+    by: str = BY,
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
@@ -39,7 +33,7 @@ def mode(
     guarded: it writes only changes that add replicas. active: it writes every change.
     """
     with service_at(at, "mode") as service:
-        control = service.set_mode(pipeline, mode_.value, by=by or me(), reason=reason)
+        control = service.set_mode(pipeline, mode_.value, by=by, reason=reason)
     show(output, control, f"{pipeline} is {control['mode']}")
 
 
@@ -52,14 +46,14 @@ def pin(
     cores: float | None = typer.Option(None, "--cores", help="cores of each replica to pin"),
     replicas: int | None = typer.Option(None, "--replicas", help="number of replicas to pin"),
     reason: str = REASON,
-    by: str | None = BY,
+    by: str = BY,
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
     """Fix a part of a stage's configuration; the planner decides the rest. Replaces the stage's pin."""
     with service_at(at, "pin") as service:
         wanted = Pin(variant, batch, cores, replicas)
-        control = service.pin(pipeline, stage, wanted, by=by or me(), reason=reason)
+        control = service.pin(pipeline, stage, wanted, by=by, reason=reason)
     pinned = next(each for each in control["pins"] if each["stage"] == stage)
     show(output, control, f"{stage} of {pipeline} is pinned: {pin_words(pinned)}")
 
@@ -69,13 +63,13 @@ def unpin(
     stage: str = STAGE,
     *,
     reason: str = REASON,
-    by: str | None = BY,
+    by: str = BY,
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
     """Remove the pin of a stage. Pins of the pipeline's file stay."""
     with service_at(at, "unpin") as service:
-        control = service.unpin(pipeline, stage, by=by or me(), reason=reason)
+        control = service.unpin(pipeline, stage, by=by, reason=reason)
     show(output, control, f"{stage} of {pipeline} is no longer pinned")
 
 
@@ -88,15 +82,13 @@ def freeze(
         False, "--weekly", help="repeat every week, at the same days and hours in UTC"
     ),
     reason: str = REASON,
-    by: str | None = BY,
+    by: str = BY,
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
     """Forbid changes within a window of time; requests are still served."""
     with service_at(at, "freeze") as service:
-        control = service.freeze(
-            pipeline, start=from_, end=until, weekly=weekly, by=by or me(), reason=reason
-        )
+        control = service.freeze(pipeline, start=from_, end=until, weekly=weekly, by=by, reason=reason)
     found = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
     show(output, control, f"freezes of {pipeline}:\n{found}")
 
@@ -106,13 +98,13 @@ def unfreeze(
     freeze_: str | None = typer.Argument(None, metavar="ID", help="id of a freeze; all if not given"),
     *,
     reason: str = REASON,
-    by: str | None = BY,
+    by: str = BY,
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
     """Remove one freeze or all, future ones included."""
     with service_at(at, "unfreeze") as service:
-        control = service.unfreeze(pipeline, freeze_, by=by or me(), reason=reason)
+        control = service.unfreeze(pipeline, freeze_, by=by, reason=reason)
     left = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
     show(output, control, f"freezes left of {pipeline}:\n{left}" if left else f"{pipeline} is not frozen")
 

@@ -23,11 +23,6 @@ DEFAULT_CORES = "0.25,0.5,1"
 DEFAULT_BATCHES = "1,2,4,8"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("profile")(profile)
-
-
 def profile(
     pipeline: str = PIPELINE,
     *,

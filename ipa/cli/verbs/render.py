@@ -22,48 +22,44 @@ if TYPE_CHECKING:
 AT = "kubernetes"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `render`."""
+def render(
+    pipeline: str = PIPELINE,
+    *,
+    rate: float | None = typer.Option(None, "--rate", help="requests a second to plan for"),
+    plan: Path | None = typer.Option(None, "--plan", help="a plan, as `ipa plan -o json` prints it"),
+    objective: str | None = OBJECTIVE,
+    at: str = typer.Option(AT, "--at", metavar="TARGET", help="the target that runs what is printed"),
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Print the manifests that run the pipeline: as planned, or else at its smallest.
 
-    @app.command()
-    def render(
-        pipeline: str = PIPELINE,
-        *,
-        rate: float | None = typer.Option(None, "--rate", help="requests a second to plan for"),
-        plan: Path | None = typer.Option(None, "--plan", help="a plan, as `ipa plan -o json` prints it"),
-        objective: str | None = OBJECTIVE,
-        at: str = typer.Option(AT, "--at", metavar="TARGET", help="the target that runs what is printed"),
-        pipelines_dir: Path | None = PIPELINES_DIR,
-        profiles_dir: Path | None = PROFILES_DIR,
-    ) -> None:
-        """Print the manifests that run the pipeline: as planned, or else at its smallest.
+    A plan with a mixture, or of several parts, has all of its configurations in them.
+    """
+    import yaml
 
-        A plan with a mixture, or of several parts, has all of its configurations in them.
-        """
-        import yaml
+    from ipa.bootstrap.targets import check_honoured, target_named
+    from ipa.files.plans import read_plan
 
-        from ipa.bootstrap.targets import check_honoured, target_named
-        from ipa.files.plans import read_plan
-
-        if rate is not None and plan is not None:
-            raise UsageError("--rate and --plan cannot both be given")
-        if plan is None and rate is None and objective is not None:
-            raise UsageError("--objective needs --rate")
-        settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
-        target = target_named(at)
-        found = rendered(target, pipeline, settings)
-        check_honoured(target, [found])
-        for note in unbatched_notes(found):
-            typer.echo(f"note: {note}", err=True)
-        if plan is not None:
-            given = read_plan(plan)
-            configs = given.shared or given.single
-        elif rate is not None:
-            question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, at)
-            configs = planned_configs(question, rate)
-        else:
-            configs = target.smallest(found)
-        typer.echo(yaml.safe_dump_all(target.render(found, configs), sort_keys=False), nl=False)
+    if rate is not None and plan is not None:
+        raise UsageError("--rate and --plan cannot both be given")
+    if plan is None and rate is None and objective is not None:
+        raise UsageError("--objective needs --rate")
+    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    target = target_named(at)
+    found = rendered(target, pipeline, settings)
+    check_honoured(target, [found])
+    for note in unbatched_notes(found):
+        typer.echo(f"note: {note}", err=True)
+    if plan is not None:
+        given = read_plan(plan)
+        configs = given.shared or given.single
+    elif rate is not None:
+        question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, at)
+        configs = planned_configs(question, rate)
+    else:
+        configs = target.smallest(found)
+    typer.echo(yaml.safe_dump_all(target.render(found, configs), sort_keys=False), nl=False)
 
 
 def rendered(target: Target, name: str, settings: Settings) -> Pipeline:

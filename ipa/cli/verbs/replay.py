@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 Pair = dict[str, Any]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `replay`."""
-    app.command()(replay)
-
-
 def replay(
     pipeline: str = PIPELINE,
     decision_id: str | None = typer.Argument(

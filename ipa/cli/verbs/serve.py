@@ -15,11 +15,6 @@ from ipa.serving.logs import Format, logged
 from ipa.settings import Settings
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(serve)
-
-
 def serve(
     pipelines: Annotated[
         list[str] | None,

@@ -18,11 +18,6 @@ from ipa.model.errors import InputError, UsageError
 from ipa.policies.registry import POLICIES
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `simulate`."""
-    app.command()(simulate)
-
-
 def simulate(
     pipeline: str = PIPELINE,
     *,

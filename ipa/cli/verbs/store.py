@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from ipa.control.store_admin import StoreAdmin, StoreContents, StoreStats
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    store = typer.Typer(
-        name="store",
-        help="Back up, restore, prune and measure the store of the service.",
-        no_args_is_help=True,
-    )
-    for verb in (backup, restore, prune, stats):
-        store.command()(verb)
-    app.add_typer(store)
-
-
 def backup(
     file: Path = typer.Argument(help="file to create; its digest is written to FILE.sha256", metavar="FILE"),
     *,
