@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar
 
 from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.store import Access, Store, open_from
@@ -31,10 +31,11 @@ from ipa.model.row_counts import unbatched_notes
 from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
-from ipa.policies.planning import plan_pipeline, planning_problem
+from ipa.optimize.solve import solve
+from ipa.policies.planning import PlanQuestion
 from ipa.service.manifest_loop import ManifestLoop
 from ipa.service.one_shot import OneShotLoop
-from ipa.service.ports import Alone, Loop, PlanOptions, RecordOwner
+from ipa.service.ports import Alone, Loop, RecordOwner
 from ipa.service.service import Service
 from ipa.settings import Settings
 
@@ -291,46 +292,21 @@ class DirectPlanner:
     def __init__(self, profiles_dir: Path, say: Say) -> None:
         self._profiles_dir, self._say = profiles_dir, say
 
-    async def plan(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        solver: str,
-        deadline_s: float,
-        **options: Unpack[PlanOptions],
-    ) -> Plan:
+    async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
         """The best plan; errors of the profiles' files if none could be used."""
+        pipeline = question.pipeline
         for note in unbatched_notes(pipeline):
             self._say(f"note: {note}")
-        known = profiles or load_profiles(self._profiles_dir, pipeline.name)
-        return plan_pipeline(pipeline, known, rate_rps, solver=solver, deadline_s=deadline_s, **options)
+        known = question.profiles or load_profiles(self._profiles_dir, pipeline.name)
+        return solve(replace(question, profiles=known).problem(), solver, deadline_s)
 
-    async def explain(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        plan: Plan,
-        *,
-        deadline_s: float,
-        **options: Unpack[PlanOptions],
-    ) -> Explanation:
+    async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
         """Explain a plan, as `ipa.optimize.explain` does."""
-        return explain(planning_problem(pipeline, profiles, rate_rps, **options), plan, deadline_s)
+        return explain(question.problem(), plan, deadline_s)
 
-    async def frontier(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        deadline_s: float,
-        **options: Unpack[PlanOptions],
-    ) -> tuple[FrontierPoint, ...]:
+    async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
         """Compute a frontier, as `ipa.optimize.frontier` does."""
-        return frontier(planning_problem(pipeline, profiles, rate_rps, **options), deadline_s)
+        return frontier(question.problem(), deadline_s)
 
 
 class StoreOnDemand:

@@ -92,7 +92,7 @@ class InProcessClient(PipelineClient):
             )
         request = planning.PlanRequest(rate_rps, objective, solver=service.settings.solver)
         question = planning.what_if(service, found, request)
-        return _object(self._runner.run(planning.plan_for(service, question)))
+        return _object(self._runner.run(planning.plan_for(service, question, request.solver)))
 
     def apply(
         self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str

@@ -9,8 +9,8 @@ from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Bounds, Goal, Objective, Pipeline
 from ipa.model.plan import Plan
 from ipa.optimize.problem import Compat
+from ipa.policies.planning import PlanQuestion
 from ipa.profiling.points import Allocation
-from ipa.service.ports import PlanOptions
 from ipa.service.service import Service
 from ipa.service.status import live_of
 
@@ -66,28 +66,15 @@ class PlanRequest:
         return replace(pipeline, bounds=bounds, objectives={**pipeline.objectives, name: objective})
 
 
-@dataclass(frozen=True, slots=True)
-class WhatIf:
-    """A question for the planner: the pipeline as varied, the rate, and how to plan."""
-
-    pipeline: Pipeline
-    rate_rps: float
-    solver: str
-    options: PlanOptions
-
-
-def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> WhatIf:
+def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> PlanQuestion:
     """The question of the request. InputError if there is no rate; others as of `PlanRequest.varied`."""
     rate_rps = request.rate_rps or known_rate(service, pipeline)
     if not rate_rps:
         problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
         raise InputError("there is no rate to plan for", problems=[problem])
-    options = PlanOptions(
-        objective=request.objective or pipeline.default_objective,
-        compat=request.compat,
-        allocation=request.allocation,
-    )
-    return WhatIf(request.varied(pipeline), rate_rps, request.solver, options)
+    objective = request.objective or pipeline.default_objective
+    varied, profiles = request.varied(pipeline), service.profiles(pipeline.name)
+    return PlanQuestion(varied, profiles, rate_rps, objective, request.compat, request.allocation)
 
 
 def known_rate(service: Service, pipeline: Pipeline) -> float | None:
@@ -96,17 +83,9 @@ def known_rate(service: Service, pipeline: Pipeline) -> float | None:
     return live.forecast.upper_rps if live.forecast else live.rate_rps
 
 
-async def plan_for(service: Service, question: WhatIf) -> Plan:
+async def plan_for(service: Service, question: PlanQuestion, solver: str) -> Plan:
     """The plan that answers the question; infeasible is a termination, not an error."""
-    pipeline = question.pipeline
-    return await service.planner.plan(
-        pipeline,
-        service.profiles(pipeline.name),
-        question.rate_rps,
-        solver=question.solver,
-        deadline_s=service.settings.solver_deadline_s,
-        **question.options,
-    )
+    return await service.planner.plan(question, solver, service.settings.solver_deadline_s)
 
 
 def _given(change: BoundsChange | WeightsChange) -> dict[str, Any]:

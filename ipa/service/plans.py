@@ -40,7 +40,7 @@ async def make_plan(
     basis = basis_of(service, pipeline)
     question = what_if(service, pipeline, request)
     async with place:
-        plan = await plan_for(service, question)
+        plan = await plan_for(service, question, request.solver)
     kept = StoredPlan(
         plan_id=uuid4().hex,
         pipeline=pipeline.name,

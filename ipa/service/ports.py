@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypedDict, Unpack
+from typing import Protocol
 
 from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
@@ -16,8 +16,7 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint
-from ipa.optimize.problem import Compat
-from ipa.profiling.points import Allocation
+from ipa.policies.planning import PlanQuestion
 from ipa.service.health import DependencyCheck
 
 
@@ -138,52 +137,18 @@ class RecordVerifier(Protocol):
         ...
 
 
-class PlanOptions(TypedDict):
-    """The options of a plan: objective by name, latency model, and allocation of cores."""
-
-    objective: str
-    compat: Compat
-    allocation: Allocation
-
-
 class PlanSolver(Protocol):
     """The planner: plans, explanations and frontiers. A cancelled call returns once no process computes."""
 
-    async def plan(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        solver: str,
-        deadline_s: float,
-        **options: Unpack[PlanOptions],
-    ) -> Plan:
+    async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
         """The best plan for the rate; infeasible is a termination, not an error."""
         ...
 
-    async def explain(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        plan: Plan,
-        *,
-        deadline_s: float,
-        **options: Unpack[PlanOptions],
-    ) -> Explanation:
+    async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
         """The explanation of the plan for the rate, as far as time allows."""
         ...
 
-    async def frontier(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        deadline_s: float,
-        **options: Unpack[PlanOptions],
-    ) -> tuple[FrontierPoint, ...]:
+    async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
         """The Pareto frontier of plans; DeadlineError if not all were found in time."""
         ...
 

@@ -42,8 +42,7 @@ from ipa.model.observation import Measured, Missing, MissingReason, Observation,
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.optimize.problem import Compat
-from ipa.profiling.points import Allocation
+from ipa.policies.planning import PlanQuestion
 from ipa.service.health import DependencyCheck
 from ipa.service.job_queue import JobQueue
 from ipa.service.ports import Alone
@@ -349,23 +348,12 @@ class FakeWorld:
             chain.add(kept.text, kept.digest)
         return chain.ended()
 
-    async def plan(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        deadline_s: float,
-        objective: str,
-        compat: Compat,
-        allocation: Allocation,
-        solver: str,
-    ) -> Plan:
+    async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
         """The plan of the ladder; infeasible where the SLA is under 0.2 s."""
-        assert pipeline.objective(objective) and deadline_s
-        assert compat and allocation and solver
-        plan = a_plan(rate_rps)
-        if (pipeline.objective(objective).sla_s or pipeline.sla.latency_s) >= 0.2:
+        objective = question.pipeline.objective(question.objective)
+        assert question.compat and question.allocation and solver and deadline_s
+        plan = a_plan(question.rate_rps)
+        if (objective.sla_s or question.pipeline.sla.latency_s) >= 0.2:
             return plan
         return replace(
             plan, termination=Termination.INFEASIBLE, objective=None, bound=None, gap=None, pas=None,

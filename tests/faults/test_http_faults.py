@@ -30,8 +30,8 @@ from ipa.api.limits import BODY_LIMIT_BYTES, MOST_HEADERS, ApiLimits
 from ipa.model.decision import Action
 from ipa.model.errors import ConfigurationError
 from ipa.model.observation import Missing
-from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.policies.planning import PlanQuestion
 from ipa.serving.logs import TextLines
 from ipa.settings import Settings
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_plan, over
@@ -427,9 +427,9 @@ def test_h10_a_client_that_leaves_gives_its_place_back(
 ) -> None:
     begun, ended = threading.Semaphore(0), threading.Event()
 
-    async def endless(pipeline: Pipeline, profiles: Any, rate_rps: float, **options: Any) -> Plan:
-        if rate_rps < 9:
-            return a_plan(rate_rps)
+    async def endless(question: PlanQuestion, *asked: Any) -> Plan:
+        if question.rate_rps < 9:
+            return a_plan(question.rate_rps)
         begun.release()
         try:
             await asyncio.Event().wait()
