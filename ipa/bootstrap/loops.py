@@ -13,7 +13,6 @@ from ipa.adapters.time_limit import PluginRunner
 from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.targets import target_of
 from ipa.control.engine.decision_inputs import made_of
-from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.loop.shadow import shadow_world
 from ipa.model.pipeline import Pipeline
@@ -21,6 +20,7 @@ from ipa.model.profile import StageProfile
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
+from ipa.service.simulation import guards_of
 from ipa.settings import Settings
 from ipa.simulate.plancheck import with_checker
 
@@ -77,20 +77,7 @@ def loop_of(
         policy=policy,
         predict=inputs.predictor(),
         forecaster=sight.forecaster,
-        settings=GuardSettings(
-            tick_s=settings.tick_s,
-            peek_s=settings.peek_s,
-            stale_after_s=settings.stale_after_s,
-            down_after_ticks=settings.down_after_ticks,
-            tolerance_ratio=settings.tolerance_ratio,
-            max_step_replicas=settings.max_step_replicas,
-            rollout_deadline_s=settings.rollout_deadline_s,
-            quarantine_s=settings.quarantine_s,
-            max_utilisation_ratio=settings.max_utilisation_ratio,
-            crowded_ticks=settings.crowded_ticks,
-            crowded_hold_s=settings.crowded_hold_s,
-            correct_profiles=settings.correct_profiles,
-        ),
+        settings=guards_of(settings),
         window_s=sight.window_s,
         run_id=uuid.uuid4().hex[:8],
         made_of=made_of(inputs),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,11 +13,10 @@ from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.store import Access, Store, open_from
 from ipa.bootstrap.replaying import Replayer
 from ipa.bootstrap.targets import Target, check_honoured, manifest_target, target_named
-from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
 from ipa.control.loop import clock
-from ipa.control.ports import Attribution, PipelineControl
+from ipa.control.ports import Attribution
 from ipa.files import load_pipelines, load_profiles
 from ipa.files.lookup import find_pipeline
 from ipa.files.texts import read_text
@@ -35,7 +34,7 @@ from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion
 from ipa.service.manifest_loop import ManifestLoop
 from ipa.service.one_shot import OneShotLoop
-from ipa.service.ports import Alone, Loop, RecordOwner
+from ipa.service.ports import Alone, Loop
 from ipa.service.service import Service
 from ipa.settings import Settings
 
@@ -309,8 +308,13 @@ class DirectPlanner:
         return frontier(question.problem(), deadline_s)
 
 
+# The methods of the store that need it opened to write, and those of its records; all others read.
+WRITES = frozenset({"record", "control", "set_control"})
+RECORDS = frozenset({"of", "owner"})
+
+
 class StoreOnDemand:
-    """The record and the overrides of the settings' store, opened to read or to write at the first use."""
+    """The methods of the settings' store and its records; the first use opens it to read or to write."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -330,47 +334,14 @@ class StoreOnDemand:
         self._resources.callback(store.close)
         return store
 
+    def __getattr__(self, name: str) -> Any:
+        if name in RECORDS:
+            return getattr(self._read.records, name)
+        return getattr(self._write if name in WRITES else self._read, name)
+
     def close(self) -> None:
         """Close what was opened."""
         self._resources.close()
-
-    def record(self, decision: Decision) -> None:
-        """Keep the decision."""
-        self._write.record(decision)
-
-    def decisions(
-        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
-    ) -> Sequence[Decision]:
-        """Decisions, newest first."""
-        return self._read.decisions(pipeline, limit=limit, before_tick=before_tick, applied_only=applied_only)
-
-    def decision(self, decision_id: str) -> Decision:
-        """The decision of that id."""
-        return self._read.decision(decision_id)
-
-    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        """The overrides of the pipeline."""
-        return self._write.control(pipeline, may_lag=may_lag)
-
-    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
-        """Keep the overrides of the pipeline."""
-        self._write.set_control(pipeline, control, said)
-
-    def of(self, name: str) -> str:
-        """The record that the pipeline writes now."""
-        return self._read.records.of(name)
-
-    def owner(self, name: str) -> RecordOwner | None:
-        """The owner of the pipeline's record."""
-        return self._read.records.owner(name)
-
-    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
-        """Recompute the digests of the record."""
-        return self._read.verify(pipeline, anchor)
-
-    def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
-        """The profiles that the writer of the record decides with."""
-        return self._read.profiles(pipeline)
 
 
 class StoredProfilesReplayer:

@@ -6,13 +6,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from ipa.adapters.store.store import Store
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
 from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.loop.scheduler import ScheduledLoop, Scheduler
-from ipa.control.ports import Attribution, Clock, ControlAction, ControlStore, PipelineControl, ProfileStore
+from ipa.control.ports import Attribution, Clock, ControlAction, PipelineControl
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import ConflictError, InProgressError, InputError, IpaError, UsageError
 from ipa.model.pipeline import Pipeline
@@ -23,60 +24,6 @@ log = logging.getLogger("ipa.roster")
 Profiles = Mapping[str, StageProfile]
 # A loop that ends may have a tick under way, and that a write.
 END_S = 15.0
-
-
-class GivenStore(Protocol):
-    """Keeps what was given over the API, each pipeline as the mapping that a file would hold."""
-
-    def all(self) -> dict[str, Any]:
-        """Every one by its name."""
-        ...
-
-    def keep(self, name: str, mapping: Mapping[str, Any], at: str) -> None:
-        """Keep it, in the place of one of that name."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Forget it."""
-        ...
-
-
-class Records(Protocol):
-    """Record that each pipeline writes; a new pipeline of an old name has its own."""
-
-    def of(self, name: str) -> str:
-        """The record of the pipeline that has this name now."""
-        ...
-
-    def read(self) -> None:
-        """Take up what other replicas did."""
-        ...
-
-    def begin(self, name: str, namespace: str) -> str:
-        """A new record for the pipeline."""
-        ...
-
-    def adopt(self, name: str, namespace: str) -> str | None:
-        """The record of a pipeline in the store; None while another replica gives or removes it."""
-        ...
-
-
-class RosterStore(ControlStore, ProfileStore, Protocol):
-    """Store of the roster."""
-
-    @property
-    def records(self) -> Records:
-        """The records of the pipelines."""
-        ...
-
-    def end_record(self, pipeline: str) -> None:
-        """Forget control, plans and answers of a pipeline that is removed; its record stays."""
-        ...
-
-    @property
-    def given(self) -> GivenStore:
-        """Pipelines that were created over the API."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +69,7 @@ class Roster:
     loops: dict[str, ControlLoop]
     beside: dict[str, ControlLoop]
     makers: Makers
-    store: RosterStore
+    store: Store
     clock: Clock
     stop: threading.Event
     turns: Scheduler

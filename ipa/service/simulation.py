@@ -71,13 +71,7 @@ def as_served(
     target: SimulatedPlace,
 ) -> SimSetup:
     """A run of the loop on the target with the service's settings."""
-    forecast = ForecastSettings(
-        given.forecaster,
-        window_s=given.window_s,
-        horizon_s=given.horizon_s,
-        quantile=given.forecast_quantile,
-        smooth_s=given.smooth_s,
-    )
+    forecast = ForecastSettings(**forecast_values(given, given.forecaster))
     return setup_on(target, pipeline, profiles, rates_rps, forecast, guards_of(given))
 
 
@@ -129,7 +123,20 @@ def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float,
 
 def guards_of(given: Settings) -> GuardSettings:
     """The guards of the loop with the values of the service's settings."""
-    named = {field.name for field in fields(given)}
-    return GuardSettings(
-        **{field.name: getattr(given, field.name) for field in fields(GuardSettings) if field.name in named}
-    )
+    return GuardSettings(**guard_values(given))
+
+
+def guard_values(given: Settings) -> dict[str, Any]:
+    """The service's settings that are guards of the loop, by name."""
+    return {it.name: getattr(given, it.name) for it in fields(GuardSettings) if hasattr(given, it.name)}
+
+
+def forecast_values(given: Settings, forecaster: str) -> dict[str, Any]:
+    """The values of `ForecastSettings` for that forecaster in the service, by name."""
+    return {
+        "name": forecaster,
+        "window_s": given.window_s,
+        "horizon_s": given.horizon_s,
+        "quantile": given.forecast_quantile,
+        "smooth_s": given.smooth_s,
+    }
