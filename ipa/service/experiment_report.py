@@ -14,8 +14,7 @@ from pydantic import TypeAdapter
 import ipa
 from ipa.control.canonical import canonical_json, digest
 from ipa.report.run import Run, RunChange, Ticks
-from ipa.report.seeds import Repeats, SeedFigures, sorted_by_name, span
-from ipa.report.stats import means_of
+from ipa.report.stats import Repeats, SeedFigures, means_of, sorted_by_name, span
 from ipa.simulate.result import SimResult
 
 # More points than a plot has pixels are of no use.

@@ -16,7 +16,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.policies.registry import POLICIES
 from ipa.report.run import Run
-from ipa.report.seeds import span
+from ipa.report.stats import span
 from ipa.service.experiment_report import unpacked
 from ipa.service.job_queue import UNKNOWN, Job, JobFault, JobPhase, JobQueue
 from ipa.service.service import Service

@@ -14,7 +14,7 @@ from ipa.files.traces import read_trace
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.report.seeds import over_seeds
+from ipa.report.stats import over_seeds
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
 from ipa.simulate.cluster import ClusterSettings

@@ -79,8 +79,8 @@ def _exit_code(review: Review) -> ExitCode:
 
 def _write(review: Review, comment: Path | None, junit: Path | None, sarif: Path | None) -> None:
     """The files that were asked for; InputError where one cannot be written."""
-    from ipa.report.review.junit import junit as junit_of
     from ipa.report.review.markdown import comment as comment_of
+    from ipa.report.review.sarif import junit as junit_of
     from ipa.report.review.sarif import sarif as sarif_of
 
     for file, made in ((comment, comment_of), (junit, junit_of), (sarif, sarif_of)):

@@ -13,7 +13,6 @@ import pytest
 from ipa.model.errors import Problem
 from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Guardrails, Measure
 from ipa.model.resources import Resources
-from ipa.report.review.junit import junit
 from ipa.report.review.markdown import LONGEST, MARKER, comment
 from ipa.report.review.result import (
     FileHash,
@@ -28,7 +27,7 @@ from ipa.report.review.result import (
     Status,
     findings_of,
 )
-from ipa.report.review.sarif import sarif
+from ipa.report.review.sarif import junit, sarif
 from ipa.report.review.words import cells, headline, signed
 
 INPUTS = ReviewInputs(
