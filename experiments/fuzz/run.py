@@ -16,7 +16,7 @@ from schemathesis.engine import events, from_schema
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
-from ipa.bootstrap.experiments import experiment_jobs
+from ipa.bootstrap.service import experiment_jobs
 from ipa.model.plan import Plan
 from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion

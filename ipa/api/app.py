@@ -27,7 +27,6 @@ from ipa.api import (
     plans,
     problems,
     queries,
-    replay,
 )
 from ipa.api.auth import AccessGate, Context
 from ipa.api.context import ApiContext
@@ -74,7 +73,6 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         pipelines.reading,
         plans.making,
         analysis.router,
-        replay.router,
         fleet.router,
         experiments.router,
     ):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Header, Response
 from pydantic import TypeAdapter
 
 from ipa.api.auth import Context, CurrentCaller
+from ipa.api.commands import By, Why
 from ipa.api.documents import (
     MERGE_PATCH,
     YAML,
@@ -21,7 +22,6 @@ from ipa.api.documents import (
 )
 from ipa.api.examples import PIPELINE, PIPELINE_PATCH, PROFILE
 from ipa.api.limits import Rationed, off_loop
-from ipa.api.overrides import By, Why
 from ipa.api.preconditions import IfMatch, IfNoneMatch, etag, is_known, required_match
 from ipa.api.queries import Named, Using
 from ipa.files import (

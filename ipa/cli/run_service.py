@@ -86,8 +86,7 @@ def _serve(running: App, listener: socket.socket) -> None:
 
 def _listen(running: App, listener: socket.socket) -> None:
     from ipa.api.app import create_app
-    from ipa.api.server import bounds_of, config_of, settle
-    from ipa.api.wiring import context_of
+    from ipa.api.wiring import bounds_of, config_of, context_of, settle
     from ipa.bootstrap.identity import hosts_of
     from ipa.serving.protocol import BoundedServer
 

@@ -16,7 +16,7 @@ from ipa.model.access import LOCAL
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.service import commands, history, planning, replay, status
+from ipa.service import commands, history, planning, status
 from ipa.service.preconditions import Precondition, plain_version
 from ipa.service.service import Service
 from ipa.service.visibility import Caller
@@ -105,7 +105,7 @@ class InProcessClient(PipelineClient):
         return _object(commands.roll_back(self._service, found, to, expected, by=by, reason=reason))
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
-        return _object(replay.replay(Caller(LOCAL, self._service), decision_id, policy))
+        return _object(history.replay(Caller(LOCAL, self._service), decision_id, policy))
 
     def _recorded(self, name: str) -> str:
         """The name of a record: a pipeline's, or with @ and a policy beside it. NotFoundError."""

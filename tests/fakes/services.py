@@ -20,9 +20,9 @@ from starlette.datastructures import State
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
-from ipa.bootstrap.experiments import experiment_jobs
 from ipa.bootstrap.pipeline_registry import Makers, Roster
 from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.service import experiment_jobs
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision

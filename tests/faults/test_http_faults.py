@@ -243,7 +243,7 @@ def test_h6_an_idempotency_key_again_with_another_body_at_once_and_after_a_resta
     case.equal("another body", other.status_code, 422)
     store.close()
     store = open_store(url)
-    monkeypatch.setattr("ipa.service.idempotency._HOLDER", "the next run")
+    monkeypatch.setattr("ipa.service.plans._HOLDER", "the next run")
     world.plans, world.answers = store.plans, store.answers
     later = ApiClient(world.services()).post(f"{at}:apply", {}, headers=headers)
     case.equal("after a restart", later.content, answer.content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-from ipa.bootstrap.health import CHECKED_S, StoreCheck
+from ipa.bootstrap.service import CHECKED_S, StoreCheck
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from ipa.service.health import DependencyCheck
