@@ -21,7 +21,6 @@ from ipa.api import (
     events,
     experiments,
     fleet,
-    me,
     openapi_extras,
     pipelines,
     plans,
@@ -69,7 +68,6 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.include_router(queries.router)
     for open_to_all in (
         events.router,
-        me.router,
         pipelines.reading,
         plans.making,
         analysis.router,

@@ -18,6 +18,7 @@ from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.service import analysis, history, status
+from ipa.service.access import MeView, rights_of
 from ipa.service.history import DECISION, DecisionPage, RecordView, newest_first
 from ipa.service.service import Service
 from ipa.service.status import StatusView
@@ -166,3 +167,12 @@ def get_decision(decision_id: str, service: Using, response: Response) -> Decisi
             f'</v1/decisions/{quote(each, safe="")}>; rel="{name}"' for name, each in neighbours.items()
         )
     return decision
+
+
+@router.get("/me", tags=["health"])
+def get_me(caller: CurrentCaller) -> MeView:
+    """Return the name of the caller and its rights with each visible pipeline.
+
+    For a page that hides what is not allowed: each request is checked again, and may still be refused.
+    """
+    return rights_of(caller)

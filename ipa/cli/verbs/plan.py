@@ -1,8 +1,11 @@
-"""`ipa plan` and `ipa sweep`: the best configuration for a rate, or for many."""
+"""`ipa plan`, `sweep`, `explain` and `frontier`: the best configurations for a rate, and why they are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -10,9 +13,15 @@ from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import parse_rates
 from ipa.cli.options.plugins import SOLVER
 from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.plans.question import Question, plans
+from ipa.cli.plans.question import EXIT_CODES, Question, best_plan, plans, problem_of
 from ipa.cli.progress import progress
+from ipa.model.errors import UsageError
 from ipa.model.exits import ExitCode
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan
+
+if TYPE_CHECKING:
+    from ipa.optimize.frontier import FrontierPoint
 
 
 def plan(
@@ -79,3 +88,132 @@ def sweep(
         from ipa.cli.views.plan_text import print_sweep
 
         print_sweep(found, printer(output))
+
+
+def explain(
+    pipeline: str = options.PIPELINE,
+    *,
+    rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
+    objective: str | None = options.OBJECTIVE,
+    compat: str = options.COMPAT,
+    allocation: str = options.ALLOCATION,
+    solver: str | None = SOLVER,
+    at: str | None = options.AT,
+    deadline_s: float = typer.Option(10.0, "--deadline", help="most seconds for the explanation"),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Explain the best plan for a rate: what limits it, its alternatives, and what would change it.
+
+    Exit code 3: no plan is feasible, and what would be; 6: out of time.
+    """
+    from ipa.optimize.explain import explain as explanation_of
+
+    question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
+    problem, plan = best_plan(question, rate, deadline_s)
+    # The limits of batch sizes decide which operating points there are.
+    free, _ = problem_of(question, rate, lambda found: _any_batch_size(found, objective))
+    has_more = any(
+        len(more.points) > len(mine.points) for more, mine in zip(free.stages, problem.stages, strict=True)
+    )
+    explained = explanation_of(problem, plan, deadline_s, wider={"batch_sizes": free} if has_more else {})
+    if not printed(output, explained.to_json()):
+        from ipa.cli.views.explain_text import print_explanation
+
+        print_explanation(explained, printer(output))
+    if plan.termination in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[plan.termination])
+
+
+def _any_batch_size(pipeline: Pipeline, objective: str | None) -> Pipeline:
+    """The pipeline without limits on batch sizes."""
+    wanted = replace(pipeline.objective(objective), max_batch_size=None)
+    return replace(
+        pipeline,
+        bounds=replace(pipeline.bounds, batch_sizes=None),
+        objectives={**pipeline.objectives, objective or pipeline.default_objective: wanted},
+        stages=tuple(
+            replace(stage, bounds=replace(stage.bounds, batch_sizes=None)) for stage in pipeline.stages
+        ),
+    )
+
+
+KINDS = ("svg", "png")
+
+
+def frontier(
+    pipeline: str = options.PIPELINE,
+    *,
+    rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
+    objective: str | None = options.OBJECTIVE,
+    compat: str = options.COMPAT,
+    allocation: str = options.ALLOCATION,
+    solver: str | None = SOLVER,
+    at: str | None = options.AT,
+    plot: Path | None = typer.Option(None, "--plot", help="write a plot to FILE.svg or FILE.png"),
+    deadline_s: float = typer.Option(60.0, "--deadline", help="most seconds for the search"),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Show the Pareto-optimal plans for a rate: accuracy, cost and latency within the limits.
+
+    JSON has all of them; text has those that are optimal in accuracy and cost. Exit code 3: none is
+    feasible; 6: out of time.
+    """
+    from ipa.optimize.frontier import frontier as frontier_of
+
+    kind = "" if plot is None else _kind(plot)
+    question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
+    problem, plan = best_plan(question, rate, deadline_s)
+    with progress("searching"):
+        points = frontier_of(problem, deadline_s) if plan.stages else ()
+    if not printed(output, [_json(point, plan) for point in points]):
+        from ipa.cli.views.frontier_text import print_frontier
+
+        print_frontier(plan, points, printer(output))
+    if plot is not None and points:
+        _write(plot, kind, plan, points)
+    if plan.termination in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[plan.termination])
+
+
+def _json(point: FrontierPoint, plan: Plan) -> dict[str, Any]:
+    """A point as JSON values; `chosen` is true for the plan of the objective."""
+    return {
+        "pas": point.pas,
+        "cost_cores": point.cost_cores,
+        "latency_s": point.latency_s,
+        "objective": point.objective,
+        "cost_usd_per_hour": point.cost_usd_per_hour,
+        "chosen": point.configs == plan.configs,
+        "stages": [asdict(config) for config in point.configs],
+    }
+
+
+def _kind(file: Path) -> str:
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in KINDS:
+        raise UsageError(f"--plot {str(file)!r} is neither a .svg nor a .png file")
+    return kind
+
+
+def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -> None:
+    from ipa.report.frontier_plot import PlotPoint, frontier_picture
+
+    dots = [PlotPoint(point.cost, point.pas, point.latency_s) for point in points]
+    assert plan.cost is not None and plan.pas is not None and plan.latency_s is not None
+    chosen = PlotPoint(plan.cost, plan.pas, plan.latency_s)
+    unit = "cores" if plan.cost_usd_per_hour is None else "USD/h"
+    title = f"{plan.pipeline} at {plan.rate_rps:g} rps"
+    try:
+        picture = frontier_picture(title, dots, chosen, plan.sla_s, kind, unit)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--plot needs {error.name}", hint="Install it with: pip install 'ipa-serving[demo]'"
+        ) from error
+    try:
+        file.write_bytes(picture)
+    except OSError as error:
+        raise UsageError(f"--plot {str(file)!r} cannot be written: {error.strerror}") from error
