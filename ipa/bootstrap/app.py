@@ -21,7 +21,7 @@ from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.identity import Identities, authenticators_of, oidc_issuer
 from ipa.bootstrap.leader_election import election_faults, leadership_of
-from ipa.bootstrap.loops import LoopMaker, inputs_of, makers_of, policy_of
+from ipa.bootstrap.loops import PipelineFactory, inputs_of, policy_of
 from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.targets import actuation_faults, check_carried, start_configs, target_of
@@ -145,7 +145,9 @@ def build(settings: Settings, options: ServeOptions) -> App:
         resources.callback(housekeeping.close)
         webhook = monitored_webhook(webhook_of(settings, store, feed, leads), store, registry, resources)
         sight = forecast_setup(settings, profiles, target.rate_window_s)
-        maker = LoopMaker(settings, target, options, sight, world, leadership, hooks, stop)
+        maker = PipelineFactory(
+            settings, target, options, sight, world, leadership, hooks, stop, store, catalogue
+        )
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}
         watching = None
@@ -158,7 +160,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             profiles,
             loops,
             others,
-            makers_of(maker, store, catalogue, watching),
+            replace(maker, watchers=watching),
             store,
             clock,
             stop,

@@ -15,7 +15,6 @@ from ipa.adapters.store.store import Store
 from ipa.adapters.time_limit import PluginRunner
 from ipa.bootstrap.leader_election import own_world
 from ipa.bootstrap.options import ServeOptions
-from ipa.bootstrap.pipeline_registry import Makers, Profiles
 from ipa.bootstrap.targets import check_carried, check_sharing, target_of
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.loop.clock import StopSignal
@@ -36,6 +35,7 @@ from ipa.targets.base import Target, Watching
 
 # What a policy is made of, and itself.
 Chosen = tuple[PolicyInputs, Policy]
+Profiles = Mapping[str, StageProfile]
 
 
 def inputs_of(
@@ -97,8 +97,8 @@ def loop_of(
 
 
 @dataclass(frozen=True, slots=True)
-class LoopMaker:
-    """Makes the loops of the service, all alike."""
+class PipelineFactory:
+    """Makes what each pipeline of the service needs: loops, all alike, profiles, metrics and watches."""
 
     settings: Settings
     target: Target
@@ -108,6 +108,10 @@ class LoopMaker:
     leadership: LeaseLeadership | None
     hooks: tuple[Hook, ...]
     stop: StopSignal
+    store: Store
+    catalogue: Catalogue
+    # None where nothing is watched.
+    watchers: Watching | None = None
 
     def loop(self, chosen: Chosen) -> ControlLoop:
         """The loop of a pipeline, not yet started."""
@@ -125,7 +129,7 @@ class LoopMaker:
         )
 
     def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:
-        """Both loops of a pipeline; UsageError where a policy cannot have it."""
+        """The loop of a pipeline and the one beside it, if any; UsageError where a policy cannot have it."""
         check_sharing(self.target, [pipeline], self.options.policy)
         inputs, other = inputs_of(self.settings, self.options, pipeline, profiles), self.options.shadow_policy
         limit_s = self.settings.tick_s
@@ -133,42 +137,40 @@ class LoopMaker:
         shadow = self.beside(policy_of(other, inputs, limit_s)) if other else None
         return self.loop(chosen), shadow
 
-
-def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Watching | None) -> Makers:
-    """Factories of the roster. Without `watchers` it watches nothing."""
-    settings = maker.settings
-
-    def come(pipeline: Pipeline) -> None:
-        catalogue.start(pipeline)
-        if watchers is not None:
-            watchers.add(pipeline)
-
-    def go(pipeline: Pipeline) -> None:
-        catalogue.end(pipeline)
-        if watchers is not None:
-            watchers.remove(pipeline)
-
-    def check(pipeline: Pipeline) -> None:
+    def check(self, pipeline: Pipeline) -> None:
+        """InputError or UsageError if the pipeline has keys without effect here."""
         # One that the target cannot run is kept to plan with, which its keys may be for.
-        if not maker.target.unfit(pipeline):
-            check_carried(maker.target, [pipeline], maker.options.policy)
+        if not self.target.unfit(pipeline):
+            check_carried(self.target, [pipeline], self.options.policy)
 
-    return Makers(
-        loops=maker.both,
-        unfit=maker.target.unfit,
-        check=check,
-        profiles=lambda pipeline: _profiles(settings, store, pipeline),
-        shaped=lambda pipeline, profiles: with_profiles(maker.target.shape(pipeline, profiles), profiles),
-        goodbye=maker.target.goodbye,
-        on_come=come,
-        on_go=go,
-    )
+    def unfit(self, pipeline: Pipeline) -> str:
+        """The reason why the service cannot run the pipeline; empty if it can."""
+        return self.target.unfit(pipeline)
 
+    def profiles(self, pipeline: Pipeline) -> Profiles:
+        """The profiles as they were given over the API, else those of the files."""
+        try:
+            files: Profiles = load_profiles(self.settings.profiles_dir, pipeline.name)
+        except NotFoundError:
+            files = {}
+        return {**files, **self.store.profiles(pipeline.name)}
 
-def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Profiles:
-    """As they were given over the API, else of the files."""
-    try:
-        files: Profiles = load_profiles(settings.profiles_dir, pipeline.name)
-    except NotFoundError:
-        files = {}
-    return {**files, **store.profiles(pipeline.name)}
+    def shaped(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
+        """The pipeline as it runs here."""
+        return with_profiles(self.target.shape(pipeline, profiles), profiles)
+
+    def goodbye(self, pipeline: Pipeline) -> str:
+        """What becomes of a pipeline that is no longer controlled, in words."""
+        return self.target.goodbye(pipeline)
+
+    def begin(self, pipeline: Pipeline) -> None:
+        """Measure and watch a pipeline that came."""
+        self.catalogue.start(pipeline)
+        if self.watchers is not None:
+            self.watchers.add(pipeline)
+
+    def end(self, pipeline: Pipeline) -> None:
+        """Measure and watch a pipeline no more."""
+        self.catalogue.end(pipeline)
+        if self.watchers is not None:
+            self.watchers.remove(pipeline)

@@ -16,7 +16,6 @@ from ipa.bootstrap.targets import Target, check_honoured, manifest_target, targe
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
 from ipa.control.loop import clock
-from ipa.control.ports import Attribution
 from ipa.files import load_pipelines, load_profiles
 from ipa.files.lookup import find_pipeline
 from ipa.files.texts import read_text
@@ -33,7 +32,7 @@ from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion
 from ipa.service.manifest_loop import ManifestLoop
-from ipa.service.one_shot import OneShotLoop
+from ipa.service.one_shot import OneShotLoop, OneShotPorts
 from ipa.service.ports import Alone, Loop
 from ipa.service.service import Service
 from ipa.settings import Settings
@@ -81,7 +80,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
         # One that is not placed there is refused by the workload, which says what its file lacks.
         if target.placed(pipeline):
             check_honoured(target, [pipeline])
-        return OneShotLoop(pipeline, connection.workload, store, here, settings, say)
+        return OneShotLoop(OneShotPorts(pipeline, connection.workload, store, here, settings, say))
 
     refusal = None
     if settings.actuation == "gitops":
@@ -145,11 +144,13 @@ def _service(
     say: Say,
 ) -> Service:
     """The service of those pipelines; `store` is its record."""
-    elsewhere: Any = Refused(service_only("this", at))
+    error = service_only("this", at)
+    elsewhere: Any = Refused(error)
+    loops = ByName(lambda: pipelines, loop)
     profiles = ByName(lambda: pipelines, lambda name: _usable_profiles(settings, name))
     return Service(
         pipelines=pipelines,
-        registry=OneShotRegistry(pipelines, profiles, ByName(lambda: pipelines, loop), elsewhere),
+        registry=OneShotRegistry(pipelines, profiles, loops, error),
         log=store,
         controls=elsewhere,
         records=store,
@@ -245,19 +246,19 @@ def _usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile
         return {}
 
 
-class OneShotRegistry:
-    """The `PipelineRegistry` of a command: pipelines of files, which it only reads."""
+class OneShotRegistry(Refused):
+    """The `PipelineRegistry` of a command: pipelines of files, which it only reads; changes are refused."""
 
     def __init__(
         self,
         pipelines: Mapping[str, Pipeline],
         profiles: Mapping[str, Mapping[str, StageProfile]],
         loops: Mapping[str, Loop],
-        elsewhere: Any,
+        error: UsageError,
     ) -> None:
+        super().__init__(error)
         self.pipelines, self.profiles, self.loops = pipelines, profiles, loops
         self.beside: Mapping[str, Loop] = {}
-        self._elsewhere = elsewhere
 
     @property
     def files(self) -> frozenset[str]:
@@ -271,18 +272,6 @@ class OneShotRegistry:
     def version(self, pipeline: Pipeline) -> str:
         """The digest of the pipeline."""
         return digest_of(pipeline)
-
-    def give(self, pipeline: Pipeline, said: Attribution) -> None:
-        """UsageError: only a service is given pipelines."""
-        self._elsewhere.give(pipeline, said)
-
-    def give_profile(self, profile: StageProfile, said: Attribution) -> None:
-        """UsageError: only a service is given profiles."""
-        self._elsewhere.give_profile(profile, said)
-
-    def remove(self, name: str, said: Attribution) -> str:
-        """UsageError: only a service stops to control a pipeline."""
-        return str(self._elsewhere.remove(name, said))
 
 
 class DirectPlanner:

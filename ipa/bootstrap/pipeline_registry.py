@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ipa.adapters.store.store import Store
+from ipa.bootstrap.loops import PipelineFactory, Profiles
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
 from ipa.control.loop.control_loop import ControlLoop
@@ -21,30 +22,8 @@ from ipa.model.profile import StageProfile
 
 log = logging.getLogger("ipa.roster")
 
-Profiles = Mapping[str, StageProfile]
 # A loop that ends may have a tick under way, and that a write.
 END_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Makers:
-    """Factories of loops, and listeners to pipelines that come and go.
-
-    `loops` gives the loop of a pipeline and the one beside it, if any; UsageError where the policy cannot.
-    `unfit` gives the reason why the service cannot run a pipeline; empty if it can. `check` raises InputError
-    or UsageError if the pipeline has keys without effect here. `profiles` are those that there are, `shaped`
-    is the pipeline as it runs here.
-    """
-
-    loops: Callable[[Pipeline, Profiles], tuple[ControlLoop, ControlLoop | None]]
-    unfit: Callable[[Pipeline], str]
-    profiles: Callable[[Pipeline], Profiles]
-    check: Callable[[Pipeline], None] = lambda pipeline: None
-    shaped: Callable[[Pipeline, Profiles], Pipeline] = lambda pipeline, profiles: pipeline
-    # What becomes of one that is no longer controlled, in words.
-    goodbye: Callable[[Pipeline], str] = lambda pipeline: ""
-    on_come: Callable[[Pipeline], None] = lambda pipeline: None
-    on_go: Callable[[Pipeline], None] = lambda pipeline: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +47,7 @@ class Roster:
     profiles: dict[str, Profiles]
     loops: dict[str, ControlLoop]
     beside: dict[str, ControlLoop]
-    makers: Makers
+    makers: PipelineFactory
     store: Store
     clock: Clock
     stop: threading.Event
@@ -245,7 +224,7 @@ class Roster:
         unfit = self.makers.unfit(shaped) or (f"there is no profile of {missing}" if missing else "")
         if unfit:
             return _Made(shaped, profiles, unfit)
-        return _Made(shaped, profiles, "", *self.makers.loops(shaped, profiles))
+        return _Made(shaped, profiles, "", *self.makers.both(shaped, profiles))
 
     def _take(self, made: _Made) -> None:
         name = made.pipeline.name
@@ -255,7 +234,7 @@ class Roster:
         self.profiles[name], self._unfit[name] = made.profiles, made.unfit
         if made.loop is not None:
             self.loops[name] = made.loop
-            self.makers.on_come(made.pipeline)
+            self.makers.begin(made.pipeline)
         if made.other is not None:
             self.beside[name] = made.other
         self.pipelines[name] = made.pipeline
@@ -266,7 +245,7 @@ class Roster:
         name = pipeline.name
         for mapping in (self.pipelines, self.loops, self.beside, self.profiles, self._unfit):
             mapping.pop(name, None)
-        self.makers.on_go(pipeline)
+        self.makers.end(pipeline)
         self.on_end(self._records.pop(name, name))
 
     def _retire(self, pipeline: Pipeline, said: Attribution) -> None:

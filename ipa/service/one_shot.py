@@ -68,28 +68,31 @@ class OneShotStore(DecisionLog, ControlStore, Protocol):
     """The record of decisions and the overrides of people."""
 
 
+@dataclass(frozen=True, slots=True)
+class OneShotPorts:
+    """What a command changes a pipeline with; `say` tells the person who waits how far it is."""
+
+    pipeline: Pipeline
+    workload: CreatingWorkload
+    store: OneShotStore
+    clock: Clock
+    settings: Settings
+    say: Callable[[str], None]
+
+
 class OneShotLoop:
     """The `Loop` of a command: it reads the workload, and carries out one change to its end."""
 
     policy = "by hand"
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        workload: CreatingWorkload,
-        store: OneShotStore,
-        clock: Clock,
-        settings: Settings,
-        say: Callable[[str], None],
-    ) -> None:
-        self._pipeline, self._workload, self._store = pipeline, workload, store
-        self._clock, self._settings, self._say = clock, settings, say
+    def __init__(self, ports: OneShotPorts) -> None:
+        self._ports, self._pipeline, self._workload = ports, ports.pipeline, ports.workload
         # The state of the last snapshot: a change that was decided on it is written onto it or not at all.
         self._state: WorkloadState | None = None
 
     def snapshot(self) -> Snapshot:
         """The configuration that the workload asks for, and how much of it is ready."""
-        pipeline, at_s = self._pipeline, self._clock.monotonic_s()
+        pipeline, at_s = self._pipeline, self._ports.clock.monotonic_s()
         self._state = None
         try:
             state = self._state = self._workload.read(pipeline)
@@ -102,7 +105,7 @@ class OneShotLoop:
         if state.settled:
             return _snapshot(observation, "all replicas run as asked")
         configs = tuple(stage.config for stage in state.stages)
-        deadline_s = self._settings.rollout_deadline_s
+        deadline_s = self._ports.settings.rollout_deadline_s
         asked = Change("", pipeline.name, state.revision, configs, configs, deadline_s)
         rollout = self._workload.rollout(pipeline, asked)
         if rollout.phase is RolloutPhase.FAILED:
@@ -129,9 +132,7 @@ class OneShotLoop:
 
     def _apply(self, state: WorkloadState | None = None) -> OneShotApply:
         self._state = None
-        return OneShotApply(
-            self._pipeline, self._workload, self._store, self._clock, self._settings, self._say, state
-        )
+        return OneShotApply(self._ports, state)
 
 
 def drifted(pipeline: Pipeline, error: DriftError, at_s: float) -> Snapshot:
@@ -177,27 +178,18 @@ class OneShotApply:
     The mode does not matter: advisory holds back the loop, not people. The change is written onto `state`.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        workload: CreatingWorkload,
-        store: OneShotStore,
-        clock: Clock,
-        settings: Settings,
-        say: Callable[[str], None],
-        state: WorkloadState | None = None,
-    ) -> None:
-        self._pipeline, self._workload, self._clock = pipeline, workload, clock
-        self._control = replace(store.control(pipeline.name), mode=Mode.ACTIVE)
-        self._decisions = _WithoutLooks(store)
+    def __init__(self, ports: OneShotPorts, state: WorkloadState | None = None) -> None:
+        self._pipeline, self._workload, self._clock = ports.pipeline, ports.workload, ports.clock
+        self._control = replace(ports.store.control(ports.pipeline.name), mode=Mode.ACTIVE)
+        self._decisions = _WithoutLooks(ports.store)
         self._guards = GuardSettings(
             tick_s=POLL_S,
-            rollout_deadline_s=settings.rollout_deadline_s,
-            quarantine_s=settings.quarantine_s,
+            rollout_deadline_s=ports.settings.rollout_deadline_s,
+            quarantine_s=ports.settings.quarantine_s,
         )
         self._state = state
         self._run_id = uuid.uuid4().hex[:8]
-        self._tell, self._said = say, ""
+        self._tell, self._said = ports.say, ""
 
     def change(self, wanted: RequestedConfigs) -> Decision:
         """The decision once its change is ready, or a hold that says why nothing was written.

@@ -20,7 +20,7 @@ from starlette.datastructures import State
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
-from ipa.bootstrap.pipeline_registry import Makers, Roster
+from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.replaying import Replayer
 from ipa.bootstrap.service import experiment_jobs
 from ipa.control.audit.checkpoints import SignedCheckpoint
@@ -273,12 +273,8 @@ class FakeWorld:
             {"ocr": {"detect": a_profile("detect"), "recognise": a_profile("recognise")}},
             {"ocr": FakeLoop(snapshot, request)},  # type: ignore[dict-item]
             self.beside,  # type: ignore[arg-type]
-            Makers(
-                loops=_no_loops,
-                unfit=lambda pipeline: "nothing runs here; it can be planned",
-                profiles=lambda pipeline: store.profiles(pipeline.name),
-            ),
-            store,
+            FakeFactory(store),  # type: ignore[arg-type]
+            store,  # type: ignore[arg-type]
             self.clock,
             threading.Event(),
             Scheduler(lambda _: self.clock, StopSignal()),
@@ -521,8 +517,36 @@ def solving(context: ApiContext) -> ApiContext:
     return over(context, planner=FakePlanner())
 
 
-def _no_loops(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
-    raise AssertionError(f"{pipeline.name} is not controlled here")
+class FakeFactory:
+    """Pipelines that are planned, and not controlled here."""
+
+    def __init__(self, store: FakeRosterStore) -> None:
+        self._store = store
+
+    def both(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
+        """None: it would fail the test."""
+        raise AssertionError(f"{pipeline.name} is not controlled here")
+
+    def unfit(self, pipeline: Pipeline) -> str:
+        """Never empty."""
+        return "nothing runs here; it can be planned"
+
+    def profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
+        """Those of the store."""
+        return self._store.profiles(pipeline.name)
+
+    def shaped(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
+        """The same."""
+        return pipeline
+
+    def goodbye(self, pipeline: Pipeline) -> str:
+        """Nothing."""
+        return ""
+
+    def check(self, pipeline: Pipeline) -> None:
+        """Take it as it is."""
+
+    begin = end = check
 
 
 # Many may ask at once, and the cache alone would let each of them start one.
