@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,6 @@ from ipa.api.queries import Using
 from ipa.api.request_body import BodyReader
 from ipa.api.work import WorkPlaces
 from ipa.model.errors import Problem, StandbyError, UnavailableError
-from ipa.service.health import CheckView, Readiness
 
 PAGE = Path(__file__).parent / "page"
 router = APIRouter()
@@ -107,6 +107,26 @@ def only_the_leader(service: Using) -> None:
 async def healthz() -> dict[str, str]:
     """Report that the process answers. A standby does too: losing the lease is no reason to restart it."""
     return {"status": "ok"}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """The state of a dependency."""
+
+    name: str
+    ok: bool
+    required: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The readiness of the API; `degraded` if a dependency fails that is not required."""
+
+    ready: bool
+    degraded: bool
+    checks: tuple[CheckView, ...] = ()
+    version: str = ipa.__version__
 
 
 @router.get("/readyz", tags=["health"])

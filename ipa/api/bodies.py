@@ -13,7 +13,7 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.optimize.problem import Compat
 from ipa.optimize.registry import AUTO, SOLVERS
 from ipa.profiling.points import Allocation
-from ipa.service.planning import BoundsChange, PlanRequest, WeightsChange
+from ipa.service.planning import PlanRequest
 
 # Numbers, not texts or booleans. No quantity is beyond these bounds, and formulas stay finite within them.
 Positive = Annotated[float, Field(ge=1e-9, le=1e9, strict=True, allow_inf_nan=False)]
@@ -105,11 +105,6 @@ class BoundsBody(Body):
     accuracy_floor: Ratio | None = None
     transition_cores: Positive | None = None
 
-    def change(self) -> BoundsChange:
-        """The bounds to replace."""
-        sizes = None if self.batch_sizes is None else tuple(self.batch_sizes)
-        return BoundsChange(**{**self.model_dump(), "batch_sizes": sizes})
-
 
 class WeightsBody(Body):
     """Weights of α·accuracy − β·cores − δ·Σ batch sizes that replace the objective's if given."""
@@ -117,10 +112,6 @@ class WeightsBody(Body):
     alpha: Weight | None = None
     beta: Weight | None = None
     delta: Weight | None = None
-
-    def change(self) -> WeightsChange:
-        """The weights to replace."""
-        return WeightsChange(**self.model_dump())
 
 
 class PlanBody(Body):
@@ -137,16 +128,12 @@ class PlanBody(Body):
 
     def request(self) -> PlanRequest:
         """The what-if of the body."""
-        return PlanRequest(
-            self.rate_rps,
-            self.objective,
-            self.compat,
-            self.allocation,
-            self.solver,
-            self.sla_s,
-            self.bounds.change() if self.bounds else BoundsChange(),
-            self.weights.change() if self.weights else WeightsChange(),
-        )
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        bounds = self.bounds.model_dump(exclude_none=True) if self.bounds else {}
+        if sizes := bounds.get("batch_sizes"):
+            bounds["batch_sizes"] = tuple(sizes)
+        weights = self.weights.model_dump(exclude_none=True) if self.weights else {}
+        return PlanRequest(**{**given, "bounds": bounds, "weights": weights})
 
 
 class PauseBody(AttributedBody):

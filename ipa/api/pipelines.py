@@ -24,25 +24,12 @@ from ipa.api.examples import PIPELINE, PIPELINE_PATCH, PROFILE
 from ipa.api.limits import Rationed, off_loop
 from ipa.api.preconditions import IfMatch, IfNoneMatch, etag, is_known, required_match
 from ipa.api.queries import Named, Using
-from ipa.files import (
-    dump_pipeline,
-    pipeline_from_mapping,
-    pipeline_in,
-    pipeline_to_mapping,
-    profile_in,
-)
+from ipa.files import dump_pipeline, pipeline_from_mapping, pipeline_in, pipeline_to_mapping, profile_in
 from ipa.model.access import Operation
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.service import pipelines
-from ipa.service.pipelines import (
-    Origin,
-    PipelineChange,
-    PipelineList,
-    PipelineView,
-    Removed,
-    pipeline_view,
-)
+from ipa.service.pipelines import Origin, PipelineChange, PipelineList, PipelineView, Removed, pipeline_view
 from ipa.service.service import Service
 
 reading = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])

@@ -115,8 +115,7 @@ def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) 
 
     history: Any = Refused(
         UsageError(
-            f"{path} is a file, which keeps no history",
-            hint=f"Use git: `git log -p {path}`, `git revert`.",
+            f"{path} is a file, which keeps no history", hint=f"Use git: `git log -p {path}`, `git revert`."
         )
     )
     service = _service(settings, target, path, pipelines, loop, history, say)

@@ -18,9 +18,8 @@ from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.ports import Clock
 from ipa.model.errors import IpaError
 from ipa.model.observation import Missing, MissingReason
-from ipa.service.health import DependencyCheck
 from ipa.service.job_queue import JobQueue
-from ipa.service.ports import Alone, LeadershipView
+from ipa.service.ports import Alone, DependencyCheck, LeadershipView
 from ipa.service.service import Service
 
 # Seconds for which the result of reading the store counts.

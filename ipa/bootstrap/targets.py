@@ -1,9 +1,12 @@
-"""The target of the settings: its world, and what of pipelines and policy it cannot carry."""
+"""The targets: that of the settings, what it cannot carry, and what verbs need of others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient, connect
@@ -18,12 +21,21 @@ from ipa.settings import Settings
 from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
 from ipa.targets.gitops.setup import gitops_faults
 
+if TYPE_CHECKING:
+    from ipa.profiling.measure import MeasurementBench
+    from ipa.service.review.revisions import BaseRevision
+
+# A large repository on a slow disk; beyond that something hangs.
+GIT_TIMEOUT_S = 60.0
+
 __all__ = [
     "ImportRequest",
     "Target",
+    "base_revision",
     "check_carried",
     "check_honoured",
     "default_target",
+    "measurement_bench",
     "target_named",
     "target_of",
     "targets",
@@ -95,6 +107,25 @@ def actuation_faults(settings: Settings) -> Iterator[str]:
     yield from gitops_faults(settings)
     if settings.actuation == "gitops" and not target_of(settings).takes_gitops:
         yield "IPA_ACTUATION=gitops needs the target kubernetes"
+
+
+@contextmanager
+def measurement_bench(pipeline: Pipeline) -> Iterator[MeasurementBench]:
+    """Model servers of the pipeline's variants on this machine; all have ended after the block."""
+    from ipa.targets.local.bench import Bench
+
+    with TemporaryDirectory(prefix="ipa-profile-") as folder, closing(Bench(pipeline, Path(folder))) as bench:
+        yield bench
+
+
+def base_revision(folder: Path, ref: str) -> BaseRevision:
+    """The newest commit that the work tree at `folder` and `ref` have in common.
+
+    UsageError: no work tree, no such ref, no common commit.
+    """
+    from ipa.targets.gitops.base import Base
+
+    return Base(folder, ref, GIT_TIMEOUT_S)
 
 
 def kube_client(settings: Settings, limits: Limits | None = None) -> KubeClient:

@@ -21,17 +21,14 @@ class PlottedPlan(Protocol):
     @property
     def cost(self) -> float:
         """Cores, or USD an hour."""
-        ...
 
     @property
     def pas(self) -> float:
         """Accuracy of a request."""
-        ...
 
     @property
     def latency_s(self) -> float:
         """Seconds."""
-        ...
 
 
 P = TypeVar("P", bound=PlottedPlan)

@@ -10,13 +10,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.service.visibility import Caller
 
 # The operations that a role may allow on some pipelines by name.
-OF_ONE = (
-    Operation.CONTROL,
-    Operation.APPLY,
-    Operation.REPLACE,
-    Operation.AMEND,
-    Operation.REMOVE,
-)
+OF_ONE = (Operation.CONTROL, Operation.APPLY, Operation.REPLACE, Operation.AMEND, Operation.REMOVE)
 # Above this many pipelines the cluster is asked per namespace only, not per name.
 MOST_NAMED = 50
 

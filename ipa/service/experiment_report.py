@@ -57,10 +57,15 @@ def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
         },
         latency_cdf=tuple((round(float(value), 6), round(float(share), 6)) for value, share in cdf),
         decisions_by_reason=reasons,
-        changes=tuple(
-            RunChange(it.at_s, it.reason, it.configs) for it in result.ticks if it.reason.startswith("apply.")
-        ),
+        changes=changes_of(result),
         ticks=_ticks(result),
+    )
+
+
+def changes_of(result: SimResult) -> tuple[RunChange, ...]:
+    """The changes that the loop wrote during the run."""
+    return tuple(
+        RunChange(it.at_s, it.reason, it.configs) for it in result.ticks if it.reason.startswith("apply.")
     )
 
 

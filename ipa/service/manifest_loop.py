@@ -31,11 +31,9 @@ class ManifestTarget(Protocol):
 
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
         """The pipeline's manifest in the text; NotFoundError if there is none."""
-        ...
 
     def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
         """The configurations as they read back once written; InputError lists what must not be written."""
-        ...
 
 
 class ManifestLoop:

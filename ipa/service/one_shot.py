@@ -228,12 +228,7 @@ class OneShotApply:
         if decision.action is Action.HOLD:
             return decision
         change = Change(
-            decision.decision_id,
-            self._pipeline.name,
-            "",
-            (),
-            wanted.configs,
-            self._guards.rollout_deadline_s,
+            decision.decision_id, self._pipeline.name, "", (), wanted.configs, self._guards.rollout_deadline_s
         )
         started_s = self._clock.monotonic_s()
         try:

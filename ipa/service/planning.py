@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,29 +17,11 @@ from ipa.service.status import live_of
 
 
 @dataclass(frozen=True, slots=True)
-class BoundsChange:
-    """Bounds that replace the pipeline's; None leaves one as it is."""
-
-    cores: float | None = None
-    min_replicas: int | None = None
-    max_replicas: int | None = None
-    batch_sizes: tuple[int, ...] | None = None
-    accuracy_floor: float | None = None
-    transition_cores: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsChange:
-    """Weights of α·accuracy − β·cores − δ·Σ batch sizes that replace the objective's; None leaves one."""
-
-    alpha: float | None = None
-    beta: float | None = None
-    delta: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """A what-if. Without `rate_rps` it is for the forecast's upper quantile, else for the observed rate."""
+    """A what-if. Without `rate_rps` it is for the forecast's upper quantile, else for the observed rate.
+
+    `bounds` and `weights` (α, β and δ of the objective) replace those of their names.
+    """
 
     rate_rps: float | None = None
     objective: str | None = None
@@ -46,8 +29,8 @@ class PlanRequest:
     allocation: Allocation = Allocation.FREE
     solver: str = "auto"
     sla_s: float | None = None
-    bounds: BoundsChange = field(default_factory=BoundsChange)
-    weights: WeightsChange = field(default_factory=WeightsChange)
+    bounds: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
 
     def varied(self, pipeline: Pipeline) -> Pipeline:
         """The pipeline with the replaced SLA, bounds and weights.
@@ -59,9 +42,9 @@ class PlanRequest:
         if self.sla_s is not None:
             objective = replace(objective, sla_s=self.sla_s)
         # What is not replaced stays the same object, which a planner that has it need not be sent again.
-        objective, bounds = _weighed(objective, _given(self.weights)), pipeline.bounds
-        if given := _given(self.bounds):
-            bounds = replace(bounds, **given)
+        objective, bounds = _weighed(objective, self.weights), pipeline.bounds
+        if self.bounds:
+            bounds = replace(bounds, **self.bounds)
             _check_transition(bounds)
         return replace(pipeline, bounds=bounds, objectives={**pipeline.objectives, name: objective})
 
@@ -88,13 +71,7 @@ async def plan_for(service: Service, question: PlanQuestion, solver: str) -> Pla
     return await service.planner.plan(question, solver, service.settings.solver_deadline_s)
 
 
-def _given(change: BoundsChange | WeightsChange) -> dict[str, Any]:
-    """The values that are not None, by name."""
-    values = ((name, getattr(change, name)) for name in change.__slots__)
-    return {name: value for name, value in values if value is not None}
-
-
-def _weighed(objective: Objective, weights: dict[str, Any]) -> Objective:
+def _weighed(objective: Objective, weights: Mapping[str, Any]) -> Objective:
     """The objective with those weights; InputError if its goal is an order and has no weights."""
     if weights and objective.goal is not Goal.WEIGHTED:
         message = f"objective {objective.name!r} has the goal {objective.goal.value}, which has no weights"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from ipa.control.audit.record import Head, Verified
@@ -17,7 +18,6 @@ from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint
 from ipa.policies.planning import PlanQuestion
-from ipa.service.health import DependencyCheck
 
 
 class Loop(Protocol):
@@ -26,11 +26,9 @@ class Loop(Protocol):
     @property
     def policy(self) -> str:
         """The name of the policy that decides."""
-        ...
 
     def snapshot(self) -> Snapshot:
         """The latest observation, forecast, plan and decision."""
-        ...
 
     def request(
         self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
@@ -40,11 +38,9 @@ class Loop(Protocol):
         The decision is an apply, or a hold whose detail gives the cause. `detail` names the person and the
         reason; `plan_id` is the stored plan that the configuration comes from, if any.
         """
-        ...
 
     def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
         """Carry out a configuration that ran before, as `request`; it may replace an unfinished change."""
-        ...
 
 
 class PipelineRegistry(Protocol):
@@ -57,47 +53,37 @@ class PipelineRegistry(Protocol):
     @property
     def pipelines(self) -> Mapping[str, Pipeline]:
         """Every pipeline, whether or not the caller may see it."""
-        ...
 
     @property
     def profiles(self) -> Mapping[str, Mapping[str, StageProfile]]:
         """The newest profiles by pipeline and stage."""
-        ...
 
     @property
     def loops(self) -> Mapping[str, Loop]:
         """The loops of the pipelines that are controlled here."""
-        ...
 
     @property
     def beside(self) -> Mapping[str, Loop]:
         """The loops of policies that run in the shadow of another, by pipeline."""
-        ...
 
     @property
     def files(self) -> frozenset[str]:
         """The pipelines that come from files, which the service only reads."""
-        ...
 
     def unfit(self, name: str) -> str:
         """The cause if no loop runs for the pipeline, in words; else empty."""
-        ...
 
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""
-        ...
 
     def give(self, pipeline: Pipeline, said: Attribution) -> None:
         """Add a pipeline, or replace the one of that name, as `said.deed` says."""
-        ...
 
     def give_profile(self, profile: StageProfile, said: Attribution) -> None:
         """Store the profile as the newest of its stage, and plan with it from now on."""
-        ...
 
     def remove(self, name: str, said: Attribution) -> str:
         """Stop controlling the pipeline; return what keeps running, in words."""
-        ...
 
 
 class RecordOwner(Protocol):
@@ -106,12 +92,10 @@ class RecordOwner(Protocol):
     @property
     def record(self) -> str:
         """The name of the record."""
-        ...
 
     @property
     def namespace(self) -> str:
         """The namespace of the pipeline when its record began."""
-        ...
 
 
 class RecordNames(Protocol):
@@ -119,11 +103,9 @@ class RecordNames(Protocol):
 
     def of(self, name: str) -> str:
         """The record that a pipeline, or PIPELINE@POLICY, writes now."""
-        ...
 
     def owner(self, name: str) -> RecordOwner | None:
         """The owner of the pipeline's record; None if it is not known."""
-        ...
 
 
 class RecordVerifier(Protocol):
@@ -134,7 +116,6 @@ class RecordVerifier(Protocol):
 
         RecordError names the first that is not, or says that the record contradicts the `anchor`.
         """
-        ...
 
 
 class PlanSolver(Protocol):
@@ -142,15 +123,12 @@ class PlanSolver(Protocol):
 
     async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
         """The best plan for the rate; infeasible is a termination, not an error."""
-        ...
 
     async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
         """The explanation of the plan for the rate, as far as time allows."""
-        ...
 
     async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
         """The Pareto frontier of plans; DeadlineError if not all were found in time."""
-        ...
 
 
 class DecisionReplayer(Protocol):
@@ -167,7 +145,6 @@ class DecisionReplayer(Protocol):
 
         Errors: UsageError (the policy cannot have the pipeline), RecordError, DeadlineError.
         """
-        ...
 
 
 class LeadershipView(Protocol):
@@ -175,7 +152,6 @@ class LeadershipView(Protocol):
 
     def standing(self) -> LeaderStatus:
         """The leader; `leading` is True if it is this replica."""
-        ...
 
 
 class Alone:
@@ -186,9 +162,18 @@ class Alone:
         return ALONE
 
 
+@dataclass(frozen=True, slots=True)
+class DependencyCheck:
+    """A check of a dependency. One that is not `required` may fail without making the service unready."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    required: bool = False
+
+
 class HealthChecks(Protocol):
     """The checks of the service's dependencies."""
 
     def checks(self) -> tuple[DependencyCheck, ...]:
         """The result of every check now; the check of a pipeline has its name."""
-        ...

@@ -32,15 +32,12 @@ class SimulatedPlace(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
-        ...
 
     def shape(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
         """The pipeline as it runs there."""
-        ...
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
         """The behaviour of replicas and monitoring there."""
-        ...
 
 
 def over_seeds_of(

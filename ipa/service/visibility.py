@@ -11,8 +11,7 @@ from ipa.model.access import EVERYWHERE, Identity, Operation, looks_vouched
 from ipa.model.decision import Decision
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
-from ipa.service.health import DependencyCheck
-from ipa.service.ports import HealthChecks, RecordNames, RecordOwner, RecordVerifier
+from ipa.service.ports import DependencyCheck, HealthChecks, RecordNames, RecordOwner, RecordVerifier
 from ipa.service.service import Service
 
 

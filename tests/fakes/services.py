@@ -43,9 +43,8 @@ from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant,
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.planning import PlanQuestion
-from ipa.service.health import DependencyCheck
 from ipa.service.job_queue import JobQueue
-from ipa.service.ports import Alone
+from ipa.service.ports import Alone, DependencyCheck
 from ipa.service.service import Service
 from ipa.settings import Settings
 from tests.fakes.kept import FakeAnswers, FakePlans

@@ -5,9 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TypeVar
 
-from ipa.model.errors import (
-    UsageError,
-)
+from ipa.model.errors import UsageError
 
 
 def duration_s(option: str, text: str) -> float:

@@ -64,10 +64,7 @@ def audit(
         help="with --check, a head of the record that was kept elsewhere",
     ),
     key: Path | None = typer.Option(
-        None,
-        "--key",
-        metavar="FILE",
-        help="with --check, PEM file of the key that signs checkpoints",
+        None, "--key", metavar="FILE", help="with --check, PEM file of the key that signs checkpoints"
     ),
     output: Output = OUTPUT,
     at: str = AT,

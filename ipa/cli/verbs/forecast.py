@@ -55,8 +55,7 @@ def backtest(
         help="read a 0 as an outage of the collector, or as a rate; by default only long runs are outages",
     ),
     also: list[str] = typer.Option(
-        [],
-        help="another forecaster to score: lstm (needs PyTorch), a plug-in's name, or module:attribute",
+        [], help="another forecaster to score: lstm (needs PyTorch), a plug-in's name, or module:attribute"
     ),
     output: Output = OUTPUT,
 ) -> None:

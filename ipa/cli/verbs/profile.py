@@ -48,7 +48,7 @@ def profile(
     settings = Settings.from_env()
     if write and (variants or folder):
         raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
-    from ipa.bootstrap.measuring import measurement_bench
+    from ipa.bootstrap.targets import measurement_bench
     from ipa.files import load_pipeline
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
 

@@ -218,10 +218,7 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
         print_line(out, f"  Note: {mixture.note}.")
 
 
-MEANS = {
-    Compat.PAPER: "capacity as measured",
-    Compat.TAIL: "capacity within the SLA by the tail's formula",
-}
+MEANS = {Compat.PAPER: "capacity as measured", Compat.TAIL: "capacity within the SLA by the tail's formula"}
 
 
 def print_set(found: PipelineSet, out: Console) -> None:

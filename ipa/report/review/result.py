@@ -9,6 +9,7 @@ from enum import StrEnum
 from ipa.model.errors import Problem
 from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Guardrails, is_notable, measured
 from ipa.model.plan import Plan
+from ipa.report.run import RunChange
 
 # Sums of the same cores in another order differ by less.
 SAME_CORES = 1e-9
@@ -21,15 +22,6 @@ class PlanAt:
     label: str
     rate_rps: float
     plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedChange:
-    """A change that the loop made during the simulation."""
-
-    at_s: float
-    reason: str
-    configs: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +67,7 @@ class ReviewSide:
 
     plans: tuple[PlanAt, ...]
     figures: GuardrailFigures | None
-    changes: tuple[SimulatedChange, ...] = ()
+    changes: tuple[RunChange, ...] = ()
     why: str = ""
     frontier: ReviewFrontier | None = None
 

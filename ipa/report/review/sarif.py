@@ -38,11 +38,7 @@ def sarif(review: Review) -> str:
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
         "runs": [
-            {
-                "tool": {"driver": driver},
-                "columnKind": "unicodeCodePoints",
-                "results": list(_results(review)),
-            }
+            {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": list(_results(review))}
         ],
     }
     return json.dumps(log, indent=1, ensure_ascii=False) + "\n"

@@ -16,7 +16,8 @@ from ipa.model.resources import Prices, total
 from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.report.frontier_plot import accuracy_cost
-from ipa.report.review.result import FrontierSpot, PlanAt, ReviewFrontier, ReviewSide, SimulatedChange
+from ipa.report.review.result import FrontierSpot, PlanAt, ReviewFrontier, ReviewSide
+from ipa.service.experiment_report import changes_of
 from ipa.service.simulation import SimulatedPlace, as_served
 from ipa.settings import Settings
 from ipa.simulate.result import SimResult
@@ -80,7 +81,7 @@ def tried(
         except InfeasibleError as error:
             return ReviewSide(plans, None, why=error.message, frontier=could)
     figures = _figures(results, prices)
-    return ReviewSide(plans, figures, _changes(results[0]), frontier=could)
+    return ReviewSide(plans, figures, changes_of(results[0]), frontier=could)
 
 
 def _deterministic(pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float) -> Plan:
@@ -124,12 +125,4 @@ def _figures(results: list[SimResult], prices: Prices | None) -> GuardrailFigure
         changes=sum(result.changes for result in results),
         usd_per_hour=None if prices is None else prices.cost(replace(held, cpu_cores=cores)),
         beside_mean=beside,
-    )
-
-
-def _changes(result: SimResult) -> tuple[SimulatedChange, ...]:
-    return tuple(
-        SimulatedChange(tick.at_s, tick.reason, tick.configs)
-        for tick in result.ticks
-        if tick.reason.startswith("apply.")
     )

@@ -23,12 +23,12 @@ from ipa.report.review.result import (
     ReviewFrontier,
     ReviewInputs,
     ReviewSide,
-    SimulatedChange,
     Status,
     findings_of,
 )
 from ipa.report.review.sarif import junit, sarif
 from ipa.report.review.words import cells, headline, signed
+from ipa.report.run import RunChange
 
 INPUTS = ReviewInputs(
     "0.1.0", "main", "c" * 40, "traces/day.txt", "d" * 64, "e" * 64, 600, 10.0, 20.0, 3, "ours"
@@ -40,7 +40,7 @@ AFTER = GuardrailFigures(1000, 5, 12.0, 20.0, 0.4, 0.3, 0.9, 3)
 
 def reviewed(name: str = "video", **fields: object) -> Reviewed:
     before, after = (
-        ReviewSide((), BEFORE, (SimulatedChange(10.0, "apply.scale_up", "a=b"),)),
+        ReviewSide((), BEFORE, (RunChange(10.0, "apply.scale_up", "a=b"),)),
         ReviewSide((), AFTER),
     )
     made = Reviewed(
@@ -130,7 +130,7 @@ def test_a_comment_names_what_is_below_the_threshold_too() -> None:
 
 
 def test_a_comment_is_never_longer_than_a_platform_takes() -> None:
-    changes = tuple(SimulatedChange(float(at), "apply.scale_up", "x" * 900) for at in range(16))
+    changes = tuple(RunChange(float(at), "apply.scale_up", "x" * 900) for at in range(16))
     long = ReviewSide((), AFTER, changes)
     text = comment(review(*(reviewed(f"p{at}", after=long) for at in range(12))))
     assert LONGEST * 0.7 < len(text) < LONGEST + 200
