@@ -12,34 +12,14 @@ NOTHING = "–"
 MARKS = {Status.ADDED: "new", Status.REMOVED: "removed", Status.UNCHANGED: "guardrails changed"}
 
 
-def cores(value: float) -> str:
-    """Cores to a tenth."""
-    return f"{value:.1f}"
+# Cores to a tenth, whole dollars, dollars to a cent, seconds to a millisecond, a PAS to three digits.
+cores, usd, cents = "{:.1f}".format, "${:,.0f}".format, "{:.2f}".format
+seconds = accuracy = "{:.3f}".format
 
 
 def percent(value: float) -> str:
     """A share in percent to a hundredth."""
     return f"{100 * value:.2f} %"
-
-
-def usd(value: float) -> str:
-    """Whole dollars."""
-    return f"${value:,.0f}"
-
-
-def cents(value: float) -> str:
-    """Dollars to a cent."""
-    return f"{value:.2f}"
-
-
-def seconds(value: float) -> str:
-    """Seconds to a millisecond."""
-    return f"{value:.3f}"
-
-
-def accuracy(value: float) -> str:
-    """A PAS to three digits."""
-    return f"{value:.3f}"
 
 
 def signed(value: float, shown: Callable[[float], str]) -> str:
