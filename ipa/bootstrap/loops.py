@@ -160,7 +160,7 @@ class PipelineFactory:
         return with_profiles(self.target.shape(pipeline, profiles), profiles)
 
     def goodbye(self, pipeline: Pipeline) -> str:
-        """What becomes of a pipeline that is no longer controlled, in words."""
+        """The end of a pipeline that is no longer controlled, in words."""
         return self.target.goodbye(pipeline)
 
     def begin(self, pipeline: Pipeline) -> None:

@@ -70,7 +70,7 @@ class OneShotStore(DecisionLog, ControlStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OneShotPorts:
-    """What a command changes a pipeline with; `say` tells the person who waits how far it is."""
+    """The ports that a command changes a pipeline through; `say` tells the person who waits how far it is."""
 
     pipeline: Pipeline
     workload: CreatingWorkload
