@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ipa.control.engine.correction import Correction
-from ipa.control.loop.snapshot import HistoryPoint, Snapshot
+from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
@@ -44,24 +44,6 @@ class StageLive:
     planned_slowdown_ratio: float = 1.0
     planned_latency_s: float | None = None
     beside: Resources = NO_RESOURCES
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A tick of the recent past; `at` in RFC 3339, None if missing.
-
-    `predicted_latency_s` is what the profiles say of what ran at the rate seen.
-    """
-
-    at: str
-    rate_rps: float | None
-    forecast_rps: float | None
-    forecast_upper_rps: float | None
-    latency_s: float | None
-    cores: float | None
-    pas: float | None
-    reason: str
-    predicted_latency_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,24 +167,10 @@ def live_state(
         stages=stages,
         reason=decision.reason if decision else None,
         detail=snapshot.detail or (decision.detail if decision else ""),
-        series=tuple(_sample(point) for point in snapshot.history),
+        series=snapshot.history,
         degraded=_degraded(observation, decision) + snapshot.problems,
         inputs=inputs_of(observation),
         cost_usd_per_hour=_price(pipeline, stages),
-    )
-
-
-def _sample(point: HistoryPoint) -> Sample:
-    return Sample(
-        at=point.at,
-        rate_rps=point.rate_rps,
-        forecast_rps=point.point_rps,
-        forecast_upper_rps=point.upper_rps,
-        latency_s=point.latency_s,
-        cores=point.cores,
-        pas=point.pas,
-        reason=point.reason,
-        predicted_latency_s=point.predicted_latency_s,
     )
 
 

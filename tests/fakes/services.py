@@ -32,7 +32,7 @@ from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.scheduler import Scheduler
-from ipa.control.loop.snapshot import HistoryPoint, Snapshot
+from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.saved_plans import PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
@@ -210,7 +210,7 @@ class FakeWorld:
     # Of each pipeline, how many entries the record has and the digest of the newest.
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     controls: dict[str, PipelineControl] = field(default_factory=dict)
-    history: list[HistoryPoint] = field(default_factory=list)
+    history: list[Sample] = field(default_factory=list)
     rung: int = 0
     calm: int = 0
     applied_tick: int = -99
@@ -427,10 +427,10 @@ class FakeWorld:
         )  # fmt: skip
         self.record(decision)
         self.history.append(
-            HistoryPoint(
-                at=decision.at, t_s=self.clock.monotonic_s(), rate_rps=None if self.metrics_fail else rate,
-                point_rps=forecast.point_rps if forecast else None,
-                upper_rps=forecast.upper_rps if forecast else None,
+            Sample(
+                at=decision.at, rate_rps=None if self.metrics_fail else rate,
+                forecast_rps=forecast.point_rps if forecast else None,
+                forecast_upper_rps=forecast.upper_rps if forecast else None,
                 latency_s=None if self.metrics_fail else self._latency(rate),
                 cores=sum(config.total_cores for config in configs), pas=LADDER[self.rung][1],
                 reason=reason.value,
