@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from ipa.report.plots import GREY, ORANGE, RED, Plot
+from ipa.report.sketch import GREY, ORANGE, RED, Plot
 
 
 def svg(plot: Plot, *, width_in: float = 8.2, height_in: float = 2.5) -> str:

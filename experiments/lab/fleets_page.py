@@ -11,7 +11,7 @@ from experiments.lab.pictures import colours_of
 from experiments.lab.units import Finished
 from experiments.plots import svg
 from ipa.report import html
-from ipa.report.plots import GREY, Line, Plot
+from ipa.report.sketch import GREY, Line, Plot
 from ipa.report.stats import mean_of
 
 FIGURES = (

@@ -8,7 +8,7 @@ from experiments.lab.markup import note
 from experiments.lab.pictures import colours_of
 from experiments.lab.units import Finished
 from experiments.plots import svg
-from ipa.report.plots import GREY, Line, Plot
+from ipa.report.sketch import GREY, Line, Plot
 
 # More lines than this hide each other.
 MOST = 5

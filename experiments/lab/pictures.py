@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.plots import drawn
-from ipa.report.plots import BLUE, GREEN, GREY, ORANGE, RED
+from ipa.report.sketch import BLUE, GREEN, GREY, ORANGE, RED
 from ipa.report.stats import Mean
 
 # Okabe and Ito's colours, the first for the policies that are in most experiments.

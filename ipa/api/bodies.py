@@ -13,7 +13,7 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.optimize.problem import Compat
 from ipa.optimize.registry import AUTO, SOLVERS
 from ipa.profiling.points import Allocation
-from ipa.service.planning import PlanRequest
+from ipa.service.plans import PlanRequest
 
 # Numbers, not texts or booleans. No quantity is beyond these bounds, and formulas stay finite within them.
 Positive = Annotated[float, Field(ge=1e-9, le=1e9, strict=True, allow_inf_nan=False)]

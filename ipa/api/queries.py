@@ -18,10 +18,10 @@ from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.service import analysis, history, status
-from ipa.service.access import MeView, rights_of
 from ipa.service.history import DECISION, DecisionPage, RecordView, newest_first
 from ipa.service.service import Service
 from ipa.service.status import StatusView
+from ipa.service.visibility import MeView, rights_of
 
 # A page ends at this size, so that some at a time fit into memory; clients ask for the next one.
 PAGE_BYTES = 2 << 20

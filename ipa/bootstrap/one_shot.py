@@ -31,8 +31,7 @@ from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion
-from ipa.service.manifest_loop import ManifestLoop
-from ipa.service.one_shot import OneShotLoop, OneShotPorts
+from ipa.service.one_shot import ManifestLoop, OneShotLoop, OneShotPorts
 from ipa.service.ports import Alone, Loop
 from ipa.service.service import Service
 from ipa.settings import Settings

@@ -16,7 +16,7 @@ from ipa.model.access import LOCAL
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.service import commands, history, planning, status
+from ipa.service import commands, history, plans, status
 from ipa.service.preconditions import Precondition, plain_version
 from ipa.service.service import Service
 from ipa.service.visibility import Caller
@@ -85,14 +85,14 @@ class InProcessClient(PipelineClient):
 
     def plan(self, pipeline: str, rate_rps: float | None, objective: str | None) -> JsonObject:
         service, found = self._service, self._service.pipeline(pipeline)
-        if rate_rps is None and planning.known_rate(service, found) is None:
+        if rate_rps is None and plans.known_rate(service, found) is None:
             raise UsageError(
                 f"--rate is needed: nothing at {self.at} tells the load to plan for",
                 hint="For example --rate 10, or --plan FILE as `ipa plan -o json` prints it.",
             )
-        request = planning.PlanRequest(rate_rps, objective, solver=service.settings.solver)
-        question = planning.what_if(service, found, request)
-        return _object(self._runner.run(planning.plan_for(service, question, request.solver)))
+        request = plans.PlanRequest(rate_rps, objective, solver=service.settings.solver)
+        question = plans.what_if(service, found, request)
+        return _object(self._runner.run(plans.plan_for(service, question, request.solver)))
 
     def apply(
         self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str

@@ -12,7 +12,7 @@ from ipa.model.profile import StageProfile, VariantProfile
 from ipa.optimize.explanation import Explanation
 from ipa.profiling.fit import LatencyFit, fit_variant
 from ipa.report.frontier_plot import accuracy_cost
-from ipa.service.planning import PlanRequest, plan_for, what_if
+from ipa.service.plans import PlanRequest, plan_for, what_if
 from ipa.service.service import Service
 
 # The time limit of an explanation, in seconds; most take one.

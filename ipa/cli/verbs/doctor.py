@@ -78,7 +78,7 @@ def _checks(
 ) -> list[DoctorCheck]:
     """The checks of the service and what it depends on; only that of the settings if they are wrong."""
     from ipa.bootstrap.doctor import settings_checks, target_checks
-    from ipa.service import machine_checks
+    from ipa.service import doctor as own_checks
 
     try:
         settings = _settings(at, timeout_s)
@@ -90,7 +90,7 @@ def _checks(
         url = at
         checks.append(DoctorCheck("service", lambda: service_findings(url, timeout_s)))
     else:
-        checks.append(DoctorCheck("port", lambda: machine_checks.port_findings(settings)))
+        checks.append(DoctorCheck("port", lambda: own_checks.port_findings(settings)))
     return checks + target_checks(settings, pipelines, namespaces)
 
 

@@ -67,7 +67,7 @@ def fleet(
         Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
     )
     if not printed(output, planned.to_json()):
-        from ipa.cli.views.fleet_text import print_fleet
+        from ipa.cli.views.plan_text import print_fleet
 
         print_fleet(planned, printer(output))
 

@@ -15,12 +15,15 @@ from ipa.cli.options.plugins import SOLVER
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plans.question import EXIT_CODES, Question, best_plan, plans, problem_of
 from ipa.cli.progress import progress
-from ipa.model.errors import UsageError
+from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan
+from ipa.model.plan import Plan, StageConfig
+from ipa.model.row_counts import unbatched_notes
+from ipa.settings import Settings
 
 if TYPE_CHECKING:
+    from ipa.bootstrap.targets import Target
     from ipa.optimize.frontier import FrontierPoint
 
 
@@ -119,7 +122,7 @@ def explain(
     )
     explained = explanation_of(problem, plan, deadline_s, wider={"batch_sizes": free} if has_more else {})
     if not printed(output, explained.to_json()):
-        from ipa.cli.views.explain_text import print_explanation
+        from ipa.cli.views.plan_text import print_explanation
 
         print_explanation(explained, printer(output))
     if plan.termination in EXIT_CODES:
@@ -170,7 +173,7 @@ def frontier(
     with progress("searching"):
         points = frontier_of(problem, deadline_s) if plan.stages else ()
     if not printed(output, [_json(point, plan) for point in points]):
-        from ipa.cli.views.frontier_text import print_frontier
+        from ipa.cli.views.plan_text import print_frontier
 
         print_frontier(plan, points, printer(output))
     if plot is not None and points:
@@ -217,3 +220,69 @@ def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -
         file.write_bytes(picture)
     except OSError as error:
         raise UsageError(f"--plot {str(file)!r} cannot be written: {error.strerror}") from error
+
+
+def render(
+    pipeline: str = options.PIPELINE,
+    *,
+    rate: float | None = typer.Option(None, "--rate", help="requests a second to plan for"),
+    plan: Path | None = typer.Option(None, "--plan", help="a plan, as `ipa plan -o json` prints it"),
+    objective: str | None = options.OBJECTIVE,
+    at: str = typer.Option(
+        "kubernetes", "--at", metavar="TARGET", help="the target that runs what is printed"
+    ),
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Print the manifests that run the pipeline: as planned, or else at its smallest.
+
+    A plan with a mixture, or of several parts, has all of its configurations in them.
+    """
+    import yaml
+
+    from ipa.bootstrap.targets import check_honoured, target_named
+    from ipa.files.plans import read_plan
+
+    if rate is not None and plan is not None:
+        raise UsageError("--rate and --plan cannot both be given")
+    if plan is None and rate is None and objective is not None:
+        raise UsageError("--objective needs --rate")
+    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    target = target_named(at)
+    found = rendered(target, pipeline, settings)
+    check_honoured(target, [found])
+    for note in unbatched_notes(found):
+        typer.echo(f"note: {note}", err=True)
+    if plan is not None:
+        given = read_plan(plan)
+        configs = given.shared or given.single
+    elif rate is not None:
+        question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, at)
+        configs = planned_configs(question, rate)
+    else:
+        configs = target.smallest(found)
+    typer.echo(yaml.safe_dump_all(target.render(found, configs), sort_keys=False), nl=False)
+
+
+def rendered(target: Target, name: str, settings: Settings) -> Pipeline:
+    """The pipeline as it runs on the target, by its profiles if these can be used."""
+    from ipa.files import load_profiles
+    from ipa.files.lookup import find_pipeline
+
+    found = find_pipeline(name, settings.pipelines_dir)
+    try:
+        profiles = load_profiles(settings.profiles_dir, found.name)
+    except (InputError, NotFoundError):
+        profiles = {}
+    return target.shape(found, profiles)
+
+
+def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, ...]:
+    """The configurations of the best plan for the rate; InfeasibleError if there is none."""
+    best = plans(question, [rate_rps], explain=True)[0]
+    if not best.configs:
+        raise InfeasibleError(
+            f"no plan for {question.pipeline!r} carries {rate_rps:g} requests a second",
+            hint="; ".join(best.relaxations),
+        )
+    return best.configs

@@ -1,8 +1,9 @@
-"""Plans as tables for people: a plan, a change to one, a mixture, and a set of variants."""
+"""Plans as tables for people: a plan, a change, a mixture, a set, a frontier, an explanation, a fleet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 from rich.console import Console
@@ -12,9 +13,13 @@ from rich.text import Text
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words
 from ipa.optimize.change import PlanTransition, StageChange
+from ipa.optimize.explanation import Alternative, Explanation, Flip, LimitSlack
+from ipa.optimize.fleet.plan import Fleet
+from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.mixture.mixtures import Mixture
 from ipa.optimize.problem import Compat
 from ipa.policies.setplanning import PipelineSet
+from ipa.report.frontier_plot import accuracy_cost
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -269,3 +274,229 @@ def _parts(found: PipelineSet) -> Table:
             f"{part.capacity_rps:.4g} rps",
         )
     return table
+
+
+def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console) -> None:
+    """Print the plans that are optimal in accuracy and cost, a star at the plan of the objective."""
+    head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
+    print_line(console, f"{head}   objective {plan.objective_name}")
+    if not points:
+        print_line(console, f"  No plan: {plan.termination.value.replace('_', ' ')}.")
+        for move in plan.relaxations:
+            print_line(console, f"  Feasible with {move}.")
+        return
+    shown = accuracy_cost(points)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    price = ("USD/h",) if plan.cost_usd_per_hour is not None else ()
+    for heading in ("  PAS", *price, "cores", "latency", "objective"):
+        table.add_column(heading, justify="right")
+    table.add_column("configuration")
+    starred = nearest(plan, shown)
+    for point in shown:
+        table.add_row(
+            Text(f"{'*' if point is starred else ' '} {point.pas:.4f}"),
+            *(f"{point.cost:.4g}" for _ in price),
+            f"{point.cost_cores:.4g}",
+            f"{point.latency_s:.3f} s",
+            f"{point.objective:.6g}",
+            Text("  ".join(str(config) for config in point.configs)),
+        )
+    console.print(table)
+    if starred is None:
+        print_line(
+            console,
+            f"  The chosen plan is not among them: {_figures(plan)}; its objective counts other things.",
+        )
+    else:
+        print_line(console, "  * the accuracy and cost of the plan that the objective chooses")
+    if len(points) > len(shown):
+        others = "the others cost more or are less accurate, but quicker (-o json has all)"
+        print_line(console, f"  {len(shown)} of {len(points)} plans: {others}")
+
+
+def _figures(plan: Plan) -> str:
+    price = "" if plan.cost_usd_per_hour is None else f"{plan.cost_usd_per_hour:.4g} USD/h, "
+    return f"PAS {plan.pas:.4f}, {price}{plan.cost_cores:.4g} cores, {plan.latency_s:.3f} s"
+
+
+def nearest(plan: Plan, points: Sequence[FrontierPoint]) -> FrontierPoint | None:
+    """The point with the plan's accuracy and cost; None if there is none."""
+    assert plan.pas is not None and plan.cost is not None
+    for point in points:
+        if abs(point.pas - plan.pas) < 1e-9 and abs(point.cost - plan.cost) < 1e-9:
+            return point
+    return None
+
+
+# Limits of stages are printed if less than this share of them is left.
+NEAR = 0.1
+NAMES = {
+    "sla": "SLA",
+    "throughput": "throughput",
+    "cores": "core budget",
+    "memory": "memory",
+    "max_cost_cores": "cost ceiling",
+    "accuracy_floor": "accuracy floor",
+    "max_replicas": "most replicas",
+    "min_replicas": "least replicas",
+    "batch_size": "largest batch",
+}
+
+
+def print_explanation(explained: Explanation, console: Console) -> None:
+    """Print the plan with its reasons, its limits, the alternatives, and the rates at which it changes."""
+    plan = explained.plan
+    print_line(console, f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}.")
+    if plan.stages:
+        _binding(console, explained)
+        _alternatives(console, explained)
+        _flips(console, explained)
+    for remedy in explained.remedies:
+        outcome = remedy.outcome
+        then = "" if outcome is None else f": PAS {outcome.pas:.4f}, {outcome.cost_cores:g} cores"
+        then += "" if outcome is None else f", latency {outcome.latency_s:.3f} s"
+        print_line(console, f"  Feasible with {remedy.text}{then}")
+    if explained.unfinished:
+        print_line(console, "Not found in time (--deadline gives more):")
+        for text in explained.unfinished:
+            print_line(console, f"  {text}")
+
+
+def _binding(console: Console, explained: Explanation) -> None:
+    if explained.binding:
+        print_line(console, "Binding")
+    elif explained.binding_complete:
+        print_line(console, "Binding: no limit; without any of them it is the same")
+    else:
+        print_line(console, "Binding: none found in time")
+    for binding in explained.binding:
+        print_line(console, f"  {binding.text}")
+    for price in explained.prices:
+        print_line(console, f"  {price.text}")
+    print_line(console, "Slack")
+    for text in _slack(explained.limits):
+        print_line(console, f"  {text}")
+
+
+def _slack(limits: Sequence[LimitSlack]) -> Iterator[str]:
+    """Limits of sums one by one, the headroom of all stages in one line, and near limits of stages."""
+    sums = ("sla", "cores", "memory", "max_cost_cores", "accuracy_floor")
+    several = sum(limit.kind == "sla" for limit in limits) > 1
+    for limit in limits:
+        where = f" along {limit.where}" if limit.where and (several or limit.kind != "sla") else ""
+        if limit.kind in sums:
+            yield f"{NAMES[limit.kind]}{where}: {_used(limit)}"
+    headroom = [f"{each.where} {each.slack_ratio:.0%}" for each in limits if each.kind == "throughput"]
+    yield f"throughput headroom (1 − ρ): {', '.join(headroom)}"
+    for limit in limits:
+        if limit.kind not in (*sums, "throughput") and limit.slack_ratio < NEAR:
+            yield f"{NAMES[limit.kind]} of {limit.where}: {_used(limit)}"
+
+
+def _used(limit: LimitSlack) -> str:
+    of = f"{limit.used:.4g} of {limit.limit:.4g} {limit.unit}"
+    return f"{of}, {limit.slack:.4g} {limit.unit} ({limit.slack_ratio:.1%}) to spare"
+
+
+def _alternatives(console: Console, explained: Explanation) -> None:
+    if not explained.alternatives:
+        none = (
+            "no other variants are within the limits" if explained.alternatives_complete else "none in time"
+        )
+        print_line(console, f"Alternatives: {none}")
+        return
+    print_line(console, "Alternatives of other variants, each the best of its variants")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("  objective", "PAS", "cores", "latency"):
+        table.add_column(heading, justify="right")
+    table.add_column("lost because")
+    table.add_column("instead")
+    for each in explained.alternatives:
+        table.add_row(*_row(each))
+    console.print(table)
+
+
+def _row(each: Alternative) -> tuple[Text, ...]:
+    words = (
+        f"  {_rounded(each.objective_change):+.4g}",
+        f"{_rounded(each.pas_change):+.4f}",
+        f"{_rounded(each.cost_cores_change):+.4g}",
+        f"{_rounded(each.latency_change_s):+.3f} s",
+        each.why,
+        "; ".join(each.differences),
+    )
+    return tuple(Text(word) for word in words)
+
+
+def _rounded(change: float) -> float:
+    """The change, with rounding errors as 0 and without a minus before 0."""
+    return round(change, 9) + 0.0
+
+
+def _flips(console: Console, explained: Explanation) -> None:
+    if not (explained.flips or explained.unchanged):
+        return
+    print_line(console, f"Changes at (each found to {explained.precision_ratio:.2%})")
+    for text in _points(explained.flips):
+        print_line(console, f"  {text}")
+    for text in explained.unchanged:
+        print_line(console, f"  {text}")
+
+
+def _points(flips: Sequence[Flip]) -> Iterator[str]:
+    """Each point once, with the largest of the changes there."""
+    largest: dict[tuple[str, str, float], Flip] = {}
+    for flip in flips:
+        largest[flip.quantity, flip.direction, flip.changed_at] = flip
+    for flip in largest.values():
+        yield flip.text
+
+
+HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
+
+
+def print_fleet(fleet: Fleet, out: Console) -> None:
+    """Print a line for each pipeline, the sums, and the gain of one more core."""
+    found = fleet.found
+    print_line(out, f"Fleet of {_count(fleet)} on {found.budget_cores:g} cores")
+    out.print(_table(fleet))
+    print_line(
+        out,
+        f"  {found.cost_cores:g} of {found.budget_cores:g} cores, objectives times weights {found.worth:.6g} "
+        f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)",
+    )
+    for each in found.classes:
+        words = f"one core more is worth about {each.price:.3g}"
+        if each.gap > 0:
+            gap = f"gap {each.gap:.2%}" if isfinite(each.gap) else "no bound known"
+            words += f"; the time was up, {gap} (--deadline gives more)"
+        if len(found.classes) > 1:
+            words = f"class {each.priority}: {each.cost_cores:g} cores, worth {each.worth:.6g}, {words}"
+        print_line(out, f"  {words}")
+
+
+def _table(fleet: Fleet) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("  pipeline")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    table.add_column("plan")
+    for member, plan in zip(fleet.members, fleet.plans, strict=True):
+        latency_s = plan.latency_s or 0.0
+        table.add_row(
+            Text(f"  {plan.pipeline}"),
+            f"{plan.rate_rps:g}",
+            str(member.priority),
+            f"{member.weight:g}",
+            f"{plan.cost_cores:g}",
+            f"{plan.pas:.4f}",
+            f"{plan.objective:.5g}",
+            f"{latency_s:.3f} s",
+            f"{plan.sla_s:.3f} s",
+            Text("\n".join(str(config) for config in plan.configs)),
+        )
+    return table
+
+
+def _count(fleet: Fleet) -> str:
+    return "1 pipeline" if len(fleet.plans) == 1 else f"{len(fleet.plans)} pipelines"

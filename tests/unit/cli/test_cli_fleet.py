@@ -14,7 +14,7 @@ from ipa.cli.main import run
 from ipa.cli.output import printer
 from ipa.cli.plans.question import Question
 from ipa.cli.verbs.fleet import parse_pairs, plan_asked
-from ipa.cli.views.fleet_text import print_fleet
+from ipa.cli.views.plan_text import print_fleet
 from ipa.model.errors import UsageError
 from ipa.model.plan import Termination
 

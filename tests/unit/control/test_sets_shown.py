@@ -27,7 +27,7 @@ from ipa.model.parts import in_order, with_share
 from ipa.model.plan import StageConfig
 from ipa.policies.table import PolicyInputs
 from ipa.service.checks import checked_configs
-from ipa.service.live import live_state
+from ipa.service.status import live_state
 from ipa.targets.local.replica import checked
 from tests.fakes.images import IMAGES, PROFILES
 
