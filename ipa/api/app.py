@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,19 +23,21 @@ from ipa.api import (
     events,
     experiments,
     fleet,
-    openapi_extras,
     pipelines,
     plans,
     problems,
     queries,
 )
 from ipa.api.auth import AccessGate, Context
+from ipa.api.bodies import BODIES
 from ipa.api.context import ApiContext
 from ipa.api.hardening import LOOPBACK, Hardening
 from ipa.api.metered import count_requests
+from ipa.api.preconditions import REQUIRED
 from ipa.api.queries import Using
 from ipa.api.request_body import BodyReader
 from ipa.api.work import WorkPlaces
+from ipa.files.kinds import KINDS, schema_text
 from ipa.model.errors import Problem, StandbyError, UnavailableError
 
 PAGE = Path(__file__).parent / "page"
@@ -186,9 +189,47 @@ def _document(app: FastAPI) -> None:
 
     def documented() -> dict[str, Any]:
         if not app.openapi_schema:
-            openapi_extras.complete(plain())
+            complete(plain())
             auth.document_in(plain())
         assert app.openapi_schema
         return app.openapi_schema
 
     app.openapi = documented  # type: ignore[method-assign]
+
+
+# An entity tag, or several.
+TAG = r'^(W/)?"[^"]*"'
+
+
+def complete(schema: dict[str, Any]) -> None:
+    """Add the problems that any operation may answer with, and the headers that are required."""
+    problems.document_in(schema)
+    for kind in KINDS:
+        schema["components"]["schemas"] |= file_schemas(kind)
+    for name, body in BODIES.items():
+        schema["components"]["schemas"][name]["examples"] = [body]
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "header" and parameter["name"].lower() in REQUIRED:
+                    _require(parameter)
+
+
+def file_schemas(kind: str) -> dict[str, Any]:
+    """The published schema of that kind of file as components: itself and each of its definitions."""
+    name = f"{kind.capitalize()}File"
+    text = schema_text(kind).replace('"#/$defs/', f'"#/components/schemas/{name}.')
+    whole: dict[str, Any] = json.loads(text)
+    parts = whole.pop("$defs", {})
+    for key in ("$schema", "$id"):
+        whole.pop(key, None)
+    return {name: whole, **{f"{name}.{part}": each for part, each in parts.items()}}
+
+
+def _require(parameter: dict[str, Any]) -> None:
+    """Mark a header as required: routes declare it as optional, since its absence has its own status."""
+    parameter["required"] = True
+    parameter["schema"] = {"type": "string", "minLength": 1, "title": parameter["schema"].get("title", "")}
+    if parameter["name"].lower() == "if-match":
+        # `*` matches anything, so it names no version.
+        parameter["schema"]["pattern"] = TAG

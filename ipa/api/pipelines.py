@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from ipa.api.auth import Context, CurrentCaller
+from ipa.api.bodies import PIPELINE, PIPELINE_PATCH, PROFILE
 from ipa.api.commands import By, Why
-from ipa.api.examples import PIPELINE, PIPELINE_PATCH, PROFILE
 from ipa.api.limits import MOST_YAML_VALUES, Rationed, off_loop, shortened
 from ipa.api.preconditions import IfMatch, IfNoneMatch, etag, is_known, required_match
 from ipa.api.queries import Named, Using
@@ -137,7 +137,7 @@ def _wrong(message: str) -> InputError:
 
 
 def schema_of(kind: str) -> dict[str, Any]:
-    """A reference to the schema of that kind of file, which `openapi_extras.file_schemas` adds."""
+    """A reference to the schema of that kind of file, which `app.file_schemas` adds."""
     return {"$ref": f"#/components/schemas/{kind.capitalize()}File"}
 
 

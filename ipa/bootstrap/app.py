@@ -21,9 +21,8 @@ from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.identity import Identities, authenticators_of, oidc_issuer
 from ipa.bootstrap.leader_election import election_faults, leadership_of
-from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, inputs_of, policy_of
-from ipa.bootstrap.targets import actuation_faults, check_carried, start_configs, target_of
+from ipa.bootstrap.targets import ServeOptions, actuation_faults, check_carried, start_configs, target_of
 from ipa.bootstrap.webhooks import monitored_webhook, webhook_faults, webhook_of
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import StopSignal

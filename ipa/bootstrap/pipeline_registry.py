@@ -16,8 +16,7 @@ from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
 from ipa.adapters.time_limit import PluginRunner
 from ipa.bootstrap.leader_election import own_world
-from ipa.bootstrap.options import ServeOptions
-from ipa.bootstrap.targets import check_carried, check_sharing, target_of
+from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
 from ipa.control.engine.decision_inputs import made_of

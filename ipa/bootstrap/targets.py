@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient, connect
-from ipa.bootstrap.options import ServeOptions
+from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -18,6 +19,7 @@ from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
 from ipa.settings import Settings
+from ipa.simulate.realtime import Simulated
 from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
 from ipa.targets.gitops.setup import gitops_faults
 
@@ -25,11 +27,30 @@ if TYPE_CHECKING:
     from ipa.profiling.measure import MeasurementBench
     from ipa.service.review.revisions import BaseRevision
 
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Options of `ipa serve`; a local pipeline starts with the plan for `start_rate_rps`."""
+
+    names: tuple[str, ...] = ()
+    policy: str = "ours"
+    objective: str | None = None
+    mode: Mode | None = None
+    start_rate_rps: float = 1.0
+    folder: Path = Path("runs/local")
+    # A second policy that only says what it would do.
+    shadow_policy: str | None = None
+    # The world of `ipa demo`.
+    simulated: Simulated | None = None
+
+
 # A large repository on a slow disk; beyond that something hangs.
 GIT_TIMEOUT_S = 60.0
 
 __all__ = [
     "ImportRequest",
+    "ServeOptions",
+    "Simulated",
     "Target",
     "base_revision",
     "check_carried",

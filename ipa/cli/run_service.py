@@ -18,7 +18,7 @@ from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from ipa.bootstrap.app import App
-    from ipa.bootstrap.options import ServeOptions
+    from ipa.bootstrap.targets import ServeOptions
 
 
 # Seconds for a tick in flight: the solver's deadline and one write; later ticks end with the process.

@@ -17,7 +17,7 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
 from ipa.api.app import create_app
-from ipa.api.examples import PIPELINE
+from ipa.api.bodies import PIPELINE
 from ipa.api.rules import RULES
 from ipa.bootstrap.identity import Identities
 from ipa.control.loop.clock import VirtualClock

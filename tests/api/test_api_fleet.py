@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ipa.api.examples import PIPELINE, PROFILE
+from ipa.api.bodies import PIPELINE, PROFILE
 from tests.fakes.services import ApiClient, FakeWorld
 
 

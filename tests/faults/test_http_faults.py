@@ -25,7 +25,7 @@ from sqlalchemy import event
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store import open_store
 from ipa.api import limits
-from ipa.api.examples import PIPELINE
+from ipa.api.bodies import PIPELINE
 from ipa.api.limits import BODY_LIMIT_BYTES, MOST_HEADERS, ApiLimits
 from ipa.model.decision import Action
 from ipa.model.errors import ConfigurationError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ipa.cli.options.parsing import FORECASTER, POLICY
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.options.plugins import FORECASTER, POLICY
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.model.errors import InputError, UsageError
 from ipa.model.exits import ExitCode

@@ -28,7 +28,7 @@ from ipa.model.pipeline import Pin
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.cli.plans.difference import WantedPlan
+    from ipa.cli.difference import WantedPlan
     from ipa.clients.base import PipelineClient
 
 # The errors whose exit code a hold has; all others are of guards and have 3.
@@ -138,7 +138,7 @@ def diff(
     namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Compare the running configuration with the best plan, or one of a file. Exit code 3: infeasible."""
-    from ipa.cli.plans.difference import difference
+    from ipa.cli.difference import difference
     from ipa.cli.views.status_text import difference_table
 
     with client_at(at, namespace) as service:
@@ -168,8 +168,8 @@ def apply(
     A plan saved with `ipa plan --out` is refused if its files or the running configuration have changed
     since; the message names them.
     """
-    from ipa.cli.plans.difference import difference, target_with
-    from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
+    from ipa.cli.difference import difference, target_with
+    from ipa.cli.planning.plan_out import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
     from ipa.settings import Settings
 
@@ -258,7 +258,7 @@ def _target(
     service: PipelineClient, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
 ) -> WantedPlan:
     """The configurations of the file, else of the best plan; InfeasibleError if there is none."""
-    from ipa.cli.plans.difference import target_in, target_of
+    from ipa.cli.difference import target_in, target_of
 
     if plan is not None:
         if rate is not None or objective is not None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from ipa.cli import shell_completion as completing
+from ipa.cli.options.parsing import FORECASTER, POLICY, SHADOW_POLICY, SOLVER
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.options.plugins import FORECASTER, POLICY, SHADOW_POLICY, SOLVER
 from ipa.cli.run_service import run_service
 from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
@@ -21,7 +21,7 @@ from ipa.serving.logs import Format, logged
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.bootstrap.options import Simulated
+    from ipa.bootstrap.targets import Simulated
 
 
 def serve(
@@ -49,7 +49,7 @@ def serve(
     log: Annotated[Format, typer.Option(help="format of the log: text or json")] = Format.TEXT,
 ) -> None:
     """Run the service: the control loops, the REST API and the page."""
-    from ipa.bootstrap.options import ServeOptions
+    from ipa.bootstrap.targets import ServeOptions
 
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver, forecaster=forecaster)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
@@ -90,7 +90,7 @@ def demo(
 
     Loop, planner, guards and record are those of production. Ends with Ctrl-C and removes its files.
     """
-    from ipa.bootstrap.options import ServeOptions
+    from ipa.bootstrap.targets import ServeOptions
     from ipa.cli.run_service import run_service
     from ipa.files.packaged import EXAMPLE, example_folders
     from ipa.serving.logs import Format, logged
@@ -172,7 +172,7 @@ class _Memory:
 
 def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
     """The load and the pace of the simulated world, and its lowest rate in rps."""
-    from ipa.bootstrap.options import Simulated
+    from ipa.bootstrap.targets import Simulated
     from ipa.simulate.realtime import Pace, moving_load
 
     try:

@@ -9,8 +9,8 @@ from typing import Any
 import typer
 
 from ipa.cli.lookup import load
+from ipa.cli.options.parsing import names, option
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.options.plugins import names, option
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import progress
 from ipa.forecast.registry import FORECASTERS

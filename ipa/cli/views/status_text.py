@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from ipa.cli.plans.difference import Difference, StageDifference
+from ipa.cli.difference import Difference, StageDifference
 from ipa.model.plan import WHOLE_PERCENT
 from ipa.model.resources import NO_RESOURCES, Resources, heading_of, in_column, in_words, total, words_of
 

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
+from ipa.cli.difference import WantedPlan, difference
 from ipa.cli.output import printer
-from ipa.cli.plans.difference import WantedPlan, difference
 from ipa.cli.views.status_text import difference_table, status_line
 from ipa.control.canonical import plain
 from ipa.control.engine.actuation import ActuationPhase
