@@ -36,7 +36,7 @@ from ipa.api.metered import count_requests
 from ipa.api.preconditions import REQUIRED
 from ipa.api.queries import Using
 from ipa.api.request_body import BodyReader
-from ipa.api.work import WorkPlaces
+from ipa.api.rules import WorkPlaces
 from ipa.files.kinds import KINDS, schema_text
 from ipa.model.errors import Problem, StandbyError, UnavailableError
 

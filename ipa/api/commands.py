@@ -12,7 +12,7 @@ from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import IfMatch, required_match
 from ipa.api.queries import Named, Using
 from ipa.model.decision import Decision
-from ipa.service import commands, overrides
+from ipa.service import commands
 from ipa.service.status import ControlView
 
 router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
@@ -30,7 +30,7 @@ def set_mode(pipeline: Named, service: Using, caller: CurrentCaller, body: ModeB
     only changes that add replicas; active writes every change.
     """
     by = caller.name(body.by)
-    return overrides.set_mode(service, pipeline, body.mode, by=by, reason=body.reason)
+    return commands.set_mode(service, pipeline, body.mode, by=by, reason=body.reason)
 
 
 @router.put("/pins/{stage}", tags=["control"])
@@ -39,7 +39,7 @@ def set_pin(
 ) -> ControlView:
     """Fix a part of the stage's configuration, in addition to pins of the file. Replaces the stage's pin."""
     by = caller.name(body.by)
-    return overrides.set_pin(service, pipeline, stage, body.pin(), by=by, reason=body.reason)
+    return commands.set_pin(service, pipeline, stage, body.pin(), by=by, reason=body.reason)
 
 
 @router.delete("/pins/{stage}", tags=["control"])
@@ -47,14 +47,14 @@ def remove_pin(
     pipeline: Named, service: Using, caller: CurrentCaller, stage: StageName, by: By = "", reason: Why = ""
 ) -> ControlView:
     """Remove the pin of the stage. Pins of the pipeline's file stay."""
-    return overrides.remove_pin(service, pipeline, stage, by=caller.name(by), reason=reason)
+    return commands.remove_pin(service, pipeline, stage, by=caller.name(by), reason=reason)
 
 
 @router.post("/freezes", tags=["control"])
 def add_freeze(pipeline: Named, service: Using, caller: CurrentCaller, body: FreezeBody) -> ControlView:
     """Forbid changes from `start` (now if absent) to `end`; every week if `weekly`."""
     by, weekly = caller.name(body.by), body.weekly
-    return overrides.add_freeze(
+    return commands.add_freeze(
         service, pipeline, body.end, start=body.start, weekly=weekly, by=by, reason=body.reason
     )
 
@@ -64,7 +64,7 @@ def remove_freezes(
     pipeline: Named, service: Using, caller: CurrentCaller, by: By = "", reason: Why = ""
 ) -> ControlView:
     """Remove every freeze, future ones included."""
-    return overrides.remove_freezes(service, pipeline, by=caller.name(by), reason=reason)
+    return commands.remove_freezes(service, pipeline, by=caller.name(by), reason=reason)
 
 
 @router.delete("/freezes/{freeze}", tags=["control"])
@@ -72,14 +72,14 @@ def remove_freeze(
     pipeline: Named, service: Using, caller: CurrentCaller, freeze: FreezeId, by: By = "", reason: Why = ""
 ) -> ControlView:
     """Remove one freeze."""
-    return overrides.remove_freeze(service, pipeline, freeze, by=caller.name(by), reason=reason)
+    return commands.remove_freeze(service, pipeline, freeze, by=caller.name(by), reason=reason)
 
 
 @router.post("/pause", tags=["control"])
 def pause(pipeline: Named, service: Using, caller: CurrentCaller, body: PauseBody) -> ControlView:
     """Pause control until a time, for a duration, or until resumed; requests are still served."""
     by = caller.name(body.by)
-    return overrides.pause(service, pipeline, until=body.until, for_s=body.for_s, by=by, reason=body.reason)
+    return commands.pause(service, pipeline, until=body.until, for_s=body.for_s, by=by, reason=body.reason)
 
 
 @router.post("/resume", tags=["control"])
@@ -87,7 +87,7 @@ def resume(
     pipeline: Named, service: Using, caller: CurrentCaller, by: By = "", reason: Why = ""
 ) -> ControlView:
     """End the pause."""
-    return overrides.resume(service, pipeline, by=caller.name(by), reason=reason)
+    return commands.resume(service, pipeline, by=caller.name(by), reason=reason)
 
 
 @router.post("/apply", tags=["control"])

@@ -32,8 +32,7 @@ from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion
 from ipa.service.one_shot import ManifestLoop, OneShotLoop, OneShotPorts
-from ipa.service.ports import Alone, Loop
-from ipa.service.service import Service
+from ipa.service.service import Alone, Loop, Service
 from ipa.settings import Settings
 
 T = TypeVar("T")

@@ -19,8 +19,7 @@ from ipa.control.ports import Clock
 from ipa.model.errors import IpaError
 from ipa.model.observation import Missing, MissingReason
 from ipa.service.job_queue import JobQueue
-from ipa.service.ports import Alone, DependencyCheck, LeadershipView
-from ipa.service.service import Service
+from ipa.service.service import Alone, DependencyCheck, LeadershipView, Service
 
 # Seconds for which the result of reading the store counts.
 CHECKED_S = 5.0

@@ -23,8 +23,7 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.optimize.graph import GraphNode, build_graph
-from ipa.service.ports import Loop
-from ipa.service.service import Service
+from ipa.service.service import Loop, Service
 
 # Of a stage: variant, batch size and cores.
 Replica = tuple[str, str, int, float]

@@ -11,8 +11,14 @@ from ipa.model.access import EVERYWHERE, Identity, Operation, looks_vouched
 from ipa.model.decision import Decision
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
-from ipa.service.ports import DependencyCheck, HealthChecks, RecordNames, RecordOwner, RecordVerifier
-from ipa.service.service import Service
+from ipa.service.service import (
+    DependencyCheck,
+    HealthChecks,
+    RecordNames,
+    RecordOwner,
+    RecordVerifier,
+    Service,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -403,7 +403,7 @@ def test_every_body_says_who_asks_in_one_way(two: TwoNamespaces) -> None:
 def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
     two: TwoNamespaces, tmp_path: Path
 ) -> None:
-    from ipa.service.ports import DependencyCheck
+    from ipa.service.service import DependencyCheck
 
     checks = (
         DependencyCheck("store", True, required=True),

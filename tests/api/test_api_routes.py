@@ -12,7 +12,7 @@ import ipa
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import PlanQuestion
-from ipa.service.ports import DependencyCheck
+from ipa.service.service import DependencyCheck
 from tests.fakes.services import LADDER, NOW, TICK_S, ApiClient, FakeWorld, a_profile, over, solving
 
 OCR = "/v1/pipelines/ocr"

@@ -44,8 +44,7 @@ from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.planning import PlanQuestion
 from ipa.service.job_queue import JobQueue
-from ipa.service.ports import Alone, DependencyCheck
-from ipa.service.service import Service
+from ipa.service.service import Alone, DependencyCheck, Service
 from ipa.settings import Settings
 from tests.fakes.kept import FakeAnswers, FakePlans
 from tests.fakes.store import FakeRosterStore

@@ -19,8 +19,7 @@ import pytest
 
 from ipa.api.limits import ApiLimits, RequestGate, TokenBuckets
 from ipa.api.queries import PAGE_BYTES
-from ipa.api.rules import RULES
-from ipa.api.work import BOUNDS, Work, work_of
+from ipa.api.rules import BOUNDS, RULES, Work, work_of
 from ipa.bootstrap.service import experiment_jobs
 from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import BusyError

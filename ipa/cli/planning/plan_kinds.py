@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipa.cli.lookup import load
 from ipa.cli.options.parsing import choice_of
-from ipa.cli.progress import Step
+from ipa.cli.output import Step
 from ipa.files.lookup import find_pipeline
 from ipa.model.errors import DeadlineError, InfeasibleError, UsageError
 from ipa.model.errors import Problem as Fault

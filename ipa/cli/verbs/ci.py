@@ -110,7 +110,7 @@ def _print_table(review: Review) -> None:
     from rich.text import Text
 
     from ipa.cli.views.plan_text import print_line
-    from ipa.report.review.words import cells, headline, verdict
+    from ipa.report.review.result import cells, headline, verdict
 
     console = printer()
     print_line(console, f"IPA: {headline(review)}   {verdict(review)}")

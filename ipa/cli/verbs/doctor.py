@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ipa.cli import shell_completion as completing
-from ipa.cli.output import OUTPUT, Output, show
-from ipa.cli.progress import progress
+from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.model.errors import ConfigurationError, IpaError
 from ipa.model.exits import ExitCode
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn

@@ -207,7 +207,7 @@ def _all(
     service: PipelineClient, decisions: Sequence[dict[str, Any]], policy: str | None, *, stop_at_first: bool
 ) -> list[Pair]:
     """Each with what came of it: newest first, or oldest first up to the first that differs."""
-    from ipa.cli.progress import progress
+    from ipa.cli.output import progress
 
     found = []
     with progress("taking again", len(decisions)) as step:

@@ -13,8 +13,7 @@ import typer
 from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import load, service_at
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.progress import progress
+from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Edge, Stage, Variant

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.progress import progress
+from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 

@@ -13,9 +13,8 @@ import typer
 from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, parse_rates
 from ipa.cli.options.planning import ALLOCATION, COMPAT, OBJECTIVE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans, problem_of
-from ipa.cli.progress import progress
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.exits import ExitCode

@@ -11,8 +11,7 @@ import typer
 from ipa.cli.lookup import load
 from ipa.cli.options.parsing import names, option
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.progress import progress
+from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import InputError, UsageError
 from ipa.policies.registry import POLICIES

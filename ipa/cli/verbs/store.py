@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.cli.output import OUTPUT, Output, show
-from ipa.cli.progress import progress
+from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
 

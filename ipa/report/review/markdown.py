@@ -8,9 +8,13 @@ from ipa.model.guardrails import GuardrailRule, measured
 from ipa.model.plan import Plan
 from ipa.model.resources import CORES, heading_of, total
 from ipa.report.html import as_text, rows_of
-from ipa.report.review.result import SAME_CORES, Review, Reviewed, ReviewFrontier, ReviewSide
-from ipa.report.review.words import (
+from ipa.report.review.result import (
     NOTHING,
+    SAME_CORES,
+    Review,
+    Reviewed,
+    ReviewFrontier,
+    ReviewSide,
     accuracy,
     cells,
     cents,

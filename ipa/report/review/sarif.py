@@ -11,8 +11,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from ipa.report.review.result import Review, Reviewed
-from ipa.report.review.words import cells
+from ipa.report.review.result import Review, Reviewed, cells
 
 FILE, GUARDRAIL, NO_PLAN, CHANGE = "file", "guardrail", "no-plan", "change"
 RULES = {

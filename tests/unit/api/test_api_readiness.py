@@ -8,7 +8,7 @@ from threading import Event
 from ipa.bootstrap.service import CHECKED_S, StoreCheck
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
-from ipa.service.ports import DependencyCheck
+from ipa.service.service import DependencyCheck
 
 READY = DependencyCheck("store", True, required=True)
 

@@ -24,10 +24,12 @@ from ipa.report.review.result import (
     ReviewInputs,
     ReviewSide,
     Status,
+    cells,
     findings_of,
+    headline,
+    signed,
 )
 from ipa.report.review.sarif import junit, sarif
-from ipa.report.review.words import cells, headline, signed
 from ipa.report.run import RunChange
 
 INPUTS = ReviewInputs(
