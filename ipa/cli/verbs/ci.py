@@ -106,19 +106,17 @@ def _print(review: Review, output: Output) -> None:
 
 def _print_table(review: Review) -> None:
     """Print the effects on each pipeline, then the findings."""
-    from rich.table import Table
     from rich.text import Text
 
     from ipa.cli.views.plan_text import print_line
+    from ipa.cli.views.status_text import bare_table
     from ipa.report.review.result import cells, headline, verdict
 
     console = printer()
     print_line(console, f"IPA: {headline(review)}   {verdict(review)}")
     if review.pipelines:
         figures = [cells(review, each) for each in review.pipelines]
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for head in ("pipeline", *figures[0]):
-            table.add_column(head)
+        table = bare_table("pipeline", *figures[0])
         for each, shown in zip(review.pipelines, figures, strict=True):
             table.add_row(*map(Text, (each.pipeline, *shown.values())))
         console.print(table)

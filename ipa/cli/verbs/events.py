@@ -174,7 +174,7 @@ def replay(
         if decision_id is not None:
             found = [_again(service, _one(service, pipeline, decision_id), policy)]
         else:
-            decisions = _newest(service, pipeline, limit, before)
+            decisions = service.decisions(pipeline, limit=limit, before=before, inputs=False)["decisions"]
             found = _all(service, decisions, policy, stop_at_first=first)
     if decision_id is not None:
         show(output, found[0], *detail(found[0]))
@@ -197,10 +197,6 @@ def _one(service: PipelineClient, pipeline: str, decision_id: str) -> dict[str, 
             hint=f"`ipa history {pipeline} --all` lists its own.",
         )
     return decision
-
-
-def _newest(service: PipelineClient, pipeline: str, limit: int, before: str | None) -> list[dict[str, Any]]:
-    return list(service.decisions(pipeline, limit=limit, before=before, inputs=False)["decisions"])
 
 
 def _all(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ipa.cli.views.status_text import bare_table
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words
 from ipa.optimize.change import PlanTransition, StageChange
@@ -24,11 +25,7 @@ from ipa.report.frontier_plot import accuracy_cost
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Print the stages of the plan, its predictions, and how the search ended."""
-    print_line(
-        console,
-        f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s   "
-        f"objective {plan.objective_name}",
-    )
+    print_line(console, _head(plan))
     if not plan.stages:
         _print_none(console, plan)
         return
@@ -37,6 +34,11 @@ def print_plan(plan: Plan, console: Console) -> None:
     print_line(console, f"  {_search(plan)}")
     if plan.note:
         print_line(console, f"  Note: {plan.note}.")
+
+
+def _head(plan: Plan) -> str:
+    head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
+    return f"{head}   objective {plan.objective_name}"
 
 
 def print_sweep(plans: Sequence[Plan], console: Console) -> None:
@@ -63,13 +65,10 @@ def print_line(console: Console, text: str) -> None:
 
 def stage_table(plan: Plan) -> Table:
     """The configurations of the plan, one row for each stage."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("  stage")
-    table.add_column("variant")
     # Other resources only where some stage has them.
     others = list(dict.fromkeys(name for stage in plan.stages for name in stage.beside.amounts))
-    for heading in ("batch", "replicas", "cores", *others, "latency", "wait", "share of SLA", "ρ"):
-        table.add_column(heading, justify="right")
+    figures = ("batch", "replicas", "cores", *others, "latency", "wait", "share of SLA", "ρ")
+    table = bare_table("  stage", "variant", right=figures)
     for stage in plan.stages:
         beside = stage.beside * stage.replicas
         table.add_row(
@@ -191,11 +190,7 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
         if mixture.parts and not mixture.note:
             print_line(out, f"  No mixture of {predictors} configurations at most is worth more.")
         return
-    print_line(
-        out,
-        f"Pipeline {single.pipeline}   λ {single.rate_rps:g} rps   SLA {single.sla_s:.3f} s   "
-        f"objective {single.objective_name}   a mixture of {len(mixture.parts)} configurations",
-    )
+    print_line(out, f"{_head(single)}   a mixture of {len(mixture.parts)} configurations")
     for part in mixture.parts:
         plan = part.plan
         print_line(
@@ -258,10 +253,8 @@ def print_set(found: PipelineSet, out: Console) -> None:
 
 
 def _parts(found: PipelineSet) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("  variant")
-    for heading in ("accuracy", "cores", "batch", "quota", "share", "capacity"):
-        table.add_column(heading, justify="right")
+    figures = ("accuracy", "cores", "batch", "quota", "share", "capacity")
+    table = bare_table("  variant", right=figures, pad_edge=False)
     for part in found.plan.parts:
         share = "–" if part.share_percent is None else f"{part.share_percent} %"
         table.add_row(
@@ -278,19 +271,15 @@ def _parts(found: PipelineSet) -> Table:
 
 def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console) -> None:
     """Print the plans that are optimal in accuracy and cost, a star at the plan of the objective."""
-    head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
-    print_line(console, f"{head}   objective {plan.objective_name}")
+    print_line(console, _head(plan))
     if not points:
         print_line(console, f"  No plan: {plan.termination.value.replace('_', ' ')}.")
         for move in plan.relaxations:
             print_line(console, f"  Feasible with {move}.")
         return
     shown = accuracy_cost(points)
-    table = Table(box=None, padding=(0, 2, 0, 0))
     price = ("USD/h",) if plan.cost_usd_per_hour is not None else ()
-    for heading in ("  PAS", *price, "cores", "latency", "objective"):
-        table.add_column(heading, justify="right")
-    table.add_column("configuration")
+    table = bare_table(right=("  PAS", *price, "cores", "latency", "objective"), last=("configuration",))
     starred = nearest(plan, shown)
     for point in shown:
         table.add_row(
@@ -406,11 +395,7 @@ def _alternatives(console: Console, explained: Explanation) -> None:
         print_line(console, f"Alternatives: {none}")
         return
     print_line(console, "Alternatives of other variants, each the best of its variants")
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("  objective", "PAS", "cores", "latency"):
-        table.add_column(heading, justify="right")
-    table.add_column("lost because")
-    table.add_column("instead")
+    table = bare_table(right=("  objective", "PAS", "cores", "latency"), last=("lost because", "instead"))
     for each in explained.alternatives:
         table.add_row(*_row(each))
     console.print(table)
@@ -458,7 +443,8 @@ HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency",
 def print_fleet(fleet: Fleet, out: Console) -> None:
     """Print a line for each pipeline, the sums, and the gain of one more core."""
     found = fleet.found
-    print_line(out, f"Fleet of {_count(fleet)} on {found.budget_cores:g} cores")
+    count = "1 pipeline" if len(fleet.plans) == 1 else f"{len(fleet.plans)} pipelines"
+    print_line(out, f"Fleet of {count} on {found.budget_cores:g} cores")
     out.print(_table(fleet))
     print_line(
         out,
@@ -476,11 +462,7 @@ def print_fleet(fleet: Fleet, out: Console) -> None:
 
 
 def _table(fleet: Fleet) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("  pipeline")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
-    table.add_column("plan")
+    table = bare_table("  pipeline", right=HEADINGS, last=("plan",))
     for member, plan in zip(fleet.members, fleet.plans, strict=True):
         latency_s = plan.latency_s or 0.0
         table.add_row(
@@ -496,7 +478,3 @@ def _table(fleet: Fleet) -> Table:
             Text("\n".join(str(config) for config in plan.configs)),
         )
     return table
-
-
-def _count(fleet: Fleet) -> str:
-    return "1 pipeline" if len(fleet.plans) == 1 else f"{len(fleet.plans)} pipelines"
