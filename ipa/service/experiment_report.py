@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -109,14 +109,7 @@ def result_of(run: Run) -> dict[str, Any]:
 def _ticks(result: SimResult) -> Ticks:
     """Every tick, or of a long run every so many."""
     kept = result.ticks[:: -(-len(result.ticks) // MOST_TICKS) or 1]
-    return Ticks(
-        at_s=tuple(it.at_s for it in kept),
-        rate_rps=tuple(it.rate_rps for it in kept),
-        upper_rps=tuple(it.upper_rps for it in kept),
-        latency_s=tuple(it.latency_s for it in kept),
-        cores=tuple(it.cores for it in kept),
-        pas=tuple(it.pas for it in kept),
-    )
+    return Ticks(**{each.name: tuple(getattr(it, each.name) for it in kept) for each in fields(Ticks)})
 
 
 def told(run: Run) -> Any:
