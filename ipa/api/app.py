@@ -44,6 +44,10 @@ PAGE = Path(__file__).parent / "page"
 router = APIRouter()
 
 
+# An entity tag, or several.
+TAG = r'^(W/)?"[^"]*"'
+
+
 def create_app(context: ApiContext, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     """The ASGI application of the context; it answers to those host names (empty: to any)."""
     app = _application(hosts)
@@ -195,10 +199,6 @@ def _document(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = documented  # type: ignore[method-assign]
-
-
-# An entity tag, or several.
-TAG = r'^(W/)?"[^"]*"'
 
 
 def complete(schema: dict[str, Any]) -> None:

@@ -42,6 +42,14 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 YAMLS = frozenset({YAML, "application/x-yaml", "text/yaml"})
 
 
+reading = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
+changing = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
+_KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}
+Accept = Annotated[str | None, Header(include_in_schema=False)]
+_VIEW = TypeAdapter(PipelineView)
+_TEXTS: dict[str, tuple[Pipeline, tuple[str | None, Origin, str], bytes]] = {}
+
+
 def media_type(request: Request) -> str:
     """The media type of the body, without its parameters; JSON if there is none."""
     return request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
@@ -148,11 +156,7 @@ def body_of(kind: str, example: Mapping[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-reading = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
-changing = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 _FILE = {"content": {YAML: {"schema": schema_of("pipeline")}}, "description": "The pipeline as a file"}
-_KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}
-Accept = Annotated[str | None, Header(include_in_schema=False)]
 
 
 async def change_asked(
@@ -215,10 +219,6 @@ def _text_of(service: Service, pipeline: Pipeline) -> bytes:
         text = _VIEW.dump_json(pipeline_view(pipeline, *said))
         kept = _TEXTS[pipeline.name] = pipeline, said, text
     return kept[2]
-
-
-_VIEW = TypeAdapter(PipelineView)
-_TEXTS: dict[str, tuple[Pipeline, tuple[str | None, Origin, str], bytes]] = {}
 
 
 @reading.get("/{pipeline}", response_model=PipelineView, responses={200: _FILE, **_KNOWN})

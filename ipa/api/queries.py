@@ -28,6 +28,12 @@ PAGE_BYTES = 2 << 20
 _ID = TypeAdapter(str | None)
 
 
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
+Anchor = Annotated[
+    str | None, Query(pattern=HEAD, description="a head of the record that was kept: NUMBER:DIGEST")
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Paging:
     """The page that a request asks for."""
@@ -78,9 +84,6 @@ def paging(
     return Paging(request.url, limit, before, inputs)
 
 
-router = APIRouter(prefix="/v1", route_class=JsonRoute)
-
-
 async def service_of(caller: CurrentCaller) -> Service:
     """The service, as far as the caller may see it."""
     return caller.service
@@ -108,9 +111,6 @@ def record_named(service: Service, name: str) -> str:
 Recorded = Annotated[str, Depends(named_record)]
 Named = Annotated[Pipeline, Depends(named_pipeline)]
 Paged = Annotated[Paging, Depends(paging)]
-Anchor = Annotated[
-    str | None, Query(pattern=HEAD, description="a head of the record that was kept: NUMBER:DIGEST")
-]
 
 
 @router.get("/pipelines/{pipeline}/status", tags=["pipelines"])

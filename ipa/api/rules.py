@@ -15,6 +15,13 @@ from ipa.api.problems import ipa_problem
 from ipa.model.access import Operation
 from ipa.model.errors import BusyError
 
+# Open to all: the answer holds nothing of a pipeline; the metrics are bounded by access to the port.
+OPEN: None = None
+METRICS_ROUTE = ("GET", "/metrics")
+PIPELINE = "/v1/pipelines/{pipeline}"
+# Seconds after which a client that takes nothing of a large answer is dropped: others wait for its place.
+SEND_S = 10.0
+
 
 class Where(StrEnum):
     """The scope in which the operation must be allowed."""
@@ -34,8 +41,6 @@ class Rule:
     where: Where = Where.PIPELINE
 
 
-# Open to all: the answer holds nothing of a pipeline; the metrics are bounded by access to the port.
-OPEN: None = None
 READ = Rule(Operation.READ)
 WHAT_IF = Rule(Operation.WHAT_IF)
 CONTROL = Rule(Operation.CONTROL)
@@ -50,9 +55,7 @@ ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
 ANY_DEFINE = Rule(Operation.DEFINE, Where.SEEN)
 METRICS = Rule(Operation.READ, Where.EVERYWHERE)
 AUDIT = Rule(Operation.READ, Where.EVERYWHERE)
-METRICS_ROUTE = ("GET", "/metrics")
 
-PIPELINE = "/v1/pipelines/{pipeline}"
 # HEAD counts as GET.
 RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/healthz"): OPEN,
@@ -108,10 +111,6 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("POST", f"{PIPELINE}/apply"): APPLY,
     ("POST", f"{PIPELINE}/rollback"): APPLY,
 }
-
-
-# Seconds after which a client that takes nothing of a large answer is dropped: others wait for its place.
-SEND_S = 10.0
 
 
 class Work(StrEnum):

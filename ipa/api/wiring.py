@@ -17,6 +17,9 @@ from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig
 from ipa.settings import Settings
 
+# Seconds that an answer has to finish when the service ends.
+GRACE_S = 5
+
 
 def context_of(app: App) -> ApiContext:
     """The context of a running application. Its experiments end with it."""
@@ -52,10 +55,6 @@ def _streams(app: App) -> Streams:
     streams = Streams(app.feed, stopping=app.stop.is_set)
     app.registry.register(stream_figures(streams))
     return streams
-
-
-# Seconds that an answer has to finish when the service ends.
-GRACE_S = 5
 
 
 def bounds_of(settings: Settings) -> ServerBounds:

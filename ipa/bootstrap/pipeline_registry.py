@@ -43,6 +43,11 @@ Chosen = tuple[PolicyInputs, Policy]
 Profiles = Mapping[str, StageProfile]
 
 
+log = logging.getLogger("ipa.roster")
+# A loop that ends may have a tick under way, and that a write.
+END_S = 15.0
+
+
 def inputs_of(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> PolicyInputs:
@@ -179,12 +184,6 @@ class PipelineFactory:
         self.catalogue.end(pipeline)
         if self.watchers is not None:
             self.watchers.remove(pipeline)
-
-
-log = logging.getLogger("ipa.roster")
-
-# A loop that ends may have a tick under way, and that a write.
-END_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ from ipa.service.service import Alone, DependencyCheck, LeadershipView, Service
 CHECKED_S = 5.0
 
 
+WORKER = (sys.executable, "-m", "ipa.bootstrap.experiment_worker")
+
+
 class StoreCheck:
     """Checks that the store can be read, at most every CHECKED_S: anyone may ask, and often."""
 
@@ -118,9 +121,6 @@ def service_of(app: App) -> Service:
         settings=app.settings,
         endpoints=app.endpoints,
     )
-
-
-WORKER = (sys.executable, "-m", "ipa.bootstrap.experiment_worker")
 
 
 def experiment_jobs(clock: Clock, command: Sequence[str] = WORKER, **bounds: Any) -> JobQueue:

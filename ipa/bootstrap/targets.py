@@ -28,25 +28,8 @@ if TYPE_CHECKING:
     from ipa.service.review.revisions import BaseRevision
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """Options of `ipa serve`; a local pipeline starts with the plan for `start_rate_rps`."""
-
-    names: tuple[str, ...] = ()
-    policy: str = "ours"
-    objective: str | None = None
-    mode: Mode | None = None
-    start_rate_rps: float = 1.0
-    folder: Path = Path("runs/local")
-    # A second policy that only says what it would do.
-    shadow_policy: str | None = None
-    # The world of `ipa demo`.
-    simulated: Simulated | None = None
-
-
 # A large repository on a slow disk; beyond that something hangs.
 GIT_TIMEOUT_S = 60.0
-
 __all__ = [
     "ImportRequest",
     "ServeOptions",
@@ -61,6 +44,22 @@ __all__ = [
     "target_of",
     "targets",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Options of `ipa serve`; a local pipeline starts with the plan for `start_rate_rps`."""
+
+    names: tuple[str, ...] = ()
+    policy: str = "ours"
+    objective: str | None = None
+    mode: Mode | None = None
+    start_rate_rps: float = 1.0
+    folder: Path = Path("runs/local")
+    # A second policy that only says what it would do.
+    shadow_policy: str | None = None
+    # The world of `ipa demo`.
+    simulated: Simulated | None = None
 
 
 def target_of(settings: Settings) -> Target:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 WIDTH = 160
 
 
+# Receives what is being done, each time one more part is done.
+Step = Callable[[str], None]
+
+
 class Output(StrEnum):
     """The form of an answer. JSON and YAML have all of it, text and Markdown a summary for people."""
 
@@ -114,10 +118,6 @@ def _row(cells: list[str]) -> str:
 
 def _plain(renderable: Any) -> str:
     return str(getattr(renderable, "plain", renderable))
-
-
-# Receives what is being done, each time one more part is done.
-Step = Callable[[str], None]
 
 
 @contextmanager

@@ -13,6 +13,12 @@ Points = Sequence[tuple[float, float]]
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#6b7280"
 
 
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 220, 58, 10, 30, 36
+STEPS = (1, 2, 2.5, 5, 10)
+# The approximate width of a letter of the legend, in pixels.
+LETTER = 6.2
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One series. `style` is matplotlib's: "-" a line, "." dots, "step" steps."""
@@ -37,12 +43,6 @@ class Plot:
     y_max: float | None = None
     # True if the axis begins at zero; else it begins with the values.
     from_zero: bool = True
-
-
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 220, 58, 10, 30, 36
-STEPS = (1, 2, 2.5, 5, 10)
-# The approximate width of a letter of the legend, in pixels.
-LETTER = 6.2
 
 
 def sketch(plot: Plot) -> str:

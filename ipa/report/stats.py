@@ -11,6 +11,10 @@ from typing import Any
 LEVEL = 0.95
 
 
+Row = Mapping[str, float | int | None]
+REASONS = "decisions_by_reason"
+
+
 @dataclass(frozen=True, slots=True)
 class Mean:
     """A mean with half the width of its 95 % confidence interval; None if there is only one value."""
@@ -86,10 +90,6 @@ def student_t(freedom: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
-
-
-Row = Mapping[str, float | int | None]
-REASONS = "decisions_by_reason"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
+# Of many problems, this many are named.
+FEW = 3
+
 
 def run_checks(
     checks: Sequence[DoctorCheck], timeout_s: float, ended: Callable[[str], None] = lambda _: None
@@ -108,10 +111,6 @@ def _looked(check: DoctorCheck) -> list[Finding]:
     except Exception as error:
         # A bug in one check, or in a library that it calls, must not hide the findings of the others.
         return [fail(check.name, f"it could not be looked at: {type(error).__name__}: {error}")]
-
-
-# Of many problems, this many are named.
-FEW = 3
 
 
 def files_findings(settings: Settings) -> Iterator[Finding]:

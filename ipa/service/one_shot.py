@@ -69,6 +69,11 @@ _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
 NO_SIGNALS = Signals(_NOT_ASKED, _NOT_ASKED, _NOT_ASKED)
 
 
+# Enough to tell two texts of one file apart.
+DIGITS = 12
+_UNSEEN = Missing(MissingReason.NOT_ASKED, "a file says what is asked for, not what answers")
+
+
 class OneShotStore(DecisionLog, ControlStore, Protocol):
     """The record of decisions and the overrides of people."""
 
@@ -424,11 +429,6 @@ def _no_prediction(
     configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
 ) -> Prediction | None:
     return None
-
-
-# Enough to tell two texts of one file apart.
-DIGITS = 12
-_UNSEEN = Missing(MissingReason.NOT_ASKED, "a file says what is asked for, not what answers")
 
 
 class ManifestTarget(Protocol):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import uuid4
 
 from ipa.control.canonical import canonical_json, digest, digest_of
 from ipa.control.idempotency import AnswerStore, IdempotencyClaim, StoredAnswer
@@ -36,6 +35,12 @@ from ipa.service.preconditions import Precondition
 from ipa.service.service import Service
 from ipa.service.status import live_of, revision_of
 from ipa.service.visibility import Caller
+
+LOG = logging.getLogger(__name__)
+# This run of the service: what another one left unfinished is not waited for.
+_HOLDER = uuid.uuid4().hex
+# The number of changes searched for one that an earlier run of the service made for the same request.
+LOOK_BACK = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +115,6 @@ def _check_transition(bounds: Bounds) -> None:
         raise InputError("the bounds contradict each other", problems=[problem])
 
 
-LOG = logging.getLogger(__name__)
-# This run of the service: what another one left unfinished is not waited for.
-_HOLDER = uuid.uuid4().hex
-
-
 @dataclass(frozen=True, slots=True)
 class IdempotentAnswer:
     """The answer to a request; `is_replayed` if an earlier one with the same key was answered with it."""
@@ -167,10 +167,6 @@ def _tried(write: Callable[[], None]) -> None:
         LOG.warning("the answer to a request is not kept under its key: %s", error.message)
 
 
-# The number of changes searched for one that an earlier run of the service made for the same request.
-LOOK_BACK = 50
-
-
 async def make_plan(
     service: Service,
     pipeline: Pipeline,
@@ -187,7 +183,7 @@ async def make_plan(
     async with place:
         plan = await plan_for(service, question, request.solver)
     kept = StoredPlan(
-        plan_id=uuid4().hex,
+        plan_id=uuid.uuid4().hex,
         pipeline=pipeline.name,
         at=service.clock.now().isoformat(),
         asked=asked,

@@ -20,6 +20,11 @@ from ipa.service.service import (
     Service,
 )
 
+# The operations that a role may allow on some pipelines by name.
+OF_ONE = (Operation.CONTROL, Operation.APPLY, Operation.REPLACE, Operation.AMEND, Operation.REMOVE)
+# Above this many pipelines the cluster is asked per namespace only, not per name.
+MOST_NAMED = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -155,12 +160,6 @@ class _VisibleLog:
     def _sees(self, record: str) -> bool:
         # Decisions of a policy beside a pipeline are recorded as PIPELINE@POLICY.
         return record.partition("@")[0] in self.pipelines
-
-
-# The operations that a role may allow on some pipelines by name.
-OF_ONE = (Operation.CONTROL, Operation.APPLY, Operation.REPLACE, Operation.AMEND, Operation.REMOVE)
-# Above this many pipelines the cluster is asked per namespace only, not per name.
-MOST_NAMED = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,11 @@ from ipa.optimize.registry import SOLVERS
 from ipa.plugins import Registry
 from ipa.policies.registry import POLICIES
 
+# More rates than this in one sweep are a typo.
+MOST_RATES = 10_000
+E = TypeVar("E", bound=StrEnum)
+REFERENCE = "or module:attribute"
+
 
 def duration_s(option: str, text: str) -> float:
     """The seconds of a duration such as 90s; UsageError names the option."""
@@ -23,13 +28,6 @@ def duration_s(option: str, text: str) -> float:
         return parse_duration_s(text)
     except ValueError as error:
         raise UsageError(f"{option} {error}", hint="For example 90s or 30min") from error
-
-
-# More rates than this in one sweep are a typo.
-MOST_RATES = 10_000
-
-
-E = TypeVar("E", bound=StrEnum)
 
 
 def parse_rates(text: str) -> list[float]:
@@ -56,9 +54,6 @@ def choice_of(option: str, text: str, kind: type[E]) -> E:
     if text not in list(kind):
         raise UsageError(f"{option} {text!r} is not known", hint=f"Use one of: {', '.join(kind)}")
     return kind(text)
-
-
-REFERENCE = "or module:attribute"
 
 
 def admitted(registry: Registry) -> Callable[[str | None], str | None]:

@@ -29,6 +29,9 @@ EXIT_CODES = {
 }
 
 
+MOST_PREDICTORS = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """The planning problem of a command line, without its rates."""
@@ -125,9 +128,6 @@ def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[Plann
     problem, settings = problem_of(question, rate)
     plan = solve(problem, question.solver or settings.solver, settings.solver_deadline_s, explain=True)
     return problem, plan
-
-
-MOST_PREDICTORS = 3
 
 
 @dataclass(frozen=True, slots=True)

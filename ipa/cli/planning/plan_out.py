@@ -38,6 +38,10 @@ KIND = "SavedPlan"
 DIGITS = 12
 
 
+# The times of the search are left out of the file, so that equal plans give equal files.
+TIMES = frozenset({"solve_s"})
+
+
 @dataclass(frozen=True, slots=True)
 class SavedPlan:
     """A plan with its inputs.
@@ -130,10 +134,6 @@ def _moved(saved: SavedPlan, revision: str, inputs: Mapping[str, str]) -> Iterat
 
 def _digest(body: Mapping[str, Any]) -> str:
     return digest(canonical_json(body))
-
-
-# The times of the search are left out of the file, so that equal plans give equal files.
-TIMES = frozenset({"solve_s"})
 
 
 def propose(

@@ -29,6 +29,10 @@ ONE = typer.Argument(
 )
 
 
+# A decision and the result of its replay, as JSON values.
+Pair = dict[str, Any]
+
+
 def events(
     pipeline: str | None = ONE,
     *,
@@ -134,10 +138,6 @@ def _anchors(given: Iterable[str]) -> dict[str, Any]:
         if not is_said:
             raise UsageError(f"--anchor {text!r} names no pipeline", hint="As video=42:…")
     return found
-
-
-# A decision and the result of its replay, as JSON values.
-Pair = dict[str, Any]
 
 
 def replay(

@@ -21,6 +21,10 @@ from ipa.model.profile import StageProfile
 from ipa.profiling import measure
 from ipa.settings import Settings
 
+Number = TypeVar("Number", int, float)
+DEFAULT_CORES = "0.25,0.5,1"
+DEFAULT_BATCHES = "1,2,4,8"
+
 
 @dataclass(frozen=True, slots=True)
 class ProfiledPipeline:
@@ -120,12 +124,6 @@ def _wanted(known: ProfiledPipeline, names: Sequence[str]) -> list[str]:
             hint=f"It has: {', '.join(there)}",
         )
     return [name for name in there if not names or name in names]
-
-
-Number = TypeVar("Number", int, float)
-
-DEFAULT_CORES = "0.25,0.5,1"
-DEFAULT_BATCHES = "1,2,4,8"
 
 
 def profile(

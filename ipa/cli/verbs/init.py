@@ -26,6 +26,15 @@ CORES = typer.Option(
 FORCE = typer.Option(False, "--force", help="overwrite existing files, except measured profiles")
 
 
+STAGES = typer.Option(
+    [],
+    "--stage",
+    "-s",
+    metavar="NAME=VARIANT,...",
+    help="a stage with its variants; repeat for each stage, in order",
+)
+
+
 def _write(
     output: Output,
     pipeline: Pipeline,
@@ -66,15 +75,6 @@ def _write(
         "running": [asdict(config) for config in running],
     }
     show(output, values, *map(Text, lines))
-
-
-STAGES = typer.Option(
-    [],
-    "--stage",
-    "-s",
-    metavar="NAME=VARIANT,...",
-    help="a stage with its variants; repeat for each stage, in order",
-)
 
 
 def init(

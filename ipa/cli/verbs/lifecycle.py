@@ -42,6 +42,10 @@ HELD: dict[str, type[IpaError]] = {
 }
 
 
+STAGE = typer.Argument(metavar="STAGE", help="stage of the pipeline", autocompletion=completing.stages)
+MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
+
+
 def status(
     pipeline: str | None = typer.Argument(None, autocompletion=completing.pipelines),
     *,
@@ -292,10 +296,6 @@ def _head(anchor: str | None) -> str | None:
         return None if anchor is None else str(head_of(anchor))
     except ValueError as error:
         raise UsageError(f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one.") from error
-
-
-STAGE = typer.Argument(metavar="STAGE", help="stage of the pipeline", autocompletion=completing.stages)
-MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
 
 
 def mode(

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from ipa.optimize.frontier import FrontierPoint
 
 
+KINDS = ("svg", "png")
+N = TypeVar("N", int, float)
+FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines, each with its requests a second")
+
+
 def plan(
     pipeline: str = options.PIPELINE,
     *,
@@ -142,9 +147,6 @@ def _any_batch_size(pipeline: Pipeline, objective: str | None) -> Pipeline:
             replace(stage, bounds=replace(stage.bounds, batch_sizes=None)) for stage in pipeline.stages
         ),
     )
-
-
-KINDS = ("svg", "png")
 
 
 def frontier(
@@ -288,11 +290,6 @@ def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, .
             hint="; ".join(best.relaxations),
         )
     return best.configs
-
-
-N = TypeVar("N", int, float)
-
-FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines, each with its requests a second")
 
 
 def fleet(

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from ipa.bootstrap.targets import Simulated
 
 
+# Seconds of generated load: more than a working day, and at ten times the speed an hour and a half.
+LASTS_S = 60_000
+# Pipelines for which the growth of the record is projected.
+HUNDRED = 100
+MONTH_DAYS, YEAR_DAYS = 30, 365
+# Seconds until every module is loaded, and between two samples of the memory.
+WARM_S, SAMPLE_S = 90.0, 10.0
+STATM = Path("/proc/self/statm")
+
+
 def serve(
     pipelines: Annotated[
         list[str] | None,
@@ -55,16 +65,6 @@ def serve(
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
     with logged(log) as logs:
         run_service(settings, options, logs)
-
-
-# Seconds of generated load: more than a working day, and at ten times the speed an hour and a half.
-LASTS_S = 60_000
-# Pipelines for which the growth of the record is projected.
-HUNDRED = 100
-MONTH_DAYS, YEAR_DAYS = 30, 365
-# Seconds until every module is loaded, and between two samples of the memory.
-WARM_S, SAMPLE_S = 90.0, 10.0
-STATM = Path("/proc/self/statm")
 
 
 def demo(

@@ -22,6 +22,22 @@ from ipa.optimize.problem import Compat
 from ipa.policies.setplanning import PipelineSet
 from ipa.report.frontier_plot import accuracy_cost
 
+MEANS = {Compat.PAPER: "capacity as measured", Compat.TAIL: "capacity within the SLA by the tail's formula"}
+# Limits of stages are printed if less than this share of them is left.
+NEAR = 0.1
+LIMIT_NAMES = {
+    "sla": "SLA",
+    "throughput": "throughput",
+    "cores": "core budget",
+    "memory": "memory",
+    "max_cost_cores": "cost ceiling",
+    "accuracy_floor": "accuracy floor",
+    "max_replicas": "most replicas",
+    "min_replicas": "least replicas",
+    "batch_size": "largest batch",
+}
+FLEET_HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
+
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Print the stages of the plan, its predictions, and how the search ended."""
@@ -218,9 +234,6 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
         print_line(out, f"  Note: {mixture.note}.")
 
 
-MEANS = {Compat.PAPER: "capacity as measured", Compat.TAIL: "capacity within the SLA by the tail's formula"}
-
-
 def print_set(found: PipelineSet, out: Console) -> None:
     """Print the variants of the set, their cores and shares, and the limits of the set."""
     asked, plan = found.asked, found.plan
@@ -317,21 +330,6 @@ def nearest(plan: Plan, points: Sequence[FrontierPoint]) -> FrontierPoint | None
     return None
 
 
-# Limits of stages are printed if less than this share of them is left.
-NEAR = 0.1
-NAMES = {
-    "sla": "SLA",
-    "throughput": "throughput",
-    "cores": "core budget",
-    "memory": "memory",
-    "max_cost_cores": "cost ceiling",
-    "accuracy_floor": "accuracy floor",
-    "max_replicas": "most replicas",
-    "min_replicas": "least replicas",
-    "batch_size": "largest batch",
-}
-
-
 def print_explanation(explained: Explanation, console: Console) -> None:
     """Print the plan with its reasons, its limits, the alternatives, and the rates at which it changes."""
     plan = explained.plan
@@ -374,12 +372,12 @@ def _slack(limits: Sequence[LimitSlack]) -> Iterator[str]:
     for limit in limits:
         where = f" along {limit.where}" if limit.where and (several or limit.kind != "sla") else ""
         if limit.kind in sums:
-            yield f"{NAMES[limit.kind]}{where}: {_used(limit)}"
+            yield f"{LIMIT_NAMES[limit.kind]}{where}: {_used(limit)}"
     headroom = [f"{each.where} {each.slack_ratio:.0%}" for each in limits if each.kind == "throughput"]
     yield f"throughput headroom (1 − ρ): {', '.join(headroom)}"
     for limit in limits:
         if limit.kind not in (*sums, "throughput") and limit.slack_ratio < NEAR:
-            yield f"{NAMES[limit.kind]} of {limit.where}: {_used(limit)}"
+            yield f"{LIMIT_NAMES[limit.kind]} of {limit.where}: {_used(limit)}"
 
 
 def _used(limit: LimitSlack) -> str:
@@ -437,9 +435,6 @@ def _points(flips: Sequence[Flip]) -> Iterator[str]:
         yield flip.text
 
 
-HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
-
-
 def print_fleet(fleet: Fleet, out: Console) -> None:
     """Print a line for each pipeline, the sums, and the gain of one more core."""
     found = fleet.found
@@ -462,7 +457,7 @@ def print_fleet(fleet: Fleet, out: Console) -> None:
 
 
 def _table(fleet: Fleet) -> Table:
-    table = bare_table("  pipeline", right=HEADINGS, last=("plan",))
+    table = bare_table("  pipeline", right=FLEET_HEADINGS, last=("plan",))
     for member, plan in zip(fleet.members, fleet.plans, strict=True):
         latency_s = plan.latency_s or 0.0
         table.add_row(

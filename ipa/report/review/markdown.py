@@ -35,6 +35,10 @@ MOST_CHANGES = 16
 DIGITS = 12
 
 
+# If there are more rows, these are spread over all; the JSON output has every one.
+MOST_ROWS = 12
+
+
 def comment(review: Review) -> str:
     """The comment; empty if there is nothing to report."""
     if review.is_silent:
@@ -200,10 +204,6 @@ def _inputs(review: Review, reviewed: Reviewed) -> list[str]:
 def _plain(path: str) -> str:
     """A path inside a code span."""
     return "".join("?" if each in "`|\n\r" else each for each in path)
-
-
-# If there are more rows, these are spread over all; the JSON output has every one.
-MOST_ROWS = 12
 
 
 def frontier_lines(reviewed: Reviewed) -> list[str]:

@@ -24,6 +24,12 @@ from ipa.report.run import RunChange
 SAME_CORES = 1e-9
 
 
+NOTHING = "–"
+# Cores to a tenth, whole dollars, dollars to a cent, seconds to a millisecond, a PAS to three digits.
+cores, usd, cents = "{:.1f}".format, "${:,.0f}".format, "{:.2f}".format
+seconds = accuracy = "{:.3f}".format
+
+
 @dataclass(frozen=True, slots=True)
 class PlanAt:
     """The best plan at a rate of the trace, named by `label` (p50, p95, max)."""
@@ -225,13 +231,7 @@ def _unplanned_labels(side: ReviewSide) -> Sequence[str]:
     return [each.label for each in side.unplanned]
 
 
-NOTHING = "–"
 MARKS = {Status.ADDED: "new", Status.REMOVED: "removed", Status.UNCHANGED: "guardrails changed"}
-
-
-# Cores to a tenth, whole dollars, dollars to a cent, seconds to a millisecond, a PAS to three digits.
-cores, usd, cents = "{:.1f}".format, "${:,.0f}".format, "{:.2f}".format
-seconds = accuracy = "{:.3f}".format
 
 
 def percent(value: float) -> str:

@@ -50,6 +50,10 @@ SOLVER, DEADLINE_S = "exact", 120.0
 FRONTIER_AT, FRONTIER_S = "p95", 60.0
 
 
+DEFAULT_WORKLOAD = "bursty"
+Say = Callable[[str], None]
+
+
 @dataclass(frozen=True, slots=True)
 class ReviewTrial:
     """The inputs that both sides share; each pipeline runs on its `place_of`, `say` receives the progress."""
@@ -143,11 +147,6 @@ def _figures(results: list[SimResult], prices: Prices | None) -> GuardrailFigure
         usd_per_hour=None if prices is None else prices.cost(replace(held, cpu_cores=cores)),
         beside_mean=beside,
     )
-
-
-DEFAULT_WORKLOAD = "bursty"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
