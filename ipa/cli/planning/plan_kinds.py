@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ipa.cli.lookup import load
 from ipa.cli.options.parsing import choice_of
 from ipa.cli.output import Step
-from ipa.files.lookup import find_pipeline
 from ipa.model.errors import DeadlineError, InfeasibleError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.pipeline import Pipeline
@@ -158,6 +157,7 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
 
     UsageError lists the options that contradict each other.
     """
+    from ipa.files.lookup import find_pipeline
     from ipa.policies.planning import check_rate
 
     check_rate(rate_rps)
