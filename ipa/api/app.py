@@ -42,8 +42,6 @@ from ipa.model.errors import Problem, StandbyError, UnavailableError
 
 PAGE = Path(__file__).parent / "page"
 router = APIRouter()
-
-
 # An entity tag, or several.
 TAG = r'^(W/)?"[^"]*"'
 

@@ -40,8 +40,6 @@ JSON, YAML, MERGE_PATCH = "application/json", "application/yaml", "application/m
 # Media types of YAML, with those in use before RFC 9512.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 YAMLS = frozenset({YAML, "application/x-yaml", "text/yaml"})
-
-
 reading = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 changing = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 _KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}

@@ -26,8 +26,6 @@ from ipa.service.visibility import MeView, rights_of
 # A page ends at this size, so that some at a time fit into memory; clients ask for the next one.
 PAGE_BYTES = 2 << 20
 _ID = TypeAdapter(str | None)
-
-
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 Anchor = Annotated[
     str | None, Query(pattern=HEAD, description="a head of the record that was kept: NUMBER:DIGEST")

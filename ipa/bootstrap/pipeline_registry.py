@@ -41,8 +41,6 @@ from ipa.targets.base import Target, Watching
 # What a policy is made of, and itself.
 Chosen = tuple[PolicyInputs, Policy]
 Profiles = Mapping[str, StageProfile]
-
-
 log = logging.getLogger("ipa.roster")
 # A loop that ends may have a tick under way, and that a write.
 END_S = 15.0

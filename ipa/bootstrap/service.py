@@ -23,8 +23,6 @@ from ipa.service.service import Alone, DependencyCheck, LeadershipView, Service
 
 # Seconds for which the result of reading the store counts.
 CHECKED_S = 5.0
-
-
 WORKER = (sys.executable, "-m", "ipa.bootstrap.experiment_worker")
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ipa.profiling.measure import MeasurementBench
     from ipa.service.review.revisions import BaseRevision
 
-
 # A large repository on a slow disk; beyond that something hangs.
 GIT_TIMEOUT_S = 60.0
 __all__ = [

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 # Tables are as wide as they need, also in a pipe.
 WIDTH = 160
-
-
 # Receives what is being done, each time one more part is done.
 Step = Callable[[str], None]
 

@@ -20,15 +20,10 @@ if TYPE_CHECKING:
     from ipa.bootstrap.app import App
     from ipa.bootstrap.targets import ServeOptions
 
-
 # Seconds for a tick in flight: the solver's deadline and one write; later ticks end with the process.
 JOIN_S = 15.0
-
-
 # Seconds for changes that were requested over the API.
 LAST_S = 1.0
-
-
 # Milliseconds after which a connection whose client takes nothing is closed.
 STUCK_MS = 60_000
 

@@ -11,8 +11,6 @@ Points = Sequence[tuple[float, float]]
 
 # Okabe and Ito's colours: distinct for the colour-blind, and in print.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#6b7280"
-
-
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 220, 58, 10, 30, 36
 STEPS = (1, 2, 2.5, 5, 10)
 # The approximate width of a letter of the legend, in pixels.

@@ -9,8 +9,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 LEVEL = 0.95
-
-
 Row = Mapping[str, float | int | None]
 REASONS = "decisions_by_reason"
 

@@ -67,8 +67,6 @@ GRACE_S = 30.0
 LOOKS = frozenset({ReasonCode.IN_PROGRESS, ReasonCode.METRICS_MISSING})
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
 NO_SIGNALS = Signals(_NOT_ASKED, _NOT_ASKED, _NOT_ASKED)
-
-
 # Enough to tell two texts of one file apart.
 DIGITS = 12
 _UNSEEN = Missing(MissingReason.NOT_ASKED, "a file says what is asked for, not what answers")

@@ -26,8 +26,6 @@ EXIT_CODES = {
     Termination.INFEASIBLE: InfeasibleError.exit_code,
     Termination.NO_SOLUTION_FOUND: DeadlineError.exit_code,
 }
-
-
 MOST_PREDICTORS = 3
 
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 KIND = "SavedPlan"
 # Digits of a digest in a message: enough to tell two files apart.
 DIGITS = 12
-
-
 # The times of the search are left out of the file, so that equal plans give equal files.
 TIMES = frozenset({"solve_s"})
 

@@ -27,8 +27,6 @@ ONE = typer.Argument(
     help="pipeline; all if not given; NAME@POLICY for a shadow policy",
     autocompletion=completing.pipelines,
 )
-
-
 # A decision and the result of its replay, as JSON values.
 Pair = dict[str, Any]
 

@@ -24,8 +24,6 @@ CORES = typer.Option(
     None, "--cores", min=0.1, help="most cores for all replicas together; no limit if not given"
 )
 FORCE = typer.Option(False, "--force", help="overwrite existing files, except measured profiles")
-
-
 STAGES = typer.Option(
     [],
     "--stage",

@@ -40,8 +40,6 @@ HELD: dict[str, type[IpaError]] = {
     "hold.audit_failed": UnavailableError,
     "hold.workload_unknown": UnavailableError,
 }
-
-
 STAGE = typer.Argument(metavar="STAGE", help="stage of the pipeline", autocompletion=completing.stages)
 MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
 

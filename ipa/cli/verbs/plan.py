@@ -12,7 +12,6 @@ import typer
 
 from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, parse_rates
-from ipa.cli.options.planning import ALLOCATION, COMPAT, OBJECTIVE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans, problem_of
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from ipa.bootstrap.targets import Target
     from ipa.optimize.fleet.plan import Fleet
     from ipa.optimize.frontier import FrontierPoint
-
 
 KINDS = ("svg", "png")
 N = TypeVar("N", int, float)
@@ -302,15 +300,15 @@ def fleet(
     rank: list[str] = typer.Option(
         [], "--class", metavar="PIPELINE=K", help="priority of a pipeline, higher first; 0 if not given"
     ),
-    objective: str | None = OBJECTIVE,
-    compat: str = COMPAT,
-    allocation: str = ALLOCATION,
+    objective: str | None = options.OBJECTIVE,
+    compat: str = options.COMPAT,
+    allocation: str = options.ALLOCATION,
     deadline_s: float | None = typer.Option(
         None, "--deadline", help="most seconds; IPA_SOLVER_DEADLINE_S if not given"
     ),
     output: Output = OUTPUT,
-    pipelines_dir: Path | None = PIPELINES_DIR,
-    profiles_dir: Path | None = PROFILES_DIR,
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
 ) -> None:
     """Plan many pipelines together under one budget of cores.
 

@@ -23,7 +23,6 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from ipa.bootstrap.targets import Simulated
 
-
 # Seconds of generated load: more than a working day, and at ten times the speed an hour and a half.
 LASTS_S = 60_000
 # Pipelines for which the growth of the record is projected.

@@ -33,8 +33,6 @@ LONGEST = 60_000
 # Rows of a list of changes.
 MOST_CHANGES = 16
 DIGITS = 12
-
-
 # If there are more rows, these are spread over all; the JSON output has every one.
 MOST_ROWS = 12
 

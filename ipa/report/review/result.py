@@ -22,8 +22,6 @@ from ipa.report.run import RunChange
 
 # Sums of the same cores in another order differ by less.
 SAME_CORES = 1e-9
-
-
 NOTHING = "–"
 # Cores to a tenth, whole dollars, dollars to a cent, seconds to a millisecond, a PAS to three digits.
 cores, usd, cents = "{:.1f}".format, "${:,.0f}".format, "{:.2f}".format

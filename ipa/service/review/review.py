@@ -48,8 +48,6 @@ LEAST_RPS = 0.1
 SOLVER, DEADLINE_S = "exact", 120.0
 # The rate of the frontier, and its time limit; the packaged pipelines take a second.
 FRONTIER_AT, FRONTIER_S = "p95", 60.0
-
-
 DEFAULT_WORKLOAD = "bursty"
 Say = Callable[[str], None]
 
