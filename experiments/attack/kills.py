@@ -163,8 +163,8 @@ def victims(workload: LocalWorkload, pipeline: Pipeline, target: str) -> list[in
     """The processes of that target that run now."""
     if target == "model":
         stages = [stage.name for stage in pipeline.stages]
-        return [pid for stage in stages for pid in workload.replica_pids(pipeline.name, stage)]
-    fronts = workload.front_pids(pipeline.name)
+        return [pid for stage in stages for pid in workload.runner(pipeline.name).pids(stage)]
+    fronts = workload.runner(pipeline.name).front_pids()
     return [pid for name, pid in fronts.items() if pid and name.startswith(target)]
 
 
@@ -178,7 +178,7 @@ async def attack(
     number: signal.Signals = signal.SIGKILL,
 ) -> KillReport:
     """Send requests and end processes of the target, one every `every_s` seconds at most."""
-    load = Load(workload.endpoint(pipeline.name), pipeline.name, rate_rps)
+    load = Load(workload.runner(pipeline.name).endpoint, pipeline.name, rate_rps)
     sending = asyncio.create_task(load.run())
     usual = len(victims(workload, pipeline, target))
     kills_s: list[float] = []

@@ -31,7 +31,7 @@ from ipa.files import (
     profile_in,
 )
 from ipa.files.document import resolve_plain
-from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import IpaError
 from ipa.serving.connections import ServerBounds
 from tests.fakes.services import FakeWorld
@@ -318,7 +318,7 @@ def _tags(value: str) -> None:
 
 
 def _quantity(value: str) -> None:
-    for read in (parse_duration_s, parse_rate_rps, parse_memory_gib):
+    for read in (DURATION.parse, RATE.parse, MEMORY.parse):
         with suppress(ValueError):
             read(value)
 

@@ -27,13 +27,13 @@ def run_real(case: Case, folder: Path) -> tuple[Figures, Means]:
     workload = LocalWorkload(folder)
     try:
         workload.start(case.pipeline, case.before)
-        url = f"{workload.endpoint(name)}/v2/models/{name}/infer"
+        url = f"{workload.runner(name).endpoint}/v2/models/{name}/infer"
         asyncio.run(play(url, bodies, [0.3 * number for number in range(WARM_UP)], TIMEOUT_S))
-        paid = [workload.allocated_core_seconds(name)]
+        paid = [workload.runner(name).core_seconds]
         totals: list[Totals] = []
 
         def look() -> None:
-            totals.append(read_totals(workload.scrape_targets(name)[1:]))
+            totals.append(read_totals(workload.runner(name).scrape_targets[1:]))
 
         def change() -> None:
             look()
@@ -43,7 +43,7 @@ def run_real(case: Case, folder: Path) -> tuple[Figures, Means]:
             )
 
         def end() -> None:
-            paid.append(workload.allocated_core_seconds(name))
+            paid.append(workload.runner(name).core_seconds)
             look()
 
         timers = [

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from experiments.lab.experiment import Experiment, PipelineArm, TraceArm, WorkloadArm
 from experiments.lab.keys import ExperimentFile
 from ipa.files import load_pipeline
-from ipa.files.document import Document, Pointer, parse, read_text
+from ipa.files.document import Document, Pointer, parse, read_text, unknown
 from ipa.files.faults import check
-from ipa.files.words import unknown
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import IpaError, PluginError, UsageError
 from ipa.model.pipeline import Pipeline

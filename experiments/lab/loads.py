@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.lab.experiment import PipelineArm, WorkloadArm
 from ipa.files import load_pipeline, load_profiles
-from ipa.files.quantities import parse_duration_s
+from ipa.files.quantities import DURATION
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Edge, Pipeline
 from ipa.model.profile import ProfilePoint, StageProfile
@@ -144,7 +144,7 @@ def sla_of(text: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) 
         return pipeline.objective().sla_s or pipeline.sla.latency_s
     if text.endswith("x"):
         return round(float(text[:-1]) * fastest_s(pipeline, profiles), 4)
-    return parse_duration_s(text)
+    return DURATION.parse(text)
 
 
 def fastest_s(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> float:

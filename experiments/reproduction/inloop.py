@@ -10,8 +10,7 @@ from statistics import fmean
 from experiments.reproduction.runs import LoggedRun
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.simulate.published import settings_of
-from ipa.simulate.repeat import repeated
+from ipa.simulate.published import repeated, settings_of
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from ipa.adapters.time_limit import TimeLimited
 from ipa.control.engine.state import PeakForecaster
@@ -25,6 +24,7 @@ from ipa.model.errors import InputError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.model.profile import StageProfile
+from ipa.settings import Settings
 
 log = logging.getLogger("ipa.forecast")
 
@@ -87,28 +87,7 @@ class ForecastSetup:
     window_s: float
 
 
-class LadderSettings(Protocol):
-    """The service's settings for forecasts."""
-
-    @property
-    def forecaster(self) -> str: ...
-    @property
-    def forecast_trace(self) -> str: ...
-    @property
-    def forecast_quantile(self) -> float: ...
-    @property
-    def forecast_deadline_s(self) -> float: ...
-    @property
-    def tick_s(self) -> float: ...
-    @property
-    def horizon_s(self) -> float: ...
-    @property
-    def smooth_s(self) -> float: ...
-    @property
-    def window_s(self) -> float: ...
-
-
-def horizon_of(settings: LadderSettings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> float:
+def horizon_of(settings: Settings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> float:
     """Return the horizon in seconds: the setting, or the slowest variant's start-up and one tick if longer.
 
     One value for all pipelines, so that they share the learned model; `profiles` are by pipeline and stage.
@@ -119,7 +98,7 @@ def horizon_of(settings: LadderSettings, profiles: Mapping[str, Mapping[str, Sta
 
 
 def forecast_setup(
-    settings: LadderSettings, profiles: Mapping[str, Mapping[str, StageProfile]], averaged_s: float = 0.0
+    settings: Settings, profiles: Mapping[str, Mapping[str, StageProfile]], averaged_s: float = 0.0
 ) -> ForecastSetup:
     """Return the forecaster of the settings; with a trace file one that has started to learn from it.
 

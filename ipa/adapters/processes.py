@@ -151,17 +151,12 @@ class JsonChild:
     ) -> None:
         pipe = subprocess.PIPE
         self._process = start(command, stdin=pipe, stdout=pipe, stderr=stderr, env=env, pass_fds=pass_fds)
-        self._is_late = False
+        self.is_late = False  # it was killed at its limit
         self._timer: threading.Timer | None = None
         if limit_s is not None:
             self._timer = threading.Timer(limit_s, self._expire)
             self._timer.daemon = True
             self._timer.start()
-
-    @property
-    def is_late(self) -> bool:
-        """True if it was killed at its limit."""
-        return self._is_late
 
     def send(self, line: str) -> None:
         """Send one line of JSON, from one thread at a time; does nothing if the child has exited."""
@@ -201,7 +196,7 @@ class JsonChild:
         self._close(self._process.stdout)
 
     def _expire(self) -> None:
-        self._is_late = True
+        self.is_late = True
         self.kill()
 
     @staticmethod

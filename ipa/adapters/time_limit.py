@@ -39,12 +39,7 @@ class TimeLimited(Generic[Q, A]):
         self._function, self._late_answer, self._limit_s, self._wait = function, late, limit_s, wait
         self._lock = threading.Lock()
         self._idle: list[_Worker[Q, A]] = []
-        self._late = 0
-
-    @property
-    def late(self) -> int:
-        """The number of calls that go on though nobody waits for them."""
-        return self._late
+        self.late = 0  # calls that go on though nobody waits for them
 
     def __call__(self, question: Q) -> A:
         """The answer. Errors: those of the function."""
@@ -60,7 +55,7 @@ class TimeLimited(Generic[Q, A]):
     def _free(self) -> _Worker[Q, A] | None:
         """A worker that may be asked; None if too many are late."""
         with self._lock:
-            if self._late >= MOST_LATE:
+            if self.late >= MOST_LATE:
                 return None
             return self._idle.pop() if self._idle else _Worker(self._function, self._ended)
 
@@ -68,13 +63,13 @@ class TimeLimited(Generic[Q, A]):
         """True unless it was answered just now."""
         with self._lock:
             asked.is_late = not asked.done.is_set()
-            self._late += asked.is_late
+            self.late += asked.is_late
             return asked.is_late
 
     def _ended(self, worker: _Worker[Q, A], asked: _Question[Q, A]) -> None:
         with self._lock:
             asked.done.set()
-            self._late -= asked.is_late
+            self.late -= asked.is_late
             self._idle.append(worker)
 
 

@@ -1,16 +1,16 @@
-"""A cache with a time to live, in which concurrent callers share one fetch (single flight)."""
+"""A cache with a time to live and single flight, and a bound on the threads that wait for a fetch."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
 
-from ipa.model.errors import IpaError
+from ipa.model.errors import IpaError, UnavailableError
 
 T = TypeVar("T")
 # Bounds the keys that are never asked for again, such as tokens; an entry has some hundred bytes.
@@ -94,3 +94,48 @@ class TtlCache(Generic[T]):
             return _Outcome(at_s, fetch())
         except IpaError as error:
             return _Outcome(at_s, error=error)
+
+
+class LruCache(Generic[T]):
+    """The `most` values that were used last, by key. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable) -> T | None:
+        """Return the value; None if it is not cached."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: Hashable, value: T) -> None:
+        """Cache the value in place of the one used longest ago."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+
+
+class Bulkhead:
+    """A bulkhead: at most `most` threads wait for `whom` at once, others fail immediately.
+
+    A service that does not answer must not occupy every thread of this one.
+    """
+
+    def __init__(self, most: int, whom: str) -> None:
+        self._places, self._whom = threading.BoundedSemaphore(most), whom
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place to wait in; UnavailableError if all are taken."""
+        if not self._places.acquire(blocking=False):
+            raise UnavailableError(
+                f"{self._whom} has not answered other requests yet", hint="Ask again in a moment."
+            )
+        try:
+            yield
+        finally:
+            self._places.release()

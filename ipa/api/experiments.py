@@ -11,10 +11,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from ipa.api.auth import Context, CurrentCaller
-from ipa.api.bodies import Body, Name, Positive
+from ipa.api.bodies import AcceleratorCounts, Body, Name, Positive
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Using
-from ipa.files.kinds.fields import ACCELERATOR_KIND
 from ipa.policies.registry import POLICIES
 from ipa.report.run import Run, html_of, markdown_of
 from ipa.service import experiments
@@ -35,9 +34,6 @@ SANDBOX = {
     "Cross-Origin-Opener-Policy": "unsafe-none",
 }
 ExperimentId = Annotated[str, Path(description="the id that the answer to its POST gave")]
-_Kind = Annotated[str, Field(pattern=f"^{ACCELERATOR_KIND}$")]
-_AcceleratorCount = Annotated[int, Field(ge=0, le=100_000, strict=True)]
-AcceleratorCounts = Annotated[dict[_Kind, _AcceleratorCount], Field(max_length=100)]
 Rate = Annotated[float, Field(ge=0, le=1e9, strict=True, allow_inf_nan=False)]
 
 

@@ -1,4 +1,4 @@
-"""Routes over all pipelines: their usage, their forecasts, and plans under one budget of cores."""
+"""Routes over all pipelines: their usage, their forecasts, and plans under one budget."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from ipa.api.auth import Context, CurrentCaller
-from ipa.api.bodies import Body, Name, Positive, RateRps, at_most
+from ipa.api.bodies import AcceleratorCounts, Body, Name, Positive, RateRps, at_most
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Named, Using
+from ipa.model.pipeline import Bounds
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.fleet.plan import Fleet
 from ipa.optimize.problem import Compat
@@ -38,9 +39,15 @@ class MemberBody(Body):
 
 
 class FleetPlanBody(Body):
-    """A what-if over many pipelines; over all if none are named."""
+    """A what-if over many pipelines; over all if none are named.
+
+    `budget_cores`, `memory_gib` and `accelerators`, a count by kind such as `nvidia.com/gpu`, are the budget
+    of all pipelines together; memory and kinds that are not given are unlimited.
+    """
 
     budget_cores: Positive
+    memory_gib: Positive | None = None
+    accelerators: AcceleratorCounts | None = None
     pipelines: Annotated[
         list[MemberBody], Field(max_length=MOST_MEMBERS, default_factory=list), at_most(MOST_MEMBERS)
     ]
@@ -53,19 +60,27 @@ class FleetPlanBody(Body):
             FleetMember(each.pipeline, each.rate_rps, each.objective, each.weight, each.priority)
             for each in self.pipelines
         ]
-        return FleetRequest(self.budget_cores, members, self.compat, self.allocation)
+        limits = Bounds(memory_gib=self.memory_gib, accelerators=self.accelerators or {}).limits
+        return FleetRequest(self.budget_cores, members, self.compat, self.allocation, limits)
 
 
 class ClassView(BaseModel):
-    """The totals of the pipelines of one class; `price_per_core` is the gain of one more core."""
+    """The totals of the pipelines of one class; `price_per_core` is the gain of one more core.
+
+    `budget`, `held` and `prices` are the budget, the use and the gain of one unit more of each resource:
+    `cpu_cores`, `memory_gib`, and accelerators by their kind.
+    """
 
     priority: Annotated[int, Field(alias="class")]
     budget_cores: float
     cost_cores: float
+    budget: dict[str, float]
+    held: dict[str, float]
     worth: float
     bound: float | None
     gap: float | None
     price_per_core: float
+    prices: dict[str, float]
     termination: Termination
 
 
@@ -83,6 +98,8 @@ class FleetPlanView(BaseModel):
 
     budget_cores: float
     cost_cores: float
+    budget: dict[str, float]
+    held: dict[str, float]
     worth: float
     termination: Termination
     solve_s: float
@@ -106,9 +123,9 @@ def get_fleet(service: Using) -> FleetView:
 async def plan_fleet(
     request: Request, context: Context, caller: CurrentCaller, body: FleetPlanBody
 ) -> Response:
-    """Plan many pipelines together under one budget of cores (a what-if; nothing is changed).
+    """Plan many pipelines together under one budget of resources (a what-if; nothing is changed).
 
-    409: the budget is below the cheapest plans, and how many cores are missing.
+    409: the budget holds no plans of all pipelines, and how much of which resource is missing.
     """
     client, limits = client_of(request.scope), context.limits
     found = await fleet.plan_fleet(caller, body.request(), limits.solves.enter(client))

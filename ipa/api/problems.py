@@ -215,7 +215,9 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
     part, *steps = error["loc"]
     if error["type"] == "json_invalid":
         return ProblemItem(pointer="", message=f"not JSON: {error['ctx']['error']}", part=str(part))
-    pointer = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
+    # A key of a mapping is at the key itself.
+    named = [str(step).replace("~", "~0").replace("/", "~1") for step in steps if step != "[key]"]
+    pointer = "".join(f"/{step}" for step in named)
     return ProblemItem(pointer=pointer, message=error["msg"], part=str(part))
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from anyio import CapacityLimiter
 
 from ipa.control.audit.feed import RecordFeed
+from ipa.metering import table
+from ipa.metering.make import Figures
 from ipa.model.errors import BusyError, UnavailableError
 
 
@@ -58,3 +60,8 @@ class Streams:
             self.open -= 1
             self._clients[client] -= 1
             self._clients += Counter()
+
+
+def stream_figures(streams: Streams) -> Figures:
+    """Return the metrics of the event streams."""
+    return Figures((table.STREAMS, lambda: streams.open), (table.STREAMS_DROPPED, lambda: streams.dropped))

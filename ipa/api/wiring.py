@@ -9,10 +9,9 @@ from fastapi import FastAPI
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
 from ipa.api.metered import HttpMetrics
-from ipa.api.streams import Streams
+from ipa.api.streams import Streams, stream_figures
 from ipa.bootstrap.app import App
 from ipa.bootstrap.service import experiment_jobs, service_of
-from ipa.metering.figures import stream_figures
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig
 from ipa.settings import Settings

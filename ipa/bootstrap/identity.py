@@ -6,9 +6,9 @@ import logging
 from contextlib import ExitStack
 
 from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.oidc import Issuer, OidcIdentities, issuer_of
 from ipa.adapters.identity.reviews import KubeIdentities
+from ipa.adapters.store.keys import KeyIdentities
 from ipa.adapters.store.store import Store
 from ipa.bootstrap.targets import cluster_target, kube_client
 from ipa.control.ports import Clock

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipa.adapters.kube.backoff import Backoff, Limits
-from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
+from ipa.adapters.kube.kinds import LEASE, ObjectRef
+from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership
 from ipa.bootstrap.targets import kube_client, target_of
 from ipa.control.election import LeaseTimes
 from ipa.control.loop.control_loop import LoopPorts
@@ -53,7 +54,7 @@ def leadership_of(
     resources.callback(client.close)
     name = settings.lease_identity or socket.gethostname()
     identity = f"{name}_{uuid.uuid4().hex[:8]}"
-    place = LeasePlace(namespace, settings.lease_name or f"{settings.install}-serving")
+    place = ObjectRef(LEASE, namespace, settings.lease_name or f"{settings.install}-serving")
     return LeaseLeadership(client, place, identity, _times(settings), on_lead=on_lead)
 
 

@@ -17,8 +17,8 @@ from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
 from ipa.control.loop import clock
 from ipa.files import load_pipelines, load_profiles
-from ipa.files.lookup import find_pipeline
-from ipa.files.texts import read_text
+from ipa.files.pipelines import find_pipeline
+from ipa.files.reading import read_text
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.measured import with_profiles

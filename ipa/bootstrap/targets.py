@@ -21,7 +21,7 @@ from ipa.policies.table import shares_load
 from ipa.settings import Settings
 from ipa.simulate.realtime import Simulated
 from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
-from ipa.targets.gitops.setup import gitops_faults
+from ipa.targets.gitops.workload import gitops_faults
 
 if TYPE_CHECKING:
     from ipa.profiling.measure import MeasurementBench
@@ -142,7 +142,7 @@ def base_revision(folder: Path, ref: str) -> BaseRevision:
 
     UsageError: no work tree, no such ref, no common commit.
     """
-    from ipa.targets.gitops.base import Base
+    from ipa.targets.gitops.command import Base
 
     return Base(folder, ref, GIT_TIMEOUT_S)
 

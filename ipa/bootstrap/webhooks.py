@@ -17,7 +17,8 @@ from ipa.adapters.webhook.webhook import Receiver, Webhook
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.ports import Leadership
 from ipa.files.reading import read_utf8
-from ipa.metering.figures import record_figures, webhook_figures
+from ipa.metering import table
+from ipa.metering.make import Figures
 from ipa.model.errors import ConfigurationError, IpaError, Problem
 from ipa.settings import Settings
 
@@ -69,6 +70,26 @@ def monitored_webhook(
         resources.callback(webhook.close)
         registry.register(webhook_figures(webhook))
     return webhook
+
+
+def record_figures(store: Store) -> Figures:
+    """Return the metrics of the record."""
+    return Figures(
+        (table.RECORD_FAILURES, lambda: store.failures),
+        (table.STORE_DEGRADED, lambda: bool(store.degraded())),
+        (table.RECORD_BYTES, lambda: store.keeper.record_bytes),
+        (table.RECORD_BOUNDED, lambda: store.keeper.is_bounded),
+    )
+
+
+def webhook_figures(webhook: Webhook) -> Figures:
+    """Return the metrics of the webhook."""
+    return Figures(
+        (table.WEBHOOK_DELIVERED, lambda: webhook.delivered),
+        (table.WEBHOOK_FAILURES, lambda: webhook.failed),
+        (table.WEBHOOK_DROPPED, lambda: webhook.dropped),
+        (table.WEBHOOK_QUEUE, lambda: webhook.waiting),
+    )
 
 
 def _url_faults(url: str) -> Iterator[str]:

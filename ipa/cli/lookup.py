@@ -22,7 +22,7 @@ def load(
     NotFoundError names the pipelines there are.
     """
     from ipa.files import load_profiles
-    from ipa.files.lookup import find_pipeline
+    from ipa.files.pipelines import find_pipeline
 
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
     pipeline = find_pipeline(name, settings.pipelines_dir)

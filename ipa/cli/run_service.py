@@ -35,13 +35,14 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
     """
     from ipa.bootstrap.app import build
     from ipa.bootstrap.identity import check_listening
-    from ipa.metering.figures import log_figures
+    from ipa.metering import table
+    from ipa.metering.make import Figures
 
     check_listening(settings)
     # Before anything is started, so that a port in use is reported at once.
     with _bound(settings.host, settings.port) as listener:
         running = build(settings, options)
-        running.registry.register(log_figures(logs))
+        running.registry.register(Figures((table.LOG_DROPPED, lambda: logs.dropped)))
         try:
             _serve(running, listener)
         finally:

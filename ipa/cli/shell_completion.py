@@ -18,7 +18,7 @@ def pipelines(context: typer.Context, incomplete: str) -> list[str]:
 
 def stages(context: typer.Context, incomplete: str) -> list[str]:
     """Names of the stages of the pipeline that was typed before."""
-    from ipa.files.lookup import find_pipeline
+    from ipa.files.pipelines import find_pipeline
     from ipa.model.errors import IpaError
     from ipa.settings import Settings
 

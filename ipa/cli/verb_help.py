@@ -47,7 +47,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "sweep": ("ipa sweep video --rates 1:45:2",),
         "explain": ("ipa explain video --rate 20",),
         "frontier": ("ipa frontier video --rate 20 --plot frontier.svg",),
-        "fleet": ("ipa fleet video=20 nlp=5 --cores 32 --weight video=2",),
+        "fleet": (
+            "ipa fleet video=20 nlp=5 --cores 32 --weight video=2",
+            "ipa fleet video=20 nlp=5 --cores 32 --memory 64GiB --accelerators nvidia.com/gpu=2",
+        ),
         "render": ("ipa render video --rate 20 | kubectl apply -f -",),
         "ci": ("ipa ci --base origin/main --policy-file guardrails.yaml --comment comment.md",),
     },

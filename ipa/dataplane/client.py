@@ -29,10 +29,14 @@ class OversizedAnswerError(Exception):
 
 
 class Client:
-    """A client that posts JSON over persistent connections. Create and close it inside the event loop."""
+    """A client that posts JSON over persistent connections, from `open` to `close`."""
 
     def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._max_answer_bytes = max_answer_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Begin, in the event loop that it is used in."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
             timeout=aiohttp.ClientTimeout(total=LONGEST_ANSWER_S, sock_connect=CONNECT_S),
@@ -45,6 +49,7 @@ class Client:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Post the body. Return the status and body. Errors: ConnectionLostError, OversizedAnswerError."""
+        assert self._session is not None, "it is open"
         try:
             # A redirect is an answer other than 200: no other server may get the request.
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
@@ -68,4 +73,5 @@ class Client:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        if self._session:
+            await self._session.close()

@@ -19,11 +19,13 @@ def add(parser: argparse.ArgumentParser, flag: str, *names: str, **given: Any) -
     """
     found = next((os.environ[name] for name in names if os.environ.get(name)), None)
     default = given.pop("default", None)
+    # A flag that is appended to has no default: it would be appended to as well.
+    chosen = None if given.get("action") == "append" else default if found is None else found
     is_optional = given.pop("optional", False)
     words = f"{given.pop('help', '')} (env {', '.join(names)})".strip()
     parser.add_argument(
         flag,
-        default=default if found is None else found,
+        default=chosen,
         required=found is None and default is None and not is_optional,
         help=words,
         **given,
@@ -38,24 +40,6 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     add(parser, "--drain-s", "IPA_DRAIN_S", type=float, default=DRAIN_S, help="to end requests in flight")
 
 
-class Words(argparse.Action):
-    """An action that collects the values of a flag given several times, or of one text, split at spaces.
-
-    The flag overrides the environment.
-    """
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        """Add one more."""
-        present = getattr(namespace, self.dest)
-        setattr(namespace, self.dest, [*(present if isinstance(present, list) else []), values])
-
-
-def words(given: Any) -> list[str]:
-    """Return the values of a flag with the action Words."""
-    return given if isinstance(given, list) else (given or "").split()
+def words(given: list[str] | None, name: str) -> list[str]:
+    """Return the values of a flag with the action append; without it, those of the environment variable."""
+    return given or os.environ.get(name, "").split()

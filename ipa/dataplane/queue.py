@@ -20,30 +20,74 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
+from ipa.dataplane import http
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.client import Client
-from ipa.dataplane.discovery import Discovery
-from ipa.dataplane.environment import Words, add, add_address, words
-from ipa.dataplane.http import (
-    LOOPBACK_NAMES,
-    Application,
-    Call,
-    HttpError,
-    Response,
-    is_loopback,
-    serve,
-)
+from ipa.dataplane.environment import add, add_address, words
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
 from ipa.model.errors import InputError
+
+log = logging.getLogger("ipa.dataplane")
+
+# A new ready pod is used after this, plus the 5 to 30 s for which the DNS of a cluster caches answers.
+LOOK_EVERY_S = 1.0
+
+# (host, port) -> its addresses; OSError if there are none.
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a host; OSError if the name is not known."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+class Discovery:
+    """A poller that reports the replicas behind the base URL of their Service to a queue.
+
+    If the name cannot be resolved, the last known replicas stay: sending to one finds out if it is gone.
+    """
+
+    def __init__(self, url: str, found: Callable[[tuple[str, ...]], None], lookup: Resolve = resolve) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._found = found
+        self._resolve = lookup
+        self._last: tuple[str, ...] = ()
+
+    async def look(self) -> None:
+        """Resolve once, and report the replicas if they differ from the last report."""
+        try:
+            addresses = await self._resolve(self._host, self._port)
+        except OSError as error:
+            log.debug("%s cannot be resolved: %s", self._host, error)
+            return
+        urls = tuple(sorted({f"http://{_bracketed(address)}:{self._port}" for address in addresses}))
+        if urls and urls != self._last:
+            self._last = urls
+            self._found(urls)
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
 
 # The time budget of a request that has none.
 DEFAULT_BUDGET_S = 30.0
@@ -75,16 +119,16 @@ class QueueServer:
         self._hosts = hosts
         self._admin_token = admin_token
         self._metrics = QueueMetrics(pipeline, stage)
-        self._client: Client | None = None
+        self._client = Client()
         self._infer_path = f"/v2/models/{stage}/infer"
         self._model_path = f"/v2/models/{model or stage}/infer"
         self._queue = StageQueue(sender or self._post, self._metrics, stage=stage, **queue)
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
         self._looking: asyncio.Task[None] | None = None
 
-    def application(self) -> Application:
+    def application(self) -> http.Application:
         """The ASGI application."""
-        return Application(
+        return http.Application(
             {
                 ("POST", self._infer_path): self._infer,
                 ("GET", "/v2/health/ready"): self._ready,
@@ -99,7 +143,7 @@ class QueueServer:
         )
 
     async def _start(self) -> None:
-        self._client = Client()
+        await self._client.open()
         self._metrics.suspects.set_function(lambda: len(self._queue.suspects()))
         if self._discovery:
             self._looking = asyncio.create_task(self._discovery.run())
@@ -108,48 +152,45 @@ class QueueServer:
         if self._looking:
             self._looking.cancel()
         await self._queue.close()
-        if self._client:
-            await self._client.close()
+        await self._client.close()
 
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        if self._client is None:
-            raise RuntimeError("the application was not started")
         return await self._client.post(url + self._model_path, body, {})
 
     def _serve_with(self, urls: tuple[str, ...]) -> None:
         self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, "")))
 
-    async def _infer(self, call: Call) -> Response:
+    async def _infer(self, call: http.Call) -> http.Response:
         budget_s = call.budget_s()
         budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
         try:
             asked = parse_request(call.body)
             request = await self._queue.infer(asked.inputs, budget_s, asked.members)
         except InputError as error:
-            raise HttpError(400, error.code, str(error)) from error
+            raise http.HttpError(400, error.code, str(error)) from error
         if request.outcome is Outcome.DROPPED:
             # 504: it ran out of time; 503: it was turned away.
-            raise HttpError(503 if request.is_refused else 504, "dropped", request.detail)
+            raise http.HttpError(503 if request.is_refused else 504, "dropped", request.detail)
         if request.outcome is Outcome.FAILED:
-            raise HttpError(502, "failed", request.detail)
-        return Response(dump("outputs", request.answer, model_name=self._stage, id=asked.request_id))
+            raise http.HttpError(502, "failed", request.detail)
+        return http.Response(dump("outputs", request.answer, model_name=self._stage, id=asked.request_id))
 
-    async def _live(self, _call: Call) -> Response:
-        return Response(b"{}")
+    async def _live(self, _call: http.Call) -> http.Response:
+        return http.Response(b"{}")
 
-    async def _ready(self, _call: Call) -> Response:
+    async def _ready(self, _call: http.Call) -> http.Response:
         if not self._queue.has_replicas:
-            raise HttpError(503, "not_ready", f"stage {self._stage} has no replica yet")
-        return Response(b"{}")
+            raise http.HttpError(503, "not_ready", f"stage {self._stage} has no replica yet")
+        return http.Response(b"{}")
 
-    async def _read_config(self, call: Call) -> Response:
+    async def _read_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
-        return Response(orjson.dumps(self._queue.to_json()))
+        return http.Response(orjson.dumps(self._queue.to_json()))
 
-    async def _write_config(self, call: Call) -> Response:
+    async def _write_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
         self._queue.configure(parse_config(call.body))
-        return Response(orjson.dumps(self._queue.to_json()))
+        return http.Response(orjson.dumps(self._queue.to_json()))
 
 
 def parse_config(body: bytes) -> QueueConfig:
@@ -157,9 +198,9 @@ def parse_config(body: bytes) -> QueueConfig:
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise HttpError(400, "input", f"the body is not JSON: {error}") from error
+        raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
     if not isinstance(given, dict):
-        raise HttpError(422, "input", "the body must be a JSON object")
+        raise http.HttpError(422, "input", "the body must be a JSON object")
     size, timeout_s, urls = given.get("batch_size"), given.get("batch_timeout_s"), given.get("replicas")
     wrong = [f"unknown key {key!r}" for key in given.keys() - {"batch_size", "batch_timeout_s", "replicas"}]
     if size is not None and not (type(size) is int and 1 <= size <= MAX_BATCH_SIZE):
@@ -172,7 +213,7 @@ def parse_config(body: bytes) -> QueueConfig:
             f"replicas must be a list of at most {MAX_REPLICAS} addresses like http://127.0.0.1:9000"
         )
     if wrong:
-        raise HttpError(422, "input", "; ".join(wrong))
+        raise http.HttpError(422, "input", "; ".join(wrong))
     return QueueConfig(size, timeout_s, replicas)
 
 
@@ -216,7 +257,7 @@ def main() -> None:
     add(parser, "--batch-size", "MLSERVER_MODEL_MAX_BATCH_SIZE", type=int, default=1)
     add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
     add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
-    add(parser, "--replica", "IPA_REPLICAS", action=Words, optional=True, metavar="[VARIANT=]URL")
+    add(parser, "--replica", "IPA_REPLICAS", action="append", optional=True, metavar="[VARIANT=]URL")
     add(parser, "--model", "IPA_MODEL", optional=True, help="the model's name; the stage's where absent")
     add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
     given = parser.parse_args()
@@ -228,13 +269,13 @@ def main() -> None:
         # As MLServer's: 0 is no batching.
         batch_size=max(1, given.batch_size),
         batch_timeout_s=given.batch_timeout_s,
-        replicas=dict(replica(text) for text in words(given.replica)),
+        replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
         max_items=given.max_items,
-        hosts=LOOPBACK_NAMES if is_loopback(given.host) else frozenset(),
+        hosts=http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset(),
         # No process that this one starts inherits it.
         admin_token=os.environ.pop(ADMIN_TOKEN, ""),
     )
-    serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
+    http.serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
 
 
 if __name__ == "__main__":

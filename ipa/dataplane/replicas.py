@@ -56,8 +56,7 @@ class ModelServer:
 class ModelServers:
     """The replicas of a stage, by URL. A replica that is removed drains: it finishes its batch."""
 
-    def __init__(self, variants: Mapping[str, str], *, batches_each: int = 1) -> None:
-        self._batches_each = batches_each
+    def __init__(self, variants: Mapping[str, str]) -> None:
         self._active = {url: ModelServer(url, variant) for url, variant in variants.items()}
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
@@ -90,11 +89,11 @@ class ModelServers:
         return bool(self._idle(now_s))
 
     def acquire(self, now_s: float, items: int) -> ModelServer:
-        """Return the replica for the next batch: the least loaded idle one, of equals the one longest unused.
+        """Return the replica for the next batch: the idle one that was unused longest.
 
         There must be an idle one (`has_idle`).
         """
-        chosen = min(self._idle(now_s), key=lambda replica: (replica.in_flight, replica.last_used))
+        chosen = min(self._idle(now_s), key=lambda replica: replica.last_used)
         self._uses += 1
         chosen.in_flight += 1
         chosen.last_used = self._uses
@@ -105,7 +104,7 @@ class ModelServers:
         return [
             replica
             for replica in self._active.values()
-            if replica.in_flight < self._batches_each and replica.down_until_s <= now_s
+            if not replica.in_flight and replica.down_until_s <= now_s
         ]
 
     def release(self, replica: ModelServer, service_s: float) -> None:

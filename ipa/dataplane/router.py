@@ -23,19 +23,10 @@ from dataclasses import replace
 
 import orjson
 
+from ipa.dataplane import http
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
-from ipa.dataplane.environment import Words, add, add_address, words
-from ipa.dataplane.http import (
-    BUDGET_HEADER,
-    LOOPBACK_NAMES,
-    Application,
-    Call,
-    HttpError,
-    Response,
-    is_loopback,
-    serve,
-)
+from ipa.dataplane.environment import add, add_address, words
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.tensors import FAN_OUT
 
@@ -77,13 +68,13 @@ class RouterServer:
         self._stages = [(name, f"{url}/v2/models/{name}/infer") for name, url in stages]
         self._budget_s = DEFAULT_BUDGET_S if drop_after_s is None else drop_after_s
         self._metrics = RouterMetrics(pipeline)
-        self._client: Client | None = None
-        self._post = post or self._post_over_http
+        self._client = Client()
+        self._post = post or self._client.post
 
-    def application(self) -> Application:
+    def application(self) -> http.Application:
         """The ASGI application."""
         path = f"/v2/models/{self._pipeline}"
-        return Application(
+        return http.Application(
             {
                 ("POST", f"{path}/infer"): self._infer,
                 ("GET", f"{path}/ready"): self._ready,
@@ -91,27 +82,15 @@ class RouterServer:
                 ("GET", "/v2/health/live"): self._ready,
                 ("GET", "/metrics"): self._metrics.handle,
             },
-            start=self._start,
-            stop=self._stop,
+            start=self._client.open,
+            stop=self._client.close,
             hosts=self._hosts,
         )
 
-    async def _start(self) -> None:
-        self._client = Client()
+    async def _ready(self, _call: http.Call) -> http.Response:
+        return http.Response(b"{}")
 
-    async def _stop(self) -> None:
-        if self._client:
-            await self._client.close()
-
-    async def _post_over_http(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        if self._client is None:
-            raise RuntimeError("the application was not started")
-        return await self._client.post(url, body, headers)
-
-    async def _ready(self, _call: Call) -> Response:
-        return Response(b"{}")
-
-    async def _infer(self, call: Call) -> Response:
+    async def _infer(self, call: http.Call) -> http.Response:
         began_s = time.monotonic()
         self._metrics.arrivals.inc()
         puid = call.headers.get(PUID_HEADER) or uuid.uuid4().hex
@@ -119,11 +98,11 @@ class RouterServer:
         try:
             if not PUID.fullmatch(puid):
                 headers = {}
-                raise HttpError(400, "input", f"{PUID_HEADER} must be 1 to 256 visible ASCII characters")
+                raise http.HttpError(400, "input", f"{PUID_HEADER} must be 1 to 256 visible ASCII characters")
             asked_s = call.budget_s()
             budget_s = self._budget_s if asked_s is None else min(asked_s, self._budget_s)
-            response = Response(await self._through_stages(call.body, puid, began_s + budget_s))
-        except HttpError as error:
+            response = http.Response(await self._through_stages(call.body, puid, began_s + budget_s))
+        except http.HttpError as error:
             response = error.response()
         except Exception:
             self._metrics.requests[Outcome.FAILED].inc()
@@ -144,11 +123,11 @@ class RouterServer:
                 forwarded = outputs_as_inputs(answer)
             except (orjson.JSONDecodeError, LookupError, TypeError) as error:
                 detail = f"stage {stage!r}: its queue's answer is not a V2 response: {error!r}"
-                raise HttpError(502, "failed", detail) from error
+                raise http.HttpError(502, "failed", detail) from error
             if forwarded is None:
                 return orjson.dumps({"model_name": self._pipeline, "outputs": []})
             body = forwarded
-        raise HttpError(502, "failed", f"pipeline {self._pipeline} has no stages")
+        raise http.HttpError(502, "failed", f"pipeline {self._pipeline} has no stages")
 
     async def _ask(
         self, stage: str, url: str, body: bytes, puid: str, deadline_s: float
@@ -158,16 +137,16 @@ class RouterServer:
         broken = 0
         wait_s = FIRST_WAIT_S
         while (remaining_s := deadline_s - time.monotonic()) > 0:
-            headers = {PUID_HEADER: puid, BUDGET_HEADER: f"{remaining_s * 1000:.3f}"}
+            headers = {PUID_HEADER: puid, http.BUDGET_HEADER: f"{remaining_s * 1000:.3f}"}
             try:
                 async with asyncio.timeout(remaining_s + ANSWER_GRACE_S):
                     return await self._post(url, body, headers)
             except TimeoutError:
-                raise HttpError(
+                raise http.HttpError(
                     504, "dropped", f"stage {stage!r}: no answer within the time budget"
                 ) from None
             except OversizedAnswerError as error:
-                raise HttpError(502, "failed", f"stage {stage!r}: {error}") from error
+                raise http.HttpError(502, "failed", f"stage {stage!r}: {error}") from error
             except ConnectionLostError as error:
                 lost = error
                 broken += error.was_sent
@@ -176,8 +155,8 @@ class RouterServer:
             await asyncio.sleep(min(wait_s, max(0.0, deadline_s - time.monotonic())))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         if lost is None:
-            raise HttpError(504, "dropped", f"stage {stage!r}: the time budget is used up")
-        raise HttpError(502, "failed", f"stage {stage!r}: its queue did not answer: {lost}") from lost
+            raise http.HttpError(504, "dropped", f"stage {stage!r}: the time budget is used up")
+        raise http.HttpError(502, "failed", f"stage {stage!r}: its queue did not answer: {lost}") from lost
 
 
 def outputs_as_inputs(answer: bytes) -> bytes | None:
@@ -190,7 +169,7 @@ def outputs_as_inputs(answer: bytes) -> bytes | None:
     return orjson.dumps(request)
 
 
-def _stage_error(stage: str, status: int, answer: bytes, *, is_first: bool) -> HttpError:
+def _stage_error(stage: str, status: int, answer: bytes, *, is_first: bool) -> http.HttpError:
     try:
         problem = orjson.loads(answer)
     except orjson.JSONDecodeError:
@@ -199,11 +178,13 @@ def _stage_error(stage: str, status: int, answer: bytes, *, is_first: bool) -> H
         problem = {}
     detail = str(problem.get("detail", f"stage {stage!r}: its queue answered {status}"))
     if status in DROPPED:
-        return HttpError(status, "dropped", detail)
+        return http.HttpError(status, "dropped", detail)
     # Only the first stage sees the client's request; an error elsewhere is not the client's.
     if is_first and 400 <= status < 500:
-        return HttpError(status, str(problem.get("code", "input")), detail)
-    return HttpError(502, "failed", detail if f"stage {stage!r}" in detail else f"stage {stage!r}: {detail}")
+        return http.HttpError(status, str(problem.get("code", "input")), detail)
+    return http.HttpError(
+        502, "failed", detail if f"stage {stage!r}" in detail else f"stage {stage!r}: {detail}"
+    )
 
 
 def _outcome(status: int) -> Outcome:
@@ -226,7 +207,7 @@ def main() -> None:
     )
     add(parser, "--pipeline", "IPA_PIPELINE")
     add_address(parser)
-    add(parser, "--stage", "IPA_STAGES", action=Words, metavar="NAME=URL")
+    add(parser, "--stage", "IPA_STAGES", action="append", metavar="NAME=URL")
     add(
         parser,
         "--drop-after-s",
@@ -237,12 +218,12 @@ def main() -> None:
     )
     given = parser.parse_args()
     try:
-        stages = [_stage(text) for text in words(given.stage)]
+        stages = [_stage(text) for text in words(given.stage, "IPA_STAGES")]
     except argparse.ArgumentTypeError as error:
         parser.error(f"--stage: {error}")
-    hosts = LOOPBACK_NAMES if is_loopback(given.host) else frozenset()
+    hosts = http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset()
     server = RouterServer(given.pipeline, stages, drop_after_s=given.drop_after_s, hosts=hosts)
-    serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
+    http.serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ipa.files.document import Document, Pointer, parse, read_text
+from ipa.files.document import Document, Pointer, parse, read_text, unknown
 from ipa.files.faults import check
 from ipa.files.kinds.guardrails import GuardrailsFile
-from ipa.files.words import unknown
 from ipa.model.guardrails import GuardrailRule, Guardrails, Measure
 
 _RULE = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*")

@@ -6,15 +6,13 @@ None here, and is passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ipa.files.document import Document, Pointer, shown_key
+from ipa.files.document import Document, Pointer, shown_key, unknown
+from ipa.files.graph import Node, check_flow, read_nodes
 from ipa.files.kinds.targets import target_sections
-from ipa.files.limits import check_limits
-from ipa.files.naming import check_fan_out, check_graph
-from ipa.files.words import unknown
-from ipa.model.pipeline import Goal
+from ipa.model.pipeline import Goal, StageKind
 
 Entries = list[tuple[Pointer, dict[str, Any]]]
 # The rules of accuracy that rank nothing.
@@ -115,3 +113,157 @@ def _entries(data: dict[str, Any], key: str, pointer: Pointer) -> Entries:
     """The entries of a list with their places, without those that are not of the right form."""
     found = enumerate(data.get(key) or ())
     return [((*pointer, key, index), entry) for index, entry in found if entry is not None]
+
+
+def check_limits(
+    document: Document, data: dict[str, Any], stages: Iterable[tuple[Pointer, dict[str, Any]]]
+) -> None:
+    """Note bounds that contradict each other, pins beyond them, and several variants where one must be."""
+    bounds = data.get("bounds") or {}
+    _check_replicas(document, bounds, {}, ("bounds",))
+    _check_transition(document, bounds)
+    for pointer, stage in stages:
+        own = stage.get("bounds") or {}
+        _check_replicas(document, own, bounds, (*pointer, "bounds"))
+        _check_batch_sizes(document, own, bounds, (*pointer, "bounds", "batch_sizes"))
+        _check_pin(document, stage, own, bounds, pointer)
+    graph = data.get("graph")
+    count = 1 if graph is None else len(graph)
+    if data.get("sets") and count != 1:
+        document.problem(("sets",), f"sets needs a pipeline of one stage, not of {count}; remove it")
+
+
+def _check_transition(document: Document, bounds: dict[str, Any]) -> None:
+    """Cores of a change are those beside the cores at rest, so never fewer."""
+    if "transition_cores" not in bounds:
+        return
+    pointer, cores, most = ("bounds", "transition_cores"), bounds.get("cores"), bounds["transition_cores"]
+    if "cores" not in bounds:
+        document.problem(pointer, "transition_cores has no meaning without cores; add bounds.cores")
+    elif cores is not None and most is not None and most < cores:
+        document.problem(pointer, f"transition_cores {most} is below cores {cores}; it must be at least that")
+
+
+def _check_replicas(document: Document, own: dict[str, Any], whole: dict[str, Any], pointer: Pointer) -> None:
+    """A stage's own limits replace the pipeline's only where they are tighter."""
+    least, most = own.get("min_replicas"), own.get("max_replicas")
+    if _is_below(most, least):
+        document.problem((*pointer, "max_replicas"), f"max_replicas {most} is below min_replicas {least}")
+        return
+    if _is_below(limit := whole.get("max_replicas"), least):
+        message = f"min_replicas {least} is above bounds.max_replicas {limit} of the pipeline"
+        document.problem((*pointer, "min_replicas"), message)
+    if _is_below(most, limit := whole.get("min_replicas")):
+        message = f"max_replicas {most} is below bounds.min_replicas {limit} of the pipeline"
+        document.problem((*pointer, "max_replicas"), message)
+
+
+def _check_batch_sizes(
+    document: Document, own: dict[str, Any], whole: dict[str, Any], pointer: Pointer
+) -> None:
+    mine, allowed = own.get("batch_sizes"), whole.get("batch_sizes")
+    if mine and allowed and not any(size in allowed for size in mine):
+        message = f"batch_sizes has none of bounds.batch_sizes of the pipeline; take from {_listed(allowed)}"
+        document.problem(pointer, message)
+
+
+def _check_pin(
+    document: Document, stage: dict[str, Any], own: dict[str, Any], whole: dict[str, Any], pointer: Pointer
+) -> None:
+    pin = stage.get("pin") or {}
+    place = (*pointer, "pin")
+    variant, names = pin.get("variant"), variant_names(stage)
+    if variant is not None and names and variant not in names:
+        message = f"pin names variant {variant!r}, which is unknown; {unknown(variant, names)}"
+        document.problem((*place, "variant"), message)
+    size, replicas = pin.get("batch_size"), pin.get("replicas")
+    for owner, limits in (("stage", own), ("pipeline", whole)):
+        sizes = limits.get("batch_sizes")
+        if size is not None and sizes and size not in sizes:
+            message = f"batch_size {size} is not in bounds.batch_sizes of the {owner}"
+            document.problem((*place, "batch_size"), f"{message}; take one of {_listed(sizes)}")
+        if _is_below(most := limits.get("max_replicas"), replicas):
+            message = f"replicas {replicas} is above bounds.max_replicas {most} of the {owner}"
+            document.problem((*place, "replicas"), message)
+        if _is_below(replicas, least := limits.get("min_replicas")):
+            message = f"replicas {replicas} is below bounds.min_replicas {least} of the {owner}"
+            document.problem((*place, "replicas"), message)
+
+
+def variant_names(stage: dict[str, Any]) -> list[str]:
+    """The names of a stage's variants, as far as they are of the right form."""
+    found = (variant.get("name") for variant in stage.get("variants") or () if variant is not None)
+    return [name for name in found if name is not None]
+
+
+def _is_below(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value < limit
+
+
+def _listed(sizes: Iterable[int | None]) -> str:
+    return ", ".join(str(size) for size in sizes if size is not None)
+
+
+def check_graph(document: Document, graph: Any, stages: Sequence[tuple[Pointer, dict[str, Any]]]) -> None:
+    """Note every problem of the graph that its schema does not show."""
+    if not stages:
+        return
+    entries = {stage["name"]: stage for _, stage in stages if stage.get("name") is not None}
+    nodes = read_nodes(graph)
+    named = [
+        *[_is_known(document, node, nodes, list(entries)) for node in nodes],
+        *[_are_parents_known(document, node, nodes, entries) for node in nodes],
+    ]
+    seen = {node.name for node in nodes}
+    for pointer, stage in stages:
+        name = stage.get("name")
+        if graph is not None and name is not None and name not in seen:
+            document.problem((*pointer, "name"), f"stage {name!r} is not in the graph; add it or remove it")
+    if nodes and all(named) and document.is_sound("graph"):
+        fan_outs = {name: stage["fan_out"] for name, stage in entries.items() if "fan_out" in stage}
+        is_whole = all(document.is_sound(*pointer, "fan_out") for pointer, _ in stages)
+        check_flow(document, nodes, fan_outs if is_whole else None)
+
+
+def _is_known(document: Document, node: Node, nodes: Sequence[Node], names: list[str]) -> bool:
+    """True if a node is a stage, once; a router or combiner needs no entry among the stages."""
+    if node is not next(other for other in nodes if other.name == node.name):
+        document.problem(node.pointer, f"graph names stage {node.name!r} twice")
+        return False
+    if node.name in names or node.kind in (StageKind.ROUTER, StageKind.COMBINER):
+        return True
+    message = f"graph names stage {node.name!r}, which is unknown; {unknown(node.name, names)}"
+    if "did you mean" not in message and isinstance(node.pointer[-1], str):
+        message += "; without variants it must be of type router or combiner"
+    document.problem(node.pointer, message, at_key=True)
+    return False
+
+
+def _are_parents_known(
+    document: Document, node: Node, nodes: Sequence[Node], entries: dict[str, dict[str, Any]]
+) -> bool:
+    seen = [other.name for other in nodes]
+    for name, arrow in node.after.items():
+        if name in seen:
+            check_fan_out(document, arrow.fan_out, (*arrow.pointer, "fan_out"), entries.get(name))
+        elif name not in entries:  # else it is said of the stage that it is not in the graph
+            message = f"stage {node.name!r} comes after {name!r}, which is unknown; {unknown(name, seen)}"
+            document.problem(arrow.pointer, message, at_key=True)
+    return all(name in seen for name in node.after)
+
+
+def check_fan_out(document: Document, fan_out: Any, pointer: Pointer, sender: dict[str, Any] | None) -> None:
+    """Note where a fan-out by variant does not name exactly the variants of the stage that sends."""
+    if not isinstance(fan_out, dict) or not fan_out:
+        return
+    if sender is None:
+        document.problem(pointer, "fan_out names variants, and the stage before has none; write one number")
+        return
+    names = variant_names(sender)
+    for name in fan_out if names else ():
+        if name not in names:
+            message = f"fan_out names variant {name!r}, which is unknown; {unknown(name, names)}"
+            document.problem((*pointer, name), message, at_key=True)
+    missing = [repr(name) for name in dict.fromkeys(names) if name not in fan_out]
+    if missing:
+        document.problem(pointer, f"fan_out lacks {', '.join(missing)}; name every variant of the stage")

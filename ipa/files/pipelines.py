@@ -15,6 +15,7 @@ from ipa.files.graph import FanOut, Node, edges_of, in_order, read_nodes
 from ipa.files.kinds.pipeline import EdgeSection, NodeSection
 from ipa.files.kinds.targets import check_batches
 from ipa.files.meaning import check_pipeline
+from ipa.files.reading import is_file
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import CombineRule, OutputRows, Pipeline, Stage, StageKind
 
@@ -61,9 +62,9 @@ def load_pipelines(folder: Path) -> dict[str, Pipeline]:
     return pipelines
 
 
-def pipeline_from_mapping(data: Any, path: str = "") -> Pipeline:
+def pipeline_from_mapping(data: Any) -> Pipeline:
     """The pipeline in a mapping with the keys of a file, such as a request's body; InputError as there."""
-    return pipeline_in(Document(path, data))
+    return pipeline_in(Document("", data))
 
 
 def pipeline_in(document: Document) -> Pipeline:
@@ -155,3 +156,20 @@ def _nodes(pipeline: Pipeline) -> dict[str, NodeSection]:
 def dump_pipeline(pipeline: Pipeline) -> str:
     """The text of a pipeline file; `load_pipeline` reads the same pipeline back."""
     return dump_yaml(pipeline_to_mapping(pipeline))
+
+
+def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
+    """The pipeline of that name in the folder, or in the file of that path.
+
+    NotFoundError names the pipelines there are.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = pipelines_dir / name / "pipeline.yaml"
+        if not is_file(path):
+            known = sorted(file.parent.name for file in pipelines_dir.glob("*/pipeline.yaml"))
+            raise NotFoundError(
+                f"there is no pipeline {name!r} in {pipelines_dir}",
+                hint=f"There are: {', '.join(known) or 'none'}",
+            )
+    return load_pipeline(path)

@@ -6,58 +6,70 @@ Decimal arithmetic, so that "227.1ms" and "0.2271s" are the same float and what 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
-DURATION_UNITS = {"ms": Decimal("0.001"), "s": Decimal(1), "min": Decimal(60)}
-RATE_UNITS = {"rps": Decimal(1)}
-MEMORY_UNITS = {"MiB": Decimal(1) / 1024, "GiB": Decimal(1)}
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]{1,2})?) ?([A-Za-z]+)")
 
 
-def _parse(text: str, units: dict[str, Decimal]) -> float:
-    found = _QUANTITY.fullmatch(text)
-    if found is None or found[2] not in units:
-        raise ValueError(f"{text!r} is not a number with one of the units {', '.join(units)}")
-    return float(Decimal(found[1]) * units[found[2]])
+@dataclass(frozen=True, eq=False)
+class Quantity:
+    """A kind of quantity in text: its name, words for it, and its units in terms of the model's.
+
+    As an annotation of a field it is read from text and written as text.
+    """
+
+    word: str
+    title: str
+    units: Mapping[str, Decimal]
+
+    def parse(self, text: Any) -> float:
+        """The value in the model's unit; ValueError for anything but a text with one of the units."""
+        found = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+        if found is None or found[2] not in self.units:
+            raise ValueError(f"{text!r} is not a number with one of the units {', '.join(self.units)}")
+        return float(Decimal(found[1]) * self.units[found[2]])
+
+    def write(self, value: float) -> str:
+        """The text that `parse` reads back as this float, in the model's unit; a duration below 1 s in ms."""
+        number = Decimal(repr(float(value)))
+        is_small = "ms" in self.units and 0 < number < 1
+        unit = "ms" if is_small else next(name for name, factor in self.units.items() if factor == 1)
+        text = f"{number / self.units[unit]:f}"
+        return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{unit}"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            self.parse, serialization=core_schema.plain_serializer_function_ser_schema(self.write)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        # JSON Schema's `$` means the end; in Python it also means "before a last newline".
+        pattern = rf"^[0-9]+(\.[0-9]+)?(e-?[0-9]{{1,2}})? ?({'|'.join(self.units)})$(?!\n)"
+        return {"title": self.title, "type": "string", "pattern": pattern, "x-quantity": self.word}
 
 
-def parse_duration_s(text: str) -> float:
-    """Seconds of "500ms", "2s" or "1.5min"; ValueError for anything else."""
-    return _parse(text, DURATION_UNITS)
-
-
-def parse_rate_rps(text: str) -> float:
-    """Requests (or items) a second of "20rps"; ValueError for anything else."""
-    return _parse(text, RATE_UNITS)
-
-
-def parse_memory_gib(text: str) -> float:
-    """GiB of "512MiB" or "1.5GiB"; ValueError for anything else."""
-    return _parse(text, MEMORY_UNITS)
-
-
-def _plain(value: Decimal) -> str:
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def format_duration(seconds: float) -> str:
-    """The shortest text that `parse_duration_s` reads back as this float: ms below a second."""
-    value = Decimal(repr(float(seconds)))
-    if 0 < value < 1:
-        return f"{_plain(value * 1000)}ms"
-    return f"{_plain(value)}s"
-
-
-def format_rate(rate_rps: float) -> str:
-    """The text that `parse_rate_rps` reads back as this float."""
-    return f"{_plain(Decimal(repr(float(rate_rps))))}rps"
-
-
-def format_memory(memory_gib: float) -> str:
-    """The text that `parse_memory_gib` reads back as this float."""
-    return f"{_plain(Decimal(repr(float(memory_gib))))}GiB"
+DURATION = Quantity(
+    "duration",
+    'a duration with its unit, such as "500ms", "2s" or "1.5min"',
+    {"ms": Decimal("0.001"), "s": Decimal(1), "min": Decimal(60)},
+)
+RATE = Quantity("rate", 'a rate with its unit, such as "20rps"', {"rps": Decimal(1)})
+MEMORY = Quantity(
+    "memory",
+    'a size with its unit, such as "512MiB" or "1.5GiB"',
+    {"MiB": Decimal(1) / 1024, "GiB": Decimal(1)},
+)
 
 
 def format_number(value: float) -> int | float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from ipa.metering.metric import Metric, MetricKind
 
@@ -53,6 +54,19 @@ def gauged(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> G
     for labels, value in values:
         family.add_metric(labels, value)
     return family
+
+
+class Figures(Collector):
+    """A collector of metrics without labels, each with the function that reads it at each scrape."""
+
+    def __init__(self, *figures: tuple[Metric, Callable[[], float]]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Yield each metric with its current value."""
+        for metric, read in self._figures:
+            make = counted if metric.kind is MetricKind.COUNTER else gauged
+            yield make(metric, [((), read())])
 
 
 def combinations(metric: Metric, *given: str) -> list[tuple[str, ...]]:

@@ -54,20 +54,33 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: its name in queries (a counter's with `_total`), type, unit, help and labels.
+    """A metric: its name in queries, help and labels. The name says type and unit, but for a histogram.
 
+    A counter's name ends with `_total`, and before that every name with its unit. A histogram has `buckets`.
     `when` is the condition under which it exists, if any; `since` is the version that introduced it.
     """
 
     name: str
-    kind: MetricKind
-    unit: Unit
     help: str
     labels: tuple[Label, ...] = ()
     place: MetricsEndpoint = MetricsEndpoint.SERVICE
     buckets: tuple[float, ...] = ()
     when: str = ""
     since: str = "0.1"
+
+    @property
+    def kind(self) -> MetricKind:
+        """The Prometheus type."""
+        if self.buckets:
+            return MetricKind.HISTOGRAM
+        return MetricKind.COUNTER if self.name.endswith("_total") else MetricKind.GAUGE
+
+    @property
+    def unit(self) -> Unit:
+        """The unit that the name ends with: of several, the longest."""
+        return max(
+            (unit for unit in Unit if self.base.endswith(unit.value)), key=lambda unit: len(unit.value)
+        )
 
     @property
     def base(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipa.metering import labels as of
-from ipa.metering.metric import Metric, MetricKind, MetricsEndpoint, Unit
+from ipa.metering.metric import Metric, MetricsEndpoint
 
 # Steps of 10 to 30 %, fine enough for a p99 between 1 ms and 10 s.
 LATENCY_BUCKETS_S = (
@@ -18,330 +18,214 @@ SOLVE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 # An answer from memory takes a millisecond, a what-if plan some tens of them.
 HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
-COUNTER, GAUGE, HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
-COUNT, SECONDS, CORES, RPS, RATIO = Unit.COUNT, Unit.SECONDS, Unit.CORES, Unit.RPS, Unit.RATIO
 HERE = (of.PIPELINE,)
 STAGE = (of.PIPELINE, of.STAGE)
 PART = (of.PIPELINE, of.STAGE, of.VARIANT)
 
 # The service itself.
 BUILD = Metric(
-    "ipa_build_info",
-    GAUGE,
-    COUNT,
-    "1, with the running version in its labels.",
-    (of.VERSION, of.PYTHON, of.INSTALL),
+    "ipa_build_info", "1, with the running version in its labels.", (of.VERSION, of.PYTHON, of.INSTALL)
 )
-LEADER = Metric("ipa_leader", GAUGE, COUNT, "1 if this replica may write, 0 if it stands by.", (of.INSTALL,))
+LEADER = Metric("ipa_leader", "1 if this replica may write, 0 if it stands by.", (of.INSTALL,))
 
 # Ticks and decisions.
-TICK_INTERVAL = Metric(
-    "ipa_tick_interval_seconds", GAUGE, SECONDS, "Time between ticks, as set (IPA_TICK_S)."
-)
-TICK = Metric("ipa_tick_seconds", HISTOGRAM, SECONDS, "Time of one tick.", HERE, buckets=TICK_BUCKETS_S)
-LAST_TICK = Metric(
-    "ipa_last_tick_timestamp_seconds", GAUGE, Unit.TIMESTAMP, "Time at which the last tick ended.", HERE
-)
+TICK_INTERVAL = Metric("ipa_tick_interval_seconds", "Time between ticks, as set (IPA_TICK_S).")
+TICK = Metric("ipa_tick_seconds", "Time of one tick.", HERE, buckets=TICK_BUCKETS_S)
+LAST_TICK = Metric("ipa_last_tick_timestamp_seconds", "Time at which the last tick ended.", HERE)
 SKIPPED_TICKS = Metric(
-    "ipa_skipped_ticks_total",
-    COUNTER,
-    COUNT,
-    "Ticks skipped because the tick before took too long.",
-    HERE,
+    "ipa_skipped_ticks_total", "Ticks skipped because the tick before took too long.", HERE
 )
 EARLY_TICKS = Metric(
     "ipa_early_ticks_total",
-    COUNTER,
-    COUNT,
     "Ticks started early because the load exceeded the forecast, or the cluster changed.",
     HERE,
 )
-DECISIONS = Metric(
-    "ipa_decisions_total", COUNTER, COUNT, "Decisions by reason, one a tick.", (of.PIPELINE, of.REASON)
-)
+DECISIONS = Metric("ipa_decisions_total", "Decisions by reason, one a tick.", (of.PIPELINE, of.REASON))
 INCIDENTS = Metric(
-    "ipa_incidents_total",
-    COUNTER,
-    COUNT,
-    "Incidents, each counted once when it begins.",
-    (of.PIPELINE, of.INCIDENT),
+    "ipa_incidents_total", "Incidents, each counted once when it begins.", (of.PIPELINE, of.INCIDENT)
 )
 CURTAILED = Metric(
     "ipa_curtailed_plans_total",
-    COUNTER,
-    COUNT,
     "Plans of which only a first step was written: the step limit, the room, or a mode that only adds.",
     HERE,
 )
-QUARANTINES = Metric(
-    "ipa_active_quarantines", GAUGE, COUNT, "Failed rollouts that are not retried for now.", HERE
-)
-MODE = Metric("ipa_mode", GAUGE, COUNT, "1 for the present mode.", (of.PIPELINE, of.MODE))
-PAUSED = Metric("ipa_paused", GAUGE, COUNT, "1 while the pipeline is paused.", HERE)
+QUARANTINES = Metric("ipa_active_quarantines", "Failed rollouts that are not retried for now.", HERE)
+MODE = Metric("ipa_mode", "1 for the present mode.", (of.PIPELINE, of.MODE))
+PAUSED = Metric("ipa_paused", "1 while the pipeline is paused.", HERE)
 
 # Observations, and their age.
 INPUT_AGE = Metric(
     "ipa_input_age_seconds",
-    GAUGE,
-    SECONDS,
     "Age of each input of the last tick; grows while it is missing, NaN before its first sample.",
     (of.PIPELINE, of.INPUT),
 )
-ARRIVAL_RATE = Metric("ipa_observed_arrival_rate_rps", GAUGE, RPS, "Observed arrival rate.", HERE)
-LATENCY = Metric(
-    "ipa_observed_latency_seconds", GAUGE, SECONDS, "Observed latency at the percentile of the SLA.", HERE
-)
+ARRIVAL_RATE = Metric("ipa_observed_arrival_rate_rps", "Observed arrival rate.", HERE)
+LATENCY = Metric("ipa_observed_latency_seconds", "Observed latency at the percentile of the SLA.", HERE)
 PREDICTED_LATENCY = Metric(
     "ipa_predicted_latency_seconds",
-    GAUGE,
-    SECONDS,
     "Latency by the profiles at the observed rate; if far below the observed latency, they are wrong.",
     HERE,
 )
 SLOWDOWN = Metric(
     "ipa_profile_slowdown_ratio",
-    GAUGE,
-    RATIO,
     "Observed time of batches over that of the variant's profile, smoothed; used in planning from 1.1 on.",
     PART,
 )
-SLA = Metric("ipa_sla_seconds", GAUGE, SECONDS, "Latency the pipeline must meet.", HERE)
+SLA = Metric("ipa_sla_seconds", "Latency the pipeline must meet.", HERE)
 SLA_PERCENTILE = Metric(
-    "ipa_sla_percentile_ratio", GAUGE, RATIO, "Share of the requests that must meet it: 0.99 for a p99.", HERE
+    "ipa_sla_percentile_ratio", "Share of the requests that must meet it: 0.99 for a p99.", HERE
 )
 SLA_BUCKET_WEIGHT = Metric(
     "ipa_sla_bucket_weight_ratio",
-    GAUGE,
-    RATIO,
     "Weights of the router's latency buckets whose sum counts requests within the SLA, interpolated.",
     (of.PIPELINE, of.BOUND),
 )
-PAS = Metric(
-    "ipa_running_pas_ratio", GAUGE, RATIO, "Product of the accuracies of the running configuration.", HERE
-)
+PAS = Metric("ipa_running_pas_ratio", "Product of the accuracies of the running configuration.", HERE)
 
 # The forecast.
-FORECAST_POINT = Metric("ipa_forecast_point_rps", GAUGE, RPS, "Expected peak arrival rate.", HERE)
+FORECAST_POINT = Metric("ipa_forecast_point_rps", "Expected peak arrival rate.", HERE)
 FORECAST_UPPER = Metric(
-    "ipa_forecast_upper_rps",
-    GAUGE,
-    RPS,
-    "Upper quantile of the peak arrival rate, which plans are made for.",
-    HERE,
+    "ipa_forecast_upper_rps", "Upper quantile of the peak arrival rate, which plans are made for.", HERE
 )
-FORECASTS = Metric(
-    "ipa_forecasts_total", COUNTER, COUNT, "Forecasts by the rung that made them.", (of.PIPELINE, of.RUNG)
-)
+FORECASTS = Metric("ipa_forecasts_total", "Forecasts by the rung that made them.", (of.PIPELINE, of.RUNG))
 FORECAST_ERROR = Metric(
     "ipa_forecast_error_ratio",
-    GAUGE,
-    RATIO,
     "Observed over forecast peak, less 1, of the newest forecast whose horizon is over.",
     HERE,
 )
 FORECASTS_SCORED = Metric(
-    "ipa_scored_forecasts_total", COUNTER, COUNT, "Forecasts whose horizon is over and was observed.", HERE
+    "ipa_scored_forecasts_total", "Forecasts whose horizon is over and was observed.", HERE
 )
 FORECASTS_EXCEEDED = Metric(
-    "ipa_exceeded_forecasts_total",
-    COUNTER,
-    COUNT,
-    "Of these, forecasts whose upper quantile was exceeded.",
-    HERE,
+    "ipa_exceeded_forecasts_total", "Of these, forecasts whose upper quantile was exceeded.", HERE
 )
 
 # The plan before the guards, the decision after them, and the running configuration.
 SOLVE = Metric(
     "ipa_solve_seconds",
-    HISTOGRAM,
-    SECONDS,
     "Planning time of a tick, all pipelines, by solver and termination; a cached plan counts once.",
     (of.SOLVER, of.TERMINATION),
     buckets=SOLVE_BUCKETS_S,
 )
-PLAN_PAS = Metric("ipa_plan_pas_ratio", GAUGE, RATIO, "Product of the accuracies of the plan.", HERE)
-PLAN_REPLICAS = Metric("ipa_plan_replicas", GAUGE, COUNT, "Replicas of the plan, before the guards.", STAGE)
-PLAN_CORES = Metric("ipa_plan_cores", GAUGE, CORES, "Cores of the plan, before the guards.", STAGE)
-DECISION_REPLICAS = Metric(
-    "ipa_decision_replicas", GAUGE, COUNT, "Replicas of the decision, after the guards.", STAGE
-)
-DECISION_CORES = Metric("ipa_decision_cores", GAUGE, CORES, "Cores of the decision, after the guards.", STAGE)
-REPLICAS = Metric("ipa_stage_replicas", GAUGE, COUNT, "Observed desired replicas of the stage.", STAGE)
-READY_REPLICAS = Metric("ipa_stage_ready_replicas", GAUGE, COUNT, "Replicas that answer.", STAGE)
-STAGE_CORES = Metric("ipa_stage_cores", GAUGE, CORES, "Cores of all replicas.", STAGE)
-BATCH_SIZE = Metric("ipa_stage_batch_size", GAUGE, COUNT, "Largest batch.", STAGE)
-SHARE = Metric("ipa_variant_share_ratio", GAUGE, RATIO, "Share of the requests sent to the variant.", PART)
+PLAN_PAS = Metric("ipa_plan_pas_ratio", "Product of the accuracies of the plan.", HERE)
+PLAN_REPLICAS = Metric("ipa_plan_replicas", "Replicas of the plan, before the guards.", STAGE)
+PLAN_CORES = Metric("ipa_plan_cores", "Cores of the plan, before the guards.", STAGE)
+DECISION_REPLICAS = Metric("ipa_decision_replicas", "Replicas of the decision, after the guards.", STAGE)
+DECISION_CORES = Metric("ipa_decision_cores", "Cores of the decision, after the guards.", STAGE)
+REPLICAS = Metric("ipa_stage_replicas", "Observed desired replicas of the stage.", STAGE)
+READY_REPLICAS = Metric("ipa_stage_ready_replicas", "Replicas that answer.", STAGE)
+STAGE_CORES = Metric("ipa_stage_cores", "Cores of all replicas.", STAGE)
+BATCH_SIZE = Metric("ipa_stage_batch_size", "Largest batch.", STAGE)
+SHARE = Metric("ipa_variant_share_ratio", "Share of the requests sent to the variant.", PART)
 
 # The API.
 HTTP_REQUESTS = Metric(
     "ipa_http_requests_total",
-    COUNTER,
-    COUNT,
     "Requests by route template, method and class of status.",
     (of.ROUTE, of.METHOD, of.STATUS),
 )
 HTTP_SECONDS = Metric(
-    "ipa_http_request_seconds",
-    HISTOGRAM,
-    SECONDS,
-    "Time until the response begins.",
-    (of.ROUTE,),
-    buckets=HTTP_BUCKETS_S,
+    "ipa_http_request_seconds", "Time until the response begins.", (of.ROUTE,), buckets=HTTP_BUCKETS_S
 )
-HTTP_IN_FLIGHT = Metric("ipa_http_requests_in_flight", GAUGE, COUNT, "Requests in progress.")
+HTTP_IN_FLIGHT = Metric("ipa_http_requests_in_flight", "Requests in progress.")
 
 # The record and webhooks.
 WEBHOOK = "IPA_WEBHOOK_URL set"
-RECORD_FAILURES = Metric("ipa_record_failures_total", COUNTER, COUNT, "Failed writes to the record.")
+RECORD_FAILURES = Metric("ipa_record_failures_total", "Failed writes to the record.")
 STORE_DEGRADED = Metric(
-    "ipa_store_degraded",
-    GAUGE,
-    COUNT,
-    "1 while the store cannot be written or its disk is nearly full, else 0.",
+    "ipa_store_degraded", "1 while the store cannot be written or its disk is nearly full, else 0."
 )
-RECORD_BYTES = Metric(
-    "ipa_record_bytes", GAUGE, Unit.BYTES, "Approximate size of the period whose decisions are all kept."
-)
+RECORD_BYTES = Metric("ipa_record_bytes", "Approximate size of the period whose decisions are all kept.")
 RECORD_BOUNDED = Metric(
-    "ipa_record_bounded",
-    GAUGE,
-    COUNT,
-    "1 while holds are removed early because decisions exceed IPA_KEEP_DECISIONS_MB.",
+    "ipa_record_bounded", "1 while holds are removed early because decisions exceed IPA_KEEP_DECISIONS_MB."
 )
-WEBHOOK_DELIVERED = Metric(
-    "ipa_webhook_delivered_total", COUNTER, COUNT, "Events that the receiver accepted.", when=WEBHOOK
-)
-WEBHOOK_FAILURES = Metric(
-    "ipa_webhook_failures_total", COUNTER, COUNT, "Failed delivery attempts.", when=WEBHOOK
-)
+WEBHOOK_DELIVERED = Metric("ipa_webhook_delivered_total", "Events that the receiver accepted.", when=WEBHOOK)
+WEBHOOK_FAILURES = Metric("ipa_webhook_failures_total", "Failed delivery attempts.", when=WEBHOOK)
 WEBHOOK_DROPPED = Metric(
     "ipa_webhook_dropped_total",
-    COUNTER,
-    COUNT,
     "Events dropped: the queue was full, or the receiver refused them.",
     when=WEBHOOK,
 )
-WEBHOOK_QUEUE = Metric("ipa_webhook_queue_length", GAUGE, COUNT, "Events that wait.", when=WEBHOOK)
-STREAMS = Metric("ipa_event_streams", GAUGE, COUNT, "Clients that follow the event stream.")
+WEBHOOK_QUEUE = Metric("ipa_webhook_queue_length", "Events that wait.", when=WEBHOOK)
+STREAMS = Metric("ipa_event_streams", "Clients that follow the event stream.")
 STREAMS_DROPPED = Metric(
-    "ipa_event_streams_dropped_total", COUNTER, COUNT, "Clients dropped because they did not read events."
+    "ipa_event_streams_dropped_total", "Clients dropped because they did not read events."
 )
-LOG_DROPPED = Metric(
-    "ipa_log_lines_dropped_total", COUNTER, COUNT, "Log lines dropped because nobody read them."
-)
+LOG_DROPPED = Metric("ipa_log_lines_dropped_total", "Log lines dropped because nobody read them.")
 
 # Kubernetes, and this machine.
 KUBE, LOCAL = "target kubernetes", "target local"
 KUBE_SKEW = Metric(
-    "ipa_kube_clock_skew_seconds",
-    GAUGE,
-    SECONDS,
-    "Lead of the API server's clock over the service's.",
-    when=KUBE,
+    "ipa_kube_clock_skew_seconds", "Lead of the API server's clock over the service's.", when=KUBE
 )
 KUBE_LISTS = Metric(
     "ipa_kube_watch_lists_total",
-    COUNTER,
-    COUNT,
     "Lists made to begin a watch; one each in normal operation.",
     (of.NAMESPACE, of.KIND),
     when=KUBE,
 )
 KUBE_FAILURES = Metric(
-    "ipa_kube_watch_failures_total",
-    COUNTER,
-    COUNT,
-    "Watches that failed.",
-    (of.NAMESPACE, of.KIND),
-    when=KUBE,
+    "ipa_kube_watch_failures_total", "Watches that failed.", (of.NAMESPACE, of.KIND), when=KUBE
 )
-KUBE_EVENTS_DROPPED = Metric(
-    "ipa_kube_events_dropped_total", COUNTER, COUNT, "Events that were not reported.", when=KUBE
-)
+KUBE_EVENTS_DROPPED = Metric("ipa_kube_events_dropped_total", "Events that were not reported.", when=KUBE)
 ALLOCATED = Metric(
-    "ipa_allocated_core_seconds_total",
-    COUNTER,
-    Unit.CORE_SECONDS,
-    "Cores of all replicas over the time alive.",
-    HERE,
-    when=LOCAL,
+    "ipa_allocated_core_seconds_total", "Cores of all replicas over the time alive.", HERE, when=LOCAL
 )
-RESTARTS = Metric(
-    "ipa_replica_restarts_total", COUNTER, COUNT, "Replicas that died and were replaced.", HERE, when=LOCAL
-)
+RESTARTS = Metric("ipa_replica_restarts_total", "Replicas that died and were replaced.", HERE, when=LOCAL)
 CORRECTIONS = Metric(
-    "ipa_queue_corrections_total",
-    COUNTER,
-    COUNT,
-    "Queue configurations found changed and restored.",
-    HERE,
-    when=LOCAL,
+    "ipa_queue_corrections_total", "Queue configurations found changed and restored.", HERE, when=LOCAL
 )
 
 # The router counts requests, a stage's queue items.
 ROUTER_ARRIVALS = Metric(
-    "ipa_router_arrivals_total", COUNTER, COUNT, "Requests received.", HERE, MetricsEndpoint.ROUTER
+    "ipa_router_arrivals_total", "Requests received.", HERE, place=MetricsEndpoint.ROUTER
 )
 ROUTER_REQUESTS = Metric(
     "ipa_router_requests_total",
-    COUNTER,
-    COUNT,
     "Requests by outcome.",
     (of.PIPELINE, of.OUTCOME),
-    MetricsEndpoint.ROUTER,
+    place=MetricsEndpoint.ROUTER,
 )
 ROUTER_SECONDS = Metric(
     "ipa_router_request_seconds",
-    HISTOGRAM,
-    SECONDS,
     "Answered requests, end to end.",
     HERE,
-    MetricsEndpoint.ROUTER,
-    LATENCY_BUCKETS_S,
+    place=MetricsEndpoint.ROUTER,
+    buckets=LATENCY_BUCKETS_S,
 )
-QUEUE_ARRIVALS = Metric(
-    "ipa_queue_arrivals_total", COUNTER, COUNT, "Items received.", STAGE, MetricsEndpoint.QUEUE
-)
+QUEUE_ARRIVALS = Metric("ipa_queue_arrivals_total", "Items received.", STAGE, place=MetricsEndpoint.QUEUE)
 QUEUE_ITEMS = Metric(
     "ipa_queue_items_total",
-    COUNTER,
-    COUNT,
     "Items by outcome.",
     (of.PIPELINE, of.STAGE, of.OUTCOME),
-    MetricsEndpoint.QUEUE,
+    place=MetricsEndpoint.QUEUE,
 )
-QUEUE_LENGTH = Metric("ipa_queue_length", GAUGE, COUNT, "Items waiting.", STAGE, MetricsEndpoint.QUEUE)
+QUEUE_LENGTH = Metric("ipa_queue_length", "Items waiting.", STAGE, place=MetricsEndpoint.QUEUE)
 QUEUE_STAGE_SECONDS = Metric(
     "ipa_queue_stage_seconds",
-    HISTOGRAM,
-    SECONDS,
     "Time from arrival to answer.",
     STAGE,
-    MetricsEndpoint.QUEUE,
-    LATENCY_BUCKETS_S,
+    place=MetricsEndpoint.QUEUE,
+    buckets=LATENCY_BUCKETS_S,
 )
 QUEUE_SERVICE_SECONDS = Metric(
     "ipa_queue_service_seconds",
-    HISTOGRAM,
-    SECONDS,
     "Time of one batch in a replica.",
     STAGE,
-    MetricsEndpoint.QUEUE,
-    LATENCY_BUCKETS_S,
+    place=MetricsEndpoint.QUEUE,
+    buckets=LATENCY_BUCKETS_S,
 )
 QUEUE_BATCH_SIZE = Metric(
-    "ipa_queue_batch_size", HISTOGRAM, COUNT, "Items of a batch.", STAGE, MetricsEndpoint.QUEUE, BATCH_BUCKETS
+    "ipa_queue_batch_size", "Items of a batch.", STAGE, place=MetricsEndpoint.QUEUE, buckets=BATCH_BUCKETS
 )
 QUEUE_RETRIES = Metric(
-    "ipa_queue_retries_total", COUNTER, COUNT, "Batches whose replica was lost.", STAGE, MetricsEndpoint.QUEUE
+    "ipa_queue_retries_total", "Batches whose replica was lost.", STAGE, place=MetricsEndpoint.QUEUE
 )
 QUEUE_SUSPECTS = Metric(
     "ipa_queue_suspect_replicas",
-    GAUGE,
-    COUNT,
     "Replicas whose batch takes so long that they seem to hang; they get no other.",
     STAGE,
-    MetricsEndpoint.QUEUE,
+    place=MetricsEndpoint.QUEUE,
 )
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

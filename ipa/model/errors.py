@@ -142,6 +142,10 @@ class UnplannedError(InfeasibleError):
     code = "hold.infeasible"
 
 
+# The remedy of a ConflictError about a change.
+READ_AGAIN = "Read the current state and plan again."
+
+
 class ConflictError(IpaError):
     """The world moved since it was read; read again and decide again."""
 

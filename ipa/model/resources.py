@@ -161,6 +161,11 @@ def field_of(name: str) -> str:
     return name if known is None else known.attribute
 
 
+def by_field(amounts: Mapping[str, float]) -> dict[str, float]:
+    """The amounts of resources by the names of their fields."""
+    return {field_of(name): amount for name, amount in amounts.items()}
+
+
 def resource_of(name: str) -> str:
     """The name of a resource in Kubernetes."""
     known = BY_NAME.get(name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.resources import IN_CORES
 from ipa.optimize.accuracy import accuracy_term, variant_terms
 from ipa.optimize.backends.label_setting import LabelSearch
+from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
 from ipa.optimize.dominance_filter import reduce_program
@@ -18,7 +21,7 @@ from ipa.optimize.goals import ORDERS
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import stage_plans, worth
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Program, Totals, Weights, evaluate
+from ipa.optimize.program import Options, Program, ResourceBudget, Totals, Weights, evaluate
 
 # Costs and latencies that differ less, in cores and seconds, are equal: sums in another order do.
 DIGITS = 9
@@ -82,15 +85,41 @@ def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, fl
     return LabelSearch(program, deadline).frontier()
 
 
-def worth_program(problem: PlanningProblem) -> Program:
+def worth_program(problem: PlanningProblem, limits: Mapping[str, float] | None = None) -> Program:
     """The reduced program whose objective is the worth of the problem's plans.
 
-    That is the weighted sum, or the first criterion of a goal with an order: accuracy or minus the cores.
+    That is the weighted sum, or the first criterion of a goal with an order: accuracy or minus the cores. No
+    plan may hold more than `limits` of resources other than cores, by name, and all plans are kept that no
+    other equals or exceeds in worth, cores and these resources.
     """
     goal = problem.objective.goal
-    program = full_program(problem)
+    program = _limited(problem, full_program(problem), limits or {})
     valued = program if goal is Goal.WEIGHTED else program.weighed(ORDERS[goal][0])
     return reduce_program(valued.in_cores())
+
+
+def _limited(problem: PlanningProblem, program: Program, limits: Mapping[str, float]) -> Program:
+    """The program with budgets, which are criteria, of those resources that any option has."""
+    budgets: list[ResourceBudget] = []
+    rows: list[list[Array]] = [[] for _ in program.stages]
+    for name, most in limits.items():
+        use = [
+            options.replicas * stage.columns.beside[name].take(options.point)
+            if name in stage.columns.beside
+            else np.zeros(len(options))
+            for stage, options in zip(problem.stages, program.stages, strict=True)
+        ]
+        largest = sum(float(each.max(initial=0.0)) for each in use)
+        if largest > 0:
+            # The way to a plan is the pipeline's own affair: only what it holds at its end counts.
+            budgets.append(ResourceBudget(name, inf, min(most, largest)))
+            for stage_rows, each in zip(rows, use, strict=True):
+                stage_rows += [each, each]
+    stages = tuple(
+        Options(options.counts, np.vstack([options.numbers, *each]))
+        for options, each in zip(program.stages, rows, strict=True)
+    )
+    return replace(program, stages=stages, budgets=(*program.budgets, *budgets))
 
 
 def _from_zero(program: Program) -> tuple[Program, float]:

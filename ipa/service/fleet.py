@@ -1,11 +1,11 @@
-"""The fleet: the pipelines' use of cores, their forecasts, and plans under one budget."""
+"""The fleet: the pipelines' use of resources, their forecasts, and plans under one budget."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from anyio import to_thread
@@ -16,6 +16,7 @@ from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Pipeline
+from ipa.model.resources import CORES, NO_RESOURCES, by_field, field_of, total
 from ipa.optimize.fleet.plan import Fleet, Member, plan_together
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import planning_problem
@@ -58,6 +59,8 @@ class Share:
 
     `latency_s` is at the percentile of its SLA, `sla_s`; None where it was not seen.
     `budget_cores` is its own bound, `share_ratio` its part of the cores that were seen of all pipelines.
+    `held` and `budget` are the use and the bound of each resource, such as `cpu_cores`, `memory_gib` or
+    `nvidia.com/gpu`.
     """
 
     pipeline: str
@@ -73,18 +76,24 @@ class Share:
     budget_cores: float | None
     pas: float | None
     reason: ReasonCode | None
+    held: Mapping[str, float] | None
+    budget: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class FleetView:
     """Totals over all pipelines. `cores` are the observed ones, `budget_cores` the sum of the pipelines'
     bounds, or None if one of them is unbounded.
+
+    `held` and `budget` are the same of each resource; `budget` has none of which a pipeline is unbounded.
     """
 
     at: str
     cores: float
     budget_cores: float | None
     pipelines: tuple[Share, ...]
+    held: Mapping[str, float]
+    budget: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +109,16 @@ class FleetMember:
 
 @dataclass(frozen=True, slots=True)
 class FleetRequest:
-    """A what-if over many pipelines; every visible one if no members are named."""
+    """A what-if over many pipelines; every visible one if no members are named.
+
+    `limits` are the budgets of resources beside cores, by name.
+    """
 
     budget_cores: float
     members: Sequence[FleetMember] = ()
     compat: Compat = Compat.TAIL
     allocation: Allocation = Allocation.FREE
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 def forecast(service: Service, pipeline: Pipeline) -> ForecastView:
@@ -125,27 +138,33 @@ def forecast(service: Service, pipeline: Pipeline) -> ForecastView:
 
 
 def fleet_use(service: Service) -> FleetView:
-    """The cores of all pipelines, their bounds, and the share of each."""
+    """The resources of all pipelines, their bounds, and the share of each."""
     pipelines = [service.pipelines.get(name) for name in sorted(service.pipelines)]
     found = [(each, live_of(service, each.name)) for each in pipelines if each is not None]
     cores = sum(live.cost_cores or 0.0 for _, live in found)
-    bounds = [pipeline.bounds.cores for pipeline, _ in found]
-    known = [bound for bound in bounds if bound is not None]
+    budget = _bounds_together([pipeline for pipeline, _ in found])
+    shares = tuple(_share(service, pipeline, live, cores) for pipeline, live in found)
+    held = dict.fromkeys(map(field_of, budget), 0.0)
+    for share in shares:
+        for name, amount in (share.held or {}).items():
+            held[name] = held.get(name, 0.0) + amount
     return FleetView(
         at=service.clock.now().isoformat(),
         cores=cores,
-        budget_cores=sum(known) if len(known) == len(bounds) else None,
-        pipelines=tuple(_share(service, pipeline, live, cores) for pipeline, live in found),
+        budget_cores=budget.get(CORES),
+        pipelines=shares,
+        held=held,
+        budget=by_field(budget),
     )
 
 
 async def plan_fleet(
     caller: Caller, request: FleetRequest, place: AbstractAsyncContextManager[None]
 ) -> Fleet:
-    """The plans that are worth most together under one budget of cores; computed in the `place`.
+    """The plans that are worth most together under one budget; computed in the `place`.
 
     Errors: InputError (lists every member that cannot be planned), ForbiddenError, InfeasibleError (the
-    budget holds not even the cheapest plans, and how many cores are missing).
+    budget holds no plans of all pipelines, and how much of which resource is missing).
     """
     service = caller.service
     asked = request.members or [FleetMember(name) for name in sorted(service.pipelines)]
@@ -155,7 +174,8 @@ async def plan_fleet(
 
     def together() -> Fleet:
         members = _members(service, request, asked)
-        return plan_together(members, request.budget_cores, service.settings.solver_deadline_s)
+        deadline_s = service.settings.solver_deadline_s
+        return plan_together(members, request.budget_cores, deadline_s, request.limits)
 
     async with place:
         return await to_thread.run_sync(together)
@@ -219,7 +239,31 @@ def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) 
         budget_cores=pipeline.bounds.cores,
         pas=live.pas,
         reason=live.reason,
+        held=_held(live),
+        budget=by_field(pipeline.bounds.limits),
     )
+
+
+def _bounds_together(pipelines: Sequence[Pipeline]) -> dict[str, float]:
+    """The sums of the bounds by name of resource, without those of which a pipeline is unbounded."""
+    limits = [pipeline.bounds.limits for pipeline in pipelines]
+    names = dict.fromkeys((CORES, *(name for each in limits for name in each)))
+    for own, pipeline in zip(limits, pipelines, strict=True):
+        used = {name for each in pipeline.bounds.measured.values() for name in each.beside.amounts}
+        # A resource that none of its variants has needs no bound.
+        own |= {name: 0.0 for name in names if name not in own and name not in (CORES, *used)}
+    return {
+        name: sum(each[name] for each in limits) for name in names if all(name in each for each in limits)
+    }
+
+
+def _held(live: LiveState) -> dict[str, float] | None:
+    """The resources of the running configuration by field; None if it is unknown."""
+    if live.cost_cores is None:
+        return None
+    known = [stage for stage in live.stages if stage.config and stage.beside != NO_RESOURCES]
+    beside = total(stage.beside * stage.config.replicas for stage in known if stage.config)
+    return by_field({CORES: live.cost_cores, **(beside.amounts if known else {})})
 
 
 def _errors(live: LiveState) -> Monitor | None:

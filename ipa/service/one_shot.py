@@ -37,7 +37,7 @@ from ipa.control.ports import (
     StageState,
     WorkloadState,
 )
-from ipa.files.texts import read_text, replace_text
+from ipa.files.reading import read_text, replace_text
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
 from ipa.model.errors import (
     ConflictError,

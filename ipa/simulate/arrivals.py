@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ipa.model.errors import InputError
-
-Floats = NDArray[np.float64]
+from ipa.simulate.columns import Floats
 
 SPACINGS = ("poisson", "even", "burst")
 DAY_S = 86_400
@@ -52,32 +51,6 @@ def request_times(
 def steps(*parts: tuple[float, int]) -> Floats:
     """Rates per second; each part is a rate in rps and its duration in seconds."""
     return np.repeat([float(rate) for rate, _ in parts], [int(seconds) for _, seconds in parts])
-
-
-def ramp(from_rps: float, to_rps: float, seconds: int) -> Floats:
-    """Rates per second on a line from the first (in the first second) to the last (in the last)."""
-    return np.linspace(from_rps, to_rps, seconds)
-
-
-def mmpp(rates_rps: Sequence[float], stays_s: Sequence[float], seconds: int, *, seed: int = 0) -> Floats:
-    """Rates per second of a Markov-modulated Poisson process that starts in its first state.
-
-    It stays in state i for an exponential time of mean `stays_s[i]`, then goes to any other with equal
-    chance. A second's rate is its mean over that second, so `request_times` turns it into the process.
-    """
-    if len(rates_rps) != len(stays_s) or not rates_rps or min(stays_s) <= 0:
-        raise InputError("rates_rps and stays_s must be equally many, one at least, and stays above zero")
-    rng = np.random.default_rng(seed)
-    state, now_s = 0, 0.0
-    corners, total = [0.0], [0.0]
-    while now_s < seconds:
-        stay_s = min(rng.exponential(stays_s[state]), seconds - now_s) if len(rates_rps) > 1 else seconds
-        now_s = min(now_s + stay_s, float(seconds))
-        corners.append(now_s)
-        total.append(total[-1] + rates_rps[state] * (corners[-1] - corners[-2]))
-        if len(rates_rps) > 1:
-            state = (state + 1 + int(rng.integers(len(rates_rps) - 1))) % len(rates_rps)
-    return np.maximum(np.diff(np.interp(np.arange(seconds + 1), corners, total)), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
+from ipa.simulate.columns import Bools, Floats, Ints, grown
 from ipa.simulate.queue import Pods
-from ipa.simulate.routes import Link, Routes, grown
+from ipa.simulate.routes import Link, Routes
 from ipa.simulate.stage import StageSim
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +76,7 @@ class PipelineSim:
         self._finished = 0
         # For each stage, the requests sent by its parents that it has not begun.
         self._sent: list[list[tuple[Ints, Floats]]] = [[] for _ in pipeline.stages]
-        self._now_s = 0.0
-
-    @property
-    def now_s(self) -> float:
-        """The time until which it has run."""
-        return self._now_s
+        self.now_s = 0.0  # it has run until then
 
     @property
     def inside(self) -> int:
@@ -140,7 +132,7 @@ class PipelineSim:
                 ids, times_s, server = ids[~lost], times_s[~lost], server[~lost]
             for link in links:
                 self._send(link, ids, times_s, server, () if sim is None else sim.variants)
-        self._now_s = float(until_s)
+        self.now_s = float(until_s)
         return self._finish(ended)
 
     def _arrived(self, at: int, until_s: float) -> tuple[Ints, Floats]:

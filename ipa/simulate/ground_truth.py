@@ -33,10 +33,7 @@ class GroundTruth:
         self, pipeline: Pipeline, profiles: Mapping[str, StageProfile], readiness_s: float = READINESS_S
     ) -> None:
         plain = replace(
-            pipeline.objective(),
-            latency_margin_ratio=0.0,
-            throughput_margin_ratio=0.0,
-            max_batch_size=None,
+            pipeline.objective(), latency_margin_ratio=0.0, throughput_margin_ratio=0.0, max_batch_size=None
         )
         free = replace(
             pipeline,

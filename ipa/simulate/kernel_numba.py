@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 from ipa.model.errors import InputError
-from ipa.simulate import kernel, kernel_singles
+from ipa.simulate import kernel
 
 KERNELS = ("auto", "numba", "plain")
 # Insertion sort is quick if few elements pass others; of several groups an idle replica's last batch may pass
@@ -19,25 +19,14 @@ SIZES, SLOTS, QUOTA = 3, 8, 11
 DROP = 4
 
 
-class KernelDriver(Protocol):
-    """Runs `kernel.advance` to its end: see `kernel.drive_plain`."""
-
-    @property
-    def release(self) -> Callable[..., Any] | None:
-        """`kernel.release`, compiled; None if NumPy does its work."""
-
-    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
-        """See `kernel.drive_plain`."""
-
-
 class PlainDriver:
-    """The loop as plain Python."""
+    """The loop as plain Python. `release` is `kernel.release`, compiled; None if NumPy does its work."""
 
     release: Callable[..., Any] | None = None
 
     def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
         """See `kernel.drive_plain`."""
-        loop = kernel_singles.advance_singles if _is_single(scalars, arrays) else kernel.advance
+        loop = kernel.advance_singles if _is_single(scalars, arrays) else kernel.advance
         kernel.drive_plain(loop, scalars, arrays, factors)
 
 
@@ -46,7 +35,7 @@ class CompiledDriver:
 
     def __init__(self) -> None:
         self._advance = _compiled(kernel.advance)
-        self._singles = _compiled(kernel_singles.advance_singles)
+        self._singles = _compiled(kernel.advance_singles)
         self.release: Callable[..., Any] | None = _compiled(kernel.release)
 
     def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
@@ -78,6 +67,9 @@ class LazyDriver:
         self._drive(scalars, arrays, factors)
 
 
+KernelDriver = PlainDriver | CompiledDriver | LazyDriver
+
+
 @cache
 def drive(name: str = "auto") -> KernelDriver:
     """The driver of that name; all give equal results. "auto": plain at first, then numba if installed."""
@@ -89,7 +81,7 @@ def drive(name: str = "auto") -> KernelDriver:
 
 
 def _is_single(scalars: tuple[Any, ...], arrays: tuple[Any, ...]) -> bool:
-    return kernel_singles.is_for(scalars[DROP], arrays[SIZES], arrays[SLOTS], arrays[QUOTA])
+    return kernel.is_for(scalars[DROP], arrays[SIZES], arrays[SLOTS], arrays[QUOTA])
 
 
 def _compiled(function: Callable[..., Any]) -> Any:

@@ -4,50 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
-from ipa.simulate.columns import EndedItems, FormedBatches, Ints
+from ipa.simulate.columns import EndedItems, Floats, FormedBatches, Ints
 from ipa.simulate.kernel_numba import KernelDriver
 from ipa.simulate.queue import DrainedPod, Pods, QueueSim
-from ipa.simulate.service_noise import Floats
-
-
-class StageQueues(Protocol):
-    """The queues of a stage; see `QueueSim`."""
-
-    names: list[str]
-    variants: list[str]
-
-    @property
-    def waiting(self) -> int:
-        """Items that wait."""
-
-    @property
-    def in_service(self) -> int:
-        """Items in batches that have not ended."""
-
-    def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
-        """Add arriving items."""
-
-    def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
-        """Serve with these pods."""
-
-    def slow(self, name: str, factor: float, count: int | None) -> None:
-        """Slow down some replicas."""
-
-    def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
-        """Fail some replicas; returns the items that returned to the queue, and the lost ones."""
-
-    def run(self, until_s: float) -> list[FormedBatches]:
-        """Form all batches that begin before."""
-
-    def take_done(self, until_s: float) -> EndedItems:
-        """Take the items that ended before."""
-
-    def take_drained(self) -> list[DrainedPod]:
-        """Take the pods that were removed."""
 
 
 @dataclass(slots=True)
@@ -189,3 +151,6 @@ class ReplicaQueues:
         for place, lane in enumerate(lanes):
             mine = to == place
             lane.queue.offer(refs[mine], arrived[mine], born[mine])
+
+
+StageQueues = QueueSim | ReplicaQueues

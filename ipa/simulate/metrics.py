@@ -13,9 +13,8 @@ from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.errors import InputError
 from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
-from ipa.simulate.batches import BatchLog, served
+from ipa.simulate.columns import BatchLog, Floats, served
 
-Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Value = Measured[float] | Missing
 # From, to; in seconds.

@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from math import ceil, exp, inf, log, log2
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -28,10 +27,9 @@ from ipa.policies.planning import planning_problem
 from ipa.policies.table import PolicyInputs, needs_checker
 from ipa.profiling.points import Allocation
 from ipa.queueing.service import service
+from ipa.simulate.columns import Floats
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.queue import Pods
-
-Floats = NDArray[np.float64]
 
 SEED = 20_241
 # Late requests come in groups; the shares in this many consecutive parts of a run give the error of their

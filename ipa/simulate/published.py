@@ -13,8 +13,11 @@ from ipa.model.pipeline import AccuracyRule, Objective, Pin, Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat
+from ipa.policies.base import Policy
 from ipa.profiling.base import stage_sla_s
 from ipa.profiling.points import Allocation
+from ipa.simulate.ground_truth import GroundTruth
+from ipa.simulate.run import SimSetup
 
 # (ranks?, their combination), as named in the authors' run files.
 RULES = {
@@ -230,3 +233,41 @@ def _faults_of_loads(
             yield f"stage {stage.name!r} has no profile"
         elif load is not None and profile.load_rps is not None and profile.load_rps != load:
             yield f"profiling_load {load!r}: stage {stage.name!r} was measured at {profile.load_rps:g} rps"
+
+
+# More replicas than any step, and more ticks than any run.
+NO_LIMIT = 1_000_000
+
+
+def repeated(
+    setup: SimSetup, run: PublishedRun, *, policy: str | Policy | None = None, spacing: str | None = None
+) -> SimSetup:
+    """The setup with the settings of the run, and the other differences of the released system.
+
+    It plans with `policy` (None: ipa-artifact) for a point forecast of per-second rates and its margin,
+    applies each new plan at once, adds nothing by itself, drops a whole batch with its oldest member, and is
+    sent the requests of a second at its start (`spacing` None). The first configuration is used if it was
+    measured.
+    """
+    known = GroundTruth(run.pipeline, setup.profiles)
+    starting = run.starting if all(known.knows(config) for config in run.starting) else ()
+    return replace(
+        setup,
+        pipeline=run.pipeline,
+        objective=None,
+        policy="ipa-artifact" if policy is None else policy,
+        spacing=spacing or "burst",
+        drop="batch",
+        start=starting or setup.start,
+        forecast=replace(setup.forecast, quantile=0.5, smooth_s=1.0, margin_ratio=run.margin_ratio),
+        guards=replace(
+            setup.guards,
+            tick_s=run.interval_s,
+            peek_s=0.0,
+            down_after_ticks=1,
+            tolerance_ratio=0.0,
+            max_step_replicas=NO_LIMIT,
+            crowded_ticks=NO_LIMIT,
+            correct_profiles=False,
+        ),
+    )

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ipa.model.plan import CFS_PERIOD_S
 from ipa.queueing.service import ServiceTime
-from ipa.simulate.columns import DepartedItems, EndedItems, FormedBatches, Ints, no_items
+from ipa.simulate.columns import DepartedItems, EndedItems, Floats, FormedBatches, Ints, no_items
 from ipa.simulate.kernel_numba import FEW_REPLICAS, KernelDriver
-from ipa.simulate.service_noise import Floats, ServiceNoise
+from ipa.simulate.service_noise import ServiceNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +184,7 @@ class QueueSim:
         back = np.isin(self.flying.server, gone) & ~self.flying.lost & (self.flying.done_s >= at_s)
         items, self.flying = self.flying.cut(back), self.flying.cut(~back)
         if len(items.ref):
-            joined = [
-                np.concatenate(pair)
-                for pair in zip((items.ref, items.arrived_s, items.born_s), self._queued(), strict=True)
-            ]
+            joined = [np.concatenate(pair) for pair in zip(items[:3], self._queued(), strict=True)]
             order = np.argsort(joined[1], kind="stable")
             self._waiting = (joined[0][order], joined[1][order], joined[2][order])
         return len(items.ref), 0
@@ -205,9 +202,8 @@ class QueueSim:
         at, nobody = np.full(count, at_s), np.full(count, -1)
         items = self.flying
         broken = items.done_s >= at_s
-        items.lost = items.lost | broken
-        items.done_s = np.where(broken, at_s, items.done_s)
-        items.server = np.where(broken, -1, items.server)
+        done_s, server = np.where(broken, at_s, items.done_s), np.where(broken, -1, items.server)
+        items = items._replace(done_s=done_s, server=server, lost=items.lost | broken)
         self.flying = items.and_then(DepartedItems(refs, arrived, born, at, nobody, lost))
         return count
 
@@ -289,20 +285,6 @@ class QueueSim:
 
     def _release(self, until_s: float, old: DepartedItems, new: FormedBatches) -> EndedItems:
         assert self._drive.release is not None
-        (ref, born, done, server), on = self._drive.release(
-            until_s,
-            (old.ref, old.arrived_s, old.born_s, old.done_s, old.server),
-            new.ref,
-            new.arrived_s,
-            new.born_s,
-            new.stops,
-            new.starts_s,
-            new.ends_s,
-            new.server,
-            new.lost,
-            len(self.names),
-        )
-        ref_on, arrived_on, born_on, done_on, server_on = on
-        lost_on = np.zeros(len(ref_on), dtype=np.bool_)
-        self.flying = DepartedItems(ref_on, arrived_on, born_on, done_on, server_on, lost_on)
+        (ref, born, done, server), on = self._drive.release(until_s, old[:-1], *new, len(self.names))
+        self.flying = DepartedItems._make((*on, np.zeros(len(on[0]), dtype=np.bool_)))
         return EndedItems(ref, born, done, server < 0, server)

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.control.ports import Clock, Load, Rollout, Signals, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
+from ipa.simulate.columns import Floats
 from ipa.simulate.world import SimWorld
 
-Floats = NDArray[np.float64]
 # The load of the demo rises and falls in six minutes, with a burst every seven that lasts most of one.
 WAVE_S, BURST_EVERY_S, BURST_FROM_S, BURST_S = 360, 420, 150, 40
 # Relative to the highest rate: the height of a burst, and the scatter of a second's rate.

@@ -7,12 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.model.decision import Action, Decision
 from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, field_of
-
-Floats = NDArray[np.float64]
+from ipa.simulate.columns import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ipa.model.pipeline import Edge, Pipeline, StageKind
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
-T = TypeVar("T", bound=np.generic)
+from ipa.simulate.columns import Bools, Floats, Ints, T, grown
 
 # The uses of the streams of random numbers; 0 is for service times.
 BRANCH, ROUNDING = 1, 2
@@ -84,24 +79,19 @@ class Routes:
             links = self.links[at]
             shares = np.cumsum([link.edge.share for link in links])
             place = np.searchsorted(shares / shares[-1], self._branch_rngs[at].random(count), side="right")
-            self._branch[at] = grown(self._branch[at], stop)
             children = np.array([link.child for link in links])
-            self._branch[at][new] = children[np.minimum(place, len(links) - 1)]
+            _put(self._branch, at, new, children[np.minimum(place, len(links) - 1)])
         for key, rng in self._rounding_rngs.items():
-            self._rounding[key] = grown(self._rounding[key], stop)
-            self._rounding[key][new] = rng.random(count)
+            _put(self._rounding, key, new, rng.random(count))
         for at, before in enumerate(self.before):
             live = np.array([visits[link.parent] & self._takes(link, new) for link in before], dtype=np.bool_)
             visits.append(np.asarray(live.any(axis=0)) if before else np.ones(count, dtype=np.bool_))
             if at in self._left:
-                self._left[at] = grown(self._left[at], stop)
-                self._left[at][new] = live.sum(axis=0)
+                _put(self._left, at, new, live.sum(axis=0))
         for at in self._items:
-            self._items[at] = grown(self._items[at], stop)
-            self._items[at][new] = 1
+            _put(self._items, at, new, 1)
         for key in self._sent:
-            self._sent[key] = grown(self._sent[key], stop)
-            self._sent[key][new] = -1
+            _put(self._sent, key, new, -1)
         if self._forks:
             self._ends_left = grown(self._ends_left, stop)
             self._ends_left[new] = np.sum([visits[at] for at in self._ends], axis=0)
@@ -179,13 +169,9 @@ class Routes:
         return ends
 
 
-def grown(column: NDArray[T], length: int) -> NDArray[T]:
-    """The column, extended to that length."""
-    if length <= len(column):
-        return column
-    larger = np.zeros(max(2 * len(column), length, 64), dtype=column.dtype)
-    larger[: len(column)] = column
-    return larger
+def _put(columns: dict[Any, NDArray[T]], key: Any, new: slice, values: ArrayLike) -> None:
+    columns[key] = grown(columns[key], new.stop)
+    columns[key][new] = values
 
 
 def _is_whole(fan_out: float | Mapping[str, float]) -> bool:

@@ -10,9 +10,9 @@ from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
-from ipa.control.ports import PipelineControl
-from ipa.model.decision import Decision, Mode
-from ipa.model.errors import InfeasibleError, InputError
+from ipa.control.ports import Attribution, PipelineControl
+from ipa.model.decision import Action, Decision, Mode
+from ipa.model.errors import InfeasibleError, InputError, NotFoundError
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_words
@@ -24,11 +24,57 @@ from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth
-from ipa.simulate.memory_log import MemoryLog
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.plancheck import with_checker
 from ipa.simulate.result import SimResult, SimTick
 from ipa.simulate.world import SimWorld
+
+
+class MemoryLog:
+    """The DecisionLog and ControlStore ports in memory.
+
+    `keep_inputs`: decisions as recorded in production, their inputs included, which are tens of kilobytes a
+    tick. Otherwise without them and without solve times, so that equal runs are equal.
+    """
+
+    def __init__(self, control: PipelineControl, *, keep_inputs: bool = False) -> None:
+        self.kept: list[Decision] = []
+        self._control, self._keep_inputs = control, keep_inputs
+
+    def record(self, decision: Decision) -> None:
+        """Keep the decision."""
+        if not self._keep_inputs:
+            plan = decision.plan and replace(decision.plan, solve_s=0.0)
+            decision = replace(decision, inputs="", inputs_digest="", plan=plan)
+        self.kept.append(decision)
+
+    def decisions(
+        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
+    ) -> Sequence[Decision]:
+        """The newest decisions first."""
+        wanted = [
+            kept
+            for kept in reversed(self.kept)
+            if (before_tick is None or kept.tick < before_tick)
+            and (not applied_only or kept.action is Action.APPLY)
+        ]
+        return wanted[:limit]
+
+    def decision(self, decision_id: str) -> Decision:
+        """The decision of that id; NotFoundError without one."""
+        for kept in self.kept:
+            if kept.decision_id == decision_id:
+                return kept
+        raise NotFoundError(f"there is no decision {decision_id!r}")
+
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
+        """The latest control."""
+        return self._control
+
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
+        """Set the control."""
+        self._control = control
+
 
 __all__ = ["ForecastSettings", "SimResult", "SimSetup", "SimTick", "simulate"]
 

@@ -13,17 +13,115 @@ from numpy.typing import ArrayLike, NDArray
 from ipa.model.errors import InputError
 from ipa.queueing.service import ServiceTime
 from ipa.simulate import kernel
-from ipa.simulate.batches import BatchLog
-from ipa.simulate.interval_counts import CountsPerSecond
+from ipa.simulate.columns import BatchLog, EndedItems, Floats, Ints, grown
 from ipa.simulate.kernel_numba import drive
 from ipa.simulate.lanes import ReplicaQueues, StageQueues
 from ipa.simulate.queue import DrainedPod, Pods, QueueSim
-from ipa.simulate.requests import Requests
+
+
+class Requests:
+    """The requests whose items are at a stage. An item of a single-item request carries its request's id.
+
+    An item of one with several carries -1 - the request's row in this table.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._ids = np.empty(0, dtype=np.int64)
+        self._born_s = np.empty(0)
+        self._left = np.empty(0, dtype=np.int64)  # items that have not ended
+        self._told = np.empty(0, dtype=np.bool_)  # its end was reported
+        self._empty: list[tuple[Ints, Floats, Floats]] = []  # without items: id, time, birth
+
+    def expand(self, ids: Ints, times_s: Floats, born_s: Floats, items: Ints) -> tuple[Ints, Floats, Floats]:
+        """The items of these requests: reference, time, birth."""
+        many = items > 1
+        refs = ids.copy()
+        count = int(many.sum())
+        if count:
+            if self._rows and self._told[: self._rows].all() and not self._left[: self._rows].any():
+                self._rows = 0
+            self._reserve(self._rows + count)
+            rows = np.arange(self._rows, self._rows + count)
+            self._ids[rows], self._born_s[rows] = ids[many], born_s[many]
+            self._left[rows], self._told[rows] = items[many], False
+            refs[many] = -1 - rows
+            self._rows += count
+        none = items == 0
+        if none.any():
+            self._empty.append((ids[none], times_s[none], born_s[none]))
+        return np.repeat(refs, items), np.repeat(times_s, items), np.repeat(born_s, items)
+
+    def join(self, ended: EndedItems, until_s: float) -> EndedItems:
+        """The requests that ended with these items, in order of their end, by their ids.
+
+        A request is lost with its first item that is lost.
+        """
+        if self._rows and np.any(ended.ref < 0):
+            ended = self._joined(ended)
+        return self._with_empty(ended, until_s) if self._empty else ended
+
+    def _joined(self, ended: EndedItems) -> EndedItems:
+        places = np.flatnonzero(ended.ref < 0)
+        rows = -1 - ended.ref[places]
+        lost = ended.lost[places]
+        np.subtract.at(self._left, rows, 1)
+        keep = ended.ref >= 0
+        lost_rows, at = np.unique(rows[lost], return_index=True)
+        keep[places[lost][at]] = ~self._told[lost_rows]
+        self._told[lost_rows] = True
+        last_rows, at = np.unique(rows[::-1], return_index=True)
+        whole = (self._left[last_rows] == 0) & ~self._told[last_rows]
+        self._told[last_rows[whole]] = True
+        keep[places[::-1][at[whole]]] = True
+        ids = ended.ref.copy()
+        ids[places] = self._ids[rows]
+        return ended._replace(ref=ids).pick(keep)
+
+    def _with_empty(self, ended: EndedItems, until_s: float) -> EndedItems:
+        ids, times_s, born_s = (np.concatenate(each) for each in zip(*self._empty, strict=True))
+        now = times_s < until_s
+        self._empty = [] if now.all() else [(ids[~now], times_s[~now], born_s[~now])]
+        count = int(now.sum())
+        more = EndedItems(
+            ids[now], born_s[now], times_s[now], np.zeros(count, dtype=np.bool_), np.full(count, -1)
+        )
+        return EndedItems(*(np.concatenate(pair) for pair in zip(ended, more, strict=True))).by_end()
+
+    def _reserve(self, rows: int) -> None:
+        for name in ("_ids", "_born_s", "_left", "_told"):
+            setattr(self, name, grown(getattr(self, name), rows))
+
+
+class CountsPerSecond:
+    """A count a second, from 0 on."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(64, dtype=np.int64)
+        self._length = 0
+
+    def add(self, times_s: NDArray[np.float64], totals: NDArray[np.int64] | None = None) -> None:
+        """Count each of these moments: rising, finite, zero or more.
+
+        With `totals`, moments count several times: `totals[k]` for moments 0 to k together.
+        """
+        if not len(times_s):
+            return
+        first, last = int(times_s[0]), int(times_s[-1])
+        self._counts = grown(self._counts, last + 1)
+        self._length = max(self._length, last + 1)
+        places = np.searchsorted(times_s, np.arange(first, last + 2))
+        if totals is not None:
+            places = np.concatenate([[0], totals])[places]
+        self._counts[first : last + 1] += np.diff(places)
+
+    def counts(self) -> NDArray[np.int64]:
+        """The counts up to the last second with an event."""
+        return self._counts[: self._length].copy()
+
 
 __all__ = ["DrainedPod", "Pods", "ServedRequests", "ServiceTime", "StageSim"]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 DROPS = {"none": kernel.KEEP, "request": kernel.REQUEST, "batch": kernel.BATCH}
 
 
@@ -83,7 +181,7 @@ class StageSim:
         self._lanes: StageQueues = QueueSim(*made) if queue == "central" else ReplicaQueues(*made)
         self._requests = Requests()
         self._changes: list[tuple[float, bool, Callable[[], None]]] = []
-        self._now_s = 0.0
+        self.now_s = 0.0  # it has run until then
         self._last_offer_s = 0.0
         # Requests that arrived; items that arrived beside one a request or came back; items that left.
         self._came, self._entered, self._left = CountsPerSecond(), CountsPerSecond(), CountsPerSecond()
@@ -91,11 +189,6 @@ class StageSim:
         self._several = CountsPerSecond()
         # The batches that its replicas took.
         self.batches = BatchLog()
-
-    @property
-    def now_s(self) -> float:
-        """The time until which it has run."""
-        return self._now_s
 
     @property
     def names(self) -> Sequence[str]:
@@ -164,9 +257,9 @@ class StageSim:
         times = np.ascontiguousarray(times_s, dtype=np.float64)
         if not len(times):
             return
-        if times[0] < max(self._now_s, self._last_offer_s) or np.any(times[1:] < times[:-1]):
+        if times[0] < max(self.now_s, self._last_offer_s) or np.any(times[1:] < times[:-1]):
             raise InputError(
-                f"times_s must rise from {max(self._now_s, self._last_offer_s)} on; the first is {times[0]}"
+                f"times_s must rise from {max(self.now_s, self._last_offer_s)} on; the first is {times[0]}"
             )
         self._last_offer_s = float(times[-1])
         born = times if born_s is None else np.ascontiguousarray(born_s, dtype=np.float64)
@@ -186,14 +279,14 @@ class StageSim:
 
     def run(self, until_s: float) -> ServedRequests:
         """Advance; return the requests that ended in [now_s, until_s), served or dropped. Others stay."""
-        if until_s < self._now_s:
-            raise InputError(f"until_s must be {self._now_s} or more, not {until_s}")
+        if until_s < self.now_s:
+            raise InputError(f"until_s must be {self.now_s} or more, not {until_s}")
         while self._changes and self._changes[0][0] <= until_s:
             at_s, _, change = self._changes.pop(0)
             self._advance(at_s)
             change()
         self._advance(until_s)
-        self._now_s = float(until_s)
+        self.now_s = float(until_s)
         done = self._requests.join(self._lanes.take_done(until_s), until_s)
         if self._is_dropping_requests:
             late = done.done_s > done.born_s + self._drop_after_s
@@ -211,27 +304,22 @@ class StageSim:
 
     def items_per_s(self) -> Ints:
         """Items that entered the queue in each second, from 0 on; those of a failed replica once more."""
-        came, entered, several = self._came.counts(), self._entered.counts(), self._several.counts()
         # A request of one item entered when it arrived; of others each item counts, and not the request.
-        items = np.zeros(max(len(came), len(entered)), dtype=np.int64)
-        items[: len(came)] += came
-        items[: len(entered)] += entered
-        items[: len(several)] -= several
-        return items
+        return self._came_less(self._several)
 
     def waiting_per_s(self) -> Ints:
         """Items that wait at the end of each second, from 0 on, as far as it has run."""
-        came, entered, left = self._came.counts(), self._entered.counts(), self._left.counts()
-        length = max(len(came), len(entered), len(left))
-        changes = np.zeros(length, dtype=np.int64)
-        changes[: len(came)] += came
-        changes[: len(entered)] += entered
-        changes[: len(left)] -= left
-        return np.cumsum(changes)
+        return np.cumsum(self._came_less(self._left))
+
+    def _came_less(self, gone: CountsPerSecond) -> Ints:
+        columns = [each.counts() for each in (self._came, self._entered, gone)]
+        length = max(map(len, columns))
+        came, entered, less = (np.pad(column, (0, length - len(column))) for column in columns)
+        return np.asarray(came + entered - less)
 
     def _schedule(self, at_s: float, is_set: bool, change: Callable[[], None]) -> None:
-        if at_s < self._now_s:
-            raise InputError(f"at_s must be {self._now_s} or more, not {at_s}")
+        if at_s < self.now_s:
+            raise InputError(f"at_s must be {self.now_s} or more, not {at_s}")
         self._changes.append((float(at_s), is_set, change))
         self._changes.sort(key=lambda each: each[0])
 

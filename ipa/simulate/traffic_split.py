@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.simulate.cluster import Serving
+from ipa.simulate.columns import Floats, Ints, grown
 from ipa.simulate.graph import PipelineSim
-from ipa.simulate.routes import grown
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 # The use of the stream of random numbers; those of `routes` are counted from 0.
 SHARES = 3
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.model.decision import Change
@@ -18,13 +17,13 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.rolling import Rolling
 from ipa.simulate.cluster import FIRST, ClusterSettings, SimCluster
+from ipa.simulate.columns import Floats
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsRecord, MetricsSettings, SimMetrics
 from ipa.simulate.stage import Pods
 from ipa.simulate.traffic_split import SplitPart, TrafficSplit, in_time, summed
 
-Floats = NDArray[np.float64]
 # Requests that have not ended this long after the last tick are lost.
 LONGEST_S = 120.0
 # Interval of checks for a removed part to have served its queue.

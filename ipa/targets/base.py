@@ -15,16 +15,8 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from ipa.control import ports
 from ipa.control.loop.clock import StopSignal, SystemClock
-from ipa.control.ports import (
-    Clock,
-    CreatingWorkload,
-    EventSink,
-    Metrics,
-    NoEvents,
-    PipelineManifest,
-    Workload,
-)
 from ipa.files.kinds.targets import TARGETS, TargetSections
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
@@ -60,7 +52,7 @@ class Site:
     pipelines: Mapping[str, Pipeline]
     profiles: Mapping[str, Profiles]
     folder: Path
-    clock: Clock
+    clock: ports.Clock
     start: Callable[[Pipeline], Configs]
     decision: Callable[[str], Decision]
     registry: CollectorRegistry
@@ -88,10 +80,10 @@ Watch = Callable[[Iterable[Pipeline], Callable[[str], None], float, StopSignal],
 class World:
     """The running pipelines of a target. `endpoints` has the URL of a pipeline's requests, if it is known."""
 
-    workload: Workload
-    metrics: Metrics
+    workload: ports.Workload
+    metrics: ports.Metrics
     endpoints: Mapping[str, str] = field(default_factory=dict)
-    events: EventSink = field(default_factory=NoEvents)
+    events: ports.EventSink = field(default_factory=ports.NoEvents)
     # None: changes by other writers are seen at the next tick.
     watch: Watch | None = None
 
@@ -100,7 +92,7 @@ class TargetConnection(Protocol):
     """A target reached from the command line, without a service (`--at NAME`)."""
 
     @property
-    def workload(self) -> CreatingWorkload:
+    def workload(self) -> ports.CreatingWorkload:
         """The running pipelines."""
         ...
 
@@ -165,7 +157,7 @@ class Target(ABC):
     def open(self, site: Site) -> World:
         """The world of the site's pipelines. Errors: ConfigurationError, UsageError, UnavailableError."""
 
-    def clock(self, stop: Event, load: Simulated | None = None) -> Clock:
+    def clock(self, stop: Event, load: Simulated | None = None) -> ports.Clock:
         """The clock of its world; a wait ends early once `stop` is set."""
         return SystemClock(stop)
 
@@ -248,7 +240,7 @@ class Target(ABC):
         """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""
         raise self._cannot("make a pipeline of what runs")
 
-    def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
+    def manifest(self, pipeline: Pipeline, text: str, path: str) -> ports.PipelineManifest:
         """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""
         raise self._cannot("keep a pipeline in a file")
 

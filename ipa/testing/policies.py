@@ -13,14 +13,7 @@ from ipa.control.engine.overrides import pin_faults
 from ipa.control.engine.state import EngineState
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.forecast import Forecast
-from ipa.model.observation import (
-    LoadHistory,
-    Measured,
-    Missing,
-    MissingReason,
-    Observation,
-    StageObservation,
-)
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.policies.base import Policy, PolicyState, pinned

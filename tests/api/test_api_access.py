@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
+from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.app import create_app
 from ipa.api.bodies import PIPELINE
 from ipa.api.rules import RULES

@@ -16,7 +16,7 @@ from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.files import load_profiles
-from ipa.files.lookup import find_pipeline
+from ipa.files.pipelines import find_pipeline
 from ipa.model.decision import Action, ReasonCode
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.run import SimSetup, simulate

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ipa.api.bodies import PIPELINE, PROFILE
-from tests.fakes.services import ApiClient, FakeWorld
+from tests.fakes.services import GPU, ApiClient, FakeWorld, a_pipeline, over, with_resources
 
 
 @pytest.fixture
@@ -15,9 +16,9 @@ def api() -> ApiClient:
     return ApiClient(FakeWorld().play(60).services())
 
 
-def give(api: ApiClient) -> None:
+def give(api: ApiClient, profile: dict[str, Any] = PROFILE) -> None:
     tag = api.post("/v1/pipelines", PIPELINE).headers["etag"]
-    given = api("PUT", "/v1/pipelines/captions/profiles/describe", json=PROFILE, headers={"If-Match": tag})
+    given = api("PUT", "/v1/pipelines/captions/profiles/describe", json=profile, headers={"If-Match": tag})
     assert given.status_code == 200
 
 
@@ -54,6 +55,35 @@ def test_the_fleet_is_what_the_pipelines_use(api: ApiClient) -> None:
     assert unseen["mode"] == "advisory" and not unseen["healthy"]
 
 
+def test_the_fleet_is_what_the_pipelines_have_of_each_resource() -> None:
+    world = FakeWorld().play(20)
+    plain = replace(a_pipeline(), name="plain")
+    fitted = {"ocr": with_resources(a_pipeline()), "other": replace(with_resources(plain), name="other")}
+    fleet = ApiClient(over(world.services(), pipelines=fitted)).get("/v1/fleet").json()
+    first, second = fleet["pipelines"]
+    detect, recognise = world.log[-1].configs
+    assert first["held"] == {
+        "cpu_cores": first["cores"],
+        "memory_gib": 0.5 * (detect.replicas + recognise.replicas),
+        GPU: detect.replicas,
+    }
+    assert first["budget"] == {"cpu_cores": 4.0, "memory_gib": 16.0, GPU: 8}
+    assert fleet["budget"] == {"cpu_cores": 8.0, "memory_gib": 32.0, GPU: 16}
+    assert fleet["held"] == {name: first["held"][name] + second["held"][name] for name in first["held"]}
+    # One without a bound that has the resource leaves the fleet without; one that has none of it does not.
+    mixed = {"ocr": with_resources(a_pipeline(), memory_gib=None), "plain": plain}
+    fleet = ApiClient(over(world.services(), pipelines=mixed)).get("/v1/fleet").json()
+    assert fleet["budget"] == {"cpu_cores": 8.0, GPU: 8}
+    assert [each["budget"] for each in fleet["pipelines"]] == [{"cpu_cores": 4.0, GPU: 8}, {"cpu_cores": 4.0}]
+    assert fleet["held"]["memory_gib"] == first["held"]["memory_gib"]
+
+
+def test_a_pipeline_that_was_not_seen_holds_nothing_known(api: ApiClient) -> None:
+    give(api)
+    unseen, _ = api.get("/v1/fleet").json()["pipelines"]
+    assert (unseen["pipeline"], unseen["held"]) == ("captions", None)
+
+
 def test_a_fleet_is_planned_under_one_budget(api: ApiClient) -> None:
     give(api)
     pipelines = [{"pipeline": "captions", "rate_rps": 30}, {"pipeline": "ocr", "rate_rps": 1, "class": 1}]
@@ -65,6 +95,55 @@ def test_a_fleet_is_planned_under_one_budget(api: ApiClient) -> None:
     assert poor["cost_cores"] <= budget_cores and rich["worth"] > poor["worth"]
     none = api.post("/v1/fleet/plans", {"budget_cores": 0.1, "pipelines": pipelines})
     assert (none.status_code, none.json()["code"]) == (409, "infeasible")
+
+
+def with_gpu() -> dict[str, Any]:
+    """The profile whose more accurate variant runs on a GPU."""
+    *others, best = sorted(PROFILE["variants"], key=lambda each: each["accuracy"])
+    return {**PROFILE, "variants": [*others, {**best, "accelerators": {GPU: 1}}]}
+
+
+def test_a_fleet_is_planned_within_memory_and_accelerators(api: ApiClient) -> None:
+    give(api, with_gpu())
+    body = {"budget_cores": 100, "pipelines": [{"pipeline": "captions", "rate_rps": 5}]}
+    free = api.post("/v1/fleet/plans", body).json()
+    assert free["budget"] == {"cpu_cores": 100.0}
+    assert free["held"][GPU] >= 1 and free["held"]["cpu_cores"] == free["cost_cores"]
+    none = api.post("/v1/fleet/plans", {**body, "accelerators": {GPU: 0}, "memory_gib": 64.0}).json()
+    assert none["budget"] == {"cpu_cores": 100.0, "memory_gib": 64.0, GPU: 0}
+    assert none["held"][GPU] == 0 and none["worth"] < free["worth"]
+    assert none["classes"][0]["prices"].keys() == none["classes"][0]["held"].keys()
+    assert none["classes"][0]["budget"] == none["budget"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "pointer", "words"),
+    [
+        (
+            {"accelerators": {"gpu": 1}},
+            "/accelerators/gpu",
+            "'gpu' is not the name of a Kubernetes extended resource, such as nvidia.com/gpu",
+        ),
+        ({"accelerators": {GPU: -1}}, "/accelerators/nvidia.com~1gpu", "greater than or equal to 0"),
+        ({"accelerators": {GPU: 1.5}}, "/accelerators/nvidia.com~1gpu", "valid integer"),
+        ({"memory_gib": 0}, "/memory_gib", "greater than or equal to"),
+        (
+            {"accelerators": {"nvidia.com/gpus": 1}},
+            "/accelerators/nvidia.com~1gpus",
+            "no variant of the pipelines has 'nvidia.com/gpus'; there are: nvidia.com/gpu",
+        ),
+    ],
+)
+def test_a_budget_that_makes_no_sense(
+    api: ApiClient, limits: dict[str, Any], pointer: str, words: str
+) -> None:
+    give(api, with_gpu())
+    pipelines = [{"pipeline": "captions", "rate_rps": 5}]
+    answer = api.post("/v1/fleet/plans", {"budget_cores": 5, "pipelines": pipelines, **limits})
+    assert answer.status_code == 422
+    (item,) = answer.json()["errors"]
+    assert item["pointer"] == pointer
+    assert words in item["message"]
 
 
 def test_without_names_it_is_all_pipelines_at_their_forecasts(api: ApiClient) -> None:

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
+from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role, looks_vouched

@@ -17,9 +17,8 @@ from ipa.control.ports import Workload
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.gitops.folder import Folder
 from ipa.targets.gitops.repository import Branch, Repository
-from ipa.targets.gitops.workload import GitOpsWorkload, Manifests
+from ipa.targets.gitops.workload import Folder, GitOpsWorkload, Manifests
 from ipa.targets.seldon.layouts import KubeWorkload, manifest_of
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from ipa.adapters.kube import kinds
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
+from ipa.adapters.kube.kinds import ObjectRef
+from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock, VirtualClock
@@ -129,7 +131,11 @@ class Story:
     def take_part(self, identity: str) -> LeaseLeadership:
         """The part of a replica of that name in the election; it lapses where `electing` has it no more."""
         leadership = LeaseLeadership(
-            self.client, LeasePlace(self.namespace, NAME), identity, TIMES, now_s=self.clock.monotonic_s
+            self.client,
+            ObjectRef(kinds.LEASE, self.namespace, NAME),
+            identity,
+            TIMES,
+            now_s=self.clock.monotonic_s,
         )
         self.electing.append(leadership)
         return leadership

@@ -40,7 +40,7 @@ ALL = Retention(decisions_s=5000 * DAY_S, series_s=5000 * DAY_S)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of sixteen rows in groups of four, and no waiting between transactions."""
     monkeypatch.setattr(hot, "GROUP", 4)
-    monkeypatch.setattr(keeper, "ROWS", 16)
+    monkeypatch.setattr(segments, "ROWS", 16)
     monkeypatch.setattr(keeper, "HOT", 4)
     monkeypatch.setattr(keeper, "BETWEEN_S", 0.0)
     monkeypatch.setattr(segments, "TOGETHER", 5)

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import generate_latest
 from sqlalchemy import event
 
-from ipa.adapters.kube.rights import observer as observer_role
+from ipa.adapters.kube.kinds import observer as observer_role
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import build
 from ipa.bootstrap.targets import ServeOptions

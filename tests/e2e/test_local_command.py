@@ -86,7 +86,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def say(workload: LocalWorkload) -> httpx.Response:
     tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [7]}
-    url = f"{workload.endpoint('echo')}/v2/models/echo/infer"
+    url = f"{workload.runner('echo').endpoint}/v2/models/echo/infer"
     return httpx.post(url, json={"inputs": [tensor]}, trust_env=False, timeout=GIVE_UP_S)
 
 
@@ -132,14 +132,14 @@ def test_router_queue_and_nursery_are_replaced_when_they_die(
 ) -> None:
     workload.start(pipeline, (config("fine"),))
     (nursery,) = other_children()
-    servers = {child.pid for child in nursery.children()} - set(workload.replica_pids("echo", "say"))
+    servers = {child.pid for child in nursery.children()} - set(workload.runner("echo").pids("say"))
     for pid in sorted(servers):
         psutil.Process(pid).send_signal(signal.SIGKILL)
-    until(lambda: workload.restarts("echo") == 2 and workload.read(pipeline).settled)
+    until(lambda: workload.runner("echo").restarts == 2 and workload.read(pipeline).settled)
     until(lambda: _is_answered(workload))
-    (before,) = workload.replica_pids("echo", "say")
+    (before,) = workload.runner("echo").pids("say")
     nursery.send_signal(signal.SIGKILL)
-    until(lambda: workload.replica_pids("echo", "say") not in ([before], []))
+    until(lambda: workload.runner("echo").pids("say") not in ([before], []))
     until(lambda: _is_answered(workload))
 
 

@@ -116,28 +116,28 @@ def carry_out(workload: LocalWorkload, pipeline: Pipeline, wanted: Change) -> Ro
 
 
 def test_it_serves_one_digit_for_each_canvas(workload: LocalWorkload) -> None:
-    url = f"{workload.endpoint('digits')}/v2/models/digits/infer"
+    url = f"{workload.runner('digits').endpoint}/v2/models/digits/infer"
     answer = httpx.post(url, json=canvas(5), timeout=GIVE_UP_S, trust_env=False)
     assert answer.status_code == 200
     (output,) = answer.json()["outputs"]
     assert (output["name"], output["datatype"], output["shape"]) == ("digit", "INT64", [5])
     assert len(set(output["data"])) > 0
     assert all(0 <= digit <= 9 for digit in output["data"])
-    for target in workload.scrape_targets("digits"):
+    for target in workload.runner("digits").scrape_targets:
         assert "ipa_" in httpx.get(f"http://{target}/metrics", trust_env=False).text
 
 
 def test_batch_variant_cores_and_replicas_change_under_load_without_a_failed_request(
     workload: LocalWorkload, digits: Pipeline
 ) -> None:
-    before = workload.replica_pids("digits", "locate"), workload.replica_pids("digits", "classify")
-    with Load(workload.endpoint("digits")) as load:
+    before = workload.runner("digits").pids("locate"), workload.runner("digits").pids("classify")
+    with Load(workload.runner("digits").endpoint) as load:
         locate, classify = (StageConfig(it.stage, it.variant, 4, it.cores, 1) for it in START)
         wanted = change(workload, digits, "batch", locate, classify)
         assert carry_out(workload, digits, wanted) is RolloutPhase.READY
         assert (
-            workload.replica_pids("digits", "locate"),
-            workload.replica_pids("digits", "classify"),
+            workload.runner("digits").pids("locate"),
+            workload.runner("digits").pids("classify"),
         ) == before
         load.wait_for_more(10)
         wanted = change(
@@ -157,21 +157,21 @@ def test_batch_variant_cores_and_replicas_change_under_load_without_a_failed_req
     assert state.settled
     assert tuple(stage.config for stage in state.stages) == START
     assert [stage.ready_replicas for stage in state.stages] == [1, 1]
-    assert workload.allocated_core_seconds("digits") > 0
+    assert workload.runner("digits").core_seconds > 0
 
 
 @pytest.mark.parametrize("stage", ["locate", "classify"])
 def test_kill_9_of_a_model_server_loses_no_request_and_it_is_replaced(
     workload: LocalWorkload, digits: Pipeline, stage: str
 ) -> None:
-    restarts = workload.restarts("digits")
-    with Load(workload.endpoint("digits")) as load:
-        (pid,) = workload.replica_pids("digits", stage)
+    restarts = workload.runner("digits").restarts
+    with Load(workload.runner("digits").endpoint) as load:
+        (pid,) = workload.runner("digits").pids(stage)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: workload.restarts("digits") > restarts and workload.read(digits).settled)
+        until(lambda: workload.runner("digits").restarts > restarts and workload.read(digits).settled)
         load.wait_for_more(20)
     assert set(load.statuses) == {200}
-    assert pid not in workload.replica_pids("digits", stage)
+    assert pid not in workload.runner("digits").pids(stage)
 
 
 def test_a_write_onto_another_revision_changes_nothing(workload: LocalWorkload, digits: Pipeline) -> None:
@@ -197,7 +197,7 @@ def test_a_variant_without_local_cannot_run_here(root: Path, tmp_path: Path) -> 
 def test_processes_are_called_by_what_they_are(workload: LocalWorkload) -> None:
     (nursery,) = other_children()
     called = {child.pid: " ".join(child.cmdline()) for child in nursery.children()}
-    servers = {pid for stage in ("locate", "classify") for pid in workload.replica_pids("digits", stage)}
+    servers = {pid for stage in ("locate", "classify") for pid in workload.runner("digits").pids(stage)}
     assert {pid for pid, name in called.items() if "mlserver" in name} == servers
     assert "mlserver" not in " ".join(nursery.cmdline())
     assert sum("ipa.dataplane.queue" in name for name in called.values()) == 2

@@ -13,8 +13,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ipa.model.decision import Action, Decision, ReasonCode
+from ipa.model.resources import Resources
 from tests.fakes.browsing import PHONE, opened, serious, serving
-from tests.fakes.services import FakeWorld
+from tests.fakes.services import GPU, FakeWorld
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -65,6 +66,17 @@ def test_the_inputs_are_those_of_the_decision(browser: Browser, url: str, world:
         expect(inputs_shown).to_contain_text(f"{decision.plan.rate_rps:.2f} rps within 900 ms")
         expect(inputs_shown).to_contain_text(f"{decision.plan.solver} in")
         expect(inputs_shown).to_contain_text("abcdef" * 2)
+
+
+def test_the_plan_has_all_its_resources(browser: Browser, url: str, world: FakeWorld) -> None:
+    decision = change(world)
+    assert decision.plan is not None
+    first, *rest = decision.plan.stages
+    fitted = replace(first, replicas=2, beside=Resources(0, 1.5, {GPU: 1}))
+    plan = replace(decision.plan, stages=(fitted, *rest))
+    world.log[world.log.index(decision)] = replace(decision, plan=plan)
+    with opened(browser, f"{url}#/decision/{decision.decision_id}") as page:
+        expect(region(page, "Inputs")).to_contain_text(f"{plan.cost_cores:g} cores, 3 GiB, 2 {GPU}, ")
 
 
 def test_why_that_plan_is_the_explanation_of_the_api(browser: Browser, url: str, world: FakeWorld) -> None:

@@ -100,6 +100,23 @@ def test_it_starts_one_and_shows_what_came_of_it(browser: Browser, url: str) -> 
         assert httpx.get(f"{url}v1/experiments").json()["experiments"] == []
 
 
+def test_a_cluster_with_accelerators_is_asked_for_or_refused(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#/experiments", allowed="422") as page:
+        fill(page, minutes="1", accelerators="gpu")
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator(".refusal")).to_contain_text(
+            "'gpu' is not the name of a Kubernetes extended resource"
+        )
+        fill(page, accelerators="nvidia.com/gpu=many")
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator(".refusal")).to_contain_text("/accelerators/nvidia.com~1gpu")
+        fill(page, accelerators="nvidia.com/gpu=4, nvidia.com/mig-1g.5gb=0")
+        page.get_by_role("button", name="Start").click()
+        expect(page).to_have_url(re.compile("#/experiments/."))
+        (found,) = httpx.get(f"{url}v1/experiments").json()["experiments"]
+        assert found["asked"]["accelerators"] == {"nvidia.com/gpu": 4, "nvidia.com/mig-1g.5gb": 0}
+
+
 def test_one_of_several_seeds_shows_how_sure_its_figures_are(browser: Browser, url: str) -> None:
     with opened(browser, f"{url}#/experiments") as page:
         expect(page.get_by_label("Seeds")).to_have_value("1")

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from ipa.api.context import ApiContext
 from ipa.model.observation import Measured, Missing, MissingReason
 from tests.fakes.browsing import PHONE, opened, serious, serving
-from tests.fakes.services import FakeLoop, FakeWorld, a_pipeline, over
+from tests.fakes.services import GPU, FakeLoop, FakeWorld, a_pipeline, over, with_resources
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 MANY = 1000
@@ -75,6 +75,28 @@ def test_every_row_is_what_the_api_says(page: Page, url: str) -> None:
     together = page.get_by_role("region", name="All together")
     expect(together).to_contain_text(f"{sum(share['cores'] for share in shares):g} of {4 * MANY}")
     expect(together).to_contain_text(str(sum(share["latency_s"] > share["sla_s"] for share in shares)))
+
+
+def test_memory_and_accelerators_have_columns_where_a_pipeline_has_them(browser: Browser, page: Page) -> None:
+    expect(page.get_by_role("columnheader", name="Memory, GiB")).to_have_count(0)
+    context = FakeWorld().play(30).services()
+    fitted = {"ocr": with_resources(a_pipeline(), gpus=2), "plain": replace(a_pipeline(), name="plain")}
+    with serving(over(context, pipelines=fitted)) as url:
+        fleet = httpx.get(f"{url}v1/fleet").json()
+        held = fleet["pipelines"][0]["held"]
+        with opened(browser, f"{url}#/fleet?sort=-memory_gib") as fitted_page:
+            heads = fitted_page.locator("thead th").all_inner_texts()
+            assert [head.strip(" ▼") for head in heads[-2:]] == ["Memory, GiB", GPU]
+            assert names(fitted_page) == ["ocr", "plain"]
+            rows = [row.locator("td").all_inner_texts()[-2:] for row in fitted_page.locator("tbody tr").all()]
+            assert rows == [[f"{held['memory_gib']:g} of 16", f"{held[GPU]:g} of 2"], ["0", "0"]]
+            together = fitted_page.get_by_role("region", name="All together")
+            expect(together).to_contain_text(f"{held[GPU]:g} of 2, the budgets together")
+            expect(together).to_contain_text(f"{held['memory_gib']:g} of 16, the budgets together")
+            expect(together).to_contain_text(f"{fleet['held']['cpu_cores']:g} of 8, the budgets together")
+            fitted_page.get_by_role("columnheader", name="Memory, GiB").get_by_role("button").click()
+            assert names(fitted_page) == ["plain", "ocr"]
+            assert serious(fitted_page) == []
 
 
 def test_it_sorts_both_ways_with_what_was_not_seen_last(page: Page, url: str) -> None:

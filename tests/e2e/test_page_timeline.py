@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.fakes.browsing import opened, shoot
-from tests.fakes.services import TICK_S, FakeWorld
+from ipa.model.resources import Resources
+from tests.fakes.browsing import opened, serious, serving, shoot
+from tests.fakes.services import GPU, TICK_S, FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 # More than the status keeps.
@@ -47,6 +48,18 @@ def rows(page: Page, figure: str, tmp_path: Path) -> list[list[str]]:
 
 def path_of(figure: Locator) -> str:
     return figure.locator(".plot .l").last.get_attribute("d") or ""
+
+
+def test_other_resources_have_figures_of_their_own(browser: Browser) -> None:
+    world = FakeWorld(held=Resources(0, 3.5, {GPU: 2})).play(50)
+    with serving(world.services()) as url, opened(browser, f"{url}#/timeline/ocr") as page:
+        expect(page.locator("#charts .chart")).to_have_count(7)
+        for figure, held in (("memory-gib", "3.5"), ("nvidia-com-gpu", "2")):
+            box = page.locator(f"#figure-{figure}")
+            box.get_by_role("button", name="Table").click()
+            expect(box.get_by_role("cell", name=held, exact=True).first).to_be_visible()
+        expect(page.locator("#figure-memory-gib h3")).to_have_text("Memory GiB")
+        assert serious(page) == []
 
 
 def test_every_figure_draws_its_lines_and_the_marks_of_changes(page: Page, world: FakeWorld) -> None:

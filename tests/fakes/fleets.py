@@ -8,6 +8,8 @@ from importlib import import_module
 from math import inf
 from random import Random
 
+import numpy as np
+
 from ipa.model.plan import Termination
 from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
@@ -16,14 +18,18 @@ from ipa.optimize.frontier import worth_program
 from ipa.optimize.linearise import build_milp
 from ipa.optimize.milp import Milp
 from ipa.optimize.options import full_program
-from ipa.optimize.plans import worth
+from ipa.optimize.plans import stage_plans, worth
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import evaluate, fits
 from tests.fakes.planner_brute import size
-from tests.fakes.planner_graphs import random_graph_problem
+from tests.fakes.planner_graphs import GPU, random_graph_problem, random_resource_problem
 from tests.fakes.planner_instances import random_problem
 
 WEIGHTS = (0.5, 1.0, 1.0, 3.0)
+# Combinations of resources of a pipeline's plans, at most: all of three pipelines together are tried.
+MOST_USES = 80
+# Each combination of resources, cores, GiB and GPUs, and the best objective with it.
+Uses = tuple[np.ndarray, np.ndarray]
 
 
 def chain_fleet(random: Random) -> list[Member]:
@@ -41,6 +47,56 @@ def graph_fleet(random: Random) -> list[Member]:
         if size(problem) <= 3_000:
             problems.append(problem)
     return _members(random, problems)
+
+
+def resource_fleet(random: Random) -> tuple[list[Member], list[Uses]]:
+    """Two or three pipelines of any graph and goal with memory and GPUs, in up to three classes.
+
+    With the resources and objectives of all their plans.
+    """
+    members, uses = [], []
+    count = random.randint(2, 3)
+    while len(members) < count:
+        problem = random_resource_problem(random, 2)
+        if size(problem) > 1_000:
+            continue
+        found = uses_of(problem)
+        if 0 < len(found[1]) <= MOST_USES:
+            named = replace(problem, pipeline=f"p{len(members)}")
+            members.append(Member(named, random.choice(WEIGHTS), random.choice([0, 0, 1, 2])))
+            uses.append(found)
+    return members, uses
+
+
+def uses_of(problem: PlanningProblem) -> Uses:
+    """The resources of every plan within the problem's own limits, and the best objective with each."""
+    program = full_program(problem)
+    best: dict[tuple[float, ...], float] = {}
+    for chosen in itertools.product(*(range(len(stage)) for stage in program.stages)):
+        if fits(program, chosen):
+            held = problem.resources([each.config for each in stage_plans(problem, program, chosen)])
+            key = (round(held.cpu_cores, 9), round(held.memory_gib, 9), held.accelerators.get(GPU, 0.0))
+            best[key] = max(best.get(key, -inf), worth(problem, evaluate(program, chosen)))
+    return np.array(list(best)).reshape(-1, 3), np.array(list(best.values()))
+
+
+def best_of_classes(members: list[Member], uses: list[Uses], most: list[float]) -> list[float] | None:
+    """The worths of the classes, highest first, over all combinations of plans; None: none fits."""
+    shape = [len(objective) for _, objective in uses]
+    place = np.indices(shape).reshape(len(shape), -1)
+    held = sum(use[at] for (use, _), at in zip(uses, place, strict=True))
+    left = (held <= np.array(most) + 1e-9 * np.maximum(1.0, most)).all(axis=1)
+    worths = []
+    for priority in sorted({member.priority for member in members}, reverse=True):
+        total = np.zeros(len(left))
+        for member, (_, objective), at in zip(members, uses, place, strict=True):
+            total += member.weight * objective[at] * (member.priority == priority)
+        if not left.any():
+            return None
+        best = float(total[left].max())
+        left &= total >= best - 1e-9 * max(1.0, abs(best))
+        worths.append(best)
+    return worths
 
 
 def _members(random: Random, problems: list[PlanningProblem]) -> list[Member]:

@@ -35,8 +35,8 @@ from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.memory_log import MemoryLog
 from ipa.simulate.metrics import MetricsSettings
+from ipa.simulate.run import MemoryLog
 from ipa.simulate.world import SimWorld
 from tests.fakes.world import PIPELINE, PROFILES
 

@@ -39,9 +39,10 @@ from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import NotFoundError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
-from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
+from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.policies.planning import PlanQuestion
 from ipa.service.job_queue import JobQueue
 from ipa.service.service import Alone, DependencyCheck, Service
@@ -50,6 +51,7 @@ from tests.fakes.kept import FakeAnswers, FakePlans
 from tests.fakes.store import FakeRosterStore
 from tests.fakes.survey import FakePlanner
 
+GPU = "nvidia.com/gpu"
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TICK_S = 5.0
 NO_ONE = Attribution(ControlAction.MODE)
@@ -97,6 +99,20 @@ def a_profile(stage: str) -> StageProfile:
     points = tuple(ProfilePoint(0.5, b, 0.03 * b, 0.028 * b, 36.0) for b in (1, 2, 4, 8))
     variants = tuple(VariantProfile(name, accuracy, points) for name, accuracy in accuracies.items())
     return StageProfile("ocr", stage, variants, "2 cores", date(2026, 11, 24), "ipa profile")
+
+
+def with_resources(pipeline: Pipeline, memory_gib: float | None = 16.0, gpus: int | None = 8) -> Pipeline:
+    """The pipeline with bounds of memory and GPUs; a replica has 0.5 GiB, one of `detect` also a GPU."""
+    measured = {
+        (stage.name, variant.name): MeasuredVariant(
+            0.9, Resources(0, 0.5, {GPU: 1} if stage.name == "detect" else {})
+        )
+        for stage in pipeline.stages
+        for variant in stage.variants
+    }
+    kinds = {} if gpus is None else {GPU: gpus}
+    bounds = replace(pipeline.bounds, memory_gib=memory_gib, accelerators=kinds, measured=measured)
+    return replace(pipeline, bounds=bounds)
 
 
 def rate_at(t_s: float) -> float:
@@ -215,6 +231,8 @@ class FakeWorld:
     applied_tick: int = -99
     metrics_fail: bool = False
     broken: Exception | None = None
+    # The resources of what runs beside its cores.
+    held: Resources = NO_RESOURCES
     # The loops of policies beside.
     beside: dict[str, FakeLoop] = field(default_factory=dict)
     plans: PlanStore = field(default_factory=FakePlans)
@@ -434,6 +452,7 @@ class FakeWorld:
                 cores=sum(config.total_cores for config in configs), pas=LADDER[self.rung][1],
                 reason=reason.value,
                 predicted_latency_s=None if self.metrics_fail else 0.9 * self._latency(rate),
+                beside=self.held,
             )
         )  # fmt: skip
         return decision

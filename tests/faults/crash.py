@@ -25,9 +25,10 @@ from typing import Any
 
 from sqlalchemy import event
 
+from ipa.adapters.kube import kinds
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import ResourceKind
-from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
+from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
+from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.store import Store
 from ipa.control.election import LeaseTimes
@@ -44,7 +45,7 @@ from tests.fakes.world import ours, planner, profiled, window_max
 
 Json = dict[str, Any]
 TIMEOUT_S = 10.0
-LEASE = LeasePlace("default", "ipa-serving")
+LEASE = ObjectRef(kinds.LEASE, "default", "ipa-serving")
 
 
 class Points:
@@ -109,16 +110,18 @@ class KilledClient(KubeClient):
         self.points.pass_(f"after {what}, its answer not handled")
         return written
 
-    def create_lease(self, namespace: str, body: Any) -> Json:
+    def create(self, kind: ResourceKind, namespace: str, body: Any, *, dry_run: bool = False) -> Json:
+        if kind != kinds.LEASE:
+            return super().create(kind, namespace, body, dry_run=dry_run)
         self.points.pass_("before the lease is made")
-        made = super().create_lease(namespace, body)
+        made = super().create(kind, namespace, body)
         self.points.pass_("after the lease is made")
         return made
 
-    def replace_lease(self, namespace: str, name: str, body: Any) -> Json:
+    def replace(self, kind: ResourceKind, namespace: str, body: Any) -> Json:
         what = "renewed" if body["spec"].get("holderIdentity") else "released"
         self.points.pass_(f"before the lease is {what}")
-        made = super().replace_lease(namespace, name, body)
+        made = super().replace(kind, namespace, body)
         self.points.pass_(f"after the lease is {what}")
         return made
 

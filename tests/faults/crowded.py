@@ -55,9 +55,9 @@ def crowded(folder: Path) -> Iterator[Crowded]:
 
 def main(folder: Path) -> None:
     """Serve until the input ends."""
-    from ipa.adapters.identity.keys import KeyIdentities
     from ipa.adapters.store import open_store
     from ipa.adapters.store.codec import DECISION
+    from ipa.adapters.store.keys import KeyIdentities
     from ipa.bootstrap.service import experiment_jobs
     from ipa.control.loop.clock import SystemClock
     from ipa.model.access import Grant, Role

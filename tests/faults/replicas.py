@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ipa.adapters.kube import kinds
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership, spec_of
+from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
+from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership, spec_of
 from ipa.control.election import Lease, LeaseTimes
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import AlwaysLeading, Leadership, Workload
@@ -22,7 +24,7 @@ from tests.fakes.world import profiled, window_max
 from tests.faults.world import NAMESPACE, PLANNER, KubeWorld, _kubeconfig, _workload
 
 TIMES = LeaseTimes()
-PLACE = LeasePlace(NAMESPACE, "ipa-serving")
+PLACE = ObjectRef(kinds.LEASE, NAMESPACE, "ipa-serving")
 # How often the thread of a replica that takes part looks whether something is due.
 LOOK_S = 0.25
 
@@ -34,17 +36,17 @@ class Leases:
     client: KubeClient
     cut: bool = False
 
-    def get_lease(self, namespace: str, name: str) -> Any:
+    def get(self, kind: ResourceKind, namespace: str, name: str) -> Any:
         self._check()
-        return self.client.get_lease(namespace, name)
+        return self.client.get(kind, namespace, name)
 
-    def create_lease(self, namespace: str, body: Any) -> Any:
+    def create(self, kind: ResourceKind, namespace: str, body: Any) -> Any:
         self._check()
-        return self.client.create_lease(namespace, body)
+        return self.client.create(kind, namespace, body)
 
-    def replace_lease(self, namespace: str, name: str, body: Any) -> Any:
+    def replace(self, kind: ResourceKind, namespace: str, body: Any) -> Any:
         self._check()
-        return self.client.replace_lease(namespace, name, body)
+        return self.client.replace(kind, namespace, body)
 
     def _check(self) -> None:
         if self.cut:
@@ -184,6 +186,6 @@ class Service:
         world = self.world
         path = _kubeconfig("http://cluster.invalid")
         client = KubeClient.from_kubeconfig(path, 5.0, clock=world.clock, seed=0)
-        client._api.rest_client.pool_manager = world.pool
+        client.transport.api.rest_client.pool_manager = world.pool
         self._stack.callback(client.close)
         return client

@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 
+from ipa.adapters.kube import kinds
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
+from ipa.adapters.kube.kinds import ObjectRef
+from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership
 from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock
@@ -29,7 +31,7 @@ from tests.fakes.world import profiled, window_max
 from tests.faults.world import NAMESPACE, PIPELINE, PLANNER
 
 TIMES = LeaseTimes(lease_s=2.0, renew_deadline_s=1.0, retry_s=0.1)
-PLACE = LeasePlace(NAMESPACE, "lease")
+PLACE = ObjectRef(kinds.LEASE, NAMESPACE, "lease")
 TICK_S = 0.2
 
 

@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KEEP_S, KubeIdentities
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store import keys as key_store
+from ipa.adapters.store.keys import KeyIdentities
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Operation, Role
 from ipa.model.errors import ConfigurationError, UnavailableError

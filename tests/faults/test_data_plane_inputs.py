@@ -400,6 +400,7 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
 def test_r5_an_answer_without_an_end_is_cut_off(case: Case) -> None:
     async def scenario(url: str) -> str:
         client = Client(max_answer_bytes=1_000_000)
+        await client.open()
         try:
             await client.post(url, b"{}", {})
         except OversizedAnswerError as error:

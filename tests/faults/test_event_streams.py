@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store import Store, open_store
+from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
 from ipa.control.audit.feed import RecordFeed

@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from ipa.adapters.identity.jwks import KEEP_S, MOST_WAITING, PATIENCE_S, RETRY_S, Jwks
-from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import Store, open_store
+from ipa.adapters.store.keys import KeyIdentities
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import UnavailableError

@@ -204,7 +204,7 @@ def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalW
 def ask(workload: LocalWorkload, value: int, budget_s: float) -> tuple[int, float]:
     """The status, and how long it took."""
     tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [value]}
-    url = f"{workload.endpoint('echo')}/v2/models/echo/infer"
+    url = f"{workload.runner('echo').endpoint}/v2/models/echo/infer"
     began_s = time.monotonic()
     answer = httpx.post(
         url,
@@ -222,16 +222,16 @@ def ask(workload: LocalWorkload, value: int, budget_s: float) -> tuple[int, floa
 def test_r6_hung_processes_are_replaced(case: Case, workload: LocalWorkload) -> None:
     """A model that waits for a lock while its server says that it is well, and a queue that is stopped."""
     assert ask(workload, 1, GIVE_UP_S)[0] == 200
-    (model,) = workload.replica_pids("echo", "say1")
+    (model,) = workload.runner("echo").pids("say1")
     status, took_s = ask(workload, HANG, 0.5)
     case.equal("status with a hung model", status, 504)
     case.at_most("s after the deadline, model", took_s - 0.5, GRACE_S + BUSY_S)
-    until(lambda: workload.replica_pids("echo", "say1") not in ([model], []), GIVE_UP_S)
+    until(lambda: workload.runner("echo").pids("say1") not in ([model], []), GIVE_UP_S)
     case.equal("status after it was replaced", ask(workload, 1, GIVE_UP_S)[0], 200)
-    queue = workload.front_pids("echo")["queue-say1"]
+    queue = workload.runner("echo").front_pids()["queue-say1"]
     os.kill(queue, signal.SIGSTOP)
     status, took_s = ask(workload, 1, 0.5)
     case.equal("status with a hung queue", status, 504)
     case.at_most("s after the deadline, queue", took_s - 0.5, GRACE_S + BUSY_S)
-    until(lambda: workload.front_pids("echo")["queue-say1"] not in (0, queue), GIVE_UP_S)
+    until(lambda: workload.runner("echo").front_pids()["queue-say1"] not in (0, queue), GIVE_UP_S)
     case.equal("status after the queue was replaced", ask(workload, 1, GIVE_UP_S)[0], 200)

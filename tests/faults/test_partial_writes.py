@@ -122,7 +122,7 @@ def carries(config: StageConfig) -> float:
 def world() -> Iterator[SplitWorld]:
     kube, clock = FakeKube(), WorldClock()
     client = KubeClient.from_kubeconfig(_kubeconfig("http://cluster.invalid"), 10.0, clock=clock, seed=0)
-    client._api.rest_client.pool_manager = Pool(kube, clock.wait, lambda request: (0.0, 0.0))
+    client.transport.api.rest_client.pool_manager = Pool(kube, clock.wait, lambda request: (0.0, 0.0))
     store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
     made = SplitWorld(kube, clock, SplitWorkload(client), store)
     made.workload.create(PIPELINE, SMALLEST)

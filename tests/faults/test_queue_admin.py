@@ -114,7 +114,7 @@ def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalW
 @pytest.mark.timeout(300)
 def test_r7_a_changed_configuration_is_put_right(case: Case, workload: LocalWorkload) -> None:
     """By somebody who has the token, as a process of the same user could."""
-    runner: PipelineRunner = workload._runner("echo")
+    runner: PipelineRunner = workload.runner("echo")
     (queue,) = [front for front in runner._keeper.fronts if front.name == "queue-say1"]
     address = f"{queue.url}/admin/config"
     with httpx.Client(trust_env=False) as http:
@@ -123,9 +123,9 @@ def test_r7_a_changed_configuration_is_put_right(case: Case, workload: LocalWork
         http.headers["authorization"] = f"Bearer {queue.token}"
         before = _told(http.get(address).json())
         assert http.put(address, json={"batch_size": 99, **ATTACK}).status_code == 200
-        until(lambda: workload.corrections("echo"), GIVE_UP_S)
+        until(lambda: workload.runner("echo").corrections, GIVE_UP_S)
         until(lambda: _told(http.get(address).json()) == before, GIVE_UP_S)
-        case.equal("corrections", workload.corrections("echo"), 1)
+        case.equal("corrections", workload.runner("echo").corrections, 1)
         case.told("looked for every s", CALM_S)
         # The next process has another token, and the configuration from its start.
         token, pid = queue.token, queue.pid
@@ -135,7 +135,7 @@ def test_r7_a_changed_configuration_is_put_right(case: Case, workload: LocalWork
         http.headers["authorization"] = f"Bearer {queue.token}"
         assert queue.token != token
         assert _told(http.get(address).json()) == before
-        case.equal("corrections after a restart", workload.corrections("echo"), 1)
+        case.equal("corrections after a restart", workload.runner("echo").corrections, 1)
 
 
 def _told(config: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -148,7 +148,7 @@ def _told(config: Mapping[str, Any]) -> tuple[Any, ...]:
 @pytest.mark.timeout(300)
 def test_r7_processes_inherit_no_secret(case: Case, workload: LocalWorkload) -> None:
     """Neither in their environment nor, as the queue's token, in a command line."""
-    (queue,) = [front for front in workload._runner("echo")._keeper.fronts if front.name == "queue-say1"]
+    (queue,) = [front for front in workload.runner("echo")._keeper.fronts if front.name == "queue-say1"]
     children = psutil.Process().children(recursive=True)
     solver = Worker(command_of())
     try:

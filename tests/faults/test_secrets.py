@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store import open_store
+from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.context import ApiContext
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient, client_at

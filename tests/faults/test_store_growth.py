@@ -121,7 +121,7 @@ def test_r8_what_a_hundred_pipelines_come_to(case: Case, tmp_path: Path, quick: 
 def test_r8_the_size_bound_ends_it(
     case: Case, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "ROWS", 64)
+    monkeypatch.setattr(segments, "ROWS", 64)
     monkeypatch.setattr(keeper, "HOT", 8)
     with grown(tmp_path / "s.sqlite3") as found:
         found.world.ticks(3 * 64 + 8)
@@ -217,10 +217,10 @@ def test_r8_every_change_of_a_checkpoint_is_named(case: Case, tmp_path: Path, qu
 
 
 def test_r8_no_tick_waits_for_it(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "ROWS", 256)
+    monkeypatch.setattr(segments, "ROWS", 256)
     monkeypatch.setattr(segments, "TOGETHER", 50)
     with grown(tmp_path / "s.sqlite3") as found:
-        found.world.ticks(keeper.ROWS + keeper.HOT + 1)
+        found.world.ticks(segments.ROWS + keeper.HOT + 1)
         reports = []
         begun: list[str] = []
         event.listen(
@@ -245,7 +245,7 @@ def test_r8_no_tick_waits_for_it(case: Case, tmp_path: Path, monkeypatch: pytest
 def test_r8_verification_takes_no_more_memory_for_a_longer_chain(
     case: Case, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "ROWS", 64)
+    monkeypatch.setattr(segments, "ROWS", 64)
 
     def peak(found: Grown) -> int:
         tracemalloc.start()

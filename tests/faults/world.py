@@ -397,7 +397,7 @@ def _workload(
         path = _kubeconfig(url)
         made = KubeClient.from_kubeconfig(path, timeout_s, clock=clock, seed=0)
         if pool is not None:
-            made._api.rest_client.pool_manager = pool
+            made.transport.api.rest_client.pool_manager = pool
         return SeldonWorkload(made), made.close
     configuration = client.Configuration()
     configuration.host, configuration.retries = url, False

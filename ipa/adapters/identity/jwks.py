@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ipa.adapters.identity.bulkhead import Bulkhead
+from ipa.adapters.ttl_cache import Bulkhead
 from ipa.control.ports import Clock
 from ipa.model.errors import ConfigurationError, UnavailableError
 

@@ -8,16 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa.adapters.identity.jwks import Jwks
-from ipa.model.access import (
-    EVERYWHERE,
-    Grant,
-    Holder,
-    Identity,
-    Role,
-    described,
-    name_fault,
-    oidc_name,
-)
+from ipa.model import access
 from ipa.model.errors import ConfigurationError, Problem
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +26,7 @@ class Issuer:
     audience: str
     name_claim: str
     roles_claim: str
-    roles: Mapping[str, Grant]
+    roles: Mapping[str, access.Grant]
 
 
 class OidcIdentities:
@@ -56,7 +47,7 @@ class OidcIdentities:
             return False
         return bool(claims.get("iss") == self._issuer.issuer)
 
-    def identify(self, token: str, *, fresh: bool, within_s: float = 0.0) -> Identity | None:
+    def identify(self, token: str, *, fresh: bool, within_s: float = 0.0) -> access.Identity | None:
         """Return the token's identity with the roles of its claims; None if the token is not valid.
 
         UnavailableError: the issuer's keys cannot be read.
@@ -65,13 +56,13 @@ class OidcIdentities:
         if claims is None:
             return None
         name = claims.get(self._issuer.name_claim)
-        fault = name_fault(name)
+        fault = access.name_fault(name)
         if fault:
             LOG.info("refused: the claim %s %s", self._issuer.name_claim, fault)
             return None
         grants = tuple(self._issuer.roles[value] for value in self._values(claims))
-        LOG.debug("%s is %s", name, described(grants))
-        return Holder(oidc_name(self._issuer.issuer, str(name)), grants)
+        LOG.debug("%s is %s", name, access.described(grants))
+        return access.Holder(access.oidc_name(self._issuer.issuer, str(name)), grants)
 
     def _claims(self, token: str) -> Mapping[str, Any] | None:
         import jwt
@@ -119,7 +110,7 @@ def issuer_of(issuer: str, audience: str, name_claim: str, roles_claim: str, rol
         for name, value in (("ISSUER", issuer), ("AUDIENCE", audience), ("ROLES", roles))
         if not value.strip()
     ]
-    granted: dict[str, Grant] = {}
+    granted: dict[str, access.Grant] = {}
     for entry in filter(None, (part.strip() for part in roles.split(","))):
         value, _, wanted = entry.rpartition("=")
         try:
@@ -135,12 +126,14 @@ def issuer_of(issuer: str, audience: str, name_claim: str, roles_claim: str, rol
     return Issuer(issuer, audience, name_claim, roles_claim, granted)
 
 
-def grant_of(text: str) -> Grant:
+def grant_of(text: str) -> access.Grant:
     """Parse a grant: `operator`, `owner:vision` or `viewer:*`; ValueError for any other text."""
     word, _, namespace = text.partition(":")
-    if word not in list(Role):
-        raise ValueError(f"{word!r} is none of {', '.join(Role)}")
-    role = Role(word)
-    if role is not Role.OPERATOR and not namespace:
-        raise ValueError(f"name its namespace, for example {word}:default, or {word}:{EVERYWHERE} for all")
-    return Grant(role, namespace or EVERYWHERE)
+    if word not in list(access.Role):
+        raise ValueError(f"{word!r} is none of {', '.join(access.Role)}")
+    role = access.Role(word)
+    if role is not access.Role.OPERATOR and not namespace:
+        raise ValueError(
+            f"name its namespace, for example {word}:default, or {word}:{access.EVERYWHERE} for all"
+        )
+    return access.Grant(role, namespace or access.EVERYWHERE)

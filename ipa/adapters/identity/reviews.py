@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipa.adapters.identity.bulkhead import Bulkhead
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import ResourceKind
+from ipa.adapters.kube.kinds import ACCESS_REVIEW, TOKEN_REVIEW, ResourceKind
 from ipa.adapters.store.keys import PREFIX
-from ipa.adapters.ttl_cache import TtlCache
+from ipa.adapters.ttl_cache import Bulkhead, TtlCache
 from ipa.control.ports import Clock
 from ipa.model.access import EVERYWHERE, Identity, Operation, kubernetes_name, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
@@ -89,7 +88,7 @@ class KubeIdentities:
         spec: dict[str, Any] = {"token": token}
         if self._audience:
             spec["audiences"] = [self._audience]
-        status = _asked(lambda: self._client.review_token(spec))
+        status = _asked(lambda: self._client.review(TOKEN_REVIEW, spec))
         if status.get("authenticated") is not True:
             return None
         # An authenticator without audiences returns none, and accepts tokens that are meant for others.
@@ -124,7 +123,7 @@ class KubeIdentities:
             "extra": {key: list(values) for key, values in user.extra},
             "resourceAttributes": wanted,
         }
-        status = _asked(lambda: self._client.review_access(spec))
+        status = _asked(lambda: self._client.review(ACCESS_REVIEW, spec))
         return status.get("allowed") is True and status.get("denied") is not True
 
     def _names(self, verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""Earliest time of the next request: pure values, no clock. All calls of one client share it.
+"""Earliest time of the next request: pure values (`Gate`), and their gate for threads (`Throttle`).
+
+All calls of one client share it.
 
 Three rules. What the server asks for with Retry-After is kept. Without it the wait doubles with every
 failure in a row, and half of it is jitter, so that clients that failed together do not come back together.
@@ -9,10 +11,15 @@ at a steady rate for a while, however many have gathered.
 from __future__ import annotations
 
 import math
+import random
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+
+from ipa.control.ports import Clock
+from ipa.model.errors import UnavailableError
 
 # Longer than that is no pushback but a mistake: it would end the control of every pipeline.
 LONGEST_RETRY_AFTER_S = 3600.0
@@ -139,3 +146,63 @@ def http_date(text: str) -> datetime | None:
         return None
     # "-0000" and no zone at all are no statement of UTC.
     return found if found.tzinfo is not None else None
+
+
+class Throttle:
+    """The gate for the threads of a client: `enter`, then one of `answered`, `pushed_back` and `lost`."""
+
+    def __init__(self, clock: Clock, limits: Limits, seed: int | None = None) -> None:
+        self._clock = clock
+        self._gate = Gate(limits)
+        self._changed = threading.Condition()
+        # Without a seed each client draws its own: two replicas must not come back together.
+        self._random = random.Random(seed)
+
+    def enter(self, what: str, patience_s: float) -> float:
+        """Wait until the request may be sent, at most so long, and return that time.
+
+        UnavailableError at once where it would take longer, saying until when.
+        """
+        until_s = self._clock.monotonic_s() + patience_s
+        while True:
+            with self._changed:
+                now_s = self._clock.monotonic_s()
+                wait_s = self._gate.wait_s(now_s)
+                if wait_s <= 0.0:
+                    self._gate = self._gate.taken(now_s)
+                    return now_s
+                if math.isinf(wait_s):
+                    # Another's request tells; it ends by its own deadline.
+                    if now_s >= until_s or not self._changed.wait(until_s - now_s):
+                        raise UnavailableError(
+                            f"{what}: not sent: the API server has not answered an earlier request"
+                        )
+                    continue
+            if now_s + wait_s > until_s:
+                raise self._not_yet(what, wait_s)
+            self._clock.wait(wait_s)
+
+    def answered(self, sent_s: float) -> None:
+        """Record a response."""
+        with self._changed:
+            self._gate = self._gate.answered(sent_s, self._clock.monotonic_s())
+            self._changed.notify_all()
+
+    def pushed_back(self, sent_s: float, retry_after_s: float | None) -> None:
+        """Back off after a 429 or 503, for the Retry-After if there is one."""
+        with self._changed:
+            now_s, draw = self._clock.monotonic_s(), self._random.random()
+            self._gate = self._gate.pushed_back(sent_s, now_s, retry_after_s, draw)
+            self._changed.notify_all()
+
+    def lost(self, sent_s: float) -> None:
+        """Record a request without a response."""
+        with self._changed:
+            self._gate = self._gate.lost(sent_s, self._clock.monotonic_s(), self._random.random())
+            self._changed.notify_all()
+
+    def _not_yet(self, what: str, wait_s: float) -> UnavailableError:
+        at = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S")
+        return UnavailableError(
+            f"{what}: not sent: backing off from the API server until {at} UTC, for another {wait_s:.1f} s"
+        )

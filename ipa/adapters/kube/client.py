@@ -8,20 +8,9 @@ from typing import Any
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.credentials import Credentials, from_kubeconfig, in_cluster
-from ipa.adapters.kube.kinds import (
-    ACCESS_REVIEW,
-    AUTOSCALER,
-    DEPLOYMENT,
-    EVENT,
-    LEASE,
-    POD,
-    TOKEN_REVIEW,
-    ObjectRef,
-    ResourceKind,
-)
+from ipa.adapters.kube.kinds import DEPLOYMENT, POD, ObjectRef, ResourceKind
 from ipa.adapters.kube.responses import ExpiredError, Json, object_of
-from ipa.adapters.kube.stream import Stream
-from ipa.adapters.kube.transport import Request, Transport
+from ipa.adapters.kube.transport import Request, Stream, Transport
 from ipa.control.ports import Clock
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
 
@@ -39,7 +28,7 @@ __all__ = ["ExpiredError", "Json", "KubeClient"]
 
 
 class KubeClient:
-    """Reads and writes objects of any kind, by JSON Patch; Leases, Events and reviews as these need it.
+    """Reads and writes objects of any kind.
 
     Errors of every call: ConflictError (409, or a `test` of the patch failed), InputError (refused by schema
     or webhook), ForbiddenError (401, 403), NotFoundError, UnavailableError (no answer in time, 429, 5xx, or
@@ -48,8 +37,8 @@ class KubeClient:
     """
 
     def __init__(self, transport: Transport, timeout_s: float) -> None:
-        self._transport = transport
-        self._timeout_s = timeout_s
+        # The deadline is that of every call.
+        self.transport, self.timeout_s = transport, timeout_s
 
     @classmethod
     def in_cluster(cls, timeout_s: float, *, limits: Limits | None = None) -> KubeClient:
@@ -75,31 +64,17 @@ class KubeClient:
         return cls(Transport(Credentials(load(), load), clock=clock, limits=limits, seed=seed), timeout_s)
 
     @property
-    def _api(self) -> Any:
-        return self._transport.api
-
-    @property
-    def transport(self) -> Transport:
-        """The transport of its requests."""
-        return self._transport
-
-    @property
-    def timeout_s(self) -> float:
-        """The deadline of every call."""
-        return self._timeout_s
-
-    @property
     def skew_s(self) -> float | None:
         """By how much the server's clock is ahead of ours, None before its first answer."""
-        return self._transport.skew_s
+        return self.transport.skew_s
 
     def within(self, timeout_s: float) -> KubeClient:
         """The same client with another deadline. Closing either closes both."""
-        return KubeClient(self._transport, timeout_s)
+        return KubeClient(self.transport, timeout_s)
 
     def close(self) -> None:
         """Close every connection."""
-        self._transport.close()
+        self.transport.close()
 
     def get(self, kind: ResourceKind, namespace: str, name: str) -> Json:
         """The object of that name."""
@@ -125,6 +100,25 @@ class KubeClient:
         operations = [dict(operation) for operation in patch]
         return self._patch(ObjectRef(kind, namespace, name), operations, JSON_PATCH, dry_run=dry_run)
 
+    def merge(self, kind: ResourceKind, namespace: str, name: str, changes: Json) -> Json:
+        """The object with those fields changed (a merge patch)."""
+        return self._patch(ObjectRef(kind, namespace, name), changes, MERGE_PATCH)
+
+    def replace(self, kind: ResourceKind, namespace: str, body: Json) -> Json:
+        """The object as replaced. ConflictError if it is no more at the body's resourceVersion."""
+        ref = ObjectRef(kind, namespace, body["metadata"]["name"])
+        if not body["metadata"].get("resourceVersion"):
+            # Without it the server would overwrite any newer version.
+            raise InputError(f"{ref}: a replacement needs the resourceVersion that was read")
+        return self._call(
+            kind.kind, Request(str(ref), "PUT", kind.path(namespace, ref.name), _writing(), body)
+        )
+
+    def review(self, kind: ResourceKind, spec: Json) -> Json:
+        """The review of that kind and spec, with its status."""
+        body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}, "spec": spec}
+        return self._call(kind.kind, Request(kind.kind, "POST", f"{kind.root}/{kind.plural}", body=body))
+
     def list_all(self, kind: ResourceKind, namespace: str) -> tuple[Objects, str]:
         """All objects of the namespace, and the version from which to watch them."""
         return self._list(kind, namespace, {})
@@ -138,7 +132,7 @@ class KubeClient:
             "timeoutSeconds": f"{max(watch_s, 1.0):.0f}",
         }
         request = Request(f"watch of {kind.plural} of {namespace}", "GET", kind.path(namespace), query)
-        return Stream(self._transport, request, self._timeout_s, watch_s)
+        return Stream(self.transport, request, self.timeout_s, watch_s)
 
     def get_deployment(self, namespace: str, name: str) -> Json | None:
         """The Deployment of that name; None if there is none (yet)."""
@@ -151,46 +145,6 @@ class KubeClient:
         """The pods with those labels."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         return self._list(POD, namespace, {"labelSelector": selector})[0]
-
-    def list_autoscalers(self, namespace: str) -> Objects:
-        """All HorizontalPodAutoscalers of the namespace."""
-        return self._list(AUTOSCALER, namespace, {})[0]
-
-    def get_lease(self, namespace: str, name: str) -> Json:
-        """The Lease of that name; NotFoundError if there is none."""
-        return self.get(LEASE, namespace, name)
-
-    def create_lease(self, namespace: str, body: Json) -> Json:
-        """The Lease as created. ConflictError if another was faster."""
-        return self.create(LEASE, namespace, body)
-
-    def replace_lease(self, namespace: str, name: str, body: Json) -> Json:
-        """The Lease as replaced. ConflictError if it is no more at the body's resourceVersion."""
-        what = f"Lease {namespace}/{name}"
-        if not body["metadata"].get("resourceVersion"):
-            # Without it the server would overwrite whoever holds it.
-            raise InputError(f"{what}: a replacement needs the resourceVersion that was read")
-        return self._call(LEASE.kind, Request(what, "PUT", LEASE.path(namespace, name), _writing(), body))
-
-    def create_event(self, namespace: str, body: Json) -> Json:
-        """The Event as created. ConflictError if there is one of that name."""
-        return self.create(EVENT, namespace, body)
-
-    def patch_event(self, namespace: str, name: str, changes: Json) -> Json:
-        """The Event with those fields changed (a merge patch)."""
-        return self._patch(ObjectRef(EVENT, namespace, name), changes, MERGE_PATCH)
-
-    def review_token(self, spec: Json) -> Json:
-        """The TokenReview of that spec, with its status."""
-        return self._review(TOKEN_REVIEW, spec)
-
-    def review_access(self, spec: Json) -> Json:
-        """The SubjectAccessReview of that spec, with its status."""
-        return self._review(ACCESS_REVIEW, spec)
-
-    def _review(self, kind: ResourceKind, spec: Json) -> Json:
-        body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}, "spec": spec}
-        return self._call(kind.kind, Request(kind.kind, "POST", f"{kind.root}/{kind.plural}", body=body))
 
     def _patch(self, ref: ObjectRef, changes: Any, content_type: str, *, dry_run: bool = False) -> Json:
         path = ref.kind.path(ref.namespace, ref.name)
@@ -223,7 +177,7 @@ class KubeClient:
                 return found, str(page["metadata"].get("resourceVersion", ""))
 
     def _call(self, kind: str, request: Request) -> Json:
-        answer = self._transport.ask(request, self._timeout_s)
+        answer = self.transport.ask(request, self.timeout_s)
         return object_of(request.what, kind, answer.body)
 
 

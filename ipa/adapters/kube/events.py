@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
+from ipa.adapters.kube.kinds import EVENT, ObjectRef, ResourceKind
 from ipa.adapters.kube.responses import Json
 from ipa.control.ports import Clock
 from ipa.model.decision import Event
@@ -168,17 +168,17 @@ class KubeEvents:
         if told.count > 1:
             try:
                 counted = {"count": told.count, "lastTimestamp": now}
-                self._in_time(began_s).patch_event(namespace, name, counted)
+                self._in_time(began_s).merge(EVENT, namespace, name, counted)
                 return
             except NotFoundError:
                 # Forgotten by the server, or never told.
                 pass
         try:
-            self._in_time(began_s).create_event(namespace, body)
+            self._in_time(began_s).create(EVENT, namespace, body)
         except ConflictError:
             # Told by the service before it was restarted, or by its other replica.
             again = {"count": told.count, "firstTimestamp": now, "lastTimestamp": now}
-            self._in_time(began_s).patch_event(namespace, name, again)
+            self._in_time(began_s).merge(EVENT, namespace, name, again)
 
     def _in_time(self, began_s: float) -> KubeClient:
         """The client with what is left of one call's time."""

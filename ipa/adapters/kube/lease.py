@@ -7,53 +7,20 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import LEASE, ObjectRef
 from ipa.adapters.kube.responses import Json
-from ipa.control.election import (
-    Election,
-    LeaderStatus,
-    Lease,
-    LeaseAction,
-    LeaseStep,
-    LeaseTimes,
-    leader_status,
-    leads,
-    next_step,
-    refused,
-    release_of,
-    resigned,
-    saw,
-    sending,
-    unanswered,
-    wrote,
-)
+from ipa.control import election
 from ipa.model.errors import ConflictError, IpaError, NotFoundError
 
 log = logging.getLogger("ipa.leadership")
 
-API_VERSION, KIND = "coordination.k8s.io/v1", "Lease"
 TIME_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
 # Longer than a call takes: the thread ends by itself before.
 JOIN_S = 10.0
-
-
-class LeaseClient(Protocol):
-    """The calls needed of ipa.adapters.kube.client.KubeClient, with its errors."""
-
-    def get_lease(self, namespace: str, name: str) -> Json:
-        """The Lease; NotFoundError where there is none."""
-        ...
-
-    def create_lease(self, namespace: str, body: Json) -> Json:
-        """The Lease as created; ConflictError where there is one."""
-        ...
-
-    def replace_lease(self, namespace: str, name: str, body: Json) -> Json:
-        """The Lease as replaced; ConflictError where it is at another resourceVersion."""
-        ...
 
 
 def elapsed_s() -> float:
@@ -67,26 +34,18 @@ def elapsed_s() -> float:
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
-@dataclass(frozen=True, slots=True)
-class LeasePlace:
-    """The namespace and name of the Lease."""
-
-    namespace: str
-    name: str
-
-
 class LeaseLeadership:
     """The Leadership of one replica of the service; `start` lets a thread take part in the election.
 
-    `on_lead` is called, from that thread, when this replica comes to lead.
+    `place` is the Lease. `on_lead` is called, from that thread, when this replica comes to lead.
     """
 
     def __init__(
         self,
-        client: LeaseClient,
-        place: LeasePlace,
+        client: KubeClient,
+        place: ObjectRef,
         identity: str,
-        times: LeaseTimes,
+        times: election.LeaseTimes,
         *,
         now_s: Callable[[], float] = elapsed_s,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -97,7 +56,7 @@ class LeaseLeadership:
         self._now_s, self._wall, self._draw = now_s, wall, draw
         self._on_lead = on_lead
         # Replaced as a whole by one thread at a time, and read by any.
-        self._election = Election(identity, times)
+        self._election = election.Election(identity, times)
         self._body: Json = {}
         self._stamped = datetime.min.replace(tzinfo=UTC)
         self._trouble = ""
@@ -108,16 +67,16 @@ class LeaseLeadership:
 
     def leading(self) -> bool:
         """Return True if this replica may write now; every call judges anew, even after a sleep."""
-        return leads(self._election, self._now_s())
+        return election.leads(self._election, self._now_s())
 
     def term(self) -> int | None:
         """Number of the present term, or None if the replica does not lead."""
-        election = self._election
-        return election.term if leads(election, self._now_s()) else None
+        state = self._election
+        return state.term if election.leads(state, self._now_s()) else None
 
-    def standing(self) -> LeaderStatus:
+    def standing(self) -> election.LeaderStatus:
         """Leader and its term, as far as this replica knows."""
-        return leader_status(self._election, self._now_s(), self._trouble)
+        return election.leader_status(self._election, self._now_s(), self._trouble)
 
     def start(self) -> None:
         """Take part from now on."""
@@ -127,20 +86,20 @@ class LeaseLeadership:
     def step(self) -> float:
         """Do what is due; how many seconds there is nothing to do then. Never raises."""
         try:
-            step = next_step(self._election, self._now_s(), self._stamp())
-            if step.act is not LeaseAction.WAIT:
+            step = election.next_step(self._election, self._now_s(), self._stamp())
+            if step.act is not election.LeaseAction.WAIT:
                 self._carry_out(step)
         except Exception:
             # A fault of this program must not end the taking part: the lease runs out, and is tried for anew.
             log.exception("leadership: a step failed")
-            self._election = unanswered(self._election, self._now_s(), 0.0)
-            step = LeaseStep(LeaseAction.WAIT, wait_s=self._election.times.retry_s)
+            self._election = election.unanswered(self._election, self._now_s(), 0.0)
+            step = election.LeaseStep(election.LeaseAction.WAIT, wait_s=self._election.times.retry_s)
         self._tell()
-        if step.act is not LeaseAction.WAIT:
+        if step.act is not election.LeaseAction.WAIT:
             return 0.0
         # Not past the moment at which it begins or ceases to lead, which is to be told.
-        election, now_s = self._election, self._now_s()
-        turns = [at_s - now_s for at_s in (election.from_s, election.until_s) if at_s > now_s]
+        state, now_s = self._election, self._now_s()
+        turns = [at_s - now_s for at_s in (state.from_s, state.until_s) if at_s > now_s]
         return min([step.wait_s, *turns])
 
     def close(self, settled: Callable[[], bool] = lambda: True) -> None:
@@ -152,14 +111,14 @@ class LeaseLeadership:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(JOIN_S)
-        released = release_of(self._election, self._now_s(), self._stamp())
-        self._election = resigned(self._election)
+        released = election.release_of(self._election, self._now_s(), self._stamp())
+        self._election = election.resigned(self._election)
         if released is None:
             return
         try:
             if not settled():
                 raise ConflictError("a write is still in progress")
-            self._client.replace_lease(self._place.namespace, self._place.name, self._with(released))
+            self._client.replace(LEASE, self._place.namespace, self._with(released))
             log.info("leadership: released, another can lead at once")
         except IpaError as error:
             log.warning("leadership: not released (%s), another can lead once it has run out", error.message)
@@ -170,48 +129,48 @@ class LeaseLeadership:
             if wait_s > 0:
                 self._stop.wait(wait_s)
 
-    def _carry_out(self, step: LeaseStep) -> None:
-        namespace, name = self._place.namespace, self._place.name
+    def _carry_out(self, step: election.LeaseStep) -> None:
         try:
-            if step.act is LeaseAction.READ:
-                self._read(namespace, name)
+            if step.act is election.LeaseAction.READ:
+                self._read()
             else:
-                self._write(step, namespace, name)
+                self._write(step)
             self._trouble = ""
         except (ConflictError, NotFoundError):
             # Another was faster, or it was deleted: what there is now is to be read.
-            self._election = refused(self._election, self._now_s(), self._draw())
+            self._election = election.refused(self._election, self._now_s(), self._draw())
         except IpaError as error:
             self._trouble = error.message
-            self._election = unanswered(self._election, self._now_s(), self._draw())
+            self._election = election.unanswered(self._election, self._now_s(), self._draw())
 
-    def _read(self, namespace: str, name: str) -> None:
+    def _read(self) -> None:
         try:
-            body = self._client.get_lease(namespace, name)
+            body = self._client.get(LEASE, self._place.namespace, self._place.name)
         except NotFoundError:
             body = {}
         self._body = body
         lease = lease_of(body, self._election.times.lease_s) if body else None
-        self._election = saw(self._election, lease, self._now_s(), self._draw())
+        self._election = election.saw(self._election, lease, self._now_s(), self._draw())
 
-    def _write(self, step: LeaseStep, namespace: str, name: str) -> None:
+    def _write(self, step: election.LeaseStep) -> None:
         assert step.lease is not None
-        self._election = sending(self._election, step, self._now_s())
-        if step.act is LeaseAction.CREATE:
-            metadata = {"name": name, "namespace": namespace}
-            fresh = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata}
-            self._body = self._client.create_lease(namespace, fresh | {"spec": spec_of(step.lease)})
+        namespace = self._place.namespace
+        self._election = election.sending(self._election, step, self._now_s())
+        if step.act is election.LeaseAction.CREATE:
+            metadata = {"name": self._place.name, "namespace": namespace}
+            fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata}
+            self._body = self._client.create(LEASE, namespace, fresh | {"spec": spec_of(step.lease)})
         else:
-            self._body = self._client.replace_lease(namespace, name, self._with(step.lease))
+            self._body = self._client.replace(LEASE, namespace, self._with(step.lease))
         version = str(self._body["metadata"].get("resourceVersion", ""))
-        self._election = wrote(self._election, version, self._now_s(), self._draw())
+        self._election = election.wrote(self._election, version, self._now_s(), self._draw())
 
-    def _with(self, lease: Lease) -> Json:
+    def _with(self, lease: election.Lease) -> Json:
         """The Lease as it was read last, with that in it: what is of others (labels, owners) stays."""
         metadata = {**self._body["metadata"], "resourceVersion": lease.version}
         metadata.pop("managedFields", None)
         spec = {**_mapping(self._body.get("spec")), **spec_of(lease)}
-        return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+        return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
     def _stamp(self) -> str:
         """The time now in words that were not used before, also where the wall clock steps back or stands."""
@@ -253,7 +212,7 @@ class TermLeadership:
         return self._seen is not None
 
 
-def spec_of(lease: Lease) -> Json:
+def spec_of(lease: election.Lease) -> Json:
     """The `spec` that says it."""
     return {
         "holderIdentity": lease.holder or None,
@@ -264,10 +223,10 @@ def spec_of(lease: Lease) -> Json:
     }
 
 
-def lease_of(body: Json, usual_s: float) -> Lease:
+def lease_of(body: Json, usual_s: float) -> election.Lease:
     """Parse a Lease; an invalid duration or number counts as `usual_s` or 0, whoever wrote it."""
     spec = _mapping(body.get("spec"))
-    return Lease(
+    return election.Lease(
         holder=_text(spec.get("holderIdentity")),
         lease_s=float(_whole(spec.get("leaseDurationSeconds"), usual_s)),
         acquired_at=_text(spec.get("acquireTime")),

@@ -6,9 +6,8 @@ import json
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import ResourceKind
+from ipa.adapters.kube.kinds import ResourceKind, Right
 from ipa.adapters.kube.responses import Json
-from ipa.adapters.kube.rights import Right
 from ipa.adapters.kube.transport import Request
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
 

@@ -1,18 +1,11 @@
-"""Responses of the API server: the requested object, or an error of ours that quotes no body."""
+"""Responses of the API server: the object, or an error of ours that quotes no body; what its metadata say."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from ipa.model.errors import (
-    ConflictError,
-    ForbiddenError,
-    InputError,
-    IpaError,
-    NotFoundError,
-    UnavailableError,
-)
+from ipa.model import errors
 
 # Enough of a webhook's refusal to act on.
 LONGEST_MESSAGE = 400
@@ -20,7 +13,7 @@ LONGEST_MESSAGE = 400
 Json = dict[str, Any]
 
 
-class ExpiredError(UnavailableError):
+class ExpiredError(errors.UnavailableError):
     """The resourceVersion or continue token is too old (410): list again from the start."""
 
 
@@ -29,35 +22,33 @@ def object_of(what: str, kind: str, body: bytes) -> Json:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
-        raise UnavailableError(f"{what}: the answer is not JSON") from None
+        raise errors.UnavailableError(f"{what}: the answer is not JSON") from None
     if not isinstance(found, dict) or found.get("kind") != kind:
-        raise UnavailableError(f"{what}: the answer is not a {kind}")
+        raise errors.UnavailableError(f"{what}: the answer is not a {kind}")
     if not isinstance(found.get("metadata"), dict):
-        raise UnavailableError(f"{what}: the answer has no metadata")
+        raise errors.UnavailableError(f"{what}: the answer has no metadata")
     return found
 
 
-def error_of(what: str, status: int, body: bytes) -> IpaError:
+def error_of(what: str, status: int, body: bytes) -> errors.IpaError:
     """The error that a status other than 2xx means."""
     found = _status_of(body)
     message = str(found.get("message", ""))[:LONGEST_MESSAGE]
     match status:
         case 400 | 422 if not _is_failed_patch(status, found):
-            return InputError(f"{what}: refused by the cluster: {message or 'no reason given'}")
+            return errors.InputError(f"{what}: refused by the cluster: {message or 'no reason given'}")
         case 409 | 422:
-            return ConflictError(
-                f"{what}: was changed since it was read", hint="Read the current state and plan again."
-            )
+            return errors.ConflictError(f"{what}: was changed since it was read", hint=errors.READ_AGAIN)
         case 401 | 403:
-            return ForbiddenError(
+            return errors.ForbiddenError(
                 f"{what}: not allowed ({status})", hint="Check the service account's role (deploy/rbac)."
             )
         case 404:
-            return NotFoundError(f"{what}: does not exist")
+            return errors.NotFoundError(f"{what}: does not exist")
         case 410:
             return ExpiredError(f"{what}: the version asked for is too old")
         case _:
-            return UnavailableError(f"{what}: the API server answered {status}")
+            return errors.UnavailableError(f"{what}: the API server answered {status}")
 
 
 def _status_of(body: bytes) -> Json:
@@ -74,3 +65,54 @@ def _is_failed_patch(status: int, found: Json) -> bool:
     details = details if isinstance(details, dict) else {}
     named = bool(details.get("causes") or details.get("name"))
     return status == 422 and not named and "admission webhook" not in str(found.get("message", ""))
+
+
+class MonotonicReads:
+    """The newest generation seen of each object. A generation grows with every change of the spec."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def seen(self, thing: Json) -> Json:
+        """The object; UnavailableError where a newer one of the same uid was seen before."""
+        metadata = thing["metadata"]
+        uid, generation = str(metadata["uid"]), int(metadata["generation"])
+        newest = self._seen.get(uid, 0)
+        if generation < newest:
+            raise errors.UnavailableError(
+                f"{thing['kind']} {metadata['namespace']}/{metadata['name']}: the answer is older "
+                f"(generation {generation}) than one read before ({newest})"
+            )
+        self._seen[uid] = generation
+        return thing
+
+
+OURS = "ipa-serving"
+
+
+def last_hand(found: Json) -> str:
+    """The field manager whose change of the spec is the newest, with its time; empty where that is us.
+
+    Empty too where nothing is known: managers tell their own name, and may tell none.
+    """
+    changes = [
+        (str(entry.get("time") or ""), str(entry.get("manager") or ""))
+        for entry in found["metadata"].get("managedFields") or ()
+        if isinstance(entry, dict)
+        # Status is the operator's. A change by `kubectl scale` carries the subresource scale.
+        and entry.get("subresource") != "status"
+        and "f:spec" in (entry.get("fieldsV1") or {})
+    ]
+    if not changes:
+        return ""
+    time, manager = max(changes)
+    return "" if manager in ("", OURS) else f"{manager} at {time}"
+
+
+def with_hand(error: errors.DriftError, found: Json) -> errors.DriftError:
+    """The same error with a problem that names the last field manager."""
+    who = last_hand(found)
+    if not who:
+        return error
+    said = errors.Problem(f"its spec was last changed by {who}")
+    return errors.DriftError(error.message, hint=error.hint, problems=[*error.problems, said])

@@ -8,25 +8,21 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from ipa.adapters.kube import watch_state
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.kinds import DEPLOYMENT, ResourceKind
 from ipa.adapters.kube.responses import ExpiredError, Json
-from ipa.adapters.kube.stream import Stream
-from ipa.adapters.kube.watch_state import (
-    Following,
-    Sight,
-    ended,
-    expired,
-    failed,
-    heard,
-    listed,
-    owned_by,
-    spec_of,
-)
+from ipa.adapters.kube.transport import Stream
 from ipa.control.ports import Clock
+from ipa.metering import table
+from ipa.metering.make import counted, gauged
 from ipa.model.errors import ForbiddenError, IpaError
 
 log = logging.getLogger("ipa.kube")
@@ -46,7 +42,7 @@ class Feed:
     kind: ResourceKind
     namespace: str
     client: KubeClient
-    sight: Sight
+    sight: watch_state.Sight
 
     @property
     def what(self) -> str:
@@ -65,8 +61,8 @@ class Feed:
 def feeds(client: KubeClient, namespace: str, kind: ResourceKind) -> tuple[Feed, ...]:
     """The feeds of a namespace: its objects of that kind, and the Deployments that they own."""
     return (
-        Feed(kind, namespace, client, spec_of),
-        Feed(DEPLOYMENT, namespace, client, owned_by(kind.kind)),
+        Feed(kind, namespace, client, watch_state.spec_of),
+        Feed(DEPLOYMENT, namespace, client, watch_state.owned_by(kind.kind)),
     )
 
 
@@ -89,7 +85,7 @@ class Watcher:
         self.lists, self.failures = 0, 0
         self._on_change, self._clock, self._watch_s = on_change, clock, watch_s
         self._random = random.Random(seed)
-        self._state = Following()
+        self._state = watch_state.Following()
         self._lock = threading.Lock()
         self._stream: Stream | None = None
         self._closed = False
@@ -117,9 +113,9 @@ class Watcher:
             else:
                 self._watch()
                 if not self._state.must_list:
-                    self._state = ended(self._state, self._clock.monotonic_s() - began_s)
+                    self._state = watch_state.ended(self._state, self._clock.monotonic_s() - began_s)
         except ExpiredError:
-            self._state = expired(self._state)
+            self._state = watch_state.expired(self._state)
         except ForbiddenError as error:
             self._fail(error)
             forbidden_s = FORBIDDEN_S
@@ -128,7 +124,7 @@ class Watcher:
         except Exception:
             # An answer that no API server gives must not end the watch either.
             log.exception("watch of %s of %s failed", self.feed.what, self.feed.namespace)
-            self._state = failed(self._state)
+            self._state = watch_state.failed(self._state)
         wait_s = max(forbidden_s, self._state.delay_s(self._random.random()))
         if wait_s > 0.0 and not self._closed:
             self._clock.wait(wait_s)
@@ -136,7 +132,7 @@ class Watcher:
     def _list(self) -> None:
         items, version = self.feed.list_all()
         self.lists += 1
-        step = listed(self._state, items, version, self.feed.sight)
+        step = watch_state.listed(self._state, items, version, self.feed.sight)
         self._state = step.state
         self._tell(step.news)
 
@@ -147,7 +143,7 @@ class Watcher:
             if self._closed:
                 return
         for event in stream:
-            step = heard(self._state, event, self.feed.sight)
+            step = watch_state.heard(self._state, event, self.feed.sight)
             self._state = step.state
             self._tell(step.news)
             if self._state.must_list:
@@ -160,7 +156,7 @@ class Watcher:
         # Once a failure begins, not each time it goes on.
         level = logging.WARNING if self._state.failures == 0 else logging.DEBUG
         log.log(level, "watch of %s of %s: %s", self.feed.what, self.feed.namespace, error.message)
-        self._state = failed(self._state)
+        self._state = watch_state.failed(self._state)
 
     def _tell(self, names: frozenset[str]) -> None:
         for name in sorted(names):
@@ -187,3 +183,23 @@ class AtMost:
                 return
             self._last_s[name] = now_s
         self._act(name)
+
+
+class KubeHealth(Collector):
+    """Reads the figures whenever the metrics are asked for."""
+
+    def __init__(self, client: KubeClient, events: KubeEvents, watchers: Sequence[Watcher]) -> None:
+        self._client, self._events, self._watchers = client, events, watchers
+
+    def collect(self) -> Iterator[Metric]:
+        """Clock skew, lists and failures of the watches, Events that were not told."""
+        skew_s = self._client.skew_s
+        yield gauged(table.KUBE_SKEW, [] if skew_s is None else [((), skew_s)])
+        # More may come while the service runs.
+        watchers = list(self._watchers)
+        places = [(each.feed.namespace, each.feed.what) for each in watchers]
+        lists = [each.lists for each in watchers]
+        failures = [each.failures for each in watchers]
+        yield counted(table.KUBE_LISTS, zip(places, lists, strict=True))
+        yield counted(table.KUBE_FAILURES, zip(places, failures, strict=True))
+        yield counted(table.KUBE_EVENTS_DROPPED, [((), self._events.dropped)])

@@ -21,6 +21,7 @@ from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
+from ipa.settings import Settings
 
 # The load is read as one rate per second.
 STEP_S = 1.0
@@ -131,6 +132,20 @@ class PrometheusMetrics:
             return points
         rates = tuple(points.get(end_s - back) for back in reversed(range(round(window_s))))
         return Measured(LoadHistory(STEP_S, rates, asked.arrivals.window_s, float(end_s)), age.value)
+
+
+def metrics_of(
+    settings: Settings, source: str | Ask, dialect: Dialect, pipelines: Mapping[str, Pipeline]
+) -> PrometheusMetrics:
+    """The reader of the source, with the deadlines and labels of the settings."""
+    return PrometheusMetrics(
+        source,
+        settings.prometheus_timeout_s,
+        settings.stale_after_s,
+        dialect,
+        namespace_label=settings.prometheus_namespace_label,
+        pipelines=pipelines.values,
+    )
 
 
 class _Http:

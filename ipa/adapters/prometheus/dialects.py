@@ -129,10 +129,5 @@ def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapp
 LOCAL = Dialect("local", _router_and_queues, 5.0, 15.0, 10.0, "pipeline", "stage", has_namespaces=False)
 # The same on a cluster, scraped every 5 to 15 s.
 ON_CLUSTER = replace(
-    LOCAL,
-    name="split",
-    rate_window_s=30.0,
-    latency_window_s=60.0,
-    batches_window_s=30.0,
-    has_namespaces=True,
+    LOCAL, name="split", rate_window_s=30.0, latency_window_s=60.0, batches_window_s=30.0, has_namespaces=True
 )

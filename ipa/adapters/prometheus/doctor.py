@@ -2,35 +2,78 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from ipa.adapters.prometheus.dialects import Dialect, Queries, queries
-from ipa.adapters.prometheus.presence import Asker, Presence
-from ipa.adapters.prometheus.queries import Selector
-from ipa.model.errors import IpaError
+from ipa.adapters.prometheus.queries import NOW, Age, Selector
+from ipa.adapters.prometheus.transport import CheckedSession
+from ipa.model.errors import InputError, IpaError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
+from ipa.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """The series of a selector: by label value, the age in seconds of the oldest of the newest samples.
+
+    If there are none, `others` are the values that `label` has in series of the same metric.
+    """
+
+    ages_s: Mapping[str, float]
+    label: str = ""
+    others: tuple[str, ...] = ()
+
+
+class Asker:
+    """The client of these checks. Errors: UnavailableError (no answer), InputError (invalid answer)."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url = f"{url.rstrip('/')}/api/v1/query"
+        self._session = CheckedSession(timeout_s)
+
+    def skew_s(self) -> float:
+        """Return the seconds by which its clock is ahead of ours, exact to half of the round trip."""
+        sent_s = time.time()
+        result = self._ask(NOW)
+        middle_s = (sent_s + time.time()) / 2
+        try:
+            return float(result[0]) - middle_s
+        except (IndexError, TypeError, ValueError) as error:
+            raise InputError("its answer to the query time() is not a number") from error
+
+    def presence(self, selector: Selector, by: str = "") -> Presence:
+        """Return the series of the selector, by one label, or together under ""."""
+        ages_s = self._ages(Age(selector, (by,) if by else ()))
+        if ages_s or not selector.labels:
+            return Presence(ages_s)
+        label = next(iter(selector.labels))
+        others = self._ages(Age(Selector(selector.metric, {}), (label,)))
+        return Presence({}, label, tuple(sorted(others)))
+
+    def _ages(self, query: Age) -> dict[str, float]:
+        try:
+            return {
+                str(series["metric"].get(*query.by, "") if query.by else ""): float(series["value"][1])
+                for series in self._ask(str(query))
+            }
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise InputError("a series that is not a label, a time and a number") from error
+
+    def _ask(self, query: str) -> list[Any]:
+        answer = self._session.get(self._url, params={"query": query}).json()
+        result: list[Any] = answer["data"]["result"]
+        return result
+
 
 SERVER = "prometheus"
 
 
-class PrometheusSettings(Protocol):
-    """The settings that say where Prometheus is and how old its samples may be."""
-
-    @property
-    def prometheus_url(self) -> str: ...
-    @property
-    def prometheus_timeout_s(self) -> float: ...
-    @property
-    def prometheus_namespace_label(self) -> str: ...
-    @property
-    def stale_after_s(self) -> float: ...
-
-
 def metrics_checks(
-    settings: PrometheusSettings, pipelines: Mapping[str, tuple[Pipeline, Dialect]]
+    settings: Settings, pipelines: Mapping[str, tuple[Pipeline, Dialect]]
 ) -> list[DoctorCheck]:
     """Checks of the server, its clock, and the series of each pipeline in its dialect."""
     asker = Asker(settings.prometheus_url, settings.prometheus_timeout_s)
@@ -43,7 +86,7 @@ def metrics_checks(
     ]
 
 
-def _server(settings: PrometheusSettings, asker: Asker) -> Iterator[Finding]:
+def _server(settings: Settings, asker: Asker) -> Iterator[Finding]:
     url = settings.prometheus_url
     try:
         skew_s = asker.skew_s()
@@ -60,7 +103,7 @@ def _server(settings: PrometheusSettings, asker: Asker) -> Iterator[Finding]:
 class _Series:
     """Checks the series of one pipeline."""
 
-    settings: PrometheusSettings
+    settings: Settings
     asker: Asker
     pipeline: Pipeline
     dialect: Dialect

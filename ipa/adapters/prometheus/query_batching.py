@@ -6,14 +6,13 @@ both sides more than its few numbers are worth.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate, Selector
-from ipa.adapters.prometheus.series import histogram_quantile
+from ipa.adapters.prometheus.queries import Quantile, Query, Rate, Selector
+from ipa.adapters.prometheus.series import aggregate
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline
@@ -143,25 +142,14 @@ def _combined(query: Query, rows: Sequence[_Row]) -> Sequence[Any]:
         return rows[0].samples
     if len({tuple(sorted(row.labels.items())) for row in rows}) < len(rows):
         raise InputError("several series where one was expected")
-    at: dict[float, list[tuple[_Row, float]]] = defaultdict(list)
+    at: dict[float, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
     try:
         for row in rows:
             for at_s, text in row.samples:
-                at[float(at_s)].append((row, float(text)))
+                at[float(at_s)].append((row.labels, float(text)))
     except (TypeError, ValueError) as error:
         raise InputError("a series that is not times and numbers") from error
-    return [[at_s, repr(_value(query, at[at_s]))] for at_s in sorted(at)]
-
-
-def _value(query: Query, values: Sequence[tuple[_Row, float]]) -> float:
-    if isinstance(query, Age):
-        return max(value for _, value in values)
-    if not isinstance(query, Quantile):
-        return math.fsum(value for _, value in values)
-    buckets: dict[float, float] = defaultdict(float)
-    for row, value in values:
-        buckets[float(row.labels.get("le", "nan"))] += value
-    return histogram_quantile(query.quantile, buckets)
+    return [[at_s, repr(aggregate(query, at[at_s]))] for at_s in sorted(at)]
 
 
 def _by_value(result: Sequence[Any], identity: str, span: Span) -> dict[str, list[_Row]]:

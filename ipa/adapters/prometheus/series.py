@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
+from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate, Selector
 
 Labels = frozenset[tuple[str, str]]
 Key = tuple[str, ...]
@@ -96,8 +97,19 @@ def histogram_quantile(quantile: float, buckets: Mapping[float, float]) -> float
     return start + (bounds[index] - start) * ((rank - below) / inside if inside else 0.0)
 
 
-def _key(query: Query, labels: Mapping[str, str]) -> Key:
-    return tuple(labels.get(name, "") for name in query.by)
+def aggregate(query: Query, values: Sequence[tuple[Mapping[str, str], float]]) -> float:
+    """The query's value of several series, each with its labels; at least one.
+
+    Values are ages for an Age, rates for a Rate or a Quantile. NaN for a quantile without observations.
+    """
+    if isinstance(query, Age):
+        return max(value for _, value in values)
+    if not isinstance(query, Quantile):
+        return math.fsum(value for _, value in values)
+    buckets: dict[float, float] = defaultdict(float)
+    for labels, value in values:
+        buckets[float(labels.get("le", "nan"))] += value
+    return histogram_quantile(query.quantile, buckets)
 
 
 def _metric(query: Query, key: Key) -> dict[str, str]:
@@ -135,16 +147,13 @@ class SeriesStore:
 
     def answer(self, query: Query, at_s: float) -> dict[Key, float]:
         """Return the values of the query at `at_s` by its labels ("" for one that a series lacks)."""
+        found: dict[Key, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
         with self._lock:
-            match query:
-                case Rate():
-                    return self._rates(query, at_s)
-                case Quantile():
-                    return self._quantiles(query, at_s)
-                case Gauge():
-                    return self._gauges(query, at_s)
-                case Age():
-                    return self._ages(query, at_s)
+            for labels, samples in self._select(query.selector):
+                value = _value(query, samples, at_s)
+                if value is not None:
+                    found[tuple(labels.get(name, "") for name in query.by)].append((labels, value))
+        return {key: aggregate(query, values) for key, values in found.items()}
 
     def series(self, query: Query, now_s: float, span: tuple[int, int] | None = None) -> list[dict[str, Any]]:
         """Return the answer in Prometheus' form: the value at `now_s`, or one per second of the span."""
@@ -163,39 +172,12 @@ class SeriesStore:
             if wanted <= key and selector.selects(labels := dict(key)):
                 yield labels, samples
 
-    def _rates(self, query: Rate, at_s: float) -> dict[Key, float]:
-        sums: dict[Key, float] = {}
-        for labels, samples in self._select(query.selector):
-            rate = samples.rate(at_s, query.window_s)
-            if rate is not None:
-                label = _key(query, labels)
-                sums[label] = sums.get(label, 0.0) + rate
-        return sums
 
-    def _quantiles(self, query: Quantile, at_s: float) -> dict[Key, float]:
-        buckets: dict[Key, dict[float, float]] = {}
-        for labels, samples in self._select(query.selector):
-            rate = samples.rate(at_s, query.window_s)
-            if rate is not None and "le" in labels:
-                of_label = buckets.setdefault(_key(query, labels), {})
-                bound = float(labels["le"])
-                of_label[bound] = of_label.get(bound, 0.0) + rate
-        return {label: histogram_quantile(query.quantile, rates) for label, rates in buckets.items()}
-
-    def _gauges(self, query: Gauge, at_s: float) -> dict[Key, float]:
-        sums: dict[Key, float] = {}
-        for labels, samples in self._select(query.selector):
-            newest = samples.newest(at_s)
-            if newest is not None:
-                label = _key(query, labels)
-                sums[label] = sums.get(label, 0.0) + newest[1]
-        return sums
-
-    def _ages(self, query: Age, at_s: float) -> dict[Key, float]:
-        oldest: dict[Key, float] = {}
-        for labels, samples in self._select(query.selector):
-            newest = samples.newest(at_s)
-            if newest is not None:
-                label = _key(query, labels)
-                oldest[label] = min(oldest.get(label, math.inf), newest[0])
-        return {label: at_s - time_s for label, time_s in oldest.items()}
+def _value(query: Query, samples: Samples, at_s: float) -> float | None:
+    """The value of one series at that time; None if it has none."""
+    if isinstance(query, Rate | Quantile):
+        return samples.rate(at_s, query.window_s)
+    newest = samples.newest(at_s)
+    if newest is None:
+        return None
+    return at_s - newest[0] if isinstance(query, Age) else newest[1]

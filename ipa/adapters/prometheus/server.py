@@ -7,14 +7,13 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import httpx
 import yaml
 
 from ipa.adapters.processes import free_port, start, terminate, with_parent
 from ipa.adapters.prometheus.queries import duration
-from ipa.adapters.prometheus.query_batching import Ask
 from ipa.adapters.prometheus.scraper import Scraper
 from ipa.model.errors import DeadlineError, UnavailableError
 
@@ -24,28 +23,6 @@ Kind = Literal["prometheus", "built-in"]
 READY_S = 30.0
 # Prometheus flushes its head on SIGTERM; the data is discarded anyway.
 STOP_S = 5.0
-
-
-class MetricsServer(Protocol):
-    """A running metrics server on 127.0.0.1."""
-
-    @property
-    def source(self) -> str | Ask:
-        """The source for `PrometheusMetrics`."""
-        ...
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of the server."""
-        ...
-
-    def set_targets(self, targets: Sequence[str]) -> None:
-        """Scrape these "host:port" from now on. Prometheus applies a change within five seconds."""
-        ...
-
-    def stop(self) -> None:
-        """Stop the server with all of its threads and processes."""
-        ...
 
 
 def start_metrics_server(
@@ -96,10 +73,12 @@ class _Prometheus:
             self._process = start(with_parent(command), stdout=log, stderr=log)
 
     @property
-    def source(self) -> str | Ask:
+    def source(self) -> str:
+        """The source for `PrometheusMetrics`."""
         return self._url
 
     def set_targets(self, targets: Sequence[str]) -> None:
+        """Scrape these "host:port" from now on; Prometheus applies a change within five seconds."""
         path = self._targets_file()
         # Prometheus must never read half a file.
         part = path.with_suffix(".part")
@@ -107,6 +86,7 @@ class _Prometheus:
         part.replace(path)
 
     def stop(self) -> None:
+        """End the process."""
         terminate(self._process, STOP_S)
 
     def wait_ready(self) -> None:
@@ -138,6 +118,9 @@ class _Prometheus:
     def _log_tail(self) -> str:
         lines = self._log_file().read_text(errors="replace").splitlines()
         return " | ".join(lines[-3:])
+
+
+MetricsServer = Scraper | _Prometheus
 
 
 def _is_ready(client: httpx.Client, url: str) -> bool:

@@ -10,14 +10,15 @@ from ipa.adapters.store import copies
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.stats import project
-from ipa.adapters.store.store import StoreSettings, open_from
+from ipa.adapters.store.store import open_from
 from ipa.control.store_admin import Backup, CopyStep, PruneReport, Restored, StoreStats
+from ipa.settings import Settings
 
 
 class DatabaseAdmin:
     """The `StoreAdmin` port over SQLite and PostgreSQL."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def back_up(self, file: Path, step: CopyStep) -> Backup:

@@ -22,7 +22,6 @@ log = logging.getLogger("ipa.store")
 MOST_PLANS = 20_000
 # At the bound, each pipeline keeps up to this fraction (1 / PARTS) of the plans, however many others make.
 PARTS = 4
-PLAN_BYTES = 4_000
 # The bound may be exceeded by this many, so that not every write deletes.
 SPARE_PLANS = 500
 # Plans that wait in memory while the store cannot be written, some 10 MB; then the oldest are dropped.

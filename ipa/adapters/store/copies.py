@@ -17,16 +17,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, insert, inspect, select, text
 
-from ipa.adapters.store.database import (
-    RECORD_LOCK,
-    Access,
-    close_engine,
-    open_engine,
-    parse_url,
-    reading,
-    shown,
-    writing,
-)
+from ipa.adapters.store import database
 from ipa.adapters.store.schema import StoreTable
 from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import PRIVATE, ServiceLock, file_of, page_faults, read_only_uri
@@ -51,15 +42,15 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
     if target.exists() or digest_file(target).exists():
         raise ConflictError(f"{target} or its digest exists already", hint="Name another file.")
     with _part_of(target) as part:
-        path = file_of(parse_url(store_url))
+        path = file_of(database.parse_url(store_url))
         if path is not None:
             # Opened once for the usual errors of a missing, older or newer store.
-            close_engine(open_engine(store_url, Access.READ))
+            database.close_engine(database.open_engine(store_url, database.Access.READ))
             _copy_file(path, part, step)
         else:
             _copy_from_server(store_url, part, step)
-        contents = verify_file(part, step, keyring_of(parse_url(store_url), key_file))
-        _fsync(part)
+        contents = verify_file(part, step, keyring_of(database.parse_url(store_url), key_file))
+        _sync(part)
         digest = _sha256(part)
         _write(digest_file(target), f"{digest}  {target.name}\n")
         # Renamed only now, when all of it is on the disk.
@@ -79,7 +70,7 @@ def restore(
     if not source.is_file():
         raise InputError(f"there is no backup {source}", hint="`ipa store backup FILE` writes one.")
     is_checked = _check_digest(source)
-    url = parse_url(store_url)
+    url = database.parse_url(store_url)
     keyring = keyring_of(url, key_file)
     path = file_of(url)
     if path is None:
@@ -89,7 +80,7 @@ def restore(
             _import(source, part, step)
             contents = verify_file(part, step, keyring)
             _copy_to_server(part, store_url, step)
-        return Restored(shown(url), contents, is_checked)
+        return Restored(database.shown(url), contents, is_checked)
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = ServiceLock(path)
@@ -104,7 +95,7 @@ def restore(
         _sync(path.parent)
     finally:
         lock.release()
-    return Restored(shown(url), contents, is_checked, str(aside or ""))
+    return Restored(database.shown(url), contents, is_checked, str(aside or ""))
 
 
 def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
@@ -119,7 +110,7 @@ def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
         raise UnavailableError(
             f"the copy {path} is damaged: {'; '.join(faults)}", hint="Take another backup."
         )
-    store = Store(open_engine(f"sqlite:///{path}", Access.READ), keyring=keyring)
+    store = Store(database.open_engine(f"sqlite:///{path}", database.Access.READ), keyring=keyring)
     try:
         names = store.recorded()
         entries = decisions = 0
@@ -174,16 +165,19 @@ def _copy_file(path: Path, part: Path, step: CopyStep) -> None:
 
 def _copy_from_server(store_url: str, part: Path, step: CopyStep) -> None:
     """Copy a snapshot of a PostgreSQL store into a new file."""
-    source = open_engine(store_url, Access.READ)
+    source = database.open_engine(store_url, database.Access.READ)
     part.unlink()
-    target = open_engine(f"sqlite:///{part}")
+    target = database.open_engine(f"sqlite:///{part}")
     try:
         as_of_now = source.execution_options(isolation_level="REPEATABLE READ")
-        with reading(as_of_now) as rows, writing(target, RECORD_LOCK) as connection:
+        with (
+            database.reading(as_of_now) as rows,
+            database.writing(target, database.RECORD_LOCK) as connection,
+        ):
             _copy_rows(rows, connection, step)
     finally:
-        close_engine(source)
-        close_engine(target)
+        database.close_engine(source)
+        database.close_engine(target)
     plain = sqlite3.connect(part)
     plain.execute(ONE_FILE)
     plain.close()
@@ -191,19 +185,22 @@ def _copy_from_server(store_url: str, part: Path, step: CopyStep) -> None:
 
 def _copy_to_server(part: Path, store_url: str, step: CopyStep) -> None:
     """Copy a file into a PostgreSQL store, in one transaction. ConflictError: the store is not empty."""
-    source, target = open_engine(f"sqlite:///{part}", Access.READ), open_engine(store_url)
+    source, target = (
+        database.open_engine(f"sqlite:///{part}", database.Access.READ),
+        database.open_engine(store_url),
+    )
     try:
-        with reading(source) as rows, writing(target, RECORD_LOCK) as connection:
+        with database.reading(source) as rows, database.writing(target, database.RECORD_LOCK) as connection:
             filled = _filled(connection)
             if filled:
                 raise ConflictError(
-                    f"the store {shown(target.url)} is not empty: {', '.join(filled)} have rows",
+                    f"the store {database.shown(target.url)} is not empty: {', '.join(filled)} have rows",
                     hint="Name an empty database; a PostgreSQL store is never overwritten.",
                 )
             _copy_rows(rows, connection, step)
     finally:
-        close_engine(source)
-        close_engine(target)
+        database.close_engine(source)
+        database.close_engine(target)
 
 
 def _copy_rows(source: Connection, target: Connection, step: CopyStep) -> None:
@@ -237,10 +234,10 @@ def _check_empty(path: Path) -> None:
     if not path.exists():
         return
     try:
-        engine = open_engine(f"sqlite:///{path}", Access.READ)
-        with reading(engine) as connection:
+        engine = database.open_engine(f"sqlite:///{path}", database.Access.READ)
+        with database.reading(engine) as connection:
             filled = _filled(connection)
-        close_engine(engine)
+        database.close_engine(engine)
     except (ConfigurationError, UnavailableError) as error:
         filled = [f"it cannot be read: {error.message}"]
     if filled:
@@ -256,14 +253,14 @@ def _import(source: Path, part: Path, step: CopyStep) -> None:
     try:
         shutil.copyfile(source, part)
         part.chmod(PRIVATE)
-        close_engine(open_engine(f"sqlite:///{part}"))
+        database.close_engine(database.open_engine(f"sqlite:///{part}"))
     except OSError as error:
         raise UnavailableError(f"{source} cannot be copied: {error.strerror}", hint=HINT) from error
     except UnavailableError as error:
         raise InputError(
             f"the backup {source} cannot be used: {error.message}", hint="Take another."
         ) from error
-    _fsync(part)
+    _sync(part)
 
 
 def _put_aside(path: Path) -> Path:
@@ -319,14 +316,9 @@ def _write(path: Path, words: str) -> None:
         os.fsync(stream.fileno())
 
 
-def _fsync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Flush the folder's names to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Flush the file, or the names in the folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

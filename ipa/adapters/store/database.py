@@ -22,17 +22,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
+from ipa.adapters.store import sqlite_file
 from ipa.adapters.store.health import MAKE_ROOM, WriteHealth, low_disk
-from ipa.adapters.store.sqlite_file import (
-    APPLICATION_ID,
-    RESTORE,
-    OpenedFile,
-    ServiceLock,
-    check_not_emptied,
-    file_of,
-    prepare,
-    read_only_uri,
-)
 from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, UnavailableError
 
 LOG = logging.getLogger(__name__)
@@ -74,11 +65,11 @@ def open_engine(store_url: str, access: Access = Access.WRITE) -> Engine:
     store is never replaced by an empty one.
     """
     url = parse_url(store_url)
-    path, lock = file_of(url), None
+    path, lock = sqlite_file.file_of(url), None
     engine = _engine(url, access)
     try:
         if path is not None and access is Access.SERVE:
-            lock = ServiceLock(path)
+            lock = sqlite_file.ServiceLock(path)
             engine.update_execution_options(ipa_lock=lock)
         _bring_up_to_date(engine, access)
     except BaseException:
@@ -99,7 +90,7 @@ def close_engine(engine: Engine) -> None:
     """
     event.listen(engine.pool, "checkin", _on_late_checkin)
     engine.dispose()
-    lock: ServiceLock | None = engine.get_execution_options().get("ipa_lock")
+    lock: sqlite_file.ServiceLock | None = engine.get_execution_options().get("ipa_lock")
     if lock is not None:
         lock.release()
 
@@ -117,7 +108,7 @@ def schema_state(store_url: str) -> SchemaState:
     """Return the schema of the store, without creating or changing it. Errors: as `open_engine`."""
     url = parse_url(store_url)
     newest = _scripts()[1].get_current_head() or ""
-    path = file_of(url)
+    path = sqlite_file.file_of(url)
     if path is not None and not path.exists():
         return SchemaState(shown(url), "", newest)
     engine = _engine(url, Access.READ)
@@ -197,7 +188,7 @@ def parse_url(store_url: str) -> URL:
             f"the store cannot be kept in {url.get_backend_name()!r}",
             hint="Use sqlite:///FILE or postgresql://USER@HOST/DATABASE",
         )
-    if url.get_backend_name() == "sqlite" and file_of(url) is None:
+    if url.get_backend_name() == "sqlite" and sqlite_file.file_of(url) is None:
         raise ConfigurationError(
             "the store cannot be kept in memory: decisions must outlive the service",
             hint="Set IPA_STORE_URL to a file, for example sqlite:///runs/ipa.sqlite3",
@@ -206,7 +197,7 @@ def parse_url(store_url: str) -> URL:
 
 
 def _engine(url: URL, access: Access) -> Engine:
-    path, creator = file_of(url), None
+    path, creator = sqlite_file.file_of(url), None
     arguments: dict[str, Any] = {"connect_timeout": 5}
     if path is not None:
         arguments = {"timeout": BUSY_TIMEOUT_S}
@@ -217,7 +208,7 @@ def _engine(url: URL, access: Access) -> Engine:
                 f"the store {shown(url)} cannot be written: its URL says mode=ro", hint="Set IPA_STORE_URL."
             )
         else:
-            prepare(path)
+            sqlite_file.prepare(path)
     elif access is Access.READ:
         arguments["options"] = "-c default_transaction_read_only=on"
     options = {"creator": creator} if creator else {"connect_args": arguments}
@@ -232,18 +223,18 @@ def _engine(url: URL, access: Access) -> Engine:
         event.listen(engine, "connect", _on_sqlite_connect if creator is None else _on_sqlite_read)
         event.listen(engine, "begin", _on_sqlite_begin)
         if creator is None:
-            OpenedFile(path).guard(engine)
+            sqlite_file.OpenedFile(path).guard(engine)
     return engine
 
 
 def _reader(url: URL, path: Path) -> Callable[[], sqlite3.Connection]:
     """A function that opens read-only connections to the file; NotFoundError if it is missing."""
-    check_not_emptied(path)
+    sqlite_file.check_not_emptied(path)
     if not path.exists():
         raise NotFoundError(
             f"there is no store {shown(url)}", hint="`ipa serve` creates it; IPA_STORE_URL names another."
         )
-    uri = read_only_uri(path)
+    uri = sqlite_file.read_only_uri(path)
     return lambda: sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, uri=True, check_same_thread=False)
 
 
@@ -299,8 +290,8 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
             "version of ipa, and is only read here",
             hint=SERVE,
         )
-    path = file_of(engine.url)
-    lock = ServiceLock(path) if path is not None and access is Access.WRITE else None
+    path = sqlite_file.file_of(engine.url)
+    lock = sqlite_file.ServiceLock(path) if path is not None and access is Access.WRITE else None
     try:
         _migrate(engine)
     finally:
@@ -335,8 +326,8 @@ def _mark(url: URL, connection: Connection) -> None:
     """Mark the file with our application id; ConfigurationError if it has another."""
     found = connection.execute(text("PRAGMA application_id")).scalar()
     if found == 0:
-        connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
-    elif found != APPLICATION_ID:
+        connection.execute(text(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}"))
+    elif found != sqlite_file.APPLICATION_ID:
         raise ConfigurationError(
             f"the store {shown(url)} is a database of another program (application id {found:#x})",
             hint="Name another file with IPA_STORE_URL.",
@@ -364,10 +355,12 @@ def _translated(url: URL) -> Iterator[None]:
                 hint="Give the service write access to the file and its folder, or set IPA_STORE_URL.",
             ) from error
         is_damaged = any(words in lower for words in DAMAGE)
-        path = file_of(url)
+        path = sqlite_file.file_of(url)
         # SQLite reports "disk I/O error" if there is no space for its shared memory.
         low = low_disk(path) if path is not None and not is_damaged else ""
         raise UnavailableError(
             f"the store {shown(url)} {'is damaged' if is_damaged else 'failed'}: {said}",
-            hint=RESTORE if is_damaged else low or (MAKE_ROOM if "is full" in lower else TRY_AGAIN),
+            hint=sqlite_file.RESTORE
+            if is_damaged
+            else low or (MAKE_ROOM if "is full" in lower else TRY_AGAIN),
         ) from error

@@ -11,16 +11,17 @@ from pathlib import Path
 from ipa.adapters.store.database import MOST_WAL_BYTES, Access, parse_url, schema_state
 from ipa.adapters.store.health import MAKE_ROOM, disk_of
 from ipa.adapters.store.sqlite_file import RESTORE, file_of, open_to_others, page_faults
-from ipa.adapters.store.store import StoreSettings, open_from
+from ipa.adapters.store.store import open_from
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
+from ipa.settings import Settings
 
 # Reading 10 GB takes some minutes.
 PATIENCE_S = 3600.0
 MAKE_KEY = "ipa key create --role owner"
 
 
-def store_checks(settings: StoreSettings) -> list[DoctorCheck]:
+def store_checks(settings: Settings) -> list[DoctorCheck]:
     """Every check of the store that does not write it."""
     checks = [DoctorCheck("store", lambda: store_findings(settings))]
     try:
@@ -40,7 +41,7 @@ def store_checks(settings: StoreSettings) -> list[DoctorCheck]:
     ]
 
 
-def store_findings(settings: StoreSettings) -> Iterator[Finding]:
+def store_findings(settings: Settings) -> Iterator[Finding]:
     """Check that the store answers and has the newest schema."""
     try:
         state = schema_state(settings.store_url)
@@ -58,7 +59,7 @@ def store_findings(settings: StoreSettings) -> Iterator[Finding]:
         )
 
 
-def key_finding(settings: StoreSettings, name: str, now: datetime) -> Finding:
+def key_finding(settings: Settings, name: str, now: datetime) -> Finding:
     """Check that the store has a valid API key."""
     state = schema_state(settings.store_url)
     valid = 0
@@ -117,7 +118,7 @@ def page_findings(path: Path) -> Iterator[Finding]:
         yield ok(name, f"{path.stat().st_size / 1e6:.0f} MB without a fault, read in {took_s:.1f} s")
 
 
-def record_findings(settings: StoreSettings) -> Iterator[Finding]:
+def record_findings(settings: Settings) -> Iterator[Finding]:
     """Check that no entry of the record was changed."""
     name = "record"
     state = schema_state(settings.store_url)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
+from ipa.adapters.ttl_cache import LruCache
 from ipa.control.canonical import digest
 
 log = logging.getLogger("ipa.store")
@@ -46,16 +45,11 @@ class HotRow:
     text: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """A compressed row, and the row for the compression of the next one."""
+def fold(row: Row, number: int, before: HotRow | None) -> tuple[bytes, HotRow]:
+    """Return the row compressed against the row before it, and the row for the compression of the next one.
 
-    packed: bytes
-    known: HotRow
-
-
-def fold(row: Row, number: int, before: HotRow | None) -> Folded:
-    """Return the row compressed against the row before it; alone if there is none, or its group is full."""
+    It is compressed alone if there is none before it, or the group is full.
+    """
     if before is not None and number - before.frame >= GROUP:
         before = None
     text = _shortened(row, before.digest if before else "").encode()
@@ -65,7 +59,7 @@ def fold(row: Row, number: int, before: HotRow | None) -> Folded:
         packer = zlib.compressobj(LEVEL, zlib.DEFLATED, RAW, zdict=before.text)
     packed = packer.compress(text) + packer.flush()
     frame = before.frame if before else number
-    return Folded(packed, HotRow(number, frame, row.digest, _dictionary(row, text, before)))
+    return packed, HotRow(number, frame, row.digest, _dictionary(row, text, before))
 
 
 def unfold(packed: bytes, before: HotRow | None) -> tuple[Row, bytes]:
@@ -119,22 +113,16 @@ class HotRows:
     """The reader of hot rows, with a cache of each pipeline's newest row. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._newest: OrderedDict[str, HotRow] = OrderedDict()
+        self._newest: LruCache[HotRow] = LruCache(MOST_REMEMBERED)
 
     def newest(self, pipeline: str) -> HotRow | None:
         """Return the cached row of the pipeline; None if there is none."""
-        with self._lock:
-            return self._newest.get(pipeline)
+        return self._newest.get(pipeline)
 
     def remember(self, newest: dict[str, HotRow]) -> None:
         """Cache rows by pipeline, once they are committed."""
-        with self._lock:
-            for pipeline, known in newest.items():
-                self._newest[pipeline] = known
-                self._newest.move_to_end(pipeline)
-            while len(self._newest) > MOST_REMEMBERED:
-                self._newest.popitem(last=False)
+        for pipeline, known in newest.items():
+            self._newest.put(pipeline, known)
 
     def rows(self, connection: Connection, found: Sequence[Any]) -> list[Row]:
         """Return the texts of rows of the query `ROWS`, in which a pipeline's rows have rising numbers.
@@ -161,12 +149,9 @@ class HotRows:
                 log.error("entry %d of %s cannot be read: %s", each.number, each.pipeline, error)
                 continue
             rows.append((each, row))
-        newer = {
-            pipeline: each
-            for pipeline, each in known.items()
-            if (mine := self.newest(pipeline)) is None or mine.number < each.number
-        }
-        self.remember(newer)
+        for pipeline, newer in known.items():
+            if (mine := self.newest(pipeline)) is None or mine.number < newer.number:
+                self._newest.put(pipeline, newer)
         return rows
 
     def _read(self, connection: Connection, found: Any, before: HotRow | None) -> tuple[Row, HotRow]:
@@ -195,20 +180,7 @@ def _read(found: Any, before: HotRow | None) -> tuple[Row, HotRow]:
     return row, HotRow(found.number, found.frame, found.digest, text)
 
 
-# The columns of each row.
-COLUMNS = (
-    EntryRow.seq,
-    EntryRow.pipeline,
-    EntryRow.number,
-    EntryRow.kind,
-    EntryRow.decision_id,
-    EntryRow.tick,
-    EntryRow.action,
-    EntryRow.frame,
-    EntryRow.packed,
-    EntryRow.body,
-    EntryRow.digest,
-)
+_COLUMNS = EntryRow.__table__.c
 _SEALED = (
     select(func.coalesce(func.max(SegmentRow.last), 0))
     .where(SegmentRow.pipeline == EntryRow.pipeline)
@@ -218,7 +190,7 @@ _SEALED = (
 # The rows that no segment holds, with the decisions that an older version stored in a table of its own.
 ROWS = (
     select(
-        *COLUMNS,
+        *_COLUMNS,
         DecisionRow.body.label("decision"),
         DecisionRow.pipeline.label("decided_pipeline"),
         DecisionRow.tick.label("decided_tick"),
@@ -235,7 +207,7 @@ ROWS = (
     .where(EntryRow.number > _SEALED)
 )
 _GROUP = (
-    select(*COLUMNS)
+    select(*_COLUMNS)
     .where(
         EntryRow.pipeline == bindparam("its"),
         EntryRow.number >= bindparam("first"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,9 +58,9 @@ class Journal:
                 head = kept or Head(0, NOTHING)
             seq, number = seq + 1, head.number + 1
             row = Row(item.entry.text(seq, number, head.digest), item.text)
-            folded = fold(row, number, known.get(name) or self._before(end))
-            known[name] = folded.known
-            moved[name] = Head(number, folded.known.digest)
+            packed, newest = fold(row, number, known.get(name) or self._before(end))
+            known[name] = newest
+            moved[name] = Head(number, newest.digest)
             decision = item.decision
             rows.append(
                 {
@@ -70,11 +70,11 @@ class Journal:
                     "kind": item.entry.kind.value,
                     "decision_id": item.entry.decision_id,
                     "body": "",
-                    "digest": folded.known.digest,
+                    "digest": newest.digest,
                     "tick": decision.tick if decision else None,
                     "action": decision.action.value if decision else None,
-                    "frame": folded.known.frame,
-                    "packed": folded.packed,
+                    "frame": newest.frame,
+                    "packed": packed,
                 }
             )
         connection.execute(_INSERT, rows)
@@ -159,7 +159,8 @@ class Journal:
         if applied_only:
             query = query.where(DecisionRow.action == Action.APPLY.value)
             headers = headers.where(SegmentRow.changes > 0)
-        yield from _paged(connection, query.order_by(DecisionRow.seq.desc()))
+        for row in _paged_rows(connection, query.order_by(DecisionRow.seq.desc())):
+            yield row.body
         for header in _paged_rows(connection, headers.order_by(SegmentRow.first.desc())):
             yield from self.sealed.decisions(connection, header, before_tick, applied_only=applied_only)
 
@@ -236,11 +237,6 @@ def _seq(entry: Recorded) -> int:
     return entry.seq
 
 
-def _paged(connection: Connection, query: Any) -> Iterator[str]:
-    for row in _paged_rows(connection, query):
-        yield row[0]
-
-
 def _paged_rows(connection: Connection, query: Any) -> Iterator[Any]:
     """The rows of the query, read as they are consumed."""
     with connection.execute(query, execution_options={"yield_per": BATCH}) as rows:
@@ -276,15 +272,14 @@ _MOVE = (
     .where(HeadRow.pipeline == bindparam("its"))
     .values(number=bindparam("to"), digest=bindparam("mark"))
 )
-_HEADS = select(HeadRow.pipeline, HeadRow.number, HeadRow.digest).where(
-    HeadRow.pipeline.in_(bindparam("names", expanding=True))
-)
 
 
-def heads(connection: Connection, names: Collection[str]) -> dict[str, Head]:
-    """Return the heads of the given pipelines."""
-    rows = connection.execute(_HEADS, {"names": sorted(names)})
-    return {name: Head(number, mark) for name, number, mark in rows}
+def head_of(connection: Connection, pipeline: str) -> Head | None:
+    """Return the head of the pipeline; None if it has none."""
+    row = connection.execute(
+        select(HeadRow.number, HeadRow.digest).where(HeadRow.pipeline == pipeline)
+    ).first()
+    return Head(*row) if row else None
 
 
 def newest_seq(connection: Connection) -> int:

@@ -16,26 +16,12 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, Engine, ScalarSelect, func, select
 
-from ipa.adapters.store import series
+from ipa.adapters.store import segments, series
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
 from ipa.adapters.store.hot import ROWS as HOT_ROWS
 from ipa.adapters.store.hot import HotRows
 from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
-from ipa.adapters.store.segments import (
-    ROWS,
-    Segment,
-    clear,
-    has_rows,
-    last_sealed,
-    put,
-    put_in_place,
-    sealed,
-    segment_of,
-    segments,
-    thinned,
-    time_s,
-)
 from ipa.adapters.store.signing import Keyring
 from ipa.adapters.store.verifying import check_row, check_segment
 from ipa.control.audit.checkpoints import Checkpoint
@@ -126,7 +112,7 @@ class Keeper:
             kept = (SegmentRow.held == 0) & (SegmentRow.kept > 0)
             older.append(kept & (SegmentRow.last_s < now_s - changes_s))
         with reading(self._engine) as connection:
-            is_grown = HeadRow.number - newest_sealed() >= ROWS + HOT
+            is_grown = HeadRow.number - newest_sealed() >= segments.ROWS + HOT
             grown = select(HeadRow.pipeline).where(is_grown, HeadRow.pipeline.not_in(self.damaged))
             queries = [grown]
             for each in older:
@@ -179,25 +165,25 @@ class Keeper:
     def _seal(self, pipeline: str, number: int, now_s: float, spent: _Spent) -> bool:
         """Seal the oldest rows of the pipeline; False if there are too few."""
         with reading(self._engine) as connection:
-            before = last_sealed(connection, pipeline)
+            before = segments.last_sealed(connection, pipeline)
             done = before.last if before else 0
         if before is not None:
             self._clear(before, spent)
         if number <= done:
             return False
         with snapshot(self._engine) as connection:
-            if number - done < ROWS + HOT and not self._is_old(connection, pipeline, number, now_s):
+            if number - done < segments.ROWS + HOT and not self._is_old(connection, pipeline, number, now_s):
                 return False
             rows = self._verified(connection, pipeline, before)
         if not rows:
             return False
-        segment = sealed(pipeline, rows, before.head if before else NOTHING, self._keyring)
+        segment = segments.sealed(pipeline, rows, before.head if before else NOTHING, self._keyring)
         hours = series.hours_of(rows)
         with self._writing(spent) as connection:
-            last = last_sealed(connection, pipeline)
+            last = segments.last_sealed(connection, pipeline)
             if (last.last if last else 0) != done or _goes_on(connection, segment.checkpoint):
                 return False
-            put(connection, segment)
+            segments.put(connection, segment)
             series.add(connection, pipeline, hours)
         spent.add(sealed_segments=1, sealed_entries=len(rows))
         self._clear(segment.checkpoint, spent)
@@ -207,10 +193,10 @@ class Keeper:
         """Remove the sealed rows, also those that an interrupted pass left."""
         while not spent.is_over:
             with reading(self._engine) as connection:
-                if not has_rows(connection, done):
+                if not segments.has_rows(connection, done):
                     return
             with self._writing(spent) as connection:
-                clear(connection, done)
+                segments.clear(connection, done)
 
     def _is_old(self, connection: Connection, pipeline: str, number: int, now_s: float) -> bool:
         """True if the pipeline's newest row is so old that no more are expected."""
@@ -224,7 +210,9 @@ class Keeper:
             rows = HotRows().rows(connection, found)
         except ValueError as error:
             raise Chain(pipeline).fault(f"entry {number} was changed: {error}") from error
-        return any(now_s - time_s(Recorded(0, row.entry, "").values["at"]) > SEAL_AFTER_S for row in rows)
+        return any(
+            now_s - segments.time_s(Recorded(0, row.entry, "").values["at"]) > SEAL_AFTER_S for row in rows
+        )
 
     @staticmethod
     def _verified(connection: Connection, pipeline: str, before: Checkpoint | None) -> list[Row]:
@@ -234,7 +222,7 @@ class Keeper:
             chain.head = Head(before.last, before.head)
         first = chain.head.number + 1
         query = HOT_ROWS.where(
-            EntryRow.pipeline == pipeline, EntryRow.number.between(first, first + ROWS - 1)
+            EntryRow.pipeline == pipeline, EntryRow.number.between(first, first + segments.ROWS - 1)
         )
         found = connection.execute(query.order_by(EntryRow.number)).all()
         after = connection.execute(
@@ -287,24 +275,30 @@ class Keeper:
 
     def _run(
         self, connection: Connection, pipeline: str, first: int, before_s: float | None
-    ) -> list[Segment]:
+    ) -> list[segments.Segment]:
         """Adjacent segments to thin into one, starting with an earlier thinned one if that is small."""
         is_mine = SegmentRow.pipeline == pipeline
         before = connection.execute(
-            segments().where(is_mine, SegmentRow.first < first).order_by(SegmentRow.first.desc()).limit(1)
+            segments.with_blocks()
+            .where(is_mine, SegmentRow.first < first)
+            .order_by(SegmentRow.first.desc())
+            .limit(1)
         ).first()
-        after = segments().where(is_mine, SegmentRow.first >= first).order_by(SegmentRow.first)
-        found = [segment_of(row) for row in connection.execute(after.limit(1 if before_s is None else RUN))]
-        run: list[Segment] = []
-        if before is not None and before.held == 0 and before.kept < ROWS:
-            run.append(segment_of(before))
+        after = segments.with_blocks().where(is_mine, SegmentRow.first >= first).order_by(SegmentRow.first)
+        found = [
+            segments.segment_of(row)
+            for row in connection.execute(after.limit(1 if before_s is None else RUN))
+        ]
+        run: list[segments.Segment] = []
+        if before is not None and before.held == 0 and before.kept < segments.ROWS:
+            run.append(segments.segment_of(before))
         count = run[0].checkpoint.kept if run else 0
         for segment in found:
             mine = segment.checkpoint
             stay = mine.kept - mine.held
             if before_s is not None and mine.last_s >= before_s:
                 break
-            if mine is not found[0].checkpoint and count + stay > ROWS:
+            if mine is not found[0].checkpoint and count + stay > segments.ROWS:
                 break
             run.append(segment)
             count += stay
@@ -312,7 +306,7 @@ class Keeper:
 
     def _drop_changes(self, before_s: float, spent: _Spent) -> bool:
         """Remove every row of the oldest segment before `before_s`; False if there is none."""
-        query = segments().where(
+        query = segments.with_blocks().where(
             SegmentRow.held == 0,
             SegmentRow.kept > 0,
             SegmentRow.last_s < before_s,
@@ -323,16 +317,16 @@ class Keeper:
         if oldest is None:
             return False
         with self._noting(oldest.pipeline):
-            self._replace([segment_of(oldest)], spent, keep_changes=False)
+            self._replace([segments.segment_of(oldest)], spent, keep_changes=False)
         return True
 
-    def _replace(self, run: list[Segment], spent: _Spent, *, keep_changes: bool) -> None:
+    def _replace(self, run: list[segments.Segment], spent: _Spent, *, keep_changes: bool) -> None:
         """Replace the run by one segment."""
         for segment in run:
             self._check(segment)
-        new = thinned(run, self._keyring, keep_changes=keep_changes)
+        new = segments.thinned(run, self._keyring, keep_changes=keep_changes)
         with self._writing(spent) as connection:
-            is_done = put_in_place(connection, new, run)
+            is_done = segments.put_in_place(connection, new, run)
         if is_done:
             old = [each.checkpoint for each in run]
             spent.add(
@@ -342,7 +336,7 @@ class Keeper:
                 freed_bytes=sum(each.size_bytes for each in run) - new.size_bytes,
             )
 
-    def _check(self, segment: Segment) -> None:
+    def _check(self, segment: segments.Segment) -> None:
         """RecordError if the segment is not as it was sealed: nothing may be made of it."""
         mine = segment.checkpoint
         if not segment.key_id:

@@ -1,9 +1,10 @@
-"""The API keys in the store, which holds only their digests."""
+"""The API keys in the store, which holds only their digests, and authentication by them."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from sqlalchemy import Engine, RowMapping, insert, select, update
 from ipa.adapters.store.codec import damaged
 from ipa.adapters.store.database import reading, writing
 from ipa.adapters.store.schema import KeyRow
-from ipa.model.access import ApiKey, Grant, Role
+from ipa.control.ports import Clock
+from ipa.model.access import ApiKey, Grant, Holder, Identity, Role
 from ipa.model.errors import NotFoundError
 
 # The prefix of keys, for people and for secret scanners.
@@ -104,3 +106,28 @@ def _key(row: RowMapping) -> ApiKey:
         )
     except (ValueError, TypeError) as error:
         raise damaged("key", error) from error
+
+
+LOG = logging.getLogger(__name__)
+
+
+class KeyIdentities:
+    """Authentication by API keys. It reads the store for every request, so a revoked key ends at once."""
+
+    def __init__(self, keys: Keys, clock: Clock) -> None:
+        self._keys, self._clock = keys, clock
+
+    def takes(self, token: str) -> bool:
+        """True if the token has the prefix of API keys. No other method gets to see it then."""
+        return token.startswith(PREFIX)
+
+    def identify(self, token: str, *, fresh: bool, within_s: float = 0.0) -> Identity | None:
+        """Return the key's holder; None if it is not valid. UnavailableError: the store does not answer."""
+        key = self._keys.find(token)
+        if key is None:
+            return None
+        state = key.state(self._clock.now())
+        if state != "valid":
+            LOG.info("refused: the key %s is %s", key.key_id, state)
+            return None
+        return Holder(key.holder, (key.grant,))

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -22,6 +21,7 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from ipa.adapters.store.packing import Packed, Row, pack
 from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
 from ipa.adapters.store.signing import Keyring
+from ipa.adapters.ttl_cache import LruCache
 from ipa.control.audit.checkpoints import Checkpoint, SignedCheckpoint, entries_digest
 from ipa.control.audit.record import EntryKind, Recorded
 from ipa.control.engine.write_outcome import OUTCOME
@@ -78,7 +78,7 @@ def segment_of(row: Any) -> Segment:
     return Segment(checkpoint_of(row), row.key_id, row.signature, bytes(row.block))
 
 
-def segments(*columns: Any) -> Select[Any]:
+def with_blocks(*columns: Any) -> Select[Any]:
     """Return the query for segments with their blocks."""
     return select(*HEADERS, SegmentRow.block, *columns)
 
@@ -90,12 +90,7 @@ def last_sealed(connection: Connection, pipeline: str) -> Checkpoint | None:
     return None if row is None else checkpoint_of(row)
 
 
-def sealed(
-    pipeline: str,
-    rows: Sequence[Row],
-    previous: str,
-    keyring: Keyring,
-) -> Segment:
+def sealed(pipeline: str, rows: Sequence[Row], previous: str, keyring: Keyring) -> Segment:
     """Return the segment of consecutive rows, which the caller has verified."""
     entries = [Recorded(0, row.entry, "").values for row in rows]
     # The times of decisions: outcomes of changes have the wall clock's time, also in simulated time.
@@ -125,12 +120,7 @@ def sealed(
     return _signed(checkpoint, block, keyring)
 
 
-def thinned(
-    run: Sequence[Segment],
-    keyring: Keyring,
-    *,
-    keep_changes: bool = True,
-) -> Segment:
+def thinned(run: Sequence[Segment], keyring: Keyring, *, keep_changes: bool = True) -> Segment:
     """Return one segment that replaces adjacent ones, without their holds, or without any row."""
     rows: list[Row] = []
     for segment in run if keep_changes else ():
@@ -247,24 +237,17 @@ class SegmentReader:
     """The reader of segments, with caches. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: OrderedDict[str, Packed] = OrderedDict()
-        self._entries: OrderedDict[str, bytes] = OrderedDict()
+        self._open: LruCache[Packed] = LruCache(MOST_OPEN)
+        self._entries: LruCache[bytes] = LruCache(MOST_REMEMBERED)
 
     def entries(self, connection: Connection, header: Any) -> list[Recorded]:
         """Return the kept entries of the header's segment, oldest first."""
-        key = header.content
-        with self._lock:
-            kept = self._entries.get(key)
-            if kept is not None:
-                self._entries.move_to_end(key)
+        kept = self._entries.get(header.content)
         if kept is None:
-            rows = self._rows(self.opened(connection, header), header)
-            kept = zlib.compress("\n".join(row.entry for row in rows).encode(), 1)
-            with self._lock:
-                self._entries[key] = kept
-                while len(self._entries) > MOST_REMEMBERED:
-                    self._entries.popitem(last=False)
+            packed = self.opened(connection, header)
+            with _readable(header):
+                kept = zlib.compress("\n".join(row.entry for row in packed.rows()).encode(), 1)
+            self._entries.put(header.content, kept)
         text = zlib.decompress(kept).decode()
         found = []
         for entry in text.split("\n") if text else ():
@@ -283,7 +266,8 @@ class SegmentReader:
                 continue
             if before_tick is not None and ticks[index] is not None and ticks[index] >= before_tick:
                 continue
-            text = self._decision(packed, index, header)
+            with _readable(header):
+                text = packed.decision(index)
             if text is not None:
                 yield text
 
@@ -295,50 +279,31 @@ class SegmentReader:
             # A row that is not canonical has no values at these paths.
             if (name, kind) not in ((decision_id, EntryKind.DECISION), (None, None)):
                 continue
-            text = self._decision(packed, index, header)
+            with _readable(header):
+                text = packed.decision(index)
             if text is not None and (name or json.loads(text)["decision_id"] == decision_id):
                 return text
         return None
 
     def opened(self, connection: Connection, header: Any) -> Packed:
         """Return the segment's unpacked block. UnavailableError: it is damaged."""
-        key = header.content
-        with self._lock:
-            found = self._open.get(key)
-            if found is not None:
-                self._open.move_to_end(key)
-                return found
-        query = select(SegmentRow.block).where(
-            SegmentRow.pipeline == header.pipeline, SegmentRow.first == header.first
-        )
-        block = connection.scalar(query)
-        try:
-            packed = Packed(bytes(block or b""))
-        except ValueError as error:
-            raise _damaged(header, error) from error
-        with self._lock:
-            self._open[key] = packed
-            while len(self._open) > MOST_OPEN:
-                self._open.popitem(last=False)
-        return packed
-
-    @staticmethod
-    def _rows(packed: Packed, header: Any) -> list[Row]:
-        try:
-            return packed.rows()
-        except (ValueError, LookupError, TypeError) as error:
-            raise _damaged(header, error) from error
-
-    @staticmethod
-    def _decision(packed: Packed, index: int, header: Any) -> str | None:
-        try:
-            return packed.decision(index)
-        except (ValueError, LookupError, TypeError) as error:
-            raise _damaged(header, error) from error
+        found = self._open.get(header.content)
+        if found is None:
+            is_it = (SegmentRow.pipeline == header.pipeline) & (SegmentRow.first == header.first)
+            block = connection.scalar(select(SegmentRow.block).where(is_it))
+            with _readable(header):
+                found = Packed(bytes(block or b""))
+            self._open.put(header.content, found)
+        return found
 
 
-def _damaged(header: Any, error: Exception) -> UnavailableError:
-    return UnavailableError(
-        f"entries {header.first} to {header.last} of {header.pipeline!r} cannot be read: {error}",
-        hint=f"`ipa history {header.pipeline} --verify` names it; restore the store from a backup.",
-    )
+@contextmanager
+def _readable(header: Any) -> Iterator[None]:
+    """Raise UnavailableError for the faults of a damaged block."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError) as error:
+        raise UnavailableError(
+            f"entries {header.first} to {header.last} of {header.pipeline!r} cannot be read: {error}",
+            hint=f"`ipa history {header.pipeline} --verify` names it; restore the store from a backup.",
+        ) from error

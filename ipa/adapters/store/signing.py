@@ -6,9 +6,7 @@ The owner of the database can rewrite every row, but without the key cannot sign
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 import threading
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy.engine import URL
 
+from ipa.adapters.store.sqlite_file import create_private
 from ipa.model.errors import ConfigurationError
 
 # Beside the file of an SQLite store.
@@ -127,18 +126,7 @@ def _make(path: Path) -> None:
     text = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    # mkstemp gives the file the mode 0600.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(name, path)
-    except FileExistsError:
-        return
-    finally:
-        Path(name).unlink()
+    create_private(path, text)
 
 
 def _keys_in(path: Path, data: bytes) -> _Keys:

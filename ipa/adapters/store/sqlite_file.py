@@ -8,7 +8,6 @@ import os
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -83,15 +82,21 @@ def _unusable(path: Path, why: str) -> ConfigurationError:
 
 
 def _create(path: Path) -> None:
-    """Create a database without tables, atomically and private whatever the umask is."""
+    """Create a database without tables."""
     empty = sqlite3.connect(":memory:")
     empty.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     image = empty.serialize()
     empty.close()
+    create_private(path, image)
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Create the file atomically, for its owner only whatever the umask is, unless it exists."""
+    # mkstemp gives the file the mode 0600.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(image)
+            stream.write(content)
             stream.flush()
             os.fsync(handle)
         try:
@@ -101,7 +106,7 @@ def _create(path: Path) -> None:
         except OSError:
             # The file system has no hard links.
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb") as stream:
-                stream.write(image)
+                stream.write(content)
     finally:
         Path(name).unlink()
 
@@ -134,21 +139,18 @@ def lock_file(store: Path) -> Path:
     return store.with_name(f"{store.name}.lock")
 
 
-def page_faults(path: Path, most: int = 3) -> list[str]:
-    """Return the first faults of the file's pages and indexes. It reads the whole file, without a lock."""
+def page_faults(path: Path) -> list[str]:
+    """Return the first three faults of pages and indexes. It reads the whole file, without a lock."""
     connection = sqlite3.connect(read_only_uri(path), uri=True)
     try:
-        found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({most})")]
-        found += [f"row {row[1]} of {row[0]} refers to none of {row[2]}" for row in _dangling(connection)]
+        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
+        dangling = connection.execute("PRAGMA foreign_key_check")
+        found += [f"row {row[1]} of {row[0]} refers to none of {row[2]}" for row in dangling]
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         found = [str(error)]
     finally:
         connection.close()
-    return [each for each in found if each != "ok"][:most]
-
-
-def _dangling(connection: sqlite3.Connection) -> Iterator[tuple[str, int, str, int]]:
-    yield from connection.execute("PRAGMA foreign_key_check")
+    return [each for each in found if each != "ok"][:3]
 
 
 class ServiceLock:

@@ -15,7 +15,7 @@ from ipa.adapters.store.hot import HotRows
 from ipa.adapters.store.keeper import HOT, HOT_ROW_BYTES
 from ipa.adapters.store.packing import Row, pack
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow, SegmentRow, SeriesRow, StoreTable
-from ipa.adapters.store.segments import ROW_BYTES, ROWS, last_sealed, segment_of, segments, stays, time_s
+from ipa.adapters.store.segments import ROW_BYTES, ROWS, last_sealed, segment_of, stays, time_s, with_blocks
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.record import Recorded
 from ipa.control.store_admin import DAY_S, KindStats, Retention, RowKind, StoreStats
@@ -158,7 +158,7 @@ def _cost(connection: Connection) -> _Cost:
 
 def _tried(connection: Connection) -> tuple[list[Row], int]:
     """Some rows of one pipeline, and the number of their segments: the newest ones, or hot rows."""
-    newest = segments().where(SegmentRow.held > 0).order_by(SegmentRow.last_seq.desc())
+    newest = with_blocks().where(SegmentRow.held > 0).order_by(SegmentRow.last_seq.desc())
     found = connection.execute(newest.limit(1)).all()
     if found:
         mine = newest.where(SegmentRow.pipeline == found[0].pipeline).limit(TRIED)
@@ -259,11 +259,5 @@ def _file(connection: Connection) -> tuple[int, int, int]:
         int(connection.scalar(text(f"PRAGMA {name}")) or 0)
         for name in ("page_count", "freelist_count", "page_size")
     )
-    return pages * page_bytes, free * page_bytes, _log_bytes(connection)
-
-
-def _log_bytes(connection: Connection) -> int:
-
-    name = connection.engine.url.database or ""
-    log = Path(f"{name}-wal")
-    return log.stat().st_size if log.is_file() else 0
+    log = Path(f"{connection.engine.url.database or ''}-wal")
+    return pages * page_bytes, free * page_bytes, log.stat().st_size if log.is_file() else 0

@@ -9,25 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, union
 
-from ipa.adapters.store import series
+from ipa.adapters.store import database, series
 from ipa.adapters.store.api_state import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
-from ipa.adapters.store.database import (
-    RECORD_LOCK,
-    Access,
-    close_engine,
-    health_of,
-    lock_of,
-    open_engine,
-    reading,
-    snapshot,
-    upsert,
-    writing,
-)
 from ipa.adapters.store.group_commit import GroupCommit
 from ipa.adapters.store.health import low_disk
 from ipa.adapters.store.journal import Item, Journal, newest_seq
@@ -54,11 +41,12 @@ from ipa.control.audit.record import Entry, Head, Recorded, Verified, of_control
 from ipa.control.canonical import digest
 from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.control.ports import Attribution, PipelineControl
-from ipa.control.store_admin import PruneReport, Retention, RetentionSettings, StoreStats, retention_from
+from ipa.control.store_admin import PruneReport, Retention, StoreStats, retention_from
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import StageProfile
 from ipa.model.rounding import moment_to_ms
+from ipa.settings import Settings
 
 # The allowed age of a control with `may_lag`: a thousand loops then read four times a second.
 LAG_S = 0.25
@@ -105,7 +93,7 @@ class Store:
     def close(self) -> None:
         """Write waiting plans, and close every connection."""
         self.plans.close()
-        close_engine(self._engine)
+        database.close_engine(self._engine)
 
     def record(self, decision: Decision) -> None:
         """Record the decision durably, with its entry.
@@ -124,18 +112,18 @@ class Store:
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
         """Return the `limit` entries after `after`, oldest first, of the pipeline or of all."""
-        with snapshot(self._engine) as connection:
+        with database.snapshot(self._engine) as connection:
             record = None if pipeline is None else self.records.of(pipeline)
             return self._journal.entries(connection, after, limit, record)
 
     def newest_seq(self) -> int:
         """Return the `seq` of the newest entry of all pipelines; 0 without entries."""
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return newest_seq(connection)
 
     def checkpoints(self, after: int, pipeline: str | None = None) -> Iterator[SignedCheckpoint]:
         """Yield the checkpoints of entries after `after` that retention removed, oldest first."""
-        with snapshot(self._engine) as connection:
+        with database.snapshot(self._engine) as connection:
             record = None if pipeline is None else self.records.of(pipeline)
             yield from self._journal.checkpoints(connection, after, record)
 
@@ -153,27 +141,27 @@ class Store:
 
         An hour is available once its decisions are sealed, some hours later.
         """
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return series.read(connection, self.records.of(pipeline), since_s, min(until_s, LATEST_S))
 
     def recorded(self) -> Sequence[str]:
         """Return the names of all records, sorted."""
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return sorted(connection.scalars(_RECORDED))
 
     def cursor(self, name: str) -> int | None:
         """Return the position in the record stored under this name; None if there is none."""
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return connection.scalar(select(CursorRow.seq).where(CursorRow.name == name))
 
     def set_cursor(self, name: str, seq: int) -> None:
         """Store the position under this name."""
-        with writing(self._engine, lock_of("cursors", name)) as connection:
-            upsert(connection, CursorRow, {"name": name}, {"seq": seq})
+        with database.writing(self._engine, database.lock_of("cursors", name)) as connection:
+            database.upsert(connection, CursorRow, {"name": name}, {"seq": seq})
 
     def _record_all(self, decided: Sequence[tuple[Decision, str]]) -> None:
         """Record the decisions, each with its text, in one transaction."""
-        with writing(self._engine, RECORD_LOCK) as connection:
+        with database.writing(self._engine, database.RECORD_LOCK) as connection:
             kept = self._journal.texts(connection, [decision.decision_id for decision, _ in decided])
             new: dict[str, Item] = {}
             for decision, body in decided:
@@ -195,7 +183,7 @@ class Store:
     @contextmanager
     def _recording(self) -> Iterator[Connection]:
         """A transaction that writes the record; failures are counted."""
-        with self._counted(), writing(self._engine, RECORD_LOCK) as connection:
+        with self._counted(), database.writing(self._engine, database.RECORD_LOCK) as connection:
             yield connection
 
     @contextmanager
@@ -212,7 +200,7 @@ class Store:
         """Return decisions, newest first; with `before_tick` those of earlier ticks."""
         found: list[Decision] = []
         record = self.records.of(pipeline)
-        with snapshot(self._engine) as connection:
+        with database.snapshot(self._engine) as connection:
             texts = self._journal.decisions(connection, record, before_tick, applied_only=applied_only)
             for decision in map(DECISION.value, texts):
                 is_applied = decision.action is Action.APPLY or not applied_only
@@ -227,7 +215,7 @@ class Store:
 
         NotFoundError: there is none, retention removed it, or an earlier pipeline of its name made it.
         """
-        with snapshot(self._engine) as connection:
+        with database.snapshot(self._engine) as connection:
             kept = self._journal.decision(connection, decision_id)
         found = None if kept is None else DECISION.value(kept[1])
         if kept is None or found is None or self.records.of(found.pipeline) != kept[0]:
@@ -246,18 +234,17 @@ class Store:
         retention: Retention | None = None,
         *,
         within_s: float | None = None,
-        stop: Callable[[], bool] = lambda: False,
     ) -> PruneReport:
         """Seal rows that are old enough, and remove those beyond the `retention`.
 
         Each transaction takes some tens of milliseconds and others can write between two of them, so it may
-        run beside a service, also in another process. It ends early after `within_s` seconds, or when `stop`
-        returns true; the next call continues. `now` and `retention` default to the store's own.
+        run beside a service, also in another process. It ends early after `within_s` seconds; the next call
+        continues. `now` and `retention` default to the store's own.
         ConfigurationError: the signing key is missing or cannot be read. UnavailableError: the database
         failed; earlier commits are kept.
         """
         now_s = (now or self._now()).timestamp()
-        return self.keeper.prune(now_s, retention or self.retention, within_s, stop)
+        return self.keeper.prune(now_s, retention or self.retention, within_s)
 
     def troubles(self) -> tuple[str, ...]:
         """Return why the retention is not applied; empty if it is."""
@@ -265,14 +252,14 @@ class Store:
 
     def check(self) -> None:
         """Do one cheap read; UnavailableError if it fails."""
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             connection.scalar(_ANY_CONTROL)
 
     def degraded(self) -> tuple[str, ...]:
         """Return why writes fail or soon may, each with its remedy; empty if all is well."""
         path = file_of(self._engine.url)
         low = low_disk(path) if path is not None else ""
-        reasons = health_of(self._engine).reasons()
+        reasons = database.health_of(self._engine).reasons()
         # A write that failed for lack of space reports it already.
         return (*reasons, low) if low and not any(low in reason for reason in reasons) else reasons
 
@@ -281,12 +268,12 @@ class Store:
         if may_lag:
             body = self._said.get(ControlRow, self._all_said)[0].get(self.records.of(pipeline))
         else:
-            with reading(self._engine) as connection:
+            with database.reading(self._engine) as connection:
                 body = connection.scalar(_CONTROL, {"its": self.records.of(pipeline)})
         return _control_of(body)
 
     def _all_said(self) -> Mapping[str, str]:
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             return dict(connection.execute(_CONTROLS).all())
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
@@ -297,7 +284,7 @@ class Store:
             at = moment_to_ms(self._now()).isoformat()
             entry = of_control(pipeline, _control_of(before), control, said, at)
             known = self._journal.append(connection, [Item(replace(entry, record=record))])
-            upsert(connection, ControlRow, {"pipeline": record}, {"body": body})
+            database.upsert(connection, ControlRow, {"pipeline": record}, {"body": body})
         self._journal.hot.remember(known)
         self._said.forget(ControlRow)
 
@@ -307,7 +294,7 @@ class Store:
         self.records.end(pipeline)
         self.plans.end(record)
         self.answers.end(record)
-        with writing(self._engine, lock_of("controls", record)) as connection:
+        with database.writing(self._engine, database.lock_of("controls", record)) as connection:
             connection.execute(delete(ControlRow).where(ControlRow.pipeline == record))
         self._said.forget(ControlRow)
 
@@ -316,25 +303,23 @@ class Store:
         body = PROFILE.text(profile)
         mark = digest(f"{body}\0")
         record = self.records.of(profile.pipeline)
-        with writing(self._engine, lock_of("profiles", f"{record}/{profile.stage}")) as connection:
+        with database.writing(
+            self._engine, database.lock_of("profiles", f"{record}/{profile.stage}")
+        ) as connection:
             newest = _newest_profile(connection, record, profile.stage)
             if newest is not None and newest[1] == mark:
                 return newest[0]
             revision = 1 if newest is None else newest[0] + 1
             connection.execute(
                 insert(ProfileRow).values(
-                    pipeline=record,
-                    stage=profile.stage,
-                    revision=revision,
-                    digest=mark,
-                    body=body,
+                    pipeline=record, stage=profile.stage, revision=revision, digest=mark, body=body
                 )
             )
         return revision
 
     def profile(self, pipeline: str, stage: str) -> StageProfile:
         """Return the newest profile; NotFoundError if there is none."""
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             newest = _newest_profile(connection, self.records.of(pipeline), stage)
         if newest is None:
             raise NotFoundError(
@@ -355,7 +340,7 @@ class Store:
         is_newest = and_(ProfileRow.stage == newest.c.stage, ProfileRow.revision == newest.c.revision)
         query = select(ProfileRow.stage, ProfileRow.body).join(newest, is_newest)
         query = query.where(ProfileRow.pipeline == record).order_by(ProfileRow.stage)
-        with reading(self._engine) as connection:
+        with database.reading(self._engine) as connection:
             rows = connection.execute(query).all()
         return {stage: PROFILE.value(body) for stage, body in rows}
 
@@ -383,27 +368,23 @@ def _control_of(body: str | None) -> PipelineControl:
     return PipelineControl() if body is None else CONTROL.value(body)
 
 
-class StoreSettings(RetentionSettings, Protocol):
-    """The settings of the store: its URL, key file and retention."""
-
-    @property
-    def store_url(self) -> str: ...
-    @property
-    def store_key_file(self) -> str: ...
-
-
 def open_store(
-    store_url: str, access: Access = Access.WRITE, *, retention: Retention = KEEP, key_file: str = ""
+    store_url: str,
+    access: database.Access = database.Access.WRITE,
+    *,
+    retention: Retention = KEEP,
+    key_file: str = "",
 ) -> Store:
     """Open the store at the SQLAlchemy URL, at the newest schema. Errors: as `open_engine`.
 
     `key_file` holds the key that signs checkpoints; by default it is beside an SQLite store.
     """
-    engine = open_engine(store_url, access)
+    engine = database.open_engine(store_url, access)
     return Store(engine, retention=retention, keyring=keyring_of(engine.url, key_file))
 
 
-def open_from(settings: StoreSettings, access: Access = Access.WRITE) -> Store:
+def open_from(settings: Settings, access: database.Access = database.Access.WRITE) -> Store:
     """Open the store of the settings. Errors: as `open_engine`."""
-    retention = retention_from(settings)
-    return open_store(settings.store_url, access, retention=retention, key_file=settings.store_key_file)
+    return open_store(
+        settings.store_url, access, retention=retention_from(settings), key_file=settings.store_key_file
+    )

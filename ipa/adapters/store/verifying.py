@@ -14,10 +14,10 @@ from sqlalchemy import Connection, Engine, select
 
 from ipa.adapters.store.database import snapshot
 from ipa.adapters.store.hot import ROWS
-from ipa.adapters.store.journal import Journal, heads
+from ipa.adapters.store.journal import Journal, head_of
 from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
-from ipa.adapters.store.segments import Segment, segment_of, segments
+from ipa.adapters.store.segments import Segment, segment_of, with_blocks
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import entries_digest
 from ipa.control.audit.record import Chain, EntryKind, Head, Recorded, Verified, record_in
@@ -40,7 +40,7 @@ def verify(
         with snapshot(engine) as connection:
             if walk.take_segments(connection) or walk.take_rows(connection):
                 continue
-            kept = heads(connection, [pipeline]).get(pipeline)
+            kept = head_of(connection, pipeline)
             if kept is not None and kept.number > walk.chain.head.number and walk.goes_on(connection):
                 continue
             found = walk.chain.ended(kept)
@@ -71,7 +71,7 @@ class _Walk:
 
     def take_segments(self, connection: Connection) -> bool:
         """Verify the segments that follow; False if there is none."""
-        query = segments().where(
+        query = with_blocks().where(
             SegmentRow.pipeline == self.chain.pipeline, SegmentRow.last > self.chain.head.number
         )
         found = connection.execute(query.order_by(SegmentRow.first).limit(SEGMENTS_TOGETHER)).all()

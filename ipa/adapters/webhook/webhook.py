@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 
 from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, retry_after_s
+from ipa.adapters.store.store import Store
 from ipa.adapters.webhook.guarded import DeliveryError, Sender
 from ipa.adapters.webhook.message import headers_of, message_of
 from ipa.control.audit.feed import RecordFeed
@@ -39,18 +39,6 @@ LATER = frozenset({408, 425, 429})
 JOIN_S = 2.0
 
 
-class Cursors(Protocol):
-    """Positions in the record that survive restarts."""
-
-    def cursor(self, name: str) -> int | None:
-        """Return the position stored under this name; None if there is none."""
-        ...
-
-    def set_cursor(self, name: str, seq: int) -> None:
-        """Store the position."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Receiver:
     """The delivery: event source, signing key, all decisions or only changes, and the most that may wait."""
@@ -64,13 +52,13 @@ class Receiver:
 class Webhook:
     """At-least-once, ordered delivery of events. If too many wait, the oldest are dropped.
 
-    `leading` is true in the replica of the service that delivers.
+    `cursors` keeps the position in the record; `leading` is true in the replica of the service that delivers.
     """
 
     def __init__(
         self,
         feed: RecordFeed,
-        cursors: Cursors,
+        cursors: Store,
         sender: Sender,
         receiver: Receiver,
         *,

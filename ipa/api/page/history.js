@@ -1,6 +1,7 @@
 // The history of a pipeline: recent ticks from its status, earlier ones from its decisions.
 
 import { callApi } from "./api.js";
+import { besideCores } from "./parts.js";
 
 const PAGE = 500;
 // About 2 kB each: a day of ticks every 10 s is 20 MB.
@@ -23,6 +24,7 @@ export class History {
       this.ticks.set(sample.at, {
         at: sample.at, t: Date.parse(sample.at), rate: sample.rate_rps, point: sample.forecast_rps, upper: sample.forecast_upper_rps,
         latency: sample.latency_s, predicted: sample.predicted_latency_s, cores: sample.cores, pas: sample.pas,
+        beside: sample.cores === null ? null : besideCores([{ beside: sample.beside, replicas: 1 }]),
       });
     }
     const last = live.series[live.series.length - 1];
@@ -71,8 +73,12 @@ export class History {
       at: decision.at, t: Date.parse(decision.at), rate: decision.observed_rate_rps, point: decision.forecast?.point_rps ?? null,
       upper: decision.forecast?.upper_rps ?? null, latency: decision.observed_latency_s, predicted: null,
       cores: decision.configs.length ? sum(decision.configs) : null, pas: runs(decision) ? decision.plan.pas : null,
+      beside: runs(decision) ? besideCores(decision.plan.stages) : null,
     });
   }
+
+  /** The resources beside cores that ran at any tick. */
+  get resources() { return [...new Set([...this.ticks.values()].flatMap((tick) => [...tick.beside?.keys() ?? []]))].sort(); }
 
   /** The ticks between the two times, oldest first. */
   between(from, to) {

@@ -52,16 +52,19 @@ export function reason(status) {
     el("span", { class: "remedy" }, next.text, " ", el("a", { href: next.href }, next.name))]];
 }
 
-/** The resources of all replicas of the stages beside their cores: the amounts above zero by name and unit. */
+/** The resources of all replicas of the stages beside their cores, as far as they are known: the amounts above zero by name and unit. */
 export function besideCores(stages) {
   const found = new Map();
   for (const { beside, config, replicas = config?.replicas ?? 0 } of stages) {
-    for (const [name, amount] of [["Memory, GiB", beside.memory_gib], ...Object.entries(beside.accelerators)]) {
+    for (const [name, amount] of beside ? [["Memory, GiB", beside.memory_gib], ...Object.entries(beside.accelerators)] : []) {
       if (amount) found.set(name, (found.get(name) ?? 0) + amount * replicas);
     }
   }
   return found;
 }
+
+/** The resources of the stages beside their cores, each with its unit, such as "6 GiB". */
+export const besideWords = (stages) => [...besideCores(stages)].map(([name, amount]) => `${plain(amount)} ${name.replace("Memory, ", "")}`);
 
 /** The cost as [value, unit]: in money if the pipeline has prices. */
 const costOf = (it) => (it.cost_usd_per_hour === null ? [plain(it.cost_cores), "cores"] : [plain(it.cost_usd_per_hour), "USD/h"]);
@@ -84,7 +87,7 @@ export function tiles(status) {
       [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
     tile("Accuracy (PAS)", number(live.pas, 3), "", [`of ${new Set(live.stages.map((stage) => stage.stage)).size} stages`, ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
     tile("Cost", cost, costUnit, [costUnit === "cores" ? "" : `${plain(live.cost_cores)} cores · `, `${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
-      ...[...besideCores(live.stages)].map(([name, amount]) => ` · ${plain(amount)} ${name.replace("Memory, ", "")}`),
+      ...besideWords(live.stages).map((words) => ` · ${words}`),
       ...beside.map((each) => ` · ${each.policy} would pay ${costOf(each)[0]}`)]),
   ];
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -22,12 +22,41 @@ REFERENCE = "or module:attribute"
 
 def duration_s(option: str, text: str) -> float:
     """The seconds of a duration such as 90s; UsageError names the option."""
-    from ipa.files.quantities import parse_duration_s
+    from ipa.files.quantities import DURATION
 
     try:
-        return parse_duration_s(text)
+        return DURATION.parse(text)
     except ValueError as error:
         raise UsageError(f"{option} {error}", hint="For example 90s or 30min") from error
+
+
+def memory_gib(option: str, text: str) -> float:
+    """The GiB of a size such as 64GiB; UsageError names the option."""
+    from ipa.files.quantities import MEMORY
+
+    try:
+        size_gib = MEMORY.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {error}", hint="For example 512MiB or 64GiB") from error
+    if not size_gib > 0:
+        raise UsageError(f"{option} must be above 0, not {text}")
+    return size_gib
+
+
+def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:
+    """The count of each kind of accelerator; UsageError for anything but KIND=COUNT."""
+    found = {}
+    for text in texts:
+        kind, _, count = text.rpartition("=")
+        if "/" not in kind or not count.isdecimal():
+            raise UsageError(
+                f"--accelerators {text!r} is no KIND=COUNT",
+                hint="For example --accelerators nvidia.com/gpu=4.",
+            )
+        if kind in found:
+            raise UsageError(f"--accelerators gives {kind!r} twice")
+        found[kind] = float(count)
+    return found
 
 
 def parse_rates(text: str) -> list[float]:

@@ -155,7 +155,7 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
 
     UsageError lists the options that contradict each other.
     """
-    from ipa.files.lookup import find_pipeline
+    from ipa.files.pipelines import find_pipeline
     from ipa.policies.planning import check_rate
 
     check_rate(rate_rps)

@@ -22,8 +22,7 @@ from ipa.control.canonical import canonical_json, digest
 from ipa.files.document import Document
 from ipa.files.faults import check
 from ipa.files.kinds.plan import SavedPlanFile
-from ipa.files.lookup import find_pipeline
-from ipa.files.pipelines import FILE_NAME
+from ipa.files.pipelines import FILE_NAME, find_pipeline
 from ipa.files.plans import plan_in
 from ipa.files.reading import read_json
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem, UsageError

@@ -119,7 +119,7 @@ def _settings(at: str | None, timeout_s: float) -> Settings:
 def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
     """The pipelines whose files can be read; the check of the files reports the others."""
     from ipa.files import load_pipeline
-    from ipa.files.lookup import find_pipeline
+    from ipa.files.pipelines import find_pipeline
 
     if names:
         return {name: find_pipeline(name, settings.pipelines_dir) for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from math import inf
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from ipa.cli.options import planning as options
-from ipa.cli.options.parsing import SOLVER, parse_rates
+from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans, problem_of
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.exits import ExitCode
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.row_counts import unbatched_notes
 from ipa.settings import Settings
@@ -269,7 +269,7 @@ def render(
 def rendered(target: Target, name: str, settings: Settings) -> Pipeline:
     """The pipeline as it runs on the target, by its profiles if these can be used."""
     from ipa.files import load_profiles
-    from ipa.files.lookup import find_pipeline
+    from ipa.files.pipelines import find_pipeline
 
     found = find_pipeline(name, settings.pipelines_dir)
     try:
@@ -294,6 +294,15 @@ def fleet(
     pipelines: list[str] = FLEET,
     *,
     cores: float = typer.Option(..., "--cores", help="budget of cores for all pipelines together"),
+    memory: str | None = typer.Option(
+        None, "--memory", metavar="SIZE", help="budget of memory, such as 64GiB; unlimited if not given"
+    ),
+    accelerators: list[str] = typer.Option(
+        [],
+        "--accelerators",
+        metavar="KIND=COUNT",
+        help="budget of a kind, such as nvidia.com/gpu=4; unlimited if not given; repeatable",
+    ),
     weight: list[str] = typer.Option(
         [], "--weight", metavar="PIPELINE=W", help="weight of a pipeline's objective; 1 if not given"
     ),
@@ -310,14 +319,18 @@ def fleet(
     pipelines_dir: Path | None = options.PIPELINES_DIR,
     profiles_dir: Path | None = options.PROFILES_DIR,
 ) -> None:
-    """Plan many pipelines together under one budget of cores.
+    """Plan many pipelines together under one budget of cores, memory and accelerators.
 
-    Exit code 3: the budget is below the cheapest plans, and how many cores are missing.
+    Exit code 3: the budget holds no plans of all pipelines, and how much of which resource is missing.
     """
     if not 0 < cores < inf:
         raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
     if deadline_s is not None and not deadline_s > 0:
         raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
+    limits = Bounds(
+        memory_gib=None if memory is None else memory_gib("--memory", memory),
+        accelerators=accelerator_counts(accelerators),
+    ).limits
     rates = parse_pairs("PIPELINE=RATE", pipelines, float)
     weights = parse_pairs("--weight", weight, float, known=rates)
     classes = parse_pairs("--class", rank, int, known=rates)
@@ -331,6 +344,7 @@ def fleet(
         [classes.get(name, 0) for name in rates],
         cores,
         Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
+        limits,
     )
     if not printed(output, planned.to_json()):
         from ipa.cli.views.plan_text import print_fleet
@@ -375,6 +389,7 @@ def plan_asked(
     classes: Sequence[int],
     budget_cores: float,
     deadline_s: float,
+    limits: Mapping[str, float] | None = None,
 ) -> Fleet:
     """The plans of most worth together. Errors: those of `plan_together` and `planning_problem`."""
     from ipa.optimize.fleet.plan import Member, plan_together
@@ -384,4 +399,4 @@ def plan_asked(
         Member(problem, weight, priority)
         for problem, weight, priority in zip(problems, weights, classes, strict=True)
     )
-    return plan_together(members, budget_cores, deadline_s)
+    return plan_together(members, budget_cores, deadline_s, limits)

@@ -9,11 +9,11 @@ from typing import Any
 import typer
 
 from ipa.cli.lookup import load
-from ipa.cli.options.parsing import names, option
+from ipa.cli.options.parsing import accelerator_counts, names, option
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.forecast.registry import FORECASTERS
-from ipa.model.errors import InputError, UsageError
+from ipa.model.errors import InputError
 from ipa.policies.registry import POLICIES
 
 
@@ -63,8 +63,7 @@ def simulate(
     """Run the control loop on a simulated pipeline and print the results."""
     from ipa.bootstrap.targets import check_honoured, target_named
     from ipa.service.simulation import as_served, over_seeds_of, rates_of
-    from ipa.simulate.published import settings_of
-    from ipa.simulate.repeat import repeated
+    from ipa.simulate.published import repeated, settings_of
 
     place = target_named(target)
     found, profiles, given = load(pipeline, pipelines_dir, profiles_dir)
@@ -77,7 +76,7 @@ def simulate(
         seed=seed,
         spacing=spacing or "poisson",
         forecast=replace(setup.forecast, name=forecaster or given.forecaster),
-        cluster=replace(setup.cluster, capacity_cores=capacity, capacity=_counts(accelerators)),
+        cluster=replace(setup.cluster, capacity_cores=capacity, capacity=accelerator_counts(accelerators)),
     )
     if settings is not None:
         published = settings_of(_read_settings(settings), found, profiles)
@@ -88,20 +87,6 @@ def simulate(
         from ipa.cli.views.simulate_text import print_result
 
         print_result(first, figures, repeats, printer(output))
-
-
-def _counts(given: list[str]) -> dict[str, float]:
-    """The count of each kind of accelerator; UsageError for anything but KIND=COUNT."""
-    found = {}
-    for text in given:
-        kind, _, count = text.rpartition("=")
-        if "/" not in kind or not count.isdecimal():
-            raise UsageError(
-                f"--accelerators {text!r} is no KIND=COUNT",
-                hint="For example --accelerators nvidia.com/gpu=4.",
-            )
-        found[kind] = float(count)
-    return found
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -12,10 +12,10 @@ from rich.text import Text
 
 from ipa.cli.views.status_text import bare_table
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words
+from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words, unit_of
 from ipa.optimize.change import PlanTransition, StageChange
 from ipa.optimize.explanation import Alternative, Explanation, Flip, LimitSlack
-from ipa.optimize.fleet.plan import Fleet
+from ipa.optimize.fleet.plan import ClassPlan, Fleet
 from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.mixture.mixtures import Mixture
 from ipa.optimize.problem import Compat
@@ -36,7 +36,6 @@ LIMIT_NAMES = {
     "min_replicas": "least replicas",
     "batch_size": "largest batch",
 }
-FLEET_HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -436,28 +435,46 @@ def _points(flips: Sequence[Flip]) -> Iterator[str]:
 
 
 def print_fleet(fleet: Fleet, out: Console) -> None:
-    """Print a line for each pipeline, the sums, and the gain of one more core."""
+    """Print a line for each pipeline, the sums, and the gain of one unit more of each limited resource."""
     found = fleet.found
     count = "1 pipeline" if len(fleet.plans) == 1 else f"{len(fleet.plans)} pipelines"
-    print_line(out, f"Fleet of {count} on {found.budget_cores:g} cores")
+    limits = {CORES: found.budget_cores, **found.limits}
+    budget = ", ".join(in_words(name, most) for name, most in limits.items())
+    print_line(out, f"Fleet of {count} on {budget}")
     out.print(_table(fleet))
     print_line(
         out,
-        f"  {found.cost_cores:g} of {found.budget_cores:g} cores, objectives times weights {found.worth:.6g} "
+        f"  {_of_budget(fleet.held(), limits)}, objectives times weights {found.worth:.6g} "
         f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)",
     )
     for each in found.classes:
-        words = f"one core more is worth about {each.price:.3g}"
+        words = _prices(each)
         if each.gap > 0:
             gap = f"gap {each.gap:.2%}" if isfinite(each.gap) else "no bound known"
             words += f"; the time was up, {gap} (--deadline gives more)"
         if len(found.classes) > 1:
-            words = f"class {each.priority}: {each.cost_cores:g} cores, worth {each.worth:.6g}, {words}"
+            held = fleet.held(each.priority)
+            words = f"class {each.priority}: {_of_budget(held, {})}, worth {each.worth:.6g}, {words}"
         print_line(out, f"  {words}")
 
 
+def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:
+    """Every resource with its budget if it has one, such as "10 of 12 cores, 6 GiB of memory"."""
+    names = dict.fromkeys((CORES, *limits, *held.amounts))
+    of = {name: f"of {most:g}" for name, most in limits.items()}
+    return ", ".join(in_words(name, round(held.amount(name), 9), of.get(name, "")) for name in names)
+
+
+def _prices(each: ClassPlan) -> str:
+    words = f"one core more is worth about {each.price:.3g}"
+    return words + "".join(f", one {unit_of(name)} more {price:.3g}" for name, price in each.prices.items())
+
+
 def _table(fleet: Fleet) -> Table:
-    table = bare_table("  pipeline", right=FLEET_HEADINGS, last=("plan",))
+    # Other resources only where some plan has them.
+    others = [name for name in fleet.held().amounts if name != CORES]
+    figures = ("λ rps", "class", "weight", "cores", *others, "PAS", "objective", "latency", "SLA")
+    table = bare_table("  pipeline", right=figures, last=("plan",))
     for member, plan in zip(fleet.members, fleet.plans, strict=True):
         latency_s = plan.latency_s or 0.0
         table.add_row(
@@ -466,6 +483,7 @@ def _table(fleet: Fleet) -> Table:
             str(member.priority),
             f"{member.weight:g}",
             f"{plan.cost_cores:g}",
+            *(in_column(name, plan.resources.amount(name)) for name in others),
             f"{plan.pas:.4f}",
             f"{plan.objective:.5g}",
             f"{latency_s:.3f} s",

@@ -185,19 +185,32 @@ def history_table(decisions: Sequence[dict[str, Any]]) -> RenderableType:
     """The table of decisions, newest first."""
     if not decisions:
         return Text("no decisions yet")
-    table = bare_table("at", "tick", "reason", "configuration", "detail", "id")
-    for each in decisions:
-        configs = "  ".join(config_words(config) for config in each["configs"])
+    held = [_held_after(each) for each in decisions]
+    # Other resources only if some configuration has them: its words have the cores.
+    columns = list(total(each for each in held if each is not None).amounts)
+    table = bare_table("at", "tick", "reason", "configuration", *map(heading_of, columns), "detail", "id")
+    for each, beside in zip(decisions, held, strict=True):
         row = (
             each["at"][:19],
             str(each["tick"]),
             each["reason"],
-            configs,
+            "  ".join(config_words(config) for config in each["configs"]),
+            *("–" if beside is None else f"{beside.amount(name):g}" for name in columns),
             each["detail"],
             each["decision_id"],
         )
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+def _held_after(decision: dict[str, Any]) -> Resources | None:
+    """The resources beside cores of the decision's configuration; None if they are not in its plan."""
+    stages = (decision.get("plan") or {"stages": ()})["stages"]
+    each = {(it["stage"], it["variant"]): Resources(**it.get("beside") or {}) for it in stages}
+    configs = [((it["stage"], it["variant"]), it["replicas"]) for it in decision["configs"]]
+    if not configs or any(replica not in each for replica, _ in configs):
+        return None
+    return total(each[replica] * count for replica, count in configs)
 
 
 def difference_table(found: Difference) -> RenderableType:

@@ -15,6 +15,7 @@ from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.resources import NO_RESOURCES, Resources, total
 
 # The history that the page plots.
 HISTORY_S = 900.0
@@ -24,7 +25,8 @@ HISTORY_S = 900.0
 class Sample:
     """A tick of the recent past; `at` in RFC 3339, None if missing.
 
-    `predicted_latency_s` is what the profiles say of what ran at the rate seen.
+    `predicted_latency_s` is what the profiles say of what ran at the rate seen, `beside` the resources of
+    what ran beside its cores.
     """
 
     at: str
@@ -36,6 +38,7 @@ class Sample:
     pas: float | None
     reason: str
     predicted_latency_s: float | None = None
+    beside: Resources = NO_RESOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ def _point(request: TickRequest, decision: Decision) -> Sample:
         pas=seen.pas if seen else None,
         reason=decision.reason.value,
         predicted_latency_s=seen.latency_s if seen else None,
+        beside=total(request.pipeline.bounds.beside(each) * each.replicas for each in running or ()),
     )
 
 

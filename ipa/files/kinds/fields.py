@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
 from math import isfinite
 from typing import Annotated, Any, TypeVar, cast
 
@@ -22,8 +20,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from ipa.files import quantities
 from ipa.files.document import first_twice
+from ipa.files.quantities import DURATION, MEMORY, RATE, format_number
 
 # JSON Schema's `$` means the end; in Python it also means "before a last newline".
 _END = r"$(?!\n)"
@@ -37,34 +35,6 @@ class _NotNull:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema: Any = handler(source)
         return schema["schema"] if schema["type"] == "nullable" else schema  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, eq=False)
-class Quantity:
-    """A number with its unit, such as "500ms"; the value is in the unit of the model."""
-
-    word: str
-    title: str
-    units: Mapping[str, Decimal]
-    parse: Callable[[str], float]
-    write: Callable[[float], str]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self._read, serialization=core_schema.plain_serializer_function_ser_schema(self.write)
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        number = r"^[0-9]+(\.[0-9]+)?(e-?[0-9]{1,2})? ?"
-        pattern = f"{number}({'|'.join(self.units)}){_END}"
-        return {"title": self.title, "type": "string", "pattern": pattern, "x-quantity": self.word}
-
-    def _read(self, value: Any) -> float:
-        if not isinstance(value, str):
-            raise ValueError("not text")
-        return self.parse(value)
 
 
 class _Choice:
@@ -161,10 +131,6 @@ def _day(value: Any) -> date:
         raise PydanticCustomError(WORDED, ", a day that does not exist") from None
 
 
-def _written_number(value: float) -> int | float:
-    return quantities.format_number(value)
-
-
 def _text(pattern: str, title: str) -> Any:
     """Text of that form."""
     return Field(title=title, pattern=rf"^{pattern}{_END}")
@@ -181,7 +147,7 @@ _ANY_SCALAR = {"title": "text, a number or a boolean", "type": ["string", "numbe
 T = TypeVar("T")
 # The type of a field that may be absent.
 Maybe = Annotated[T | None, _NotNull()]
-Number = Annotated[float, PlainSerializer(_written_number)]
+Number = Annotated[float, PlainSerializer(format_number)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -211,32 +177,11 @@ Day = Annotated[
     AfterValidator(_day),
     PlainSerializer(str),
 ]
-_DURATION = Quantity(
-    "duration",
-    'a duration with its unit, such as "500ms", "2s" or "1.5min"',
-    quantities.DURATION_UNITS,
-    quantities.parse_duration_s,
-    quantities.format_duration,
-)
-_RATE = Quantity(
-    "rate",
-    'a rate with its unit, such as "20rps"',
-    quantities.RATE_UNITS,
-    quantities.parse_rate_rps,
-    quantities.format_rate,
-)
-_MEMORY = Quantity(
-    "memory",
-    'a size with its unit, such as "512MiB" or "1.5GiB"',
-    quantities.MEMORY_UNITS,
-    quantities.parse_memory_gib,
-    quantities.format_memory,
-)
-Duration = Annotated[float, _DURATION]
-PositiveDuration = Annotated[float, _DURATION, _POSITIVE]
-Rate = Annotated[float, _RATE]
-PositiveRate = Annotated[float, _RATE, _POSITIVE]
-PositiveMemory = Annotated[float, _MEMORY, _POSITIVE]
+Duration = Annotated[float, DURATION]
+PositiveDuration = Annotated[float, DURATION, _POSITIVE]
+Rate = Annotated[float, RATE]
+PositiveRate = Annotated[float, RATE, _POSITIVE]
+PositiveMemory = Annotated[float, MEMORY, _POSITIVE]
 # The name of a Kubernetes extended resource.
 ACCELERATOR_KIND = r"[a-z0-9.-]{1,253}/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 _Kind = Annotated[

@@ -56,8 +56,7 @@ class GuardrailsFile(DeclaredFile):
     """The price of a core in a pipeline without its own prices."""
     trace: Maybe[
         Annotated[
-            str,
-            Field(min_length=1, title="a file of requests a second, one a line, relative to this file"),
+            str, Field(min_length=1, title="a file of requests a second, one a line, relative to this file")
         ]
     ] = None
     """The recorded load to simulate, where the command names none."""

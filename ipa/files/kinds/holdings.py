@@ -43,10 +43,7 @@ def with_resources(
 ) -> type[Section]:
     """The section with a further key for each resource other than cores, and `accelerators`."""
     found: dict[str, Any] = {
-        each.attribute: (
-            _maybe(AMOUNTS[each.unit]),
-            Field(None, alias=each.name, description=description),
-        )
+        each.attribute: (_maybe(AMOUNTS[each.unit]), Field(None, alias=each.name, description=description))
         for each in BESIDE_CORES
     }
     found["accelerators"] = (

@@ -10,27 +10,20 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field
 
 from ipa.files.graph import FanOut
+from ipa.files.kinds import pipeline
 from ipa.files.kinds.base import Section, built
 from ipa.files.kinds.fields import CHOICE, Duration, Maybe, Name
-from ipa.files.kinds.pipeline import (
-    FanOutField,
-    PinSection,
-    PipelineKeys,
-    StageBoundsSection,
-    VariantKeys,
-    is_empty,
-)
 from ipa.files.kinds.targets import with_targets
 from ipa.model.pipeline import OutputRows, Pipeline, Stage, Variant
 
 
-class VariantSection(with_targets(VariantKeys, "variant")):  # type: ignore[misc]
+class VariantSection(with_targets(pipeline.VariantKeys, "variant")):  # type: ignore[misc]
     """One of `variants:`, with a key for each target."""
 
     @classmethod
     def of(cls, value: Variant, **fields: Any) -> Self:
         """The section of a variant."""
-        found: Self = super().of(value, **_of_targets(cls, VariantKeys, value), **fields)
+        found: Self = super().of(value, **_of_targets(cls, pipeline.VariantKeys, value), **fields)
         return found
 
 
@@ -41,16 +34,16 @@ class StageSection(Section):
     name: Name
     container: Maybe[Name] = None
     """That serves it on a cluster; the stage's name where absent. Never change it."""
-    fan_out: Maybe[FanOutField] = None
+    fan_out: Maybe[pipeline.FanOutField] = None
     """Items sent on for each item received; 1 where absent."""
     output_rows: Maybe[Annotated[OutputRows, CHOICE]] = None
     """Rows it answers for one item: per-item (one) or varying; varying where it has another fan_out than
     1. Where replicas batch by themselves, a varying stage and the one after it do not."""
     batch_timeout_s: Maybe[Duration] = None
     """Longest wait for a batch to fill; 100ms where absent."""
-    bounds: Maybe[StageBoundsSection] = Field(None, exclude_if=is_empty)
+    bounds: Maybe[pipeline.StageBoundsSection] = Field(None, exclude_if=pipeline.is_empty)
     """Limits of this stage, beside those of the pipeline."""
-    pin: Maybe[PinSection] = Field(None, exclude_if=is_empty)
+    pin: Maybe[pipeline.PinSection] = Field(None, exclude_if=pipeline.is_empty)
     """The fixed parts of this stage's configuration; absent keys are free."""
     variants: Annotated[
         list[VariantSection], Field(min_length=1, max_length=1000, title="at least one variant")
@@ -67,7 +60,7 @@ class StageSection(Section):
         return super().of(value, container=value.container or value.name, **fields)
 
 
-class PipelineFile(with_targets(PipelineKeys, "pipeline")):  # type: ignore[misc]
+class PipelineFile(with_targets(pipeline.PipelineKeys, "pipeline")):  # type: ignore[misc]
     """pipeline.yaml, with a key for each target that has a section of its own."""
 
     stages: Annotated[list[StageSection], Field(min_length=1, max_length=100, title="at least one stage")]
@@ -80,7 +73,7 @@ class PipelineFile(with_targets(PipelineKeys, "pipeline")):  # type: ignore[misc
     @classmethod
     def of(cls, value: Pipeline, **fields: Any) -> Self:
         """The file of a pipeline."""
-        found: Self = super().of(value, **_of_targets(cls, PipelineKeys, value, "stages"), **fields)
+        found: Self = super().of(value, **_of_targets(cls, pipeline.PipelineKeys, value, "stages"), **fields)
         return found
 
 

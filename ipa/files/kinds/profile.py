@@ -7,20 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ipa.files.kinds import fields
 from ipa.files.kinds.base import DeclaredFile, Section
-from ipa.files.kinds.fields import (
-    WHOLE,
-    BatchSize,
-    Day,
-    Line,
-    Maybe,
-    Name,
-    Number,
-    PositiveDuration,
-    PositiveRate,
-    Text,
-    VariantName,
-)
 from ipa.files.kinds.holdings import with_resources
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 
@@ -29,20 +17,20 @@ class PointSection(Section):
     """One of `points:`."""
 
     makes: ClassVar = ProfilePoint
-    cores: Annotated[Number, Field(gt=0, le=1024, description="Of one replica.")]
-    batch_size: BatchSize = Field(alias="batch")
+    cores: Annotated[fields.Number, Field(gt=0, le=1024, description="Of one replica.")]
+    batch_size: fields.BatchSize = Field(alias="batch")
     """Items in the batch."""
-    latency_s: PositiveDuration
+    latency_s: fields.PositiveDuration
     """p99 of the service time of one batch."""
-    latency_mean_s: Maybe[PositiveDuration] = None
-    throughput_rps: Maybe[PositiveRate] = None
+    latency_mean_s: fields.Maybe[fields.PositiveDuration] = None
+    throughput_rps: fields.Maybe[fields.PositiveRate] = None
     """The most items a second."""
 
 
 class _VariantKeys(Section):
-    variant: VariantName
-    accuracy: Annotated[Number, Field(gt=0, le=1, title="a fraction, such as 0.78", examples=[0.78])]
-    readiness_s: Maybe[PositiveDuration] = None
+    variant: fields.VariantName
+    accuracy: Annotated[fields.Number, Field(gt=0, le=1, title="a fraction, such as 0.78", examples=[0.78])]
+    readiness_s: fields.Maybe[fields.PositiveDuration] = None
     """From start to the first answer."""
 
 
@@ -50,9 +38,9 @@ class VariantProfileSection(with_resources(_VariantKeys, "Of one replica.")):  #
     """One of a profile's `variants:`."""
 
     makes: ClassVar = VariantProfile
-    rows_per_item: Maybe[
+    rows_per_item: fields.Maybe[
         Annotated[
-            list[Annotated[int, Field(ge=0), WHOLE]],
+            list[Annotated[int, Field(ge=0), fields.WHOLE]],
             Field(
                 min_length=2,
                 max_length=2,
@@ -74,15 +62,15 @@ class ProfileFile(DeclaredFile):
         "What was measured of one stage's variants, over batch sizes and cores."
     )
     kind: Literal["Profile"]
-    pipeline: Name
+    pipeline: fields.Name
     """Also the name of the folder the file lies in."""
-    stage: Name
+    stage: fields.Name
     """Also the name of the file."""
-    hardware: Line = Field(examples=["2 cores of an Intel Xeon at 2.60 GHz"])
-    measured_on: Day = Field(examples=["2026-11-24"])
-    method: Line = Field(examples=["200 batches for each point after 20 to warm up"])
-    source: Maybe[Text] = Field(None, exclude_if=not_)
-    load_rps: Maybe[PositiveRate] = None
+    hardware: fields.Line = Field(examples=["2 cores of an Intel Xeon at 2.60 GHz"])
+    measured_on: fields.Day = Field(examples=["2026-11-24"])
+    method: fields.Line = Field(examples=["200 batches for each point after 20 to warm up"])
+    source: fields.Maybe[fields.Text] = Field(None, exclude_if=not_)
+    load_rps: fields.Maybe[fields.PositiveRate] = None
     """Offered while measuring, where it was limited: throughput is then censored at it."""
     variants: Annotated[
         list[VariantProfileSection], Field(min_length=1, max_length=1000, title="at least one variant")

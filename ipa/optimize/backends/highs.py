@@ -5,8 +5,9 @@ from __future__ import annotations
 import highspy
 import numpy as np
 
-from ipa.model.errors import SolverError
+from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.plan import Termination
+from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp, MilpSolution
 
@@ -34,14 +35,29 @@ class _Quiet(highspy.Highs):  # type: ignore[misc]
 
 def maximise(milp: Milp, deadline: Deadline) -> MilpSolution:
     """The best columns that HiGHS finds in time; SolverError if it fails."""
+    return _solution(_run(_model(milp), deadline))
+
+
+def relaxed(milp: Milp, deadline: Deadline) -> tuple[Array, Array]:
+    """The columns of the linear relaxation and the multiplier of each row. DeadlineError: not in time."""
+    model = _model(milp)
+    model.integrality_ = [highspy.HighsVarType.kContinuous] * len(milp.costs)
+    highs = _run(model, deadline)
+    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        raise DeadlineError("the linear relaxation was not solved in time")
+    solution = highs.getSolution()
+    return np.array(solution.col_value), np.abs(solution.row_dual)
+
+
+def _run(model: highspy.HighsLp, deadline: Deadline) -> _Quiet:
     highs = _Quiet()
     for name, value in OPTIONS.items():
         highs.setOptionValue(name, value)
     highs.setOptionValue("time_limit", deadline.remaining_s)
-    if highs.passModel(_model(milp)) == highspy.HighsStatus.kError:
+    if highs.passModel(model) == highspy.HighsStatus.kError:
         raise SolverError("HiGHS refused the model")
     highs.run()
-    return _solution(highs)
+    return highs
 
 
 def _model(milp: Milp) -> highspy.HighsLp:

@@ -1,10 +1,10 @@
-"""Plan a fleet: one plan for each pipeline, within one budget of cores."""
+"""Plan a fleet: one plan for each pipeline, within one budget of resources."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 from ipa.model.errors import InfeasibleError, InputError, SolverError
 from ipa.model.errors import Problem as Fault
 from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.resources import BY_NAME, CORES, Resources, by_field, total
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.fleet.frontiers import FleetFrontiers, offers_of
+from ipa.optimize.fleet.joint import plan_jointly, refuse
 from ipa.optimize.fleet.knapsack import Selection
 from ipa.optimize.fleet.pricing import NoPlan, TooFewCores, best_plans
 from ipa.optimize.problem import PlanningProblem
@@ -54,7 +56,8 @@ class ClassPlan:
     """The sums of the pipelines of one priority.
 
     `price` is the worth of one more core (the Lagrange multiplier of the budget), `gap` the distance of the
-    bound to the worth, relative above 1.
+    bound to the worth, relative above 1. `limits` and `prices` are the budget and the worth of one unit more
+    of each resource beside cores that the fleet's budget limits.
     """
 
     priority: int
@@ -65,16 +68,22 @@ class ClassPlan:
     gap: float
     price: float
     termination: Termination
+    limits: Mapping[str, float] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """One plan for each member, in the order given; classes by falling priority."""
+    """One plan for each member, in the order given; classes by falling priority.
+
+    `limits` are the budgets of resources beside cores, by name.
+    """
 
     members: tuple[MemberPlan, ...]
     classes: tuple[ClassPlan, ...]
     budget_cores: float
     solve_s: float
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def cost_cores(self) -> float:
@@ -93,20 +102,63 @@ class FleetPlan:
         return Termination.OPTIMAL if proved else Termination.FEASIBLE
 
 
-def plan_fleet(members: Sequence[Member], budget_cores: float, deadline_s: float = 5.0) -> FleetPlan:
-    """The plans of most worth together within the budget of cores, proved to 1e-9 if time allows.
+def plan_fleet(
+    members: Sequence[Member],
+    budget_cores: float,
+    deadline_s: float = 5.0,
+    limits: Mapping[str, float] | None = None,
+) -> FleetPlan:
+    """The plans of most worth together within the budget, proved to 1e-9 if time allows.
 
-    Priorities go in order: the highest gets the most worth that leaves every other pipeline its cheapest
-    plan, by the fewest cores; the next gets the most of the rest. Of equally good selections a cheaper one is
-    taken. The cores are those of the plans, not of a change from the running configuration.
+    `limits` are the budgets of memory and kinds of accelerators, by name; what is not named is unlimited.
+    Priorities go in order: the highest gets the most worth that leaves plans to every other pipeline; the
+    next gets the most of the rest. Of equally good selections one of fewer cores is taken. The resources are
+    those of the plans, not of a change from the running configuration.
 
     Errors: InputError (weights, budget, names), InfeasibleError (names every pipeline without a plan and why,
-    or the missing cores), DeadlineError (no selection was found in time).
+    or the missing resources), DeadlineError (no selection was found in time).
     """
-    deadline = Deadline(deadline_s)
-    _check(members, budget_cores)
+    deadline, limits = Deadline(deadline_s), limits or {}
+    _check(members, budget_cores, limits)
     order = sorted({member.priority for member in members}, reverse=True)
     groups = [[at for at, member in enumerate(members) if member.priority == each] for each in order]
+    plans, classes = _planned(members, order, groups, budget_cores, limits, deadline)
+    return FleetPlan(tuple(plans), tuple(classes), budget_cores, deadline.elapsed_s, limits)
+
+
+Planned = tuple[list[MemberPlan], list[ClassPlan]]
+
+
+def _planned(
+    members: Sequence[Member],
+    order: list[int],
+    groups: list[list[int]],
+    budget_cores: float,
+    limits: Mapping[str, float],
+    deadline: Deadline,
+) -> Planned:
+    """The plans within the cores, if they are within the other limits too; else the plans within all."""
+    most = {CORES: budget_cores, **limits}
+    try:
+        found = _by_cores(members, order, groups, budget_cores, deadline)
+    except TooFewCores as few:
+        if limits:
+            refuse([member.problem for member in members], most, deadline)
+        raise _too_few(few.cores, budget_cores, len(members)) from few
+    held = (each.problem.resources(plan.configs) for each, plan in zip(members, found[0], strict=True))
+    if not limits or not total(held).exceeded(limits):
+        return found
+    return _jointly(members, order, groups, most, deadline)
+
+
+def _by_cores(
+    members: Sequence[Member],
+    order: list[int],
+    groups: list[list[int]],
+    budget_cores: float,
+    deadline: Deadline,
+) -> Planned:
+    """The best plans within the cores alone. Errors: TooFewCores, InfeasibleError, DeadlineError."""
     offers = [_offers(members, group, deadline) for group in groups]
     _refuse_hopeless(members, groups, [each.hopeless for each in offers])
     reserved = _reserved(members, groups, offers, budget_cores, deadline)
@@ -118,12 +170,46 @@ def plan_fleet(members: Sequence[Member], budget_cores: float, deadline_s: float
         classes.append(_class_plan(priority, left - kept, chosen))
         plans.update(_member_plans(members, group, offer, chosen))
         left -= chosen.cost_cores
-    return FleetPlan(
-        tuple(plans[at] for at in range(len(members))), tuple(classes), budget_cores, deadline.elapsed_s
-    )
+    return [plans[at] for at in range(len(members))], classes
 
 
-def _check(members: Sequence[Member], budget_cores: float) -> None:
+def _jointly(
+    members: Sequence[Member],
+    order: list[int],
+    groups: list[list[int]],
+    most: Mapping[str, float],
+    deadline: Deadline,
+) -> Planned:
+    """The best plans within all resources."""
+    weights = np.array([member.weight for member in members])
+    found = plan_jointly([member.problem for member in members], weights, groups, most, deadline)
+    plans = [
+        MemberPlan(member.problem.pipeline, configs, cores, worth / member.weight, worth)
+        for member, configs, cores, worth in zip(
+            members, found.configs, found.cores.tolist(), found.worth.tolist(), strict=True
+        )
+    ]
+    classes = []
+    for priority, each in zip(order, found.classes, strict=True):
+        (price, *prices), (budget_cores, *limits) = each.prices.tolist(), each.most.tolist()
+        classes.append(
+            ClassPlan(
+                priority=priority,
+                budget_cores=budget_cores,
+                cost_cores=float(each.use[0]),
+                worth=each.worth,
+                bound=each.bound,
+                gap=(each.bound - each.worth) / max(1.0, abs(each.worth)),
+                price=price,
+                termination=each.termination,
+                limits=dict(zip(list(most)[1:], limits, strict=True)),
+                prices=dict(zip(list(most)[1:], prices, strict=True)),
+            )
+        )
+    return plans, classes
+
+
+def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, float]) -> None:
     faults = [
         Fault(
             f"pipeline {member.problem.pipeline!r}: weight must be finite and above 0, not {member.weight!r}"
@@ -133,6 +219,21 @@ def _check(members: Sequence[Member], budget_cores: float) -> None:
     ]
     if not budget_cores >= 0:
         faults.append(Fault(f"budget_cores must be at least 0, not {budget_cores!r}"))
+    faults += [
+        Fault(f"the budget of {name} must be at least 0, not {most!r}")
+        for name, most in limits.items()
+        if not most >= 0
+    ]
+    # A kind that no variant has would be a budget of nothing, and another kind unlimited.
+    kinds = sorted(_beside(members) - BY_NAME.keys()) if limits else []
+    faults += [
+        Fault(
+            f"no variant of the pipelines has {name!r}; there are: {', '.join(kinds)}",
+            pointer=f"/accelerators/{name.replace('/', '~1')}",
+        )
+        for name in limits
+        if kinds and name not in (*kinds, *BY_NAME)
+    ]
     names = [member.problem.pipeline for member in members]
     faults += [
         Fault(f"pipeline {name!r} is there twice")
@@ -142,6 +243,11 @@ def _check(members: Sequence[Member], budget_cores: float) -> None:
         faults.append(Fault("there are no pipelines"))
     if faults:
         raise InputError("the fleet cannot be planned", problems=faults)
+
+
+def _beside(members: Sequence[Member]) -> set[str]:
+    """The resources beside cores that any variant has."""
+    return {name for member in members for stage in member.problem.stages for name in stage.columns.beside}
 
 
 def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> FleetFrontiers:
@@ -167,7 +273,7 @@ def _reserved(
     _refuse_hopeless(members, groups, missing)
     sums = [float(each.sum()) for each in least]
     if sum(sums) > budget_cores + tolerance(budget_cores):
-        raise _too_few(sum(sums), budget_cores, len(members))
+        raise TooFewCores(sum(sums))
     return [sum(sums[at + 1 :]) for at in range(len(sums))]
 
 
@@ -183,8 +289,6 @@ def _best(
     except NoPlan as none:
         _refuse_hopeless(members, [group], [none.who])
         raise
-    except TooFewCores as few:
-        raise _too_few(few.cores, budget_cores, len(group)) from few
 
 
 def _too_few(least_cores: float, budget_cores: float, count: int) -> InfeasibleError:
@@ -255,12 +359,19 @@ class Fleet:
     plans: tuple[Plan, ...]
     found: FleetPlan
 
+    def held(self, priority: int | None = None) -> Resources:
+        """The resources of all plans, or of those of one priority."""
+        pairs = zip(self.members, self.plans, strict=True)
+        return total(plan.resources for member, plan in pairs if priority in (None, member.priority))
+
     def to_json(self) -> dict[str, Any]:
-        """The fleet as plain JSON values."""
+        """The fleet as plain JSON values; `budget`, `held` and `prices` by resource with its unit."""
         found = self.found
+        held = {each.priority: self.held(each.priority) for each in found.classes}
         return {
             "budget_cores": found.budget_cores,
             "cost_cores": found.cost_cores,
+            **_resources(found, total(held.values())),
             "worth": found.worth,
             "termination": found.termination.value,
             "solve_s": found.solve_s,
@@ -269,11 +380,13 @@ class Fleet:
                     "class": each.priority,
                     "budget_cores": each.budget_cores,
                     "cost_cores": each.cost_cores,
+                    **_resources(each, held[each.priority]),
                     "worth": each.worth,
                     # Infinite if the time was up before a bound was known; JSON has no infinity.
                     "bound": each.bound if isfinite(each.bound) else None,
                     "gap": each.gap if isfinite(each.gap) else None,
                     "price_per_core": each.price,
+                    "prices": by_field({CORES: each.price, **each.prices}),
                     "termination": each.termination.value,
                 }
                 for each in found.classes
@@ -290,9 +403,20 @@ class Fleet:
         }
 
 
-def plan_together(members: Sequence[Member], budget_cores: float, deadline_s: float) -> Fleet:
+def _resources(found: FleetPlan | ClassPlan, held: Resources) -> dict[str, Any]:
+    """The budget and the use of each resource; a budget of which nothing is used has its zero."""
+    budget = {CORES: found.budget_cores, **found.limits}
+    return {"budget": by_field(budget), "held": by_field(dict.fromkeys(budget, 0.0) | held.amounts)}
+
+
+def plan_together(
+    members: Sequence[Member],
+    budget_cores: float,
+    deadline_s: float,
+    limits: Mapping[str, float] | None = None,
+) -> Fleet:
     """Plan the members together. Errors: those of `plan_fleet`; SolverError if a plan is invalid."""
-    found = plan_fleet(members, budget_cores, deadline_s)
+    found = plan_fleet(members, budget_cores, deadline_s, limits)
     plans = []
     for member, each in zip(members, found.members, strict=True):
         plan = describe(member.problem, each.configs)

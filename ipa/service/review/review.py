@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import ipa
+from ipa.files.document import unknown
 from ipa.files.guardrails import NEEDS_PRICE, read_guardrails
-from ipa.files.words import unknown
 from ipa.model.errors import DeadlineError, InfeasibleError, InputError, Problem, UsageError
 from ipa.model.guardrails import GuardrailFigures, Guardrails, Measure
 from ipa.model.pipeline import Pipeline

@@ -8,14 +8,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipa.model.errors import (
-    ConfigurationError,
-    ConflictError,
-    ForbiddenError,
-    IpaError,
-    NotFoundError,
-    UnavailableError,
-)
+from ipa.model import errors
 from ipa.targets.gitops.command import Git, GitError
 
 AUTHOR = re.compile(r"([^<>\n]+) <([^<>\s]+)>")
@@ -43,7 +36,7 @@ class Repository:
     def __init__(self, folder: Path, branch: Branch, timeout_s: float) -> None:
         author = AUTHOR.fullmatch(branch.author)
         if author is None:
-            raise ConfigurationError(
+            raise errors.ConfigurationError(
                 f"IPA_GITOPS_AUTHOR {branch.author!r} is not a name and an address",
                 hint='For example "ipa <ipa@example.com>".',
             )
@@ -60,7 +53,7 @@ class Repository:
         try:
             self._git("rev-parse", "--git-dir")
         except GitError as error:
-            raise ConfigurationError(f"{folder} is not a git repository: {error}") from error
+            raise errors.ConfigurationError(f"{folder} is not a git repository: {error}") from error
 
     def read(self, path: str) -> str:
         """The file's text at the branch's newest commit."""
@@ -75,14 +68,13 @@ class Repository:
     def _write(self, path: str, before: str, after: str, message: str) -> None:
         head = self._head()
         if self._text(head, path) != before:
-            raise ConflictError(
-                f"{path} on {self._branch.name} was changed since it was read",
-                hint="Read the current state and plan again.",
+            raise errors.ConflictError(
+                f"{path} on {self._branch.name} was changed since it was read", hint=errors.READ_AGAIN
             )
         try:
             commit = self._commit(head, path, after, message)
         except GitError as error:
-            raise UnavailableError(f"nothing was committed: git failed: {error}") from error
+            raise errors.UnavailableError(f"nothing was committed: git failed: {error}") from error
         self._publish(head, commit)
 
     def _head(self) -> str:
@@ -93,11 +85,11 @@ class Repository:
             if remote:
                 self._git("fetch", "--quiet", "--no-tags", remote, f"+refs/heads/{name}:{ref}")
         except GitError as error:
-            raise UnavailableError(f"branch {name} of {remote} cannot be read: {error}") from error
+            raise errors.UnavailableError(f"branch {name} of {remote} cannot be read: {error}") from error
         try:
             return self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}").strip()
         except GitError as error:
-            raise NotFoundError(
+            raise errors.NotFoundError(
                 f"{self._folder} has no branch {name!r}", hint="Create the branch first."
             ) from error
 
@@ -105,7 +97,7 @@ class Repository:
         try:
             return self._git("cat-file", "blob", f"{commit}:{path}")
         except GitError as error:
-            raise NotFoundError(
+            raise errors.NotFoundError(
                 f"there is no file {path} on branch {self._branch.name}",
                 hint="`ipa render PIPELINE` prints the manifest to commit there.",
             ) from error
@@ -136,15 +128,14 @@ class Repository:
             raise _refusal(name, str(error)) from error
 
 
-def _refusal(name: str, said: str) -> IpaError:
+def _refusal(name: str, said: str) -> errors.IpaError:
     """The error of a branch that was not written, by what git says of it."""
     if any(words in said for words in ("stale info", "fetch first", "cannot lock ref", "non-fast-forward")):
-        return ConflictError(
-            f"branch {name} moved during the write: nothing was changed",
-            hint="Read the current state and plan again.",
+        return errors.ConflictError(
+            f"branch {name} moved during the write: nothing was changed", hint=errors.READ_AGAIN
         )
     if any(words in said for words in ("remote rejected", "denied", "not allowed", "Authentication failed")):
-        return ForbiddenError(
+        return errors.ForbiddenError(
             f"git refused to write branch {name}: {said}", hint="Allow the service to push to that branch."
         )
-    return UnavailableError(f"branch {name} could not be written: {said}")
+    return errors.UnavailableError(f"branch {name} could not be written: {said}")

@@ -1,35 +1,49 @@
-"""The Workload port where a GitOps tool writes the cluster, and we only what it takes from."""
+"""The Workload port where a GitOps tool writes the cluster, and we only the folder or branch it reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from pathlib import Path
 
 from ipa.control.canonical import digest
 from ipa.control.engine.plan_selection import changes
 from ipa.control.ports import PipelineManifest, Rollout, RolloutPhase, StageState, Workload, WorkloadState
+from ipa.files.reading import read_text, replace_text
 from ipa.model.decision import Change, Decision
-from ipa.model.errors import ConflictError, DriftError, IpaError
+from ipa.model.errors import READ_AGAIN, ConfigurationError, ConflictError, DriftError, IpaError, Problem
 from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
+from ipa.settings import Settings
+from ipa.targets.base import Target
+from ipa.targets.gitops.repository import Branch, Repository
 
 # Enough to tell two texts of one file apart.
 DIGITS = 12
 
 
-class Manifests(Protocol):
-    """The storage of manifests: a folder, or a branch of a repository."""
+class Folder:
+    """A folder that a GitOps tool, or something else of yours, looks into."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def read(self, path: str) -> str:
-        """The text of that file."""
-        ...
+        """The file's text. NotFoundError where there is none."""
+        return read_text(self._folder / path)
 
     def write(self, path: str, before: str, after: str, message: str) -> None:
-        """Put `after` in place of `before`; ConflictError where it says something else by now."""
-        ...
+        """Put `after` in place of `before`, at once or not at all. ConflictError: it says something else."""
+        file = self._folder / path
+        if read_text(file) != before:
+            raise ConflictError(f"{file} was changed since it was read", hint=READ_AGAIN)
+        replace_text(file, after)
+
+
+# The storage of manifests.
+Manifests = Folder | Repository
 
 
 class GitOpsWorkload:
@@ -80,7 +94,7 @@ class GitOpsWorkload:
             raise ConflictError(
                 f"pipeline {pipeline.name} is at {_revision(state, text)}; "
                 f"the change was decided at {change.revision}",
-                hint="Read the current state and plan again.",
+                hint=READ_AGAIN,
             )
         path = self._path_of(pipeline)
         after = self._manifest_of(pipeline, text, path).changed(change.configs)
@@ -144,3 +158,29 @@ def paths_faults(path: str) -> Sequence[str]:
     if not path or path.startswith("/") or any(part in ("", ".", "..") for part in parts):
         return [f"{path!r} is not a path below the folder"]
     return [] if path.endswith((".yaml", ".yml")) else [f"{path!r} does not end in .yaml"]
+
+
+def through_gitops(
+    settings: Settings, cluster: Workload, target: Target, decision: Callable[[str], Decision]
+) -> GitOpsWorkload:
+    """The cluster, only read; what a GitOps tool takes from is written. ConfigurationError lists faults."""
+    problems = [Problem(fault) for fault in gitops_faults(settings)]
+    folder = Path(settings.gitops_dir)
+    if problems:
+        raise ConfigurationError("invalid GitOps settings", problems=problems)
+    manifests: Manifests = Folder(folder)
+    if settings.gitops_branch:
+        branch = Branch(settings.gitops_branch, settings.gitops_remote, settings.gitops_author)
+        manifests = Repository(folder, branch, settings.gitops_timeout_s)
+    return GitOpsWorkload(cluster, manifests, settings.gitops_path, target.manifest, decision)
+
+
+def gitops_faults(settings: Settings) -> Iterator[str]:
+    """Faults in the settings of the GitOps mode."""
+    if settings.actuation != "gitops":
+        return
+    yield from (f"IPA_GITOPS_PATH: {fault}" for fault in paths_faults(settings.gitops_path))
+    if not settings.gitops_dir or not Path(settings.gitops_dir).is_dir():
+        yield f"IPA_GITOPS_DIR {settings.gitops_dir!r} is not a folder"
+    if settings.gitops_remote and not settings.gitops_branch:
+        yield "IPA_GITOPS_REMOTE needs IPA_GITOPS_BRANCH"

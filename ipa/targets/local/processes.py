@@ -39,7 +39,7 @@ class ForkedProcesses:
         self._started: dict[int, int] = {}
         self._changed = threading.Condition()
         self._orders = count(1)
-        self._is_open = True
+        self.is_open = True  # processes can be started
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "forkserver.log"
         command = [sys.executable, "-m", "ipa.targets.local.forkserver", "--preload", *preload]
@@ -49,11 +49,6 @@ class ForkedProcesses:
             )
         self._reader = threading.Thread(target=self._read, name="forkserver", daemon=True)
         self._reader.start()
-
-    @property
-    def is_open(self) -> bool:
-        """True if processes can be started."""
-        return self._is_open
 
     def start_module(
         self,
@@ -91,7 +86,7 @@ class ForkedProcesses:
         with self._changed:
             self._write(order)
             self._changed.wait_for(
-                lambda: number in self._started or not self._is_open, timeout=START_TIMEOUT_S
+                lambda: number in self._started or not self.is_open, timeout=START_TIMEOUT_S
             )
             if number not in self._started:
                 raise UnavailableError(
@@ -100,7 +95,7 @@ class ForkedProcesses:
             return self._started.pop(number)
 
     def _write(self, order: dict[str, Any]) -> None:
-        if self._is_open:
+        if self.is_open:
             self._server.send(json.dumps(order))
 
     def _read(self) -> None:
@@ -114,7 +109,7 @@ class ForkedProcesses:
                 self._forget(message["exited"], message["code"])
         # The fork server is gone, and with it all its children: they are killed when it ends.
         with self._changed:
-            self._is_open = False
+            self.is_open = False
             self._changed.notify_all()
         for pid in list(self._alive):
             self._forget(pid, -signal.SIGKILL)

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import httpx
 
-from ipa.model.errors import ConflictError, UnavailableError
+from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.targets.local.affinity import CoreMeter, CpuMap
-from ipa.targets.local.front import Front, FrontKeeper
+from ipa.targets.local.front import Front, FrontKeeper, QueueOrder, QueueReport, read_queue, write_queue
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.queue_config import QueueOrder, QueueReport, read_queue, write_queue
 from ipa.targets.local.replica import HOST, HUNG_AFTER, Phase, Replica, checked, launch, preloads
 
 log = logging.getLogger(__name__)
@@ -159,7 +158,7 @@ class PipelineRunner:
             if revision != str(self.revision):
                 raise ConflictError(
                     f"pipeline {self.pipeline.name} is at revision {self.revision}, not {revision}",
-                    hint="Read the current state and plan again.",
+                    hint=READ_AGAIN,
                 )
             self.revision += 1
             self.decision_id = decision_id

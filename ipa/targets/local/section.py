@@ -48,7 +48,5 @@ class LocalRunSection(Section):
 
 
 SECTIONS = TargetSections(
-    KEY,
-    variant=LocalRunSection,
-    example="{implementation: my_package.Detect, parameters: {size: 320}}",
+    KEY, variant=LocalRunSection, example="{implementation: my_package.Detect, parameters: {size: 320}}"
 )

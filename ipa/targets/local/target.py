@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 
-from ipa.model.findings import DoctorCheck
-from ipa.model.pipeline import Pipeline
+from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.serving import ServingSemantics
 from ipa.settings import Settings
 from ipa.targets.base import Site, Target, World
-from ipa.targets.local.section import SECTIONS
+from ipa.targets.local.section import SECTIONS, local_of
+
+
+def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
+    """Check that pipelines that run on this machine find their model servers."""
+    local = [name for name, pipeline in pipelines.items() if all(map(_is_local, pipeline.served))]
+    missing = [module for module in ("mlserver", "aiohttp", "orjson") if find_spec(module) is None]
+    if not local:
+        yield warn(
+            "local runtime", "no pipeline says how it runs on this machine", "ipa doctor --at kubernetes"
+        )
+    elif missing:
+        seen = f"not installed: {', '.join(missing)}"
+        yield fail("local runtime", seen, "pip install 'ipa-serving[local]'")
+    else:
+        yield ok("local runtime", f"can start {', '.join(local)}")
+
+
+def _is_local(stage: Stage) -> bool:
+    return all(local_of(variant) is not None for variant in stage.variants)
+
 
 SCRAPE_INTERVAL_S = 1.0
 
@@ -27,31 +48,22 @@ class LocalTarget(Target):
 
     def open(self, site: Site) -> World:
         """The pipelines, started with the plan of each, and a scraper of their metrics."""
-        from ipa.adapters.prometheus.client import PrometheusMetrics
+        from ipa.adapters.prometheus.client import metrics_of
         from ipa.adapters.prometheus.dialects import LOCAL as DIALECT
         from ipa.adapters.prometheus.server import start_metrics_server
-        from ipa.targets.local.costs import LocalCosts
-        from ipa.targets.local.workload import LocalWorkload
+        from ipa.targets.local.workload import LocalCosts, LocalWorkload
 
         local = LocalWorkload(site.folder)
         site.resources.callback(local.stop)
         for pipeline in site.pipelines.values():
             local.start(pipeline, site.start(pipeline))
-        scraped = [target for name in site.pipelines for target in local.scrape_targets(name)]
+        scraped = [target for name in site.pipelines for target in local.runner(name).scrape_targets]
         folder = site.folder / "metrics"
         server = start_metrics_server(scraped, scrape_interval_s=SCRAPE_INTERVAL_S, folder=folder)
         site.resources.callback(server.stop)
         site.registry.register(LocalCosts(local, tuple(site.pipelines)))
-        settings = site.settings
-        metrics = PrometheusMetrics(
-            server.source,
-            settings.prometheus_timeout_s,
-            settings.stale_after_s,
-            DIALECT,
-            namespace_label=settings.prometheus_namespace_label,
-            pipelines=site.pipelines.values,
-        )
-        return World(local, metrics, {name: local.endpoint(name) for name in site.pipelines})
+        metrics = metrics_of(site.settings, server.source, DIALECT, site.pipelines)
+        return World(local, metrics, {name: local.runner(name).endpoint for name in site.pipelines})
 
     def doctor_checks(
         self,
@@ -62,8 +74,6 @@ class LocalTarget(Target):
         elects: bool,
     ) -> list[DoctorCheck]:
         """The model servers' packages."""
-        from ipa.targets.local.doctor import local_findings
-
         return [DoctorCheck("local runtime", lambda: local_findings(pipelines))]
 
 

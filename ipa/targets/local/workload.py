@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.metering import table
+from ipa.metering.make import counted
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, NotFoundError, Problem, RolloutError, UsageError
 from ipa.model.pipeline import Pipeline
@@ -68,16 +73,16 @@ class LocalWorkload:
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The wanted configuration of each stage, and its ready replicas."""
-        revision, stages, is_settled = self._runner(pipeline.name).state()
+        revision, stages, is_settled = self.runner(pipeline.name).state()
         return WorkloadState(revision, tuple(StageState(*stage) for stage in stages), is_settled)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision, at once; the change is carried out in the background."""
-        return self._runner(pipeline.name).set_desired(change.configs, change.revision, change.decision_id)
+        return self.runner(pipeline.name).set_desired(change.configs, change.revision, change.decision_id)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change."""
-        runner = self._runner(pipeline.name)
+        runner = self.runner(pipeline.name)
         if runner.decision_id != change.decision_id:
             return Rollout(RolloutPhase.FAILED, "another change was written after it")
         is_settled, failed, waits = runner.progress()
@@ -87,38 +92,11 @@ class LocalWorkload:
             Rollout(RolloutPhase.READY) if is_settled else Rollout(RolloutPhase.PROGRESSING, "; ".join(waits))
         )
 
-    def endpoint(self, pipeline: str) -> str:
-        """Base URL of the pipeline's router."""
-        return self._runner(pipeline).endpoint
-
-    def scrape_targets(self, pipeline: str) -> list[str]:
-        """host:port of every process with metrics: the router, then the stages' queues."""
-        return self._runner(pipeline).scrape_targets
-
-    def allocated_core_seconds(self, pipeline: str) -> float:
-        """Cores of all its replicas over time, in seconds; replicas that overlap in a change count twice."""
-        return self._runner(pipeline).core_seconds
-
-    def replica_pids(self, pipeline: str, stage: str) -> list[int]:
-        """Process ids of the stage's replicas that serve."""
-        return self._runner(pipeline).pids(stage)
-
-    def front_pids(self, pipeline: str) -> dict[str, int]:
-        """Process ids of its `router` and each `queue-STAGE`; 0 for one that is being started."""
-        return self._runner(pipeline).front_pids()
-
-    def restarts(self, pipeline: str) -> int:
-        """The number of its processes that ended unasked and were replaced."""
-        return self._runner(pipeline).restarts
-
-    def corrections(self, pipeline: str) -> int:
-        """The number of times that one of its queues had another configuration than it was told."""
-        return self._runner(pipeline).corrections
-
-    def _runner(self, name: str) -> PipelineRunner:
-        runner = self._runners.get(name)
+    def runner(self, pipeline: str) -> PipelineRunner:
+        """The runner of the pipeline: its endpoint, processes and cost. NotFoundError: it does not run."""
+        runner = self._runners.get(pipeline)
         if runner is None:
-            raise NotFoundError(f"no pipeline {name!r} runs on this machine")
+            raise NotFoundError(f"no pipeline {pipeline!r} runs on this machine")
         return runner
 
     def _stop_one(self, name: str) -> None:
@@ -141,3 +119,18 @@ def _check_accelerators(pipeline: Pipeline) -> None:
             hint="Run it with --target kubernetes, or remove these variants from its file.",
             problems=problems,
         )
+
+
+class LocalCosts(Collector):
+    """Reads the costs of the pipelines whenever the metrics are asked for."""
+
+    def __init__(self, workload: LocalWorkload, pipelines: Sequence[str]) -> None:
+        self._workload = workload
+        self._pipelines = tuple(pipelines)
+
+    def collect(self) -> Iterator[Metric]:
+        """The core-seconds allocated, the replicas replaced and the queues put right, by pipeline."""
+        runners = [((name,), self._workload.runner(name)) for name in self._pipelines]
+        yield counted(table.ALLOCATED, [(name, runner.core_seconds) for name, runner in runners])
+        yield counted(table.RESTARTS, [(name, runner.restarts) for name, runner in runners])
+        yield counted(table.CORRECTIONS, [(name, runner.corrections) for name, runner in runners])

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from typing import Any
 
+from ipa.adapters.kube import preflight
 from ipa.adapters.kube.client import KubeClient, connect
-from ipa.adapters.kube.preflight import (
-    is_allowed,
-    refusal,
-    served_versions,
-    server_version,
-    serves,
-    user_name,
-)
-from ipa.adapters.kube.rights import BY_NAME, ELECTOR, REVIEWER, RbacRole, Right, actor, observer
+from ipa.adapters.kube.kinds import BY_NAME, ELECTOR, LEASE, REVIEWER, RbacRole, Right, actor, observer
 from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
 from ipa.settings import Settings, words
+from ipa.targets.seldon import locate
 from ipa.targets.seldon.layouts import KubeWorkload
-from ipa.targets.seldon.locate import (
-    ENDLESS_WRITES,
-    SELDON_DEPLOYMENT,
-    orchestrator_remedy,
-    target_of,
-    unsaid_orchestrators,
-)
 from ipa.targets.seldon.metrics import dialect_of
 from ipa.targets.seldon.ownership import OwningClient
 from ipa.targets.seldon.section import seldon_of
@@ -80,22 +66,22 @@ def _cluster_checks(
         DoctorCheck(CRD, lambda: _crd(client), after=SERVER),
         *(
             DoctorCheck(
-                f"rights in {namespace}",
-                _Rights(client, settings, namespace, user, _known(settings, on_seldon, namespace)),
+                f"rights in {space}",
+                partial(_rights, client, settings, space, user, _known(settings, on_seldon, space)),
                 after=SERVER,
             )
-            for namespace in namespaces
+            for space in namespaces
         ),
         *_reviewing(client, settings, user),
         *(
-            DoctorCheck("seldon operator", _Operator(client, namespace), after=CRD)
-            for namespace in namespaces[:1]
+            DoctorCheck("seldon operator", partial(_operator, client, space), after=CRD)
+            for space in namespaces[:1]
         ),
         *(
-            DoctorCheck(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
+            DoctorCheck(f"seldondeployment of {it.name}", partial(_deployed, client, settings, it), after=CRD)
             for it in on_seldon
         ),
-        DoctorCheck("lease", _Leases(client, settings, namespaces, elects), after=SERVER),
+        DoctorCheck("lease", partial(_leases, client, settings, namespaces, elects=elects), after=SERVER),
     ]
 
 
@@ -105,7 +91,7 @@ def _known(
     """The names of what is asked for by name there: a role may allow these alone."""
     places = (place for it in pipelines for place in places_of(it))
     return {
-        SELDON_DEPLOYMENT.plural: tuple(name for where, name in places if where == namespace),
+        locate.SELDON_DEPLOYMENT.plural: tuple(name for where, name in places if where == namespace),
         "leases": (_lease_name(settings),),
     }
 
@@ -128,7 +114,7 @@ def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[Doct
 
 def _server(client: KubeClient) -> Iterator[Finding]:
     try:
-        version = server_version(client)
+        version = preflight.server_version(client)
     except IpaError as error:
         yield failed(SERVER, error, "kubectl cluster-info; export IPA_KUBECONFIG=~/.kube/config")
         return
@@ -138,11 +124,11 @@ def _server(client: KubeClient) -> Iterator[Finding]:
 
 
 def _crd(client: KubeClient) -> Iterator[Finding]:
-    kind = SELDON_DEPLOYMENT
-    versions = served_versions(client, kind.group)
+    kind = locate.SELDON_DEPLOYMENT
+    versions = preflight.served_versions(client, kind.group)
     if not versions:
         yield fail(CRD, f"there is no API group {kind.group}", INSTALL_SELDON)
-    elif kind.version not in versions or not serves(client, kind):
+    elif kind.version not in versions or not preflight.serves(client, kind):
         seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
         yield fail(CRD, seen, INSTALL_SELDON.replace("install", "upgrade", 1))
     else:
@@ -154,8 +140,8 @@ def _probe(namespace: str) -> dict[str, Any]:
     """A SeldonDeployment that cannot be: only the operator's webhook says no."""
     graph = {"name": PROBE, "type": "MODEL"}
     return {
-        "apiVersion": SELDON_DEPLOYMENT.api_version,
-        "kind": SELDON_DEPLOYMENT.kind,
+        "apiVersion": locate.SELDON_DEPLOYMENT.api_version,
+        "kind": locate.SELDON_DEPLOYMENT.kind,
         "metadata": {"name": PROBE, "namespace": namespace},
         "spec": {"protocol": "v2", "predictors": [{"name": "default", "graph": graph, "componentSpecs": []}]},
     }
@@ -167,10 +153,11 @@ class _User:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
 
+    @cached_property
     def subject(self) -> str:
         """The option of `kubectl create rolebinding` that names us."""
         try:
-            name = user_name(self._client)
+            name = preflight.user_name(self._client)
         except IpaError:
             name = ""
         account = name.removeprefix("system:serviceaccount:")
@@ -179,33 +166,18 @@ class _User:
         return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
 
 
-@dataclass(frozen=True, slots=True)
-class _Rights:
+def _rights(
+    client: KubeClient, settings: Settings, namespace: str, user: _User, known: Mapping[str, tuple[str, ...]]
+) -> Iterator[Finding]:
     """Every verb that our roles list, one finding each."""
-
-    client: KubeClient
-    settings: Settings
-    namespace: str
-    user: _User
-    known: Mapping[str, tuple[str, ...]]
-
-    def __call__(self) -> Iterator[Finding]:
-        yield from self._role(observer(SELDON_DEPLOYMENT), Severity.FAIL, "without it nothing is seen")
-        if self.settings.actuation == "cluster":
-            yield from self._role(
-                actor(SELDON_DEPLOYMENT),
-                Severity.WARN,
-                "advisory and shadow mode do without it, others do not",
-            )
-        if self.settings.leader_election != "off" and self._holds_lease():
-            words = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
-            yield from self._role(ELECTOR, Severity.WARN, words)
-
-    def _holds_lease(self) -> bool:
-        return self.settings.lease_namespace in ("", self.namespace)
-
-    def _role(self, role: RbacRole, state: Severity, meaning: str) -> Iterator[Finding]:
-        yield from _role(self.client, self.namespace, self.user, self.known, role, state, meaning)
+    role = partial(_role, client, namespace, user, known)
+    yield from role(observer(locate.SELDON_DEPLOYMENT), Severity.FAIL, "without it nothing is seen")
+    if settings.actuation == "cluster":
+        meaning = "advisory and shadow mode do without it, others do not"
+        yield from role(actor(locate.SELDON_DEPLOYMENT), Severity.WARN, meaning)
+    if settings.leader_election != "off" and settings.lease_namespace in ("", namespace):
+        meaning = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
+        yield from role(ELECTOR, Severity.WARN, meaning)
 
 
 def _role(
@@ -222,9 +194,11 @@ def _role(
     for right in role.rights:
         name = f"right in {place}: {right}"
         try:
-            allowed = is_allowed(client, namespace, right)
+            allowed = preflight.is_allowed(client, namespace, right)
             names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
-            refused = next((each for each in names if not is_allowed(client, namespace, right, each)), "")
+            refused = next(
+                (each for each in names if not preflight.is_allowed(client, namespace, right, each)), ""
+            )
         except ForbiddenError as error:
             yield warn(name, f"not known: {error.message}", _by_hand(right, namespace))
             continue
@@ -243,11 +217,11 @@ def _grant(role: RbacRole, namespace: str, user: _User) -> str:
     if not namespace:
         return (
             f"kubectl apply -f {file} && "
-            f"kubectl create clusterrolebinding {bound} --clusterrole={bound} {user.subject()}"
+            f"kubectl create clusterrolebinding {bound} --clusterrole={bound} {user.subject}"
         )
     return (
         f"kubectl apply -n {namespace} -f {file} && "
-        f"kubectl create rolebinding {bound} -n {namespace} --role={bound} {user.subject()}"
+        f"kubectl create rolebinding {bound} -n {namespace} --role={bound} {user.subject}"
     )
 
 
@@ -256,115 +230,97 @@ def _by_hand(right: Right, namespace: str) -> str:
     return f"kubectl auth can-i {right.verb} {kind} {f'-n {namespace}' if namespace else '-A'}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Operator:
+def _operator(client: KubeClient, namespace: str) -> Iterator[Finding]:
     """Check that Seldon's webhook rejects an invalid object in a dry run."""
-
-    client: KubeClient
-    namespace: str
-
-    def __call__(self) -> Iterator[Finding]:
-        name = "seldon operator"
-        look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
-        try:
-            refused = refusal(self.client, SELDON_DEPLOYMENT, self.namespace, _probe(self.namespace))
-        except ForbiddenError:
-            yield self._by_status(name, look)
-        except UnavailableError as error:
-            yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
+    name = "seldon operator"
+    look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
+    try:
+        refused = preflight.refusal(client, locate.SELDON_DEPLOYMENT, namespace, _probe(namespace))
+    except ForbiddenError:
+        yield _operator_by_status(client, namespace, name, look)
+    except UnavailableError as error:
+        yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
+    else:
+        if refused:
+            yield ok(name, "its webhook refuses, in a dry run, what cannot be")
         else:
-            if refused:
-                yield ok(name, "its webhook refuses, in a dry run, what cannot be")
-            else:
-                yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
-
-    def _by_status(self, name: str, look: str) -> Finding:
-        """Without the right to create, recognise the operator by the status that it wrote."""
-        found, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
-        told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
-        if told:
-            return ok(name, f"it has given {', '.join(told[:3])} a status")
-        seen = f"not known: we may not create (a dry run), and nothing in {self.namespace} has a status"
-        return warn(name, seen, look)
+            yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
 
 
-@dataclass(frozen=True, slots=True)
-class _Deployed:
+def _operator_by_status(client: KubeClient, namespace: str, name: str, look: str) -> Finding:
+    """Without the right to create, recognise the operator by the status that it wrote."""
+    found, _ = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
+    told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
+    if told:
+        return ok(name, f"it has given {', '.join(told[:3])} a status")
+    seen = f"not known: we may not create (a dry run), and nothing in {namespace} has a status"
+    return warn(name, seen, look)
+
+
+def _deployed(client: KubeClient, settings: Settings, pipeline: Pipeline) -> Iterator[Finding]:
     """Check that the pipeline's SeldonDeployment exists and may be written."""
-
-    client: KubeClient
-    settings: Settings
-    pipeline: Pipeline
-
-    def __call__(self) -> Iterator[Finding]:
-        name = f"seldondeployment of {self.pipeline.name}"
-        target = target_of(self.pipeline)
-        place = f"{target.namespace}/{target.name}"
-        workload = KubeWorkload(OwningClient(self.client, self.settings.install))
-        try:
-            state = workload.read(self.pipeline)
-        except NotFoundError:
-            remedy = f"ipa render {self.pipeline.name} | kubectl apply -f -"
-            yield warn(name, f"{place} does not exist", remedy)
-        except DriftError as error:
-            yield failed(name, error, f"ipa status {self.pipeline.name} --at kubernetes")
-        else:
-            stages = ", ".join(str(stage.config) for stage in state.stages)
-            rolling = "" if state.settled else "; still rolling out"
-            yield ok(name, f"{place} runs {stages}{rolling}")
-            yield from self._mixed_up(name, tuple(stage.config for stage in state.stages))
-        yield from self._endless()
-
-    def _mixed_up(self, name: str, running: tuple[StageConfig, ...]) -> Iterator[Finding]:
-        """Batches that give requests the rows of others."""
-        faults = batch_faults(self.pipeline, running)
+    name = f"seldondeployment of {pipeline.name}"
+    target = locate.target_of(pipeline)
+    place = f"{target.namespace}/{target.name}"
+    workload = KubeWorkload(OwningClient(client, settings.install))
+    try:
+        state = workload.read(pipeline)
+    except NotFoundError:
+        yield warn(name, f"{place} does not exist", f"ipa render {pipeline.name} | kubectl apply -f -")
+    except DriftError as error:
+        yield failed(name, error, f"ipa status {pipeline.name} --at kubernetes")
+    else:
+        running = tuple(stage.config for stage in state.stages)
+        rolling = "" if state.settled else "; still rolling out"
+        yield ok(name, f"{place} runs {', '.join(map(str, running))}{rolling}")
+        # Batches that give requests the rows of others.
+        faults = batch_faults(pipeline, running)
         if faults:
-            yield fail(name, "; ".join(faults), f"ipa apply {self.pipeline.name} --rate R --at kubernetes")
-
-    def _endless(self) -> Iterator[Finding]:
-        """Objects whose orchestrators the operator writes for ever."""
-        for namespace, name in places_of(self.pipeline):
-            try:
-                sdep = self.client.get(SELDON_DEPLOYMENT, namespace, name)
-            except NotFoundError:
-                continue
-            if unsaid_orchestrators(sdep):
-                yield warn(f"orchestrator of {namespace}/{name}", ENDLESS_WRITES, orchestrator_remedy(sdep))
+            yield fail(name, "; ".join(faults), f"ipa apply {pipeline.name} --rate R --at kubernetes")
+    yield from _endless(client, pipeline)
 
 
-@dataclass(frozen=True, slots=True)
-class _Leases:
-    """Check the holder of the Lease of this install: two services without election would both write."""
-
-    client: KubeClient
-    settings: Settings
-    namespaces: Sequence[str]
-    elects: bool
-
-    def __call__(self) -> Iterator[Finding]:
-        settings = self.settings
-        name = _lease_name(settings)
-        for namespace in [settings.lease_namespace] if settings.lease_namespace else self.namespaces:
-            yield self._lease(f"lease {namespace}/{name}", namespace, name)
-
-    def _lease(self, title: str, namespace: str, name: str) -> Finding:
+def _endless(client: KubeClient, pipeline: Pipeline) -> Iterator[Finding]:
+    """Objects whose orchestrators the operator writes for ever."""
+    for namespace, name in places_of(pipeline):
         try:
-            spec = self.client.get_lease(namespace, name).get("spec") or {}
+            sdep = client.get(locate.SELDON_DEPLOYMENT, namespace, name)
         except NotFoundError:
-            return ok(title, "there is none: no other service elects here")
-        except ForbiddenError as error:
-            return warn(title, f"not known: {error.message}", "kubectl apply -f deploy/rbac/elector.yaml")
-        holder = str(spec.get("holderIdentity") or "")
-        if not holder:
-            return ok(title, "nobody holds it")
-        age_s = _age_s(spec.get("renewTime"))
-        if age_s is not None and age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
-            return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
-        seen = f"{holder} leads" + ("" if age_s is None else f", renewed {max(age_s, 0.0):.0f} s ago")
-        if self.elects:
-            return ok(title, f"{seen}; a service started here stands by")
-        remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
-        return warn(title, f"{seen}; a second service that does not elect would write beside it", remedy)
+            continue
+        if locate.unsaid_orchestrators(sdep):
+            yield warn(
+                f"orchestrator of {namespace}/{name}", locate.ENDLESS_WRITES, locate.orchestrator_remedy(sdep)
+            )
+
+
+def _leases(
+    client: KubeClient, settings: Settings, namespaces: Sequence[str], *, elects: bool
+) -> Iterator[Finding]:
+    """Check the holder of the Lease of this install: two services without election would both write."""
+    name = _lease_name(settings)
+    for namespace in [settings.lease_namespace] if settings.lease_namespace else namespaces:
+        yield _lease(client, namespace, name, elects=elects)
+
+
+def _lease(client: KubeClient, namespace: str, name: str, *, elects: bool) -> Finding:
+    title = f"lease {namespace}/{name}"
+    try:
+        spec = client.get(LEASE, namespace, name).get("spec") or {}
+    except NotFoundError:
+        return ok(title, "there is none: no other service elects here")
+    except ForbiddenError as error:
+        return warn(title, f"not known: {error.message}", "kubectl apply -f deploy/rbac/elector.yaml")
+    holder = str(spec.get("holderIdentity") or "")
+    if not holder:
+        return ok(title, "nobody holds it")
+    age_s = _age_s(spec.get("renewTime"))
+    if age_s is not None and age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
+        return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
+    seen = f"{holder} leads" + ("" if age_s is None else f", renewed {max(age_s, 0.0):.0f} s ago")
+    if elects:
+        return ok(title, f"{seen}; a service started here stands by")
+    remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
+    return warn(title, f"{seen}; a second service that does not elect would write beside it", remedy)
 
 
 def _age_s(renewed: object) -> float | None:

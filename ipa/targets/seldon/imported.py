@@ -1,4 +1,7 @@
-"""A pipeline read from a SeldonDeployment that somebody else wrote: what runs becomes the first variants."""
+"""A pipeline read from a SeldonDeployment that somebody else wrote: what runs becomes the first variants.
+
+`Reader` turns its nested graph into stages in their order: `graph.py`, the other way round.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,117 @@ from dataclasses import replace
 
 from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, StageKind, Variant
+from ipa.model.pipeline import Edge, Objective, Pipeline, Sla, Stage, StageKind, Variant
 from ipa.targets.base import Imported
-from ipa.targets.seldon.flow import Reader
-from ipa.targets.seldon.locate import (
-    AUTOSCALERS,
-    ENDLESS_WRITES,
-    LABEL_PIPELINE,
-    SEPARATE_ENGINE,
-    orchestrator_remedy,
-    unsaid_orchestrators,
-)
+from ipa.targets.seldon import locate, variants
+from ipa.targets.seldon.graph import INSIDE_OUT, SPLIT
 from ipa.targets.seldon.manifest import read
 from ipa.targets.seldon.section import KEY, SeldonRun, SeldonTarget
-from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, IMPLEMENTATION, OPERATORS_ENV, Json, env_entry
+from ipa.targets.seldon.variants import Json
+
+# What Seldon's executor does by itself for a node without a container, but for the one that we know.
+OTHER_BUILT_IN = frozenset({"SIMPLE_MODEL", "SIMPLE_ROUTER", "AVERAGE_COMBINER"})
+EVEN_SHARE = 0.5
+
+
+class Reader:
+    """The nodes and containers of one predictor by name, and the stages that they are.
+
+    `notes` are added to by what reads them.
+    """
+
+    def __init__(self, predictor: Json, notes: list[str]) -> None:
+        self.notes = notes
+        self._graph: Json = predictor.get("graph") or {}
+        self.nodes: dict[str, Json] = {str(node.get("name")): node for node in _walk(self._graph)}
+        self.containers: dict[str, Json] = {
+            str(container.get("name")): container
+            for component in predictor.get("componentSpecs") or ()
+            for container in (component.get("spec") or {}).get("containers") or ()
+        }
+        self._problems: list[str] = []
+        self._found: list[Stage] = []
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages, each behind those that it comes after.
+
+        InputError lists the nodes that are no stages of ours.
+        """
+        if not self._graph.get("name"):
+            self._problems.append("the predictor has no graph")
+        else:
+            self._flow(self._graph, [])
+        entries = [stage.name for stage in self._found if not stage.after]
+        if len(entries) > 1:
+            self._problems.append(f"requests enter at {' and '.join(entries)}; a pipeline has one entry")
+        if self._problems:
+            raise InputError(
+                "this graph cannot be read as a pipeline",
+                problems=[Problem(problem) for problem in self._problems],
+            )
+        return tuple(self._found)
+
+    def _flow(self, node: Json, before: Sequence[Edge]) -> list[Edge]:
+        """Add the stages of the node and all inside it; the edges to what comes after them."""
+        name, kind = str(node.get("name")), self._kind(node)
+        children = list(node.get("children") or ())
+        is_split = node.get("implementation") == SPLIT
+        if kind in INSIDE_OUT:
+            # What is inside comes before it, and all of that goes into it.
+            before = [edge for child in children for edge in self._flow(child, before)] or before
+            self._found.append(Stage(name, _variants(name, self), tuple(before), kind, container=name))
+            return [Edge(name)]
+        own, container = ((), "") if is_split else (_variants(name, self), name)
+        self._found.append(Stage(name, own, tuple(before), kind, container=container))
+        if kind is StageKind.ROUTER:
+            shares = self._shares(node, len(children))
+            return [
+                edge
+                for child, share in zip(children, shares, strict=True)
+                for edge in self._flow(child, [Edge(name, share=share)])
+            ]
+        ends = [edge for child in children for edge in self._flow(child, [Edge(name)])]
+        if len(children) > 1:
+            self._problems.append(
+                f"node {name!r} has {len(children)} children and no combiner: only the answer of the "
+                "first one is used"
+            )
+        return ends or [Edge(name)]
+
+    def _kind(self, node: Json) -> StageKind:
+        name, implementation = str(node.get("name")), node.get("implementation")
+        if implementation in OTHER_BUILT_IN:
+            self._problems.append(
+                f"node {name!r} is Seldon's built-in {implementation}, which has no variants to plan"
+            )
+        if implementation == SPLIT:
+            return StageKind.ROUTER
+        text = str(node.get("type") or "MODEL").lower().replace("_", "-")
+        if text == "unknown-type":
+            return StageKind.MODEL
+        if text not in list(StageKind):
+            self._problems.append(f"node {name!r} has the unknown type {node.get('type')}")
+            return StageKind.MODEL
+        return StageKind(text)
+
+    def _shares(self, node: Json, count: int) -> list[float]:
+        """The shares of a router's branches: those of Seldon's own split, else equal ones."""
+        given = {one.get("name"): one.get("value") for one in node.get("parameters") or ()}
+        if node.get("implementation") != SPLIT or count != 2:
+            return [1.0 / count] * count
+        try:
+            first = float(given.get("ratioA", EVEN_SHARE))
+        except (TypeError, ValueError):
+            self._problems.append(f"node {node.get('name')!r}: ratioA {given['ratioA']!r} is not a number")
+            return [EVEN_SHARE, EVEN_SHARE]
+        return [first, 1.0 - first]
+
+
+def _walk(node: Json) -> Iterator[Json]:
+    yield node
+    for child in node.get("children") or ():
+        yield from _walk(child)
+
 
 # What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
 KNOWN_OF_PREDICTOR = frozenset(
@@ -35,19 +135,19 @@ NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
 
 
 def imported(
-    sdep: Json, sla: Sla, *, name: str = "", predictor: str = "", bounds_cores: float | None = None
+    sdep: variants.Json, sla: Sla, *, name: str = "", predictor: str = "", bounds_cores: float | None = None
 ) -> Imported:
     """The pipeline that the SeldonDeployment runs. InputError lists what cannot be read as one."""
     metadata = sdep.get("metadata") or {}
     spec = sdep.get("spec") or {}
     notes: list[str] = []
     chosen = _predictor(spec.get("predictors") or (), predictor, notes)
-    reader = Reader(chosen)
-    stages = reader.stages(lambda stage_name: _variants(stage_name, reader, notes))
-    name = name or (metadata.get("labels") or {}).get(LABEL_PIPELINE) or metadata["name"]
+    reader = Reader(chosen, notes)
+    stages = reader.stages()
+    name = name or (metadata.get("labels") or {}).get(locate.LABEL_PIPELINE) or metadata["name"]
     pipeline = Pipeline(
         name,
-        tuple(_batched(stage, reader, notes) for stage in stages),
+        tuple(_batched(stage, reader) for stage in stages),
         sla,
         {"default": Objective()},
         targets={"seldon": _target(metadata, spec, chosen)},
@@ -58,8 +158,8 @@ def imported(
     notes += _left_alone(spec, chosen, reader)
     notes += _assumed(pipeline)
     notes += _batching(pipeline, reader)
-    if unsaid_orchestrators(sdep):
-        notes.append(f"{ENDLESS_WRITES}: {orchestrator_remedy(sdep)}")
+    if locate.unsaid_orchestrators(sdep):
+        notes.append(f"{locate.ENDLESS_WRITES}: {locate.orchestrator_remedy(sdep)}")
     try:
         configs = read(pipeline, sdep)
     except (DriftError, InputError) as error:
@@ -69,7 +169,7 @@ def imported(
     return Imported(pipeline, configs, tuple(notes))
 
 
-def _predictor(predictors: Sequence[Json], wanted: str, notes: list[str]) -> Json:
+def _predictor(predictors: Sequence[variants.Json], wanted: str, notes: list[str]) -> variants.Json:
     """The one that is named, else the one that takes most of the requests."""
     names = [str(one.get("name")) for one in predictors]
     serving = [one for one in predictors if not one.get("shadow")]
@@ -88,39 +188,41 @@ def _predictor(predictors: Sequence[Json], wanted: str, notes: list[str]) -> Jso
     return chosen
 
 
-def _target(metadata: Json, spec: Json, predictor: Json) -> SeldonTarget:
+def _target(metadata: variants.Json, spec: variants.Json, predictor: variants.Json) -> SeldonTarget:
     target = SeldonTarget(metadata["name"], metadata.get("namespace") or "default", predictor["name"])
     annotations = spec.get("annotations") or {}
     requests = ((predictor.get("svcOrchSpec") or {}).get("resources") or {}).get("requests") or {}
     cores = parse_quantity(requests.get("cpu"))
     if cores is not None and cores > 0:
         target = replace(target, orchestrator_cores=float(cores))
-    return replace(target, separate_orchestrator=str(annotations.get(SEPARATE_ENGINE)).lower() == "true")
+    return replace(
+        target, separate_orchestrator=str(annotations.get(locate.SEPARATE_ENGINE)).lower() == "true"
+    )
 
 
-def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...]:
+def _variants(name: str, reader: Reader) -> tuple[Variant, ...]:
     """The running container of the node, as its only variant."""
     node, container = reader.nodes[name], reader.containers.get(name) or {}
-    env = _env(name, container, notes)
-    implementation = env.pop(IMPLEMENTATION, None) or node.get("implementation")
+    env = _env(name, container, reader.notes)
+    implementation = env.pop(variants.IMPLEMENTATION, None) or node.get("implementation")
     uri = node.get("modelUri")
     run = SeldonRun(
         container.get("image"),
         uri,
         implementation,
         env,
-        _memory_gib(name, container.get("resources") or {}, notes),
+        _memory_gib(name, container, reader.notes),
         _accelerators(container.get("resources") or {}),
     )
     return (Variant(_variant_name(run), {KEY: run}),)
 
 
-def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
+def _env(name: str, container: variants.Json, notes: list[str]) -> dict[str, str]:
     """The env that makes the variant what it is: plain values that are neither the operator's nor secret."""
     found: dict[str, str] = {}
     for entry in container.get("env") or ():
         key = str(entry.get("name"))
-        if key in OPERATORS_ENV or key in (BATCH_SIZE, BATCH_TIME):
+        if key in variants.OPERATORS_ENV or key in (variants.BATCH_SIZE, variants.BATCH_TIME):
             continue
         if "valueFrom" in entry:
             notes.append(f"stage {name!r}: env {key} comes from elsewhere (valueFrom); it stays as it is")
@@ -133,29 +235,25 @@ def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
     return found
 
 
-def _memory_gib(name: str, resources: Json, notes: list[str]) -> float | None:
+def _memory_gib(name: str, container: variants.Json, notes: list[str]) -> float | None:
     """The memory limit, None if there is none. Plans write whole MiB."""
-    amounts = {
-        kind: (resources.get(kind) or {})["memory"]
-        for kind in ("limits", "requests")
-        if "memory" in (resources.get(kind) or {})
-    }
-    if not amounts:
+    # The limit is the last, and the one that counts.
+    *others, text = [*variants.amounts_of(container, "memory").values()] or [None]
+    if text is None:
         return None
-    parsed = {kind: parse_quantity(amount) for kind, amount in amounts.items()}
-    amount = next(iter(parsed.values()))
+    amount = parse_quantity(text)
     if amount is None:
-        notes.append(f"stage {name!r}: memory {next(iter(amounts.values()))!r} is not a quantity")
+        notes.append(f"stage {name!r}: memory {text!r} is not a quantity")
         return None
-    if any(other != amount for other in parsed.values()):
+    if any(parse_quantity(other) != amount for other in others):
         notes.append(f"stage {name!r}: memory requests and limits differ; a plan would make both the limit")
     mib = round(float(amount) / 2**20)
     if mib * 2**20 != amount:
-        notes.append(f"stage {name!r}: memory {next(iter(amounts.values()))!r} is rounded to {mib}Mi")
+        notes.append(f"stage {name!r}: memory {text!r} is rounded to {mib}Mi")
     return mib / MIB_PER_GIB
 
 
-def _accelerators(resources: Json) -> dict[str, float]:
+def _accelerators(resources: variants.Json) -> dict[str, float]:
     """The extended resources that it may use, by name."""
     limits = {kind: parse_quantity(amount) for kind, amount in (resources.get("limits") or {}).items()}
     return {kind: float(count) for kind, count in sorted(limits.items()) if "/" in kind and count}
@@ -175,7 +273,7 @@ def _variant_name(run: SeldonRun) -> str:
     return "current"
 
 
-def _batched(stage: Stage, reader: Reader, notes: list[str]) -> Stage:
+def _batched(stage: Stage, reader: Reader) -> Stage:
     """The stage with the time that its batches wait now."""
     if not stage.variants:
         return stage
@@ -183,21 +281,24 @@ def _batched(stage: Stage, reader: Reader, notes: list[str]) -> Stage:
         one.get("name"): one.get("value")
         for one in (reader.containers.get(stage.name) or {}).get("env") or ()
     }
-    text = env.get(BATCH_TIME)
+    text = env.get(variants.BATCH_TIME)
     if text is None:
-        if env.get(BATCH_SIZE) is not None:
-            notes.append(
-                f"stage {stage.name!r}: no {BATCH_TIME}; batches will wait {stage.batch_timeout_s:g} s"
+        if env.get(variants.BATCH_SIZE) is not None:
+            reader.notes.append(
+                f"stage {stage.name!r}: no {variants.BATCH_TIME}; "
+                f"batches will wait {stage.batch_timeout_s:g} s"
             )
         return stage
     try:
         return replace(stage, batch_timeout_s=float(str(text)))
     except ValueError:
-        notes.append(f"stage {stage.name!r}: {BATCH_TIME} {text!r} is not a number of seconds")
+        reader.notes.append(
+            f"stage {stage.name!r}: {variants.BATCH_TIME} {text!r} is not a number of seconds"
+        )
         return stage
 
 
-def _left_alone(spec: Json, predictor: Json, reader: Reader) -> Iterator[str]:
+def _left_alone(spec: variants.Json, predictor: variants.Json, reader: Reader) -> Iterator[str]:
     """Notes on the fields that the pipeline's file omits and no plan changes."""
     if spec.get("protocol") not in (None, "v2"):
         yield f"protocol {spec['protocol']!r} is left as it is; batches need MLServer and v2"
@@ -209,14 +310,16 @@ def _left_alone(spec: Json, predictor: Json, reader: Reader) -> Iterator[str]:
         if beside:
             yield f"container {', '.join(map(repr, beside))} is no graph node: it stays as it is, uncounted"
         yield from (
-            f"{scaler} of {', '.join(names)} must go first" for scaler in AUTOSCALERS if component.get(scaler)
+            f"{scaler} of {', '.join(names)} must go first"
+            for scaler in locate.AUTOSCALERS
+            if component.get(scaler)
         )
 
 
 def _batching(pipeline: Pipeline, reader: Reader) -> Iterator[str]:
     """A warning for each stage that batches: no SeldonDeployment says how many rows it answers."""
     for stage in pipeline.served:
-        entry = env_entry(reader.containers.get(stage.name) or {}, BATCH_SIZE)
+        entry = variants.env_entry(reader.containers.get(stage.name) or {}, variants.BATCH_SIZE)
         text = str((entry or {}).get("value", ""))
         if text.isdecimal() and int(text) > 1:
             yield (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import md5
 
@@ -252,3 +252,35 @@ def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
         problems=[Problem(problem) for problem in problems],
         hint="Restore it, or change the pipeline's file to match; until then it is not written.",
     )
+
+
+KEDA_LABEL = "scaledobject.keda.sh/name"
+
+
+def check_autoscalers(
+    pipeline: Pipeline, sdeps: Sequence[str], places: Sequence[StageLocation], autoscalers: Sequence[Json]
+) -> None:
+    """DriftError names every stage whose Deployment, or SeldonDeployment, another controller scales.
+
+    It undoes every change of ours, and we its. KEDA's ScaledObjects need no look of their own: each makes a
+    HorizontalPodAutoscaler.
+    """
+    stages = {place.deployment: place.stage.name for place in places}
+    problems = []
+    for autoscaler in autoscalers:
+        target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
+        kind, name = target.get("kind"), str(target.get("name", ""))
+        words = f"{_named(autoscaler)} scales {kind} {name}: another controller owns its replicas"
+        if kind == "Deployment" and name in stages:
+            problems.append(f"stage {stages[name]!r}: {words}; remove it first")
+        elif kind == SELDON_DEPLOYMENT.kind and name in sdeps:
+            problems.append(f"every stage: {words}; remove it first")
+    if problems:
+        raise drift(pipeline, problems)
+
+
+def _named(autoscaler: Json) -> str:
+    metadata = autoscaler["metadata"]
+    scaled = (metadata.get("labels") or {}).get(KEDA_LABEL)
+    made_by = f" (of KEDA's ScaledObject {scaled!r})" if scaled else ""
+    return f"HorizontalPodAutoscaler {metadata['name']!r}{made_by}"

@@ -9,6 +9,7 @@ from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, parse_quantity
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon import variants
 from ipa.targets.seldon.graph import SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
@@ -22,17 +23,6 @@ from ipa.targets.seldon.locate import (
 )
 from ipa.targets.seldon.section import SeldonTarget
 from ipa.targets.seldon.shape import batch_faults
-from ipa.targets.seldon.variants import (
-    BATCH_SIZE,
-    BATCH_TIME,
-    Json,
-    accelerator_kinds,
-    check_variants,
-    env_entry,
-    leaves,
-    recognise,
-    requested,
-)
 
 ONE_ORCHESTRATOR = {"replicas": 1}
 
@@ -95,7 +85,7 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
     does, or the configs do not fit it.
     """
     target = target_of(pipeline)
-    check_variants(pipeline)
+    variants.check_variants(pipeline)
     check_configs(pipeline, configs)
     pairs = list(zip(pipeline.served, configs, strict=True))
     graph = _node(nest(pipeline), {config.stage: config for config in configs})
@@ -145,17 +135,17 @@ def _node(nested: Nested, configs: Mapping[str, StageConfig]) -> dict[str, Any]:
 
 
 def _variant_fields(stage: Stage, config: StageConfig, kind: str) -> dict[str, str]:
-    found = leaves(stage, config.variant)
+    found = variants.leaves(stage, config.variant)
     return {leaf.name: leaf.value for leaf in found if leaf.kind == kind and leaf.value is not None}
 
 
 def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str, Any]:
     env = {
         **_variant_fields(stage, config, "env"),
-        BATCH_SIZE: str(config.batch_size),
-        BATCH_TIME: batch_time(stage),
+        variants.BATCH_SIZE: str(config.batch_size),
+        variants.BATCH_TIME: batch_time(stage),
     }
-    amounts = {"cpu": cpu_quantity(config.cores), **requested(pipeline, stage, config.variant)}
+    amounts = {"cpu": cpu_quantity(config.cores), **variants.requested(pipeline, stage, config.variant)}
     container = {
         "name": container_name(stage),
         **_variant_fields(stage, config, "container"),
@@ -166,7 +156,7 @@ def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[st
     return {"replicas": config.replicas, "spec": {"containers": [container]}}
 
 
-def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
+def read(pipeline: Pipeline, sdep: variants.Json) -> tuple[StageConfig, ...]:
     """The configuration of every stage that the SeldonDeployment asks for.
 
     DriftError lists everything in it that no configuration of the pipeline would have.
@@ -174,7 +164,7 @@ def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
     configs: list[StageConfig] = []
     problems: list[str] = []
     for place in locate(pipeline, sdep):
-        variant, difference = recognise(place.stage, place.container, place.node)
+        variant, difference = variants.recognise(place.stage, place.container, place.node)
         batch, cores = _batch_size(place), _cores(place)
         name = place.stage.name
         if variant is None:
@@ -193,22 +183,22 @@ def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
 
 
 def _batch_size(place: StageLocation) -> int | str:
-    entry = env_entry(place.container, BATCH_SIZE)
+    entry = variants.env_entry(place.container, variants.BATCH_SIZE)
     if entry is None:
         return 1
     text = str(entry.get("value", ""))
     if not text.isdecimal():
-        return f"env {BATCH_SIZE} is {text!r}, not a whole number"
+        return f"env {variants.BATCH_SIZE} is {text!r}, not a whole number"
     # 0 is MLServer's own word for no batching.
     return max(1, int(text))
 
 
 def _accelerator_faults(pipeline: Pipeline, place: StageLocation, variant: str) -> list[str]:
     """The differences of the container's accelerators from those of the variant it runs."""
-    wanted = requested(pipeline, place.stage, variant)
+    wanted = variants.requested(pipeline, place.stage, variant)
     resources = place.container.get("resources") or {}
     faults = []
-    for kind in sorted(accelerator_kinds(pipeline, place.stage)):
+    for kind in sorted(variants.accelerator_kinds(pipeline, place.stage)):
         # Kubernetes takes the limit of an extended resource for its request.
         limits = resources.get("limits") or {}
         found, expected = parse_quantity(limits.get(kind, 0)), wanted.get(kind, "0")
@@ -220,12 +210,7 @@ def _accelerator_faults(pipeline: Pipeline, place: StageLocation, variant: str) 
 
 
 def _cores(place: StageLocation) -> float | str:
-    resources = place.container.get("resources") or {}
-    amounts = {
-        kind: (resources.get(kind) or {})["cpu"]
-        for kind in ("requests", "limits")
-        if "cpu" in (resources.get(kind) or {})
-    }
+    amounts = variants.amounts_of(place.container, "cpu")
     if not amounts:
         return "has no resources.requests.cpu and no resources.limits.cpu"
     parsed = {kind: parse_quantity(amount) for kind, amount in amounts.items()}

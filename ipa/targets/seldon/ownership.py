@@ -7,7 +7,7 @@ from typing import Any
 
 from ipa.adapters.kube.client import Json, KubeClient
 from ipa.adapters.kube.kinds import ResourceKind
-from ipa.model.errors import ConflictError, DriftError, NotFoundError, Problem
+from ipa.model.errors import READ_AGAIN, ConflictError, DriftError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.split import is_split, parts_of
@@ -130,8 +130,7 @@ class OwningClient(KubeClient):
             if tested == {version}:
                 return operations
         raise ConflictError(
-            f"SeldonDeployment {namespace}/{name}: was changed since it was read",
-            hint="Read the current state and plan again.",
+            f"SeldonDeployment {namespace}/{name}: was changed since it was read", hint=READ_AGAIN
         )
 
 

@@ -9,22 +9,14 @@ from typing import Any
 from ipa.adapters.kube.quantity import cpu_quantity
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
+from ipa.targets.seldon import variants
 from ipa.targets.seldon.locate import Path, StageLocation, container_name, locate
 from ipa.targets.seldon.manifest import batch_time, check_configs, read
-from ipa.targets.seldon.variants import (
-    BATCH_SIZE,
-    BATCH_TIME,
-    Json,
-    accelerator_kinds,
-    check_variants,
-    leaves,
-    requested,
-)
 
 Operation = dict[str, Any]
 
 
-def build_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> list[Operation]:
+def build_patch(pipeline: Pipeline, live: variants.Json, wanted: Sequence[StageConfig]) -> list[Operation]:
     """The JSON Patch (RFC 6902) from the live object to the wanted configs; empty where nothing changes.
 
     It first tests the resourceVersion and the names of all it touches, then changes only fields that are
@@ -35,9 +27,9 @@ def build_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -
     return draft.patch()
 
 
-def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
+def change_all(draft: Draft, pipeline: Pipeline, live: variants.Json, wanted: Sequence[StageConfig]) -> None:
     """Add the operations that change the pipeline's predictor in the live object to the wanted configs."""
-    check_variants(pipeline)
+    variants.check_variants(pipeline)
     running = read(pipeline, live)
     check_configs(pipeline, wanted, running)
     for place, now, then in zip(locate(pipeline, live), running, in_millicores(wanted), strict=True):
@@ -56,19 +48,19 @@ def _change_stage(
     if then.cores != now.cores:
         _set_resource(draft, place, "cpu", cpu_quantity(then.cores))
     if then.batch_size != now.batch_size:
-        _set_env(draft, place, BATCH_SIZE, str(then.batch_size))
-        _set_env(draft, place, BATCH_TIME, batch_time(place.stage))
+        _set_env(draft, place, variants.BATCH_SIZE, str(then.batch_size))
+        _set_env(draft, place, variants.BATCH_TIME, batch_time(place.stage))
     if then.variant != now.variant:
         _change_variant(draft, pipeline, place, then)
 
 
 def _change_variant(draft: Draft, pipeline: Pipeline, place: StageLocation, then: StageConfig) -> None:
-    wanted = requested(pipeline, place.stage, then.variant)
+    wanted = variants.requested(pipeline, place.stage, then.variant)
     for resource, amount in wanted.items():
         _set_resource(draft, place, resource, amount)
-    for kind in sorted(accelerator_kinds(pipeline, place.stage) - wanted.keys()):
+    for kind in sorted(variants.accelerator_kinds(pipeline, place.stage) - wanted.keys()):
         _set_resource(draft, place, kind, None)
-    found = leaves(place.stage, then.variant)
+    found = variants.leaves(place.stage, then.variant)
     if any(leaf.kind == "node" for leaf in found):
         draft.test((*place.node_path, "name"), container_name(place.stage))
     for leaf in found:
@@ -112,7 +104,7 @@ def _remove_env(draft: Draft, place: StageLocation, names: set[str]) -> None:
 class Draft:
     """A copy of the live object that writes down what is done to it."""
 
-    def __init__(self, live: Json) -> None:
+    def __init__(self, live: variants.Json) -> None:
         self.object = deepcopy(dict(live))
         self.tests: list[Operation] = []
         self.changes: list[Operation] = []

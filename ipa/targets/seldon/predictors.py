@@ -9,18 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ipa.model import parts as shared
 from ipa.model.errors import InputError, Problem
-from ipa.model.parts import (
-    Configs,
-    in_order,
-    is_shared,
-    order_of,
-    paired,
-    parts_of,
-    share_faults,
-    share_of,
-    with_share,
-)
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import StageLocation, drift, locate, target_of
@@ -35,7 +25,7 @@ MOST = 10
 PREDICTORS = ("spec", "predictors")
 
 # The pipeline with one of the predictors it may have, and what that runs.
-Named = tuple[Pipeline, Configs]
+Named = tuple[Pipeline, shared.Configs]
 
 
 def render_mixture(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
@@ -44,17 +34,17 @@ def render_mixture(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[s
     InputError as `render`, and where the shares are no whole percents of together 100.
     """
     _check(pipeline, configs)
-    parts = parts_of(configs)
+    parts = shared.parts_of(configs)
     first, *others = [render(named, part) for named, part in zip(_named(pipeline), parts, strict=False)]
     predictors = [body["spec"]["predictors"][0] for body in (first, *others)]
     if others:
         for predictor, part in zip(predictors, parts, strict=True):
-            predictor["traffic"] = share_of(part)
+            predictor["traffic"] = shared.share_of(part)
     first["spec"]["predictors"] = predictors
     return first
 
 
-def read_mixture(pipeline: Pipeline, sdep: Json) -> Configs:
+def read_mixture(pipeline: Pipeline, sdep: Json) -> shared.Configs:
     """The parts that the SeldonDeployment asks for, in their order. DriftError as `read_named`."""
     return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
 
@@ -76,8 +66,10 @@ def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
         # None: `locate` says what there is instead.
         return [(named, read(named, sdep)) for named in ours or [pipeline]]
     _check_others(pipeline, traffic)
-    found = [(named, with_share(read(named, sdep), traffic[target_of(named).predictor])) for named in ours]
-    return sorted(found, key=lambda each: order_of(each[1]))
+    found = [
+        (named, shared.with_share(read(named, sdep), traffic[target_of(named).predictor])) for named in ours
+    ]
+    return sorted(found, key=lambda each: shared.order_of(each[1]))
 
 
 def _traffic(sdep: Json) -> dict[str, int]:
@@ -125,15 +117,17 @@ def _change_mixture(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequen
     """
     _check(pipeline, wanted)
     running = read_named(pipeline, live)
-    shares = len(running) > 1 or is_shared(wanted)
+    shares = len(running) > 1 or shared.is_shared(wanted)
     if shares:
         _check_others(pipeline, _traffic(live))
     index = {one["name"]: at for at, one in enumerate(live["spec"]["predictors"])}
     free = [named for named in _named(pipeline) if target_of(named).predictor not in index]
     there = list(running)
-    kept: list[tuple[int, Pipeline, Configs]] = []
+    kept: list[tuple[int, Pipeline, shared.Configs]] = []
     added: list[Json] = []
-    for before, after in paired(read_mixture(pipeline, live), in_order(parts_of(in_millicores(wanted)))):
+    for before, after in shared.paired(
+        read_mixture(pipeline, live), shared.in_order(shared.parts_of(in_millicores(wanted)))
+    ):
         here = next((each for each in there if each[1] == before), None)
         if here is not None and after is not None:
             there.remove(here)
@@ -143,7 +137,7 @@ def _change_mixture(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequen
     for at, named, part in sorted(kept, key=lambda each: each[0]):
         change_all(draft, named, live, part)
         if shares:
-            _set_traffic(draft, at, share_of(part))
+            _set_traffic(draft, at, shared.share_of(part))
     for predictor in added:
         draft.append(PREDICTORS, predictor)
     for at in sorted((index[target_of(named).predictor] for named, _ in there), reverse=True):
@@ -151,12 +145,12 @@ def _change_mixture(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequen
         draft.set((*PREDICTORS, at), None)
 
 
-def _like(model: Pipeline, named: Pipeline, live: Json, part: Configs) -> Json:
+def _like(model: Pipeline, named: Pipeline, live: Json, part: shared.Configs) -> Json:
     """A predictor that runs the part, and is else as that of `model` but for its explainer: one is enough."""
     name = target_of(named).predictor
     (one,) = (each for each in live["spec"]["predictors"] if each["name"] == target_of(model).predictor)
     copy = {key: value for key, value in one.items() if key != "explainer"}
-    copy |= {"name": name, "traffic": share_of(part)}
+    copy |= {"name": name, "traffic": shared.share_of(part)}
     copy["svcOrchSpec"] = {**ONE_ORCHESTRATOR, **(copy.get("svcOrchSpec") or {})}
     draft = Draft({**live, "spec": {**live["spec"], "predictors": [copy]}})
     change_all(draft, named, draft.object, part)
@@ -185,9 +179,9 @@ def _check(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
 
 
 def _faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Iterator[str]:
-    count = len(parts_of(configs))
+    count = len(shared.parts_of(configs))
     if not 1 <= count <= MOST:
         yield f"a set has 1 to {MOST} parts, not {count}"
-    yield from share_faults(configs)
+    yield from shared.share_faults(configs)
     if count > 1 and is_split(pipeline):
         yield "shape split cannot divide the traffic between parts; use shape single"

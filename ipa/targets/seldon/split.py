@@ -254,3 +254,35 @@ def revision_of_all(parts: Sequence[Part], objects: Objects) -> str:
     found = [objects[part.name]["metadata"] for part in parts]
     uids = ".".join(str(metadata["uid"]) for metadata in found)
     return f"{uids}/{'.'.join(str(metadata['generation']) for metadata in found)}"
+
+
+# The order of writes, see `steps`.
+GROWS, BIGGER_BATCH, SWITCHES, SMALLER_BATCH, SHRINKS = range(5)
+
+
+def steps(running: Sequence[StageConfig], wanted: Sequence[StageConfig]) -> tuple[tuple[PartRole, str], ...]:
+    """Role and stage of the objects that differ, in an order of writes that may stop anywhere.
+
+    The rule (docs/adr/0004): what only adds capacity goes first and what only takes it away last; a bigger
+    batch goes before its model, a smaller one after it. Then, as long as a replica does not get slower by a
+    bigger batch or by more cores, each stage carries after every single write at least what it carried before
+    or what it is to carry after, whichever is less, and no stage is smaller than before until every stage
+    that grows has grown.
+    """
+    found: list[tuple[int, tuple[PartRole, str]]] = []
+    for now, then in zip(running, wanted, strict=True):
+        if now.batch_size != then.batch_size:
+            rank = BIGGER_BATCH if then.batch_size > now.batch_size else SMALLER_BATCH
+            found.append((rank, (PartRole.QUEUE, now.stage)))
+        if (now.variant, now.cores, now.replicas) != (then.variant, then.cores, then.replicas):
+            found.append((_rank(now, then), (PartRole.MODEL, now.stage)))
+    return tuple(step for _, step in sorted(found, key=lambda each: each[0]))
+
+
+def _rank(now: StageConfig, then: StageConfig) -> int:
+    if now.variant == then.variant:
+        if then.cores >= now.cores and then.replicas >= now.replicas:
+            return GROWS
+        if then.cores <= now.cores and then.replicas <= now.replicas:
+            return SHRINKS
+    return SWITCHES

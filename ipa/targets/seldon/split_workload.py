@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.field_managers import last_hand
-from ipa.adapters.kube.monotonic_reads import MonotonicReads
-from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.adapters.kube.responses import last_hand
+from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, IpaError, NotFoundError, UnavailableError
+from ipa.model.errors import READ_AGAIN, ConflictError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
-from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.manifest import check_configs
 from ipa.targets.seldon.patch import Operation, build_patch
-from ipa.targets.seldon.rollout import judge, ready_replicas, unready
+from ipa.targets.seldon.rollout import unready
 from ipa.targets.seldon.split import (
     Part,
     PartRole,
@@ -31,10 +28,10 @@ from ipa.targets.seldon.split import (
     read_split,
     render_split,
     revision_of_all,
+    steps,
 )
-from ipa.targets.seldon.split_order import steps
-from ipa.targets.seldon.variants import Json, check_variants
-from ipa.targets.seldon.workload import revision_of, same_object
+from ipa.targets.seldon.variants import check_variants
+from ipa.targets.seldon.workload import SeldonObjects, altered, revision_of, same_object, states_of
 
 Objects = dict[str, dict[str, Any]]
 
@@ -50,18 +47,12 @@ class _Write:
     patch: list[Operation]
 
 
-class SplitWorkload:
+class SplitWorkload(SeldonObjects):
     """A pipeline that runs as a router, and a queue and a model for each stage: a SeldonDeployment each.
 
     A change is one guarded patch for each object that differs, all tried on the server before the first is
-    sent, in an order in which every prefix is safe (`splitorder`).
+    sent, in an order in which every prefix is safe (`split.steps`).
     """
-
-    rolling = DEPLOYMENT
-
-    def __init__(self, client: KubeClient) -> None:
-        self._client = client
-        self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """Read the SeldonDeployments and their ready replicas. NotFoundError: one is missing."""
@@ -72,13 +63,9 @@ class SplitWorkload:
         models = [place for part, place in zip(parts, places, strict=True) if part.role is PartRole.MODEL]
         # Router and queues may be scaled by whom one likes.
         names = [part.name for part in parts if part.role is PartRole.MODEL]
-        autoscalers = self._client.list_autoscalers(target_of(pipeline).namespace)
-        check_autoscalers(pipeline, names, models, autoscalers)
+        self._check_autoscalers(pipeline, names, models)
         deployments = self._deployments(pipeline, places)
-        stages = tuple(
-            StageState(config, ready_replicas(deployments[place.deployment]))
-            for config, place in zip(configs, models, strict=True)
-        )
+        stages = states_of(configs, models, deployments)
         settled = not any(unready(place, deployments[place.deployment]) for place in places)
         hands = filter(None, map(last_hand, objects.values()))
         return WorkloadState(revision_of_all(parts, objects), stages, settled, next(hands, ""))
@@ -113,7 +100,7 @@ class SplitWorkload:
         if revision != change.revision:
             raise ConflictError(
                 f"pipeline {pipeline.name} is at {revision}; the change was decided at {change.revision}",
-                hint="Read the current state and plan again.",
+                hint=READ_AGAIN,
             )
         writes = _writes(pipeline, parts, objects, change)
         self._try(pipeline, parts, objects, writes, change)
@@ -136,15 +123,7 @@ class SplitWorkload:
             return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was recreated by another writer")
         if read_split(pipeline, parts, objects) != in_millicores(change.configs):
             return Rollout(RolloutPhase.READY, "another writer replaced the change")
-        places = places_of(parts, objects)
-        deployments = self._deployments(pipeline, places)
-        pods = {}
-        for place in places:
-            deployment = deployments[place.deployment]
-            if deployment is not None and unready(place, deployment):
-                labels = deployment["spec"]["selector"]["matchLabels"]
-                pods[place.deployment] = self._client.list_pods(target_of(pipeline).namespace, labels)
-        return judge(places, deployments, pods)
+        return self._judged(pipeline, places_of(parts, objects))
 
     def _get(self, parts: Sequence[Part]) -> Objects:
         objects = self._present(parts)
@@ -160,19 +139,9 @@ class SplitWorkload:
     def _present(self, parts: Sequence[Part]) -> Objects:
         found: Objects = {}
         for part in parts:
-            target = target_of(part.pipeline)
-            try:
-                live = self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name)
-            except NotFoundError:
-                continue
-            found[part.name] = self._newest.seen(live)
+            with suppress(NotFoundError):
+                found[part.name] = self._live(part.pipeline)
         return found
-
-    def _deployments(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> dict[str, Json | None]:
-        namespace = target_of(pipeline).namespace
-        return {
-            place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
-        }
 
     def _check_present(
         self, pipeline: Pipeline, parts: Sequence[Part], objects: Objects, configs: Sequence[StageConfig]
@@ -212,20 +181,16 @@ class SplitWorkload:
         """Let the server try every patch. ConflictError where its webhooks make something else of it."""
         promised = dict(objects)
         for write in writes:
-            promised[write.part.name] = self._patch(write.part, write.patch, dry_run=True)
+            promised[write.part.name] = self._patch(write.part.pipeline, write.patch, dry_run=True)
         if read_split(pipeline, parts, promised) != in_millicores(change.configs):
-            raise ConflictError(
-                f"the cluster would alter the write for pipeline {pipeline.name!r}",
-                hint="Find the mutating webhook that changes SeldonDeployments.",
-            )
+            raise altered(pipeline)
 
     def _send(self, write: _Write) -> dict[str, Any]:
         """The object as written; where there was no answer, as read back. It is never sent again."""
         try:
-            return self._patch(write.part, write.patch)
+            return self._patch(write.part.pipeline, write.patch)
         except UnavailableError as error:
-            target = target_of(write.part.pipeline)
-            live = self._newest.seen(self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name))
+            live = self._live(write.part.pipeline)
             if revision_of(live) == revision_of(write.live):
                 words = f"{error.message}; reading back shows that {write.part.name} was not written"
                 raise UnavailableError(words) from error
@@ -233,8 +198,7 @@ class SplitWorkload:
                 write.part.name: write.after
             }:
                 raise ConflictError(
-                    f"{error.message}; reading back shows a change by another writer",
-                    hint="Read the current state and plan again.",
+                    f"{error.message}; reading back shows a change by another writer", hint=READ_AGAIN
                 ) from error
             return live
 
@@ -247,7 +211,7 @@ class SplitWorkload:
             write, written = left[-1]
             patch = build_patch(write.part.pipeline, written, [write.before])
             try:
-                self._patch(write.part, patch)
+                self._patch(write.part.pipeline, patch)
             except IpaError as error:
                 words = (
                     f"; undoing it failed too: {error.message}; the objects written so far are safe to run"
@@ -256,11 +220,6 @@ class SplitWorkload:
             left.pop()
         words = f"; the {len(done)} objects written before it were restored" if done else ""
         raise _said(cause, 0, total, words) from cause
-
-    def _patch(self, part: Part, patch: Sequence[Operation], *, dry_run: bool = False) -> dict[str, Any]:
-        target = target_of(part.pipeline)
-        patched = self._client.patch(SELDON_DEPLOYMENT, target.namespace, target.name, patch, dry_run=dry_run)
-        return patched if dry_run else self._newest.seen(patched)
 
 
 def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change: Change) -> list[_Write]:
@@ -273,7 +232,7 @@ def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change:
     by_step: Mapping[tuple[PartRole, str], Part] = {(part.role, part.stage): part for part in parts}
     writes = []
     for step in steps(running, wanted):
-        part = by_step[step.role, step.stage]
+        part = by_step[step]
         live, before = objects[part.name], found[part.name]
         after = changed_config(part, before, config_of(pipeline, part, by_stage))
         writes.append(_Write(part, live, before, after, build_patch(part.pipeline, live, [after])))

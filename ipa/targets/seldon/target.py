@@ -16,17 +16,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
-from ipa.targets.base import (
-    Configs,
-    Imported,
-    ImportRequest,
-    Profiles,
-    Site,
-    Target,
-    TargetConnection,
-    Watching,
-    World,
-)
+from ipa.targets import base
 from ipa.targets.seldon.section import SECTIONS, SeldonTarget, Shape, seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 
@@ -34,7 +24,6 @@ if TYPE_CHECKING:
     from ipa.adapters.kube.client import KubeClient
     from ipa.adapters.kube.events import KubeEvents
     from ipa.adapters.kube.kinds import ResourceKind
-    from ipa.adapters.prometheus.dialects import Dialect
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
 
@@ -53,7 +42,7 @@ SPLIT = ServingSemantics(rolling=DEPLOYMENT, rebatch=Rebatch.NEW_REPLICAS, runs_
 USUAL = SeldonTarget("")
 
 
-class Seldon(Target):
+class Seldon(base.Target):
     """SeldonDeployments on a Kubernetes cluster."""
 
     name = "kubernetes"
@@ -88,7 +77,7 @@ class Seldon(Target):
             return ""
         return "it has no seldon section, which says where it runs; it can be planned"
 
-    def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
+    def shape(self, pipeline: Pipeline, profiles: base.Profiles) -> Pipeline:
         """The pipeline with the cores of orchestrator, router and queues, and stages that must not batch."""
         return at_cluster(pipeline, profiles)
 
@@ -117,7 +106,7 @@ class Seldon(Target):
 
         return super().simulation(pipeline)[0], ON_CLUSTER
 
-    def open(self, site: Site) -> World:
+    def open(self, site: base.Site) -> base.World:
         """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
         from ipa.adapters.kube.client import connect
         from ipa.adapters.kube.events import KubeEvents
@@ -131,12 +120,12 @@ class Seldon(Target):
         workload = KubeWorkload(OwningClient(client, settings.install))
         metrics = _metrics(site)
         if settings.actuation == "gitops":
-            from ipa.targets.gitops.setup import through_gitops
+            from ipa.targets.gitops.workload import through_gitops
 
             # A GitOps tool writes the cluster: nothing at all of it is ours to write.
-            return World(through_gitops(settings, workload, self, site.decision), metrics)
+            return base.World(through_gitops(settings, workload, self, site.decision), metrics)
         events = KubeEvents(client, site.clock, entry_of)
-        return World(workload, metrics, events=events, watch=partial(_watch, site, client, events))
+        return base.World(workload, metrics, events=events, watch=partial(_watch, site, client, events))
 
     def doctor_checks(
         self,
@@ -155,7 +144,7 @@ class Seldon(Target):
         """The settings with that kubeconfig."""
         return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
 
-    def connect(self, settings: Settings, where: str) -> TargetConnection:
+    def connect(self, settings: Settings, where: str) -> base.TargetConnection:
         """The cluster of the kubeconfig `where`, by default that of the settings."""
         from ipa.adapters.kube.client import connect
         from ipa.targets.seldon.connection import ClusterConnection
@@ -167,7 +156,7 @@ class Seldon(Target):
         """The pipeline with its SeldonDeployment in that namespace."""
         return with_seldon(pipeline, namespace=namespace) if self.placed(pipeline) else pipeline
 
-    def smallest(self, pipeline: Pipeline) -> Configs:
+    def smallest(self, pipeline: Pipeline) -> base.Configs:
         """Each stage's first variant on one core, unbatched, or as its pin says."""
         from ipa.targets.seldon.manifest import smallest_configs
 
@@ -179,9 +168,9 @@ class Seldon(Target):
 
         return render_all(pipeline, configs)
 
-    def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
+    def imported(self, settings: Settings, where: str, asked: base.ImportRequest) -> base.Imported:
         """The pipeline of a SeldonDeployment in a cluster or a file."""
-        from ipa.targets.seldon.importing import import_pipeline
+        from ipa.targets.seldon.connection import import_pipeline
 
         return import_pipeline(self.settings_at(settings, where), asked)
 
@@ -191,7 +180,7 @@ class Seldon(Target):
 
         return manifest_of(pipeline, text, path)
 
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> base.Configs:
         """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
         from ipa.targets.seldon.layouts import as_written
 
@@ -216,37 +205,26 @@ def _section_faults(section: SeldonTarget) -> list[Unhonoured]:
     return found
 
 
-def _metrics(site: Site) -> Metrics:
+def _metrics(site: base.Site) -> Metrics:
     """Seldon's executor or our router and queues, by the shape of each pipeline."""
-    from ipa.adapters.prometheus.client import PrometheusMetrics
+    from ipa.adapters.prometheus.client import metrics_of
     from ipa.targets.seldon.metrics import ShapedMetrics
 
-    settings = site.settings
-
-    def of_dialect(dialect: Dialect) -> PrometheusMetrics:
-        return PrometheusMetrics(
-            settings.prometheus_url,
-            settings.prometheus_timeout_s,
-            settings.stale_after_s,
-            dialect,
-            namespace_label=settings.prometheus_namespace_label,
-            pipelines=site.pipelines.values,
-        )
-
-    return ShapedMetrics(of_dialect)
+    settings, pipelines = site.settings, site.pipelines
+    return ShapedMetrics(lambda dialect: metrics_of(settings, settings.prometheus_url, dialect, pipelines))
 
 
 def _watch(
-    site: Site,
+    site: base.Site,
     client: KubeClient,
     events: KubeEvents,
     pipelines: Iterable[Pipeline],
     wake: Callable[[str], None],
     gap_s: float,
     stop: StopSignal,
-) -> Watching:
+) -> base.Watching:
     """Watch the objects of the pipelines, and have the metrics say how that goes."""
-    from ipa.adapters.kube.health import KubeHealth
+    from ipa.adapters.kube.watch import KubeHealth
     from ipa.targets.seldon.watchers import Watchers
 
     watchers = Watchers(client, pipelines, wake, gap_s=gap_s, stop=stop)

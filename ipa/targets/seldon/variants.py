@@ -109,6 +109,13 @@ def owned_env(stage: Stage) -> frozenset[str]:
     return frozenset({BATCH_SIZE, BATCH_TIME, *_env_names(stage)})
 
 
+def amounts_of(container: Json, resource: str) -> dict[str, Any]:
+    """The container's requests and limits of the resource, those that it has."""
+    resources = container.get("resources") or {}
+    known = {kind: resources.get(kind) or {} for kind in ("requests", "limits")}
+    return {kind: amounts[resource] for kind, amounts in known.items() if resource in amounts}
+
+
 def env_entry(container: Json, name: str) -> Json | None:
     """The entry of that name that counts: of several, Kubernetes takes the last."""
     entries = [entry for entry in container.get("env") or () if entry.get("name") == name]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ipa.adapters.kube.client import Json, KubeClient
-from ipa.adapters.kube.field_managers import last_hand, with_hand
-from ipa.adapters.kube.monotonic_reads import MonotonicReads
+from ipa.adapters.kube.kinds import AUTOSCALER
+from ipa.adapters.kube.responses import MonotonicReads, last_hand, with_hand
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
+from ipa.model.errors import READ_AGAIN, ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.seldon.autoscalers import check_autoscalers
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, check_autoscalers, target_of
+from ipa.targets.seldon.patch import Operation
 from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.targets.seldon.rollout import judge, ready_replicas, unready
 
@@ -29,11 +29,8 @@ def revision_of(sdep: Json) -> str:
     return f"{metadata['uid']}/{metadata['generation']}"
 
 
-class SeldonWorkload:
-    """A pipeline as one SeldonDeployment; each part of a set is one of its predictors.
-
-    Only the SeldonDeployment is written, never a child.
-    """
+class SeldonObjects:
+    """The calls that the workloads of both shapes make. Only SeldonDeployments are written, never a child."""
 
     rolling = DEPLOYMENT
 
@@ -41,21 +38,73 @@ class SeldonWorkload:
         self._client = client
         self._newest = MonotonicReads()
 
+    def _live(self, pipeline: Pipeline) -> Json:
+        """The pipeline's SeldonDeployment. Errors: NotFoundError; UnavailableError for an older one."""
+        target = target_of(pipeline)
+        return self._newest.seen(self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name))
+
+    def _patch(self, pipeline: Pipeline, patch: Sequence[Operation], *, dry_run: bool = False) -> Json:
+        """The SeldonDeployment after the patch."""
+        target = target_of(pipeline)
+        patched = self._client.patch(SELDON_DEPLOYMENT, target.namespace, target.name, patch, dry_run=dry_run)
+        return patched if dry_run else self._newest.seen(patched)
+
+    def _deployments(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> dict[str, Json | None]:
+        namespace = target_of(pipeline).namespace
+        return {
+            place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
+        }
+
+    def _check_autoscalers(
+        self, pipeline: Pipeline, names: Sequence[str], places: Sequence[StageLocation]
+    ) -> None:
+        """DriftError if another controller scales these SeldonDeployments or the places' Deployments."""
+        autoscalers, _ = self._client.list_all(AUTOSCALER, target_of(pipeline).namespace)
+        check_autoscalers(pipeline, names, places, autoscalers)
+
+    def _judged(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> Rollout:
+        """The progress of the places' Deployments, by their pods where they wait for something."""
+        deployments = self._deployments(pipeline, places)
+        pods = {}
+        for place in places:
+            deployment = deployments[place.deployment]
+            if deployment is not None and unready(place, deployment):
+                labels = deployment["spec"]["selector"]["matchLabels"]
+                pods[place.deployment] = self._client.list_pods(target_of(pipeline).namespace, labels)
+        return judge(places, deployments, pods)
+
+
+def states_of(
+    configs: Sequence[StageConfig], places: Sequence[StageLocation], deployments: Mapping[str, Json | None]
+) -> tuple[StageState, ...]:
+    """Each configuration with the ready replicas at its place."""
+    return tuple(
+        StageState(config, ready_replicas(deployments[place.deployment]))
+        for config, place in zip(configs, places, strict=True)
+    )
+
+
+def altered(pipeline: Pipeline) -> ConflictError:
+    """The refusal of a write that the cluster's own webhooks would make something else of."""
+    return ConflictError(
+        f"the cluster would alter the write for pipeline {pipeline.name!r}",
+        hint="Find the mutating webhook that changes SeldonDeployments.",
+    )
+
+
+class SeldonWorkload(SeldonObjects):
+    """A pipeline as one SeldonDeployment; each part of a set is one of its predictors."""
+
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """Read the SeldonDeployment and its ready replicas. DriftError if its spec fits no configuration."""
-        sdep = self._get(pipeline)
+        sdep = self._live(pipeline)
         try:
             configs, places = read_mixture(pipeline, sdep), locate_mixture(pipeline, sdep)
         except DriftError as error:
             raise with_hand(error, sdep) from error
-        target = target_of(pipeline)
-        autoscalers = self._client.list_autoscalers(target.namespace)
-        check_autoscalers(pipeline, [target.name], places, autoscalers)
+        self._check_autoscalers(pipeline, [target_of(pipeline).name], places)
         deployments = self._deployments(pipeline, places)
-        stages = tuple(
-            StageState(config, ready_replicas(deployments[place.deployment]))
-            for place, config in zip(places, configs, strict=True)
-        )
+        stages = states_of(configs, places, deployments)
         settled = not any(unready(place, deployments[place.deployment]) for place in places)
         return WorkloadState(revision_of(sdep), stages, settled, last_hand(sdep))
 
@@ -77,23 +126,22 @@ class SeldonWorkload:
         nothing was written. UnavailableError: nothing was written, or (it says so) that is not known.
         """
         target = target_of(pipeline)
-        live = self._get(pipeline)
+        live = self._live(pipeline)
         if revision_of(live) != change.revision:
             raise ConflictError(
                 f"SeldonDeployment {target.namespace}/{target.name} is at {revision_of(live)}; "
                 f"the change was decided at {change.revision}",
-                hint="Read the current state and plan again.",
+                hint=READ_AGAIN,
             )
         patch = build_mixture_patch(pipeline, live, change.configs)
         if not patch:
             return revision_of(live)
-        promised = self._client.patch(SELDON_DEPLOYMENT, target.namespace, target.name, patch, dry_run=True)
-        self._check_promise(pipeline, promised, change)
+        if not _asks_for(pipeline, self._patch(pipeline, patch, dry_run=True), change):
+            raise altered(pipeline)
         try:
-            written = self._client.patch(SELDON_DEPLOYMENT, target.namespace, target.name, patch)
+            return revision_of(self._patch(pipeline, patch))
         except UnavailableError as error:
             return self._read_back(pipeline, change.revision, change.configs, error)
-        return revision_of(self._newest.seen(written))
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change.
@@ -102,46 +150,19 @@ class SeldonWorkload:
         REPLACED: nothing of the change is left to wait for, and `read` returns the running configuration.
         Never FAILED then, since a rollback would overwrite the other writer.
         """
-        sdep = self._get(pipeline)
+        sdep = self._live(pipeline)
         if not same_object(revision_of(sdep), change.revision):
             return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was recreated by another writer")
         if not _asks_for(pipeline, sdep, change):
             return Rollout(RolloutPhase.READY, "another writer replaced the change")
-        places = locate_mixture(pipeline, sdep)
-        deployments = self._deployments(pipeline, places)
-        namespace = target_of(pipeline).namespace
-        pods = {}
-        for place in places:
-            deployment = deployments[place.deployment]
-            if deployment is not None and unready(place, deployment):
-                labels = deployment["spec"]["selector"]["matchLabels"]
-                pods[place.deployment] = self._client.list_pods(namespace, labels)
-        return judge(places, deployments, pods)
-
-    def _get(self, pipeline: Pipeline) -> Json:
-        target = target_of(pipeline)
-        return self._newest.seen(self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name))
-
-    def _deployments(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> dict[str, Json | None]:
-        namespace = target_of(pipeline).namespace
-        return {
-            place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
-        }
-
-    def _check_promise(self, pipeline: Pipeline, promised: Json, change: Change) -> None:
-        """ConflictError where the cluster's own hands (webhooks) would make something else of the patch."""
-        if not _asks_for(pipeline, promised, change):
-            raise ConflictError(
-                f"the cluster would alter the write for pipeline {pipeline.name!r}",
-                hint="Find the mutating webhook that changes SeldonDeployments.",
-            )
+        return self._judged(pipeline, locate_mixture(pipeline, sdep))
 
     def _read_back(
         self, pipeline: Pipeline, before: str, wanted: Sequence[StageConfig], cause: UnavailableError
     ) -> str:
         """The revision where the unanswered write happened; it is never sent again to find out."""
         try:
-            live = self._get(pipeline)
+            live = self._live(pipeline)
             found = read_mixture(pipeline, live)
         except NotFoundError:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
@@ -154,8 +175,7 @@ class SeldonWorkload:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
         if found != in_millicores(wanted):
             raise ConflictError(
-                f"{cause.message}; reading back shows a change by another writer",
-                hint="Read the current state and plan again.",
+                f"{cause.message}; reading back shows a change by another writer", hint=READ_AGAIN
             ) from cause
         return revision_of(live)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock
+from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.serving import ServingSemantics
 from ipa.targets.base import Site, Target, World
@@ -38,11 +39,30 @@ class SimulatedTarget(Target):
 
     def open(self, site: Site) -> World:
         """The worlds of the pipelines, each under the same rates. UsageError without a load."""
-        from ipa.targets.simulated.world import simulated_worlds
+        from ipa.simulate.arrivals import request_times
+        from ipa.simulate.cluster import ClusterSettings
+        from ipa.simulate.ground_truth import GroundTruth
+        from ipa.simulate.metrics import MetricsSettings
+        from ipa.simulate.realtime import RealtimeClock, RealtimeWorlds
+        from ipa.simulate.world import SimWorld
 
-        starts = {name: site.start(pipeline) for name, pipeline in site.pipelines.items()}
-        worlds = simulated_worlds(site.load, site.pipelines, site.profiles, starts)
-        return World(worlds.workload, worlds.metrics)
+        load = site.load
+        if load is None:
+            raise UsageError("the target simulated needs a load", hint="`ipa demo` provides one.")
+        worlds = {
+            name: SimWorld(
+                pipeline,
+                GroundTruth(pipeline, site.profiles[name]),
+                site.start(pipeline),
+                request_times(load.rates_rps, seed=(load.seed, index)),
+                cluster=ClusterSettings(),
+                metrics=MetricsSettings(),
+                seed=load.seed,
+            )
+            for index, (name, pipeline) in enumerate(site.pipelines.items())
+        }
+        realtime = RealtimeWorlds(worlds, RealtimeClock(load.pace, Event()))
+        return World(realtime.workload, realtime.metrics)
 
 
 SIMULATED = SimulatedTarget()

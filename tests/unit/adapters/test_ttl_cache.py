@@ -9,8 +9,7 @@ from threading import Event, Semaphore
 
 import pytest
 
-from ipa.adapters.identity.bulkhead import Bulkhead
-from ipa.adapters.ttl_cache import TtlCache
+from ipa.adapters.ttl_cache import Bulkhead, TtlCache
 from ipa.model.errors import UnavailableError
 
 

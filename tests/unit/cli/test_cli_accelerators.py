@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ipa.cli.main import run
+from ipa.cli.output import printer
+from ipa.cli.views.status_text import history_table
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import UsageError
 from ipa.model.measured import with_profiles
@@ -53,6 +56,54 @@ def test_a_change_names_what_it_holds_meanwhile(tmp_path: Path, capsys: Capture)
     assert run(["plan", "vision", "--rate", "30", "--running", str(running), *PLACE]) == 0
     shown = capsys.readouterr().out
     assert f"{GPU} 0 → 1, 1 meanwhile" in shown and "memory GiB 2.5 → 13, 15.5 meanwhile" in shown
+
+
+def test_a_fleet_keeps_to_its_accelerators_and_memory(capsys: Capture) -> None:
+    ask = ["fleet", "vision=30", "--cores", "40", *PLACE]
+    assert run([*ask, "-o", "json"]) == 0
+    free = json.loads(capsys.readouterr().out)
+    assert free["held"]["memory_gib"] == 13 and free["held"][GPU] == free["held"][SLICE] == 1
+    assert run([*ask, "--accelerators", f"{GPU}=0", "--accelerators", f"{SLICE}=1", "-o", "json"]) == 0
+    without = json.loads(capsys.readouterr().out)
+    assert (without["held"][GPU], without["held"][SLICE]) == (0, 1)
+    assert without["worth"] < free["worth"]
+    # The price stays in the objective of each plan.
+    (one,) = without["pipelines"]
+    assert one["worth"] == pytest.approx(one["plan"]["objective"])
+    assert one["plan"]["cost_usd_per_hour"] > 0
+    assert run([*ask, "--memory", "6GiB"]) == 0
+    shown = capsys.readouterr().out
+    assert "Fleet of 1 pipeline on 40 cores, 6 GiB of memory" in shown and "of 6 GiB of memory" in shown
+
+
+def test_a_kind_that_no_variant_has_is_refused_with_those_there_are(capsys: Capture) -> None:
+    assert run(["fleet", "vision=30", "--cores", "40", "--accelerators", f"{GPU}s=1", *PLACE]) == 65
+    printed = capsys.readouterr()
+    assert f"no variant of the pipelines has '{GPU}s'; there are: {GPU}, {SLICE}" in printed.err
+
+
+def test_the_history_has_what_each_configuration_holds(capsys: Capture) -> None:
+    assert run(["plan", "vision", "--rate", "30", "-o", "json", *PLACE]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    keys = ("stage", "variant", "batch_size", "cores", "replicas", "share_percent")
+    configs = [{key: stage[key] for key in keys} for stage in plan["stages"]]
+    head = {
+        "at": "2026-11-24T12:00:00+00:00",
+        "tick": 3,
+        "reason": "apply.switch_variant",
+        "detail": "better",
+    }
+    applied = {**head, "decision_id": "vision-3", "configs": configs, "plan": plan}
+    held = {**head, "decision_id": "vision-4", "reason": "hold.stable", "configs": RUNNING, "plan": None}
+    out = printer()
+    out.print(history_table([applied, held]))
+    heading, *rows = capsys.readouterr().out.splitlines()
+    first, second = (line for line in rows if "better" in line)
+    assert re.search(rf"memory GiB\s+{GPU}\s+{SLICE}\s+detail", heading)
+    assert re.search(r"\s13\s+1\s+1\s+better\s+vision-3", first)
+    assert re.search(r"\s–\s+–\s+–\s+better\s+vision-4", second)
+    out.print(history_table([held]))
+    assert "memory" not in capsys.readouterr().out
 
 
 def test_status_and_difference_show_what_replicas_hold_and_cost(

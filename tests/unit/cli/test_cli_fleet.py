@@ -83,6 +83,37 @@ def test_text_has_a_line_a_pipeline_and_the_sums(capsys: Capture) -> None:
     assert "Fleet of 1 pipeline on" in capsys.readouterr().out
 
 
+def test_memory_is_kept_and_shown_beside_the_cores(capsys: Capture) -> None:
+    free = planned(capsys, 14)
+    assert free["budget"] == {"cpu_cores": 14} and free["held"]["memory_gib"] == 38
+    tight = planned(capsys, 14, "--memory", "20GiB", "--class", "video=1")
+    assert tight["budget"] == {"cpu_cores": 14, "memory_gib": 20}
+    assert tight["held"]["memory_gib"] <= 20 and tight["worth"] < free["worth"]
+    assert tight["held"]["cpu_cores"] == tight["cost_cores"]
+    high, low = tight["classes"]
+    assert high["held"]["memory_gib"] + low["held"]["memory_gib"] == tight["held"]["memory_gib"]
+    assert low["prices"]["memory_gib"] > 0
+    assert run(["fleet", *THREE, "--cores", "14", "--memory", "20GiB", "--class", "video=1"]) == 0
+    text = capsys.readouterr().out
+    assert "Fleet of 3 pipelines on 14 cores, 20 GiB of memory" in text
+    assert "14 of 14 cores, 20 of 20 GiB of memory, objectives" in text
+    assert "class 1: 4 cores, 6 GiB of memory, worth" in text and ", one GiB more 0." in text
+
+
+def test_no_pipeline_has_accelerators_and_none_are_used(capsys: Capture) -> None:
+    found = planned(capsys, 14, "--accelerators", "nvidia.com/gpu=1", "--accelerators", "amd.com/gpu=0")
+    assert found["budget"] == {"cpu_cores": 14, "nvidia.com/gpu": 1, "amd.com/gpu": 0}
+    assert found["held"]["nvidia.com/gpu"] == 0
+
+
+def test_too_little_of_two_resources_exits_3_and_says_of_which(capsys: Capture) -> None:
+    assert run(["fleet", *THREE, "--cores", "8", "--memory", "2048MiB"]) == 3
+    printed = capsys.readouterr()
+    assert "8 cores: the plans need at least 10, that is 2 more" in printed.err
+    assert "2 GiB of memory: the plans need at least 18, that is 16 more" in printed.err
+    assert "Raise the budget to 10 cores and 18 GiB of memory or more" in printed.err
+
+
 def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
     question = Question("video", None, "tail", "free", None, None, None)
     proved = plan_asked([question], [20.0], [1.0], [0], 12.0, 5.0)
@@ -130,6 +161,18 @@ def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
             64,
             "'video=1.5' is not PIPELINE=a whole number",
         ),
+        (
+            ["video=1", "--cores", "9", "--memory", "5"],
+            64,
+            "--memory '5' is not a number with one of the units",
+        ),
+        (["video=1", "--cores", "9", "--memory", "0GiB"], 64, "--memory must be above 0"),
+        (
+            ["video=1", "--cores", "9", "--accelerators", "gpu=1"],
+            64,
+            "--accelerators 'gpu=1' is no KIND=COUNT",
+        ),
+        (["video=1", "--cores", "9", "--accelerators", "a.b/c=-1"], 64, "'a.b/c=-1' is no KIND=COUNT"),
         (["video=1", "--cores", "9", "--compat", "both"], 64, "tail, paper, ipa-artifact"),
         (["video=1", "--cores", "9", "--objective", "best"], 1, "paper-v1"),
         (["video=1", "--cores", "9", "--deadline", "0"], 64, "--deadline must be above 0"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.adapters.kube.rights import ELECTOR, REVIEWER, RbacRole, actor, observer
+from ipa.adapters.kube.kinds import ELECTOR, REVIEWER, RbacRole, actor, observer
 from ipa.adapters.solvers.gurobi import licence_finding
 from ipa.adapters.store.doctor import store_findings
 from ipa.adapters.store.store import open_store

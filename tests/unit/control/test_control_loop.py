@@ -15,6 +15,7 @@ from ipa.model.errors import ConflictError, DriftError, ForbiddenError, InputErr
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import MeasuredVariant
 from ipa.model.plan import StageConfig
+from ipa.model.resources import Resources
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, made_loop, ours, scenario
 
 
@@ -443,6 +444,18 @@ def test_a_tick_that_overruns_skips_and_does_not_queue(took_s: float, next_s: fl
     made.run(40.0)
     assert began[:4] == [0.0, 4.0, next_s, next_s + 4.0]
     assert made.loop.snapshot().skipped_ticks == skipped
+
+
+def test_the_snapshot_has_the_resources_of_what_ran() -> None:
+    measured = {
+        (config.stage, config.variant): MeasuredVariant(0.9, Resources(0, 1.5, {"nvidia.com/gpu": 1}))
+        for config in SMALLEST
+    }
+    made = scenario(5.0, pipeline=replace(PIPELINE, bounds=replace(PIPELINE.bounds, measured=measured)))
+    made.ticks(2)
+    point = made.loop.snapshot().history[-1]
+    replicas = sum(config.replicas for config in SMALLEST)
+    assert point.beside == Resources(0, 1.5 * replicas, {"nvidia.com/gpu": replicas})
 
 
 def test_the_snapshot_says_when_the_next_tick_is() -> None:

@@ -18,7 +18,7 @@ import httpx
 import orjson
 import pytest
 
-from ipa.dataplane.discovery import Discovery
+from ipa.dataplane.queue import Discovery
 
 REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [2.0]}]}
 PATIENCE_S = 20.0

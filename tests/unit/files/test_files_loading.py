@@ -23,7 +23,7 @@ from ipa.files import (
 )
 from ipa.files.document import parse
 from ipa.files.kinds import KINDS, make_schema, schema_text
-from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.pipeline import AccuracyRule, Edge, Pipeline
 from ipa.targets.local.section import local_of
@@ -206,12 +206,12 @@ def test_a_profile_survives_writing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parse_quantity", "text", "value"),
     [
-        (parse_duration_s, "500ms", 0.5),
-        (parse_duration_s, "2 s", 2),
-        (parse_duration_s, "1.5min", 90),
-        (parse_duration_s, "1e-3s", 0.001),
-        (parse_rate_rps, "20rps", 20),
-        (parse_memory_gib, "512MiB", 0.5),
+        (DURATION.parse, "500ms", 0.5),
+        (DURATION.parse, "2 s", 2),
+        (DURATION.parse, "1.5min", 90),
+        (DURATION.parse, "1e-3s", 0.001),
+        (RATE.parse, "20rps", 20),
+        (MEMORY.parse, "512MiB", 0.5),
     ],
 )
 def test_quantities(parse_quantity: Any, text: str, value: float) -> None:
@@ -223,7 +223,7 @@ def test_quantities(parse_quantity: Any, text: str, value: float) -> None:
 )
 def test_other_text_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a number with one of the units ms, s, min"):
-        parse_duration_s(text)
+        DURATION.parse(text)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, Gate, Limits, retry_after_s
-from ipa.adapters.kube.throttle import Throttle
+from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, Gate, Limits, Throttle, retry_after_s
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from tests.fakes.clock import SharedClock

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import LEASE
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import (
     ConfigurationError,
@@ -210,18 +211,18 @@ def test_a_lease_is_made_once_and_replaced_only_as_it_was_read(kube: FakeKube, c
         "spec": {"holderIdentity": "a", "renewTime": "2026-01-01T00:00:00.000000Z"},
     }
     with pytest.raises(NotFoundError):
-        client.get_lease("models", "ipa")
-    made = client.create_lease("models", lease)
+        client.get(LEASE, "models", "ipa")
+    made = client.create(LEASE, "models", lease)
     with pytest.raises(ConflictError):
-        client.create_lease("models", lease)
-    assert client.get_lease("models", "ipa") == made
-    taken = client.replace_lease("models", "ipa", {**made, "spec": {"holderIdentity": "b"}})
+        client.create(LEASE, "models", lease)
+    assert client.get(LEASE, "models", "ipa") == made
+    taken = client.replace(LEASE, "models", {**made, "spec": {"holderIdentity": "b"}})
     assert taken["spec"] == {"holderIdentity": "b"}
     with pytest.raises(ConflictError):
-        client.replace_lease("models", "ipa", {**made, "spec": {"holderIdentity": "c"}})
+        client.replace(LEASE, "models", {**made, "spec": {"holderIdentity": "c"}})
     with pytest.raises(InputError, match="resourceVersion"):
-        client.replace_lease("models", "ipa", lease)
-    assert client.get_lease("models", "ipa") == taken
+        client.replace(LEASE, "models", lease)
+    assert client.get(LEASE, "models", "ipa") == taken
 
 
 def test_configuration_that_cannot_be_used_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from ipa.adapters.kube import kinds
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, elapsed_s, lease_of, spec_of
+from ipa.adapters.kube.kinds import ObjectRef
+from ipa.adapters.kube.lease import LeaseLeadership, elapsed_s, lease_of, spec_of
 from ipa.control.election import Lease, LeaseTimes
 from tests.fakes.kube import FakeKube, FaultKind
 
-PLACE = LeasePlace("default", "ipa-serving")
+PLACE = ObjectRef(kinds.LEASE, "default", "ipa-serving")
 TIMES = LeaseTimes(15.0, 10.0, 2.0)
 
 

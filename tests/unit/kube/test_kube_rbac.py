@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from ipa.adapters.identity.reviews import KubeIdentities
+from ipa.adapters.kube import kinds
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
-from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
+from ipa.adapters.kube.kinds import ObjectRef
+from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.watch import Watcher, feeds
 from ipa.control.election import LeaseTimes
 from ipa.control.loop.clock import SystemClock, VirtualClock
@@ -59,7 +61,7 @@ def watch(kube: FakeKube, client: KubeClient) -> None:
 def elect(client: KubeClient) -> None:
     """A Lease taken, renewed and given back."""
     clock = VirtualClock()
-    place = LeasePlace("models", "ipa-serving")
+    place = ObjectRef(kinds.LEASE, "models", "ipa-serving")
     leadership = LeaseLeadership(client, place, "a", LeaseTimes(15.0, 10.0, 2.0), now_s=clock.monotonic_s)
     for _ in range(20):
         clock.wait(leadership.step())

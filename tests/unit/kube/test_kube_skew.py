@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.skew import Skew
+from ipa.adapters.kube.transport import Skew
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

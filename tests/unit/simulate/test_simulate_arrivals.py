@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ipa.model.errors import InputError
-from ipa.simulate.arrivals import SPACINGS, WORKLOADS, mmpp, ramp, request_times, steps, workload_rates
+from ipa.simulate.arrivals import SPACINGS, WORKLOADS, request_times, steps, workload_rates
 
 SHARED = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
 # Mean, standard deviation, least and most of the papers' 1 200 seconds.
@@ -61,20 +61,8 @@ def test_a_spacing_that_there_is_not_is_refused() -> None:
         request_times([1.0], "odd")
 
 
-def test_steps_and_ramps() -> None:
+def test_steps() -> None:
     assert steps((2.0, 2), (5.0, 1)).tolist() == [2.0, 2.0, 5.0]
-    assert ramp(1.0, 3.0, 5).tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
-
-
-def test_a_modulated_process_spends_its_time_in_its_states() -> None:
-    rates = mmpp([2.0, 10.0], [30.0, 10.0], 40_000, seed=3)
-    assert len(rates) == 40_000
-    assert rates.min() == pytest.approx(2.0)
-    assert rates.max() == pytest.approx(10.0)
-    assert rates.mean() == pytest.approx(4.0, rel=0.05)
-    assert mmpp([4.0], [1.0], 3).tolist() == [4.0, 4.0, 4.0]
-    with pytest.raises(InputError, match="equally many"):
-        mmpp([1.0, 2.0], [3.0], 10)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -7,7 +7,7 @@ import pytest
 
 from ipa.model.observation import Batches, Measured, Missing, MissingReason
 from ipa.queueing.service import ServiceTime
-from ipa.simulate.batches import KEPT_S, served
+from ipa.simulate.columns import KEPT_S, served
 from ipa.simulate.metrics import MetricsRecord, MetricsSettings, SimMetrics
 from ipa.simulate.queue import Pods
 from ipa.simulate.stage import StageSim

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import gamma, kstest
 
-from ipa.simulate.gamma import CELLS, gamma_table
-from ipa.simulate.service_noise import ServiceNoise
+from ipa.simulate.service_noise import CELLS, ServiceNoise, gamma_table
 
 SPREADS = (1e-4, 0.01, 0.1, 0.5, 1.0, 5.0)
 

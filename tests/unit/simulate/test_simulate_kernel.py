@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.model.errors import InputError
-from ipa.simulate import kernel, kernel_singles
+from ipa.simulate import kernel
 from ipa.simulate.kernel_numba import LazyDriver, drive
 from ipa.simulate.queue import QueueSim
 from ipa.simulate.service_noise import ServiceNoise
@@ -160,7 +160,7 @@ def test_the_loop_for_single_requests_does_what_the_general_one_does(
     for is_single in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             if not is_single:
-                patch.setattr(kernel_singles, "is_for", lambda *_: False)
+                patch.setattr(kernel, "is_for", lambda *_: False)
             stage = StageSim(seed=seed, kernel=loop)
             stage.set_replicas(0.0, [Pods(pods, 1, service)])
             stage.set_replicas(20.0, [Pods(max(1, pods // 2), 1, service)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,6 @@ from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.realtime import Pace, RealtimeClock, RealtimeWorlds, moving_load
 from ipa.simulate.world import SimWorld
 from ipa.targets.simulated.target import SIMULATED
-from ipa.targets.simulated.world import simulated_worlds
 
 START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification", "resnet18", 1, 1.0, 2))
 
@@ -83,8 +83,7 @@ def test_the_load_moves_between_its_ends_and_bursts_above() -> None:
 
 
 def test_without_a_load_there_is_no_simulated_world() -> None:
-    pipeline, profiles = packaged_example()
     with pytest.raises(UsageError, match="needs a load"):
-        simulated_worlds(None, {"video": pipeline}, {"video": profiles}, {"video": START})
+        SIMULATED.open(SimpleNamespace(load=None))  # type: ignore[arg-type]
     options = ServeOptions(simulated=Simulated(moving_load(1.0, 2.0, 10), Pace()))
     assert isinstance(SIMULATED.clock(threading.Event(), options.simulated), RealtimeClock)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from ipa.adapters.store import Store, housekeeping, keeper, open_store
+from ipa.adapters.store import Store, housekeeping, keeper, open_store, segments
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.control.store_admin import Retention
 from tests.contract.store_harness import a_decision
@@ -45,7 +45,7 @@ def test_a_pass_seals_what_records_no_more_and_then_there_is_no_need(store: Stor
 def test_rows_of_a_segment_are_the_need(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = START.timestamp() + 10 * TICKS
     assert not store.keeper.is_due(now_s, Retention())
-    monkeypatch.setattr(keeper, "ROWS", TICKS)
+    monkeypatch.setattr(segments, "ROWS", TICKS)
     monkeypatch.setattr(keeper, "HOT", 0)
     assert store.keeper.is_due(now_s, Retention())
     store.prune(LATER)

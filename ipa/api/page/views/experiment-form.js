@@ -24,6 +24,7 @@ export class ExperimentForm {
       this.number("repeats", "Seeds", "1", { min: 1, max: 20, step: 1 }),
       this.choice("spacing", "Requests come", ["poisson", "even", "burst"], "poisson"),
       this.number("capacity_cores", "Cores there are (any: empty)", "", { min: 0.1 }),
+      this.text("accelerators", "Accelerators there are (any: empty)", "nvidia.com/gpu=4, …"),
       this.button);
     this.fields.pipeline.addEventListener("change", () => this.objectives());
     this.objectives();
@@ -44,6 +45,11 @@ export class ExperimentForm {
     return el("label", {}, label, input);
   }
 
+  text(name, label, placeholder) {
+    const input = this.fields[name] = el("input", { name, type: "text", placeholder, autocomplete: "off" });
+    return el("label", {}, label, input);
+  }
+
   objectives() {
     const pipeline = this.tools.pipelines.get(this.fields.pipeline.value);
     this.fields.objective.replaceChildren(...Object.keys(pipeline?.objectives ?? {}).map((each) => el("option", { value: each, selected: each === pipeline.default_objective ? "" : null }, each)));
@@ -52,7 +58,8 @@ export class ExperimentForm {
   body() {
     const words = ["pipeline", "workload", "policy", "objective", "spacing"].map((name) => [name, this.fields[name].value]);
     const numbers = ["minutes", "times", "seed", "repeats", "capacity_cores"].filter((name) => this.fields[name].value !== "").map((name) => [name, Number(this.fields[name].value)]);
-    return Object.fromEntries([...words.filter(([, value]) => value), ...numbers]);
+    const counts = this.fields.accelerators.value.split(",").map((each) => each.trim()).filter(Boolean).map(count);
+    return Object.fromEntries([...words.filter(([, value]) => value), ...numbers, ...(counts.length ? [["accelerators", Object.fromEntries(counts)]] : [])]);
   }
 
   async start() {
@@ -67,4 +74,11 @@ export class ExperimentForm {
     }
     this.button.disabled = false;
   }
+}
+
+/** [kind, count] of "KIND=COUNT"; what is no number is left for the service to refuse. */
+function count(text) {
+  const at = text.lastIndexOf("=");
+  const value = text.slice(at + 1).trim();
+  return at < 0 ? [text, null] : [text.slice(0, at).trim(), value === "" || Number.isNaN(Number(value)) ? value : Number(value)];
 }

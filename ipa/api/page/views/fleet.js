@@ -1,4 +1,4 @@
-// Fleet: every pipeline with its state, its use and its budget; sortable and filterable, for a thousand of them.
+// Fleet: every pipeline with its state, its resources and its budget; sortable and filterable, for a thousand of them.
 
 import { callApi } from "../api.js";
 import { clock, el, number, plain } from "../dom.js";
@@ -34,6 +34,22 @@ const COLUMNS = {
   share: { head: "Of the fleet", figure: true, by: (one) => one.share_ratio, cell: (one) => [percent(one.share_ratio)] },
 };
 
+/** The columns of resources beside cores that any pipeline has or is bounded in. */
+function resourceColumns(pipelines) {
+  const names = new Set(pipelines.flatMap((one) => [...Object.keys(one.held ?? {}), ...Object.keys(one.budget)]));
+  names.delete("cpu_cores");
+  return Object.fromEntries([...names].sort().map((name) => {
+    const amount = (one) => (one.held === null ? null : one.held[name] ?? 0);
+    const cell = (one) => {
+      const most = one.budget[name], held = amount(one);
+      return most === undefined ? [plain(held)] : [`${plain(held)} of ${plain(most)}`, levelOf(held === null || !most ? null : held / most)];
+    };
+    return [name, { head: headOf(name), figure: true, by: amount, cell }];
+  }));
+}
+
+const headOf = (name) => (name === "memory_gib" ? "Memory, GiB" : name);
+
 export async function open(root, { query }, tools) {
   const view = new Fleet(root, query, tools);
   await view.update();
@@ -43,18 +59,28 @@ export async function open(root, { query }, tools) {
 class Fleet {
   constructor(root, query, tools) {
     Object.assign(this, { tools, closing: new AbortController(), askedAt: -AGAIN_MS, rows: new Map() });
-    const sort = query.get("sort") ?? "";
-    this.set = { sort: sort.replace(/^-/, "") in COLUMNS ? sort : "pipeline", filter: query.get("filter") ?? "" };
+    this.set = { sort: query.get("sort") || "pipeline", filter: query.get("filter") ?? "" };
     this.totals = el("section", { class: "card inputs", "aria-label": "All together" });
     this.input = el("input", { id: "fleet-filter", type: "search", value: this.set.filter, autocomplete: "off" });
     this.count = el("span", { class: "note", role: "status" });
     this.input.addEventListener("input", () => this.change({ filter: this.input.value }));
     this.body = el("tbody");
-    this.heads = Object.entries(COLUMNS).map(([name, column]) => this.head(name, column));
+    this.header = el("tr");
+    this.setColumns({});
     const scroll = el("div", { class: "scroll", role: "region", "aria-label": "Pipelines", tabindex: "0" },
-      el("table", { class: "facts" }, el("caption", { class: "hidden" }, "All pipelines"), el("thead", {}, el("tr", {}, this.heads)), this.body));
+      el("table", { class: "facts" }, el("caption", { class: "hidden" }, "All pipelines"), el("thead", {}, this.header), this.body));
     root.append(this.totals, el("div", { class: "filter" }, el("label", { for: "fleet-filter" }, "Filter by name, mode or reason ", this.input), this.count),
       el("section", { class: "card fleet-table", "aria-label": "Each pipeline" }, scroll));
+  }
+
+  /** The columns of each pipeline's state, and `more`; drawn anew if they are others. */
+  setColumns(more) {
+    const columns = { ...COLUMNS, ...more };
+    if (Object.keys(columns).join() === Object.keys(this.columns ?? {}).join()) return;
+    this.columns = columns;
+    this.heads = Object.entries(columns).map(([name, column]) => this.head(name, column));
+    this.header.replaceChildren(...this.heads);
+    this.rows.clear();
   }
 
   head(name, { head, figure }) {
@@ -76,24 +102,27 @@ class Fleet {
     const key = JSON.stringify({ ...this.fleet, at: "" });
     if (key === this.key) return;
     this.key = key;
+    this.setColumns(resourceColumns(this.fleet.pipelines));
     this.drawTotals();
     this.draw();
   }
 
   drawTotals() {
-    const { at, cores, budget_cores: budget, pipelines } = this.fleet;
+    const { at, pipelines, held, budget } = this.fleet;
+    const names = Object.keys({ cpu_cores: 0, ...held });
+    const sum = (name) => [plain(held[name] ?? 0), name in budget ? el("small", {}, ` of ${plain(budget[name])}, the budgets together`) : ""];
     const unhealthy = pipelines.filter((one) => !one.healthy).length;
     const late = pipelines.filter((one) => share(one) > 1).length;
     this.totals.replaceChildren(terms([
       ["Pipelines", String(pipelines.length)],
-      ["Cores", budget === null ? plain(cores) : [plain(cores), el("small", {}, ` of ${plain(budget)}, the budgets together`)]],
+      ...names.map((name) => [name === "cpu_cores" ? "Cores" : headOf(name), sum(name)]),
       ["Degraded", String(unhealthy)], ["Over their SLA", String(late)], ["Seen at", clock(at)],
     ]));
   }
 
   draw() {
     clearTimeout(this.timer);
-    const name = this.set.sort.replace(/^-/, ""), isDown = this.set.sort.startsWith("-");
+    const wanted = this.set.sort.replace(/^-/, ""), name = wanted in this.columns ? wanted : "pipeline", isDown = this.set.sort.startsWith("-");
     for (const head of this.heads) {
       const isIt = head.dataset.name === name;
       head.toggleAttribute("aria-sort", isIt);
@@ -102,7 +131,7 @@ class Fleet {
     }
     const words = this.set.filter.toLowerCase().split(/\s+/).filter(Boolean);
     const of = (one) => `${one.pipeline} ${modeOf(one)} ${one.reason ?? ""} ${one.reason ? reasonTitle(one.reason) : ""} ${one.healthy ? "healthy" : "degraded"}`.toLowerCase();
-    const found = this.fleet.pipelines.filter((one) => words.every((word) => of(one).includes(word))).sort(order(COLUMNS[name].by, isDown));
+    const found = this.fleet.pipelines.filter((one) => words.every((word) => of(one).includes(word))).sort(order(this.columns[name].by, isDown));
     this.count.textContent = `${found.length} of ${this.fleet.pipelines.length}`;
     // Once all rows are shown none is removed, or the page would jump.
     const first = this.rows.size ? found.length : FIRST_ROWS;
@@ -118,7 +147,7 @@ class Fleet {
     const key = JSON.stringify(one);
     const kept = this.rows.get(one.pipeline);
     if (kept?.key === key) return kept.node;
-    const node = row(one);
+    const node = row(one, this.columns);
     this.rows.set(one.pipeline, { key, node });
     return node;
   }
@@ -137,9 +166,9 @@ class Fleet {
   }
 }
 
-function row(one) {
+function row(one, columns) {
   const link = el("a", { href: formatRoute({ view: "now", path: [one.pipeline] }) }, one.pipeline);
-  return el("tr", { "data-name": one.pipeline }, el("th", { scope: "row" }, link), Object.entries(COLUMNS).slice(1).map(([name, { cell, figure }]) => {
+  return el("tr", { "data-name": one.pipeline }, el("th", { scope: "row" }, link), Object.entries(columns).slice(1).map(([name, { cell, figure }]) => {
     const [text, level] = cell(one);
     const says = name === "reason" && one.reason ? REASONS[one.reason] : null;
     return el("td", { class: [figure && "figure-cell", level].filter(Boolean).join(" ") || null, title: says }, text);

@@ -1,4 +1,4 @@
-// Timeline: load, latency, replicas, cores and accuracy over time, with the changes as marks.
+// Timeline: load, latency, replicas, resources and accuracy over time, with the changes as marks.
 
 import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
@@ -54,7 +54,8 @@ export async function open(root, place, tools) {
     const [from, to] = bounds(range, now, past.begin);
     return { last: null, from: new Date(from).toISOString(), to: new Date(to).toISOString() };
   };
-  const figures = Object.fromEntries(FIGURES.map((each) => [each.id, new Figure(boxes.charts, { ...each, query: frozen, zoom, file: `${name}-${each.id}` })]));
+  const figure = (each) => new Figure(boxes.charts, { ...each, query: frozen, zoom, file: `${name}-${each.id}` });
+  const figures = Object.fromEntries(FIGURES.map((each) => [each.id, figure(each)]));
   let status = null;
 
   async function update() {
@@ -78,6 +79,10 @@ export async function open(root, place, tools) {
     const span = bounds(range, now, past.begin);
     ranges.show(range, span);
     boxes.charts.removeAttribute("aria-busy");
+    for (const name of past.resources) {
+      const [title, unit = "pieces"] = name.split(", ");
+      figures[name] ??= figure({ id: name.toLowerCase().replace(/[^a-z0-9]+/g, "-"), title, unit, short: true });
+    }
     for (const [id, facts] of Object.entries(factsOf(past, span, status))) figures[id].show(facts);
     const decided = past.decided(...span).filter((each) => holds.checked || each.action === "apply");
     put(list, [decided.map((each) => each.decision_id), holds.checked], () => decisions(decided, holds.checked));
@@ -116,6 +121,8 @@ function factsOf(past, [from, to], status) {
       name: stage, kind: "step", colour: COLOURS[index % COLOURS.length], x: [...counts.map(({ at }) => at), new Date(to).toISOString()],
       y: [...counts, counts[counts.length - 1]].map(({ count }) => count[stage] ?? null) })) },
     cores: { ...common, series: [{ name: "allocated", kind: "step", colour: "teal", x, y: of("cores") }] },
+    ...Object.fromEntries(past.resources.map((name) => [name, { ...common, series: [
+      { name: "allocated", kind: "step", colour: "teal", x, y: ticks.map(({ beside }) => (beside ? beside.get(name) ?? 0 : null)) }] }])),
     accuracy: { ...common, y_max: 1, series: [{ name: "of what runs", kind: "step", colour: "amber", x, y: of("pas") }] },
   };
 }

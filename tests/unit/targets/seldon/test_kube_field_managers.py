@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.adapters.kube.field_managers import last_hand
+from ipa.adapters.kube.responses import last_hand
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts

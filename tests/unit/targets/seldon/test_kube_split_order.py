@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.split import PartRole
-from ipa.targets.seldon.split_order import SplitWrite, steps
+from ipa.targets.seldon.split import PartRole, steps
 
 Configs = tuple[StageConfig, ...]
 
@@ -26,12 +25,12 @@ def prefixes(running: Configs, wanted: Configs) -> Iterator[Configs]:
     """What runs after each write."""
     then = {config.stage: config for config in wanted}
     now = {config.stage: config for config in running}
-    for step in steps(running, wanted):
-        new, old = then[step.stage], now[step.stage]
-        if step.role is PartRole.QUEUE:
-            now[step.stage] = replace(old, batch_size=new.batch_size)
+    for role, stage in steps(running, wanted):
+        new, old = then[stage], now[stage]
+        if role is PartRole.QUEUE:
+            now[stage] = replace(old, batch_size=new.batch_size)
         else:
-            now[step.stage] = replace(new, batch_size=old.batch_size)
+            now[stage] = replace(new, batch_size=old.batch_size)
         yield tuple(now.values())
 
 
@@ -69,20 +68,20 @@ def test_after_every_write_each_stage_carries_the_less_of_before_and_after(
 def test_no_stage_only_shrinks_before_every_other_has_grown(pair: tuple[Configs, Configs]) -> None:
     running, wanted = pair
     grown = [
-        step
-        for step in steps(running, wanted)
-        if step.role is PartRole.MODEL and _only(running, wanted, step, grows=True)
+        (role, stage)
+        for role, stage in steps(running, wanted)
+        if role is PartRole.MODEL and _only(running, wanted, stage, grows=True)
     ]
     shrunk = [
-        step
-        for step in steps(running, wanted)
-        if step.role is PartRole.MODEL and _only(running, wanted, step, grows=False)
+        (role, stage)
+        for role, stage in steps(running, wanted)
+        if role is PartRole.MODEL and _only(running, wanted, stage, grows=False)
     ]
     order = list(steps(running, wanted))
     assert all(order.index(one) < order.index(other) for one, other in product(grown, shrunk))
 
 
-def _only(running: Configs, wanted: Configs, step: SplitWrite, *, grows: bool) -> bool:
-    now, then = (next(c for c in side if c.stage == step.stage) for side in (running, wanted))
+def _only(running: Configs, wanted: Configs, stage: str, *, grows: bool) -> bool:
+    now, then = (next(c for c in side if c.stage == stage) for side in (running, wanted))
     low, high = (now, then) if grows else (then, now)
     return now.variant == then.variant and low.cores <= high.cores and low.replicas <= high.replicas

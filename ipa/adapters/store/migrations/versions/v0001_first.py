@@ -5,8 +5,6 @@ from alembic import op
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -40,9 +38,3 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
         sa.UniqueConstraint("pipeline", "stage", "revision", name="uq_ipa_profiles_revision"),
     )
-
-
-def downgrade() -> None:
-    """Drop them."""
-    for table in ("ipa_profiles", "ipa_controls", "ipa_decisions"):
-        op.drop_table(table)

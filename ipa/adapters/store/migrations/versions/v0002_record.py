@@ -15,8 +15,6 @@ from alembic import op
 
 revision = "0002"
 down_revision = "0001"
-branch_labels = None
-depends_on = None
 
 # What a decision is stays as it was then, whatever this package makes of it later; so nothing is imported.
 FACTS = ("action", "tick", "mode", "observed_rate_rps", "observed_latency_s")
@@ -55,11 +53,6 @@ def upgrade() -> None:
         table.drop_column("digest")
     for statement in _guards(connection.dialect.name):
         op.execute(statement)
-
-
-def downgrade() -> None:
-    """Refuse: what people did would be forgotten."""
-    raise NotImplementedError("the record is not taken away again; restore a backup made before it")
 
 
 def _guards(dialect: str) -> list[str]:

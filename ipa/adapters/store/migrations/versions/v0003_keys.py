@@ -5,8 +5,6 @@ from alembic import op
 
 revision = "0003"
 down_revision = "0002"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -22,8 +20,3 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.String(40)),
         sa.Column("revoked_at", sa.String(40)),
     )
-
-
-def downgrade() -> None:
-    """Drop it."""
-    op.drop_table("ipa_keys")

@@ -8,8 +8,6 @@ from alembic import op
 
 revision = "0005"
 down_revision = "0004"
-branch_labels = None
-depends_on = None
 
 GUARD = "the record is only ever added to"
 # A row that a segment holds; a segment that another covers; one that goes on, or is joined with the next.
@@ -68,11 +66,6 @@ def upgrade() -> None:
     op.create_index("ix_ipa_series_start_s", "ipa_series", ["start_s"])
     for statement in _guards(op.get_bind().dialect.name):
         op.execute(statement)
-
-
-def downgrade() -> None:
-    """Refuse: what is sealed could not be read any more."""
-    raise NotImplementedError("the record is not taken apart again; restore a backup made before it")
 
 
 def _guards(dialect: str) -> list[str]:

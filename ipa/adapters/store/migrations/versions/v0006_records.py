@@ -5,8 +5,6 @@ from alembic import op
 
 revision = "0006"
 down_revision = "0005"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -21,8 +19,3 @@ def upgrade() -> None:
     )
     op.create_index("ix_ipa_plans_pipeline", "ipa_plans", ["pipeline"])
     op.add_column("ipa_answers", sa.Column("record", sa.String(253), nullable=False, server_default=""))
-
-
-def downgrade() -> None:
-    """Refuse: a later pipeline would read the record of an earlier one of its name."""
-    raise NotImplementedError("records are not merged again; restore a backup made before it")

@@ -1,0 +1,119 @@
+"""The fleet's plan holds a budget of cores, memory and GPUs, and is the best that does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from random import Random
+
+import numpy as np
+import pytest
+
+from ipa.model.errors import InfeasibleError
+from ipa.model.plan import Termination
+from ipa.model.resources import CORES, total
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.describe import describe
+from ipa.optimize.fleet import joint
+from ipa.optimize.fleet import plan as fleet_plan
+from ipa.optimize.fleet.joint import plan_jointly
+from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
+from tests.fakes.fleets import Uses, best_of_classes, chain_fleet, resource_fleet
+from tests.fakes.planner_graphs import GPU
+
+GROUP = 14
+NAMES = (CORES, "memory", GPU)
+
+
+def planned(members: list[Member], most: list[float]) -> FleetPlan | None:
+    budget_cores, memory_gib, gpus = most
+    try:
+        return plan_fleet(members, budget_cores, 60.0, {"memory": memory_gib, GPU: gpus})
+    except InfeasibleError:
+        return None
+
+
+def budget_of(random: Random, uses: list[Uses]) -> list[float]:
+    """From a little less than the least of each resource to all that the fleet could have."""
+    least = np.sum([use.min(axis=0) for use, _ in uses], axis=0)
+    most = np.sum([use.max(axis=0) for use, _ in uses], axis=0)
+    shares = [random.choice([-0.02, 0.1, 0.3, 0.6, 1.0]) for _ in NAMES]
+    cores, memory_gib, gpus = least + np.array(shares) * (most - least)
+    return [max(0.0, cores), max(0.0, memory_gib), max(0.0, round(gpus))]
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["whole frontiers", "near the prices"])
+@pytest.mark.parametrize("group", range(15))
+def test_all_resources_agree_with_enumeration(
+    group: int, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_large:
+        monkeypatch.setattr(joint, "FEW", 0)
+    for seed in range(group * GROUP, (group + 1) * GROUP):
+        random = Random(seed)
+        members, uses = resource_fleet(random)
+        most = budget_of(random, uses)
+        plan, expected = planned(members, most), best_of_classes(members, uses, most)
+        assert (plan is None) == (expected is None), (seed, most)
+        if plan is None:
+            continue
+        assert plan.termination is Termination.OPTIMAL, seed
+        assert [each.worth for each in plan.classes] == pytest.approx(expected, rel=1e-7, abs=1e-7), seed
+        held = total(
+            member.problem.resources(each.configs) for member, each in zip(members, plan.members, strict=True)
+        )
+        assert not held.exceeded(dict(zip(NAMES, most, strict=True))), seed
+        assert plan.cost_cores == pytest.approx(held.cpu_cores), seed
+        for member, each in zip(members, plan.members, strict=True):
+            if not member.problem.running:
+                done = describe(member.problem, each.configs)
+                assert done is not None
+                assert each.objective == pytest.approx(done.objective, rel=1e-9, abs=1e-9), seed
+
+
+def test_the_fleets_are_bound_by_each_resource_and_by_none() -> None:
+    bound, kinds = set(), set()
+    for seed in range(100):
+        random = Random(seed)
+        members, uses = resource_fleet(random)
+        most = budget_of(random, uses)
+        best = best_of_classes(members, uses, most)
+        kinds.add(best is None)
+        for at, name in enumerate(NAMES):
+            if best is not None:
+                loose = [inf if number == at else limit for number, limit in enumerate(most)]
+                free = best_of_classes(members, uses, loose)
+                bound.add((name, free is not None and free > [each + 1e-6 for each in best]))
+    assert kinds == {True, False}
+    assert bound == {(name, binds) for name in NAMES for binds in (True, False)}
+
+
+@pytest.mark.parametrize("group", range(5))
+def test_for_cores_alone_both_methods_agree(group: int) -> None:
+    for seed in range(group * GROUP, (group + 1) * GROUP):
+        random = Random(seed)
+        members = [replace(each, priority=random.choice([0, 0, 1])) for each in chain_fleet(random)]
+        try:
+            free = plan_fleet(members, inf)
+            budget_cores = free.cost_cores * random.uniform(0.5, 1.0)
+            expected = plan_fleet(members, budget_cores, 60.0)
+        except InfeasibleError:
+            continue
+        order = [each.priority for each in expected.classes]
+        groups = [[at for at, it in enumerate(members) if it.priority == each] for each in order]
+        problems = [member.problem for member in members]
+        weights = np.array([member.weight for member in members])
+        found = plan_jointly(problems, weights, groups, {CORES: budget_cores}, Deadline(60.0))
+        for each, known in zip(found.classes, expected.classes, strict=True):
+            assert each.worth == pytest.approx(known.worth, rel=1e-7, abs=1e-7), seed
+            assert each.most[0] == pytest.approx(known.budget_cores), seed
+        assert found.cores.sum() == pytest.approx(expected.cost_cores, rel=1e-7), seed
+
+
+def test_a_budget_that_does_not_bind_needs_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    members, uses = resource_fleet(Random(1))
+    ample = [float(most) for most in np.sum([use.max(axis=0) for use, _ in uses], axis=0)]
+    monkeypatch.setattr(fleet_plan, "plan_jointly", None)
+    plan = planned(members, ample)
+    assert plan is not None
+    assert plan.worth == pytest.approx(plan_fleet(members, ample[0]).worth)

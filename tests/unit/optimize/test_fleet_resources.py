@@ -1,0 +1,186 @@
+"""A fleet within memory and accelerators: priorities, prices, what is missing, and a budget of nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+import pytest
+
+from ipa.model.errors import DeadlineError, InfeasibleError, InputError
+from ipa.model.pipeline import Objective
+from ipa.model.plan import Termination
+from ipa.model.profile import OperatingPoint
+from ipa.model.resources import Prices
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet import joint
+from ipa.optimize.fleet.joint import plan_jointly
+from ipa.optimize.fleet.plan import Fleet, Member, plan_fleet, plan_together
+from ipa.optimize.problem import PlanningProblem, StageProblem
+
+GPU = "nvidia.com/gpu"
+
+
+def point(
+    variant: str, accuracy: float, cores: float, memory_gib: float, gpus: float = 0.0
+) -> OperatingPoint:
+    held = {GPU: gpus} if gpus else {}
+    return OperatingPoint(variant, accuracy, 1, cores, 0.01, 100.0, memory_gib=memory_gib, accelerators=held)
+
+
+# Accuracy 0.5 on 4 cores and 1 GiB, 0.7 on 1 core and 6 GiB, 0.9 on a GPU with 2 cores and 4 GiB.
+POINTS = (point("small", 0.5, 4, 1), point("wide", 0.7, 1, 6), point("best", 0.9, 2, 4, 1))
+
+
+def member(
+    name: str,
+    points: tuple[OperatingPoint, ...] = POINTS,
+    priority: int = 0,
+    weight: float = 1.0,
+    prices: Prices | None = None,
+) -> Member:
+    objective = Objective(alpha=10.0, beta=1.0 if prices else 0.0, delta=0.0)
+    stages = (StageProblem("s", points),)
+    problem = PlanningProblem(name, 50.0, 1.0, stages, objective, prices=prices or Prices())
+    return Member(problem, weight, priority)
+
+
+def variants(fleet: Fleet) -> list[str]:
+    return [plan.stages[0].variant for plan in fleet.plans]
+
+
+def planned(members: list[Member], cores: float, memory_gib: float, gpus: float) -> Fleet:
+    return plan_together(members, cores, 5.0, {"memory": memory_gib, GPU: gpus})
+
+
+def test_each_resource_binds_by_itself() -> None:
+    three = [member(name) for name in "abc"]
+    assert variants(planned(three, 6, 12, 3)) == ["best", "best", "best"]
+    assert sorted(variants(planned(three, 6, 14, 2))) == ["best", "best", "wide"]
+    assert sorted(variants(planned(three, 100, 9, 3))) == ["best", "best", "small"]
+    assert sorted(variants(planned(three, 100, 100, 0))) == ["wide", "wide", "wide"]
+    # Enough GPUs and memory, but 2 + 2 + 2 cores are one too many.
+    assert sorted(variants(planned(three, 5, 100, 3))) == ["best", "best", "wide"]
+
+
+def test_the_heavier_pipeline_gets_the_gpu() -> None:
+    pair = [member("a"), member("b", weight=2.0)]
+    assert variants(planned(pair, 100, 100, 1)) == ["wide", "best"]
+
+
+def test_the_higher_class_leaves_plans_to_the_lower() -> None:
+    # "low" has a plan with a GPU only: the higher class may not take both.
+    members = [member("high", priority=2), member("low", POINTS[2:]), member("middle", priority=1)]
+    fleet = planned(members, 100, 100, 2)
+    assert variants(fleet) == ["best", "best", "wide"]
+    assert [each.priority for each in fleet.found.classes] == [2, 1, 0]
+    assert [each.limits[GPU] for each in fleet.found.classes] == [1.0, 0.0, 1.0]
+    assert fleet.held(2).accelerators == {GPU: 1.0}
+    # The higher class may take the GPU or the memory only as far as a plan of the lower class fits beside it.
+    tight = [member("high", priority=1), member("low", POINTS[:2])]
+    assert variants(planned(tight, 6, 5, 1)) == ["best", "small"]
+    assert variants(planned(tight, 5, 7, 1)) == ["wide", "small"]
+
+
+def test_the_fleet_says_use_and_budget_of_each_resource() -> None:
+    found = planned([member("a"), member("b")], 100, 10, 1).to_json()
+    assert found["budget"] == {"cpu_cores": 100, "memory_gib": 10, GPU: 1}
+    assert found["held"] == {"cpu_cores": 3, "memory_gib": 10, GPU: 1}
+    assert (found["budget_cores"], found["cost_cores"]) == (100, 3)
+    only = found["classes"][0]
+    assert only["budget"] == found["budget"]
+    assert only["prices"].keys() == found["budget"].keys()
+    assert only["prices"]["cpu_cores"] == only["price_per_core"] == 0
+    # The last GPU brings accuracy 0.9 for 0.7, and memory for it.
+    assert only["prices"][GPU] > 0
+    unlimited = plan_together([member("a")], 100, 5.0).to_json()
+    assert unlimited["budget"] == {"cpu_cores": 100}
+    assert unlimited["held"] == {"cpu_cores": 2, "memory_gib": 4, GPU: 1}
+
+
+def test_what_is_used_of_nothing_is_shown_as_zero() -> None:
+    found = plan_together([member("a", POINTS[:2])], 100, 5.0, {GPU: 4}).to_json()
+    assert found["held"][GPU] == 0
+
+
+def test_prices_of_a_member_stay_in_its_objective() -> None:
+    prices = Prices({"cores": 0.1, "memory": 0.05, GPU: 1.5}, is_money=True)
+    members = [member(name, prices=prices) for name in "ab"]
+    # small costs 0.45, wide 0.4, best 1.9: worth 4.55, 6.6 and 7.1.
+    fleet = planned(members, 100, 100, 1)
+    assert sorted(variants(fleet)) == ["best", "wide"]
+    assert fleet.found.worth == pytest.approx(6.6 + 7.1)
+    for each, plan in zip(fleet.found.members, fleet.plans, strict=True):
+        assert each.objective == pytest.approx(plan.objective)
+        assert plan.cost_usd_per_hour == pytest.approx(prices.cost(plan.resources))
+
+
+def test_every_missing_resource_is_named_with_its_remedy() -> None:
+    members = [member("a", POINTS[2:]), member("b", POINTS[2:])]
+    with pytest.raises(InfeasibleError) as caught:
+        planned(members, 3, 100, 1)
+    assert caught.value.message == "the budget does not hold any plans of 2 pipelines together"
+    assert [fault.message for fault in caught.value.problems] == [
+        "3 cores: the plans need at least 4, that is 1 more",
+        "1 nvidia.com/gpu: the plans need at least 2, that is 1 more",
+    ]
+    assert "Raise the budget to 4 cores and 2 nvidia.com/gpu or more" in caught.value.hint
+    with pytest.raises(InfeasibleError) as caught:
+        planned(members, 100, 7.5, 2)
+    assert [fault.message for fault in caught.value.problems] == [
+        "7.5 GiB of memory: the plans need at least 8, that is 0.5 more"
+    ]
+
+
+def test_resources_that_do_not_fit_together_are_said_to() -> None:
+    # small needs 4 cores, wide 6 GiB; there are 3 and 4.
+    with pytest.raises(InfeasibleError) as caught:
+        plan_fleet([member("a", POINTS[:2])], 3, 5.0, {"memory": 4})
+    assert "any plans of 1 pipeline: there is enough of each resource by itself" in caught.value.message
+    assert "(1 cores, 1 GiB of memory at the least)" in caught.value.message
+    assert "Raise the budget to 4 cores or to 6 GiB of memory" in caught.value.hint
+
+
+def test_without_time_it_is_still_infeasible() -> None:
+    with pytest.raises(InfeasibleError, match="the time was up before it was known what they need"):
+        joint.refuse([member("a").problem], {"cores": 3.0, "memory": 1.0}, Deadline(0.0))
+
+
+def test_wrong_limits_are_all_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        plan_fleet([member("a")], 4, 5.0, {"memory": -1.0, GPU: float("nan")})
+    assert [fault.message for fault in caught.value.problems] == [
+        "the budget of memory must be at least 0, not -1.0",
+        "the budget of nvidia.com/gpu must be at least 0, not nan",
+    ]
+
+
+def test_without_time_there_is_no_plan() -> None:
+    problems = [member("a").problem]
+    with pytest.raises(DeadlineError):
+        plan_jointly(problems, np.ones(1), [[0]], {"cores": 4.0, "memory": 5.0}, Deadline(0.0))
+
+
+def test_a_selection_found_in_time_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object) -> None:
+        raise DeadlineError("the time is up")
+
+    monkeypatch.setattr(joint, "FEW", 0)
+    members = [member(name) for name in "abc"]
+    proved = planned(members, 6, 14, 2).found
+    monkeypatch.setattr(joint._Offer, "near", late)
+    found = planned(members, 6, 14, 2).found
+    assert found.termination is Termination.FEASIBLE
+    assert found.worth <= proved.worth <= found.classes[0].bound + 1e-9
+    # All classes have plans: those of the first selection.
+    ranked = [replace(each, priority=at) for at, each in enumerate(members)]
+    assert [each.termination for each in planned(ranked, 6, 14, 2).found.classes] == [
+        Termination.FEASIBLE
+    ] * 3
+
+
+def test_an_unlimited_budget_is_no_limit() -> None:
+    plan = plan_fleet([member("a"), member("b")], inf, 5.0, {"memory": 8.0})
+    assert plan.termination is Termination.OPTIMAL
+    assert [each.configs[0].variant for each in plan.members] == ["best", "best"]
