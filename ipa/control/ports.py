@@ -23,15 +23,12 @@ class Clock(Protocol):
 
     def monotonic_s(self) -> float:
         """Seconds that only grow."""
-        ...
 
     def now(self) -> datetime:
         """The wall clock, in UTC."""
-        ...
 
     def wait(self, seconds: float) -> None:
         """Return after so many seconds, or earlier when the service stops."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +59,9 @@ class Metrics(Protocol):
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""
-        ...
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load alone, as `read` has it; asked for between ticks, so it costs little."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +117,15 @@ class Workload(Protocol):
     @property
     def rolling(self) -> Rolling:
         """The way in which it replaces replicas."""
-        ...
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The state of the workload now."""
-        ...
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """Write the change onto `change.revision`; return the new revision once accepted (not yet ready)."""
-        ...
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change."""
-        ...
 
 
 class CreatingWorkload(Workload, Protocol):
@@ -142,11 +133,9 @@ class CreatingWorkload(Workload, Protocol):
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """Create the workload; its revision."""
-        ...
 
     def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
         """The configurations as they read back once written; InputError lists what must not be written."""
-        ...
 
 
 class PipelineManifest(Protocol):
@@ -154,11 +143,9 @@ class PipelineManifest(Protocol):
 
     def configs(self) -> tuple[StageConfig, ...]:
         """The configuration that it asks for. DriftError if that is none of the pipeline."""
-        ...
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:
         """The text that asks for these; all that no plan decides stays as it is."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +215,6 @@ class Leadership(Protocol):
 
     def leading(self) -> bool:
         """True if this replica may write now: it holds the lease and renewed it in time."""
-        ...
 
 
 class AlwaysLeading:
@@ -244,7 +230,6 @@ class EventSink(Protocol):
 
     def emit(self, pipeline: Pipeline, event: Event) -> None:
         """Emit the event; a quick repetition only increases its count."""
-        ...
 
 
 class NoEvents:
@@ -259,17 +244,14 @@ class DecisionLog(Protocol):
 
     def record(self, decision: Decision) -> None:
         """Record the decision durably; UnavailableError if it is not on disk."""
-        ...
 
     def decisions(
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
     ) -> Sequence[Decision]:
         """The newest decisions first."""
-        ...
 
     def decision(self, decision_id: str) -> Decision:
         """The decision of that id; NotFoundError if there is none."""
-        ...
 
 
 class ControlStore(Protocol):
@@ -280,11 +262,9 @@ class ControlStore(Protocol):
 
         If it `may_lag`, a change by another process in the last quarter of a second may be missing.
         """
-        ...
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
         """Store the control and the record of who changed it: both or neither."""
-        ...
 
 
 class ProfileStore(Protocol):
@@ -292,12 +272,9 @@ class ProfileStore(Protocol):
 
     def save_profile(self, profile: StageProfile) -> int:
         """Store the profile, and return its revision; the same one if nothing changed."""
-        ...
 
     def profile(self, pipeline: str, stage: str) -> StageProfile:
         """The newest profile; NotFoundError if there is none."""
-        ...
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
         """The newest profile of every stage of the pipeline, by stage name."""
-        ...
