@@ -118,8 +118,7 @@ def chart_schema() -> str:
 def access() -> str:
     """Which role may what, and which operation each route is."""
     from ipa.adapters.identity.reviews import VERBS
-    from ipa.api.rules import RULES, Where
-    from ipa.api.work import BOUNDS, work_of
+    from ipa.api.rules import BOUNDS, RULES, Where, work_of
     from ipa.model.access import COVERS, Operation, Role, allows
 
     roles = list(Role)

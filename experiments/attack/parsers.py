@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException
 from ipa.adapters.store import keys
 from ipa.api import auth, hardening
 from ipa.api.app import create_app
-from ipa.api.documents import merged, parse_json
-from ipa.api.examples import PIPELINE, PROFILE
+from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.api.limits import BODY_LIMIT_BYTES, HEADERS_LIMIT_BYTES, MOST_YAML_VALUES, JsonRoute
+from ipa.api.pipelines import merged, parse_json
 from ipa.api.preconditions import is_known, required_match
 from ipa.api.request_body import structure_fault
 from ipa.files import (

@@ -25,7 +25,7 @@ import httpx
 
 from experiments.attack.figures import Figure, print_table
 from experiments.attack.service import PIPELINE, Service, service
-from ipa.api.examples import PIPELINE as GIVEN
+from ipa.api.bodies import PIPELINE as GIVEN
 
 # Its control is changed all the time; a loop whose own is would decide afresh before each write.
 STEADY = "steady"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import log2
 
 from experiments.attack.parsers import PARSERS, Parser
-from ipa.api.server import settle
+from ipa.api.wiring import settle
 
 HOLE = "@"
 # Small enough for many tries, large enough to tell a square from a line.

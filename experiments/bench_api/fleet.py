@@ -17,8 +17,8 @@ from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store import Store
-from ipa.bootstrap.loops import inputs_of, loop_of, policy_of
-from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.pipeline_registry import inputs_of, loop_of, policy_of
+from ipa.bootstrap.targets import ServeOptions
 from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler

@@ -27,7 +27,7 @@ from ipa.adapters.store import Store, open_store
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
-from ipa.api.server import config_of, settle
+from ipa.api.wiring import config_of, settle
 from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot

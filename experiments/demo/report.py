@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.demo.summary import RunRecord, rate_seen
+from experiments.plots import svg
 from ipa.report import html
-from ipa.report.plots import BLUE, GREEN, ORANGE, RED, Line, Plot, svg
+from ipa.report.sketch import BLUE, GREEN, ORANGE, RED, Line, Plot
 
 # (key of the summary, what it is called, how it is shown)
 FIGURES: tuple[tuple[str, str, str], ...] = (

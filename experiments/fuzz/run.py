@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,11 +16,10 @@ from schemathesis.engine import events, from_schema
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
-from ipa.bootstrap.experiments import experiment_jobs
-from ipa.model.pipeline import Pipeline
+from ipa.bootstrap.service import experiment_jobs
 from ipa.model.plan import Plan
-from ipa.model.profile import StageProfile
-from ipa.policies.planning import plan_pipeline
+from ipa.optimize.solve import solve
+from ipa.policies.planning import PlanQuestion
 from ipa.service.job_queue import JobQueue
 from tests.fakes.services import FakeWorld, over
 
@@ -65,11 +64,8 @@ def services(jobs: JobQueue) -> ApiContext:
     world = FakeWorld(jobs=jobs).play(60)
     made = world.services()
 
-    async def plan(
-        pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float, **options: Any
-    ) -> Plan:
-        options |= {"solver": "exact", "deadline_s": 1.0}
-        return plan_pipeline(pipeline, profiles, rate_rps, **options)
+    async def plan(question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
+        return solve(question.problem(), "exact", 1.0)
 
     return replace(over(made, plan=plan), limits=ApiLimits(NO_LIMIT_RPS, solves=2, waiting=16))
 

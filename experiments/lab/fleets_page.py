@@ -9,8 +9,9 @@ from experiments.lab.experiment import Experiment
 from experiments.lab.markup import Cell, figure, grouped_table, note, subheading, text
 from experiments.lab.pictures import colours_of
 from experiments.lab.units import Finished
+from experiments.plots import svg
 from ipa.report import html
-from ipa.report.plots import GREY, Line, Plot, svg
+from ipa.report.sketch import GREY, Line, Plot
 from ipa.report.stats import mean_of
 
 FIGURES = (

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from experiments.lab.markup import note
 from experiments.lab.pictures import colours_of
 from experiments.lab.units import Finished
-from ipa.report.plots import GREY, Line, Plot, svg
+from experiments.plots import svg
+from ipa.report.sketch import GREY, Line, Plot
 
 # More lines than this hide each other.
 MOST = 5

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipa.report.plots import BLUE, GREEN, GREY, ORANGE, RED, drawn
+from experiments.plots import drawn
+from ipa.report.sketch import BLUE, GREEN, GREY, ORANGE, RED
 from ipa.report.stats import Mean
 
 # Okabe and Ito's colours, the first for the policies that are in most experiments.

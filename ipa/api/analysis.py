@@ -1,22 +1,25 @@
-"""Routes for analysis: the explanation of a plan, the frontier, and the fits of profiles."""
+"""Routes for analysis: explanations of plans, the frontier, fits of profiles, and replays of decisions."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from ipa.api.auth import Context
-from ipa.api.bodies import PlanBody
+from ipa.api.auth import Context, CurrentCaller
+from ipa.api.bodies import PlanBody, ReplayBody
 from ipa.api.cancellation import while_asked
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Named, Using
+from ipa.control.audit.replay import ReplayResult
 from ipa.optimize.explanation import Explanation
-from ipa.service import analysis
+from ipa.service import analysis, history
 from ipa.service.analysis import FrontierView, StageFits
 
-router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
+# The request without a body.
+AS_IT_WAS = ReplayBody()
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
-@router.post("/explanations", tags=["plans"], dependencies=[Rationed])
+@router.post("/pipelines/{pipeline}/explanations", tags=["plans"], dependencies=[Rationed])
 async def explain_plan(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> Explanation:
@@ -25,7 +28,7 @@ async def explain_plan(
     return await while_asked(request, analysis.explain(service, pipeline, body.request(), place))
 
 
-@router.post("/frontiers", tags=["plans"], dependencies=[Rationed])
+@router.post("/pipelines/{pipeline}/frontiers", tags=["plans"], dependencies=[Rationed])
 async def find_frontier(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> FrontierView:
@@ -37,7 +40,20 @@ async def find_frontier(
     return await while_asked(request, analysis.find_frontier(service, pipeline, body.request(), place))
 
 
-@router.get("/profiles/{stage}/fits", tags=["profiles"])
+@router.get("/pipelines/{pipeline}/profiles/{stage}/fits", tags=["profiles"])
 def get_fits(pipeline: Named, stage: str, service: Using) -> StageFits:
     """Return the fits of latency over batch size that plans use, one for each number of cores measured."""
     return analysis.stage_fits(service, pipeline, stage)
+
+
+@router.post("/decisions/{decision_id}:replay", tags=["decisions"], dependencies=[Rationed])
+async def replay_decision(
+    request: Request, decision_id: str, caller: CurrentCaller, context: Context, body: ReplayBody = AS_IT_WAS
+) -> ReplayResult:
+    """Re-run the decision from its recorded inputs: `same`, or what differs. Nothing is changed.
+
+    With `policy`, compare with what that policy decides. `stale`: the pipeline or its profiles have changed;
+    `nothing`: the decision has no recorded inputs to re-run; `why` gives the reason.
+    """
+    place = context.limits.solves.enter(client_of(request.scope))
+    return await history.replay_decision(caller, decision_id, body.policy, place)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,26 +23,27 @@ from ipa.api import (
     events,
     experiments,
     fleet,
-    me,
-    openapi_extras,
     pipelines,
     plans,
     problems,
     queries,
-    replay,
 )
 from ipa.api.auth import AccessGate, Context
+from ipa.api.bodies import BODIES
 from ipa.api.context import ApiContext
 from ipa.api.hardening import LOOPBACK, Hardening
 from ipa.api.metered import count_requests
+from ipa.api.preconditions import REQUIRED
 from ipa.api.queries import Using
 from ipa.api.request_body import BodyReader
-from ipa.api.work import WorkPlaces
+from ipa.api.rules import WorkPlaces
+from ipa.files.kinds import KINDS, schema_text
 from ipa.model.errors import Problem, StandbyError, UnavailableError
-from ipa.service.health import CheckView, Readiness
 
 PAGE = Path(__file__).parent / "page"
 router = APIRouter()
+# An entity tag, or several.
+TAG = r'^(W/)?"[^"]*"'
 
 
 def create_app(context: ApiContext, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
@@ -70,11 +73,9 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.include_router(queries.router)
     for open_to_all in (
         events.router,
-        me.router,
         pipelines.reading,
         plans.making,
         analysis.router,
-        replay.router,
         fleet.router,
         experiments.router,
     ):
@@ -111,6 +112,26 @@ def only_the_leader(service: Using) -> None:
 async def healthz() -> dict[str, str]:
     """Report that the process answers. A standby does too: losing the lease is no reason to restart it."""
     return {"status": "ok"}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """The state of a dependency."""
+
+    name: str
+    ok: bool
+    required: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The readiness of the API; `degraded` if a dependency fails that is not required."""
+
+    ready: bool
+    degraded: bool
+    checks: tuple[CheckView, ...] = ()
+    version: str = ipa.__version__
 
 
 @router.get("/readyz", tags=["health"])
@@ -170,9 +191,43 @@ def _document(app: FastAPI) -> None:
 
     def documented() -> dict[str, Any]:
         if not app.openapi_schema:
-            openapi_extras.complete(plain())
+            complete(plain())
             auth.document_in(plain())
         assert app.openapi_schema
         return app.openapi_schema
 
     app.openapi = documented  # type: ignore[method-assign]
+
+
+def complete(schema: dict[str, Any]) -> None:
+    """Add the problems that any operation may answer with, and the headers that are required."""
+    problems.document_in(schema)
+    for kind in KINDS:
+        schema["components"]["schemas"] |= file_schemas(kind)
+    for name, body in BODIES.items():
+        schema["components"]["schemas"][name]["examples"] = [body]
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "header" and parameter["name"].lower() in REQUIRED:
+                    _require(parameter)
+
+
+def file_schemas(kind: str) -> dict[str, Any]:
+    """The published schema of that kind of file as components: itself and each of its definitions."""
+    name = f"{kind.capitalize()}File"
+    text = schema_text(kind).replace('"#/$defs/', f'"#/components/schemas/{name}.')
+    whole: dict[str, Any] = json.loads(text)
+    parts = whole.pop("$defs", {})
+    for key in ("$schema", "$id"):
+        whole.pop(key, None)
+    return {name: whole, **{f"{name}.{part}": each for part, each in parts.items()}}
+
+
+def _require(parameter: dict[str, Any]) -> None:
+    """Mark a header as required: routes declare it as optional, since its absence has its own status."""
+    parameter["required"] = True
+    parameter["schema"] = {"type": "string", "minLength": 1, "title": parameter["schema"].get("title", "")}
+    if parameter["name"].lower() == "if-match":
+        # `*` matches anything, so it names no version.
+        parameter["schema"]["pattern"] = TAG

@@ -16,8 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ipa.api.context import ApiContext
 from ipa.api.limits import address_of
 from ipa.api.problems import ipa_problem
-from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where
-from ipa.api.work import Work, count, work_of
+from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where, Work, count, work_of
 from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity
 from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
 from ipa.service.visibility import Caller, visible_to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -15,7 +15,7 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.optimize.problem import Compat
 from ipa.optimize.registry import AUTO, SOLVERS
 from ipa.profiling.points import Allocation
-from ipa.service.planning import BoundsChange, PlanRequest, WeightsChange
+from ipa.service.plans import PlanRequest
 
 # Numbers, not texts or booleans. No quantity is beyond these bounds, and formulas stay finite within them.
 Positive = Annotated[float, Field(ge=1e-9, le=1e9, strict=True, allow_inf_nan=False)]
@@ -120,11 +120,6 @@ class BoundsBody(Body):
     accuracy_floor: Ratio | None = None
     transition_cores: Positive | None = None
 
-    def change(self) -> BoundsChange:
-        """The bounds to replace."""
-        sizes = None if self.batch_sizes is None else tuple(self.batch_sizes)
-        return BoundsChange(**{**self.model_dump(), "batch_sizes": sizes})
-
 
 class WeightsBody(Body):
     """Weights of α·accuracy − β·cores − δ·Σ batch sizes that replace the objective's if given."""
@@ -132,10 +127,6 @@ class WeightsBody(Body):
     alpha: Weight | None = None
     beta: Weight | None = None
     delta: Weight | None = None
-
-    def change(self) -> WeightsChange:
-        """The weights to replace."""
-        return WeightsChange(**self.model_dump())
 
 
 class PlanBody(Body):
@@ -152,16 +143,12 @@ class PlanBody(Body):
 
     def request(self) -> PlanRequest:
         """The what-if of the body."""
-        return PlanRequest(
-            self.rate_rps,
-            self.objective,
-            self.compat,
-            self.allocation,
-            self.solver,
-            self.sla_s,
-            self.bounds.change() if self.bounds else BoundsChange(),
-            self.weights.change() if self.weights else WeightsChange(),
-        )
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        bounds = self.bounds.model_dump(exclude_none=True) if self.bounds else {}
+        if sizes := bounds.get("batch_sizes"):
+            bounds["batch_sizes"] = tuple(sizes)
+        weights = self.weights.model_dump(exclude_none=True) if self.weights else {}
+        return PlanRequest(**{**given, "bounds": bounds, "weights": weights})
 
 
 class PauseBody(AttributedBody):
@@ -227,3 +214,71 @@ class RollbackBody(AttributedBody):
     """A rollback to the configuration after the decision `to`; without it, before the last change."""
 
     to: Name | None = None
+
+
+PIPELINE: dict[str, Any] = {
+    "apiVersion": "ipa/v1",
+    "kind": "Pipeline",
+    "name": "captions",
+    "description": "A caption for each picture",
+    "sla": {"latency": "800ms", "percentile": 99},
+    "graph": ["describe"],
+    "bounds": {"cores": 16, "max_replicas": 8, "batch_sizes": [1, 2, 4, 8]},
+    "objectives": {"default": {"alpha": 1, "beta": 0.1, "delta": 1e-6}},
+    "stages": [{"name": "describe", "variants": [{"name": "small"}, {"name": "large"}]}],
+}
+PIPELINE_PATCH: dict[str, Any] = {"sla": {"latency": "600ms"}, "bounds": {"cores": 24}}
+PROFILE: dict[str, Any] = {
+    "apiVersion": "ipa/v1",
+    "kind": "Profile",
+    "pipeline": "captions",
+    "stage": "describe",
+    "hardware": "4 cores of a c6i.xlarge",
+    "measured_on": "2026-11-24",
+    "method": "ipa profile",
+    "variants": [
+        {
+            "variant": name,
+            "accuracy": accuracy,
+            "points": [
+                {"cores": 1, "batch": batch, "latency": f"{base_ms * batch}ms"} for batch in (1, 2, 4, 8)
+            ],
+        }
+        for name, accuracy, base_ms in (("small", 0.61, 20), ("large", 0.74, 55))
+    ],
+}
+_DETECT: dict[str, Any] = {
+    "stage": "detect",
+    "variant": "v4-480",
+    "batch_size": 2,
+    "cores": 0.5,
+    "replicas": 1,
+}
+_READ = {**_DETECT, "stage": "recognise", "variant": "v6-240", "batch_size": 4}
+_WHO = {"by": "kim", "reason": "the campaign begins"}
+# By the name of the schema.
+BODIES: dict[str, dict[str, Any]] = {
+    "PlanBody": {"rate_rps": 20, "sla_s": 0.8, "bounds": {"cores": 4}},
+    "ReplayBody": {"policy": "hpa"},
+    "ApplyPlanBody": _WHO,
+    "ApplyBody": {"configs": [_DETECT, _READ], **_WHO},
+    "RollbackBody": _WHO,
+    "PauseBody": {"for_s": 1800, **_WHO},
+    "ModeBody": {"mode": "guarded", **_WHO},
+    "PinBody": {"variant": "v4-480", "replicas": 2, **_WHO},
+    "FreezeBody": {"end": "2100-01-01T06:00:00Z", **_WHO},
+    "FleetPlanBody": {
+        "budget_cores": 12,
+        "memory_gib": 24,
+        "accelerators": {"nvidia.com/gpu": 2},
+        "pipelines": [{"pipeline": "ocr", "rate_rps": 1, "weight": 2, "class": 1}],
+    },
+    "ExperimentBody": {
+        "pipeline": "ocr",
+        "workload": "steady_low",
+        "minutes": 2,
+        "times": 0.2,
+        "seed": 1,
+        "repeats": 5,
+    },
+}

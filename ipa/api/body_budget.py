@@ -21,7 +21,6 @@ class Incoming:
         self.deadline = deadline
         self.chunks: list[bytes] = []
         self.size_bytes = 0
-        self.is_complete = False
         self.is_dropped = False
 
 
@@ -57,7 +56,6 @@ class BodyBudget:
     def complete(self, body: Incoming) -> bytes:
         """The whole body, which counts until it is released."""
         self._incomplete.discard(body)
-        body.is_complete = True
         data = b"".join(body.chunks)
         body.chunks.clear()
         return data

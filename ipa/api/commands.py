@@ -1,30 +1,85 @@
-"""Routes that change a pipeline: pause, resume, apply, rollback; and those of `overrides`."""
+"""Routes that change a running pipeline: mode, pause, pins and freezes, apply and rollback."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
 
-from ipa.api import overrides
+from fastapi import APIRouter, Path, Query
+
 from ipa.api.auth import CurrentCaller
-from ipa.api.bodies import ApplyBody, PauseBody, RollbackBody
+from ipa.api.bodies import ApplyBody, FreezeBody, ModeBody, PauseBody, Person, PinBody, Reason, RollbackBody
 from ipa.api.limits import JsonRoute
-from ipa.api.overrides import By, Why
 from ipa.api.preconditions import IfMatch, required_match
 from ipa.api.queries import Named, Using
 from ipa.model.decision import Decision
 from ipa.service import commands
-from ipa.service import overrides as use_cases
 from ipa.service.status import ControlView
 
 router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
-router.include_router(overrides.router)
+StageName = Annotated[str, Path(description="one of the pipeline's stages")]
+FreezeId = Annotated[str, Path(description="the id that the status shows")]
+By = Annotated[Person, Query(description="who asks")]
+Why = Annotated[Reason, Query(description="why")]
+
+
+@router.put("/mode", tags=["control"])
+def set_mode(pipeline: Named, service: Using, caller: CurrentCaller, body: ModeBody) -> ControlView:
+    """Set the mode of the pipeline: advisory, shadow, guarded or active.
+
+    Advisory decides and records; shadow bases each decision on the one before; neither writes. Guarded writes
+    only changes that add replicas; active writes every change.
+    """
+    by = caller.name(body.by)
+    return commands.set_mode(service, pipeline, body.mode, by=by, reason=body.reason)
+
+
+@router.put("/pins/{stage}", tags=["control"])
+def set_pin(
+    pipeline: Named, service: Using, caller: CurrentCaller, stage: StageName, body: PinBody
+) -> ControlView:
+    """Fix a part of the stage's configuration, in addition to pins of the file. Replaces the stage's pin."""
+    by = caller.name(body.by)
+    return commands.set_pin(service, pipeline, stage, body.pin(), by=by, reason=body.reason)
+
+
+@router.delete("/pins/{stage}", tags=["control"])
+def remove_pin(
+    pipeline: Named, service: Using, caller: CurrentCaller, stage: StageName, by: By = "", reason: Why = ""
+) -> ControlView:
+    """Remove the pin of the stage. Pins of the pipeline's file stay."""
+    return commands.remove_pin(service, pipeline, stage, by=caller.name(by), reason=reason)
+
+
+@router.post("/freezes", tags=["control"])
+def add_freeze(pipeline: Named, service: Using, caller: CurrentCaller, body: FreezeBody) -> ControlView:
+    """Forbid changes from `start` (now if absent) to `end`; every week if `weekly`."""
+    by, weekly = caller.name(body.by), body.weekly
+    return commands.add_freeze(
+        service, pipeline, body.end, start=body.start, weekly=weekly, by=by, reason=body.reason
+    )
+
+
+@router.delete("/freezes", tags=["control"])
+def remove_freezes(
+    pipeline: Named, service: Using, caller: CurrentCaller, by: By = "", reason: Why = ""
+) -> ControlView:
+    """Remove every freeze, future ones included."""
+    return commands.remove_freezes(service, pipeline, by=caller.name(by), reason=reason)
+
+
+@router.delete("/freezes/{freeze}", tags=["control"])
+def remove_freeze(
+    pipeline: Named, service: Using, caller: CurrentCaller, freeze: FreezeId, by: By = "", reason: Why = ""
+) -> ControlView:
+    """Remove one freeze."""
+    return commands.remove_freeze(service, pipeline, freeze, by=caller.name(by), reason=reason)
 
 
 @router.post("/pause", tags=["control"])
 def pause(pipeline: Named, service: Using, caller: CurrentCaller, body: PauseBody) -> ControlView:
     """Pause control until a time, for a duration, or until resumed; requests are still served."""
     by = caller.name(body.by)
-    return use_cases.pause(service, pipeline, until=body.until, for_s=body.for_s, by=by, reason=body.reason)
+    return commands.pause(service, pipeline, until=body.until, for_s=body.for_s, by=by, reason=body.reason)
 
 
 @router.post("/resume", tags=["control"])
@@ -32,7 +87,7 @@ def resume(
     pipeline: Named, service: Using, caller: CurrentCaller, by: By = "", reason: Why = ""
 ) -> ControlView:
     """End the pause."""
-    return use_cases.resume(service, pipeline, by=caller.name(by), reason=reason)
+    return commands.resume(service, pipeline, by=caller.name(by), reason=reason)
 
 
 @router.post("/apply", tags=["control"])

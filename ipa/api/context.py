@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -11,25 +11,11 @@ from ipa.api.limits import ApiLimits
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams
 from ipa.control.audit.feed import FollowedRecord
-from ipa.model.access import Identity
 from ipa.service.job_queue import JobQueue
 from ipa.service.service import Service
 
-
-class Authenticator(Protocol):
-    """Identifies the callers of some tokens."""
-
-    def takes(self, token: str) -> bool:
-        """True if it identifies tokens of that form."""
-        ...
-
-    def identify(self, token: str, *, fresh: bool, within_s: float = ...) -> Identity | None:
-        """The identity of the token; None if the token does not hold.
-
-        `fresh`: not from a kept answer; otherwise from one that is at most `within_s` old, if answers are
-        kept at all. UnavailableError if it cannot be found out.
-        """
-        ...
+if TYPE_CHECKING:
+    from ipa.bootstrap.identity import Identities
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +29,7 @@ class ApiContext:
     # None if requests are not counted.
     http: HttpMetrics | None = None
     # Empty if authentication is off.
-    authenticators: tuple[Authenticator, ...] = ()
+    authenticators: tuple[Identities, ...] = ()
     # True if the metrics need no token.
     metrics_open: bool = True
     # The record and the clients that follow it; None without a record.

@@ -34,8 +34,6 @@ BATCH = 500
 # Milliseconds after which a browser that lost the stream connects again.
 RETRY_MS = 2000
 router = APIRouter(prefix="/v1", tags=["events"])
-
-
 AfterId = Annotated[int | None, Query(ge=0, lt=1 << 62, description="the id of an event: those after it")]
 LastEventId = Annotated[
     str | None, Header(pattern=r"^[0-9]{1,18}$", description="the id of the last event that was received")

@@ -2,25 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import TypeAdapter
+from starlette.datastructures import URL
 
 from ipa.api.auth import CurrentCaller
 from ipa.api.limits import JsonRoute
-from ipa.api.paging import Paging, paging
 from ipa.api.preconditions import etag
 from ipa.control.audit.record import HEAD, head_of
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.service import analysis, history, status
-from ipa.service.history import DecisionPage, RecordView
+from ipa.service.history import DECISION, DecisionPage, RecordView, newest_first
 from ipa.service.service import Service
 from ipa.service.status import StatusView
+from ipa.service.visibility import MeView, rights_of
 
+# A page ends at this size, so that some at a time fit into memory; clients ask for the next one.
+PAGE_BYTES = 2 << 20
+_ID = TypeAdapter(str | None)
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
+Anchor = Annotated[
+    str | None, Query(pattern=HEAD, description="a head of the record that was kept: NUMBER:DIGEST")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """The page that a request asks for."""
+
+    url: URL
+    limit: int
+    before: str | None
+    inputs: bool = True
+
+    def page(self, service: Service, pipeline: str, *, applied_only: bool) -> Response:
+        """The page, with a Link to the next; NotFoundError for an unknown `before`."""
+        texts, next_before = self._texts(service, pipeline, applied_only)
+        # As text, some decisions at a time: all of them at once take ten times the memory.
+        answer = Response(
+            b'{"decisions":[' + b",".join(texts) + b'],"next_before":' + _ID.dump_json(next_before) + b"}",
+            media_type="application/json",
+        )
+        if next_before is not None:
+            url = self.url.include_query_params(before=next_before)
+            answer.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        return answer
+
+    def _texts(self, service: Service, pipeline: str, applied_only: bool) -> tuple[list[bytes], str | None]:
+        """The decisions as JSON up to `limit` or PAGE_BYTES, and the id that the next page starts before."""
+        texts: list[bytes] = []
+        size, last = 0, ""
+        # One more than the page has shows if there is a next one.
+        for decision in newest_first(
+            service, pipeline, self.before, self.limit + 1, applied_only=applied_only
+        ):
+            if len(texts) == self.limit or size >= PAGE_BYTES:
+                return texts, last
+            shown = decision if self.inputs else replace(decision, inputs="")
+            texts.append(DECISION.dump_json(shown))
+            size, last = size + len(texts[-1]), decision.decision_id
+        return texts, None
+
+
+def paging(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    before: Annotated[str | None, Query(description="`next_before` of the page before")] = None,
+    inputs: Annotated[
+        bool, Query(description="false leaves `inputs` empty, most of what a decision is")
+    ] = True,
+) -> Paging:
+    """The query parameters of a list of decisions."""
+    return Paging(request.url, limit, before, inputs)
 
 
 async def service_of(caller: CurrentCaller) -> Service:
@@ -50,9 +109,6 @@ def record_named(service: Service, name: str) -> str:
 Recorded = Annotated[str, Depends(named_record)]
 Named = Annotated[Pipeline, Depends(named_pipeline)]
 Paged = Annotated[Paging, Depends(paging)]
-Anchor = Annotated[
-    str | None, Query(pattern=HEAD, description="a head of the record that was kept: NUMBER:DIGEST")
-]
 
 
 @router.get("/pipelines/{pipeline}/status", tags=["pipelines"])
@@ -109,3 +165,12 @@ def get_decision(decision_id: str, service: Using, response: Response) -> Decisi
             f'</v1/decisions/{quote(each, safe="")}>; rel="{name}"' for name, each in neighbours.items()
         )
     return decision
+
+
+@router.get("/me", tags=["health"])
+def get_me(caller: CurrentCaller) -> MeView:
+    """Return the name of the caller and its rights with each visible pipeline.
+
+    For a page that hides what is not allowed: each request is checked again, and may still be refused.
+    """
+    return rights_of(caller)

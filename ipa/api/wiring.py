@@ -1,15 +1,23 @@
-"""The context of the API for a running service."""
+"""The API of a running service: its context, and the HTTP server's limits before there is a request."""
 
 from __future__ import annotations
+
+import gc
+
+from fastapi import FastAPI
 
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams, stream_figures
 from ipa.bootstrap.app import App
-from ipa.bootstrap.experiments import experiment_jobs
-from ipa.bootstrap.service import service_of
+from ipa.bootstrap.service import experiment_jobs, service_of
+from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
+from ipa.serving.protocol import BoundedConfig
 from ipa.settings import Settings
+
+# Seconds that an answer has to finish when the service ends.
+GRACE_S = 5
 
 
 def context_of(app: App) -> ApiContext:
@@ -46,3 +54,40 @@ def _streams(app: App) -> Streams:
     streams = Streams(app.feed, stopping=app.stop.is_set)
     app.registry.register(stream_figures(streams))
     return streams
+
+
+def bounds_of(settings: Settings) -> ServerBounds:
+    """The bounds of the server's connections: those of the settings, within the limit of open files."""
+    bounds = ServerBounds(
+        connections=settings.api_connections,
+        address_connections=settings.api_address_connections,
+        # The application answers 408 itself, a second before the connection is closed.
+        body_s=settings.api_body_s + 1.0,
+    )
+    return within_files(bounds, raise_file_limit())
+
+
+def config_of(app: FastAPI, bounds: ServerBounds | None = None) -> BoundedConfig:
+    """The server's configuration."""
+    return BoundedConfig(
+        app,
+        bounds or ServerBounds(),
+        # uvloop, if it happens to be installed, reads and accepts without bounds in one round.
+        loop="asyncio",
+        log_level="warning",
+        # Uvicorn's own would block on the terminal; ours does not.
+        log_config=None,
+        timeout_graceful_shutdown=GRACE_S,
+        # The client is the peer of the connection: anybody can send the header of a proxy.
+        proxy_headers=False,
+        server_header=False,
+    )
+
+
+def settle() -> None:
+    """Exclude the present objects (modules, the service) from garbage collection.
+
+    Under load a full collection runs every few seconds, and blocks all answers for a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()

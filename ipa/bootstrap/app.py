@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -18,28 +19,25 @@ from ipa.adapters.store.database import Access
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
-from ipa.bootstrap.dynamic_pipelines import LoopMaker, makers_of
-from ipa.bootstrap.identity import Identities, authenticators_of
-from ipa.bootstrap.leader_election import leadership_of
-from ipa.bootstrap.loops import inputs_of, policy_of
-from ipa.bootstrap.options import ServeOptions
-from ipa.bootstrap.pipeline_registry import Roster
-from ipa.bootstrap.preflight import check_settings
-from ipa.bootstrap.targets import check_carried, start_configs, target_of
-from ipa.bootstrap.webhooks import monitored_webhook, webhook_of
+from ipa.bootstrap.identity import Identities, authenticators_of, oidc_issuer
+from ipa.bootstrap.leader_election import election_faults, leadership_of
+from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, inputs_of, policy_of
+from ipa.bootstrap.targets import ServeOptions, actuation_faults, check_carried, start_configs, target_of
+from ipa.bootstrap.webhooks import monitored_webhook, webhook_faults, webhook_of
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
 from ipa.files import load_pipelines, load_profiles
+from ipa.files.traces import read_trace
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
-from ipa.model.errors import NotFoundError
+from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, Problem
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.settings import Settings
+from ipa.settings import Settings, words
 from ipa.targets.base import Site
 
 # A change by another writer brings a tick forward; at most one in this part of an interval.
@@ -145,7 +143,9 @@ def build(settings: Settings, options: ServeOptions) -> App:
         resources.callback(housekeeping.close)
         webhook = monitored_webhook(webhook_of(settings, store, feed, leads), store, registry, resources)
         sight = forecast_setup(settings, profiles, target.rate_window_s)
-        maker = LoopMaker(settings, target, options, sight, world, leadership, hooks, stop)
+        maker = PipelineFactory(
+            settings, target, options, sight, world, leadership, hooks, stop, store, catalogue
+        )
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}
         watching = None
@@ -158,7 +158,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             profiles,
             loops,
             others,
-            makers_of(maker, store, catalogue, watching),
+            replace(maker, watchers=watching),
             store,
             clock,
             stop,
@@ -226,3 +226,39 @@ def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[s
     for profile in load_profiles(settings.profiles_dir, pipeline.name).values():
         store.save_profile(profile)
     return store.profiles(pipeline.name)
+
+
+def check_settings(settings: Settings) -> None:
+    """ConfigurationError lists all that is wrong with webhook, trace, GitOps, election and issuer."""
+    looks: tuple[Callable[[Settings], Iterator[str]], ...] = (
+        webhook_faults,
+        _trace_faults,
+        actuation_faults,
+        election_faults,
+        _issuer_faults,
+    )
+    problems = [Problem(fault) for look in looks for fault in look(settings)]
+    if problems:
+        raise ConfigurationError("the service cannot start with these settings", problems=problems)
+
+
+def _trace_faults(settings: Settings) -> Iterator[str]:
+    """Check that the training trace can be read."""
+    if not settings.forecast_trace:
+        return
+    try:
+        rates = read_trace(Path(settings.forecast_trace))
+    except IpaError as error:
+        yield f"IPA_FORECAST_TRACE: {error}"
+        return
+    if not any(rates):
+        yield f"IPA_FORECAST_TRACE: {settings.forecast_trace} has no requests"
+
+
+def _issuer_faults(settings: Settings) -> Iterator[str]:
+    if "oidc" not in words(settings.auth):
+        return
+    try:
+        oidc_issuer(settings)
+    except ConfigurationError as error:
+        yield from [problem.message for problem in error.problems] or [error.message]

@@ -15,7 +15,7 @@ from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, failed, ok
 from ipa.model.pipeline import Pipeline
-from ipa.service import machine_checks
+from ipa.service import doctor
 from ipa.settings import Settings, words
 
 AUTHENTICATION = "authentication"
@@ -28,7 +28,7 @@ def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> li
     today = datetime.now(UTC).date()
 
     def solvers() -> Iterator[Finding]:
-        yield from machine_checks.solver_findings(settings)
+        yield from doctor.solver_findings(settings)
         if find_spec("gurobipy") is not None:
             from ipa.adapters.solvers.gurobi import licence_finding
 
@@ -36,11 +36,11 @@ def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> li
 
     def profiles(pipeline: Pipeline) -> DoctorCheck:
         name = f"profiles of {pipeline.name}"
-        return DoctorCheck(name, lambda: machine_checks.profile_findings(settings, pipeline, today), turn=CPU)
+        return DoctorCheck(name, lambda: doctor.profile_findings(settings, pipeline, today), turn=CPU)
 
     return [
         DoctorCheck("settings", lambda: [ok("settings", "every IPA_ variable is known and can be used")]),
-        DoctorCheck("files", lambda: machine_checks.files_findings(settings), turn=CPU),
+        DoctorCheck("files", lambda: doctor.files_findings(settings), turn=CPU),
         *(profiles(pipeline) for pipeline in pipelines.values()),
         DoctorCheck("solvers", solvers, turn=CPU),
         DoctorCheck("store", lambda: store_findings(settings)),
@@ -54,7 +54,7 @@ def target_checks(
     """Checks of the target, and of the folder of a GitOps tool if that carries out changes."""
     checks = target_of(settings).doctor_checks(settings, pipelines, namespaces, elects=elects(settings))
     if settings.actuation == "gitops":
-        checks.append(DoctorCheck("gitops", lambda: machine_checks.gitops_findings(settings)))
+        checks.append(DoctorCheck("gitops", lambda: doctor.gitops_findings(settings)))
     return checks
 
 

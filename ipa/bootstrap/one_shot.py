@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar
 
 from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.store import Access, Store, open_from
 from ipa.bootstrap.replaying import Replayer
 from ipa.bootstrap.targets import Target, check_honoured, manifest_target, target_named
-from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
 from ipa.control.loop import clock
-from ipa.control.ports import Attribution, PipelineControl
 from ipa.files import load_pipelines, load_profiles
 from ipa.files.pipelines import find_pipeline
 from ipa.files.reading import read_text
@@ -31,11 +29,10 @@ from ipa.model.row_counts import unbatched_notes
 from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
-from ipa.policies.planning import plan_pipeline, planning_problem
-from ipa.service.manifest_loop import ManifestLoop
-from ipa.service.one_shot import OneShotLoop
-from ipa.service.ports import Alone, Loop, PlanOptions, RecordOwner
-from ipa.service.service import Service
+from ipa.optimize.solve import solve
+from ipa.policies.planning import PlanQuestion
+from ipa.service.one_shot import ManifestLoop, OneShotLoop, OneShotPorts
+from ipa.service.service import Alone, Loop, Service
 from ipa.settings import Settings
 
 T = TypeVar("T")
@@ -81,7 +78,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
         # One that is not placed there is refused by the workload, which says what its file lacks.
         if target.placed(pipeline):
             check_honoured(target, [pipeline])
-        return OneShotLoop(pipeline, connection.workload, store, here, settings, say)
+        return OneShotLoop(OneShotPorts(pipeline, connection.workload, store, here, settings, say))
 
     refusal = None
     if settings.actuation == "gitops":
@@ -116,8 +113,7 @@ def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) 
 
     history: Any = Refused(
         UsageError(
-            f"{path} is a file, which keeps no history",
-            hint=f"Use git: `git log -p {path}`, `git revert`.",
+            f"{path} is a file, which keeps no history", hint=f"Use git: `git log -p {path}`, `git revert`."
         )
     )
     service = _service(settings, target, path, pipelines, loop, history, say)
@@ -145,11 +141,13 @@ def _service(
     say: Say,
 ) -> Service:
     """The service of those pipelines; `store` is its record."""
-    elsewhere: Any = Refused(service_only("this", at))
+    error = service_only("this", at)
+    elsewhere: Any = Refused(error)
+    loops = ByName(lambda: pipelines, loop)
     profiles = ByName(lambda: pipelines, lambda name: _usable_profiles(settings, name))
     return Service(
         pipelines=pipelines,
-        registry=OneShotRegistry(pipelines, profiles, ByName(lambda: pipelines, loop), elsewhere),
+        registry=OneShotRegistry(pipelines, profiles, loops, error),
         log=store,
         controls=elsewhere,
         records=store,
@@ -245,19 +243,19 @@ def _usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile
         return {}
 
 
-class OneShotRegistry:
-    """The `PipelineRegistry` of a command: pipelines of files, which it only reads."""
+class OneShotRegistry(Refused):
+    """The `PipelineRegistry` of a command: pipelines of files, which it only reads; changes are refused."""
 
     def __init__(
         self,
         pipelines: Mapping[str, Pipeline],
         profiles: Mapping[str, Mapping[str, StageProfile]],
         loops: Mapping[str, Loop],
-        elsewhere: Any,
+        error: UsageError,
     ) -> None:
+        super().__init__(error)
         self.pipelines, self.profiles, self.loops = pipelines, profiles, loops
         self.beside: Mapping[str, Loop] = {}
-        self._elsewhere = elsewhere
 
     @property
     def files(self) -> frozenset[str]:
@@ -272,18 +270,6 @@ class OneShotRegistry:
         """The digest of the pipeline."""
         return digest_of(pipeline)
 
-    def give(self, pipeline: Pipeline, said: Attribution) -> None:
-        """UsageError: only a service is given pipelines."""
-        self._elsewhere.give(pipeline, said)
-
-    def give_profile(self, profile: StageProfile, said: Attribution) -> None:
-        """UsageError: only a service is given profiles."""
-        self._elsewhere.give_profile(profile, said)
-
-    def remove(self, name: str, said: Attribution) -> str:
-        """UsageError: only a service stops to control a pipeline."""
-        return str(self._elsewhere.remove(name, said))
-
 
 class DirectPlanner:
     """The `Planner` in this process, for a command that waits for the answer."""
@@ -291,50 +277,30 @@ class DirectPlanner:
     def __init__(self, profiles_dir: Path, say: Say) -> None:
         self._profiles_dir, self._say = profiles_dir, say
 
-    async def plan(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        solver: str,
-        deadline_s: float,
-        **options: Unpack[PlanOptions],
-    ) -> Plan:
+    async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
         """The best plan; errors of the profiles' files if none could be used."""
+        pipeline = question.pipeline
         for note in unbatched_notes(pipeline):
             self._say(f"note: {note}")
-        known = profiles or load_profiles(self._profiles_dir, pipeline.name)
-        return plan_pipeline(pipeline, known, rate_rps, solver=solver, deadline_s=deadline_s, **options)
+        known = question.profiles or load_profiles(self._profiles_dir, pipeline.name)
+        return solve(replace(question, profiles=known).problem(), solver, deadline_s)
 
-    async def explain(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        plan: Plan,
-        *,
-        deadline_s: float,
-        **options: Unpack[PlanOptions],
-    ) -> Explanation:
+    async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
         """Explain a plan, as `ipa.optimize.explain` does."""
-        return explain(planning_problem(pipeline, profiles, rate_rps, **options), plan, deadline_s)
+        return explain(question.problem(), plan, deadline_s)
 
-    async def frontier(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        deadline_s: float,
-        **options: Unpack[PlanOptions],
-    ) -> tuple[FrontierPoint, ...]:
+    async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
         """Compute a frontier, as `ipa.optimize.frontier` does."""
-        return frontier(planning_problem(pipeline, profiles, rate_rps, **options), deadline_s)
+        return frontier(question.problem(), deadline_s)
+
+
+# The methods of the store that need it opened to write, and those of its records; all others read.
+WRITES = frozenset({"record", "control", "set_control"})
+RECORDS = frozenset({"of", "owner"})
 
 
 class StoreOnDemand:
-    """The record and the overrides of the settings' store, opened to read or to write at the first use."""
+    """The methods of the settings' store and its records; the first use opens it to read or to write."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -354,47 +320,14 @@ class StoreOnDemand:
         self._resources.callback(store.close)
         return store
 
+    def __getattr__(self, name: str) -> Any:
+        if name in RECORDS:
+            return getattr(self._read.records, name)
+        return getattr(self._write if name in WRITES else self._read, name)
+
     def close(self) -> None:
         """Close what was opened."""
         self._resources.close()
-
-    def record(self, decision: Decision) -> None:
-        """Keep the decision."""
-        self._write.record(decision)
-
-    def decisions(
-        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
-    ) -> Sequence[Decision]:
-        """Decisions, newest first."""
-        return self._read.decisions(pipeline, limit=limit, before_tick=before_tick, applied_only=applied_only)
-
-    def decision(self, decision_id: str) -> Decision:
-        """The decision of that id."""
-        return self._read.decision(decision_id)
-
-    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        """The overrides of the pipeline."""
-        return self._write.control(pipeline, may_lag=may_lag)
-
-    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
-        """Keep the overrides of the pipeline."""
-        self._write.set_control(pipeline, control, said)
-
-    def of(self, name: str) -> str:
-        """The record that the pipeline writes now."""
-        return self._read.records.of(name)
-
-    def owner(self, name: str) -> RecordOwner | None:
-        """The owner of the pipeline's record."""
-        return self._read.records.owner(name)
-
-    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
-        """Recompute the digests of the record."""
-        return self._read.verify(pipeline, anchor)
-
-    def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
-        """The profiles that the writer of the record decides with."""
-        return self._read.profiles(pipeline)
 
 
 class StoredProfilesReplayer:

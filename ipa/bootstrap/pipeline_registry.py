@@ -1,103 +1,187 @@
-"""The pipelines of the service, which may come and go over the API while it runs, and their loops."""
+"""The pipelines of the service, which may come and go over the API, and their policies and loops."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from ipa.adapters.forecasting import ForecastSetup
+from ipa.adapters.kube.lease import LeaseLeadership
+from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.solvers.supervised import supervised
+from ipa.adapters.store.store import Store
+from ipa.adapters.time_limit import PluginRunner
+from ipa.bootstrap.leader_election import own_world
+from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
-from ipa.control.loop.control_loop import ControlLoop
+from ipa.control.engine.decision_inputs import made_of
+from ipa.control.loop.clock import StopSignal
+from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.loop.scheduler import ScheduledLoop, Scheduler
-from ipa.control.ports import Attribution, Clock, ControlAction, ControlStore, PipelineControl, ProfileStore
-from ipa.files import pipeline_from_mapping, pipeline_to_mapping
-from ipa.model.errors import ConflictError, InProgressError, InputError, IpaError, UsageError
+from ipa.control.loop.shadow import shadow_world
+from ipa.control.ports import Attribution, Clock, ControlAction, PipelineControl
+from ipa.files import load_profiles, pipeline_from_mapping, pipeline_to_mapping
+from ipa.model.errors import ConflictError, InProgressError, InputError, IpaError, NotFoundError, UsageError
+from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.policies.base import Policy
+from ipa.policies.registry import POLICIES
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.service.simulation import guards_of
+from ipa.settings import Settings
+from ipa.simulate.plancheck import with_checker
+from ipa.targets.base import Target, Watching
 
-log = logging.getLogger("ipa.roster")
-
+# What a policy is made of, and itself.
+Chosen = tuple[PolicyInputs, Policy]
 Profiles = Mapping[str, StageProfile]
+log = logging.getLogger("ipa.roster")
 # A loop that ends may have a tick under way, and that a write.
 END_S = 15.0
 
 
-class GivenStore(Protocol):
-    """Keeps what was given over the API, each pipeline as the mapping that a file would hold."""
-
-    def all(self) -> dict[str, Any]:
-        """Every one by its name."""
-        ...
-
-    def keep(self, name: str, mapping: Mapping[str, Any], at: str) -> None:
-        """Keep it, in the place of one of that name."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Forget it."""
-        ...
-
-
-class Records(Protocol):
-    """Record that each pipeline writes; a new pipeline of an old name has its own."""
-
-    def of(self, name: str) -> str:
-        """The record of the pipeline that has this name now."""
-        ...
-
-    def read(self) -> None:
-        """Take up what other replicas did."""
-        ...
-
-    def begin(self, name: str, namespace: str) -> str:
-        """A new record for the pipeline."""
-        ...
-
-    def adopt(self, name: str, namespace: str) -> str | None:
-        """The record of a pipeline in the store; None while another replica gives or removes it."""
-        ...
+def inputs_of(
+    settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
+) -> PolicyInputs:
+    """Inputs that construct the policies of a pipeline."""
+    return PolicyInputs(
+        pipeline,
+        profiles,
+        options.objective,
+        settings.solver,
+        settings.solver_deadline_s,
+        supervised,
+        target_of(settings).serving(pipeline).rolling,
+    )
 
 
-class RosterStore(ControlStore, ProfileStore, Protocol):
-    """Store of the roster."""
+def policy_of(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
+    """The policy of that name, with the checker it needs; a plug-in answers within `limit_s`.
 
-    @property
-    def records(self) -> Records:
-        """The records of the pipelines."""
-        ...
+    Errors: UsageError (there is none, or not for this pipeline), PluginError.
+    """
+    checked = with_checker(name, inputs)
+    return checked, make_policy(name, checked, PluginRunner(str(POLICIES.find(name)), limit_s))
 
-    def end_record(self, pipeline: str) -> None:
-        """Forget control, plans and answers of a pipeline that is removed; its record stays."""
-        ...
 
-    @property
-    def given(self) -> GivenStore:
-        """Pipelines that were created over the API."""
-        ...
+def loop_beside(
+    settings: Settings, sight: ForecastSetup, chosen: Chosen, world: LoopPorts, waker: threading.Event
+) -> ControlLoop:
+    """The loop of a policy that only says what it would do."""
+    inputs, policy = chosen
+    pipeline, seen = shadow_world(world, inputs.pipeline, policy.name)
+    return loop_of(settings, sight, (replace(inputs, pipeline=pipeline), policy), seen, (), waker)
+
+
+def loop_of(
+    settings: Settings,
+    sight: ForecastSetup,
+    chosen: Chosen,
+    world: LoopPorts,
+    hooks: Sequence[Hook],
+    waker: threading.Event,
+) -> ControlLoop:
+    """The loop of one pipeline, not yet started; `waker`, which the clock waits on, brings ticks forward."""
+    inputs, policy = chosen
+    return ControlLoop(
+        inputs.pipeline,
+        world,
+        policy=policy,
+        predict=inputs.predictor(),
+        forecaster=sight.forecaster,
+        settings=guards_of(settings),
+        window_s=sight.window_s,
+        run_id=uuid.uuid4().hex[:8],
+        made_of=made_of(inputs),
+        on_decision=hooks,
+        waker=waker,
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Makers:
-    """Factories of loops, and listeners to pipelines that come and go.
+class PipelineFactory:
+    """Makes what each pipeline of the service needs: loops, all alike, profiles, metrics and watches."""
 
-    `loops` gives the loop of a pipeline and the one beside it, if any; UsageError where the policy cannot.
-    `unfit` gives the reason why the service cannot run a pipeline; empty if it can. `check` raises InputError
-    or UsageError if the pipeline has keys without effect here. `profiles` are those that there are, `shaped`
-    is the pipeline as it runs here.
-    """
+    settings: Settings
+    target: Target
+    options: ServeOptions
+    sight: ForecastSetup
+    world: LoopPorts
+    leadership: LeaseLeadership | None
+    hooks: tuple[Hook, ...]
+    stop: StopSignal
+    store: Store
+    catalogue: Catalogue
+    # None where nothing is watched.
+    watchers: Watching | None = None
 
-    loops: Callable[[Pipeline, Profiles], tuple[ControlLoop, ControlLoop | None]]
-    unfit: Callable[[Pipeline], str]
-    profiles: Callable[[Pipeline], Profiles]
-    check: Callable[[Pipeline], None] = lambda pipeline: None
-    shaped: Callable[[Pipeline, Profiles], Pipeline] = lambda pipeline, profiles: pipeline
-    # What becomes of one that is no longer controlled, in words.
-    goodbye: Callable[[Pipeline], str] = lambda pipeline: ""
-    on_come: Callable[[Pipeline], None] = lambda pipeline: None
-    on_go: Callable[[Pipeline], None] = lambda pipeline: None
+    def loop(self, chosen: Chosen) -> ControlLoop:
+        """The loop of a pipeline, not yet started."""
+        waker = self.stop.linked()
+        return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker)
+
+    def beside(self, chosen: Chosen) -> ControlLoop:
+        """The loop of a policy that only says what it would do."""
+        waker = self.stop.linked()
+        return loop_beside(self.settings, self.sight, chosen, self._own(waker), waker)
+
+    def _own(self, waker: threading.Event) -> LoopPorts:
+        return replace(
+            own_world(self.world, self.leadership), clock=self.target.clock(waker, self.options.simulated)
+        )
+
+    def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:
+        """The loop of a pipeline and the one beside it, if any; UsageError where a policy cannot have it."""
+        check_sharing(self.target, [pipeline], self.options.policy)
+        inputs, other = inputs_of(self.settings, self.options, pipeline, profiles), self.options.shadow_policy
+        limit_s = self.settings.tick_s
+        chosen = policy_of(self.options.policy, inputs, limit_s)
+        shadow = self.beside(policy_of(other, inputs, limit_s)) if other else None
+        return self.loop(chosen), shadow
+
+    def check(self, pipeline: Pipeline) -> None:
+        """InputError or UsageError if the pipeline has keys without effect here."""
+        # One that the target cannot run is kept to plan with, which its keys may be for.
+        if not self.target.unfit(pipeline):
+            check_carried(self.target, [pipeline], self.options.policy)
+
+    def unfit(self, pipeline: Pipeline) -> str:
+        """The reason why the service cannot run the pipeline; empty if it can."""
+        return self.target.unfit(pipeline)
+
+    def profiles(self, pipeline: Pipeline) -> Profiles:
+        """The profiles as they were given over the API, else those of the files."""
+        try:
+            files: Profiles = load_profiles(self.settings.profiles_dir, pipeline.name)
+        except NotFoundError:
+            files = {}
+        return {**files, **self.store.profiles(pipeline.name)}
+
+    def shaped(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
+        """The pipeline as it runs here."""
+        return with_profiles(self.target.shape(pipeline, profiles), profiles)
+
+    def goodbye(self, pipeline: Pipeline) -> str:
+        """The end of a pipeline that is no longer controlled, in words."""
+        return self.target.goodbye(pipeline)
+
+    def begin(self, pipeline: Pipeline) -> None:
+        """Measure and watch a pipeline that came."""
+        self.catalogue.start(pipeline)
+        if self.watchers is not None:
+            self.watchers.add(pipeline)
+
+    def end(self, pipeline: Pipeline) -> None:
+        """Measure and watch a pipeline no more."""
+        self.catalogue.end(pipeline)
+        if self.watchers is not None:
+            self.watchers.remove(pipeline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +205,8 @@ class Roster:
     profiles: dict[str, Profiles]
     loops: dict[str, ControlLoop]
     beside: dict[str, ControlLoop]
-    makers: Makers
-    store: RosterStore
+    makers: PipelineFactory
+    store: Store
     clock: Clock
     stop: threading.Event
     turns: Scheduler
@@ -298,7 +382,7 @@ class Roster:
         unfit = self.makers.unfit(shaped) or (f"there is no profile of {missing}" if missing else "")
         if unfit:
             return _Made(shaped, profiles, unfit)
-        return _Made(shaped, profiles, "", *self.makers.loops(shaped, profiles))
+        return _Made(shaped, profiles, "", *self.makers.both(shaped, profiles))
 
     def _take(self, made: _Made) -> None:
         name = made.pipeline.name
@@ -308,7 +392,7 @@ class Roster:
         self.profiles[name], self._unfit[name] = made.profiles, made.unfit
         if made.loop is not None:
             self.loops[name] = made.loop
-            self.makers.on_come(made.pipeline)
+            self.makers.begin(made.pipeline)
         if made.other is not None:
             self.beside[name] = made.other
         self.pipelines[name] = made.pipeline
@@ -319,7 +403,7 @@ class Roster:
         name = pipeline.name
         for mapping in (self.pipelines, self.loops, self.beside, self.profiles, self._unfit):
             mapping.pop(name, None)
-        self.makers.on_go(pipeline)
+        self.makers.end(pipeline)
         self.on_end(self._records.pop(name, name))
 
     def _retire(self, pipeline: Pipeline, said: Attribution) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ipa.adapters.solvers.supervised import supervised
-from ipa.bootstrap.loops import policy_of
+from ipa.bootstrap.pipeline_registry import policy_of
 from ipa.control.audit.replay import ReplayResult, ReplaySetup, inputs_in, made_by_hand, replay, stale
 from ipa.control.canonical import digest_of
 from ipa.control.engine.decision_inputs import made_of

@@ -1,13 +1,100 @@
-"""The use cases over everything that runs."""
+"""The use cases over everything that runs, its health checks, and the queue of its experiments."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ipa.adapters.processes import JsonChild
 from ipa.adapters.solvers.planner import PlannerProcesses
+from ipa.adapters.store import Store
+from ipa.adapters.ttl_cache import TtlCache
 from ipa.bootstrap.app import App
-from ipa.bootstrap.health import ServiceHealth, StoreCheck
 from ipa.bootstrap.replaying import Replayer
-from ipa.service.ports import Alone
-from ipa.service.service import Service
+from ipa.control.loop.control_loop import ControlLoop
+from ipa.control.ports import Clock
+from ipa.model.errors import IpaError
+from ipa.model.observation import Missing, MissingReason
+from ipa.service.job_queue import JobQueue
+from ipa.service.service import Alone, DependencyCheck, LeadershipView, Service
+
+# Seconds for which the result of reading the store counts.
+CHECKED_S = 5.0
+WORKER = (sys.executable, "-m", "ipa.bootstrap.experiment_worker")
+
+
+class StoreCheck:
+    """Checks that the store can be read, at most every CHECKED_S: anyone may ask, and often."""
+
+    def __init__(self, check: Callable[[], None], clock: Clock) -> None:
+        self._check = check
+        self._kept: TtlCache[DependencyCheck] = TtlCache(CHECKED_S, clock.monotonic_s)
+
+    def __call__(self) -> DependencyCheck:
+        """The result of the latest check."""
+        return self._kept.get("store", self._checked)[0]
+
+    def _checked(self) -> DependencyCheck:
+        try:
+            self._check()
+        except IpaError as error:
+            return DependencyCheck("store", False, error.message, required=True)
+        return DependencyCheck("store", True, required=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHealth:
+    """Checks the store, the leadership and every loop.
+
+    The store is required to be read; all else that fails makes the service degraded: a store that cannot be
+    written, metrics and workloads that do not answer, and a Lease. A standby is as ready as a leader: it
+    answers every read, and says of writes who takes them.
+    """
+
+    store: Store
+    store_check: StoreCheck
+    leadership: LeadershipView
+    loops: Mapping[str, ControlLoop]
+
+    def checks(self) -> tuple[DependencyCheck, ...]:
+        """The result of every check now."""
+        return (
+            self.store_check(),
+            self._writes(),
+            self._retention(),
+            self._leads(),
+            *(self._loop(name) for name in list(self.loops)),
+        )
+
+    def _writes(self) -> DependencyCheck:
+        """Readers are served, and loops hold, if the store cannot be written."""
+        reasons = self.store.degraded()
+        return DependencyCheck("store writes", not reasons, " ".join(reasons))
+
+    def _retention(self) -> DependencyCheck:
+        """True if the store is kept as its retention says; the words tell if its size decides instead."""
+        troubles = self.store.troubles()
+        words = "; ".join(troubles)
+        if not troubles and self.store.keeper.is_bounded:
+            words = "holds are removed before their age: decisions take more than IPA_KEEP_DECISIONS_MB"
+        return DependencyCheck("store retention", not troubles, words)
+
+    def _leads(self) -> DependencyCheck:
+        standing = self.leadership.standing()
+        return DependencyCheck("leadership", not standing.trouble, standing.words)
+
+    def _loop(self, name: str) -> DependencyCheck:
+        loop = self.loops.get(name)
+        observation = loop.snapshot().observation if loop else None
+        if observation is None:
+            return DependencyCheck(name, False, "nothing was observed yet")
+        rate = observation.arrival_rate_rps
+        if isinstance(rate, Missing) and rate.reason is MissingReason.UNREACHABLE:
+            return DependencyCheck(name, False, f"metrics: {rate.detail}")
+        return DependencyCheck(name, not observation.problem, observation.problem)
 
 
 def service_of(app: App) -> Service:
@@ -32,3 +119,8 @@ def service_of(app: App) -> Service:
         settings=app.settings,
         endpoints=app.endpoints,
     )
+
+
+def experiment_jobs(clock: Clock, command: Sequence[str] = WORKER, **bounds: Any) -> JobQueue:
+    """A queue of experiments, each in a process of the `command`; `bounds` are those of `JobQueue`."""
+    return JobQueue(clock, partial(JsonChild, command), **bounds)

@@ -1,13 +1,17 @@
-"""The target of the settings: its world, and what of pipelines and policy it cannot carry."""
+"""The targets: that of the settings, what it cannot carry, and what verbs need of others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient, connect
-from ipa.bootstrap.options import ServeOptions
+from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -15,19 +19,46 @@ from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
 from ipa.settings import Settings
+from ipa.simulate.realtime import Simulated
 from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
 from ipa.targets.gitops.workload import gitops_faults
 
+if TYPE_CHECKING:
+    from ipa.profiling.measure import MeasurementBench
+    from ipa.service.review.revisions import BaseRevision
+
+# A large repository on a slow disk; beyond that something hangs.
+GIT_TIMEOUT_S = 60.0
 __all__ = [
     "ImportRequest",
+    "ServeOptions",
+    "Simulated",
     "Target",
+    "base_revision",
     "check_carried",
     "check_honoured",
     "default_target",
+    "measurement_bench",
     "target_named",
     "target_of",
     "targets",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Options of `ipa serve`; a local pipeline starts with the plan for `start_rate_rps`."""
+
+    names: tuple[str, ...] = ()
+    policy: str = "ours"
+    objective: str | None = None
+    mode: Mode | None = None
+    start_rate_rps: float = 1.0
+    folder: Path = Path("runs/local")
+    # A second policy that only says what it would do.
+    shadow_policy: str | None = None
+    # The world of `ipa demo`.
+    simulated: Simulated | None = None
 
 
 def target_of(settings: Settings) -> Target:
@@ -95,6 +126,25 @@ def actuation_faults(settings: Settings) -> Iterator[str]:
     yield from gitops_faults(settings)
     if settings.actuation == "gitops" and not target_of(settings).takes_gitops:
         yield "IPA_ACTUATION=gitops needs the target kubernetes"
+
+
+@contextmanager
+def measurement_bench(pipeline: Pipeline) -> Iterator[MeasurementBench]:
+    """Model servers of the pipeline's variants on this machine; all have ended after the block."""
+    from ipa.targets.local.bench import Bench
+
+    with TemporaryDirectory(prefix="ipa-profile-") as folder, closing(Bench(pipeline, Path(folder))) as bench:
+        yield bench
+
+
+def base_revision(folder: Path, ref: str) -> BaseRevision:
+    """The newest commit that the work tree at `folder` and `ref` have in common.
+
+    UsageError: no work tree, no such ref, no common commit.
+    """
+    from ipa.targets.gitops.command import Base
+
+    return Base(folder, ref, GIT_TIMEOUT_S)
 
 
 def kube_client(settings: Settings, limits: Limits | None = None) -> KubeClient:

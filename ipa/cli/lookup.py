@@ -1,12 +1,17 @@
-"""Pipelines, profiles and settings found by the name a user typed."""
+"""Pipelines, profiles, settings and services found by the name or address a user typed."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.clients.base import PipelineClient
+    from ipa.clients.http import HttpClient
 
 
 def load(
@@ -22,3 +27,17 @@ def load(
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
     pipeline = find_pipeline(name, settings.pipelines_dir)
     return pipeline, load_profiles(settings.profiles_dir, pipeline.name), settings
+
+
+def client_at(at: str, namespace: str | None = None) -> PipelineClient:
+    """The client of a service, a cluster or a manifest, as `ipa.clients.http.client_at` finds it."""
+    from ipa.clients import http
+
+    return http.client_at(at, namespace=namespace)
+
+
+def service_at(at: str, what: str) -> HttpClient:
+    """The client of a service; UsageError elsewhere, since only a service has `what`."""
+    from ipa.clients import http
+
+    return http.service_at(at, what)

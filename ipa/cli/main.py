@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from traceback import print_exception
 from typing import Any
@@ -16,32 +17,32 @@ from ipa.clients import credential
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.exits import ExitCode
 
-# Each module has `register(app)`, which adds its verbs. Heavy imports belong inside the verbs' functions.
-VERBS: tuple[str, ...] = (
-    "ci",
-    "completion",
-    "demo",
-    "doctor",
-    "events",
-    "explain",
-    "fit",
-    "fleet",
-    "forecast",
-    "frontier",
-    "importing",
-    "init",
-    "key",
-    "lifecycle",
-    "overrides",
-    "plan",
-    "profile",
-    "render",
-    "replay",
-    "serve",
-    "simulate",
-    "store",
-    "validate",
-)
+# The verbs of each module: functions, whose names may end in an underscore. Heavy imports belong inside them.
+VERBS: Mapping[str, tuple[str, ...]] = {
+    "ci": ("ci",),
+    "completion": ("completion",),
+    "doctor": ("doctor",),
+    "events": ("events", "audit", "replay"),
+    "fit": ("profile", "fit"),
+    "forecast": ("backtest",),
+    "init": ("init", "import"),
+    "key": ("create", "list", "revoke"),
+    "lifecycle": (
+        *("status", "history", "diff", "apply", "rollback", "pause", "resume", "watch"),
+        *("mode", "pin", "unpin", "freeze", "unfreeze", "release"),
+    ),
+    "plan": ("plan", "sweep", "explain", "frontier", "fleet", "render"),
+    "serve": ("serve", "demo"),
+    "simulate": ("simulate",),
+    "store": ("backup", "restore", "prune", "stats"),
+    "validate": ("validate", "schema"),
+}
+# The modules whose verbs follow the module's name, as in `ipa key create`.
+GROUPS: Mapping[str, str] = {
+    "forecast": "Evaluate forecasters of the load.",
+    "key": "Create, list and revoke API keys of the service.",
+    "store": "Back up, restore, prune and measure the store of the service.",
+}
 
 # Values of the context: options beside the verb.
 TRACEBACK = "traceback"
@@ -83,8 +84,13 @@ def build_app() -> typer.Typer:
         if traceback and context.obj is not None:
             context.obj.add(TRACEBACK)
 
-    for verb in VERBS:
-        import_module(f"ipa.cli.verbs.{verb}").register(app)
+    for name, verbs in VERBS.items():
+        module, place = import_module(f"ipa.cli.verbs.{name}"), app
+        if name in GROUPS:
+            place = typer.Typer(help=GROUPS[name], no_args_is_help=True)
+            app.add_typer(place, name=name)
+        for verb in verbs:
+            place.command(verb)(getattr(module, f"{verb}_", None) or getattr(module, verb))
     arrange(app)
     check_arguments(app)
     return app

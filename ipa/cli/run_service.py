@@ -18,17 +18,12 @@ from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from ipa.bootstrap.app import App
-    from ipa.bootstrap.options import ServeOptions
-
+    from ipa.bootstrap.targets import ServeOptions
 
 # Seconds for a tick in flight: the solver's deadline and one write; later ticks end with the process.
 JOIN_S = 15.0
-
-
 # Seconds for changes that were requested over the API.
 LAST_S = 1.0
-
-
 # Milliseconds after which a connection whose client takes nothing is closed.
 STUCK_MS = 60_000
 
@@ -87,8 +82,7 @@ def _serve(running: App, listener: socket.socket) -> None:
 
 def _listen(running: App, listener: socket.socket) -> None:
     from ipa.api.app import create_app
-    from ipa.api.server import bounds_of, config_of, settle
-    from ipa.api.wiring import context_of
+    from ipa.api.wiring import bounds_of, config_of, context_of, settle
     from ipa.bootstrap.identity import hosts_of
     from ipa.serving.protocol import BoundedServer
 

@@ -97,7 +97,8 @@ def arrange(app: typer.Typer) -> None:
             _, group, examples = places[before + name_of(command)]
             command.rich_help_panel = None if before else group
             command.help = _reflowed(inspect.getdoc(command.callback) or "")
-            command.epilog = "\n\n".join(("Examples:", *examples)) if len(examples) > 1 else _one(examples)
+            is_one = len(examples) == 1
+            command.epilog = f"Example: {examples[0]}" if is_one else "\n\n".join(("Examples:", *examples))
         for each in part.registered_groups:
             each.rich_help_panel = places[before + name_of(each)][1]
             if each.typer_instance is not None:
@@ -114,10 +115,6 @@ def name_of(info: CommandInfo | TyperInfo) -> str:
     if isinstance(info, TyperInfo):
         return str(info.typer_instance.info.name if info.typer_instance else "")
     return str(getattr(info.callback, "__name__", "")).replace("_", "-")
-
-
-def _one(examples: tuple[str, ...]) -> str:
-    return f"Example: {examples[0]}"
 
 
 def _reflowed(text: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from ipa.model.errors import UsageError
-from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 
 # JSON values as the REST API documents them.
@@ -18,7 +17,7 @@ JsonObject = dict[str, Any]
 class PipelineClient(ABC):
     """Reads and changes pipelines; answers are JSON values as those of the REST API.
 
-    Errors: those of IpaError. Methods that only a running service has raise UsageError elsewhere.
+    Errors: those of IpaError. What only a running service does is a method of `HttpClient` alone.
     """
 
     @property
@@ -26,7 +25,7 @@ class PipelineClient(ABC):
     def interval_s(self) -> float | None:
         """Seconds between two reads of a watch; None if nothing changes by itself."""
 
-    def __enter__(self) -> PipelineClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -84,61 +83,19 @@ class PipelineClient(ABC):
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
         """The outcome of deciding again from the recorded inputs."""
 
-    def definition(self, pipeline: str) -> JsonObject:
-        """The pipeline as the service has it."""
-        raise self._service_only("a pipeline's definition")
-
-    def profiles(self, pipeline: str) -> JsonObject:
-        """The profiles that the service plans with, by stage."""
-        raise self._service_only("profiles")
-
-    def pause(
-        self, pipeline: str, *, by: str, reason: str, for_s: float | None = None, until: str | None = None
-    ) -> JsonObject:
-        """The control of the pipeline once it is paused."""
-        raise self._service_only("pause")
-
-    def resume(self, pipeline: str, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline once its pause is ended."""
-        raise self._service_only("resume")
-
-    def set_mode(self, pipeline: str, mode: str, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline in that mode."""
-        raise self._service_only("mode")
-
-    def pin(self, pipeline: str, stage: str, pin: Pin, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline with that pin of the stage."""
-        raise self._service_only("pin")
-
-    def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline without a pin of the stage."""
-        raise self._service_only("unpin")
-
-    def freeze(
-        self, pipeline: str, *, start: str | None, end: str, weekly: bool, by: str, reason: str
-    ) -> JsonObject:
-        """The control of the pipeline with that freeze."""
-        raise self._service_only("freeze")
-
-    def unfreeze(self, pipeline: str, freeze_id: str | None, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline without that freeze (None: without any)."""
-        raise self._service_only("unfreeze")
-
-    def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
-        """The lines of the text/event-stream after the event `after`."""
-        raise self._service_only("events")
-
-    def audit(self, pipeline: str | None, *, after: int) -> Iterator[str]:
-        """The lines of the record after the entry `after`."""
-        raise self._service_only("audit")
-
     @property
     @abstractmethod
     def at(self) -> str:
         """The address, without a password."""
 
-    def _service_only(self, what: str) -> UsageError:
-        return UsageError(
-            f"{what} is for a service, and {self.at} is none: nothing there changes by itself",
-            hint="Say where the service is with --at URL.",
-        )
+    def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
+        """The lines of the text/event-stream after the event `after`; UsageError where there is none."""
+        raise service_only("events", self.at)
+
+
+def service_only(what: str, at: str) -> UsageError:
+    """The error of asking a cluster or a file for something that only a running service has."""
+    return UsageError(
+        f"{what} is for a service, and {at} is none: nothing there changes by itself",
+        hint="Say where the service is with --at URL.",
+    )

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from ipa.clients import credential
-from ipa.clients.base import JsonObject, PipelineClient
+from ipa.clients.base import JsonObject, PipelineClient, service_only
 from ipa.model.errors import (
     BusyError,
     ConflictError,
@@ -111,50 +111,57 @@ class HttpClient(PipelineClient):
         body = {} if policy is None else {"policy": policy}
         return self._send("POST", f"decisions/{quote(decision_id, safe='')}:replay", body)
 
+    def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
+        return self._lines("events", pipeline=pipeline, after=after, follow=None if follow else "false")
+
+    def audit(self, pipeline: str | None, *, after: int) -> Iterator[str]:
+        """The lines of the record after the entry `after`."""
+        return self._lines("audit", pipeline=pipeline, after=after)
+
     def definition(self, pipeline: str) -> JsonObject:
+        """The pipeline as the service has it."""
         return self._get(pipeline_path(pipeline))
 
     def profiles(self, pipeline: str) -> JsonObject:
+        """The profiles that the service plans with, by stage."""
         return self._get(pipeline_path(pipeline, "profiles"))
 
     def pause(
         self, pipeline: str, *, by: str, reason: str, for_s: float | None = None, until: str | None = None
     ) -> JsonObject:
-        body: JsonObject = {"reason": reason, "by": by}
-        body |= {} if for_s is None else {"for_s": for_s}
-        body |= {} if until is None else {"until": until}
-        return self._send("POST", pipeline_path(pipeline, "pause"), body)
+        """The control of the pipeline once it is paused."""
+        body = _given({"for_s": for_s, "until": until})
+        return self._send("POST", pipeline_path(pipeline, "pause"), {**body, "by": by, "reason": reason})
 
     def resume(self, pipeline: str, *, by: str, reason: str) -> JsonObject:
+        """The control of the pipeline once its pause is ended."""
         return self._send("POST", pipeline_path(pipeline, "resume"), {}, by=by, reason=reason)
 
     def set_mode(self, pipeline: str, mode: str, *, by: str, reason: str) -> JsonObject:
+        """The control of the pipeline in that mode."""
         body = {"mode": mode, "reason": reason, "by": by}
         return self._send("PUT", pipeline_path(pipeline, "mode"), body)
 
     def pin(self, pipeline: str, stage: str, pin: Pin, *, by: str, reason: str) -> JsonObject:
+        """The control of the pipeline with that pin of the stage."""
         body = {**asdict(pin), "reason": reason, "by": by}
         return self._send("PUT", pipeline_path(pipeline, "pins", stage), body)
 
     def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:
+        """The control of the pipeline without a pin of the stage."""
         return self._send("DELETE", pipeline_path(pipeline, "pins", stage), {}, by=by, reason=reason)
 
     def freeze(
         self, pipeline: str, *, start: str | None, end: str, weekly: bool, by: str, reason: str
     ) -> JsonObject:
-        body: JsonObject = {"end": end, "weekly": weekly, "reason": reason, "by": by}
-        body |= {} if start is None else {"start": start}
+        """The control of the pipeline with that freeze."""
+        body = {**_given({"start": start}), "end": end, "weekly": weekly, "reason": reason, "by": by}
         return self._send("POST", pipeline_path(pipeline, "freezes"), body)
 
     def unfreeze(self, pipeline: str, freeze_id: str | None, *, by: str, reason: str) -> JsonObject:
+        """The control of the pipeline without that freeze (None: without any)."""
         path = pipeline_path(pipeline, "freezes", *([freeze_id] if freeze_id else []))
         return self._send("DELETE", path, {}, by=by, reason=reason)
-
-    def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
-        return self._lines("events", pipeline=pipeline, after=after, follow=None if follow else "false")
-
-    def audit(self, pipeline: str | None, *, after: int) -> Iterator[str]:
-        return self._lines("audit", pipeline=pipeline, after=after)
 
     def _get(self, path: str, **query: Any) -> JsonObject:
         return self._ask("GET", path, params=_given(query))
@@ -243,6 +250,15 @@ def client_at(at: str, settings: Settings | None = None, *, namespace: str | Non
     open_at = on_manifest if is_manifest else on_target
     one_shot = open_at(known, at, namespace, _say)
     return InProcessClient(one_shot.service, at, one_shot)
+
+
+def service_at(at: str, what: str) -> HttpClient:
+    """The client of the service at that URL; UsageError elsewhere, since only a service has `what`."""
+    found = client_at(at)
+    if not isinstance(found, HttpClient):
+        found.close()
+        raise service_only(what, found.at)
+    return found
 
 
 def is_target(at: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
@@ -14,11 +13,10 @@ from ipa.clients.base import JsonObject, PipelineClient
 from ipa.control.audit.record import head_of
 from ipa.control.ports import PipelineControl
 from ipa.model.access import LOCAL
-from ipa.model.decision import Mode
-from ipa.model.errors import InputError, Problem, UsageError
-from ipa.model.pipeline import Pin, Pipeline
+from ipa.model.errors import UsageError
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.service import commands, history, overrides, pipelines, planning, replay, status
+from ipa.service import commands, history, plans, status
 from ipa.service.preconditions import Precondition, plain_version
 from ipa.service.service import Service
 from ipa.service.visibility import Caller
@@ -31,7 +29,7 @@ INTERVAL_S = 1.0
 
 
 class InProcessClient(PipelineClient):
-    """Calls the use cases of a service; `one_shot` is what the service was built for, if it has no loops."""
+    """Calls the use cases that need no running service; `one_shot`: the service was built for one command."""
 
     def __init__(self, service: Service, at: str, one_shot: OneShot | None = None) -> None:
         self._service, self._at, self._one_shot = service, at, one_shot
@@ -87,14 +85,14 @@ class InProcessClient(PipelineClient):
 
     def plan(self, pipeline: str, rate_rps: float | None, objective: str | None) -> JsonObject:
         service, found = self._service, self._service.pipeline(pipeline)
-        if rate_rps is None and planning.known_rate(service, found) is None:
+        if rate_rps is None and plans.known_rate(service, found) is None:
             raise UsageError(
                 f"--rate is needed: nothing at {self.at} tells the load to plan for",
                 hint="For example --rate 10, or --plan FILE as `ipa plan -o json` prints it.",
             )
-        request = planning.PlanRequest(rate_rps, objective, solver=service.settings.solver)
-        question = planning.what_if(service, found, request)
-        return _object(self._runner.run(planning.plan_for(service, question)))
+        request = plans.PlanRequest(rate_rps, objective, solver=service.settings.solver)
+        question = plans.what_if(service, found, request)
+        return _object(self._runner.run(plans.plan_for(service, question, request.solver)))
 
     def apply(
         self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
@@ -107,60 +105,7 @@ class InProcessClient(PipelineClient):
         return _object(commands.roll_back(self._service, found, to, expected, by=by, reason=reason))
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
-        return _object(replay.replay(Caller(LOCAL, self._service), decision_id, policy))
-
-    def definition(self, pipeline: str) -> JsonObject:
-        return _object(pipelines.view(self._service, self._service.pipeline(pipeline)))
-
-    def profiles(self, pipeline: str) -> JsonObject:
-        return _object(dict(self._service.profiles(self._service.pipeline(pipeline).name)))
-
-    def pause(
-        self, pipeline: str, *, by: str, reason: str, for_s: float | None = None, until: str | None = None
-    ) -> JsonObject:
-        found, end = self._controlled(pipeline, "pause"), until and _moment("/until", until)
-        return _object(
-            overrides.pause(self._service, found, until=end or None, for_s=for_s, by=by, reason=reason)
-        )
-
-    def resume(self, pipeline: str, *, by: str, reason: str) -> JsonObject:
-        found = self._controlled(pipeline, "resume")
-        return _object(overrides.resume(self._service, found, by=by, reason=reason))
-
-    def set_mode(self, pipeline: str, mode: str, *, by: str, reason: str) -> JsonObject:
-        found = self._controlled(pipeline, "mode")
-        return _object(overrides.set_mode(self._service, found, Mode(mode), by=by, reason=reason))
-
-    def pin(self, pipeline: str, stage: str, pin: Pin, *, by: str, reason: str) -> JsonObject:
-        found = self._controlled(pipeline, "pin")
-        return _object(overrides.set_pin(self._service, found, stage, pin, by=by, reason=reason))
-
-    def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:
-        found = self._controlled(pipeline, "unpin")
-        return _object(overrides.remove_pin(self._service, found, stage, by=by, reason=reason))
-
-    def freeze(
-        self, pipeline: str, *, start: str | None, end: str, weekly: bool, by: str, reason: str
-    ) -> JsonObject:
-        found = self._controlled(pipeline, "freeze")
-        start_at = _moment("/start", start) if start else None
-        return _object(
-            overrides.add_freeze(
-                self._service,
-                found,
-                _moment("/end", end),
-                start=start_at,
-                weekly=weekly,
-                by=by,
-                reason=reason,
-            )
-        )
-
-    def unfreeze(self, pipeline: str, freeze_id: str | None, *, by: str, reason: str) -> JsonObject:
-        service, found = self._service, self._controlled(pipeline, "unfreeze")
-        if freeze_id is None:
-            return _object(overrides.remove_freezes(service, found, by=by, reason=reason))
-        return _object(overrides.remove_freeze(service, found, freeze_id, by=by, reason=reason))
+        return _object(history.replay(Caller(LOCAL, self._service), decision_id, policy))
 
     def _recorded(self, name: str) -> str:
         """The name of a record: a pipeline's, or with @ and a policy beside it. NotFoundError."""
@@ -174,28 +119,10 @@ class InProcessClient(PipelineClient):
             raise self._one_shot.refusal
         return found
 
-    def _controlled(self, name: str, what: str) -> Pipeline:
-        """The pipeline of a service with loops; UsageError elsewhere."""
-        if self._one_shot is not None:
-            raise self._service_only(what)
-        return self._service.pipeline(name)
-
 
 def _expected(revision: str) -> Precondition:
     version = plain_version(revision)
     return Precondition(frozenset({version}), f'"{version}" where the change was decided')
-
-
-def _moment(pointer: str, text: str) -> datetime:
-    """The moment in the text; InputError if it is none, or has no offset from UTC."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        problem = Problem(f"{text!r} is no moment with its offset, as 2026-01-31T18:00Z", pointer=pointer)
-        raise InputError("a moment that cannot be read", problems=[problem])
-    return found
 
 
 def _object(value: Any) -> JsonObject:

@@ -39,12 +39,9 @@ class AnswerStore(Protocol):
 
         A claim of another `holder`, or one that is older than any request takes, counts as abandoned.
         """
-        ...
 
     def settle(self, key: str, answer: StoredAnswer) -> None:
         """Store the answer durably."""
-        ...
 
     def release(self, key: str) -> None:
         """Release a key whose request changed nothing."""
-        ...

@@ -23,15 +23,12 @@ class Clock(Protocol):
 
     def monotonic_s(self) -> float:
         """Seconds that only grow."""
-        ...
 
     def now(self) -> datetime:
         """The wall clock, in UTC."""
-        ...
 
     def wait(self, seconds: float) -> None:
         """Return after so many seconds, or earlier when the service stops."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +60,9 @@ class Metrics(Protocol):
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""
-        ...
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load alone, as `read` has it; asked for between ticks, so it costs little."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +118,15 @@ class Workload(Protocol):
     @property
     def rolling(self) -> Rolling:
         """The way in which it replaces replicas."""
-        ...
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The state of the workload now."""
-        ...
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """Write the change onto `change.revision`; return the new revision once accepted (not yet ready)."""
-        ...
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change."""
-        ...
 
 
 class CreatingWorkload(Workload, Protocol):
@@ -143,11 +134,9 @@ class CreatingWorkload(Workload, Protocol):
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """Create the workload; its revision."""
-        ...
 
     def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
         """The configurations as they read back once written; InputError lists what must not be written."""
-        ...
 
 
 class PipelineManifest(Protocol):
@@ -155,11 +144,9 @@ class PipelineManifest(Protocol):
 
     def configs(self) -> tuple[StageConfig, ...]:
         """The configuration that it asks for. DriftError if that is none of the pipeline."""
-        ...
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:
         """The text that asks for these; all that no plan decides stays as it is."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +216,6 @@ class Leadership(Protocol):
 
     def leading(self) -> bool:
         """True if this replica may write now: it holds the lease and renewed it in time."""
-        ...
 
 
 class AlwaysLeading:
@@ -245,7 +231,6 @@ class EventSink(Protocol):
 
     def emit(self, pipeline: Pipeline, event: Event) -> None:
         """Emit the event; a quick repetition only increases its count."""
-        ...
 
 
 class NoEvents:
@@ -260,17 +245,14 @@ class DecisionLog(Protocol):
 
     def record(self, decision: Decision) -> None:
         """Record the decision durably; UnavailableError if it is not on disk."""
-        ...
 
     def decisions(
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
     ) -> Sequence[Decision]:
         """The newest decisions first."""
-        ...
 
     def decision(self, decision_id: str) -> Decision:
         """The decision of that id; NotFoundError if there is none."""
-        ...
 
 
 class ControlStore(Protocol):
@@ -281,11 +263,9 @@ class ControlStore(Protocol):
 
         If it `may_lag`, a change by another process in the last quarter of a second may be missing.
         """
-        ...
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
         """Store the control and the record of who changed it: both or neither."""
-        ...
 
 
 class ProfileStore(Protocol):
@@ -293,12 +273,9 @@ class ProfileStore(Protocol):
 
     def save_profile(self, profile: StageProfile) -> int:
         """Store the profile, and return its revision; the same one if nothing changed."""
-        ...
 
     def profile(self, pipeline: str, stage: str) -> StageProfile:
         """The newest profile; NotFoundError if there is none."""
-        ...
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
         """The newest profile of every stage of the pipeline, by stage name."""
-        ...

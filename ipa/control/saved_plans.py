@@ -47,8 +47,6 @@ class PlanStore(Protocol):
 
     def keep(self, plan: StoredPlan) -> None:
         """Store the plan; UnavailableError if that fails."""
-        ...
 
     def plan(self, plan_id: str) -> StoredPlan:
         """The plan of that id; NotFoundError if there is none, or no longer."""
-        ...

@@ -172,15 +172,12 @@ class KeyStore(Protocol):
         self, name: str, grant: Grant, *, now: datetime, expires_at: datetime | None = None
     ) -> tuple[ApiKey, str]:
         """A new key and its token, which cannot be read again."""
-        ...
 
     def all(self) -> Sequence[ApiKey]:
         """Every key, the oldest first."""
-        ...
 
     def revoke(self, key_id: str, *, now: datetime) -> ApiKey:
         """Revoke the key and return it; NotFoundError if there is none."""
-        ...
 
 
 class StoreAdmin(Protocol):
@@ -192,24 +189,18 @@ class StoreAdmin(Protocol):
 
     def back_up(self, file: Path, step: CopyStep) -> Backup:
         """Copy the store to a file that does not exist yet, and verify the copy."""
-        ...
 
     def restore(self, file: Path, step: CopyStep, *, force: bool = False) -> Restored:
         """Verify a backup and replace the store with it; `force` renames a store that is not empty."""
-        ...
 
     def prune(self, within_s: float | None = None) -> PruneReport:
         """Remove what is older than the retention, for at most `within_s`."""
-        ...
 
     def stats(self) -> StoreStats:
         """The rows, the size and the growth of the store."""
-        ...
 
     def projected_bytes(self, stats: StoreStats, days: int, pipelines: int) -> float | None:
         """The size after `days` with that many such pipelines; None if the rate is not known."""
-        ...
 
     def keys(self, *, writes: bool) -> AbstractContextManager[KeyStore]:
         """The keys, to read or to change."""
-        ...

@@ -87,24 +87,19 @@ class Forecaster(Protocol):
     @property
     def name(self) -> str:
         """Name of the rung in a forecast."""
-        ...
 
     @property
     def max_gap_ratio(self) -> float:
         """The largest share of gaps with which it can be trusted."""
-        ...
 
     def min_history_s(self, horizon_s: float) -> float:
         """Seconds of load that it needs to answer."""
-        ...
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
         """Return a forecaster fitted to the series; itself if it learns nothing."""
-        ...
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The peak over the next `horizon_s`, from at least `min_history_s` of load."""
-        ...
 
 
 class ConditionalForecaster(Forecaster, Protocol):
@@ -112,7 +107,6 @@ class ConditionalForecaster(Forecaster, Protocol):
 
     def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
         """The reason why it does not answer for this load; empty if it does."""
-        ...
 
 
 class BatchForecaster(Forecaster, Protocol):
@@ -120,7 +114,6 @@ class BatchForecaster(Forecaster, Protocol):
 
     def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
         """Points and upper quantiles after each of `counts` steps of the series, arrays of one length."""
-        ...
 
 
 class ReplayingForecaster(Forecaster, Protocol):
@@ -130,7 +123,6 @@ class ReplayingForecaster(Forecaster, Protocol):
         self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
         """Points and upper quantiles of the first `counts` steps each, as `peak` gives for these alone."""
-        ...
 
 
 # `isinstance` of a protocol checks all its methods each time, which would slow down the ladder.

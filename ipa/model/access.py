@@ -104,14 +104,12 @@ class Identity(Protocol):
     @property
     def name(self) -> str:
         """The name recorded as the actor."""
-        ...
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
         """True if the operation is allowed in the namespace, for all pipelines or for the named one.
 
         UnavailableError if the permission cannot be looked up.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)

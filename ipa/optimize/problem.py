@@ -190,22 +190,18 @@ class GraphStage(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
-        ...
 
     @property
     def after(self) -> tuple[Edge, ...]:
         """The stages that it receives from."""
-        ...
 
     @property
     def kind(self) -> StageKind:
         """Its role."""
-        ...
 
     @property
     def combine(self) -> CombineRule:
         """The rule of a combiner."""
-        ...
 
 
 def graph_of(stages: Sequence[GraphStage]) -> Graph:

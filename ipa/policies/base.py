@@ -49,7 +49,6 @@ class Policy(Protocol):
     @property
     def name(self) -> str:
         """Name of the policy on the command line and in reports."""
-        ...
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The plan for `forecast.upper_rps`.
@@ -57,7 +56,6 @@ class Policy(Protocol):
         A plan with a lower `rate_rps` carries only that rate; its `note` says why. If nothing is feasible,
         the plan has termination INFEASIBLE. Errors: SolverError, InputError.
         """
-        ...
 
 
 class StatefulPolicy(Policy, Protocol):
@@ -66,7 +64,6 @@ class StatefulPolicy(Policy, Protocol):
     @property
     def memory_kind(self) -> type[object]:
         """The type of its memory, needed to read it back from a record."""
-        ...
 
     def remember(self, observation: Observation, state: PolicyState) -> object:
         """Return the memory after this tick; `state.memory` is the memory before it.
@@ -74,7 +71,6 @@ class StatefulPolicy(Policy, Protocol):
         Pure. The memory consists of frozen dataclasses, tuples and numbers: it is recorded with a decision's
         inputs, so that the decision can be replayed.
         """
-        ...
 
 
 class BypassesStabiliser(Policy, Protocol):
@@ -82,7 +78,6 @@ class BypassesStabiliser(Policy, Protocol):
 
     def at_once(self, running: Configs) -> bool:
         """True if the plan must bypass the stabiliser, since the rule has a delay of its own."""
-        ...
 
 
 def is_at_once(policy: Policy, running: Configs) -> bool:
@@ -135,7 +130,6 @@ class Predictor(Protocol):
         self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
     ) -> Prediction | None:
         """The prediction with those slowdowns; None if the configuration is not in the profiles."""
-        ...
 
 
 def corrected(predict: Predictor, slowdowns: Slowdowns) -> Predictor:
@@ -160,7 +154,6 @@ class Planner(Protocol):
         If `running` is given, a change has its price and its peak of cores, and the smallest change breaks
         ties.
         """
-        ...
 
 
 class SlaScaledPlanner(Protocol):
@@ -171,7 +164,6 @@ class SlaScaledPlanner(Protocol):
 
         Errors: those of a Planner.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +202,11 @@ class Checker(Protocol):
     @property
     def most_checks(self) -> int:
         """The number of configurations that it can check in one decision."""
-        ...
 
     def __call__(
         self, configs: Configs, rate_rps: float, start: StartingState = AT_REST
     ) -> SimulationVerdict | None:
         """The verdict on a configuration with that starting state; None if it was not measured."""
-        ...
 
 
 def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:

@@ -113,6 +113,29 @@ def planning_problem(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PlanQuestion:
+    """A pipeline and a rate to plan it for: its profiles by stage, and the options of `planning_problem`."""
+
+    pipeline: Pipeline
+    profiles: Mapping[str, StageProfile]
+    rate_rps: float
+    objective: str | None = None
+    compat: Compat = Compat.TAIL
+    allocation: Allocation = Allocation.FREE
+
+    def problem(self) -> PlanningProblem:
+        """The problem to solve. Errors: those of `planning_problem`."""
+        return planning_problem(
+            self.pipeline,
+            self.profiles,
+            self.rate_rps,
+            objective=self.objective,
+            compat=self.compat,
+            allocation=self.allocation,
+        )
+
+
 def _stage_problem(stage: Stage, points: tuple[OperatingPoint, ...]) -> StageProblem:
     return StageProblem(
         name=stage.name,

@@ -33,7 +33,6 @@ class Runner(Protocol):
 
     def __call__(self, function: Callable[[], T]) -> T:
         """The function's value."""
-        ...
 
 
 def at_once(function: Callable[[], T]) -> T:

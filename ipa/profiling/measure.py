@@ -43,7 +43,6 @@ class MeasuredReplica(Protocol):
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         """The answer to the items as one batch."""
-        ...
 
 
 class ServedReplica(MeasuredReplica, Protocol):
@@ -52,11 +51,9 @@ class ServedReplica(MeasuredReplica, Protocol):
     @property
     def readiness_s(self) -> float:
         """Seconds from its start to its readiness."""
-        ...
 
     def memory_gib(self) -> float:
         """The most memory it has had so far."""
-        ...
 
 
 class MeasurementBench(Protocol):
@@ -65,16 +62,13 @@ class MeasurementBench(Protocol):
     @property
     def hardware(self) -> str:
         """The cores and the processor that servers run on."""
-        ...
 
     @property
     def method(self) -> str:
         """Method of the measurement, for the profile: launch of servers and requests."""
-        ...
 
     def serve(self, stage: str, variant: str, cores: float) -> AbstractContextManager[ServedReplica]:
         """A replica that is ready and ends with the block. UnavailableError if it does not get ready."""
-        ...
 
 
 class MeasuredWorkload(Protocol):
@@ -83,11 +77,9 @@ class MeasuredWorkload(Protocol):
     @property
     def items(self) -> Sequence[Item]:
         """The requests, one item each."""
-        ...
 
     def accuracy(self, answers: Sequence[Outputs]) -> float:
         """The accuracy of the answers to all items, a fraction."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from ipa.report.plots import GREY, RED
+from ipa.report.sketch import GREY, RED
 
 # Of coinciding points the quickest is on top. Beyond this many, dots are smaller.
 MANY = 400
@@ -21,17 +21,14 @@ class PlottedPlan(Protocol):
     @property
     def cost(self) -> float:
         """Cores, or USD an hour."""
-        ...
 
     @property
     def pas(self) -> float:
         """Accuracy of a request."""
-        ...
 
     @property
     def latency_s(self) -> float:
         """Seconds."""
-        ...
 
 
 P = TypeVar("P", bound=PlottedPlan)

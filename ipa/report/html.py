@@ -1,8 +1,8 @@
-"""One self-contained HTML page: headings, paragraphs, tables and plots, every text escaped."""
+"""Markup of reports, every text escaped: a self-contained HTML page, and Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 STYLE = """
@@ -62,3 +62,18 @@ def page(title: str, lead: str, parts: Sequence[str], *, style: str = "") -> str
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
+
+
+def rows_of(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown; cells are Markdown already."""
+    return [
+        f"| {' | '.join(heads)} |",
+        "|" + "---|" * len(heads),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def as_text(text: str) -> str:
+    """Escape text of files, errors and people: no markup, no extra cells, no mentions."""
+    escaped = "".join(f"\\{each}" if each in "\\`*_[]|~" else each for each in " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ipa.report import html
-from ipa.report.marked import as_text, rows_of
-from ipa.report.plots import BLUE, GREEN, GREY, ORANGE, Line, Plot, Points
-from ipa.report.seeds import Repeats, Row, span, with_half
-from ipa.report.sketch import sketch
-from ipa.report.stats import LEVEL
+from ipa.report.html import as_text, rows_of
+from ipa.report.sketch import BLUE, GREEN, GREY, ORANGE, Line, Plot, Points, sketch
+from ipa.report.stats import LEVEL, Repeats, Row, span, with_half
 
 # Rows of long lists; of the rest the report gives the number.
 MOST_CHANGES = 200

@@ -1,17 +1,46 @@
-"""Plots as SVG text without matplotlib, which a service lacks: lines, steps, dots, a limit, marks."""
+"""The plots of a report, as SVG text without matplotlib, which a service lacks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from math import floor, log10
 
-from ipa.report.plots import GREY, ORANGE, RED, Line, Plot, Points
+Points = Sequence[tuple[float, float]]
 
+# Okabe and Ito's colours: distinct for the colour-blind, and in print.
+BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#6b7280"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 220, 58, 10, 30, 36
 STEPS = (1, 2, 2.5, 5, 10)
 # The approximate width of a letter of the legend, in pixels.
 LETTER = 6.2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series. `style` is matplotlib's: "-" a line, "." dots, "step" steps."""
+
+    label: str
+    points: Points
+    colour: str = BLUE
+    style: str = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One plot: its series, a horizontal limit, a band between two series, and marks at moments."""
+
+    title: str
+    y_label: str
+    lines: Sequence[Line]
+    x_label: str = "seconds"
+    limit: tuple[str, float] | None = None
+    band: tuple[str, Points, Points] | None = None
+    marks: Sequence[float] = field(default=())
+    y_max: float | None = None
+    # True if the axis begins at zero; else it begins with the values.
+    from_zero: bool = True
 
 
 def sketch(plot: Plot) -> str:

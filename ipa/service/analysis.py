@@ -12,7 +12,7 @@ from ipa.model.profile import StageProfile, VariantProfile
 from ipa.optimize.explanation import Explanation
 from ipa.profiling.fit import LatencyFit, fit_variant
 from ipa.report.frontier_plot import accuracy_cost
-from ipa.service.planning import PlanRequest, plan_for, what_if
+from ipa.service.plans import PlanRequest, plan_for, what_if
 from ipa.service.service import Service
 
 # The time limit of an explanation, in seconds; most take one.
@@ -83,15 +83,8 @@ async def explain(
     """Return why the plan of the request is best, as far as time allows; computed in the `place`."""
     question = what_if(service, pipeline, request)
     async with place:
-        plan = await plan_for(service, question)
-        return await service.planner.explain(
-            question.pipeline,
-            service.profiles(pipeline.name),
-            question.rate_rps,
-            plan,
-            deadline_s=EXPLANATION_S,
-            **question.options,
-        )
+        plan = await plan_for(service, question, request.solver)
+        return await service.planner.explain(question, plan, EXPLANATION_S)
 
 
 async def find_frontier(
@@ -103,13 +96,7 @@ async def find_frontier(
     """
     question = what_if(service, pipeline, request)
     async with place:
-        found = await service.planner.frontier(
-            question.pipeline,
-            service.profiles(pipeline.name),
-            question.rate_rps,
-            deadline_s=FRONTIER_S,
-            **question.options,
-        )
+        found = await service.planner.frontier(question, FRONTIER_S)
     points = tuple(
         FrontierPointView(
             each.pas, each.cost_cores, each.latency_s, each.objective, each.configs, each.cost_usd_per_hour

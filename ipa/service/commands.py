@@ -1,18 +1,208 @@
-"""Commands: apply a configuration, and roll back to an earlier one."""
+"""Commands: pauses, modes, pins and freezes that people set; apply a configuration, and roll back to one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
-from ipa.control.ports import DecisionLog
-from ipa.model.decision import Decision, ReasonCode
-from ipa.model.errors import ConflictError, NotFoundError
-from ipa.model.pipeline import Pipeline
+from ipa.control.engine.overrides import WEEK
+from ipa.control.ports import Attribution, ControlAction, DecisionLog, Freeze, PipelineControl, StagePin
+from ipa.model.decision import Decision, Mode, ReasonCode
+from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
+from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
-from ipa.service.checks import checked_configs
+from ipa.service.checks import checked_configs, pin_problems
 from ipa.service.preconditions import Precondition
 from ipa.service.service import Service
-from ipa.service.status import live_of, loop_of
+from ipa.service.status import ControlView, control_view, freeze_id, live_of, loop_of
+
+LOG = logging.getLogger(__name__)
+# More than anyone needs, few enough to be looked through every tick.
+MOST_FREEZES = 100
+# The overrides of a pipeline are read, changed and kept as one; two requests at once must not undo each
+# other.
+_one_at_a_time = threading.Lock()
+
+
+def pause(
+    service: Service,
+    pipeline: Pipeline,
+    *,
+    until: datetime | None = None,
+    for_s: float | None = None,
+    by: str = "",
+    reason: str = "",
+) -> ControlView:
+    """Hold everything until a moment, for a while, or (with neither) until resumed.
+
+    InputError if the end is past or given twice.
+    """
+    end = _pause_end(service.clock.now(), until, for_s)
+
+    def paused(control: PipelineControl) -> PipelineControl:
+        return replace(control, paused=True, paused_until=end, paused_reason=reason, paused_by=by)
+
+    return _changed(service, pipeline, Attribution(ControlAction.PAUSE, by, reason), paused)
+
+
+def resume(service: Service, pipeline: Pipeline, *, by: str = "", reason: str = "") -> ControlView:
+    """End the pause."""
+
+    def resumed(control: PipelineControl) -> PipelineControl:
+        return replace(control, paused=False, paused_until=None, paused_reason="", paused_by="")
+
+    return _changed(service, pipeline, Attribution(ControlAction.RESUME, by, reason), resumed)
+
+
+def set_mode(
+    service: Service, pipeline: Pipeline, mode: Mode, *, by: str = "", reason: str = ""
+) -> ControlView:
+    """Set the mode of the pipeline."""
+
+    def trusted(control: PipelineControl) -> PipelineControl:
+        return replace(control, mode=mode, mode_by=by, mode_reason=reason)
+
+    return _changed(service, pipeline, Attribution(ControlAction.MODE, by, reason), trusted)
+
+
+def set_pin(
+    service: Service, pipeline: Pipeline, stage: str, pin: Pin, *, by: str = "", reason: str = ""
+) -> ControlView:
+    """Fix a part of the configuration of a stage, in place of the stage's earlier pin.
+
+    NotFoundError for an unknown stage; InputError lists all else that is wrong with the pin.
+    """
+    problems = pin_problems(pipeline, stage, pin)
+    if problems:
+        raise InputError(f"stage {stage!r} cannot be pinned so", problems=problems)
+    wanted = StagePin(stage, pin, reason, by)
+
+    def pinned(control: PipelineControl) -> PipelineControl:
+        return replace(control, pins=(*(other for other in control.pins if other.stage != stage), wanted))
+
+    return _changed(service, pipeline, Attribution(ControlAction.PIN, by, reason), pinned)
+
+
+def remove_pin(
+    service: Service, pipeline: Pipeline, stage: str, *, by: str = "", reason: str = ""
+) -> ControlView:
+    """Leave the stage to the planner again; NotFoundError if it is not pinned."""
+
+    def without(control: PipelineControl) -> PipelineControl:
+        kept = tuple(pin for pin in control.pins if pin.stage != stage)
+        if kept == control.pins:
+            known = ", ".join(pin.stage for pin in control.pins) or "none"
+            raise NotFoundError(
+                f"no stage {stage!r} of pipeline {pipeline.name!r} is pinned", hint=f"Pinned are: {known}"
+            )
+        return replace(control, pins=kept)
+
+    return _changed(service, pipeline, Attribution(ControlAction.UNPIN, by, reason), without)
+
+
+def add_freeze(
+    service: Service,
+    pipeline: Pipeline,
+    end: datetime,
+    *,
+    start: datetime | None = None,
+    weekly: bool = False,
+    by: str = "",
+    reason: str = "",
+) -> ControlView:
+    """Write nothing from `start` (None: now) to `end`, in `weekly` ones every seven days again.
+
+    InputError if the end is not after the start, or past, or if there are too many freezes.
+    """
+    now = service.clock.now()
+    freeze = _checked_freeze(now, start, end, weekly, by, reason)
+
+    def added(control: PipelineControl) -> PipelineControl:
+        # A freeze that is over is of no use to anyone; the same window again replaces its reason.
+        kept = [
+            other
+            for other in control.freezes
+            if (other.weekly or now < other.end) and freeze_id(other) != freeze_id(freeze)
+        ]
+        if len(kept) >= MOST_FREEZES:
+            problem = Problem(f"there are {len(kept)} already", pointer="/start")
+            raise InputError("there are too many freezes; remove some first", problems=[problem])
+        return replace(control, freezes=(*kept, freeze))
+
+    return _changed(service, pipeline, Attribution(ControlAction.FREEZE, by, reason), added)
+
+
+def remove_freezes(service: Service, pipeline: Pipeline, *, by: str = "", reason: str = "") -> ControlView:
+    """End every freeze, also those to come."""
+
+    def thawed(control: PipelineControl) -> PipelineControl:
+        return replace(control, freezes=())
+
+    return _changed(service, pipeline, Attribution(ControlAction.UNFREEZE, by, reason), thawed)
+
+
+def remove_freeze(
+    service: Service, pipeline: Pipeline, freeze: str, *, by: str = "", reason: str = ""
+) -> ControlView:
+    """End one freeze, or remove it before it begins; NotFoundError for an unknown id."""
+
+    def without(control: PipelineControl) -> PipelineControl:
+        kept = tuple(each for each in control.freezes if freeze_id(each) != freeze)
+        if kept == control.freezes:
+            known = ", ".join(freeze_id(each) for each in control.freezes) or "none"
+            raise NotFoundError(
+                f"pipeline {pipeline.name!r} has no freeze {freeze!r}", hint=f"There are: {known}"
+            )
+        return replace(control, freezes=kept)
+
+    return _changed(service, pipeline, Attribution(ControlAction.UNFREEZE, by, reason), without)
+
+
+def _changed(
+    service: Service,
+    pipeline: Pipeline,
+    said: Attribution,
+    change: Callable[[PipelineControl], PipelineControl],
+) -> ControlView:
+    """Change the overrides of the pipeline; the record names who changed them."""
+    with _one_at_a_time:
+        control = change(service.controls.control(pipeline.name))
+        service.controls.set_control(pipeline.name, control, said)
+    LOG.info("%s of %s by %s: %s", said.deed.value, pipeline.name, said.by or "someone", said.why)
+    return control_view(control, service.clock.now())
+
+
+def _pause_end(now: datetime, until: datetime | None, for_s: float | None) -> datetime | None:
+    """The end of a pause; None if it has none. InputError if it is past or given twice."""
+    if until is not None and for_s is not None:
+        problem = Problem("give until or for_s, not both", pointer="/for_s")
+        raise InputError("the pause has two ends", problems=[problem])
+    if for_s is not None:
+        return now + timedelta(seconds=for_s)
+    if until is not None and until <= now:
+        problem = Problem(f"{until.isoformat()} is past", pointer="/until")
+        raise InputError("the pause would be over already", problems=[problem])
+    return until
+
+
+def _checked_freeze(
+    now: datetime, start: datetime | None, end: datetime, weekly: bool, by: str, reason: str
+) -> Freeze:
+    """The freeze, in UTC; InputError if its end is not after its start, or past."""
+    start, end = (start or now).astimezone(UTC), end.astimezone(UTC)
+    message = ""
+    if end <= start:
+        message = f"{end.isoformat()} is not after the start, {start.isoformat()}"
+    elif weekly and end - start >= WEEK:
+        message = "a weekly freeze of a week or longer never ends; give a shorter one, or pause"
+    elif not weekly and end <= now:
+        message = f"{end.isoformat()} is past"
+    if message:
+        raise InputError("nothing would be frozen so", problems=[Problem(message, pointer="/end")])
+    return Freeze(start, end, reason, by, weekly)
 
 
 def apply(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ from pydantic import TypeAdapter
 import ipa
 from ipa.control.canonical import canonical_json, digest
 from ipa.report.run import Run, RunChange, Ticks
-from ipa.report.seeds import Repeats, SeedFigures, sorted_by_name, span
-from ipa.report.stats import means_of
+from ipa.report.stats import Repeats, SeedFigures, means_of, sorted_by_name, span
 from ipa.simulate.result import SimResult
 
 # More points than a plot has pixels are of no use.
@@ -58,10 +57,15 @@ def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
         },
         latency_cdf=tuple((round(float(value), 6), round(float(share), 6)) for value, share in cdf),
         decisions_by_reason=reasons,
-        changes=tuple(
-            RunChange(it.at_s, it.reason, it.configs) for it in result.ticks if it.reason.startswith("apply.")
-        ),
+        changes=changes_of(result),
         ticks=_ticks(result),
+    )
+
+
+def changes_of(result: SimResult) -> tuple[RunChange, ...]:
+    """The changes that the loop wrote during the run."""
+    return tuple(
+        RunChange(it.at_s, it.reason, it.configs) for it in result.ticks if it.reason.startswith("apply.")
     )
 
 
@@ -105,14 +109,7 @@ def result_of(run: Run) -> dict[str, Any]:
 def _ticks(result: SimResult) -> Ticks:
     """Every tick, or of a long run every so many."""
     kept = result.ticks[:: -(-len(result.ticks) // MOST_TICKS) or 1]
-    return Ticks(
-        at_s=tuple(it.at_s for it in kept),
-        rate_rps=tuple(it.rate_rps for it in kept),
-        upper_rps=tuple(it.upper_rps for it in kept),
-        latency_s=tuple(it.latency_s for it in kept),
-        cores=tuple(it.cores for it in kept),
-        pas=tuple(it.pas for it in kept),
-    )
+    return Ticks(**{each.name: tuple(getattr(it, each.name) for it in kept) for each in fields(Ticks)})
 
 
 def told(run: Run) -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ipa.control.canonical import plain
-from ipa.control.engine.guards import GuardSettings
 from ipa.files import pipeline_to_mapping
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.access import Operation
@@ -17,10 +16,11 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.policies.registry import POLICIES
 from ipa.report.run import Run
-from ipa.report.seeds import span
+from ipa.report.stats import span
 from ipa.service.experiment_report import unpacked
 from ipa.service.job_queue import UNKNOWN, Job, JobFault, JobPhase, JobQueue
 from ipa.service.service import Service
+from ipa.service.simulation import forecast_values, guard_values
 from ipa.service.visibility import Caller
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
@@ -185,11 +185,6 @@ def specification(
     rates_rps: Sequence[float],
 ) -> dict[str, Any]:
     """The run that the process of the experiment simulates, with the settings of the service, in JSON."""
-    guards = {
-        each.name: getattr(settings, each.name)
-        for each in fields(GuardSettings)
-        if hasattr(settings, each.name)
-    }
     return {
         "pipeline": pipeline_to_mapping(pipeline),
         "profiles": plain(list(profiles.values())),
@@ -204,14 +199,8 @@ def specification(
         "spacing": request.spacing,
         "capacity_cores": request.capacity_cores,
         "accelerators": None if request.accelerators is None else dict(request.accelerators),
-        "guards": guards,
-        "forecast": {
-            "name": request.forecaster,
-            "window_s": settings.window_s,
-            "horizon_s": settings.horizon_s,
-            "quantile": settings.forecast_quantile,
-            "smooth_s": settings.smooth_s,
-        },
+        "guards": guard_values(settings),
+        "forecast": forecast_values(settings, request.forecaster),
     }
 
 

@@ -1,16 +1,24 @@
-"""The decisions of a pipeline, newest first, and the record that holds them."""
+"""The decisions of a pipeline, newest first, the record that holds them, and their replay."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from anyio import to_thread
 from pydantic import TypeAdapter
 
 from ipa.control.audit.record import Head, Verified
+from ipa.control.audit.replay import ReplayResult
 from ipa.control.ports import DecisionLog
+from ipa.model.access import Operation
 from ipa.model.decision import Decision
+from ipa.model.errors import InputError, Problem
+from ipa.model.pipeline import Pipeline
+from ipa.policies.registry import POLICIES
 from ipa.service.service import Service
+from ipa.service.visibility import Caller
 
 # A decision as the API writes it. The store's own text of it is canonical, for its digest.
 DECISION = TypeAdapter(Decision)
@@ -113,3 +121,35 @@ def _neighbours(log: DecisionLog, decision: Decision) -> dict[str, str]:
     at = ids.index(decision.decision_id)
     near = {"prev": ids[at + 1 : at + 2], "next": ids[at - 1 : at] if at else []}
     return {name: each[0] for name, each in near.items() if each}
+
+
+async def replay_decision(
+    caller: Caller, decision_id: str, policy: str | None, place: AbstractAsyncContextManager[None]
+) -> ReplayResult:
+    """Replay a decision as `replay` does, in threads; the computation waits for the `place`."""
+    decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id, policy)
+    profiles = caller.service.profiles(pipeline.name)
+    async with place:
+        return await to_thread.run_sync(caller.service.replayer, decision, pipeline, profiles, policy)
+
+
+def replay(caller: Caller, decision_id: str, policy: str | None) -> ReplayResult:
+    """Take the decision again, by `policy` or the one that took it.
+
+    Errors: NotFoundError, ForbiddenError, InputError (no such policy), UsageError (the policy cannot have
+    the pipeline), RecordError, DeadlineError.
+    """
+    decision, pipeline = _recorded(caller, decision_id, policy)
+    service = caller.service
+    return service.replayer(decision, pipeline, service.profiles(pipeline.name), policy)
+
+
+def _recorded(caller: Caller, decision_id: str, policy: str | None) -> tuple[Decision, Pipeline]:
+    """The decision and its pipeline, for which the caller may ask what-ifs; InputError for no policy."""
+    decision = caller.service.log.decision(decision_id)
+    pipeline = caller.service.pipeline(decision.pipeline.partition("@")[0])
+    caller.must(Operation.WHAT_IF, pipeline.namespace)
+    if policy is not None and not POLICIES.is_known(policy):
+        message = f"there is no policy {policy!r}. {POLICIES.known(policy)}"
+        raise InputError("it cannot be taken again so", problems=[Problem(message, pointer="/policy")])
+    return decision, pipeline

@@ -104,19 +104,15 @@ class JobProcess(Protocol):
     @property
     def is_late(self) -> bool:
         """True if it was killed because its time was up."""
-        ...
 
     def send(self, line: str) -> None:
         """Send one line of JSON."""
-        ...
 
     def answers(self) -> Iterator[Mapping[str, Any]]:
         """Its answers until its output ends. Errors: ValueError for a line that is not JSON."""
-        ...
 
     def kill(self) -> None:
         """End it now."""
-        ...
 
 
 class JobStarter(Protocol):
@@ -124,7 +120,6 @@ class JobStarter(Protocol):
 
     def __call__(self, *, limit_s: float) -> JobProcess:
         """A new process, which is killed after `limit_s`. Errors: OSError."""
-        ...
 
 
 @dataclass
@@ -218,10 +213,7 @@ class JobQueue:
 
     def _entry(self, job_id: str) -> _Entry:
         if job_id not in self._entries:
-            raise NotFoundError(
-                f"there is no experiment {job_id!r}",
-                hint=UNKNOWN,
-            )
+            raise NotFoundError(f"there is no experiment {job_id!r}", hint=UNKNOWN)
         return self._entries[job_id]
 
     def _check_room(self, client: str, size: int) -> None:

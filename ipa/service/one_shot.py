@@ -9,6 +9,7 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from ipa.control.canonical import canonical_json, digest
@@ -16,6 +17,7 @@ from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase, begin, sent
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
 from ipa.control.engine.overrides import stop_of
+from ipa.control.engine.plan_selection import changes
 from ipa.control.engine.state import EngineState
 from ipa.control.engine.write_outcome import unwritten
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
@@ -28,11 +30,14 @@ from ipa.control.ports import (
     DecisionLog,
     Load,
     PipelineControl,
+    PipelineManifest,
     Rollout,
     RolloutPhase,
     Signals,
+    StageState,
     WorkloadState,
 )
+from ipa.files.reading import read_text, replace_text
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
 from ipa.model.errors import (
     ConflictError,
@@ -62,10 +67,25 @@ GRACE_S = 30.0
 LOOKS = frozenset({ReasonCode.IN_PROGRESS, ReasonCode.METRICS_MISSING})
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
 NO_SIGNALS = Signals(_NOT_ASKED, _NOT_ASKED, _NOT_ASKED)
+# Enough to tell two texts of one file apart.
+DIGITS = 12
+_UNSEEN = Missing(MissingReason.NOT_ASKED, "a file says what is asked for, not what answers")
 
 
 class OneShotStore(DecisionLog, ControlStore, Protocol):
     """The record of decisions and the overrides of people."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneShotPorts:
+    """The ports that a command changes a pipeline through; `say` tells the person who waits how far it is."""
+
+    pipeline: Pipeline
+    workload: CreatingWorkload
+    store: OneShotStore
+    clock: Clock
+    settings: Settings
+    say: Callable[[str], None]
 
 
 class OneShotLoop:
@@ -73,23 +93,14 @@ class OneShotLoop:
 
     policy = "by hand"
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        workload: CreatingWorkload,
-        store: OneShotStore,
-        clock: Clock,
-        settings: Settings,
-        say: Callable[[str], None],
-    ) -> None:
-        self._pipeline, self._workload, self._store = pipeline, workload, store
-        self._clock, self._settings, self._say = clock, settings, say
+    def __init__(self, ports: OneShotPorts) -> None:
+        self._ports, self._pipeline, self._workload = ports, ports.pipeline, ports.workload
         # The state of the last snapshot: a change that was decided on it is written onto it or not at all.
         self._state: WorkloadState | None = None
 
     def snapshot(self) -> Snapshot:
         """The configuration that the workload asks for, and how much of it is ready."""
-        pipeline, at_s = self._pipeline, self._clock.monotonic_s()
+        pipeline, at_s = self._pipeline, self._ports.clock.monotonic_s()
         self._state = None
         try:
             state = self._state = self._workload.read(pipeline)
@@ -102,7 +113,7 @@ class OneShotLoop:
         if state.settled:
             return _snapshot(observation, "all replicas run as asked")
         configs = tuple(stage.config for stage in state.stages)
-        deadline_s = self._settings.rollout_deadline_s
+        deadline_s = self._ports.settings.rollout_deadline_s
         asked = Change("", pipeline.name, state.revision, configs, configs, deadline_s)
         rollout = self._workload.rollout(pipeline, asked)
         if rollout.phase is RolloutPhase.FAILED:
@@ -129,9 +140,7 @@ class OneShotLoop:
 
     def _apply(self, state: WorkloadState | None = None) -> OneShotApply:
         self._state = None
-        return OneShotApply(
-            self._pipeline, self._workload, self._store, self._clock, self._settings, self._say, state
-        )
+        return OneShotApply(self._ports, state)
 
 
 def drifted(pipeline: Pipeline, error: DriftError, at_s: float) -> Snapshot:
@@ -177,27 +186,18 @@ class OneShotApply:
     The mode does not matter: advisory holds back the loop, not people. The change is written onto `state`.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        workload: CreatingWorkload,
-        store: OneShotStore,
-        clock: Clock,
-        settings: Settings,
-        say: Callable[[str], None],
-        state: WorkloadState | None = None,
-    ) -> None:
-        self._pipeline, self._workload, self._clock = pipeline, workload, clock
-        self._control = replace(store.control(pipeline.name), mode=Mode.ACTIVE)
-        self._decisions = _WithoutLooks(store)
+    def __init__(self, ports: OneShotPorts, state: WorkloadState | None = None) -> None:
+        self._pipeline, self._workload, self._clock = ports.pipeline, ports.workload, ports.clock
+        self._control = replace(ports.store.control(ports.pipeline.name), mode=Mode.ACTIVE)
+        self._decisions = _WithoutLooks(ports.store)
         self._guards = GuardSettings(
             tick_s=POLL_S,
-            rollout_deadline_s=settings.rollout_deadline_s,
-            quarantine_s=settings.quarantine_s,
+            rollout_deadline_s=ports.settings.rollout_deadline_s,
+            quarantine_s=ports.settings.quarantine_s,
         )
         self._state = state
         self._run_id = uuid.uuid4().hex[:8]
-        self._tell, self._said = say, ""
+        self._tell, self._said = ports.say, ""
 
     def change(self, wanted: RequestedConfigs) -> Decision:
         """The decision once its change is ready, or a hold that says why nothing was written.
@@ -236,12 +236,7 @@ class OneShotApply:
         if decision.action is Action.HOLD:
             return decision
         change = Change(
-            decision.decision_id,
-            self._pipeline.name,
-            "",
-            (),
-            wanted.configs,
-            self._guards.rollout_deadline_s,
+            decision.decision_id, self._pipeline.name, "", (), wanted.configs, self._guards.rollout_deadline_s
         )
         started_s = self._clock.monotonic_s()
         try:
@@ -432,3 +427,83 @@ def _no_prediction(
     configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
 ) -> Prediction | None:
     return None
+
+
+class ManifestTarget(Protocol):
+    """Reads the manifests of a target."""
+
+    def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
+        """The pipeline's manifest in the text; NotFoundError if there is none."""
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
+        """The configurations as they read back once written; InputError lists what must not be written."""
+
+
+class ManifestLoop:
+    """The `Loop` of a command over a file: a change rewrites it at once or not at all."""
+
+    policy = "by hand"
+
+    def __init__(self, pipeline: Pipeline, path: str, target: ManifestTarget, clock: Clock) -> None:
+        self._pipeline, self._path, self._target, self._clock = pipeline, path, target, clock
+
+    def snapshot(self) -> Snapshot:
+        """The configuration that the manifest asks for."""
+        text, pipeline = self._read(), self._pipeline
+        at_s = self._clock.monotonic_s()
+        try:
+            configs = self._manifest(text).configs()
+        except DriftError as error:
+            return drifted(pipeline, error, at_s)
+        state = WorkloadState(_revision(text), tuple(StageState(config, 0) for config in configs), True)
+        observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
+        stages = tuple(replace(stage, ready_replicas=_UNSEEN) for stage in observation.stages)
+        return Snapshot(
+            pipeline.name,
+            0,
+            PipelineControl(),
+            ActuationPhase.IDLE,
+            observation=replace(observation, stages=stages),
+            detail=f"as {self._path} asks for",
+        )
+
+    def request(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
+    ) -> Decision:
+        """Rewrite the manifest; all that no plan decides stays as it is."""
+        wanted = self._target.as_written(self._pipeline, configs)
+        text = self._read()
+        manifest = self._manifest(text)
+        before, after = manifest.configs(), manifest.changed(wanted)
+        is_changed = after != text
+        if is_changed:
+            replace_text(Path(self._path), after)
+        words = f"{self._path} rewritten: {changes(before, wanted)}; commit it to roll it out"
+        return Decision(
+            decision_id="",
+            pipeline=self._pipeline.name,
+            tick=0,
+            at=self._clock.now().isoformat(),
+            action=Action.APPLY if is_changed else Action.HOLD,
+            reason=ReasonCode.REQUESTED if is_changed else ReasonCode.NO_CHANGE,
+            detail=f"{detail}: " + (words if is_changed else f"{self._path} asks for it already"),
+            configs=wanted,
+            previous=before,
+            plan_id=plan_id,
+            mode=Mode.ACTIVE,
+            revision=_revision(after),
+        )
+
+    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """Request the restored configurations, as `request` does."""
+        return self.request(configs, detail, by)
+
+    def _manifest(self, text: str) -> PipelineManifest:
+        return self._target.manifest(self._pipeline, text, self._path)
+
+    def _read(self) -> str:
+        return read_text(Path(self._path))
+
+
+def _revision(text: str) -> str:
+    return f"sha256:{digest(text)[:DIGITS]}"

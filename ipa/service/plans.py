@@ -1,29 +1,170 @@
-"""Stored plans: make one, read one, apply one."""
+"""What-if plans: their requests and answers, and plans that are stored and applied."""
 
 from __future__ import annotations
 
+import logging
+import uuid
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from uuid import uuid4
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ipa.control.canonical import canonical_json, digest, digest_of
-from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
+from ipa.control.idempotency import AnswerStore, IdempotencyClaim, StoredAnswer
+from ipa.control.ports import Clock
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.access import Operation
 from ipa.model.decision import Decision
-from ipa.model.errors import NotFoundError, Problem, StaleError, UnplannedError
-from ipa.model.pipeline import Pipeline
+from ipa.model.errors import (
+    InProgressError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    Problem,
+    StaleError,
+    UnplannedError,
+)
+from ipa.model.pipeline import Bounds, Goal, Objective, Pipeline
 from ipa.model.plan import Plan
+from ipa.optimize.problem import Compat
+from ipa.policies.planning import PlanQuestion
+from ipa.profiling.points import Allocation
 from ipa.service.commands import carry_out, requested_by
 from ipa.service.history import DECISION
-from ipa.service.idempotency import IdempotentAnswer, once, request_digest
-from ipa.service.planning import PlanRequest, plan_for, what_if
 from ipa.service.preconditions import Precondition
 from ipa.service.service import Service
-from ipa.service.status import revision_of
+from ipa.service.status import live_of, revision_of
 from ipa.service.visibility import Caller
 
+LOG = logging.getLogger(__name__)
+# This run of the service: what another one left unfinished is not waited for.
+_HOLDER = uuid.uuid4().hex
 # The number of changes searched for one that an earlier run of the service made for the same request.
 LOOK_BACK = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """A what-if. Without `rate_rps` it is for the forecast's upper quantile, else for the observed rate.
+
+    `bounds` and `weights` (α, β and δ of the objective) replace those of their names.
+    """
+
+    rate_rps: float | None = None
+    objective: str | None = None
+    compat: Compat = Compat.TAIL
+    allocation: Allocation = Allocation.FREE
+    solver: str = "auto"
+    sla_s: float | None = None
+    bounds: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+
+    def varied(self, pipeline: Pipeline) -> Pipeline:
+        """The pipeline with the replaced SLA, bounds and weights.
+
+        NotFoundError for an unknown objective; InputError for a contradiction.
+        """
+        name = self.objective or pipeline.default_objective
+        objective = pipeline.objective(name)
+        if self.sla_s is not None:
+            objective = replace(objective, sla_s=self.sla_s)
+        # What is not replaced stays the same object, which a planner that has it need not be sent again.
+        objective, bounds = _weighed(objective, self.weights), pipeline.bounds
+        if self.bounds:
+            bounds = replace(bounds, **self.bounds)
+            _check_transition(bounds)
+        return replace(pipeline, bounds=bounds, objectives={**pipeline.objectives, name: objective})
+
+
+def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> PlanQuestion:
+    """The question of the request. InputError if there is no rate; others as of `PlanRequest.varied`."""
+    rate_rps = request.rate_rps or known_rate(service, pipeline)
+    if not rate_rps:
+        problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
+        raise InputError("there is no rate to plan for", problems=[problem])
+    objective = request.objective or pipeline.default_objective
+    varied, profiles = request.varied(pipeline), service.profiles(pipeline.name)
+    return PlanQuestion(varied, profiles, rate_rps, objective, request.compat, request.allocation)
+
+
+def known_rate(service: Service, pipeline: Pipeline) -> float | None:
+    """The forecast's upper quantile, else the observed rate; None if neither is known."""
+    live = live_of(service, pipeline.name)
+    return live.forecast.upper_rps if live.forecast else live.rate_rps
+
+
+async def plan_for(service: Service, question: PlanQuestion, solver: str) -> Plan:
+    """The plan that answers the question; infeasible is a termination, not an error."""
+    return await service.planner.plan(question, solver, service.settings.solver_deadline_s)
+
+
+def _weighed(objective: Objective, weights: Mapping[str, Any]) -> Objective:
+    """The objective with those weights; InputError if its goal is an order and has no weights."""
+    if weights and objective.goal is not Goal.WEIGHTED:
+        message = f"objective {objective.name!r} has the goal {objective.goal.value}, which has no weights"
+        raise InputError("there is nothing to weigh", problems=[Problem(message, pointer="/weights")])
+    return replace(objective, **weights) if weights else objective
+
+
+def _check_transition(bounds: Bounds) -> None:
+    """InputError if fewer cores are allowed during a change than at rest."""
+    most, rest = bounds.transition_cores, bounds.cores or 0.0
+    if most is not None and most < rest:
+        message = f"{most:g} cores during a change are below the {rest:g} at rest"
+        problem = Problem(message, pointer="/bounds/transition_cores")
+        raise InputError("the bounds contradict each other", problems=[problem])
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotentAnswer:
+    """The answer to a request; `is_replayed` if an earlier one with the same key was answered with it."""
+
+    answer: StoredAnswer
+    is_replayed: bool
+
+
+def request_digest(*parts: Any) -> str:
+    """The digest of all that makes a request another one."""
+    return digest(canonical_json(parts))
+
+
+def once(
+    answers: AnswerStore,
+    clock: Clock,
+    key: str,
+    asked: str,
+    act: Callable[[IdempotencyClaim], StoredAnswer],
+    record: str = "",
+) -> IdempotentAnswer:
+    """Return the answer of `act`, which is called once for the key, or the answer that is kept under it.
+
+    InputError (422): the key came with another request before. InProgressError (409): that is under way.
+    If `act` raises nothing happened, and the key may be used again. The claim tells it whether an earlier
+    run of the service may have carried out the request already. The answer is forgotten with the `record`.
+    """
+    claim = answers.claim(key, asked, _HOLDER, clock.now().timestamp(), record)
+    if claim.request_digest != asked:
+        problem = Problem("it came with another request before; take a new one")
+        raise InputError("the Idempotency-Key belongs to another request", problems=[problem])
+    if claim.answer is not None:
+        return IdempotentAnswer(claim.answer, is_replayed=True)
+    if not claim.mine:
+        raise InProgressError("the request with this Idempotency-Key is being carried out")
+    try:
+        answer = act(claim)
+    except BaseException:
+        _tried(lambda: answers.release(key))
+        raise
+    _tried(lambda: answers.settle(key, answer))
+    return IdempotentAnswer(answer, is_replayed=False)
+
+
+def _tried(write: Callable[[], None]) -> None:
+    """Write, or log why not: the answer stands, and the key is found unfinished and looked into later."""
+    try:
+        write()
+    except IpaError as error:
+        LOG.warning("the answer to a request is not kept under its key: %s", error.message)
 
 
 async def make_plan(
@@ -40,9 +181,9 @@ async def make_plan(
     basis = basis_of(service, pipeline)
     question = what_if(service, pipeline, request)
     async with place:
-        plan = await plan_for(service, question)
+        plan = await plan_for(service, question, request.solver)
     kept = StoredPlan(
-        plan_id=uuid4().hex,
+        plan_id=uuid.uuid4().hex,
         pipeline=pipeline.name,
         at=service.clock.now().isoformat(),
         asked=asked,

@@ -1,26 +1,186 @@
-"""The service: the ports that its use cases work with."""
+"""The service: the ports that its use cases work with, in addition to those of `ipa.control`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from ipa.control.audit.record import Head, Verified
+from ipa.control.audit.replay import ReplayResult
+from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.idempotency import AnswerStore
-from ipa.control.ports import Clock, ControlStore, DecisionLog
+from ipa.control.loop.snapshot import Snapshot
+from ipa.control.ports import Attribution, Clock, ControlStore, DecisionLog
 from ipa.control.saved_plans import PlanStore
+from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
-from ipa.service.ports import (
-    DecisionReplayer,
-    HealthChecks,
-    LeadershipView,
-    PipelineRegistry,
-    PlanSolver,
-    RecordNames,
-    RecordVerifier,
-)
+from ipa.optimize.explanation import Explanation
+from ipa.optimize.frontier import FrontierPoint
+from ipa.policies.planning import PlanQuestion
 from ipa.settings import Settings
+
+
+class Loop(Protocol):
+    """The control loop of a pipeline."""
+
+    @property
+    def policy(self) -> str:
+        """The name of the policy that decides."""
+
+    def snapshot(self) -> Snapshot:
+        """The latest observation, forecast, plan and decision."""
+
+    def request(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
+    ) -> Decision:
+        """Apply a configuration that a person (`by`) asked for, and return the recorded decision.
+
+        The decision is an apply, or a hold whose detail gives the cause. `detail` names the person and the
+        reason; `plan_id` is the stored plan that the configuration comes from, if any.
+        """
+
+    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """Carry out a configuration that ran before, as `request`; it may replace an unfinished change."""
+
+
+class PipelineRegistry(Protocol):
+    """The pipelines of the service with their profiles and loops; some come and go while it runs.
+
+    The mappings change in place: read them key by key. Errors of changes: ConflictError (the pipeline is one
+    of a file), InProgressError (a change of it is rolling out).
+    """
+
+    @property
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """Every pipeline, whether or not the caller may see it."""
+
+    @property
+    def profiles(self) -> Mapping[str, Mapping[str, StageProfile]]:
+        """The newest profiles by pipeline and stage."""
+
+    @property
+    def loops(self) -> Mapping[str, Loop]:
+        """The loops of the pipelines that are controlled here."""
+
+    @property
+    def beside(self) -> Mapping[str, Loop]:
+        """The loops of policies that run in the shadow of another, by pipeline."""
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The pipelines that come from files, which the service only reads."""
+
+    def unfit(self, name: str) -> str:
+        """The cause if no loop runs for the pipeline, in words; else empty."""
+
+    def version(self, pipeline: Pipeline) -> str:
+        """The version of a pipeline, which changes whenever anything of its file would."""
+
+    def give(self, pipeline: Pipeline, said: Attribution) -> None:
+        """Add a pipeline, or replace the one of that name, as `said.deed` says."""
+
+    def give_profile(self, profile: StageProfile, said: Attribution) -> None:
+        """Store the profile as the newest of its stage, and plan with it from now on."""
+
+    def remove(self, name: str, said: Attribution) -> str:
+        """Stop controlling the pipeline; return what keeps running, in words."""
+
+
+class RecordOwner(Protocol):
+    """The pipeline that writes a record."""
+
+    @property
+    def record(self) -> str:
+        """The name of the record."""
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the pipeline when its record began."""
+
+
+class RecordNames(Protocol):
+    """The names of the records: another one for each pipeline that has had a name."""
+
+    def of(self, name: str) -> str:
+        """The record that a pipeline, or PIPELINE@POLICY, writes now."""
+
+    def owner(self, name: str) -> RecordOwner | None:
+        """The owner of the pipeline's record; None if it is not known."""
+
+
+class RecordVerifier(Protocol):
+    """Recomputes the digests of a record."""
+
+    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
+        """The entries of the record, each as it was written.
+
+        RecordError names the first that is not, or says that the record contradicts the `anchor`.
+        """
+
+
+class PlanSolver(Protocol):
+    """The planner: plans, explanations and frontiers. A cancelled call returns once no process computes."""
+
+    async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
+        """The best plan for the rate; infeasible is a termination, not an error."""
+
+    async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
+        """The explanation of the plan for the rate, as far as time allows."""
+
+    async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
+        """The Pareto frontier of plans; DeadlineError if not all were found in time."""
+
+
+class DecisionReplayer(Protocol):
+    """The replay of recorded decisions."""
+
+    def __call__(
+        self,
+        decision: Decision,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        policy: str | None = None,
+    ) -> ReplayResult:
+        """The result, by the policy of that name or by the one that made the decision.
+
+        Errors: UsageError (the policy cannot have the pipeline), RecordError, DeadlineError.
+        """
+
+
+class LeadershipView(Protocol):
+    """The view of the leader among several replicas of the service."""
+
+    def standing(self) -> LeaderStatus:
+        """The leader; `leading` is True if it is this replica."""
+
+
+class Alone:
+    """The status of a service without other replicas."""
+
+    def standing(self) -> LeaderStatus:
+        """The standing of a leader."""
+        return ALONE
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyCheck:
+    """A check of a dependency. One that is not `required` may fail without making the service unready."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    required: bool = False
+
+
+class HealthChecks(Protocol):
+    """The checks of the service's dependencies."""
+
+    def checks(self) -> tuple[DependencyCheck, ...]:
+        """The result of every check now; the check of a pipeline has its name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ipa.files.traces import read_trace
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.report.seeds import over_seeds
+from ipa.report.stats import over_seeds
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
 from ipa.simulate.cluster import ClusterSettings
@@ -32,15 +32,12 @@ class SimulatedPlace(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
-        ...
 
     def shape(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
         """The pipeline as it runs there."""
-        ...
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
         """The behaviour of replicas and monitoring there."""
-        ...
 
 
 def over_seeds_of(
@@ -71,13 +68,7 @@ def as_served(
     target: SimulatedPlace,
 ) -> SimSetup:
     """A run of the loop on the target with the service's settings."""
-    forecast = ForecastSettings(
-        given.forecaster,
-        window_s=given.window_s,
-        horizon_s=given.horizon_s,
-        quantile=given.forecast_quantile,
-        smooth_s=given.smooth_s,
-    )
+    forecast = ForecastSettings(**forecast_values(given, given.forecaster))
     return setup_on(target, pipeline, profiles, rates_rps, forecast, guards_of(given))
 
 
@@ -129,7 +120,20 @@ def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float,
 
 def guards_of(given: Settings) -> GuardSettings:
     """The guards of the loop with the values of the service's settings."""
-    named = {field.name for field in fields(given)}
-    return GuardSettings(
-        **{field.name: getattr(given, field.name) for field in fields(GuardSettings) if field.name in named}
-    )
+    return GuardSettings(**guard_values(given))
+
+
+def guard_values(given: Settings) -> dict[str, Any]:
+    """The service's settings that are guards of the loop, by name."""
+    return {it.name: getattr(given, it.name) for it in fields(GuardSettings) if hasattr(given, it.name)}
+
+
+def forecast_values(given: Settings, forecaster: str) -> dict[str, Any]:
+    """The values of `ForecastSettings` for that forecaster in the service, by name."""
+    return {
+        "name": forecaster,
+        "window_s": given.window_s,
+        "horizon_s": given.horizon_s,
+        "quantile": given.forecast_quantile,
+        "smooth_s": given.smooth_s,
+    }

@@ -2,21 +2,326 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
+from ipa.control.engine.correction import Correction
 from ipa.control.engine.overrides import end_of_freeze
-from ipa.control.loop.snapshot import Snapshot
+from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.control.ports import Freeze, PipelineControl, StagePin
-from ipa.model.decision import Mode
+from ipa.model.decision import UNHEALTHY, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
-from ipa.model.pipeline import Pipeline
-from ipa.service.live import BesideLive, LiveState, beside_live, live_state
-from ipa.service.ports import Loop
-from ipa.service.service import Service
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.pipeline import Bounds, Pipeline
+from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
+from ipa.model.profile import StageProfile, VariantProfile
+from ipa.model.resources import NO_RESOURCES, Resources
+from ipa.optimize.graph import GraphNode, build_graph
+from ipa.service.service import Loop, Service
+
+# Of a stage: variant, batch size and cores.
+Replica = tuple[str, str, int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class StageLive:
+    """A stage now, or that of one part where several share the load. None is what was not seen.
+
+    `utilisation_ratio` is ρ = λ/(n·h) at the rate seen. `slowdown_ratio` is how many times its profile the
+    variant takes where it runs, None where it was not seen; `planned_slowdown_ratio` what is planned with.
+    `planned_latency_s` is what the latest plan expects of it, waiting included, None where another runs.
+    `beside` are the resources of one replica beside its cores.
+    """
+
+    stage: str
+    config: StageConfig | None = None
+    ready_replicas: int | None = None
+    arrival_rate_rps: float | None = None
+    latency_s: float | None = None
+    queue_length: float | None = None
+    utilisation_ratio: float | None = None
+    accuracy: float | None = None
+    slowdown_ratio: float | None = None
+    planned_slowdown_ratio: float = 1.0
+    planned_latency_s: float | None = None
+    beside: Resources = NO_RESOURCES
+
+
+@dataclass(frozen=True, slots=True)
+class InputLive:
+    """An input of the last tick. `missing` is the reason if it is missing, else None; `detail` in words.
+
+    `age_s` is how old the sample was then; None where that is not known.
+    """
+
+    input: str
+    stage: str = ""
+    age_s: float | None = None
+    missing: MissingReason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """A pipeline now: the loop's latest observation, forecast and decision, and its recent past.
+
+    `degraded` names in words what is not as it should be (metrics that do not answer, a rollback); empty
+    means healthy. `latency_s` is at the SLA's percentile. `next_tick_in_s` is None while no tick is due.
+    `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
+    `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
+    """
+
+    at: str
+    tick: int
+    tick_s: float
+    next_tick_in_s: float | None = None
+    phase: str = "idle"
+    revision: str = ""
+    settled: bool = True
+    rate_rps: float | None = None
+    latency_s: float | None = None
+    forecast: Forecast | None = None
+    pas: float | None = None
+    cost_cores: float | None = None
+    stages: tuple[StageLive, ...] = ()
+    reason: ReasonCode | None = None
+    detail: str = ""
+    series: tuple[Sample, ...] = ()
+    degraded: tuple[str, ...] = ()
+    inputs: tuple[InputLive, ...] = ()
+    cost_usd_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BesideLive:
+    """The configuration that would run if the shadow policy controlled the pipeline.
+
+    `record` is the name that its decisions are listed under; `reason` and `detail` are those of the latest.
+    `pas` and the costs are None before it has decided once.
+    """
+
+    policy: str
+    record: str
+    tick: int
+    configs: tuple[StageConfig, ...] = ()
+    pas: float | None = None
+    cost_cores: float | None = None
+    reason: ReasonCode | None = None
+    detail: str = ""
+    cost_usd_per_hour: float | None = None
+
+
+def beside_live(
+    policy: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile], snapshot: Snapshot
+) -> BesideLive:
+    """Return the view of a shadow policy's snapshot; `pipeline` is the controlled one."""
+    stages = tuple(_would(config.stage, config, profiles) for config in snapshot.would)
+    stages = stages or tuple(StageLive(stage.name) for stage in pipeline.served)
+    return BesideLive(
+        policy=policy,
+        record=snapshot.pipeline,
+        tick=snapshot.tick,
+        configs=snapshot.would,
+        pas=_pas(pipeline, stages),
+        cost_cores=_cores(stages),
+        reason=snapshot.decision.reason if snapshot.decision else None,
+        detail=snapshot.decision.detail if snapshot.decision else "",
+        cost_usd_per_hour=_price(pipeline, stages),
+    )
+
+
+def _would(name: str, config: StageConfig, profiles: Mapping[str, StageProfile]) -> StageLive:
+    known = {each.variant: each for each in profiles[name].variants} if name in profiles else {}
+    variant = known.get(config.variant)
+    return StageLive(name, config, accuracy=variant.accuracy if variant else None)
+
+
+def live_state(
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    snapshot: Snapshot,
+    *,
+    now: datetime,
+    tick_s: float,
+) -> LiveState:
+    """The live state that the loop's snapshot shows at `now`; `tick_s` is the time between ticks."""
+    observation, decision = snapshot.observation, snapshot.decision
+    planned = {_replica(stage.config): stage for stage in snapshot.plan.stages} if snapshot.plan else {}
+    stages = tuple(
+        _stage(stage, planned, profiles.get(stage.stage), snapshot.correction, pipeline.bounds)
+        for stage in (observation.stages if observation else ())
+    ) or tuple(StageLive(stage.name) for stage in pipeline.served)
+    due = snapshot.next_tick_at
+    return LiveState(
+        at=now.isoformat(),
+        tick=snapshot.tick,
+        tick_s=tick_s,
+        next_tick_in_s=max((due - now).total_seconds(), 0.0) if due else None,
+        phase=snapshot.phase.value,
+        revision=observation.revision if observation else "",
+        settled=observation.settled if observation else True,
+        rate_rps=_value(observation.arrival_rate_rps) if observation else None,
+        latency_s=_value(observation.latency_s) if observation else None,
+        forecast=snapshot.forecast,
+        pas=_pas(pipeline, stages),
+        cost_cores=_cores(stages),
+        stages=stages,
+        reason=decision.reason if decision else None,
+        detail=snapshot.detail or (decision.detail if decision else ""),
+        series=snapshot.history,
+        degraded=_degraded(observation, decision) + snapshot.problems,
+        inputs=inputs_of(observation),
+        cost_usd_per_hour=_price(pipeline, stages),
+    )
+
+
+def _value(seen: Measured[float] | Missing) -> float | None:
+    return seen.value if isinstance(seen, Measured) else None
+
+
+def _stage(
+    seen: StageObservation,
+    planned: Mapping[Replica, StagePlan],
+    profile: StageProfile | None,
+    correction: Correction,
+    bounds: Bounds,
+) -> StageLive:
+    config = seen.running.value if isinstance(seen.running, Measured) else None
+    rate_rps = _value(seen.arrival_rate_rps)
+    variants = {each.variant: each for each in profile.variants} if profile else {}
+    running = variants.get(config.variant) if config else None
+    slow = correction.of(seen.stage, config.variant) if config else None
+    slower = slow.planned_ratio if slow else 1.0
+    plan = planned.get(_replica(config)) if config else None
+    capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
+    return StageLive(
+        stage=seen.stage,
+        config=config,
+        ready_replicas=seen.ready_replicas.value if isinstance(seen.ready_replicas, Measured) else None,
+        arrival_rate_rps=rate_rps,
+        latency_s=_value(seen.latency_s),
+        queue_length=_value(seen.queue_length),
+        utilisation_ratio=rate_rps / (capacity_rps * config.replicas)
+        if rate_rps is not None and capacity_rps and config and config.replicas
+        else None,
+        accuracy=running.accuracy if running else None,
+        slowdown_ratio=slow.ratio if slow else None,
+        planned_slowdown_ratio=slower,
+        planned_latency_s=plan.latency_s + plan.queue_delay_s
+        if plan and config and plan.replicas == config.replicas
+        else None,
+        beside=bounds.beside(config) if config else NO_RESOURCES,
+    )
+
+
+def _capacity_rps(
+    config: StageConfig, planned: StagePlan | None, profile: VariantProfile | None, slower: float
+) -> float | None:
+    """The capacity of a replica: as planned, else as profiled, with its slowdown."""
+    if planned:
+        return planned.capacity_rps
+    for point in profile.points if profile else ():
+        if point.batch_size == config.batch_size and point.cores == config.cores:
+            alone_rps = point.batch_size / (point.latency_mean_s or point.latency_s)
+            return (point.throughput_rps or alone_rps) / slower
+    return None
+
+
+def _replica(config: StageConfig) -> Replica:
+    return config.stage, config.variant, config.batch_size, config.cores
+
+
+def _pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The accuracy of what runs, that of parts that share the load by their shares."""
+    starts = [at for at, stage in enumerate(stages) if stage.stage == stages[0].stage]
+    found = [_part_pas(pipeline, stages[a:b]) for a, b in zip(starts, [*starts[1:], None], strict=False)]
+    known = [pas for pas in found if pas is not None]
+    if not known or len(known) < len(found):
+        return None
+    if len(known) == 1:
+        return known[0]
+    shares = [stages[at].config for at in starts]
+    return sum(
+        pas * config.share_percent / WHOLE_PERCENT
+        for pas, config in zip(known, shares, strict=True)
+        if config
+    )
+
+
+def _part_pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The accuracy of the whole graph: the product of all stages where it has no routers and combiners."""
+    seen = {stage.stage: stage.accuracy for stage in stages}
+    terms = [seen.get(stage.name) if stage.variants else 1.0 for stage in pipeline.stages]
+    known = [term for term in terms if term is not None]
+    if not stages or len(known) < len(terms):
+        return None
+    at = {stage.name: index for index, stage in enumerate(pipeline.stages)}
+    nodes = [
+        GraphNode(
+            tuple(at[edge.parent] for edge in stage.after),
+            tuple(edge.share for edge in stage.after),
+            stage.kind,
+            stage.combine,
+        )
+        for stage in pipeline.stages
+    ]
+    return build_graph(tuple(nodes)).accuracy(known)
+
+
+def _cores(stages: Sequence[StageLive]) -> float | None:
+    configs = [stage.config for stage in stages if stage.config]
+    return sum(config.total_cores for config in configs) if len(configs) == len(stages) else None
+
+
+def _price(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The price in USD an hour; None without prices, or if a configuration or its resources are unknown."""
+    configs = [stage.config for stage in stages if stage.config]
+    known = all((config.stage, config.variant) in pipeline.bounds.measured for config in configs)
+    if not pipeline.prices.is_money or len(configs) < len(stages) or not known:
+        return None
+    return pipeline.prices.cost(pipeline.bounds.held(configs))
+
+
+def _degraded(observation: Observation | None, decision: Decision | None) -> tuple[str, ...]:
+    if observation is None:
+        return ("nothing was observed yet",)
+    found = [observation.problem] if observation.problem else []
+    if decision and decision.reason in UNHEALTHY:
+        found.append(
+            f"{decision.reason.value}: {decision.detail}" if decision.detail else decision.reason.value
+        )
+    return tuple(found)
+
+
+def inputs_of(observation: Observation | None) -> tuple[InputLive, ...]:
+    """Load and latency of the pipeline, and of each stage what runs, what is ready, and what arrives."""
+    if observation is None:
+        return ()
+    found = [
+        _input("load", observation.load),
+        _input("arrival_rate", observation.arrival_rate_rps),
+        _input("latency", observation.latency_s),
+    ]
+    for stage in observation.stages:
+        found += [
+            _input("running", stage.running, stage.stage),
+            _input("ready_replicas", stage.ready_replicas, stage.stage),
+            _input("arrival_rate", stage.arrival_rate_rps, stage.stage),
+            _input("latency", stage.latency_s, stage.stage),
+        ]
+    return tuple(found)
+
+
+def _input(name: str, seen: Measured[Any] | Missing, stage: str = "") -> InputLive:
+    if isinstance(seen, Measured):
+        return InputLive(name, stage, seen.age_s)
+    return InputLive(name, stage, seen.age_s, seen.reason, seen.detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,6 @@ class Connection(Protocol):
 
     def displace(self) -> None:
         """Close immediately, to make room for another."""
-        ...
 
 
 class Connections:

@@ -65,11 +65,9 @@ class Watching(Protocol):
 
     def add(self, pipeline: Pipeline) -> None:
         """Watch this pipeline too."""
-        ...
 
     def remove(self, pipeline: Pipeline) -> None:
         """Watch it no longer."""
-        ...
 
 
 # Starts a watch: pipelines, the loop to wake, the least seconds between two wakes, the signal that ends it.
@@ -94,15 +92,12 @@ class TargetConnection(Protocol):
     @property
     def workload(self) -> ports.CreatingWorkload:
         """The running pipelines."""
-        ...
 
     def release(self, pipeline: Pipeline) -> list[str]:
         """Give the pipeline up for another install to claim; the names of the objects that were ours."""
-        ...
 
     def close(self) -> None:
         """Close what is open."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
 from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.app import create_app
-from ipa.api.context import Authenticator
-from ipa.api.examples import PIPELINE
+from ipa.api.bodies import PIPELINE
 from ipa.api.rules import RULES
+from ipa.bootstrap.identity import Identities
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import EVERYWHERE, Grant, Role
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
@@ -91,7 +91,7 @@ GRANTS = {
 Tokens = dict[str, str]
 
 
-def by_key(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
+def by_key(folder: Path) -> Iterator[tuple[Identities, Tokens]]:
     """Keys of a real store."""
     store = open_store(f"sqlite:///{folder / 'keys.sqlite3'}")
     made = {name: store.keys.create(name, grant, now=NOW)[1] for name, grant in GRANTS.items()}
@@ -99,12 +99,12 @@ def by_key(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
     store.close()
 
 
-def by_oidc(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
+def by_oidc(folder: Path) -> Iterator[tuple[Identities, Tokens]]:
     """Signed tokens."""
     yield oidc(folder), {"nobody": token("unknown group"), **{name: token(name) for name in GRANTS}}
 
 
-def by_cluster(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
+def by_cluster(folder: Path) -> Iterator[tuple[Identities, Tokens]]:
     """A cluster's users, over HTTP, with the rights that those roles have by kubectl."""
     owner = ("get", "patch", "create", "update", "delete")
     verbs = {Role.VIEWER: ("get",), Role.OWNER: owner, Role.OPERATOR: owner}
@@ -126,7 +126,7 @@ WAYS = {"key": by_key, "oidc": by_oidc, "cluster": by_cluster}
 
 
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Authenticator, Tokens]]:
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Identities, Tokens]]:
     yield from WAYS[request.param](tmp_path)
 
 
@@ -135,7 +135,7 @@ def two() -> TwoNamespaces:
     return two_namespaces()
 
 
-def behind(two: TwoNamespaces, *authenticators: Authenticator) -> ApiClient:
+def behind(two: TwoNamespaces, *authenticators: Identities) -> ApiClient:
     return ApiClient(replace(two.services, authenticators=authenticators))
 
 
@@ -208,7 +208,7 @@ def test_a_route_without_a_rule_is_refused_to_everyone(two: TwoNamespaces, tmp_p
         assert "no rule" in answer.json()["detail"]
 
 
-def test_the_matrix(way: tuple[Authenticator, Tokens], two: TwoNamespaces) -> None:
+def test_the_matrix(way: tuple[Identities, Tokens], two: TwoNamespaces) -> None:
     """Identity × role × namespace × route: what is allowed is done, nothing else, and nothing is let out."""
     authenticator, tokens = way
     api, places = behind(two, authenticator), {"default": ("ocr", two.here), OTHERS: (HIDDEN, two.there)}
@@ -285,7 +285,7 @@ def test_what_is_refused_changes_nothing(two: TwoNamespaces, tmp_path: Path) -> 
     assert (two.world.controls, len(two.world.log)) == ({}, decisions)
 
 
-def test_lists_show_what_may_be_seen(way: tuple[Authenticator, Tokens], two: TwoNamespaces) -> None:
+def test_lists_show_what_may_be_seen(way: tuple[Identities, Tokens], two: TwoNamespaces) -> None:
     authenticator, tokens = way
     api = behind(two, authenticator)
     shown = {}
@@ -304,7 +304,7 @@ def test_lists_show_what_may_be_seen(way: tuple[Authenticator, Tokens], two: Two
 
 
 def test_who_asks_is_told_what_they_may_and_that_is_so(
-    way: tuple[Authenticator, Tokens], two: TwoNamespaces
+    way: tuple[Identities, Tokens], two: TwoNamespaces
 ) -> None:
     """What it says of each pipeline is what the routes then do; of what is hidden it says nothing."""
     authenticator, tokens = way
@@ -403,7 +403,7 @@ def test_every_body_says_who_asks_in_one_way(two: TwoNamespaces) -> None:
 def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
     two: TwoNamespaces, tmp_path: Path
 ) -> None:
-    from ipa.service.health import DependencyCheck
+    from ipa.service.service import DependencyCheck
 
     checks = (
         DependencyCheck("store", True, required=True),

@@ -237,13 +237,13 @@ def test_another_hand_while_it_rolls_is_left_alone(running: Cli) -> None:
 def test_a_change_of_another_hand_while_it_was_planned_is_a_conflict(
     running: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ipa.cli.plans.difference import target_of
+    from ipa.cli.difference import target_of
 
     def slowly(plan: Json) -> Any:
         running.edit(lambda sdep: sdep["spec"]["predictors"][0].update(replicas=2))
         return target_of(plan)
 
-    monkeypatch.setattr("ipa.cli.plans.difference.target_of", slowly)
+    monkeypatch.setattr("ipa.cli.difference.target_of", slowly)
     code, _, err = running("apply", "video", "--rate", LARGE)
     assert code == 4 and "where the change was decided" in err
     assert running.kube.writes == [] and len(running.reasons()) == 1

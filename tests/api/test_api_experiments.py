@@ -20,7 +20,7 @@ import pytest
 from ipa.api.experiments import ExperimentBody
 from ipa.bootstrap import experiment_worker
 from ipa.bootstrap.experiment_worker import answer
-from ipa.bootstrap.experiments import experiment_jobs
+from ipa.bootstrap.service import experiment_jobs
 from ipa.report.run import Run, RunChange, Ticks, html_of, markdown_of
 from ipa.report.stats import mean_of
 from ipa.service.experiments import specification

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ipa.api.examples import PIPELINE, PROFILE
+from ipa.api.bodies import PIPELINE, PROFILE
 from tests.fakes.services import GPU, ApiClient, FakeWorld, a_pipeline, over, with_resources
 
 

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from experiments.fuzz.run import services
 from ipa.api.app import openapi_document
-from ipa.bootstrap.experiments import experiment_jobs
+from ipa.bootstrap.service import experiment_jobs
 from tests.fakes.services import ApiClient, FakeClock, FakeWorld
 
 PAGE = Path(__file__).parents[2] / "ipa" / "api" / "page"

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import yaml
 
-from ipa.api.examples import PIPELINE, PROFILE
+from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.files import pipeline_from_mapping
 from ipa.model.decision import Mode
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline

@@ -207,7 +207,7 @@ def test_a_key_that_a_crash_left_open_applies_once(
         patched.setattr(world.answers, "release", lambda key: None)
         apply(ApiClient(over(world.services(), request=crash)), plan)
     assert apply(api, plan).status_code == 409
-    monkeypatch.setattr("ipa.service.idempotency._HOLDER", "the next run of the service")
+    monkeypatch.setattr("ipa.service.plans._HOLDER", "the next run of the service")
     again = apply(api, plan)
     assert again.status_code == 200
     assert again.json()["reason"] == "apply.requested"

@@ -22,7 +22,7 @@ from ipa.model.errors import (
     SolverError,
     UnavailableError,
 )
-from ipa.service.health import DependencyCheck
+from ipa.service.service import DependencyCheck
 from tests.fakes.services import ApiClient, FakeWorld
 
 KEYS = {"type", "title", "status", "code", "detail", "hint", "request_id", "errors"}

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from ipa.api.app import create_app
 from ipa.api.body_budget import BodyBudget, Incoming, Turns
 from ipa.api.limits import MOST_PROBLEMS, MOST_SHOWN, ApiLimits
-from ipa.service.health import DependencyCheck
+from ipa.service.service import DependencyCheck
 from tests.fakes.services import ApiClient, FakeHealth, FakeWorld, over
 
 OCR = "/v1/pipelines/ocr"

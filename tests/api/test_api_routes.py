@@ -11,7 +11,8 @@ import pytest
 import ipa
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.plan import StageConfig
-from ipa.service.health import DependencyCheck
+from ipa.policies.planning import PlanQuestion
+from ipa.service.service import DependencyCheck
 from tests.fakes.services import LADDER, NOW, TICK_S, ApiClient, FakeWorld, a_profile, over, solving
 
 OCR = "/v1/pipelines/ocr"
@@ -112,18 +113,19 @@ def test_a_what_if_may_replace_sla_and_bounds(world: FakeWorld) -> None:
     seen: list[Any] = []
     services = world.services()
 
-    async def plan(pipeline: Any, *asked: Any, **options: Any) -> Any:
-        seen.append((pipeline, options))
-        return await world.plan(pipeline, *asked, **options)
+    async def plan(question: PlanQuestion, *asked: Any) -> Any:
+        seen.append(question)
+        return await world.plan(question, *asked)
 
     bounds = {"cores": 2.5, "batch_sizes": [1, 2], "accuracy_floor": 0.4}
     body = {"rate_rps": 5, "sla_s": 0.5, "objective": "frugal", "compat": "ipa-artifact", "bounds": bounds}
     assert ApiClient(over(services, plan=plan)).post(f"{OCR}/plans", body).status_code == 201
-    (pipeline, options), *_ = seen
+    [question] = seen
+    pipeline = question.pipeline
     assert pipeline.objectives["frugal"].sla_s == 0.5 and pipeline.objectives["default"].sla_s is None
     assert pipeline.bounds.cores == 2.5 and pipeline.bounds.batch_sizes == (1, 2)
     assert pipeline.bounds.max_replicas == 8
-    assert options["objective"] == "frugal" and options["compat"] == "ipa-artifact"
+    assert question.objective == "frugal" and question.compat == "ipa-artifact"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
 from ipa.adapters.store.keys import KeyIdentities
-from ipa.api.examples import PIPELINE, PROFILE
+from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role, looks_vouched
 from ipa.settings import Settings

@@ -8,17 +8,23 @@ from typing import Any
 import pytest
 
 from ipa.clients.base import PipelineClient
-from ipa.clients.http import HttpClient
+from ipa.clients.http import HttpClient, service_at
 from ipa.clients.in_process import InProcessClient
-from ipa.model.errors import ConflictError, InputError, IpaError, NotFoundError
+from ipa.model.errors import ConflictError, InputError, IpaError, NotFoundError, UsageError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from tests.fakes.services import FakeWorld, InProcess
 
 Make = Callable[[FakeWorld], PipelineClient]
 AT = "http://127.0.0.1:8080"
+
+
+def at_service(world: FakeWorld) -> HttpClient:
+    return HttpClient(AT, InProcess(world.services()))
+
+
 CLIENTS: dict[str, Make] = {
-    "http": lambda world: HttpClient(AT, InProcess(world.services())),
+    "http": at_service,
     "in-process": lambda world: InProcessClient(world.services().service, AT),
 }
 
@@ -52,8 +58,6 @@ READS: dict[str, Callable[[PipelineClient], Any]] = {
         "ocr", limit=5, before=client.decisions("ocr", limit=5)["next_before"]
     ),
     "record": lambda client: client.record("ocr", None),
-    "definition": lambda client: client.definition("ocr"),
-    "profiles": lambda client: client.profiles("ocr"),
     "decision": lambda client: client.decision(
         client.decisions("ocr", limit=1)["decisions"][0]["decision_id"]
     ),
@@ -112,7 +116,8 @@ def test_what_cannot_run_is_refused_with_all_its_problems(client: PipelineClient
     assert len(caught.value.problems) >= 3
 
 
-def test_overrides_are_set_and_ended(client: PipelineClient) -> None:
+def test_overrides_are_set_and_ended_at_a_service(world: FakeWorld) -> None:
+    client = at_service(world)
     said = {"by": "kim", "reason": "a release"}
     control = client.pause("ocr", for_s=60.0, **said)
     assert (control["paused"], control["paused_by"], control["paused_reason"]) == (True, "kim", "a release")
@@ -138,9 +143,6 @@ UNKNOWN: dict[str, Callable[[PipelineClient], Any]] = {
     "plan": lambda client: client.plan("none", 1.0, None),
     "objective": lambda client: client.plan("ocr", 1.0, "none"),
     "rollback": lambda client: client.rollback("ocr", "none", by="", reason="", revision=revision_of(client)),
-    "unpin": lambda client: client.unpin("ocr", "detect", by="", reason=""),
-    "unfreeze": lambda client: client.unfreeze("ocr", "none", by="", reason=""),
-    "definition": lambda client: client.definition("none"),
 }
 
 
@@ -154,8 +156,28 @@ def test_what_is_not_there_is_said_alike(call: str, world: FakeWorld) -> None:
     assert [each.message for each in errors] == [errors[0].message] * 2
 
 
+AT_A_SERVICE: dict[str, Callable[[HttpClient], Any]] = {
+    "unpin": lambda client: client.unpin("ocr", "detect", by="", reason=""),
+    "unfreeze": lambda client: client.unfreeze("ocr", "none", by="", reason=""),
+    "definition": lambda client: client.definition("none"),
+    "profiles": lambda client: client.profiles("none"),
+}
+
+
+@pytest.mark.parametrize("call", AT_A_SERVICE)
+def test_a_service_says_what_is_not_there(call: str, world: FakeWorld) -> None:
+    with at_service(world) as client, pytest.raises(NotFoundError):
+        AT_A_SERVICE[call](client)
+
+
+def test_a_file_has_nothing_that_only_a_service_does() -> None:
+    with pytest.raises(UsageError, match=r"^pause is for a service, and ocr\.yaml is none"):
+        service_at("ocr.yaml", "pause")
+
+
 @pytest.mark.parametrize("end", ["tomorrow", "2126-01-31T18:00:00"])
-def test_a_moment_without_its_offset_is_refused(client: PipelineClient, end: str) -> None:
+def test_a_moment_without_its_offset_is_refused(world: FakeWorld, end: str) -> None:
+    client = at_service(world)
     with pytest.raises(InputError):
         client.freeze("ocr", start=None, end=end, weekly=False, by="", reason="")
     with pytest.raises(InputError):

@@ -123,7 +123,7 @@ def test_the_json_has_both_sides_and_the_exit_code(ci: Ci, repository: Path, sho
 def test_a_frontier_that_takes_too_long_is_left_out_and_said(
     ci: Ci, repository: Path, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ipa.service.review.evaluate.FRONTIER_S", 0.0)
+    monkeypatch.setattr("ipa.service.review.review.FRONTIER_S", 0.0)
     edit(repository / PIPELINE, BREAKING)
     code, out, _ = ci(*SHORT, "-o", "md")
     assert code == 2

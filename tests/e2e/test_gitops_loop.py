@@ -12,7 +12,7 @@ import yaml
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.bootstrap.app import build
-from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.targets import ServeOptions
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts

@@ -13,7 +13,7 @@ import pytest
 
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import App, build
-from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.targets import ServeOptions
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.files import load_pipelines, pipeline_to_mapping
 from ipa.settings import Settings

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from ipa.adapters.kube.kinds import observer as observer_role
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import build
-from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.targets import ServeOptions
 from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.service.status import status

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ipa.bootstrap.experiments import experiment_jobs
+from ipa.bootstrap.service import experiment_jobs
 from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.services import FakeClock, FakeWorld
 from tests.fakes.viewed import viewed

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect
 
-from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.policies.planning import PlanQuestion
 from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.services import FakeWorld, over
 from tests.fakes.viewed import viewed
@@ -234,10 +234,10 @@ def test_all_that_follows_is_read_by_everyone(browser: Browser, url: str, scheme
 def test_the_last_move_wins_over_one_that_is_still_planned(browser: Browser, world: FakeWorld) -> None:
     services, may_answer = viewed(world), threading.Event()
 
-    async def slow(pipeline: Pipeline, profiles: Any, rate_rps: float, **options: Any) -> Plan:
-        if rate_rps == 7:
+    async def slow(question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
+        if question.rate_rps == 7:
             assert await asyncio.to_thread(may_answer.wait, 60)
-        return await services.service.planner.plan(pipeline, profiles, rate_rps, **options)
+        return await services.service.planner.plan(question, solver, deadline_s)
 
     with serving(over(services, plan=slow)) as url, opened(browser, f"{url}#/what-if/ocr") as page:
         rate = page.locator("#what-if-rate_rps")

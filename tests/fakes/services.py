@@ -20,9 +20,9 @@ from starlette.datastructures import State
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
-from ipa.bootstrap.experiments import experiment_jobs
-from ipa.bootstrap.pipeline_registry import Makers, Roster
+from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.service import experiment_jobs
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
@@ -32,7 +32,7 @@ from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.scheduler import Scheduler
-from ipa.control.loop.snapshot import HistoryPoint, Snapshot
+from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.saved_plans import PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
@@ -43,12 +43,9 @@ from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import NO_RESOURCES, Resources
-from ipa.optimize.problem import Compat
-from ipa.profiling.points import Allocation
-from ipa.service.health import DependencyCheck
+from ipa.policies.planning import PlanQuestion
 from ipa.service.job_queue import JobQueue
-from ipa.service.ports import Alone
-from ipa.service.service import Service
+from ipa.service.service import Alone, DependencyCheck, Service
 from ipa.settings import Settings
 from tests.fakes.kept import FakeAnswers, FakePlans
 from tests.fakes.store import FakeRosterStore
@@ -228,7 +225,7 @@ class FakeWorld:
     # Of each pipeline, how many entries the record has and the digest of the newest.
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     controls: dict[str, PipelineControl] = field(default_factory=dict)
-    history: list[HistoryPoint] = field(default_factory=list)
+    history: list[Sample] = field(default_factory=list)
     rung: int = 0
     calm: int = 0
     applied_tick: int = -99
@@ -292,12 +289,8 @@ class FakeWorld:
             {"ocr": {"detect": a_profile("detect"), "recognise": a_profile("recognise")}},
             {"ocr": FakeLoop(snapshot, request)},  # type: ignore[dict-item]
             self.beside,  # type: ignore[arg-type]
-            Makers(
-                loops=_no_loops,
-                unfit=lambda pipeline: "nothing runs here; it can be planned",
-                profiles=lambda pipeline: store.profiles(pipeline.name),
-            ),
-            store,
+            FakeFactory(store),  # type: ignore[arg-type]
+            store,  # type: ignore[arg-type]
             self.clock,
             threading.Event(),
             Scheduler(lambda _: self.clock, StopSignal()),
@@ -367,23 +360,12 @@ class FakeWorld:
             chain.add(kept.text, kept.digest)
         return chain.ended()
 
-    async def plan(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        deadline_s: float,
-        objective: str,
-        compat: Compat,
-        allocation: Allocation,
-        solver: str,
-    ) -> Plan:
+    async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
         """The plan of the ladder; infeasible where the SLA is under 0.2 s."""
-        assert pipeline.objective(objective) and deadline_s
-        assert compat and allocation and solver
-        plan = a_plan(rate_rps)
-        if (pipeline.objective(objective).sla_s or pipeline.sla.latency_s) >= 0.2:
+        objective = question.pipeline.objective(question.objective)
+        assert question.compat and question.allocation and solver and deadline_s
+        plan = a_plan(question.rate_rps)
+        if (objective.sla_s or question.pipeline.sla.latency_s) >= 0.2:
             return plan
         return replace(
             plan, termination=Termination.INFEASIBLE, objective=None, bound=None, gap=None, pas=None,
@@ -462,10 +444,10 @@ class FakeWorld:
         )  # fmt: skip
         self.record(decision)
         self.history.append(
-            HistoryPoint(
-                at=decision.at, t_s=self.clock.monotonic_s(), rate_rps=None if self.metrics_fail else rate,
-                point_rps=forecast.point_rps if forecast else None,
-                upper_rps=forecast.upper_rps if forecast else None,
+            Sample(
+                at=decision.at, rate_rps=None if self.metrics_fail else rate,
+                forecast_rps=forecast.point_rps if forecast else None,
+                forecast_upper_rps=forecast.upper_rps if forecast else None,
                 latency_s=None if self.metrics_fail else self._latency(rate),
                 cores=sum(config.total_cores for config in configs), pas=LADDER[self.rung][1],
                 reason=reason.value,
@@ -552,8 +534,36 @@ def solving(context: ApiContext) -> ApiContext:
     return over(context, planner=FakePlanner())
 
 
-def _no_loops(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
-    raise AssertionError(f"{pipeline.name} is not controlled here")
+class FakeFactory:
+    """Pipelines that are planned, and not controlled here."""
+
+    def __init__(self, store: FakeRosterStore) -> None:
+        self._store = store
+
+    def both(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
+        """None: it would fail the test."""
+        raise AssertionError(f"{pipeline.name} is not controlled here")
+
+    def unfit(self, pipeline: Pipeline) -> str:
+        """Never empty."""
+        return "nothing runs here; it can be planned"
+
+    def profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
+        """Those of the store."""
+        return self._store.profiles(pipeline.name)
+
+    def shaped(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
+        """The same."""
+        return pipeline
+
+    def goodbye(self, pipeline: Pipeline) -> str:
+        """Nothing."""
+        return ""
+
+    def check(self, pipeline: Pipeline) -> None:
+        """Take it as it is."""
+
+    begin = end = check
 
 
 # Many may ask at once, and the cache alone would let each of them start one.

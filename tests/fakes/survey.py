@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
-from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
-from ipa.model.profile import StageProfile
 from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
-from ipa.policies.planning import plan_pipeline, planning_problem
+from ipa.optimize.solve import solve
+from ipa.policies.planning import PlanQuestion
 
-Profiles = Mapping[str, StageProfile]
 
-
-async def plan_here(pipeline: Pipeline, profiles: Profiles, rate_rps: float, **options: Any) -> Plan:
+async def plan_here(question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
     """The best plan for the rate."""
-    return plan_pipeline(pipeline, profiles, rate_rps, **options)
+    return solve(question.problem(), solver, deadline_s)
 
 
-async def explain_here(
-    pipeline: Pipeline, profiles: Profiles, rate_rps: float, plan: Plan, *, deadline_s: float, **options: Any
-) -> Explanation:
+async def explain_here(question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
     """Why that is the plan."""
-    return explain(planning_problem(pipeline, profiles, rate_rps, **options), plan, deadline_s)
+    return explain(question.problem(), plan, deadline_s)
 
 
-async def frontier_here(
-    pipeline: Pipeline, profiles: Profiles, rate_rps: float, *, deadline_s: float, **options: Any
-) -> tuple[FrontierPoint, ...]:
+async def frontier_here(question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
     """The plans that none betters."""
-    return frontier(planning_problem(pipeline, profiles, rate_rps, **options), deadline_s)
+    return frontier(question.problem(), deadline_s)
 
 
 @dataclass(frozen=True)

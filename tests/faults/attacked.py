@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 
 from ipa.api.limits import ApiLimits
-from ipa.api.server import settle
+from ipa.api.wiring import settle
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from tests.fakes.services import FakeWorld
 from tests.faults.server import served

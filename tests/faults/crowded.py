@@ -58,7 +58,7 @@ def main(folder: Path) -> None:
     from ipa.adapters.store import open_store
     from ipa.adapters.store.codec import DECISION
     from ipa.adapters.store.keys import KeyIdentities
-    from ipa.bootstrap.experiments import experiment_jobs
+    from ipa.bootstrap.service import experiment_jobs
     from ipa.control.loop.clock import SystemClock
     from ipa.model.access import Grant, Role
     from tests.fakes.services import FakeWorld, over

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
-from ipa.api.server import config_of
+from ipa.api.wiring import config_of
 from ipa.serving.connections import ServerBounds
 from ipa.serving.protocol import BoundedServer
 

@@ -25,13 +25,13 @@ from sqlalchemy import event
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store import open_store
 from ipa.api import limits
-from ipa.api.examples import PIPELINE
+from ipa.api.bodies import PIPELINE
 from ipa.api.limits import BODY_LIMIT_BYTES, MOST_HEADERS, ApiLimits
 from ipa.model.decision import Action
 from ipa.model.errors import ConfigurationError
 from ipa.model.observation import Missing
-from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.policies.planning import PlanQuestion
 from ipa.serving.logs import TextLines
 from ipa.settings import Settings
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_plan, over
@@ -243,7 +243,7 @@ def test_h6_an_idempotency_key_again_with_another_body_at_once_and_after_a_resta
     case.equal("another body", other.status_code, 422)
     store.close()
     store = open_store(url)
-    monkeypatch.setattr("ipa.service.idempotency._HOLDER", "the next run")
+    monkeypatch.setattr("ipa.service.plans._HOLDER", "the next run")
     world.plans, world.answers = store.plans, store.answers
     later = ApiClient(world.services()).post(f"{at}:apply", {}, headers=headers)
     case.equal("after a restart", later.content, answer.content)
@@ -427,9 +427,9 @@ def test_h10_a_client_that_leaves_gives_its_place_back(
 ) -> None:
     begun, ended = threading.Semaphore(0), threading.Event()
 
-    async def endless(pipeline: Pipeline, profiles: Any, rate_rps: float, **options: Any) -> Plan:
-        if rate_rps < 9:
-            return a_plan(rate_rps)
+    async def endless(question: PlanQuestion, *asked: Any) -> Plan:
+        if question.rate_rps < 9:
+            return a_plan(question.rate_rps)
         begun.release()
         try:
             await asyncio.Event().wait()

@@ -18,10 +18,9 @@ import httpx
 import pytest
 
 from ipa.api.limits import ApiLimits, RequestGate, TokenBuckets
-from ipa.api.paging import PAGE_BYTES
-from ipa.api.rules import RULES
-from ipa.api.work import BOUNDS, Work, work_of
-from ipa.bootstrap.experiments import experiment_jobs
+from ipa.api.queries import PAGE_BYTES
+from ipa.api.rules import BOUNDS, RULES, Work, work_of
+from ipa.bootstrap.service import experiment_jobs
 from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import BusyError
 from ipa.service.job_queue import KEPT, WAITING_BYTES, Job, JobPhase

@@ -18,7 +18,7 @@ from ipa.api import limits, request_body
 from ipa.api.context import ApiContext
 from ipa.api.limits import BODY_LIMIT_BYTES, ApiLimits
 from ipa.api.request_body import structure_fault
-from ipa.api.server import settle
+from ipa.api.wiring import settle
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.server import Pulse, served
 from tests.faults.table import Case

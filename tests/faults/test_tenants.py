@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.api.examples import PIPELINE, PROFILE
+from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import App, build
-from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.targets import ServeOptions
 from ipa.control.audit.checkpoints import verify_lines
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Action

@@ -12,11 +12,12 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping
 from copyreg import dispatch_table
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ipa.adapters.solvers.process import Worker, WorkerPool, serve_parent
-from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
+from ipa.model.pipeline import Bounds, Objective, Stage
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
@@ -25,7 +26,7 @@ from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import SolveCache
-from ipa.policies.planning import planning_problem
+from ipa.policies.planning import PlanQuestion
 
 A = TypeVar("A")
 # The planner exceeds its limit only by the work after its last check of the clock.
@@ -44,7 +45,7 @@ def command_of() -> list[str]:
 
 
 class PlannerProcesses:
-    """The planner in worker processes; `options` are those of `planning_problem`.
+    """The planner in worker processes.
 
     Errors: those of planning; DeadlineError (a process was killed); SolverError (it died). A cancelled call
     computes no longer than it takes to start another process.
@@ -53,53 +54,26 @@ class PlannerProcesses:
     def __init__(self, command: Callable[[], list[str]] = command_of, grace_s: float = GRACE_S) -> None:
         self._processes = WorkerPool("the planner", command, grace_s)
 
-    async def plan(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        solver: str,
-        deadline_s: float,
-        **options: Any,
-    ) -> Plan:
+    async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
         """Return the best plan for the rate, verified.
 
         A plan from the cache has the `solve_s` of its first computation.
         """
-        problem = pipeline, dict(profiles), rate_rps, options
-        return await self._asked("plan", problem, solver, deadline_s, Plan)
+        return await self._asked("plan", question, solver, deadline_s, Plan)
 
-    async def explain(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        plan: Plan,
-        *,
-        deadline_s: float,
-        **options: Any,
-    ) -> Explanation:
+    async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
         """Return the explanation of the plan, as `ipa.optimize.explain` does."""
-        problem = pipeline, dict(profiles), rate_rps, options
-        return await self._asked("explanation", problem, plan, deadline_s, Explanation)
+        return await self._asked("explanation", question, plan, deadline_s, Explanation)
 
-    async def frontier(
-        self,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        rate_rps: float,
-        *,
-        deadline_s: float,
-        **options: Any,
-    ) -> tuple[FrontierPoint, ...]:
+    async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
         """Return the Pareto frontier for the rate, as `ipa.optimize.frontier` does."""
-        problem = pipeline, dict(profiles), rate_rps, options
-        found: tuple[FrontierPoint, ...] = await self._asked("frontier", problem, None, deadline_s, tuple)
+        found: tuple[FrontierPoint, ...] = await self._asked("frontier", question, None, deadline_s, tuple)
         return found
 
-    async def _asked(self, what: str, problem: Any, about: Any, deadline_s: float, kind: type[A]) -> A:
-        asked = what, problem, about
+    async def _asked(
+        self, what: str, question: PlanQuestion, about: Any, deadline_s: float, kind: type[A]
+    ) -> A:
+        asked = what, replace(question, profiles=dict(question.profiles)), about
         return await self._processes.asked(lambda worker: _question(worker, asked), deadline_s, kind)
 
     def close(self) -> None:
@@ -176,9 +150,8 @@ class _Answering:
             self._kept.clear()
         # Only ever from the process that started this one, over a socket that nobody else has.
         self._kept.update(pickle.loads(new))  # noqa: S301
-        what, (pipeline, profiles, rate_rps, options), about = _Unpickler(body, self._kept).load()
-        problem = planning_problem(pipeline, profiles, rate_rps, **options)
-        return self._answers[what](problem, about, deadline.remaining_s)
+        what, asked, about = _Unpickler(body, self._kept).load()
+        return self._answers[what](asked.problem(), about, deadline.remaining_s)
 
 
 if __name__ == "__main__":

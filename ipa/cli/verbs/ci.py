@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ipa.cli.options.parsing import FORECASTER, POLICY
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.options.plugins import FORECASTER, POLICY
-from ipa.cli.output import OUTPUT, Output, printed
+from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.model.errors import InputError, UsageError
 from ipa.model.exits import ExitCode
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from ipa.report.review.result import Review
 
 MOST_SEEDS = 100
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb `ci`."""
-    app.command()(ci)
 
 
 def ci(
@@ -53,8 +48,7 @@ def ci(
     Compares the work tree with its merge base with REF. Exit codes: 0 no change above the threshold, 2 a
     change above it, 3 a guardrail is broken or a rate has no plan, 65 a file is wrong.
     """
-    from ipa.bootstrap.reviewing import base_revision
-    from ipa.bootstrap.targets import default_target
+    from ipa.bootstrap.targets import base_revision, default_target
     from ipa.service.review.review import ReviewRequest, review_of
 
     if trace is not None and workload is not None:
@@ -84,8 +78,8 @@ def _exit_code(review: Review) -> ExitCode:
 
 def _write(review: Review, comment: Path | None, junit: Path | None, sarif: Path | None) -> None:
     """The files that were asked for; InputError where one cannot be written."""
-    from ipa.report.review.junit import junit as junit_of
     from ipa.report.review.markdown import comment as comment_of
+    from ipa.report.review.sarif import junit as junit_of
     from ipa.report.review.sarif import sarif as sarif_of
 
     for file, made in ((comment, comment_of), (junit, junit_of), (sarif, sarif_of)):
@@ -99,7 +93,6 @@ def _write(review: Review, comment: Path | None, junit: Path | None, sarif: Path
 
 def _print(review: Review, output: Output) -> None:
     """Print the review to standard output."""
-    from ipa.cli.views.ci_text import print_review
     from ipa.control.canonical import plain
     from ipa.report.review.markdown import comment
 
@@ -108,4 +101,28 @@ def _print(review: Review, output: Output) -> None:
     if output is Output.MD and not review.is_silent:
         typer.echo(comment(review), nl=False)
     elif not review.problems:
-        print_review(review)
+        _print_table(review)
+
+
+def _print_table(review: Review) -> None:
+    """Print the effects on each pipeline, then the findings."""
+    from rich.text import Text
+
+    from ipa.cli.views.plan_text import print_line
+    from ipa.cli.views.status_text import bare_table
+    from ipa.report.review.result import cells, headline, verdict
+
+    console = printer()
+    print_line(console, f"IPA: {headline(review)}   {verdict(review)}")
+    if review.pipelines:
+        figures = [cells(review, each) for each in review.pipelines]
+        table = bare_table("pipeline", *figures[0])
+        for each, shown in zip(review.pipelines, figures, strict=True):
+            table.add_row(*map(Text, (each.pipeline, *shown.values())))
+        console.print(table)
+    for each in review.pipelines:
+        for finding in each.findings:
+            limit = f" (fails if {finding.rule})" if finding.rule else ""
+            print_line(console, f"  ❌ {each.pipeline}: {finding.words}{limit}")
+        if each.note:
+            print_line(console, f"  {each.pipeline}: {each.note}")

@@ -15,11 +15,6 @@ class CompletionShell(StrEnum):
     FISH = "fish"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `completion`."""
-    app.command()(completion)
-
-
 def completion(shell: CompletionShell = typer.Argument(..., help="shell")) -> None:
     """Print the completion script of a shell: verbs, options and names of pipelines.
 

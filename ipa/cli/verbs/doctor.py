@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ipa.cli import shell_completion as completing
-from ipa.cli.output import OUTPUT, Output, show
-from ipa.cli.progress import progress
+from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.model.errors import ConfigurationError, IpaError
 from ipa.model.exits import ExitCode
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ipa.model.pipeline import Pipeline
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb `doctor`."""
-    app.command()(doctor)
 
 
 def doctor(
@@ -83,7 +77,7 @@ def _checks(
 ) -> list[DoctorCheck]:
     """The checks of the service and what it depends on; only that of the settings if they are wrong."""
     from ipa.bootstrap.doctor import settings_checks, target_checks
-    from ipa.service import machine_checks
+    from ipa.service import doctor as own_checks
 
     try:
         settings = _settings(at, timeout_s)
@@ -95,7 +89,7 @@ def _checks(
         url = at
         checks.append(DoctorCheck("service", lambda: service_findings(url, timeout_s)))
     else:
-        checks.append(DoctorCheck("port", lambda: machine_checks.port_findings(settings)))
+        checks.append(DoctorCheck("port", lambda: own_checks.port_findings(settings)))
     return checks + target_checks(settings, pipelines, namespaces)
 
 

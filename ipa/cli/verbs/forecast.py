@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.progress import progress
+from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 
@@ -23,18 +22,6 @@ if TYPE_CHECKING:
 TICK_S = 10.0
 # Names of forecasters that are no rung, so that there is nothing to score.
 NO_RUNGS = (LADDER, FORESIGHT)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb `forecast`."""
-    group = typer.Typer(help="Evaluate forecasters of the load.", no_args_is_help=True)
-
-    @group.callback()
-    def _root() -> None:
-        """Evaluate forecasters of the load."""
-
-    group.command("backtest")(backtest)
-    app.add_typer(group, name="forecast")
 
 
 def backtest(
@@ -67,8 +54,7 @@ def backtest(
         help="read a 0 as an outage of the collector, or as a rate; by default only long runs are outages",
     ),
     also: list[str] = typer.Option(
-        [],
-        help="another forecaster to score: lstm (needs PyTorch), a plug-in's name, or module:attribute",
+        [], help="another forecaster to score: lstm (needs PyTorch), a plug-in's name, or module:attribute"
     ),
     output: Output = OUTPUT,
 ) -> None:

@@ -1,19 +1,29 @@
-"""`ipa init`: the files of a new pipeline."""
+"""`ipa init` and `ipa import`: the files of a pipeline, new or made from a workload."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from ipa.cli.next_steps import CORES, FORCE, PERCENTILE, SLA, show_started, started
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.output import OUTPUT, Output
+from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import UsageError
+from ipa.model.pipeline import Pipeline, Sla
+from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 
+SLA = typer.Option("1s", "--sla", help="latency SLA, end to end")
+PERCENTILE = typer.Option(
+    99.0, "--percentile", min=50, max=99.99, help="percentile of the requests that must meet the SLA"
+)
+CORES = typer.Option(
+    None, "--cores", min=0.1, help="most cores for all replicas together; no limit if not given"
+)
+FORCE = typer.Option(False, "--force", help="overwrite existing files, except measured profiles")
 STAGES = typer.Option(
     [],
     "--stage",
@@ -23,9 +33,46 @@ STAGES = typer.Option(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb `init`."""
-    app.command()(init)
+def _write(
+    output: Output,
+    pipeline: Pipeline,
+    settings: Settings,
+    *,
+    notes: tuple[str, ...] = (),
+    running: tuple[StageConfig, ...] = (),
+    force: bool = False,
+) -> None:
+    """Write the files, check them, and print what is left to do. ConflictError as of `write_new`."""
+    from rich.text import Text
+
+    from ipa.files.check import check_files
+    from ipa.files.skeleton import write_new
+
+    folders, name = (settings.pipelines_dir, settings.profiles_dir), pipeline.name
+    files = write_new(pipeline, *folders, notes=notes, force=force)
+    paths = [path for path in (*files.written, *files.kept) if path.suffix == ".yaml"]
+    problems = [str(it) for each in check_files(paths, *folders) for it in each.problems]
+    steps = [f"ipa plan {name} --rate 10"]
+    if problems:
+        steps.insert(0, f"ipa validate {folders[0] / name} {folders[1] / name}")
+    lines = [f"wrote {path}" for path in files.written]
+    lines += [f"kept  {path}: it was measured" for path in files.kept]
+    lines += [f"runs  {config}" for config in running]
+    lines += [f"note: {note}" for note in notes]
+    if problems:
+        lines.append("still to fill in (`ipa profile` does, where the models run on this machine):")
+        lines += [f"  {problem}" for problem in problems]
+    lines.append("next: " + "; then ".join(steps))
+    values = {
+        "pipeline": name,
+        "written": list(map(str, files.written)),
+        "kept": list(map(str, files.kept)),
+        "to_fill_in": problems,
+        "next": steps,
+        "notes": notes,
+        "running": [asdict(config) for config in running],
+    }
+    show(output, values, *map(Text, lines))
 
 
 def init(
@@ -55,8 +102,7 @@ def init(
         stage, sla, cores = _asked(sla)
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
     pipeline = pipeline_from_mapping(_mapping(name, stage, sla, percentile, cores, namespace))
-    found = started(pipeline, settings.pipelines_dir, settings.profiles_dir, force=force)
-    show_started(output, found)
+    _write(output, pipeline, settings, force=force)
 
 
 def _asked(sla: str) -> tuple[list[str], str, float | None]:
@@ -100,3 +146,56 @@ def _stage(text: str) -> dict[str, Any]:
             f"--stage {text!r} is not NAME=VARIANT,...", hint="For example --stage detect=small,large"
         )
     return {"name": name.strip(), "variants": [{"name": variant} for variant in names]}
+
+
+def import_(
+    deployment: str | None = typer.Argument(
+        None, metavar="WORKLOAD", help="its name; needed where there are several"
+    ),
+    *,
+    file: Path | None = typer.Option(None, "--file", "-f", help="a YAML or JSON file that holds it"),
+    at: str = typer.Option(
+        "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG], without a file"
+    ),
+    namespace: str | None = typer.Option(None, "--namespace", "-n", help="where it lives; default without"),
+    name: str | None = typer.Option(None, "--name", help="what the pipeline is called; as it without"),
+    predictor: str = typer.Option(
+        "", "--predictor", help="of several the one that is read; the busiest without"
+    ),
+    sla: str = SLA,
+    percentile: float = PERCENTILE,
+    cores: float | None = CORES,
+    force: bool = FORCE,
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Write a pipeline's files from what runs on a cluster: graph, images, env, batching, configuration.
+
+    Notes say what it does not tell. Nothing of it is changed.
+    """
+    from ipa.bootstrap.targets import ImportRequest, target_named
+    from ipa.cli.options.parsing import duration_s
+    from ipa.clients.http import is_target
+    from ipa.files import pipeline_from_mapping, pipeline_to_mapping
+
+    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    asked = ImportRequest(
+        Sla(duration_s("--sla", sla), percentile),
+        pipeline=name or "",
+        part=predictor,
+        bounds_cores=cores,
+        workload=deployment,
+        namespace=namespace,
+        file=file,
+    )
+    kind, _, where = at.partition(":")
+    if not is_target(at):
+        raise UsageError(
+            f"--at {at!r} is no cluster", hint="Use kubernetes or kubernetes:~/.kube/config, or -f FILE"
+        )
+    found = target_named(kind).imported(settings, where, asked)
+    # As a file is read, so that what no file may say is said here.
+    pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
+    notes, running = tuple(found.notes), tuple(found.configs)
+    _write(output, pipeline, settings, notes=notes, running=running, force=force)

@@ -41,17 +41,6 @@ NAMESPACE = typer.Option(
 EXPIRES = typer.Option("90d", "--expires", help=f"time until it expires, as 90d or 12h; or {NEVER}")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    key = typer.Typer(
-        name="key", help="Create, list and revoke API keys of the service.", no_args_is_help=True
-    )
-    key.command()(create)
-    key.command(name="list")(list_)
-    key.command()(revoke)
-    app.add_typer(key)
-
-
 def create(
     *,
     role: Role = ROLE,

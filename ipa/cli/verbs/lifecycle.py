@@ -9,22 +9,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ipa.cli import shell_completion as completing
+from ipa.cli.lookup import client_at, service_at
+from ipa.cli.options import running as options
 from ipa.cli.options.parsing import duration_s
-from ipa.cli.options.running import (
-    APPLY_AT,
-    AT,
-    BY,
-    DEFAULT_AT,
-    NAMESPACE,
-    OBJECTIVE,
-    PIPELINE,
-    PIPELINE_OR_PLAN,
-    PLAN,
-    RATE,
-    REASON,
-    me,
-)
 from ipa.cli.output import OUTPUT, Output, printer, show
+from ipa.cli.views.status_text import freeze_words, pin_words
+from ipa.model.decision import Mode
 from ipa.model.errors import (
     ConflictError,
     ForbiddenError,
@@ -34,9 +24,11 @@ from ipa.model.errors import (
     UsageError,
 )
 from ipa.model.exits import ExitCode
+from ipa.model.pipeline import Pin
+from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.cli.plans.difference import WantedPlan
+    from ipa.cli.difference import WantedPlan
     from ipa.clients.base import PipelineClient
 
 # The errors whose exit code a hold has; all others are of guards and have 3.
@@ -48,27 +40,21 @@ HELD: dict[str, type[IpaError]] = {
     "hold.audit_failed": UnavailableError,
     "hold.workload_unknown": UnavailableError,
 }
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    for verb in (status, history, diff, apply, rollback, pause, resume):
-        app.command()(verb)
-    app.command(name="watch")(watch_)
+STAGE = typer.Argument(metavar="STAGE", help="stage of the pipeline", autocompletion=completing.stages)
+MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
 
 
 def status(
     pipeline: str | None = typer.Argument(None, autocompletion=completing.pipelines),
     *,
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Show the state of a pipeline, or of all. Exit code 5: degraded, or rolled back."""
     from ipa.cli.views.status_text import status_table
-    from ipa.clients.http import client_at
 
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         found = [service.status(name) for name in ([pipeline] if pipeline else service.names())]
     show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
     if not all(each["healthy"] for each in found):
@@ -76,7 +62,7 @@ def status(
 
 
 def watch_(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
     until: str | None = typer.Option(
         None, "--until", help="settled: end once the last change is complete; changed: once a new one is"
@@ -85,8 +71,8 @@ def watch_(
         None, "--timeout", help="end after this time, as 90s, with exit code 6"
     ),
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Follow a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
 
@@ -94,14 +80,13 @@ def watch_(
     that events between two refreshes are printed, and count for the exit code.
     """
     from ipa.cli.watching import Until, watch
-    from ipa.clients.http import client_at
     from ipa.control.loop import clock
 
     if until is not None and until not in list(Until):
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
     goal = Until(until) if until else None
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         if service.interval_s is None:
             raise UsageError(f"{at} is a file: it does not change by itself, so there is nothing to watch")
         console = printer(output)
@@ -109,7 +94,7 @@ def watch_(
 
 
 def history(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
     limit: int = typer.Option(20, "--limit", min=1, max=500, help="most decisions to list"),
     all_: bool = typer.Option(False, "--all", help="list holds too, not only changes"),
@@ -119,14 +104,13 @@ def history(
         None, "--anchor", metavar="HEAD", help="with --verify, a head of the record that was kept elsewhere"
     ),
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """List the changes of a pipeline with their reasons, newest first."""
     from ipa.cli.views.status_text import history_table
-    from ipa.clients.http import client_at
 
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         if verify:
             record = service.record(pipeline, _head(anchor))
             found = [f"{record['decisions']} decisions of {pipeline}, each as it was recorded"]
@@ -143,24 +127,23 @@ def history(
 
 
 def diff(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
-    plan: Path | None = PLAN,
-    rate: float | None = RATE,
-    objective: str | None = OBJECTIVE,
+    plan: Path | None = options.PLAN,
+    rate: float | None = options.RATE,
+    objective: str | None = options.OBJECTIVE,
     detailed: bool = typer.Option(
         False, "--detailed-exitcode", help="exit code 2 if the plan differs from the running configuration"
     ),
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Compare the running configuration with the best plan, or one of a file. Exit code 3: infeasible."""
-    from ipa.cli.plans.difference import difference
+    from ipa.cli.difference import difference
     from ipa.cli.views.status_text import difference_table
-    from ipa.clients.http import client_at
 
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         running = service.status(pipeline)
         found = difference(running, _target(service, pipeline, plan, rate, objective))
     show(output, asdict(found), difference_table(found))
@@ -169,16 +152,16 @@ def diff(
 
 
 def apply(
-    pipeline: str = PIPELINE_OR_PLAN,
+    pipeline: str = options.PIPELINE_OR_PLAN,
     *,
-    plan: Path | None = PLAN,
-    rate: float | None = RATE,
-    objective: str | None = OBJECTIVE,
-    reason: str = REASON,
-    by: str | None = BY,
+    plan: Path | None = options.PLAN,
+    rate: float | None = options.RATE,
+    objective: str | None = options.OBJECTIVE,
+    reason: str = options.REASON,
+    by: str = options.BY,
     output: Output = OUTPUT,
-    at: str | None = APPLY_AT,
-    namespace: str | None = NAMESPACE,
+    at: str | None = options.APPLY_AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Apply the best plan, or one of a file. Exit codes: 3 infeasible or held back, 4 changed meanwhile.
 
@@ -187,10 +170,9 @@ def apply(
     A plan saved with `ipa plan --out` is refused if its files or the running configuration have changed
     since; the message names them.
     """
-    from ipa.cli.plans.difference import difference, target_with
-    from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
+    from ipa.cli.difference import difference, target_with
+    from ipa.cli.planning.plan_out import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
-    from ipa.clients.http import client_at
     from ipa.settings import Settings
 
     file = Path(pipeline) if pipeline.endswith(".json") else None
@@ -199,11 +181,11 @@ def apply(
         if plan is not None or rate is not None or objective is not None:
             raise UsageError(f"{file} is a plan, so --plan, --rate and --objective cannot be given with it")
         pipeline, at = saved.pipeline, at or saved.at
-    at = at or DEFAULT_AT
-    with client_at(at, namespace=namespace) as service:
+    at = at or options.DEFAULT_AT
+    with client_at(at, namespace) as service:
         running = service.status(pipeline)
         if saved is not None and file is not None:
-            inputs = inputs_of(service, at, Settings.from_env(), pipeline)
+            inputs = inputs_of(service, Settings.from_env(), pipeline)
             check_fresh(saved, running["live"]["revision"], inputs, file)
             target = target_with(saved.configs, saved.plan, saved.rate_rps)
         else:
@@ -211,37 +193,35 @@ def apply(
         if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
         revision = running["live"]["revision"]
-        decision = service.apply(pipeline, target.configs, by=by or me(), reason=reason, revision=revision)
+        decision = service.apply(pipeline, target.configs, by=by, reason=reason, revision=revision)
     _report(output, decision)
 
 
 def rollback(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
     to: str | None = typer.Option(
         None, "--to", metavar="ID", help="restore the configuration after this decision"
     ),
-    reason: str = REASON,
-    by: str | None = BY,
+    reason: str = options.REASON,
+    by: str = options.BY,
     output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Restore the configuration before the last change. Exit codes: 3 held back, 4 changed meanwhile.
 
     On a cluster the command waits as `apply` does, and may replace a change that does not get ready.
     """
-    from ipa.clients.http import client_at
-
-    with client_at(at, namespace=namespace) as service:
+    with client_at(at, namespace) as service:
         running = service.status(pipeline)
         revision = running["live"]["revision"]
-        decision = service.rollback(pipeline, to, by=by or me(), reason=reason, revision=revision)
+        decision = service.rollback(pipeline, to, by=by, reason=reason, revision=revision)
     _report(output, decision)
 
 
 def pause(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
     for_: str | None = typer.Option(
         None, "--for", help="duration, as 30min; until `ipa resume` if not given"
@@ -249,34 +229,30 @@ def pause(
     until: str | None = typer.Option(
         None, "--until", help="end of the pause, a time with its offset, as 2026-01-31T18:00Z"
     ),
-    reason: str = REASON,
-    by: str | None = BY,
+    reason: str = options.REASON,
+    by: str = options.BY,
     output: Output = OUTPUT,
-    at: str = AT,
+    at: str = options.AT,
 ) -> None:
     """Pause the control of a pipeline; requests are still served."""
-    from ipa.clients.http import client_at
-
     for_s = None if for_ is None else duration_s("--for", for_)
-    with client_at(at) as service:
-        control = service.pause(pipeline, by=by or me(), reason=reason, for_s=for_s, until=until)
+    with service_at(at, "pause") as service:
+        control = service.pause(pipeline, by=by, reason=reason, for_s=for_s, until=until)
     end = f"until {control['paused_until']}" if control["paused_until"] else "until `ipa resume`"
     show(output, control, f"{pipeline} is paused {end}")
 
 
 def resume(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.PIPELINE,
     *,
-    reason: str = REASON,
-    by: str | None = BY,
+    reason: str = options.REASON,
+    by: str = options.BY,
     output: Output = OUTPUT,
-    at: str = AT,
+    at: str = options.AT,
 ) -> None:
     """End the pause of a pipeline."""
-    from ipa.clients.http import client_at
-
-    with client_at(at) as service:
-        control = service.resume(pipeline, by=by or me(), reason=reason)
+    with service_at(at, "resume") as service:
+        control = service.resume(pipeline, by=by, reason=reason)
     show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
 
 
@@ -284,7 +260,7 @@ def _target(
     service: PipelineClient, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
 ) -> WantedPlan:
     """The configurations of the file, else of the best plan; InfeasibleError if there is none."""
-    from ipa.cli.plans.difference import target_in, target_of
+    from ipa.cli.difference import target_in, target_of
 
     if plan is not None:
         if rate is not None or objective is not None:
@@ -318,3 +294,118 @@ def _head(anchor: str | None) -> str | None:
         return None if anchor is None else str(head_of(anchor))
     except ValueError as error:
         raise UsageError(f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one.") from error
+
+
+def mode(
+    pipeline: str = options.PIPELINE,
+    mode_: Mode = MODE,
+    *,
+    reason: str = options.REASON,
+    by: str = options.BY,
+    output: Output = OUTPUT,
+    at: str = options.AT,
+) -> None:
+    """Set a pipeline's mode: advisory, shadow, guarded or active.
+
+    advisory: the service decides and writes nothing. shadow: the same, each decision based on the one before.
+    guarded: it writes only changes that add replicas. active: it writes every change.
+    """
+    with service_at(at, "mode") as service:
+        control = service.set_mode(pipeline, mode_.value, by=by, reason=reason)
+    show(output, control, f"{pipeline} is {control['mode']}")
+
+
+def pin(
+    pipeline: str = options.PIPELINE,
+    stage: str = STAGE,
+    *,
+    variant: str | None = typer.Option(None, "--variant", help="variant to pin"),
+    batch: int | None = typer.Option(None, "--batch", help="batch size to pin"),
+    cores: float | None = typer.Option(None, "--cores", help="cores of each replica to pin"),
+    replicas: int | None = typer.Option(None, "--replicas", help="number of replicas to pin"),
+    reason: str = options.REASON,
+    by: str = options.BY,
+    output: Output = OUTPUT,
+    at: str = options.AT,
+) -> None:
+    """Fix a part of a stage's configuration; the planner decides the rest. Replaces the stage's pin."""
+    with service_at(at, "pin") as service:
+        wanted = Pin(variant, batch, cores, replicas)
+        control = service.pin(pipeline, stage, wanted, by=by, reason=reason)
+    pinned = next(each for each in control["pins"] if each["stage"] == stage)
+    show(output, control, f"{stage} of {pipeline} is pinned: {pin_words(pinned)}")
+
+
+def unpin(
+    pipeline: str = options.PIPELINE,
+    stage: str = STAGE,
+    *,
+    reason: str = options.REASON,
+    by: str = options.BY,
+    output: Output = OUTPUT,
+    at: str = options.AT,
+) -> None:
+    """Remove the pin of a stage. Pins of the pipeline's file stay."""
+    with service_at(at, "unpin") as service:
+        control = service.unpin(pipeline, stage, by=by, reason=reason)
+    show(output, control, f"{stage} of {pipeline} is no longer pinned")
+
+
+def freeze(
+    pipeline: str = options.PIPELINE,
+    *,
+    from_: str | None = typer.Option(None, "--from", help="start, a time with its offset; now if not given"),
+    until: str = typer.Option(..., "--until", help="end, a time with its offset, as 2026-01-31T18:00Z"),
+    weekly: bool = typer.Option(
+        False, "--weekly", help="repeat every week, at the same days and hours in UTC"
+    ),
+    reason: str = options.REASON,
+    by: str = options.BY,
+    output: Output = OUTPUT,
+    at: str = options.AT,
+) -> None:
+    """Forbid changes within a window of time; requests are still served."""
+    with service_at(at, "freeze") as service:
+        control = service.freeze(pipeline, start=from_, end=until, weekly=weekly, by=by, reason=reason)
+    found = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
+    show(output, control, f"freezes of {pipeline}:\n{found}")
+
+
+def unfreeze(
+    pipeline: str = options.PIPELINE,
+    freeze_: str | None = typer.Argument(None, metavar="ID", help="id of a freeze; all if not given"),
+    *,
+    reason: str = options.REASON,
+    by: str = options.BY,
+    output: Output = OUTPUT,
+    at: str = options.AT,
+) -> None:
+    """Remove one freeze or all, future ones included."""
+    with service_at(at, "unfreeze") as service:
+        control = service.unfreeze(pipeline, freeze_, by=by, reason=reason)
+    left = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
+    show(output, control, f"freezes left of {pipeline}:\n{left}" if left else f"{pipeline} is not frozen")
+
+
+def release(
+    pipeline: str = options.PIPELINE,
+    *,
+    output: Output = OUTPUT,
+    at: str = typer.Option(
+        "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG]; IPA_INSTALL names the install"
+    ),
+    namespace: str | None = options.NAMESPACE,
+) -> None:
+    """Give up the ownership of a pipeline's objects on a cluster, so that another install may write them.
+
+    Stop this install's service first, or set the pipeline to advisory: its next write would claim them again.
+    """
+    from ipa.bootstrap.one_shot import release as give_up
+    from ipa.clients.http import is_target
+
+    if not is_target(at):
+        raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
+    settings = Settings.from_env()
+    names, install = give_up(settings, at, pipeline, namespace), settings.install
+    text = f"install {install!r} gave up {', '.join(names)}" if names else f"no install owns {pipeline}"
+    show(output, {"install": install, "released": names}, text)

@@ -1,100 +1,402 @@
-"""`ipa plan` and `ipa sweep`: the best configuration for a rate, or for many."""
+"""`ipa plan`, `sweep`, `explain`, `frontier`, `fleet` and `render`: the best configurations for a load."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from ipa.cli.options.parsing import parse_rates
-from ipa.cli.options.planning import (
-    ALLOCATION,
-    AT,
-    COMPAT,
-    DETAILED,
-    MAX_PREDICTORS,
-    OBJECTIVE,
-    OUT,
-    PIPELINE,
-    PIPELINES_DIR,
-    PLAN_AT,
-    PLAN_COMPAT,
-    PROFILES_DIR,
-    RUNNING,
-    SETS,
-)
-from ipa.cli.options.plugins import SOLVER
-from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.plans.question import Question, plans
-from ipa.cli.progress import progress
+from ipa.cli.options import planning as options
+from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
+from ipa.cli.output import OUTPUT, Output, printed, printer, progress
+from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans, problem_of
+from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
+from ipa.model.errors import Problem as Fault
 from ipa.model.exits import ExitCode
+from ipa.model.pipeline import Bounds, Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.model.row_counts import unbatched_notes
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.bootstrap.targets import Target
+    from ipa.optimize.fleet.plan import Fleet
+    from ipa.optimize.frontier import FrontierPoint
+
+KINDS = ("svg", "png")
+N = TypeVar("N", int, float)
+FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines, each with its requests a second")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs `plan` and `sweep`."""
+def plan(
+    pipeline: str = options.PIPELINE,
+    *,
+    rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
+    objective: str | None = options.OBJECTIVE,
+    compat: str | None = options.PLAN_COMPAT,
+    allocation: str = options.ALLOCATION,
+    solver: str | None = SOLVER,
+    sets: bool | None = options.SETS,
+    max_predictors: int | None = options.MAX_PREDICTORS,
+    running: Path | None = options.RUNNING,
+    at: str | None = options.PLAN_AT,
+    out: Path | None = options.OUT,
+    detailed: bool = options.DETAILED,
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
 
-    @app.command()
-    def plan(
-        pipeline: str = PIPELINE,
-        *,
-        rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
-        objective: str | None = OBJECTIVE,
-        compat: str | None = PLAN_COMPAT,
-        allocation: str = ALLOCATION,
-        solver: str | None = SOLVER,
-        sets: bool | None = SETS,
-        max_predictors: int | None = MAX_PREDICTORS,
-        running: Path | None = RUNNING,
-        at: str | None = PLAN_AT,
-        out: Path | None = OUT,
-        detailed: bool = DETAILED,
-        output: Output = OUTPUT,
-        pipelines_dir: Path | None = PIPELINES_DIR,
-        profiles_dir: Path | None = PROFILES_DIR,
-    ) -> None:
-        """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
+    The file, --sets or --max-predictors choose a single configuration, a mixture, or a set of variants.
+    --out saves the plan with digests of its inputs and the running revision: `ipa apply` refuses it once
+    one of them has changed.
+    """
+    from ipa.cli.planning.plan_kinds import PlanChoice, planned
 
-        The file, --sets or --max-predictors choose a single configuration, a mixture, or a set of variants.
-        --out saves the plan with digests of its inputs and the running revision: `ipa apply` refuses it once
-        one of them has changed.
-        """
-        from ipa.cli.planning.plan_kinds import PlanChoice, planned
+    question = Question(
+        pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir, at
+    )
+    choice = PlanChoice(sets, max_predictors, running)
+    if out is not None or detailed:
+        from ipa.cli.planning.plan_out import propose
 
-        question = Question(
-            pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir, at
+        code, is_change = propose(question, rate, compat, choice, out, output)
+        raise typer.Exit(code or (ExitCode.CHANGED if detailed and is_change else 0))
+    found = planned(question, rate, compat, choice)
+    if not printed(output, found.values):
+        found.show(printer(output))
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
+def sweep(
+    pipeline: str = options.PIPELINE,
+    *,
+    rates: str = typer.Option(..., "--rates", help="rates, as 1:45, 1:45:2 (first:last:step) or 1,2,5"),
+    objective: str | None = options.OBJECTIVE,
+    compat: str = options.COMPAT,
+    allocation: str = options.ALLOCATION,
+    solver: str | None = SOLVER,
+    at: str | None = options.AT,
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Show the best plan for each of many rates; in JSON `objective` is null if none is feasible."""
+    question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
+    asked = parse_rates(rates)
+    with progress("planning", len(asked)) as step:
+        found = plans(question, asked, explain=False, step=step)
+    if not printed(output, [each.to_json() for each in found]):
+        from ipa.cli.views.plan_text import print_sweep
+
+        print_sweep(found, printer(output))
+
+
+def explain(
+    pipeline: str = options.PIPELINE,
+    *,
+    rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
+    objective: str | None = options.OBJECTIVE,
+    compat: str = options.COMPAT,
+    allocation: str = options.ALLOCATION,
+    solver: str | None = SOLVER,
+    at: str | None = options.AT,
+    deadline_s: float = typer.Option(10.0, "--deadline", help="most seconds for the explanation"),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Explain the best plan for a rate: what limits it, its alternatives, and what would change it.
+
+    Exit code 3: no plan is feasible, and what would be; 6: out of time.
+    """
+    from ipa.optimize.explain import explain as explanation_of
+
+    question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
+    problem, plan = best_plan(question, rate, deadline_s)
+    # The limits of batch sizes decide which operating points there are.
+    free, _ = problem_of(question, rate, lambda found: _any_batch_size(found, objective))
+    has_more = any(
+        len(more.points) > len(mine.points) for more, mine in zip(free.stages, problem.stages, strict=True)
+    )
+    explained = explanation_of(problem, plan, deadline_s, wider={"batch_sizes": free} if has_more else {})
+    if not printed(output, explained.to_json()):
+        from ipa.cli.views.plan_text import print_explanation
+
+        print_explanation(explained, printer(output))
+    if plan.termination in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[plan.termination])
+
+
+def _any_batch_size(pipeline: Pipeline, objective: str | None) -> Pipeline:
+    """The pipeline without limits on batch sizes."""
+    wanted = replace(pipeline.objective(objective), max_batch_size=None)
+    return replace(
+        pipeline,
+        bounds=replace(pipeline.bounds, batch_sizes=None),
+        objectives={**pipeline.objectives, objective or pipeline.default_objective: wanted},
+        stages=tuple(
+            replace(stage, bounds=replace(stage.bounds, batch_sizes=None)) for stage in pipeline.stages
+        ),
+    )
+
+
+def frontier(
+    pipeline: str = options.PIPELINE,
+    *,
+    rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
+    objective: str | None = options.OBJECTIVE,
+    compat: str = options.COMPAT,
+    allocation: str = options.ALLOCATION,
+    solver: str | None = SOLVER,
+    at: str | None = options.AT,
+    plot: Path | None = typer.Option(None, "--plot", help="write a plot to FILE.svg or FILE.png"),
+    deadline_s: float = typer.Option(60.0, "--deadline", help="most seconds for the search"),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Show the Pareto-optimal plans for a rate: accuracy, cost and latency within the limits.
+
+    JSON has all of them; text has those that are optimal in accuracy and cost. Exit code 3: none is
+    feasible; 6: out of time.
+    """
+    from ipa.optimize.frontier import frontier as frontier_of
+
+    kind = "" if plot is None else _kind(plot)
+    question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
+    problem, plan = best_plan(question, rate, deadline_s)
+    with progress("searching"):
+        points = frontier_of(problem, deadline_s) if plan.stages else ()
+    if not printed(output, [_json(point, plan) for point in points]):
+        from ipa.cli.views.plan_text import print_frontier
+
+        print_frontier(plan, points, printer(output))
+    if plot is not None and points:
+        _write(plot, kind, plan, points)
+    if plan.termination in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[plan.termination])
+
+
+def _json(point: FrontierPoint, plan: Plan) -> dict[str, Any]:
+    """A point as JSON values; `chosen` is true for the plan of the objective."""
+    return {
+        "pas": point.pas,
+        "cost_cores": point.cost_cores,
+        "latency_s": point.latency_s,
+        "objective": point.objective,
+        "cost_usd_per_hour": point.cost_usd_per_hour,
+        "chosen": point.configs == plan.configs,
+        "stages": [asdict(config) for config in point.configs],
+    }
+
+
+def _kind(file: Path) -> str:
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in KINDS:
+        raise UsageError(f"--plot {str(file)!r} is neither a .svg nor a .png file")
+    return kind
+
+
+def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -> None:
+    from ipa.report.frontier_plot import PlotPoint, frontier_picture
+
+    dots = [PlotPoint(point.cost, point.pas, point.latency_s) for point in points]
+    assert plan.cost is not None and plan.pas is not None and plan.latency_s is not None
+    chosen = PlotPoint(plan.cost, plan.pas, plan.latency_s)
+    unit = "cores" if plan.cost_usd_per_hour is None else "USD/h"
+    title = f"{plan.pipeline} at {plan.rate_rps:g} rps"
+    try:
+        picture = frontier_picture(title, dots, chosen, plan.sla_s, kind, unit)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--plot needs {error.name}", hint="Install it with: pip install 'ipa-serving[demo]'"
+        ) from error
+    try:
+        file.write_bytes(picture)
+    except OSError as error:
+        raise UsageError(f"--plot {str(file)!r} cannot be written: {error.strerror}") from error
+
+
+def render(
+    pipeline: str = options.PIPELINE,
+    *,
+    rate: float | None = typer.Option(None, "--rate", help="requests a second to plan for"),
+    plan: Path | None = typer.Option(None, "--plan", help="a plan, as `ipa plan -o json` prints it"),
+    objective: str | None = options.OBJECTIVE,
+    at: str = typer.Option(
+        "kubernetes", "--at", metavar="TARGET", help="the target that runs what is printed"
+    ),
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Print the manifests that run the pipeline: as planned, or else at its smallest.
+
+    A plan with a mixture, or of several parts, has all of its configurations in them.
+    """
+    import yaml
+
+    from ipa.bootstrap.targets import check_honoured, target_named
+    from ipa.files.plans import read_plan
+
+    if rate is not None and plan is not None:
+        raise UsageError("--rate and --plan cannot both be given")
+    if plan is None and rate is None and objective is not None:
+        raise UsageError("--objective needs --rate")
+    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    target = target_named(at)
+    found = rendered(target, pipeline, settings)
+    check_honoured(target, [found])
+    for note in unbatched_notes(found):
+        typer.echo(f"note: {note}", err=True)
+    if plan is not None:
+        given = read_plan(plan)
+        configs = given.shared or given.single
+    elif rate is not None:
+        question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, at)
+        configs = planned_configs(question, rate)
+    else:
+        configs = target.smallest(found)
+    typer.echo(yaml.safe_dump_all(target.render(found, configs), sort_keys=False), nl=False)
+
+
+def rendered(target: Target, name: str, settings: Settings) -> Pipeline:
+    """The pipeline as it runs on the target, by its profiles if these can be used."""
+    from ipa.files import load_profiles
+    from ipa.files.pipelines import find_pipeline
+
+    found = find_pipeline(name, settings.pipelines_dir)
+    try:
+        profiles = load_profiles(settings.profiles_dir, found.name)
+    except (InputError, NotFoundError):
+        profiles = {}
+    return target.shape(found, profiles)
+
+
+def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, ...]:
+    """The configurations of the best plan for the rate; InfeasibleError if there is none."""
+    best = plans(question, [rate_rps], explain=True)[0]
+    if not best.configs:
+        raise InfeasibleError(
+            f"no plan for {question.pipeline!r} carries {rate_rps:g} requests a second",
+            hint="; ".join(best.relaxations),
         )
-        choice = PlanChoice(sets, max_predictors, running)
-        if out is not None or detailed:
-            from ipa.cli.planning.plan_out import propose
+    return best.configs
 
-            code, is_change = propose(question, rate, compat, choice, out, output)
-            raise typer.Exit(code or (ExitCode.CHANGED if detailed and is_change else 0))
-        found = planned(question, rate, compat, choice)
-        if not printed(output, found.values):
-            found.show(printer(output))
-        if found.exit_code:
-            raise typer.Exit(found.exit_code)
 
-    @app.command()
-    def sweep(
-        pipeline: str = PIPELINE,
-        *,
-        rates: str = typer.Option(..., "--rates", help="rates, as 1:45, 1:45:2 (first:last:step) or 1,2,5"),
-        objective: str | None = OBJECTIVE,
-        compat: str = COMPAT,
-        allocation: str = ALLOCATION,
-        solver: str | None = SOLVER,
-        at: str | None = AT,
-        output: Output = OUTPUT,
-        pipelines_dir: Path | None = PIPELINES_DIR,
-        profiles_dir: Path | None = PROFILES_DIR,
-    ) -> None:
-        """Show the best plan for each of many rates; in JSON `objective` is null if none is feasible."""
-        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
-        asked = parse_rates(rates)
-        with progress("planning", len(asked)) as step:
-            found = plans(question, asked, explain=False, step=step)
-        if not printed(output, [each.to_json() for each in found]):
-            from ipa.cli.views.plan_text import print_sweep
+def fleet(
+    pipelines: list[str] = FLEET,
+    *,
+    cores: float = typer.Option(..., "--cores", help="budget of cores for all pipelines together"),
+    memory: str | None = typer.Option(
+        None, "--memory", metavar="SIZE", help="budget of memory, such as 64GiB; unlimited if not given"
+    ),
+    accelerators: list[str] = typer.Option(
+        [],
+        "--accelerators",
+        metavar="KIND=COUNT",
+        help="budget of a kind, such as nvidia.com/gpu=4; unlimited if not given; repeatable",
+    ),
+    weight: list[str] = typer.Option(
+        [], "--weight", metavar="PIPELINE=W", help="weight of a pipeline's objective; 1 if not given"
+    ),
+    rank: list[str] = typer.Option(
+        [], "--class", metavar="PIPELINE=K", help="priority of a pipeline, higher first; 0 if not given"
+    ),
+    objective: str | None = options.OBJECTIVE,
+    compat: str = options.COMPAT,
+    allocation: str = options.ALLOCATION,
+    deadline_s: float | None = typer.Option(
+        None, "--deadline", help="most seconds; IPA_SOLVER_DEADLINE_S if not given"
+    ),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = options.PIPELINES_DIR,
+    profiles_dir: Path | None = options.PROFILES_DIR,
+) -> None:
+    """Plan many pipelines together under one budget of cores, memory and accelerators.
 
-            print_sweep(found, printer(output))
+    Exit code 3: the budget holds no plans of all pipelines, and how much of which resource is missing.
+    """
+    if not 0 < cores < inf:
+        raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
+    if deadline_s is not None and not deadline_s > 0:
+        raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
+    limits = Bounds(
+        memory_gib=None if memory is None else memory_gib("--memory", memory),
+        accelerators=accelerator_counts(accelerators),
+    ).limits
+    rates = parse_pairs("PIPELINE=RATE", pipelines, float)
+    weights = parse_pairs("--weight", weight, float, known=rates)
+    classes = parse_pairs("--class", rank, int, known=rates)
+    questions = [
+        Question(name, objective, compat, allocation, None, pipelines_dir, profiles_dir) for name in rates
+    ]
+    planned = plan_asked(
+        questions,
+        list(rates.values()),
+        [weights.get(name, 1.0) for name in rates],
+        [classes.get(name, 0) for name in rates],
+        cores,
+        Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
+        limits,
+    )
+    if not printed(output, planned.to_json()):
+        from ipa.cli.views.plan_text import print_fleet
+
+        print_fleet(planned, printer(output))
+
+
+def parse_pairs(
+    option: str, texts: Sequence[str], kind: type[N], *, known: dict[str, float] | None = None
+) -> dict[str, N]:
+    """The numbers by pipeline of texts `PIPELINE=NUMBER`; UsageError lists all that is wrong with them.
+
+    Numbers that need not be whole must be above 0 and finite. `known`: the pipelines that may be named.
+    """
+    found: dict[str, N] = {}
+    faults = []
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            value = kind(number)
+        except ValueError:
+            name = ""
+        if not name:
+            faults.append(f"{text!r} is not PIPELINE={'a whole number' if kind is int else 'a number'}")
+        elif kind is float and not 0 < value < inf:
+            faults.append(f"{text!r}: the number must be above 0 and finite")
+        elif name in found:
+            faults.append(f"{name!r} is given twice")
+        elif known is not None and name not in known:
+            faults.append(f"{name!r} is not in the fleet: {', '.join(known)}")
+        else:
+            found[name] = value
+    if faults:
+        raise UsageError(f"{option} makes no sense", problems=[Fault(fault) for fault in faults])
+    return found
+
+
+def plan_asked(
+    questions: Sequence[Question],
+    rates_rps: Sequence[float],
+    weights: Sequence[float],
+    classes: Sequence[int],
+    budget_cores: float,
+    deadline_s: float,
+    limits: Mapping[str, float] | None = None,
+) -> Fleet:
+    """The plans of most worth together. Errors: those of `plan_together` and `planning_problem`."""
+    from ipa.optimize.fleet.plan import Member, plan_together
+
+    problems = [problem_of(q, rate_rps)[0] for q, rate_rps in zip(questions, rates_rps, strict=True)]
+    members = tuple(
+        Member(problem, weight, priority)
+        for problem, weight, priority in zip(problems, weights, classes, strict=True)
+    )
+    return plan_together(members, budget_cores, deadline_s, limits)

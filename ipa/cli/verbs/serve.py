@@ -1,23 +1,36 @@
-"""`ipa serve`: the control loop with its REST API and page."""
+"""`ipa serve` and `ipa demo`: the service with its REST API and page, over real or simulated pipelines."""
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
 from ipa.cli import shell_completion as completing
-from ipa.cli.options.plugins import FORECASTER, POLICY, SHADOW_POLICY, SOLVER
+from ipa.cli.options.parsing import FORECASTER, POLICY, SHADOW_POLICY, SOLVER
+from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.run_service import run_service
 from ipa.model.decision import Mode
+from ipa.model.errors import UsageError
 from ipa.serving.logs import Format, logged
 from ipa.settings import Settings
 
+if TYPE_CHECKING:
+    from ipa.bootstrap.targets import Simulated
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(serve)
+# Seconds of generated load: more than a working day, and at ten times the speed an hour and a half.
+LASTS_S = 60_000
+# Pipelines for which the growth of the record is projected.
+HUNDRED = 100
+MONTH_DAYS, YEAR_DAYS = 30, 365
+# Seconds until every module is loaded, and between two samples of the memory.
+WARM_S, SAMPLE_S = 90.0, 10.0
+STATM = Path("/proc/self/statm")
 
 
 def serve(
@@ -45,9 +58,126 @@ def serve(
     log: Annotated[Format, typer.Option(help="format of the log: text or json")] = Format.TEXT,
 ) -> None:
     """Run the service: the control loops, the REST API and the page."""
-    from ipa.bootstrap.options import ServeOptions
+    from ipa.bootstrap.targets import ServeOptions
 
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver, forecaster=forecaster)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
     with logged(log) as logs:
         run_service(settings, options, logs)
+
+
+def demo(
+    pipeline: str | None = typer.Argument(
+        None,
+        help="pipeline of yours that has profiles; the packaged example if not given",
+        autocompletion=completing.pipelines,
+    ),
+    *,
+    rates: str = typer.Option(
+        "2:18", "--rates", help="LOW:HIGH, the requests a second between which the load varies"
+    ),
+    speed: float = typer.Option(10.0, "--speed", min=0.1, max=60.0, help="simulated seconds for each second"),
+    mode: Mode = typer.Option(Mode.ACTIVE, "--mode", help="mode of the pipeline"),
+    policy: str = POLICY,
+    host: str | None = typer.Option(None, "--host", help="address to listen on"),
+    port: int | None = typer.Option(None, "--port", help="port to listen on; 0 for any"),
+    seed: int = typer.Option(0, "--seed", min=0, help="seed of the load and of the service times"),
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Run the service over a simulated pipeline: page, API and all verbs, without a cluster, GPU or licence.
+
+    Loop, planner, guards and record are those of production. Ends with Ctrl-C and removes its files.
+    """
+    from ipa.bootstrap.targets import ServeOptions
+    from ipa.cli.run_service import run_service
+    from ipa.files.packaged import EXAMPLE, example_folders
+    from ipa.serving.logs import Format, logged
+
+    simulated, low_rps = _simulated(rates, speed, seed)
+    folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()
+    with logged(Format.TEXT) as logs, TemporaryDirectory(prefix="ipa-demo-") as folder:
+        logging.getLogger().setLevel(logging.WARNING)
+        # The decisions are what a demo shows.
+        logging.getLogger("ipa.control").setLevel(logging.INFO)
+        settings = Settings.from_env(
+            pipelines_dir=folders[0],
+            profiles_dir=folders[1],
+            store_url=f"sqlite:///{folder}/demo.sqlite3",
+            target="simulated",
+            # Settings of a real service in the environment do not apply to the demo.
+            actuation="cluster",
+            leader_election="off",
+            auth="",
+            webhook_url="",
+            forecast_trace="",
+            host=host,
+            port=port,
+        )
+        options = ServeOptions(
+            (pipeline or EXAMPLE,), policy, mode=mode, start_rate_rps=low_rps, simulated=simulated
+        )
+        span = rates.replace(":", " to ")
+        typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, {speed:g} s in a second, under {span} rps")
+        with _Memory() as memory:
+            run_service(settings, options, logs)
+        typer.echo(f"{_growth(settings)}{memory.words()}")
+
+
+def _growth(settings: Settings) -> str:
+    """The size of the demo's record, and of that of a hundred such pipelines, in words."""
+    from ipa.bootstrap.stores import store_admin
+
+    admin = store_admin(settings)
+    stats = admin.stats()
+    month, year = (admin.projected_bytes(stats, days, HUNDRED) for days in (MONTH_DAYS, YEAR_DAYS))
+    if stats.bytes_per_decision is None or stats.bytes_per_day is None or month is None or year is None:
+        return f"ipa: {stats.decisions} decisions, too few to say what they take"
+    return (
+        f"ipa: {stats.decisions} decisions, {stats.changes} of them changes; sealed, one takes "
+        f"{stats.bytes_per_decision:.0f} bytes, and a day {stats.bytes_per_day / 1e3:.0f} kB; {HUNDRED} such "
+        f"pipelines take {month / 1e9:.3g} GB after a month and {year / 1e9:.3g} GB after a year"
+    )
+
+
+class _Memory:
+    """Samples the memory of this process after WARM_S."""
+
+    def __init__(self) -> None:
+        self._samples_mb: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="demo-memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        wait_s = WARM_S
+        while STATM.exists() and not self._stop.wait(wait_s):
+            pages = int(STATM.read_text(encoding="ascii").split()[1])
+            self._samples_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+            wait_s = SAMPLE_S
+
+    def words(self) -> str:
+        """The least and the most memory in words, empty without samples."""
+        seen = self._samples_mb
+        return f"; memory {min(seen):.0f} to {max(seen):.0f} MB" if seen else ""
+
+
+def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
+    """The load and the pace of the simulated world, and its lowest rate in rps."""
+    from ipa.bootstrap.targets import Simulated
+    from ipa.simulate.realtime import Pace, moving_load
+
+    try:
+        low_rps, high_rps = map(float, rates.split(":"))
+    except ValueError:
+        low_rps = high_rps = 0.0
+    if not 0 < low_rps <= high_rps < float("inf"):
+        raise UsageError(f"--rates {rates!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
+    return Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), Pace(speed), seed), low_rps

@@ -9,19 +9,12 @@ from typing import Any
 import typer
 
 from ipa.cli.lookup import load
-from ipa.cli.options.parsing import accelerator_counts
+from ipa.cli.options.parsing import accelerator_counts, names, option
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.options.plugins import names, option
-from ipa.cli.output import OUTPUT, Output, printed, printer
-from ipa.cli.progress import progress
+from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import InputError
 from ipa.policies.registry import POLICIES
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb `simulate`."""
-    app.command()(simulate)
 
 
 def simulate(

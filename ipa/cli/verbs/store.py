@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.cli.output import OUTPUT, Output, show
-from ipa.cli.progress import progress
+from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
 
@@ -19,18 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ipa.control.store_admin import StoreAdmin, StoreContents, StoreStats
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    store = typer.Typer(
-        name="store",
-        help="Back up, restore, prune and measure the store of the service.",
-        no_args_is_help=True,
-    )
-    for verb in (backup, restore, prune, stats):
-        store.command()(verb)
-    app.add_typer(store)
 
 
 def backup(

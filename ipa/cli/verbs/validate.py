@@ -25,42 +25,38 @@ class SchemaKind(StrEnum):
     GUARDRAILS = "guardrails"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs `validate` and `schema`."""
+def validate(
+    paths: list[Path] = typer.Argument(
+        None, help="files or folders; all pipelines and profiles if not given"
+    ),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="list every warning by variant"),
+    output: Output = OUTPUT,
+) -> None:
+    """Check pipeline, profile and guardrails files; list every problem with its file and line."""
+    from ipa.files.check import check_files
+    from ipa.settings import Settings
 
-    @app.command()
-    def validate(
-        paths: list[Path] = typer.Argument(
-            None, help="files or folders; all pipelines and profiles if not given"
-        ),
-        verbose: bool = typer.Option(False, "--verbose", "-v", help="list every warning by variant"),
-        output: Output = OUTPUT,
-    ) -> None:
-        """Check pipeline, profile and guardrails files; list every problem with its file and line."""
-        from ipa.files.check import check_files
-        from ipa.settings import Settings
+    settings = Settings.from_env()
+    checked = check_files(paths or [], settings.pipelines_dir, settings.profiles_dir)
+    if not checked:
+        raise InputError(
+            "there is no pipeline or profile file to check",
+            hint="Give files or folders, or set IPA_PIPELINES_DIR and IPA_PROFILES_DIR.",
+        )
+    if not printed(output, [_values(each) for each in checked]):
+        for each in checked:
+            _show(each, verbose=verbose)
+    problems = [problem for each in checked for problem in each.problems]
+    if problems:
+        bad = sum(bool(each.problems) for each in checked)
+        raise InputError(f"{bad} of {len(checked)} files cannot be used", problems=problems)
 
-        settings = Settings.from_env()
-        checked = check_files(paths or [], settings.pipelines_dir, settings.profiles_dir)
-        if not checked:
-            raise InputError(
-                "there is no pipeline or profile file to check",
-                hint="Give files or folders, or set IPA_PIPELINES_DIR and IPA_PROFILES_DIR.",
-            )
-        if not printed(output, [_values(each) for each in checked]):
-            for each in checked:
-                _show(each, verbose=verbose)
-        problems = [problem for each in checked for problem in each.problems]
-        if problems:
-            bad = sum(bool(each.problems) for each in checked)
-            raise InputError(f"{bad} of {len(checked)} files cannot be used", problems=problems)
 
-    @app.command()
-    def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
-        """Print the JSON Schema (2020-12) of pipeline, profile or guardrails files."""
-        from ipa.files.kinds import schema_text
+def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
+    """Print the JSON Schema (2020-12) of pipeline, profile or guardrails files."""
+    from ipa.files.kinds import schema_text
 
-        typer.echo(schema_text(kind.value), nl=False)
+    typer.echo(schema_text(kind.value), nl=False)
 
 
 def _values(checked: Checked) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.views.plan_text import print_line
+from ipa.cli.views.status_text import bare_table
 
 if TYPE_CHECKING:
     from ipa.profiling.findings import ProfileFinding
@@ -88,10 +89,7 @@ def _ago(days: int) -> str:
 
 
 def _table(rows: Sequence[FitRow]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("  variant")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
+    table = bare_table("  variant", right=HEADINGS, pad_edge=False)
     before = None
     for row in rows:
         first, before = row.variant != before, row.variant

@@ -1,29 +1,46 @@
-"""Plans as tables for people: a plan, a change to one, a mixture, and a set of variants."""
+"""Plans as tables for people: a plan, a change, a mixture, a set, a frontier, an explanation, a fleet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ipa.cli.views.status_text import bare_table
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words
+from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words, unit_of
 from ipa.optimize.change import PlanTransition, StageChange
+from ipa.optimize.explanation import Alternative, Explanation, Flip, LimitSlack
+from ipa.optimize.fleet.plan import ClassPlan, Fleet
+from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.mixture.mixtures import Mixture
 from ipa.optimize.problem import Compat
 from ipa.policies.setplanning import PipelineSet
+from ipa.report.frontier_plot import accuracy_cost
+
+MEANS = {Compat.PAPER: "capacity as measured", Compat.TAIL: "capacity within the SLA by the tail's formula"}
+# Limits of stages are printed if less than this share of them is left.
+NEAR = 0.1
+LIMIT_NAMES = {
+    "sla": "SLA",
+    "throughput": "throughput",
+    "cores": "core budget",
+    "memory": "memory",
+    "max_cost_cores": "cost ceiling",
+    "accuracy_floor": "accuracy floor",
+    "max_replicas": "most replicas",
+    "min_replicas": "least replicas",
+    "batch_size": "largest batch",
+}
 
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Print the stages of the plan, its predictions, and how the search ended."""
-    print_line(
-        console,
-        f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s   "
-        f"objective {plan.objective_name}",
-    )
+    print_line(console, _head(plan))
     if not plan.stages:
         _print_none(console, plan)
         return
@@ -32,6 +49,11 @@ def print_plan(plan: Plan, console: Console) -> None:
     print_line(console, f"  {_search(plan)}")
     if plan.note:
         print_line(console, f"  Note: {plan.note}.")
+
+
+def _head(plan: Plan) -> str:
+    head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
+    return f"{head}   objective {plan.objective_name}"
 
 
 def print_sweep(plans: Sequence[Plan], console: Console) -> None:
@@ -58,13 +80,10 @@ def print_line(console: Console, text: str) -> None:
 
 def stage_table(plan: Plan) -> Table:
     """The configurations of the plan, one row for each stage."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("  stage")
-    table.add_column("variant")
     # Other resources only where some stage has them.
     others = list(dict.fromkeys(name for stage in plan.stages for name in stage.beside.amounts))
-    for heading in ("batch", "replicas", "cores", *others, "latency", "wait", "share of SLA", "ρ"):
-        table.add_column(heading, justify="right")
+    figures = ("batch", "replicas", "cores", *others, "latency", "wait", "share of SLA", "ρ")
+    table = bare_table("  stage", "variant", right=figures)
     for stage in plan.stages:
         beside = stage.beside * stage.replicas
         table.add_row(
@@ -186,11 +205,7 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
         if mixture.parts and not mixture.note:
             print_line(out, f"  No mixture of {predictors} configurations at most is worth more.")
         return
-    print_line(
-        out,
-        f"Pipeline {single.pipeline}   λ {single.rate_rps:g} rps   SLA {single.sla_s:.3f} s   "
-        f"objective {single.objective_name}   a mixture of {len(mixture.parts)} configurations",
-    )
+    print_line(out, f"{_head(single)}   a mixture of {len(mixture.parts)} configurations")
     for part in mixture.parts:
         plan = part.plan
         print_line(
@@ -216,12 +231,6 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
     print_line(out, f"  {mixture.termination.value} ({mixture.solve_s * 1e3:.0f} ms)")
     if mixture.note:
         print_line(out, f"  Note: {mixture.note}.")
-
-
-MEANS = {
-    Compat.PAPER: "capacity as measured",
-    Compat.TAIL: "capacity within the SLA by the tail's formula",
-}
 
 
 def print_set(found: PipelineSet, out: Console) -> None:
@@ -256,10 +265,8 @@ def print_set(found: PipelineSet, out: Console) -> None:
 
 
 def _parts(found: PipelineSet) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("  variant")
-    for heading in ("accuracy", "cores", "batch", "quota", "share", "capacity"):
-        table.add_column(heading, justify="right")
+    figures = ("accuracy", "cores", "batch", "quota", "share", "capacity")
+    table = bare_table("  variant", right=figures, pad_edge=False)
     for part in found.plan.parts:
         share = "–" if part.share_percent is None else f"{part.share_percent} %"
         table.add_row(
@@ -270,5 +277,217 @@ def _parts(found: PipelineSet) -> Table:
             f"{part.quota_rps:.4g} rps",
             share,
             f"{part.capacity_rps:.4g} rps",
+        )
+    return table
+
+
+def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console) -> None:
+    """Print the plans that are optimal in accuracy and cost, a star at the plan of the objective."""
+    print_line(console, _head(plan))
+    if not points:
+        print_line(console, f"  No plan: {plan.termination.value.replace('_', ' ')}.")
+        for move in plan.relaxations:
+            print_line(console, f"  Feasible with {move}.")
+        return
+    shown = accuracy_cost(points)
+    price = ("USD/h",) if plan.cost_usd_per_hour is not None else ()
+    table = bare_table(right=("  PAS", *price, "cores", "latency", "objective"), last=("configuration",))
+    starred = nearest(plan, shown)
+    for point in shown:
+        table.add_row(
+            Text(f"{'*' if point is starred else ' '} {point.pas:.4f}"),
+            *(f"{point.cost:.4g}" for _ in price),
+            f"{point.cost_cores:.4g}",
+            f"{point.latency_s:.3f} s",
+            f"{point.objective:.6g}",
+            Text("  ".join(str(config) for config in point.configs)),
+        )
+    console.print(table)
+    if starred is None:
+        print_line(
+            console,
+            f"  The chosen plan is not among them: {_figures(plan)}; its objective counts other things.",
+        )
+    else:
+        print_line(console, "  * the accuracy and cost of the plan that the objective chooses")
+    if len(points) > len(shown):
+        others = "the others cost more or are less accurate, but quicker (-o json has all)"
+        print_line(console, f"  {len(shown)} of {len(points)} plans: {others}")
+
+
+def _figures(plan: Plan) -> str:
+    price = "" if plan.cost_usd_per_hour is None else f"{plan.cost_usd_per_hour:.4g} USD/h, "
+    return f"PAS {plan.pas:.4f}, {price}{plan.cost_cores:.4g} cores, {plan.latency_s:.3f} s"
+
+
+def nearest(plan: Plan, points: Sequence[FrontierPoint]) -> FrontierPoint | None:
+    """The point with the plan's accuracy and cost; None if there is none."""
+    assert plan.pas is not None and plan.cost is not None
+    for point in points:
+        if abs(point.pas - plan.pas) < 1e-9 and abs(point.cost - plan.cost) < 1e-9:
+            return point
+    return None
+
+
+def print_explanation(explained: Explanation, console: Console) -> None:
+    """Print the plan with its reasons, its limits, the alternatives, and the rates at which it changes."""
+    plan = explained.plan
+    print_line(console, f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}.")
+    if plan.stages:
+        _binding(console, explained)
+        _alternatives(console, explained)
+        _flips(console, explained)
+    for remedy in explained.remedies:
+        outcome = remedy.outcome
+        then = "" if outcome is None else f": PAS {outcome.pas:.4f}, {outcome.cost_cores:g} cores"
+        then += "" if outcome is None else f", latency {outcome.latency_s:.3f} s"
+        print_line(console, f"  Feasible with {remedy.text}{then}")
+    if explained.unfinished:
+        print_line(console, "Not found in time (--deadline gives more):")
+        for text in explained.unfinished:
+            print_line(console, f"  {text}")
+
+
+def _binding(console: Console, explained: Explanation) -> None:
+    if explained.binding:
+        print_line(console, "Binding")
+    elif explained.binding_complete:
+        print_line(console, "Binding: no limit; without any of them it is the same")
+    else:
+        print_line(console, "Binding: none found in time")
+    for binding in explained.binding:
+        print_line(console, f"  {binding.text}")
+    for price in explained.prices:
+        print_line(console, f"  {price.text}")
+    print_line(console, "Slack")
+    for text in _slack(explained.limits):
+        print_line(console, f"  {text}")
+
+
+def _slack(limits: Sequence[LimitSlack]) -> Iterator[str]:
+    """Limits of sums one by one, the headroom of all stages in one line, and near limits of stages."""
+    sums = ("sla", "cores", "memory", "max_cost_cores", "accuracy_floor")
+    several = sum(limit.kind == "sla" for limit in limits) > 1
+    for limit in limits:
+        where = f" along {limit.where}" if limit.where and (several or limit.kind != "sla") else ""
+        if limit.kind in sums:
+            yield f"{LIMIT_NAMES[limit.kind]}{where}: {_used(limit)}"
+    headroom = [f"{each.where} {each.slack_ratio:.0%}" for each in limits if each.kind == "throughput"]
+    yield f"throughput headroom (1 − ρ): {', '.join(headroom)}"
+    for limit in limits:
+        if limit.kind not in (*sums, "throughput") and limit.slack_ratio < NEAR:
+            yield f"{LIMIT_NAMES[limit.kind]} of {limit.where}: {_used(limit)}"
+
+
+def _used(limit: LimitSlack) -> str:
+    of = f"{limit.used:.4g} of {limit.limit:.4g} {limit.unit}"
+    return f"{of}, {limit.slack:.4g} {limit.unit} ({limit.slack_ratio:.1%}) to spare"
+
+
+def _alternatives(console: Console, explained: Explanation) -> None:
+    if not explained.alternatives:
+        none = (
+            "no other variants are within the limits" if explained.alternatives_complete else "none in time"
+        )
+        print_line(console, f"Alternatives: {none}")
+        return
+    print_line(console, "Alternatives of other variants, each the best of its variants")
+    table = bare_table(right=("  objective", "PAS", "cores", "latency"), last=("lost because", "instead"))
+    for each in explained.alternatives:
+        table.add_row(*_row(each))
+    console.print(table)
+
+
+def _row(each: Alternative) -> tuple[Text, ...]:
+    words = (
+        f"  {_rounded(each.objective_change):+.4g}",
+        f"{_rounded(each.pas_change):+.4f}",
+        f"{_rounded(each.cost_cores_change):+.4g}",
+        f"{_rounded(each.latency_change_s):+.3f} s",
+        each.why,
+        "; ".join(each.differences),
+    )
+    return tuple(Text(word) for word in words)
+
+
+def _rounded(change: float) -> float:
+    """The change, with rounding errors as 0 and without a minus before 0."""
+    return round(change, 9) + 0.0
+
+
+def _flips(console: Console, explained: Explanation) -> None:
+    if not (explained.flips or explained.unchanged):
+        return
+    print_line(console, f"Changes at (each found to {explained.precision_ratio:.2%})")
+    for text in _points(explained.flips):
+        print_line(console, f"  {text}")
+    for text in explained.unchanged:
+        print_line(console, f"  {text}")
+
+
+def _points(flips: Sequence[Flip]) -> Iterator[str]:
+    """Each point once, with the largest of the changes there."""
+    largest: dict[tuple[str, str, float], Flip] = {}
+    for flip in flips:
+        largest[flip.quantity, flip.direction, flip.changed_at] = flip
+    for flip in largest.values():
+        yield flip.text
+
+
+def print_fleet(fleet: Fleet, out: Console) -> None:
+    """Print a line for each pipeline, the sums, and the gain of one unit more of each limited resource."""
+    found = fleet.found
+    count = "1 pipeline" if len(fleet.plans) == 1 else f"{len(fleet.plans)} pipelines"
+    limits = {CORES: found.budget_cores, **found.limits}
+    budget = ", ".join(in_words(name, most) for name, most in limits.items())
+    print_line(out, f"Fleet of {count} on {budget}")
+    out.print(_table(fleet))
+    print_line(
+        out,
+        f"  {_of_budget(fleet.held(), limits)}, objectives times weights {found.worth:.6g} "
+        f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)",
+    )
+    for each in found.classes:
+        words = _prices(each)
+        if each.gap > 0:
+            gap = f"gap {each.gap:.2%}" if isfinite(each.gap) else "no bound known"
+            words += f"; the time was up, {gap} (--deadline gives more)"
+        if len(found.classes) > 1:
+            held = fleet.held(each.priority)
+            words = f"class {each.priority}: {_of_budget(held, {})}, worth {each.worth:.6g}, {words}"
+        print_line(out, f"  {words}")
+
+
+def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:
+    """Every resource with its budget if it has one, such as "10 of 12 cores, 6 GiB of memory"."""
+    names = dict.fromkeys((CORES, *limits, *held.amounts))
+    of = {name: f"of {most:g}" for name, most in limits.items()}
+    return ", ".join(in_words(name, round(held.amount(name), 9), of.get(name, "")) for name in names)
+
+
+def _prices(each: ClassPlan) -> str:
+    words = f"one core more is worth about {each.price:.3g}"
+    return words + "".join(f", one {unit_of(name)} more {price:.3g}" for name, price in each.prices.items())
+
+
+def _table(fleet: Fleet) -> Table:
+    # Other resources only where some plan has them.
+    others = [name for name in fleet.held().amounts if name != CORES]
+    figures = ("λ rps", "class", "weight", "cores", *others, "PAS", "objective", "latency", "SLA")
+    table = bare_table("  pipeline", right=figures, last=("plan",))
+    for member, plan in zip(fleet.members, fleet.plans, strict=True):
+        latency_s = plan.latency_s or 0.0
+        table.add_row(
+            Text(f"  {plan.pipeline}"),
+            f"{plan.rate_rps:g}",
+            str(member.priority),
+            f"{member.weight:g}",
+            f"{plan.cost_cores:g}",
+            *(in_column(name, plan.resources.amount(name)) for name in others),
+            f"{plan.pas:.4f}",
+            f"{plan.objective:.5g}",
+            f"{latency_s:.3f} s",
+            f"{plan.sla_s:.3f} s",
+            Text("\n".join(str(config) for config in plan.configs)),
         )
     return table

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ipa.cli.views.plan_text import print_line
 from ipa.model.resources import BESIDE_CORES
-from ipa.report.seeds import span, with_half
+from ipa.report.stats import span, with_half
 from ipa.simulate.result import SimResult
 
 # Changes that are printed; -o json has all.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from ipa.cli.plans.difference import Difference, StageDifference
+from ipa.cli.difference import Difference, StageDifference
 from ipa.model.plan import WHOLE_PERCENT
 from ipa.model.resources import NO_RESOURCES, Resources, heading_of, in_column, in_words, total, words_of
 
@@ -24,10 +24,9 @@ SERVED = ("λ {}", "latency {}", "{} of SLA", "ρ {}", "queue {}")
 def status_table(status: dict[str, Any]) -> RenderableType:
     """The state of a pipeline as a table."""
     live = status["live"]
-    table = bare_table("  stage", "variant")
     held = _beside_cores(live["stages"])
-    for heading in ("batch", "ready", "cores", *held.amounts, "λ", "latency", "SLA", "ρ", "queue"):
-        table.add_column(heading, justify="right")
+    figures = ("batch", "ready", "cores", *held.amounts, "λ", "latency", "SLA", "ρ", "queue")
+    table = bare_table("  stage", "variant", right=figures)
     for stage in live["stages"]:
         table.add_row(*_stage_row(stage, status["sla_s"], held, in_column))
     return Group(Text(head(status)), table, *(Text("  ") + remark for remark in remarks(status)))
@@ -217,11 +216,10 @@ def _held_after(decision: dict[str, Any]) -> Resources | None:
 def difference_table(found: Difference) -> RenderableType:
     """The table of differences: ~ changes, = stays."""
     rate = "" if found.rate_rps is None else f"   λ {found.rate_rps:.4g} rps"
-    table = bare_table("  stage", "variant")
     known = [each for stage in found.stages for each in (stage.beside, stage.wanted_beside) if each]
     columns = list(total(known).amounts)
-    for heading in ("batch", "replicas", "cores each", "cores", *map(heading_of, columns)):
-        table.add_column(heading, justify="right")
+    figures = ("batch", "replicas", "cores each", "cores", *map(heading_of, columns))
+    table = bare_table("  stage", "variant", right=figures)
     for stage in found.stages:
         table.add_row(*_difference_row(stage, columns))
     cost = [f"{_delta(found.cost_cores, found.wanted_cost_cores, 'g', relative=True)} cores"]
@@ -242,10 +240,16 @@ def difference_table(found: Difference) -> RenderableType:
     )
 
 
-def bare_table(*headings: str) -> Table:
-    """A table without rules."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in headings:
+def bare_table(
+    *left: str, right: Iterable[str] = (), last: Iterable[str] = (), pad_edge: bool = True
+) -> Table:
+    """A table without rules: columns aligned left, then right, then left again."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=pad_edge)
+    for heading in left:
+        table.add_column(heading)
+    for heading in right:
+        table.add_column(heading, justify="right")
+    for heading in last:
         table.add_column(heading)
     return table
 

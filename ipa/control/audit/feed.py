@@ -23,15 +23,12 @@ class FollowedRecord(Protocol):
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
         """Return the `limit` entries after `after`, oldest first."""
-        ...
 
     def newest_seq(self) -> int:
         """Return the `seq` of the newest entry; 0 without entries."""
-        ...
 
     def checkpoints(self, after: int, pipeline: str | None = None) -> Iterable[SignedCheckpoint]:
         """Return the checkpoints of entries after `after` that retention removed."""
-        ...
 
 
 class RecordFeed:

@@ -34,7 +34,6 @@ class PeakForecaster(Protocol):
 
     def __call__(self, load: LoadHistory, /) -> Forecast:
         """The expected peak. DomainError: the load has no rate."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ class StopFlag(Protocol):
 
     def is_set(self) -> bool:
         """True if the service stops."""
-        ...
 
 
 class StopSignal(threading.Event):

@@ -30,11 +30,9 @@ class Schedulable(Protocol):
 
     def step(self) -> float:
         """Do the work that is due. Return the time of the next call, by the clock."""
-        ...
 
     def on_wake(self, call: Callable[[], None]) -> None:
         """Set the function to call when the loop is to run now."""
-        ...
 
 
 @dataclass(eq=False)

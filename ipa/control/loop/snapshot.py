@@ -22,18 +22,17 @@ HISTORY_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryPoint:
-    """A tick in the plots. None stands for a missing value.
+class Sample:
+    """A tick of the recent past; `at` in RFC 3339, None if missing.
 
-    `pas` is the accuracy of the running configuration, `predicted_latency_s` its latency by the profiles at
-    the observed rate, `beside` its resources beside cores.
+    `predicted_latency_s` is what the profiles say of what ran at the rate seen, `beside` the resources of
+    what ran beside its cores.
     """
 
     at: str
-    t_s: float
     rate_rps: float | None
-    point_rps: float | None
-    upper_rps: float | None
+    forecast_rps: float | None
+    forecast_upper_rps: float | None
     latency_s: float | None
     cores: float | None
     pas: float | None
@@ -56,7 +55,7 @@ class Snapshot:
     tick: int
     control: PipelineControl
     phase: ActuationPhase
-    history: tuple[HistoryPoint, ...] = ()
+    history: tuple[Sample, ...] = ()
     observation: Observation | None = None
     forecast: Forecast | None = None
     plan: Plan | None = None
@@ -106,16 +105,15 @@ def _would(request: TickRequest, state: EngineState) -> tuple[StageConfig, ...]:
     return state.shadow or request.observation.running() or ()
 
 
-def _point(request: TickRequest, decision: Decision) -> HistoryPoint:
+def _point(request: TickRequest, decision: Decision) -> Sample:
     observation, forecast = request.observation, decision.forecast
     running, rate_rps = observation.running(), _value(observation.arrival_rate_rps)
     seen = request.predict(running, rate_rps) if running and rate_rps else None
-    return HistoryPoint(
+    return Sample(
         at=decision.at,
-        t_s=request.now_s,
         rate_rps=rate_rps,
-        point_rps=forecast.point_rps if forecast else None,
-        upper_rps=forecast.upper_rps if forecast else None,
+        forecast_rps=forecast.point_rps if forecast else None,
+        forecast_upper_rps=forecast.upper_rps if forecast else None,
         latency_s=_value(observation.latency_s),
         cores=total_cores(running) if running else None,
         pas=seen.pas if seen else None,

@@ -1,15 +1,17 @@
-"""A review as SARIF 2.1.0, so that platforms show it at the lines of the files."""
+"""A review for platforms that show it at the lines of files: JUnit XML and SARIF 2.1.0."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
+from xml.etree import ElementTree
 
-from ipa.report.review.result import Review, Reviewed
-from ipa.report.review.words import cells
+from ipa.report.review.result import Review, Reviewed, cells
 
 FILE, GUARDRAIL, NO_PLAN, CHANGE = "file", "guardrail", "no-plan", "change"
 RULES = {
@@ -35,11 +37,7 @@ def sarif(review: Review) -> str:
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
         "runs": [
-            {
-                "tool": {"driver": driver},
-                "columnKind": "unicodeCodePoints",
-                "results": list(_results(review)),
-            }
+            {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": list(_results(review))}
         ],
     }
     return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
@@ -87,3 +85,45 @@ def _place(path: str, line: int, column: int) -> dict[str, Any]:
     region = {"startLine": max(line, 1), "startColumn": max(column, 1)}
     artifact = {"uri": quote(path), "uriBaseId": "%SRCROOT%"}
     return {"physicalLocation": {"artifactLocation": artifact, "region": region}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    name: str
+    file: str
+    line: int
+    failure: str = ""
+
+
+def junit(review: Review) -> str:
+    """The XML document."""
+    suites = {each.pipeline: list(_cases(review, each)) for each in review.pipelines}
+    if review.problems or not suites:
+        suites["files"] = [
+            _Case(f"{it.path}:{it.line}", it.path, it.line, str(it)) for it in review.problems
+        ] or [_Case("nothing changed", "", 0)]
+    root = ElementTree.Element("testsuites", {"name": "ipa ci", **_counts(chain(*suites.values()))})
+    for name, cases in suites.items():
+        suite = ElementTree.SubElement(root, "testsuite", {"name": name, **_counts(cases)})
+        for case in cases:
+            place = {"file": case.file, "line": str(case.line)} if case.file else {}
+            entry = ElementTree.SubElement(suite, "testcase", {"classname": name, "name": case.name, **place})
+            if case.failure:
+                words = {"message": case.failure, "type": "guardrail" if review.pipelines else "input"}
+                ElementTree.SubElement(entry, "failure", words).text = case.failure
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, "unicode", xml_declaration=True) + "\n"
+
+
+def _counts(cases: Iterable[_Case]) -> dict[str, str]:
+    listed = list(cases)
+    return {"tests": str(len(listed)), "failures": str(sum(bool(case.failure) for case in listed))}
+
+
+def _cases(review: Review, reviewed: Reviewed) -> Iterator[_Case]:
+    broken = {finding.rule: finding for finding in reviewed.findings if finding.rule}
+    plain = [finding.words for finding in reviewed.findings if finding.rule is None]
+    yield _Case("every recorded rate has a plan", reviewed.path, 1, "; ".join(plain))
+    for rule in reviewed.rules:
+        words = f"fails if {rule}: {broken[rule].words}" if rule in broken else ""
+        yield _Case(f"not {rule}", review.guardrails.path, rule.line, words)

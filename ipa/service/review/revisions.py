@@ -23,24 +23,19 @@ class BaseRevision(Protocol):
     @property
     def root(self) -> Path:
         """The top of the work tree."""
-        ...
 
     @property
     def commit(self) -> str:
         """The whole name of the commit."""
-        ...
 
     def changed(self) -> list[str]:
         """The files of the work tree that differ from the commit, new ones included."""
-        ...
 
     def files(self, folders: Iterable[str]) -> list[str]:
         """The files in those folders at the commit."""
-        ...
 
     def text(self, path: str) -> str:
         """The text of the file at the commit. InputError if it is not UTF-8."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

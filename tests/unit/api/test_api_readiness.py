@@ -5,10 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-from ipa.bootstrap.health import CHECKED_S, StoreCheck
+from ipa.bootstrap.service import CHECKED_S, StoreCheck
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
-from ipa.service.health import DependencyCheck
+from ipa.service.service import DependencyCheck
 
 READY = DependencyCheck("store", True, required=True)
 

@@ -12,9 +12,9 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.cli.output import printer
-from ipa.cli.plans.question import Question
-from ipa.cli.verbs.fleet import parse_pairs, plan_asked
-from ipa.cli.views.fleet_text import print_fleet
+from ipa.cli.planning.plan_kinds import Question
+from ipa.cli.verbs.plan import parse_pairs, plan_asked
+from ipa.cli.views.plan_text import print_fleet
 from ipa.model.errors import UsageError
 from ipa.model.plan import Termination
 

@@ -27,7 +27,7 @@ from ipa.model import access
 from ipa.model.access import Grant
 from ipa.model.errors import UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, ok
-from ipa.service import machine_checks
+from ipa.service import doctor as machine_checks
 from ipa.service.doctor import run_checks
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT

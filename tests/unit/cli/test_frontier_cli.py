@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.plans.question import Question, problem_of
+from ipa.cli.planning.plan_kinds import Question, problem_of
 from ipa.optimize.frontier import frontier
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import PlanningProblem

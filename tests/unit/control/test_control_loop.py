@@ -410,7 +410,7 @@ def test_the_snapshot_shows_the_last_quarter_of_an_hour() -> None:
     snapshot = made.loop.snapshot()
     assert len(snapshot.history) == 180
     newest = snapshot.history[-1]
-    assert newest.rate_rps == 5.0 and newest.upper_rps == pytest.approx(5.5)
+    assert newest.rate_rps == 5.0 and newest.forecast_upper_rps == pytest.approx(5.5)
     assert newest.cores == 2.0 and newest.pas == pytest.approx(0.9 * 0.95)
     assert snapshot.decision is not None and snapshot.plan is not None
     assert snapshot.control.mode is Mode.ACTIVE

@@ -20,8 +20,7 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Event, Notice
 from ipa.model.plan import StageConfig
-from ipa.service.live import live_state
-from ipa.service.status import status_view
+from ipa.service.status import live_state, status_view
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.world import PIPELINE, PROFILES, scenario
 

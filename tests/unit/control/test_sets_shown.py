@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
+from ipa.cli.difference import WantedPlan, difference
 from ipa.cli.output import printer
-from ipa.cli.plans.difference import WantedPlan, difference
 from ipa.cli.views.status_text import difference_table, status_line
 from ipa.control.canonical import plain
 from ipa.control.engine.actuation import ActuationPhase
@@ -27,7 +27,7 @@ from ipa.model.parts import in_order, with_share
 from ipa.model.plan import StageConfig
 from ipa.policies.table import PolicyInputs
 from ipa.service.checks import checked_configs
-from ipa.service.live import live_state
+from ipa.service.status import live_state
 from ipa.targets.local.replica import checked
 from tests.fakes.images import IMAGES, PROFILES
 

@@ -13,7 +13,6 @@ import pytest
 from ipa.model.errors import Problem
 from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Guardrails, Measure
 from ipa.model.resources import Resources
-from ipa.report.review.junit import junit
 from ipa.report.review.markdown import LONGEST, MARKER, comment
 from ipa.report.review.result import (
     FileHash,
@@ -24,12 +23,14 @@ from ipa.report.review.result import (
     ReviewFrontier,
     ReviewInputs,
     ReviewSide,
-    SimulatedChange,
     Status,
+    cells,
     findings_of,
+    headline,
+    signed,
 )
-from ipa.report.review.sarif import sarif
-from ipa.report.review.words import cells, headline, signed
+from ipa.report.review.sarif import junit, sarif
+from ipa.report.run import RunChange
 
 INPUTS = ReviewInputs(
     "0.1.0", "main", "c" * 40, "traces/day.txt", "d" * 64, "e" * 64, 600, 10.0, 20.0, 3, "ours"
@@ -41,7 +42,7 @@ AFTER = GuardrailFigures(1000, 5, 12.0, 20.0, 0.4, 0.3, 0.9, 3)
 
 def reviewed(name: str = "video", **fields: object) -> Reviewed:
     before, after = (
-        ReviewSide((), BEFORE, (SimulatedChange(10.0, "apply.scale_up", "a=b"),)),
+        ReviewSide((), BEFORE, (RunChange(10.0, "apply.scale_up", "a=b"),)),
         ReviewSide((), AFTER),
     )
     made = Reviewed(
@@ -131,7 +132,7 @@ def test_a_comment_names_what_is_below_the_threshold_too() -> None:
 
 
 def test_a_comment_is_never_longer_than_a_platform_takes() -> None:
-    changes = tuple(SimulatedChange(float(at), "apply.scale_up", "x" * 900) for at in range(16))
+    changes = tuple(RunChange(float(at), "apply.scale_up", "x" * 900) for at in range(16))
     long = ReviewSide((), AFTER, changes)
     text = comment(review(*(reviewed(f"p{at}", after=long) for at in range(12))))
     assert LONGEST * 0.7 < len(text) < LONGEST + 200

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ipa.bootstrap.options import ServeOptions, Simulated
+from ipa.bootstrap.targets import ServeOptions, Simulated
 from ipa.control.loop.clock import VirtualClock
 from ipa.files.packaged import packaged_example
 from ipa.model.decision import Change

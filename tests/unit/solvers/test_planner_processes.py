@@ -18,7 +18,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.explain import explain
 from ipa.optimize.frontier import frontier
-from ipa.policies.planning import plan_pipeline, planning_problem
+from ipa.policies.planning import PlanQuestion, plan_pipeline
 from tests.fakes.world import PIPELINE, PROFILES
 from tests.faults.solvers import DYING, IGNORING, command
 
@@ -38,7 +38,7 @@ def asking(
     deadline_s: float = 30.0,
     **options: Any,
 ) -> Coroutine[Any, Any, Plan]:
-    return apart.plan(pipeline, PROFILES, rate_rps, solver=solver, deadline_s=deadline_s, **options)
+    return apart.plan(PlanQuestion(pipeline, PROFILES, rate_rps, **options), solver, deadline_s)
 
 
 def asked(apart: PlannerProcesses, *arguments: Any, **options: Any) -> Plan:
@@ -71,7 +71,7 @@ def test_plans_are_those_that_are_made_here(apart: PlannerProcesses) -> None:
 def test_a_stage_is_sent_once_and_another_in_its_place_is_sent_too(apart: PlannerProcesses) -> None:
     asked(apart, 5.0)
     (worker,) = apart._processes._idle
-    forget, new, body = planner._question(worker, (PIPELINE, PROFILES, 6.0))
+    forget, new, body = planner._question(worker, ("plan", PlanQuestion(PIPELINE, PROFILES, 6.0), "exact"))
     assert not forget and len(new) < 10 < len(body) < 1000
     first = replace(PIPELINE.stages[0], variants=PIPELINE.stages[0].variants[:1])
     other = replace(PIPELINE, stages=(first, *PIPELINE.stages[1:]))
@@ -102,14 +102,14 @@ def test_a_plan_that_was_made_is_not_made_again(apart: PlannerProcesses) -> None
 
 
 def test_explanations_and_frontiers_are_those_that_are_made_here(apart: PlannerProcesses) -> None:
-    plan, options = here(5.0), {"objective": PIPELINE.default_objective}
-    problem = planning_problem(PIPELINE, PROFILES, 5.0, **options)
-    why = asyncio.run(apart.explain(PIPELINE, PROFILES, 5.0, plan, deadline_s=30.0, **options))
+    plan, question = here(5.0), PlanQuestion(PIPELINE, PROFILES, 5.0, PIPELINE.default_objective)
+    problem = question.problem()
+    why = asyncio.run(apart.explain(question, plan, 30.0))
     assert why == explain(problem, plan, 30.0) and why.alternatives
-    points = asyncio.run(apart.frontier(PIPELINE, PROFILES, 5.0, deadline_s=30.0, **options))
+    points = asyncio.run(apart.frontier(question, 30.0))
     assert points == frontier(problem, 30.0) and len(points) > 1
     with pytest.raises(InputError, match="which the problem does not allow"):
-        asyncio.run(apart.explain(PIPELINE, PROFILES, 50.0, plan, deadline_s=30.0, **options))
+        asyncio.run(apart.explain(replace(question, rate_rps=50.0), plan, 30.0))
 
 
 def test_an_error_is_the_planner_s_own_and_the_process_goes_on(apart: PlannerProcesses) -> None:

@@ -1,1 +1,0 @@
-"""Plans as verbs make, read, compare and save them."""
