@@ -108,7 +108,7 @@ WORLDS: dict[str, Callable[[SimSetup], SimSetup]] = {
     "bursts": _bursts,
     "late metrics": lambda setup: replace(setup, metrics=LATE),
     "no room": _no_room,
-    "no room, all slower": lambda setup: replace(_no_room(setup), slow=(SlowPeriod(0.0, inf, SLOW),)),
+    "no room and slower": lambda setup: replace(_no_room(setup), slow=(SlowPeriod(0.0, inf, SLOW),)),
 }
 
 

@@ -22,7 +22,7 @@ from ipa.forecast.quality import answers, pinball
 # they say little about now.
 EVERY_S, JUDGED_S = 5.0, 600.0
 # Rates of learning with their first weights, and the rate at which those learn; losses are in units of a
-# twentieth of the mean peak. Chosen on 14 loads (`python -m experiments.forecast mixture`).
+# twentieth of the mean peak. Chosen on 14 loads (`python -m experiments.rungs`).
 RATES, RATE_WEIGHTS, RATE_OF_RATES = (0.02, 0.3), (0.7, 0.3), 0.05
 LOSS_UNIT_RATIO = 0.05
 # The first weights, relative to that of a rung which knows the recent load alone. A trained model knows more;

@@ -359,7 +359,7 @@ class Pipeline:
     description: str = ""
     sets: bool = False
     max_predictors: int = 1
-    # Age at which requests are dropped, one by one, when they reach the head of a queue.
+    # Age at which requests are dropped, one by one, when they reach the head of a queue; see `deadline_s`.
     drop_after_s: float | None = None
     # Without a fallback the running configuration is kept while the load is missing.
     fallback: Fallback | None = None
@@ -378,6 +378,11 @@ class Pipeline:
         """The pipeline's namespace, which also decides access, on a cluster or not."""
         placed = (place.namespace for place in self.targets.values() if isinstance(place, Placed))
         return next(placed, DEFAULT_NAMESPACE)
+
+    @property
+    def deadline_s(self) -> float:
+        """The age at which requests are dropped; the SLA unless the file says another: later is no use."""
+        return self.sla.latency_s if self.drop_after_s is None else self.drop_after_s
 
     @property
     def is_chain(self) -> bool:

@@ -14,6 +14,7 @@ from ipa.files.traces import read_trace
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.model.serving import ServingSemantics
 from ipa.report.stats import over_seeds
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
@@ -38,6 +39,9 @@ class SimulatedPlace(Protocol):
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
         """The behaviour of replicas and monitoring there."""
+
+    def serving(self, pipeline: Pipeline) -> ServingSemantics:
+        """The way in which it serves the pipeline."""
 
 
 def over_seeds_of(
@@ -80,10 +84,12 @@ def setup_on(
     forecast: ForecastSettings,
     guards: GuardSettings,
 ) -> SimSetup:
-    """A run whose pods are replaced and watched as on the target."""
+    """A run whose late requests are dropped, and whose pods are replaced and watched, as on the target."""
     cluster, metrics = target.simulation(pipeline)
+    shaped = target.shape(pipeline, profiles)
+    deadline_s = shaped.deadline_s if target.serving(pipeline).drops_late else None
     return SimSetup(
-        target.shape(pipeline, profiles),
+        replace(shaped, drop_after_s=deadline_s),
         profiles,
         rates_rps,
         forecast=forecast,

@@ -239,7 +239,7 @@ class PipelineKeys(DeclaredFile, OfTargets):
     sla: SlaSection
     """The end-to-end latency that this percentage of the requests must meet."""
     drop_after_s: Maybe[PositiveDuration] = None
-    """Requests older than this at the head of a queue are dropped, one by one."""
+    """Requests older than this at the head of a queue are dropped, one by one; than the SLA if absent."""
     fallback: Maybe[FallbackSection] = None
     """The rate to plan for once the load was missing for a while; it only adds capacity. If absent, nothing
     changes then."""

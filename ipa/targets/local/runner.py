@@ -240,11 +240,9 @@ class PipelineRunner:
             self._stop_drained(run, report.draining if report else None)
 
     def _router_arguments(self) -> list[str]:
-        arguments = ["--pipeline", self.pipeline.name]
+        arguments = ["--pipeline", self.pipeline.name, "--drop-after-s", str(self.pipeline.deadline_s)]
         for run in self._stages:
             arguments += ["--stage", f"{run.stage.name}={run.queue.url}"]
-        if self.pipeline.drop_after_s is not None:
-            arguments += ["--drop-after-s", str(self.pipeline.drop_after_s)]
         return arguments
 
     def _check_health(self) -> None:

@@ -127,8 +127,7 @@ def _queue(pipeline: Pipeline, stage: Stage, model: Part) -> Pipeline:
 def _router(pipeline: Pipeline, queues: Sequence[Part]) -> Pipeline:
     stages = " ".join(f"{queue.stage}={queue.service}" for queue in queues)
     env = {"IPA_PIPELINE": pipeline.name, "IPA_STAGES": stages, "IPA_HOST": EVERYWHERE}
-    if pipeline.drop_after_s is not None:
-        env["IPA_DROP_AFTER_S"] = f"{pipeline.drop_after_s:g}"
+    env["IPA_DROP_AFTER_S"] = f"{pipeline.deadline_s:g}"
     return _alone(pipeline, "router", _stage("router", "router", env))
 
 
