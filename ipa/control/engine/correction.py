@@ -1,15 +1,15 @@
 """The slowdown of each variant: the ratio of its observed batch time to its profile.
 
 A profile is measured on a replica alone; on a shared machine a batch may take longer. The ratio is smoothed,
-and plans use it in steps. It is never below 1: a machine that is quicker than profiled may be shared again
-later, and plans that rely on its speed would then miss the SLA.
+and plans use it in steps. It goes up quickly, and below 1 slowly: a machine that is quicker than profiled may
+be shared again later, and plans that rely on its speed would then miss the SLA.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, log, sqrt
+from math import ceil, exp, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Event, Notice
@@ -30,8 +30,8 @@ DEAD_BAND, DEAD_BAND_END = 1.10, 1.03
 STEPS_BACK = 2
 # A variant slower than this is broken: more replicas would not help.
 MOST = 4.0
-# Lower bound of the smoothed ratio, so that a later slowdown shows at once.
-LEAST = 0.9
+# The least ratio. Plans rely on a variant being quicker than its profile once it was for so long.
+LEAST, QUICK_S = 0.5, 120.0
 # Fewer batches in a window are ignored.
 LEAST_BATCHES = 5
 # The error of a mean of n batches is their variation over √n. Means are smoothed until that is 2 %, and over
@@ -52,8 +52,9 @@ ALARM, ALARM_END = 1.25, 1.15
 class ObservedSlowdown:
     """The observed slowdown of a variant: `ratio` times its profile, smoothed; last at `at_s`.
 
-    `recent` are (time, ratio) of the last window. `steps` is the number of `STEP`s that plans use; `is_told`
-    is True if the event was emitted.
+    `recent` are (time, ratio) of the last window. `steps` is the number of `STEP`s that plans use, negative
+    for a variant that is quicker than profiled; `is_told` is True if the event was emitted. The ratio is
+    below what plans use since `quick_since_s`, and was at most `quick_ratio` then.
     """
 
     stage: str
@@ -63,6 +64,8 @@ class ObservedSlowdown:
     at_s: float
     recent: tuple[tuple[float, float], ...] = ()
     is_told: bool = False
+    quick_since_s: float | None = None
+    quick_ratio: float = 0.0
 
     @property
     def planned_ratio(self) -> float:
@@ -189,11 +192,11 @@ def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Eve
 
 
 def planned_with(plan: Plan) -> str:
-    """The plan's variants that are slower than their profile, in words; empty without any."""
+    """The plan's variants that are slower or quicker than their profile, in words; empty without any."""
     named = [
         f"{stage.stage}={stage.variant} at {stage.slowdown_ratio:.3g} x its profiled batch time"
         for stage in plan.stages
-        if stage.slowdown_ratio > 1
+        if stage.slowdown_ratio != 1
     ]
     return f"planned with {', '.join(named)}" if named else ""
 
@@ -202,11 +205,14 @@ def steps_for(steps: int, ratios: Sequence[float]) -> int:
     """Return the steps that plans use, from the present number and the ratios of the last window.
 
     The number grows if all ratios call for it, and then to that of the newest ratio: by then a change has
-    filled the window, and a single slow batch has left it. It shrinks if all ratios call for that.
+    filled the window, and a single slow batch has left it. It shrinks if all ratios call for that, but not
+    below 0 (`_quicker`).
     """
     low, high, newest = min(ratios), max(ratios), ratios[-1]
-    if not steps:
-        return _steps(newest) if low >= DEAD_BAND else 0
+    if steps <= 0:
+        if low >= DEAD_BAND:
+            return _steps(newest)
+        return min(_steps(newest), 0) if _exact_steps(low) > steps + 0.5 else steps
     if high < DEAD_BAND_END:
         return 0
     if _exact_steps(low) > steps + 0.5:
@@ -257,7 +263,20 @@ def _updated(
     if is_broken:
         steps = max(steps, steps_for(before.steps if before else 0, [ratio]))
     is_told = before is not None and before.is_told
-    return ObservedSlowdown(config.stage, config.variant, ratio, steps, now_s, recent, is_told)
+    found = ObservedSlowdown(config.stage, config.variant, ratio, steps, now_s, recent, is_told)
+    return _quicker(mine, found)
+
+
+def _quicker(before: ObservedSlowdown | None, now: ObservedSlowdown) -> ObservedSlowdown:
+    """The slowdown with fewer steps once the variant was quicker than planned for long enough."""
+    if now.steps > 0 or _exact_steps(now.ratio) > now.steps - STEPS_BACK:
+        return now
+    if before is None or before.quick_since_s is None or before.steps != now.steps:
+        return replace(now, quick_since_s=now.at_s, quick_ratio=now.ratio)
+    slowest = max(before.quick_ratio, now.ratio)
+    if now.at_s - before.quick_since_s < QUICK_S:
+        return replace(now, quick_since_s=before.quick_since_s, quick_ratio=slowest)
+    return replace(now, steps=ceil(_exact_steps(slowest)))
 
 
 def _smoothed(

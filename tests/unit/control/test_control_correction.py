@@ -1,4 +1,4 @@
-"""What is learned of profiles that are wrong: by what is seen, slowly, in steps, and never below them."""
+"""What is learned of profiles that are wrong: by what is seen, in steps, upwards at once and below 1 slowly."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ipa.control.engine.correction import (
     FORGET_S,
     MOST,
     STEP,
+    STEPS_BACK,
     UNCORRECTED,
     Correction,
     ObservedSlowdown,
@@ -304,6 +305,23 @@ def test_the_plan_counts_what_waits_before_the_slowdown_is_known() -> None:
     assert first.plan is not None and first.forecast is not None
     assert first.plan.rate_rps > first.forecast.upper_rps
     assert total_cores(first.configs) > total_cores(first.previous)
+
+
+def test_a_quicker_machine_gives_cores_back_slowly_and_takes_them_at_once() -> None:
+    made = settled()
+
+    def steps() -> set[int]:
+        return {each.steps for each in made.loop._state.correction.seen}
+
+    slowed(made, 0.6)
+    made.ticks(23)
+    assert steps() <= {0}
+    made.ticks(10)
+    (quick,) = steps()
+    assert quick < -STEPS_BACK and STEP**quick >= 0.6
+    slowed(made, 1.0)
+    made.ticks(4)
+    assert steps() == {0}
 
 
 def test_advisory_mode_learns_too() -> None:
