@@ -80,6 +80,7 @@ class Exporter:
         lines += ["# TYPE ipa_queue_arrivals_total counter"]
         lines += [f'ipa_queue_arrivals_total{{pipeline="busy",stage="one"}} {count}']
         lines += [f'ipa_queue_arrivals_total{{pipeline="busy",stage="two"}} {3 * count}']
+        lines += [f'ipa_queue_arrivals_total{{pipeline="unrouted",stage="one"}} {count}']
         lines += ["# TYPE ipa_queue_stage_seconds histogram"]
         lines += self._histogram("ipa_queue_stage_seconds", 'pipeline="busy",stage="one"', count)
         # Every batch has 3 items and takes 0.15 s.
@@ -213,6 +214,15 @@ def test_arrival_rates_are_those_of_the_counters(busy: Signals) -> None:
     assert value(busy.stages["two"].arrival_rate_rps) == pytest.approx(3 * RATE, rel=0.1)
 
 
+def test_the_entry_queue_stands_in_for_a_router_that_is_not_seen(reader: Reader, busy: Signals) -> None:
+    signals = reader().read(pipeline("unrouted"), 10.0)
+    assert value(signals.arrival_rate_rps) == pytest.approx(RATE, rel=0.1)
+    assert isinstance(signals.load, Measured) and signals.load.value.rates_rps[-1] == pytest.approx(
+        RATE, rel=0.1
+    )
+    assert isinstance(signals.latency_s, Missing) and isinstance(signals.attainment, Missing)
+
+
 def test_latency_is_the_percentile_of_the_histogram(busy: Signals) -> None:
     assert value(busy.latency_s) == pytest.approx(P99_S, rel=0.02)
     assert value(busy.stages["one"].latency_s) == pytest.approx(P99_S, rel=0.02)
@@ -264,10 +274,12 @@ def test_ages_are_those_of_the_samples(busy: Signals) -> None:
     assert 0 <= busy.arrival_rate_rps.age_s < 5
 
 
-def test_load_has_one_rate_a_second_and_gaps_before_the_first(busy: Signals) -> None:
-    assert isinstance(busy.load, Measured), busy.load
-    load = busy.load.value
-    assert (load.step_s, load.averaged_s, len(load.rates_rps)) == (1.0, 5.0, 30)
+def test_load_has_one_rate_a_second_and_gaps_before_the_first(busy: Signals, reader: Reader) -> None:
+    # Longer than the servers have run.
+    seen = reader().load(pipeline("busy"), 300.0)
+    assert isinstance(seen, Measured), seen
+    load = seen.value
+    assert (load.step_s, load.averaged_s, len(load.rates_rps)) == (1.0, 5.0, 300)
     assert load.rates_rps[0] is None
     assert load.rates_rps[-1] == pytest.approx(RATE, rel=0.1)
 

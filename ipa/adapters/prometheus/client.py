@@ -92,9 +92,17 @@ class PrometheusMetrics:
                 batches=_NOT_ASKED if stage_batches is None else stage_batches.of(label, age),
             )
         age = self._age(_pick(ages, WHOLE), repeated_s)
+        rate = _aged(_pick(reading.instant(asked.arrivals), WHOLE), age)
+        load = self._load(reading, asked.arrivals, age, window_s)
+        if isinstance(load, Missing) and asked.entry_arrivals is not None:
+            # The queue of the first stage counts the same requests.
+            (entry,) = (stage for stage in pipeline.stages if not stage.after)
+            rate = stages[entry.name].arrival_rate_rps
+            entry_age = self._age(_pick(stage_ages, self._dialect.stage_value(entry)), repeated_s)
+            load = self._load(reading, asked.entry_arrivals, entry_age, window_s)
         return Signals(
-            arrival_rate_rps=_aged(_pick(reading.instant(asked.arrivals), WHOLE), age),
-            load=self._load(reading, asked, age, window_s),
+            arrival_rate_rps=rate,
+            load=load,
             latency_s=_aged(_pick(reading.instant(asked.latency), WHOLE), age),
             stages=stages,
             attainment=_attainment(reading, asked, pipeline.sla.latency_s, age),
@@ -106,7 +114,7 @@ class PrometheusMetrics:
         reading = _Reading(self._ask, self._monotonic_s())
         ages = reading.instant(asked.age)
         age = self._age(_pick(ages, WHOLE), self._repeated_s(str(asked.age), reading))
-        return self._load(reading, asked, age, window_s)
+        return self._load(reading, asked.arrivals, age, window_s)
 
     def _repeated_s(self, query: str, reading: _Reading) -> float:
         """The seconds since the server first answered with its newest time."""
@@ -124,16 +132,16 @@ class PrometheusMetrics:
             return Missing(MissingReason.STALE, detail, age.value)
         return age
 
-    def _load(self, reading: _Reading, asked: Queries, age: Value, window_s: float) -> Load:
+    def _load(self, reading: _Reading, asked: Rate, age: Value, window_s: float) -> Load:
         """The load per second up to the server's time; a second without a rate is a gap."""
         if isinstance(age, Missing):
             return age
         end_s = math.floor(reading.server_now_s)
-        points = reading.range(asked.arrivals, end_s - round(window_s) + 1, end_s)
+        points = reading.range(asked, end_s - round(window_s) + 1, end_s)
         if isinstance(points, Missing):
             return points
         rates = tuple(points.get(end_s - back) for back in reversed(range(round(window_s))))
-        return Measured(LoadHistory(STEP_S, rates, asked.arrivals.window_s, float(end_s)), age.value)
+        return Measured(LoadHistory(STEP_S, rates, asked.window_s, float(end_s)), age.value)
 
 
 def metrics_of(

@@ -21,13 +21,18 @@ class BatchQueries:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`."""
+    """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`.
+
+    `entry_arrivals` are those of the first stage alone, where it gets every request once and another process
+    counts them than `arrivals`.
+    """
 
     age: Age
     arrivals: Rate
     latency: Quantile
     answered: Rate
     lost: Rate | None
+    entry_arrivals: Rate | None
     stage_label: str
     stage_age: Age
     stage_arrivals: Rate
@@ -104,6 +109,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         latency=Quantile(quantile, found.latency, latency_s),
         answered=Rate(found.latency, latency_s, ("le",)),
         lost=Rate(found.lost, latency_s) if found.lost else None,
+        entry_arrivals=_entry_arrivals(pipeline, dialect, found),
         stage_label=label,
         stage_age=Age(found.stage_arrivals, (label,)),
         stage_arrivals=Rate(found.stage_arrivals, rate_s, (label,)),
@@ -111,6 +117,15 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         stage_queue=Gauge(found.stage_queue, (label,)) if found.stage_queue else None,
         stage_batches=batches,
     )
+
+
+def _entry_arrivals(pipeline: Pipeline, dialect: Dialect, found: Selectors) -> Rate | None:
+    entries = [stage for stage in pipeline.stages if not stage.after]
+    if found.stage_queue is None or len(entries) != 1 or not entries[0].variants:
+        return None
+    asked = found.stage_arrivals
+    labels = {**asked.labels, dialect.stage_label: dialect.stage_value(entries[0])}
+    return Rate(replace(asked, labels=labels), dialect.rate_window_s)
 
 
 def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Selectors:

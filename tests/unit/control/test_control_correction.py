@@ -1,4 +1,4 @@
-"""What is learned of profiles that are wrong: by what is seen, in steps, upwards at once and below 1 slowly."""
+"""What is learned of profiles that are wrong: from what is seen, in steps, up at once and below 1 slowly."""
 
 from __future__ import annotations
 
