@@ -61,6 +61,16 @@ INPUT_AGE = Metric(
 )
 ARRIVAL_RATE = Metric("ipa_observed_arrival_rate_rps", "Observed arrival rate.", HERE)
 LATENCY = Metric("ipa_observed_latency_seconds", "Observed latency at the percentile of the SLA.", HERE)
+IN_TIME = Metric(
+    "ipa_observed_in_time_ratio",
+    "Share of the ended requests that were answered within the SLA; below the percentile the SLO is broken.",
+    HERE,
+)
+LOAD_RATIO = Metric(
+    "ipa_planned_load_ratio",
+    "Load that plans are made for over the forecast: above 1 after lateness that the model did not expect.",
+    HERE,
+)
 PREDICTED_LATENCY = Metric(
     "ipa_predicted_latency_seconds",
     "Latency by the profiles at the observed rate; if far below the observed latency, they are wrong.",

@@ -123,6 +123,11 @@ class Observation:
     changed_by: str = ""
     attainment: Measured[Attainment] | Missing = NOT_ASKED
 
+    @property
+    def in_time_ratio(self) -> float | None:
+        """The share of the ended requests that were answered within the SLA; None if unknown."""
+        return self.attainment.value.in_time_ratio if isinstance(self.attainment, Measured) else None
+
     def running(self) -> tuple[StageConfig, ...] | None:
         """The configuration of every stage in order, of each part; None if one was not observed."""
         configs = [stage.running for stage in self.stages]

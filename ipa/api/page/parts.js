@@ -69,6 +69,16 @@ export const besideWords = (stages) => [...besideCores(stages)].map(([name, amou
 /** The cost as [value, unit]: in money if the pipeline has prices. */
 const costOf = (it) => (it.cost_usd_per_hour === null ? [plain(it.cost_cores), "cores"] : [plain(it.cost_usd_per_hour), "USD/h"]);
 
+/** The share of the requests in time, and the load that is planned for because of it. */
+function inTime(live, status) {
+  const ratio = live.in_time_ratio ?? null;
+  const planned = live.planned_load_ratio ?? 1;
+  if (ratio === null) return [];
+  const broken = 100 * ratio < status.sla_percentile;
+  return [" · ", el("b", { class: broken ? "over" : "ok" }, `${(100 * ratio).toFixed(1)} %`), " in time",
+    ...(planned === 1 ? [] : [` · planned for ${planned.toFixed(2)} × the forecast`])];
+}
+
 /** The four tiles: load, latency, accuracy and cost. */
 export function tiles(status) {
   const { live } = status;
@@ -84,7 +94,7 @@ export function tiles(status) {
       ? ["forecast ", el("b", {}, number(ahead.point_rps)), ` · up to ${number(ahead.upper_rps)} within ${plain(ahead.horizon_s)} s`]
       : ["no forecast yet"]),
     tile(`Latency p${plain(status.sla_percentile)}`, latency, unit,
-      [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
+      [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`, ...inTime(live, status)], meter(share, level)),
     tile("Accuracy (PAS)", number(live.pas, 3), "", [`of ${new Set(live.stages.map((stage) => stage.stage)).size} stages`, ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
     tile("Cost", cost, costUnit, [costUnit === "cores" ? "" : `${plain(live.cost_cores)} cores · `, `${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
       ...besideWords(live.stages).map((words) => ` · ${words}`),

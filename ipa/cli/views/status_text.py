@@ -111,9 +111,16 @@ def head(status: dict[str, Any]) -> str:
         ahead = f" → {forecast['upper_rps']:.1f} (forecast, {forecast['horizon_s']:g} s, {quantile})"
     return (
         f"Pipeline {status['pipeline']}   λ {_n(live['rate_rps'], 1)}{ahead} rps   "
-        f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s   "
+        f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s{_in_time(live)}   "
         f"{_mode(status)}"
     )
+
+
+def _in_time(live: dict[str, Any]) -> str:
+    """The share of the requests in time, and what is planned for because of it."""
+    ratio, planned = live.get("in_time_ratio"), live.get("planned_load_ratio", 1.0)
+    words = "" if ratio is None else f", {100 * ratio:.1f} % in time"
+    return words + (f", planned for {planned:.2f} x the forecast" if planned != 1 else "")
 
 
 def _mode(status: dict[str, Any]) -> str:
@@ -171,7 +178,7 @@ def status_line(status: dict[str, Any]) -> str:
     parts = [
         f"{live['at'][11:19]} {status['pipeline']}" + (f" tick {live['tick']}" if status["control"] else ""),
         f"λ {_n(live['rate_rps'], 1)}{ahead} rps",
-        f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)}/{status['sla_s']:g} s",
+        f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)}/{status['sla_s']:g} s{_in_time(live)}",
         f"PAS {_n(live['pas'], 3)}",
         _cost(live),
         stages,

@@ -6,6 +6,7 @@ rounded to their significant digits, so that the recorded inputs are those of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 
@@ -63,11 +64,15 @@ def observe(
                     batches=checked_batches(seen.batches),
                 )
             )
+    rate, load = checked(signals.arrival_rate_rps), checked_load(signals.load)
+    waiting = _waiting(stages)
+    if waiting and isinstance(rate, Measured) and not rate.value:
+        rate = load = Missing(MissingReason.INVALID, f"it is 0, and {waiting}", rate.age_s)
     return Observation(
         pipeline=pipeline.name,
         at_s=at_s,
-        arrival_rate_rps=checked(signals.arrival_rate_rps),
-        load=checked_load(signals.load),
+        arrival_rate_rps=rate,
+        load=load,
         latency_s=checked(signals.latency_s),
         stages=tuple(stages),
         revision=workload.revision if workload else "",
@@ -76,6 +81,19 @@ def observe(
         changed_by=workload.changed_by if workload else "",
         attainment=checked_attainment(signals.attainment),
     )
+
+
+def _waiting(stages: Sequence[StageObservation]) -> str:
+    """The longest queue, in words, if it is longer than what its replicas take at once; else empty."""
+    for stage in sorted(stages, key=lambda stage: -_length(stage)):
+        config = stage.running
+        if isinstance(config, Measured) and _length(stage) > config.value.batch_size * config.value.replicas:
+            return f"{_length(stage):g} items wait for {stage.stage}"
+    return ""
+
+
+def _length(stage: StageObservation) -> float:
+    return stage.queue_length.value if isinstance(stage.queue_length, Measured) else 0.0
 
 
 def _shared(value: Measured[float] | Missing, ratio: float) -> Measured[float] | Missing:

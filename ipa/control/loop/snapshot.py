@@ -7,6 +7,7 @@ from datetime import datetime
 
 from ipa.control.engine.actuation import Actuation, ActuationPhase
 from ipa.control.engine.correction import UNCORRECTED, Correction
+from ipa.control.engine.feedback import NO_FEEDBACK, Feedback
 from ipa.control.engine.guards import total_cores
 from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.state import EngineState, TickRequest
@@ -48,7 +49,8 @@ class Snapshot:
     `skipped_ticks` were not run because the tick before them took too long, `early_ticks` were brought
     forward. `quarantines` are the failed rollouts that are not retried yet. `would` is the configuration
     after all decisions of shadow mode; empty in other modes, or if the running one is unknown. `correction`
-    are the slowdowns of the variants, `ended` is the change that ended in this tick.
+    are the slowdowns of the variants, `feedback` is the load to plan for beyond the forecast, `ended` the
+    change that ended in this tick.
     """
 
     pipeline: str
@@ -66,6 +68,7 @@ class Snapshot:
     early_ticks: int = 0
     would: tuple[StageConfig, ...] = ()
     correction: Correction = UNCORRECTED
+    feedback: Feedback = NO_FEEDBACK
     ended: Actuation | None = None
     quarantines: tuple[FailedRollout, ...] = ()
     # The progress of a rollout that no loop follows, in words, and what is wrong with it.
@@ -94,6 +97,7 @@ def after_tick(
         early_ticks=before.early_ticks,
         would=_would(request, state),
         correction=state.correction,
+        feedback=state.feedback,
         ended=state.ended,
         quarantines=tuple(failure for failure in state.failures if request.now_s < failure.until_s),
     )
