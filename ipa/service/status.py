@@ -72,8 +72,8 @@ class LiveState:
     """A pipeline now: the loop's latest observation, forecast and decision, and its recent past.
 
     `degraded` names in words what is not as it should be (metrics that do not answer, a rollback); empty
-    means healthy. `latency_s` is at the SLA's percentile, `in_time_ratio` the share of the ended requests that
-    were answered within the SLA, `planned_load_ratio` the load that is planned for over the forecast.
+    means healthy. `latency_s` is at the SLA's percentile, `in_time_ratio` the share of the ended requests
+    that were answered within the SLA, `planned_load_ratio` the load that is planned for over the forecast.
     `next_tick_in_s` is None while no tick is due.
     `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
@@ -172,7 +172,7 @@ def live_state(
         settled=observation.settled if observation else True,
         rate_rps=_value(observation.arrival_rate_rps) if observation else None,
         latency_s=_value(observation.latency_s) if observation else None,
-        in_time_ratio=_in_time_ratio(observation) if observation else None,
+        in_time_ratio=observation.in_time_ratio if observation else None,
         planned_load_ratio=snapshot.feedback.planned_ratio,
         forecast=snapshot.forecast,
         pas=_pas(pipeline, stages),
@@ -185,11 +185,6 @@ def live_state(
         inputs=inputs_of(observation),
         cost_usd_per_hour=_price(pipeline, stages),
     )
-
-
-def _in_time_ratio(observation: Observation) -> float | None:
-    seen = observation.attainment
-    return seen.value.in_time_ratio if isinstance(seen, Measured) else None
 
 
 def _value(seen: Measured[float] | Missing) -> float | None:

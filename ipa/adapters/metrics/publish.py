@@ -107,10 +107,7 @@ class Publisher:
     def _seen(self, name: str, snapshot: Snapshot, observation: Observation, track: _Track) -> None:
         self._show(table.ARRIVAL_RATE, observation.arrival_rate_rps, name)
         self._show(table.LATENCY, observation.latency_s, name)
-        seen = observation.attainment
-        self._show_or_nan(
-            table.IN_TIME, seen.value.in_time_ratio if isinstance(seen, Measured) else None, name
-        )
+        self._show_or_nan(table.IN_TIME, observation.in_time_ratio, name)
         self._show_or_nan(table.LOAD_RATIO, snapshot.feedback.planned_ratio, name)
         point = snapshot.history[-1] if snapshot.history else None
         self._show_or_nan(table.PREDICTED_LATENCY, point.predicted_latency_s if point else None, name)

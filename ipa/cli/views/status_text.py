@@ -109,10 +109,10 @@ def head(status: dict[str, Any]) -> str:
     if forecast:
         quantile = f"q{100 * forecast['quantile']:g}"
         ahead = f" → {forecast['upper_rps']:.1f} (forecast, {forecast['horizon_s']:g} s, {quantile})"
+    latency = f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s"
     return (
         f"Pipeline {status['pipeline']}   λ {_n(live['rate_rps'], 1)}{ahead} rps   "
-        f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s{_in_time(live)}   "
-        f"{_mode(status)}"
+        f"{latency}{_in_time(live)}   {_mode(status)}"
     )
 
 
