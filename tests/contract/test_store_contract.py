@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.api_state import PlanRows
-from ipa.adapters.store.database import close_engine, open_engine
+from ipa.adapters.store.database import close_engine, open_engine, writing
 from ipa.adapters.store.store import LAG_S
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
 from ipa.control.ports import (
@@ -204,6 +204,25 @@ def test_plans_wait_for_a_store_that_does_not_answer(store: Store, monkeypatch: 
             store.plans.flush()
         assert store.plans.plan("p1") == a_kept_plan(1)
     store.plans.flush()
+    assert store.plans.plan("p1") == a_kept_plan(1)
+
+
+def test_a_flush_that_is_still_writing_when_the_next_is_due_writes_no_plan_twice(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.plans.keep(a_kept_plan(1))
+    next_flush = threading.Thread(target=store.plans.flush)
+
+    def slow(*given: object) -> object:
+        monkeypatch.undo()
+        next_flush.start()
+        # It ends within this time if it does not wait for the first.
+        next_flush.join(0.1)
+        return writing(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("ipa.adapters.store.api_state.writing", slow)
+    store.plans.flush()
+    next_flush.join()
     assert store.plans.plan("p1") == a_kept_plan(1)
 
 

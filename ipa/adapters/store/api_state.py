@@ -44,6 +44,8 @@ class PlanRows:
     def __init__(self, engine: Engine, most: int = MOST_PLANS) -> None:
         self._engine, self._most = engine, most
         self._lock = threading.Lock()
+        # A flush that takes longer than FLUSH_S must not overlap the next: both would write the same plans.
+        self._flushing = threading.Lock()
         # Each with its text, which is encoded when the plan comes: many at once would block other threads.
         self._waiting: dict[str, tuple[StoredPlan, str]] = {}
         self._timer: threading.Timer | None = None
@@ -79,6 +81,10 @@ class PlanRows:
 
     def flush(self) -> None:
         """Write the waiting plans. UnavailableError: they could not be written, and still wait."""
+        with self._flushing:
+            self._flush()
+
+    def _flush(self) -> None:
         with self._lock:
             waiting = list(self._waiting.values())
             self._timer = None
