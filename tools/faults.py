@@ -28,6 +28,7 @@ GROUPS = {
     "O": "Operation",
     "R": "Attack and growth",
     "G": "A real cluster with Seldon",
+    "V": "Reality against the model",
 }
 
 # The fault of each case. A new case needs its words here.
@@ -61,6 +62,10 @@ FAULTS = {
     "P10": "Prometheus flapping",
     "P11": "a load of zero or almost zero",
     "P12": "load spikes, steps, ramps and square waves",
+    "V3": "profiles wrong by half; a neighbour takes half of the machine for a minute",
+    "V4": "a budget without room for a surge",
+    "V5": "the router unseen under rising load",
+    "V6": "a constant load for an hour",
     "C1": "the wall clock steps",
     "C2": "the process suspended for a minute",
     "C3": "clock skew of ±5 minutes",

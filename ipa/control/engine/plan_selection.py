@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.correction import planned_with
 from ipa.control.engine.feedback import loaded
-from ipa.control.engine.guards import bound_faults, limit_steps, total_cores
+from ipa.control.engine.guards import GuardSettings, bound_faults, limit_steps, total_cores
 from ipa.control.engine.overload_guard import disagreement
 from ipa.control.engine.overrides import held_back, pin_faults, pins_of
-from ipa.control.engine.stabiliser import remember, ripe
+from ipa.control.engine.stabiliser import more_careful, remember, ripe, ticks_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import TransitionStep, make_room, safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured
-from ipa.model.parts import gone_parts, only_shares, stage_pairs
+from ipa.model.parts import gone_parts, is_shared, only_shares, stage_pairs
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
 from ipa.model.rounding import rounded_plan
 from ipa.model.row_counts import wrong_rows
@@ -56,12 +57,11 @@ def choose(
     # If no pod starts or stops, waiting has no benefit.
     moves_requests = only_shares(running, plan.configs)
     if now is not None and not urgent and not moves_requests:
-        ticks = request.settings.down_after_ticks
         if state.counts(request):
-            state = replace(state, pending_scale_downs=remember(state.pending_scale_downs, plan, ticks))
-        settled_on = ripe(state.pending_scale_downs, ticks)
+            state = _pending(state, plan, request.settings.down_after_ticks)
+        settled_on, needed = _settled_on(state, now, request.settings)
         if settled_on is None:
-            seen = f"better for {len(state.pending_scale_downs)} of {ticks} ticks"
+            seen = f"better for {state.pending_ticks} of {needed} ticks"
             words = f"a smaller plan must stay better; {seen}: {in_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         plan = settled_on
@@ -70,6 +70,35 @@ def choose(
             words = f"the plan would remove capacity, but {objection}"
             return hold(ReasonCode.SIGNALS_DISAGREE, words, plan=plan, forecast=forecast), reset
     return checked(request, state, running, plan=plan, forecast=forecast, urgent=urgent), state
+
+
+def _pending(state: EngineState, plan: Plan, ticks: int) -> EngineState:
+    """The state with one more smaller plan in the row."""
+    is_first = not state.pending_scale_downs
+    return replace(
+        state,
+        pending_scale_downs=remember(state.pending_scale_downs, plan, ticks),
+        careful_scale_down=more_careful(None if is_first else state.careful_scale_down, plan),
+        pending_ticks=1 if is_first else state.pending_ticks + 1,
+    )
+
+
+def _settled_on(state: EngineState, now: Prediction, settings: GuardSettings) -> tuple[Plan | None, int]:
+    """The smaller plan that stayed better for long enough, and the ticks that the smallest of them needs.
+
+    The most careful plan of the last ticks if its gain is large, else that of the whole row.
+    """
+    ticks = settings.down_after_ticks
+    needed = ticks
+    recent = ripe(state.pending_scale_downs, ticks)
+    for plan, seen in ((recent, ticks), (state.careful_scale_down, state.pending_ticks)):
+        if plan is None:
+            continue
+        gain_ratio = _gain_ratio(plan, now)
+        needed = ticks_for(gain_ratio, ticks, settings.tick_s)
+        if seen >= needed and (gain_ratio >= settings.tolerance_ratio or ticks <= 1 or not now.feasible):
+            return plan, needed
+    return None, needed
 
 
 def _while_late(
@@ -266,10 +295,33 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     bounds = request.pipeline.bounds
     if not bounds.change_limits or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
         return None
-    configs = make_room(running, plan.configs, request.rolling, bounds)
+    enough = _as_much_as_now(running, plan, now)
+    configs = make_room(running, enough, request.rolling, bounds)
     if configs == running or (_carries_now(request, running) and not _carries_now(request, configs)):
         return None
-    return TransitionStep(configs, f"then {changes(running, plan.configs)}")
+    # What was removed is missed until its successor serves, so that comes next whatever the load is.
+    pairs = zip(running, configs, enough, strict=True)
+    after = tuple(
+        old if new == old else replace(want, replicas=min(new.replicas, want.replicas))
+        for old, new, want in pairs
+    )
+    return TransitionStep(
+        configs, f"then {changes(running, plan.configs)}", follow_up=() if configs == after else after
+    )
+
+
+def _as_much_as_now(running: Configs, plan: Plan, now: Prediction) -> Configs:
+    """The plan's configurations, with no more replicas of a new variant than carry what the old ones do."""
+    if is_shared(running) or is_shared(plan.configs):
+        return plan.configs
+    least = (
+        ceil(old.replicas * each_rps / stage.capacity_rps - 1e-9)
+        for old, each_rps, stage in zip(running, now.capacities_rps, plan.stages, strict=True)
+    )
+    return tuple(
+        replace(want, replicas=min(want.replicas, max(1, replicas)))
+        for want, replicas in zip(plan.configs, least, strict=True)
+    )
 
 
 def _carries_now(request: TickRequest, configs: Configs) -> bool:

@@ -102,8 +102,9 @@ class WriteBlock:
 class EngineState:
     """The state that one tick leaves to the next.
 
-    `pending_scale_downs`: the smaller plans of the last ticks in a row. `last_applied`: the configuration
-    that runs by our own write, None if that is not known. `planned`: True once a plan was applied.
+    `pending_scale_downs`: the smaller plans of the last ticks in a row, `careful_scale_down`: the most
+    careful of all in that row, which is `pending_ticks` long. `last_applied`: the configuration that runs by
+    our own write, None if that is not known. `planned`: True once a plan was applied.
     `conflicts`: refused writes in a row. `drifts_s`: times at which somebody else changed the running
     configuration. `goal`: a change that takes several steps and goes on whatever the load is (a person's
     request, the shares of a set). `shadow`: the configuration that shadow mode would run by now.
@@ -115,6 +116,8 @@ class EngineState:
     tick: int = 0
     actuation: Actuation = IDLE
     pending_scale_downs: tuple[Plan, ...] = field(default=(), metadata=recorded_as("lower"))
+    careful_scale_down: Plan | None = None
+    pending_ticks: int = 0
     failures: tuple[FailedRollout, ...] = ()
     last_applied: Configs | None = field(default=None, metadata=recorded_as("ours"))
     planned: bool = False

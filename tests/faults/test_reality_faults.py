@@ -1,0 +1,76 @@
+"""Row V: the machine is not as the profiles say, there is no room, or nothing happens for an hour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from experiments.reality.worlds import AS_PROFILED, Cell, result_of, setup_of
+from ipa.model.decision import Action, ReasonCode
+from ipa.simulate.result import SimResult
+from ipa.simulate.run import simulate
+from tests.faults.table import Case
+
+# Late requests below this share are as good as none: half of what a p99 allows.
+NONE_PERCENT = 0.5
+# Wrong profiles are known after two windows of the metrics, and new pods serve some seconds later.
+KNOWN_AFTER_S = 60.0
+
+
+@cache
+def run(world: str, workload: str = "fluctuating") -> SimResult:
+    return result_of(Cell("video", workload, world, "now", seed=1))
+
+
+def late_percent(result: SimResult) -> float:
+    return float(100 * result.summary()["violation_ratio"])
+
+
+@pytest.mark.parametrize(
+    "world", ["all slower", "all quicker", "one stage slower", "one variant slower", "drifting", "neighbours"]
+)
+def test_v3_profiles_are_wrong(case: Case, world: str) -> None:
+    found, true = run(world), run(AS_PROFILED)
+    case.told("world", world)
+    limit = max(1.5 * late_percent(true), 1.5 * NONE_PERCENT)
+    case.at_most("requests late %", late_percent(found), limit)
+    case.baseline("requests late %, true profiles", late_percent(true))
+    if world == "all quicker":
+        cores, before = found.summary()["cores_mean"], true.summary()["cores_mean"]
+        case.at_most("cores over those of true profiles", cores / before, 0.8)
+
+
+def test_v3_cores_come_back_after_the_neighbour(case: Case) -> None:
+    found, true = run("neighbours"), run(AS_PROFILED)
+    after = [tick.cores for tick in found.ticks if tick.at_s > 760.0 + 300.0]
+    before = [tick.cores for tick in true.ticks if tick.at_s > 760.0 + 300.0]
+    case.at_most("cores over those without, 5 min later", sum(after) / sum(before), 1.1)
+
+
+@pytest.mark.parametrize("world", ["no room", "no room and slower"])
+def test_v4_no_room_for_a_surge(case: Case, world: str) -> None:
+    found = run(world)
+    case.told("world", world)
+    case.at_most("requests late %", late_percent(found), 2 * NONE_PERCENT)
+    by_tick = list(zip(found.ticks, found.decisions, strict=True))
+    late = [each for tick, each in by_tick if tick.latency_s is not None and tick.latency_s > found.sla_s]
+    case.equal("holds for want of room while late", sum(it.reason is ReasonCode.NO_ROOM for it in late), 0)
+    removed = [it for it in late if it.reason is ReasonCode.SCALE_DOWN]
+    case.equal("removals while late", len(removed), 0)
+
+
+@pytest.mark.parametrize(("rate_rps", "limit"), [(3.0, 10), (20.0, 24)])
+def test_v6_a_constant_load_for_an_hour(case: Case, rate_rps: float, limit: int) -> None:
+    """Requests come at random, so that a minute has more or fewer than the next."""
+    setup = setup_of(Cell("video", "steady_low", AS_PROFILED, "now", seed=1))
+    found = simulate(replace(setup, rates_rps=(rate_rps,) * 3600, start=()))
+    late = [
+        it
+        for tick, it in zip(found.ticks, found.decisions, strict=True)
+        if tick.at_s > 300.0 and it.action is Action.APPLY
+    ]
+    case.told("rps", rate_rps)
+    case.at_most("changes after 5 min", len(late), limit)
+    case.equal("requests late %", late_percent(found), 0.0)
