@@ -418,9 +418,12 @@ def is_saturated(decision: Decision) -> bool:
 def test_w8_the_profile_is_right_or_too_slow(case: Case, slower: float) -> None:
     world, real, decisions = ten_minutes(slower, CORRECTING)
     case.equal("alarms", first(decisions, is_saturated), -1)
-    case.equal("corrections", first(decisions, corrects), -1)
+    if slower < 1:
+        case.at_least("ticks until cores are given back", first(decisions, corrects), 12)
+    else:
+        case.equal("corrections", first(decisions, corrects), -1)
     case.equal("requests late %", 100 * real.late / real.requests, 0.0)
-    case.at_most("changes in 10 min", len(world.applied()), 2)
+    case.at_most("changes in 10 min", len(world.applied()), 2 if slower == 1 else 4)
     world.sound()
 
 

@@ -166,8 +166,9 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
             if not isinstance(inputs, ReplayResult):
                 check_same(decision, replay(decision, inputs, deciding))
         seen.update(decision.reason for decision in kept)
-    # A standby records nothing, nor does who cannot; shares and the guarded mode are in the runs below.
+    # A standby records nothing, nor does who cannot; shares, guarded mode and lateness are in the runs below.
     elsewhere = {ReasonCode.NOT_LEADER, ReasonCode.AUDIT_FAILED, ReasonCode.RESHARE, ReasonCode.GUARDED}
+    elsewhere |= {ReasonCode.RELIEVED, ReasonCode.SLO_BROKEN}
     rare = {ReasonCode.ROLLBACK_FAILED, ReasonCode.QUARANTINED}
     assert set(ReasonCode) - seen <= elsewhere | rare
 

@@ -78,12 +78,13 @@ REQUESTS = (
     ),
     Alert(
         "IpaCrowded",
-        f"{held('apply.saturated', '10m')} > 0",
+        f"{held('apply.saturated|apply.slo_broken', '10m')} > 0\n"
+        f"or max by ({BY}) ({table.LOAD_RATIO.name}) > 1",
         "0s",
         WARNING,
         f"{HERE} got replicas beyond its plan",
-        "A stage had more than its ready replicas carry, so replicas were added whatever the plan "
-        "says. The profile may promise too much.",
+        "A stage had more than its ready replicas carry, or requests were late though the model expected "
+        "none, so capacity was added whatever the plan says. The profile may promise too much.",
     ),
 )
 

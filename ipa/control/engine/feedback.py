@@ -115,9 +115,14 @@ def lateness(observation: Observation, pipeline: Pipeline) -> str:
     )
 
 
-def loaded(forecast: Forecast, feedback: Feedback, observation: Observation) -> Forecast:
-    """The forecast to plan for: times the ratio, and with what waits."""
-    ratio, waiting_rps = feedback.planned_ratio, _waiting_rps(observation)
+def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, is_slow: bool) -> Forecast:
+    """The forecast to plan for: times the ratio, and with what waits.
+
+    What waits counts while the SLO is broken, and if variants are known to be slow. Else why it waits may be
+    learned in a moment, and a plan for it alone would be in the way of the right one.
+    """
+    ratio = feedback.planned_ratio
+    waiting_rps = _waiting_rps(observation) if feedback.is_broken or is_slow else 0.0
     if ratio == 1 and not waiting_rps:
         return forecast
     return replace(

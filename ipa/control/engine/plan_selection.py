@@ -177,6 +177,7 @@ def plan_for(
     reachable: bool = False,
 ) -> Plan | TickVerdict:
     """The policy's plan; a hold if it has none."""
+    slowdowns = state.correction.slowdowns(request.pipeline)
     asked = PolicyState(
         running,
         quarantine.excluded(state.failures, running, request.now_s),
@@ -186,10 +187,10 @@ def plan_for(
         room_cores=quarantine.room_cores(state.failures, running, request.now_s),
         reachable=reachable,
         memory=state.memory,
-        slowdowns=state.correction.slowdowns(request.pipeline),
+        slowdowns=slowdowns,
     )
     try:
-        expected = loaded(forecast, state.feedback, request.observation)
+        expected = loaded(forecast, state.feedback, request.observation, is_slow=bool(slowdowns))
         plan = rounded_plan(request.policy.decide(request.observation, expected, asked))
     except IpaError as error:
         return hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
@@ -299,15 +300,7 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     configs = make_room(running, enough, request.rolling, bounds)
     if configs == running or (_carries_now(request, running) and not _carries_now(request, configs)):
         return None
-    # What was removed is missed until its successor serves, so that comes next whatever the load is.
-    pairs = zip(running, configs, enough, strict=True)
-    after = tuple(
-        old if new == old else replace(want, replicas=min(new.replicas, want.replicas))
-        for old, new, want in pairs
-    )
-    return TransitionStep(
-        configs, f"then {changes(running, plan.configs)}", follow_up=() if configs == after else after
-    )
+    return TransitionStep(configs, f"then {changes(running, plan.configs)}")
 
 
 def _as_much_as_now(running: Configs, plan: Plan, now: Prediction) -> Configs:

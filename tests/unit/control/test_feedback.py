@@ -128,9 +128,12 @@ def test_few_or_old_requests_say_nothing() -> None:
 
 
 def test_the_forecast_is_multiplied_in_steps_and_what_waits_is_added() -> None:
-    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0)) is FORECAST
+    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0), is_slow=True) is FORECAST
     # What the next batches of the replicas take waits for nothing.
-    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0, waiting=2.0)) is FORECAST
-    raised = loaded(FORECAST, Feedback(load_ratio=1.21), observed(1.0, waiting=52.0))
-    assert raised.upper_rps == pytest.approx(12.0 * STEP**4 + 5.0)
-    assert raised.point_rps == pytest.approx(10.0 * STEP**4 + 5.0)
+    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0, waiting=2.0), is_slow=True) is FORECAST
+    # Why it waits is not known yet.
+    assert loaded(FORECAST, NO_FEEDBACK, observed(1.0, waiting=52.0), is_slow=False) is FORECAST
+    raised = Feedback(load_ratio=1.21, is_broken=True)
+    found = loaded(FORECAST, raised, observed(1.0, waiting=52.0), is_slow=False)
+    assert found.upper_rps == pytest.approx(12.0 * STEP**4 + 5.0)
+    assert found.point_rps == pytest.approx(10.0 * STEP**4 + 5.0)

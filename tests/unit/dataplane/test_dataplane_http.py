@@ -217,8 +217,8 @@ def test_zero_rows_are_answered_without_asking_the_next_stage() -> None:
         (["idle"], {"ipa-budget-ms": "5"}, request(1), 504, "dropped"),
         (["gone"], {"ipa-budget-ms": "50"}, request(1), 502, "failed"),
         (["broken"], {}, request(1), 502, "failed"),
-        (["a"], {}, {"inputs": 3}, 400, "failed"),
-        (["a"], {"ipa-budget-ms": "soon"}, request(1), 400, "failed"),
+        (["a"], {}, {"inputs": 3}, 400, "refused"),
+        (["a"], {"ipa-budget-ms": "soon"}, request(1), 400, "refused"),
         (["a", "other"], {}, request(1), 502, "failed"),
     ],
 )
