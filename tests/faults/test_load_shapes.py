@@ -29,6 +29,7 @@ from tests.faults.watched import (
     TICK_S,
     UNSEEN,
     Watched,
+    absent,
     downscales,
     during,
     per_hour,
@@ -59,6 +60,19 @@ def test_p1_fall_back(case: Case, fallback: Fallback | None) -> None:
         left = [n for n, d in enumerate(after, 1) if d.reason not in UNSEEN]
         seen = [n for n, inside in enumerate(map(in_fallback, after)) if not inside]
         case.equal("fall-back left after good ticks", seen[0] - left[0] + 1, FALLBACK.recover_ticks)
+
+
+def test_v5_the_router_is_not_seen_under_rising_load(case: Case) -> None:
+    """Its metrics are late since it is loaded; the queue of the first stage counts the same requests."""
+    with watched(_rises_unseen) as over:
+        over.run(100.0)
+        before_s = over.short_s
+        over.server.rewrite = absent("ipa_router")
+        unseen = over.run(300.0)
+        case.at_most("s short of capacity", over.short_s - before_s, 20.0)
+        case.equal("downscales", downscales(unseen), 0)
+        case.equal("blind ticks", sum(it.reason is ReasonCode.METRICS_MISSING for it in unseen), 0)
+        case.equal("highest load seen, rps", round(max(it.observed_rate_rps or 0.0 for it in unseen)), 38)
 
 
 def _rises_unseen(t_s: float) -> float:

@@ -20,6 +20,7 @@ from tests.faults.watched import (
     SETTINGS,
     UNSEEN,
     Watched,
+    absent,
     downscales,
     during,
     watched,
@@ -66,18 +67,6 @@ def test_p1_server_errors(case: Case, status: int) -> None:
 def _first(decisions: list[Decision], holds: Callable[[Decision], bool]) -> int:
     """How many ticks it took until one holds; one more than there are where none does."""
     return next((n for n, decision in enumerate(decisions, 1) if holds(decision)), len(decisions) + 1)
-
-
-def absent(kind: str) -> Rewrite:
-    """No series for queries of that kind."""
-
-    def rewrite(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes] | None:
-        if kind not in asked["query"]:
-            return None
-        data = {**answer["data"], "result": []}
-        return 200, json.dumps({**answer, "data": data}).encode()
-
-    return rewrite
 
 
 @pytest.mark.parametrize("kind", ["", "rate(ipa_router", "time()", "sum (rate(ipa_router_arrivals_total"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import LOCAL, Dialect
@@ -140,6 +142,18 @@ def turns(decisions: list[Decision]) -> int:
     """How often the cores change their direction."""
     moves = [move for move in map(grown_cores, decisions) if abs(move) > 1e-9]
     return sum(one * other < 0 for one, other in pairwise(moves))
+
+
+def absent(kind: str) -> Rewrite:
+    """No series for queries of that kind."""
+
+    def rewrite(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes] | None:
+        if kind not in asked["query"]:
+            return None
+        data = {**answer["data"], "result": []}
+        return 200, json.dumps({**answer, "data": data}).encode()
+
+    return rewrite
 
 
 def during(rewrite: Rewrite, seconds: float = 100.0, *, naive: bool = False) -> list[Decision]:

@@ -75,8 +75,9 @@ class PrometheusMetrics:
         asked = queries(pipeline, self._dialect, self._namespace_label)
         reading = _Reading(self._ask, self._monotonic_s())
         ages = reading.instant(asked.age)
-        repeated_s = self._repeated_s(str(asked.age), reading)
         stage_ages = reading.instant(asked.stage_age)
+        # Without any series of the router the stages' have the server's time.
+        repeated_s = self._repeated_s(str(asked.age), reading)
         stage_rates = reading.instant(asked.stage_arrivals)
         stage_latencies = reading.instant(asked.stage_latency)
         stage_queues = reading.instant(asked.stage_queue) if asked.stage_queue else None
@@ -118,6 +119,9 @@ class PrometheusMetrics:
 
     def _repeated_s(self, query: str, reading: _Reading) -> float:
         """The seconds since the server first answered with its newest time."""
+        if not reading.server_now_s:
+            # No series, so no time.
+            return 0.0
         before = self._answered.get(query)
         if before is None or before[0] != reading.server_now_s:
             self._answered[query] = before = (reading.server_now_s, reading.fetched_s)
