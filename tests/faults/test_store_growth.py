@@ -141,7 +141,7 @@ def test_r8_the_size_bound_ends_it(
 
 
 def test_r8_the_chain_verifies_across_pruning(case: Case, tmp_path: Path, quick: None) -> None:
-    with grown(tmp_path / "s.sqlite3", noise_rps=12.0) as found:
+    with grown(tmp_path / "s.sqlite3", noise_rps=24.0) as found:
         decisions = found.world.ticks(250)
         keeper_seals(found)
         anchor = found.store.verify(PIPELINE.name).head
@@ -191,7 +191,7 @@ FORGED = {
 
 
 def test_r8_every_change_of_a_checkpoint_is_named(case: Case, tmp_path: Path, quick: None) -> None:
-    with grown(tmp_path / "s.sqlite3", noise_rps=12.0) as found:
+    with grown(tmp_path / "s.sqlite3", noise_rps=24.0) as found:
         found.world.ticks(70)
         keeper_seals(found)
         found.store.prune(LATER)
