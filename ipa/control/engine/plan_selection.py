@@ -300,7 +300,17 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     configs = make_room(running, enough, request.rolling, bounds)
     if configs == running or (_carries_now(request, running) and not _carries_now(request, configs)):
         return None
-    return TransitionStep(configs, f"then {changes(running, plan.configs)}")
+    pairs = zip(running, configs, enough, strict=True)
+    after = tuple(
+        old if new == old else replace(want, replicas=min(new.replicas, want.replicas))
+        for old, new, want in pairs
+    )
+    # What was removed is missed until its successor serves, so that comes next whatever the load is: else the
+    # replicas would come back, and go again. A successor that carries less is worth no loss.
+    then = request.predict(after, plan.rate_rps)
+    if configs == after or then is None or then.capacity_rps < now.capacity_rps:
+        after = ()
+    return TransitionStep(configs, f"then {changes(running, plan.configs)}", follow_up=after)
 
 
 def _as_much_as_now(running: Configs, plan: Plan, now: Prediction) -> Configs:
