@@ -306,7 +306,7 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
         for old, new, want in pairs
     )
     # What was removed is missed until its successor serves, so that comes next whatever the load is: else the
-    # replicas would come back, and go again. A successor that carries less is worth no loss.
+    # replicas would come back, and go again. If it carries less, the next tick plans anew.
     then = request.predict(after, plan.rate_rps)
     if configs == after or then is None or then.capacity_rps < now.capacity_rps:
         after = ()
