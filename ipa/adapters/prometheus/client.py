@@ -247,26 +247,32 @@ def _attainment(
     """The requests that ended, and the share of them within the SLA, interpolated in its latency bucket."""
     if isinstance(age, Missing):
         return age
-    buckets = reading.instant(asked.answered)
-    lost = reading.instant(asked.lost) if asked.lost else {}
-    if isinstance(buckets, Missing) or isinstance(lost, Missing):
-        return buckets if isinstance(buckets, Missing) else lost  # type: ignore[return-value]
-    values = [*buckets.values(), *lost.values()]
-    missing = next((value for value in values if isinstance(value, Missing)), None)
-    if missing is not None:
-        return missing
+    buckets = _numbers(reading.instant(asked.answered))
+    lost = _numbers(reading.instant(asked.lost) if asked.lost else {})
+    if isinstance(buckets, Missing):
+        return buckets
+    if isinstance(lost, Missing):
+        return lost
     try:
-        rates = {float(bound): value.value for bound, value in buckets.items() if isinstance(value, Measured)}
+        rates = {float(bound): rate for bound, rate in buckets.items()}
     except ValueError:
         return Missing(MissingReason.INVALID, "a latency bucket without its bound")
-    ended_rps = max(rates.values(), default=0.0) + sum(
-        value.value for value in lost.values() if isinstance(value, Measured)
-    )
+    ended_rps = max(rates.values(), default=0.0) + sum(lost.values())
     if not ended_rps:
         return Missing(MissingReason.ABSENT, _IDLE, age.age_s)
     window_s = asked.answered.window_s
     ratio = min(rate_within(rates, sla_s) / ended_rps, 1.0)
     return Measured(Attainment(ended_rps * window_s, ratio, window_s), age.age_s)
+
+
+def _numbers(values: Mapping[str, Value] | Missing) -> dict[str, float] | Missing:
+    """The values by label; the first that is missing."""
+    found = {}
+    for label, value in values.items() if not isinstance(values, Missing) else ():
+        if isinstance(value, Missing):
+            return value
+        found[label] = value.value
+    return values if isinstance(values, Missing) else found
 
 
 class _StageBatches:

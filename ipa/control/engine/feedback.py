@@ -3,7 +3,7 @@
 A plan is a hypothesis. If the model says that the running configuration carries the load in time, and
 requests are late all the same (bursts, waits beyond the formula's, work of others on the machine), plans are
 made for a larger load until the requests are in time again, and step by step for less once they have been for
-a while. What waits already counts as load.
+a while. While requests are late, what waits counts as load.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import log, sqrt
 
-from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Attainment, Measured, Observation
 from ipa.model.pipeline import Pipeline
@@ -38,9 +38,9 @@ DRAIN_S = 10.0
 class Feedback:
     """The load to plan for is `load_ratio` times the forecast; `is_broken`: the SLO is, in the last window.
 
-    The stages run as they do, with no change in flight, since `since_s`. The ratio was raised last at
-    `raised_s`, and falls after `hold_s` without lateness (`is_falling`); `late_s` is when requests were late
-    last.
+    A window is judged from `since_s` on: the ratio was raised or the last change ended then. The ratio was
+    raised last at `raised_s`, and falls after `hold_s` without lateness (`is_falling`); `late_s` is when
+    requests were late last.
     """
 
     load_ratio: float = 1.0
@@ -64,19 +64,17 @@ def regulated(
     before: Feedback,
     observation: Observation,
     predict: Predictor,
-    target_ratio: float,
-    settings: GuardSettings,
     now_s: float,
     *,
     in_flight: bool,
+    broken: bool,
 ) -> Feedback:
-    """The feedback after this tick; `predict` knows how slow variants are, `target_ratio` is the SLO's.
+    """The feedback after this tick; `predict` knows how slow variants are, `broken` if the SLO is.
 
     The ratio is raised only by windows in which nothing but the running configuration served, and only if
     that should have carried the load: else the plan knows.
     """
     running = observation.running()
-    broken = is_broken(observation, target_ratio, settings)
     if running is None or in_flight or not observation.settled:
         return replace(before, is_broken=broken, since_s=None)
     after = replace(before, is_broken=broken, since_s=now_s if before.since_s is None else before.since_s)
@@ -86,9 +84,9 @@ def regulated(
     after = replace(after, late_s=now_s)
     window_s = seen.value.window_s + seen.age_s
     assert after.since_s is not None
-    if now_s - after.since_s < window_s or (after.raised_s or -window_s) + window_s > now_s:
+    if now_s - after.since_s < window_s:
         return after
-    expected = predict(running, _highest_rps(observation, window_s))
+    expected = predict(running, _rate_rps(observation, window_s))
     if expected is None or not expected.feasible:
         return after
     step = RAISE_FAR if seen.value.in_time_ratio < MOSTLY_LATE_RATIO else RAISE
@@ -98,6 +96,7 @@ def regulated(
     return replace(
         after,
         load_ratio=min(after.load_ratio * step, MOST),
+        since_s=now_s,
         raised_s=now_s,
         hold_s=min(hold_s, MOST_HOLDS * HOLD_S),
         is_falling=False,
@@ -133,8 +132,7 @@ def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, 
 
 
 def _eased(now: Feedback, now_s: float) -> Feedback:
-    last_s = max(now.late_s or 0.0, now.raised_s or 0.0)
-    if now.load_ratio <= 1 or now_s - last_s < now.hold_s:
+    if now.load_ratio <= 1 or now.late_s is None or now_s - now.late_s < now.hold_s:
         return now
     return replace(now, load_ratio=max(now.load_ratio * FALL, 1.0), is_falling=True)
 
@@ -157,17 +155,13 @@ def _most_late(count: float, target_ratio: float) -> float:
     return mean + 2 * sqrt(mean * target_ratio) + 1
 
 
-def _highest_rps(observation: Observation, window_s: float) -> float:
-    """The highest rate of the window, smoothed as the observed one."""
-    rates = [observation.arrival_rate_rps.value] if isinstance(observation.arrival_rate_rps, Measured) else []
-    if isinstance(observation.load, Measured):
-        load = observation.load.value
-        recent = [
-            rate for rate in load.rates_rps[-max(1, round(window_s / load.step_s)) :] if rate is not None
-        ]
-        if recent:
-            rates.append(sum(recent) / len(recent))
-    return max(rates, default=0.0)
+def _rate_rps(observation: Observation, window_s: float) -> float:
+    """The present rate, or the mean over the window if that is higher."""
+    now, load = observation.arrival_rate_rps, observation.load
+    return max(
+        now.value if isinstance(now, Measured) else 0.0,
+        mean_rps(load.value, window_s) if isinstance(load, Measured) else 0.0,
+    )
 
 
 def _waiting_rps(observation: Observation) -> float:

@@ -32,7 +32,7 @@ def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdic
         telemetry = state.telemetry_loss.seen(fallback) if state.counts(request) else state.telemetry_loss
         return None, replace(state, telemetry_loss=telemetry)
     telemetry = state.telemetry_loss.unseen(fallback) if state.counts(request) else state.telemetry_loss
-    state = replace(state, pending_scale_downs=(), telemetry_loss=telemetry)
+    state = replace(state.without_pending(), telemetry_loss=telemetry)
     basis = _basis(request, state)
     verdict = _blind(request, state, basis, forecast)
     return verdict, _shadowed(request, state, basis, verdict)
@@ -147,7 +147,7 @@ def _relieved(
         words = f"{verdict.detail}; {words}, but bounds, room or a quarantine allow no more replicas"
         return replace(verdict, detail=words), state
     relief = replace(relief, plan=verdict.plan, forecast=verdict.forecast)
-    return relief, replace(state, pending_scale_downs=())
+    return relief, state.without_pending()
 
 
 def _lasting(

@@ -42,7 +42,7 @@ def choose(
     Else apply it only if it stays better for several ticks. If requests are `late`, in words, a plan of more
     capacity is applied at once, and no other.
     """
-    reset = replace(state, pending_scale_downs=())
+    reset = state.without_pending()
     plan = plan_for(request, state, running, forecast)
     if isinstance(plan, TickVerdict):
         return plan, reset
@@ -74,12 +74,11 @@ def choose(
 
 def _pending(state: EngineState, plan: Plan, ticks: int) -> EngineState:
     """The state with one more smaller plan in the row."""
-    is_first = not state.pending_scale_downs
     return replace(
         state,
         pending_scale_downs=remember(state.pending_scale_downs, plan, ticks),
-        careful_scale_down=more_careful(None if is_first else state.careful_scale_down, plan),
-        pending_ticks=1 if is_first else state.pending_ticks + 1,
+        careful_scale_down=more_careful(state.careful_scale_down, plan),
+        pending_ticks=state.pending_ticks + 1,
     )
 
 
@@ -300,21 +299,26 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     configs = make_room(running, enough, request.rolling, bounds)
     if configs == running or (_carries_now(request, running) and not _carries_now(request, configs)):
         return None
-    pairs = zip(running, configs, enough, strict=True)
+    step = TransitionStep(configs, f"then {changes(running, plan.configs)}")
+    if enough is plan.configs:
+        return step
     after = tuple(
         old if new == old else replace(want, replicas=min(new.replicas, want.replicas))
-        for old, new, want in pairs
+        for old, new, want in zip(running, configs, enough, strict=True)
     )
     # What was removed is missed until its successor serves, so that comes next whatever the load is: else the
     # replicas would come back, and go again. If it carries less, the next tick plans anew.
     then = request.predict(after, plan.rate_rps)
     if configs == after or then is None or then.capacity_rps < now.capacity_rps:
-        after = ()
-    return TransitionStep(configs, f"then {changes(running, plan.configs)}", follow_up=after)
+        return step
+    return replace(step, follow_up=after)
 
 
 def _as_much_as_now(running: Configs, plan: Plan, now: Prediction) -> Configs:
-    """The plan's configurations, with no more replicas of a new variant than carry what the old ones do."""
+    """The plan's configurations, with no more replicas of a new variant than carry what the old ones do.
+
+    Parts that share the load have no counterparts among the old ones: their configurations stay.
+    """
     if is_shared(running) or is_shared(plan.configs):
         return plan.configs
     least = (

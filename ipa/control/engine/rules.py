@@ -44,12 +44,11 @@ def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engine
         verdict, state = rule(request, state)
         if verdict is not None:
             # A hold before the load's rules interrupts a row of smaller plans.
-            return verdict, replace(state, pending_scale_downs=())
-    for from_load in (telemetry_lost, slo_broken):
-        verdict, state = from_load(request, state)
-        if verdict is not None:
-            break
-    else:
+            return verdict, state.without_pending()
+    verdict, state = telemetry_lost(request, state)
+    if verdict is None:
+        verdict, state = slo_broken(request, state)
+    if verdict is None:
         verdict, state = planned(request, state)
     for amend in AMENDMENTS:
         verdict, state = amend(request, state, verdict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -134,6 +134,10 @@ class EngineState:
     correction: Correction = UNCORRECTED
     feedback: Feedback = NO_FEEDBACK
     ended: Actuation | None = None
+
+    def without_pending(self) -> EngineState:
+        """The state with the row of smaller plans interrupted."""
+        return replace(self, pending_scale_downs=(), careful_scale_down=None, pending_ticks=0)
 
     def counts(self, request: TickRequest) -> bool:
         """True if this tick counts among ticks in a row; one that was brought forward does not."""

@@ -57,7 +57,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             deadline_s=request.settings.rollout_deadline_s,
             is_rollback=verdict.reason is ReasonCode.ROLLBACK,
         )
-        state = replace(state, actuation=begin(change, request.now_s), pending_scale_downs=())
+        state = replace(state.without_pending(), actuation=begin(change, request.now_s))
         if verdict.follow_up:
             reason = classify(verdict.configs, verdict.follow_up, urgent=True)
             state = replace(
@@ -68,7 +68,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
 
 def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, tuple[Event, ...]]:
     """The state with the newest correction of the profiles, and the events about it."""
-    target_ratio = request.pipeline.sla.percentile / 100
+    broken = is_broken(request.observation, request.pipeline.sla.percentile / 100, request.settings)
     now = learned(
         state.correction,
         request.observation,
@@ -76,17 +76,16 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         request.settings,
         request.now_s,
         in_flight=state.actuation.in_flight,
-        is_broken=is_broken(request.observation, target_ratio, request.settings),
+        is_broken=broken,
     )
     now, alarmed = alarms(now, request.pipeline)
     feedback = regulated(
         state.feedback,
         request.observation,
         corrected(request.predict, now.slowdowns(request.pipeline)),
-        target_ratio,
-        request.settings,
         request.now_s,
         in_flight=state.actuation.in_flight,
+        broken=broken,
     )
     return replace(state, correction=now, feedback=feedback), alarmed
 

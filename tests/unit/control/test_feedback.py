@@ -75,7 +75,8 @@ def after(
 ) -> Feedback:
     for tick in range(ticks):
         now_s = start_s + 10.0 * tick
-        state = regulated(state, observation, predict, 0.99, SETTINGS, now_s, in_flight=in_flight)
+        broken = is_broken(observation, 0.99, SETTINGS)
+        state = regulated(state, observation, predict, now_s, in_flight=in_flight, broken=broken)
     return state
 
 
