@@ -1,7 +1,6 @@
 """Prints how many requests were late in each world, and writes runs/reality.json.
 
-The violations of a world are set beside those of the same loads as profiled. `--loop before` leaves out what
-the loop learns from lateness.
+The violations of a world are set beside those of the same loads as profiled.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from experiments.reality.worlds import AS_PROFILED, LOOPS, WORLDS, Outcome, cells, run
+from experiments.reality.worlds import AS_PROFILED, WORLDS, Outcome, cells, run
 
 WORKERS = 2
 # Fewer late requests than this are as good as none: a ratio to them says nothing.
@@ -27,12 +26,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.reality", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--worlds", default=",".join(WORLDS), help="some of them, by comma")
-    parser.add_argument("--loops", default=",".join(LOOPS))
     parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("--out", type=Path, default=Path("runs/reality.json"))
     arguments = parser.parse_args()
     worlds = tuple(arguments.worlds.split(","))
-    asked = [cell for cell in cells(arguments.seeds, worlds) if cell.loop in arguments.loops.split(",")]
+    asked = cells(arguments.seeds, worlds)
     found: list[Outcome] = []
     with ProcessPoolExecutor(arguments.workers, initializer=logging.disable) as pool:
         for number, outcome in enumerate(pool.map(run, asked), 1):
@@ -46,23 +44,17 @@ def main() -> int:
 
 
 def table(found: list[Outcome]) -> list[str]:
-    """A line for each world: late requests, cores and accuracy on the mean of its cells, by loop."""
-    loops = list(dict.fromkeys(each.cell.loop for each in found))
-    worlds = list(dict.fromkeys(each.cell.world for each in found))
-    heads = [f"{loop}: late % (× as profiled) | cores | PAS | changes" for loop in loops]
-    lines = [f"| world | {' | '.join(heads)} |", "|---" * (1 + 4 * len(loops)) + "|"]
-    for world in worlds:
-        texts = []
-        for loop in loops:
-            mine = [each for each in found if (each.cell.world, each.cell.loop) == (world, loop)]
-            true = [each for each in found if (each.cell.world, each.cell.loop) == (AS_PROFILED, loop)]
-            late = mean(each.late_ratio for each in mine)
-            base = max(mean(each.late_ratio for each in true or mine), NONE_RATIO)
-            texts.append(
-                f"{100 * late:.2f} ({late / base:.2g}) | {mean(each.cores for each in mine):.1f} | "
-                f"{mean(each.pas for each in mine):.3f} | {mean(each.changes for each in mine):.0f}"
-            )
-        lines.append(f"| {world} | {' | '.join(texts)} |")
+    """A line for each world: late requests, cores and accuracy on the mean of its cells."""
+    lines = ["| world | late % (× as profiled) | cores | PAS | changes |", "|---|---|---|---|---|"]
+    true = [each.late_ratio for each in found if each.cell.world == AS_PROFILED]
+    for world in dict.fromkeys(each.cell.world for each in found):
+        mine = [each for each in found if each.cell.world == world]
+        late = mean(each.late_ratio for each in mine)
+        beside = f" ({late / max(mean(true), NONE_RATIO):.2g})" if true else ""
+        lines.append(
+            f"| {world} | {100 * late:.2f}{beside} | {mean(each.cores for each in mine):.1f} | "
+            f"{mean(each.pas for each in mine):.3f} | {mean(each.changes for each in mine):.0f} |"
+        )
     return lines
 
 

@@ -30,19 +30,17 @@ DRIFT_FROM_S, DRIFT_STEP_S, DRIFT_STEPS = 120.0, 60.0, 10
 BURST_RATIOS, BURST_STAYS_S = (0.25, 4.0), (4.0, 1.0)
 LATE = MetricsSettings(scrape_interval_s=5.0, delay_s=10.0, rate_window_s=15.0, load_window_s=15.0)
 
-# The service's own loop, and the same without what it learns from lateness.
+# The service's own loop.
 SERVICE = GuardSettings(peek_s=Settings().peek_s, correct_profiles=Settings().correct_profiles)
-LOOPS = {"now": SERVICE}
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A pipeline under a load, in a world, controlled by a loop and a policy."""
+    """A pipeline under a load, in a world, controlled by a policy in the service's loop."""
 
     pipeline: str
     workload: str
     world: str
-    loop: str
     seed: int
     policy: str = "ours"
 
@@ -113,14 +111,13 @@ WORLDS: dict[str, Callable[[SimSetup], SimSetup]] = {
 
 
 def cells(seeds: int, worlds: tuple[str, ...]) -> list[Cell]:
-    """Every run: 20 cells of pipeline and load, in each world, by each loop."""
+    """Every run: 20 cells of pipeline and load, in each world."""
     return [
-        Cell(pipeline, workload, world, loop, seed)
+        Cell(pipeline, workload, world, seed)
         for world in worlds
         for pipeline in PIPELINES
         for workload in WORKLOADS
         for seed in range(1, seeds + 1)
-        for loop in LOOPS
     ]
 
 
@@ -134,7 +131,7 @@ def setup_of(cell: Cell) -> SimSetup:
         rates,
         cell.policy,
         seed=cell.seed,
-        guards=LOOPS[cell.loop],
+        guards=SERVICE,
     )
     start = first_configs(setup, PolicyInputs(pipeline, setup.profiles))
     return WORLDS[cell.world](replace(setup, start=start))

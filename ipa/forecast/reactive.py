@@ -28,8 +28,16 @@ class LastValue:
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The last rate."""
-        last = float(series.rates_rps[-1])
-        return Peak(last, last + NormalDist().inv_cdf(quantile) * series.noise_rps(last))
+        points, uppers = self.replay(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
+        return Peak(float(points[0]), float(uppers[0]))
+
+    def replay(
+        self, series: Series, counts: Ints, horizon_s: float, quantile: float
+    ) -> tuple[Floats, Floats]:
+        """The same for the first `counts` steps each."""
+        last = series.rates_rps[counts - 1]
+        noise = np.sqrt(np.maximum(last, 0.0) / series.smooth_s)
+        return last, last + NormalDist().inv_cdf(quantile) * noise
 
 
 @dataclass(frozen=True, slots=True)

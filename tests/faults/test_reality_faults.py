@@ -21,7 +21,7 @@ KNOWN_AFTER_S = 60.0
 
 @cache
 def run(world: str, workload: str = "fluctuating") -> SimResult:
-    return result_of(Cell("video", workload, world, "now", seed=1))
+    return result_of(Cell("video", workload, world, seed=1))
 
 
 def late_percent(result: SimResult) -> float:
@@ -68,7 +68,7 @@ def test_v4_no_room_for_a_surge(case: Case, world: str) -> None:
 @pytest.mark.parametrize(("rate_rps", "limit"), [(3.0, 10), (20.0, 24)])
 def test_v6_a_constant_load_for_an_hour(case: Case, rate_rps: float, limit: int) -> None:
     """Requests come at random, so that a minute has more or fewer than the next."""
-    setup = setup_of(Cell("video", "steady_low", AS_PROFILED, "now", seed=1))
+    setup = setup_of(Cell("video", "steady_low", AS_PROFILED, seed=1))
     found = simulate(replace(setup, rates_rps=(rate_rps,) * 3600, start=()))
     late = [
         it

@@ -267,12 +267,14 @@ def _attainment(
 
 def _numbers(values: Mapping[str, Value] | Missing) -> dict[str, float] | Missing:
     """The values by label; the first that is missing."""
+    if isinstance(values, Missing):
+        return values
     found = {}
-    for label, value in values.items() if not isinstance(values, Missing) else ():
+    for label, value in values.items():
         if isinstance(value, Missing):
             return value
         found[label] = value.value
-    return values if isinstance(values, Missing) else found
+    return found
 
 
 class _StageBatches:

@@ -25,7 +25,7 @@ from ipa.control.engine.observe import checked_load, observe
 from ipa.control.engine.plan_selection import classify
 from ipa.control.engine.stabiliser import remember, ripe
 from ipa.control.loop.clock import SystemClock, VirtualClock
-from ipa.control.ports import Rollout, RolloutPhase, Signals, StageState, WorkloadState
+from ipa.control.ports import Rollout, RolloutPhase, Signals, StageSignals, StageState, WorkloadState
 from ipa.model.decision import Change, Mode, ReasonCode
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
 from ipa.model.pipeline import Bounds
@@ -228,3 +228,23 @@ def test_a_stage_that_a_workload_lacks_is_absent_whatever_the_reason_given() -> 
     assert found.stages[0].running == Measured(SMALLEST[0])
     assert found.stages[1].running == found.stages[1].ready_replicas == Missing(MissingReason.ABSENT)
     assert found.running() is None
+
+
+@pytest.mark.parametrize(
+    ("rate_rps", "queue", "is_seen"), [(0.0, 549.0, False), (0.0, 1.0, True), (3.0, 549.0, True)]
+)
+def test_no_load_beside_a_queue_is_a_contradiction(rate_rps: float, queue: float, is_seen: bool) -> None:
+    """A queue that its replicas take at once may be the end of a load."""
+    stages = {
+        config.stage: StageSignals(Measured(rate_rps), UNSEEN, Measured(queue if at == 0 else 0.0))
+        for at, config in enumerate(SMALLEST)
+    }
+    signals = Signals(Measured(rate_rps), Measured(LoadHistory(1.0, (rate_rps,))), UNSEEN, stages)
+    workload = WorkloadState("2", tuple(StageState(config, 1) for config in SMALLEST), settled=True)
+    found = observe(PIPELINE, signals, workload, at_s=0.0)
+    for value in (found.arrival_rate_rps, found.load):
+        if is_seen:
+            assert isinstance(value, Measured)
+        else:
+            assert isinstance(value, Missing) and value.reason is MissingReason.INVALID
+            assert value.detail == "it is 0, and 549 items wait for detect"

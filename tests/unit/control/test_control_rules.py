@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ipa.control.engine.feedback import Feedback
+from ipa.control.engine.observe import observe
 from ipa.control.engine.rules import AMENDMENTS, BEFORE_LOAD, RULES, judge
-from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, WriteBlock
-from ipa.control.ports import PipelineControl
-from ipa.model.decision import Mode, ReasonCode
-from ipa.model.observation import Missing, MissingReason, Observation
-from tests.fakes.world import SMALLEST, ours, profiled, scenario, window_max
+from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict, WriteBlock
+from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
+from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.model.observation import Attainment, LoadHistory, Measured, Missing, MissingReason, Observation
+from tests.fakes.world import PIPELINE, SMALLEST, ours, profiled, scenario, window_max
 
 GROWN = tuple(replace(config, replicas=3) for config in SMALLEST)
 UNREAD = Missing(MissingReason.UNREACHABLE, "down")
@@ -90,3 +92,30 @@ def test_two_rules_ask_for_one_forecast() -> None:
     made = scenario(25.0, forecaster=lambda load: asked.append(load) or window_max(load))  # type: ignore[func-returns-value]
     made.loop.tick_once()
     assert len(asked) == 1
+
+
+def late(request: TickRequest) -> tuple[TickRequest, EngineState]:
+    """The request with four of ten requests late, and the state that knows it."""
+    seen = replace(request.observation, attainment=Measured(Attainment(100.0, 0.6, 15.0)))
+    return replace(request, observation=seen), EngineState(planned=True, feedback=Feedback(is_broken=True))
+
+
+def test_while_the_slo_is_broken_capacity_is_added_and_never_removed() -> None:
+    request = ticked(control=PipelineControl(mode=Mode.ACTIVE))
+    best = judge(request, EngineState(planned=True))[0].configs
+    running = tuple(StageState(config, config.replicas) for config in best)
+    workload = WorkloadState("2", running, settled=True)
+
+    def held(rate_rps: float) -> TickVerdict:
+        load = Measured(LoadHistory(1.0, (rate_rps,) * 60))
+        signals = Signals(Measured(rate_rps), load, Measured(0.4))
+        seen = replace(request, observation=observe(PIPELINE, signals, workload, at_s=0.0))
+        return judge(*late(seen))[0]
+
+    # What runs is the best plan, or more than the load needs: neither is a reason to be content.
+    for rate_rps in (25.0, 5.0):
+        verdict = held(rate_rps)
+        assert (verdict.action, verdict.reason) == (Action.HOLD, ReasonCode.SLO_BROKEN)
+        assert verdict.detail.startswith("60.0% of the requests of the last 15 s were in time")
+    # Where the model expects lateness, its own plan is carried out.
+    assert held(60.0).action is Action.APPLY

@@ -24,10 +24,17 @@ def test_the_quick_quantiles_are_numpys(values: list[float], quantile: float, mo
 
 
 @pytest.mark.parametrize(
-    "rung", [Seasonal(), Seasonal(season_s=30.0), WindowMaximum(), WindowMaximum(span_s=10.0, name="ten")]
+    "rung",
+    [
+        Seasonal(),
+        Seasonal(season_s=30.0),
+        WindowMaximum(),
+        WindowMaximum(span_s=10.0, name="ten"),
+        LastValue(),
+    ],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_a_replay_is_the_answers_one_by_one(rung: Seasonal | WindowMaximum, seed: int) -> None:
+def test_a_replay_is_the_answers_one_by_one(rung: Seasonal | WindowMaximum | LastValue, seed: int) -> None:
     assert is_replaying(rung)
     rng = np.random.default_rng(seed)
     rates = rng.poisson(20 + 10 * np.sin(np.arange(200) / 20)).astype(float)
