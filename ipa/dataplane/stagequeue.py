@@ -153,9 +153,9 @@ class StageQueue:
         """True if there is a replica to give a batch."""
         return not self._replicas.is_empty
 
-    def suspects(self) -> list[str]:
-        """The URLs of the replicas that are suspected to hang."""
-        return self._replicas.suspects(asyncio.get_running_loop().time())
+    def suspects(self, now_s: float) -> list[str]:
+        """The URLs of the replicas that are suspected to hang. Of any thread."""
+        return self._replicas.suspects(now_s)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration, the number of waiting items, and the replicas: active, draining, suspect."""

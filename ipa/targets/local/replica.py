@@ -142,7 +142,9 @@ def launch(
         pid = processes.start_command(command, env=env, cpus=place, log=log)
     else:
         write_settings(model_dir, config.stage, run, port)
-        pid = processes.start_module(SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log)
+        pid = processes.start_module(
+            SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log, yields=True
+        )
     cpus.started(str(log), pid)
     url = f"http://{HOST}:{port}"
     return Replica(key, config.stage, config.variant, config.cores, url, pid, log, now_s)
