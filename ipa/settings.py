@@ -159,6 +159,9 @@ class Settings:
     # Correct profiles by observed service times once batches take at least a tenth longer than profiled.
     # Needs the metrics of our queues: target local or shape split.
     correct_profiles: bool = True
+    # Measure a few batches of each variant at start if its profile is of another machine, for up to 20 s.
+    # Target local only.
+    calibrate: bool = True
     # Time limit of the solver, in seconds. Keep it below the tick: a later plan is of no use.
     solver_deadline_s: float = 5.0
     # Solver: auto, gurobi, highs, exact, a plug-in by its name, or module:attribute. auto reports which one

@@ -103,6 +103,15 @@ def regulated(
     )
 
 
+def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
+    """The feedback of an earlier process, whose clock reads `later_s` less than this one's."""
+
+    def later(at_s: float | None) -> float | None:
+        return None if at_s is None else at_s + later_s
+
+    return replace(before, since_s=None, raised_s=later(before.raised_s), late_s=later(before.late_s))
+
+
 def lateness(observation: Observation, pipeline: Pipeline) -> str:
     """The requests in time and the SLO, in words; empty if they were not observed."""
     seen = observation.attainment
