@@ -6,8 +6,8 @@ made for a larger load until the requests are in time again, and step by step fo
 a while. While requests are late, what waits counts as load.
 
 The model may be pessimistic, too: while fewer requests are late than the SLO allows, plans are made for a
-smaller margin above the load of the last minutes, step by step, and for the whole margin at once if the SLO is broken.
-A load that the running configuration has carried in time needs no more, whatever the model says.
+smaller margin above the load of the last minutes, step by step, and for the whole margin at once if the SLO
+is broken. A load that the running configuration has carried in time needs no more, whatever the model says.
 """
 
 from __future__ import annotations
