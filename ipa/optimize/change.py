@@ -29,9 +29,14 @@ class StageChange:
         return self.before is not None and only_replicas(self.before, self.after)
 
     @property
+    def is_switch(self) -> bool:
+        """True if the pods stay and switch to a variant that they have loaded."""
+        return self.before is not None and self.rolling.is_switch(self.before, self.after)
+
+    @property
     def started(self) -> Resources:
         """The resources of the pods that start."""
-        if self.before is not None and self.only_replicas:
+        if self.before is not None and self.rolling.keeps_replicas(self.before, self.after):
             return self.after_each * max(0, self.after.replicas - self.before.replicas)
         return self.after_each * self.after.replicas
 
