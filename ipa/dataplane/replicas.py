@@ -73,16 +73,27 @@ class ModelServers:
         return not self._active
 
     def set_urls(self, variants: Mapping[str, str]) -> None:
-        """Set the replicas. Others drain, and the observed service times are reset."""
+        """Set the replicas. Others drain, and the observed service times are reset.
+
+        So they are where a replica switches to another variant.
+        """
         for url, variant in variants.items():
-            if url in self._active:
-                self._active[url].variant = variant
+            replica = self._active.get(url)
+            if replica is not None and replica.variant != variant:
+                replica.variant = variant
+                replica.served.clear()
+                self._services_s.clear()
         if variants.keys() == self._active.keys():
             return
         known = self._active | self._draining
         self._active = {url: known.get(url) or ModelServer(url, variant) for url, variant in variants.items()}
         self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
         self._services_s.clear()
+
+    def variant(self, url: str) -> str:
+        """The variant that the replica runs; empty if it is not known."""
+        replica = self._active.get(url) or self._draining.get(url)
+        return replica.variant if replica else ""
 
     def has_idle(self, now_s: float) -> bool:
         """True if a replica can take a batch now."""

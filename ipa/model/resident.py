@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ipa.model.pipeline import Bounds, Pipeline
 
+# In the name of a model: the variant of the replica that it is sent to.
+ANY_VARIANT = "{variant}"
+
 
 def resident_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str, ...]:
     """The variants that replicas of the stage keep loaded while `variant` runs, which is the first.
