@@ -25,15 +25,17 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
 from ipa.dataplane import http
-from ipa.dataplane.batching import Outcome
+from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import Client
 from ipa.dataplane.environment import add, add_address, words
+from ipa.dataplane.expectation import AHEAD_HEADER, EXPECTED_HEADER, parse_times
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
@@ -93,6 +95,7 @@ def _bracketed(address: str) -> str:
 
 # The time budget of a request that has none.
 DEFAULT_BUDGET_S = 30.0
+TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
 MAX_BATCH_SIZE = 1024
 MAX_REPLICAS = 1024
 ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
@@ -159,7 +162,8 @@ class QueueServer:
 
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
         model = self._model.replace(ANY_VARIANT, self._queue.variant(url))
-        return await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
+        status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
+        return status, answer
 
     def _serve_with(self, urls: tuple[str, ...]) -> None:
         self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, "")))
@@ -167,17 +171,19 @@ class QueueServer:
     async def _infer(self, call: http.Call) -> http.Response:
         budget_s = call.budget_s()
         budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
+        ahead = parse_times(call.headers.get(AHEAD_HEADER))
         try:
             asked = parse_request(call.body)
-            request = await self._queue.infer(asked.inputs, budget_s, asked.members)
+            request = await self._queue.infer(asked.inputs, budget_s, asked.members, ahead)
         except InputError as error:
-            raise http.HttpError(400, error.code, str(error)) from error
-        if request.outcome is Outcome.DROPPED:
-            # 504: it ran out of time; 503: it was turned away.
-            raise http.HttpError(503 if request.is_refused else 504, "dropped", request.detail)
-        if request.outcome is Outcome.FAILED:
-            raise http.HttpError(502, "failed", request.detail)
-        return http.Response(dump("outputs", request.answer, model_name=self._stage, id=asked.request_id))
+            raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
+        if request.outcome is Outcome.ANSWERED:
+            body = dump("outputs", request.answer, model_name=self._stage, id=asked.request_id)
+            response = http.Response(body)
+        else:
+            response = _loss(request).response()
+        expected = self._queue.expected(request.items).to_header()
+        return replace(response, headers={**response.headers, EXPECTED_HEADER: expected})
 
     async def _live(self, _call: http.Call) -> http.Response:
         return http.Response(b"{}")
@@ -195,6 +201,19 @@ class QueueServer:
         call.require_supervisor(self._admin_token)
         self._queue.configure(parse_config(call.body))
         return http.Response(orjson.dumps(self._queue.to_json()))
+
+
+def _loss(request: QueuedRequest) -> http.HttpError:
+    """The error of a request without an answer. 503: it was turned away; 504: it ran out of time."""
+    status = 502 if request.outcome is Outcome.FAILED else 503 if request.cause in TURNED_AWAY else 504
+    code = "failed" if request.outcome is Outcome.FAILED else "dropped"
+    return http.HttpError(
+        status,
+        code,
+        request.detail,
+        cause=request.cause or "",
+        retry_after_s=request.retry_after_s,
+    )
 
 
 def parse_config(body: bytes) -> QueueConfig:
