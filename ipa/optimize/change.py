@@ -69,7 +69,12 @@ class PlanTransition:
         priced = {name: self.prices.cost(at[name]) for name in at if name != "started"}
         return {
             "stages": [
-                {"stage": it.stage, "before": it.before and asdict(it.before), "after": asdict(it.after)}
+                {
+                    "stage": it.stage,
+                    "before": it.before and asdict(it.before),
+                    "after": asdict(it.after),
+                    "in_place": it.is_switch,
+                }
                 for it in self.stages
             ],
             **{f"{name}_cores": held.cpu_cores for name, held in at.items()},
