@@ -248,6 +248,9 @@ def checked(
         + (f"{slower}; " if slower else "")
         + changes(running, found.configs)
     )
+    pairs = stage_pairs(running, found.configs)
+    switches = [new.stage for old, new in pairs if old and request.rolling.is_switch(old, new)]
+    detail += f"; {', '.join(switches)} in place" if switches else ""
     detail += f"; {found.later}" if found.later else ""
     held = held_back(request.control.mode, running, found.configs)
     if held is not None:

@@ -291,7 +291,7 @@ class ControlLoop:
             now_s=now_s,
             at=moment_to_ms(world.clock.now()),
             run_id=self._run_id,
-            rolling=world.workload.rolling,
+            rolling=world.workload.rolling.of(self.pipeline),
             made_of=self._made_of,
             rollout=self._rollout(),
             requested=requested,

@@ -22,7 +22,7 @@ from ipa.model.plan import StageConfig
 from ipa.profiling.measure import BatchMeasurement, Item
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.replica import launch, preloads
+from ipa.targets.local.replica import Replica, launch, preloads
 
 # For a replica to get ready, and for the answer to a batch.
 TIMEOUT_S = 60.0
@@ -51,9 +51,9 @@ def machine() -> str:
 class ServedModel:
     """A ready model server, asked over V2 as a queue asks it: merged inputs, JSON, answers split again."""
 
-    def __init__(self, client: httpx.Client, url: str, stage: str, pid: int, readiness_s: float) -> None:
-        self._client, self._pid, self.readiness_s = client, pid, readiness_s
-        self._url = f"{url}/v2/models/{stage}/infer"
+    def __init__(self, client: httpx.Client, replica: Replica, readiness_s: float) -> None:
+        self._client, self._pid, self.readiness_s = client, replica.pid, readiness_s
+        self._url = f"{replica.model_url(replica.variant)}/infer"
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         """The answer to the items as one batch; UnavailableError if there is none."""
@@ -131,7 +131,7 @@ class Bench:
                     time.sleep(READY_POLL_S)
             readiness_s = time.monotonic() - started_s
             with httpx.Client(timeout=within_s) as client:
-                yield ServedModel(client, replica.url, stage, replica.pid, readiness_s)
+                yield ServedModel(client, replica, readiness_s)
         finally:
             self._stop(replica.pid)
 

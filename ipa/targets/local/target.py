@@ -9,7 +9,7 @@ from ipa.files import load_profiles
 from ipa.model.errors import NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
 from ipa.model.pipeline import Pipeline, Stage
-from ipa.model.serving import ServingSemantics
+from ipa.model.serving import ServingSemantics, Unhonoured
 from ipa.profiling.calibrate import foreign_to, hardware_of
 from ipa.settings import Settings
 from ipa.targets.base import Site, Target, World
@@ -56,6 +56,12 @@ def _is_local(stage: Stage) -> bool:
     return all(local_of(variant) is not None for variant in stage.variants)
 
 
+def _share_process(stage: Stage) -> bool:
+    """True if one model server can hold all of the stage's variants."""
+    runs = [run for variant in stage.variants if (run := local_of(variant)) is not None]
+    return all(not run.command and run.env == runs[0].env for run in runs)
+
+
 SCRAPE_INTERVAL_S = 1.0
 
 
@@ -67,8 +73,17 @@ class LocalTarget(Target):
     sections = SECTIONS
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """A queue for each stage of a chain, which serves one variant at a time."""
-        return ServingSemantics(runs_graphs=False)
+        """A queue for each stage of a chain, whose replicas run one of their variants at a time."""
+        return ServingSemantics(runs_graphs=False, keeps_variants=True)
+
+    def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
+        """As of every target, and resident variants that cannot share a process."""
+        apart = [stage.name for stage in pipeline.served if stage.residents > 1 and not _share_process(stage)]
+        found = super().unhonoured(pipeline)
+        if apart:
+            why = f"variants of {', '.join(apart)} have a command, or an environment, of their own"
+            found.append(Unhonoured("resident", why, "leave it out, or run all by MLServer with one env"))
+        return found
 
     def machine(self) -> str:
         """This machine."""

@@ -27,7 +27,7 @@ class SimulatedTarget(Target):
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """As our queues serve."""
-        return ServingSemantics(most_parts=MOST_PARTS)
+        return ServingSemantics(most_parts=MOST_PARTS, keeps_variants=True)
 
     def clock(self, stop: Event, load: Simulated | None = None) -> Clock:
         """The simulated clock, or without a load the machine's."""
