@@ -11,7 +11,8 @@ the variant. The admin address answers callers on this machine that have the tok
 off without a token, as in a container, which is configured by its environment.
 
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
-headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer),
+headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
+which {variant} is the replica's variant: replicas that have several loaded switch with a PUT),
 MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
 IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the operator gives it.
 """
@@ -40,6 +41,7 @@ from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
 from ipa.model.errors import InputError
+from ipa.model.resident import ANY_VARIANT
 
 log = logging.getLogger("ipa.dataplane")
 
@@ -103,7 +105,8 @@ ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 class QueueServer:
     """The HTTP server of a stage's queue. Without `sender` it posts to MLServer replicas.
 
-    `model` is the model's name at MLServer (default: the stage's), `model_url` the Service of its replicas.
+    `model` is the model's name at MLServer (default: the stage's), in which {variant} stands for that of the
+    replica, `model_url` the Service of its replicas.
     `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address.
     """
 
@@ -125,7 +128,7 @@ class QueueServer:
         self._metrics = QueueMetrics(pipeline, stage)
         self._client = Client()
         self._infer_path = f"/v2/models/{stage}/infer"
-        self._model_path = f"/v2/models/{model or stage}/infer"
+        self._model = model or stage
         self._queue = StageQueue(sender or self._post, self._metrics, stage=stage, **queue)
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
         self._looking: asyncio.Task[None] | None = None
@@ -166,7 +169,8 @@ class QueueServer:
         await self._client.close()
 
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        status, answer, _ = await self._client.post(url + self._model_path, body, {})
+        model = self._model.replace(ANY_VARIANT, self._queue.variant(url))
+        status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
         return status, answer
 
     def _serve_with(self, urls: tuple[str, ...]) -> None:
@@ -285,7 +289,13 @@ def main() -> None:
     add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
     add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
     add(parser, "--replica", "IPA_REPLICAS", action="append", optional=True, metavar="[VARIANT=]URL")
-    add(parser, "--model", "IPA_MODEL", optional=True, help="the model's name; the stage's where absent")
+    add(
+        parser,
+        "--model",
+        "IPA_MODEL",
+        optional=True,
+        help="the model's name, {variant} in it is the replica's",
+    )
     add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
     given = parser.parse_args()
     server = QueueServer(

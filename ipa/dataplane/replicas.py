@@ -38,6 +38,7 @@ class ModelServer:
     down_until_s: float = 0.0
     given_s: float = 0.0
     given_items: int = 1
+    given_variant: str = ""
     # Items and service time of its last batches.
     served: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_BATCHES))
 
@@ -111,16 +112,27 @@ class ModelServers:
         return not self._active
 
     def set_urls(self, variants: Mapping[str, str]) -> None:
-        """Set the replicas. Others drain, and the observed service times are reset."""
+        """Set the replicas. Others drain, and the observed service times are reset.
+
+        So they are where a replica switches to another variant.
+        """
         for url, variant in variants.items():
-            if url in self._active:
-                self._active[url].variant = variant
+            replica = self._active.get(url)
+            if replica is not None and replica.variant != variant:
+                replica.variant = variant
+                replica.served.clear()
+                self.forget_services()
         if variants.keys() == self._active.keys():
             return
         known = self._active | self._draining
         self._active = {url: known.get(url) or ModelServer(url, variant) for url, variant in variants.items()}
         self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
         self.forget_services()
+
+    def variant(self, url: str) -> str:
+        """The variant that the replica runs; empty if it is not known."""
+        replica = self._active.get(url) or self._draining.get(url)
+        return replica.variant if replica else ""
 
     def has_idle(self, now_s: float) -> bool:
         """True if a replica can take a batch now."""
@@ -135,7 +147,7 @@ class ModelServers:
         self._uses += 1
         chosen.in_flight += 1
         chosen.last_used = self._uses
-        chosen.given_s, chosen.given_items = now_s, items
+        chosen.given_s, chosen.given_items, chosen.given_variant = now_s, items, chosen.variant
         return chosen
 
     def _idle(self, now_s: float) -> list[ModelServer]:
@@ -147,8 +159,10 @@ class ModelServers:
 
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
-        self._services.append((now_s, service_s))
-        replica.served.append((replica.given_items, service_s))
+        # A batch from before a switch says nothing of the variant after it.
+        if replica.given_variant == replica.variant:
+            self._services.append((now_s, service_s))
+            replica.served.append((replica.given_items, service_s))
         self._leave(replica)
 
     def lost(self, replica: ModelServer, now_s: float) -> None:

@@ -153,6 +153,10 @@ class StageQueue:
         """True if there is a replica to give a batch."""
         return not self._replicas.is_empty
 
+    def variant(self, url: str) -> str:
+        """The variant that the replica runs; empty if it is not known."""
+        return self._replicas.variant(url)
+
     def suspects(self, now_s: float) -> list[str]:
         """The URLs of the replicas that are suspected to hang. Of any thread."""
         return self._replicas.suspects(now_s)

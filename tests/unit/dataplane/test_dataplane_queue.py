@@ -13,6 +13,8 @@ from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.expectation import StageTimes
 from ipa.dataplane.metrics import QueueMetrics
+from ipa.dataplane.queue import QueueServer
+from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, ModelServers
 from ipa.dataplane.stagequeue import QueueConfig, StageQueue
 from ipa.dataplane.tensors import FAN_OUT, Tensor, Tensors
 from tests.fakes.virtual_loop import run
@@ -312,6 +314,44 @@ def test_a_removed_replica_drains_and_batch_size_changes_while_running() -> None
         assert send.sent[1][1:] == (B, [2, 3])
 
     run(scenario())
+
+
+def test_a_replica_that_switches_to_another_variant_is_judged_anew() -> None:
+    servers = ModelServers({"a": "large", "b": "large"})
+    for _ in range(2):
+        servers.release(servers.acquire(0.0, 1), 8.0, 8.0)
+    held = servers.acquire(8.0, 1)
+    assert (held.patience_s, servers.service_s(8.0)) == (80.0, (8.0, 8.0))
+    servers.set_urls({"a": "large", "b": "large"})
+    assert servers.service_s(8.0) == (8.0, 8.0)
+    servers.set_urls({"a": "small", "b": "small"})
+    # The batch in flight goes on, and nothing is known of the new variant yet.
+    assert (servers.variant("a"), servers.service_s(8.0), held.in_flight) == ("small", (0.0, 0.0), 1)
+    assert (held.patience_s, servers.to_json(8.0)["draining"]) == (FIRST_SUSPECT_AFTER_S, [])
+    servers.release(held, 16.0, 8.0)
+    assert servers.service_s(16.0) == (0.0, 0.0)
+    servers.release(servers.acquire(16.0, 1), 16.5, 0.5)
+    assert servers.service_s(16.5) == (0.5, 0.5)
+
+
+def test_a_queue_posts_to_the_model_of_the_variant() -> None:
+    posted: list[str] = []
+
+    async def scenario() -> None:
+        server = QueueServer("shop", "detect", model="detect--{variant}", replicas={"http://a:1": "v2.large"})
+
+        async def post(url: str, body: bytes, headers: object) -> tuple[int, bytes, dict[str, str]]:
+            posted.append(url)
+            return 200, orjson.dumps({"outputs": [_y([1])]}), {}
+
+        server._client.post = post  # type: ignore[assignment, method-assign]
+        for variant in ("v2.large", "small"):
+            server._queue.configure(QueueConfig(replicas={"http://a:1": variant}))
+            await server._queue.infer(xs(1), 10.0)
+
+    run(scenario())
+    models = "http://a:1/v2/models"
+    assert posted == [f"{models}/detect--v2.large/infer", f"{models}/detect--small/infer"]
 
 
 def test_one_bad_request_does_not_take_its_batch_along() -> None:
