@@ -80,6 +80,7 @@ class LiveState:
     `next_tick_in_s` is None while no tick is due.
     `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
+    `calibration` says in words of which machine the profiles are, if not of this one, and what was measured.
     """
 
     at: str
@@ -103,6 +104,7 @@ class LiveState:
     degraded: tuple[str, ...] = ()
     inputs: tuple[InputLive, ...] = ()
     cost_usd_per_hour: float | None = None
+    calibration: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ def live_state(
         degraded=_degraded(observation, decision) + snapshot.problems,
         inputs=inputs_of(observation),
         cost_usd_per_hour=_price(pipeline, stages),
+        calibration=snapshot.correction.calibration.words,
     )
 
 
@@ -205,8 +208,7 @@ def _stage(
     rate_rps = _value(seen.arrival_rate_rps)
     variants = {each.variant: each for each in profile.variants} if profile else {}
     running = variants.get(config.variant) if config else None
-    slow = correction.of(seen.stage, config.variant) if config else None
-    slower = slow.planned_ratio if slow else 1.0
+    slower = correction.planned_ratio(seen.stage, config.variant) if config else 1.0
     plan = planned.get(_replica(config)) if config else None
     capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
     return StageLive(
@@ -220,7 +222,7 @@ def _stage(
         if rate_rps is not None and capacity_rps and config and config.replicas
         else None,
         accuracy=running.accuracy if running else None,
-        slowdown_ratio=slow.ratio if slow else None,
+        slowdown_ratio=correction.ratio(seen.stage, config.variant) if config else None,
         planned_slowdown_ratio=slower,
         planned_latency_s=plan.latency_s + plan.queue_delay_s
         if plan and config and plan.replicas == config.replicas

@@ -42,6 +42,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
         *(Text(text, style="yellow") for text in _slower(live["stages"])),
+        *(Text(_sentence(text)) for text in [live.get("calibration", "")] if text),
         *(Text(text, style="yellow") for text in _standing(status)),
         *(Text(text) for text in _beside(status)),
     ]
@@ -149,6 +150,10 @@ def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:
         for stage in stages
         if stage.get("planned_slowdown_ratio", 1.0) > 1
     ]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _beside(status: dict[str, Any]) -> list[str]:

@@ -37,6 +37,9 @@ class SimulatedTarget(Target):
 
         return RealtimeClock(load.pace, stop)
 
+    def machine(self) -> None:
+        """None: service times are drawn from the profiles."""
+
     def open(self, site: Site) -> World:
         """The worlds of the pipelines, each under the same rates. UsageError without a load."""
         from ipa.simulate.arrivals import request_times
