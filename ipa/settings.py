@@ -156,9 +156,13 @@ class Settings:
     crowded_ticks: int = 3
     # Time after an overload during which no replicas are removed, in seconds.
     crowded_hold_s: float = 300.0
-    # Correct profiles by observed service times once batches take at least a tenth longer than profiled.
-    # Needs the metrics of our queues: target local or shape split.
+    # Learn from what is observed. Profiles are corrected by service times once batches take at least a tenth
+    # longer than profiled, which needs the metrics of our queues: target local or shape split. Plans are made
+    # for more than the forecast while too many requests are late, and for less while hardly any are.
     correct_profiles: bool = True
+    # Measure a few batches of each variant at start if its profile is of another machine, for up to 20 s.
+    # Target local only.
+    calibrate: bool = True
     # Time limit of the solver, in seconds. Keep it below the tick: a later plan is of no use.
     solver_deadline_s: float = 5.0
     # Solver: auto, gurobi, highs, exact, a plug-in by its name, or module:attribute. auto reports which one

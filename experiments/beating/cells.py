@@ -20,7 +20,7 @@ OBJECTIVES = ("paper-v3", "default")
 
 # IPA's released loop takes each new plan at once, every ten seconds.
 RELEASED = GuardSettings(down_after_ticks=1, tolerance_ratio=-1e9)
-SERVICE = GuardSettings(peek_s=Settings().peek_s)
+SERVICE = GuardSettings(peek_s=Settings().peek_s, correct_profiles=Settings().correct_profiles)
 IPA, OURS, FRUGAL, ORACLE, TOLD = "ipa", "ours", "ours-frugal", "oracle", "ours-frugal, told"
 
 

@@ -196,10 +196,15 @@ class ConfigBody(Body):
     share_percent: Annotated[int, Field(ge=0, le=WHOLE_PERCENT, strict=True)] = WHOLE_PERCENT
 
 
+# Without it, a change that takes capacity while requests are late is refused (409).
+Confirmed = Annotated[bool, Field(description="true to take capacity even while requests are late")]
+
+
 class ApplyBody(AttributedBody):
     """A configuration for every stage of the pipeline; or several configurations with their shares."""
 
     configs: Annotated[list[ConfigBody], Field(min_length=1, max_length=MOST_LISTED), at_most(MOST_LISTED)]
+    confirmed: Confirmed = False
 
     def stage_configs(self) -> list[StageConfig]:
         """The configurations of the body."""
@@ -208,6 +213,8 @@ class ApplyBody(AttributedBody):
 
 class ApplyPlanBody(AttributedBody):
     """The author and the reason of applying a plan; both are kept with the decision."""
+
+    confirmed: Confirmed = False
 
 
 class RollbackBody(AttributedBody):

@@ -94,10 +94,16 @@ def resume(
 def apply(
     pipeline: Named, service: Using, caller: CurrentCaller, body: ApplyBody, if_match: IfMatch = None
 ) -> Decision:
-    """Apply this configuration if the pipeline is at the revision of If-Match (status ETag); else 412."""
+    """Apply this configuration if the pipeline is at the revision of If-Match (status ETag); else 412.
+
+    409 if requests are late, the change takes capacity, and it is not confirmed.
+    """
     by = caller.name(body.by)
     expected = required_match(if_match, f"pipeline {pipeline.name}")
-    return commands.apply(service, pipeline, body.stage_configs(), expected, by=by, reason=body.reason)
+    configs, confirmed = body.stage_configs(), body.confirmed
+    return commands.apply(
+        service, pipeline, configs, expected, by=by, reason=body.reason, confirmed=confirmed
+    )
 
 
 @router.post("/rollback", tags=["control"])

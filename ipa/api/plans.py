@@ -100,7 +100,9 @@ def apply_plan(
     """
     key, expected = check_key(idempotency_key), required_match(if_match, "the plan")
     by = caller.name(body.by)
-    outcome = plans.apply_plan(caller, plan_id, expected, key, by=by, reason=body.reason)
+    outcome = plans.apply_plan(
+        caller, plan_id, expected, key, by=by, reason=body.reason, confirmed=body.confirmed
+    )
     headers = {"Idempotency-Replayed": "true"} if outcome.is_replayed else {}
     return Response(outcome.answer.body, outcome.answer.status, headers, "application/json")
 

@@ -19,6 +19,7 @@ from ipa.adapters.store.database import Access
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
+from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.identity import Identities, authenticators_of, oidc_issuer
 from ipa.bootstrap.leader_election import election_faults, leadership_of
 from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, inputs_of, policy_of
@@ -116,13 +117,19 @@ def build(settings: Settings, options: ServeOptions) -> App:
         chosen = {name: policy_of(options.policy, it, limit_s) for name, it in inputs.items()}
         other = options.shadow_policy
         shadows = {name: policy_of(other, it, limit_s) for name, it in inputs.items() if other}
+        calibrations = calibrations_of(settings, target, pipelines, profiles, store, clock)
         site = Site(
             settings=settings,
             pipelines=pipelines,
             profiles=profiles,
             folder=options.folder,
             clock=clock,
-            start=lambda pipeline: start_configs(settings, options, pipeline, profiles[pipeline.name]),
+            start=lambda pipeline: start_configs(
+                settings,
+                options,
+                pipeline,
+                calibrated(profiles[pipeline.name], calibrations[pipeline.name]),
+            ),
             decision=store.decision,
             registry=registry,
             resources=resources,
@@ -144,7 +151,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         webhook = monitored_webhook(webhook_of(settings, store, feed, leads), store, registry, resources)
         sight = forecast_setup(settings, profiles, target.rate_window_s)
         maker = PipelineFactory(
-            settings, target, options, sight, world, leadership, hooks, stop, store, catalogue
+            settings, target, options, sight, world, leadership, hooks, stop, store, catalogue, calibrations
         )
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}

@@ -15,6 +15,7 @@ from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
 from ipa.adapters.time_limit import PluginRunner
+from ipa.bootstrap.calibration import unmeasured
 from ipa.bootstrap.leader_election import own_world
 from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
 from ipa.control.canonical import canonical_json, digest
@@ -30,6 +31,7 @@ from ipa.model.errors import ConflictError, InProgressError, InputError, IpaErro
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.model.slowdown import UNCALIBRATED, Calibration
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
@@ -71,12 +73,18 @@ def policy_of(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
 
 
 def loop_beside(
-    settings: Settings, sight: ForecastSetup, chosen: Chosen, world: LoopPorts, waker: threading.Event
+    settings: Settings,
+    sight: ForecastSetup,
+    chosen: Chosen,
+    world: LoopPorts,
+    waker: threading.Event,
+    calibration: Calibration = UNCALIBRATED,
 ) -> ControlLoop:
     """The loop of a policy that only says what it would do."""
     inputs, policy = chosen
     pipeline, seen = shadow_world(world, inputs.pipeline, policy.name)
-    return loop_of(settings, sight, (replace(inputs, pipeline=pipeline), policy), seen, (), waker)
+    chosen = replace(inputs, pipeline=pipeline), policy
+    return loop_of(settings, sight, chosen, seen, (), waker, calibration)
 
 
 def loop_of(
@@ -86,6 +94,7 @@ def loop_of(
     world: LoopPorts,
     hooks: Sequence[Hook],
     waker: threading.Event,
+    calibration: Calibration = UNCALIBRATED,
 ) -> ControlLoop:
     """The loop of one pipeline, not yet started; `waker`, which the clock waits on, brings ticks forward."""
     inputs, policy = chosen
@@ -99,6 +108,7 @@ def loop_of(
         window_s=sight.window_s,
         run_id=uuid.uuid4().hex[:8],
         made_of=made_of(inputs),
+        calibration=calibration,
         on_decision=hooks,
         waker=waker,
     )
@@ -118,18 +128,29 @@ class PipelineFactory:
     stop: StopSignal
     store: Store
     catalogue: Catalogue
+    # By pipeline, as they were at start.
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     # None where nothing is watched.
     watchers: Watching | None = None
 
     def loop(self, chosen: Chosen) -> ControlLoop:
         """The loop of a pipeline, not yet started."""
         waker = self.stop.linked()
-        return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker)
+        calibration = self._calibration(chosen)
+        return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker, calibration)
 
     def beside(self, chosen: Chosen) -> ControlLoop:
         """The loop of a policy that only says what it would do."""
         waker = self.stop.linked()
-        return loop_beside(self.settings, self.sight, chosen, self._own(waker), waker)
+        return loop_beside(
+            self.settings, self.sight, chosen, self._own(waker), waker, self._calibration(chosen)
+        )
+
+    def _calibration(self, chosen: Chosen) -> Calibration:
+        """That of the start; a pipeline that came later is not measured."""
+        inputs, _ = chosen
+        known = self.calibrations.get(inputs.pipeline.name)
+        return known or unmeasured(self.target, inputs.pipeline, inputs.profiles)
 
     def _own(self, waker: threading.Event) -> LoopPorts:
         return replace(

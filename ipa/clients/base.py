@@ -71,9 +71,20 @@ class PipelineClient(ABC):
 
     @abstractmethod
     def apply(
-        self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
+        self,
+        pipeline: str,
+        configs: Sequence[StageConfig],
+        *,
+        by: str,
+        reason: str,
+        revision: str,
+        confirmed: bool = False,
     ) -> JsonObject:
-        """The decision that applied `configs`; ConflictError if `revision` does not run any more."""
+        """The decision that applied `configs`.
+
+        ConflictError: `revision` does not run any more, or it takes capacity while requests are late and that
+        is not `confirmed`.
+        """
 
     @abstractmethod
     def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:

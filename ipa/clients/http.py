@@ -98,9 +98,18 @@ class HttpClient(PipelineClient):
         return self._send("POST", pipeline_path(pipeline, "plans"), body)
 
     def apply(
-        self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
+        self,
+        pipeline: str,
+        configs: Sequence[StageConfig],
+        *,
+        by: str,
+        reason: str,
+        revision: str,
+        confirmed: bool = False,
     ) -> JsonObject:
-        body = {"configs": [asdict(config) for config in configs], "by": by, "reason": reason}
+        body: JsonObject = {"configs": [asdict(config) for config in configs], "by": by, "reason": reason}
+        # An older service does not know the key.
+        body |= {"confirmed": True} if confirmed else {}
         return self._send("POST", pipeline_path(pipeline, "apply"), body, revision=revision)
 
     def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:

@@ -95,10 +95,20 @@ class InProcessClient(PipelineClient):
         return _object(self._runner.run(plans.plan_for(service, question, request.solver)))
 
     def apply(
-        self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
+        self,
+        pipeline: str,
+        configs: Sequence[StageConfig],
+        *,
+        by: str,
+        reason: str,
+        revision: str,
+        confirmed: bool = False,
     ) -> JsonObject:
         found, expected = self._writable(pipeline), _expected(revision)
-        return _object(commands.apply(self._service, found, configs, expected, by=by, reason=reason))
+        decision = commands.apply(
+            self._service, found, configs, expected, by=by, reason=reason, confirmed=confirmed
+        )
+        return _object(decision)
 
     def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
         found, expected = self._writable(pipeline), _expected(revision)

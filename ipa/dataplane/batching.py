@@ -1,4 +1,4 @@
-"""The queue's rules, without I/O or clock: batch forming, early drop, retry, splitting and joining.
+"""The queue's rules, without I/O or clock: order, batch forming, early drop, retry, splitting and joining.
 
 Times are seconds of any one monotonic clock and come in as arguments.
 """
@@ -6,7 +6,7 @@ Times are seconds of any one monotonic clock and come in as arguments.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from bisect import bisect_right, insort
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -38,27 +38,56 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
+class LossCause(StrEnum):
+    """The cause of a request's end without an answer."""
+
+    # The queue refused it on arrival: it would have waited in vain, or there was no room.
+    OVERLOAD = "overload"
+    QUEUE_FULL = "queue_full"
+    # Its time ran out while it waited, while it waited with no replica there, and in a batch.
+    NO_TIME_LEFT = "no_time_left"
+    NO_REPLICAS = "no_replicas"
+    BATCH_LATE = "batch_late"
+    LOST_REPLICAS = "lost_replicas"
+    MODEL_ERROR = "model_error"
+    # The router's: the queue did not answer, or not as one does; and requests that are invalid.
+    QUEUE_UNREACHABLE = "queue_unreachable"
+    INVALID_REQUEST = "invalid_request"
+
+
 class QueuedRequest:
-    """A request in the queue. `outcome` is None until it ends, which happens once; `detail` is the cause."""
+    """A request in the queue. `outcome` is None until it ends, which happens once; `detail` is the cause.
+
+    After `deadline_s` its answer is useless. An answer by `due_s`, if not after the deadline, is in time if
+    the later stages take as long as they usually do.
+    """
 
     __slots__ = (
         "answer",
         "arrived_s",
+        "cause",
         "deadline_s",
         "detail",
+        "due_s",
         "inputs",
-        "is_refused",
         "items",
         "kind",
         "losses",
         "members",
+        "number",
         "outcome",
         "parts",
+        "retry_after_s",
         "waiting",
     )
 
     def __init__(
-        self, inputs: Tensors, arrived_s: float, deadline_s: float, members: Mapping[str, Any] = NOTHING
+        self,
+        inputs: Tensors,
+        arrived_s: float,
+        deadline_s: float,
+        members: Mapping[str, Any] = NOTHING,
+        due_s: float | None = None,
     ) -> None:
         self.inputs = inputs
         self.members = members  # sent to the model unchanged, together with the inputs
@@ -66,19 +95,22 @@ class QueuedRequest:
         self.kind: Hashable = kind_of(inputs, members)
         self.arrived_s = arrived_s
         self.deadline_s = deadline_s
+        self.due_s = deadline_s if due_s is None else due_s
+        self.number = 0  # in the order of arrival
         self.outcome: Outcome | None = None
+        self.cause: LossCause | None = None
+        self.retry_after_s = 0.0  # of a refused one: until another would be in time
         self.detail = ""
         self.answer: Tensors = ()
-        self.is_refused = False  # dropped on arrival: the queue was full
         self.waiting = 0  # items that are not in a batch
         self.losses = 0  # model servers that died while they had it
         self.parts: dict[int, tuple[int, Tensors]] = {}  # by first item: the number of items, their outputs
 
-    def end(self, outcome: Outcome, detail: str = "") -> None:
+    def end(self, outcome: Outcome, cause: LossCause | None = None, detail: str = "") -> None:
         """Set the outcome; RuntimeError if the request has one."""
         if self.outcome is not None:
             raise RuntimeError(f"the request has ended already: {self.outcome}")
-        self.outcome, self.detail = outcome, detail
+        self.outcome, self.cause, self.detail = outcome, cause, detail
         self.parts.clear()
 
 
@@ -124,50 +156,85 @@ class Batch:
 
 @dataclass(slots=True)
 class Batcher:
-    """The waiting requests of one stage, oldest first.
+    """The waiting requests of one stage: the earliest deadline first, of equal ones the first to arrive.
 
-    A batch is taken once `batch_size` items wait, or the oldest request has waited `batch_timeout_s`, or no
-    later request can join it. A request with more items than fit goes into several batches.
+    A batch is taken once `batch_size` items wait, or a request has waited `batch_timeout_s`, or the next
+    request cannot join it. A request with more items than fit goes into several batches.
     """
 
     batch_size: int
     batch_timeout_s: float
     max_items: int
     waiting_items: int = 0
-    _slices: deque[Slice] = field(default_factory=deque)
+    _slices: list[Slice] = field(default_factory=list)
+    _arrivals: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
     _deadlines: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
     # Deadlines of requests whose items were all in batches when the latest useful batch would have started.
     _in_flight: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
 
+    @property
+    def has_full_batch(self) -> bool:
+        """True if as many items wait as fit into a batch: another request would compete with them."""
+        return self.waiting_items >= self.batch_size
+
     def offer(self, request: QueuedRequest) -> bool:
         """Enqueue the request. Return False if more than `max_items` would then wait."""
         if self.waiting_items + request.items > self.max_items:
             return False
-        self._slices.append(Slice(request, 0, request.items))
+        request.number = next(self._order)
+        insort(self._slices, Slice(request, 0, request.items), key=_rank)
         self._now_waiting(request, request.items)
         return True
 
-    def drop_late(self, now_s: float, service_s: float) -> list[QueuedRequest]:
+    def items_before(self, deadline_s: float) -> int:
+        """The waiting items that are served before those of a new request with that deadline."""
+        if not self._slices or self._slices[-1].request.deadline_s <= deadline_s:
+            return self.waiting_items
+        place = bisect_right(self._slices, deadline_s, key=lambda piece: piece.request.deadline_s)
+        return sum(piece.items for piece in self._slices[:place] if piece.request.outcome is None)
+
+    def drop_late(self, now_s: float, service_s: float, *, has_replicas: bool = True) -> list[QueuedRequest]:
         """Drop the requests that will miss their deadline, and return them.
 
         A waiting request is dropped as soon as a batch of `service_s` could not answer it by its deadline, a
         request in a batch at its deadline. A later answer of that batch is ignored.
         """
+        cause = LossCause.NO_TIME_LEFT if has_replicas else LossCause.NO_REPLICAS
+        words = (
+            "less time budget is left than a batch takes" if has_replicas else "no replica serves the stage"
+        )
         dropped = []
         while self._deadlines and self._deadlines[0][0] - service_s <= now_s:
             entry = heapq.heappop(self._deadlines)
             request = entry[2]
             if request.outcome is None and request.waiting:
-                self._end(request, Outcome.DROPPED, "less time budget is left than a batch takes")
+                self._drop(request, cause, words)
                 dropped.append(request)
             elif request.outcome is None:
                 heapq.heappush(self._in_flight, entry)
         while self._in_flight and self._in_flight[0][0] <= now_s:
             request = heapq.heappop(self._in_flight)[2]
             if request.outcome is None:
-                self._end(request, Outcome.DROPPED, "the model did not answer within its time budget")
+                self._drop(request, LossCause.BATCH_LATE, "the model did not answer within its time budget")
                 dropped.append(request)
+        return dropped
+
+    def give_way(self, now_s: float, usual_s: float) -> list[QueuedRequest]:
+        """Drop the requests that a batch of `usual_s` would answer too late while others would fill it.
+
+        Without others they are served: the batch may be quicker than usual. Return the dropped ones.
+        """
+        dropped = []
+        for piece in self._slices:
+            request = piece.request
+            if request.outcome is not None or request.waiting < request.items:
+                continue
+            if self.waiting_items - request.waiting < self.batch_size or request.due_s >= now_s + usual_s:
+                break
+            words = "less time budget is left than a batch usually takes"
+            self._drop(request, LossCause.NO_TIME_LEFT, words)
+            dropped.append(request)
         return dropped
 
     def take(self, now_s: float) -> Batch | None:
@@ -177,25 +244,30 @@ class Batcher:
             return None
         head = self._slices[0]
         taken: list[Slice] = []
-        room = self.batch_size
-        while room and self._slices and (not taken or self._joins(head, self._slices[0])):
-            piece = self._slices.popleft()
+        rest: Slice | None = None
+        room, passed = self.batch_size, 0
+        for waiting in self._slices:
+            piece = waiting
+            if not room or (taken and not self._joins(head, piece)):
+                break
+            passed += 1
             if piece.request.outcome is not None:
                 continue
             if piece.items > room:
                 cut = piece.start + room
-                self._slices.appendleft(Slice(piece.request, cut, piece.stop, piece.is_alone))
+                rest = Slice(piece.request, cut, piece.stop, piece.is_alone)
                 piece = Slice(piece.request, piece.start, cut, piece.is_alone)
             room -= piece.items
             piece.request.waiting -= piece.items
             self.waiting_items -= piece.items
             taken.append(piece)
+        self._slices[:passed] = [rest] if rest else []
         return Batch(tuple(taken))
 
     def next_batch_s(self) -> float | None:
-        """The time at which the oldest request has waited `batch_timeout_s`; None if no request waits."""
+        """The time at which a request has waited `batch_timeout_s`; None if no request waits."""
         self._skip_ended()
-        return self._slices[0].request.arrived_s + self.batch_timeout_s if self._slices else None
+        return self._arrivals[0][0] + self.batch_timeout_s if self._slices else None
 
     def next_drop_s(self, service_s: float) -> float | None:
         """The time of the next call of `drop_late`; None if no request has a deadline."""
@@ -220,7 +292,7 @@ class Batcher:
                 continue
             if name := without_number(part):
                 detail = f"{where}output {name!r} contains null, which stands for NaN or infinity"
-                self._end(request, Outcome.FAILED, detail)
+                self._end(request, Outcome.FAILED, LossCause.MODEL_ERROR, detail)
                 ended.append(request)
                 continue
             request.parts[piece.start] = (piece.items, part)
@@ -238,10 +310,10 @@ class Batcher:
         if len(_requests(batch.slices)) > 1:
             self._put_back([Slice(it.request, it.start, it.stop, True) for it in _open(batch)])
             return []
-        return self._fail(_requests(_open(batch)), detail)
+        return self._fail(_requests(_open(batch)), LossCause.MODEL_ERROR, detail)
 
     def lose(self, batch: Batch, detail: str) -> list[QueuedRequest]:
-        """Return the batch of a replica that died to the front of the queue. Return the requests that fail.
+        """Return the batch of a replica that died to its place in the queue. Return the requests that fail.
 
         The cause may be the replica or a request: a request that loses its second replica is batched alone
         from then on, and fails when it loses replica number `MAX_LOSSES`.
@@ -256,52 +328,64 @@ class Batcher:
                 is_alone = piece.is_alone or piece.request.losses > 1
                 kept.append(Slice(piece.request, piece.start, piece.stop, is_alone))
         self._put_back(kept)
-        return self._fail(failed, f"{MAX_LOSSES} model servers died while they had it; the last: {detail}")
+        words = f"{MAX_LOSSES} model servers died while they had it; the last: {detail}"
+        return self._fail(failed, LossCause.LOST_REPLICAS, words)
 
     def requeue(self, batch: Batch) -> None:
-        """Return a batch that no replica has started to the front of the queue."""
+        """Return a batch that no replica has started to its place in the queue."""
         self._put_back(_open(batch))
 
-    def _fail(self, requests: list[QueuedRequest], detail: str) -> list[QueuedRequest]:
+    def _fail(self, requests: list[QueuedRequest], cause: LossCause, detail: str) -> list[QueuedRequest]:
         for request in requests:
-            self._end(request, Outcome.FAILED, detail)
+            self._end(request, Outcome.FAILED, cause, detail)
         return requests
 
+    def _drop(self, request: QueuedRequest, cause: LossCause, detail: str) -> None:
+        self._end(request, Outcome.DROPPED, cause, detail)
+
     def _put_back(self, slices: Sequence[Slice]) -> None:
-        self._slices.extendleft(reversed(slices))
         for piece in slices:
+            insort(self._slices, piece, key=_rank)
             self._now_waiting(piece.request, piece.items)
 
     def _now_waiting(self, request: QueuedRequest, items: int) -> None:
         request.waiting += items
         self.waiting_items += items
-        heapq.heappush(self._deadlines, (request.deadline_s, next(self._order), request))
+        order = next(self._order)
+        heapq.heappush(self._deadlines, (request.deadline_s, order, request))
+        heapq.heappush(self._arrivals, (request.arrived_s, order, request))
 
-    def _end(self, request: QueuedRequest, outcome: Outcome, detail: str) -> None:
+    def _end(
+        self, request: QueuedRequest, outcome: Outcome, cause: LossCause | None = None, detail: str = ""
+    ) -> None:
         self.waiting_items -= request.waiting
         request.waiting = 0
-        request.end(outcome, detail)
+        request.end(outcome, cause, detail)
 
     def _join(self, request: QueuedRequest) -> None:
         parts = [request.parts[start][1] for start in sorted(request.parts)]
         try:
             request.answer = merge(parts)
         except ValueError as error:
-            self._end(request, Outcome.FAILED, str(error))
+            self._end(request, Outcome.FAILED, LossCause.MODEL_ERROR, str(error))
         else:
-            self._end(request, Outcome.ANSWERED, "")
+            self._end(request, Outcome.ANSWERED)
 
     def _skip_ended(self) -> None:
-        while self._slices and self._slices[0].request.outcome is not None:
-            self._slices.popleft()
+        ended = 0
+        while ended < len(self._slices) and self._slices[ended].request.outcome is not None:
+            ended += 1
+        del self._slices[:ended]
         for heap in (self._deadlines, self._in_flight):
             while heap and heap[0][2].outcome is not None:
                 heapq.heappop(heap)
+        while self._arrivals and not self._arrivals[0][2].waiting:
+            heapq.heappop(self._arrivals)
 
     def _is_due(self, now_s: float) -> bool:
-        head = self._slices[0]
-        if now_s >= head.request.arrived_s + self.batch_timeout_s:
+        if now_s >= self._arrivals[0][0] + self.batch_timeout_s:
             return True
+        head = self._slices[0]
         items = 0
         for piece in self._slices:
             if piece is not head and not self._joins(head, piece):
@@ -316,6 +400,11 @@ class Batcher:
         if piece.request.outcome is not None or piece.request is head.request:
             return True
         return not head.is_alone and not piece.is_alone and piece.request.kind == head.request.kind
+
+
+def _rank(piece: Slice) -> tuple[float, int, int]:
+    """The place of a slice in the queue: by deadline, then as its request arrived, then as its items are."""
+    return piece.request.deadline_s, piece.request.number, piece.start
 
 
 def _open(batch: Batch) -> list[Slice]:

@@ -47,13 +47,18 @@ class Client:
             skip_auto_headers=("accept-encoding", "user-agent", "accept"),
         )
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Post the body. Return the status and body. Errors: ConnectionLostError, OversizedAnswerError."""
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Post the body. Return the status, body and headers.
+
+        Errors: ConnectionLostError, OversizedAnswerError.
+        """
         assert self._session is not None, "it is open"
         try:
             # A redirect is an answer other than 200: no other server may get the request.
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-                return response.status, await self._read(response)
+                return response.status, await self._read(response), response.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ConnectionLostError(f"{url}: {error}") from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:

@@ -49,22 +49,36 @@ OPEN_PATHS = frozenset({"/metrics", "/v2/health/live", "/v2/health/ready"})
 class HttpError(Exception):
     """An error that is answered as problem+json (RFC 9457): status, code for programs, detail for people.
 
-    The member `error` repeats the detail, as the V2 protocol requires. With `closes` the connection is closed
-    after the answer, since the rest of the request is not wanted.
+    The member `error` repeats the detail, as the V2 protocol requires; `cause` is a finer code than `code`.
+    With `closes` the connection is closed after the answer, since the rest of the request is not wanted. A
+    503 says when to try again: after `retry_after_s`, rounded up to whole seconds.
     """
 
-    def __init__(self, status: int, code: str, detail: str, *, closes: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        cause: str = "",
+        retry_after_s: float = 0.0,
+        closes: bool = False,
+    ) -> None:
         super().__init__(detail)
         self.closes = closes
         self.status = status
         self.code = code
         self.detail = detail
+        self.cause = cause
+        self.retry_after_s = retry_after_s
 
     def response(self) -> Response:
         """The problem document as a response."""
         problem = {"type": "about:blank", "title": self.code, "status": self.status}
+        problem |= {"cause": self.cause} if self.cause else {}
         body = orjson.dumps({**problem, "code": self.code, "detail": self.detail, "error": self.detail})
         headers = {"www-authenticate": "Bearer"} if self.status == 401 else {}
+        headers |= {"retry-after": str(max(1, math.ceil(self.retry_after_s)))} if self.status == 503 else {}
         headers |= {"connection": "close"} if self.closes else {}
         return Response(body, self.status, "application/problem+json", headers)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import generate_latest
 
-from ipa.dataplane.batching import Outcome
+from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.http import Call, Response
 from ipa.metering import table
 from ipa.metering.make import counter, gauge, histogram, new_registry
@@ -32,6 +34,8 @@ class QueueMetrics(Exposition):
         self.arrivals = counter(table.QUEUE_ARRIVALS, here).labels(*labels)
         items = counter(table.QUEUE_ITEMS, here)
         self.items = {outcome: items.labels(*labels, outcome.value) for outcome in Outcome}
+        losses = counter(table.QUEUE_LOSSES, here)
+        self.losses = {cause: losses.labels(*labels, cause.value) for cause in LossCause}
         self.length = gauge(table.QUEUE_LENGTH, here).labels(*labels)
         self.stage_s = histogram(table.QUEUE_STAGE_SECONDS, here).labels(*labels)
         self.service_s = histogram(table.QUEUE_SERVICE_SECONDS, here).labels(*labels)
@@ -43,10 +47,16 @@ class QueueMetrics(Exposition):
 class RouterMetrics(Exposition):
     """The metrics of a router, which count requests."""
 
-    def __init__(self, pipeline: str) -> None:
+    def __init__(self, pipeline: str, stages: Sequence[str]) -> None:
         super().__init__()
         here = self.registry
         self.arrivals = counter(table.ROUTER_ARRIVALS, here).labels(pipeline)
         requests = counter(table.ROUTER_REQUESTS, here)
         self.requests = {outcome: requests.labels(pipeline, outcome.value) for outcome in Outcome}
+        losses = counter(table.ROUTER_LOSSES, here)
+        self.losses = {
+            (stage, cause): losses.labels(pipeline, stage, cause.value)
+            for stage in stages
+            for cause in LossCause
+        }
         self.request_s = histogram(table.ROUTER_SECONDS, here).labels(pipeline)

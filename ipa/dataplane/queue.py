@@ -11,7 +11,8 @@ the variant. The admin address answers callers on this machine that have the tok
 off without a token, as in a container, which is configured by its environment.
 
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
-headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer),
+headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
+which {variant} is the replica's variant: replicas that have several loaded switch with a PUT),
 MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
 IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that the operator gives it.
 """
@@ -24,19 +25,22 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
 from ipa.dataplane import http
-from ipa.dataplane.batching import Outcome
+from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import Client
 from ipa.dataplane.environment import add, add_address, words
+from ipa.dataplane.expectation import AHEAD_HEADER, EXPECTED_HEADER, parse_times
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
 from ipa.model.errors import InputError
+from ipa.model.resident import ANY_VARIANT
 
 log = logging.getLogger("ipa.dataplane")
 
@@ -91,6 +95,7 @@ def _bracketed(address: str) -> str:
 
 # The time budget of a request that has none.
 DEFAULT_BUDGET_S = 30.0
+TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
 MAX_BATCH_SIZE = 1024
 MAX_REPLICAS = 1024
 ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
@@ -99,7 +104,8 @@ ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 class QueueServer:
     """The HTTP server of a stage's queue. Without `sender` it posts to MLServer replicas.
 
-    `model` is the model's name at MLServer (default: the stage's), `model_url` the Service of its replicas.
+    `model` is the model's name at MLServer (default: the stage's), in which {variant} stands for that of the
+    replica, `model_url` the Service of its replicas.
     `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address.
     """
 
@@ -121,7 +127,7 @@ class QueueServer:
         self._metrics = QueueMetrics(pipeline, stage)
         self._client = Client()
         self._infer_path = f"/v2/models/{stage}/infer"
-        self._model_path = f"/v2/models/{model or stage}/infer"
+        self._model = model or stage
         self._queue = StageQueue(sender or self._post, self._metrics, stage=stage, **queue)
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
         self._looking: asyncio.Task[None] | None = None
@@ -155,7 +161,9 @@ class QueueServer:
         await self._client.close()
 
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        return await self._client.post(url + self._model_path, body, {})
+        model = self._model.replace(ANY_VARIANT, self._queue.variant(url))
+        status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
+        return status, answer
 
     def _serve_with(self, urls: tuple[str, ...]) -> None:
         self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, "")))
@@ -163,17 +171,19 @@ class QueueServer:
     async def _infer(self, call: http.Call) -> http.Response:
         budget_s = call.budget_s()
         budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
+        ahead = parse_times(call.headers.get(AHEAD_HEADER))
         try:
             asked = parse_request(call.body)
-            request = await self._queue.infer(asked.inputs, budget_s, asked.members)
+            request = await self._queue.infer(asked.inputs, budget_s, asked.members, ahead)
         except InputError as error:
-            raise http.HttpError(400, error.code, str(error)) from error
-        if request.outcome is Outcome.DROPPED:
-            # 504: it ran out of time; 503: it was turned away.
-            raise http.HttpError(503 if request.is_refused else 504, "dropped", request.detail)
-        if request.outcome is Outcome.FAILED:
-            raise http.HttpError(502, "failed", request.detail)
-        return http.Response(dump("outputs", request.answer, model_name=self._stage, id=asked.request_id))
+            raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
+        if request.outcome is Outcome.ANSWERED:
+            body = dump("outputs", request.answer, model_name=self._stage, id=asked.request_id)
+            response = http.Response(body)
+        else:
+            response = _loss(request).response()
+        expected = self._queue.expected(request.items).to_header()
+        return replace(response, headers={**response.headers, EXPECTED_HEADER: expected})
 
     async def _live(self, _call: http.Call) -> http.Response:
         return http.Response(b"{}")
@@ -191,6 +201,19 @@ class QueueServer:
         call.require_supervisor(self._admin_token)
         self._queue.configure(parse_config(call.body))
         return http.Response(orjson.dumps(self._queue.to_json()))
+
+
+def _loss(request: QueuedRequest) -> http.HttpError:
+    """The error of a request without an answer. 503: it was turned away; 504: it ran out of time."""
+    status = 502 if request.outcome is Outcome.FAILED else 503 if request.cause in TURNED_AWAY else 504
+    code = "failed" if request.outcome is Outcome.FAILED else "dropped"
+    return http.HttpError(
+        status,
+        code,
+        request.detail,
+        cause=request.cause or "",
+        retry_after_s=request.retry_after_s,
+    )
 
 
 def parse_config(body: bytes) -> QueueConfig:
@@ -258,7 +281,13 @@ def main() -> None:
     add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
     add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
     add(parser, "--replica", "IPA_REPLICAS", action="append", optional=True, metavar="[VARIANT=]URL")
-    add(parser, "--model", "IPA_MODEL", optional=True, help="the model's name; the stage's where absent")
+    add(
+        parser,
+        "--model",
+        "IPA_MODEL",
+        optional=True,
+        help="the model's name, {variant} in it is the replica's",
+    )
     add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
     given = parser.parse_args()
     server = QueueServer(

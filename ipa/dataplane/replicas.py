@@ -9,8 +9,13 @@ from typing import Any
 
 # A replica that broke a connection gets no batch for this long; a dead one is replaced within seconds.
 BACKOFF_S = 0.2
-# The quickest of this many last batches is the lower bound of the service time.
+# The service time is judged by this many last batches.
 REMEMBERED_BATCHES = 20
+# A batch counts for this long, and for three times its own duration: if all requests are refused because the
+# last batches were slow, no batch would correct that.
+REMEMBERED_S = 2.0
+# Rank of the usual service time: all but the slowest seventh of the batches take no longer.
+USUAL_RATIO = 6 / 7
 # A replica is suspected once its batch takes this many times as long as the slowest of its last ones: a busy
 # machine slows it by less. Never before 2 s: a machine may stop for a second.
 SUSPECT_FACTOR = 10.0
@@ -33,6 +38,7 @@ class ModelServer:
     down_until_s: float = 0.0
     given_s: float = 0.0
     given_items: int = 1
+    given_variant: str = ""
     # Items and service time of its last batches.
     served: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_BATCHES))
 
@@ -60,12 +66,43 @@ class ModelServers:
         self._active = {url: ModelServer(url, variant) for url, variant in variants.items()}
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
-        self._services_s: deque[float] = deque(maxlen=REMEMBERED_BATCHES)
+        # End and service time of the last batches.
+        self._services: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_BATCHES)
 
-    @property
-    def least_service_s(self) -> float:
-        """The service time of the quickest of the last batches; 0 before the first."""
-        return min(self._services_s, default=0.0)
+    def service_s(self, now_s: float) -> tuple[float, float]:
+        """The least and the usual service time of the last batches; 0 without any."""
+        while self._services and now_s - self._services[0][0] > max(REMEMBERED_S, 3 * self._services[0][1]):
+            self._services.popleft()
+        if not self._services:
+            return 0.0, 0.0
+        services_s = sorted(service_s for _, service_s in self._services)
+        return services_s[0], services_s[int(USUAL_RATIO * (len(services_s) - 1))]
+
+    def forget_services(self) -> None:
+        """Forget the service times: from now on batches are others."""
+        self._services.clear()
+
+    def begin_s(self, now_s: float, batches: int, service_s: float) -> float:
+        """The time at which a batch with `batches` before it begins, if each takes `service_s`.
+
+        `now_s` without any replica.
+        """
+        free_s = sorted(self._free_s(it, now_s, service_s) for it in self._active.values())
+        if not free_s:
+            return now_s
+        rounds, place = divmod(batches, len(free_s))
+        return free_s[place] + rounds * service_s
+
+    @staticmethod
+    def _free_s(replica: ModelServer, now_s: float, service_s: float) -> float:
+        if not replica.in_flight:
+            return max(now_s, replica.down_until_s)
+        # One that takes longer than `service_s` is expected to take as long again.
+        return now_s + (service_s - (now_s - replica.given_s) % service_s if service_s > 0 else 0.0)
+
+    def __len__(self) -> int:
+        """The number of replicas that may be given a batch."""
+        return len(self._active)
 
     @property
     def is_empty(self) -> bool:
@@ -73,16 +110,27 @@ class ModelServers:
         return not self._active
 
     def set_urls(self, variants: Mapping[str, str]) -> None:
-        """Set the replicas. Others drain, and the observed service times are reset."""
+        """Set the replicas. Others drain, and the observed service times are reset.
+
+        So they are where a replica switches to another variant.
+        """
         for url, variant in variants.items():
-            if url in self._active:
-                self._active[url].variant = variant
+            replica = self._active.get(url)
+            if replica is not None and replica.variant != variant:
+                replica.variant = variant
+                replica.served.clear()
+                self.forget_services()
         if variants.keys() == self._active.keys():
             return
         known = self._active | self._draining
         self._active = {url: known.get(url) or ModelServer(url, variant) for url, variant in variants.items()}
         self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
-        self._services_s.clear()
+        self.forget_services()
+
+    def variant(self, url: str) -> str:
+        """The variant that the replica runs; empty if it is not known."""
+        replica = self._active.get(url) or self._draining.get(url)
+        return replica.variant if replica else ""
 
     def has_idle(self, now_s: float) -> bool:
         """True if a replica can take a batch now."""
@@ -97,7 +145,7 @@ class ModelServers:
         self._uses += 1
         chosen.in_flight += 1
         chosen.last_used = self._uses
-        chosen.given_s, chosen.given_items = now_s, items
+        chosen.given_s, chosen.given_items, chosen.given_variant = now_s, items, chosen.variant
         return chosen
 
     def _idle(self, now_s: float) -> list[ModelServer]:
@@ -107,10 +155,12 @@ class ModelServers:
             if not replica.in_flight and replica.down_until_s <= now_s
         ]
 
-    def release(self, replica: ModelServer, service_s: float) -> None:
+    def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
-        self._services_s.append(service_s)
-        replica.served.append((replica.given_items, service_s))
+        # A batch from before a switch says nothing of the variant after it.
+        if replica.given_variant == replica.variant:
+            self._services.append((now_s, service_s))
+            replica.served.append((replica.given_items, service_s))
         self._leave(replica)
 
     def lost(self, replica: ModelServer, now_s: float) -> None:

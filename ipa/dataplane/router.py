@@ -7,6 +7,10 @@ operator gives it.
 The router sends a V2 request through the stages' queues in order, as an orchestrator does: the outputs of
 one stage are the inputs of the next. A body that needs no change is forwarded as it is.
 
+A queue says in each answer how long a request that comes now would take. The router passes it on to the
+queues of earlier stages, which refuse what cannot be in time: `ipa-budget-ms` leaves the later stages their
+least time.
+
 The router retries a queue that it cannot reach until the request's deadline. If a queue breaks the
 connection, the router sends the request once more: the queue may have restarted, and inference is idempotent.
 """
@@ -16,25 +20,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import orjson
 
 from ipa.dataplane import http
-from ipa.dataplane.batching import Outcome
+from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.environment import add, add_address, words
+from ipa.dataplane.expectation import AHEAD_HEADER, EXPECTED_HEADER, UNKNOWN, StageTimes, parse_times, total
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.tensors import FAN_OUT
 
 PUID_HEADER = "seldon-puid"
 PUID = re.compile(r"[\x21-\x7e]{1,256}")
 
-# (URL, body, headers) -> (status, body); ConnectionLostError if no answer comes.
-Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, bytes]]]
+# (URL, body, headers) -> (status, body, headers); ConnectionLostError if no answer comes.
+Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, bytes, Mapping[str, str]]]]
 
 # The time budget of a request without drop_after and without a budget from the client.
 DEFAULT_BUDGET_S = 30.0
@@ -46,6 +50,26 @@ FIRST_WAIT_S = 0.02
 LONGEST_WAIT_S = 0.5
 # A request that broke two connections in a row may be what crashes the queue.
 MAX_BROKEN = 2
+
+
+@dataclass(slots=True)
+class RoutedStage:
+    """A stage: its name, the URL of its queue, and what the queue told last of its times, and when."""
+
+    name: str
+    url: str
+    told: StageTimes = UNKNOWN
+    told_at_s: float = 0.0
+
+
+class StageLoss(http.HttpError):
+    """A request that ended at a stage without an answer."""
+
+    def __init__(
+        self, stage: str, status: int, code: str, detail: str, *, cause: str, retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(status, code, detail, cause=cause, retry_after_s=retry_after_s)
+        self.stage = stage
 
 
 class RouterServer:
@@ -65,9 +89,9 @@ class RouterServer:
     ) -> None:
         self._pipeline = pipeline
         self._hosts = hosts
-        self._stages = [(name, f"{url}/v2/models/{name}/infer") for name, url in stages]
+        self._stages = [RoutedStage(name, f"{url}/v2/models/{name}/infer") for name, url in stages]
         self._budget_s = DEFAULT_BUDGET_S if drop_after_s is None else drop_after_s
-        self._metrics = RouterMetrics(pipeline)
+        self._metrics = RouterMetrics(pipeline, [name for name, _ in stages])
         self._client = Client()
         self._post = post or self._client.post
 
@@ -91,7 +115,8 @@ class RouterServer:
         return http.Response(b"{}")
 
     async def _infer(self, call: http.Call) -> http.Response:
-        began_s = time.monotonic()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         self._metrics.arrivals.inc()
         puid = call.headers.get(PUID_HEADER) or uuid.uuid4().hex
         headers = {PUID_HEADER: puid}
@@ -102,61 +127,74 @@ class RouterServer:
             asked_s = call.budget_s()
             budget_s = self._budget_s if asked_s is None else min(asked_s, self._budget_s)
             response = http.Response(await self._through_stages(call.body, puid, began_s + budget_s))
+        except StageLoss as error:
+            response = error.response()
+            self._metrics.losses[error.stage, LossCause(error.cause)].inc()
         except http.HttpError as error:
             response = error.response()
         except Exception:
             self._metrics.requests[Outcome.FAILED].inc()
             raise
         if response.status == 200:
-            self._metrics.request_s.observe(time.monotonic() - began_s)
+            self._metrics.request_s.observe(loop.time() - began_s)
         self._metrics.requests[_outcome(response.status)].inc()
         return replace(response, headers={**response.headers, **headers})
 
     async def _through_stages(self, body: bytes, puid: str, deadline_s: float) -> bytes:
-        for index, (stage, url) in enumerate(self._stages):
-            status, answer = await self._ask(stage, url, body, puid, deadline_s)
+        for index, stage in enumerate(self._stages):
+            status, answer, headers = await self._ask(index, body, puid, deadline_s)
             if status != 200:
-                raise _stage_error(stage, status, answer, is_first=index == 0)
+                raise _stage_error(stage.name, status, answer, headers, is_first=index == 0)
             if index == len(self._stages) - 1:
                 return answer
             try:
                 forwarded = outputs_as_inputs(answer)
             except (orjson.JSONDecodeError, LookupError, TypeError) as error:
-                detail = f"stage {stage!r}: its queue's answer is not a V2 response: {error!r}"
-                raise http.HttpError(502, "failed", detail) from error
+                detail = f"stage {stage.name!r}: its queue's answer is not a V2 response: {error!r}"
+                raise _unreachable(stage.name, detail) from error
             if forwarded is None:
                 return orjson.dumps({"model_name": self._pipeline, "outputs": []})
             body = forwarded
         raise http.HttpError(502, "failed", f"pipeline {self._pipeline} has no stages")
 
     async def _ask(
-        self, stage: str, url: str, body: bytes, puid: str, deadline_s: float
-    ) -> tuple[int, bytes]:
-        """Status and body of the queue's answer. HttpError 504 at the deadline, 502 if no queue answers."""
+        self, index: int, body: bytes, puid: str, deadline_s: float
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Status, body and headers of the queue's answer. StageLoss: 504 at the deadline, 502 without one."""
+        loop = asyncio.get_running_loop()
+        stage = self._stages[index]
         lost: ConnectionLostError | None = None
         broken = 0
         wait_s = FIRST_WAIT_S
-        while (remaining_s := deadline_s - time.monotonic()) > 0:
-            headers = {PUID_HEADER: puid, http.BUDGET_HEADER: f"{remaining_s * 1000:.3f}"}
+        while (remaining_s := deadline_s - loop.time()) > 0:
+            headers = {PUID_HEADER: puid, **self._budget(index, remaining_s, loop.time())}
             try:
                 async with asyncio.timeout(remaining_s + ANSWER_GRACE_S):
-                    return await self._post(url, body, headers)
+                    answer = await self._post(stage.url, body, headers)
             except TimeoutError:
-                raise http.HttpError(
-                    504, "dropped", f"stage {stage!r}: no answer within the time budget"
-                ) from None
+                raise _out_of_time(stage.name, "no answer within the time budget") from None
             except OversizedAnswerError as error:
-                raise http.HttpError(502, "failed", f"stage {stage!r}: {error}") from error
+                raise _unreachable(stage.name, f"stage {stage.name!r}: {error}") from error
             except ConnectionLostError as error:
                 lost = error
                 broken += error.was_sent
                 if broken >= MAX_BROKEN:
                     break
-            await asyncio.sleep(min(wait_s, max(0.0, deadline_s - time.monotonic())))
+            else:
+                if EXPECTED_HEADER in answer[2]:
+                    stage.told, stage.told_at_s = parse_times(answer[2][EXPECTED_HEADER]), loop.time()
+                return answer
+            await asyncio.sleep(min(wait_s, max(0.0, deadline_s - loop.time())))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         if lost is None:
-            raise http.HttpError(504, "dropped", f"stage {stage!r}: the time budget is used up")
-        raise http.HttpError(502, "failed", f"stage {stage!r}: its queue did not answer: {lost}") from lost
+            raise _out_of_time(stage.name, "the time budget is used up")
+        raise _unreachable(stage.name, f"stage {stage.name!r}: its queue did not answer: {lost}") from lost
+
+    def _budget(self, index: int, remaining_s: float, now_s: float) -> dict[str, str]:
+        """The headers that tell a queue how much time there is, and what the later stages take of it."""
+        ahead = total(stage.told.after(now_s - stage.told_at_s) for stage in self._stages[index + 1 :])
+        budget_s = max(0.0, remaining_s - ahead.least_s)
+        return {http.BUDGET_HEADER: f"{budget_s * 1000:.3f}", AHEAD_HEADER: ahead.to_header()}
 
 
 def outputs_as_inputs(answer: bytes) -> bytes | None:
@@ -169,7 +207,18 @@ def outputs_as_inputs(answer: bytes) -> bytes | None:
     return orjson.dumps(request)
 
 
-def _stage_error(stage: str, status: int, answer: bytes, *, is_first: bool) -> http.HttpError:
+def _unreachable(stage: str, detail: str) -> StageLoss:
+    return StageLoss(stage, 502, "failed", detail, cause=LossCause.QUEUE_UNREACHABLE)
+
+
+def _out_of_time(stage: str, detail: str) -> StageLoss:
+    detail = f"stage {stage!r}: {detail}"
+    return StageLoss(stage, 504, "dropped", detail, cause=LossCause.NO_TIME_LEFT)
+
+
+def _stage_error(
+    stage: str, status: int, answer: bytes, headers: Mapping[str, str], *, is_first: bool
+) -> StageLoss:
     try:
         problem = orjson.loads(answer)
     except orjson.JSONDecodeError:
@@ -177,14 +226,19 @@ def _stage_error(stage: str, status: int, answer: bytes, *, is_first: bool) -> h
     if not isinstance(problem, dict):
         problem = {}
     detail = str(problem.get("detail", f"stage {stage!r}: its queue answered {status}"))
+    cause = str(problem.get("cause"))
+    if cause not in set(LossCause):
+        cause = LossCause.QUEUE_UNREACHABLE
     if status in DROPPED:
-        return http.HttpError(status, "dropped", detail)
+        after = headers.get("retry-after", "")
+        retry_after_s = float(after) if after.isdecimal() else 0.0
+        return StageLoss(stage, status, "dropped", detail, cause=cause, retry_after_s=retry_after_s)
     # Only the first stage sees the client's request; an error elsewhere is not the client's.
     if is_first and 400 <= status < 500:
-        return http.HttpError(status, str(problem.get("code", "input")), detail)
-    return http.HttpError(
-        502, "failed", detail if f"stage {stage!r}" in detail else f"stage {stage!r}: {detail}"
-    )
+        code = str(problem.get("code", "input"))
+        return StageLoss(stage, status, code, detail, cause=LossCause.INVALID_REQUEST)
+    detail = detail if f"stage {stage!r}" in detail else f"stage {stage!r}: {detail}"
+    return StageLoss(stage, 502, "failed", detail, cause=cause)
 
 
 def _outcome(status: int) -> Outcome:

@@ -44,8 +44,13 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     """A stage's model. Subclasses implement `load_model` and `predict_batch`.
 
     `predict_batch` runs in a thread of its own, one call at a time. All CPU time of the process is charged to
-    the quota of IPA_CORES; `threads` (IPA_THREADS) is the number of threads that the model may use.
+    the quota of IPA_CORES, but for that while a model loads; `threads` (IPA_THREADS) is the number of threads
+    that the model may use.
     """
+
+    # Of the process, which may have several models.
+    _cpu_seen_s = 0.0
+    _loading = 0
 
     cores: float
     threads: int
@@ -67,12 +72,15 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         self.cores = float(os.environ.get("IPA_CORES", "1"))
         self.threads = int(os.environ.get("IPA_THREADS", str(max(1, math.ceil(self.cores)))))
         self._quota = CpuQuota(self.cores)
-        self._cpu_seen_s = time.process_time()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
         settings = self.settings.parameters
         parameters = dict(settings.extra or {}) if settings else {}
-        await self._in_thread(self.load_model, parameters)
-        self._cpu_since_s()  # loading is not charged
+        StageRuntime._loading += 1
+        try:
+            await self._in_thread(self.load_model, parameters)
+        finally:
+            self._cpu_since_s()
+            StageRuntime._loading -= 1
         return True
 
     async def unload(self) -> bool:
@@ -98,8 +106,8 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
 
     def _cpu_since_s(self) -> float:
         # Of the process, not of the thread: the model's own threads and the HTTP server count too.
-        before_s, self._cpu_seen_s = self._cpu_seen_s, time.process_time()
-        return self._cpu_seen_s - before_s
+        before_s, StageRuntime._cpu_seen_s = StageRuntime._cpu_seen_s, time.process_time()
+        return 0.0 if StageRuntime._loading else StageRuntime._cpu_seen_s - before_s
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)

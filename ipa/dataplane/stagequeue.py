@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
-from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
+from ipa.dataplane.batching import Batch, Batcher, LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
+from ipa.dataplane.expectation import UNKNOWN, StageTimes
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.replicas import ModelServer, ModelServers
 from ipa.dataplane.tensors import NOTHING, Tensors, parse_answer
@@ -65,12 +67,20 @@ class StageQueue:
         self._timer: asyncio.TimerHandle | None = None
 
     async def infer(
-        self, inputs: Tensors, budget_s: float, members: Mapping[str, Any] = NOTHING
+        self,
+        inputs: Tensors,
+        budget_s: float,
+        members: Mapping[str, Any] = NOTHING,
+        ahead: StageTimes = UNKNOWN,
     ) -> QueuedRequest:
-        """Serve a request. Return it answered, dropped or failed. InputError: it is too large to queue."""
+        """Serve a request. Return it answered, dropped or failed. InputError: it is too large to queue.
+
+        `ahead` are the times of the later stages; `budget_s` leaves them their least one.
+        """
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        request = QueuedRequest(inputs, now_s, now_s + budget_s, members)
+        due_s = now_s + budget_s - ahead.wait_s - (ahead.usual_s - ahead.least_s)
+        request = QueuedRequest(inputs, now_s, now_s + budget_s, members, due_s)
         if request.items > max(1, self._max_items):
             raise InputError(
                 f"the request has {request.items} items, more than the {self._max_items} that may wait",
@@ -79,22 +89,58 @@ class StageQueue:
         self._metrics.arrivals.inc(request.items)
         if not request.items:
             request.end(Outcome.ANSWERED)
+        elif (missing_s := self._missing_s(request, now_s, ahead)) > 0:
+            words = f"it would be {missing_s:.3g} s late: too many requests wait"
+            request.end(Outcome.DROPPED, LossCause.OVERLOAD, words)
+            request.retry_after_s = missing_s
         elif self._batcher.offer(request):
             self._futures[request] = ended = loop.create_future()
             self._pump()
             # A caller that disconnects does not stop its request: it may be part of a batch.
             await asyncio.shield(ended)
         else:
-            request.is_refused = True
-            request.end(Outcome.DROPPED, "the queue is full")
+            request.end(Outcome.DROPPED, LossCause.QUEUE_FULL, "the queue is full")
         self._metrics.items[request.outcome or Outcome.FAILED].inc(request.items)
+        if request.cause:
+            self._metrics.losses[request.cause].inc(request.items)
         if request.outcome is Outcome.ANSWERED:
             self._metrics.stage_s.observe(loop.time() - now_s)
         return request
 
+    def expected(self, items: int = 1) -> StageTimes:
+        """The times of a request of this many items that would come now and be the last to be served."""
+        now_s = asyncio.get_running_loop().time()
+        least_s, usual_s = self._replicas.service_s(now_s)
+        wait_s = self._begin_s(now_s, self._batcher.waiting_items, usual_s) - now_s
+        return StageTimes(wait_s, usual_s * self._rounds(items), least_s)
+
+    def _missing_s(self, request: QueuedRequest, now_s: float, ahead: StageTimes) -> float:
+        """The seconds by which the request would be late if it were queued.
+
+        0 if it competes with no other for a place, here or later: then nothing is lost in trying.
+        """
+        if not (self._batcher.has_full_batch or ahead.wait_s > 0):
+            return 0.0
+        _, usual_s = self._replicas.service_s(now_s)
+        before = self._batcher.items_before(request.deadline_s)
+        end_s = self._begin_s(now_s, before, usual_s) + usual_s * self._rounds(request.items)
+        return max(0.0, end_s - request.due_s)
+
+    def _begin_s(self, now_s: float, before: int, usual_s: float) -> float:
+        """The time at which a batch takes an item with that many before it; `now_s` if they fill no batch."""
+        if before < self._batcher.batch_size:
+            return now_s
+        return self._replicas.begin_s(now_s, before // self._batcher.batch_size, usual_s)
+
+    def _rounds(self, items: int) -> int:
+        """The batches that each replica serves for a request of this many items."""
+        return ceil(items / (self._batcher.batch_size * max(1, len(self._replicas))))
+
     def configure(self, config: QueueConfig) -> None:
         """Apply this configuration."""
         if config.batch_size is not None:
+            if config.batch_size != self._batcher.batch_size:
+                self._replicas.forget_services()
             self._batcher.batch_size = config.batch_size
         if config.batch_timeout_s is not None:
             self._batcher.batch_timeout_s = config.batch_timeout_s
@@ -106,6 +152,10 @@ class StageQueue:
     def has_replicas(self) -> bool:
         """True if there is a replica to give a batch."""
         return not self._replicas.is_empty
+
+    def variant(self, url: str) -> str:
+        """The variant that the replica runs; empty if it is not known."""
+        return self._replicas.variant(url)
 
     def suspects(self) -> list[str]:
         """The URLs of the replicas that are suspected to hang."""
@@ -124,14 +174,17 @@ class StageQueue:
         """Drop late requests, send batches that are due, and set the timer for the next of either."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        service_s = self._replicas.least_service_s
-        self._end(self._batcher.drop_late(now_s, service_s))
-        while self._replicas.has_idle(now_s) and (batch := self._batcher.take(now_s)):
+        least_s, usual_s = self._replicas.service_s(now_s)
+        self._end(self._batcher.drop_late(now_s, least_s, has_replicas=self.has_replicas))
+        while self._replicas.has_idle(now_s):
+            self._end(self._batcher.give_way(now_s, usual_s))
+            if (batch := self._batcher.take(now_s)) is None:
+                break
             task = loop.create_task(self._serve(self._replicas.acquire(now_s, batch.items), batch))
             self._batches[task] = batch
             task.add_done_callback(self._batches.pop)
         self._metrics.length.set(self._batcher.waiting_items)
-        self._set_timer(loop, now_s, service_s)
+        self._set_timer(loop, now_s, least_s)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, now_s: float, service_s: float) -> None:
         if self._timer:
@@ -161,7 +214,7 @@ class StageQueue:
             else:
                 self._batcher.requeue(batch)
         except OversizedAnswerError as error:
-            self._replicas.release(replica, loop.time() - began_s)
+            self._replicas.release(replica, loop.time(), loop.time() - began_s)
             self._end(self._batcher.fail(batch, f"{where}: {error}"))
         except Exception as error:  # no fault of one batch may stop the queue
             log.exception("%s: a batch could not be sent", where)
@@ -179,7 +232,7 @@ class StageQueue:
             self._batcher.requeue(batch)
             self._metrics.retries.inc()
             return
-        self._replicas.release(replica, service_s)
+        self._replicas.release(replica, asyncio.get_running_loop().time(), service_s)
         self._metrics.service_s.observe(service_s)
         self._metrics.batch_size.observe(batch.items)
         if status != 200:

@@ -44,6 +44,14 @@ SOLVER = Label("solver", ("gurobi", "highs", "exact", OTHER))
 RUNG = Label("rung", ("boosted", "learned", "seasonal", "window", "last", "fall-back", OTHER))
 # Outcomes in ipa.dataplane.
 OUTCOME = Label("outcome", ("answered", "dropped", "failed", "refused"))
+# Causes in ipa.dataplane.
+LOSS_CAUSE = Label(
+    "cause",
+    (
+        *("overload", "queue_full", "no_time_left", "no_replicas", "batch_late", "lost_replicas"),
+        *("model_error", "queue_unreachable", "invalid_request"),
+    ),
+)
 BOUND = Label("le", bound="the two bounds of the router's latency buckets around the SLA")
 INSTALL = Label("install", bound="one, the name of this install")
 VERSION = Label("version", bound="one, of the service")

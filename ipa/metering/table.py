@@ -196,6 +196,12 @@ ROUTER_REQUESTS = Metric(
     (of.PIPELINE, of.OUTCOME),
     place=MetricsEndpoint.ROUTER,
 )
+ROUTER_LOSSES = Metric(
+    "ipa_router_losses_total",
+    "Requests without an answer, by the stage that had them and by cause.",
+    (of.PIPELINE, of.STAGE, of.LOSS_CAUSE),
+    place=MetricsEndpoint.ROUTER,
+)
 ROUTER_SECONDS = Metric(
     "ipa_router_request_seconds",
     "Answered requests, end to end.",
@@ -208,6 +214,12 @@ QUEUE_ITEMS = Metric(
     "ipa_queue_items_total",
     "Items by outcome.",
     (of.PIPELINE, of.STAGE, of.OUTCOME),
+    place=MetricsEndpoint.QUEUE,
+)
+QUEUE_LOSSES = Metric(
+    "ipa_queue_losses_total",
+    "Items without an answer, by cause.",
+    (of.PIPELINE, of.STAGE, of.LOSS_CAUSE),
     place=MetricsEndpoint.QUEUE,
 )
 QUEUE_LENGTH = Metric("ipa_queue_length", "Items waiting.", STAGE, place=MetricsEndpoint.QUEUE)

@@ -2,36 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
+from heapq import nlargest
 
-from ipa.model.pipeline import MeasuredVariant, Pipeline, Variant
+from ipa.model.errors import InputError
+from ipa.model.pipeline import Bounds, MeasuredVariant, Pipeline, Stage, Variant
 from ipa.model.profile import StageProfile, VariantProfile
-from ipa.model.resources import Resources, beside_cores
+from ipa.model.resources import BESIDE_CORES, NO_RESOURCES, Resources, beside_cores
 
 
 def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
     """Return the pipeline whose bounds know each profiled variant's accuracy and resources.
 
-    Guards, steps, manifests and the simulator count a configuration's resources by them.
+    Guards, steps, manifests and the simulator count a configuration's resources by them. Errors: as
+    `stage_beside`.
     """
+    found = [(stage, profiles[stage.name].variants) for stage in pipeline.served if stage.name in profiles]
+    beside = {stage.name: stage_beside(stage, variants, pipeline.bounds) for stage, variants in found}
     measured = {
-        (stage.name, variant.name): MeasuredVariant(
-            each.accuracy, Resources.of(replica_beside(variant, each))
-        )
-        for stage in pipeline.served
-        if stage.name in profiles
-        for variant in stage.variants
-        for each in profiles[stage.name].variants
-        if each.variant == variant.name
+        (stage.name, each.variant): MeasuredVariant(each.accuracy, beside[stage.name][each.variant])
+        for stage, variants in found
+        for each in variants
+        if each.variant in beside[stage.name]
     }
     return replace(pipeline, bounds=replace(pipeline.bounds, measured=measured))
 
 
-def replica_beside(variant: Variant, measured: VariantProfile) -> dict[str, float]:
-    """The resources of a replica beside its cores, by name: the larger of measured and requested.
+def stage_beside(stage: Stage, profiles: Sequence[VariantProfile], bounds: Bounds) -> dict[str, Resources]:
+    """The resources of one replica beside its cores, by variant, of the stage's variants with a profile.
 
-    A container holds what it requests, whatever it uses.
+    If variants are resident, each replica has room for the largest of them together; they share accelerators.
+    InputError: resident variants without a figure of a resource that has a bound.
+    """
+    own = {variant.name: variant for variant in stage.variants}
+    known = [each for each in profiles if each.variant in own]
+    alone = {each.variant: replica_beside(own[each.variant], each) for each in known}
+    if stage.residents == 1 or not alone:
+        return {name: Resources.of(amounts) for name, amounts in alone.items()}
+    for dimension in BESIDE_CORES:
+        missing = [name for name in own if dimension.name not in alone.get(name, {})]
+        if dimension.name in bounds.limits and missing:
+            raise InputError(
+                f"stage {stage.name!r} keeps {stage.residents} variants in a replica, but the profile has no "
+                f"{dimension.name} of {', '.join(missing)}, and bounds.{dimension.name} is set",
+                hint=f"Measure them with `ipa profile`, or remove `resident` or bounds.{dimension.name}.",
+            )
+    largest = reduce(Resources.maximum, map(Resources.of, alone.values()), NO_RESOURCES)
+    together = {
+        each.name: sum(nlargest(stage.residents, (it.get(each.name, 0.0) for it in alone.values())))
+        for each in BESIDE_CORES
+    }
+    return dict.fromkeys(alone, Resources.of(largest.amounts | together))
+
+
+def replica_beside(variant: Variant, measured: VariantProfile) -> dict[str, float]:
+    """The resources of a replica that has this variant alone, beside its cores, by name.
+
+    The larger of measured and requested: a container holds what it requests, whatever it uses.
     """
     used, requested = beside_cores(measured), variant.requested
     return {name: max(used.get(name, 0.0), requested.get(name, 0.0)) for name in used | requested}

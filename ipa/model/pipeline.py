@@ -258,6 +258,10 @@ class Edge:
         return self.fan_out[variant] if isinstance(self.fan_out, Mapping) else self.fan_out
 
 
+# `resident: all`.
+ALL_VARIANTS = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One task of a pipeline. Without `after` its input is the request itself."""
@@ -276,6 +280,14 @@ class Stage:
     output_rows: OutputRows | None = None
     # Set by the target (`Target.shape`), never read from a file; an `Unbatched`, or empty.
     unbatched: str = ""
+    # The number of variants that each replica keeps loaded, or `ALL_VARIANTS`; it runs one of them at a time.
+    resident: int | str = field(default=1, metadata=UNLESS_DEFAULT)
+
+    @property
+    def residents(self) -> int:
+        """The number of variants that each replica keeps loaded."""
+        most = len(self.variants)
+        return most if self.resident == ALL_VARIANTS else min(int(self.resident), most)
 
     def limits(self, bounds: Bounds) -> StageBounds:
         """Limits of this stage: the tighter of its own bounds and the pipeline's."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from ipa.model.parts import gone_parts, paired, stage_pairs
-from ipa.model.pipeline import Bounds
+from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
+from ipa.model.recording import UNLESS_DEFAULT
 from ipa.model.resources import Resources, total
 
 # A quarter of a whole number may differ from it by rounding.
@@ -21,11 +22,28 @@ class Rolling:
 
     It starts up to ceil(surge_ratio · n) new replicas beyond the n requested before old ones stop. If
     `shrinks_first`, a smaller n removes old replicas at once, before the new ones are ready, as a Kubernetes
-    Deployment does.
+    Deployment does. Replicas of the stages `switches` have several variants loaded (`resident`), and go on
+    when variant or batch size change.
     """
 
     surge_ratio: float = 1.0
     shrinks_first: bool = False
+    switches: tuple[str, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+
+    def of(self, pipeline: Pipeline) -> Rolling:
+        """The strategy for that pipeline: its stages with resident variants switch in place."""
+        return replace(self, switches=tuple(it.name for it in pipeline.served if it.residents > 1))
+
+    def keeps_replicas(self, old: StageConfig, new: StageConfig) -> bool:
+        """True if the running replicas stay: the change starts more of them, or stops some, at most.
+
+        Where variants are resident, the queue chooses the variant and the batch size.
+        """
+        return old.cores == new.cores if old.stage in self.switches else only_replicas(old, new)
+
+    def is_switch(self, old: StageConfig, new: StageConfig) -> bool:
+        """True if the running replicas switch to another variant in place."""
+        return old.variant != new.variant and self.keeps_replicas(old, new)
 
 
 # All new replicas start beside all old ones, then the old ones stop: how local processes are replaced.
@@ -48,7 +66,7 @@ def peak_of(
     Deployment would otherwise remove old ones first; those are counted.
     """
     before, after = old_each * old.replicas, new_each * new.replicas
-    if only_replicas(old, new):
+    if rolling.keeps_replicas(old, new):
         return before.maximum(after)
     if not rolling.shrinks_first:
         return before + after
@@ -80,6 +98,6 @@ def change_peak(
 
 def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig:
     """The first configuration to ask for, so that no capacity goes before its successor is ready."""
-    if rolling.shrinks_first and not only_replicas(old, new) and new.replicas < old.replicas:
+    if rolling.shrinks_first and not rolling.keeps_replicas(old, new) and new.replicas < old.replicas:
         return replace(new, replicas=old.replicas)
     return new

@@ -32,6 +32,7 @@ class ServingSemantics:
 
     `spread` says in words how requests reach replicas. `most_parts` is the number of configurations that may
     run side by side, each with a share of the requests; several variants of one stage (`sets`) are such too.
+    `keeps_variants`: a replica keeps several variants loaded and switches between them in place (`resident`).
     """
 
     batching: Batching = Batching.CENTRAL
@@ -43,6 +44,7 @@ class ServingSemantics:
     drops_late: bool = True
     waits_for_batches: bool = True
     most_parts: int = 1
+    keeps_variants: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,10 @@ def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Ite
     if not serving.fans_out and any(_fans_out(edge) for stage in pipeline.stages for edge in stage.after):
         yield Unhonoured(
             "fan_out", f"{place} sends one item on for each", "leave it out, or choose another target"
+        )
+    if not serving.keeps_variants and any(stage.residents > 1 for stage in pipeline.served):
+        yield Unhonoured(
+            "resident", f"{place} loads one variant in a replica", "leave it out, or choose another target"
         )
     usual_s = Stage("", ()).batch_timeout_s
     if not serving.waits_for_batches and any(s.batch_timeout_s != usual_s for s in pipeline.served):

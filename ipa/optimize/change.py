@@ -29,9 +29,14 @@ class StageChange:
         return self.before is not None and only_replicas(self.before, self.after)
 
     @property
+    def is_switch(self) -> bool:
+        """True if the pods stay and switch to a variant that they have loaded."""
+        return self.before is not None and self.rolling.is_switch(self.before, self.after)
+
+    @property
     def started(self) -> Resources:
         """The resources of the pods that start."""
-        if self.before is not None and self.only_replicas:
+        if self.before is not None and self.rolling.keeps_replicas(self.before, self.after):
             return self.after_each * max(0, self.after.replicas - self.before.replicas)
         return self.after_each * self.after.replicas
 
@@ -64,7 +69,12 @@ class PlanTransition:
         priced = {name: self.prices.cost(at[name]) for name in at if name != "started"}
         return {
             "stages": [
-                {"stage": it.stage, "before": it.before and asdict(it.before), "after": asdict(it.after)}
+                {
+                    "stage": it.stage,
+                    "before": it.before and asdict(it.before),
+                    "after": asdict(it.after),
+                    "in_place": it.is_switch,
+                }
                 for it in self.stages
             ],
             **{f"{name}_cores": held.cpu_cores for name, held in at.items()},

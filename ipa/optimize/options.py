@@ -279,8 +279,8 @@ def _change(
     """Cores started by a change to each option, the size of the change, and the peak of each resource.
 
     New replicas start before old ones stop: both are paid and held for a while, as many of each as the
-    problem's rolling says. If only the number of replicas changes the larger number is. `use` is each
-    option's use of cores, then of each budget.
+    problem's rolling says. If replicas only change in number, or switch to a resident variant, the larger
+    number is. `use` is each option's use of cores, then of each budget.
     """
     if not problem.running:
         return 0.0, 0.0, use
@@ -288,14 +288,12 @@ def _change(
     is_known, variant, batch_size, each_cores, old, *now_used = running[:, candidates.block]
     cores = use[0]
     replicas = candidates.replicas
-    same = (
-        (candidates.variant == variant)
-        & (candidates.batch_size == batch_size)
-        & (candidates.cores == each_cores)
-    )
+    switches = [problem.stages[block.index].name in problem.rolling.switches for block in candidates.blocks]
+    as_before = (candidates.variant == variant) & (candidates.batch_size == batch_size)
+    same = (candidates.cores == each_cores) & (as_before | np.array(switches)[candidates.block])
     more = np.maximum(replicas - old, 0) * candidates.held_cores
     started = is_known * np.where(same, more, cores)
-    changes = is_known * np.where(same, replicas != old, 2.0)
+    changes = is_known * np.where(same, (replicas != old) | ~as_before, 2.0)
     new = is_known == 0
     peaks = []
     for after, before in zip(use, now_used, strict=True):

@@ -14,7 +14,7 @@ from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
 from ipa.model.resources import CORES, Resources, beside_of, in_words, total
-from ipa.model.rolling import only_replicas, peak_of
+from ipa.model.rolling import peak_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.timing import Chosen, Times, times_of
@@ -200,7 +200,8 @@ def _peak(
             continue
         old_each = Resources(cpu_cores=old.cores) + problem.beside(stage, old.variant)
         peak += peak_of(old, old_each, new, new_each, problem.rolling)
-        fresh = max(0, new.replicas - old.replicas) if only_replicas(old, new) else new.replicas
+        keeps = problem.rolling.keeps_replicas(old, new)
+        fresh = max(0, new.replicas - old.replicas) if keeps else new.replicas
         started += fresh * new.cores
     return peak, started
 

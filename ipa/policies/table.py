@@ -67,12 +67,12 @@ class PolicyInputs:
 
     def ruled(self) -> RulePlanner:
         """The planner for autoscalers' rules."""
-        return RulePlanner(self.pipeline, self.profiled(), self.rolling)
+        return RulePlanner(self.pipeline, self.profiled(), self.rolling.of(self.pipeline))
 
     def one_task(self) -> SingleStagePipeline:
         """The set program of a single-stage pipeline; UsageError says why there is none."""
         asked = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
-        return SingleStagePipeline(self.pipeline, self.profiled(), asked, self.rolling)
+        return SingleStagePipeline(self.pipeline, self.profiled(), asked, self.rolling.of(self.pipeline))
 
     def _profiled(self, allocation: Allocation, compat: Compat) -> Profiled:
         return Profiled(
@@ -84,7 +84,7 @@ class PolicyInputs:
             solver=self.solver,
             deadline_s=self.deadline_s,
             solvers=self.solvers,
-            rolling=self.rolling,
+            rolling=self.rolling.of(self.pipeline),
             explain=self.explain,
             until=self.until,
         )

@@ -67,8 +67,13 @@ class MeasurementBench(Protocol):
     def method(self) -> str:
         """Method of the measurement, for the profile: launch of servers and requests."""
 
-    def serve(self, stage: str, variant: str, cores: float) -> AbstractContextManager[ServedReplica]:
-        """A replica that is ready and ends with the block. UnavailableError if it does not get ready."""
+    def serve(
+        self, stage: str, variant: str, cores: float, within_s: float = ...
+    ) -> AbstractContextManager[ServedReplica]:
+        """A replica that is ready and ends with the block.
+
+        UnavailableError if it does not get ready, or does not answer a batch, `within_s`.
+        """
 
 
 class MeasuredWorkload(Protocol):

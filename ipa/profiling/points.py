@@ -8,8 +8,8 @@ from enum import StrEnum
 from math import log
 from typing import Any
 
-from ipa.model.measured import replica_beside
-from ipa.model.pipeline import Bounds, Objective, Stage, Variant
+from ipa.model.measured import stage_beside
+from ipa.model.pipeline import Bounds, Objective, Stage
 from ipa.model.profile import OperatingPoint, ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import BESIDE_CORES, Resources
 from ipa.profiling.base import base_allocation, point_capacity_rps, point_latency_s
@@ -57,25 +57,24 @@ def operating_points(
     else 0.
 
     Base allocation always uses the measured points. A variant without one is left out, so the result may be
-    empty. NotFoundError if the profile lacks a variant of the stage.
+    empty. Errors: NotFoundError (the profile lacks a variant of the stage), those of `stage_beside`.
     """
     profiles = tuple(profile.variant(variant.name) for variant in stage.variants)
     used = replace(profile, variants=profiles)
     cores = base_allocation(used, objective) if allocation is Allocation.BASE else None
     generate = _measured if source is LatencySource.MEASURED else _fitted
     sizes = stage.limits(bounds).batch_sizes
-    besides = [_beside(*each) for each in zip(stage.variants, profiles, strict=True)]
+    besides = stage_beside(stage, profiles, bounds)
     return tuple(
-        replace(point, **beside, readiness_s=measured.readiness_s or 0.0)
-        for measured, beside in zip(profiles, besides, strict=True)
+        replace(point, **_beside(besides[measured.variant]), readiness_s=measured.readiness_s or 0.0)
+        for measured in profiles
         for point in generate(measured, objective, sizes or _candidates(stage))
         if _allowed(point, objective, sizes) and (cores is None or _is_base(point, cores))
     )
 
 
-def _beside(variant: Variant, measured: VariantProfile) -> dict[str, Any]:
+def _beside(held: Resources) -> dict[str, Any]:
     """The fields of an operating point for the resources of a replica beside its cores."""
-    held = Resources.of(replica_beside(variant, measured))
     names = (*(each.attribute for each in BESIDE_CORES), "accelerators")
     return {name: getattr(held, name) for name in names}
 

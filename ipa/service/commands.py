@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from ipa.control.engine.feedback import lateness
 from ipa.control.engine.overrides import WEEK
 from ipa.control.ports import Attribution, ControlAction, DecisionLog, Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
+from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.service.checks import checked_configs, pin_problems
@@ -213,14 +215,17 @@ def apply(
     *,
     by: str = "",
     reason: str = "",
+    confirmed: bool = False,
 ) -> Decision:
     """Apply the configurations if the pipeline is at the expected revision.
 
     The decision may be a hold with the cause. Errors: PreconditionError, InputError (lists all faults of the
-    configurations), ConflictError (no loop controls the pipeline).
+    configurations), ConflictError (no loop controls the pipeline, or it is not `confirmed` that capacity goes
+    while requests are late).
     """
     _check_revision(service, pipeline, expected)
     checked = checked_configs(pipeline, configs)
+    check_confirmed(service, pipeline, checked, confirmed=confirmed)
     return carry_out(service, pipeline, checked, requested_by("requested", by, reason), by)
 
 
@@ -237,6 +242,29 @@ def roll_back(
     _check_revision(service, pipeline, expected)
     configs = rollback_target(pipeline, service.log, to)
     return loop_of(service, pipeline.name).restore(configs, requested_by("rollback", by, reason), by)
+
+
+def check_confirmed(
+    service: Service, pipeline: Pipeline, configs: Sequence[StageConfig], *, confirmed: bool
+) -> None:
+    """ConflictError if requests are late, and the configurations take replicas or cores from a stage.
+
+    Nothing is checked if it is `confirmed`, or if no loop has seen the requests.
+    """
+    loop = service.registry.loops.get(pipeline.name)
+    seen = None if loop is None else loop.snapshot()
+    if confirmed or seen is None or seen.observation is None or not seen.feedback.is_broken:
+        return
+    losses = [
+        f"takes {new.stage} from {old.replicas}×{old.cores:g} to {new.replicas}×{new.cores:g} cores"
+        for old, new in stage_pairs(seen.observation.running() or (), configs)
+        if old is not None and old.variant == new.variant and new.total_cores < old.total_cores
+    ]
+    if losses:
+        raise ConflictError(
+            f"{lateness(seen.observation, pipeline)}, and the change {', '.join(losses)}",
+            hint='Confirm it with `"confirmed": true` (`ipa apply --confirm`) to apply it all the same.',
+        )
 
 
 def carry_out(

@@ -29,7 +29,7 @@ from ipa.model.plan import Plan
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import PlanQuestion
 from ipa.profiling.points import Allocation
-from ipa.service.commands import carry_out, requested_by
+from ipa.service.commands import carry_out, check_confirmed, requested_by
 from ipa.service.history import DECISION
 from ipa.service.preconditions import Precondition
 from ipa.service.service import Service
@@ -206,13 +206,21 @@ def kept_plan(service: Service, plan_id: str) -> StoredPlan:
 
 
 def apply_plan(
-    caller: Caller, plan_id: str, expected: Precondition, key: str, *, by: str = "", reason: str = ""
+    caller: Caller,
+    plan_id: str,
+    expected: Precondition,
+    key: str,
+    *,
+    by: str = "",
+    reason: str = "",
+    confirmed: bool = False,
 ) -> IdempotentAnswer:
     """Apply the plan, once per idempotency key; the answer is the decision as JSON.
 
     The decision may be a hold with the cause. Errors: PreconditionError (it is not the expected plan),
     StaleError (names the inputs that changed since it was made), UnplannedError (it has no configuration),
-    ForbiddenError, NotFoundError.
+    ForbiddenError, NotFoundError, ConflictError (it is not `confirmed` that capacity goes while requests are
+    late).
     """
     service = caller.service
     mark = request_digest("apply", plan_id, expected.text, {"reason": reason, "by": by})
@@ -227,6 +235,7 @@ def apply_plan(
             expected.check(version_of(kept.basis), "the plan")
             _check_fresh(kept, basis_of(service, pipeline))
             _check_feasible(kept.plan)
+            check_confirmed(service, pipeline, kept.plan.configs, confirmed=confirmed)
             detail = f"{requested_by('requested', by, reason)}; plan {plan_id}"
             decision = carry_out(service, pipeline, kept.plan.configs, detail, by, plan_id)
         return StoredAnswer(200, DECISION.dump_json(decision).decode())

@@ -18,9 +18,10 @@ from ipa.model.decision import UNHEALTHY, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
-from ipa.model.pipeline import Bounds, Pipeline
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
+from ipa.model.resident import resident_variants
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.optimize.graph import GraphNode, build_graph
 from ipa.service.service import Loop, Service
@@ -36,7 +37,8 @@ class StageLive:
     `utilisation_ratio` is ρ = λ/(n·h) at the rate seen. `slowdown_ratio` is how many times its profile the
     variant takes where it runs, None where it was not seen; `planned_slowdown_ratio` what is planned with.
     `planned_latency_s` is what the latest plan expects of it, waiting included, None where another runs.
-    `beside` are the resources of one replica beside its cores.
+    `beside` are the resources of one replica beside its cores, `resident` the other variants that it keeps
+    loaded and switches to in place.
     """
 
     stage: str
@@ -51,6 +53,7 @@ class StageLive:
     planned_slowdown_ratio: float = 1.0
     planned_latency_s: float | None = None
     beside: Resources = NO_RESOURCES
+    resident: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class LiveState:
     `next_tick_in_s` is None while no tick is due.
     `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
+    `calibration` says in words of which machine the profiles are, if not of this one, and what was measured.
     """
 
     at: str
@@ -100,6 +104,7 @@ class LiveState:
     degraded: tuple[str, ...] = ()
     inputs: tuple[InputLive, ...] = ()
     cost_usd_per_hour: float | None = None
+    calibration: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ def live_state(
     observation, decision = snapshot.observation, snapshot.decision
     planned = {_replica(stage.config): stage for stage in snapshot.plan.stages} if snapshot.plan else {}
     stages = tuple(
-        _stage(stage, planned, profiles.get(stage.stage), snapshot.correction, pipeline.bounds)
+        _stage(stage, planned, profiles.get(stage.stage), snapshot.correction, pipeline)
         for stage in (observation.stages if observation else ())
     ) or tuple(StageLive(stage.name) for stage in pipeline.served)
     due = snapshot.next_tick_at
@@ -184,6 +189,7 @@ def live_state(
         degraded=_degraded(observation, decision) + snapshot.problems,
         inputs=inputs_of(observation),
         cost_usd_per_hour=_price(pipeline, stages),
+        calibration=snapshot.correction.calibration.words,
     )
 
 
@@ -196,14 +202,13 @@ def _stage(
     planned: Mapping[Replica, StagePlan],
     profile: StageProfile | None,
     correction: Correction,
-    bounds: Bounds,
+    pipeline: Pipeline,
 ) -> StageLive:
     config = seen.running.value if isinstance(seen.running, Measured) else None
     rate_rps = _value(seen.arrival_rate_rps)
     variants = {each.variant: each for each in profile.variants} if profile else {}
     running = variants.get(config.variant) if config else None
-    slow = correction.of(seen.stage, config.variant) if config else None
-    slower = slow.planned_ratio if slow else 1.0
+    slower = correction.planned_ratio(seen.stage, config.variant) if config else 1.0
     plan = planned.get(_replica(config)) if config else None
     capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
     return StageLive(
@@ -217,13 +222,22 @@ def _stage(
         if rate_rps is not None and capacity_rps and config and config.replicas
         else None,
         accuracy=running.accuracy if running else None,
-        slowdown_ratio=slow.ratio if slow else None,
+        slowdown_ratio=correction.ratio(seen.stage, config.variant) if config else None,
         planned_slowdown_ratio=slower,
         planned_latency_s=plan.latency_s + plan.queue_delay_s
         if plan and config and plan.replicas == config.replicas
         else None,
-        beside=bounds.beside(config) if config else NO_RESOURCES,
+        beside=pipeline.bounds.beside(config) if config else NO_RESOURCES,
+        resident=_resident(pipeline, config) if config else (),
     )
+
+
+def _resident(pipeline: Pipeline, config: StageConfig) -> tuple[str, ...]:
+    """The other variants that the stage's replicas keep loaded; none for one that is not in the file."""
+    known = {each.name for each in pipeline.stage(config.stage).variants}
+    if config.variant not in known:
+        return ()
+    return resident_variants(pipeline, config.stage, config.variant)[1:]
 
 
 def _capacity_rps(

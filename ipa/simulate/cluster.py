@@ -6,7 +6,7 @@ replaced, or with a surge and maxUnavailable 0, as Kubernetes Deployments are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from math import ceil, inf
@@ -16,6 +16,7 @@ from ipa.model.errors import ConflictError
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of, with_share
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
+from ipa.model.resident import is_lighter
 from ipa.model.resources import CORES, NO_RESOURCES, Resources
 from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling
 
@@ -40,11 +41,17 @@ class Pod:
 
 @dataclass(slots=True)
 class StagePods:
-    """The desired configuration of a stage, the batch size sent to its queue, and its pods, oldest first."""
+    """The desired configuration of a stage, the one sent to its queue, and its pods, oldest first.
+
+    The queue knows batch size and resident variant. The wanted variant was asked for at `asked_s`, and the
+    pods have it loaded from `loaded_s` on.
+    """
 
     wanted: StageConfig
-    told: int
+    told: StageConfig
     pods: list[Pod] = field(default_factory=list)
+    asked_s: float = -inf
+    loaded_s: float = -inf
 
     def live(self) -> list[Pod]:
         """The pods that do not drain."""
@@ -60,7 +67,7 @@ class PartPods:
     def __init__(self, part: Sequence[StageConfig], share_percent: int) -> None:
         self.share_percent = share_percent
         self.is_going = False
-        self.runs = {config.stage: StagePods(config, config.batch_size) for config in part}
+        self.runs = {config.stage: StagePods(config, config) for config in part}
 
     @property
     def wanted(self) -> Configs:
@@ -92,6 +99,8 @@ class PartPods:
 
 # Seconds of a configuration, whatever its `replicas`.
 Seconds = Callable[[StageConfig], float]
+# By stage and running variant: the variants that its pods keep loaded.
+Residents = Callable[[str, str], Collection[str]]
 
 
 # Templates with the configuration and number of their pods.
@@ -137,6 +146,10 @@ class SimCluster:
     and the overhead beside the replicas; they limit nothing. Each of
     several parts has a slot. Side by side, requests keep their old shares until the whole new configuration
     serves; with predictors of Deployments, the new shares hold at once.
+
+    Pods of stages that the rolling `switches` go on when variant or batch size change: to a less accurate
+    variant at once, to another once all its pods are ready. A variant that is not among the `residents`
+    (None: all are) is first loaded, which takes as long as a start.
     """
 
     def __init__(
@@ -146,9 +159,11 @@ class SimCluster:
         *,
         startup_s: Seconds,
         bounds: Bounds = UNBOUNDED,
+        residents: Residents | None = None,
         at_s: float = 0.0,
     ) -> None:
         self.settings = settings
+        self._residents = residents
         self.revision = 1
         self._startup_s, self._bounds = startup_s, bounds
         self._numbers = 0
@@ -183,7 +198,7 @@ class SimCluster:
     def states(self) -> tuple[StageState, ...]:
         """The desired configuration of each stage, and its ready replicas; parts in their order."""
         return tuple(
-            StageState(run.wanted, sum(pod.is_ready for pod in self._current(run)))
+            StageState(run.wanted, self._ready(run))
             for slot in sorted(self._active(), key=lambda slot: order_of(slot.wanted))
             for run in slot.runs.values()
         )
@@ -209,7 +224,9 @@ class SimCluster:
         for pod in run.live():
             if pod.is_ready:
                 before = found.get(pod.template, replace(pod.config, replicas=0))
-                batch_size = before.batch_size if self.settings.rebatch_restarts else run.told
+                if self._switches(stage):
+                    before = replace(before, variant=run.told.variant)
+                batch_size = before.batch_size if self.settings.rebatch_restarts else run.told.batch_size
                 found[pod.template] = replace(before, batch_size=batch_size, replicas=before.replicas + 1)
         return tuple(found.items())
 
@@ -234,9 +251,30 @@ class SimCluster:
         if not configs or any([it.stage for it in part] != stages for part in parts_of(configs)):
             raise ConflictError(f"the change has other stages than {', '.join(stages)}")
         self.revision += 1
+        before = [(run, run.wanted.variant) for run in self._runs()]
         self._assign(configs, at_s)
+        for run, variant in before:
+            if run.wanted.variant != variant:
+                self._load(run, at_s)
         self._follow(at_s)
         return str(self.revision)
+
+    def _load(self, run: StagePods, at_s: float) -> None:
+        """Load the wanted variant in the pods that go on."""
+        wanted, told = run.wanted, run.told
+        run.asked_s, run.loaded_s = at_s, -inf
+        if (wanted.stage, wanted.variant) in self.settings.broken:
+            run.loaded_s = inf
+        elif self._residents and wanted.variant not in self._residents(told.stage, told.variant):
+            run.loaded_s = at_s + self._startup_s(wanted)
+
+    def _switches(self, stage: str) -> bool:
+        """True if the stage's pods switch between variants in place."""
+        return stage in self.settings.rolling.switches
+
+    def _awaits_variant(self, run: StagePods) -> bool:
+        """True if its pods have not switched to the wanted variant yet."""
+        return self._switches(run.wanted.stage) and run.told.variant != run.wanted.variant
 
     def _assign(self, configs: Sequence[StageConfig], at_s: float) -> None:
         """Give each part the slot of the one that it replaces, or a free one."""
@@ -266,11 +304,12 @@ class SimCluster:
         self._hold(self._fixed, at_s)
 
     def next_event_s(self) -> float:
-        """The time at which the next pod is ready or gone; infinite without one under way."""
+        """The time at which the next pod is ready or gone, or has loaded a variant; infinite without one."""
         moments = (
             pod.gone_s if pod.is_draining else inf if pod.is_ready else pod.ready_s for pod in self._pods()
         )
-        return min(moments, default=inf)
+        loaded_s = (run.loaded_s for run in self._runs() if run.loaded_s > -inf and self._awaits_variant(run))
+        return min(*moments, *loaded_s, inf, inf)
 
     def advance(self, at_s: float) -> None:
         """Make pods that are ready or gone by then so, and start their consequences.
@@ -278,6 +317,8 @@ class SimCluster:
         Not to be called for a time after the next event.
         """
         for run in self._runs():
+            if run.loaded_s <= at_s:
+                run.loaded_s = -inf
             for pod in list(run.pods):
                 if pod.is_draining:
                     if pod.gone_s <= at_s:
@@ -310,11 +351,13 @@ class SimCluster:
         pending = 0
         for run in open_runs:
             current = self._current(run)
-            name, ready = run.wanted.stage, sum(pod.is_ready for pod in current)
+            name, ready = run.wanted.stage, self._ready(run)
             name = name if len(self._slots) == 1 else f"{name}={run.wanted.variant}"
             waits.append(f"{name}: {ready} of {run.wanted.replicas} replicas ready")
             pending += sum(pod.placed_s > at_s for pod in current)
-            if any(self._gave_up(pod, at_s) for pod in current):
+            asked_s = [pod.placed_s for pod in current if not pod.is_ready]
+            asked_s += [run.asked_s] if self._awaits_variant(run) else []
+            if asked_s and self._gave_up(run.wanted, min(asked_s), at_s):
                 failed.append(f"{name}: {run.wanted.variant} ends before it is ready")
         if failed:
             return Rollout(RolloutPhase.FAILED, "; ".join(failed))
@@ -322,9 +365,9 @@ class SimCluster:
             waits.append(f"{pending} pods find no room")
         return Rollout(RolloutPhase.PROGRESSING, "; ".join(waits), lacks_room=pending > 0)
 
-    def _gave_up(self, pod: Pod, at_s: float) -> bool:
-        is_broken = (pod.config.stage, pod.config.variant) in self.settings.broken
-        return is_broken and not pod.is_ready and at_s - pod.placed_s >= self.settings.gives_up_after_s
+    def _gave_up(self, config: StageConfig, asked_s: float, at_s: float) -> bool:
+        is_broken = (config.stage, config.variant) in self.settings.broken
+        return is_broken and at_s - asked_s >= self.settings.gives_up_after_s
 
     def _open_runs(self) -> Iterator[StagePods]:
         """The stages whose pods differ from the desired ones."""
@@ -334,13 +377,16 @@ class SimCluster:
                     yield run
 
     def _is_settled(self, run: StagePods) -> bool:
-        live = run.live()
-        return len(live) == run.wanted.replicas and all(
-            pod.is_ready and self._is_current(run, pod) for pod in live
-        )
+        return len(run.live()) == run.wanted.replicas == self._ready(run)
+
+    def _ready(self, run: StagePods) -> int:
+        """The number of its pods that serve the wanted configuration."""
+        return 0 if self._awaits_variant(run) else sum(pod.is_ready for pod in self._current(run))
 
     def _template(self, config: StageConfig) -> str:
-        """A replica's variant and cores, and its batch size if a new one needs a restart."""
+        """A replica's cores, its variant if it cannot switch, its batch size if a new one needs a restart."""
+        if self._switches(config.stage):
+            return f"{config.cores!r}"
         batch = f" b{config.batch_size}" if self.settings.rebatch_restarts else ""
         return f"{config.variant} {config.cores!r}{batch}"
 
@@ -364,22 +410,29 @@ class SimCluster:
     def _follow(self, at_s: float) -> None:
         """Start and stop pods by the rolling strategy, until nothing more follows at this moment."""
         for run in [run for slot in self._active() for run in slot.runs.values()]:
+            if self._may_tell(run):
+                run.told = run.wanted
             if self.settings.rolling.shrinks_first:
                 self._roll(run, at_s)
             else:
                 self._replace(run, at_s)
-            if any(pod.is_ready for pod in self._current(run)):
-                run.told = run.wanted.batch_size
         if self.settings.rolling.shrinks_first or self._all_serve():
             self._share_out(at_s)
         self._place_pending(at_s)
 
+    def _may_tell(self, run: StagePods) -> bool:
+        """True if the queue may be told the wanted configuration: no capacity goes by that."""
+        ready = sum(pod.is_ready for pod in self._current(run))
+        if not self._awaits_variant(run):
+            return ready > 0
+        old, new = run.told, run.wanted
+        is_relief = is_lighter(self._bounds, old.stage, old.variant, new.variant)
+        return ready >= (1 if is_relief else new.replicas) and run.loaded_s == -inf
+
     def _all_serve(self) -> bool:
         """True if all desired replicas serve in every part."""
         return all(
-            sum(pod.is_ready for pod in self._current(run)) >= run.wanted.replicas
-            for slot in self._active()
-            for run in slot.runs.values()
+            self._ready(run) >= run.wanted.replicas for slot in self._active() for run in slot.runs.values()
         )
 
     def _share_out(self, at_s: float) -> None:
@@ -399,6 +452,8 @@ class SimCluster:
         wanted, current = run.wanted.replicas, self._current(run)
         for _ in range(wanted - len(current)):
             self._create(run, at_s)
+        if self._awaits_variant(run):
+            return
         keep = [pod for pod in self._current(run) if pod.is_ready][:wanted]
         if len(keep) == wanted and (len(self._slots) == 1 or self._all_serve()):
             for pod in [pod for pod in run.live() if pod not in keep]:
@@ -412,10 +467,9 @@ class SimCluster:
         if not old:
             for _ in range(wanted - len(current)):
                 self._create(run, at_s)
+            surplus = 0 if self._awaits_variant(run) else max(0, len(current) - wanted)
             # Pods that are not ready go first, then the youngest.
-            for pod in sorted(current, key=lambda pod: (pod.is_ready, -pod.number))[
-                : max(0, len(current) - wanted)
-            ]:
+            for pod in sorted(current, key=lambda pod: (pod.is_ready, -pod.number))[:surplus]:
                 self._stop(run, pod, at_s)
             return
         surge = ceil(self.settings.rolling.surge_ratio * wanted - ROUNDING)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
+from ipa.model.resident import resident_variants
 from ipa.model.rolling import Rolling
 from ipa.simulate.cluster import FIRST, ClusterSettings, SimCluster
 from ipa.simulate.columns import Floats
@@ -108,7 +110,13 @@ class SimWorld:
         kernel: str = "auto",
     ) -> None:
         self.pipeline, self.truth = pipeline, truth
-        self.cluster = SimCluster(configs, cluster, startup_s=truth.startup_s, bounds=pipeline.bounds)
+        self.cluster = SimCluster(
+            configs,
+            replace(cluster, rolling=cluster.rolling.of(pipeline)),
+            startup_s=truth.startup_s,
+            bounds=pipeline.bounds,
+            residents=partial(resident_variants, pipeline),
+        )
         self.clock = SimClock(self.advance)
         self.record = MetricsRecord(np.bincount(times_s.astype(np.int64), minlength=1))
         self.metrics = SimMetrics(self.record, metrics, self.clock.monotonic_s)

@@ -231,6 +231,25 @@ def test_apply_hands_the_loop_what_was_asked_in_order(api: ApiClient, world: Fak
     assert world.log[-1].configs == LADDER[3][3]
 
 
+def test_taking_capacity_while_requests_are_late_must_be_confirmed(api: ApiClient, world: FakeWorld) -> None:
+    api.change(f"{OCR}/apply", {"configs": as_body(LADDER[3][3])})
+    world.play(2)
+    world.slo_broken = True
+    detect, recognise = as_body(world.log[-1].configs)
+    less = {"configs": [detect, {**recognise, "replicas": recognise["replicas"] - 1}]}
+    before = len(world.log)
+    refused = api.change(f"{OCR}/apply", less)
+    assert refused.status_code == 409 and len(world.log) == before
+    assert "60.0% of the requests" in refused.json()["detail"]
+    assert f"takes recognise from {recognise['replicas']}×" in refused.json()["detail"]
+    assert "--confirm" in refused.json()["hint"]
+    assert api.change(f"{OCR}/apply", {**less, "confirmed": True}).json()["reason"] == "apply.requested"
+    more = {"configs": [detect, {**recognise, "replicas": recognise["replicas"] + 1}]}
+    assert api.change(f"{OCR}/apply", more).status_code == 200
+    world.slo_broken = False
+    assert api.change(f"{OCR}/apply", less).status_code == 200
+
+
 def test_apply_refuses_what_the_pipeline_cannot_run_all_at_once(api: ApiClient, world: FakeWorld) -> None:
     before = len(world.log)
     one, two = as_body(LADDER[3][3])

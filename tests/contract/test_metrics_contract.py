@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -206,6 +207,20 @@ def busy(reader: Reader) -> Signals:
 def value(measured: Measured[float] | Missing) -> float:
     assert isinstance(measured, Measured), measured
     return measured.value
+
+
+def test_a_new_reader_has_the_load_from_before_it_was_made(reader: Reader, busy: Signals) -> None:
+    """As after a restart: what the server scraped meanwhile is read back over the window."""
+    asked = eventually(lambda: reader().read(pipeline("busy"), 20.0), lambda it: len(seen_of(it)) > 12)
+    assert len(seen_of(asked)) > 12
+    # Of the first window, and where the exporter began again, there are too few samples.
+    assert median(seen_of(asked)) == pytest.approx(RATE, rel=0.2)
+
+
+def seen_of(signals: Signals) -> list[float]:
+    """The rates of the load that are no gaps."""
+    rates = signals.load.value.rates_rps if isinstance(signals.load, Measured) else ()
+    return [rate for rate in rates if rate is not None]
 
 
 def test_arrival_rates_are_those_of_the_counters(busy: Signals) -> None:

@@ -139,7 +139,7 @@ class Monitored:
         self.catalogue = Catalogue(self.registry, (pipeline,), tick_s=self.settings.tick_s)
         self.http = HttpMetrics(self.registry)
         self.http.start({"/v1/pipelines": ("GET",)})
-        self.router = RouterMetrics(pipeline.name)
+        self.router = RouterMetrics(pipeline.name, [stage.name for stage in pipeline.served])
         self.queues = {stage.name: QueueMetrics(pipeline.name, stage.name) for stage in pipeline.served}
         self.scraped = Scraped()
         self.replicas = {"ipa-0": self.registry}

@@ -173,7 +173,7 @@ class _Brute:
             if old is None:
                 peak += n * each
                 continue
-            if (old.variant, old.batch_size, old.cores) == (point.variant, point.batch_size, point.cores):
+            if self._stays(point, old):
                 peak += max(n, old.replicas) * each
                 started += max(0, n - old.replicas) * each
             else:
@@ -191,6 +191,12 @@ class _Brute:
             weighted -= objective.transition_per_core * started
         return Tried(configs, weighted, term, cores, cost)
 
+    def _stays(self, point: OperatingPoint, old: StageConfig) -> bool:
+        """Whether old replicas go on: as they are, or with another of the variants that they have loaded."""
+        if old.stage in self._problem.rolling.switches:
+            return old.cores == point.cores
+        return (old.variant, old.batch_size, old.cores) == (point.variant, point.batch_size, point.cores)
+
     def _most_of(
         self, name: str, stage: StageProblem, point: OperatingPoint, n: int, old: StageConfig | None
     ) -> float:
@@ -199,7 +205,7 @@ class _Brute:
         if old is None:
             return n * new
         before = _amount_of(stage, old.variant, name)
-        if (old.variant, old.batch_size, old.cores) == (point.variant, point.batch_size, point.cores):
+        if self._stays(point, old):
             return max(n * new, old.replicas * before)
         return self._both(n, new, old.replicas, before)
 

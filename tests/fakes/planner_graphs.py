@@ -117,7 +117,10 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         compat,
         random.choice([90.0, 99.0]),
         running,
-        random.choice([SIDE_BY_SIDE, DEPLOYMENT]),
+        replace(
+            random.choice([SIDE_BY_SIDE, DEPLOYMENT]),
+            switches=tuple(stage.name for stage in stages if running and random.random() < 0.2),
+        ),
     )
 
 

@@ -29,6 +29,7 @@ from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_
 from ipa.control.canonical import digest
 from ipa.control.election import LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
+from ipa.control.engine.feedback import Feedback
 from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.scheduler import Scheduler
@@ -38,7 +39,7 @@ from ipa.control.saved_plans import PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import NotFoundError
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.observation import Attainment, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
@@ -230,6 +231,7 @@ class FakeWorld:
     calm: int = 0
     applied_tick: int = -99
     metrics_fail: bool = False
+    slo_broken: bool = False
     broken: Exception | None = None
     # The resources of what runs beside its cores.
     held: Resources = NO_RESOURCES
@@ -485,6 +487,7 @@ class FakeWorld:
             "ocr", self.clock.monotonic_s(), missing if self.metrics_fail else Measured(rate), missing,
             missing if self.metrics_fail else Measured(self._latency(rate)), stages,
             revision=str(self.applied_tick), settled=not fresh,
+            attainment=Measured(Attainment(200.0, 0.6 if self.slo_broken else 1.0, 15.0)),
         )  # fmt: skip
         return Snapshot(
             "ocr", self.ticks, self.control("ocr"),
@@ -493,6 +496,7 @@ class FakeWorld:
             forecast=forecast if self.log else None,
             plan=a_plan(forecast.upper_rps, self.rung) if self.log else None, decision=decision,
             next_tick_at=self.clock.now() + timedelta(seconds=TICK_S), tick_s=0.02,
+            feedback=Feedback(is_broken=self.slo_broken),
         )  # fmt: skip
 
 

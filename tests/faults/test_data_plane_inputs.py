@@ -77,9 +77,11 @@ class World:
         transport = httpx.ASGITransport(application, raise_app_exceptions=False)  # type: ignore[arg-type]
         return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
-    async def _post(self, url: str, sent: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    async def _post(
+        self, url: str, sent: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         answer = await self._to_queue.post("/v2/models/detect/infer", content=sent, headers=headers)
-        return answer.status_code, answer.content
+        return answer.status_code, answer.content, answer.headers
 
     async def ask(self, *bodies: tuple[bytes, Mapping[str, str]]) -> list[httpx.Response]:
         async with self._client(self.router) as http:

@@ -173,7 +173,7 @@ def test_r6_a_queue_that_stops_does_not_wait_for_a_hung_server(case: Case) -> No
 
 
 def test_r6_the_router_keeps_the_deadline_of_a_queue_that_hangs(case: Case) -> None:
-    async def hang(url: str, body: bytes, headers: Any) -> tuple[int, bytes]:
+    async def hang(url: str, body: bytes, headers: Any) -> tuple[int, bytes, Any]:
         await asyncio.Event().wait()
         raise AssertionError
 

@@ -18,6 +18,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("refuse"), st.integers(0, 9)),
     st.tuples(st.just("fail"), st.integers(0, 9)),
     st.tuples(st.just("pass"), st.floats(0.01, 2)),
+    st.tuples(st.just("give_way"), st.floats(0.01, 2)),
     st.tuples(st.just("resize"), st.integers(1, 5)),
 )
 
@@ -48,9 +49,22 @@ class World:
         else:
             assert had + items > 20
 
+    def give_way(self, usual_s: float) -> None:
+        before = self.batcher.waiting_items
+        dropped = self.batcher.give_way(self.now_s, usual_s)
+        self.ended += dropped
+        assert all(request.due_s < self.now_s + usual_s for request in dropped)
+        # The others still fill a batch.
+        assert not dropped or self.batcher.waiting_items >= self.batcher.batch_size
+        assert self.batcher.waiting_items <= before
+
     def take(self) -> None:
+        waiting = [request for request, _ in self.accepted if request.waiting]
         batch = self.batcher.take(self.now_s)
         if batch:
+            # The earliest deadline first, and of equal ones the first to arrive.
+            first = min(waiting, key=lambda request: (request.deadline_s, request.number))
+            assert batch.slices[0].request is first
             assert 1 <= batch.items <= self.batcher.batch_size
             assert all(piece.request.outcome is None for piece in batch.slices)
             self.flying.append(batch)

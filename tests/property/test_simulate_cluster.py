@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 from hypothesis import given, settings
@@ -22,8 +23,9 @@ configs = st.builds(
     st.integers(1, 6),
 )
 changes = st.lists(st.tuples(st.floats(0.0, 30.0), configs), max_size=6)
+switching = [replace(rolling, switches=("detect",)) for rolling in (SIDE_BY_SIDE, DEPLOYMENT)]
 rules = st.builds(
-    ClusterSettings, st.sampled_from([SIDE_BY_SIDE, DEPLOYMENT]), rebatch_restarts=st.booleans()
+    ClusterSettings, st.sampled_from([SIDE_BY_SIDE, DEPLOYMENT, *switching]), rebatch_restarts=st.booleans()
 )
 
 

@@ -15,6 +15,7 @@ from tests.fakes.set_rows import sets
 Configs = tuple[StageConfig, ...]
 BESIDE = Overhead(0.5)
 DRAIN_S = 0.7
+SWITCHING = Rolling(switches=("classify",))
 
 changes = st.lists(st.tuples(st.floats(0.0, 30.0), sets()), max_size=6)
 
@@ -42,7 +43,7 @@ def to(pods: SimCluster, until_s: float, rolling: Rolling) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(sets(), st.sampled_from([SIDE_BY_SIDE, DEPLOYMENT]), changes)
+@given(sets(), st.sampled_from([SIDE_BY_SIDE, DEPLOYMENT, SWITCHING]), changes)
 def test_every_set_is_reached_and_requests_always_have_where_to_go(
     first: Configs, rolling: Rolling, changes: list[tuple[float, Configs]]
 ) -> None:

@@ -163,6 +163,28 @@ def test_pods_roll_as_on_a_cluster() -> None:
     assert max(tick.cores for tick in result.ticks) <= PIPELINE.bounds.cores  # type: ignore[operator]
 
 
+def test_resident_variants_carry_a_step_that_has_no_room_for_other_pods() -> None:
+    """Without them the change holds for want of room, then serves with less for as long as a pod starts."""
+    start = (StageConfig("detect", "big", 1, 1.0, 2), StageConfig("read", "big", 1, 1.0, 1))
+    rates = tuple(float(rate) for rate in steps((3.0, 60), (9.0, 60)))
+    bounds = replace(PIPELINE.bounds, cores=3.0, transition_cores=3.0)
+
+    def run(resident: int | str) -> SimResult:
+        stages = tuple(replace(stage, resident=resident) for stage in PIPELINE.stages)
+        pipeline = replace(PIPELINE, bounds=bounds, stages=stages)
+        return simulate(setup(pipeline=pipeline, rates_rps=rates, start=start, readiness_s=8.0))
+
+    alone, resident = run(1), run("all")
+    assert ReasonCode.NO_ROOM in reasons(alone)
+    assert alone.summary()["violation_ratio"] > 0.2
+    assert not {ReasonCode.NO_ROOM, ReasonCode.IN_PROGRESS} & reasons(resident)
+    assert resident.summary()["violation_ratio"] == 0
+    assert {tick.cores for tick in resident.ticks} == {3.0}
+    # The tick after the step, and at the next one it serves.
+    changed = [tick.at_s for tick in resident.ticks if "read=big" not in tick.configs]
+    assert changed[0] <= 60.0 + 2 * GUARDS.tick_s
+
+
 def test_a_router_sends_each_request_one_way() -> None:
     detect, read = PIPELINE.stages
     pick = Stage("pick", (), (Edge("detect"),), kind=StageKind.ROUTER)

@@ -136,8 +136,7 @@ class Publisher:
             percent = sum(it.share_percent for it in running if it.variant == variant)
             metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_seen else nan)
             # NaN if it was never observed, or has expired.
-            known = snapshot.correction.of(stage, variant)
-            self._show_or_nan(table.SLOWDOWN, known.ratio if known else None, name, stage, variant)
+            self._show_or_nan(table.SLOWDOWN, snapshot.correction.ratio(stage, variant), name, stage, variant)
 
     def _scored(self, name: str, decision: Decision, observation: Observation, track: _Track) -> None:
         metrics = self._metrics

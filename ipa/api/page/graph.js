@@ -99,7 +99,8 @@ function one(stage, sla) {
   const share = stage.latency_s === null ? null : stage.latency_s / sla;
   const planned = stage.planned_latency_s === null ? "" : [" of ", ...timed(stage.planned_latency_s), " planned"];
   return [
-    el("p", { class: "runs" }, el("span", { class: "variant" }, config.variant), config.share_percent === 100 ? "" : ` ${config.share_percent} % of the requests`),
+    el("p", { class: "runs" }, el("span", { class: "variant" }, config.variant), config.share_percent === 100 ? "" : ` ${config.share_percent} % of the requests`,
+      stage.resident.length ? el("small", {}, ` switches in place to ${stage.resident.join(", ")}`) : ""),
     el("dl", {},
       pair("batch", plain(config.batch_size)),
       pair("cores", [plain(config.cores * config.replicas), el("small", {}, ` ${config.replicas} × ${plain(config.cores)}`)]),

@@ -157,6 +157,7 @@ def apply(
     plan: Path | None = options.PLAN,
     rate: float | None = options.RATE,
     objective: str | None = options.OBJECTIVE,
+    confirm: bool = typer.Option(False, "--confirm", help="take capacity even while requests are late"),
     reason: str = options.REASON,
     by: str = options.BY,
     output: Output = OUTPUT,
@@ -193,7 +194,9 @@ def apply(
         if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
         revision = running["live"]["revision"]
-        decision = service.apply(pipeline, target.configs, by=by, reason=reason, revision=revision)
+        decision = service.apply(
+            pipeline, target.configs, by=by, reason=reason, revision=revision, confirmed=confirm
+        )
     _report(output, decision)
 
 

@@ -163,7 +163,8 @@ def _words(change: StageChange) -> str:
         return f"{change.stage}: {_config(after)} (not known what runs)"
     if change.only_replicas:
         return f"{change.stage}: {before.replicas} → {after.replicas} replicas of {_pod(after)}"
-    return f"{change.stage}: {_config(before)} → {_config(after)}"
+    how = ", in place" if change.is_switch else ""
+    return f"{change.stage}: {_config(before)} → {_config(after)}{how}"
 
 
 def _pod(config: StageConfig) -> str:

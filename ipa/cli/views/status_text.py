@@ -42,6 +42,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
         *(Text(text, style="yellow") for text in _slower(live["stages"])),
+        *(Text(_sentence(text)) for text in [live.get("calibration", "")] if text),
         *(Text(text, style="yellow") for text in _standing(status)),
         *(Text(text) for text in _beside(status)),
     ]
@@ -149,6 +150,10 @@ def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:
         for stage in stages
         if stage.get("planned_slowdown_ratio", 1.0) > 1
     ]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _beside(status: dict[str, Any]) -> list[str]:
@@ -273,7 +278,7 @@ def _stage_row(
     is_waiting = stage["ready_replicas"] != config["replicas"]
     return [
         Text(f"  {stage['stage']}"),
-        Text(config["variant"] + _share(config)),
+        Text(config["variant"] + _share(config) + _resident(stage)),
         Text(str(config["batch_size"])),
         Text(f"{ready}/{config['replicas']}", style="yellow" if is_waiting else ""),
         Text(f"{config['cores'] * config['replicas']:g}"),
@@ -365,6 +370,12 @@ def config_words(config: dict[str, Any], ready: str = "") -> str:
     """The configuration of a stage in short."""
     replicas = f"{ready}{config['replicas']}×{config['cores']:g}"
     return f"{config['stage']}={config['variant']} b{config['batch_size']} {replicas}{_share(config)}"
+
+
+def _resident(stage: dict[str, Any]) -> str:
+    """The number of variants that the replicas switch to in place; empty for none."""
+    others = stage.get("resident")
+    return f" (+{len(others)} resident)" if others else ""
 
 
 def _share(config: dict[str, Any]) -> str:

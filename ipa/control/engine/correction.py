@@ -3,12 +3,14 @@
 A profile is measured on a replica alone; on a shared machine a batch may take longer. The ratio is smoothed,
 and plans use it in steps. It goes up quickly, and below 1 slowly: a machine that is quicker than profiled may
 be shared again later, and plans that rely on its speed would then miss the SLA.
+
+Where profiles are of another machine it starts from a calibration: what is learned is relative to that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil, exp, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings
@@ -17,9 +19,10 @@ from ipa.model.observation import Batches, Measured, Observation
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.recording import UNLESS_DEFAULT
 from ipa.model.rounding import significant
-from ipa.model.slowdown import Slowdown, Slowdowns
-from ipa.policies.base import ANY_RATE_RPS, Predictor
+from ipa.model.slowdown import UNCALIBRATED, Calibration, Slowdown, Slowdowns
+from ipa.policies.base import ANY_RATE_RPS, Predictor, corrected
 from ipa.queueing.service import ServiceTime
 
 # Plans use ratios in steps of 5 %, so that plans do not jitter with them.
@@ -50,7 +53,7 @@ ALARM, ALARM_END = 1.25, 1.15
 
 @dataclass(frozen=True, slots=True)
 class ObservedSlowdown:
-    """The observed slowdown of a variant: `ratio` times its profile, smoothed; last at `at_s`.
+    """The observed slowdown of a variant: `ratio` times its calibrated profile, smoothed; last at `at_s`.
 
     `recent` are (time, ratio) of the last window. `steps` is the number of `STEP`s that plans use, negative
     for a variant that is quicker than profiled; `is_told` is True if the event was emitted. The ratio is
@@ -92,16 +95,27 @@ class Correction:
     """The slowdowns learned of each variant, and since when each stage runs its replicas.
 
     `machine_steps`: the steps by which all running variants were slow when they were observed last together:
-    the machine was, whatever runs on it.
+    the machine was, whatever runs on it. `calibration` is what was known before any of it.
     """
 
     seen: tuple[ObservedSlowdown, ...] = ()
     since: tuple[RunningSince, ...] = ()
     machine_steps: int = 0
+    calibration: Calibration = field(default=UNCALIBRATED, metadata=UNLESS_DEFAULT)
 
     def of(self, stage: str, variant: str) -> ObservedSlowdown | None:
         """The slowdown of the variant; None if it is unknown."""
         return next((each for each in self.seen if (each.stage, each.variant) == (stage, variant)), None)
+
+    def ratio(self, stage: str, variant: str) -> float | None:
+        """The variant's observed time over its profile's, or its calibration; None if it has neither."""
+        seen, start = self.of(stage, variant), self.calibration.ratio(stage, variant)
+        return seen.ratio * start if seen else start if start != 1 else None
+
+    def planned_ratio(self, stage: str, variant: str) -> float:
+        """The ratio that plans use where the variant runs."""
+        seen, start = self.of(stage, variant), self.calibration.ratio(stage, variant)
+        return seen.planned_ratio * start if seen else start
 
     def newest(self, stage: str) -> ObservedSlowdown | None:
         """The newest slowdown of any variant of the stage."""
@@ -115,13 +129,14 @@ class Correction:
         if it was when it ran last.
         """
         found = []
-        for stage in pipeline.served if self.seen else ():
+        for stage in pipeline.served if self.seen or self.calibration.slowdowns else ():
             newest = self.newest(stage.name)
-            for variant in stage.variants if newest else ():
+            for variant in stage.variants:
                 seen = self.of(stage.name, variant.name) or newest
-                assert seen is not None
-                if steps := max(seen.steps, self.machine_steps):
-                    found.append(Slowdown(stage.name, variant.name, STEP**steps))
+                steps = max(seen.steps, self.machine_steps) if seen else 0
+                ratio = self.calibration.ratio(stage.name, variant.name) * STEP**steps
+                if ratio != 1:
+                    found.append(Slowdown(stage.name, variant.name, ratio))
         return tuple(found)
 
 
@@ -145,21 +160,22 @@ def learned(
     share the load, since metrics are per stage.
     """
     if not settings.correct_profiles:
-        return UNCORRECTED
+        return Correction(calibration=before.calibration)
     kept = tuple(each for each in before.seen if now_s - each.at_s < FORGET_S)
     running = observation.running()
     if running is None:
         return replace(before, seen=kept)
     known = {config.stage: each for each in before.since for config in running if each.is_of(config)}
     if in_flight or not observation.settled or is_shared(running):
-        return Correction(kept, tuple(known.values()), before.machine_steps)
+        return replace(before, seen=kept, since=tuple(known.values()))
     since = tuple(known.get(config.stage) or _since(config, now_s) for config in running)
-    after = Correction(kept, since, before.machine_steps if kept else 0)
+    after = replace(before, seen=kept, since=since, machine_steps=before.machine_steps if kept else 0)
     ripe = {
         stage.stage: stage.batches.value
         for stage, one in zip(observation.stages, since, strict=True)
         if isinstance(stage.batches, Measured) and _is_ripe(stage.batches, one, settings, now_s)
     }
+    predict = corrected(predict, before.calibration.slowdowns)
     by_profile = predict(running, ANY_RATE_RPS) if ripe else None
     if by_profile is None:
         return after
@@ -167,6 +183,20 @@ def learned(
         if config.stage in ripe:
             after = _with(after, _updated(after, config, service, ripe[config.stage], now_s, is_broken))
     return replace(after, machine_steps=_machine_steps(after))
+
+
+def recalled_slowdowns(before: Correction, later_s: float) -> Correction:
+    """The slowdowns of an earlier process, whose clock reads `later_s` less than this one's."""
+    seen = (
+        replace(
+            each,
+            at_s=each.at_s + later_s,
+            recent=tuple((at_s + later_s, ratio) for at_s, ratio in each.recent),
+            quick_since_s=None if each.quick_since_s is None else each.quick_since_s + later_s,
+        )
+        for each in before.seen
+    )
+    return replace(before, seen=tuple(seen), since=())
 
 
 def _machine_steps(now: Correction) -> int:
@@ -186,7 +216,7 @@ def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Eve
     for each in known.seen:
         is_slow = each.planned_ratio > (ALARM_END if each.is_told else ALARM)
         if is_slow and not each.is_told:
-            events.append(Event(Notice.PROFILE_SLOW, _alarm(each, pipeline), is_warning=True))
+            events.append(Event(Notice.PROFILE_SLOW, _alarm(known, each, pipeline), is_warning=True))
         seen.append(replace(each, is_told=is_slow))
     return replace(known, seen=tuple(seen)), tuple(events)
 
@@ -300,9 +330,10 @@ def _with(known: Correction, seen: ObservedSlowdown) -> Correction:
     return replace(known, seen=(*others, seen))
 
 
-def _alarm(seen: ObservedSlowdown, pipeline: Pipeline) -> str:
+def _alarm(known: Correction, seen: ObservedSlowdown, pipeline: Pipeline) -> str:
+    ratio = known.ratio(seen.stage, seen.variant)
     return (
-        f"batches of {seen.stage}={seen.variant} take {seen.ratio:.3g} x their profiled time, which plans "
+        f"batches of {seen.stage}={seen.variant} take {ratio:.3g} x their profiled time, which plans "
         f"now use; profile it again where it runs (ipa profile {pipeline.name} --stage {seen.stage}), or "
         "check what else runs on its machines"
     )

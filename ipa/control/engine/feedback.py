@@ -4,16 +4,20 @@ A plan is a hypothesis. If the model says that the running configuration carries
 requests are late all the same (bursts, waits beyond the formula's, work of others on the machine), plans are
 made for a larger load until the requests are in time again, and step by step for less once they have been for
 a while. While requests are late, what waits counts as load.
+
+The model may be pessimistic, too: while fewer requests are late than the SLO allows, plans are made for a
+smaller margin above the load of the last minutes, step by step, and for the whole margin at once if the SLO
+is broken. A load that the running configuration has carried in time needs no more, whatever the model says.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import log, sqrt
+from math import exp, inf, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Attainment, Measured, Observation
+from ipa.model.observation import Attainment, LoadHistory, Measured, Missing, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.policies.base import Predictor
 
@@ -26,8 +30,17 @@ MOSTLY_LATE_RATIO = 0.5
 MOST = 3.0
 # The ratio falls by this each tick, after requests were in time for this long.
 FALL, HOLD_S = 0.97, 60.0
+# The least ratio; the mean rate bounds the load to plan for, too.
+LEAST = 0.5
+# The ratio falls below 1 while the late requests of the last minutes are at most this share of those that the
+# SLO allows. The share is forgotten with this time constant.
+SPARE_RATIO, FORGET_S = 0.5, 1200.0
+# The highest mean rate over MEAN_S of the last minutes is the least that is planned for.
+MEAN_S, LATELY_S = 30.0, 300.0
 # If requests are late again within this multiple of the hold, the hold doubles, up to so many times.
 SOON, MOST_HOLDS = 2.0, 16
+# The load that was carried is a mean over this; it is forgotten with this time constant.
+PEAK_S, CARRIED_S = 5.0, 3600.0
 # Fewer requests in a window say nothing.
 LEAST_COUNT = 10
 # Requests that wait are to be served within this time, beside those that come.
@@ -39,8 +52,10 @@ class Feedback:
     """The load to plan for is `load_ratio` times the forecast; `is_broken`: the SLO is, in the last window.
 
     A window is judged from `since_s` on: the ratio was raised or the last change ended then. The ratio was
-    raised last at `raised_s`, and falls after `hold_s` without lateness (`is_falling`); `late_s` is when
-    requests were late last.
+    raised last at `raised_s`, and falls after `hold_s` without lateness (`is_falling`); `late_s` is when the
+    SLO was broken last, at first when requests were first seen. Of the requests of the last minutes until
+    `judged_s` `late_ratio` were late. The running configuration has carried `carried_rps` in time, a mean
+    over PEAK_S.
     """
 
     load_ratio: float = 1.0
@@ -50,6 +65,9 @@ class Feedback:
     late_s: float | None = None
     hold_s: float = HOLD_S
     is_falling: bool = False
+    late_ratio: float = 0.0
+    judged_s: float | None = None
+    carried_rps: float = 0.0
 
     @property
     def planned_ratio(self) -> float:
@@ -68,20 +86,25 @@ def regulated(
     *,
     in_flight: bool,
     broken: bool,
+    allowed_ratio: float,
 ) -> Feedback:
     """The feedback after this tick; `predict` knows how slow variants are, `broken` if the SLO is.
 
-    The ratio is raised only by windows in which nothing but the running configuration served, and only if
-    that should have carried the load: else the plan knows.
+    The ratio is raised above 1 only by windows in which nothing but the running configuration served, and
+    only if that should have carried the load: else the plan knows. `allowed_ratio` is the share of requests
+    that may be late.
     """
-    running = observation.running()
+    running, seen = observation.running(), observation.attainment
+    before = replace(_remembered(before, seen, now_s), is_broken=broken)
+    if broken:
+        before = _careful(before, now_s)
     if running is None or in_flight or not observation.settled:
-        return replace(before, is_broken=broken, since_s=None)
-    after = replace(before, is_broken=broken, since_s=now_s if before.since_s is None else before.since_s)
-    seen = observation.attainment
+        return replace(before, since_s=None, carried_rps=0.0)
+    after = replace(before, since_s=now_s if before.since_s is None else before.since_s)
     if not broken or not isinstance(seen, Measured):
-        return _eased(after, now_s)
-    after = replace(after, late_s=now_s)
+        after = _carrying(after, observation, now_s, allowed_ratio)
+        return _eased(after, seen, now_s, SPARE_RATIO * allowed_ratio)
+    after = replace(after, late_s=now_s, carried_rps=0.0)
     window_s = seen.value.window_s + seen.age_s
     assert after.since_s is not None
     if now_s - after.since_s < window_s:
@@ -90,17 +113,16 @@ def regulated(
     if expected is None or not expected.feasible:
         return after
     step = RAISE_FAR if seen.value.in_time_ratio < MOSTLY_LATE_RATIO else RAISE
-    is_soon = before.raised_s is not None and now_s - before.raised_s < SOON * before.hold_s
-    # It was needed then. Windows of one row of raises are no recurrence.
-    hold_s = before.hold_s * (1 + before.is_falling) if is_soon else HOLD_S
-    return replace(
-        after,
-        load_ratio=min(after.load_ratio * step, MOST),
-        since_s=now_s,
-        raised_s=now_s,
-        hold_s=min(hold_s, MOST_HOLDS * HOLD_S),
-        is_falling=False,
-    )
+    return _raised(after, min(after.load_ratio * step, MOST), now_s)
+
+
+def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
+    """The feedback of an earlier process, whose clock reads `later_s` less than this one's."""
+
+    def later(at_s: float | None) -> float | None:
+        return None if at_s is None else at_s + later_s
+
+    return replace(before, since_s=None, raised_s=later(before.raised_s), late_s=later(before.late_s))
 
 
 def lateness(observation: Observation, pipeline: Pipeline) -> str:
@@ -124,22 +146,91 @@ def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, 
     waiting_rps = _waiting_rps(observation) if feedback.is_broken or is_slow else 0.0
     if ratio == 1 and not waiting_rps:
         return forecast
+    # The waits of requests that come at random are in the model's latency already, at their mean rate.
+    least_rps = min(_highest_mean_rps(observation.load), forecast.point_rps)
     return replace(
         forecast,
-        point_rps=forecast.point_rps * ratio + waiting_rps,
-        upper_rps=forecast.upper_rps * ratio + waiting_rps,
+        point_rps=max(forecast.point_rps * ratio, least_rps) + waiting_rps,
+        upper_rps=max(forecast.upper_rps * ratio, least_rps) + waiting_rps,
     )
 
 
-def _eased(now: Feedback, now_s: float) -> Feedback:
-    if now.load_ratio <= 1 or now.late_s is None or now_s - now.late_s < now.hold_s:
+def _highest_mean_rps(load: Measured[LoadHistory] | Missing) -> float:
+    """The highest mean rate over MEAN_S lately; infinite if the load is missing."""
+    return max(_means_rps(load.value, LATELY_S, MEAN_S), default=inf) if isinstance(load, Measured) else inf
+
+
+def _means_rps(load: LoadHistory, last_s: float, over_s: float) -> list[float]:
+    """The mean rates over `over_s` in the last `last_s`, one a step; one at least if any was observed."""
+    rates = [rate for rate in load.rates_rps[-round(last_s / load.step_s) :] if rate is not None]
+    width = min(max(1, round(over_s / load.step_s)), len(rates))
+    return [sum(rates[at : at + width]) / width for at in range(len(rates) - width + 1)] if rates else []
+
+
+def _remembered(now: Feedback, seen: Measured[Attainment] | Missing, now_s: float) -> Feedback:
+    """With this window among the late requests of the last minutes."""
+    if not isinstance(seen, Measured) or seen.value.count < LEAST_COUNT:
+        return replace(now, judged_s=None)
+    passed_s = 0.0 if now.judged_s is None else now_s - now.judged_s
+    late_ratio = 1 - seen.value.in_time_ratio
+    late_ratio += (now.late_ratio - late_ratio) * exp(-passed_s / FORGET_S)
+    carried_rps = now.carried_rps * exp(-passed_s / CARRIED_S)
+    return replace(now, late_ratio=late_ratio, judged_s=now_s, carried_rps=carried_rps)
+
+
+def _carrying(now: Feedback, observation: Observation, now_s: float, allowed_ratio: float) -> Feedback:
+    """With the load of this window as carried, if only the running configuration served it, and in time."""
+    seen, load, since_s = observation.attainment, observation.load, now.since_s
+    if not (isinstance(seen, Measured) and isinstance(load, Measured)) or since_s is None:
         return now
-    return replace(now, load_ratio=max(now.load_ratio * FALL, 1.0), is_falling=True)
+    window_s = seen.value.window_s
+    is_its_own = now_s - since_s >= window_s + seen.age_s
+    if not is_its_own or seen.value.count < LEAST_COUNT or 1 - seen.value.in_time_ratio > allowed_ratio:
+        return now
+    means = _means_rps(load.value, window_s, PEAK_S)
+    return replace(now, carried_rps=max(now.carried_rps, *means)) if means else now
 
 
-def is_broken(observation: Observation, target_ratio: float, settings: GuardSettings) -> bool:
+def _careful(now: Feedback, now_s: float) -> Feedback:
+    """With the whole margin again."""
+    return now if now.load_ratio >= 1 else _raised(now, 1.0, now_s)
+
+
+def _raised(now: Feedback, load_ratio: float, now_s: float) -> Feedback:
+    """With a higher ratio; it is kept for longer if the ratio had fallen too soon."""
+    is_soon = now.raised_s is not None and now_s - now.raised_s < SOON * now.hold_s
+    # Windows of one row of raises are no recurrence.
+    hold_s = now.hold_s * (1 + now.is_falling) if is_soon else HOLD_S
+    hold_s = min(hold_s, MOST_HOLDS * HOLD_S)
+    return replace(
+        now,
+        load_ratio=load_ratio,
+        since_s=now_s,
+        raised_s=now_s,
+        late_s=now_s,
+        hold_s=hold_s,
+        is_falling=False,
+    )
+
+
+def _eased(
+    now: Feedback, seen: Measured[Attainment] | Missing, now_s: float, most_late_ratio: float
+) -> Feedback:
+    """A step down: to 1 once requests were in time for the hold, below 1 while hardly any are late."""
+    if now.late_s is None:
+        return replace(now, late_s=now_s)
+    if now_s - now.late_s < now.hold_s:
+        return now
+    window_ratio = 1.0
+    if isinstance(seen, Measured) and seen.value.count >= LEAST_COUNT:
+        window_ratio = 1 - seen.value.in_time_ratio
+    least = LEAST if max(window_ratio, now.late_ratio) <= most_late_ratio else 1.0
+    fallen = max(now.load_ratio * FALL, least)
+    return replace(now, load_ratio=fallen, is_falling=True) if fallen < now.load_ratio else now
+
+
+def is_broken(seen: Measured[Attainment] | Missing, target_ratio: float, settings: GuardSettings) -> bool:
     """True if more requests were late than chance explains at the target."""
-    seen = observation.attainment
     if not isinstance(seen, Measured) or seen.age_s > settings.stale_after_s:
         return False
     return seen.value.count >= LEAST_COUNT and _late(seen.value) > _most_late(seen.value.count, target_ratio)

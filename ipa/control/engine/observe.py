@@ -150,3 +150,36 @@ def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory]
 def sane(value: float) -> bool:
     """True if the value can be a rate, a length or a duration: finite and not negative."""
     return isfinite(value) and value >= 0
+
+
+def with_earlier(observation: Observation, earlier: LoadHistory | None) -> Observation:
+    """The observation whose load has the rates of an earlier process from before its own first.
+
+    The time between the two, in which nobody saw the load, stays a gap; so do the first means of a server
+    that has just started, which are too low.
+    """
+    load = observation.load
+    if earlier is None or not isinstance(load, Measured):
+        return observation
+    now = load.value
+    if (
+        now.end_s is None
+        or earlier.end_s is None
+        or (now.step_s, now.averaged_s)
+        != (
+            earlier.step_s,
+            earlier.averaged_s,
+        )
+    ):
+        return observation
+    unseen = next(at for at, rate in enumerate(now.rates_rps) if rate is not None)
+    if unseen:
+        unseen = min(unseen + round(now.averaged_s / now.step_s), len(now.rates_rps) - 1)
+    # The steps by which a rate of this history stands further back than in the earlier one.
+    shift = round((now.end_s - earlier.end_s) / now.step_s) + len(earlier.rates_rps) - len(now.rates_rps)
+    known = (
+        earlier.rates_rps[at] if 0 <= at < len(earlier.rates_rps) else None
+        for at in range(shift, shift + unseen)
+    )
+    rates = (*known, *now.rates_rps[unseen:])
+    return replace(observation, load=replace(load, value=replace(now, rates_rps=rates)))

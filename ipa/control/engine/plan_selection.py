@@ -47,11 +47,14 @@ def choose(
     if isinstance(plan, TickVerdict):
         return plan, reset
     now = request.predict(running, plan.rate_rps)
-    urgent = now is None or _urgent(plan, now) or bool(pin_faults(request.pipeline, running))
+    lacks = now is not None and _urgent(plan, now)
+    carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
+    urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
     if late and (not urgent or plan.configs == running):
         return _while_late(request, state, running, plan, forecast, now, late), reset
-    kept = _no_better(request, running, plan, forecast, None if urgent else now)
+    carried_rps = state.feedback.carried_rps if carries and not urgent else None
+    kept = _no_better(request, running, plan, forecast, None if urgent else now, carried_rps)
     if kept is not None:
         return kept, reset
     # If no pod starts or stops, waiting has no benefit.
@@ -120,11 +123,22 @@ def _while_late(
 
 
 def _no_better(
-    request: TickRequest, running: Configs, plan: Plan, forecast: Forecast, now: Prediction | None
+    request: TickRequest,
+    running: Configs,
+    plan: Plan,
+    forecast: Forecast,
+    now: Prediction | None,
+    carried_rps: float | None,
 ) -> TickVerdict | None:
-    """The hold if the running plan is as good up to the tolerance; `now` is None if it certainly is not."""
+    """The hold if the running plan is as good up to the tolerance; `now` is None if it certainly is not.
+
+    With `carried_rps` it has carried the load of the plan, though the model says that it cannot.
+    """
     if plan.configs == running:
         return _kept(ReasonCode.NO_CHANGE, "the running plan is the best", plan, forecast)
+    if carried_rps is not None and total_cores(plan.configs) >= total_cores(running):
+        words = f"the running plan has carried {carried_rps:.3g} rps in time"
+        return _kept(ReasonCode.NO_CHANGE, words, plan, forecast)
     gain_ratio = _gain_ratio(plan, now) if now is not None and now.feasible else None
     if gain_ratio is None or gain_ratio >= request.settings.tolerance_ratio:
         return None
@@ -234,6 +248,9 @@ def checked(
         + (f"{slower}; " if slower else "")
         + changes(running, found.configs)
     )
+    pairs = stage_pairs(running, found.configs)
+    switches = [new.stage for old, new in pairs if old and request.rolling.is_switch(old, new)]
+    detail += f"; {', '.join(switches)} in place" if switches else ""
     detail += f"; {found.later}" if found.later else ""
     held = held_back(request.control.mode, running, found.configs)
     if held is not None:

@@ -9,7 +9,7 @@ from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import begin
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.decision_inputs import inputs_of
-from ipa.control.engine.feedback import is_broken, regulated
+from ipa.control.engine.feedback import NO_FEEDBACK, is_broken, regulated
 from ipa.control.engine.overrides import pins_of
 from ipa.control.engine.plan_selection import classify
 from ipa.control.engine.rules import judge
@@ -68,7 +68,9 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
 
 def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, tuple[Event, ...]]:
     """The state with the newest correction of the profiles, and the events about it."""
-    broken = is_broken(request.observation, request.pipeline.sla.percentile / 100, request.settings)
+    target_ratio = request.pipeline.sla.percentile / 100
+    learns = request.settings.correct_profiles
+    broken = learns and is_broken(request.observation.attainment, target_ratio, request.settings)
     now = learned(
         state.correction,
         request.observation,
@@ -79,6 +81,8 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         is_broken=broken,
     )
     now, alarmed = alarms(now, request.pipeline)
+    if not learns:
+        return replace(state, correction=now, feedback=NO_FEEDBACK), alarmed
     feedback = regulated(
         state.feedback,
         request.observation,
@@ -86,6 +90,7 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         request.now_s,
         in_flight=state.actuation.in_flight,
         broken=broken,
+        allowed_ratio=1 - target_ratio,
     )
     return replace(state, correction=now, feedback=feedback), alarmed
 

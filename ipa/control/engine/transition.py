@@ -13,7 +13,7 @@ from ipa.model.parts import in_order, is_shared, paired, share_of, stage_pairs, 
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.resources import NO_RESOURCES, Resources
-from ipa.model.rolling import Rolling, change_peak, first_hop, only_replicas, stage_peak
+from ipa.model.rolling import Rolling, change_peak, first_hop, stage_peak
 
 Configs = tuple[StageConfig, ...]
 # True if a configuration carries the load within the SLA.
@@ -128,7 +128,7 @@ def make_room(
     used = bounds.held(running)
     best, kept_ratio = tuple(running), 0.0
     for old, want in stage_pairs(running, wanted):
-        if old is None or only_replicas(old, want):
+        if old is None or rolling.keeps_replicas(old, want):
             continue
         others = used - bounds.replica(old) * old.replicas
         kept = _most_that_may_change(old, want, rolling, bounds, others)

@@ -10,8 +10,11 @@ from datetime import timedelta
 from math import floor
 
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
+from ipa.control.engine.correction import Correction, recalled_slowdowns
+from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs
+from ipa.control.engine.feedback import recalled_feedback
 from ipa.control.engine.guards import GuardSettings, mean_rps
-from ipa.control.engine.observe import observe
+from ipa.control.engine.observe import observe, with_earlier
 from ipa.control.engine.quarantine import recalled
 from ipa.control.engine.state import (
     ChangeRequest,
@@ -40,11 +43,12 @@ from ipa.control.ports import (
     WorkloadState,
 )
 from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
-from ipa.model.errors import ConflictError, DriftError, IpaError, StandbyError
-from ipa.model.observation import Measured, MissingReason, Observation
+from ipa.model.errors import ConflictError, DriftError, InputError, IpaError, StandbyError
+from ipa.model.observation import LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rounding import moment_to_ms, to_ms
+from ipa.model.slowdown import UNCALIBRATED, Calibration
 from ipa.policies.base import Policy, Predictor, corrected
 
 log = logging.getLogger("ipa.control")
@@ -88,6 +92,7 @@ class ControlLoop:
         window_s: float,
         run_id: str,
         made_of: PlannerProvenance = NOT_SAID,
+        calibration: Calibration = UNCALIBRATED,
         on_decision: Sequence[Hook] = (),
         waker: threading.Event | None = None,
     ) -> None:
@@ -103,11 +108,16 @@ class ControlLoop:
         self._made_of = made_of
         self._hooks = tuple(on_decision)
         self._ticking = threading.Lock()
-        self._state = EngineState()
+        self._fresh = EngineState(correction=Correction(calibration=calibration))
+        self._state = self._fresh
         self._recovered = False
+        # The load that an earlier process saw.
+        self._earlier: LoadHistory | None = None
         self._unread: IpaError | None = None
         self._control = PipelineControl()
-        self._snapshot = Snapshot(pipeline.name, 0, self._control, ActuationPhase.IDLE)
+        self._snapshot = Snapshot(
+            pipeline.name, 0, self._control, ActuationPhase.IDLE, correction=self._fresh.correction
+        )
 
     @property
     def policy(self) -> str:
@@ -240,7 +250,7 @@ class ControlLoop:
             leads = self._world.leadership.leading()
             if not leads:
                 # A leader starts from the record and the workload, as this replica does once it leads again.
-                self._state, self._recovered = EngineState(), False
+                self._state, self._recovered = self._fresh, False
             request = self._request(requested, recover=leads)
             with COMPUTE_LOCK.turn():
                 decision = self._act(request) if leads else standing_by(request)
@@ -269,6 +279,7 @@ class ControlLoop:
         observation = observe(self.pipeline, signals, workload, problem=problem, unseen=unseen, at_s=now_s)
         if recover and not self._recovered:
             self._recover(observation, now_s)
+        observation = with_earlier(observation, self._earlier)
         return TickRequest(
             pipeline=self.pipeline,
             control=self._control,
@@ -280,7 +291,7 @@ class ControlLoop:
             now_s=now_s,
             at=moment_to_ms(world.clock.now()),
             run_id=self._run_id,
-            rolling=world.workload.rolling,
+            rolling=world.workload.rolling.of(self.pipeline),
             made_of=self._made_of,
             rollout=self._rollout(),
             requested=requested,
@@ -306,10 +317,13 @@ class ControlLoop:
             return None
 
     def _recover(self, observation: Observation, now_s: float) -> None:
-        """Continue tick numbers and a change in flight from record and workload; retried at the next tick."""
+        """Continue from record and workload: tick numbers, a change in flight, the load, what was learned.
+
+        Retried at the next tick.
+        """
         name = self.pipeline.name
         try:
-            newest = self._world.decisions.decisions(name, limit=1)
+            newest = self._world.decisions.decisions(name, limit=RECALLED)
             applied = self._world.decisions.decisions(name, limit=RECALLED, applied_only=True)
         except IpaError as error:
             self._unread = error
@@ -322,10 +336,25 @@ class ControlLoop:
             planned=last is not None,
             failures=recalled(applied, self._settings.quarantine_s, now_s, self._world.clock.now()),
         )
+        self._recall(newest, now_s)
         if observation.running() is not None:
             actuation = resume(last, observation, self._settings.rollout_deadline_s, now_s)
             self._state = replace(self._state, actuation=actuation)
             self._recovered = True
+
+    def _recall(self, newest: Sequence[Decision], now_s: float) -> None:
+        """Take up the load that an earlier process saw, and what it learned of these profiles."""
+        inputs = [found for decision in newest if (found := _read_inputs(decision)) is not None]
+        loads = (found.observation.load for found in inputs)
+        self._earlier = next((load.value for load in loads if isinstance(load, Measured)), None)
+        if not inputs or inputs[0].made_of.profiles != self._made_of.profiles:
+            return
+        last, state = inputs[0], self._state
+        age_s = (self._world.clock.now() - last.at).total_seconds()
+        later_s = now_s - age_s - last.now_s
+        if last.state.correction.calibration == state.correction.calibration:
+            state = replace(state, correction=recalled_slowdowns(last.state.correction, later_s))
+        self._state = replace(state, feedback=recalled_feedback(last.state.feedback, later_s))
 
     def _carry_out(self, effects: Effects) -> Decision:
         """Record, then write. Return the decision, or the one that says why it failed."""
@@ -403,3 +432,12 @@ class ControlLoop:
         self._snapshot = after_tick(self._snapshot, request, decision, self._state, tick_s)
         for hook in self._hooks:
             hook(decision, self._snapshot)
+
+
+def _read_inputs(decision: Decision) -> DecisionInputs | None:
+    """The inputs of a recorded decision; None if they are of a version that had others."""
+    try:
+        return read_inputs(decision.inputs)
+    except InputError as error:
+        log.info("the inputs of %s are not taken up: %s", decision.decision_id, error.message)
+        return None

@@ -14,6 +14,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
+    PlainValidator,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -22,6 +23,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from ipa.files.document import first_twice
 from ipa.files.quantities import DURATION, MEMORY, RATE, format_number
+from ipa.model.pipeline import ALL_VARIANTS
 
 # JSON Schema's `$` means the end; in Python it also means "before a last newline".
 _END = r"$(?!\n)"
@@ -55,6 +57,13 @@ class _Choice:
 def _whole(value: Any) -> Any:
     """JSON Schema's integers include 2.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _resident(value: Any) -> int | str:
+    number = _whole(value)
+    if value == ALL_VARIANTS or (type(number) is int and number >= 1):
+        return number  # type: ignore[no-any-return]
+    raise PydanticCustomError("resident", "neither all nor a count")
 
 
 def _above_zero(value: float) -> float:
@@ -152,6 +161,13 @@ PositiveNumber = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1), WHOLE]
+_RESIDENT = {
+    "type": ["string", "integer"],
+    "title": f"{ALL_VARIANTS}, or a whole number of at least 1",
+    "pattern": f"^{ALL_VARIANTS}{_END}",
+    "minimum": 1,
+}
+Resident = Annotated[int | str, PlainValidator(_resident), WithJsonSchema(_RESIDENT)]
 BatchSize = Annotated[int, Field(ge=1, le=4096), WHOLE]
 BatchSizes = Annotated[list[BatchSize], Field(min_length=1, max_length=100), AfterValidator(sorted), UNIQUE]
 

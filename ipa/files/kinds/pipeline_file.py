@@ -12,7 +12,7 @@ from pydantic import Field
 from ipa.files.graph import FanOut
 from ipa.files.kinds import pipeline
 from ipa.files.kinds.base import Section, built
-from ipa.files.kinds.fields import CHOICE, Duration, Maybe, Name
+from ipa.files.kinds.fields import CHOICE, Duration, Maybe, Name, Resident
 from ipa.files.kinds.targets import with_targets
 from ipa.model.pipeline import OutputRows, Pipeline, Stage, Variant
 
@@ -41,6 +41,10 @@ class StageSection(Section):
     1. Where replicas batch by themselves, a varying stage and the one after it do not."""
     batch_timeout_s: Maybe[Duration] = None
     """Longest wait for a batch to fill; 100ms where absent."""
+    resident: Maybe[Resident] = Field(None, exclude_if=lambda resident: resident in (None, 1))
+    """Variants that each replica keeps loaded, to switch between them in place: all, or a number, which are
+    the running one and its neighbours by accuracy. It takes the memory of the largest of that number. 1
+    where absent: another variant takes new replicas."""
     bounds: Maybe[pipeline.StageBoundsSection] = Field(None, exclude_if=pipeline.is_empty)
     """Limits of this stage, beside those of the pipeline."""
     pin: Maybe[pipeline.PinSection] = Field(None, exclude_if=pipeline.is_empty)

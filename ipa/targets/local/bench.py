@@ -22,12 +22,12 @@ from ipa.model.plan import StageConfig
 from ipa.profiling.measure import BatchMeasurement, Item
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.replica import launch, preloads
+from ipa.targets.local.replica import Replica, launch, preloads
 
-READY_TIMEOUT_S = 60.0
+# For a replica to get ready, and for the answer to a batch.
+TIMEOUT_S = 60.0
 READY_POLL_S = 0.02
 STOP_TIMEOUT_S = 10.0
-REQUEST_TIMEOUT_S = 60.0
 GIB = 2**30
 METHOD = (
     "One MLServer replica as the local runtime starts it: its own CPU, below one core the CPU quota of "
@@ -36,19 +36,36 @@ METHOD = (
 )
 
 
+def machine() -> str:
+    """The cores of this process and the name of the processor, as profiles name the machine they are of."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
+        name = models[0] if models else name
+    return f"{len(os.sched_getaffinity(0))} cores, {name}"
+
+
 class ServedModel:
     """A ready model server, asked over V2 as a queue asks it: merged inputs, JSON, answers split again."""
 
-    def __init__(self, client: httpx.Client, url: str, stage: str, pid: int, readiness_s: float) -> None:
-        self._client, self._pid, self.readiness_s = client, pid, readiness_s
-        self._url = f"{url}/v2/models/{stage}/infer"
+    def __init__(self, client: httpx.Client, replica: Replica, readiness_s: float) -> None:
+        self._client, self._pid, self.readiness_s = client, replica.pid, readiness_s
+        self._url = f"{replica.model_url(replica.variant)}/infer"
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         """The answer to the items as one batch; UnavailableError if there is none."""
         parts = [tensors.parse(list(item), "inputs") for item in items]
         started_s = time.perf_counter()
         body = tensors.dump("inputs", tensors.merge(parts))
-        response = self._client.post(self._url, content=body, headers={"content-type": "application/json"})
+        try:
+            response = self._client.post(
+                self._url, content=body, headers={"content-type": "application/json"}
+            )
+        except httpx.TransportError as error:
+            raise UnavailableError(f"{self._url} gave no answer: {type(error).__name__}") from error
         if response.is_error:
             raise UnavailableError(f"{self._url} answered {response.status_code}: {response.text[:300]}")
         outputs = tensors.parse(orjson.loads(response.content)["outputs"], "outputs")
@@ -82,24 +99,20 @@ class Bench:
     @property
     def hardware(self) -> str:
         """The cores of this process and the name of the processor."""
-        name = platform.processor() or platform.machine()
-        cpuinfo = Path("/proc/cpuinfo")
-        if cpuinfo.is_file():
-            models = [
-                line.split(":", 1)[1].strip()
-                for line in cpuinfo.read_text().splitlines()
-                if "model name" in line
-            ]
-            name = models[0] if models else name
-        return f"{len(os.sched_getaffinity(0))} cores, {name}"
+        return machine()
 
     def close(self) -> None:
         """End every process."""
         self._processes.close()
 
     @contextmanager
-    def serve(self, stage: str, variant: str, cores: float) -> Iterator[ServedModel]:
-        """A replica that is ready and ends with the block. UnavailableError if it does not get ready."""
+    def serve(
+        self, stage: str, variant: str, cores: float, within_s: float = TIMEOUT_S
+    ) -> Iterator[ServedModel]:
+        """A replica that is ready and ends with the block.
+
+        UnavailableError if it does not get ready, or does not answer a batch, `within_s`.
+        """
         cpus = CpuMap()
         config = StageConfig(stage=stage, variant=variant, batch_size=1, cores=cores, replicas=1)
         started_s = time.monotonic()
@@ -107,9 +120,9 @@ class Bench:
             self._processes, cpus, self._folder, self._pipeline, config, next(self._numbers), started_s
         )
         try:
-            with httpx.Client(timeout=READY_TIMEOUT_S) as client:
+            with httpx.Client(timeout=within_s) as client:
                 while not replica.is_ready(client):
-                    late = time.monotonic() - started_s > READY_TIMEOUT_S
+                    late = time.monotonic() - started_s > within_s
                     if late or replica.pid in self._exited:
                         raise UnavailableError(
                             f"{stage}/{variant} did not become ready: {replica.last_words()}",
@@ -117,8 +130,8 @@ class Bench:
                         )
                     time.sleep(READY_POLL_S)
             readiness_s = time.monotonic() - started_s
-            with httpx.Client(timeout=REQUEST_TIMEOUT_S) as client:
-                yield ServedModel(client, replica.url, stage, replica.pid, readiness_s)
+            with httpx.Client(timeout=within_s) as client:
+                yield ServedModel(client, replica, readiness_s)
         finally:
             self._stop(replica.pid)
 

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,8 +14,9 @@ import httpx
 
 from ipa.adapters.processes import free_port
 from ipa.model.errors import ConfigurationError, ConflictError
-from ipa.model.pipeline import Pipeline, Variant
+from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig
+from ipa.model.resident import ANY_VARIANT
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.section import LocalRun, local_of
@@ -42,7 +43,10 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class Replica:
-    """One model server: what it runs, where, and how far it is."""
+    """One model server: what it runs, where, and how far it is.
+
+    `model` is the name of its model, in which {variant} stands for the variant if it keeps several `loaded`.
+    """
 
     key: str
     stage: str
@@ -52,17 +56,44 @@ class Replica:
     pid: int
     log: Path
     started_s: float
+    model: str
+    loaded: set[str]
     phase: Phase = Phase.STARTING
     failed_checks: int = 0
+    # When it switched from each variant to another.
+    left_s: dict[str, float] = field(default_factory=dict)
+
+    def switch(self, variant: str, now_s: float) -> None:
+        """Run another of its variants from now on."""
+        if variant != self.variant:
+            self.left_s[self.variant] = now_s
+            self.variant = variant
+
+    def is_left(self, variant: str, since_s: float) -> bool:
+        """True if it has not run that variant since then."""
+        return variant != self.variant and self.left_s.get(variant, since_s) <= since_s
+
+    @property
+    def is_resident(self) -> bool:
+        """True if it can load other variants."""
+        return ANY_VARIANT in self.model
 
     def serves(self, config: StageConfig) -> bool:
         """True if it runs the configuration's variant on its cores."""
         return (self.variant, self.cores) == (config.variant, config.cores)
 
+    def fits(self, config: StageConfig) -> bool:
+        """True if it serves the configuration, or will once it has loaded and switched to its variant."""
+        return self.serves(config) or (self.is_resident and self.cores == config.cores)
+
+    def model_url(self, variant: str, root: str = "v2/models") -> str:
+        """The address of the variant's model; `root` may be that of the repository."""
+        return f"{self.url}/{root}/{self.model.replace(ANY_VARIANT, variant)}"
+
     def is_ready(self, client: httpx.Client) -> bool:
         """True if its model is loaded and answers."""
         try:
-            return client.get(f"{self.url}/v2/models/{self.stage}/ready").status_code == httpx.codes.OK
+            return client.get(f"{self.model_url(self.variant)}/ready").status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
@@ -70,6 +101,11 @@ class Replica:
         """The last line of its log."""
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
         return lines[-1] if lines else "nothing in its log"
+
+
+def model_of(stage: Stage) -> str:
+    """The name of a stage's models at its servers: the stage's, of resident variants with the variant."""
+    return f"{stage.name}--{ANY_VARIANT}" if stage.residents > 1 else stage.name
 
 
 def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
@@ -129,6 +165,7 @@ def launch(
 ) -> Replica:
     """Start a replica of the configuration; it is not ready yet."""
     run = local_run(pipeline, config.stage, config.variant)
+    model = model_of(pipeline.stage(config.stage))
     key = f"{config.stage}-{number}"
     port = free_port()
     model_dir = folder / key
@@ -141,15 +178,19 @@ def launch(
         command = [_replaced(word, words) for word in run.command]
         pid = processes.start_command(command, env=env, cpus=place, log=log)
     else:
-        write_settings(model_dir, config.stage, run, port)
+        write_server(model_dir, port)
+        write_model(model_dir, model.replace(ANY_VARIANT, config.variant), run)
         pid = processes.start_module(SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log)
     cpus.started(str(log), pid)
     url = f"http://{HOST}:{port}"
-    return Replica(key, config.stage, config.variant, config.cores, url, pid, log, now_s)
+    loaded = {config.variant}
+    return Replica(
+        key, config.stage, config.variant, config.cores, url, pid, log, now_s, model=model, loaded=loaded
+    )
 
 
-def write_settings(model_dir: Path, stage: str, run: LocalRun, port: int) -> None:
-    """Write MLServer's settings.json and model-settings.json into the folder."""
+def write_server(model_dir: Path, port: int) -> None:
+    """Write MLServer's settings.json into the folder."""
     model_dir.mkdir(parents=True, exist_ok=True)
     server = {
         "debug": False,  # no access log
@@ -160,13 +201,21 @@ def write_settings(model_dir: Path, stage: str, run: LocalRun, port: int) -> Non
         "parallel_workers": 0,  # a pool of processes of its own would escape quota and affinity
         "gzip_enabled": False,
     }
+    (model_dir / "settings.json").write_text(json.dumps(server, indent=1))
+
+
+def write_model(model_dir: Path, name: str, run: LocalRun) -> None:
+    """Write a model's model-settings.json into a folder of its own within the server's.
+
+    MLServer loads those that are there when it starts, others by the address of its repository.
+    """
     model = {
-        "name": stage,
+        "name": name,
         "implementation": run.implementation,
         "parameters": {"extra": dict(run.parameters)},
     }
-    (model_dir / "settings.json").write_text(json.dumps(server, indent=1))
-    (model_dir / "model-settings.json").write_text(json.dumps(model, indent=1))
+    (model_dir / name).mkdir(parents=True, exist_ok=True)
+    (model_dir / name / "model-settings.json").write_text(json.dumps(model, indent=1))
 
 
 def _compute_env(cores: float) -> dict[str, str]:

@@ -20,8 +20,9 @@ from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.front import Front, FrontKeeper, QueueOrder, QueueReport, read_queue, write_queue
+from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.replica import HOST, HUNG_AFTER, Phase, Replica, checked, launch, preloads
+from ipa.targets.local.replica import HOST, HUNG_AFTER, Phase, Replica, checked, launch, model_of, preloads
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class StageRun:
     def is_settled(self) -> bool:
         """True if exactly what is wanted runs, and the queue knows."""
         ready = self.ready()
-        wanted = (self.config.batch_size, {it.url for it in ready})
-        told = (self.told.batch_size, set(self.told.replicas)) if self.told else None
+        wanted = (self.config.batch_size, {it.url: it.variant for it in ready})
+        told = (self.told.batch_size, self.told.replicas) if self.told else None
         return len(ready) == len(self.replicas) == self.config.replicas and told == wanted
 
 
@@ -85,6 +86,7 @@ class PipelineRunner:
         self._meter = CoreMeter()
         self._client = httpx.Client(timeout=REQUEST_TIMEOUT_S, trust_env=False)
         self._probes = ThreadPoolExecutor(PROBES, thread_name_prefix=f"probe-{pipeline.name}")
+        self._loader = VariantLoader(pipeline, folder, self._client, self._wake)
         self._health_checked_s = 0.0
         self._deaths = 0
         self.corrections = 0
@@ -104,7 +106,7 @@ class PipelineRunner:
         stage = self.pipeline.stage(config.stage)
 
         def arguments() -> list[str]:
-            own = ["--pipeline", self.pipeline.name, "--stage", stage.name]
+            own = ["--pipeline", self.pipeline.name, "--stage", stage.name, "--model", model_of(stage)]
             # It goes on as it was: requests wait for it, and replicas are there.
             return [*own, *(run.told.arguments() if run.told else ())]
 
@@ -141,6 +143,12 @@ class PipelineRunner:
             run = next(it for it in self._stages if it.stage.name == stage)
             return [replica.pid for replica in run.replicas if replica.phase is Phase.READY]
 
+    def replica_urls(self, stage: str) -> list[str]:
+        """Base URLs of the stage's replicas that serve."""
+        with self._lock:
+            run = next(it for it in self._stages if it.stage.name == stage)
+            return [replica.url for replica in run.replicas if replica.phase is Phase.READY]
+
     def front_pids(self) -> dict[str, int]:
         """Process ids of router and queues by their names; 0 for one that is being started."""
         return {front.name: front.pid for front in self._keeper.fronts}
@@ -165,6 +173,7 @@ class PipelineRunner:
             for run, config in zip(self._stages, wanted, strict=True):
                 run.config = config
                 run.failure = ""
+                self._loader.forget(config, run.replicas)
                 run.deaths = 0
                 run.start_after_s = 0.0
             self._wake.set()
@@ -196,6 +205,7 @@ class PipelineRunner:
         self._thread.join()
         self._probes.shutdown()
         self._processes.close()
+        self._loader.close()
         with self._lock:
             self._keeper.close()
             for run in self._stages:
@@ -232,6 +242,7 @@ class PipelineRunner:
             self._note_ready(run)
             self._start_missing(run)
             with self._lock:
+                self._load_variants(run)
                 self._drain_surplus(run)
                 wanted = self._wanted_of_queue(run)
             report = self._tell_queue(run, wanted)
@@ -274,7 +285,7 @@ class PipelineRunner:
         with self._lock:
             config = run.config
             coming = [it for it in run.replicas if it.phase in {Phase.STARTING, Phase.READY}]
-            missing = config.replicas - sum(it.serves(config) for it in coming)
+            missing = config.replicas - sum(it.fits(config) for it in coming)
             if run.failure or now_s < run.start_after_s:
                 return
         for _ in range(missing):
@@ -283,6 +294,15 @@ class PipelineRunner:
             with self._lock:
                 run.replicas.append(replica)
                 self._meter.add(replica.cores, now_s)
+
+    def _load_variants(self, run: StageRun) -> None:
+        """Load what is to be resident, and switch to the wanted variant where it is loaded."""
+        if run.stage.residents == 1:
+            return
+        self._loader.follow(run.config, run.replicas)
+        switch(self.pipeline, run.config, run.replicas)
+        if not run.ready():
+            run.failure = run.failure or self._loader.failure(run.config, run.replicas)
 
     def _drain_surplus(self, run: StageRun) -> None:
         """Old replicas go once the new ones are ready; of too many equal ones, the youngest."""

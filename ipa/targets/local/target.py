@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 
+from ipa.files import load_profiles
+from ipa.model.errors import NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
 from ipa.model.pipeline import Pipeline, Stage
-from ipa.model.serving import ServingSemantics
+from ipa.model.serving import ServingSemantics, Unhonoured
+from ipa.profiling.calibrate import foreign_to, hardware_of
 from ipa.settings import Settings
 from ipa.targets.base import Site, Target, World
 from ipa.targets.local.section import SECTIONS, local_of
@@ -28,8 +31,35 @@ def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
         yield ok("local runtime", f"can start {', '.join(local)}")
 
 
+def machine_findings(
+    settings: Settings, pipelines: Mapping[str, Pipeline], machine: str
+) -> Iterator[Finding]:
+    """Check that the profiles of pipelines that run here were measured on this machine."""
+    name = "machine of profiles"
+    foreign = {}
+    for pipeline in pipelines.values():
+        try:
+            profiles = load_profiles(settings.profiles_dir, pipeline.name)
+        except NotFoundError:
+            continue
+        if all(map(_is_local, pipeline.served)) and (found := foreign_to(machine, profiles.values())):
+            foreign[pipeline.name] = "; ".join(hardware_of(found))
+    if not foreign:
+        yield ok(name, f"this one, {machine}")
+    for pipeline_name, profiled_on in foreign.items():
+        seen = f"{pipeline_name} was measured on {profiled_on}, this is {machine}"
+        then = "calibrated at start" if settings.calibrate else "used as they are, since IPA_CALIBRATE is off"
+        yield warn(name, f"{seen}; its times are {then}", f"ipa profile {pipeline_name} --write")
+
+
 def _is_local(stage: Stage) -> bool:
     return all(local_of(variant) is not None for variant in stage.variants)
+
+
+def _share_process(stage: Stage) -> bool:
+    """True if one model server can hold all of the stage's variants."""
+    runs = [run for variant in stage.variants if (run := local_of(variant)) is not None]
+    return all(not run.command and run.env == runs[0].env for run in runs)
 
 
 SCRAPE_INTERVAL_S = 1.0
@@ -43,8 +73,23 @@ class LocalTarget(Target):
     sections = SECTIONS
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """A queue for each stage of a chain, which serves one variant at a time."""
-        return ServingSemantics(runs_graphs=False)
+        """A queue for each stage of a chain, whose replicas run one of their variants at a time."""
+        return ServingSemantics(runs_graphs=False, keeps_variants=True)
+
+    def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
+        """As of every target, and resident variants that cannot share a process."""
+        apart = [stage.name for stage in pipeline.served if stage.residents > 1 and not _share_process(stage)]
+        found = super().unhonoured(pipeline)
+        if apart:
+            why = f"variants of {', '.join(apart)} have a command, or an environment, of their own"
+            found.append(Unhonoured("resident", why, "leave it out, or run all by MLServer with one env"))
+        return found
+
+    def machine(self) -> str:
+        """This machine."""
+        from ipa.targets.local.bench import machine
+
+        return machine()
 
     def open(self, site: Site) -> World:
         """The pipelines, started with the plan of each, and a scraper of their metrics."""
@@ -73,8 +118,11 @@ class LocalTarget(Target):
         *,
         elects: bool,
     ) -> list[DoctorCheck]:
-        """The model servers' packages."""
-        return [DoctorCheck("local runtime", lambda: local_findings(pipelines))]
+        """The model servers' packages, and the machine of the profiles."""
+        return [
+            DoctorCheck("local runtime", lambda: local_findings(pipelines)),
+            DoctorCheck("machine of profiles", lambda: machine_findings(settings, pipelines, self.machine())),
+        ]
 
 
 LOCAL = LocalTarget()

@@ -107,7 +107,9 @@ class SeldonSection(Section):
     )
     ignores: Maybe[
         Annotated[
-            list[Literal["drop_after", "sets", "max_predictors"]], Field(min_length=1, max_length=3), UNIQUE
+            list[Literal["drop_after", "sets", "max_predictors", "resident"]],
+            Field(min_length=1, max_length=4),
+            UNIQUE,
         ]
     ] = Field(
         None,

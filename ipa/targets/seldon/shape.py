@@ -23,9 +23,13 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
     """Return the pipeline as it runs on Seldon.
 
     The cores of containers beside its replicas count within its bounds. Stages that MLServer would answer
-    wrongly in batches (`unbatched_stages`) have batch size 1 only.
+    wrongly in batches (`unbatched_stages`) have batch size 1 only. An ignored `resident` has no effect.
     """
     why = unbatched_stages(pipeline, profiles)
+    section = seldon_of(pipeline)
+    if section is not None and "resident" in section.ignores:
+        alone = tuple(replace(stage, resident=1) for stage in pipeline.stages)
+        pipeline = replace(pipeline, stages=alone)
     carried = replace(
         pipeline,
         bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)),

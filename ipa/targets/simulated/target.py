@@ -27,7 +27,7 @@ class SimulatedTarget(Target):
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """As our queues serve."""
-        return ServingSemantics(most_parts=MOST_PARTS)
+        return ServingSemantics(most_parts=MOST_PARTS, keeps_variants=True)
 
     def clock(self, stop: Event, load: Simulated | None = None) -> Clock:
         """The simulated clock, or without a load the machine's."""
@@ -36,6 +36,9 @@ class SimulatedTarget(Target):
         from ipa.simulate.realtime import RealtimeClock
 
         return RealtimeClock(load.pace, stop)
+
+    def machine(self) -> None:
+        """None: service times are drawn from the profiles."""
 
     def open(self, site: Site) -> World:
         """The worlds of the pipelines, each under the same rates. UsageError without a load."""

@@ -364,12 +364,13 @@ def test_a_jump_is_weighed_by_what_replicas_carry_really() -> None:
     made.loop._state = replace(made.loop._state, correction=corrected)
 
 
-def test_a_restart_knows_nothing_of_it() -> None:
+def test_a_restart_knows_what_was_learned() -> None:
     made = settled()
     made.ticks(12)
+    known = made.loop.snapshot().correction
     again = made.restarted()
     again.ticks(1)
-    assert again.loop.snapshot().correction.seen == ()
+    assert again.loop.snapshot().correction.slowdowns(PIPELINE) == known.slowdowns(PIPELINE) != ()
     assert EngineState().correction == UNCORRECTED
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ipa.control.engine.feedback import (
     HOLD_S,
+    LEAST,
     MOST,
     NO_FEEDBACK,
     STEP,
@@ -75,8 +76,10 @@ def after(
 ) -> Feedback:
     for tick in range(ticks):
         now_s = start_s + 10.0 * tick
-        broken = is_broken(observation, 0.99, SETTINGS)
-        state = regulated(state, observation, predict, now_s, in_flight=in_flight, broken=broken)
+        broken = is_broken(observation.attainment, 0.99, SETTINGS)
+        state = regulated(
+            state, observation, predict, now_s, in_flight=in_flight, broken=broken, allowed_ratio=0.01
+        )
     return state
 
 
@@ -101,7 +104,7 @@ def test_what_the_model_expects_and_what_a_change_causes_raise_nothing() -> None
     ):
         assert held.is_broken and held.load_ratio == 1.0
     unseen = replace(late, attainment=ABSENT)
-    assert after(20, unseen) == replace(NO_FEEDBACK, since_s=0.0)
+    assert after(20, unseen) == replace(NO_FEEDBACK, since_s=0.0, late_s=0.0)
 
 
 def test_the_ratio_falls_once_requests_are_in_time_for_the_hold_and_the_hold_doubles_if_they_are_not() -> (
@@ -109,23 +112,66 @@ def test_the_ratio_falls_once_requests_are_in_time_for_the_hold_and_the_hold_dou
 ):
     raised = after(3, observed(0.7))
     assert after(5, observed(1.0), raised, start_s=30.0).load_ratio == raised.load_ratio
-    assert after(30, observed(1.0), raised, start_s=30.0).load_ratio == 1.0
+    # Too many were late lately to plan for less than the forecast.
+    assert after(30, observed(1.0), after(3, observed(0.2)), start_s=30.0).load_ratio == 1.0
     again = after(3, observed(0.7), after(8, observed(1.0), raised, start_s=30.0), start_s=110.0)
     assert again.hold_s == 2 * HOLD_S and again.load_ratio > raised.load_ratio
+
+
+def test_the_margin_shrinks_while_hardly_any_request_is_late_and_is_whole_again_if_the_slo_is_broken() -> (
+    None
+):
+    assert after(6, observed(1.0)).load_ratio == 1.0
+    eased = after(200, observed(0.999))
+    assert eased.load_ratio == LEAST and after(200, observed(0.992)).load_ratio == 1.0
+    # Even in the middle of a change, whatever the model expects.
+    again = after(1, observed(0.7), eased, OVERLOADED, start_s=2000.0, in_flight=True)
+    assert again.load_ratio == 1.0 and again.hold_s == HOLD_S
+    # It fell too soon.
+    soon = after(1, observed(0.7), after(8, observed(1.0), again, start_s=2010.0), start_s=2100.0)
+    assert soon.load_ratio == 1.0 and soon.hold_s == 2 * HOLD_S
+    # Too few requests say nothing.
+    assert after(200, observed(1.0, count=5.0)).load_ratio == 1.0
+
+
+def test_a_smaller_margin_plans_for_no_less_than_the_mean_load() -> None:
+    eased = Feedback(load_ratio=LEAST)
+    high = replace(FORECAST, point_rps=30.0, upper_rps=40.0)
+    found = loaded(high, eased, observed(1.0), is_slow=False)
+    assert found.upper_rps == pytest.approx(40.0 * eased.planned_ratio)
+    assert found.point_rps == pytest.approx(30.0 * eased.planned_ratio)
+    least = loaded(FORECAST, eased, observed(1.0), is_slow=False)
+    assert (least.point_rps, least.upper_rps) == (RATE_RPS, RATE_RPS)
+    # Never more than without the feedback.
+    falling = replace(FORECAST, point_rps=2.0, upper_rps=3.0)
+    assert loaded(falling, eased, observed(1.0), is_slow=False).upper_rps <= 3.0
+
+
+def test_the_load_that_was_served_in_time_counts_as_carried_until_requests_are_late_or_it_changes() -> None:
+    carrying = after(3, observed(1.0))
+    assert after(2, observed(1.0)).carried_rps == 0.0
+    assert carrying.carried_rps == RATE_RPS
+    for lost in (
+        after(1, observed(0.7), carrying, start_s=30.0),
+        after(1, observed(1.0), carrying, start_s=30.0, in_flight=True),
+        after(1, observed(1.0, settled=False), carrying, start_s=30.0),
+    ):
+        assert lost.carried_rps == 0.0
+    assert after(4, observed(0.985, count=20.0)).carried_rps == 0.0
 
 
 @given(st.floats(10, 1e4), st.floats(0.9, 1.0))
 def test_chance_breaks_no_slo(count: float, in_time_ratio: float) -> None:
     """At its target the SLO is not broken, and one broken stays so with fewer in time."""
-    assert not is_broken(observed(0.99, count), 0.99, SETTINGS)
-    if is_broken(observed(in_time_ratio, count), 0.99, SETTINGS):
-        assert is_broken(observed(in_time_ratio * 0.9, count), 0.99, SETTINGS)
+    assert not is_broken(observed(0.99, count).attainment, 0.99, SETTINGS)
+    if is_broken(observed(in_time_ratio, count).attainment, 0.99, SETTINGS):
+        assert is_broken(observed(in_time_ratio * 0.9, count).attainment, 0.99, SETTINGS)
 
 
 def test_few_or_old_requests_say_nothing() -> None:
-    assert not is_broken(observed(0.0, count=9.0), 0.99, SETTINGS)
+    assert not is_broken(observed(0.0, count=9.0).attainment, 0.99, SETTINGS)
     stale = replace(observed(0.0), attainment=Measured(Attainment(150.0, 0.0, WINDOW_S), 60.0))
-    assert not is_broken(stale, 0.99, SETTINGS)
+    assert not is_broken(stale.attainment, 0.99, SETTINGS)
 
 
 def test_the_forecast_is_multiplied_in_steps_and_what_waits_is_added() -> None:

@@ -16,6 +16,8 @@ from ipa.dataplane.queue import QueueServer, parse_config
 from ipa.dataplane.router import RouterServer
 from ipa.dataplane.tensors import FAN_OUT
 
+# Status, body and headers.
+Answer = tuple[int, bytes, Mapping[str, str]]
 REPLICA = "http://127.0.0.1:1"
 
 
@@ -52,13 +54,13 @@ class Wire:
         self._clients = {name: client(application) for name, application in queues.items()}
         self.sent: list[tuple[str, dict[str, Any], Mapping[str, str]]] = []
 
-    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         name = url.split("/")[2]
         self.sent.append((name, orjson.loads(body), headers))
         if name not in self._clients:
             raise ConnectionLostError(url)
         answer = await self._clients[name].post("/" + url.split("/", 3)[3], content=body, headers=headers)
-        return answer.status_code, answer.content
+        return answer.status_code, answer.content, answer.headers
 
 
 def router(wire: Wire, *stages: str, **options: Any) -> httpx.AsyncClient:
@@ -255,7 +257,7 @@ class Outage:
         self._wire, self._failures = wire, list(failures)
         self.asked = 0
 
-    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         self.asked += 1
         if self._failures:
             raise self._failures.pop(0)
@@ -286,8 +288,8 @@ def test_the_router_sends_again_to_a_queue_that_was_away(
 
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"outputs": [{}]}', b'{"outputs": [{"name": 1}]}'])
 def test_an_answer_of_something_else_than_a_queue_is_a_502(answer: bytes) -> None:
-    async def something(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        return 200, answer
+    async def something(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        return 200, answer, {}
 
     async def scenario() -> None:
         stages = [("a", "http://a"), ("b", "http://b")]

@@ -9,9 +9,12 @@ from typing import Any
 import orjson
 import pytest
 
-from ipa.dataplane.batching import Outcome, QueuedRequest
+from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import ConnectionLostError
+from ipa.dataplane.expectation import StageTimes
 from ipa.dataplane.metrics import QueueMetrics
+from ipa.dataplane.queue import QueueServer
+from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, ModelServers
 from ipa.dataplane.stagequeue import QueueConfig, StageQueue
 from ipa.dataplane.tensors import FAN_OUT, Tensor, Tensors
 from tests.fakes.virtual_loop import run
@@ -95,7 +98,7 @@ def test_only_the_late_request_of_a_batch_is_dropped() -> None:
         first = asyncio.ensure_future(queue.infer(xs(1), 9))
         await asyncio.sleep(0.1)
         late, kept = await asyncio.gather(queue.infer(xs(2), 0.5), queue.infer(xs(3), 5))
-        assert (late.outcome, late.is_refused) == (Outcome.DROPPED, False)
+        assert (late.outcome, late.cause) == (Outcome.DROPPED, LossCause.NO_TIME_LEFT)
         assert values(kept) == [30]
         assert values(await first) == [10]
         assert [data for _, _, data in send.sent] == [[1], [3]]
@@ -118,13 +121,120 @@ def test_a_request_is_dropped_as_soon_as_no_batch_could_answer_it_in_time() -> N
     run(scenario())
 
 
+def test_the_earliest_deadline_is_first_and_equal_ones_are_in_order_of_arrival() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        queue = stage_queue(send, batch_timeout_s=0)
+        budgets = {0: 9, 1: 9, 2: 9, 3: 1, 4: 5}
+        await asyncio.gather(*(queue.infer(xs(x), budget_s) for x, budget_s in budgets.items()))
+        assert [data for _, _, data in send.sent] == [[0], [3], [4], [1], [2]]
+
+    run(scenario())
+
+
+def test_the_batch_timeout_is_that_of_the_longest_waiting() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        queue = stage_queue(send, batch_size=4, batch_timeout_s=0.5)
+        patient = asyncio.ensure_future(queue.infer(xs(1), 9))
+        await asyncio.sleep(0.3)
+        await asyncio.gather(patient, queue.infer(xs(2), 5))
+        assert [(at, data) for at, _, data in send.sent] == [(0.5, [2, 1])]
+
+    run(scenario())
+
+
+async def known(queue: StageQueue, x: int = 0) -> asyncio.Future[QueuedRequest]:
+    """Let the queue learn its service time; the replica then has a batch."""
+    await queue.infer(xs(x), 9)
+    busy = asyncio.ensure_future(queue.infer(xs(x), 9))
+    await asyncio.sleep(0)
+    return busy
+
+
+def test_what_would_wait_too_long_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        queue = stage_queue(FakeReplicas(service_s=1.0), batch_timeout_s=0)
+        busy = await known(queue)
+        waiting = asyncio.ensure_future(queue.infer(xs(1), 2.5))
+        await asyncio.sleep(0)
+        # One second until the replica is free, one for the waiting request, one for its own batch.
+        began_s = now_s()
+        refused = await queue.infer(xs(2), 2.6)
+        assert (refused.outcome, refused.cause) == (Outcome.DROPPED, LossCause.OVERLOAD)
+        assert now_s() == began_s
+        assert refused.retry_after_s == pytest.approx(0.4)
+        assert queue.expected() == StageTimes(wait_s=2.0, usual_s=1.0, least_s=1.0)
+        assert values(await queue.infer(xs(3), 3.1)) == [30]
+        assert [values(await request) for request in (busy, waiting)] == [[0], [10]]
+
+    run(scenario())
+
+
+def test_a_request_that_competes_with_no_other_is_tried() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas(service_s=1.0)
+        queue = stage_queue(send, batch_timeout_s=0)
+        for service_s in (2.0, 2.0, 1.0):
+            send.service_s = service_s
+            await queue.infer(xs(0), 9)
+        send.service_s = 1.0
+        assert queue.expected() == StageTimes(wait_s=0.0, usual_s=2.0, least_s=1.0)
+        assert values(await queue.infer(xs(1), 1.5)) == [10]
+
+    run(scenario())
+
+
+def test_a_request_gives_its_place_to_one_that_can_be_in_time() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas(service_s=1.0)
+        queue = stage_queue(send, batch_timeout_s=0)
+        busy = await known(queue)
+        send.service_s = 1.5
+        tight = asyncio.ensure_future(queue.infer(xs(1), 2.1))
+        await asyncio.sleep(0)
+        other = asyncio.ensure_future(queue.infer(xs(2), 9))
+        await busy  # it took longer than all before
+        assert (await tight).cause is LossCause.NO_TIME_LEFT
+        assert values(await other) == [20]
+
+    run(scenario())
+
+
+def test_a_wait_at_a_later_stage_refuses_here() -> None:
+    async def scenario() -> None:
+        queue = stage_queue(FakeReplicas(service_s=1.0), batch_timeout_s=0)
+        await queue.infer(xs(0), 9)
+        ahead = StageTimes(wait_s=3.0, usual_s=0.5, least_s=0.4)
+        refused = await queue.infer(xs(1), 4.0, ahead=ahead)
+        assert (refused.cause, refused.retry_after_s) == (LossCause.OVERLOAD, pytest.approx(0.1))
+        assert values(await queue.infer(xs(1), 4.2, ahead=ahead)) == [10]
+
+    run(scenario())
+
+
+def test_slow_batches_of_the_past_do_not_keep_requests_away_for_ever() -> None:
+    """All were dropped on arrival once the last batches had taken longer than the budget."""
+
+    async def scenario() -> None:
+        send = FakeReplicas(service_s=0.9)
+        queue = stage_queue(send, batch_timeout_s=0)
+        await queue.infer(xs(0), 9)
+        send.service_s = 0.1
+        assert (await queue.infer(xs(1), 0.5)).outcome is Outcome.DROPPED
+        await asyncio.sleep(3)
+        assert values(await queue.infer(xs(1), 0.5)) == [10]
+
+    run(scenario())
+
+
 def test_a_full_queue_refuses() -> None:
     async def scenario() -> None:
         queue = stage_queue(FakeReplicas(), batch_size=1, max_items=2, replicas=())
         waiting = asyncio.ensure_future(queue.infer(xs(1, 2), 9))
         await asyncio.sleep(0)
         refused = await queue.infer(xs(3), 9)
-        assert (refused.outcome, refused.is_refused) == (Outcome.DROPPED, True)
+        assert (refused.outcome, refused.cause) == (Outcome.DROPPED, LossCause.QUEUE_FULL)
         queue.configure(QueueConfig(replicas={A: ""}))
         assert values(await waiting) == [10, 20]
 
@@ -181,7 +291,7 @@ def test_requests_wait_for_the_replacement_and_no_longer_than_their_budget() -> 
         queue = stage_queue(send, batch_timeout_s=0)
         patient = asyncio.ensure_future(queue.infer(xs(1), 9))
         hasty = await queue.infer(xs(2), 1)
-        assert hasty.outcome is Outcome.DROPPED
+        assert (hasty.outcome, hasty.cause) == (Outcome.DROPPED, LossCause.NO_TIME_LEFT)
         assert now_s() == pytest.approx(1)
         queue.configure(QueueConfig(replicas={B: ""}))
         assert values(await patient) == [10]
@@ -204,6 +314,44 @@ def test_a_removed_replica_drains_and_batch_size_changes_while_running() -> None
         assert send.sent[1][1:] == (B, [2, 3])
 
     run(scenario())
+
+
+def test_a_replica_that_switches_to_another_variant_is_judged_anew() -> None:
+    servers = ModelServers({"a": "large", "b": "large"})
+    for _ in range(2):
+        servers.release(servers.acquire(0.0, 1), 8.0, 8.0)
+    held = servers.acquire(8.0, 1)
+    assert (held.patience_s, servers.service_s(8.0)) == (80.0, (8.0, 8.0))
+    servers.set_urls({"a": "large", "b": "large"})
+    assert servers.service_s(8.0) == (8.0, 8.0)
+    servers.set_urls({"a": "small", "b": "small"})
+    # The batch in flight goes on, and nothing is known of the new variant yet.
+    assert (servers.variant("a"), servers.service_s(8.0), held.in_flight) == ("small", (0.0, 0.0), 1)
+    assert (held.patience_s, servers.to_json(8.0)["draining"]) == (FIRST_SUSPECT_AFTER_S, [])
+    servers.release(held, 16.0, 8.0)
+    assert servers.service_s(16.0) == (0.0, 0.0)
+    servers.release(servers.acquire(16.0, 1), 16.5, 0.5)
+    assert servers.service_s(16.5) == (0.5, 0.5)
+
+
+def test_a_queue_posts_to_the_model_of_the_variant() -> None:
+    posted: list[str] = []
+
+    async def scenario() -> None:
+        server = QueueServer("shop", "detect", model="detect--{variant}", replicas={"http://a:1": "v2.large"})
+
+        async def post(url: str, body: bytes, headers: object) -> tuple[int, bytes, dict[str, str]]:
+            posted.append(url)
+            return 200, orjson.dumps({"outputs": [_y([1])]}), {}
+
+        server._client.post = post  # type: ignore[assignment, method-assign]
+        for variant in ("v2.large", "small"):
+            server._queue.configure(QueueConfig(replicas={"http://a:1": variant}))
+            await server._queue.infer(xs(1), 10.0)
+
+    run(scenario())
+    models = "http://a:1/v2/models"
+    assert posted == [f"{models}/detect--v2.large/infer", f"{models}/detect--small/infer"]
 
 
 def test_one_bad_request_does_not_take_its_batch_along() -> None:

@@ -76,7 +76,7 @@ def registries() -> Iterator[CollectorRegistry]:
         service.register(figures(_Telling()))  # type: ignore[operator]
     service.register(Figures((table.LOG_DROPPED, lambda: 0)))
     yield service
-    yield RouterMetrics("pages").registry
+    yield RouterMetrics("pages", ["detect"]).registry
     yield QueueMetrics("pages", "detect").registry
 
 
@@ -162,7 +162,7 @@ def test_bucket_weights_count_what_met_the_sla(sla_s: float) -> None:
     weights = bucket_weights(sla_s, bounds)
     counted = sum(weight * min(bound_s, 10.0) for bound_s, weight in weights)
     assert counted == pytest.approx(min(sla_s, 10.0))
-    router = RouterMetrics("pages")
+    router = RouterMetrics("pages", [])
     known = {sample.labels.get("le") for family in router.registry.collect() for sample in family.samples}
     registry = new_registry()
     Catalogue(registry, (replace(PIPELINE, sla=replace(PIPELINE.sla, latency_s=sla_s)),))

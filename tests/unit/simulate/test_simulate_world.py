@@ -13,10 +13,10 @@ from ipa.control.ports import RolloutPhase
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.overhead import NO_OVERHEAD, Overhead
-from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
+from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, stage_peak
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, stage_peak
 from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import ClusterSettings, SimCluster
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth, under_load
@@ -27,6 +27,12 @@ from tests.fakes.world import PROFILES
 SMALL = StageConfig("detect", "small", 4, 1.0, 4)
 BIG = StageConfig("detect", "big", 4, 2.0, 4)
 STARTUP_S, DRAIN_S = 8.0, 1.0
+SWITCHING = ClusterSettings(Rolling(switches=("detect",)))
+
+
+def with_accuracies(**accuracies: float) -> Bounds:
+    measured = {("detect", name): MeasuredVariant(accuracy) for name, accuracy in accuracies.items()}
+    return Bounds(measured=measured)
 
 
 def cluster(*configs: StageConfig, overhead: Overhead = NO_OVERHEAD, **settings: object) -> SimCluster:
@@ -140,6 +146,68 @@ def test_old_pods_keep_their_batch_size_until_a_new_one_serves() -> None:
     assert [config.batch_size for config in serving(pods)] == [4]
     pods.advance(STARTUP_S)
     assert [config.batch_size for config in serving(pods)] == [8]
+
+
+def test_resident_variants_switch_at_once_with_no_core_more() -> None:
+    heavy = replace(SMALL, variant="big")
+    pods = SimCluster(
+        (heavy,), SWITCHING, startup_s=lambda config: STARTUP_S, bounds=with_accuracies(small=0.6, big=0.9)
+    )
+    # Fewer of the lighter variant: the switch comes before old pods stop.
+    few = replace(SMALL, replicas=2, batch_size=8)
+    change(pods, few, at_s=1.0)
+    assert serving(pods) == [few]
+    assert played(pods, 100.0) == [(1.0 + DRAIN_S, 2, 2.0)]
+    assert pods.settled
+    change(pods, replace(heavy, replicas=2), at_s=3.0)
+    assert (serving(pods), pods.cores, pods.settled) == ([replace(heavy, replicas=2)], 2.0, True)
+
+
+def test_a_heavier_variant_waits_for_all_its_pods_and_a_lighter_one_for_none() -> None:
+    bounds = with_accuracies(small=0.6, big=0.9)
+    pods = SimCluster((replicas(SMALL, 2),), SWITCHING, startup_s=lambda config: STARTUP_S, bounds=bounds)
+    change(pods, replace(SMALL, variant="big"))
+    assert serving(pods) == [replicas(SMALL, 2)]
+    pods.advance(pods.next_event_s())
+    assert serving(pods) == [replace(SMALL, variant="big")]
+    change(pods, replicas(SMALL, 6), at_s=10.0)
+    assert serving(pods) == [SMALL]
+    assert played(pods, 100.0) == [(10.0 + STARTUP_S, 6, 6.0)]
+
+
+def test_a_variant_that_is_not_resident_is_loaded_first_beside_the_one_that_serves() -> None:
+    pods = SimCluster(
+        (SMALL,),
+        SWITCHING,
+        startup_s=lambda config: STARTUP_S,
+        bounds=with_accuracies(small=0.6, big=0.9),
+        residents=lambda stage, variant: (variant,),
+    )
+    change(pods, replace(SMALL, variant="big"), at_s=1.0)
+    assert (serving(pods), pods.settled, pods.states()[0].ready_replicas) == ([SMALL], False, 0)
+    assert pods.next_event_s() == 1.0 + STARTUP_S
+    pods.advance(pods.next_event_s())
+    assert (serving(pods), pods.settled, pods.cores) == ([replace(SMALL, variant="big")], True, 4.0)
+    assert pods.next_event_s() == inf
+
+
+def test_other_cores_are_other_pods_where_variants_are_resident() -> None:
+    pods = cluster(rolling=SWITCHING.rolling)
+    change(pods, BIG)
+    assert (serving(pods), pods.cores) == ([SMALL], 12.0)
+    played(pods, 100.0)
+    assert (serving(pods), pods.cores, pods.settled) == ([BIG], 8.0, True)
+
+
+def test_a_resident_variant_that_never_loads_is_given_up_while_the_old_one_serves_on() -> None:
+    pods = cluster(rolling=SWITCHING.rolling, broken=frozenset({("detect", "big")}), gives_up_after_s=20.0)
+    change(pods, replace(SMALL, variant="big"))
+    assert played(pods, 20.0) == []
+    assert serving(pods) == [SMALL]
+    assert pods.rollout(10.0).phase is RolloutPhase.PROGRESSING
+    assert pods.rollout(20.0).phase is RolloutPhase.FAILED
+    change(pods, SMALL, at_s=20.0)
+    assert pods.settled
 
 
 def test_pods_without_room_are_pending_cost_nothing_and_start_when_there_is_room() -> None:

@@ -24,6 +24,7 @@ SINGLE = sample_pipeline()
 SPLIT = with_seldon(SINGLE, shape=Shape.SPLIT, image="registry.example/ipa:1")
 BRANCH = replace(SINGLE.stages[1], name="also", after=(Edge(SINGLE.stages[0].name),))
 FORKED = replace(SINGLE, stages=(*SINGLE.stages, BRANCH))
+RESIDENT = replace(SINGLE, stages=tuple(replace(stage, resident="all") for stage in SINGLE.stages))
 
 
 def keys(target: Target, pipeline: Pipeline) -> list[str]:
@@ -48,6 +49,11 @@ def test_what_every_target_honours_is_refused_by_none() -> None:
         (SELDON, replace(SINGLE, max_predictors=3), []),
         (SELDON, replace(SPLIT, max_predictors=2), ["max_predictors"]),
         (LOCAL, replace(SINGLE, max_predictors=2), ["max_predictors"]),
+        (SELDON, RESIDENT, ["resident"]),
+        (SELDON, with_seldon(RESIDENT, shape=Shape.SPLIT, image="i"), ["resident"]),
+        (SELDON, with_seldon(RESIDENT, ignores=("resident",)), []),
+        (LOCAL, RESIDENT, []),
+        (SIMULATED, RESIDENT, []),
         (SELDON, FORKED, []),
         (SELDON, with_seldon(FORKED, shape=Shape.SPLIT, image="i"), ["graph"]),
         (LOCAL, FORKED, ["graph"]),

@@ -41,6 +41,7 @@ export async function open(root, place, tools) {
     if (pipeline) graph.show(status, pipeline);
     put(parts.changes, list, () => decisions(list, false));
     put(parts.seen, live.tick, () => `tick ${live.tick} · every ${plain(live.tick_s)} s · seen ${clock(live.at)}`);
+    put(parts.calibration, live.calibration, () => live.calibration.charAt(0).toUpperCase() + live.calibration.slice(1));
   }
 
   function count() {
@@ -86,6 +87,7 @@ function frame(name) {
     graph: el("section", { "aria-labelledby": "stages-title" }, el("h2", { id: "stages-title" }, "Stages")),
     changes: el("ol", { id: "decisions" }),
     seen: el("p", { class: "note" }),
+    calibration: el("p", { class: "note" }),
     ring, countdown,
   };
   const next = el("div", { class: "next", title: "Time to the next tick" },
@@ -95,7 +97,7 @@ function frame(name) {
     ...parts,
     all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.reason, parts.aside, parts.tiles, parts.graph,
       el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: formatRoute({ view: "timeline", path: [name] }) }, "Timeline")),
-      el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen],
+      el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen, parts.calibration],
   };
 }
 

@@ -1,0 +1,69 @@
+"""The times that a stage is expected to take, as queues tell the router and the router tells queues."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# In a queue's answer: the times of a request that comes now.
+EXPECTED_HEADER = "ipa-expected-ms"
+# In a request to a queue: the times of all later stages together.
+AHEAD_HEADER = "ipa-ahead-ms"
+# A stage that tells nothing for this long may have changed: without an end, what it told could keep away the
+# requests whose answers would correct it.
+KEPT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Times of a request in a stage, or in several together.
+
+    `wait_s` until a batch takes it, 0 while no other requests compete for the place; `usual_s` and `least_s`
+    from then to the answer.
+    """
+
+    wait_s: float = 0.0
+    usual_s: float = 0.0
+    least_s: float = 0.0
+
+    def after(self, age_s: float) -> StageTimes:
+        """The times `age_s` later: what waits is being served; none after `KEPT_S`."""
+        if age_s > KEPT_S:
+            return UNKNOWN
+        return StageTimes(max(0.0, self.wait_s - age_s), self.usual_s, self.least_s)
+
+    def to_header(self) -> str:
+        """As a header: milliseconds by name."""
+        values = {"wait": self.wait_s, "usual": self.usual_s, "least": self.least_s}
+        return ", ".join(f"{name}={value * 1000:.3f}" for name, value in values.items())
+
+
+UNKNOWN = StageTimes()
+
+
+def total(times: Iterable[StageTimes]) -> StageTimes:
+    """The times of stages one after the other."""
+    found = UNKNOWN
+    for each in times:
+        found = StageTimes(
+            found.wait_s + each.wait_s, found.usual_s + each.usual_s, found.least_s + each.least_s
+        )
+    return found
+
+
+def parse_times(text: str | None) -> StageTimes:
+    """The times in a header; `UNKNOWN` without one or if it is invalid: it only advises."""
+    if not text:
+        return UNKNOWN
+    found = dict.fromkeys(("wait", "usual", "least"), 0.0)
+    for entry in text.split(",")[: len(found)]:
+        name, _, value = entry.strip().partition("=")
+        try:
+            seconds = float(value) / 1000
+        except ValueError:
+            return UNKNOWN
+        if name not in found or not math.isfinite(seconds) or seconds < 0:
+            return UNKNOWN
+        found[name] = seconds
+    return StageTimes(found["wait"], found["usual"], found["least"])

@@ -1,0 +1,129 @@
+"""Resident variants on real model servers: switched between in place, under load, with no failed request."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ipa.control.ports import RolloutPhase
+from ipa.files import load_profiles
+from ipa.files.pipelines import load_pipeline
+from ipa.model.measured import with_profiles
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.targets.local.target import LOCAL
+from ipa.targets.local.workload import LocalWorkload
+from tests.e2e.test_local_digits import Load, carry_out, change, until
+
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]
+
+START = (StageConfig("locate", "logistic", 1, 0.5, 1), StageConfig("classify", "tree", 1, 0.5, 1))
+
+
+@pytest.fixture(scope="module")
+def digits(root: Path) -> Pipeline:
+    """All variants of the first stage are resident, two of the second's three."""
+    made = load_pipeline(root / "pipelines" / "digits" / "pipeline.yaml")
+    stages = tuple(
+        replace(stage, resident=resident) for stage, resident in zip(made.stages, ("all", 2), strict=True)
+    )
+    profiles = load_profiles(root / "profiles", "digits")
+    return with_profiles(replace(made, stages=stages), profiles)
+
+
+@pytest.fixture(scope="module")
+def workload(
+    digits: Pipeline, tmp_path_factory: pytest.TempPathFactory, root: Path
+) -> Iterator[LocalWorkload]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        running = LocalWorkload(tmp_path_factory.mktemp("resident"))
+        running.start(digits, START)
+        yield running
+        running.stop()
+
+
+def loaded(workload: LocalWorkload, stage: str) -> list[set[str]]:
+    """The variants that each of the stage's servers has, as it says."""
+    runner = workload.runner("digits")
+    found = []
+    for url in runner.replica_urls(stage):
+        models = httpx.post(f"{url}/v2/repository/index", json={}, trust_env=False).json()
+        found.append({it["name"].partition("--")[2] for it in models if it["state"] == "READY"})
+    return found
+
+
+def test_a_switch_under_load_takes_no_process_and_fails_no_request(
+    workload: LocalWorkload, digits: Pipeline
+) -> None:
+    runner = workload.runner("digits")
+    until(lambda: loaded(workload, "locate") == [{"ridge", "logistic", "ensemble"}])
+    before = runner.pids("locate"), runner.pids("classify")
+    took_s = {}
+    with Load(runner.endpoint) as load:
+        for variant, batch_size in (("ridge", 4), ("ensemble", 1), ("logistic", 2)):
+            wanted = change(
+                workload, digits, variant, StageConfig("locate", variant, batch_size, 0.5, 1), START[1]
+            )
+            began_s = time.monotonic()
+            assert carry_out(workload, digits, wanted) is RolloutPhase.READY
+            took_s[variant] = round(time.monotonic() - began_s, 3)
+            load.wait_for_more(20)
+            assert (runner.pids("locate"), runner.pids("classify")) == before
+    assert set(load.statuses) == {200}
+    print(json.dumps({"requests": len(load.statuses), "switch_s": took_s}))
+
+
+def test_only_as_many_variants_as_planned_are_loaded_and_any_can_be_switched_to(
+    workload: LocalWorkload, digits: Pipeline
+) -> None:
+    runner = workload.runner("digits")
+    until(lambda: loaded(workload, "classify") == [{"tree", "logistic"}])
+    before = runner.pids("classify")
+    locate = workload.read(digits).stages[0].config
+    with Load(runner.endpoint) as load:
+        # It is not loaded yet, and takes the place of one that does not run.
+        wanted = change(workload, digits, "far", locate, replace(START[1], variant="forest"))
+        assert carry_out(workload, digits, wanted) is RolloutPhase.READY
+        load.wait_for_more(20)
+        until(lambda: loaded(workload, "classify") == [{"forest", "logistic"}])
+        assert (
+            carry_out(workload, digits, change(workload, digits, "near", locate, START[1]))
+            is RolloutPhase.READY
+        )
+        load.wait_for_more(20)
+    assert set(load.statuses) == {200}
+    assert runner.pids("classify") == before
+
+
+def test_more_replicas_of_a_heavier_variant_serve_before_the_lighter_one_goes(
+    workload: LocalWorkload, digits: Pipeline
+) -> None:
+    runner = workload.runner("digits")
+    classify = workload.read(digits).stages[1].config
+    (first,) = runner.pids("locate")
+    with Load(runner.endpoint) as load:
+        wanted = change(workload, digits, "two", StageConfig("locate", "ensemble", 4, 0.5, 2), classify)
+        assert carry_out(workload, digits, wanted) is RolloutPhase.READY
+        assert first in runner.pids("locate") and len(runner.pids("locate")) == 2
+        wanted = change(workload, digits, "one", StageConfig("locate", "ridge", 4, 0.5, 1), classify)
+        assert carry_out(workload, digits, wanted) is RolloutPhase.READY
+        assert len(runner.pids("locate")) == 1
+    assert set(load.statuses) == {200}
+
+
+def test_variants_that_cannot_share_a_process_are_refused(digits: Pipeline) -> None:
+    assert LOCAL.unhonoured(digits) == []
+    locate, classify = digits.stages
+    run = replace(locate.variants[0].targets["local"], env={"THREADS": "2"})
+    variants = (replace(locate.variants[0], targets={"local": run}), *locate.variants[1:])
+    (found,) = LOCAL.unhonoured(replace(digits, stages=(replace(locate, variants=variants), classify)))
+    assert str(found).startswith(
+        "resident: variants of locate have a command, or an environment, of their own"
+    )

@@ -1,0 +1,151 @@
+"""A router, its queues and toy replicas in one virtual event loop, and what becomes of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from ipa.dataplane.http import Application
+from ipa.dataplane.queue import QueueServer
+from ipa.dataplane.router import RouterServer
+from tests.fakes.virtual_loop import run
+
+BODY = orjson.dumps({"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [1]}]})
+
+
+@dataclass(frozen=True)
+class ToyStage:
+    """A stage whose batches take `one_s` for the first item and `more_s` for each other, on the mean."""
+
+    name: str
+    one_s: float
+    more_s: float = 0.0
+    batch_size: int = 1
+    replicas: int = 1
+    # Coefficient of variation of a batch's time.
+    spread: float = 0.2
+
+    @property
+    def capacity_rps(self) -> float:
+        """Requests a second that its replicas carry in full batches."""
+        return self.replicas * self.batch_size / (self.one_s + self.more_s * (self.batch_size - 1))
+
+
+@dataclass
+class Seen:
+    """What became of the requests that were sent in the measured time."""
+
+    seconds: float
+    sent: int = 0
+    in_time: int = 0
+    outcomes: Counter[tuple[int, str]] = field(default_factory=Counter)
+    # Time until a request that was not served was told so.
+    refused_s: list[float] = field(default_factory=list)
+    retry_after: list[str] = field(default_factory=list)
+    metrics: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def goodput_rps(self) -> float:
+        """Requests a second that were answered in time."""
+        return self.in_time / self.seconds
+
+
+Answer = tuple[int, bytes, dict[str, str]]
+
+
+async def call(
+    application: Application,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """The application's answer to one request, without HTTP."""
+    answered: list[dict[str, object]] = []
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
+        "client": ("127.0.0.1", 1),
+    }
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, object]) -> None:
+        answered.append(message)
+
+    await application(scope, receive, send)  # type: ignore[arg-type]
+    start, content = answered
+    given = {name.decode(): value.decode() for name, value in start["headers"]}  # type: ignore[union-attr,attr-defined]
+    return start["status"], content["body"], given  # type: ignore[return-value]
+
+
+def overload(
+    stages: Sequence[ToyStage],
+    rate_rps: float,
+    *,
+    sla_s: float,
+    seconds: float = 12.0,
+    warm_up_s: float = 3.0,
+    seed: int = 1,
+) -> Seen:
+    """What becomes of Poisson arrivals at that rate, those of the first `warm_up_s` not counted."""
+    rng, arrivals = random.Random(seed), random.Random(seed + 1)
+    seen = Seen(seconds - warm_up_s)
+
+    def replicas(stage: ToyStage) -> Application:
+        async def serve(url: str, body: bytes) -> tuple[int, bytes]:
+            inputs = orjson.loads(body)["inputs"]
+            items = inputs[0]["shape"][0]
+            shape = 1 / stage.spread**2
+            mean_s = stage.one_s + stage.more_s * (items - 1)
+            await asyncio.sleep(mean_s * rng.gammavariate(shape, 1 / shape))
+            return 200, orjson.dumps({"outputs": inputs})
+
+        urls = {f"http://127.0.0.1:{9000 + number}": "toy" for number in range(stage.replicas)}
+        return QueueServer(
+            "p", stage.name, sender=serve, replicas=urls, batch_size=stage.batch_size, batch_timeout_s=0.005
+        ).application()
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        queues = {stage.name: replicas(stage) for stage in stages}
+
+        async def post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+            return await call(queues[url.split("/")[2]], "POST", "/" + url.split("/", 3)[3], body, headers)
+
+        names = [(stage.name, f"http://{stage.name}") for stage in stages]
+        router = RouterServer("p", names, drop_after_s=sla_s, post=post).application()
+
+        async def ask() -> None:
+            sent_s = loop.time()
+            status, body, headers = await call(router, "POST", "/v2/models/p/infer", BODY)
+            if sent_s < warm_up_s:
+                return
+            took_s = loop.time() - sent_s
+            seen.sent += 1
+            seen.in_time += status == 200 and took_s <= sla_s
+            if status == 200:
+                seen.outcomes[status, "in time" if took_s <= sla_s else "late"] += 1
+            else:
+                seen.outcomes[status, orjson.loads(body).get("cause", "")] += 1
+                seen.refused_s.append(took_s)
+                seen.retry_after.append(headers.get("retry-after", ""))
+
+        asked = []
+        while loop.time() < seconds:
+            asked.append(loop.create_task(ask()))
+            await asyncio.sleep(arrivals.expovariate(rate_rps))
+        await asyncio.gather(*asked)
+        for name, application in {"router": router, **queues}.items():
+            seen.metrics[name] = (await call(application, "GET", "/metrics"))[1].decode()
+
+    run(scenario())
+    return seen

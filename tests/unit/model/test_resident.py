@@ -1,0 +1,121 @@
+"""Variants that a replica keeps loaded: which, how much memory they take, and what a switch costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from ipa.model.errors import InputError
+from ipa.model.measured import with_profiles
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant
+from ipa.model.plan import StageConfig
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.model.resident import is_lighter, resident_variants
+from ipa.model.resources import Resources
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, change_peak, first_hop
+from ipa.model.serving import ServingSemantics, unhonoured
+
+# Not in the order of the file.
+ACCURACIES = {"large": 0.9, "tiny": 0.5, "medium": 0.8, "small": 0.6}
+MEMORY_GIB = {"large": 4.0, "tiny": 0.5, "medium": 2.0, "small": 1.0}
+SMALL = StageConfig("detect", "small", 4, 1.0, 4)
+LARGE = replace(SMALL, variant="large", batch_size=1)
+
+
+def pipeline(resident: int | str, memory_gib: float | None = None) -> Pipeline:
+    stage = Stage("detect", tuple(Variant(name) for name in ACCURACIES), resident=resident)
+    return Pipeline("shop", (stage,), Sla(1.0), {"default": Objective()}, Bounds(memory_gib=memory_gib))
+
+
+def profiles(memory_gib: Mapping[str, float] = MEMORY_GIB) -> dict[str, StageProfile]:
+    variants = tuple(
+        VariantProfile(
+            name,
+            accuracy,
+            (ProfilePoint(1.0, 1, 0.1),),
+            memory_gib=memory_gib.get(name),
+            accelerators={"nvidia.com/gpu": 1},
+        )
+        for name, accuracy in ACCURACIES.items()
+    )
+    return {"detect": StageProfile("shop", "detect", variants, "", date(2026, 1, 1), "")}
+
+
+@pytest.mark.parametrize(
+    ("resident", "variant", "loaded"),
+    [
+        (1, "medium", ("medium",)),
+        (2, "medium", ("medium", "small")),
+        (3, "medium", ("medium", "small", "large")),
+        (2, "tiny", ("tiny", "small")),
+        (3, "large", ("large", "medium", "small")),
+        (9, "tiny", ("tiny", "small", "medium", "large")),
+        ("all", "small", ("small", "tiny", "medium", "large")),
+    ],
+)
+def test_the_running_variant_and_its_neighbours_by_accuracy_are_loaded(
+    resident: int | str, variant: str, loaded: tuple[str, ...]
+) -> None:
+    assert resident_variants(with_profiles(pipeline(resident), profiles()), "detect", variant) == loaded
+
+
+def test_without_profiles_the_order_of_the_file_counts() -> None:
+    assert resident_variants(pipeline(2), "detect", "medium") == ("medium", "tiny")
+
+
+@pytest.mark.parametrize(("resident", "memory_gib"), [(2, 6.0), (3, 7.0), ("all", 7.5)])
+def test_every_replica_has_room_for_the_largest_of_its_variants(
+    resident: int | str, memory_gib: float
+) -> None:
+    bounds = with_profiles(pipeline(resident), profiles()).bounds
+    for variant in ACCURACIES:
+        held = bounds.beside(replace(SMALL, variant=variant))
+        # They share the accelerator.
+        assert held == Resources(memory_gib=memory_gib, accelerators={"nvidia.com/gpu": 1})
+
+
+def test_a_variant_alone_takes_its_own_memory() -> None:
+    assert with_profiles(pipeline(1), profiles()).bounds.beside(SMALL).memory_gib == 1.0
+
+
+def test_unknown_memory_is_refused_by_name_where_memory_has_a_bound() -> None:
+    given = {"large": 4.0, "medium": 2.0}
+    with_profiles(pipeline("all"), profiles(given))
+    with pytest.raises(
+        InputError, match=r"'detect' keeps 4 variants .* no memory of tiny, small, .*bounds"
+    ) as at:
+        with_profiles(pipeline("all", memory_gib=64), profiles(given))
+    assert "ipa profile" in (at.value.hint or "")
+
+
+@pytest.mark.parametrize("rolling", [SIDE_BY_SIDE, DEPLOYMENT])
+def test_a_switch_takes_no_more_than_either_variant(rolling: Rolling) -> None:
+    for resident, cores in ((1, None), (2, 4.0), ("all", 4.0)):
+        made = with_profiles(pipeline(resident), profiles())
+        own = rolling.of(made)
+        peak = change_peak([SMALL], [LARGE], own, made.bounds)
+        assert own.is_switch(SMALL, LARGE) is (cores is not None)
+        if cores is None:
+            assert peak.cpu_cores > 4.0
+        else:
+            assert peak == made.bounds.held([LARGE])
+            # Other cores are other processes.
+            assert not own.keeps_replicas(SMALL, replace(LARGE, cores=2.0))
+            assert first_hop(SMALL, replace(LARGE, replicas=2), own).replicas == 2
+
+
+def test_a_lighter_variant_is_known_by_its_accuracy() -> None:
+    bounds = with_profiles(pipeline("all"), profiles()).bounds
+    assert is_lighter(bounds, "detect", "large", "tiny")
+    assert not is_lighter(bounds, "detect", "tiny", "large")
+    assert not is_lighter(Bounds(), "detect", "large", "tiny")
+
+
+def test_a_target_that_loads_one_variant_refuses_the_key() -> None:
+    (found,) = unhonoured(pipeline("all"), ServingSemantics(), "the toy")
+    assert str(found).startswith("resident: the toy loads one variant in a replica; ")
+    assert not list(unhonoured(pipeline("all"), ServingSemantics(keeps_variants=True), "the toy"))
+    assert not list(unhonoured(pipeline(1), ServingSemantics(), "the toy"))
