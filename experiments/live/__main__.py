@@ -11,13 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
+
 from experiments.demo.__main__ import machine
-from experiments.live.cells import BEST, STATIC, Subject, measured_capacity_rps, run_cell, subject_of
+from experiments.live.cells import BEST, STATIC, Subject, calibrated_subject, measured_capacity_rps, run_cell
 from experiments.live.figures import BUSY, CHEAPEST, OURS, QUIET, Figures, figures_of, missed
 from experiments.live.programme import LEVELS, QUICK_LEVELS, programme_of
 from experiments.live.table import render, row
@@ -102,7 +105,7 @@ def main() -> int:
     for name in options.pipelines:
         # The first replica would train the models while the service waits for it.
         TRAINED.get(name, lambda: None)()
-    subjects = {name: subject_of(name) for name in options.pipelines}
+    subjects = {name: calibrated_subject(name, options.out / "profiles") for name in options.pipelines}
     capacities: dict[tuple[str, str], float] = {}
     for cell in cells(options):
         pipeline, world, policy = cell
@@ -125,7 +128,7 @@ def main() -> int:
                 capacities[pipeline, world], QUICK_LEVELS if options.quick else LEVELS, options.times
             )
             seen = run_cell(subject, world, policy, programme, folder)
-        except (IpaError, RuntimeError) as error:
+        except (IpaError, RuntimeError, subprocess.SubprocessError, httpx.HTTPError) as error:
             failed.append(f"{pipeline}, {world}, {policy}: did not run: {error}")
             print(failed[-1], file=sys.stderr, flush=True)
             continue
@@ -143,9 +146,15 @@ def main() -> int:
 
 def _about(subjects: dict[str, Subject], took_s: float) -> str:
     on = machine()
+    slowed = ", ".join(
+        f"{name} {each.stage}={each.variant} {each.ratio:g}"
+        for name, it in subjects.items()
+        for each in it.slowdowns
+    )
     planned = ", ".join(f"{name} {it.largest.rate_rps:.4g}" for name, it in subjects.items())
     return (
         f"{on['cores']} cores, {on['processor']}, Python {on['python']}; {took_s / 60:.0f} min. "
+        f"Profiles of other machines are calibrated first ({slowed or 'none'} times their profiled time). "
         f"Capacities are measured: the most that the largest plan answered within the SLA ({planned} rps are "
         "planned). Shares, and settled shares (from 5 s after each step on), are of all sent before the "
         "overload; goodput is that of the overload, from its 5th second on, to the capacity. Accuracy is "

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -14,20 +15,25 @@ from typing import Any
 
 from experiments.demo.service import Service
 from experiments.demo.summary import read_requests
-from experiments.fidelity.case import scores_of
+from experiments.fidelity.case import bodies_of, scores_of
 from experiments.live.figures import BUSY, CHEAPEST, Seen
 from experiments.live.programme import Programme
+from ipa.bootstrap.targets import measurement_bench
 from ipa.files import load_pipeline, load_profiles
 from ipa.files.pipelines import dump_pipeline
+from ipa.files.profiles import dump_profile
 from ipa.model.errors import InfeasibleError
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.slowdown import Slowdowns
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve
 from ipa.policies.base import pinned
 from ipa.policies.planning import planning_problem
+from ipa.profiling.calibrate import calibrate, foreign_to
+from ipa.service.measuring import bench_workload
 from ipa.simulate.arrivals import request_times, steps
 
 PIPELINES, PROFILES = Path("pipelines"), Path("profiles")
@@ -37,6 +43,7 @@ NEIGHBOURS = 2
 # No pipeline of this repository carries that on one machine.
 BEYOND_RPS = 1e5
 PLANNING_S = 30.0
+CALIBRATION_S = 30.0
 # Probes of the capacity: the rate doubles while PROBED_RATIO of its requests are in time, then is bisected.
 PROBE_S, PROBED_RATIO, HALVINGS = 3, 0.9, 2
 FIRST_PROBE_RPS, FIRST_PROBE_RATIO = 16.0, 1 / 4
@@ -46,11 +53,13 @@ SEED = 11
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A pipeline and its largest plan: that of the highest rate that any plan carries."""
+    """A pipeline, its profiles here, and its largest plan: that of the highest rate that any plan carries."""
 
     pipeline: Pipeline
     profiles: Mapping[str, StageProfile]
     largest: Plan
+    profiles_dir: Path = PROFILES
+    slowdowns: Slowdowns = ()
 
     @property
     def name(self) -> str:
@@ -64,14 +73,40 @@ class Subject:
 
 
 def subject_of(name: str) -> Subject:
-    """The pipeline of that name with its largest plan: that of the highest rate that any plan carries."""
+    """The pipeline of that name with its profiles as they are."""
     pipeline = load_pipeline(PIPELINES / name / "pipeline.yaml")
     profiles = load_profiles(PROFILES, name)
+    return Subject(pipeline, profiles, _largest_plan(pipeline, profiles))
+
+
+def calibrated_subject(name: str, profiles_dir: Path) -> Subject:
+    """The pipeline of that name with profiles of this machine, calibrated once, so that no cell has to.
+
+    They are written into `profiles_dir`. Errors: those of a model server that does not start.
+    """
+    subject = subject_of(name)
+    with measurement_bench(subject.pipeline) as bench:
+        foreign = foreign_to(bench.hardware, subject.profiles.values())
+        items = {it.stage: bench_workload(PIPELINES, name, it.stage, SEED).items for it in foreign}
+        until_s = time.monotonic() + CALIBRATION_S
+        calibration = calibrate(bench, foreign, items, until_s, time.monotonic)
+        profiles = {
+            stage: replace(profile.slowed(calibration.slowdowns), hardware=bench.hardware)
+            for stage, profile in subject.profiles.items()
+        }
+    (profiles_dir / name).mkdir(parents=True)
+    for stage, profile in profiles.items():
+        (profiles_dir / name / f"{stage}.yaml").write_text(dump_profile(profile))
+    largest = _largest_plan(subject.pipeline, profiles)
+    return Subject(subject.pipeline, profiles, largest, profiles_dir, calibration.slowdowns)
+
+
+def _largest_plan(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Plan:
     problem = planning_problem(pipeline, profiles, BEYOND_RPS)
     found = [it for it in relaxations(problem, Deadline(PLANNING_S)) if it.kind == "rate"]
     if not found:
-        raise InfeasibleError(f"no plan of {name!r} carries any rate")
-    return Subject(pipeline, profiles, solve(found[0].problem, explain=False))
+        raise InfeasibleError(f"no plan of {pipeline.name!r} carries any rate")
+    return solve(found[0].problem, explain=False)
 
 
 def best_plan(subject: Subject, rate_rps: float) -> Plan:
@@ -172,7 +207,7 @@ def _served(
 ) -> Iterator[Service]:
     """The service with that policy, ready. A static one has a copy of the pipeline in which all is pinned."""
     arguments = ["--mode", "active", "--policy", "static" if policy in STATIC else policy]
-    environment = {}
+    environment = {"IPA_PROFILES_DIR": str(subject.profiles_dir)}
     if configs:
         environment["IPA_PIPELINES_DIR"] = str(_pinned(subject.pipeline, configs, folder / "pipelines"))
     with Service(
@@ -191,10 +226,13 @@ def _pinned(pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path) ->
 
 
 def _send(subject: Subject, service: Service, times_s: Sequence[float], out: Path) -> None:
-    plan = out.with_suffix(".times.json")
-    plan.write_text(json.dumps(list(times_s)))
-    command = [sys.executable, "-m", "experiments.live.traffic", "--pipeline", subject.name]
-    command += ["--url", service.router_url(), "--times", str(plan), "--out", str(out)]
+    bodies, times = out.parent / "bodies.json", out.with_suffix(".times.json")
+    # The sender is a process of few imports, so that it starts at once.
+    if not bodies.exists():
+        bodies.write_text(json.dumps([body.decode() for body in bodies_of(subject.name)]))
+    times.write_text(json.dumps(list(times_s)))
+    command = [sys.executable, "-m", "experiments.live.traffic", "--url", service.router_url()]
+    command += ["--bodies", str(bodies), "--times", str(times), "--out", str(out)]
     subprocess.run(command, check=True)
 
 
