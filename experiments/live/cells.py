@@ -45,7 +45,7 @@ BEYOND_RPS = 1e5
 PLANNING_S = 30.0
 CALIBRATION_S = 30.0
 # Probes of the capacity: the rate doubles while PROBED_RATIO of its requests are in time, then is bisected.
-PROBE_S, PROBED_RATIO, HALVINGS = 3, 0.9, 2
+PROBE_S, PROBED_RATIO, HALVINGS = 3, 0.9, 1
 FIRST_PROBE_RPS, FIRST_PROBE_RATIO = 16.0, 1 / 4
 PORT = 8099
 SEED = 11
@@ -137,9 +137,12 @@ def measured_capacity_rps(subject: Subject, world: str, folder: Path) -> float:
             in_time = sum(it["outcome"] == "answered" and it["latency_s"] <= subject.sla_s for it in requests)
             return in_time / PROBE_S, in_time >= PROBED_RATIO * len(requests)
 
-        return most_in_time_rps(
-            in_time_rps, min(FIRST_PROBE_RPS, FIRST_PROBE_RATIO * subject.largest.rate_rps)
-        )
+        def tried_rps(rate_rps: float) -> tuple[float, bool]:
+            # A moment's disturbance of three seconds is not the capacity.
+            first = in_time_rps(rate_rps)
+            return first if first[1] else max(first, in_time_rps(rate_rps), key=lambda it: (it[1], it[0]))
+
+        return most_in_time_rps(tried_rps, min(FIRST_PROBE_RPS, FIRST_PROBE_RATIO * subject.largest.rate_rps))
 
 
 def most_in_time_rps(probe: Callable[[float], tuple[float, bool]], first_rps: float) -> float:
@@ -185,6 +188,7 @@ def run_cell(subject: Subject, world: str, policy: str, programme: Programme, fo
         _send(subject, service, times_s, out)
         core_seconds = service.counter("ipa_allocated_core_seconds_total") - paid
         decisions = service.decisions()[first:]
+    (folder / "decisions.json").write_text(json.dumps(decisions, indent=1) + "\n")
     requests = read_requests(out)
     return Seen(requests, _scores(subject, requests), decisions, core_seconds, load_average)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,8 @@ CARRIED_RATIO = 0.95
 WITHIN_GOAL = {QUIET: 0.95, BUSY: 0.90}
 SETTLED_GOAL = {QUIET: 0.99, BUSY: 0.97}
 GOODPUT_GOAL = 0.90
-BLIND = ("hold.metrics_missing", "hold.metrics_stale", "hold.metrics_invalid")
+MISSING = "hold.metrics_missing"
+BLIND = (MISSING, "hold.metrics_stale", "hold.metrics_invalid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def figures_of(
     is_settled = [any(it.settled(at_s) for it in programme.phases[1:-1]) for at_s in times_s]
     answered = [it for it in seen.requests if it["outcome"] == "answered"]
     failed = Counter(_kind(it) for it in seen.requests if it["outcome"] == "failed")
-    reasons = Counter(decision["reason"] for decision in seen.decisions)
+    # Until the first requests are seen there is no load to know.
+    seeing = list(itertools.dropwhile(lambda it: it["reason"] == MISSING, seen.decisions))
     return Figures(
         pipeline=pipeline,
         world=world,
@@ -104,7 +107,7 @@ def figures_of(
         goodput_whole_ratio=goodput(settled=False),
         cores_mean=seen.core_seconds / programme.duration_s,
         ticks=len(seen.decisions),
-        blind_ticks=sum(reasons[reason] for reason in BLIND),
+        blind_ticks=sum(decision["reason"] in BLIND for decision in seeing),
         late=sum(it["latency_s"] > sla_s for it in answered),
         dropped=sum(it["outcome"] == "dropped" for it in seen.requests),
         failed=dict(failed),

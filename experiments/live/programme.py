@@ -17,7 +17,7 @@ OVERLOAD_RATIO = 1.6
 SETTLED_S = 5
 SEED = 7
 # Rates as multiples of the least one, and seconds: up by 2, 5 and 8, down by 8, 5 and 2.
-LEVELS = ((1.0, 3), (2.0, 7), (10.0, 8), (1.25, 4), (10.0, 8), (2.0, 3), (1.0, 2))
+LEVELS = ((1.0, 3), (2.0, 6), (10.0, 7), (1.25, 3), (10.0, 7), (2.0, 3), (1.0, 2))
 OVERLOAD_S = 8
 PEAK_LEVEL = max(level for level, _ in LEVELS)
 QUICK_LEVELS = ((1.0, 3), (10.0, 7), (1.25, 3))
