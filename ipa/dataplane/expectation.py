@@ -8,11 +8,15 @@ from dataclasses import dataclass
 
 # In a queue's answer: the times of a request that comes now.
 EXPECTED_HEADER = "ipa-expected-ms"
+# In a queue's answer: the time from the arrival of the request to its answer.
+TOOK_HEADER = "ipa-took-ms"
 # In a request to a queue: the times of all later stages together.
 AHEAD_HEADER = "ipa-ahead-ms"
 # A stage that tells nothing for this long may have changed: without an end, what it told could keep away the
 # requests whose answers would correct it.
 KEPT_S = 2.0
+# On an idle machine a request and its answer take 2 to 5 ms between router and queue.
+USUAL_HOP_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,11 @@ class StageTimes:
             return UNKNOWN
         return StageTimes(max(0.0, self.wait_s - age_s), self.usual_s, self.least_s)
 
+    def with_hop(self, hop_s: float) -> StageTimes:
+        """The times if requests take that long between router and queue: beyond the usual they wait."""
+        wait_s = max(0.0, hop_s - USUAL_HOP_S)
+        return StageTimes(self.wait_s + wait_s, self.usual_s + max(0.0, hop_s - wait_s), self.least_s)
+
     def to_header(self) -> str:
         """As a header: milliseconds by name."""
         values = {"wait": self.wait_s, "usual": self.usual_s, "least": self.least_s}
@@ -52,6 +61,15 @@ def total(times: Iterable[StageTimes]) -> StageTimes:
     return found
 
 
+def parse_ms(text: str | None) -> float | None:
+    """The seconds in a header of milliseconds; None without one or if it is invalid."""
+    try:
+        seconds = float(text) / 1000 if text else math.nan
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
 def parse_times(text: str | None) -> StageTimes:
     """The times in a header; `UNKNOWN` without one or if it is invalid: it only advises."""
     if not text:
@@ -59,11 +77,8 @@ def parse_times(text: str | None) -> StageTimes:
     found = dict.fromkeys(("wait", "usual", "least"), 0.0)
     for entry in text.split(",")[: len(found)]:
         name, _, value = entry.strip().partition("=")
-        try:
-            seconds = float(value) / 1000
-        except ValueError:
-            return UNKNOWN
-        if name not in found or not math.isfinite(seconds) or seconds < 0:
+        seconds = parse_ms(value)
+        if name not in found or seconds is None:
             return UNKNOWN
         found[name] = seconds
     return StageTimes(found["wait"], found["usual"], found["least"])

@@ -36,7 +36,7 @@ from ipa.dataplane import http
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import Client
 from ipa.dataplane.environment import add, add_address, start_metrics, words
-from ipa.dataplane.expectation import AHEAD_HEADER, EXPECTED_HEADER, parse_times
+from ipa.dataplane.expectation import AHEAD_HEADER, EXPECTED_HEADER, TOOK_HEADER, parse_times
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
@@ -177,6 +177,8 @@ class QueueServer:
         self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, "")))
 
     async def _infer(self, call: http.Call) -> http.Response:
+        now_s = asyncio.get_running_loop().time
+        came_s = now_s()
         budget_s = call.budget_s()
         budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
         ahead = parse_times(call.headers.get(AHEAD_HEADER))
@@ -191,7 +193,8 @@ class QueueServer:
         else:
             response = _loss(request).response()
         expected = self._queue.expected(request.items).to_header()
-        return replace(response, headers={**response.headers, EXPECTED_HEADER: expected})
+        times = {EXPECTED_HEADER: expected, TOOK_HEADER: f"{(now_s() - came_s) * 1000:.3f}"}
+        return replace(response, headers={**response.headers, **times})
 
     async def _live(self, _call: http.Call) -> http.Response:
         return http.Response(b"{}")

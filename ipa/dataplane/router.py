@@ -31,7 +31,16 @@ from ipa.dataplane import http
 from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.environment import add, add_address, start_metrics, words
-from ipa.dataplane.expectation import AHEAD_HEADER, EXPECTED_HEADER, UNKNOWN, StageTimes, parse_times, total
+from ipa.dataplane.expectation import (
+    AHEAD_HEADER,
+    EXPECTED_HEADER,
+    TOOK_HEADER,
+    UNKNOWN,
+    StageTimes,
+    parse_ms,
+    parse_times,
+    total,
+)
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.tensors import FAN_OUT
 
@@ -173,8 +182,8 @@ class RouterServer:
         lost: ConnectionLostError | None = None
         broken = 0
         wait_s = FIRST_WAIT_S
-        while (remaining_s := deadline_s - loop.time()) > 0:
-            headers = {PUID_HEADER: puid, **self._budget(index, remaining_s, loop.time())}
+        while (remaining_s := deadline_s - (sent_s := loop.time())) > 0:
+            headers = {PUID_HEADER: puid, **self._budget(index, remaining_s, sent_s)}
             try:
                 async with asyncio.timeout(remaining_s + ANSWER_GRACE_S):
                     answer = await self._post(stage.url, body, headers)
@@ -188,8 +197,10 @@ class RouterServer:
                 if broken >= MAX_BROKEN:
                     break
             else:
-                if EXPECTED_HEADER in answer[2]:
-                    stage.told, stage.told_at_s = parse_times(answer[2][EXPECTED_HEADER]), loop.time()
+                if (took_s := parse_ms(answer[2].get(TOOK_HEADER))) is not None:
+                    stage.told_at_s = loop.time()
+                    told = parse_times(answer[2].get(EXPECTED_HEADER))
+                    stage.told = told.with_hop(stage.told_at_s - sent_s - took_s)
                 return answer
             await asyncio.sleep(min(wait_s, max(0.0, deadline_s - loop.time())))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.dataplane.expectation import KEPT_S, UNKNOWN, StageTimes, parse_times, total
+from ipa.dataplane.expectation import KEPT_S, UNKNOWN, USUAL_HOP_S, StageTimes, parse_ms, parse_times, total
 from tests.fakes.chain_loop import ToyStage, overload
 
 SLOW = ToyStage("slow", one_s=0.04, more_s=0.02, batch_size=4, replicas=2)
@@ -67,6 +67,21 @@ def test_times_pass_through_headers_and_fade() -> None:
     assert told.after(0.2) == StageTimes(0.3, 0.25, 0.125)
     assert told.after(KEPT_S + 0.1) == UNKNOWN
     assert total([told, told]) == StageTimes(1.0, 0.5, 0.25)
+
+
+def test_a_busy_router_or_queue_is_a_wait() -> None:
+    told = StageTimes(wait_s=0.5, usual_s=0.25, least_s=0.125)
+    assert told.with_hop(0.0) == told
+    assert told.with_hop(USUAL_HOP_S / 2) == StageTimes(0.5, 0.25 + USUAL_HOP_S / 2, 0.125)
+    assert told.with_hop(USUAL_HOP_S + 0.5) == StageTimes(1.0, 0.25 + USUAL_HOP_S, 0.125)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1500", 1.5), ("0", 0.0), (None, None), ("soon", None), ("-1", None), ("inf", None)],
+)
+def test_a_time_in_a_header(text: str | None, seconds: float | None) -> None:
+    assert parse_ms(text) == seconds
 
 
 @pytest.mark.parametrize("text", [None, "", "wait", "wait=x", "wait=-1", "wait=nan", "other=3"])
