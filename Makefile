@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api bench-live lint lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,10 @@ page-speed: install ## how long each view of the page takes to open, and its fig
 
 bench-api: install ## the API and a thousand loops under load, about two minutes (QUICK=1: does it work)
 	$(PY) -m experiments.bench_api $(if $(QUICK),--quick)
+
+bench-live: install ## policies on real processes, quiet and beside two busy loops, 25 minutes (PIPELINES=text POLICIES=ours,ipa WORLDS=quiet TIMES=2; QUICK=1: does it work)
+	$(PY) -m experiments.live $(if $(PIPELINES),--pipelines $(PIPELINES)) $(if $(POLICIES),--policies $(POLICIES)) \
+	  $(if $(WORLDS),--worlds $(WORLDS)) $(if $(TIMES),--times $(TIMES)) $(if $(QUICK),--quick)
 
 agreement: install ## the planner's engines against each other and enumeration, over INSTANCES=2000 random problems
 	$(PY) -m experiments.agreement $(if $(INSTANCES),--instances $(INSTANCES))

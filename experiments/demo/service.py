@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,14 +21,23 @@ PIPELINE = "ocr"
 
 
 class Service:
-    """`ipa serve` for the OCR pipeline on this machine; leaving the block stops all that it started."""
+    """`ipa serve` for a pipeline on this machine; leaving the block stops all that it started."""
 
-    def __init__(self, folder: Path, port: int, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        arguments: Sequence[str],
+        *,
+        pipeline: str = PIPELINE,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
+        self._pipeline = pipeline
         self._base = f"http://127.0.0.1:{port}"
         self._client = httpx.Client(base_url=self._base, timeout=5.0)
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {
+        settings = {
             **os.environ,
             "IPA_STORE_URL": f"sqlite:///{folder / 'ipa.sqlite3'}",
             # Replicas here are ready within seconds, so the loop may run faster than on a cluster.
@@ -40,12 +49,13 @@ class Service:
             "IPA_FORECAST_QUANTILE": "0.8",
             "IPA_DOWN_AFTER_TICKS": "3",
             "IPA_ROLLOUT_DEADLINE_S": "60",
+            **(environment or {}),
         }
-        command = [str(Path(sys.executable).with_name("ipa")), "serve", PIPELINE]
+        command = [str(Path(sys.executable).with_name("ipa")), "serve", pipeline]
         command += ["--target", "local", "--port", str(port), "--folder", str(folder / "local"), *arguments]
         self._log = (folder / "service.log").open("w")
         self._process = subprocess.Popen(
-            command, env=environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            command, env=settings, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
 
     def __enter__(self) -> Service:
@@ -86,7 +96,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """What the pipeline does now."""
-        live: dict[str, Any] = self._json(f"/v1/pipelines/{PIPELINE}/status")["live"]
+        live: dict[str, Any] = self._json(f"/v1/pipelines/{self._pipeline}/status")["live"]
         return live
 
     def decisions(self) -> list[dict[str, Any]]:
@@ -94,7 +104,7 @@ class Service:
         found: list[dict[str, Any]] = []
         cursor = ""
         while True:
-            page = self._json(f"/v1/pipelines/{PIPELINE}/decisions?limit=200{cursor}")
+            page = self._json(f"/v1/pipelines/{self._pipeline}/decisions?limit=200{cursor}")
             found += page["decisions"]
             if page.get("next_before") is None:
                 return found[::-1]
@@ -108,7 +118,7 @@ class Service:
 
     def router_url(self) -> str:
         """Where requests are sent."""
-        return f"{self._json(f'/v1/pipelines/{PIPELINE}')['endpoint']}/v2/models/{PIPELINE}/infer"
+        return f"{self._json(f'/v1/pipelines/{self._pipeline}')['endpoint']}/v2/models/{self._pipeline}/infer"
 
     def _json(self, path: str) -> Any:
         return self._client.get(path).raise_for_status().json()

@@ -21,6 +21,8 @@ from ipa.simulate.arrivals import request_times, steps
 from pipelines.digits.bench import tensor
 from pipelines.digits.data import canvases
 from pipelines.ocr.client import page_bodies, score_answer
+from pipelines.text import bench as text
+from pipelines.text.data import Passage, passages
 
 SEED, PAGES = 7, 24
 # Requests a second in the first and the second half.
@@ -66,6 +68,8 @@ def bodies_of(name: str) -> list[bytes]:
     """The requests that are sent in turn."""
     if name == "ocr":
         return page_bodies(SEED, PAGES)
+    if name == "text":
+        return [json.dumps({"inputs": text.passage_request(it)}).encode() for it in _passages()]
     images = canvases(training=False, placements=1, seed=SEED).images
     return [json.dumps({"inputs": [tensor("image", row)]}).encode() for row in images]
 
@@ -74,5 +78,16 @@ def scores_of(name: str, answers: Sequence[tuple[int, Mapping[str, Any]]]) -> li
     """The accuracy, 0 .. 1, of each answer to a body's number."""
     if name == "ocr":
         return [score_answer(SEED, PAGES, number, answer) for number, answer in answers]
+    if name == "text":
+        sent = _passages()
+        return [text.pipeline_accuracy(sent[number], _outputs(answer)) for number, answer in answers]
     labels = canvases(training=False, placements=1, seed=SEED).labels
     return [float(answer["outputs"][0]["data"][0] == labels[number]) for number, answer in answers]
+
+
+def _outputs(answer: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {output["name"]: output["data"] for output in answer["outputs"]}
+
+
+def _passages() -> list[Passage]:
+    return passages(training=False, draws=1, seed=SEED)

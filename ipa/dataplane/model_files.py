@@ -8,10 +8,11 @@ an account that can write there can replace both.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def write_models(folder: Path, files: Mapping[str, bytes]) -> None:
     _replace(manifest_of(folder), json.dumps(digests, indent=1).encode() + b"\n")
 
 
+def trained_model(path: Path, train: Callable[[Path], object], remedy: str) -> bytes:
+    """Return the bytes of a model file as `trusted_model` does, after training where there is none.
+
+    `train(folder)` trains all models of the file's folder and writes them with `write_models`. Processes that
+    start together train once. Errors: those of `trusted_model`.
+    """
+    folder = path.parent
+    if not _is_trained(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_trained(path):
+                train(folder)
+    return trusted_model(path, remedy)
+
+
 def trusted_model(path: Path, remedy: str) -> bytes:
     """Return the bytes of a model file, checked against the digest of its training.
 
@@ -55,6 +72,10 @@ def trusted_model(path: Path, remedy: str) -> bytes:
             hint=remedy,
         )
     return content
+
+
+def _is_trained(path: Path) -> bool:
+    return path.exists() and manifest_of(path.parent).exists()
 
 
 def _manifest(path: Path, remedy: str) -> dict[str, str]:

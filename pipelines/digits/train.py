@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import warnings
@@ -22,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
-from ipa.dataplane.model_files import manifest_of, trusted_model, write_models
+from ipa.dataplane.model_files import trained_model, write_models
 from pipelines.digits.data import SEED, canvases, crops, profiles, profiles_and_pixels
 
 MODELS = Path(__file__).resolve().parents[2] / "runs" / "models" / "digits"
@@ -61,9 +60,7 @@ def load_model(stage: str, variant: str, folder: Path = MODELS) -> Any:
     InputError where the file was changed since it was trained: a joblib file can hold any code.
     """
     path = folder / f"{stage}-{variant}.joblib"
-    if not (path.exists() and manifest_of(folder).exists()):
-        _train_once(folder)
-    return joblib.load(BytesIO(trusted_model(path, REMEDY)))
+    return joblib.load(BytesIO(trained_model(path, train, REMEDY)))
 
 
 def train(folder: Path = MODELS) -> dict[str, dict[str, float]]:
@@ -96,15 +93,6 @@ def _dumped(model: Any) -> bytes:
     body = BytesIO()
     joblib.dump(model, body)
     return body.getvalue()
-
-
-def _train_once(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        # Replicas that start together train together otherwise.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ((folder / SCORES).exists() and manifest_of(folder).exists()):
-            train(folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Policies side by side on real processes, quiet and beside busy neighbours: `make bench-live`."""
