@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from ipa.dataplane.scraping import MetricsThread
 
 # The variables by which the operator sets the port of a container.
 OPERATORS_PORT = ("PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "PREDICTIVE_UNIT_SERVICE_PORT")
@@ -37,7 +42,27 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     add(parser, "--host", "IPA_HOST", default="127.0.0.1")
     add(parser, "--port", "IPA_PORT", *OPERATORS_PORT, type=int)
     parser.add_argument("--fd", type=int, help="an inherited socket that listens at that port already")
+    add(
+        parser,
+        "--metrics-port",
+        "IPA_METRICS_PORT",
+        type=int,
+        optional=True,
+        help="answer /metrics there too, by a thread that requests do not delay",
+    )
+    parser.add_argument("--metrics-fd", type=int, help="an inherited socket for that")
     add(parser, "--drain-s", "IPA_DRAIN_S", type=float, default=DRAIN_S, help="to end requests in flight")
+
+
+def start_metrics(given: argparse.Namespace, registry: CollectorRegistry) -> None:
+    """Start to answer /metrics by a thread, if a port or socket for it is given."""
+    if given.metrics_fd is not None:
+        listener = socket.socket(fileno=given.metrics_fd)
+    elif given.metrics_port is not None:
+        listener = socket.create_server((given.host, given.metrics_port))
+    else:
+        return
+    MetricsThread(listener, registry).start()
 
 
 def words(given: list[str] | None, name: str) -> list[str]:

@@ -14,7 +14,7 @@ As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STA
 headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
 which {variant} is the replica's variant: replicas that have several loaded switch with a PUT),
 MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
-IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that the operator gives it.
+IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the operator gives it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
+from prometheus_client import CollectorRegistry
 
 from ipa.dataplane import http
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import Client
-from ipa.dataplane.environment import add, add_address, words
+from ipa.dataplane.environment import add, add_address, start_metrics, words
 from ipa.dataplane.expectation import AHEAD_HEADER, EXPECTED_HEADER, parse_times
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
@@ -132,6 +133,11 @@ class QueueServer:
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
         self._looking: asyncio.Task[None] | None = None
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Its metrics."""
+        return self._metrics.registry
+
     def application(self) -> http.Application:
         """The ASGI application."""
         return http.Application(
@@ -150,7 +156,9 @@ class QueueServer:
 
     async def _start(self) -> None:
         await self._client.open()
-        self._metrics.suspects.set_function(lambda: len(self._queue.suspects()))
+        now_s = asyncio.get_running_loop().time
+        # Called by the thread of the scrape.
+        self._metrics.suspects.set_function(lambda: len(self._queue.suspects(now_s())))
         if self._discovery:
             self._looking = asyncio.create_task(self._discovery.run())
 
@@ -304,6 +312,7 @@ def main() -> None:
         # No process that this one starts inherits it.
         admin_token=os.environ.pop(ADMIN_TOKEN, ""),
     )
+    start_metrics(given, server.registry)
     http.serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
 
 

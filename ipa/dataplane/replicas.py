@@ -50,7 +50,9 @@ class ModelServer:
         """
         if not self.served:
             return FIRST_SUSPECT_AFTER_S
-        usual_s = max(took_s * max(1.0, self.given_items / items) for items, took_s in self.served)
+        # A copy: the thread that answers scrapes reads it too.
+        served = tuple(self.served)
+        usual_s = max(took_s * max(1.0, self.given_items / items) for items, took_s in served)
         return max(SUSPECT_AFTER_S, SUSPECT_FACTOR * usual_s)
 
     @property

@@ -1,8 +1,8 @@
 """A pipeline's router as a process: `python -m ipa.dataplane.router --pipeline P --port N --stage S=URL ...`.
 
 As a container it takes the same from its environment: IPA_PIPELINE, IPA_STAGES ("detect=http://..."
-and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that the
-operator gives it.
+and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the
+port that the operator gives it.
 
 The router sends a V2 request through the stages' queues in order, as an orchestrator does: the outputs of
 one stage are the inputs of the next. A body that needs no change is forwarded as it is.
@@ -25,11 +25,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
+from prometheus_client import CollectorRegistry
 
 from ipa.dataplane import http
 from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
-from ipa.dataplane.environment import add, add_address, words
+from ipa.dataplane.environment import add, add_address, start_metrics, words
 from ipa.dataplane.expectation import AHEAD_HEADER, EXPECTED_HEADER, UNKNOWN, StageTimes, parse_times, total
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.tensors import FAN_OUT
@@ -95,6 +96,11 @@ class RouterServer:
         self._client = Client()
         self._post = post or self._client.post
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Its metrics."""
+        return self._metrics.registry
+
     def application(self) -> http.Application:
         """The ASGI application."""
         path = f"/v2/models/{self._pipeline}"
@@ -141,6 +147,7 @@ class RouterServer:
         return replace(response, headers={**response.headers, **headers})
 
     async def _through_stages(self, body: bytes, puid: str, deadline_s: float) -> bytes:
+        self._refuse_late(deadline_s)
         for index, stage in enumerate(self._stages):
             status, answer, headers = await self._ask(index, body, puid, deadline_s)
             if status != 200:
@@ -189,6 +196,25 @@ class RouterServer:
         if lost is None:
             raise _out_of_time(stage.name, "the time budget is used up")
         raise _unreachable(stage.name, f"stage {stage.name!r}: its queue did not answer: {lost}") from lost
+
+    def _refuse_late(self, deadline_s: float) -> None:
+        """Raise StageLoss 503 if requests wait on the way and this one could not be in time behind them.
+
+        The queue would refuse it too; under overload asking it costs more than all the rest.
+        """
+        now_s = asyncio.get_running_loop().time()
+        expected = [stage.told.after(now_s - stage.told_at_s) for stage in self._stages]
+        whole = total(expected)
+        missing_s = now_s + whole.wait_s + whole.usual_s - deadline_s
+        if whole.wait_s > 0 and missing_s > 0:
+            longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)
+            detail = f"it would be {missing_s:.3g} s late: too many requests wait"
+            raise StageLoss(
+                self._stages[longest].name,
+                *(503, "dropped", detail),
+                cause=LossCause.OVERLOAD,
+                retry_after_s=missing_s,
+            )
 
     def _budget(self, index: int, remaining_s: float, now_s: float) -> dict[str, str]:
         """The headers that tell a queue how much time there is, and what the later stages take of it."""
@@ -279,6 +305,7 @@ def main() -> None:
         parser.error(f"--stage: {error}")
     hosts = http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset()
     server = RouterServer(given.pipeline, stages, drop_after_s=given.drop_after_s, hosts=hosts)
+    start_metrics(given, server.registry)
     http.serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
 
 

@@ -157,9 +157,9 @@ class StageQueue:
         """The variant that the replica runs; empty if it is not known."""
         return self._replicas.variant(url)
 
-    def suspects(self) -> list[str]:
-        """The URLs of the replicas that are suspected to hang."""
-        return self._replicas.suspects(asyncio.get_running_loop().time())
+    def suspects(self, now_s: float) -> list[str]:
+        """The URLs of the replicas that are suspected to hang. Of any thread."""
+        return self._replicas.suspects(now_s)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration, the number of waiting items, and the replicas: active, draining, suspect."""

@@ -19,6 +19,7 @@ from ipa.optimize.explanation import (
     Explanation,
     PlanSummary,
     Remedy,
+    StricterSla,
     differences,
     listed,
     outcome_of,
@@ -26,15 +27,16 @@ from ipa.optimize.explanation import (
 from ipa.optimize.kbest import Ranked, plans_of, ranking
 from ipa.optimize.limits import NAMES, binding_of, limits_of, prices_of
 from ipa.optimize.options import full_program
-from ipa.optimize.problem import PlanningProblem
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import EQUAL, Program, Totals, evaluate
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve
 
 # Number of alternatives shown.
 ALTERNATIVES = 3
-# Shares of the time: the alternatives, then of the rest the limits; the flips have what remains.
-FOR_ALTERNATIVES, FOR_LIMITS = 0.3, 0.4
+# Shares of the time: the alternatives, then of the rest the limits, of what is left the stricter SLA; the
+# flips have what remains.
+FOR_ALTERNATIVES, FOR_LIMITS, FOR_STRICTER = 0.3, 0.4, 0.3
 
 # A limit is named in the first sentence if the objective would gain this without it, relative above 1.
 NOTABLE = 1e-3
@@ -69,6 +71,8 @@ def explain(
     unfinished = [] if complete else [f"the {ALTERNATIVES} best alternatives of other variants"]
     others = alternatives_of(problem, plan, totals, ranked, ALTERNATIVES)
     binding, unsettled = binding_of(problem, plan, wider, Deadline(deadline.remaining_s * FOR_LIMITS))
+    stricter, late = _stricter(problem, plan, Deadline(deadline.remaining_s * FOR_STRICTER))
+    unsettled = (*unsettled, *late)
     if not plan.prices and ranked:
         plan = replace(plan, prices=plans_of(problem, ranked[:1], 0.0)[0].prices)
     explanation = Explanation(
@@ -78,6 +82,7 @@ def explain(
         binding,
         prices_of(plan),
         others,
+        stricter=stricter,
         precision_ratio=PRECISION,
         binding_complete=not unsettled,
         alternatives_complete=complete,
@@ -93,6 +98,30 @@ def explain(
         unchanged=found.unchanged,
         unfinished=(*unfinished, *found.unfinished),
     )
+
+
+def _stricter(
+    problem: PlanningProblem, plan: Plan, deadline: Deadline
+) -> tuple[StricterSla | None, tuple[str, ...]]:
+    """What one more nine costs; None if latencies know no percentile. And what time did not allow."""
+    if problem.compat is not Compat.TAIL:
+        return None, ()
+    percentile = round(100 - (100 - problem.percentile) / 10, 9)
+    words = f"{percentile:g} % in time instead of {problem.percentile:g} %"
+    try:
+        if deadline.passed:
+            raise DeadlineError("the time is up")
+        asked = replace(problem, percentile=percentile)
+        outcome = outcome_of(solve(asked, "exact", deadline.remaining_s, explain=False))
+    except DeadlineError:
+        return None, (f"the plan with {words}",)
+    if outcome is None:
+        return StricterSla(percentile, f"{words}: no plan is feasible", None), ()
+    now = outcome_of(plan)
+    assert now is not None
+    more, pas = outcome.cost_cores - now.cost_cores, outcome.pas - now.pas
+    text = f"{words}: PAS {pas:+.4f}, cores {more:+g}" if (more, pas) != (0, 0) else f"{words}: nothing more"
+    return StricterSla(percentile, text, outcome), ()
 
 
 def chosen_of(problem: PlanningProblem, program: Program, plan: Plan) -> tuple[int, ...]:

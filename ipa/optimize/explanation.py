@@ -103,6 +103,15 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
+class StricterSla:
+    """The best plan if a tenth as many requests may be late; `outcome` is None if nothing is feasible."""
+
+    percentile: float
+    text: str
+    outcome: PlanSummary | None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """The explanation of a plan.
 
@@ -119,6 +128,7 @@ class Explanation:
     flips: tuple[Flip, ...] = ()
     unchanged: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
+    stricter: StricterSla | None = None
     unfinished: tuple[str, ...] = ()
     precision_ratio: float = 0.0
     binding_complete: bool = False

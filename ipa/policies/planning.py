@@ -10,6 +10,7 @@ from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
+from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points
@@ -109,6 +110,7 @@ def planning_problem(
         compat,
         pipeline.sla.percentile,
         tuple(running),
+        SIDE_BY_SIDE.of(pipeline),
         prices=pipeline.prices,
     )
 

@@ -127,6 +127,13 @@ def test_it_serves_one_digit_for_each_canvas(workload: LocalWorkload) -> None:
         assert "ipa_" in httpx.get(f"http://{target}/metrics", trust_env=False).text
 
 
+def test_model_servers_yield_to_router_and_queues(workload: LocalWorkload) -> None:
+    runner = workload.runner("digits")
+    fronts = {os.getpriority(os.PRIO_PROCESS, pid) for pid in runner.front_pids().values()}
+    servers = {os.getpriority(os.PRIO_PROCESS, pid) for pid in runner.pids("locate")}
+    assert min(servers) > max(fronts)
+
+
 def test_batch_variant_cores_and_replicas_change_under_load_without_a_failed_request(
     workload: LocalWorkload, digits: Pipeline
 ) -> None:

@@ -338,6 +338,8 @@ def print_explanation(explained: Explanation, console: Console) -> None:
         _binding(console, explained)
         _alternatives(console, explained)
         _flips(console, explained)
+        if explained.stricter is not None:
+            print_line(console, f"Stricter SLA\n  {explained.stricter.text}")
     for remedy in explained.remedies:
         outcome = remedy.outcome
         then = "" if outcome is None else f": PAS {outcome.pas:.4f}, {outcome.cost_cores:g} cores"

@@ -13,6 +13,9 @@ Orders come as JSON lines on standard input, answers and exits go as JSON lines 
     {"started": 1, "pid": 4711}
     {"exited": 4711, "code": -9}
 
+A model server's order has `"yields": true`: it runs at a lower priority than router and queues, which it
+would keep from answering otherwise.
+
 `fds` of an order are the descriptors of this process that the child keeps, such as a listening socket; all
 others are closed. What `env` says is in no file that others can read, as a command line is.
 
@@ -37,11 +40,26 @@ from setproctitle import setproctitle
 
 from ipa.adapters.processes import end_with_parent, take_output
 
+# Steps of priority between router and queues and the model servers: each is a fifth less of a shared CPU.
+RAISED_NICE = 5
+# Where priorities cannot be raised, model servers yield less: they yield to others on the machine as well.
+LOWERED_NICE = 2
+
+
+def raise_priority() -> int:
+    """Raise the priority of this process and its children. Return by how much a model server's is lower."""
+    try:
+        os.nice(-RAISED_NICE)
+    except PermissionError:
+        return LOWERED_NICE
+    return RAISED_NICE
+
 
 class ForkServer:
-    """Forks children and reports their exits."""
+    """Forks children and reports their exits. Model servers yield by `yield_nice`."""
 
-    def __init__(self, orders: int, answers: int) -> None:
+    def __init__(self, orders: int, answers: int, yield_nice: int) -> None:
+        self._yield_nice = yield_nice
         self._orders = orders
         self._answers = answers
         self._children: set[int] = set()
@@ -136,6 +154,8 @@ class ForkServer:
                 with suppress(OSError):  # the listing's own, closed by now
                     os.close(fd)
         os.environ.update(order["env"])
+        if order.get("yields"):
+            os.nice(self._yield_nice)
         if order["cpus"]:
             os.sched_setaffinity(0, order["cpus"])
 
@@ -152,7 +172,7 @@ def main() -> None:
     setproctitle("ipa.targets.local.forkserver")
     # Objects that the collector does not touch stay shared between the children.
     gc.freeze()
-    ForkServer(0, answers).run()
+    ForkServer(0, answers, raise_priority()).run()
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def listening_socket() -> socket.socket:
 class Front:
     """One router or queue, started again whenever it ends.
 
-    Its socket is this process's: while it is replaced, connections wait in the socket and are not refused.
+    Its sockets are this process's: while it is replaced, connections wait in them and are not refused. One
+    is for its metrics, which a thread of it answers, however busy it is.
     `arguments` are asked for at each start. `token` is that of the running process, new with each start.
     """
 
@@ -56,6 +57,7 @@ class Front:
     name: str
     folder: Path
     arguments: Callable[[], list[str]]
+    metrics_socket: socket.socket = field(default_factory=listening_socket)
     socket: socket.socket = field(default_factory=listening_socket)
     pid: int = 0
     token: str = ""
@@ -68,6 +70,16 @@ class Front:
     def port(self) -> int:
         """The port it listens on."""
         return int(self.socket.getsockname()[1])
+
+    @property
+    def metrics_address(self) -> str:
+        """host:port of its metrics."""
+        return f"{HOST}:{self.metrics_socket.getsockname()[1]}"
+
+    @property
+    def fds(self) -> list[int]:
+        """The descriptors of its sockets."""
+        return [self.socket.fileno(), self.metrics_socket.fileno()]
 
     @property
     def url(self) -> str:
@@ -87,15 +99,16 @@ class Front:
     def start(self, processes: ForkedProcesses, cpus: CpuMap) -> None:
         """Start it; UnavailableError if nothing can be started now."""
         token = secrets.token_urlsafe(32)
-        fd = self.socket.fileno()
+        fd, metrics_fd = self.fds
+        place = ["--port", str(self.port), "--fd", str(fd), "--metrics-fd", str(metrics_fd)]
         pid = processes.start_module(
             self.module,
-            [*self.arguments(), "--port", str(self.port), "--fd", str(fd)],
+            [*self.arguments(), *place],
             # In no argument, which every user of this machine can read.
             env={ADMIN_TOKEN: token},
             cpus=cpus.place(str(self.log)),
             log=self.log,
-            fds=[fd],
+            fds=self.fds,
         )
         cpus.started(str(self.log), pid)
         self.pid, self.token, self.failed_checks, self.started_s = pid, token, 0, time.monotonic()
@@ -109,9 +122,10 @@ class Front:
         cpus.release(str(self.log))
 
     def close(self, cpus: CpuMap) -> None:
-        """Give up its port."""
+        """Give up its ports."""
         cpus.release(str(self.log))
         self.socket.close()
+        self.metrics_socket.close()
 
 
 class FrontKeeper:
@@ -136,7 +150,7 @@ class FrontKeeper:
     @property
     def fds(self) -> list[int]:
         """The descriptors of their sockets."""
-        return [front.socket.fileno() for front in self.fronts]
+        return [fd for front in self.fronts for fd in front.fds]
 
     def start(self) -> None:
         """Begin."""

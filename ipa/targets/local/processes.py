@@ -59,15 +59,23 @@ class ForkedProcesses:
         cpus: Sequence[int],
         log: Path,
         fds: Sequence[int] = (),
+        yields: bool = False,
     ) -> int:
-        """The pid of a fork that runs `module.main()`; UnavailableError if the fork server is gone."""
-        return self._order({"module": module, "arguments": [*arguments], "fds": [*fds]}, env, cpus, log)
+        """The pid of a fork that runs `module.main()`; UnavailableError if the fork server is gone.
+
+        With `yields` it has a lower priority than the others.
+        """
+        what = {"module": module, "arguments": [*arguments], "fds": [*fds], "yields": yields}
+        return self._order(what, env, cpus, log)
 
     def start_command(
         self, command: Sequence[str], *, env: Mapping[str, str], cpus: Sequence[int], log: Path
     ) -> int:
-        """The pid of a process that runs the command; UnavailableError if the fork server is gone."""
-        return self._order({"command": [*command]}, env, cpus, log)
+        """The pid of a process that runs the command; UnavailableError if the fork server is gone.
+
+        It has a lower priority than router and queues.
+        """
+        return self._order({"command": [*command], "yields": True}, env, cpus, log)
 
     def kill(self, pid: int, number: signal.Signals) -> None:
         """Send a signal to the process, if it still runs."""

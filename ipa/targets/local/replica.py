@@ -180,7 +180,9 @@ def launch(
     else:
         write_server(model_dir, port)
         write_model(model_dir, model.replace(ANY_VARIANT, config.variant), run)
-        pid = processes.start_module(SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log)
+        pid = processes.start_module(
+            SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log, yields=True
+        )
     cpus.started(str(log), pid)
     url = f"http://{HOST}:{port}"
     loaded = {config.variant}

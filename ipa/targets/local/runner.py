@@ -22,7 +22,7 @@ from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.front import Front, FrontKeeper, QueueOrder, QueueReport, read_queue, write_queue
 from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.replica import HOST, HUNG_AFTER, Phase, Replica, checked, launch, model_of, preloads
+from ipa.targets.local.replica import HUNG_AFTER, Phase, Replica, checked, launch, model_of, preloads
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +122,8 @@ class PipelineRunner:
 
     @property
     def scrape_targets(self) -> list[str]:
-        """host:port of router and queues."""
-        ports = (self._router.port, *(it.queue.port for it in self._stages))
-        return [f"{HOST}:{port}" for port in ports]
+        """host:port of the metrics of router and queues."""
+        return [front.metrics_address for front in (self._router, *(it.queue for it in self._stages))]
 
     @property
     def restarts(self) -> int:

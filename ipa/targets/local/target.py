@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 
@@ -29,6 +30,12 @@ def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
         yield fail("local runtime", seen, "pip install 'ipa-serving[local]'")
     else:
         yield ok("local runtime", f"can start {', '.join(local)}")
+    here = len(os.sched_getaffinity(0))
+    for name in local:
+        cores = pipelines[name].bounds.cores
+        if cores is not None and cores >= here:
+            seen = f"bounds.cores of {name} is {cores:g}, all of the {here} cores that this process has"
+            yield warn("local cores", seen, "Set it lower: router and queues need CPU time too.")
 
 
 def machine_findings(

@@ -67,6 +67,19 @@ def test_a_change_is_told_by_stage_with_its_peak(now: Path, capsys: Capture) -> 
     assert "classification: 3 → 5 replicas of resnet50 b1 on 1 cores" in text
 
 
+def test_a_switch_between_resident_variants_starts_nothing(
+    now: Path, capsys: Capture, root: Path, tmp_path: Path
+) -> None:
+    now.write_text(json.dumps([{**CROP, "variant": "yolov5n"}, CLASSIFY]))
+    folder = bounded(root, tmp_path, "  - name: crop\n", "  - name: crop\n    resident: all\n")
+    change = planned(capsys, now, "12", *folder)["change"]
+    (crop,) = change["stages"]
+    assert crop["in_place"] and crop["before"]["variant"] != crop["after"]["variant"]
+    assert change["started_cores"] == 0 and change["peak_cores"] == change["before_cores"]
+    assert run([*ASKED, "--rate", "12", "--running", str(now), *folder]) == 0
+    assert "crop: yolov5n b1 6×1 cores → yolov5m b1 6×1 cores, in place" in capsys.readouterr().out
+
+
 def bounded(root: Path, tmp_path: Path, text: str, instead: str) -> list[str]:
     folder = tmp_path / "video"
     folder.mkdir()

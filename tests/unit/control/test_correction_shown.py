@@ -56,6 +56,17 @@ def test_the_metric_has_what_was_seen_and_nothing_of_what_is_forgotten() -> None
     assert forgotten is not None and isnan(forgotten)
 
 
+def test_status_says_what_a_stage_switches_to_in_place() -> None:
+    _, snapshot = ticked(UNCORRECTED)
+    stages = (replace(PIPELINE.stages[0], resident="all"), PIPELINE.stages[1])
+    live = live_state(replace(PIPELINE, stages=stages), PROFILES, snapshot, now=NOW, tick_s=5.0)
+    assert [stage.resident for stage in live.stages] == [("big",), ()]
+    console = printer()
+    with console.capture() as text:
+        console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
+    assert "small (+1 resident)" in text.get() and "big (+" not in text.get()
+
+
 def test_status_says_what_takes_longer_and_what_is_planned_with() -> None:
     _, snapshot = ticked(SLOW)
     live = live_state(PIPELINE, PROFILES, snapshot, now=NOW, tick_s=5.0)

@@ -254,6 +254,25 @@ def test_goals_with_an_order_say_which_criterion_decided(goal: Goal, bounds: Bou
     assert found.prices == ()
 
 
+@pytest.mark.parametrize("at", range(24))
+def test_the_stricter_sla_has_its_own_best_plan_where_latencies_know_percentiles(at: int) -> None:
+    problem, found = problems()[at], explained(at)
+    if problem.compat is not Compat.TAIL:
+        assert found.stricter is None
+        return
+    other = best(replace(problem, percentile=round(100 - (100 - problem.percentile) / 10, 9)))
+    assert found.stricter is not None and found.stricter.percentile > problem.percentile
+    outcome = found.stricter.outcome
+    assert (outcome.objective if outcome else None) == (
+        pytest.approx(other.objective) if other.stages else None
+    )
+
+
+def test_the_stricter_sla_says_its_price(capsys: Capture) -> None:
+    assert run(["explain", "video", "--rate", "22", "--solver", "exact"]) == 0
+    assert "99.9 % in time instead of 99 %: PAS +0.0000, cores +2\n" in capsys.readouterr().out
+
+
 def test_equally_good_variants_say_what_broke_the_tie() -> None:
     points = (
         OperatingPoint("b", 0.6, 1, 1.0, 0.1, 10.0),
@@ -370,7 +389,7 @@ def test_the_command_says_first_what_is_chosen_and_why(capsys: Capture) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("video at 12 rps: crop=") and "highest objective" in lines[0]
     heads = [line.split(" ")[0].rstrip(":") for line in lines if not line.startswith(" ")]
-    assert heads[1:] == ["Binding", "Slack", "Alternatives", "Changes"]
+    assert heads[1:] == ["Binding", "Slack", "Alternatives", "Changes", "Stricter"]
 
 
 @pytest.mark.usefixtures("at_home")

@@ -1,0 +1,1 @@
+"""Router, queues and toy model servers as real processes, sent more than they carry."""
