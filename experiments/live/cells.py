@@ -20,7 +20,8 @@ from experiments.live.figures import BUSY, CHEAPEST, Seen
 from experiments.live.programme import Programme
 from ipa.bootstrap.targets import measurement_bench
 from ipa.files import load_pipeline, load_profiles
-from ipa.files.pipelines import dump_pipeline
+from ipa.files.dumping import dump_yaml
+from ipa.files.pipelines import pipeline_to_mapping
 from ipa.files.profiles import dump_profile
 from ipa.model.errors import InfeasibleError
 from ipa.model.pipeline import Pin, Pipeline
@@ -222,11 +223,25 @@ def _served(
 
 
 def _pinned(pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path) -> Path:
-    pins = [(it.stage, Pin(it.variant, it.batch_size, it.cores, it.replicas)) for it in configs]
+    """The folder with a copy of the pipeline in which all is pinned, without what other targets ask for."""
     place = folder / pipeline.name
     place.mkdir(parents=True)
-    (place / "pipeline.yaml").write_text(dump_pipeline(pinned(pipeline, pins)))
+    (place / "pipeline.yaml").write_text(pinned_yaml(pipeline, configs))
     return folder
+
+
+def pinned_yaml(pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+    """The text of that copy."""
+    pins = [(it.stage, Pin(it.variant, it.batch_size, it.cores, it.replicas)) for it in configs]
+    mapping = pipeline_to_mapping(pinned(pipeline, pins))
+    for section in (
+        mapping,
+        *mapping["stages"],
+        *(it for stage in mapping["stages"] for it in stage["variants"]),
+    ):
+        for key in ("seldon", "container"):
+            section.pop(key, None)
+    return dump_yaml(mapping)
 
 
 def _send(subject: Subject, service: Service, times_s: Sequence[float], out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -34,12 +35,16 @@ from ipa.files import load_pipelines, load_profiles
 from ipa.files.traces import read_trace
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
-from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, Problem
+from ipa.model.errors import ConfigurationError, InfeasibleError, IpaError, NotFoundError, Problem
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.slowdown import Calibration
 from ipa.settings import Settings, words
 from ipa.targets.base import Site
+
+log = logging.getLogger("ipa")
 
 # A change by another writer brings a tick forward; at most one in this part of an interval.
 WAKE_GAP_RATIO = 0.25
@@ -124,11 +129,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
             profiles=profiles,
             folder=options.folder,
             clock=clock,
-            start=lambda pipeline: start_configs(
-                settings,
-                options,
-                pipeline,
-                calibrated(profiles[pipeline.name], calibrations[pipeline.name]),
+            start=lambda pipeline: _start(
+                settings, options, pipeline, profiles[pipeline.name], calibrations[pipeline.name]
             ),
             decision=store.decision,
             registry=registry,
@@ -195,6 +197,23 @@ def build(settings: Settings, options: ServeOptions) -> App:
             webhook=webhook,
             authenticators=authenticators,
         )
+
+
+def _start(
+    settings: Settings,
+    options: ServeOptions,
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    calibration: Calibration,
+) -> tuple[StageConfig, ...]:
+    """The configuration to start with: by the calibration, or by the profiles alone if no plan does then."""
+    try:
+        return start_configs(settings, options, pipeline, calibrated(profiles, calibration))
+    except InfeasibleError as error:
+        if not calibration.slowdowns:
+            raise
+        log.warning("%s; it starts with the plan by the profiles as they are", error.message)
+        return start_configs(settings, options, pipeline, profiles)
 
 
 def _wake_one(loops: Mapping[str, ControlLoop], name: str) -> None:

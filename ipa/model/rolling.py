@@ -22,32 +22,37 @@ class Rolling:
 
     It starts up to ceil(surge_ratio · n) new replicas beyond the n requested before old ones stop. If
     `shrinks_first`, a smaller n removes old replicas at once, before the new ones are ready, as a Kubernetes
-    Deployment does. Replicas of the stages `switches` have several variants loaded (`resident`), and go on
-    when variant or batch size change.
+    Deployment does. If it `rebatches`, replicas stay when the batch size changes: a queue forms the batches.
+    Replicas of the stages `switches` have several variants loaded (`resident`), and also stay when the
+    variant changes.
     """
 
     surge_ratio: float = 1.0
     shrinks_first: bool = False
     switches: tuple[str, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+    rebatches: bool = field(default=False, metadata=UNLESS_DEFAULT)
 
     def of(self, pipeline: Pipeline) -> Rolling:
         """The strategy for that pipeline: its stages with resident variants switch in place."""
         return replace(self, switches=tuple(it.name for it in pipeline.served if it.residents > 1))
 
     def keeps_replicas(self, old: StageConfig, new: StageConfig) -> bool:
-        """True if the running replicas stay: the change starts more of them, or stops some, at most.
-
-        Where variants are resident, the queue chooses the variant and the batch size.
-        """
-        return old.cores == new.cores if old.stage in self.switches else only_replicas(old, new)
+        """True if the running replicas stay: the change starts more of them, or stops some, at most."""
+        is_switched = old.stage in self.switches
+        return (
+            old.cores == new.cores
+            and (is_switched or old.variant == new.variant)
+            and (is_switched or self.rebatches or old.batch_size == new.batch_size)
+        )
 
     def is_switch(self, old: StageConfig, new: StageConfig) -> bool:
         """True if the running replicas switch to another variant in place."""
         return old.variant != new.variant and self.keeps_replicas(old, new)
 
 
-# All new replicas start beside all old ones, then the old ones stop: how local processes are replaced.
-SIDE_BY_SIDE = Rolling()
+# All new replicas start beside all old ones, then the old ones stop: how local processes are replaced. Their
+# queues form the batches.
+SIDE_BY_SIDE = Rolling(rebatches=True)
 # A Deployment with maxSurge 25 % and maxUnavailable 0.
 DEPLOYMENT = Rolling(surge_ratio=0.25, shrinks_first=True)
 

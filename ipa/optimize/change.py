@@ -29,14 +29,18 @@ class StageChange:
         return self.before is not None and only_replicas(self.before, self.after)
 
     @property
-    def is_switch(self) -> bool:
-        """True if the pods stay and switch to a variant that they have loaded."""
-        return self.before is not None and self.rolling.is_switch(self.before, self.after)
+    def is_in_place(self) -> bool:
+        """True if the pods stay, and run another batch size or a variant that they have loaded."""
+        return self._keeps and not self.only_replicas
+
+    @property
+    def _keeps(self) -> bool:
+        return self.before is not None and self.rolling.keeps_replicas(self.before, self.after)
 
     @property
     def started(self) -> Resources:
         """The resources of the pods that start."""
-        if self.before is not None and self.rolling.keeps_replicas(self.before, self.after):
+        if self.before is not None and self._keeps:
             return self.after_each * max(0, self.after.replicas - self.before.replicas)
         return self.after_each * self.after.replicas
 
@@ -73,7 +77,7 @@ class PlanTransition:
                     "stage": it.stage,
                     "before": it.before and asdict(it.before),
                     "after": asdict(it.after),
-                    "in_place": it.is_switch,
+                    "in_place": it.is_in_place,
                 }
                 for it in self.stages
             ],

@@ -289,8 +289,10 @@ def _change(
     cores = use[0]
     replicas = candidates.replicas
     switches = [problem.stages[block.index].name in problem.rolling.switches for block in candidates.blocks]
-    as_before = (candidates.variant == variant) & (candidates.batch_size == batch_size)
-    same = (candidates.cores == each_cores) & (as_before | np.array(switches)[candidates.block])
+    is_variant, is_batch = candidates.variant == variant, candidates.batch_size == batch_size
+    as_before = is_variant & is_batch
+    told = is_variant & (is_batch | problem.rolling.rebatches)
+    same = (candidates.cores == each_cores) & (told | np.array(switches)[candidates.block])
     more = np.maximum(replicas - old, 0) * candidates.held_cores
     started = is_known * np.where(same, more, cores)
     changes = is_known * np.where(same, (replicas != old) | ~as_before, 2.0)

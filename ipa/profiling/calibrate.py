@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 
 from ipa.model.errors import IpaError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
@@ -23,13 +23,15 @@ from ipa.profiling.measure import (
     measure_point,
 )
 
-# Of each point, where there is time. Means of more batches are hardly surer.
-EFFORT = MeasurementEffort(repeats=100, budget_s=0.8)
+# A point is measured in rounds, where there is time: the median of their means is not that of a moment in
+# which something else ran.
+ROUNDS, EFFORT = 3, MeasurementEffort(repeats=30, budget_s=0.25)
 # Below one core a replica shares a CPU by its quota, and a few batches say little.
 CORES = 1.0
 BATCHES = MIN_BATCHES + WARM_UP_BATCHES
-# Beyond these something else is wrong than the machine.
-LEAST_RATIO, MOST_RATIO = 0.25, 8.0
+# The bounds of the running correction (ipa.control.engine.correction): beyond them more is wrong than the
+# machine.
+LEAST_RATIO, MOST_RATIO = 0.5, 4.0
 
 
 def foreign_to(machine: str, profiles: Iterable[StageProfile]) -> tuple[StageProfile, ...]:
@@ -108,14 +110,17 @@ def _measured(
     """
     found: list[float] = []
     for place, point in enumerate(points):
+        due_s = now_s() + (end_s - now_s()) / (len(points) - place)
         batch_s = _mean_s(point) * max(found, default=1.0)
-        left_s = end_s - now_s()
-        if found and BATCHES * batch_s > left_s:
+        if found and BATCHES * batch_s > due_s - now_s():
             break
-        spare_s = left_s / (len(points) - place) - WARM_UP_BATCHES * batch_s
-        effort = replace(EFFORT, budget_s=min(EFFORT.budget_s, max(spare_s, 0.0)))
-        now = measure_point(replica, items, cores=point.cores, batch_size=point.batch_size, effort=effort)
-        found.append(_mean_s(now) / _mean_s(point))
+        means_s: list[float] = []
+        while len(means_s) < ROUNDS and (not means_s or now_s() + BATCHES * means_s[-1] <= due_s):
+            spare_s = (due_s - now_s()) / (ROUNDS - len(means_s)) - WARM_UP_BATCHES * batch_s
+            effort = replace(EFFORT, budget_s=min(EFFORT.budget_s, max(spare_s, 0.0)))
+            now = measure_point(replica, items, cores=point.cores, batch_size=point.batch_size, effort=effort)
+            means_s.append(_mean_s(now))
+        found.append(median(means_s) / _mean_s(point))
     return geometric_mean(found)
 
 

@@ -192,10 +192,12 @@ class _Brute:
         return Tried(configs, weighted, term, cores, cost)
 
     def _stays(self, point: OperatingPoint, old: StageConfig) -> bool:
-        """Whether old replicas go on: as they are, or with another of the variants that they have loaded."""
-        if old.stage in self._problem.rolling.switches:
+        """Whether old replicas go on: as they are, with other batches, or another variant that is loaded."""
+        rolling = self._problem.rolling
+        if old.stage in rolling.switches:
             return old.cores == point.cores
-        return (old.variant, old.batch_size, old.cores) == (point.variant, point.batch_size, point.cores)
+        is_batch = rolling.rebatches or old.batch_size == point.batch_size
+        return is_batch and (old.variant, old.cores) == (point.variant, point.cores)
 
     def _most_of(
         self, name: str, stage: StageProblem, point: OperatingPoint, n: int, old: StageConfig | None

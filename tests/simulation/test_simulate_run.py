@@ -164,7 +164,7 @@ def test_pods_roll_as_on_a_cluster() -> None:
 
 
 def test_resident_variants_carry_a_step_that_has_no_room_for_other_pods() -> None:
-    """Without them the change holds for want of room, then serves with less for as long as a pod starts."""
+    """Without them the change holds for want of room, and requests are late."""
     start = (StageConfig("detect", "big", 1, 1.0, 2), StageConfig("read", "big", 1, 1.0, 1))
     rates = tuple(float(rate) for rate in steps((3.0, 60), (9.0, 60)))
     bounds = replace(PIPELINE.bounds, cores=3.0, transition_cores=3.0)
@@ -176,7 +176,7 @@ def test_resident_variants_carry_a_step_that_has_no_room_for_other_pods() -> Non
 
     alone, resident = run(1), run("all")
     assert ReasonCode.NO_ROOM in reasons(alone)
-    assert alone.summary()["violation_ratio"] > 0.2
+    assert alone.summary()["violation_ratio"] > 0.02
     assert not {ReasonCode.NO_ROOM, ReasonCode.IN_PROGRESS} & reasons(resident)
     assert resident.summary()["violation_ratio"] == 0
     assert {tick.cores for tick in resident.ticks} == {3.0}

@@ -163,7 +163,7 @@ def _words(change: StageChange) -> str:
         return f"{change.stage}: {_config(after)} (not known what runs)"
     if change.only_replicas:
         return f"{change.stage}: {before.replicas} → {after.replicas} replicas of {_pod(after)}"
-    how = ", in place" if change.is_switch else ""
+    how = ", in place" if change.is_in_place else ""
     return f"{change.stage}: {_config(before)} → {_config(after)}{how}"
 
 

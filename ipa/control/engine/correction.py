@@ -4,7 +4,7 @@ A profile is measured on a replica alone; on a shared machine a batch may take l
 and plans use it in steps. It goes up quickly, and below 1 slowly: a machine that is quicker than profiled may
 be shared again later, and plans that rely on its speed would then miss the SLA.
 
-Where profiles are of another machine it starts from a calibration: what is learned is relative to that.
+Where profiles are of another machine the ratios start from a calibration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT
 from ipa.model.rounding import significant
 from ipa.model.slowdown import UNCALIBRATED, Calibration, Slowdown, Slowdowns
-from ipa.policies.base import ANY_RATE_RPS, Predictor, corrected
+from ipa.policies.base import ANY_RATE_RPS, Predictor
 from ipa.queueing.service import ServiceTime
 
 # Plans use ratios in steps of 5 %, so that plans do not jitter with them.
@@ -53,7 +53,7 @@ ALARM, ALARM_END = 1.25, 1.15
 
 @dataclass(frozen=True, slots=True)
 class ObservedSlowdown:
-    """The observed slowdown of a variant: `ratio` times its calibrated profile, smoothed; last at `at_s`.
+    """The observed slowdown of a variant: `ratio` times its profile, smoothed; last at `at_s`.
 
     `recent` are (time, ratio) of the last window. `steps` is the number of `STEP`s that plans use, negative
     for a variant that is quicker than profiled; `is_told` is True if the event was emitted. The ratio is
@@ -94,8 +94,8 @@ class RunningSince:
 class Correction:
     """The slowdowns learned of each variant, and since when each stage runs its replicas.
 
-    `machine_steps`: the steps by which all running variants were slow when they were observed last together:
-    the machine was, whatever runs on it. `calibration` is what was known before any of it.
+    `machine_steps`: the steps by which all running variants were slow, beside their calibration, when they
+    were observed last together: the machine was, whatever runs on it. `calibration` is known from the start.
     """
 
     seen: tuple[ObservedSlowdown, ...] = ()
@@ -108,19 +108,39 @@ class Correction:
         return next((each for each in self.seen if (each.stage, each.variant) == (stage, variant)), None)
 
     def ratio(self, stage: str, variant: str) -> float | None:
-        """The variant's observed time over its profile's, or its calibration; None if it has neither."""
+        """The ratio as it was observed last, at first that of the calibration; None if it has neither."""
         seen, start = self.of(stage, variant), self.calibration.ratio(stage, variant)
-        return seen.ratio * start if seen else start if start != 1 else None
+        return seen.ratio if seen else start if start != 1 else None
 
     def planned_ratio(self, stage: str, variant: str) -> float:
         """The ratio that plans use where the variant runs."""
-        seen, start = self.of(stage, variant), self.calibration.ratio(stage, variant)
-        return seen.planned_ratio * start if seen else start
+        seen = self.of(stage, variant)
+        return seen.planned_ratio if seen else STEP ** self.start_steps(stage, variant)
+
+    def start_steps(self, stage: str, variant: str) -> int:
+        """The steps of the variant's calibration."""
+        return _steps(self.calibration.ratio(stage, variant))
 
     def newest(self, stage: str) -> ObservedSlowdown | None:
         """The newest slowdown of any variant of the stage."""
         mine = (each for each in self.seen if each.stage == stage)
         return max(mine, key=lambda each: each.at_s, default=None)
+
+    def expected(self, stage: str, variant: str) -> ObservedSlowdown:
+        """The slowdown of a variant that was not observed: as slow as the newest of its stage.
+
+        That is, beside the calibration of each.
+        """
+        start, steps = self.calibration.ratio(stage, variant), self.start_steps(stage, variant)
+        newest = self.newest(stage)
+        if newest is None:
+            return ObservedSlowdown(stage, variant, start, steps, 0.0, is_told=STEP**steps > ALARM_END)
+        return replace(
+            newest,
+            variant=variant,
+            ratio=newest.ratio * start / self.calibration.ratio(stage, newest.variant),
+            steps=newest.steps + steps - self.start_steps(stage, newest.variant),
+        )
 
     def slowdowns(self, pipeline: Pipeline) -> Slowdowns:
         """The slowdowns to plan with.
@@ -130,13 +150,13 @@ class Correction:
         """
         found = []
         for stage in pipeline.served if self.seen or self.calibration.slowdowns else ():
-            newest = self.newest(stage.name)
             for variant in stage.variants:
-                seen = self.of(stage.name, variant.name) or newest
-                steps = max(seen.steps, self.machine_steps) if seen else 0
-                ratio = self.calibration.ratio(stage.name, variant.name) * STEP**steps
-                if ratio != 1:
-                    found.append(Slowdown(stage.name, variant.name, ratio))
+                known = self.of(stage.name, variant.name) or self.expected(stage.name, variant.name)
+                start = self.start_steps(stage.name, variant.name)
+                # A calibration may have been measured beside other work: it is no bound by itself.
+                least = start + self.machine_steps if self.machine_steps else min(start, 0)
+                if steps := max(known.steps, least) if self.newest(stage.name) else known.steps:
+                    found.append(Slowdown(stage.name, variant.name, STEP**steps))
         return tuple(found)
 
 
@@ -175,7 +195,6 @@ def learned(
         for stage, one in zip(observation.stages, since, strict=True)
         if isinstance(stage.batches, Measured) and _is_ripe(stage.batches, one, settings, now_s)
     }
-    predict = corrected(predict, before.calibration.slowdowns)
     by_profile = predict(running, ANY_RATE_RPS) if ripe else None
     if by_profile is None:
         return after
@@ -200,13 +219,16 @@ def recalled_slowdowns(before: Correction, later_s: float) -> Correction:
 
 
 def _machine_steps(now: Correction) -> int:
-    """The steps by which all running variants are slow; as before until each was observed as it runs."""
+    """The steps by which all running variants are slower than calibrated.
+
+    As before until each was observed as it runs.
+    """
     steps = []
     for each in now.since:
         seen = now.of(each.stage, each.variant)
         if seen is None or seen.at_s < each.since_s:
             return now.machine_steps
-        steps.append(seen.steps)
+        steps.append(seen.steps - now.start_steps(each.stage, each.variant))
     return min(steps, default=0)
 
 
@@ -216,7 +238,7 @@ def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Eve
     for each in known.seen:
         is_slow = each.planned_ratio > (ALARM_END if each.is_told else ALARM)
         if is_slow and not each.is_told:
-            events.append(Event(Notice.PROFILE_SLOW, _alarm(known, each, pipeline), is_warning=True))
+            events.append(Event(Notice.PROFILE_SLOW, _alarm(each, pipeline), is_warning=True))
         seen.append(replace(each, is_told=is_slow))
     return replace(known, seen=tuple(seen)), tuple(events)
 
@@ -282,18 +304,17 @@ def _updated(
 ) -> ObservedSlowdown:
     """The slowdown of the variant after these batches."""
     mine = known.of(config.stage, config.variant)
-    before = mine or known.newest(config.stage)
+    before = mine or known.expected(config.stage, config.variant)
     window_s = batches.window_s
     passed_s = min(now_s - mine.at_s, window_s) if mine else window_s
-    ratio = significant(_smoothed(before.ratio if before else 1.0, config, service, batches, passed_s))
-    past = mine.recent if mine else ((now_s - window_s, before.ratio if before else 1.0),)
+    ratio = significant(_smoothed(before.ratio, config, service, batches, passed_s))
+    past = mine.recent if mine else ((now_s - window_s, before.ratio),)
     recent = tuple(each for each in past if now_s - each[0] <= window_s) or past[-1:]
     recent = (*recent, (now_s, ratio))
-    steps = steps_for(before.steps if before else 0, [each for _, each in recent])
+    steps = steps_for(before.steps, [each for _, each in recent])
     if is_broken:
-        steps = max(steps, steps_for(before.steps if before else 0, [ratio]))
-    is_told = before is not None and before.is_told
-    found = ObservedSlowdown(config.stage, config.variant, ratio, steps, now_s, recent, is_told)
+        steps = max(steps, steps_for(before.steps, [ratio]))
+    found = ObservedSlowdown(config.stage, config.variant, ratio, steps, now_s, recent, before.is_told)
     return _quicker(mine, found)
 
 
@@ -330,10 +351,9 @@ def _with(known: Correction, seen: ObservedSlowdown) -> Correction:
     return replace(known, seen=(*others, seen))
 
 
-def _alarm(known: Correction, seen: ObservedSlowdown, pipeline: Pipeline) -> str:
-    ratio = known.ratio(seen.stage, seen.variant)
+def _alarm(seen: ObservedSlowdown, pipeline: Pipeline) -> str:
     return (
-        f"batches of {seen.stage}={seen.variant} take {ratio:.3g} x their profiled time, which plans "
+        f"batches of {seen.stage}={seen.variant} take {seen.ratio:.3g} x their profiled time, which plans "
         f"now use; profile it again where it runs (ipa profile {pipeline.name} --stage {seen.stage}), or "
         "check what else runs on its machines"
     )

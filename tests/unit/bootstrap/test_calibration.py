@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from ipa.adapters.forecasting import ForecastSetup
+from ipa.bootstrap.app import _start
 from ipa.bootstrap.calibration import Bench as BenchOf
 from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.pipeline_registry import inputs_of, loop_of, policy_of
@@ -21,7 +22,7 @@ from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision
-from ipa.model.errors import UnavailableError
+from ipa.model.errors import InfeasibleError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.slowdown import UNCALIBRATED, Calibration, Slowdown
@@ -157,8 +158,24 @@ def test_the_loop_plans_with_the_calibration_and_records_it() -> None:
     store = FakeStore()
     loop, decision = run_once(store, found(LOCAL, slow_bench, store))
     assert decision.plan is not None
-    assert {stage.slowdown_ratio for stage in decision.plan.stages} == {2.0}
+    # In steps of 5 %.
+    assert [stage.slowdown_ratio for stage in decision.plan.stages] == pytest.approx([2.0, 2.0], rel=0.025)
     assert loop.snapshot().correction.calibration.words in live_words(loop)
+
+
+def test_a_start_rate_that_only_the_profiles_carry_is_started_with_their_plan(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A machine may be busy while it is measured; then the service starts all the same."""
+    options = ServeOptions(start_rate_rps=40.0)
+    slow = Calibration(machine(), ("there",), tuple(Slowdown(*key, 4.0) for key in EACH))
+    as_profiled = _start(Settings(), options, PIPELINE, PROFILES, UNCALIBRATED)
+    assert _start(Settings(), options, PIPELINE, PROFILES, slow) == as_profiled
+    assert "by the profiles as they are" in caplog.text
+    slower = Calibration(machine(), ("there",), tuple(Slowdown(*key, 1.5) for key in EACH))
+    assert _start(Settings(), options, PIPELINE, PROFILES, slower) != as_profiled
+    with pytest.raises(InfeasibleError):
+        _start(Settings(), replace(options, start_rate_rps=1e6), PIPELINE, PROFILES, slow)
 
 
 def live_words(loop: ControlLoop) -> str:

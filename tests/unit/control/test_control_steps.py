@@ -65,6 +65,14 @@ def test_what_runs_above_a_budget_that_shrank_may_still_get_smaller() -> None:
     assert step.configs[0].replicas == 4
 
 
+def test_a_batch_size_that_the_queue_is_told_needs_no_room() -> None:
+    full, wanted = cores(A8.total_cores), (replace(A8, batch_size=4),)
+    assert safe_step((A8,), wanted, SIDE_BY_SIDE, full).configs == wanted
+    assert safe_step((A8,), wanted, DEPLOYMENT, full).configs == (A8,)
+    # A record from before that was so is replayed as it was.
+    assert safe_step((A8,), wanted, Rolling(), full).configs == (A8,)
+
+
 def test_what_runs_beside_the_replicas_takes_room_too() -> None:
     beside = Overhead(0.5, (("b", 0.5),))
     # 11 + 0.5 + 3 × 0.5 run; a fourth b beside the old ones takes 1.5.
@@ -103,7 +111,8 @@ pipelines = st.lists(st.tuples(configs, configs), min_size=1, max_size=3)
 
 def rolled(old: StageConfig, new: StageConfig, rolling: Rolling) -> tuple[float, int]:
     """The peak of cores and the fewest ready replicas of a change, replica by replica."""
-    if only_replicas(old, new):
+    is_told = rolling.rebatches and only_replicas(replace(old, batch_size=new.batch_size), new)
+    if only_replicas(old, new) or is_told:
         return max(old.total_cores, new.total_cores), min(old.replicas, new.replicas)
     if not rolling.shrinks_first:
         return old.total_cores + new.total_cores, min(old.replicas, new.replicas)

@@ -8,13 +8,11 @@ from math import floor
 
 import pytest
 
-from ipa.control.engine.correction import STEP, Correction, ObservedSlowdown
 from ipa.control.engine.observe import with_earlier
 from ipa.control.ports import Signals
 from ipa.forecast.ladder import forecast
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
-from ipa.model.slowdown import Calibration, Slowdown
 from tests.fakes.world import PIPELINE, Scenario, scenario
 
 RAMP = partial(lambda t_s: 2.0 + 0.05 * t_s)
@@ -136,22 +134,3 @@ def test_rates_of_other_means_and_rates_that_were_seen_are_left_as_they_are() ->
     seen = load((8.0, None, 7.0, 9.0), 10.0, averaged_s=5.0)
     assert with_earlier(seen, earlier) == seen
     assert with_earlier(seen, None) == seen
-
-
-def test_what_was_learned_is_relative_to_the_calibration() -> None:
-    known = Correction(
-        (ObservedSlowdown("detect", "big", 1.2, 4, 0.0),),
-        calibration=Calibration(
-            "here", ("there",), (Slowdown("detect", "big", 2.0), Slowdown("read", "big", 1.5))
-        ),
-    )
-    found = {(each.stage, each.variant): each.ratio for each in known.slowdowns(PIPELINE)}
-    # A variant that was not observed is as slow, beside its own calibration, as the newest of its stage.
-    assert found == {
-        ("detect", "big"): pytest.approx(2.0 * STEP**4),
-        ("detect", "small"): pytest.approx(STEP**4),
-        ("read", "big"): 1.5,
-    }
-    assert known.ratio("detect", "big") == pytest.approx(2.4)
-    assert known.ratio("read", "big") == known.planned_ratio("read", "big") == 1.5
-    assert known.ratio("read", "small") is None

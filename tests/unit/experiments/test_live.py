@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.live.__main__ import ALL_PIPELINES, POLICIES, cells, parse, refusal
-from experiments.live.cells import best_plan, most_in_time_rps, subject_of
+from experiments.live.cells import best_plan, most_in_time_rps, pinned_yaml, subject_of
 from experiments.live.figures import BUSY, CHEAPEST, OURS, QUIET, Figures, Seen, figures_of, missed
 from experiments.live.programme import OVERLOAD_RATIO, PEAK_RATIO, programme_of
 from experiments.live.table import render
+from ipa.files import load_pipeline
 from ipa.model.errors import InfeasibleError
+from ipa.policies.profiled import Profiled
 
 SLA_S = 0.4
 CONFIGS = [{"variant": "a", "replicas": 1, "cores": 1, "batch_size": 1}]
@@ -185,12 +188,19 @@ def test_the_options_choose_the_cells() -> None:
 
 
 @pytest.mark.parametrize("name", ALL_PIPELINES)
-def test_the_static_plans_are_the_one_that_carries_most_and_the_most_accurate(name: str) -> None:
+def test_the_static_plans_are_the_one_that_carries_most_and_the_most_accurate(
+    name: str, tmp_path: Path
+) -> None:
     subject = subject_of(name)
     low_rps = 0.02 * subject.largest.rate_rps
     best = best_plan(subject, low_rps)
     assert subject.largest.stages and best.stages
     assert best.pas is not None and subject.largest.pas is not None and best.pas > subject.largest.pas
+    (tmp_path / "pipeline.yaml").write_text(pinned_yaml(subject.pipeline, subject.largest.configs))
+    # It can be served here: a batch size that another target refuses is none of its business.
+    copy = load_pipeline(tmp_path / "pipeline.yaml")
+    kept = Profiled(copy, subject.profiles).plan(copy, low_rps)
+    assert kept.configs == subject.largest.configs
     with pytest.raises(InfeasibleError):
         best_plan(subject, 1.01 * subject.largest.rate_rps)
     assert "one stage" in refusal(subject, "ms+") or "stages" in refusal(subject, "ms+")

@@ -96,7 +96,7 @@ def test_a_change_is_told_with_what_runs_beside_the_replicas() -> None:
     change = change_of(problem, plan)
     held = change.before, change.peak, change.after, change.started
     assert [each.cpu_cores for each in held] == [2.75, 5.25, 5.25, 2.5]
-    assert change.to_json()["stages"][0].keys() == {"stage", "before", "after"}
+    assert change.to_json()["stages"][0].keys() == {"stage", "before", "after", "in_place"}
 
 
 def test_bounds_of_a_file_have_no_overhead() -> None:

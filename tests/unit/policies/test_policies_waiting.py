@@ -13,6 +13,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import Plan, Termination
+from ipa.model.rolling import DEPLOYMENT
 from ipa.policies import frugal
 from ipa.policies.base import Configs, PolicyState
 from ipa.policies.frugal import Frugal
@@ -115,7 +116,9 @@ def test_frugal_decides_as_ours_where_ipa_has_no_plan() -> None:
 def test_what_starts_has_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
     def replacements() -> int:
         """How often other pods are taken where the load moves a little."""
-        policy = make_policy("ours-frugal", PolicyInputs(LONG, PROFILES, solver="exact"))
+        # Where another batch size takes other pods.
+        inputs = PolicyInputs(LONG, PROFILES, solver="exact", rolling=DEPLOYMENT)
+        policy = make_policy("ours-frugal", inputs)
         found = 0
         for rate_rps in range(4, 60, 2):
             runs = policy.decide(SEEN, forecast(rate_rps, rate_rps), PolicyState(())).configs

@@ -33,7 +33,7 @@ def test_profiles_of_this_machine_are_told_from_others() -> None:
     assert foreign_to(HERE, (mine, other)) == (other,)
 
 
-@given(st.lists(st.sampled_from([0.3, 0.5, 0.8, 1.3, 2.0, 4.0]), min_size=len(EACH), max_size=len(EACH)))
+@given(st.lists(st.sampled_from([0.5, 0.8, 1.3, 2.0, 4.0]), min_size=len(EACH), max_size=len(EACH)))
 def test_each_variant_has_the_slowdown_that_was_measured(ratios: list[float]) -> None:
     on = bench(ratios)
     assert measured(on) == {key: pytest.approx(ratio) for key, ratio in zip(EACH, ratios, strict=True)}
