@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,10 @@ class ServiceTime:
         if batch_size == 1:
             return self.full_s
         return self.one_s + (self.full_s - self.one_s) * ((items - 1) / (batch_size - 1))
+
+    def usual_s(self, items: float, batch_size: int) -> float:
+        """The time that a sixth of such batches exceeds: a standard deviation above the mean, in s."""
+        return self.mean_s(items, batch_size) * (1.0 + math.sqrt(self.spread))
 
     def means_s(self, batch_size: int) -> list[float]:
         """The mean for each number of items, 0 to `batch_size`, in s."""

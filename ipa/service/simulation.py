@@ -96,6 +96,7 @@ def setup_on(
         guards=guards,
         cluster=cluster,
         metrics=replace(metrics, stale_after_s=guards.stale_after_s),
+        drop="deadline",
     )
 
 

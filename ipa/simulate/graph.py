@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, StageKind
+from ipa.simulate.admission import Admission, StageCapacity
 from ipa.simulate.columns import Bools, Floats, Ints, grown
 from ipa.simulate.queue import Pods
 from ipa.simulate.routes import Link, Routes
@@ -70,6 +71,10 @@ class PipelineSim:
             for at, stage in enumerate(pipeline.stages)
             if stage.variants
         }
+        self._admission: Admission | None = None
+        if drop == "deadline" and pipeline.drop_after_s is not None:
+            self._admission = Admission(pipeline.drop_after_s)
+        self._capacities: dict[str, StageCapacity] = {}
         self._routes = Routes(pipeline, seed)
         self._born_s = np.empty(0)
         self._offered = 0
@@ -95,6 +100,29 @@ class PipelineSim:
     def set_replicas(self, stage: str, at_s: float, pods: Sequence[Pods]) -> None:
         """Serve that stage with these groups from `at_s` on; see `StageSim.set_replicas`."""
         self.stage(stage).set_replicas(at_s, pods)
+        if self._admission is not None:
+            self._capacities[stage] = StageCapacity(
+                sum(it.count * it.batch_size / it.service.full_s for it in pods),
+                sum((it.count + 1) * it.batch_size for it in pods),
+                max((it.service.usual_s(it.batch_size, it.batch_size) for it in pods), default=0.0),
+            )
+            self._set_deadlines(at_s, self._admission)
+
+    def _set_deadlines(self, at_s: float, admission: Admission) -> None:
+        """Let each stage leave the later ones the time that they usually take."""
+        # By number: the usual time from here on.
+        rest_s = [0.0] * len(self.pipeline.stages)
+        for at, stage in reversed(list(enumerate(self.pipeline.stages))):
+            after_s = [rest_s[link.child] for link in self._routes.links[at]]
+            # A router sends a request to one of them, any other stage to all.
+            choose = min if stage.kind is StageKind.ROUTER else max
+            usual_s = self._capacities[stage.name].usual_s if stage.name in self._capacities else 0.0
+            rest_s[at] = choose(after_s, default=0.0) + usual_s
+            if stage.name in self._capacities:
+                self._stages[stage.name].set_give_way(at_s, admission.deadline_s - rest_s[at])
+        # Only of a chain without fan-out are a stage's requests the pipeline's.
+        if self.pipeline.is_chain and not self._routes.has_items:
+            admission.set_stages(at_s, self._capacities)
 
     def offer(self, times_s: ArrayLike) -> Ints:
         """Offer requests at `times_s`: rising, none before `now_s`. Returns their ids (0, 1, 2, ...)."""
@@ -114,6 +142,10 @@ class PipelineSim:
         ended: list[tuple[Ints, Floats, Bools]] = []
         for at, stage in enumerate(self.pipeline.stages):
             ids, times_s = self._arrived(at, until_s)
+            if self._admission is not None and not self._routes.before[at]:
+                refused = self._admission.refused(times_s)
+                ended.append((ids[refused], times_s[refused], refused[refused]))
+                ids, times_s = ids[~refused], times_s[~refused]
             sim = self._stages.get(stage.name)
             if sim is None:
                 lost: Bools = np.zeros(len(ids), dtype=np.bool_)

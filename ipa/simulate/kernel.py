@@ -30,6 +30,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     timeout_s: float,
     drop: int,
     drop_after_s: float,
+    give_way_after_s: float,
     arrived_s: Any,
     born_s: Any,
     state: Any,
@@ -62,7 +63,8 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     their CPU quota, 0 without: the means are those of busy replicas, less what was saved up by number in
     `saved_s`. Each batch b leaves the place after its last item in `stops`, when it began and ended, and the
     replica (-1: none served it, all its items are lost). `lost` marks single items. Nothing begins before
-    `since_s`; the head of the queue has been there since `moved_s`.
+    `since_s`; the head of the queue has been there since `moved_s`. With `drop` REQUEST an item is lost at
+    the age `drop_after_s`, and at `give_way_after_s` if others would fill the batch that it would be in.
     """
     head = state[HEAD]
     batch = state[BATCHES]
@@ -102,6 +104,18 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
                 continue
         if start >= until_s:
             break
+        if drop == REQUEST and born_s[head] + give_way_after_s < start:
+            place = head + sizes[chosen]
+            if place < total and arrived_s[place] <= start:
+                lost[head] = 1
+                head += 1
+                stops[batch] = head
+                starts_s[batch] = start
+                ends_s[batch] = start
+                moved = start
+                served_by[batch] = -1
+                batch += 1
+                continue
         which = stream[chosen]
         if which >= 0 and next_factor[which] >= last_factor[which]:
             state[HEAD] = head
@@ -357,6 +371,7 @@ def advance_singles(
     timeout_s: float,
     drop: int,
     drop_after_s: float,
+    give_way_after_s: float,
     arrived_s: Any,
     born_s: Any,
     state: Any,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,7 @@ class QueueSim:
     ) -> None:
         self._timeout_s = timeout_s
         self._drop, self._drop_after_s, self._drive = drop, drop_after_s, drive
+        self.give_way_after_s = inf
         self._factors = ServiceNoise(seed)
         self._since_s = self._now_s = self._moved_s = 0.0
         self._waiting = (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
@@ -126,6 +128,10 @@ class QueueSim:
             )
             self._offered = []
         return self._waiting
+
+    def set_give_way(self, at_s: float, after_s: float) -> None:
+        """From `at_s` on items of that age give way to others."""
+        self._since_s, self.give_way_after_s = at_s, after_s
 
     def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
         """Add arriving items, in order of arrival and after all earlier ones."""
@@ -230,7 +236,10 @@ class QueueSim:
         stops, server = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
         starts, ends, lost = np.empty(total), np.empty(total), np.zeros(total, dtype=np.bool_)
         self._drive(
-            (self._since_s, self._moved_s, float(until_s), self._timeout_s, self._drop, self._drop_after_s),
+            (
+                *(self._since_s, self._moved_s, float(until_s), self._timeout_s),
+                *(self._drop, self._drop_after_s, self.give_way_after_s),
+            ),
             (
                 arrived[:total],
                 born[:total],

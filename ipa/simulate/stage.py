@@ -122,7 +122,12 @@ class CountsPerSecond:
 
 __all__ = ["DrainedPod", "Pods", "ServedRequests", "ServiceTime", "StageSim"]
 
-DROPS = {"none": kernel.KEEP, "request": kernel.REQUEST, "batch": kernel.BATCH}
+DROPS = {
+    "none": kernel.KEEP,
+    "request": kernel.REQUEST,
+    "deadline": kernel.REQUEST,
+    "batch": kernel.BATCH,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +156,11 @@ class StageSim:
 
     `drop`: "request" drops each request that is `drop_after_s` old (since `born_s`) when it would be taken
     into a batch, and each that is older when its batch ends: its caller was refused at that age, and the loss
-    is reported with the end of the batch. "batch" drops a whole batch whose oldest member is that old when it
-    would begin (as IPA's released code does); "none". `queue`: "central" for all replicas, or one for each
-    "replica", requests in turn. `kernel`: "plain", "numba" (compiled), or "auto": plain first, compiled once
-    it pays. Results are equal.
+    is reported with the end of the batch. "deadline" also drops those older than `set_give_way` says without
+    which others would fill the batch, as the data plane's queue does. "batch" drops a whole batch whose
+    oldest member is that old when it would begin (as IPA's released code does); "none". `queue`: "central"
+    for all replicas, or one for each "replica", requests in turn. `kernel`: "plain", "numba" (compiled), or
+    "auto": plain first, compiled once it pays. Results are equal.
     """
 
     def __init__(
@@ -171,6 +177,8 @@ class StageSim:
             raise InputError(f"there is no drop {drop!r}", hint=f"There are: {', '.join(DROPS)}")
         if queue not in ("central", "replica"):
             raise InputError(f"there is no queue {queue!r}", hint="There are: central, replica")
+        if drop == "deadline" and queue == "replica":
+            raise InputError("drop 'deadline' is a rule of the central queue")
         if batch_timeout_s < 0 or (drop_after_s is not None and drop_after_s <= 0):
             raise InputError("batch_timeout_s must be zero or more, drop_after_s above zero")
         rule = DROPS["none"] if drop_after_s is None else DROPS[drop]
@@ -180,7 +188,8 @@ class StageSim:
         made = (float(batch_timeout_s), rule, float(drop_after_s or inf), seeds, drive(kernel))
         self._lanes: StageQueues = QueueSim(*made) if queue == "central" else ReplicaQueues(*made)
         self._requests = Requests()
-        self._changes: list[tuple[float, bool, Callable[[], None]]] = []
+        # When, which kind (a later call overrides those of its kind), what.
+        self._changes: list[tuple[float, str, Callable[[], None]]] = []
         self.now_s = 0.0  # it has run until then
         self._last_offer_s = 0.0
         # Requests that arrived; items that arrived beside one a request or came back; items that left.
@@ -221,9 +230,16 @@ class StageSim:
             each.count < 0 or each.batch_size < 1 for each in pods
         ):
             raise InputError("groups need distinct names, counts of zero or more and batch sizes above zero")
-        self._changes = [each for each in self._changes if not (each[1] and each[0] >= at_s)]
         groups = tuple(pods)
-        self._schedule(at_s, True, partial(self._lanes.set_pods, float(at_s), groups))
+        self._schedule(at_s, "pods", partial(self._lanes.set_pods, float(at_s), groups))
+
+    def set_give_way(self, at_s: float, after_s: float) -> None:
+        """From `at_s` on requests of the age `after_s` give way to others (drop "deadline").
+
+        Earlier calls for `at_s` or later are overridden.
+        """
+        assert isinstance(self._lanes, QueueSim)
+        self._schedule(at_s, "give way", partial(self._lanes.set_give_way, float(at_s), float(after_s)))
 
     def slow(self, at_s: float, factor: float, *, name: str = "", count: int | None = None) -> None:
         """From `at_s` on, batches of `count` replicas of the group (None: all) take `factor` times as long.
@@ -232,7 +248,7 @@ class StageSim:
         """
         if not factor > 0:
             raise InputError(f"factor must be above zero, not {factor}")
-        self._schedule(at_s, False, partial(self._lanes.slow, name, float(factor), count))
+        self._schedule(at_s, "", partial(self._lanes.slow, name, float(factor), count))
 
     def fail(self, at_s: float, *, name: str = "", count: int | None = None) -> None:
         """At `at_s` `count` replicas of the group (None: all) fail, those with the lowest numbers.
@@ -240,7 +256,7 @@ class StageSim:
         The items in their batches return to the front of the queue; with a queue a replica they are lost, as
         are those in its queue. `set_replicas` starts others.
         """
-        self._schedule(at_s, False, partial(self._fail, float(at_s), name, count))
+        self._schedule(at_s, "", partial(self._fail, float(at_s), name, count))
 
     def offer(
         self,
@@ -317,10 +333,12 @@ class StageSim:
         came, entered, less = (np.pad(column, (0, length - len(column))) for column in columns)
         return np.asarray(came + entered - less)
 
-    def _schedule(self, at_s: float, is_set: bool, change: Callable[[], None]) -> None:
+    def _schedule(self, at_s: float, kind: str, change: Callable[[], None]) -> None:
         if at_s < self.now_s:
             raise InputError(f"at_s must be {self.now_s} or more, not {at_s}")
-        self._changes.append((float(at_s), is_set, change))
+        if kind:
+            self._changes = [it for it in self._changes if it[1] != kind or it[0] < at_s]
+        self._changes.append((float(at_s), kind, change))
         self._changes.sort(key=lambda each: each[0])
 
     def _advance(self, until_s: float) -> None:

@@ -242,6 +242,29 @@ def test_a_stage_is_equal_to_the_data_planes_own_batcher(seed: int) -> None:
     assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_requests_give_way_as_in_the_data_planes_own_batcher(seed: int) -> None:
+    """More of them than are served; a batch takes at most 3 s as a rule."""
+    rng = np.random.default_rng([seed, 3])
+    size, replicas = int(rng.choice([1, 2, 4])), int(rng.integers(1, 4))
+    times, usual_s = poisson(4.0, 500, seed), 3.0
+    service = ServiceTime(0.4 * replicas * size, 0.3 * replicas, 0.1)
+    stage = StageSim(batch_timeout_s=0.3, drop_after_s=8.0, drop="deadline", seed=seed)
+    stage.set_replicas(0.0, [Pods(replicas, size, service)])
+    stage.set_give_way(0.0, 8.0 - usual_s)
+    stage.offer(times, np.arange(500))
+    served = stage.run(1e6)
+    requests, ends = replay(
+        times.tolist(), [1] * 500, service.means_s(size), size, replicas, 0.3, seed, usual_s=usual_s
+    )
+    dropped = {at for at, request in enumerate(requests) if request.outcome is Outcome.DROPPED}
+    assert set(served.ids[served.dropped].tolist()) == dropped
+    assert len(dropped) > 100
+    kept = ~served.dropped
+    expected = np.array([ends[request] for request in served.ids[kept].tolist()])
+    assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
+
+
 def replay(
     times: list[float],
     items: list[int],
@@ -250,6 +273,7 @@ def replay(
     replicas: int,
     timeout: float,
     seed: int,
+    usual_s: float | None = None,
 ) -> tuple[list[QueuedRequest], dict[int, float]]:
     """The requests through a `Batcher` whose replicas take what the simulator's take, and their ends."""
     batcher, draws = Batcher(size, timeout, 10**9), iter(factors(seed, 0.1, sum(items)).tolist())
@@ -274,7 +298,11 @@ def replay(
             number[id(requests[-1])] = len(requests) - 1
             assert batcher.offer(requests[-1])
         batcher.drop_late(now, 0.0)
-        while len(busy) < replicas and (batch := batcher.take(now)):
+        while len(busy) < replicas:
+            if usual_s is not None:
+                batcher.give_way(now, usual_s)
+            if (batch := batcher.take(now)) is None:
+                break
             end = now + means[batch.items] * next(draws)
             heapq.heappush(busy, (end, len(ends), batch))
             for piece in batch.slices:

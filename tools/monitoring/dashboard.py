@@ -282,6 +282,12 @@ TIMELINE = (
         "Of pipelines with our router.",
     ),
     Panel(
+        "Requests without an answer",
+        "reqps",
+        (Query(rate(table.ROUTER_LOSSES, "stage, cause", ROUTER), "{{stage}}: {{cause}}"),),
+        "By the stage that had them and by cause; of pipelines with our router.",
+    ),
+    Panel(
         "Queues",
         "none",
         (Query(newest(table.QUEUE_LENGTH, "stage", ROUTER), "{{stage}} waiting"),),

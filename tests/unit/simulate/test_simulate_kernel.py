@@ -40,7 +40,7 @@ CASES = st.fixed_dictionaries(
             {
                 "batch_timeout_s": st.sampled_from([0.0, 0.5, 3.0, float("inf")]),
                 "drop_after_s": st.sampled_from([None, 2.0, 10.0]),
-                "drop": st.sampled_from(["request", "batch", "none"]),
+                "drop": st.sampled_from(["request", "deadline", "batch", "none"]),
                 "queue": st.sampled_from(["central", "replica"]),
             }
         ),
@@ -58,7 +58,12 @@ def run_case(case: dict, kernel: str, cuts: list[float]) -> list[np.ndarray]:
     if case["rounding"] is not None:  # several at once, and at the moments of cuts and changes
         times = np.round(times, case["rounding"])
     born = np.sort(times - rng.uniform(0.0, 3.0, len(times)))
-    stage = StageSim(seed=case["seed"], kernel=kernel, **case["rules"])
+    gives_way = case["rules"]["drop"] == "deadline"
+    rules = {**case["rules"], "queue": "central"} if gives_way else case["rules"]
+    stage = StageSim(seed=case["seed"], kernel=kernel, **rules)
+    if gives_way:
+        stage.set_give_way(0.0, 1.0)
+        stage.set_give_way(30.0, 3.0)
     for at_s, groups in sorted(case["sets"], key=lambda each: each[0]):
         named = [Pods(g.count, g.batch_size, g.service, f"g{at}") for at, g in enumerate(groups)]
         stage.set_replicas(at_s, named)
