@@ -41,6 +41,8 @@ TRAINED = {
     "digits": lambda: digits.load_model("locate", "ridge"),
     "text": lambda: text.load_model("extract", "tree"),
 }
+# For the profiles of a pipeline that are of another machine.
+CALIBRATION_S, QUICK_CALIBRATION_S = 30.0, 5.0
 
 Cell = tuple[str, str, str]
 
@@ -105,7 +107,10 @@ def main() -> int:
     for name in options.pipelines:
         # The first replica would train the models while the service waits for it.
         TRAINED.get(name, lambda: None)()
-    subjects = {name: calibrated_subject(name, options.out / "profiles") for name in options.pipelines}
+    limit_s = QUICK_CALIBRATION_S if options.quick else CALIBRATION_S
+    subjects = {
+        name: calibrated_subject(name, options.out / "profiles", limit_s) for name in options.pipelines
+    }
     capacities: dict[tuple[str, str], float] = {}
     for cell in cells(options):
         pipeline, world, policy = cell

@@ -44,7 +44,6 @@ NEIGHBOURS = 2
 # No pipeline of this repository carries that on one machine.
 BEYOND_RPS = 1e5
 PLANNING_S = 30.0
-CALIBRATION_S = 30.0
 # Probes of the capacity: the rate doubles while PROBED_RATIO of its requests are in time, then is bisected.
 PROBE_S, PROBED_RATIO, HALVINGS = 3, 0.9, 1
 FIRST_PROBE_RPS, FIRST_PROBE_RATIO = 16.0, 1 / 4
@@ -80,7 +79,7 @@ def subject_of(name: str) -> Subject:
     return Subject(pipeline, profiles, _largest_plan(pipeline, profiles))
 
 
-def calibrated_subject(name: str, profiles_dir: Path) -> Subject:
+def calibrated_subject(name: str, profiles_dir: Path, limit_s: float) -> Subject:
     """The pipeline of that name with profiles of this machine, calibrated once, so that no cell has to.
 
     They are written into `profiles_dir`. Errors: those of a model server that does not start.
@@ -89,7 +88,7 @@ def calibrated_subject(name: str, profiles_dir: Path) -> Subject:
     with measurement_bench(subject.pipeline) as bench:
         foreign = foreign_to(bench.hardware, subject.profiles.values())
         items = {it.stage: bench_workload(PIPELINES, name, it.stage, SEED).items for it in foreign}
-        until_s = time.monotonic() + CALIBRATION_S
+        until_s = time.monotonic() + limit_s
         calibration = calibrate(bench, foreign, items, until_s, time.monotonic)
         profiles = {
             stage: replace(profile.slowed(calibration.slowdowns), hardware=bench.hardware)
