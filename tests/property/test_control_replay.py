@@ -169,7 +169,7 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
     # A standby records nothing, nor does who cannot; shares, guarded mode and lateness are in the runs below.
     elsewhere = {ReasonCode.NOT_LEADER, ReasonCode.AUDIT_FAILED, ReasonCode.RESHARE, ReasonCode.GUARDED}
     elsewhere |= {ReasonCode.RELIEVED, ReasonCode.SLO_BROKEN}
-    rare = {ReasonCode.ROLLBACK_FAILED, ReasonCode.QUARANTINED}
+    rare = {ReasonCode.ROLLBACK_FAILED, ReasonCode.QUARANTINED, ReasonCode.SOLVER_FAILED}
     assert set(ReasonCode) - seen <= elsewhere | rare
 
 

@@ -87,10 +87,9 @@ def test_right_profiles_are_not_corrected_whatever_chance_does() -> None:
     for seed in range(3):
         right, plain = run(1.0, seed=seed), run(1.0, correct=False, seed=seed)
         assert corrected(right) == []
-        # Not one decision differs, but for the words of what is kept.
-        assert [(it.action, it.configs, it.detail) for it in right.decisions] == [
-            (it.action, it.configs, it.detail) for it in plain.decisions
-        ]
+        # Plans may be for less of a margin, as nobody is late; never for more.
+        assert right.core_seconds <= plain.core_seconds
+        assert late_ratio(right) <= late_ratio(plain) + 0.001
 
 
 def test_profiles_that_are_too_slow_are_learned_after_minutes() -> None:

@@ -9,7 +9,7 @@ from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import HoldReason, forecast_fault, load_of
 from ipa.control.engine.overload_guard import Overload, overloaded_stages, with_more_replicas
 from ipa.control.engine.overrides import held_back
-from ipa.control.engine.plan_selection import changes, checked, choose, plan_for
+from ipa.control.engine.plan_selection import changes, checked, choose, plan_for, wanted
 from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.control.engine.transition import safe_step
@@ -123,7 +123,7 @@ def overloaded(
     if request.control.mode is Mode.SHADOW:
         return verdict, state
     running = _basis(request, state)
-    if _knows(request, running, verdict):
+    if _knows(request, state, running, verdict):
         return verdict, state
     overloads, state = _lasting(request, state, running)
     if not overloads:
@@ -167,12 +167,15 @@ def _lasting(
     return overloads, replace(state, overload=overload)
 
 
-def _knows(request: TickRequest, running: Configs, verdict: TickVerdict) -> bool:
+def _knows(request: TickRequest, state: EngineState, running: Configs, verdict: TickVerdict) -> bool:
     """True if the model predicts that the running configuration does not carry the load."""
     if verdict.forecast is None:
         return False
     plan = verdict.plan
-    needed_rps = verdict.forecast.upper_rps if plan is None or plan.peak_rps is None else plan.rate_rps
+    if plan is None or plan.peak_rps is None:
+        needed_rps = wanted(request, state, verdict.forecast).upper_rps
+    else:
+        needed_rps = plan.rate_rps
     expected = request.predict(running, needed_rps)
     return expected is not None and not expected.carries
 

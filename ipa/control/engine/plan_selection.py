@@ -53,8 +53,8 @@ def choose(
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
     if late and (not urgent or plan.configs == running):
         return _while_late(request, state, running, plan, forecast, now, late), reset
-    carried_rps = state.feedback.carried_rps if carries and not urgent else None
-    kept = _no_better(request, running, plan, forecast, None if urgent else now, carried_rps)
+    carries = carries and not urgent
+    kept = _no_better(request, state, running, plan, forecast, None if urgent else now, carries=carries)
     if kept is not None:
         return kept, reset
     # If no pod starts or stops, waiting has no benefit.
@@ -73,6 +73,12 @@ def choose(
             words = f"the plan would remove capacity, but {objection}"
             return hold(ReasonCode.SIGNALS_DISAGREE, words, plan=plan, forecast=forecast), reset
     return checked(request, state, running, plan=plan, forecast=forecast, urgent=urgent), state
+
+
+def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Forecast:
+    """The load to plan for: the forecast as the requests in time correct it, and what waits."""
+    is_slow = bool(state.correction.slowdowns(request.pipeline))
+    return loaded(forecast, state.feedback, request.observation, is_slow=is_slow)
 
 
 def _pending(state: EngineState, plan: Plan, ticks: int) -> EngineState:
@@ -119,32 +125,36 @@ def _while_late(
             request, state, running, plan=plan, forecast=forecast, urgent=True, reason=reason, why=late
         )
     words = f"{late}; no plan for {plan.rate_rps:.3g} rps with more capacity is better"
-    return _kept(ReasonCode.SLO_BROKEN, words, plan, forecast)
+    short = _short_of(plan, wanted(request, state, forecast))
+    return _kept(ReasonCode.SLO_BROKEN, words, plan, forecast, short)
 
 
 def _no_better(
     request: TickRequest,
+    state: EngineState,
     running: Configs,
     plan: Plan,
     forecast: Forecast,
     now: Prediction | None,
-    carried_rps: float | None,
+    *,
+    carries: bool,
 ) -> TickVerdict | None:
     """The hold if the running plan is as good up to the tolerance; `now` is None if it certainly is not.
 
-    With `carried_rps` it has carried the load of the plan, though the model says that it cannot.
+    `carries`: it has carried the load of the plan, though the model says that it cannot.
     """
+    short = _short_of(plan, wanted(request, state, forecast))
     if plan.configs == running:
-        return _kept(ReasonCode.NO_CHANGE, "the running plan is the best", plan, forecast)
-    if carried_rps is not None and total_cores(plan.configs) >= total_cores(running):
-        words = f"the running plan has carried {carried_rps:.3g} rps in time"
-        return _kept(ReasonCode.NO_CHANGE, words, plan, forecast)
+        return _kept(ReasonCode.NO_CHANGE, "the running plan is the best", plan, forecast, short)
+    if carries and total_cores(plan.configs) >= total_cores(running):
+        words = f"the running plan has carried {state.feedback.carried_rps:.3g} rps in time"
+        return _kept(ReasonCode.NO_CHANGE, words, plan, forecast, short)
     gain_ratio = _gain_ratio(plan, now) if now is not None and now.feasible else None
     if gain_ratio is None or gain_ratio >= request.settings.tolerance_ratio:
         return None
     tolerated = f"the tolerance is {request.settings.tolerance_ratio:.1%}"
     words = f"another plan is only {max(gain_ratio, 0):.1%} better, {tolerated}"
-    return _kept(ReasonCode.WITHIN_TOLERANCE, words, plan, forecast)
+    return _kept(ReasonCode.WITHIN_TOLERANCE, words, plan, forecast, short)
 
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
@@ -203,7 +213,7 @@ def plan_for(
         slowdowns=slowdowns,
     )
     try:
-        expected = loaded(forecast, state.feedback, request.observation, is_slow=bool(slowdowns))
+        expected = wanted(request, state, forecast)
         plan = rounded_plan(request.policy.decide(request.observation, expected, asked))
     except IpaError as error:
         return hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
@@ -244,7 +254,7 @@ def checked(
     slower = planned_with(plan)
     detail = (
         (f"{why}; " if why else "")
-        + _why(plan, forecast)
+        + _why(forecast, _short_of(plan, wanted(request, state, forecast)))
         + (f"{slower}; " if slower else "")
         + changes(running, found.configs)
     )
@@ -373,9 +383,8 @@ def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan)
     return configs
 
 
-def _kept(reason: ReasonCode, words: str, plan: Plan, forecast: Forecast) -> TickVerdict:
-    """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load."""
-    short = _short_of(plan, forecast)
+def _kept(reason: ReasonCode, words: str, plan: Plan, forecast: Forecast, short: str) -> TickVerdict:
+    """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load (`short`)."""
     return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
 
 
@@ -396,15 +405,14 @@ def _gain_ratio(plan: Plan, now: Prediction) -> float:
     return (plan.objective - now.objective) / scale
 
 
-def _why(plan: Plan, forecast: Forecast) -> str:
+def _why(forecast: Forecast, short: str) -> str:
     expected = f"{forecast.upper_rps:.3g} rps expected within {forecast.horizon_s:g} s ({forecast.rung}); "
-    short = _short_of(plan, forecast)
     return expected + (f"{short}; " if short else "")
 
 
-def _short_of(plan: Plan, forecast: Forecast) -> str:
-    """The plan's note if it carries less than the forecast or misses the SLA; else empty."""
-    return plan.note if plan.is_late or plan.carried_rps < forecast.upper_rps * (1 - 1e-9) else ""
+def _short_of(plan: Plan, load: Forecast) -> str:
+    """The plan's note if it carries less than the load to plan for or misses the SLA; else empty."""
+    return plan.note if plan.is_late or plan.carried_rps < load.upper_rps * (1 - 1e-9) else ""
 
 
 def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> str:
