@@ -28,10 +28,11 @@ class MetricsSettings:
     """The monitoring of the pipeline. The defaults are those of a pipeline on this machine.
 
     Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. A rate is the
-    mean over `rate_window_s`, each of the load's the mean over `load_window_s` before it: at least two
-    intervals, if an interval is not a second. The latency quantile is that of requests answered in
-    `latency_window_s`, batches are those that ended in `batches_window_s`. In `gaps` nothing is scraped, so
-    samples grow old; in `outages` nothing answers at all. Samples older than `stale_after_s` are Missing
+    mean over `rate_window_s`, as is the share of requests in time; each of the load's is the mean over
+    `load_window_s` before it: at least two intervals, if an interval is not a second. The latency quantile is
+    that of requests answered in `latency_window_s`, batches are those that ended in `batches_window_s`. In
+    `gaps` nothing is scraped, so samples grow old; in `outages` nothing answers at all. Samples older than
+    `stale_after_s` are Missing
     (stale). InputError for impossible windows.
     """
 
@@ -129,7 +130,7 @@ class SimMetrics:
             arrival_rate_rps=self._rate(record.arrivals, times, age_s),
             load=self._load(times, window_s, age_s),
             latency_s=latency,
-            attainment=self._attainment(latencies_s, pipeline.sla.latency_s, newest_s, age_s),
+            attainment=self._attainment(pipeline.sla.latency_s, newest_s, age_s),
             stages={
                 stage.name: StageSignals(
                     self._rate(record.stage_arrivals[stage.name], times, age_s),
@@ -141,10 +142,9 @@ class SimMetrics:
             },
         )
 
-    def _attainment(
-        self, latencies_s: Floats, sla_s: float, newest_s: float, age_s: float
-    ) -> Measured[Attainment] | Missing:
-        window_s = self._settings.latency_window_s
+    def _attainment(self, sla_s: float, newest_s: float, age_s: float) -> Measured[Attainment] | Missing:
+        window_s = self._settings.rate_window_s
+        latencies_s = self._record.latencies_in(newest_s - window_s, newest_s)
         ended = len(latencies_s) + self._record.lost_in(newest_s - window_s, newest_s)
         if not ended:
             return IDLE

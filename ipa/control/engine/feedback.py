@@ -87,12 +87,14 @@ def regulated(
     in_flight: bool,
     broken: bool,
     allowed_ratio: float,
+    serving_s: float | None = None,
 ) -> Feedback:
     """The feedback after this tick; `predict` knows how slow variants are, `broken` if the SLO is.
 
     The ratio is raised above 1 only by windows in which nothing but the running configuration served, and
     only if that should have carried the load: else the plan knows. `allowed_ratio` is the share of requests
-    that may be late.
+    that may be late. `serving_s`: since then the running configuration serves, changed in
+    place.
     """
     running, seen = observation.running(), observation.attainment
     before = replace(_remembered(before, seen, now_s), is_broken=broken)
@@ -100,7 +102,8 @@ def regulated(
         before = _careful(before, now_s)
     if running is None or in_flight or not observation.settled:
         return replace(before, since_s=None, carried_rps=0.0)
-    after = replace(before, since_s=now_s if before.since_s is None else before.since_s)
+    begun_s = now_s if serving_s is None else serving_s
+    after = replace(before, since_s=begun_s if before.since_s is None else before.since_s)
     if not broken or not isinstance(seen, Measured):
         after = _carrying(after, observation, now_s, allowed_ratio)
         return _eased(after, seen, now_s, SPARE_RATIO * allowed_ratio)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.engine.actuation import begin
+from ipa.control.engine.actuation import Actuation, begin
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.decision_inputs import inputs_of
 from ipa.control.engine.feedback import NO_FEEDBACK, is_broken, regulated
@@ -18,6 +18,7 @@ from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Eve
 from ipa.model.errors import IpaError, PluginError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.parts import stage_pairs
 from ipa.model.plan import Plan
 from ipa.model.row_counts import wrong_rows
 from ipa.policies.base import Policy, PolicyState, corrected, is_stateful, pinned
@@ -83,16 +84,30 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
     now, alarmed = alarms(now, request.pipeline)
     if not learns:
         return replace(state, correction=now, feedback=NO_FEEDBACK), alarmed
+    serving_s = _serving_s(request, state.actuation)
     feedback = regulated(
         state.feedback,
         request.observation,
         corrected(request.predict, now.slowdowns(request.pipeline)),
         request.now_s,
-        in_flight=state.actuation.in_flight,
+        in_flight=state.actuation.in_flight and serving_s is None,
         broken=broken,
         allowed_ratio=1 - target_ratio,
+        serving_s=serving_s,
     )
     return replace(state, correction=now, feedback=feedback), alarmed
+
+
+def _serving_s(request: TickRequest, actuation: Actuation) -> float | None:
+    """The time of the write if the change in flight was made in place, and serves; else None."""
+    change, running = actuation.change, request.observation.running()
+    if change is None or not request.observation.settled or running != change.configs:
+        return None
+    in_place = all(
+        old is not None and old.replicas == new.replicas and request.rolling.keeps_replicas(old, new)
+        for old, new in stage_pairs(change.previous, change.configs)
+    )
+    return actuation.started_s if in_place else None
 
 
 def _asked(request: TickRequest, state: EngineState) -> TickRequest:
