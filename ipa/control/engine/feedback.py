@@ -125,7 +125,8 @@ def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
     def later(at_s: float | None) -> float | None:
         return None if at_s is None else at_s + later_s
 
-    return replace(before, since_s=None, raised_s=later(before.raised_s), late_s=later(before.late_s))
+    raised_s, late_s = later(before.raised_s), later(before.late_s)
+    return replace(before, since_s=None, raised_s=raised_s, late_s=late_s, judged_s=None, carried_rps=0.0)
 
 
 def lateness(observation: Observation, pipeline: Pipeline) -> str:

@@ -162,17 +162,10 @@ def with_earlier(observation: Observation, earlier: LoadHistory | None) -> Obser
     if earlier is None or not isinstance(load, Measured):
         return observation
     now = load.value
-    if (
-        now.end_s is None
-        or earlier.end_s is None
-        or (now.step_s, now.averaged_s)
-        != (
-            earlier.step_s,
-            earlier.averaged_s,
-        )
-    ):
+    is_alike = (now.step_s, now.averaged_s) == (earlier.step_s, earlier.averaged_s)
+    if now.end_s is None or earlier.end_s is None or not is_alike:
         return observation
-    unseen = next(at for at, rate in enumerate(now.rates_rps) if rate is not None)
+    unseen = next((at for at, rate in enumerate(now.rates_rps) if rate is not None), len(now.rates_rps))
     if unseen:
         unseen = min(unseen + round(now.averaged_s / now.step_s), len(now.rates_rps) - 1)
     # The steps by which a rate of this history stands further back than in the earlier one.

@@ -17,6 +17,7 @@ from ipa.control.engine.feedback import (
     Feedback,
     is_broken,
     loaded,
+    recalled_feedback,
     regulated,
 )
 from ipa.control.engine.guards import GuardSettings
@@ -158,6 +159,14 @@ def test_the_load_that_was_served_in_time_counts_as_carried_until_requests_are_l
     ):
         assert lost.carried_rps == 0.0
     assert after(4, observed(0.985, count=20.0)).carried_rps == 0.0
+
+
+def test_an_earlier_process_counted_on_another_clock() -> None:
+    before = after(200, observed(0.999))
+    recalled = recalled_feedback(before, -2000.0)
+    assert recalled.load_ratio == LEAST and recalled.carried_rps == 0.0
+    goes_on = after(1, observed(1.0), recalled)
+    assert goes_on.late_ratio == pytest.approx(before.late_ratio) and goes_on.load_ratio == LEAST
 
 
 @given(st.floats(10, 1e4), st.floats(0.9, 1.0))
