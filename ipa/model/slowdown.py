@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+# The bounds of a slowdown. Beyond the upper one a variant is broken: more replicas would not help.
+LEAST_RATIO, MOST_RATIO = 0.5, 4.0
+
 
 @dataclass(frozen=True, slots=True)
 class Slowdown:

@@ -103,7 +103,7 @@ def explain(
 def _stricter(
     problem: PlanningProblem, plan: Plan, deadline: Deadline
 ) -> tuple[StricterSla | None, tuple[str, ...]]:
-    """What one more nine costs; None if latencies know no percentile. And what time did not allow."""
+    """The price of one more nine, None if latencies know no percentile; and what time did not allow."""
     if problem.compat is not Compat.TAIL:
         return None, ()
     percentile = round(100 - (100 - problem.percentile) / 10, 9)

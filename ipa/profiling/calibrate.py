@@ -12,7 +12,7 @@ from statistics import geometric_mean, median
 
 from ipa.model.errors import IpaError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.model.slowdown import Calibration, Slowdown
+from ipa.model.slowdown import LEAST_RATIO, MOST_RATIO, Calibration, Slowdown
 from ipa.profiling.measure import (
     MIN_BATCHES,
     WARM_UP_BATCHES,
@@ -29,9 +29,6 @@ ROUNDS, EFFORT = 3, MeasurementEffort(repeats=30, budget_s=0.25)
 # Below one core a replica shares a CPU by its quota, and a few batches say little.
 CORES = 1.0
 BATCHES = MIN_BATCHES + WARM_UP_BATCHES
-# The bounds of the running correction (ipa.control.engine.correction): beyond them more is wrong than the
-# machine.
-LEAST_RATIO, MOST_RATIO = 0.5, 4.0
 
 
 def foreign_to(machine: str, profiles: Iterable[StageProfile]) -> tuple[StageProfile, ...]:

@@ -90,6 +90,10 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
                     chosen_free = free
         if drop == REQUEST:
             expiry = max(born_s[head] + drop_after_s, arrived_s[head], moved)
+            if expiry > start and born_s[head] + give_way_after_s < start:
+                place = head + sizes[chosen]
+                if place < total and arrived_s[place] <= start:
+                    expiry = start
             if expiry <= start:
                 if expiry >= until_s:
                     break
@@ -104,18 +108,6 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
                 continue
         if start >= until_s:
             break
-        if drop == REQUEST and born_s[head] + give_way_after_s < start:
-            place = head + sizes[chosen]
-            if place < total and arrived_s[place] <= start:
-                lost[head] = 1
-                head += 1
-                stops[batch] = head
-                starts_s[batch] = start
-                ends_s[batch] = start
-                moved = start
-                served_by[batch] = -1
-                batch += 1
-                continue
         which = stream[chosen]
         if which >= 0 and next_factor[which] >= last_factor[which]:
             state[HEAD] = head

@@ -32,8 +32,7 @@ class MetricsSettings:
     `load_window_s` before it: at least two intervals, if an interval is not a second. The latency quantile is
     that of requests answered in `latency_window_s`, batches are those that ended in `batches_window_s`. In
     `gaps` nothing is scraped, so samples grow old; in `outages` nothing answers at all. Samples older than
-    `stale_after_s` are Missing
-    (stale). InputError for impossible windows.
+    `stale_after_s` are Missing (stale). InputError for impossible windows.
     """
 
     scrape_interval_s: float = 1.0

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from ipa.control.engine.correction import (
     DEAD_BAND_END,
-    MOST,
     STEP,
     UNCORRECTED,
     Correction,
@@ -19,6 +18,7 @@ from ipa.control.engine.correction import (
 )
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.slowdown import MOST_RATIO
 from ipa.policies.base import Prediction
 from ipa.queueing.service import ServiceTime
 from tests.fakes.world import PIPELINE, SMALLEST
@@ -63,7 +63,7 @@ def over(ratios: list[float], spread: float, count: float) -> list[Correction]:
 def test_whatever_is_seen_ratios_stay_within_bounds(ratios: list[float], spread: float, count: float) -> None:
     for known in over(ratios, spread, count):
         for slow in known.slowdowns(PIPELINE):
-            assert 1.0 < slow.ratio <= MOST * STEP
+            assert 1.0 < slow.ratio <= MOST_RATIO * STEP
         assert len(known.seen) <= len(SMALLEST)
 
 

@@ -21,7 +21,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT
 from ipa.model.rounding import significant
-from ipa.model.slowdown import UNCALIBRATED, Calibration, Slowdown, Slowdowns
+from ipa.model.slowdown import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Calibration, Slowdown, Slowdowns
 from ipa.policies.base import ANY_RATE_RPS, Predictor
 from ipa.queueing.service import ServiceTime
 
@@ -31,10 +31,8 @@ STEP = 1.05
 DEAD_BAND, DEAD_BAND_END = 1.10, 1.03
 # It decreases by two steps at least, and increases from half a step on.
 STEPS_BACK = 2
-# A variant slower than this is broken: more replicas would not help.
-MOST = 4.0
-# The least ratio. Plans rely on a variant being quicker than its profile once it was for so long.
-LEAST, QUICK_S = 0.5, 120.0
+# Plans rely on a variant being quicker than its profile once it was for so long.
+QUICK_S = 120.0
 # Fewer batches in a window are ignored.
 LEAST_BATCHES = 5
 # The error of a mean of n batches is their variation over √n. Means are smoothed until that is 2 %, and over
@@ -273,7 +271,7 @@ def steps_for(steps: int, ratios: Sequence[float]) -> int:
 
 
 def _exact_steps(ratio: float) -> float:
-    return log(min(ratio, MOST)) / log(STEP)
+    return log(min(ratio, MOST_RATIO)) / log(STEP)
 
 
 def _steps(ratio: float) -> int:
@@ -335,15 +333,15 @@ def _smoothed(
 ) -> float:
     """The ratio after batches observed `passed_s` later, weighted by their number."""
     expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
-    seen = min(batches.service_s / expected_s, MOST)
+    seen = min(batches.service_s / expected_s, MOST_RATIO)
     variation = max(sqrt(service.spread), LEAST_VARIATION)
     deviation_ratio = variation / sqrt(batches.count)
     surprising = max(SURPRISE * deviation_ratio, STEP - 1)
     if deviation_ratio <= NORMAL_RATIO and abs(seen - ratio) > ratio * surprising:
-        return max(seen, LEAST)
+        return max(seen, LEAST_RATIO)
     new = batches.count * passed_s / batches.window_s
     weight = min(1 - exp(-passed_s / SMOOTH_S), new * (SURE_RATIO / variation) ** 2)
-    return max(ratio + weight * (seen - ratio), LEAST)
+    return max(ratio + weight * (seen - ratio), LEAST_RATIO)
 
 
 def _with(known: Correction, seen: ObservedSlowdown) -> Correction:

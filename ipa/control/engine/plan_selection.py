@@ -125,8 +125,7 @@ def _while_late(
             request, state, running, plan=plan, forecast=forecast, urgent=True, reason=reason, why=late
         )
     words = f"{late}; no plan for {plan.rate_rps:.3g} rps with more capacity is better"
-    short = _short_of(plan, wanted(request, state, forecast))
-    return _kept(ReasonCode.SLO_BROKEN, words, plan, forecast, short)
+    return _kept(request, state, ReasonCode.SLO_BROKEN, words, plan, forecast)
 
 
 def _no_better(
@@ -143,18 +142,18 @@ def _no_better(
 
     `carries`: it has carried the load of the plan, though the model says that it cannot.
     """
-    short = _short_of(plan, wanted(request, state, forecast))
     if plan.configs == running:
-        return _kept(ReasonCode.NO_CHANGE, "the running plan is the best", plan, forecast, short)
+        words = "the running plan is the best"
+        return _kept(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
     if carries and total_cores(plan.configs) >= total_cores(running):
         words = f"the running plan has carried {state.feedback.carried_rps:.3g} rps in time"
-        return _kept(ReasonCode.NO_CHANGE, words, plan, forecast, short)
+        return _kept(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
     gain_ratio = _gain_ratio(plan, now) if now is not None and now.feasible else None
     if gain_ratio is None or gain_ratio >= request.settings.tolerance_ratio:
         return None
     tolerated = f"the tolerance is {request.settings.tolerance_ratio:.1%}"
     words = f"another plan is only {max(gain_ratio, 0):.1%} better, {tolerated}"
-    return _kept(ReasonCode.WITHIN_TOLERANCE, words, plan, forecast, short)
+    return _kept(request, state, ReasonCode.WITHIN_TOLERANCE, words, plan, forecast)
 
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
@@ -254,7 +253,7 @@ def checked(
     slower = planned_with(plan)
     detail = (
         (f"{why}; " if why else "")
-        + _why(forecast, _short_of(plan, wanted(request, state, forecast)))
+        + _why(forecast, _short_of(request, state, plan, forecast))
         + (f"{slower}; " if slower else "")
         + changes(running, found.configs)
     )
@@ -383,8 +382,11 @@ def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan)
     return configs
 
 
-def _kept(reason: ReasonCode, words: str, plan: Plan, forecast: Forecast, short: str) -> TickVerdict:
-    """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load (`short`)."""
+def _kept(
+    request: TickRequest, state: EngineState, reason: ReasonCode, words: str, plan: Plan, forecast: Forecast
+) -> TickVerdict:
+    """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load."""
+    short = _short_of(request, state, plan, forecast)
     return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
 
 
@@ -410,9 +412,10 @@ def _why(forecast: Forecast, short: str) -> str:
     return expected + (f"{short}; " if short else "")
 
 
-def _short_of(plan: Plan, load: Forecast) -> str:
+def _short_of(request: TickRequest, state: EngineState, plan: Plan, forecast: Forecast) -> str:
     """The plan's note if it carries less than the load to plan for or misses the SLA; else empty."""
-    return plan.note if plan.is_late or plan.carried_rps < load.upper_rps * (1 - 1e-9) else ""
+    load_rps = wanted(request, state, forecast).upper_rps
+    return plan.note if plan.is_late or plan.carried_rps < load_rps * (1 - 1e-9) else ""
 
 
 def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> str:

@@ -139,14 +139,16 @@ class PipelineRunner:
     def pids(self, stage: str) -> list[int]:
         """Process ids of the stage's replicas that serve."""
         with self._lock:
-            run = next(it for it in self._stages if it.stage.name == stage)
-            return [replica.pid for replica in run.replicas if replica.phase is Phase.READY]
+            return [replica.pid for replica in self._serving(stage)]
 
     def replica_urls(self, stage: str) -> list[str]:
         """Base URLs of the stage's replicas that serve."""
         with self._lock:
-            run = next(it for it in self._stages if it.stage.name == stage)
-            return [replica.url for replica in run.replicas if replica.phase is Phase.READY]
+            return [replica.url for replica in self._serving(stage)]
+
+    def _serving(self, stage: str) -> list[Replica]:
+        run = next(it for it in self._stages if it.stage.name == stage)
+        return [replica for replica in run.replicas if replica.phase is Phase.READY]
 
     def front_pids(self) -> dict[str, int]:
         """Process ids of router and queues by their names; 0 for one that is being started."""

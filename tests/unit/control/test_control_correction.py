@@ -14,7 +14,6 @@ from ipa.control.engine.correction import (
     DEAD_BAND,
     DEAD_BAND_END,
     FORGET_S,
-    MOST,
     STEP,
     STEPS_BACK,
     UNCORRECTED,
@@ -32,7 +31,7 @@ from ipa.control.ports import Signals
 from ipa.model.decision import Action, Mode, Notice
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.plan import StageConfig
-from ipa.model.slowdown import Calibration, Slowdown
+from ipa.model.slowdown import MOST_RATIO, Calibration, Slowdown
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, profiled, scenario
 
 SETTINGS = GuardSettings(tick_s=10.0, correct_profiles=True)
@@ -133,7 +132,7 @@ def test_items_are_weighed_as_the_profile_has_them() -> None:
 
 
 def test_it_ends_where_what_runs_is_broken_and_not_slow() -> None:
-    assert ratio_of(after(*[observed(50.0)] * 20)) == pytest.approx(MOST, rel=STEP - 1)
+    assert ratio_of(after(*[observed(50.0)] * 20)) == pytest.approx(MOST_RATIO, rel=STEP - 1)
 
 
 def test_nothing_is_learned_of_what_is_on_its_way_old_little_or_not_there() -> None:
