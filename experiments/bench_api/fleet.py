@@ -69,7 +69,8 @@ class Fleet:
                 store,
                 store,
             )
-            chosen = policy_of(options.policy, inputs_of(self.settings, options, pipeline, profiles))
+            inputs = inputs_of(self.settings, options, pipeline, profiles)
+            chosen = policy_of(options.policy, inputs, self.settings.tick_s)
             self.loops.append(loop_of(self.settings, sight, chosen, world, hooks, threading.Event()))
 
     def rounds(self, steady: int, moving: int) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,7 @@ def units(experiment: Experiment, data: Path, root: Path = ROOT) -> tuple[list[U
                 "seed": seed,
             }
             payload = {
-                "pipeline": asdict(arm) | {"fan_out": _plain(arm.fan_out)},
+                "pipeline": _plain(arm),
                 "load": load,
                 "sla_s": sla_s,
                 "forecaster": forecaster,
@@ -75,8 +75,11 @@ def units(experiment: Experiment, data: Path, root: Path = ROOT) -> tuple[list[U
     return found, notes
 
 
-def _plain(fan_out: Mapping[str, Any]) -> dict[str, Any]:
-    return {stage: dict(it) if isinstance(it, Mapping) else it for stage, it in fan_out.items()}
+def _plain(arm: PipelineArm) -> dict[str, Any]:
+    """The arm as JSON has it."""
+    given = {it.name: getattr(arm, it.name) for it in fields(arm)}
+    fan_out = {stage: dict(it) if isinstance(it, Mapping) else it for stage, it in arm.fan_out.items()}
+    return given | {"fan_out": fan_out}
 
 
 def load_of(payload: Mapping[str, Any]) -> Sequence[float]:

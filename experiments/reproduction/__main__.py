@@ -18,6 +18,8 @@ from experiments.reproduction.page import count_rows, lines, page
 from experiments.reproduction.replay import Ask
 from experiments.reproduction.runs import PIPELINES, TRACE, Published, missing_files, read_runs
 from ipa.files import load_pipeline, load_profiles
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
@@ -85,20 +87,22 @@ def in_loop(published: Published) -> Iterable[LoopRun]:
     """IPA's runs in the simulator."""
     for run in published.runs:
         if run.system == "ipa":
-            yield loop_run(run, *files_of(run.pipeline), published.patterns[run.workload])
+            pipeline, profiles = files_of(run.pipeline)
+            yield loop_run(run, pipeline, profiles, published.patterns[run.workload])
             say("in the loop", *run.cell)
 
 
 def plans(published: Published) -> Iterable[beating.Outcome]:
     """Our planner against IPA's, every pipeline and workload."""
     for name in ALL:
+        pipeline, profiles = files_of(name)
         for objective in beating.OBJECTIVES:
             for workload, pattern in published.patterns.items():
-                yield from beating.plan_cell(*files_of(name), objective, workload, pattern)
+                yield from beating.plan_cell(pipeline, profiles, objective, workload, pattern)
                 say("planned", name, objective, workload)
 
 
-def files_of(name: str) -> Any:
+def files_of(name: str) -> tuple[Pipeline, dict[str, StageProfile]]:
     """The pipeline and its profiles."""
     return load_pipeline(ROOT / "pipelines" / name / "pipeline.yaml"), load_profiles(ROOT / "profiles", name)
 

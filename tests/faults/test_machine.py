@@ -5,6 +5,7 @@ The loop with the real adapter runs over the fake API server, served in this pro
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_mach
 from hypothesis.stateful import rule as plain_rule
 
 from ipa.control.ports import Freeze
-from ipa.model.decision import Mode
+from ipa.model.decision import Decision, Mode
 from ipa.model.errors import UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube import FaultKind, Trouble
@@ -167,6 +168,8 @@ class Machine(RuleBasedStateMachine):
             world.say(mode=Mode.ACTIVE, paused=True, freezes=())
             world.tick()
             world.say(paused=False)
+            # What failed before may be the best plan again once its quarantine ends.
+            assert any(not _quarantines(world.tick()) for _ in range(400))
             settled = world.settle(400)
             assert settled >= 0, [(one.reason.value, one.detail) for one in world.decisions[-4:]]
             assert world.quiet_writes(6) == 0
@@ -175,6 +178,12 @@ class Machine(RuleBasedStateMachine):
             COUNTED["writes"] += len(world.kube.writes)
         finally:
             self.context.__exit__(None, None, None)
+
+
+def _quarantines(decision: Decision) -> bool:
+    """True if a plan that failed was still set aside when this was decided."""
+    inputs = json.loads(decision.inputs)
+    return any(each["until_s"] > inputs["now_s"] for each in inputs["state"]["failures"])
 
 
 # A thousand steps or more over a whole API server.

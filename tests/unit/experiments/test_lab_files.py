@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from experiments.lab.files import find_experiment, find_experiments, load_experiment
+from experiments.lab.published import data_folder
+from experiments.lab.runners import runner_of
 from ipa.model.errors import InputError, UsageError
 
 GOOD = """\
@@ -122,3 +125,11 @@ def test_an_unknown_experiment() -> None:
     with pytest.raises(UsageError, match="did you mean 'ipa-paper'"):
         find_experiment("ipa-papr")
     assert find_experiment("mine/experiment.yaml") == Path("mine/experiment.yaml")
+
+
+@pytest.mark.parametrize("path", find_experiments().values(), ids=lambda path: path.parent.name)
+def test_every_experiment_has_runs_that_are_kept_as_json(path: Path) -> None:
+    experiment = load_experiment(path, quick=True)
+    units, _ = runner_of(experiment.runner).units(experiment, data_folder())
+    for unit in units:
+        assert json.loads(json.dumps(unit.payload)) is not None
