@@ -47,9 +47,9 @@ test-cluster: install ## the contract suite and the stories on the cluster that 
 first-hour: install ## the tutorial's commands one after another, as a newcomer types them, each step timed
 	$(PY) tools/first_hour.py
 
-demo: install ## the main job on real models, about five minutes (SCREENSHOT=file for a picture of the page)
+demo: install ## the main job on real models, about five minutes (BUSY=1: beside a busy loop; SCREENSHOT=file for a picture of the page)
 	@tools/system.sh
-	$(PY) -m experiments.demo $(if $(SCREENSHOT),--screenshot $(SCREENSHOT))
+	$(PY) -m experiments.demo $(if $(BUSY),--busy $(BUSY)) $(if $(SCREENSHOT),--screenshot $(SCREENSHOT))
 
 bench: install ## all benchmarks, side by side (QUICK=1: do they work)
 	$(PY) -m experiments.bench $(if $(QUICK),--quick)

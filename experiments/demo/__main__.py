@@ -22,6 +22,7 @@ from experiments.demo.live import LiveTable
 from experiments.demo.report import render, runs_rows
 from experiments.demo.service import PIPELINE, Service
 from experiments.demo.summary import RunRecord, compare, read_requests, summarise
+from experiments.neighbours import neighbours
 from ipa.files import load_pipeline
 from pipelines.ocr.client import score_answer
 
@@ -57,12 +58,13 @@ def run(job: Job, folder: Path, options: argparse.Namespace, console: Console) -
         console.print(f"[bold]{job.name}[/bold]: page at {service.url}", highlight=False)
         paid = service.counter("ipa_allocated_core_seconds_total")
         out = place / "requests.jsonl"
-        load = start_load(service, job, out, options)
-        try:
-            samples = watch(service, job, load, console, options)
-        finally:
-            load.terminate()
-            load.wait()
+        with neighbours(options.busy):
+            load = start_load(service, job, out, options)
+            try:
+                samples = watch(service, job, load, console, options)
+            finally:
+                load.terminate()
+                load.wait()
         if load.returncode != 0:
             raise RuntimeError(f"the load generator ended with exit code {load.returncode}")
         return RunRecord(
@@ -165,6 +167,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--high", type=float, default=7.5, help="highest rate, pages a second")
     parser.add_argument("--seconds", type=float, default=150.0, help="how long the adaptive run takes")
     parser.add_argument("--static-seconds", type=float, default=60.0, help="how long each static run takes")
+    parser.add_argument("--busy", type=int, default=0, help="busy loops beside each run")
     parser.add_argument("--screenshot", type=Path, help="write a picture of the page there")
     return parser.parse_args(arguments)
 
@@ -192,6 +195,7 @@ def main() -> None:
         "machine": machine(),
         "sla_s": pipeline.sla.latency_s,
         "rate_rps": {"low": options.low, "high": options.high},
+        "neighbours": options.busy,
         "runs": runs,
         "comparison": compare(runs),
         "took_s": time.monotonic() - started,

@@ -10,10 +10,12 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
+import orjson
 
 from pipelines.ocr.client import page_bodies
 
@@ -21,10 +23,16 @@ from pipelines.ocr.client import page_bodies
 # to the peak, stays, falls and rests again.
 SHAPE = ((0.0, 0.0), (0.2, 0.0), (0.45, 1.0), (0.62, 1.0), (0.85, 0.0), (1.0, 0.0))
 
+# The router closes idle connections after 5 s.
+KEPT_S = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One request as its sender saw it. `outcome` is answered, dropped or failed."""
+    """One request as its sender saw it. `outcome` is answered, dropped or failed.
+
+    It was sent `lag_s` after it was due at `at_s`: a sender that is slow itself measures nothing else.
+    """
 
     at_s: float
     page: int
@@ -33,6 +41,7 @@ class Sent:
     latency_s: float
     answer: dict[str, Any] | None
     detail: str = ""
+    lag_s: float = 0.0
 
 
 def rate_at(at_ratio: float, low_rps: float, high_rps: float) -> float:
@@ -56,33 +65,58 @@ def arrivals(seed: int, duration_s: float, low_rps: float, high_rps: float) -> l
     return times
 
 
-async def send(client: httpx.AsyncClient, url: str, body: bytes, at_s: float, page: int) -> Sent:
-    """What became of one page."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it came: status 0 and the error's name where none did. Read once all are there."""
+
+    status: int
+    content_type: str
+    body: bytes
+    latency_s: float
+    lag_s: float
+
+    def read(self, at_s: float, page: int) -> Sent:
+        """What became of the request."""
+        if self.status == HTTPStatus.OK:
+            answer = orjson.loads(self.body)
+            return Sent(at_s, page, "answered", self.status, self.latency_s, answer, lag_s=self.lag_s)
+        is_problem = self.content_type.startswith("application/problem+json")
+        code = orjson.loads(self.body).get("code", "") if is_problem else ""
+        outcome = "dropped" if code == "dropped" else "failed"
+        words = self.body.decode(errors="replace")[:300]
+        return Sent(at_s, page, outcome, self.status, self.latency_s, None, words, self.lag_s)
+
+
+async def send(session: aiohttp.ClientSession, url: str, body: bytes, due_s: float) -> Answer:
+    """The answer to a request that was due at `due_s`."""
     started = time.perf_counter()
     try:
-        answer = await client.post(url, content=body, headers={"content-type": "application/json"})
-    except httpx.HTTPError as error:
-        return Sent(at_s, page, "failed", 0, time.perf_counter() - started, None, type(error).__name__)
-    latency_s = time.perf_counter() - started
-    if answer.status_code == httpx.codes.OK:
-        return Sent(at_s, page, "answered", answer.status_code, latency_s, answer.json())
-    is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
-    code = answer.json().get("code", "") if is_problem else ""
-    outcome = "dropped" if code == "dropped" else "failed"
-    return Sent(at_s, page, outcome, answer.status_code, latency_s, None, answer.text[:300])
+        async with session.post(url, data=body) as response:
+            found = response.status, response.headers.get("content-type", ""), await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        found = 0, "", type(error).__name__.encode()
+    return Answer(*found, time.perf_counter() - started, started - due_s)
 
 
 async def play(url: str, bodies: Sequence[bytes], times: Sequence[float], timeout_s: float) -> list[Sent]:
     """Every request in the order it was sent; returns when the last is answered or timed out."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-    async with httpx.AsyncClient(timeout=timeout_s, limits=limits) as client:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S),
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        headers={"content-type": "application/json"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    ) as session:
         started = time.perf_counter()
-        tasks: list[asyncio.Task[Sent]] = []
+        tasks: list[asyncio.Task[Answer]] = []
         for number, at_s in enumerate(times):
             await asyncio.sleep(max(0.0, started + at_s - time.perf_counter()))
-            page = number % len(bodies)
-            tasks.append(asyncio.create_task(send(client, url, bodies[page], at_s, page)))
-        return list(await asyncio.gather(*tasks))
+            body = bodies[number % len(bodies)]
+            tasks.append(asyncio.create_task(send(session, url, body, started + at_s)))
+        answers = await asyncio.gather(*tasks)
+    return [
+        answer.read(at_s, number % len(bodies))
+        for number, (at_s, answer) in enumerate(zip(times, answers, strict=True))
+    ]
 
 
 def main() -> None:

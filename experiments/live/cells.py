@@ -18,6 +18,7 @@ from experiments.demo.summary import read_requests
 from experiments.fidelity.case import bodies_of, scores_of
 from experiments.live.figures import BUSY, CHEAPEST, Seen
 from experiments.live.programme import Programme
+from experiments.neighbours import neighbours
 from ipa.bootstrap.targets import measurement_bench
 from ipa.files import load_pipeline, load_profiles
 from ipa.files.dumping import dump_yaml
@@ -191,18 +192,6 @@ def run_cell(subject: Subject, world: str, policy: str, programme: Programme, fo
     (folder / "decisions.json").write_text(json.dumps(decisions, indent=1) + "\n")
     requests = read_requests(out)
     return Seen(requests, _scores(subject, requests), decisions, core_seconds, load_average)
-
-
-@contextmanager
-def neighbours(count: int) -> Iterator[None]:
-    """That many busy loops beside the block."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
 
 
 @contextmanager
