@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, TypeVar
 
 from ipa.model.plan import StageConfig
+from ipa.model.recording import UNLESS_DEFAULT
 
 T = TypeVar("T")
 
@@ -75,15 +76,29 @@ class Batches:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """Requests without an answer: how many, the stage that had them, and the cause as the data plane says it.
+
+    The causes are those of `ipa.dataplane.batching.LossCause`.
+    """
+
+    stage: str
+    cause: str
+    count: float
+
+
+@dataclass(frozen=True, slots=True)
 class Attainment:
     """The requests that ended in the last `window_s`: their number, and the share answered within the SLA.
 
-    Late, dropped and failed ones count against it.
+    Late, dropped and failed ones count against it. `losses` are those without an answer, most first, where
+    the source tells stage and cause.
     """
 
     count: float
     in_time_ratio: float
     window_s: float
+    losses: tuple[Loss, ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)

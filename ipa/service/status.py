@@ -71,13 +71,22 @@ class InputLive:
 
 
 @dataclass(frozen=True, slots=True)
+class LossLive:
+    """Requests a second that a stage loses, and the cause."""
+
+    stage: str
+    cause: str
+    rate_rps: float
+
+
+@dataclass(frozen=True, slots=True)
 class LiveState:
     """A pipeline now: the loop's latest observation, forecast and decision, and its recent past.
 
     `degraded` names in words what is not as it should be (metrics that do not answer, a rollback); empty
     means healthy. `latency_s` is at the SLA's percentile, `in_time_ratio` the share of the ended requests
-    that were answered within the SLA, `planned_load_ratio` the load that is planned for over the forecast.
-    `next_tick_in_s` is None while no tick is due.
+    that were answered within the SLA. `losses` are those without an answer, `planned_load_ratio` the load
+    that is planned for over the forecast. `next_tick_in_s` is None while no tick is due.
     `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
     `calibration` says in words of which machine the profiles are, if not of this one, and what was measured.
@@ -93,6 +102,7 @@ class LiveState:
     rate_rps: float | None = None
     latency_s: float | None = None
     in_time_ratio: float | None = None
+    losses: tuple[LossLive, ...] = ()
     planned_load_ratio: float = 1.0
     forecast: Forecast | None = None
     pas: float | None = None
@@ -178,6 +188,7 @@ def live_state(
         rate_rps=_value(observation.arrival_rate_rps) if observation else None,
         latency_s=_value(observation.latency_s) if observation else None,
         in_time_ratio=observation.in_time_ratio if observation else None,
+        losses=_losses(observation),
         planned_load_ratio=snapshot.feedback.planned_ratio,
         forecast=snapshot.forecast,
         pas=_pas(pipeline, stages),
@@ -191,6 +202,13 @@ def live_state(
         cost_usd_per_hour=_price(pipeline, stages),
         calibration=snapshot.correction.calibration.words,
     )
+
+
+def _losses(observation: Observation | None) -> tuple[LossLive, ...]:
+    if observation is None or isinstance(observation.attainment, Missing):
+        return ()
+    seen = observation.attainment.value
+    return tuple(LossLive(it.stage, it.cause, it.count / seen.window_s) for it in seen.losses)
 
 
 def _value(seen: Measured[float] | Missing) -> float | None:

@@ -34,6 +34,12 @@ PATIENCE_S = 25.0
 SHARES = {"0.1": 0.5, "0.2": 0.95, "0.5": 1.0, "+Inf": 1.0}
 P99_S = 0.44
 OUTCOMES = {"answered": 1.0, "dropped": 0.1, "failed": 0.1, "refused": 0.1}
+LOSSES = {
+    ("one", "overload"): 0.05,
+    ("two", "no_time_left"): 0.05,
+    ("two", "model_error"): 0.1,
+    ("one", "queue_full"): 0.0,
+}
 WILD = ('x"} or up{a="', "a\\", "new\nline", "a|b", ".*")
 
 
@@ -75,6 +81,10 @@ class Exporter:
         for outcome, share in OUTCOMES.items():
             labels = f'pipeline="busy",outcome="{outcome}"'
             lines += [f"ipa_router_requests_total{{{labels}}} {share * count}"]
+        lines += ["# TYPE ipa_router_losses_total counter"]
+        for (stage, cause), share in LOSSES.items():
+            labels = f'pipeline="busy",stage="{stage}",cause="{cause}"'
+            lines += [f"ipa_router_losses_total{{{labels}}} {share * count}"]
         lines += ["# TYPE ipa_router_request_seconds histogram"]
         lines += self._histogram("ipa_router_request_seconds", 'pipeline="busy"', count)
         lines += self._histogram("ipa_router_request_seconds", 'pipeline="idle"', 0)
@@ -258,6 +268,9 @@ def test_attainment_counts_the_lost_and_interpolates_in_the_bucket_of_the_sla(
     assert seen is not None
     assert seen.in_time_ratio == pytest.approx(0.975 / 1.2, rel=0.02)
     assert seen.count == pytest.approx(1.2 * RATE * seen.window_s, rel=0.05)
+    lost = {(loss.stage, loss.cause): loss.count / seen.window_s for loss in seen.losses}
+    assert lost == pytest.approx({key: share * RATE for key, share in LOSSES.items() if share}, rel=0.1)
+    assert (seen.losses[0].stage, seen.losses[0].cause) == ("two", "model_error")
     assert isinstance(reader().read(pipeline("idle"), 30.0).attainment, Missing)
 
 

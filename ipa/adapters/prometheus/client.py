@@ -20,7 +20,7 @@ from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.loop.scheduler import WORKERS
 from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
-from ipa.model.observation import Attainment, Batches, LoadHistory, Measured, Missing, MissingReason
+from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
 
@@ -29,6 +29,8 @@ STEP_S = 1.0
 # Neighbours tick within moments of each other.
 SHARE_S = 1.0
 WHOLE = ""
+# Between the values of several labels.
+BETWEEN = "/"
 # A sample's time may be this much later than the time of the query.
 CLOCK_GRAIN_S = 1.0
 
@@ -191,14 +193,14 @@ class _Reading:
         self.server_now_s = self.fetched_s = 0.0
 
     def instant(self, query: Query) -> Mapping[str, Value] | Missing:
-        """The values now, by the query's label (WHOLE without one)."""
+        """The values now, by the query's label, or its labels with BETWEEN; WHOLE without one."""
         result = self._ask(query)
         if isinstance(result, Missing):
             return result
         values: dict[str, Value] = {}
         for series in result:
             try:
-                label = series["metric"].get(*query.by, WHOLE) if query.by else WHOLE
+                label = BETWEEN.join(series["metric"].get(name, "") for name in query.by)
                 at_s, text = series["value"]
                 value, self.server_now_s = float(text), float(at_s)
             except (AttributeError, KeyError, TypeError, ValueError):
@@ -262,7 +264,21 @@ def _attainment(
         return Missing(MissingReason.ABSENT, _IDLE, age.age_s)
     window_s = asked.answered.window_s
     ratio = min(rate_within(rates, sla_s) / ended_rps, 1.0)
-    return Measured(Attainment(ended_rps * window_s, ratio, window_s), age.age_s)
+    losses = _losses(reading, asked.losses) if asked.losses and any(lost.values()) else ()
+    return Measured(Attainment(ended_rps * window_s, ratio, window_s, losses), age.age_s)
+
+
+def _losses(reading: _Reading, asked: Rate) -> tuple[Loss, ...]:
+    """The losses by stage and cause, most first; none if they cannot be read, since they only inform."""
+    rates = _numbers(reading.instant(asked))
+    if isinstance(rates, Missing):
+        return ()
+    found = []
+    for label, rate in rates.items():
+        stage, _, cause = label.rpartition(BETWEEN)
+        if rate > 0:
+            found.append(Loss(stage, cause, rate * asked.window_s))
+    return tuple(sorted(found, key=lambda loss: (-loss.count, loss.stage, loss.cause)))
 
 
 def _numbers(values: Mapping[str, Value] | Missing) -> dict[str, float] | Missing:

@@ -9,6 +9,8 @@ from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector
 from ipa.metering import table
 from ipa.model.pipeline import Pipeline, Stage
 
+LOSS_LABELS = ("stage", "cause")
+
 
 @dataclass(frozen=True, slots=True)
 class BatchQueries:
@@ -32,6 +34,7 @@ class Queries:
     latency: Quantile
     answered: Rate
     lost: Rate | None
+    losses: Rate | None
     entry_arrivals: Rate | None
     stage_label: str
     stage_age: Age
@@ -45,7 +48,8 @@ class Queries:
 class Selectors:
     """The series of a pipeline, and those of its stages; None for those that the source does not have.
 
-    `lost` counts requests without an answer that are no fault of the client. `stage_batches` are the series
+    `lost` counts requests without an answer that are no fault of the client, `losses` tells their stages and
+    causes by the labels of `LOSS_LABELS`. `stage_batches` are the series
     of count, seconds and items of batches.
     """
 
@@ -56,6 +60,7 @@ class Selectors:
     stage_queue: Selector | None = None
     stage_batches: tuple[Selector, Selector, Selector] | None = None
     lost: Selector | None = None
+    losses: Selector | None = None
 
 
 # Labels of the pipeline's own, and those that say its namespace if series say one.
@@ -109,6 +114,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         latency=Quantile(quantile, found.latency, latency_s),
         answered=Rate(found.latency, rate_s, ("le",)),
         lost=Rate(found.lost, rate_s) if found.lost else None,
+        losses=Rate(found.losses, rate_s, LOSS_LABELS) if found.losses else None,
         entry_arrivals=_entry_arrivals(pipeline, dialect, found),
         stage_label=label,
         stage_age=Age(found.stage_arrivals, (label,)),
@@ -142,6 +148,7 @@ def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapp
             Selector(table.QUEUE_BATCH_SIZE.sum, labels, here),
         ),
         lost=Selector(table.ROUTER_REQUESTS.name, labels, here, among={"outcome": ("dropped", "failed")}),
+        losses=Selector(table.ROUTER_LOSSES.name, labels, here),
     )
 
 

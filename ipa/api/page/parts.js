@@ -76,7 +76,13 @@ function inTime(live, status) {
   if (ratio === null) return [];
   const broken = 100 * ratio < status.sla_percentile;
   return [" · ", el("b", { class: broken ? "over" : "ok" }, `${(100 * ratio).toFixed(1)} %`), " in time",
-    ...(planned === 1 ? [] : [` · planned for ${planned.toFixed(2)} × the forecast`])];
+    ...(planned === 1 ? [] : [` · planned for ${planned.toFixed(2)} × the forecast`]), ...lost(live)];
+}
+
+/** The requests without an answer, by stage and cause. */
+function lost(live) {
+  const found = (live.losses ?? []).map((it) => `${number(it.rate_rps)} rps at ${it.stage} (${it.cause.replaceAll("_", " ")})`);
+  return found.length ? [el("br"), el("span", { class: "over" }, `lost: ${found.join(", ")}`)] : [];
 }
 
 /** The four tiles: load, latency, accuracy and cost. */

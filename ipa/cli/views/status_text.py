@@ -41,7 +41,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
-        *(Text(text, style="yellow") for text in _slower(live["stages"])),
+        *(Text(text, style="yellow") for text in (*_lost(live), *_slower(live["stages"]))),
         *(Text(_sentence(text)) for text in [live.get("calibration", "")] if text),
         *(Text(text, style="yellow") for text in _standing(status)),
         *(Text(text) for text in _beside(status)),
@@ -140,6 +140,15 @@ def _standing(status: dict[str, Any]) -> list[str]:
     leader = standing["leader"] or "nobody"
     trouble = f" (the Lease cannot be used: {standing['trouble']})" if standing["trouble"] else ""
     return [f"Standby: {standing['identity']} answered, {leader} leads{trouble}"]
+
+
+def _lost(live: dict[str, Any]) -> list[str]:
+    """The requests without an answer, by stage and cause."""
+    found = [
+        f"{it['rate_rps']:.3g} rps at {it['stage']} ({it['cause'].replace('_', ' ')})"
+        for it in live.get("losses", ())
+    ]
+    return [f"Lost: {', '.join(found)}"] if found else []
 
 
 def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:

@@ -15,6 +15,7 @@ from ipa.model.observation import (
     Attainment,
     Batches,
     LoadHistory,
+    Loss,
     Measured,
     Missing,
     MissingReason,
@@ -130,8 +131,9 @@ def checked_attainment(attainment: Measured[Attainment] | Missing) -> Measured[A
         return Missing(MissingReason.INVALID, f"the attainment is {seen}", attainment.age_s)
     if seen.count <= 0:
         return Missing(MissingReason.ABSENT, "no request ended in the window", attainment.age_s)
-    numbers = map(significant, (seen.count, seen.in_time_ratio, seen.window_s))
-    return Measured(Attainment(*numbers), to_ms(attainment.age_s))
+    count, ratio, window_s = map(significant, (seen.count, seen.in_time_ratio, seen.window_s))
+    losses = tuple(Loss(it.stage, it.cause, significant(it.count)) for it in seen.losses if sane(it.count))
+    return Measured(Attainment(count, ratio, window_s, losses), to_ms(attainment.age_s))
 
 
 def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory] | Missing:

@@ -19,6 +19,7 @@ from ipa.control.engine.correction import UNCORRECTED, Correction, ObservedSlowd
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Event, Notice
+from ipa.model.observation import Attainment, Loss, Measured
 from ipa.model.plan import StageConfig
 from ipa.service.status import live_state, status_view
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
@@ -65,6 +66,21 @@ def test_status_says_what_a_stage_switches_to_in_place() -> None:
     with console.capture() as text:
         console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
     assert "small (+1 resident)" in text.get() and "big (+" not in text.get()
+
+
+def test_status_says_which_stage_loses_requests_and_why() -> None:
+    _, snapshot = ticked(UNCORRECTED)
+    assert snapshot.observation is not None
+    losses = (Loss("read", "no_time_left", 60.0), Loss("detect", "overload", 1.5))
+    seen = replace(
+        snapshot.observation, attainment=Measured(Attainment(100.0, 0.385, 5.0, losses), age_s=0.0)
+    )
+    live = live_state(PIPELINE, PROFILES, replace(snapshot, observation=seen), now=NOW, tick_s=5.0)
+    assert [(it.stage, it.rate_rps) for it in live.losses] == [("read", 12.0), ("detect", 0.3)]
+    console = printer()
+    with console.capture() as text:
+        console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
+    assert "Lost: 12 rps at read (no time left), 0.3 rps at detect (overload)" in text.get()
 
 
 def test_status_says_what_takes_longer_and_what_is_planned_with() -> None:
