@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
+from math import inf
 from typing import Any
 
 from ipa.dataplane.tensors import (
@@ -263,6 +264,16 @@ class Batcher:
             taken.append(piece)
         self._slices[:passed] = [rest] if rest else []
         return Batch(tuple(taken))
+
+    def next_due_s(self) -> float:
+        """The least `due_s` of the requests of the next batch; infinite if none waits."""
+        due_s, items = inf, 0
+        for piece in self._slices:
+            if items >= self.batch_size:
+                break
+            if piece.request.outcome is None:
+                due_s, items = min(due_s, piece.request.due_s), items + piece.items
+        return due_s
 
     def next_batch_s(self) -> float | None:
         """The time at which a request has waited `batch_timeout_s`; None if no request waits."""

@@ -40,6 +40,7 @@ class QueueMetrics(Exposition):
         self.stage_s = histogram(table.QUEUE_STAGE_SECONDS, here).labels(*labels)
         self.service_s = histogram(table.QUEUE_SERVICE_SECONDS, here).labels(*labels)
         self.batch_size = histogram(table.QUEUE_BATCH_SIZE, here).labels(*labels)
+        self.lighter_items = counter(table.QUEUE_LIGHTER_ITEMS, here).labels(*labels)
         self.retries = counter(table.QUEUE_RETRIES, here).labels(*labels)
         self.suspects = gauge(table.QUEUE_SUSPECTS, here).labels(*labels)
 

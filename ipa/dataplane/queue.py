@@ -4,11 +4,13 @@
     GET  /v2/health/ready           200 once there is a replica, 503 before
     GET  /metrics                   Prometheus
     GET  /admin/config              the configuration and the replicas: active, draining, suspected to hang
-    PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."]}
+    PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."],
+                                     "lighter_batch_size": 8}
 
-Every key of a PUT is optional. A replica may be {"url": "http://...", "variant": "small"}; errors then name
-the variant. The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is
-off without a token, as in a container, which is configured by its environment.
+Every key of a PUT is optional. A replica may be {"url": "http://...", "variant": "large", "lighter":
+["small"]}: errors then name the variant, and batches that would be late are served by a lighter one. The
+admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
+token, as in a container, which is configured by its environment.
 
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
 headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
@@ -25,7 +27,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -96,9 +98,11 @@ def _bracketed(address: str) -> str:
 
 # The time budget of a request that has none.
 DEFAULT_BUDGET_S = 30.0
+UNKNOWN_VARIANTS = ("",)
 TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
 MAX_BATCH_SIZE = 1024
 MAX_REPLICAS = 1024
+CONFIG_KEYS = {field.name for field in fields(QueueConfig)}
 ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 
 
@@ -169,12 +173,12 @@ class QueueServer:
         await self._client.close()
 
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        model = self._model.replace(ANY_VARIANT, self._queue.variant(url))
+        model = self._model.replace(ANY_VARIANT, self._queue.given_variant(url))
         status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
         return status, answer
 
     def _serve_with(self, urls: tuple[str, ...]) -> None:
-        self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, "")))
+        self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, UNKNOWN_VARIANTS)))
 
     async def _infer(self, call: http.Call) -> http.Response:
         now_s = asyncio.get_running_loop().time
@@ -235,10 +239,12 @@ def parse_config(body: bytes) -> QueueConfig:
         raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise http.HttpError(422, "input", "the body must be a JSON object")
-    size, timeout_s, urls = given.get("batch_size"), given.get("batch_timeout_s"), given.get("replicas")
-    wrong = [f"unknown key {key!r}" for key in given.keys() - {"batch_size", "batch_timeout_s", "replicas"}]
-    if size is not None and not (type(size) is int and 1 <= size <= MAX_BATCH_SIZE):
-        wrong.append(f"batch_size must be a whole number from 1 to {MAX_BATCH_SIZE}")
+    sizes = {key: given[key] for key in ("batch_size", "lighter_batch_size") if given.get(key) is not None}
+    timeout_s, urls = given.get("batch_timeout_s"), given.get("replicas")
+    wrong = [f"unknown key {key!r}" for key in given.keys() - CONFIG_KEYS]
+    for key, size in sizes.items():
+        if not (type(size) is int and 1 <= size <= MAX_BATCH_SIZE):
+            wrong.append(f"{key} must be a whole number from 1 to {MAX_BATCH_SIZE}")
     if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 <= timeout_s <= DEFAULT_BUDGET_S):
         wrong.append(f"batch_timeout_s must be a number from 0 to {DEFAULT_BUDGET_S:g}")
     replicas = _replicas(urls) if urls is not None else None
@@ -248,29 +254,31 @@ def parse_config(body: bytes) -> QueueConfig:
         )
     if wrong:
         raise http.HttpError(422, "input", "; ".join(wrong))
-    return QueueConfig(size, timeout_s, replicas)
+    return QueueConfig(**sizes, batch_timeout_s=timeout_s, replicas=replicas)
 
 
-def _replicas(given: Any) -> Mapping[str, str] | None:
+def _replicas(given: Any) -> Mapping[str, tuple[str, ...]] | None:
     """The variants by URL; None if it is not a list of replicas."""
     if not isinstance(given, list) or len(given) > MAX_REPLICAS:
         return None
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
     for each in given:
         entry = {"url": each} if isinstance(each, str) else each
-        if not isinstance(entry, dict) or not entry.keys() <= {"url", "variant"}:
+        if not isinstance(entry, dict) or not entry.keys() <= {"url", "variant", "lighter"}:
             return None
-        url, variant = entry.get("url"), entry.get("variant", "")
-        if not isinstance(url, str) or not _is_replica(url) or not isinstance(variant, str):
+        url, lighter = entry.get("url"), entry.get("lighter", [])
+        if not isinstance(url, str) or not _is_replica(url) or not isinstance(lighter, list):
             return None
-        found[url] = variant
+        found[url] = (entry.get("variant", ""), *lighter)
+        if not all(isinstance(name, str) for name in found[url]):
+            return None
     return found
 
 
-def replica(text: str) -> tuple[str, str]:
-    """The URL and the variant of URL or VARIANT=URL."""
-    variant, _, url = text.rpartition("=")
-    return url, variant
+def replica(text: str) -> tuple[str, tuple[str, ...]]:
+    """The URL and the variants of URL or VARIANT[,LIGHTER]=URL."""
+    variants, _, url = text.rpartition("=")
+    return url, tuple(variants.split(","))
 
 
 def _is_replica(url: str) -> bool:
@@ -289,9 +297,12 @@ def main() -> None:
     add(parser, "--stage", "IPA_STAGE")
     add_address(parser)
     add(parser, "--batch-size", "MLSERVER_MODEL_MAX_BATCH_SIZE", type=int, default=1)
+    add(parser, "--lighter-batch-size", "IPA_LIGHTER_BATCH_SIZE", type=int, default=1)
     add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
     add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
-    add(parser, "--replica", "IPA_REPLICAS", action="append", optional=True, metavar="[VARIANT=]URL")
+    add(
+        parser, "--replica", "IPA_REPLICAS", action="append", optional=True, metavar="[VARIANT[,LIGHTER]=]URL"
+    )
     add(
         parser,
         "--model",
@@ -308,6 +319,7 @@ def main() -> None:
         model_url=given.model_url,
         # As MLServer's: 0 is no batching.
         batch_size=max(1, given.batch_size),
+        lighter_batch_size=given.lighter_batch_size,
         batch_timeout_s=given.batch_timeout_s,
         replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
         max_items=given.max_items,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +14,12 @@ REMEMBERED_BATCHES = 20
 # A batch counts for this long, and for three times its own duration: if all requests are refused because the
 # last batches were slow, no batch would correct that.
 REMEMBERED_S = 2.0
+# A level that lighter ones can stand in for is judged for longer: to try it costs requests their deadline.
+REMEMBERED_SLOW_S = 20.0
 # Rank of the usual service time: all but the slowest seventh of the batches take no longer.
 USUAL_RATIO = 6 / 7
+# All but the slowest of those that are remembered.
+SURE_RATIO = 0.95
 # A replica is suspected once its batch takes this many times as long as the slowest of its last ones: a busy
 # machine slows it by less. Never before 2 s: a machine may stop for a second.
 SUSPECT_FACTOR = 10.0
@@ -28,18 +32,20 @@ FIRST_SUSPECT_AFTER_S = 30.0
 class ModelServer:
     """A replica: its batches in flight, the time of its last batch, and the end of its back-off.
 
-    `variant` is empty if it is not known.
+    `variants` are the one that it runs, empty if it is not known, and the lighter ones that it can run
+    instead, the most accurate first. A level is a place among them.
     """
 
     url: str
-    variant: str = ""
+    variants: tuple[str, ...] = ("",)
     in_flight: int = 0
     last_used: int = 0
     down_until_s: float = 0.0
     given_s: float = 0.0
     given_items: int = 1
+    given_level: int = 0
     given_variant: str = ""
-    # Items and service time of its last batches.
+    # Items and service time of its last batches at level 0.
     served: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_BATCHES))
 
     @property
@@ -57,50 +63,85 @@ class ModelServer:
 
     @property
     def label(self) -> str:
-        """The name of the replica in errors."""
-        return f"variant {self.variant!r}" if self.variant else f"replica {self.url}"
+        """The name of the replica in errors, with the variant of its batch."""
+        return f"variant {self.given_variant!r}" if self.given_variant else f"replica {self.url}"
+
+    def level(self, wanted: int) -> int:
+        """The level that it runs where `wanted` is asked for: not every replica has as many."""
+        return min(wanted, len(self.variants) - 1)
+
+
+class ServiceTimes:
+    """The service times of the last batches of one level."""
+
+    def __init__(self) -> None:
+        # End and service time.
+        self._last: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_BATCHES)
+
+    def add(self, now_s: float, service_s: float) -> None:
+        """Remember a batch that ends now."""
+        self._last.append((now_s, service_s))
+
+    def at_ratio(self, ratio: float, now_s: float, remembered_s: float) -> float:
+        """The time of that rank, 0 the least and 1 the longest; 0 without any that still counts."""
+        while self._last and now_s - self._last[0][0] > max(remembered_s, 3 * self._last[0][1]):
+            self._last.popleft()
+        if not self._last:
+            return 0.0
+        services_s = sorted(service_s for _, service_s in self._last)
+        return services_s[int(ratio * (len(services_s) - 1))]
 
 
 class ModelServers:
     """The replicas of a stage, by URL. A replica that is removed drains: it finishes its batch."""
 
-    def __init__(self, variants: Mapping[str, str]) -> None:
-        self._active = {url: ModelServer(url, variant) for url, variant in variants.items()}
+    def __init__(self, variants: Mapping[str, tuple[str, ...]]) -> None:
+        self._active = {url: ModelServer(url, names) for url, names in variants.items()}
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
-        # End and service time of the last batches.
-        self._services: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_BATCHES)
+        self._services: defaultdict[int, ServiceTimes] = defaultdict(ServiceTimes)
 
-    def service_s(self, now_s: float) -> tuple[float, float]:
-        """The least and the usual service time of the last batches; 0 without any."""
-        while self._services and now_s - self._services[0][0] > max(REMEMBERED_S, 3 * self._services[0][1]):
-            self._services.popleft()
-        if not self._services:
-            return 0.0, 0.0
-        services_s = sorted(service_s for _, service_s in self._services)
-        return services_s[0], services_s[int(USUAL_RATIO * (len(services_s) - 1))]
+    @property
+    def levels(self) -> int:
+        """The number of levels: 1 without lighter variants."""
+        return max((len(it.variants) for it in self._active.values()), default=1)
+
+    def least_s(self, now_s: float) -> float:
+        """The least service time of the last batches at any level; 0 without any at one of them."""
+        return min(self._service_s(0.0, now_s, level) for level in range(self.levels))
+
+    def usual_s(self, now_s: float, level: int = 0) -> float:
+        """The service time that most of the last batches at that level had at most; 0 without any.
+
+        Nearly all of them where a lighter level is there for those that would take longer.
+        """
+        return self._service_s(SURE_RATIO if level < self.levels - 1 else USUAL_RATIO, now_s, level)
+
+    def _service_s(self, ratio: float, now_s: float, level: int) -> float:
+        remembered_s = REMEMBERED_SLOW_S if level < self.levels - 1 else REMEMBERED_S
+        return self._services[level].at_ratio(ratio, now_s, remembered_s)
 
     def forget_services(self) -> None:
         """Forget the service times: from now on batches are others."""
         self._services.clear()
 
-    def begin_s(self, now_s: float, batches: int, service_s: float) -> float:
-        """The time at which a batch with `batches` before it begins, if each takes `service_s`.
+    def begin_s(self, now_s: float, batches: int, level: int = 0) -> float:
+        """The time at which a batch with `batches` before it begins, if each takes as usual at that level.
 
         `now_s` without any replica.
         """
-        free_s = sorted(self._free_s(it, now_s, service_s) for it in self._active.values())
+        free_s = sorted(self._free_s(it, now_s) for it in self._active.values())
         if not free_s:
             return now_s
         rounds, place = divmod(batches, len(free_s))
-        return free_s[place] + rounds * service_s
+        return free_s[place] + rounds * self.usual_s(now_s, level)
 
-    @staticmethod
-    def _free_s(replica: ModelServer, now_s: float, service_s: float) -> float:
+    def _free_s(self, replica: ModelServer, now_s: float) -> float:
         if not replica.in_flight:
             return max(now_s, replica.down_until_s)
-        # One that takes longer than `service_s` is expected to take as long again.
-        return now_s + (service_s - (now_s - replica.given_s) % service_s if service_s > 0 else 0.0)
+        usual_s = self.usual_s(now_s, replica.given_level)
+        # One that takes longer than usual is expected to take as long again.
+        return now_s + (usual_s - (now_s - replica.given_s) % usual_s if usual_s > 0 else 0.0)
 
     def __len__(self) -> int:
         """The number of replicas that may be given a batch."""
@@ -111,35 +152,36 @@ class ModelServers:
         """True if no replica can be given a batch."""
         return not self._active
 
-    def set_urls(self, variants: Mapping[str, str]) -> None:
-        """Set the replicas. Others drain, and the observed service times are reset.
+    def set_urls(self, variants: Mapping[str, tuple[str, ...]]) -> None:
+        """Set the replicas with their variants. Others drain, and the observed service times are reset.
 
-        So they are where a replica switches to another variant.
+        So they are where the variants of a replica change.
         """
-        for url, variant in variants.items():
+        for url, names in variants.items():
             replica = self._active.get(url)
-            if replica is not None and replica.variant != variant:
-                replica.variant = variant
-                replica.served.clear()
+            if replica is not None and replica.variants != names:
+                if replica.variants[0] != names[0]:
+                    replica.served.clear()
+                replica.variants = names
                 self.forget_services()
         if variants.keys() == self._active.keys():
             return
         known = self._active | self._draining
-        self._active = {url: known.get(url) or ModelServer(url, variant) for url, variant in variants.items()}
+        self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
         self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
         self.forget_services()
 
-    def variant(self, url: str) -> str:
-        """The variant that the replica runs; empty if it is not known."""
+    def given_variant(self, url: str) -> str:
+        """The variant that the replica's last batch is for; empty if it is not known."""
         replica = self._active.get(url) or self._draining.get(url)
-        return replica.variant if replica else ""
+        return replica.given_variant if replica else ""
 
     def has_idle(self, now_s: float) -> bool:
         """True if a replica can take a batch now."""
         return bool(self._idle(now_s))
 
-    def acquire(self, now_s: float, items: int) -> ModelServer:
-        """Return the replica for the next batch: the idle one that was unused longest.
+    def acquire(self, now_s: float, items: int, level: int = 0) -> ModelServer:
+        """Return the replica for the next batch, of that level: the idle one that was unused longest.
 
         There must be an idle one (`has_idle`).
         """
@@ -147,7 +189,8 @@ class ModelServers:
         self._uses += 1
         chosen.in_flight += 1
         chosen.last_used = self._uses
-        chosen.given_s, chosen.given_items, chosen.given_variant = now_s, items, chosen.variant
+        chosen.given_s, chosen.given_items, chosen.given_level = now_s, items, chosen.level(level)
+        chosen.given_variant = chosen.variants[chosen.given_level]
         return chosen
 
     def _idle(self, now_s: float) -> list[ModelServer]:
@@ -159,10 +202,12 @@ class ModelServers:
 
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
-        # A batch from before a switch says nothing of the variant after it.
-        if replica.given_variant == replica.variant:
-            self._services.append((now_s, service_s))
-            replica.served.append((replica.given_items, service_s))
+        level = replica.given_level
+        # A batch from before a switch says nothing of the variants after it.
+        if replica.variants[level : level + 1] == (replica.given_variant,):
+            self._services[level].add(now_s, service_s)
+            if level == 0:
+                replica.served.append((replica.given_items, service_s))
         self._leave(replica)
 
     def lost(self, replica: ModelServer, now_s: float) -> None:
@@ -189,7 +234,12 @@ class ModelServers:
         """The active replicas with their batches in flight, the draining replicas, and the suspects."""
         return {
             "replicas": [
-                {"url": it.url, "variant": it.variant, "in_flight": it.in_flight}
+                {
+                    "url": it.url,
+                    "variant": it.variants[0],
+                    "lighter": list(it.variants[1:]),
+                    "in_flight": it.in_flight,
+                }
                 for it in self._active.values()
             ],
             "draining": list(self._draining),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -32,17 +33,23 @@ SAID_BYTES = 300
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """The settings that can change while the queue runs; None keeps one. `replicas`: variants by URL."""
+    """The settings that can change while the queue runs; None keeps one.
+
+    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead, in batches
+    of `lighter_batch_size`.
+    """
 
     batch_size: int | None = None
+    lighter_batch_size: int | None = None
     batch_timeout_s: float | None = None
-    replicas: Mapping[str, str] | None = None
+    replicas: Mapping[str, tuple[str, ...]] | None = None
 
 
 class StageQueue:
     """A stage's queue: it accepts requests, sends batches to replicas, and ends each request exactly once.
 
-    A request ends by its deadline, whatever the replicas do. `replicas` are variants by URL.
+    A request ends by its deadline, whatever the replicas do. Where it would be late, replicas run their
+    lighter variants, as light as is needed, until less than a batch waits. `replicas` as in `QueueConfig`.
     """
 
     def __init__(
@@ -52,8 +59,9 @@ class StageQueue:
         *,
         stage: str = "",
         batch_size: int = 1,
+        lighter_batch_size: int = 1,
         batch_timeout_s: float = 0.1,
-        replicas: Mapping[str, str] = NOTHING,
+        replicas: Mapping[str, tuple[str, ...]] = NOTHING,
         max_items: int = 4096,
     ) -> None:
         self._send = send
@@ -62,6 +70,9 @@ class StageQueue:
         self._max_items = max_items
         self._batcher = Batcher(batch_size, batch_timeout_s, max_items)
         self._replicas = ModelServers(replicas)
+        # 0: the variants that are to run; above, lighter ones.
+        self._level = 0
+        self._batch_size, self._lighter_batch_size = batch_size, lighter_batch_size
         self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -89,7 +100,7 @@ class StageQueue:
         self._metrics.arrivals.inc(request.items)
         if not request.items:
             request.end(Outcome.ANSWERED)
-        elif (missing_s := self._missing_s(request, now_s, ahead)) > 0:
+        elif (missing_s := self._admit(request, now_s, ahead)) > 0:
             words = f"it would be {missing_s:.3g} s late: too many requests wait"
             request.end(Outcome.DROPPED, LossCause.OVERLOAD, words)
             request.retry_after_s = missing_s
@@ -110,42 +121,65 @@ class StageQueue:
     def expected(self, items: int = 1) -> StageTimes:
         """The times of a request of this many items that would come now and be the last to be served."""
         now_s = asyncio.get_running_loop().time()
-        least_s, usual_s = self._replicas.service_s(now_s)
-        wait_s = self._begin_s(now_s, self._batcher.waiting_items, usual_s) - now_s
-        return StageTimes(wait_s, usual_s * self._rounds(items), least_s)
+        usual_s = self._replicas.usual_s(now_s, self._level)
+        wait_s = self._begin_s(now_s, self._batcher.waiting_items, self._level) - now_s
+        return StageTimes(wait_s, usual_s * self._rounds(items, self._level), self._replicas.least_s(now_s))
 
-    def _missing_s(self, request: QueuedRequest, now_s: float, ahead: StageTimes) -> float:
-        """The seconds by which the request would be late if it were queued.
+    def _admit(self, request: QueuedRequest, now_s: float, ahead: StageTimes) -> float:
+        """The seconds by which the request would be late if it were queued, at the level that suits it best.
 
-        0 if it competes with no other for a place, here or later: then nothing is lost in trying.
+        0 if it competes with no other for a place, here or later: then nothing is lost in trying. If a
+        lighter level is needed, that is the queue's from now on.
         """
         if not (self._batcher.has_full_batch or ahead.wait_s > 0):
             return 0.0
-        _, usual_s = self._replicas.service_s(now_s)
         before = self._batcher.items_before(request.deadline_s)
-        end_s = self._begin_s(now_s, before, usual_s) + usual_s * self._rounds(request.items)
-        return max(0.0, end_s - request.due_s)
 
-    def _begin_s(self, now_s: float, before: int, usual_s: float) -> float:
+        def end_s(level: int) -> float:
+            usual_s = self._replicas.usual_s(now_s, level)
+            return self._begin_s(now_s, before, level) + usual_s * self._rounds(request.items, level)
+
+        return self._lighten(end_s, request.due_s)
+
+    def _lighten(self, end_s: Callable[[int], float], due_s: float) -> float:
+        """Take the first level from the current one on that ends by `due_s`, else the one that ends first.
+
+        Return the seconds that it ends too late.
+        """
+        ends = [(end_s(level), level) for level in range(self._level, self._replicas.levels)]
+        best_s, level = next((it for it in ends if it[0] <= due_s), min(ends))
+        self._set_level(level)
+        return max(0.0, best_s - due_s)
+
+    def _set_level(self, level: int) -> None:
+        self._level = level
+        self._batcher.batch_size = self._size(level)
+
+    def _size(self, level: int) -> int:
+        return max(self._batch_size, self._lighter_batch_size) if level else self._batch_size
+
+    def _begin_s(self, now_s: float, before: int, level: int) -> float:
         """The time at which a batch takes an item with that many before it; `now_s` if they fill no batch."""
-        if before < self._batcher.batch_size:
-            return now_s
-        return self._replicas.begin_s(now_s, before // self._batcher.batch_size, usual_s)
+        batches = before // self._size(level)
+        return self._replicas.begin_s(now_s, batches, level) if batches else now_s
 
-    def _rounds(self, items: int) -> int:
+    def _rounds(self, items: int, level: int) -> int:
         """The batches that each replica serves for a request of this many items."""
-        return ceil(items / (self._batcher.batch_size * max(1, len(self._replicas))))
+        return ceil(items / (self._size(level) * max(1, len(self._replicas))))
 
     def configure(self, config: QueueConfig) -> None:
         """Apply this configuration."""
         if config.batch_size is not None:
-            if config.batch_size != self._batcher.batch_size:
+            if config.batch_size != self._batch_size:
                 self._replicas.forget_services()
-            self._batcher.batch_size = config.batch_size
+            self._batch_size = config.batch_size
+        if config.lighter_batch_size is not None:
+            self._lighter_batch_size = config.lighter_batch_size
         if config.batch_timeout_s is not None:
             self._batcher.batch_timeout_s = config.batch_timeout_s
         if config.replicas is not None:
             self._replicas.set_urls(config.replicas)
+        self._set_level(min(self._level, self._replicas.levels - 1))
         self._pump()
 
     @property
@@ -153,9 +187,9 @@ class StageQueue:
         """True if there is a replica to give a batch."""
         return not self._replicas.is_empty
 
-    def variant(self, url: str) -> str:
-        """The variant that the replica runs; empty if it is not known."""
-        return self._replicas.variant(url)
+    def given_variant(self, url: str) -> str:
+        """The variant that the replica's last batch is for; empty if it is not known."""
+        return self._replicas.given_variant(url)
 
     def suspects(self, now_s: float) -> list[str]:
         """The URLs of the replicas that are suspected to hang. Of any thread."""
@@ -164,7 +198,8 @@ class StageQueue:
     def to_json(self) -> dict[str, Any]:
         """The configuration, the number of waiting items, and the replicas: active, draining, suspect."""
         return {
-            "batch_size": self._batcher.batch_size,
+            "batch_size": self._batch_size,
+            "lighter_batch_size": self._lighter_batch_size,
             "batch_timeout_s": self._batcher.batch_timeout_s,
             "waiting_items": self._batcher.waiting_items,
             **self._replicas.to_json(asyncio.get_running_loop().time()),
@@ -174,17 +209,26 @@ class StageQueue:
         """Drop late requests, send batches that are due, and set the timer for the next of either."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        least_s, usual_s = self._replicas.service_s(now_s)
+        least_s = self._replicas.least_s(now_s)
         self._end(self._batcher.drop_late(now_s, least_s, has_replicas=self.has_replicas))
         while self._replicas.has_idle(now_s):
+            if self._batcher.waiting_items < self._batch_size:
+                self._set_level(0)
+            if self._replicas.levels > 1:
+                self._lighten(partial(self._served_s, now_s), self._batcher.next_due_s())
+            usual_s = self._replicas.usual_s(now_s, self._level)
             self._end(self._batcher.give_way(now_s, usual_s))
             if (batch := self._batcher.take(now_s)) is None:
                 break
-            task = loop.create_task(self._serve(self._replicas.acquire(now_s, batch.items), batch))
+            replica = self._replicas.acquire(now_s, batch.items, self._level)
+            task = loop.create_task(self._serve(replica, batch))
             self._batches[task] = batch
             task.add_done_callback(self._batches.pop)
         self._metrics.length.set(self._batcher.waiting_items)
         self._set_timer(loop, now_s, least_s)
+
+    def _served_s(self, now_s: float, level: int) -> float:
+        return now_s + self._replicas.usual_s(now_s, level)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, now_s: float, service_s: float) -> None:
         if self._timer:
@@ -233,8 +277,11 @@ class StageQueue:
             self._metrics.retries.inc()
             return
         self._replicas.release(replica, asyncio.get_running_loop().time(), service_s)
-        self._metrics.service_s.observe(service_s)
-        self._metrics.batch_size.observe(batch.items)
+        if replica.given_level:
+            self._metrics.lighter_items.inc(batch.items)
+        else:
+            self._metrics.service_s.observe(service_s)
+            self._metrics.batch_size.observe(batch.items)
         if status != 200:
             said = body[:SAID_BYTES].decode(errors="replace")
             self._end(self._batcher.fail(batch, f"{where}: the model answered {status}: {said}"))

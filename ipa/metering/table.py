@@ -232,13 +232,23 @@ QUEUE_STAGE_SECONDS = Metric(
 )
 QUEUE_SERVICE_SECONDS = Metric(
     "ipa_queue_service_seconds",
-    "Time of one batch in a replica.",
+    "Time of one batch of the variant that runs in a replica.",
     STAGE,
     place=MetricsEndpoint.QUEUE,
     buckets=LATENCY_BUCKETS_S,
 )
 QUEUE_BATCH_SIZE = Metric(
-    "ipa_queue_batch_size", "Items of a batch.", STAGE, place=MetricsEndpoint.QUEUE, buckets=BATCH_BUCKETS
+    "ipa_queue_batch_size",
+    "Items of a batch of the variant that runs.",
+    STAGE,
+    place=MetricsEndpoint.QUEUE,
+    buckets=BATCH_BUCKETS,
+)
+QUEUE_LIGHTER_ITEMS = Metric(
+    "ipa_queue_lighter_items_total",
+    "Items that a less accurate resident variant served, since the one that runs would have been late.",
+    STAGE,
+    place=MetricsEndpoint.QUEUE,
 )
 QUEUE_RETRIES = Metric(
     "ipa_queue_retries_total", "Batches whose replica was lost.", STAGE, place=MetricsEndpoint.QUEUE

@@ -24,6 +24,18 @@ def resident_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str
     return tuple(names[at] for at in nearest[: found.residents])
 
 
+def lighter_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str, ...]:
+    """The variants that may stand in for `variant` where requests would be late; the most accurate first.
+
+    None where the file pins the variant or asks for an accuracy: then every request is to have it.
+    """
+    found, bounds = pipeline.stage(stage), pipeline.bounds
+    if found.pin.variant is not None or bounds.accuracy_floor is not None:
+        return ()
+    names = [each.name for each in found.variants if is_lighter(bounds, stage, variant, each.name)]
+    return tuple(sorted(names, key=lambda name: -bounds.measured[stage, name].accuracy))
+
+
 def is_lighter(bounds: Bounds, stage: str, old: str, new: str) -> bool:
     """True if the new variant is known to be the less accurate one, which plans use for its speed alone."""
     before, after = (bounds.measured.get((stage, variant)) for variant in (old, new))

@@ -29,6 +29,9 @@ class ToyStage:
     replicas: int = 1
     # Coefficient of variation of a batch's time.
     spread: float = 0.2
+    # By lighter variant, the most accurate first: the part of a batch's time that it takes.
+    lighter: Mapping[str, float] = field(default_factory=dict)
+    lighter_batch_size: int = 1
 
     @property
     def capacity_rps(self) -> float:
@@ -47,7 +50,21 @@ class Seen:
     # Time until a request that was not served was told so.
     refused_s: list[float] = field(default_factory=list)
     retry_after: list[str] = field(default_factory=list)
+    # The text of the metrics of the router and each queue.
     metrics: dict[str, str] = field(default_factory=dict)
+
+    def served(self, stage: str) -> tuple[float, float]:
+        """The items that the stage's queue answered, and those that lighter variants served."""
+        lines = [line.split(" ") for line in self.metrics[stage].splitlines() if not line.startswith("#")]
+        answered = sum(
+            float(value)
+            for name, value in lines
+            if name.startswith("ipa_queue_items_total") and 'outcome="answered"' in name
+        )
+        lighter = sum(
+            float(value) for name, value in lines if name.startswith("ipa_queue_lighter_items_total")
+        )
+        return answered, lighter
 
     @property
     def goodput_rps(self) -> float:
@@ -106,13 +123,21 @@ def overload(
             items = inputs[0]["shape"][0]
             shape = 1 / stage.spread**2
             mean_s = stage.one_s + stage.more_s * (items - 1)
+            mean_s *= stage.lighter.get(server._queue.given_variant(url), 1.0)
             await asyncio.sleep(mean_s * rng.gammavariate(shape, 1 / shape))
             return 200, orjson.dumps({"outputs": inputs})
 
-        urls = {f"http://127.0.0.1:{9000 + number}": "toy" for number in range(stage.replicas)}
-        return QueueServer(
-            "p", stage.name, sender=serve, replicas=urls, batch_size=stage.batch_size, batch_timeout_s=0.005
-        ).application()
+        variants = ("toy", *stage.lighter)
+        server = QueueServer(
+            "p",
+            stage.name,
+            sender=serve,
+            replicas={f"http://127.0.0.1:{9000 + number}": variants for number in range(stage.replicas)},
+            batch_size=stage.batch_size,
+            lighter_batch_size=stage.lighter_batch_size,
+            batch_timeout_s=0.005,
+        )
+        return server.application()
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()

@@ -205,22 +205,40 @@ class FrontKeeper:
 
 @dataclass(frozen=True, slots=True)
 class QueueOrder:
-    """The configuration of a queue: batch size, batch timeout, and the variants of its replicas by URL."""
+    """The configuration of a queue: batch sizes, batch timeout, and the variants of its replicas by URL.
+
+    A replica runs the first of its variants; the others are lighter, the most accurate first.
+    """
 
     batch_size: int
+    lighter_batch_size: int
     batch_timeout_s: float
-    replicas: Mapping[str, str]
+    replicas: Mapping[str, tuple[str, ...]]
+
+    @property
+    def running(self) -> dict[str, str]:
+        """The variant that each replica runs, by URL."""
+        return {url: variants[0] for url, variants in self.replicas.items()}
 
     def to_json(self) -> dict[str, Any]:
         """As the queue's admin address takes it."""
-        replicas = [{"url": url, "variant": variant} for url, variant in self.replicas.items()]
-        return {"batch_size": self.batch_size, "batch_timeout_s": self.batch_timeout_s, "replicas": replicas}
+        replicas = [
+            {"url": url, "variant": variants[0], "lighter": list(variants[1:])}
+            for url, variants in self.replicas.items()
+        ]
+        return {
+            "batch_size": self.batch_size,
+            "lighter_batch_size": self.lighter_batch_size,
+            "batch_timeout_s": self.batch_timeout_s,
+            "replicas": replicas,
+        }
 
     def arguments(self) -> list[str]:
         """As flags of a queue that is started."""
         given = ["--batch-size", str(self.batch_size), "--batch-timeout-s", str(self.batch_timeout_s)]
-        for url, variant in self.replicas.items():
-            given += ["--replica", f"{variant}={url}"]
+        given += ["--lighter-batch-size", str(self.lighter_batch_size)]
+        for url, variants in self.replicas.items():
+            given += ["--replica", f"{','.join(variants)}={url}"]
         return given
 
 
@@ -249,8 +267,8 @@ def _call(client: httpx.Client, queue: Front, method: str, **body: Any) -> Queue
     response.raise_for_status()
     try:
         seen = response.json()
-        replicas = {str(it["url"]): str(it["variant"]) for it in seen["replicas"]}
-        order = QueueOrder(seen["batch_size"], seen["batch_timeout_s"], replicas)
+        replicas = {str(it["url"]): (str(it["variant"]), *it["lighter"]) for it in seen["replicas"]}
+        order = QueueOrder(seen["batch_size"], seen["lighter_batch_size"], seen["batch_timeout_s"], replicas)
         return QueueReport(order, tuple(seen["draining"]), tuple(seen["suspects"]))
     except (LookupError, TypeError) as error:
         raise ValueError(f"{queue.url} answered {response.text[:300]!r}") from error

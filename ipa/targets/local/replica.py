@@ -60,7 +60,9 @@ class Replica:
     loaded: set[str]
     phase: Phase = Phase.STARTING
     failed_checks: int = 0
-    # When it switched from each variant to another.
+    # Those that its queue may choose instead of `variant`.
+    lighter: tuple[str, ...] = ()
+    # When each variant that it has run was last one of these.
     left_s: dict[str, float] = field(default_factory=dict)
 
     def switch(self, variant: str, now_s: float) -> None:
@@ -69,9 +71,17 @@ class Replica:
             self.left_s[self.variant] = now_s
             self.variant = variant
 
+    def set_lighter(self, variants: tuple[str, ...], now_s: float) -> None:
+        """Let its queue choose these variants from now on."""
+        for variant in set(self.lighter) - set(variants):
+            self.left_s[variant] = now_s
+        self.lighter = variants
+
     def is_left(self, variant: str, since_s: float) -> bool:
-        """True if it has not run that variant since then."""
-        return variant != self.variant and self.left_s.get(variant, since_s) <= since_s
+        """True if it cannot have been given that variant since then."""
+        if variant == self.variant or variant in self.lighter:
+            return False
+        return self.left_s.get(variant, since_s) <= since_s
 
     @property
     def is_resident(self) -> bool:

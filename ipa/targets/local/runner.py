@@ -18,6 +18,7 @@ import httpx
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
+from ipa.model.resident import lighter_variants, resident_variants
 from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.front import Front, FrontKeeper, QueueOrder, QueueReport, read_queue, write_queue
 from ipa.targets.local.loading import VariantLoader, switch
@@ -65,7 +66,7 @@ class StageRun:
         """True if exactly what is wanted runs, and the queue knows."""
         ready = self.ready()
         wanted = (self.config.batch_size, {it.url: it.variant for it in ready})
-        told = (self.told.batch_size, self.told.replicas) if self.told else None
+        told = (self.told.batch_size, self.told.running) if self.told else None
         return len(ready) == len(self.replicas) == self.config.replicas and told == wanted
 
 
@@ -320,7 +321,22 @@ class PipelineRunner:
         if run.told and not any(it.serves(run.config) for it in ready):
             # Until the first new one serves, the old variant keeps the batch size it was planned with.
             batch_size = run.told.batch_size
-        return QueueOrder(batch_size, run.stage.batch_timeout_s, {it.url: it.variant for it in ready})
+        lighter_batch_size = max(run.stage.limits(self.pipeline.bounds).batch_sizes or (batch_size,))
+        variants = {it.url: (it.variant, *self._lighter(run, it)) for it in ready}
+        return QueueOrder(batch_size, lighter_batch_size, run.stage.batch_timeout_s, variants)
+
+    def _lighter(self, run: StageRun, replica: Replica) -> tuple[str, ...]:
+        """The variants that its queue may choose instead of the one that it runs.
+
+        None while the wanted one has to be loaded first: it may take the place of one of them.
+        """
+        kept: Sequence[str] = ()
+        if run.config.variant in replica.loaded:
+            kept = resident_variants(self.pipeline, run.stage.name, run.config.variant)
+        names = lighter_variants(self.pipeline, run.stage.name, replica.variant)
+        found = tuple(name for name in names if name in kept and name in replica.loaded)
+        replica.set_lighter(found, time.monotonic())
+        return found
 
     def _tell_queue(self, run: StageRun, wanted: QueueOrder) -> QueueReport | None:
         """Send the order to the queue and return its report; None if it did not respond.

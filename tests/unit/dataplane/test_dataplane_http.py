@@ -43,7 +43,7 @@ async def repeat(url: str, body: bytes) -> tuple[int, bytes]:
 
 
 def queue(stage: str = "s", **options: Any) -> Application:
-    given = {"sender": repeat, "replicas": {REPLICA: "small"}, "batch_timeout_s": 0, **options}
+    given = {"sender": repeat, "replicas": {REPLICA: ("small",)}, "batch_timeout_s": 0, **options}
     return QueueServer("p", stage, **given).application()
 
 
@@ -137,13 +137,15 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
         async with client(application) as http:
             http.headers.update(with_token)
             assert (await http.get("/v2/health/ready")).status_code == 503
-            replicas = [{"url": REPLICA, "variant": "small"}]
-            answer = await http.put("/admin/config", json={"batch_size": 8, "replicas": replicas})
+            replicas = [{"url": REPLICA, "variant": "large", "lighter": ["small"]}]
+            config = {"batch_size": 8, "lighter_batch_size": 16, "replicas": replicas}
+            answer = await http.put("/admin/config", json=config)
             assert answer.json() == {
                 "batch_size": 8,
+                "lighter_batch_size": 16,
                 "batch_timeout_s": 0,
                 "waiting_items": 0,
-                "replicas": [{"url": REPLICA, "variant": "small", "in_flight": 0}],
+                "replicas": [{**replicas[0], "in_flight": 0}],
                 "draining": [],
                 "suspects": [],
             }
@@ -170,6 +172,9 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
         {"replicas": ["http://127.0.0.1:123456"]},
         {"replicas": ["http://[::1"]},
         {"replicas": [{"url": 3}]},
+        {"lighter_batch_size": 0},
+        {"replicas": [{"url": "http://127.0.0.1:1", "lighter": "small"}]},
+        {"replicas": [{"url": "http://127.0.0.1:1", "lighter": [3]}]},
         {"replicas": [{"url": "http://127.0.0.1:1", "in_flight": 0}]},
         {"batchsize": 3},
         [],

@@ -47,6 +47,26 @@ def test_nothing_is_refused_below_the_capacity(path: str) -> None:
     assert seen.in_time == seen.sent
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_a_lighter_variant_carries_what_would_be_refused(path: str) -> None:
+    lighter = {"half": 0.5, "tenth": 0.1}
+    stages = [replace(stage, lighter=lighter, lighter_batch_size=8) for stage in PATHS[path]]
+    seen = overload(stages, 3 * SLOW.capacity_rps, sla_s=SLA_S)
+    assert seen.in_time > 0.98 * seen.sent
+    answered, by_lighter = seen.served("slow")
+    # At most a third can have the variant that runs.
+    assert 0.6 * answered < by_lighter < 0.95 * answered
+    assert overload(PATHS[path], 3 * SLOW.capacity_rps, sla_s=SLA_S).in_time < 0.4 * seen.sent
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_lighter_variant_is_chosen_below_the_capacity(path: str) -> None:
+    stages = [replace(stage, lighter={"tenth": 0.1}) for stage in PATHS[path]]
+    seen = overload(stages, 0.6 * SLOW.capacity_rps, sla_s=SLA_S)
+    assert seen.in_time == seen.sent
+    assert seen.served("slow")[1] == 0
+
+
 def test_losses_are_counted_by_stage_and_cause() -> None:
     seen = overload(PATHS["middle"], 2 * SLOW.capacity_rps, sla_s=SLA_S)
     counted = {

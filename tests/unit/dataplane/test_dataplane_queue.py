@@ -65,7 +65,7 @@ def values(request: QueuedRequest) -> list[int]:
 
 
 def stage_queue(send: Callable[[str, bytes], Awaitable[tuple[int, bytes]]], **options: Any) -> StageQueue:
-    replicas = dict.fromkeys(options.pop("replicas", (A,)), "")
+    replicas = dict.fromkeys(options.pop("replicas", (A,)), ("",))
     return StageQueue(send, QueueMetrics("p", "s"), replicas=replicas, **options)
 
 
@@ -235,7 +235,7 @@ def test_a_full_queue_refuses() -> None:
         await asyncio.sleep(0)
         refused = await queue.infer(xs(3), 9)
         assert (refused.outcome, refused.cause) == (Outcome.DROPPED, LossCause.QUEUE_FULL)
-        queue.configure(QueueConfig(replicas={A: ""}))
+        queue.configure(QueueConfig(replicas={A: ("",)}))
         assert values(await waiting) == [10, 20]
 
     run(scenario())
@@ -293,7 +293,7 @@ def test_requests_wait_for_the_replacement_and_no_longer_than_their_budget() -> 
         hasty = await queue.infer(xs(2), 1)
         assert (hasty.outcome, hasty.cause) == (Outcome.DROPPED, LossCause.NO_TIME_LEFT)
         assert now_s() == pytest.approx(1)
-        queue.configure(QueueConfig(replicas={B: ""}))
+        queue.configure(QueueConfig(replicas={B: ("",)}))
         assert values(await patient) == [10]
 
     run(scenario())
@@ -305,7 +305,7 @@ def test_a_removed_replica_drains_and_batch_size_changes_while_running() -> None
         queue = stage_queue(send, batch_size=1)
         first = asyncio.ensure_future(queue.infer(xs(1), 9))
         await asyncio.sleep(0.05)
-        queue.configure(QueueConfig(replicas={B: ""}, batch_size=2, batch_timeout_s=1.0))
+        queue.configure(QueueConfig(replicas={B: ("",)}, batch_size=2, batch_timeout_s=1.0))
         assert queue.to_json()["draining"] == [A]
         others = await asyncio.gather(queue.infer(xs(2), 9), queue.infer(xs(3), 9))
         assert values(await first) == [10]
@@ -317,28 +317,79 @@ def test_a_removed_replica_drains_and_batch_size_changes_while_running() -> None
 
 
 def test_a_replica_that_switches_to_another_variant_is_judged_anew() -> None:
-    servers = ModelServers({"a": "large", "b": "large"})
+    servers = ModelServers({"a": ("large",), "b": ("large",)})
     for _ in range(2):
         servers.release(servers.acquire(0.0, 1), 8.0, 8.0)
     held = servers.acquire(8.0, 1)
-    assert (held.patience_s, servers.service_s(8.0)) == (80.0, (8.0, 8.0))
-    servers.set_urls({"a": "large", "b": "large"})
-    assert servers.service_s(8.0) == (8.0, 8.0)
-    servers.set_urls({"a": "small", "b": "small"})
+    assert (held.patience_s, servers.usual_s(8.0)) == (80.0, 8.0)
+    servers.set_urls({"a": ("large",), "b": ("large",)})
+    assert servers.usual_s(8.0) == 8.0
+    servers.set_urls({"a": ("small",), "b": ("small",)})
     # The batch in flight goes on, and nothing is known of the new variant yet.
-    assert (servers.variant("a"), servers.service_s(8.0), held.in_flight) == ("small", (0.0, 0.0), 1)
+    assert (servers.given_variant("a"), servers.usual_s(8.0), held.in_flight) == ("large", 0.0, 1)
     assert (held.patience_s, servers.to_json(8.0)["draining"]) == (FIRST_SUSPECT_AFTER_S, [])
     servers.release(held, 16.0, 8.0)
-    assert servers.service_s(16.0) == (0.0, 0.0)
+    assert servers.usual_s(16.0) == 0.0
     servers.release(servers.acquire(16.0, 1), 16.5, 0.5)
-    assert servers.service_s(16.5) == (0.5, 0.5)
+    assert servers.usual_s(16.5) == 0.5
+
+
+class TwoVariants:
+    """Replicas of one queue: a batch of the variant "large" takes a second, one of "small" 0.05 s."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, int]] = []
+        self.queue = StageQueue(
+            self.send,
+            QueueMetrics("p", "s"),
+            replicas={A: ("large", "small")},
+            batch_timeout_s=0.0,
+            lighter_batch_size=4,
+        )
+
+    async def send(self, url: str, body: bytes) -> tuple[int, bytes]:
+        data, variant = orjson.loads(body)["inputs"][0]["data"], self.queue.given_variant(url)
+        self.sent.append((variant, len(data)))
+        await asyncio.sleep(1.0 if variant == "large" else 0.05)
+        return 200, orjson.dumps({"outputs": [_y(data)]})
+
+
+def test_a_lighter_variant_serves_what_would_be_late_in_larger_batches() -> None:
+    async def scenario() -> None:
+        stage = TwoVariants()
+        assert values(await stage.queue.infer(xs(0), 9)) == [0]
+        ended = await asyncio.gather(*(stage.queue.infer(xs(x), 2.5) for x in range(1, 8)))
+        assert [values(request) for request in ended] == [[10 * x] for x in range(1, 8)]
+        # The third would have been late behind two of a second each; then nothing waits, and the next is not.
+        assert stage.sent == [("large", 1), ("large", 1), ("small", 4), ("small", 2)]
+        assert values(await stage.queue.infer(xs(8), 2.5)) == [80]
+        assert stage.sent[-1] == ("large", 1)
+        text = (await stage.queue._metrics.handle(None)).body.decode()  # type: ignore[arg-type]
+        assert 'ipa_queue_lighter_items_total{pipeline="p",stage="s"} 6.0' in text
+        # What is planned with is the time of the variant that runs.
+        assert 'ipa_queue_service_seconds_count{pipeline="p",stage="s"} 3.0' in text
+
+    run(scenario())
+
+
+def test_a_lighter_variant_serves_what_the_one_that_runs_cannot_answer_in_time_at_all() -> None:
+    async def scenario() -> None:
+        stage = TwoVariants()
+        await stage.queue.infer(xs(0), 9)
+        for x in (1, 2):
+            assert values(await stage.queue.infer(xs(x), 0.5)) == [10 * x]
+        assert stage.sent == [("large", 1), ("small", 1), ("small", 1)]
+
+    run(scenario())
 
 
 def test_a_queue_posts_to_the_model_of_the_variant() -> None:
     posted: list[str] = []
 
     async def scenario() -> None:
-        server = QueueServer("shop", "detect", model="detect--{variant}", replicas={"http://a:1": "v2.large"})
+        server = QueueServer(
+            "shop", "detect", model="detect--{variant}", replicas={"http://a:1": ("v2.large",)}
+        )
 
         async def post(url: str, body: bytes, headers: object) -> tuple[int, bytes, dict[str, str]]:
             posted.append(url)
@@ -346,7 +397,7 @@ def test_a_queue_posts_to_the_model_of_the_variant() -> None:
 
         server._client.post = post  # type: ignore[assignment, method-assign]
         for variant in ("v2.large", "small"):
-            server._queue.configure(QueueConfig(replicas={"http://a:1": variant}))
+            server._queue.configure(QueueConfig(replicas={"http://a:1": (variant,)}))
             await server._queue.infer(xs(1), 10.0)
 
     run(scenario())

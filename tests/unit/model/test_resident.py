@@ -10,10 +10,10 @@ import pytest
 
 from ipa.model.errors import InputError
 from ipa.model.measured import with_profiles
-from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant
+from ipa.model.pipeline import Bounds, Objective, Pin, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.model.resident import is_lighter, resident_variants
+from ipa.model.resident import is_lighter, lighter_variants, resident_variants
 from ipa.model.resources import Resources
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, change_peak, first_hop
 from ipa.model.serving import ServingSemantics, unhonoured
@@ -64,6 +64,25 @@ def test_the_running_variant_and_its_neighbours_by_accuracy_are_loaded(
 
 def test_without_profiles_the_order_of_the_file_counts() -> None:
     assert resident_variants(pipeline(2), "detect", "medium") == ("medium", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("variant", "lighter"),
+    [("large", ("medium", "small", "tiny")), ("small", ("tiny",)), ("tiny", ())],
+)
+def test_all_less_accurate_variants_may_stand_in(variant: str, lighter: tuple[str, ...]) -> None:
+    measured = with_profiles(pipeline("all"), profiles())
+    assert lighter_variants(measured, "detect", variant) == lighter
+
+
+def test_none_stands_in_where_the_file_pins_the_variant_or_asks_for_an_accuracy() -> None:
+    measured = with_profiles(pipeline("all"), profiles())
+    floor = replace(measured, bounds=replace(measured.bounds, accuracy_floor=0.1))
+    assert lighter_variants(floor, "detect", "large") == ()
+    pinned = replace(measured.stages[0], pin=Pin(variant="large"))
+    assert lighter_variants(replace(measured, stages=(pinned,)), "detect", "large") == ()
+    # Nothing is known of their accuracy.
+    assert lighter_variants(pipeline("all"), "detect", "large") == ()
 
 
 @pytest.mark.parametrize(("resident", "memory_gib"), [(2, 6.0), (3, 7.0), ("all", 7.5)])
