@@ -111,7 +111,7 @@ def samples(data: dict[str, Floats]) -> list[Sample]:
 
 def all_parts(made: list[Sample], constants: Constants) -> Parts:
     """The parts of all samples, one after the other."""
-    parts = [stage_parts(*each.arguments, percentile=each.percentile, c=constants) for each in made]
+    parts = [stage_parts(*(*each.arguments, each.percentile, constants)) for each in made]
     joined = {it.name: np.concatenate([getattr(p, it.name) for p in parts], axis=-1) for it in fields(Parts)}
     return Parts(**joined)
 

@@ -41,6 +41,7 @@ from ipa.dataplane.expectation import (
     parse_times,
     total,
 )
+from ipa.dataplane.lag import LoopLag
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.tensors import FAN_OUT
 
@@ -104,6 +105,7 @@ class RouterServer:
         self._metrics = RouterMetrics(pipeline, [name for name, _ in stages])
         self._client = Client()
         self._post = post or self._client.post
+        self._lag = LoopLag()
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -121,17 +123,26 @@ class RouterServer:
                 ("GET", "/v2/health/live"): self._ready,
                 ("GET", "/metrics"): self._metrics.handle,
             },
-            start=self._client.open,
-            stop=self._client.close,
+            start=self._start,
+            stop=self._stop,
             hosts=self._hosts,
         )
+
+    async def _start(self) -> None:
+        self._lag.start()
+        await self._client.open()
+
+    async def _stop(self) -> None:
+        self._lag.stop()
+        await self._client.close()
 
     async def _ready(self, _call: http.Call) -> http.Response:
         return http.Response(b"{}")
 
     async def _infer(self, call: http.Call) -> http.Response:
         loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        # A busy router reads it late. The client counts from when it was sent.
+        began_s = loop.time() - self._lag.most_s
         self._metrics.arrivals.inc()
         puid = call.headers.get(PUID_HEADER) or uuid.uuid4().hex
         headers = {PUID_HEADER: puid}

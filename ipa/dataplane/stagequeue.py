@@ -119,11 +119,16 @@ class StageQueue:
         return request
 
     def expected(self, items: int = 1) -> StageTimes:
-        """The times of a request of this many items that would come now and be the last to be served."""
+        """The times of a request of this many items that would come now and be the last to be served.
+
+        Those of the level that would answer it first: that level is chosen if it would else be late.
+        """
         now_s = asyncio.get_running_loop().time()
-        usual_s = self._replicas.usual_s(now_s, self._level)
-        wait_s = self._begin_s(now_s, self._batcher.waiting_items, self._level) - now_s
-        return StageTimes(wait_s, usual_s * self._rounds(items, self._level), self._replicas.least_s(now_s))
+        times = []
+        for level in range(self._level, self._replicas.levels):
+            usual_s = self._replicas.usual_s(now_s, level) * self._rounds(items, level)
+            times.append((self._begin_s(now_s, self._batcher.waiting_items, level) - now_s, usual_s))
+        return StageTimes(*min(times, key=sum), self._replicas.least_s(now_s))
 
     def _admit(self, request: QueuedRequest, now_s: float, ahead: StageTimes) -> float:
         """The seconds by which the request would be late if it were queued, at the level that suits it best.

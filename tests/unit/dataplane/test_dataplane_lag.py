@@ -1,0 +1,59 @@
+"""How late an event loop is, and that the router takes it from the time of a request."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+
+from ipa.dataplane.http import BUDGET_HEADER
+from ipa.dataplane.lag import EVERY_S, REMEMBERED, LoopLag
+from ipa.dataplane.router import RouterServer
+from tests.fakes.chain_loop import BODY, call
+from tests.fakes.virtual_loop import VirtualLoop, run
+
+
+async def blocked(seconds: float) -> None:
+    """As code that runs for so long without a wait, and a turn of the loop after it."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.now_s += seconds
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
+def test_a_loop_that_was_blocked_is_late_until_it_answers_in_time_again() -> None:
+    async def scenario() -> None:
+        lag = LoopLag()
+        lag.start()
+        await asyncio.sleep(0.1)
+        assert lag.most_s == pytest.approx(0.0)
+        await blocked(0.25)
+        assert lag.most_s == pytest.approx(0.25 - EVERY_S, abs=EVERY_S)
+        await asyncio.sleep((REMEMBERED + 1) * EVERY_S)
+        assert lag.most_s == pytest.approx(0.0)
+        lag.stop()
+
+    run(scenario())
+
+
+def test_the_lag_is_taken_from_the_budget_of_a_request() -> None:
+    async def scenario() -> None:
+        budgets: list[float] = []
+
+        async def post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+            budgets.append(float(headers[BUDGET_HEADER]))
+            return 200, orjson.dumps({"outputs": []}), {}
+
+        router = RouterServer("p", [("s", "http://s")], drop_after_s=0.4, post=post)  # type: ignore[arg-type]
+        router._lag.start()
+        await asyncio.sleep(0.1)
+        for stop_s in (0.0, 0.25):
+            await blocked(stop_s)
+            await call(router.application(), "POST", "/v2/models/p/infer", BODY)
+        router._lag.stop()
+        assert budgets[0] == pytest.approx(400.0)
+        assert budgets[1] == pytest.approx(150.0, abs=1000 * EVERY_S)
+
+    run(scenario())
