@@ -37,6 +37,7 @@ from ipa.policies.planning import planning_problem
 from ipa.profiling.calibrate import calibrate, foreign_to
 from ipa.service.measuring import bench_workload
 from ipa.simulate.arrivals import request_times, steps
+from ipa.targets.local.target import LOCAL
 
 PIPELINES, PROFILES = Path("pipelines"), Path("profiles")
 BEST = "static-best"
@@ -75,8 +76,8 @@ class Subject:
 
 def subject_of(name: str) -> Subject:
     """The pipeline of that name with its profiles as they are."""
-    pipeline = load_pipeline(PIPELINES / name / "pipeline.yaml")
     profiles = load_profiles(PROFILES, name)
+    pipeline = LOCAL.shape(load_pipeline(PIPELINES / name / "pipeline.yaml"), profiles)
     return Subject(pipeline, profiles, _largest_plan(pipeline, profiles))
 
 

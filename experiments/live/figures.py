@@ -19,6 +19,8 @@ CARRIED_RATIO = 0.95
 WITHIN_GOAL = {QUIET: 0.95, BUSY: 0.90}
 SETTLED_GOAL = {QUIET: 0.99, BUSY: 0.97}
 GOODPUT_GOAL = 0.90
+# Beyond this a cell says more of its sender than of what was sent to.
+MOST_LAG_S = 0.05
 MISSING = "hold.metrics_missing"
 BLIND = (MISSING, "hold.metrics_stale", "hold.metrics_invalid")
 
@@ -29,7 +31,7 @@ class Figures:
 
     `goodput_ratio` is of the requests answered in time a second, of those sent SETTLED_S after the overload's
     start or later, to the capacity; `goodput_whole_ratio` that of the whole overload. None: nothing was sent,
-    or answered.
+    or answered. Of a hundred requests one was sent later than `sender_lag_s` after it was due.
     """
 
     pipeline: str
@@ -53,6 +55,7 @@ class Figures:
     dropped: int
     failed: Mapping[str, int]
     load_average: float
+    sender_lag_s: float
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values."""
@@ -112,12 +115,17 @@ def figures_of(
         dropped=sum(it["outcome"] == "dropped" for it in seen.requests),
         failed=dict(failed),
         load_average=seen.load_average,
+        sender_lag_s=_rank(sorted(it["lag_s"] for it in seen.requests), 0.99),
         **changes(seen.decisions),
     )
 
 
 def missed(cells: Sequence[Figures]) -> Iterator[str]:
-    """The goals that ours misses, each as a sentence."""
+    """What cannot be believed, and the goals that ours misses, each as a sentence."""
+    for cell in cells:
+        if cell.sender_lag_s > MOST_LAG_S:
+            words = f"the sender itself was {cell.sender_lag_s:.3f} s late with one request of a hundred"
+            yield f"{cell.pipeline}, {cell.world}, {cell.policy}: {words}"
     for ours in cells:
         if ours.policy != OURS:
             continue
@@ -160,6 +168,11 @@ def _text(value: float | None) -> str:
 
 def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
+
+
+def _rank(values: Sequence[float], ratio: float) -> float:
+    """The value of that rank; 0 of none."""
+    return values[int(ratio * (len(values) - 1))] if values else 0.0
 
 
 def _kind(request: Mapping[str, Any]) -> str:

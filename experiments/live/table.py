@@ -8,7 +8,14 @@ from experiments.live.figures import Figures
 
 HEAD = (
     *("policy", "within SLA", "settled", "accuracy", "goodput", "its first seconds included", "cores"),
-    *("blind", "changes (variants, replicas, batches)", "late / dropped / failed", "sent", "load average"),
+    *(
+        "blind",
+        "changes (variants, replicas, batches)",
+        "late / dropped / failed",
+        "sent",
+        "load average",
+        "sender late, p99",
+    ),
 )
 
 
@@ -48,6 +55,7 @@ def row(it: Figures) -> list[str]:
         f"{it.late} / {it.dropped} / {failed}",
         str(it.sent),
         f"{it.load_average:.1f}",
+        f"{1000 * it.sender_lag_s:.0f} ms",
     ]
 
 

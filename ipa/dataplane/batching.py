@@ -60,7 +60,7 @@ class QueuedRequest:
     """A request in the queue. `outcome` is None until it ends, which happens once; `detail` is the cause.
 
     After `deadline_s` its answer is useless. An answer by `due_s`, if not after the deadline, is in time if
-    the later stages take as long as they usually do.
+    the later stages take as long as they usually do. One by `wanted_s` is within the SLA then.
     """
 
     __slots__ = (
@@ -80,6 +80,7 @@ class QueuedRequest:
         "parts",
         "retry_after_s",
         "waiting",
+        "wanted_s",
     )
 
     def __init__(
@@ -89,6 +90,7 @@ class QueuedRequest:
         deadline_s: float,
         members: Mapping[str, Any] = NOTHING,
         due_s: float | None = None,
+        wanted_s: float | None = None,
     ) -> None:
         self.inputs = inputs
         self.members = members  # sent to the model unchanged, together with the inputs
@@ -97,6 +99,7 @@ class QueuedRequest:
         self.arrived_s = arrived_s
         self.deadline_s = deadline_s
         self.due_s = deadline_s if due_s is None else due_s
+        self.wanted_s = self.due_s if wanted_s is None else wanted_s
         self.number = 0  # in the order of arrival
         self.outcome: Outcome | None = None
         self.cause: LossCause | None = None
@@ -265,15 +268,15 @@ class Batcher:
         self._slices[:passed] = [rest] if rest else []
         return Batch(tuple(taken))
 
-    def next_due_s(self) -> float:
-        """The least `due_s` of the requests of the next batch; infinite if none waits."""
-        due_s, items = inf, 0
+    def next_wanted_s(self) -> float:
+        """The least `wanted_s` of the requests of the next batch; infinite if none waits."""
+        wanted_s, items = inf, 0
         for piece in self._slices:
             if items >= self.batch_size:
                 break
             if piece.request.outcome is None:
-                due_s, items = min(due_s, piece.request.due_s), items + piece.items
-        return due_s
+                wanted_s, items = min(wanted_s, piece.request.wanted_s), items + piece.items
+        return wanted_s
 
     def next_batch_s(self) -> float | None:
         """The time at which a request has waited `batch_timeout_s`; None if no request waits."""

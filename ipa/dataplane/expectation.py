@@ -10,6 +10,8 @@ from dataclasses import dataclass
 EXPECTED_HEADER = "ipa-expected-ms"
 # In a queue's answer: the time from the arrival of the request to its answer.
 TOOK_HEADER = "ipa-took-ms"
+# In a request to a queue: the time that is left of the SLA, where that is not the time budget.
+AIM_HEADER = "ipa-aim-ms"
 # In a request to a queue: the times of all later stages together.
 AHEAD_HEADER = "ipa-ahead-ms"
 # A stage that tells nothing for this long may have changed: without an end, what it told could keep away the

@@ -38,7 +38,14 @@ from ipa.dataplane import http
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import Client
 from ipa.dataplane.environment import add, add_address, start_metrics, words
-from ipa.dataplane.expectation import AHEAD_HEADER, EXPECTED_HEADER, TOOK_HEADER, parse_times
+from ipa.dataplane.expectation import (
+    AHEAD_HEADER,
+    AIM_HEADER,
+    EXPECTED_HEADER,
+    TOOK_HEADER,
+    parse_ms,
+    parse_times,
+)
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
@@ -186,9 +193,10 @@ class QueueServer:
         budget_s = call.budget_s()
         budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
         ahead = parse_times(call.headers.get(AHEAD_HEADER))
+        aim_s = parse_ms(call.headers.get(AIM_HEADER))
         try:
             asked = parse_request(call.body)
-            request = await self._queue.infer(asked.inputs, budget_s, asked.members, ahead)
+            request = await self._queue.infer(asked.inputs, budget_s, asked.members, ahead, aim_s)
         except InputError as error:
             raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
         if request.outcome is Outcome.ANSWERED:

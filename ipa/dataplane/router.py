@@ -2,14 +2,14 @@
 
 As a container it takes the same from its environment: IPA_PIPELINE, IPA_STAGES ("detect=http://..."
 and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the
-port that the operator gives it.
+port that the operator gives it, and IPA_SLA_S.
 
 The router sends a V2 request through the stages' queues in order, as an orchestrator does: the outputs of
 one stage are the inputs of the next. A body that needs no change is forwarded as it is.
 
 A queue says in each answer how long a request that comes now would take. The router passes it on to the
 queues of earlier stages, which refuse what cannot be in time: `ipa-budget-ms` leaves the later stages their
-least time.
+least time, and `ipa-aim-ms` is what is left of the SLA.
 
 The router retries a queue that it cannot reach until the request's deadline. If a queue breaks the
 connection, the router sends the request once more: the queue may have restarted, and inference is idempotent.
@@ -33,6 +33,7 @@ from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerErr
 from ipa.dataplane.environment import add, add_address, start_metrics, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
+    AIM_HEADER,
     EXPECTED_HEADER,
     TOOK_HEADER,
     UNKNOWN,
@@ -73,6 +74,14 @@ class RoutedStage:
     told_at_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The time at which a request is dropped, and that by which the SLA wants its answer."""
+
+    deadline_s: float
+    aim_s: float
+
+
 class StageLoss(http.HttpError):
     """A request that ended at a stage without an answer."""
 
@@ -95,6 +104,7 @@ class RouterServer:
         stages: Sequence[tuple[str, str]],
         *,
         drop_after_s: float | None = None,
+        sla_s: float | None = None,
         post: Post | None = None,
         hosts: frozenset[str] = frozenset(),
     ) -> None:
@@ -102,6 +112,7 @@ class RouterServer:
         self._hosts = hosts
         self._stages = [RoutedStage(name, f"{url}/v2/models/{name}/infer") for name, url in stages]
         self._budget_s = DEFAULT_BUDGET_S if drop_after_s is None else drop_after_s
+        self._sla_s = self._budget_s if sla_s is None else sla_s
         self._metrics = RouterMetrics(pipeline, [name for name, _ in stages])
         self._client = Client()
         self._post = post or self._client.post
@@ -152,7 +163,8 @@ class RouterServer:
                 raise http.HttpError(400, "input", f"{PUID_HEADER} must be 1 to 256 visible ASCII characters")
             asked_s = call.budget_s()
             budget_s = self._budget_s if asked_s is None else min(asked_s, self._budget_s)
-            response = http.Response(await self._through_stages(call.body, puid, began_s + budget_s))
+            due = Due(began_s + budget_s, began_s + min(self._sla_s, budget_s))
+            response = http.Response(await self._through_stages(call.body, puid, due))
         except StageLoss as error:
             response = error.response()
             self._metrics.losses[error.stage, LossCause(error.cause)].inc()
@@ -166,10 +178,10 @@ class RouterServer:
         self._metrics.requests[_outcome(response.status)].inc()
         return replace(response, headers={**response.headers, **headers})
 
-    async def _through_stages(self, body: bytes, puid: str, deadline_s: float) -> bytes:
-        self._refuse_late(deadline_s)
+    async def _through_stages(self, body: bytes, puid: str, due: Due) -> bytes:
+        self._refuse_late(due.deadline_s)
         for index, stage in enumerate(self._stages):
-            status, answer, headers = await self._ask(index, body, puid, deadline_s)
+            status, answer, headers = await self._ask(index, body, puid, due)
             if status != 200:
                 raise _stage_error(stage.name, status, answer, headers, is_first=index == 0)
             if index == len(self._stages) - 1:
@@ -185,7 +197,7 @@ class RouterServer:
         raise http.HttpError(502, "failed", f"pipeline {self._pipeline} has no stages")
 
     async def _ask(
-        self, index: int, body: bytes, puid: str, deadline_s: float
+        self, index: int, body: bytes, puid: str, due: Due
     ) -> tuple[int, bytes, Mapping[str, str]]:
         """Status, body and headers of the queue's answer. StageLoss: 504 at the deadline, 502 without one."""
         loop = asyncio.get_running_loop()
@@ -193,8 +205,8 @@ class RouterServer:
         lost: ConnectionLostError | None = None
         broken = 0
         wait_s = FIRST_WAIT_S
-        while (remaining_s := deadline_s - (sent_s := loop.time())) > 0:
-            headers = {PUID_HEADER: puid, **self._budget(index, remaining_s, sent_s)}
+        while (remaining_s := due.deadline_s - (sent_s := loop.time())) > 0:
+            headers = {PUID_HEADER: puid, **self._budget(index, due, sent_s)}
             try:
                 async with asyncio.timeout(remaining_s + ANSWER_GRACE_S):
                     answer = await self._post(stage.url, body, headers)
@@ -213,7 +225,7 @@ class RouterServer:
                     told = parse_times(answer[2].get(EXPECTED_HEADER))
                     stage.told = told.with_hop(stage.told_at_s - sent_s - took_s)
                 return answer
-            await asyncio.sleep(min(wait_s, max(0.0, deadline_s - loop.time())))
+            await asyncio.sleep(min(wait_s, max(0.0, due.deadline_s - loop.time())))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         if lost is None:
             raise _out_of_time(stage.name, "the time budget is used up")
@@ -238,11 +250,14 @@ class RouterServer:
                 retry_after_s=missing_s,
             )
 
-    def _budget(self, index: int, remaining_s: float, now_s: float) -> dict[str, str]:
+    def _budget(self, index: int, due: Due, now_s: float) -> dict[str, str]:
         """The headers that tell a queue how much time there is, and what the later stages take of it."""
         ahead = total(stage.told.after(now_s - stage.told_at_s) for stage in self._stages[index + 1 :])
-        budget_s = max(0.0, remaining_s - ahead.least_s)
-        return {http.BUDGET_HEADER: f"{budget_s * 1000:.3f}", AHEAD_HEADER: ahead.to_header()}
+        budget_s = max(0.0, due.deadline_s - now_s - ahead.least_s)
+        headers = {http.BUDGET_HEADER: f"{budget_s * 1000:.3f}", AHEAD_HEADER: ahead.to_header()}
+        if due.aim_s < due.deadline_s:
+            headers[AIM_HEADER] = f"{max(0.0, due.aim_s - now_s - ahead.least_s) * 1000:.3f}"
+        return headers
 
 
 def outputs_as_inputs(answer: bytes) -> bytes | None:
@@ -320,13 +335,22 @@ def main() -> None:
         optional=True,
         help="give a request up after this many seconds",
     )
+    add(
+        parser,
+        "--sla-s",
+        "IPA_SLA_S",
+        type=float,
+        optional=True,
+        help="answer within this many seconds, by lighter variants if need be",
+    )
     given = parser.parse_args()
     try:
         stages = [_stage(text) for text in words(given.stage, "IPA_STAGES")]
     except argparse.ArgumentTypeError as error:
         parser.error(f"--stage: {error}")
     hosts = http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset()
-    server = RouterServer(given.pipeline, stages, drop_after_s=given.drop_after_s, hosts=hosts)
+    times = {"drop_after_s": given.drop_after_s, "sla_s": given.sla_s}
+    server = RouterServer(given.pipeline, stages, **times, hosts=hosts)
     start_metrics(given, server.registry)
     http.serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
 

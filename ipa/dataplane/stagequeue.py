@@ -83,15 +83,19 @@ class StageQueue:
         budget_s: float,
         members: Mapping[str, Any] = NOTHING,
         ahead: StageTimes = UNKNOWN,
+        aim_s: float | None = None,
     ) -> QueuedRequest:
         """Serve a request. Return it answered, dropped or failed. InputError: it is too large to queue.
 
-        `ahead` are the times of the later stages; `budget_s` leaves them their least one.
+        `ahead` are the times of the later stages; `budget_s` leaves them their least, as does `aim_s`: the
+        time within which it is to be answered, by lighter variants if need be (None: the budget).
         """
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        due_s = now_s + budget_s - ahead.wait_s - (ahead.usual_s - ahead.least_s)
-        request = QueuedRequest(inputs, now_s, now_s + budget_s, members, due_s)
+        later_s = ahead.wait_s + (ahead.usual_s - ahead.least_s)
+        due_s = now_s + budget_s - later_s
+        wanted_s = due_s if aim_s is None else min(due_s, now_s + aim_s - later_s)
+        request = QueuedRequest(inputs, now_s, now_s + budget_s, members, due_s, wanted_s)
         if request.items > max(1, self._max_items):
             raise InputError(
                 f"the request has {request.items} items, more than the {self._max_items} that may wait",
@@ -144,17 +148,17 @@ class StageQueue:
             usual_s = self._replicas.usual_s(now_s, level)
             return self._begin_s(now_s, before, level) + usual_s * self._rounds(request.items, level)
 
-        return self._lighten(end_s, request.due_s)
+        return max(0.0, self._lighten(end_s, request.wanted_s) - request.due_s)
 
-    def _lighten(self, end_s: Callable[[int], float], due_s: float) -> float:
-        """Take the first level from the current one on that ends by `due_s`, else the one that ends first.
+    def _lighten(self, end_s: Callable[[int], float], wanted_s: float) -> float:
+        """Take the first level from the current one on that ends by `wanted_s`, else the one that ends first.
 
-        Return the seconds that it ends too late.
+        Return when it ends.
         """
         ends = [(end_s(level), level) for level in range(self._level, self._replicas.levels)]
-        best_s, level = next((it for it in ends if it[0] <= due_s), min(ends))
+        best_s, level = next((it for it in ends if it[0] <= wanted_s), min(ends))
         self._set_level(level)
-        return max(0.0, best_s - due_s)
+        return best_s
 
     def _set_level(self, level: int) -> None:
         self._level = level
@@ -220,7 +224,7 @@ class StageQueue:
             if self._batcher.waiting_items < self._batch_size:
                 self._set_level(0)
             if self._replicas.levels > 1:
-                self._lighten(partial(self._served_s, now_s), self._batcher.next_due_s())
+                self._lighten(partial(self._served_s, now_s), self._batcher.next_wanted_s())
             usual_s = self._replicas.usual_s(now_s, self._level)
             self._end(self._batcher.give_way(now_s, usual_s))
             if (batch := self._batcher.take(now_s)) is None:

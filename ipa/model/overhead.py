@@ -35,3 +35,18 @@ class Overhead:
 
 
 NO_OVERHEAD = Overhead()
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Router and queues that share a machine with the replicas: `request_s` is their CPU time a request.
+
+    `machine_cores` are those that all of them have together.
+    """
+
+    machine_cores: float
+    request_s: float
+
+    def left_cores(self, rate_rps: float) -> float:
+        """The cores that are left to the replicas at that rate."""
+        return max(0.0, self.machine_cores - self.request_s * rate_rps)

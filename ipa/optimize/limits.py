@@ -65,6 +65,9 @@ def _sums(problem: PlanningProblem, program: Program, totals: Totals) -> Iterato
         yield _limit("cores", "", "cores", totals.peak_cores, program.cores)
     for budget, peak in zip(program.budgets, totals.peaks, strict=True):
         yield _limit(budget.name, "", unit_of(budget.name), peak, budget.most)
+    if problem.bounds.front is not None:
+        left_cores = problem.bounds.front.left_cores(problem.rate_rps)
+        yield _limit("front", "", "cores", totals.cost_cores, left_cores)
     if problem.objective.max_cost_cores is not None:
         yield _limit("max_cost_cores", "", "cores", totals.cost_cores, problem.objective.max_cost_cores)
     if problem.bounds.accuracy_floor is not None:
@@ -115,6 +118,7 @@ NAMES = {
     "sla": "the SLA",
     "cores": "the core budget",
     "memory": "the memory limit",
+    "front": "the cores that router and queues need",
     "max_cost_cores": "the cost ceiling",
     "accuracy_floor": "the accuracy floor",
     "max_replicas": "the most replicas",
@@ -133,6 +137,8 @@ def _without(problem: PlanningProblem) -> Iterator[tuple[str, str, PlanningProbl
     for name in bounds.limits:
         if name != CORES:
             yield name, "", replace(problem, bounds=bounds.limited(name, None))
+    if bounds.front is not None:
+        yield "front", "", replace(problem, bounds=replace(bounds, front=None))
     if objective.max_cost_cores is not None:
         yield "max_cost_cores", "", replace(problem, objective=replace(objective, max_cost_cores=None))
     if bounds.accuracy_floor is not None:

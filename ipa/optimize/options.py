@@ -124,6 +124,7 @@ def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
         max_cost=min(
             inf if bounds.cores is None or not problem.running else bounds.cores,
             inf if objective.max_cost_cores is None else objective.max_cost_cores,
+            inf if bounds.front is None else bounds.front.left_cores(problem.rate_rps),
         ),
         log_floor=log(floor) if floor > 0 else -inf,
         is_priced=problem.prices != IN_CORES,

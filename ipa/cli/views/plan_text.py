@@ -30,6 +30,7 @@ LIMIT_NAMES = {
     "throughput": "throughput",
     "cores": "core budget",
     "memory": "memory",
+    "front": "cores that router and queues leave",
     "max_cost_cores": "cost ceiling",
     "accuracy_floor": "accuracy floor",
     "max_replicas": "most replicas",
@@ -369,7 +370,7 @@ def _binding(console: Console, explained: Explanation) -> None:
 
 def _slack(limits: Sequence[LimitSlack]) -> Iterator[str]:
     """Limits of sums one by one, the headroom of all stages in one line, and near limits of stages."""
-    sums = ("sla", "cores", "memory", "max_cost_cores", "accuracy_floor")
+    sums = ("sla", "cores", "memory", "front", "max_cost_cores", "accuracy_floor")
     several = sum(limit.kind == "sla" for limit in limits) > 1
     for limit in limits:
         where = f" along {limit.where}" if limit.where and (several or limit.kind != "sla") else ""

@@ -254,6 +254,7 @@ class PipelineRunner:
 
     def _router_arguments(self) -> list[str]:
         arguments = ["--pipeline", self.pipeline.name, "--drop-after-s", str(self.pipeline.deadline_s)]
+        arguments += ["--sla-s", str(self.pipeline.sla.latency_s)]
         for run in self._stages:
             arguments += ["--stage", f"{run.stage.name}={run.queue.url}"]
         return arguments

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 from ipa.files import load_profiles
 from ipa.model.errors import NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
+from ipa.model.overhead import Front
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.serving import ServingSemantics, Unhonoured
 from ipa.profiling.calibrate import foreign_to, hardware_of
 from ipa.settings import Settings
-from ipa.targets.base import Site, Target, World
+from ipa.targets.base import Profiles, Site, Target, World
 from ipa.targets.local.section import SECTIONS, local_of
 
 
@@ -70,6 +72,9 @@ def _share_process(stage: Stage) -> bool:
 
 
 SCRAPE_INTERVAL_S = 1.0
+# CPU time of router and queue for a request of one item, measured with `make bench-live`'s load on two cores.
+# The rest of the machine is the service's, the metrics' and others'.
+ROUTER_S, QUEUE_S, MACHINE_RATIO = 1.0e-3, 0.55e-3, 0.95
 
 
 class LocalTarget(Target):
@@ -82,6 +87,11 @@ class LocalTarget(Target):
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """A queue for each stage of a chain, whose replicas run one of their variants at a time."""
         return ServingSemantics(runs_graphs=False, keeps_variants=True)
+
+    def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
+        """The pipeline with what its router and queues take of this machine."""
+        front = Front(MACHINE_RATIO * len(os.sched_getaffinity(0)), ROUTER_S + QUEUE_S * len(pipeline.served))
+        return replace(pipeline, bounds=replace(pipeline.bounds, front=front))
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
         """As of every target, and resident variants that cannot share a process."""

@@ -7,6 +7,7 @@ import asyncio
 import orjson
 import pytest
 
+from ipa.dataplane.expectation import AIM_HEADER
 from ipa.dataplane.http import BUDGET_HEADER
 from ipa.dataplane.lag import EVERY_S, REMEMBERED, LoopLag
 from ipa.dataplane.router import RouterServer
@@ -34,6 +35,23 @@ def test_a_loop_that_was_blocked_is_late_until_it_answers_in_time_again() -> Non
         await asyncio.sleep((REMEMBERED + 1) * EVERY_S)
         assert lag.most_s == pytest.approx(0.0)
         lag.stop()
+
+    run(scenario())
+
+
+def test_what_is_left_of_the_sla_is_told_where_requests_may_be_later() -> None:
+    async def scenario() -> None:
+        told: list[dict[str, str]] = []
+
+        async def post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+            told.append(headers)
+            return 200, orjson.dumps({"outputs": []}), {}
+
+        for drop_after_s, sla_s in ((1.0, 0.4), (0.4, 0.4), (0.4, 1.0)):
+            router = RouterServer("p", [("s", "http://s")], drop_after_s=drop_after_s, sla_s=sla_s, post=post)  # type: ignore[arg-type]
+            await call(router.application(), "POST", "/v2/models/p/infer", BODY)
+        assert [float(it[BUDGET_HEADER]) for it in told] == [1000.0, 400.0, 400.0]
+        assert [it.get(AIM_HEADER) for it in told] == ["400.000", None, None]
 
     run(scenario())
 

@@ -383,6 +383,19 @@ def test_a_lighter_variant_serves_what_the_one_that_runs_cannot_answer_in_time_a
     run(scenario())
 
 
+def test_a_lighter_variant_serves_what_would_miss_the_sla_though_it_is_not_dropped() -> None:
+    async def scenario() -> None:
+        stage = TwoVariants()
+        await stage.queue.infer(xs(0), 9)
+        assert values(await stage.queue.infer(xs(1), 9, aim_s=0.5)) == [10]
+        # Later than wanted whatever serves it, and not given up.
+        assert values(await stage.queue.infer(xs(2), 9, aim_s=0.01)) == [20]
+        assert values(await stage.queue.infer(xs(3), 9, aim_s=2.0)) == [30]
+        assert stage.sent == [("large", 1), ("small", 1), ("small", 1), ("large", 1)]
+
+    run(scenario())
+
+
 def test_a_queue_posts_to_the_model_of_the_variant() -> None:
     posted: list[str] = []
 

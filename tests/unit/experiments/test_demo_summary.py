@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
-from experiments.demo.load import arrivals, rate_at
+import pytest
+from aiohttp import web
+
+from experiments.demo.load import Sent, arrivals, play, rate_at
 from experiments.demo.report import render
 from experiments.demo.summary import RunRecord, changes, compare, rate_seen, summarise
 
@@ -129,3 +132,46 @@ def test_the_comparison_and_the_report_say_by_how_much() -> None:
     assert "&lt;b&gt;words&lt;/b&gt;" in page
     assert "<b>words" not in page
     assert page == render(summary, dict.fromkeys(runs, RUN))
+
+
+def test_every_request_is_sent_and_what_became_of_it_is_read() -> None:
+    """Against a real server: answered, dropped, failed, and one that does not answer in time."""
+
+    over: list[asyncio.Event] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        kind = (await request.json())["kind"]
+        if kind == "late":
+            await over[0].wait()
+        if kind == "dropped":
+            problem = {"code": "dropped", "cause": "overload"}
+            return web.json_response(problem, status=503, content_type="application/problem+json")
+        return web.json_response({"kind": kind}, status=500 if kind == "failed" else 200)
+
+    async def scenario() -> list[Sent]:
+        over.append(asyncio.Event())
+        app = web.Application()
+        app.router.add_post("/infer", handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        bodies = [f'{{"kind": "{kind}"}}'.encode() for kind in ("answered", "dropped", "failed", "late")]
+        try:
+            return await play(f"http://127.0.0.1:{port}/infer", bodies, [0.0, 0.01, 0.02, 0.03, 0.04], 0.2)
+        finally:
+            over[0].set()
+            await runner.cleanup()
+
+    sent = asyncio.run(scenario())
+    assert [(it.page, it.outcome, it.status) for it in sent] == [
+        (0, "answered", 200),
+        (1, "dropped", 503),
+        (2, "failed", 500),
+        (3, "failed", 0),
+        (0, "answered", 200),
+    ]
+    assert sent[0].answer == {"kind": "answered"} and "overload" in sent[1].detail
+    assert sent[3].detail == "TimeoutError" and sent[3].latency_s >= 0.2
+    assert all(it.lag_s >= 0 for it in sent)

@@ -54,6 +54,7 @@ def request(
         "outcome": outcome,
         "status": status,
         "detail": "ReadTimeout",
+        "lag_s": 0.001,
     }
 
 
@@ -117,6 +118,13 @@ GOOD = replace(
     figures([request(1.0)]), within_ratio=0.97, settled_ratio=0.995, accuracy=0.6, goodput_ratio=0.95
 )
 SIMPLE = replace(GOOD, policy=CHEAPEST, accuracy=0.3)
+
+
+def test_a_sender_that_is_late_itself_is_said_of_any_policy() -> None:
+    requests = [request(1.0)] * 97 + [{**request(1.0), "lag_s": 2.0}] * 3
+    slow = replace(GOOD, policy=CHEAPEST, sender_lag_s=figures(requests).sender_lag_s)
+    (words,) = missed([GOOD, slow])
+    assert words.startswith(f"text, quiet, {CHEAPEST}: the sender itself was 2.000 s late")
 
 
 def test_no_goal_is_missed_where_all_are_met() -> None:

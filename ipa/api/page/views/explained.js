@@ -42,7 +42,7 @@ export class Explained {
   }
 }
 
-const ALWAYS = new Set(["sla", "throughput", "cores", "memory", "max_cost_cores", "accuracy_floor"]);
+const ALWAYS = new Set(["sla", "throughput", "cores", "memory", "front", "max_cost_cores", "accuracy_floor"]);
 const isTold = (limit) => ALWAYS.has(limit.kind) || limit.slack_ratio < 0.1;
 
 /** A limit in words. */
