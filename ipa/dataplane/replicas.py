@@ -72,7 +72,7 @@ class ModelServer:
 
 
 class ServiceTimes:
-    """The service times of the last batches of one level."""
+    """The service times of the last batches of one variant."""
 
     def __init__(self) -> None:
         # End and service time.
@@ -99,7 +99,8 @@ class ModelServers:
         self._active = {url: ModelServer(url, names) for url, names in variants.items()}
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
-        self._services: defaultdict[int, ServiceTimes] = defaultdict(ServiceTimes)
+        # By variant, and apart as a lighter one, since those have batches of another size.
+        self._services: defaultdict[tuple[bool, str], ServiceTimes] = defaultdict(ServiceTimes)
 
     @property
     def levels(self) -> int:
@@ -118,12 +119,16 @@ class ModelServers:
         return self._service_s(SURE_RATIO if level < self.levels - 1 else USUAL_RATIO, now_s, level)
 
     def _service_s(self, ratio: float, now_s: float, level: int) -> float:
-        remembered_s = REMEMBERED_SLOW_S if level < self.levels - 1 else REMEMBERED_S
-        return self._services[level].at_ratio(ratio, now_s, remembered_s)
+        variants = max((it.variants for it in self._active.values()), key=len, default=("",))
+        remembered_s = REMEMBERED_SLOW_S if level < len(variants) - 1 else REMEMBERED_S
+        variant = variants[min(level, len(variants) - 1)]
+        return self._services[level > 0, variant].at_ratio(ratio, now_s, remembered_s)
 
     def forget_services(self) -> None:
-        """Forget the service times: from now on batches are others."""
-        self._services.clear()
+        """Forget the service times at level 0: from now on batches are others."""
+        self._services = defaultdict(
+            ServiceTimes, {key: times for key, times in self._services.items() if key[0]}
+        )
 
     def begin_s(self, now_s: float, batches: int, level: int = 0) -> float:
         """The time at which a batch with `batches` before it begins, if each takes as usual at that level.
@@ -139,7 +144,9 @@ class ModelServers:
     def _free_s(self, replica: ModelServer, now_s: float) -> float:
         if not replica.in_flight:
             return max(now_s, replica.down_until_s)
-        usual_s = self.usual_s(now_s, replica.given_level)
+        # Before a switch its batch was given to another variant.
+        given = self._services[replica.given_level > 0, replica.given_variant]
+        usual_s = given.at_ratio(USUAL_RATIO, now_s, REMEMBERED_S)
         # One that takes longer than usual is expected to take as long again.
         return now_s + (usual_s - (now_s - replica.given_s) % usual_s if usual_s > 0 else 0.0)
 
@@ -153,23 +160,19 @@ class ModelServers:
         return not self._active
 
     def set_urls(self, variants: Mapping[str, tuple[str, ...]]) -> None:
-        """Set the replicas with their variants. Others drain, and the observed service times are reset.
-
-        So they are where the variants of a replica change.
-        """
+        """Set the replicas with their variants. Others drain, and the service times are forgotten."""
         for url, names in variants.items():
             replica = self._active.get(url)
             if replica is not None and replica.variants != names:
                 if replica.variants[0] != names[0]:
                     replica.served.clear()
                 replica.variants = names
-                self.forget_services()
         if variants.keys() == self._active.keys():
             return
         known = self._active | self._draining
         self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
         self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
-        self.forget_services()
+        self._services.clear()
 
     def given_variant(self, url: str) -> str:
         """The variant that the replica's last batch is for; empty if it is not known."""
@@ -202,12 +205,10 @@ class ModelServers:
 
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
-        level = replica.given_level
-        # A batch from before a switch says nothing of the variants after it.
-        if replica.variants[level : level + 1] == (replica.given_variant,):
-            self._services[level].add(now_s, service_s)
-            if level == 0:
-                replica.served.append((replica.given_items, service_s))
+        self._services[replica.given_level > 0, replica.given_variant].add(now_s, service_s)
+        # A batch from before a switch says nothing of the variant after it.
+        if replica.given_level == 0 and replica.given_variant == replica.variants[0]:
+            replica.served.append((replica.given_items, service_s))
         self._leave(replica)
 
     def lost(self, replica: ModelServer, now_s: float) -> None:
