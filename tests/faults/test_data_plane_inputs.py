@@ -66,7 +66,7 @@ class World:
     """A router and a queue over ASGI, with a model in memory."""
 
     def __init__(self, model: Model, **options: Any) -> None:
-        given = {"sender": model, "replicas": {REPLICA: "small"}, "batch_size": 4, "batch_timeout_s": 0.01}
+        given = {"sender": model, "replicas": {REPLICA: ("small",)}, "batch_size": 4, "batch_timeout_s": 0.01}
         self.queue = QueueServer("p", "detect", **{**given, **options}).application()
         self._to_queue = self._client(self.queue)
         self.router = RouterServer("p", [("detect", "http://queue")], post=self._post).application()

@@ -52,7 +52,7 @@ class Servers:
 
 
 def queue_of(send: Any, *replicas: str, **options: Any) -> StageQueue:
-    variants = dict.fromkeys(replicas, "small")
+    variants = dict.fromkeys(replicas, ("small",))
     return StageQueue(
         send, QueueMetrics("p", "s"), batch_timeout_s=0, stage="s", replicas=variants, **options
     )
