@@ -55,6 +55,8 @@ Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, bytes, Map
 # The time budget of a request without drop_after and without a budget from the client.
 DEFAULT_BUDGET_S = 30.0
 DROPPED = (503, 504)
+# A request enters if it is expected to take at most this part of its time budget.
+ENTRY_RATIO = 0.75
 # A queue answers by the deadline: an answer that is later than this never comes.
 ANSWER_GRACE_S = 0.1
 # A queue restarts within a second. Waits double, so that a long outage causes no flood of connections.
@@ -232,14 +234,15 @@ class RouterServer:
         raise _unreachable(stage.name, f"stage {stage.name!r}: its queue did not answer: {lost}") from lost
 
     def _refuse_late(self, deadline_s: float) -> None:
-        """Raise StageLoss 503 if requests wait on the way and this one could not be in time behind them.
+        """Raise StageLoss 503 if requests wait on the way and this one would hardly be in time behind them.
 
-        The queue would refuse it too; under overload asking it costs more than all the rest.
+        The queue would refuse it too; under overload asking it costs more than all the rest. A request that
+        is admitted with no time to spare is lost at a later stage, after it has cost what others need.
         """
         now_s = asyncio.get_running_loop().time()
         expected = [stage.told.after(now_s - stage.told_at_s) for stage in self._stages]
         whole = total(expected)
-        missing_s = now_s + whole.wait_s + whole.usual_s - deadline_s
+        missing_s = whole.wait_s + whole.usual_s - ENTRY_RATIO * (deadline_s - now_s)
         if whole.wait_s > 0 and missing_s > 0:
             longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)
             detail = f"it would be {missing_s:.3g} s late: too many requests wait"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
+from math import ceil, sqrt
 from typing import Any
 
 from ipa.dataplane.batching import Batch, Batcher, LossCause, Outcome, QueuedRequest
@@ -27,6 +28,10 @@ Sender = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
 UNAVAILABLE = 503
 # When the queue stops, batches with waiting requests have this long; the server has drained before.
 CLOSE_S = 1.0
+# Arrivals are remembered for this long.
+ARRIVED_S = 1.0
+# A batch is quick if it takes at most this part of the time that requests have.
+QUICK_RATIO = 1 / 3
 # The most that is quoted of a model server's error.
 SAID_BYTES = 300
 
@@ -49,7 +54,7 @@ class StageQueue:
     """A stage's queue: it accepts requests, sends batches to replicas, and ends each request exactly once.
 
     A request ends by its deadline, whatever the replicas do. Where it would be late, replicas run their
-    lighter variants, as light as is needed, until less than a batch waits. `replicas` as in `QueueConfig`.
+    lighter variants, as light as is needed, until no more than a batch waits. `replicas` as in `QueueConfig`.
     """
 
     def __init__(
@@ -73,6 +78,10 @@ class StageQueue:
         # 0: the variants that are to run; above, lighter ones.
         self._level = 0
         self._batch_size, self._lighter_batch_size = batch_size, lighter_batch_size
+        # Time and items of the arrivals of the last ARRIVED_S.
+        self._arrived: deque[tuple[float, int]] = deque()
+        # The time that the last request had.
+        self._slack_s = 0.0
         self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -96,12 +105,16 @@ class StageQueue:
         due_s = now_s + budget_s - later_s
         wanted_s = due_s if aim_s is None else min(due_s, now_s + aim_s - later_s)
         request = QueuedRequest(inputs, now_s, now_s + budget_s, members, due_s, wanted_s)
+        self._slack_s = wanted_s - now_s
         if request.items > max(1, self._max_items):
             raise InputError(
                 f"the request has {request.items} items, more than the {self._max_items} that may wait",
                 hint="Send it in several requests.",
             )
         self._metrics.arrivals.inc(request.items)
+        self._arrived.append((now_s, request.items))
+        while self._arrived[0][0] < now_s - ARRIVED_S:
+            self._arrived.popleft()
         if not request.items:
             request.end(Outcome.ANSWERED)
         elif (missing_s := self._admit(request, now_s, ahead)) > 0:
@@ -159,6 +172,23 @@ class StageQueue:
         best_s, level = next((it for it in ends if it[0] <= wanted_s), min(ends))
         self._set_level(level)
         return best_s
+
+    def _carrying_level(self, now_s: float) -> int:
+        """The first level that carries what arrives, or that is quick enough to be tried; else the last.
+
+        What takes a good part of the time that requests have would make those late that come meanwhile.
+        """
+        last = self._replicas.levels - 1
+        for level in range(last):
+            usual_s = self._replicas.usual_s(now_s, level)
+            if usual_s <= QUICK_RATIO * self._slack_s:
+                return level
+            came = sum(items for at_s, items in self._arrived if at_s > now_s - usual_s)
+            carried = self._size(level) * len(self._replicas)
+            # Two deviations of chance are no load.
+            if came <= carried + 2 * sqrt(carried):
+                return level
+        return last
 
     def _set_level(self, level: int) -> None:
         self._level = level
@@ -221,9 +251,9 @@ class StageQueue:
         least_s = self._replicas.least_s(now_s)
         self._end(self._batcher.drop_late(now_s, least_s, has_replicas=self.has_replicas))
         while self._replicas.has_idle(now_s):
-            if self._batcher.waiting_items < self._batch_size:
-                self._set_level(0)
             if self._replicas.levels > 1:
+                if self._batcher.waiting_items <= self._batch_size:
+                    self._set_level(self._carrying_level(now_s))
                 self._lighten(partial(self._served_s, now_s), self._batcher.next_wanted_s())
             usual_s = self._replicas.usual_s(now_s, self._level)
             self._end(self._batcher.give_way(now_s, usual_s))

@@ -42,6 +42,8 @@ from ipa.adapters.processes import end_with_parent, take_output
 
 # Steps of priority between router and queues and the model servers: each is a fifth less of a shared CPU.
 RAISED_NICE = 5
+# A model server that starts yields to those that serve, by so much more, until `serving_priority`.
+STARTING_NICE = 10
 # Where priorities cannot be raised, model servers yield less: they yield to others on the machine as well.
 LOWERED_NICE = 2
 
@@ -53,6 +55,16 @@ def raise_priority() -> int:
     except PermissionError:
         return LOWERED_NICE
     return RAISED_NICE
+
+
+def serving_priority(pid: int) -> None:
+    """Give a model server that has started the priority of those that serve, if it had a lower one.
+
+    Called by the service, whose own priority that is.
+    """
+    with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+            os.setpriority(os.PRIO_PROCESS, int(thread), os.getpriority(os.PRIO_PROCESS, 0))
 
 
 class ForkServer:
@@ -155,7 +167,8 @@ class ForkServer:
                     os.close(fd)
         os.environ.update(order["env"])
         if order.get("yields"):
-            os.nice(self._yield_nice)
+            starts_nice = STARTING_NICE if self._yield_nice == RAISED_NICE else 0
+            os.nice(self._yield_nice + starts_nice)
         if order["cpus"]:
             os.sched_setaffinity(0, order["cpus"])
 

@@ -20,6 +20,7 @@ from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.resident import lighter_variants, resident_variants
 from ipa.targets.local.affinity import CoreMeter, CpuMap
+from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.front import Front, FrontKeeper, QueueOrder, QueueReport, read_queue, write_queue
 from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.processes import ForkedProcesses
@@ -279,6 +280,7 @@ class PipelineRunner:
         for replica in run.replicas:
             if replica.phase is Phase.STARTING and replica.is_ready(self._client):
                 log.info("%s is ready after %.2f s", replica.key, time.monotonic() - replica.started_s)
+                serving_priority(replica.pid)
                 with self._lock:
                     replica.phase = Phase.READY
                     run.deaths = 0

@@ -55,7 +55,7 @@ def test_a_lighter_variant_carries_what_would_be_refused(path: str) -> None:
     assert seen.in_time > 0.98 * seen.sent
     answered, by_lighter = seen.served("slow")
     # At most a third can have the variant that runs.
-    assert 0.6 * answered < by_lighter < 0.95 * answered
+    assert 0.6 * answered < by_lighter < answered
     assert overload(PATHS[path], 3 * SLOW.capacity_rps, sla_s=SLA_S).in_time < 0.4 * seen.sent
 
 

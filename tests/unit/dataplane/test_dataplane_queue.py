@@ -390,6 +390,7 @@ def test_a_lighter_variant_serves_what_would_miss_the_sla_though_it_is_not_dropp
         assert values(await stage.queue.infer(xs(1), 9, aim_s=0.5)) == [10]
         # Later than wanted whatever serves it, and not given up.
         assert values(await stage.queue.infer(xs(2), 9, aim_s=0.01)) == [20]
+        await asyncio.sleep(1.0)
         assert values(await stage.queue.infer(xs(3), 9, aim_s=2.0)) == [30]
         assert stage.sent == [("large", 1), ("small", 1), ("small", 1), ("large", 1)]
 
