@@ -1,4 +1,4 @@
-"""How late an event loop is: the time that a request waits before anything of it is read."""
+"""The lag of an event loop: the time that a request waits before anything of it is read."""
 
 from __future__ import annotations
 

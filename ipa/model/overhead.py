@@ -38,7 +38,7 @@ NO_OVERHEAD = Overhead()
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class FrontCores:
     """Router and queues that share a machine with the replicas: `request_s` is their CPU time a request.
 
     `machine_cores` are those that all of them have together.

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import Any, Protocol, runtime_checkable
 
 from ipa.model.errors import NotFoundError
-from ipa.model.overhead import NO_OVERHEAD, Front, Overhead
+from ipa.model.overhead import NO_OVERHEAD, FrontCores, Overhead
 from ipa.model.plan import StageConfig
 from ipa.model.recording import BESIDE_OTHERS, NEVER, UNLESS_DEFAULT
 from ipa.model.resources import (
@@ -128,7 +128,7 @@ class Bounds:
     # `cores`.
     overhead: Overhead = NO_OVERHEAD
     # Likewise; the cores that it takes count beside `cores`.
-    front: Front | None = field(default=None, metadata=UNLESS_DEFAULT)
+    front: FrontCores | None = field(default=None, metadata=UNLESS_DEFAULT)
     accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
     # By stage and variant, from the profiles (`ipa.model.measured`), never read from a file.
     measured: Mapping[tuple[str, str], MeasuredVariant] = field(

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from ipa.files import load_profiles
 from ipa.model.errors import NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
-from ipa.model.overhead import Front
+from ipa.model.overhead import FrontCores
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.serving import ServingSemantics, Unhonoured
 from ipa.profiling.calibrate import foreign_to, hardware_of
@@ -89,8 +89,11 @@ class LocalTarget(Target):
         return ServingSemantics(runs_graphs=False, keeps_variants=True)
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
-        """The pipeline with what its router and queues take of this machine."""
-        front = Front(MACHINE_RATIO * len(os.sched_getaffinity(0)), ROUTER_S + QUEUE_S * len(pipeline.served))
+        """The pipeline with what router and queues take of this machine, if it is meant for one like it."""
+        here, asked = len(os.sched_getaffinity(0)), pipeline.bounds.cores
+        if not all(map(_is_local, pipeline.served)) or asked is None or asked > here:
+            return pipeline
+        front = FrontCores(MACHINE_RATIO * here, ROUTER_S + QUEUE_S * len(pipeline.served))
         return replace(pipeline, bounds=replace(pipeline.bounds, front=front))
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:

@@ -6,18 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.model.overhead import Front
+from ipa.model.overhead import FrontCores
 from ipa.model.pipeline import Pipeline
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve
 from ipa.policies.planning import planning_problem
+from ipa.targets.local.section import LocalRun
 from ipa.targets.local.target import LOCAL, MACHINE_RATIO, QUEUE_S, ROUTER_S
 from tests.fakes.world import PIPELINE, PROFILES
 
 
 def fronted(machine_cores: float, request_s: float) -> Pipeline:
-    front = Front(machine_cores, request_s)
+    front = FrontCores(machine_cores, request_s)
     return replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=100.0, front=front))
 
 
@@ -42,7 +43,19 @@ def test_a_rate_beyond_them_is_infeasible_and_the_highest_is_named() -> None:
 
 def test_the_local_target_counts_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1, 2, 3}, raising=False)
-    front = LOCAL.shape(PIPELINE, PROFILES).bounds.front
-    assert front == Front(4 * MACHINE_RATIO, ROUTER_S + 2 * QUEUE_S)
+    stages = tuple(
+        replace(
+            stage,
+            variants=tuple(replace(it, targets={"local": LocalRun("shop.Model")}) for it in stage.variants),
+        )
+        for stage in PIPELINE.stages
+    )
+    local = replace(PIPELINE, stages=stages, bounds=replace(PIPELINE.bounds, cores=3.0))
+    front = LOCAL.shape(local, PROFILES).bounds.front
+    assert front == FrontCores(4 * MACHINE_RATIO, ROUTER_S + 2 * QUEUE_S)
     assert front.left_cores(0.0) == 4 * MACHINE_RATIO
     assert front.left_cores(1e6) == 0.0
+    # Those of another machine, or of a cluster, know nothing of this one.
+    larger = replace(local, bounds=replace(local.bounds, cores=5.0))
+    for other in (larger, replace(local, stages=PIPELINE.stages)):
+        assert LOCAL.shape(other, PROFILES) == other
