@@ -47,6 +47,7 @@ from ipa.dataplane.expectation import (
     parse_times,
 )
 from ipa.dataplane.metrics import QueueMetrics
+from ipa.dataplane.replicas import UNKNOWN_VARIANTS
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
 from ipa.model.errors import InputError
@@ -105,7 +106,6 @@ def _bracketed(address: str) -> str:
 
 # The time budget of a request that has none.
 DEFAULT_BUDGET_S = 30.0
-UNKNOWN_VARIANTS = ("",)
 TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
 MAX_BATCH_SIZE = 1024
 MAX_REPLICAS = 1024

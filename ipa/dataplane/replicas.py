@@ -26,6 +26,8 @@ SUSPECT_FACTOR = 10.0
 SUSPECT_AFTER_S = 2.0
 # The first batch of a replica may compile, load or train.
 FIRST_SUSPECT_AFTER_S = 30.0
+# Those of a replica of which nothing is known but its address.
+UNKNOWN_VARIANTS = ("",)
 
 
 @dataclass(slots=True)
@@ -37,7 +39,7 @@ class ModelServer:
     """
 
     url: str
-    variants: tuple[str, ...] = ("",)
+    variants: tuple[str, ...] = UNKNOWN_VARIANTS
     in_flight: int = 0
     last_used: int = 0
     down_until_s: float = 0.0
@@ -77,19 +79,24 @@ class ServiceTimes:
     def __init__(self) -> None:
         # End and service time.
         self._last: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_BATCHES)
+        # Asked for several times with each request, and changed once with each batch.
+        self._sorted_s: list[float] = []
 
     def add(self, now_s: float, service_s: float) -> None:
         """Remember a batch that ends now."""
         self._last.append((now_s, service_s))
+        self._sort()
 
     def at_ratio(self, ratio: float, now_s: float, remembered_s: float) -> float:
         """The time of that rank, 0 the least and 1 the longest; 0 without any that still counts."""
         while self._last and now_s - self._last[0][0] > max(remembered_s, 3 * self._last[0][1]):
             self._last.popleft()
-        if not self._last:
-            return 0.0
-        services_s = sorted(service_s for _, service_s in self._last)
-        return services_s[int(ratio * (len(services_s) - 1))]
+        if len(self._last) < len(self._sorted_s):
+            self._sort()
+        return self._sorted_s[int(ratio * (len(self._sorted_s) - 1))] if self._sorted_s else 0.0
+
+    def _sort(self) -> None:
+        self._sorted_s = sorted(service_s for _, service_s in self._last)
 
 
 class ModelServers:
@@ -97,6 +104,7 @@ class ModelServers:
 
     def __init__(self, variants: Mapping[str, tuple[str, ...]]) -> None:
         self._active = {url: ModelServer(url, names) for url, names in variants.items()}
+        self._variants = self._longest()
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
         # By variant, and apart as a lighter one, since those have batches of another size.
@@ -105,7 +113,11 @@ class ModelServers:
     @property
     def levels(self) -> int:
         """The number of levels: 1 without lighter variants."""
-        return max((len(it.variants) for it in self._active.values()), default=1)
+        return len(self._variants)
+
+    def _longest(self) -> tuple[str, ...]:
+        """The variants of the replica that has most levels."""
+        return max((it.variants for it in self._active.values()), key=len, default=UNKNOWN_VARIANTS)
 
     def least_s(self, now_s: float) -> float:
         """The least service time of the last batches at any level; 0 without any at one of them."""
@@ -118,10 +130,12 @@ class ModelServers:
         """
         return self._service_s(SURE_RATIO if level < self.levels - 1 else USUAL_RATIO, now_s, level)
 
-    def _service_s(self, ratio: float, now_s: float, level: int) -> float:
-        variants = max((it.variants for it in self._active.values()), key=len, default=("",))
-        remembered_s = REMEMBERED_SLOW_S if level < len(variants) - 1 else REMEMBERED_S
-        variant = variants[min(level, len(variants) - 1)]
+    def _service_s(self, ratio: float, now_s: float, level: int, variant: str | None = None) -> float:
+        """The time of that rank of the variant at that level; None: the one that is there now."""
+        last = self.levels - 1
+        if variant is None:
+            variant = self._variants[min(level, last)]
+        remembered_s = REMEMBERED_SLOW_S if level < last else REMEMBERED_S
         return self._services[level > 0, variant].at_ratio(ratio, now_s, remembered_s)
 
     def forget_services(self) -> None:
@@ -145,8 +159,7 @@ class ModelServers:
         if not replica.in_flight:
             return max(now_s, replica.down_until_s)
         # Before a switch its batch was given to another variant.
-        given = self._services[replica.given_level > 0, replica.given_variant]
-        usual_s = given.at_ratio(USUAL_RATIO, now_s, REMEMBERED_S)
+        usual_s = self._service_s(USUAL_RATIO, now_s, replica.given_level, replica.given_variant)
         # One that takes longer than usual is expected to take as long again.
         return now_s + (usual_s - (now_s - replica.given_s) % usual_s if usual_s > 0 else 0.0)
 
@@ -168,10 +181,12 @@ class ModelServers:
                     replica.served.clear()
                 replica.variants = names
         if variants.keys() == self._active.keys():
+            self._variants = self._longest()
             return
         known = self._active | self._draining
         self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
         self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
+        self._variants = self._longest()
         self._services.clear()
 
     def given_variant(self, url: str) -> str:

@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import ceil, sqrt
 from typing import Any
 
@@ -254,7 +253,9 @@ class StageQueue:
             if self._replicas.levels > 1:
                 if self._batcher.waiting_items <= self._batch_size:
                     self._set_level(self._carrying_level(now_s))
-                self._lighten(partial(self._served_s, now_s), self._batcher.next_wanted_s())
+                self._lighten(
+                    lambda level: now_s + self._replicas.usual_s(now_s, level), self._batcher.next_wanted_s()
+                )
             usual_s = self._replicas.usual_s(now_s, self._level)
             self._end(self._batcher.give_way(now_s, usual_s))
             if (batch := self._batcher.take(now_s)) is None:
@@ -265,9 +266,6 @@ class StageQueue:
             task.add_done_callback(self._batches.pop)
         self._metrics.length.set(self._batcher.waiting_items)
         self._set_timer(loop, now_s, least_s)
-
-    def _served_s(self, now_s: float, level: int) -> float:
-        return now_s + self._replicas.usual_s(now_s, level)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, now_s: float, service_s: float) -> None:
         if self._timer:

@@ -397,6 +397,16 @@ def test_a_lighter_variant_serves_what_would_miss_the_sla_though_it_is_not_dropp
     run(scenario())
 
 
+def test_what_lighter_variants_can_stand_in_for_is_remembered_for_longer_whatever_is_asked() -> None:
+    servers = ModelServers({"a": ("large", "small")})
+    servers.release(servers.acquire(0.0, 1), 0.5, 0.5)
+    servers.release(servers.acquire(0.5, 1, level=1), 0.6, 0.1)
+    servers.acquire(4.0, 1)
+    # The batch in flight is large; it takes as long as the last one did, and asking forgets nothing.
+    assert servers.begin_s(4.0, 0) == 4.5
+    assert (servers.usual_s(4.0), servers.usual_s(4.0, 1)) == (0.5, 0.0)
+
+
 def test_a_queue_posts_to_the_model_of_the_variant() -> None:
     posted: list[str] = []
 
