@@ -242,10 +242,11 @@ class RouterServer:
         now_s = asyncio.get_running_loop().time()
         expected = [stage.told.after(now_s - stage.told_at_s) for stage in self._stages]
         whole = total(expected)
-        missing_s = whole.wait_s + whole.usual_s - ENTRY_RATIO * (deadline_s - now_s)
+        took_s, left_s = whole.wait_s + whole.usual_s, deadline_s - now_s
+        missing_s = took_s - ENTRY_RATIO * left_s
         if whole.wait_s > 0 and missing_s > 0:
             longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)
-            detail = f"it would be {missing_s:.3g} s late: too many requests wait"
+            detail = f"it would take {took_s:.3g} s, and has {left_s:.3g} s: too many requests wait"
             raise StageLoss(
                 self._stages[longest].name,
                 *(503, "dropped", detail),
