@@ -23,9 +23,6 @@ from pipelines.ocr.client import page_bodies
 # to the peak, stays, falls and rests again.
 SHAPE = ((0.0, 0.0), (0.2, 0.0), (0.45, 1.0), (0.62, 1.0), (0.85, 0.0), (1.0, 0.0))
 
-# The router closes idle connections after 5 s.
-KEPT_S = 3.0
-
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -101,7 +98,7 @@ async def send(session: aiohttp.ClientSession, url: str, body: bytes, due_s: flo
 async def play(url: str, bodies: Sequence[bytes], times: Sequence[float], timeout_s: float) -> list[Sent]:
     """Every request in the order it was sent; returns when the last is answered or timed out."""
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S),
+        connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=timeout_s),
         headers={"content-type": "application/json"},
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.demo.summary import Decision, changes
+from experiments.demo.summary import Decision, changes, quantile_s
 from experiments.live.programme import Programme
 
 OURS, CHEAPEST = "ours", "static-cheapest"
@@ -115,7 +115,7 @@ def figures_of(
         dropped=sum(it["outcome"] == "dropped" for it in seen.requests),
         failed=dict(failed),
         load_average=seen.load_average,
-        sender_lag_s=_rank(sorted(it["lag_s"] for it in seen.requests), 0.99),
+        sender_lag_s=quantile_s([it["lag_s"] for it in seen.requests], 0.99) or 0.0,
         **changes(seen.decisions),
     )
 
@@ -168,11 +168,6 @@ def _text(value: float | None) -> str:
 
 def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
-
-
-def _rank(values: Sequence[float], ratio: float) -> float:
-    """The value of that rank; 0 of none."""
-    return values[int(ratio * (len(values) - 1))] if values else 0.0
 
 
 def _kind(request: Mapping[str, Any]) -> str:

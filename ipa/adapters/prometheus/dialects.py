@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector
+from ipa.metering import labels as of
 from ipa.metering import table
 from ipa.model.pipeline import Pipeline, Stage
 
-LOSS_LABELS = ("stage", "cause")
+LOSS_LABELS = (of.STAGE.name, of.LOSS_CAUSE.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,7 @@ class Selectors:
     """The series of a pipeline, and those of its stages; None for those that the source does not have.
 
     `lost` counts requests without an answer that are no fault of the client, `losses` tells their stages and
-    causes by the labels of `LOSS_LABELS`. `stage_batches` are the series
-    of count, seconds and items of batches.
+    causes by `LOSS_LABELS`. `stage_batches` are the series of count, seconds and items of batches.
     """
 
     arrivals: Selector

@@ -93,8 +93,7 @@ def regulated(
 
     The ratio is raised above 1 only by windows in which nothing but the running configuration served, and
     only if that should have carried the load: else the plan knows. `allowed_ratio` is the share of requests
-    that may be late. `serving_s`: since then the running configuration serves, changed in
-    place.
+    that may be late. `serving_s`: since then the running configuration serves, changed in place.
     """
     running, seen = observation.running(), observation.attainment
     before = replace(_remembered(before, seen, now_s), is_broken=broken)
