@@ -43,10 +43,6 @@ class Service:
             # Replicas here are ready within seconds, so the loop may run faster than on a cluster.
             "IPA_TICK_S": "5",
             "IPA_HORIZON_S": "10",
-            # A few pages a second are noisy, and the objective keeps room for bursts already: the highest
-            # quantile of short means on top would pay for them twice.
-            "IPA_SMOOTH_S": "10",
-            "IPA_FORECAST_QUANTILE": "0.8",
             "IPA_DOWN_AFTER_TICKS": "3",
             "IPA_ROLLOUT_DEADLINE_S": "60",
             **(environment or {}),

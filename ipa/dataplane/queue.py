@@ -5,7 +5,7 @@
     GET  /metrics                   Prometheus
     GET  /admin/config              the configuration and the replicas: active, draining, suspected to hang
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."],
-                                     "lighter_batch_size": 8}
+                                     "largest_batch_size": 8}
 
 Every key of a PUT is optional. A replica may be {"url": "http://...", "variant": "large", "lighter":
 ["small"]}: errors then name the variant, and batches that would be late are served by a lighter one. The
@@ -247,7 +247,7 @@ def parse_config(body: bytes) -> QueueConfig:
         raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise http.HttpError(422, "input", "the body must be a JSON object")
-    sizes = {key: given[key] for key in ("batch_size", "lighter_batch_size") if given.get(key) is not None}
+    sizes = {key: given[key] for key in ("batch_size", "largest_batch_size") if given.get(key) is not None}
     timeout_s, urls = given.get("batch_timeout_s"), given.get("replicas")
     wrong = [f"unknown key {key!r}" for key in given.keys() - CONFIG_KEYS]
     for key, size in sizes.items():
@@ -305,7 +305,7 @@ def main() -> None:
     add(parser, "--stage", "IPA_STAGE")
     add_address(parser)
     add(parser, "--batch-size", "MLSERVER_MODEL_MAX_BATCH_SIZE", type=int, default=1)
-    add(parser, "--lighter-batch-size", "IPA_LIGHTER_BATCH_SIZE", type=int, default=1)
+    add(parser, "--largest-batch-size", "IPA_LARGEST_BATCH_SIZE", type=int, default=1)
     add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
     add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
     add(
@@ -327,7 +327,7 @@ def main() -> None:
         model_url=given.model_url,
         # As MLServer's: 0 is no batching.
         batch_size=max(1, given.batch_size),
-        lighter_batch_size=given.lighter_batch_size,
+        largest_batch_size=given.largest_batch_size,
         batch_timeout_s=given.batch_timeout_s,
         replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
         max_items=given.max_items,

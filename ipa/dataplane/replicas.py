@@ -34,8 +34,8 @@ UNKNOWN_VARIANTS = ("",)
 class ModelServer:
     """A replica: its batches in flight, the time of its last batch, and the end of its back-off.
 
-    `variants` are the one that it runs, empty if it is not known, and the lighter ones that it can run
-    instead, the most accurate first. A level is a place among them.
+    `variants` are the one that it runs, empty if it is not known, and what it can run instead: the same one in
+    larger batches, and lighter ones, the most accurate first. A level is a place among them.
     """
 
     url: str
@@ -120,8 +120,9 @@ class ModelServers:
         return max((it.variants for it in self._active.values()), key=len, default=UNKNOWN_VARIANTS)
 
     def least_s(self, now_s: float) -> float:
-        """The least service time of the last batches at any level; 0 without any at one of them."""
-        return min(self._service_s(0.0, now_s, level) for level in range(self.levels))
+        """The least service time of the last batches of any variant; 0 without any of one of them."""
+        levels = [it for it in range(self.levels) if not it or self._variants[it] != self._variants[0]]
+        return min(self._service_s(0.0, now_s, level) for level in levels)
 
     def usual_s(self, now_s: float, level: int = 0) -> float:
         """The service time that most of the last batches at that level had at most; 0 without any.
@@ -144,16 +145,20 @@ class ModelServers:
             ServiceTimes, {key: times for key, times in self._services.items() if key[0]}
         )
 
-    def begin_s(self, now_s: float, batches: int, level: int = 0) -> float:
+    def begin_s(
+        self, now_s: float, batches: int, level: int = 0, usual_s: float | None = None
+    ) -> float:
         """The time at which a batch with `batches` before it begins, if each takes as usual at that level.
 
-        `now_s` without any replica.
+        `usual_s` is what they take, if known. `now_s` without any replica.
         """
+        if usual_s is None:
+            usual_s = self.usual_s(now_s, level)
         free_s = sorted(self._free_s(it, now_s) for it in self._active.values())
         if not free_s:
             return now_s
         rounds, place = divmod(batches, len(free_s))
-        return free_s[place] + rounds * self.usual_s(now_s, level)
+        return free_s[place] + rounds * usual_s
 
     def _free_s(self, replica: ModelServer, now_s: float) -> float:
         if not replica.in_flight:
@@ -253,7 +258,7 @@ class ModelServers:
                 {
                     "url": it.url,
                     "variant": it.variants[0],
-                    "lighter": list(it.variants[1:]),
+                    "lighter": [name for name in it.variants[1:] if name != it.variants[0]],
                     "in_flight": it.in_flight,
                 }
                 for it in self._active.values()

@@ -31,6 +31,10 @@ CLOSE_S = 1.0
 ARRIVED_S = 1.0
 # A batch is quick if it takes at most this part of the time that requests have.
 QUICK_RATIO = 1 / 3
+# Whether a level carries what arrives is judged over this long at least: over less, chance decides.
+CARRIED_S = 0.2
+# The level of larger batches of the variants that are to run, where the queue has one.
+LARGER = 1
 # The most that is quoted of a model server's error.
 SAID_BYTES = 300
 
@@ -39,12 +43,12 @@ SAID_BYTES = 300
 class QueueConfig:
     """The settings that can change while the queue runs; None keeps one.
 
-    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead, in batches
-    of `lighter_batch_size`.
+    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead.
+    `largest_batch_size`: the most items of a batch where more arrives than batches of `batch_size` carry.
     """
 
     batch_size: int | None = None
-    lighter_batch_size: int | None = None
+    largest_batch_size: int | None = None
     batch_timeout_s: float | None = None
     replicas: Mapping[str, tuple[str, ...]] | None = None
 
@@ -52,8 +56,9 @@ class QueueConfig:
 class StageQueue:
     """A stage's queue: it accepts requests, sends batches to replicas, and ends each request exactly once.
 
-    A request ends by its deadline, whatever the replicas do. Where it would be late, replicas run their
-    lighter variants, as light as is needed, until no more than a batch waits. `replicas` as in `QueueConfig`.
+    A request ends by its deadline, whatever the replicas do. Where more arrives than they carry, batches grow;
+    where a request would be late, replicas also run their lighter variants, as light as is needed, until no
+    more than a batch waits. `replicas` as in `QueueConfig`.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class StageQueue:
         *,
         stage: str = "",
         batch_size: int = 1,
-        lighter_batch_size: int = 1,
+        largest_batch_size: int = 1,
         batch_timeout_s: float = 0.1,
         replicas: Mapping[str, tuple[str, ...]] = NOTHING,
         max_items: int = 4096,
@@ -73,10 +78,11 @@ class StageQueue:
         self._stage = stage
         self._max_items = max_items
         self._batcher = Batcher(batch_size, batch_timeout_s, max_items)
-        self._replicas = ModelServers(replicas)
-        # 0: the variants that are to run; above, lighter ones.
+        self._batch_size, self._largest_batch_size = batch_size, largest_batch_size
+        self._variants = replicas
+        self._replicas = ModelServers(self._by_level())
+        # 0: the variants that are to run; above, larger batches of them, then lighter ones.
         self._level = 0
-        self._batch_size, self._lighter_batch_size = batch_size, lighter_batch_size
         # Time and items of the arrivals of the last ARRIVED_S.
         self._arrived: deque[tuple[float, int]] = deque()
         # The time that the last request had.
@@ -141,8 +147,8 @@ class StageQueue:
         """
         now_s = asyncio.get_running_loop().time()
         times = []
-        for level in range(self._level, self._replicas.levels):
-            usual_s = self._replicas.usual_s(now_s, level) * self._rounds(items, level)
+        for level in self._levels(now_s):
+            usual_s = self._usual_s(now_s, level) * self._rounds(now_s, items, level)
             times.append((self._begin_s(now_s, self._batcher.waiting_items, level) - now_s, usual_s))
         return StageTimes(*min(times, key=sum), self._replicas.least_s(now_s))
 
@@ -157,53 +163,97 @@ class StageQueue:
         before = self._batcher.items_before(request.deadline_s)
 
         def end_s(level: int) -> float:
-            usual_s = self._replicas.usual_s(now_s, level)
-            return self._begin_s(now_s, before, level) + usual_s * self._rounds(request.items, level)
+            usual_s = self._usual_s(now_s, level)
+            return self._begin_s(now_s, before, level) + usual_s * self._rounds(now_s, request.items, level)
 
-        return max(0.0, self._lighten(end_s, request.wanted_s) - request.due_s)
+        return max(0.0, self._lighten(now_s, end_s, request.wanted_s) - request.due_s)
 
-    def _lighten(self, end_s: Callable[[int], float], wanted_s: float) -> float:
+    def _lighten(self, now_s: float, end_s: Callable[[int], float], wanted_s: float) -> float:
         """Take the first level from the current one on that ends by `wanted_s`, else the one that ends first.
 
         Return when it ends.
         """
-        ends = [(end_s(level), level) for level in range(self._level, self._replicas.levels)]
+        ends = [(end_s(level), level) for level in self._levels(now_s)]
         best_s, level = next((it for it in ends if it[0] <= wanted_s), min(ends))
-        self._set_level(level)
+        self._set_level(now_s, level)
         return best_s
 
     def _carrying_level(self, now_s: float) -> int:
         """The first level that carries what arrives, or that is quick enough to be tried; else the last.
 
-        What takes a good part of the time that requests have would make those late that come meanwhile.
+        What takes a good part of the time that requests have would make those late that come meanwhile. Larger
+        batches cost no accuracy: they do not wait for that.
         """
         last = self._replicas.levels - 1
         for level in range(last):
-            usual_s = self._replicas.usual_s(now_s, level)
-            if usual_s <= QUICK_RATIO * self._slack_s:
-                return level
-            came = sum(items for at_s, items in self._arrived if at_s > now_s - usual_s)
-            carried = self._size(level) * len(self._replicas)
-            # Two deviations of chance are no load.
-            if came <= carried + 2 * sqrt(carried):
+            is_tried = level > 0 or not self._has_larger(now_s)
+            is_quick = self._usual_s(now_s, level) <= QUICK_RATIO * self._slack_s
+            if (is_tried and is_quick) or self._carries(now_s, level):
                 return level
         return last
 
-    def _set_level(self, level: int) -> None:
-        self._level = level
-        self._batcher.batch_size = self._size(level)
+    def _carries(self, now_s: float, level: int) -> bool:
+        """True if the replicas carry what arrived lately at that level; two deviations of chance are no load."""
+        usual_s = self._usual_s(now_s, level)
+        if usual_s <= 0:
+            return True
+        judged_s = min(ARRIVED_S, max(CARRIED_S, usual_s))
+        came = sum(items for at_s, items in self._arrived if at_s > now_s - judged_s)
+        carried = self._size(now_s, level) * len(self._replicas) * judged_s / usual_s
+        return came <= carried + 2 * sqrt(carried)
 
-    def _size(self, level: int) -> int:
-        return max(self._batch_size, self._lighter_batch_size) if level else self._batch_size
+    def _by_level(self) -> dict[str, tuple[str, ...]]:
+        """The variants of each replica by level: the first twice, if its batches may grow."""
+        larger = self._largest_batch_size > self._batch_size
+        return {url: (names[:1] if larger else ()) + names for url, names in self._variants.items()}
+
+    def _levels(self, now_s: float) -> list[int]:
+        """The levels from the current one on."""
+        levels = range(self._level, self._replicas.levels)
+        return [it for it in levels if it in (self._level, 0) or it > LARGER or self._has_larger(now_s)]
+
+    def _set_level(self, now_s: float, level: int) -> None:
+        self._level = level
+        self._batcher.batch_size = self._size(now_s, level)
+
+    def _is_larger(self, level: int) -> bool:
+        """True if the level is that of larger batches of the same variants."""
+        return level == LARGER and self._largest_batch_size > self._batch_size
+
+    def _has_larger(self, now_s: float) -> bool:
+        """True if batches may grow now."""
+        return self._is_larger(LARGER) and self._size(now_s, LARGER) > self._batch_size
+
+    def _size(self, now_s: float, level: int) -> int:
+        """The most items of a batch at that level.
+
+        Those of larger batches are as many as are served in time even if each takes as long as those before.
+        """
+        if not self._is_larger(level):
+            return max(self._batch_size, self._largest_batch_size) if level else self._batch_size
+        usual_s = self._replicas.usual_s(now_s)
+        if usual_s <= 0:
+            return self._batch_size
+        quick = int(self._batch_size * QUICK_RATIO * self._slack_s / usual_s)
+        return max(self._batch_size, min(quick, self._largest_batch_size))
+
+    def _usual_s(self, now_s: float, level: int) -> float:
+        """The service time of most batches at that level; of larger ones the most, until there were some."""
+        usual_s = self._replicas.usual_s(now_s, level)
+        if usual_s > 0 or not self._is_larger(level):
+            return usual_s
+        return self._replicas.usual_s(now_s) * self._size(now_s, level) / self._batch_size
 
     def _begin_s(self, now_s: float, before: int, level: int) -> float:
         """The time at which a batch takes an item with that many before it; `now_s` if they fill no batch."""
-        batches = before // self._size(level)
-        return self._replicas.begin_s(now_s, batches, level) if batches else now_s
+        batches = before // self._size(now_s, level)
+        if not batches:
+            return now_s
+        return self._replicas.begin_s(now_s, batches, level, self._usual_s(now_s, level))
 
-    def _rounds(self, items: int, level: int) -> int:
+    def _rounds(self, now_s: float, items: int, level: int) -> int:
         """The batches that each replica serves for a request of this many items."""
-        return ceil(items / (self._size(level) * max(1, len(self._replicas))))
+        return ceil(items / (self._size(now_s, level) * max(1, len(self._replicas))))
 
     def configure(self, config: QueueConfig) -> None:
         """Apply this configuration."""
@@ -211,13 +261,14 @@ class StageQueue:
             if config.batch_size != self._batch_size:
                 self._replicas.forget_services()
             self._batch_size = config.batch_size
-        if config.lighter_batch_size is not None:
-            self._lighter_batch_size = config.lighter_batch_size
+        if config.largest_batch_size is not None:
+            self._largest_batch_size = config.largest_batch_size
         if config.batch_timeout_s is not None:
             self._batcher.batch_timeout_s = config.batch_timeout_s
         if config.replicas is not None:
-            self._replicas.set_urls(config.replicas)
-        self._set_level(min(self._level, self._replicas.levels - 1))
+            self._variants = config.replicas
+        self._replicas.set_urls(self._by_level())
+        self._set_level(asyncio.get_running_loop().time(), min(self._level, self._replicas.levels - 1))
         self._pump()
 
     @property
@@ -237,7 +288,7 @@ class StageQueue:
         """The configuration, the number of waiting items, and the replicas: active, draining, suspect."""
         return {
             "batch_size": self._batch_size,
-            "lighter_batch_size": self._lighter_batch_size,
+            "largest_batch_size": self._largest_batch_size,
             "batch_timeout_s": self._batcher.batch_timeout_s,
             "waiting_items": self._batcher.waiting_items,
             **self._replicas.to_json(asyncio.get_running_loop().time()),
@@ -252,11 +303,15 @@ class StageQueue:
         while self._replicas.has_idle(now_s):
             if self._replicas.levels > 1:
                 if self._batcher.waiting_items <= self._batch_size:
-                    self._set_level(self._carrying_level(now_s))
+                    self._set_level(now_s, self._carrying_level(now_s))
+                elif self._level == 0 and self._has_larger(now_s) and not self._carries(now_s, 0):
+                    self._set_level(now_s, LARGER)
                 self._lighten(
-                    lambda level: now_s + self._replicas.usual_s(now_s, level), self._batcher.next_wanted_s()
+                    now_s,
+                    lambda level: now_s + self._usual_s(now_s, level),
+                    self._batcher.next_wanted_s(),
                 )
-            usual_s = self._replicas.usual_s(now_s, self._level)
+            usual_s = self._usual_s(now_s, self._level)
             self._end(self._batcher.give_way(now_s, usual_s))
             if (batch := self._batcher.take(now_s)) is None:
                 break
@@ -315,7 +370,8 @@ class StageQueue:
             return
         self._replicas.release(replica, asyncio.get_running_loop().time(), service_s)
         if replica.given_level:
-            self._metrics.lighter_items.inc(batch.items)
+            is_lighter = replica.given_variant != replica.variants[0]
+            self._metrics.lighter_items.inc(batch.items * is_lighter)
         else:
             self._metrics.service_s.observe(service_s)
             self._metrics.batch_size.observe(batch.items)

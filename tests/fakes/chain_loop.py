@@ -31,7 +31,7 @@ class ToyStage:
     spread: float = 0.2
     # By lighter variant, the most accurate first: the part of a batch's time that it takes.
     lighter: Mapping[str, float] = field(default_factory=dict)
-    lighter_batch_size: int = 1
+    largest_batch_size: int = 1
 
     @property
     def capacity_rps(self) -> float:
@@ -134,7 +134,7 @@ def overload(
             sender=serve,
             replicas={f"http://127.0.0.1:{9000 + number}": variants for number in range(stage.replicas)},
             batch_size=stage.batch_size,
-            lighter_batch_size=stage.lighter_batch_size,
+            largest_batch_size=stage.largest_batch_size,
             batch_timeout_s=0.005,
         )
         return server.application()

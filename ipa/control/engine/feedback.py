@@ -43,6 +43,8 @@ SOON, MOST_HOLDS = 2.0, 16
 PEAK_S, CARRIED_S = 5.0, 3600.0
 # Fewer requests in a window say nothing.
 LEAST_COUNT = 10
+# A load rises if that of its last step is this many deviations of chance above its mean.
+CHANCE = 3.0
 # Requests that wait are to be served within this time, beside those that come.
 DRAIN_S = 10.0
 
@@ -140,22 +142,40 @@ def lateness(observation: Observation, pipeline: Pipeline) -> str:
 
 
 def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, is_slow: bool) -> Forecast:
-    """The forecast to plan for: times the ratio, and with what waits.
+    """The forecast to plan for: times the ratio, no less than a load that just rose, and with what waits.
 
-    What waits counts while the SLO is broken, and if variants are known to be slow. Else why it waits may be
-    learned in a moment, and a plan for it alone would be in the way of the right one.
+    Both count while the SLO is broken, what waits also if variants are known to be slow. Else why it waits may
+    be learned in a moment, and a plan for it alone would be in the way of the right one.
     """
     ratio = feedback.planned_ratio
     waiting_rps = _waiting_rps(observation) if feedback.is_broken or is_slow else 0.0
-    if ratio == 1 and not waiting_rps:
+    risen_rps = _risen_rps(observation) if feedback.is_broken else 0.0
+    if ratio == 1 and not waiting_rps and risen_rps <= forecast.point_rps:
         return forecast
     # The waits of requests that come at random are in the model's latency already, at their mean rate.
-    least_rps = min(_highest_mean_rps(observation.load), forecast.point_rps)
+    least_rps = max(min(_highest_mean_rps(observation.load), forecast.point_rps), risen_rps)
     return replace(
         forecast,
         point_rps=max(forecast.point_rps * ratio, least_rps) + waiting_rps,
         upper_rps=max(forecast.upper_rps * ratio, least_rps) + waiting_rps,
     )
+
+
+def _risen_rps(observation: Observation) -> float:
+    """The present rate; of a load that rises, that of its last step, which means over longer show late."""
+    rate, load = observation.arrival_rate_rps, observation.load
+    if not (isinstance(rate, Measured) and isinstance(load, Measured)):
+        return rate.value if isinstance(rate, Measured) else 0.0
+    rates, step_s = load.value.rates_rps, load.value.step_s
+    width = round(load.value.averaged_s / step_s)
+    newest, before = (rates[-1], rates[-2]) if len(rates) > 1 else (None, None)
+    if width < 2 or newest is None or before is None:
+        return rate.value
+    # A mean rises by what came in the last step, less what came in the step that its window left.
+    left = rates[-1 - width] if len(rates) > width else None
+    last_rps = (before if left is None else left) + (newest - before) * width
+    by_chance_rps = CHANCE * sqrt(newest / step_s)
+    return max(rate.value, last_rps if last_rps > newest + by_chance_rps else 0.0)
 
 
 def _highest_mean_rps(load: Measured[LoadHistory] | Missing) -> float:

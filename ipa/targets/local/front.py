@@ -211,7 +211,7 @@ class QueueOrder:
     """
 
     batch_size: int
-    lighter_batch_size: int
+    largest_batch_size: int
     batch_timeout_s: float
     replicas: Mapping[str, tuple[str, ...]]
 
@@ -228,7 +228,7 @@ class QueueOrder:
         ]
         return {
             "batch_size": self.batch_size,
-            "lighter_batch_size": self.lighter_batch_size,
+            "largest_batch_size": self.largest_batch_size,
             "batch_timeout_s": self.batch_timeout_s,
             "replicas": replicas,
         }
@@ -236,7 +236,7 @@ class QueueOrder:
     def arguments(self) -> list[str]:
         """As flags of a queue that is started."""
         given = ["--batch-size", str(self.batch_size), "--batch-timeout-s", str(self.batch_timeout_s)]
-        given += ["--lighter-batch-size", str(self.lighter_batch_size)]
+        given += ["--largest-batch-size", str(self.largest_batch_size)]
         for url, variants in self.replicas.items():
             given += ["--replica", f"{','.join(variants)}={url}"]
         return given
@@ -268,7 +268,7 @@ def _call(client: httpx.Client, queue: Front, method: str, **body: Any) -> Queue
     try:
         seen = response.json()
         replicas = {str(it["url"]): (str(it["variant"]), *it["lighter"]) for it in seen["replicas"]}
-        order = QueueOrder(seen["batch_size"], seen["lighter_batch_size"], seen["batch_timeout_s"], replicas)
+        order = QueueOrder(seen["batch_size"], seen["largest_batch_size"], seen["batch_timeout_s"], replicas)
         return QueueReport(order, tuple(seen["draining"]), tuple(seen["suspects"]))
     except (LookupError, TypeError) as error:
         raise ValueError(f"{queue.url} answered {response.text[:300]!r}") from error

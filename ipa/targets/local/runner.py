@@ -324,9 +324,9 @@ class PipelineRunner:
         if run.told and not any(it.serves(run.config) for it in ready):
             # Until the first new one serves, the old variant keeps the batch size it was planned with.
             batch_size = run.told.batch_size
-        lighter_batch_size = max(run.stage.limits(self.pipeline.bounds).batch_sizes or (batch_size,))
+        largest_batch_size = max(run.stage.limits(self.pipeline.bounds).batch_sizes or (batch_size,))
         variants = {it.url: (it.variant, *self._lighter(run, it)) for it in ready}
-        return QueueOrder(batch_size, lighter_batch_size, run.stage.batch_timeout_s, variants)
+        return QueueOrder(batch_size, largest_batch_size, run.stage.batch_timeout_s, variants)
 
     def _lighter(self, run: StageRun, replica: Replica) -> tuple[str, ...]:
         """The variants that its queue may choose instead of the one that it runs.

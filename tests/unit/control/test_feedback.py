@@ -193,3 +193,32 @@ def test_the_forecast_is_multiplied_in_steps_and_what_waits_is_added() -> None:
     found = loaded(FORECAST, raised, observed(1.0, waiting=52.0), is_slow=False)
     assert found.upper_rps == pytest.approx(12.0 * STEP**4 + 5.0)
     assert found.point_rps == pytest.approx(10.0 * STEP**4 + 5.0)
+
+
+def rising(per_second: list[float], now_rps: float, averaged_s: int = 5) -> Observation:
+    """Requests come so many a second, and are seen as means; late, so that the SLO is broken."""
+    starts = range(len(per_second) - averaged_s + 1)
+    means = tuple(sum(per_second[at : at + averaged_s]) / averaged_s for at in starts)
+    seen = LoadHistory(1.0, means, averaged_s=float(averaged_s))
+    return replace(observed(0.5), arrival_rate_rps=Measured(now_rps), load=Measured(seen))
+
+
+def test_while_requests_are_late_a_load_that_rises_counts_as_what_came_last() -> None:
+    broken = Feedback(is_broken=True)
+    step = [20.0] * 10 + [160.0, 160.0]
+    found = loaded(FORECAST, broken, rising(step, now_rps=76.0), is_slow=False)
+    assert (found.point_rps, found.upper_rps) == pytest.approx((160.0, 160.0))
+    # The present rate counts at least, and nothing while requests are in time.
+    assert loaded(FORECAST, broken, rising([20.0] * 10, 33.0), is_slow=False).upper_rps == 33.0
+    assert loaded(FORECAST, NO_FEEDBACK, rising(step, 76.0), is_slow=False) is FORECAST
+
+
+def test_chance_is_no_rise_and_a_falling_load_none() -> None:
+    broken = Feedback(is_broken=True)
+    for per_second in ([20.0] * 10 + [26.0], [20.0] * 10 + [0.0]):
+        assert loaded(FORECAST, broken, rising(per_second, 21.0), is_slow=False).upper_rps == 21.0
+    # Rates that are no means, and gaps, leave the present rate.
+    plain = replace(rising([20.0] * 6, 21.0), load=Measured(LoadHistory(1.0, (20.0, 200.0))))
+    gap = replace(plain, load=Measured(LoadHistory(1.0, (20.0, None, 200.0), averaged_s=5.0)))
+    for seen in (plain, gap):
+        assert loaded(FORECAST, broken, seen, is_slow=False).upper_rps == 21.0

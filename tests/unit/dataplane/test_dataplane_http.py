@@ -138,11 +138,11 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
             http.headers.update(with_token)
             assert (await http.get("/v2/health/ready")).status_code == 503
             replicas = [{"url": REPLICA, "variant": "large", "lighter": ["small"]}]
-            config = {"batch_size": 8, "lighter_batch_size": 16, "replicas": replicas}
+            config = {"batch_size": 8, "largest_batch_size": 16, "replicas": replicas}
             answer = await http.put("/admin/config", json=config)
             assert answer.json() == {
                 "batch_size": 8,
-                "lighter_batch_size": 16,
+                "largest_batch_size": 16,
                 "batch_timeout_s": 0,
                 "waiting_items": 0,
                 "replicas": [{**replicas[0], "in_flight": 0}],
@@ -172,7 +172,7 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
         {"replicas": ["http://127.0.0.1:123456"]},
         {"replicas": ["http://[::1"]},
         {"replicas": [{"url": 3}]},
-        {"lighter_batch_size": 0},
+        {"largest_batch_size": 0},
         {"replicas": [{"url": "http://127.0.0.1:1", "lighter": "small"}]},
         {"replicas": [{"url": "http://127.0.0.1:1", "lighter": [3]}]},
         {"replicas": [{"url": "http://127.0.0.1:1", "in_flight": 0}]},

@@ -50,7 +50,7 @@ def test_nothing_is_refused_below_the_capacity(path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_a_lighter_variant_carries_what_would_be_refused(path: str) -> None:
     lighter = {"half": 0.5, "tenth": 0.1}
-    stages = [replace(stage, lighter=lighter, lighter_batch_size=8) for stage in PATHS[path]]
+    stages = [replace(stage, lighter=lighter, largest_batch_size=8) for stage in PATHS[path]]
     seen = overload(stages, 3 * SLOW.capacity_rps, sla_s=SLA_S)
     assert seen.in_time > 0.98 * seen.sent
     answered, by_lighter = seen.served("slow")
@@ -65,6 +65,29 @@ def test_no_lighter_variant_is_chosen_below_the_capacity(path: str) -> None:
     seen = overload(stages, 0.6 * SLOW.capacity_rps, sla_s=SLA_S)
     assert seen.in_time == seen.sent
     assert seen.served("slow")[1] == 0
+
+
+@pytest.mark.parametrize("load_ratio", [1.5, 3.0])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_batches_grow_where_more_arrives_than_they_carry(place: int, load_ratio: float) -> None:
+    single = ToyStage("single", one_s=0.02, more_s=0.002, batch_size=1, replicas=2)
+    stages = [QUICK, replace(QUICK, name="last")]
+    rate_rps = load_ratio * single.capacity_rps
+    stages.insert(place, replace(single, largest_batch_size=8))
+    seen = overload(stages, rate_rps, sla_s=SLA_S)
+    assert seen.in_time > 0.99 * seen.sent
+    assert seen.served("single")[1] == 0
+    stages[place] = single
+    assert overload(stages, rate_rps, sla_s=SLA_S).in_time < 0.9 * seen.sent
+
+
+@pytest.mark.parametrize("load_ratio", [0.8, 1.6])
+def test_larger_batches_do_no_harm_where_they_save_no_time(load_ratio: float) -> None:
+    alike = ToyStage("alike", one_s=0.03, more_s=0.03, batch_size=1, replicas=2)
+    rate_rps = load_ratio * alike.capacity_rps
+    before = overload([QUICK, alike], rate_rps, sla_s=SLA_S)
+    seen = overload([QUICK, replace(alike, largest_batch_size=8)], rate_rps, sla_s=SLA_S)
+    assert seen.in_time > 0.97 * before.in_time
 
 
 def test_losses_are_counted_by_stage_and_cause() -> None:

@@ -344,7 +344,7 @@ class TwoVariants:
             QueueMetrics("p", "s"),
             replicas={A: ("large", "small")},
             batch_timeout_s=0.0,
-            lighter_batch_size=4,
+            largest_batch_size=4,
         )
 
     async def send(self, url: str, body: bytes) -> tuple[int, bytes]:
