@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_mach
 from hypothesis.stateful import rule as plain_rule
 
 from ipa.control.ports import Freeze
-from ipa.model.decision import Decision, Mode
+from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube import FaultKind, Trouble
@@ -203,6 +203,22 @@ def test_invariants_hold_through_any_trouble() -> None:
     )
     assert COUNTED["steps"] >= 25 * EXAMPLES
     assert COUNTED["writes"] > EXAMPLES, "it had something to do"
+
+
+def test_the_successor_of_what_made_room_loses_no_replicas_without_data() -> None:
+    """It came with as many as were there, more than its plan had, and those went while the load was unseen."""
+    with build(settled=True) as world:
+        world.ticks(6)
+        world.metrics.fault, world.rate_rps = lambda now_s, signals: BAD["nan"](signals), 5000.0
+        world.ticks(3)
+        world.metrics.fault = None
+        world.ticks(4)
+        world.rate_rps, world.invariants.blind = 12.0, True
+        world.metrics.fault = lambda now_s, signals: BAD["stale"](signals)
+        world.ticks(10)
+        written = [one.reason for one in world.decisions if one.action is Action.APPLY]
+        assert written[-2:] == [ReasonCode.SCALE_DOWN, ReasonCode.SWITCH_VARIANT]
+        world.sound()
 
 
 def test_the_checker_sees_what_is_wrong() -> None:

@@ -21,6 +21,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured
 from ipa.model.parts import gone_parts, is_shared, only_shares, stage_pairs
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
+from ipa.model.rolling import first_hop
 from ipa.model.rounding import rounded_plan
 from ipa.model.row_counts import wrong_rows
 from ipa.policies.base import PolicyState, Prediction, is_at_once
@@ -337,7 +338,12 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     then = request.predict(after, plan.rate_rps)
     if configs == after or then is None or then.capacity_rps < now.capacity_rps:
         return step
-    return replace(step, follow_up=after)
+    # Of replicas that are kept until their successors serve, some may be too many then: the load decides.
+    hops = tuple(
+        new if old == new else first_hop(old, new, request.rolling)
+        for old, new in zip(configs, after, strict=True)
+    )
+    return replace(step, follow_up=hops)
 
 
 def _as_much_as_now(running: Configs, plan: Plan, now: Prediction) -> Configs:
