@@ -150,6 +150,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
+        housekeeping.start()
         webhook = monitored_webhook(webhook_of(settings, store, feed, leads), store, registry, resources)
         sight = forecast_setup(settings, profiles, target.rate_window_s)
         maker = PipelineFactory(
@@ -177,7 +178,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
             follow_s=settings.tick_s if leadership is not None else None,
         )
         roster.sync()
-        housekeeping.start()
         return App(
             settings=settings,
             pipelines=pipelines,

@@ -37,7 +37,7 @@ LONGEST_S = 3600.0
 PASS_S = 60.0
 # The variables of a PostgreSQL client.
 DRIVER_VARIABLES = ("PG",)
-# It can wait: beside model servers on the same cores a second of CPU time made their requests late.
+# It can wait: beside model servers on the same cores a second of CPU time makes their requests late, even so.
 YIELDING = ("nice", "-n", "19") if shutil.which("nice") else ()
 COMMAND = (*YIELDING, sys.executable, "-m", "ipa.adapters.store.housekeeping")
 
@@ -55,7 +55,7 @@ class Housekeeping:
         self._thread = threading.Thread(target=self._run, name="store-housekeeping", daemon=True)
 
     def start(self) -> None:
-        """Start; the first pass comes after `every_s`."""
+        """Start. What an earlier process left is done first, before there are requests to disturb."""
         self._thread.start()
 
     def close(self) -> None:
@@ -67,6 +67,7 @@ class Housekeeping:
             self._thread.join()
 
     def _run(self) -> None:
+        self.once()
         while not self._stop.wait(self._every_s):
             self.once()
 
@@ -107,6 +108,9 @@ class Housekeeping:
         self._passed_s = time.monotonic()
 
     def _is_due(self) -> bool:
+        if self._passed_s is None and self._store.keeper.is_empty():
+            self._passed_s = time.monotonic()
+            return False
         if self._passed_s is None or time.monotonic() - self._passed_s > LONGEST_S:
             return True
         return self._store.keeper.is_due(self._now().timestamp(), self._store.retention)

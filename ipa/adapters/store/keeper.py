@@ -104,6 +104,11 @@ class Keeper:
                 spent.add(removed_series=series.prune(connection, oldest_s))
         return replace(spent.report, is_done=not spent.is_over)
 
+    def is_empty(self) -> bool:
+        """True if no decision was recorded yet."""
+        with reading(self._engine) as connection:
+            return connection.execute(select(HeadRow.pipeline).limit(1)).first() is None
+
     def is_due(self, now_s: float, retention: Retention) -> bool:
         """True if a pass would seal or remove something. It reads only the ends of indexes."""
         changes_s, most = retention.changes_s, retention.decisions_bytes

@@ -42,6 +42,19 @@ def test_a_pass_seals_what_records_no_more_and_then_there_is_no_need(store: Stor
     assert keeping.once() is None
 
 
+def test_a_new_store_needs_no_pass_until_an_hour_later(tmp_path: Path) -> None:
+    """The process takes a second of CPU time, which the first requests had to wait for."""
+    new = open_store(f"sqlite:///{tmp_path}/new.sqlite3")
+    keeping = Housekeeping(new, lambda: START, lambda: True)
+    assert keeping.once() is None
+    new.record(a_decision(1))
+    assert keeping.once() is None
+    assert keeping._passed_s is not None
+    keeping._passed_s -= housekeeping.LONGEST_S + 1
+    assert keeping.once() is not None
+    new.close()
+
+
 def test_rows_of_a_segment_are_the_need(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = START.timestamp() + 10 * TICKS
     assert not store.keeper.is_due(now_s, Retention())
