@@ -14,7 +14,7 @@ REMEMBERED_BATCHES = 20
 # A batch counts for this long, and for three times its own duration: if all requests are refused because the
 # last batches were slow, no batch would correct that.
 REMEMBERED_S = 2.0
-# A level that lighter ones can stand in for is judged for longer: to try it costs requests their deadline.
+# What a lighter variant can stand in for is judged for longer: to try it costs requests their deadline.
 REMEMBERED_SLOW_S = 20.0
 # Rank of the usual service time: all but the slowest seventh of the batches take no longer.
 USUAL_RATIO = 6 / 7
@@ -26,6 +26,8 @@ SUSPECT_FACTOR = 10.0
 SUSPECT_AFTER_S = 2.0
 # The first batch of a replica may compile, load or train.
 FIRST_SUSPECT_AFTER_S = 30.0
+# Larger batches are worth their longer service if each item takes at most this part of the time.
+SAVED_RATIO = 0.9
 # Those of a replica of which nothing is known but its address.
 UNKNOWN_VARIANTS = ("",)
 
@@ -74,29 +76,51 @@ class ModelServer:
 
 
 class ServiceTimes:
-    """The service times of the last batches of one variant."""
+    """The service times of the last batches of one variant, as a time and a time for each item."""
 
     def __init__(self) -> None:
-        # End and service time.
-        self._last: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_BATCHES)
+        # End, items, and service time.
+        self._last: deque[tuple[float, int, float]] = deque(maxlen=REMEMBERED_BATCHES)
         # Asked for several times with each request, and changed once with each batch.
         self._sorted_s: list[float] = []
+        self._item_s = self._least_item_s = 0.0
+        # Of the largest batch that is remembered.
+        self.most_items = 0
 
-    def add(self, now_s: float, service_s: float) -> None:
+    def add(self, now_s: float, items: int, service_s: float) -> None:
         """Remember a batch that ends now."""
-        self._last.append((now_s, service_s))
-        self._sort()
+        self._last.append((now_s, items, service_s))
+        self._fit()
 
-    def at_ratio(self, ratio: float, now_s: float, remembered_s: float) -> float:
-        """The time of that rank, 0 the least and 1 the longest; 0 without any that still counts."""
-        while self._last and now_s - self._last[0][0] > max(remembered_s, 3 * self._last[0][1]):
+    def at_ratio(self, ratio: float, now_s: float, remembered_s: float, items: int) -> float:
+        """The time of that rank for so many items, 0 the least and 1 the longest; 0 without any that counts.
+
+        A batch of more items than any of them had is taken to need as much for each.
+        """
+        while self._last and now_s - self._last[0][0] > max(remembered_s, 3 * self._last[0][2]):
             self._last.popleft()
         if len(self._last) < len(self._sorted_s):
-            self._sort()
-        return self._sorted_s[int(ratio * (len(self._sorted_s) - 1))] if self._sorted_s else 0.0
+            self._fit()
+        if not self._sorted_s:
+            return 0.0
+        known = min(items, self.most_items)
+        at_s = self._sorted_s[int(ratio * (len(self._sorted_s) - 1))] + self._item_s * known
+        at_s = max(at_s, self._least_item_s * known)
+        return at_s if items == known else at_s * items / known
 
-    def _sort(self) -> None:
-        self._sorted_s = sorted(service_s for _, service_s in self._last)
+    def _fit(self) -> None:
+        """The least squares' time for each item, and by rank what each batch took beside that."""
+        taken = [(items, service_s) for _, items, service_s in self._last]
+        self._sorted_s, self.most_items = [], max((items for items, _ in taken), default=0)
+        if not taken:
+            return
+        mean, mean_s = (sum(each) / len(taken) for each in zip(*taken, strict=True))
+        spread = sum((items - mean) ** 2 for items, _ in taken)
+        shared = sum((items - mean) * (took_s - mean_s) for items, took_s in taken)
+        # Neither an item nor a batch beside its items takes less than nothing on the mean.
+        self._item_s = min(max(shared / spread, 0.0), mean_s / mean) if spread else 0.0
+        self._least_item_s = min(took_s / items for items, took_s in taken)
+        self._sorted_s = sorted(took_s - self._item_s * items for items, took_s in taken)
 
 
 class ModelServers:
@@ -107,8 +131,7 @@ class ModelServers:
         self._variants = self._longest()
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
-        # By variant, and apart as a lighter one, since those have batches of another size.
-        self._services: defaultdict[tuple[bool, str], ServiceTimes] = defaultdict(ServiceTimes)
+        self._services: defaultdict[str, ServiceTimes] = defaultdict(ServiceTimes)
 
     @property
     def levels(self) -> int:
@@ -120,51 +143,48 @@ class ModelServers:
         return max((it.variants for it in self._active.values()), key=len, default=UNKNOWN_VARIANTS)
 
     def least_s(self, now_s: float) -> float:
-        """The least service time of the last batches of any variant; 0 without any of one of them."""
-        levels = [it for it in range(self.levels) if not it or self._variants[it] != self._variants[0]]
-        return min(self._service_s(0.0, now_s, level) for level in levels)
+        """The least time of a single item in the last batches of any variant; 0 without any of one of them."""
+        return min(self._service_s(0.0, now_s, 1, variant) for variant in self._variants)
 
-    def usual_s(self, now_s: float, level: int = 0) -> float:
-        """The service time that most of the last batches at that level had at most; 0 without any.
+    def usual_s(self, now_s: float, items: int, level: int = 0) -> float:
+        """The service time of so many items by most of the last batches of that level's variant; 0 without any.
 
-        Nearly all of them where a lighter level is there for those that would take longer.
+        By nearly all of them where a lighter level is there for those that would take longer.
         """
-        return self._service_s(SURE_RATIO if level < self.levels - 1 else USUAL_RATIO, now_s, level)
+        is_last = self._variant(level) == self._variants[-1]
+        return self._service_s(USUAL_RATIO if is_last else SURE_RATIO, now_s, items, self._variant(level))
 
-    def _service_s(self, ratio: float, now_s: float, level: int, variant: str | None = None) -> float:
-        """The time of that rank of the variant at that level; None: the one that is there now."""
-        last = self.levels - 1
-        if variant is None:
-            variant = self._variants[min(level, last)]
-        remembered_s = REMEMBERED_SLOW_S if level < last else REMEMBERED_S
-        return self._services[level > 0, variant].at_ratio(ratio, now_s, remembered_s)
+    def saves(self, now_s: float, items: int, more: int) -> bool:
+        """True if a batch of `more` items takes less for each, or if there was none of more than `items`."""
+        if self._services[self._variant(0)].most_items <= items:
+            return True
+        one_s, other_s = self.usual_s(now_s, items) / items, self.usual_s(now_s, more) / more
+        return other_s <= SAVED_RATIO * one_s
 
-    def forget_services(self) -> None:
-        """Forget the service times at level 0: from now on batches are others."""
-        self._services = defaultdict(
-            ServiceTimes, {key: times for key, times in self._services.items() if key[0]}
-        )
+    def _variant(self, level: int) -> str:
+        return self._variants[min(level, self.levels - 1)]
 
-    def begin_s(
-        self, now_s: float, batches: int, level: int = 0, usual_s: float | None = None
-    ) -> float:
-        """The time at which a batch with `batches` before it begins, if each takes as usual at that level.
+    def _service_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
+        """The time of that rank of the variant."""
+        remembered_s = REMEMBERED_S if variant == self._variants[-1] else REMEMBERED_SLOW_S
+        return self._services[variant].at_ratio(ratio, now_s, remembered_s, items)
 
-        `usual_s` is what they take, if known. `now_s` without any replica.
+    def begin_s(self, now_s: float, batches: int, items: int, level: int = 0) -> float:
+        """The time at which a batch with `batches` of so many items before it begins, as usual at that level.
+
+        `now_s` without any replica.
         """
-        if usual_s is None:
-            usual_s = self.usual_s(now_s, level)
         free_s = sorted(self._free_s(it, now_s) for it in self._active.values())
         if not free_s:
             return now_s
         rounds, place = divmod(batches, len(free_s))
-        return free_s[place] + rounds * usual_s
+        return free_s[place] + (rounds * self.usual_s(now_s, items, level) if rounds else 0.0)
 
     def _free_s(self, replica: ModelServer, now_s: float) -> float:
         if not replica.in_flight:
             return max(now_s, replica.down_until_s)
         # Before a switch its batch was given to another variant.
-        usual_s = self._service_s(USUAL_RATIO, now_s, replica.given_level, replica.given_variant)
+        usual_s = self._service_s(USUAL_RATIO, now_s, replica.given_items, replica.given_variant)
         # One that takes longer than usual is expected to take as long again.
         return now_s + (usual_s - (now_s - replica.given_s) % usual_s if usual_s > 0 else 0.0)
 
@@ -225,7 +245,7 @@ class ModelServers:
 
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
-        self._services[replica.given_level > 0, replica.given_variant].add(now_s, service_s)
+        self._services[replica.given_variant].add(now_s, replica.given_items, service_s)
         # A batch from before a switch says nothing of the variant after it.
         if replica.given_level == 0 and replica.given_variant == replica.variants[0]:
             replica.served.append((replica.given_items, service_s))

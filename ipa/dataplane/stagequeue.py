@@ -79,6 +79,8 @@ class StageQueue:
         self._max_items = max_items
         self._batcher = Batcher(batch_size, batch_timeout_s, max_items)
         self._batch_size, self._largest_batch_size = batch_size, largest_batch_size
+        # That of the variants that are to run, as far as it is quick.
+        self._larger_batch_size = batch_size
         self._variants = replicas
         self._replicas = ModelServers(self._by_level())
         # 0: the variants that are to run; above, larger batches of them, then lighter ones.
@@ -147,9 +149,10 @@ class StageQueue:
         """
         now_s = asyncio.get_running_loop().time()
         times = []
-        for level in self._levels(now_s):
-            usual_s = self._usual_s(now_s, level) * self._rounds(now_s, items, level)
-            times.append((self._begin_s(now_s, self._batcher.waiting_items, level) - now_s, usual_s))
+        waiting = self._batcher.waiting_items
+        for level in self._levels(self._level):
+            usual_s = self._serve_s(now_s, items, waiting, level)
+            times.append((self._begin_s(now_s, waiting, level) - now_s, usual_s))
         return StageTimes(*min(times, key=sum), self._replicas.least_s(now_s))
 
     def _admit(self, request: QueuedRequest, now_s: float, ahead: StageTimes) -> float:
@@ -163,19 +166,19 @@ class StageQueue:
         before = self._batcher.items_before(request.deadline_s)
 
         def end_s(level: int) -> float:
-            usual_s = self._usual_s(now_s, level)
-            return self._begin_s(now_s, before, level) + usual_s * self._rounds(now_s, request.items, level)
+            serve_s = self._serve_s(now_s, request.items, self._batcher.waiting_items, level)
+            return self._begin_s(now_s, before, level) + serve_s
 
-        return max(0.0, self._lighten(now_s, end_s, request.wanted_s) - request.due_s)
+        return max(0.0, self._lighten(end_s, request.wanted_s) - request.due_s)
 
-    def _lighten(self, now_s: float, end_s: Callable[[int], float], wanted_s: float) -> float:
+    def _lighten(self, end_s: Callable[[int], float], wanted_s: float) -> float:
         """Take the first level from the current one on that ends by `wanted_s`, else the one that ends first.
 
         Return when it ends.
         """
-        ends = [(end_s(level), level) for level in self._levels(now_s)]
+        ends = [(end_s(level), level) for level in self._levels(self._level)]
         best_s, level = next((it for it in ends if it[0] <= wanted_s), min(ends))
-        self._set_level(now_s, level)
+        self._set_level(level)
         return best_s
 
     def _carrying_level(self, now_s: float) -> int:
@@ -184,22 +187,22 @@ class StageQueue:
         What takes a good part of the time that requests have would make those late that come meanwhile. Larger
         batches cost no accuracy: they do not wait for that.
         """
-        last = self._replicas.levels - 1
-        for level in range(last):
-            is_tried = level > 0 or not self._has_larger(now_s)
-            is_quick = self._usual_s(now_s, level) <= QUICK_RATIO * self._slack_s
+        *before, last = self._levels(0)
+        for level in before:
+            is_tried = level > 0 or not self._has_larger
+            is_quick = self._full_s(now_s, level) <= QUICK_RATIO * self._slack_s
             if (is_tried and is_quick) or self._carries(now_s, level):
                 return level
         return last
 
     def _carries(self, now_s: float, level: int) -> bool:
         """True if the replicas carry what arrived lately at that level; two deviations of chance are no load."""
-        usual_s = self._usual_s(now_s, level)
+        usual_s = self._full_s(now_s, level)
         if usual_s <= 0:
             return True
         judged_s = min(ARRIVED_S, max(CARRIED_S, usual_s))
         came = sum(items for at_s, items in self._arrived if at_s > now_s - judged_s)
-        carried = self._size(now_s, level) * len(self._replicas) * judged_s / usual_s
+        carried = self._size(level) * len(self._replicas) * judged_s / usual_s
         return came <= carried + 2 * sqrt(carried)
 
     def _by_level(self) -> dict[str, tuple[str, ...]]:
@@ -207,59 +210,60 @@ class StageQueue:
         larger = self._largest_batch_size > self._batch_size
         return {url: (names[:1] if larger else ()) + names for url, names in self._variants.items()}
 
-    def _levels(self, now_s: float) -> list[int]:
-        """The levels from the current one on."""
-        levels = range(self._level, self._replicas.levels)
-        return [it for it in levels if it in (self._level, 0) or it > LARGER or self._has_larger(now_s)]
+    def _levels(self, first: int) -> list[int]:
+        """The levels from that one on; that of larger batches only if they may grow now."""
+        is_there = self._has_larger or self._largest_batch_size <= self._batch_size
+        return [it for it in range(first, self._replicas.levels) if it != LARGER or is_there or it == first]
 
-    def _set_level(self, now_s: float, level: int) -> None:
+    def _set_level(self, level: int) -> None:
         self._level = level
-        self._batcher.batch_size = self._size(now_s, level)
+        self._batcher.batch_size = self._size(level)
 
-    def _is_larger(self, level: int) -> bool:
-        """True if the level is that of larger batches of the same variants."""
-        return level == LARGER and self._largest_batch_size > self._batch_size
-
-    def _has_larger(self, now_s: float) -> bool:
+    @property
+    def _has_larger(self) -> bool:
         """True if batches may grow now."""
-        return self._is_larger(LARGER) and self._size(now_s, LARGER) > self._batch_size
+        return self._larger_batch_size > self._batch_size
 
-    def _size(self, now_s: float, level: int) -> int:
-        """The most items of a batch at that level.
+    def _size(self, level: int) -> int:
+        """The most items of a batch at that level."""
+        if level == LARGER and self._largest_batch_size > self._batch_size:
+            return max(self._batch_size, self._larger_batch_size)
+        return max(self._batch_size, self._largest_batch_size) if level else self._batch_size
 
-        Those of larger batches are as many as are served in time even if each takes as long as those before.
-        """
-        if not self._is_larger(level):
-            return max(self._batch_size, self._largest_batch_size) if level else self._batch_size
-        usual_s = self._replicas.usual_s(now_s)
-        if usual_s <= 0:
-            return self._batch_size
-        quick = int(self._batch_size * QUICK_RATIO * self._slack_s / usual_s)
-        return max(self._batch_size, min(quick, self._largest_batch_size))
+    def _quick_size(self, now_s: float) -> int:
+        """The largest batch of the variants that are to run that is quick, and may save time."""
+        size = self._largest_batch_size
+        while size > self._batch_size:
+            if 0 < self._replicas.usual_s(now_s, size) <= QUICK_RATIO * self._slack_s:
+                return size if self._replicas.saves(now_s, self._batch_size, size) else self._batch_size
+            size //= 2
+        return self._batch_size
 
-    def _usual_s(self, now_s: float, level: int) -> float:
-        """The service time of most batches at that level; of larger ones the most, until there were some."""
-        usual_s = self._replicas.usual_s(now_s, level)
-        if usual_s > 0 or not self._is_larger(level):
-            return usual_s
-        return self._replicas.usual_s(now_s) * self._size(now_s, level) / self._batch_size
+    def _full_s(self, now_s: float, level: int) -> float:
+        """The service time of a full batch at that level."""
+        return self._replicas.usual_s(now_s, self._size(level), level)
+
+    def _serve_s(self, now_s: float, items: int, before: int, level: int) -> float:
+        """The service time of a request of so many items, in batches with those that wait before it."""
+        size = self._size(level)
+        usual_s = self._replicas.usual_s(now_s, min(size, before + items), level)
+        return usual_s * ceil(items / (size * max(1, len(self._replicas))))
 
     def _begin_s(self, now_s: float, before: int, level: int) -> float:
         """The time at which a batch takes an item with that many before it; `now_s` if they fill no batch."""
-        batches = before // self._size(now_s, level)
+        batches = before // self._size(level)
         if not batches:
             return now_s
-        return self._replicas.begin_s(now_s, batches, level, self._usual_s(now_s, level))
+        return self._replicas.begin_s(now_s, batches, self._size(level), level)
 
-    def _rounds(self, now_s: float, items: int, level: int) -> int:
-        """The batches that each replica serves for a request of this many items."""
-        return ceil(items / (self._size(now_s, level) * max(1, len(self._replicas))))
+    def _next_s(self, now_s: float, level: int) -> float:
+        """The service time of the next batch at that level."""
+        items = min(self._size(level), max(1, self._batcher.waiting_items))
+        return self._replicas.usual_s(now_s, items, level)
 
     def configure(self, config: QueueConfig) -> None:
         """Apply this configuration."""
         if config.batch_size is not None:
-            if config.batch_size != self._batch_size:
-                self._replicas.forget_services()
             self._batch_size = config.batch_size
         if config.largest_batch_size is not None:
             self._largest_batch_size = config.largest_batch_size
@@ -268,7 +272,8 @@ class StageQueue:
         if config.replicas is not None:
             self._variants = config.replicas
         self._replicas.set_urls(self._by_level())
-        self._set_level(asyncio.get_running_loop().time(), min(self._level, self._replicas.levels - 1))
+        self._larger_batch_size = self._quick_size(asyncio.get_running_loop().time())
+        self._set_level(min(self._level, self._replicas.levels - 1))
         self._pump()
 
     @property
@@ -303,16 +308,13 @@ class StageQueue:
         while self._replicas.has_idle(now_s):
             if self._replicas.levels > 1:
                 if self._batcher.waiting_items <= self._batch_size:
-                    self._set_level(now_s, self._carrying_level(now_s))
-                elif self._level == 0 and self._has_larger(now_s) and not self._carries(now_s, 0):
-                    self._set_level(now_s, LARGER)
+                    self._set_level(self._carrying_level(now_s))
+                elif self._level == 0 and self._has_larger and not self._carries(now_s, 0):
+                    self._set_level(LARGER)
                 self._lighten(
-                    now_s,
-                    lambda level: now_s + self._usual_s(now_s, level),
-                    self._batcher.next_wanted_s(),
+                    lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s()
                 )
-            usual_s = self._usual_s(now_s, self._level)
-            self._end(self._batcher.give_way(now_s, usual_s))
+            self._end(self._batcher.give_way(now_s, self._next_s(now_s, self._level)))
             if (batch := self._batcher.take(now_s)) is None:
                 break
             replica = self._replicas.acquire(now_s, batch.items, self._level)
@@ -368,7 +370,9 @@ class StageQueue:
             self._batcher.requeue(batch)
             self._metrics.retries.inc()
             return
-        self._replicas.release(replica, asyncio.get_running_loop().time(), service_s)
+        now_s = asyncio.get_running_loop().time()
+        self._replicas.release(replica, now_s, service_s)
+        self._larger_batch_size = self._quick_size(now_s)
         if replica.given_level:
             is_lighter = replica.given_variant != replica.variants[0]
             self._metrics.lighter_items.inc(batch.items * is_lighter)

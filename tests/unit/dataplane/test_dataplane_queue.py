@@ -14,7 +14,7 @@ from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.expectation import StageTimes
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.queue import QueueServer
-from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, ModelServers
+from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, ModelServers, ServiceTimes
 from ipa.dataplane.stagequeue import QueueConfig, StageQueue
 from ipa.dataplane.tensors import FAN_OUT, Tensor, Tensors
 from tests.fakes.virtual_loop import run
@@ -321,17 +321,17 @@ def test_a_replica_that_switches_to_another_variant_is_judged_anew() -> None:
     for _ in range(2):
         servers.release(servers.acquire(0.0, 1), 8.0, 8.0)
     held = servers.acquire(8.0, 1)
-    assert (held.patience_s, servers.usual_s(8.0)) == (80.0, 8.0)
+    assert (held.patience_s, servers.usual_s(8.0, 1)) == (80.0, 8.0)
     servers.set_urls({"a": ("large",), "b": ("large",)})
-    assert servers.usual_s(8.0) == 8.0
+    assert servers.usual_s(8.0, 1) == 8.0
     servers.set_urls({"a": ("small",), "b": ("small",)})
     # The batch in flight goes on, and nothing is known of the new variant yet.
-    assert (servers.given_variant("a"), servers.usual_s(8.0), held.in_flight) == ("large", 0.0, 1)
+    assert (servers.given_variant("a"), servers.usual_s(8.0, 1), held.in_flight) == ("large", 0.0, 1)
     assert (held.patience_s, servers.to_json(8.0)["draining"]) == (FIRST_SUSPECT_AFTER_S, [])
     servers.release(held, 16.0, 8.0)
-    assert servers.usual_s(16.0) == 0.0
+    assert servers.usual_s(16.0, 1) == 0.0
     servers.release(servers.acquire(16.0, 1), 16.5, 0.5)
-    assert servers.usual_s(16.5) == 0.5
+    assert servers.usual_s(16.5, 1) == 0.5
 
 
 class TwoVariants:
@@ -403,8 +403,33 @@ def test_what_lighter_variants_can_stand_in_for_is_remembered_for_longer_whateve
     servers.release(servers.acquire(0.5, 1, level=1), 0.6, 0.1)
     servers.acquire(4.0, 1)
     # The batch in flight is large; it takes as long as the last one did, and asking forgets nothing.
-    assert servers.begin_s(4.0, 0) == 4.5
-    assert (servers.usual_s(4.0), servers.usual_s(4.0, 1)) == (0.5, 0.0)
+    assert servers.begin_s(4.0, 0, 1) == 4.5
+    assert (servers.usual_s(4.0, 1), servers.usual_s(4.0, 1, level=1)) == (0.5, 0.0)
+
+
+def test_the_time_of_a_batch_is_that_of_its_items() -> None:
+    times = ServiceTimes()
+
+    def usual_s(items: int) -> float:
+        return times.at_ratio(0.5, 1.0, 10.0, items)
+
+    assert usual_s(1) == 0.0
+    for _ in range(3):
+        times.add(1.0, 2, 0.4)
+    # Batches of one size tell nothing about others: fewer items take no less, more of them in proportion.
+    assert [usual_s(items) for items in (1, 2, 8)] == pytest.approx([0.4, 0.4, 1.6])
+    times.add(1.0, 4, 0.6)
+    assert [usual_s(items) for items in (1, 2, 4, 8)] == pytest.approx([0.3, 0.4, 0.6, 1.2])
+
+
+def test_chance_gives_no_batch_a_time_below_zero() -> None:
+    """The batches of one item were the slow ones, or one item alone takes less than the slope says."""
+    for taken in ([(1, 0.9), (4, 0.2)], [(1, 0.01), (2, 0.9), (8, 1.0)]):
+        times = ServiceTimes()
+        for items, took_s in taken:
+            times.add(1.0, items, took_s)
+        found = [times.at_ratio(0.0, 1.0, 10.0, items) for items in range(1, 9)]
+        assert all(0 < one <= more for one, more in zip(found, found[1:], strict=False))
 
 
 def test_a_queue_posts_to_the_model_of_the_variant() -> None:
