@@ -44,6 +44,7 @@ from ipa.dataplane.expectation import (
 )
 from ipa.dataplane.lag import LoopLag
 from ipa.dataplane.metrics import RouterMetrics
+from ipa.dataplane.passage import Passage
 from ipa.dataplane.tensors import FAN_OUT
 
 PUID_HEADER = "seldon-puid"
@@ -55,6 +56,8 @@ Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, bytes, Map
 # The time budget of a request without drop_after and without a budget from the client.
 DEFAULT_BUDGET_S = 30.0
 DROPPED = (503, 504)
+# What too many requests end by.
+CROWDED = frozenset({LossCause.OVERLOAD, LossCause.QUEUE_FULL, LossCause.NO_TIME_LEFT, LossCause.BATCH_LATE})
 # A request enters if it is expected to take at most this part of its time budget.
 ENTRY_RATIO = 0.75
 # A queue answers by the deadline: an answer that is later than this never comes.
@@ -119,6 +122,7 @@ class RouterServer:
         self._client = Client()
         self._post = post or self._client.post
         self._lag = LoopLag()
+        self._passage = Passage()
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -170,6 +174,8 @@ class RouterServer:
         except StageLoss as error:
             response = error.response()
             self._metrics.losses[error.stage, LossCause(error.cause)].inc()
+            if error.cause in CROWDED:
+                self._passage.lose(loop.time())
         except http.HttpError as error:
             response = error.response()
         except Exception:
@@ -182,6 +188,16 @@ class RouterServer:
 
     async def _through_stages(self, body: bytes, puid: str, due: Due) -> bytes:
         self._refuse_late(due.deadline_s)
+        self._passage.enter()
+        is_answered = False
+        try:
+            answer = await self._serve(body, puid, due)
+            is_answered = True
+        finally:
+            self._passage.leave(asyncio.get_running_loop().time(), is_answered=is_answered)
+        return answer
+
+    async def _serve(self, body: bytes, puid: str, due: Due) -> bytes:
         for index, stage in enumerate(self._stages):
             status, answer, headers = await self._ask(index, body, puid, due)
             if status != 200:
@@ -242,9 +258,11 @@ class RouterServer:
         now_s = asyncio.get_running_loop().time()
         expected = [stage.told.after(now_s - stage.told_at_s) for stage in self._stages]
         whole = total(expected)
-        took_s, left_s = whole.wait_s + whole.usual_s, deadline_s - now_s
+        left_s = deadline_s - now_s
+        took_s = whole.wait_s + whole.usual_s if whole.wait_s > 0 else 0.0
+        took_s = max(took_s, self._passage.expected_s(now_s))
         missing_s = took_s - ENTRY_RATIO * left_s
-        if whole.wait_s > 0 and missing_s > 0:
+        if took_s > 0 and missing_s > 0:
             longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)
             detail = f"it would take {took_s:.3g} s, and has {left_s:.3g} s: too many requests wait"
             raise StageLoss(

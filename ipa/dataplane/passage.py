@@ -1,0 +1,48 @@
+"""The requests on their way through a pipeline: how long the next would take behind them."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+# A loss counts for this long.
+COUNTED_S = 1.0
+# The rate of answers is that of so many, as far as they are no older.
+COUNTED, OLDEST_S = 64, 4.0
+
+
+class Passage:
+    """Counts requests in and out. They take, on the mean, their number over the rate of answers (Little's law).
+
+    That is exact without delay, where what stages tell of their queues comes with the answers. It says nothing of
+    a load that just rose and is served: it is asked only while requests are lost on the way, or were refused.
+    """
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._answered: deque[float] = deque(maxlen=COUNTED)
+        self._lost_s = -math.inf
+
+    def enter(self) -> None:
+        """Note a request that was admitted."""
+        self._in_flight += 1
+
+    def leave(self, now_s: float, *, is_answered: bool) -> None:
+        """Note the end of a request that was admitted."""
+        self._in_flight -= 1
+        if is_answered:
+            self._answered.append(now_s)
+
+    def lose(self, now_s: float) -> None:
+        """Note that a request was refused, or was late on its way."""
+        self._lost_s = now_s
+
+    def expected_s(self, now_s: float) -> float:
+        """The time until the answer of a request that comes now; 0 while none is lost or refused."""
+        while self._answered and self._answered[0] <= now_s - OLDEST_S:
+            self._answered.popleft()
+        if now_s - self._lost_s > COUNTED_S or not self._in_flight:
+            return 0.0
+        if not self._answered:
+            return self._in_flight * OLDEST_S
+        return self._in_flight * (now_s - self._answered[0]) / len(self._answered)
