@@ -12,10 +12,10 @@ COUNTED, OLDEST_S = 64, 4.0
 
 
 class Passage:
-    """Counts requests in and out. They take, on the mean, their number over the rate of answers (Little's law).
+    """Counts requests in and out: on the mean they take their number over the rate of answers (Little's law).
 
-    That is exact without delay, where what stages tell of their queues comes with the answers. It says nothing of
-    a load that just rose and is served: it is asked only while requests are lost on the way, or were refused.
+    That is known at once, while what stages tell of their queues comes with answers. It is wrong for a load
+    that just rose and is served: it is asked only while requests are lost on the way, or refused.
     """
 
     def __init__(self) -> None:

@@ -36,8 +36,8 @@ UNKNOWN_VARIANTS = ("",)
 class ModelServer:
     """A replica: its batches in flight, the time of its last batch, and the end of its back-off.
 
-    `variants` are the one that it runs, empty if it is not known, and what it can run instead: the same one in
-    larger batches, and lighter ones, the most accurate first. A level is a place among them.
+    `variants` are the one that it runs, empty if it is not known, and what it can run instead: the same one
+    in larger batches, and lighter ones, the most accurate first. A level is a place among them.
     """
 
     url: str
@@ -143,11 +143,11 @@ class ModelServers:
         return max((it.variants for it in self._active.values()), key=len, default=UNKNOWN_VARIANTS)
 
     def least_s(self, now_s: float) -> float:
-        """The least time of a single item in the last batches of any variant; 0 without any of one of them."""
+        """The least time of a single item by the last batches of any variant; 0 without any of one."""
         return min(self._service_s(0.0, now_s, 1, variant) for variant in self._variants)
 
     def usual_s(self, now_s: float, items: int, level: int = 0) -> float:
-        """The service time of so many items by most of the last batches of that level's variant; 0 without any.
+        """The time of so many items by most of the last batches of the level's variant; 0 without any.
 
         By nearly all of them where a lighter level is there for those that would take longer.
         """

@@ -56,9 +56,9 @@ class QueueConfig:
 class StageQueue:
     """A stage's queue: it accepts requests, sends batches to replicas, and ends each request exactly once.
 
-    A request ends by its deadline, whatever the replicas do. Where more arrives than they carry, batches grow;
-    where a request would be late, replicas also run their lighter variants, as light as is needed, until no
-    more than a batch waits. `replicas` as in `QueueConfig`.
+    A request ends by its deadline, whatever the replicas do. Where more arrives than they carry, batches
+    grow; where a request would be late, replicas also run their lighter variants, as light as is needed,
+    until no more than a batch waits. `replicas` as in `QueueConfig`.
     """
 
     def __init__(
@@ -184,8 +184,8 @@ class StageQueue:
     def _carrying_level(self, now_s: float) -> int:
         """The first level that carries what arrives, or that is quick enough to be tried; else the last.
 
-        What takes a good part of the time that requests have would make those late that come meanwhile. Larger
-        batches cost no accuracy: they do not wait for that.
+        What takes a good part of the time that requests have would make those late that come meanwhile.
+        Larger batches cost no accuracy: they do not wait for that.
         """
         *before, last = self._levels(0)
         for level in before:
@@ -196,7 +196,7 @@ class StageQueue:
         return last
 
     def _carries(self, now_s: float, level: int) -> bool:
-        """True if the replicas carry what arrived lately at that level; two deviations of chance are no load."""
+        """True if the replicas carry at that level what arrived lately, up to two deviations of chance."""
         usual_s = self._full_s(now_s, level)
         if usual_s <= 0:
             return True
@@ -311,9 +311,7 @@ class StageQueue:
                     self._set_level(self._carrying_level(now_s))
                 elif self._level == 0 and self._has_larger and not self._carries(now_s, 0):
                     self._set_level(LARGER)
-                self._lighten(
-                    lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s()
-                )
+                self._lighten(lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s())
             self._end(self._batcher.give_way(now_s, self._next_s(now_s, self._level)))
             if (batch := self._batcher.take(now_s)) is None:
                 break

@@ -206,7 +206,7 @@ def test_invariants_hold_through_any_trouble() -> None:
 
 
 def test_the_successor_of_what_made_room_loses_no_replicas_without_data() -> None:
-    """It came with as many as were there, more than its plan had, and those went while the load was unseen."""
+    """It came with as many as were there, more than planned, and those went while the load was unseen."""
     with build(settled=True) as world:
         world.ticks(6)
         world.metrics.fault, world.rate_rps = lambda now_s, signals: BAD["nan"](signals), 5000.0

@@ -144,8 +144,8 @@ def lateness(observation: Observation, pipeline: Pipeline) -> str:
 def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, is_slow: bool) -> Forecast:
     """The forecast to plan for: times the ratio, no less than a load that just rose, and with what waits.
 
-    Both count while the SLO is broken, what waits also if variants are known to be slow. Else why it waits may
-    be learned in a moment, and a plan for it alone would be in the way of the right one.
+    Both count while the SLO is broken, what waits also if variants are known to be slow. Else why it waits
+    may be learned in a moment, and a plan for it alone would be in the way of the right one.
     """
     ratio = feedback.planned_ratio
     waiting_rps = _waiting_rps(observation) if feedback.is_broken or is_slow else 0.0

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ipa.dataplane.expectation import KEPT_S, UNKNOWN, USUAL_HOP_S, StageTimes, parse_ms, parse_times, total
+from ipa.dataplane.passage import COUNTED_S, OLDEST_S, Passage
 from tests.fakes.chain_loop import ToyStage, overload
 
 SLOW = ToyStage("slow", one_s=0.04, more_s=0.02, batch_size=4, replicas=2)
@@ -78,7 +79,7 @@ def test_batches_grow_where_more_arrives_than_they_carry(place: int, load_ratio:
     assert seen.in_time > 0.99 * seen.sent
     assert seen.served("single")[1] == 0
     stages[place] = single
-    assert overload(stages, rate_rps, sla_s=SLA_S).in_time < 0.9 * seen.sent
+    assert overload(stages, rate_rps, sla_s=SLA_S).in_time < 1.1 / load_ratio * seen.sent
 
 
 @pytest.mark.parametrize("load_ratio", [0.8, 1.6])
@@ -88,6 +89,26 @@ def test_larger_batches_do_no_harm_where_they_save_no_time(load_ratio: float) ->
     before = overload([QUICK, alike], rate_rps, sla_s=SLA_S)
     seen = overload([QUICK, replace(alike, largest_batch_size=8)], rate_rps, sla_s=SLA_S)
     assert seen.in_time > 0.97 * before.in_time
+
+
+def test_requests_on_their_way_take_their_number_over_the_rate_of_answers() -> None:
+    passage = Passage()
+    for number in range(20):
+        passage.enter()
+        if number < 10:
+            passage.leave(0.1 * number, is_answered=True)
+    assert passage.expected_s(1.0) == 0.0, "none is lost"
+    passage.lose(1.0)
+    # Ten are on their way, and ten were answered in a second.
+    assert passage.expected_s(1.0) == pytest.approx(1.0)
+    passage.leave(1.0, is_answered=False)
+    assert passage.expected_s(1.0) == pytest.approx(0.9)
+    assert passage.expected_s(1.0 + COUNTED_S + 0.1) == 0.0, "the loss is long ago"
+    passage.lose(9.0)
+    assert passage.expected_s(9.0) == 9 * OLDEST_S, "nothing was answered lately"
+    for _ in range(9):
+        passage.leave(9.0, is_answered=False)
+    assert passage.expected_s(9.0) == 0.0, "none is on its way"
 
 
 def test_losses_are_counted_by_stage_and_cause() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -429,7 +430,7 @@ def test_chance_gives_no_batch_a_time_below_zero() -> None:
         for items, took_s in taken:
             times.add(1.0, items, took_s)
         found = [times.at_ratio(0.0, 1.0, 10.0, items) for items in range(1, 9)]
-        assert all(0 < one <= more for one, more in zip(found, found[1:], strict=False))
+        assert all(0 < one <= more for one, more in pairwise(found))
 
 
 def test_a_queue_posts_to_the_model_of_the_variant() -> None:
