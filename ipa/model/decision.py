@@ -47,6 +47,7 @@ class ReasonCode(StrEnum):
     ROLLBACK = "apply.rollback"
     SATURATED = "apply.saturated"
     RELIEVED = "apply.slo_broken"
+    AMENDED = "apply.amended"
     FALLBACK = "apply.fallback"
     REQUESTED = "apply.requested"
     NO_CHANGE = "hold.no_change"
@@ -82,6 +83,7 @@ UNHEALTHY = frozenset(
         ReasonCode.ROLLBACK,
         ReasonCode.SATURATED,
         ReasonCode.RELIEVED,
+        ReasonCode.AMENDED,
         ReasonCode.SLO_BROKEN,
         ReasonCode.FALLBACK,
         ReasonCode.METRICS_MISSING,
@@ -144,7 +146,8 @@ class Decision:
 class Change:
     """A change to write: from the state that was read (`revision`, `previous`) to `configs`.
 
-    It is rolled back if it is not ready `deadline_s` after the write.
+    It is rolled back to `previous` if it is not ready `deadline_s` after the write. `amends` is the change
+    that was rolling out, if this one adds to it: then `previous` is the configuration before both.
     """
 
     decision_id: str
@@ -154,6 +157,7 @@ class Change:
     configs: tuple[StageConfig, ...]
     deadline_s: float
     is_rollback: bool = False
+    amends: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,14 @@ class Rolling:
     `shrinks_first`, a smaller n removes old replicas at once, before the new ones are ready, as a Kubernetes
     Deployment does. If it `rebatches`, replicas stay when the batch size changes: a queue forms the batches.
     Replicas of the stages `switches` have several variants loaded (`resident`), and also stay when the
-    variant changes.
+    variant changes. If it `amends`, another write while a change rolls out goes on with what that started.
     """
 
     surge_ratio: float = 1.0
     shrinks_first: bool = False
     switches: tuple[str, ...] = field(default=(), metadata=UNLESS_DEFAULT)
     rebatches: bool = field(default=False, metadata=UNLESS_DEFAULT)
+    amends: bool = field(default=False, metadata=UNLESS_DEFAULT)
 
     def of(self, pipeline: Pipeline) -> Rolling:
         """The strategy for that pipeline: its stages with resident variants switch in place."""
@@ -52,7 +53,7 @@ class Rolling:
 
 # All new replicas start beside all old ones, then the old ones stop: how local processes are replaced. Their
 # queues form the batches.
-SIDE_BY_SIDE = Rolling(rebatches=True)
+SIDE_BY_SIDE = Rolling(rebatches=True, amends=True)
 # A Deployment with maxSurge 25 % and maxUnavailable 0.
 DEPLOYMENT = Rolling(surge_ratio=0.25, shrinks_first=True)
 

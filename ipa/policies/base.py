@@ -244,13 +244,14 @@ def pinned(pipeline: Pipeline, pins: Sequence[tuple[str, Pin]]) -> Pipeline:
     """Return the pipeline with those pins, which override the pins of its file."""
     said = dict(pins)
     stages = tuple(
-        replace(stage, pin=_merged(stage.pin, said[stage.name])) if stage.name in said else stage
+        replace(stage, pin=merged_pin(stage.pin, said[stage.name])) if stage.name in said else stage
         for stage in pipeline.stages
     )
     return replace(pipeline, stages=stages)
 
 
-def _merged(old: Pin, new: Pin) -> Pin:
+def merged_pin(old: Pin, new: Pin) -> Pin:
+    """The second pin, with what it leaves free as the first one has it."""
     return Pin(
         new.variant if new.variant is not None else old.variant,
         new.batch_size if new.batch_size is not None else old.batch_size,

@@ -168,7 +168,7 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
         seen.update(decision.reason for decision in kept)
     # A standby records nothing, nor does who cannot; shares, guarded mode and lateness are in the runs below.
     elsewhere = {ReasonCode.NOT_LEADER, ReasonCode.AUDIT_FAILED, ReasonCode.RESHARE, ReasonCode.GUARDED}
-    elsewhere |= {ReasonCode.RELIEVED, ReasonCode.SLO_BROKEN}
+    elsewhere |= {ReasonCode.RELIEVED, ReasonCode.AMENDED, ReasonCode.SLO_BROKEN}
     rare = {ReasonCode.ROLLBACK_FAILED, ReasonCode.QUARANTINED, ReasonCode.SOLVER_FAILED}
     assert set(ReasonCode) - seen <= elsewhere | rare
 
@@ -201,6 +201,7 @@ RUNS = {
     "shadow": replace(SETUP, mode=Mode.SHADOW),
     "guarded": replace(SETUP, mode=Mode.GUARDED),
     "slow": replace(SETUP, truth=SLOW),
+    "slow to start": replace(SETUP, truth=SLOW, readiness_s=12.0),
     "cluster": replace(SETUP, cluster=KUBERNETES),
 }
 

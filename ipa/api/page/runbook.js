@@ -31,6 +31,7 @@ export const REMEDIES = {
   "hold.audit_failed": health("The decision could not be recorded, so nothing was written. Make the store writable."),
   "apply.rollback": why("The last change failed or was late, and was rolled back."),
   "apply.saturated": tryOut("A stage was observed above its capacity, whatever its profile predicts; profile it again."),
+  "apply.amended": why("The load rose further while replicas started: see how long they take to be ready."),
   "apply.slo_broken": why("Requests were late although the model expected none: see which stage waits, and profile it again."),
   "hold.slo_broken": tryOut("Requests are late, and no plan within the bounds has more capacity: raise them, or loosen the SLA."),
   "apply.fallback": health("The load was missing for so long that the plan is for the fallback rate."),

@@ -89,11 +89,14 @@ def unanswered(actuation: Actuation, detail: str) -> Actuation:
 
 
 def withdrawn(actuation: Actuation, now_s: float) -> Actuation:
-    """The actuation after a change that was not written: idle, or for a rollback the change it was to undo.
+    """The actuation after a change that was not written: idle, or that of the change before it.
 
-    That change is past its deadline, so the next tick rolls it back again unless it has become ready.
+    One that it was to amend goes on. One that it was to roll back is past its deadline, so the next tick
+    rolls it back again unless it has become ready.
     """
     change = _change(actuation)
+    if change.amends is not None:
+        return Actuation(ActuationPhase.WAITING_READY, change.amends, now_s, actuation.detail)
     if not change.is_rollback:
         return IDLE
     undone = replace(
@@ -121,20 +124,25 @@ def advance(
     return _watched(actuation, running, rollout, now_s)
 
 
-def resume(last: Decision | None, observation: Observation, deadline_s: float, now_s: float) -> Actuation:
+def resume(
+    applied: Sequence[Decision], observation: Observation, deadline_s: float, now_s: float
+) -> Actuation:
     """The actuation that an earlier process left in flight, from the record and the workload alone.
 
-    It is in flight if the last applied decision's configuration runs and is not settled yet. If that decision
-    was a rollback that was not written, the change that it was to undo is in flight, and is rolled back
-    again.
+    `applied` are the applied decisions, the newest first. The change is in flight if the newest one's
+    configuration runs and is not settled yet. If that decision was a rollback that was not written, the
+    change that it was to undo is in flight, and is rolled back again.
     """
+    last = applied[0] if applied else None
     if last is None or last.action is not Action.APPLY or observation.settled:
         return IDLE
+    # What amended a change returns to the configuration before that.
+    begun = next((each for each in applied if each.reason is not ReasonCode.AMENDED), last)
     change = Change(
         decision_id=last.decision_id,
         pipeline=last.pipeline,
         revision=observation.revision,
-        previous=last.previous,
+        previous=begun.previous,
         configs=last.configs,
         deadline_s=deadline_s,
         is_rollback=last.reason is ReasonCode.ROLLBACK,
@@ -152,7 +160,7 @@ def _read_back(actuation: Actuation, running: Sequence[StageConfig]) -> Actuatio
     change = _change(actuation)
     if tuple(running) == change.configs:
         return replace(actuation, phase=ActuationPhase.WAITING_READY)
-    if tuple(running) == change.previous:
+    if tuple(running) == (change.previous if change.amends is None else change.amends.configs):
         return replace(actuation, phase=ActuationPhase.NOT_APPLIED)
     if _is_part(change, running):
         return _partly(actuation, running)

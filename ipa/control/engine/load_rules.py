@@ -27,7 +27,7 @@ def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdic
 
     After several such ticks in a row the verdict adds the capacity that the declared fall-back rate needs.
     """
-    forecast, fallback = _forecast(request), request.pipeline.fallback
+    forecast, fallback = forecast_of(request), request.pipeline.fallback
     if not isinstance(forecast, HoldReason):
         telemetry = state.telemetry_loss.seen(fallback) if state.counts(request) else state.telemetry_loss
         return None, replace(state, telemetry_loss=telemetry)
@@ -51,7 +51,7 @@ def planned(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engi
 
 
 def _chosen(request: TickRequest, state: EngineState, late: str = "") -> tuple[TickVerdict, EngineState]:
-    forecast, fallback = _forecast(request), request.pipeline.fallback
+    forecast, fallback = forecast_of(request), request.pipeline.fallback
     assert isinstance(forecast, Forecast)
     if fallback is not None and state.telemetry_loss.in_fallback:
         forecast = fallback_forecast(fallback, forecast)
@@ -78,7 +78,7 @@ def _shadowed(request: TickRequest, state: EngineState, basis: Configs, verdict:
     return replace(state, shadow=verdict.proposed or basis)
 
 
-def _forecast(request: TickRequest) -> Forecast | HoldReason:
+def forecast_of(request: TickRequest) -> Forecast | HoldReason:
     """The forecast of a valid load, or the hold if there is none."""
     load = load_of(request.observation, request.settings)
     if isinstance(load, HoldReason):

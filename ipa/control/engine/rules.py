@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import IDLE, Actuation, ActuationPhase, advance, withdrawn
+from ipa.control.engine.amendment import amended
 from ipa.control.engine.guards import bound_faults
 from ipa.control.engine.load_rules import overloaded, planned, slo_broken, telemetry_lost
 from ipa.control.engine.overrides import held_back, pin_faults, stop_of
@@ -90,8 +91,12 @@ def blocked(request: TickRequest, state: EngineState) -> Ruling:
 
 
 def follow_change(request: TickRequest, state: EngineState) -> Ruling:
-    """Follow the change in flight: hold while it rolls out, roll it back if it failed."""
-    return _follow(request, state, _running(request), may_write=request.control.mode.writes)
+    """Follow the change in flight: hold while it rolls out, or add to it; roll it back if it failed."""
+    running, may_write = _running(request), request.control.mode.writes
+    verdict, state = _follow(request, state, running, may_write=may_write)
+    if verdict is not None and verdict.reason is ReasonCode.IN_PROGRESS and may_write:
+        verdict = amended(request, state, running, verdict)
+    return verdict, state
 
 
 def drift(request: TickRequest, state: EngineState) -> Ruling:

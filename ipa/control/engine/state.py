@@ -159,6 +159,8 @@ class TickVerdict:
     proposed: tuple[StageConfig, ...] = ()
     # The configuration to write once this one is ready (`Step.follow_up`).
     follow_up: tuple[StageConfig, ...] = ()
+    # True if it adds to the change in flight.
+    amends: bool = False
 
 
 def hold(

@@ -49,14 +49,16 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state = replace(state, last_reason=decision.reason, counted_s=counted_s)
     change = None
     if verdict.action is Action.APPLY:
+        before_it = state.actuation.change if verdict.amends else None
         change = Change(
             decision_id=decision.decision_id,
             pipeline=request.pipeline.name,
             revision=request.observation.revision,
-            previous=decision.previous,
+            previous=decision.previous if before_it is None else before_it.previous,
             configs=verdict.configs,
             deadline_s=request.settings.rollout_deadline_s,
             is_rollback=verdict.reason is ReasonCode.ROLLBACK,
+            amends=before_it,
         )
         state = replace(state.without_pending(), actuation=begin(change, request.now_s))
         if verdict.follow_up:

@@ -63,11 +63,11 @@ def safe_step(
     configs = tuple(hop if at in chosen else now.get(hop.stage, hop) for at, hop in enumerate(hops))
     waiting = [str(want) for want, config in zip(wanted, configs, strict=True) if want != config]
     later = f"then {', '.join(waiting)}" if waiting else ""
-    lacking = NO_RESOURCES
+    missing = NO_RESOURCES
     if moving and not chosen:
         least = min(moving, key=lambda at: extra[at].cpu_cores)
-        lacking = (used + extra[least]).beyond(limits)
-    return TransitionStep(configs, later, lacking)
+        missing = (used + extra[least]).beyond(limits)
+    return TransitionStep(configs, later, missing)
 
 
 def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bounds) -> TransitionStep:
@@ -78,12 +78,19 @@ def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bo
     """
     started = _started(running, wanted, rolling) if rolling.shrinks_first else wanted
     configs = _no_fewer(running, wanted, rolling) if started == running else started
-    lacking = change_peak(running, configs, rolling, bounds).beyond(_limits(running, bounds))
-    if lacking != NO_RESOURCES:
-        return TransitionStep(running, lacking=lacking)
+    missing = lacking(running, configs, rolling, bounds)
+    if missing != NO_RESOURCES:
+        return TransitionStep(running, lacking=missing)
     if configs == wanted:
         return TransitionStep(configs)
     return TransitionStep(configs, f"then {', '.join(map(str, wanted))}", follow_up=wanted)
+
+
+def lacking(
+    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, bounds: Bounds
+) -> Resources:
+    """What a change of all stages at once needs beyond the limits of a change."""
+    return change_peak(running, wanted, rolling, bounds).beyond(_limits(running, bounds))
 
 
 def _limits(running: Sequence[StageConfig], bounds: Bounds) -> dict[str, float]:

@@ -216,7 +216,7 @@ class ControlLoop:
         return now_s + peek_s if 0 < peek_s < due_s - now_s else due_s
 
     def rest(self, until_s: float) -> bool:
-        """Wait until then. True if it ended early, since the load exceeds the forecast of the last tick.
+        """Wait until then. True if it ended early: the load exceeds the forecast, or is seen at last.
 
         The load is read every `peek_s`, except while a change is in flight: a tick could not act before.
         """
@@ -229,14 +229,21 @@ class ControlLoop:
         return False
 
     def _is_overrun(self) -> bool:
-        """True if the load is known to exceed the last forecast and the running configuration's capacity."""
+        """True if the load is known to exceed the last forecast and the running configuration's capacity.
+
+        Also if the last tick could not decide, since there was no load yet, and there is now.
+        """
         decision = self._snapshot.decision
-        if decision is None or decision.forecast is None or self._state.actuation.in_flight:
+        if decision is None or self._state.actuation.in_flight:
             return False
         forecast = decision.forecast
-        load = self._world.metrics.load(self.pipeline, forecast.peak_s)
+        if forecast is None and decision.reason is not ReasonCode.METRICS_MISSING:
+            return False
+        load = self._world.metrics.load(self.pipeline, forecast.peak_s if forecast else self._settings.peek_s)
         if not isinstance(load, Measured) or load.age_s > self._settings.stale_after_s:
             return False
+        if forecast is None:
+            return mean_rps(load.value, self._settings.peek_s) > 0
         rate_rps = mean_rps(load.value, forecast.peak_s)
         if rate_rps <= forecast.upper_rps:
             return False
@@ -338,7 +345,7 @@ class ControlLoop:
         )
         self._recall(newest, now_s)
         if observation.running() is not None:
-            actuation = resume(last, observation, self._settings.rollout_deadline_s, now_s)
+            actuation = resume(applied, observation, self._settings.rollout_deadline_s, now_s)
             self._state = replace(self._state, actuation=actuation)
             self._recovered = True
 

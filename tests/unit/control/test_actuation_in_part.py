@@ -77,9 +77,9 @@ def test_a_new_process_goes_on_with_the_part(part: str) -> None:
         previous=SMALLEST,
         mode=Mode.ACTIVE,
     )
-    found = resume(last, seen(IN_PART[part], settled=False), 30.0, 5.0)
+    found = resume((last,), seen(IN_PART[part], settled=False), 30.0, 5.0)
     assert (found.phase, found.change and found.change.configs) == (
         ActuationPhase.WAITING_READY,
         IN_PART[part],
     )
-    assert resume(last, seen(FOREIGN["half of a model"], settled=False), 30.0, 5.0).change is None
+    assert resume((last,), seen(FOREIGN["half of a model"], settled=False), 30.0, 5.0).change is None

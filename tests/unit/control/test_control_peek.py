@@ -76,6 +76,16 @@ def test_a_load_that_is_not_seen_brings_no_tick() -> None:
     assert began(jumping(fault=blind), 35.0) == [0.0, 10.0, 20.0, 30.0]
 
 
+def test_the_first_load_that_is_seen_brings_a_tick() -> None:
+    missing = Missing(MissingReason.ABSENT)
+
+    def new(now_s: float, signals: Signals) -> Signals:
+        return replace(signals, arrival_rate_rps=missing, load=missing) if now_s < 13 else signals
+
+    made = scenario(15.0, settings=SETTINGS, fault=new)
+    assert began(made, 35.0) == [0.0, 10.0, 14.0, 24.0, 34.0]
+
+
 def test_the_mean_rate_leaves_gaps_out() -> None:
     load = LoadHistory(1.0, (100.0, 4.0, None, 8.0))
     assert mean_rps(load, 3.0) == 6.0

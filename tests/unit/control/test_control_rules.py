@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from ipa.control.engine.actuation import ActuationPhase, accepted, begin, sent
 from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.observe import observe
 from ipa.control.engine.rules import AMENDMENTS, BEFORE_LOAD, RULES, judge
 from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict, WriteBlock
-from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
-from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.control.engine.tick import on_tick
+from ipa.control.engine.write_outcome import unrecorded, unwritten
+from ipa.control.ports import PipelineControl, Rollout, RolloutPhase, Signals, StageState, WorkloadState
+from ipa.model.decision import Action, Change, Mode, ReasonCode
+from ipa.model.errors import ConflictError
 from ipa.model.observation import Attainment, LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.plan import StageConfig
+from ipa.model.rolling import DEPLOYMENT
 from tests.fakes.world import PIPELINE, SMALLEST, ours, profiled, scenario, window_max
 
 GROWN = tuple(replace(config, replicas=3) for config in SMALLEST)
@@ -119,3 +127,93 @@ def test_while_the_slo_is_broken_capacity_is_added_and_never_removed() -> None:
         assert verdict.detail.startswith("60.0% of the requests of the last 15 s were in time")
     # Where the model expects lateness, its own plan is carried out.
     assert held(60.0).action is Action.APPLY
+
+
+MIDDLE = tuple(replace(config, replicas=2) for config in SMALLEST)
+
+
+def rolling_out(
+    start: tuple[StageConfig, ...] = SMALLEST, wanted: tuple[StageConfig, ...] = MIDDLE, **changed: object
+) -> tuple[TickRequest, EngineState]:
+    """A change to more replicas rolls out while requests are late; those of the new ones are not ready."""
+    request = ticked(
+        control=PipelineControl(mode=Mode.ACTIVE), rollout=Rollout(RolloutPhase.PROGRESSING, "1 of 2")
+    )
+    change = Change("pages-1", "pages", "1", start, wanted, 60.0)
+    load = Measured(LoadHistory(1.0, (60.0,) * 60))
+    running = tuple(StageState(config, 1) for config in wanted)
+    workload = WorkloadState("2", running, settled=False)
+    signals = Signals(Measured(60.0), load, Measured(0.4))
+    seen = observe(PIPELINE, signals, workload, at_s=0.0)
+    settings = replace(request.settings, correct_profiles=True)
+    request, state = late(replace(request, observation=seen, settings=settings))
+    waiting = accepted(sent(begin(change, request.now_s)))
+    return replace(request, **changed), replace(state, actuation=waiting)  # type: ignore[arg-type]
+
+
+def test_while_requests_are_late_more_is_added_to_a_change_that_rolls_out() -> None:
+    request, state = rolling_out()
+    verdict, _ = judge(request, state)
+    assert (verdict.action, verdict.reason, verdict.amends) == (Action.APPLY, ReasonCode.AMENDED, True)
+    for old, new in zip(MIDDLE, verdict.configs, strict=True):
+        assert replace(new, replicas=old.replicas, batch_size=old.batch_size) == old
+        assert new.replicas >= old.replicas
+    assert verdict.configs != MIDDLE
+    # The configuration before both is the one to return to.
+    effects, after = on_tick(request, state)
+    assert effects.change is not None
+    assert (effects.change.previous, effects.change.amends) == (SMALLEST, state.actuation.change)
+    assert effects.decision.previous == MIDDLE
+    failed = replace(request, rollout=Rollout(RolloutPhase.FAILED, "no"), now_s=request.now_s + 5)
+    ran = tuple(StageState(config, 1) for config in verdict.configs)
+    workload = WorkloadState("3", ran, settled=False)
+    signals = Signals(Measured(60.0), request.observation.load, Measured(0.4))
+    failed = replace(failed, observation=observe(PIPELINE, signals, workload, at_s=0.0))
+    back, _ = judge(failed, replace(after, actuation=accepted(sent(after.actuation))))
+    assert (back.reason, back.configs) == (ReasonCode.ROLLBACK, SMALLEST)
+
+
+REQUEST, STATE = rolling_out()
+ROLLBACK = replace(STATE.actuation, change=replace(STATE.actuation.change, is_rollback=True))  # type: ignore[type-var]
+FULL = tuple(replace(config, replicas=8) for config in SMALLEST)
+
+
+@pytest.mark.parametrize(
+    ("request_", "state"),
+    [
+        pytest.param(REQUEST, replace(STATE, feedback=Feedback()), id="requests are in time"),
+        pytest.param(replace(REQUEST, rolling=DEPLOYMENT), STATE, id="a write restarts what starts"),
+        pytest.param(replace(REQUEST, now_s=REQUEST.now_s + 31), STATE, id="it may never be ready"),
+        pytest.param(REQUEST, replace(STATE, counted_s=REQUEST.now_s), id="another tick just was"),
+        pytest.param(REQUEST, replace(STATE, actuation=ROLLBACK), id="it is a rollback"),
+        pytest.param(*rolling_out(wanted=FULL), id="there is no more"),
+        pytest.param(
+            replace(REQUEST, control=PipelineControl(mode=Mode.ADVISORY)), STATE, id="nothing is written"
+        ),
+    ],
+)
+def test_nothing_is_added_to_a_change_without_need_or_where_it_may_do_harm(
+    request_: TickRequest, state: EngineState
+) -> None:
+    assert judge(request_, state)[0].reason is ReasonCode.IN_PROGRESS
+
+
+def test_an_addition_that_is_not_written_leaves_the_change_as_it_was() -> None:
+    effects, after = on_tick(REQUEST, STATE)
+    assert effects.change is not None
+    refused = unwritten(
+        effects.decision,
+        effects.change,
+        replace(after, actuation=sent(after.actuation)),
+        ConflictError("modified"),
+        control=REQUEST.control,
+        settings=REQUEST.settings,
+        now_s=REQUEST.now_s,
+    )
+    unanswered = replace(after, actuation=sent(after.actuation))
+    for state in (refused[1], unanswered, unrecorded(effects.decision, after, ConflictError("no"), 0.0)[1]):
+        again = replace(REQUEST, now_s=REQUEST.now_s + 1)
+        verdict, found = judge(again, replace(state, counted_s=again.now_s))
+        assert verdict.reason is ReasonCode.IN_PROGRESS
+        assert found.actuation.change == STATE.actuation.change
+        assert found.actuation.phase is ActuationPhase.WAITING_READY
