@@ -14,7 +14,7 @@ REMEMBERED_BATCHES = 20
 # A batch counts for this long, and for three times its own duration: if all requests are refused because the
 # last batches were slow, no batch would correct that.
 REMEMBERED_S = 2.0
-# What a lighter variant can stand in for is judged for longer: to try it costs requests their deadline.
+# What a quicker variant can stand in for is judged for longer: to try it costs requests their deadline.
 REMEMBERED_SLOW_S = 20.0
 # Rank of the usual service time: all but the slowest seventh of the batches take no longer.
 USUAL_RATIO = 6 / 7
@@ -132,6 +132,7 @@ class ModelServers:
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
         self._services: defaultdict[str, ServiceTimes] = defaultdict(ServiceTimes)
+        self._quickest = self._variants[-1]
 
     @property
     def levels(self) -> int:
@@ -151,8 +152,9 @@ class ModelServers:
 
         By nearly all of them where a lighter level is there for those that would take longer.
         """
-        is_last = self._variant(level) == self._variants[-1]
-        return self._service_s(USUAL_RATIO if is_last else SURE_RATIO, now_s, items, self._variant(level))
+        variant = self._variant(level)
+        ratio = USUAL_RATIO if variant == self._quickest else SURE_RATIO
+        return self._service_s(ratio, now_s, items, variant)
 
     def saves(self, now_s: float, items: int, more: int) -> bool:
         """True if a batch of `more` items takes less for each, or if there was none of more than `items`."""
@@ -161,12 +163,22 @@ class ModelServers:
         one_s, other_s = self.usual_s(now_s, items) / items, self.usual_s(now_s, more) / more
         return other_s <= SAVED_RATIO * one_s
 
+    def _quickest_variant(self, now_s: float) -> str:
+        """The variant with the least known time; by its profile that should be the lightest."""
+        times = {
+            variant: self._services[variant].at_ratio(USUAL_RATIO, now_s, REMEMBERED_SLOW_S, 1)
+            for variant in self._variants
+        }
+        return min(
+            filter(times.get, reversed(self._variants)), key=times.__getitem__, default=self._variants[-1]
+        )
+
     def _variant(self, level: int) -> str:
         return self._variants[min(level, self.levels - 1)]
 
     def _service_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
         """The time of that rank of the variant."""
-        remembered_s = REMEMBERED_S if variant == self._variants[-1] else REMEMBERED_SLOW_S
+        remembered_s = REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
         return self._services[variant].at_ratio(ratio, now_s, remembered_s, items)
 
     def begin_s(self, now_s: float, batches: int, items: int, level: int = 0) -> float:
@@ -207,12 +219,14 @@ class ModelServers:
                 replica.variants = names
         if variants.keys() == self._active.keys():
             self._variants = self._longest()
+            self._quickest = self._variants[-1]
             return
         known = self._active | self._draining
         self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
         self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
         self._variants = self._longest()
         self._services.clear()
+        self._quickest = self._variants[-1]
 
     def given_variant(self, url: str) -> str:
         """The variant that the replica's last batch is for; empty if it is not known."""
@@ -246,6 +260,7 @@ class ModelServers:
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
         self._services[replica.given_variant].add(now_s, replica.given_items, service_s)
+        self._quickest = self._quickest_variant(now_s)
         # A batch from before a switch says nothing of the variant after it.
         if replica.given_level == 0 and replica.given_variant == replica.variants[0]:
             replica.served.append((replica.given_items, service_s))

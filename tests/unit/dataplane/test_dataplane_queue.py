@@ -408,6 +408,16 @@ def test_what_lighter_variants_can_stand_in_for_is_remembered_for_longer_whateve
     assert (servers.usual_s(4.0, 1), servers.usual_s(4.0, 1, level=1)) == (0.5, 0.0)
 
 
+def test_a_lighter_variant_that_is_slower_here_is_not_tried_again_soon() -> None:
+    servers = ModelServers({"a": ("large", "small")})
+    servers.release(servers.acquire(0.0, 1), 0.1, 0.1)
+    servers.release(servers.acquire(0.1, 1, level=1), 0.4, 0.3)
+    servers.release(servers.acquire(0.4, 1), 0.5, 0.1)
+    assert servers.usual_s(4.0, 1, level=1) == 0.3
+    # The quicker one is judged by its last batches alone.
+    assert servers.usual_s(4.0, 1) == 0.0
+
+
 def test_the_time_of_a_batch_is_that_of_its_items() -> None:
     times = ServiceTimes()
 
