@@ -96,7 +96,7 @@ def withdrawn(actuation: Actuation, now_s: float) -> Actuation:
     """
     change = _change(actuation)
     if change.amends is not None:
-        return Actuation(ActuationPhase.WAITING_READY, change.amends, now_s, actuation.detail)
+        return Actuation(ActuationPhase.WAITING_READY, change.amends, actuation.started_s, actuation.detail)
     if not change.is_rollback:
         return IDLE
     undone = replace(

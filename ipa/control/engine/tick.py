@@ -50,17 +50,19 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     change = None
     if verdict.action is Action.APPLY:
         before_it = state.actuation.change if verdict.amends else None
+        # What is added to a change has the whole deadline; that it began is not forgotten.
+        started_s = request.now_s if before_it is None else state.actuation.started_s
         change = Change(
             decision_id=decision.decision_id,
             pipeline=request.pipeline.name,
             revision=request.observation.revision,
             previous=decision.previous if before_it is None else before_it.previous,
             configs=verdict.configs,
-            deadline_s=request.settings.rollout_deadline_s,
+            deadline_s=request.now_s - started_s + request.settings.rollout_deadline_s,
             is_rollback=verdict.reason is ReasonCode.ROLLBACK,
             amends=before_it,
         )
-        state = replace(state.without_pending(), actuation=begin(change, request.now_s))
+        state = replace(state.without_pending(), actuation=begin(change, started_s))
         if verdict.follow_up:
             reason = classify(verdict.configs, verdict.follow_up, urgent=True)
             state = replace(

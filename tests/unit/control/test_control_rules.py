@@ -163,6 +163,8 @@ def test_while_requests_are_late_more_is_added_to_a_change_that_rolls_out() -> N
     effects, after = on_tick(request, state)
     assert effects.change is not None
     assert (effects.change.previous, effects.change.amends) == (SMALLEST, state.actuation.change)
+    # It has the whole deadline, and additions still end half of that after the first write.
+    assert after.actuation.started_s == state.actuation.started_s
     assert effects.decision.previous == MIDDLE
     failed = replace(request, rollout=Rollout(RolloutPhase.FAILED, "no"), now_s=request.now_s + 5)
     ran = tuple(StageState(config, 1) for config in verdict.configs)
