@@ -193,3 +193,22 @@ def test_static_says_how_much_it_carries() -> None:
     plan = Static(profiled(), SMALLEST).decide(SEEN, expected(100.0), STATE)
     assert plan.rate_rps == pytest.approx(20.0)
     assert plan.note == "the static plan carries 20 rps"
+
+
+@pytest.mark.parametrize(
+    ("bound_cores", "room_cores", "left_cores"),
+    [(None, None, None), (None, 4.0, 4.0), (8.0, None, 8.0), (8.0, 4.0, 4.0), (3.0, 4.0, 3.0)],
+)
+def test_a_plan_has_no_more_cores_than_bounds_and_room_allow(
+    bound_cores: float | None, room_cores: float | None, left_cores: float | None
+) -> None:
+    pipeline = replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=bound_cores))
+    assert constrained(pipeline, PolicyState(SMALLEST, room_cores=room_cores)).bounds.cores == left_cores
+
+
+def test_a_stage_whose_variants_all_failed_keeps_them() -> None:
+    detect, read = PIPELINE.stages
+    excluded = {(detect.name, each.name) for each in detect.variants} | {(read.name, "big")}
+    found = constrained(PIPELINE, PolicyState(SMALLEST, frozenset(excluded)))
+    assert found.stages[0].variants == detect.variants
+    assert "big" not in {each.name for each in found.stages[1].variants}
