@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.resident import lighter_variants, resident_variants
 from ipa.targets.local.affinity import CoreMeter, CpuMap
@@ -69,6 +69,15 @@ class StageRun:
         wanted = (self.config.batch_size, {it.url: it.variant for it in ready})
         told = (self.told.batch_size, self.told.running) if self.told else None
         return len(ready) == len(self.replicas) == self.config.replicas and told == wanted
+
+
+def largest_batch(stage: Stage, bounds: Bounds, batch_size: int) -> int:
+    """The most items of a batch where more arrives than batches of `batch_size` carry.
+
+    The largest that the file allows; `batch_size` where it names none, or pins one.
+    """
+    sizes = stage.limits(bounds).batch_sizes
+    return batch_size if stage.pin.batch_size is not None or not sizes else max(sizes)
 
 
 class PipelineRunner:
@@ -324,7 +333,7 @@ class PipelineRunner:
         if run.told and not any(it.serves(run.config) for it in ready):
             # Until the first new one serves, the old variant keeps the batch size it was planned with.
             batch_size = run.told.batch_size
-        largest_batch_size = max(run.stage.limits(self.pipeline.bounds).batch_sizes or (batch_size,))
+        largest_batch_size = largest_batch(run.stage, self.pipeline.bounds, batch_size)
         variants = {it.url: (it.variant, *self._lighter(run, it)) for it in ready}
         return QueueOrder(batch_size, largest_batch_size, run.stage.batch_timeout_s, variants)
 
