@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ GIVE_UP_S = 60.0
 
 @pytest.fixture(scope="module")
 def digits(root: Path) -> Pipeline:
-    return load_pipeline(root / "pipelines" / "digits" / "pipeline.yaml")
+    # Changes and deaths are to lose no request; by its file it would drop them at 150 ms.
+    return replace(load_pipeline(root / "pipelines" / "digits" / "pipeline.yaml"), drop_after_s=1.0)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,8 @@ def digits(root: Path) -> Pipeline:
         replace(stage, resident=resident) for stage, resident in zip(made.stages, ("all", 2), strict=True)
     )
     profiles = load_profiles(root / "profiles", "digits")
-    return with_profiles(replace(made, stages=stages), profiles)
+    # Changes and bursts are to lose no request; by its file it would drop them at 150 ms.
+    return with_profiles(replace(made, stages=stages, drop_after_s=1.0), profiles)
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_v4_no_room_for_a_surge(case: Case, world: str) -> None:
     case.at_most("removals while late", len(removed), 0 if world == "no room" else 1)
 
 
-@pytest.mark.parametrize(("rate_rps", "limit"), [(3.0, 2), (20.0, 3)])
+@pytest.mark.parametrize(("rate_rps", "limit"), [(3.0, 2), (20.0, 5)])
 def test_v6_a_constant_load_for_an_hour(case: Case, rate_rps: float, limit: int) -> None:
     """Requests come at random, so that a minute has more or fewer than the next."""
     setup = setup_of(Cell("video", "steady_low", AS_PROFILED, seed=1))

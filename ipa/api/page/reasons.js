@@ -10,7 +10,7 @@ export const REASONS = {
   "apply.requested": "a person requested it: ipa apply, ipa rollback or the API",
   "apply.rollback": "the last rollout failed or was late, and is rolled back",
   "apply.saturated": "a stage was observed above its capacity, whatever its profile predicts: replicas were added",
-  "apply.amended": "requests were late while a change rolled out, so more was added to it",
+  "apply.amended": "requests were late while a change rolled out, so more replicas, another batch size or a resident variant were added to it",
   "apply.slo_broken": "requests were late or lost although the model expected none, so capacity was added",
   "apply.fallback": "the load was missing for so long that the plan is for the pipeline's fallback rate; it only adds capacity",
   "hold.no_change": "the running plan is the best",

@@ -89,7 +89,7 @@ def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bo
 def lacking(
     running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, bounds: Bounds
 ) -> Resources:
-    """What a change of all stages at once needs beyond the limits of a change."""
+    """The resources that a change of all stages at once needs beyond the limits of a change."""
     return change_peak(running, wanted, rolling, bounds).beyond(_limits(running, bounds))
 
 
