@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "runs" / "faults" / "table.json"
 PAGE = ROOT / "docs" / "explanation" / "faults.md"
+FOLDER_OF_A_RUN = re.compile(r"/[^\s\"]*/pytest-\d+/(?:[^\s\"/]*/)*")
 # This many different values of one figure are listed; of the others only the count.
 MOST_VALUES = 3
 
@@ -222,7 +224,9 @@ def main() -> int:
     if not TABLE.is_file():
         print(f"{TABLE} does not exist; `make faults` writes it", file=sys.stderr)
         return 1
-    PAGE.write_text(page(json.loads(TABLE.read_text(encoding="utf-8"))), encoding="utf-8")
+    # Folders of one run tell a reader nothing.
+    table = FOLDER_OF_A_RUN.sub("", TABLE.read_text(encoding="utf-8"))
+    PAGE.write_text(page(json.loads(table)), encoding="utf-8")
     print(PAGE.relative_to(ROOT))
     return 0
 
