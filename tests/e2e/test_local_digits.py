@@ -31,7 +31,7 @@ GIVE_UP_S = 60.0
 @pytest.fixture(scope="module")
 def digits(root: Path) -> Pipeline:
     # Changes and deaths are to lose no request; by its file it would drop them at 150 ms.
-    return replace(load_pipeline(root / "pipelines" / "digits" / "pipeline.yaml"), drop_after_s=1.0)
+    return replace(load_pipeline(root / "pipelines" / "digits" / "pipeline.yaml"), drop_after_s=5.0)
 
 
 @pytest.fixture(scope="module")
