@@ -217,15 +217,12 @@ class ModelServers:
                 if replica.variants[0] != names[0]:
                     replica.served.clear()
                 replica.variants = names
-        if variants.keys() == self._active.keys():
-            self._variants = self._longest()
-            self._quickest = self._variants[-1]
-            return
-        known = self._active | self._draining
-        self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
-        self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
+        if variants.keys() != self._active.keys():
+            known = self._active | self._draining
+            self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
+            self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
+            self._services.clear()
         self._variants = self._longest()
-        self._services.clear()
         self._quickest = self._variants[-1]
 
     def given_variant(self, url: str) -> str:

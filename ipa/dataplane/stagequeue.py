@@ -207,12 +207,12 @@ class StageQueue:
 
     def _by_level(self) -> dict[str, tuple[str, ...]]:
         """The variants of each replica by level: the first twice, if its batches may grow."""
-        larger = self._largest_batch_size > self._batch_size
-        return {url: (names[:1] if larger else ()) + names for url, names in self._variants.items()}
+        twice = 1 if self._may_grow else 0
+        return {url: names[:twice] + names for url, names in self._variants.items()}
 
     def _levels(self, first: int) -> list[int]:
         """The levels from that one on; that of larger batches only if they may grow now."""
-        is_there = self._has_larger or self._largest_batch_size <= self._batch_size
+        is_there = self._has_larger or not self._may_grow
         return [it for it in range(first, self._replicas.levels) if it != LARGER or is_there or it == first]
 
     def _set_level(self, level: int) -> None:
@@ -220,13 +220,18 @@ class StageQueue:
         self._batcher.batch_size = self._size(level)
 
     @property
+    def _may_grow(self) -> bool:
+        """True if the file allows larger batches: then there is a level of them."""
+        return self._largest_batch_size > self._batch_size
+
+    @property
     def _has_larger(self) -> bool:
-        """True if batches may grow now."""
+        """True if larger batches are quick now."""
         return self._larger_batch_size > self._batch_size
 
     def _size(self, level: int) -> int:
         """The most items of a batch at that level."""
-        if level == LARGER and self._largest_batch_size > self._batch_size:
+        if level == LARGER and self._may_grow:
             return max(self._batch_size, self._larger_batch_size)
         return max(self._batch_size, self._largest_batch_size) if level else self._batch_size
 

@@ -76,7 +76,7 @@ def _planned(
 
 
 def _kept_of(rolling: Rolling, old: StageConfig | None, new: StageConfig) -> Pin:
-    """What stays of a stage that changes from `old` to `new`: all but replicas while those are replaced."""
+    """The pin of a stage that changes from `old` to `new`: all but replicas while those are replaced."""
     if old is None or not rolling.keeps_replicas(old, new):
         return Pin(new.variant, new.batch_size, new.cores)
     is_switched = new.stage in rolling.switches
