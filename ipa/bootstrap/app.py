@@ -123,6 +123,10 @@ def build(settings: Settings, options: ServeOptions) -> App:
         other = options.shadow_policy
         shadows = {name: policy_of(other, it, limit_s) for name, it in inputs.items() if other}
         calibrations = calibrations_of(settings, target, pipelines, profiles, store, clock)
+        pipelines = {
+            name: with_profiles(it, calibrated(profiles[name], calibrations[name]))
+            for name, it in pipelines.items()
+        }
         site = Site(
             settings=settings,
             pipelines=pipelines,

@@ -14,9 +14,14 @@ TOOK_HEADER = "ipa-took-ms"
 AIM_HEADER = "ipa-aim-ms"
 # In a request to a queue: the times of all later stages together.
 AHEAD_HEADER = "ipa-ahead-ms"
+# In a request to a queue: how many requests come to the pipeline for each that comes to the stage, while
+# some are lost on the way.
+ASKED_HEADER = "ipa-asked-ratio"
 # A stage that tells nothing for this long may have changed: without an end, what it told could keep away the
 # requests whose answers would correct it.
 KEPT_S = 2.0
+# Where hardly any request arrives, what comes for each of them is a matter of chance.
+MOST_ASKED_RATIO = 16.0
 # On an idle machine a request and its answer take 2 to 5 ms between router and queue.
 USUAL_HOP_S = 0.02
 
@@ -70,6 +75,15 @@ def parse_ms(text: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def parse_ratio(text: str | None) -> float:
+    """The ratio in a header, at least 1; 1 without one or if it is invalid."""
+    try:
+        ratio = float(text) if text else 1.0
+    except ValueError:
+        return 1.0
+    return min(max(1.0, ratio), MOST_ASKED_RATIO)
 
 
 def parse_times(text: str | None) -> StageTimes:

@@ -18,10 +18,30 @@ class Passage:
     that just rose and is served: it is asked only while requests are lost on the way, or refused.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stages: int = 1) -> None:
         self._in_flight = 0
+        # When requests came to the pipeline, and to each of its stages, in the last COUNTED_S.
+        self._came_s: deque[float] = deque()
+        self._entered_s: list[deque[float]] = [deque() for _ in range(stages)]
         self._answered: deque[float] = deque(maxlen=COUNTED)
         self._lost_s = -math.inf
+
+    def come(self, now_s: float) -> None:
+        """Note a request that comes to the pipeline."""
+        self._came_s.append(now_s)
+
+    def asked_ratio(self, stage: int, now_s: float) -> float:
+        """The requests that came to the pipeline for each that comes to the stage, with this one.
+
+        1 while none is lost or refused.
+        """
+        for each in (self._came_s, self._entered_s[stage]):
+            while each and each[0] <= now_s - COUNTED_S:
+                each.popleft()
+        self._entered_s[stage].append(now_s)
+        if now_s - self._lost_s > COUNTED_S:
+            return 1.0
+        return max(1.0, len(self._came_s) / len(self._entered_s[stage]))
 
     def enter(self) -> None:
         """Note a request that was admitted."""

@@ -5,12 +5,13 @@
     GET  /metrics                   Prometheus
     GET  /admin/config              the configuration and the replicas: active, draining, suspected to hang
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."],
-                                     "largest_batch_size": 8}
+                                     "largest_batch_size": 8, "item_core_s": {"small": 0.02}}
 
-Every key of a PUT is optional. A replica may be {"url": "http://...", "variant": "large", "lighter":
-["small"]}: errors then name the variant, and batches that would be late are served by a lighter one. The
-admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
-token, as in a container, which is configured by its environment.
+Every key of a PUT is optional. `item_core_s` are the core seconds for an item by variant, as profiled: they
+say how much quicker one is than another until both were seen. A replica may be {"url": "http://...",
+"variant": "large", "lighter": ["small"]}: errors then name the variant, and batches that would be late are
+served by a lighter one. The admin address answers callers on this machine that have the token of
+IPA_ADMIN_TOKEN. It is off without a token, as in a container, which is configured by its environment.
 
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
 headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
@@ -41,9 +42,11 @@ from ipa.dataplane.environment import add, add_address, start_metrics, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
+    ASKED_HEADER,
     EXPECTED_HEADER,
     TOOK_HEADER,
     parse_ms,
+    parse_ratio,
     parse_times,
 )
 from ipa.dataplane.metrics import QueueMetrics
@@ -194,6 +197,7 @@ class QueueServer:
         budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
         ahead = parse_times(call.headers.get(AHEAD_HEADER))
         aim_s = parse_ms(call.headers.get(AIM_HEADER))
+        self._queue.asked(parse_ratio(call.headers.get(ASKED_HEADER)))
         try:
             asked = parse_request(call.body)
             request = await self._queue.infer(asked.inputs, budget_s, asked.members, ahead, aim_s)
@@ -255,6 +259,9 @@ def parse_config(body: bytes) -> QueueConfig:
             wrong.append(f"{key} must be a whole number from 1 to {MAX_BATCH_SIZE}")
     if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 <= timeout_s <= DEFAULT_BUDGET_S):
         wrong.append(f"batch_timeout_s must be a number from 0 to {DEFAULT_BUDGET_S:g}")
+    profiled = given.get("item_core_s")
+    if profiled is not None and not _is_profile(profiled):
+        wrong.append("item_core_s must be an object of positive numbers by variant")
     replicas = _replicas(urls) if urls is not None else None
     if urls is not None and replicas is None:
         wrong.append(
@@ -262,7 +269,11 @@ def parse_config(body: bytes) -> QueueConfig:
         )
     if wrong:
         raise http.HttpError(422, "input", "; ".join(wrong))
-    return QueueConfig(**sizes, batch_timeout_s=timeout_s, replicas=replicas)
+    return QueueConfig(**sizes, batch_timeout_s=timeout_s, replicas=replicas, item_core_s=profiled)
+
+
+def _is_profile(given: Any) -> bool:
+    return isinstance(given, dict) and all(type(it) in (int, float) and it > 0 for it in given.values())
 
 
 def _replicas(given: Any) -> Mapping[str, tuple[str, ...]] | None:
@@ -289,6 +300,12 @@ def replica(text: str) -> tuple[str, tuple[str, ...]]:
     return url, tuple(variants.split(","))
 
 
+def profiled_time(text: str) -> tuple[str, float]:
+    """The variant and the core seconds of VARIANT=SECONDS."""
+    variant, _, seconds = text.rpartition("=")
+    return variant, float(seconds)
+
+
 def _is_replica(url: str) -> bool:
     try:
         parts = urlsplit(url)
@@ -311,6 +328,7 @@ def main() -> None:
     add(
         parser, "--replica", "IPA_REPLICAS", action="append", optional=True, metavar="[VARIANT[,LIGHTER]=]URL"
     )
+    add(parser, "--item-core-s", "IPA_ITEM_CORE_S", action="append", optional=True, metavar="VARIANT=SECONDS")
     add(
         parser,
         "--model",
@@ -330,6 +348,7 @@ def main() -> None:
         largest_batch_size=given.largest_batch_size,
         batch_timeout_s=given.batch_timeout_s,
         replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
+        item_core_s=dict(profiled_time(text) for text in words(given.item_core_s, "IPA_ITEM_CORE_S")),
         max_items=given.max_items,
         hosts=http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset(),
         # No process that this one starts inherits it.

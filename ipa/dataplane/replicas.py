@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 # A replica that broke a connection gets no batch for this long; a dead one is replaced within seconds.
@@ -28,8 +29,11 @@ SUSPECT_AFTER_S = 2.0
 FIRST_SUSPECT_AFTER_S = 30.0
 # Larger batches are worth their longer service if each item takes at most this part of the time.
 SAVED_RATIO = 0.9
+# A variant that was not seen may be that much quicker than its profile says.
+UNSEEN_RATIO = 0.5
 # Those of a replica of which nothing is known but its address.
 UNKNOWN_VARIANTS = ("",)
+NO_PROFILE: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -86,6 +90,8 @@ class ServiceTimes:
         self._item_s = self._least_item_s = 0.0
         # Of the largest batch that is remembered.
         self.most_items = 0
+        # True if those that are remembered differ in size.
+        self.is_spread = False
 
     def add(self, now_s: float, items: int, service_s: float) -> None:
         """Remember a batch that ends now."""
@@ -117,8 +123,10 @@ class ServiceTimes:
         mean, mean_s = (sum(each) / len(taken) for each in zip(*taken, strict=True))
         spread = sum((items - mean) ** 2 for items, _ in taken)
         shared = sum((items - mean) * (took_s - mean_s) for items, took_s in taken)
-        # Neither an item nor a batch beside its items takes less than nothing on the mean.
-        self._item_s = min(max(shared / spread, 0.0), mean_s / mean) if spread else 0.0
+        self.is_spread = spread > 0
+        # Neither an item nor a batch beside its items takes less than nothing on the mean. Of batches of one
+        # size nothing says how much of the time is for each item: all of it is the guess that gets tried.
+        self._item_s = min(max(shared / spread, 0.0), mean_s / mean) if spread else mean_s / mean
         self._least_item_s = min(took_s / items for items, took_s in taken)
         self._sorted_s = sorted(took_s - self._item_s * items for items, took_s in taken)
 
@@ -126,7 +134,12 @@ class ServiceTimes:
 class ModelServers:
     """The replicas of a stage, by URL. A replica that is removed drains: it finishes its batch."""
 
-    def __init__(self, variants: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, variants: Mapping[str, tuple[str, ...]], item_core_s: Mapping[str, float] = NO_PROFILE
+    ) -> None:
+        self.item_core_s = item_core_s
+        # That of the last batch.
+        self._seen = ""
         self._active = {url: ModelServer(url, names) for url, names in variants.items()}
         self._variants = self._longest()
         self._draining: dict[str, ModelServer] = {}
@@ -144,8 +157,12 @@ class ModelServers:
         return max((it.variants for it in self._active.values()), key=len, default=UNKNOWN_VARIANTS)
 
     def least_s(self, now_s: float) -> float:
-        """The least time of a single item by the last batches of any variant; 0 without any of one."""
-        return min(self._service_s(0.0, now_s, 1, variant) for variant in self._variants)
+        """The least time of a single item by the last batches of any variant; 0 if one is unknown."""
+        return min(self._least_s(now_s, variant) for variant in self._variants)
+
+    def _least_s(self, now_s: float, variant: str) -> float:
+        least_s = self._seen_s(0.0, now_s, 1, variant)
+        return least_s or UNSEEN_RATIO * self._profiled_s(0.0, now_s, 1, variant)
 
     def usual_s(self, now_s: float, items: int, level: int = 0) -> float:
         """The time of so many items by most of the last batches of the level's variant; 0 without any.
@@ -156,17 +173,19 @@ class ModelServers:
         ratio = USUAL_RATIO if variant == self._quickest else SURE_RATIO
         return self._service_s(ratio, now_s, items, variant)
 
-    def saves(self, now_s: float, items: int, more: int) -> bool:
-        """True if a batch of `more` items takes less for each, or if there was none of more than `items`."""
-        if self._services[self._variant(0)].most_items <= items:
+    def saves(self, now_s: float, items: int, more: int, level: int = 0) -> bool:
+        """True if a batch of `more` items takes less for each, or if that is unknown."""
+        known = self._services[self._variant(level)]
+        if known.most_items <= items or not known.is_spread:
             return True
-        one_s, other_s = self.usual_s(now_s, items) / items, self.usual_s(now_s, more) / more
+        one_s, other_s = self.usual_s(now_s, items, level) / items, self.usual_s(now_s, more, level) / more
         return other_s <= SAVED_RATIO * one_s
 
     def _quickest_variant(self, now_s: float) -> str:
         """The variant with the least known time; by its profile that should be the lightest."""
         times = {
             variant: self._services[variant].at_ratio(USUAL_RATIO, now_s, REMEMBERED_SLOW_S, 1)
+            or self._profiled_s(USUAL_RATIO, now_s, 1, variant)
             for variant in self._variants
         }
         return min(
@@ -177,7 +196,20 @@ class ModelServers:
         return self._variants[min(level, self.levels - 1)]
 
     def _service_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
-        """The time of that rank of the variant."""
+        """The time of that rank of the variant: as seen, else by its profile; 0 if it is unknown."""
+        seen_s = self._seen_s(ratio, now_s, items, variant)
+        return seen_s or self._profiled_s(ratio, now_s, items, variant)
+
+    def _profiled_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
+        """The time by its profile, which is as wrong as that of the variant seen last; 0 if it is unknown."""
+        own_s, other_s = (self.item_core_s.get(name, 0.0) for name in (variant, self._seen))
+        if own_s <= 0 or other_s <= 0:
+            return 0.0
+        took_s = self._services[self._seen].at_ratio(ratio, now_s, REMEMBERED_SLOW_S, items)
+        return took_s * own_s / other_s
+
+    def _seen_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
+        """The time of that rank by the last batches of the variant; 0 without any."""
         remembered_s = REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
         return self._services[variant].at_ratio(ratio, now_s, remembered_s, items)
 
@@ -222,8 +254,10 @@ class ModelServers:
             self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
             self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
             self._services.clear()
+            self._seen = ""
         self._variants = self._longest()
-        self._quickest = self._variants[-1]
+        if self._quickest not in self._variants:
+            self._quickest = self._variants[-1]
 
     def given_variant(self, url: str) -> str:
         """The variant that the replica's last batch is for; empty if it is not known."""
@@ -257,6 +291,7 @@ class ModelServers:
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
         self._services[replica.given_variant].add(now_s, replica.given_items, service_s)
+        self._seen = replica.given_variant
         self._quickest = self._quickest_variant(now_s)
         # A batch from before a switch says nothing of the variant after it.
         if replica.given_level == 0 and replica.given_variant == replica.variants[0]:

@@ -34,6 +34,7 @@ from ipa.dataplane.environment import add, add_address, start_metrics, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
+    ASKED_HEADER,
     EXPECTED_HEADER,
     TOOK_HEADER,
     UNKNOWN,
@@ -122,7 +123,7 @@ class RouterServer:
         self._client = Client()
         self._post = post or self._client.post
         self._lag = LoopLag()
-        self._passage = Passage()
+        self._passage = Passage(len(stages))
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -161,6 +162,7 @@ class RouterServer:
         # A busy router reads it late. The client counts from when it was sent.
         began_s = loop.time() - self._lag.most_s
         self._metrics.arrivals.inc()
+        self._passage.come(loop.time())
         puid = call.headers.get(PUID_HEADER) or uuid.uuid4().hex
         headers = {PUID_HEADER: puid}
         try:
@@ -223,8 +225,11 @@ class RouterServer:
         lost: ConnectionLostError | None = None
         broken = 0
         wait_s = FIRST_WAIT_S
+        asked_ratio = self._passage.asked_ratio(index, loop.time())
         while (remaining_s := due.deadline_s - (sent_s := loop.time())) > 0:
             headers = {PUID_HEADER: puid, **self._budget(index, due, sent_s)}
+            if asked_ratio > 1:
+                headers[ASKED_HEADER] = f"{asked_ratio:.3f}"
             try:
                 async with asyncio.timeout(remaining_s + ANSWER_GRACE_S):
                     answer = await self._post(stage.url, body, headers)

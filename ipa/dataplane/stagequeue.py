@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 from typing import Any
 
 from ipa.dataplane.batching import Batch, Batcher, LossCause, Outcome, QueuedRequest
@@ -31,8 +31,12 @@ CLOSE_S = 1.0
 ARRIVED_S = 1.0
 # A batch is quick if it takes at most this part of the time that requests have.
 QUICK_RATIO = 1 / 3
+# While requests are lost, larger batches that would take up to this part are tried: they may take less.
+TRIED_RATIO = 2 / 3
 # Whether a level carries what arrives is judged over this long at least: over less, chance decides.
 CARRIED_S = 0.2
+# After requests were lost, no level that does not carry what arrives is tried for this long.
+PRESSED_S = 5.0
 # The level of larger batches of the variants that are to run, where the queue has one.
 LARGER = 1
 # The most that is quoted of a model server's error.
@@ -45,12 +49,14 @@ class QueueConfig:
 
     `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead.
     `largest_batch_size`: the most items of a batch where more arrives than batches of `batch_size` carry.
+    `item_core_s`: the core seconds for an item by variant, as profiled.
     """
 
     batch_size: int | None = None
     largest_batch_size: int | None = None
     batch_timeout_s: float | None = None
     replicas: Mapping[str, tuple[str, ...]] | None = None
+    item_core_s: Mapping[str, float] | None = None
 
 
 class StageQueue:
@@ -71,6 +77,7 @@ class StageQueue:
         largest_batch_size: int = 1,
         batch_timeout_s: float = 0.1,
         replicas: Mapping[str, tuple[str, ...]] = NOTHING,
+        item_core_s: Mapping[str, float] = NOTHING,
         max_items: int = 4096,
     ) -> None:
         self._send = send
@@ -79,14 +86,16 @@ class StageQueue:
         self._max_items = max_items
         self._batcher = Batcher(batch_size, batch_timeout_s, max_items)
         self._batch_size, self._largest_batch_size = batch_size, largest_batch_size
-        # That of the variants that are to run, as far as it is quick.
-        self._larger_batch_size = batch_size
+        # By level, since the last batch: the largest that is quick.
+        self._quick_sizes: dict[int, int] = {}
         self._variants = replicas
-        self._replicas = ModelServers(self._by_level())
+        self._replicas = ModelServers(self._by_level(), item_core_s)
         # 0: the variants that are to run; above, larger batches of them, then lighter ones.
         self._level = 0
         # Time and items of the arrivals of the last ARRIVED_S.
         self._arrived: deque[tuple[float, int]] = deque()
+        # The requests that come to the pipeline for each that comes here, and until when it is to carry all.
+        self._asked_ratio, self._pressed_until_s = 1.0, -inf
         # The time that the last request had.
         self._slack_s = 0.0
         self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
@@ -142,6 +151,12 @@ class StageQueue:
             self._metrics.stage_s.observe(loop.time() - now_s)
         return request
 
+    def asked(self, ratio: float) -> None:
+        """Note that so many requests come to the pipeline for each that comes here, while some are lost."""
+        self._asked_ratio = ratio
+        if ratio > 1:
+            self._pressed_until_s = asyncio.get_running_loop().time() + PRESSED_S
+
     def expected(self, items: int = 1) -> StageTimes:
         """The times of a request of this many items that would come now and be the last to be served.
 
@@ -189,21 +204,33 @@ class StageQueue:
         """
         *before, last = self._levels(0)
         for level in before:
-            is_tried = level > 0 or not self._has_larger
+            is_tried = (level > 0 or not self._has_larger) and not self._is_pressed(now_s)
             is_quick = self._full_s(now_s, level) <= QUICK_RATIO * self._slack_s
             if (is_tried and is_quick) or self._carries(now_s, level):
                 return level
         return last
 
     def _carries(self, now_s: float, level: int) -> bool:
-        """True if the replicas carry at that level what arrived lately, up to two deviations of chance."""
+        """True if the replicas carry at that level what arrived lately, up to two deviations of chance.
+
+        While requests are lost, also all that came in the last second, whatever the chance.
+        """
         usual_s = self._full_s(now_s, level)
         if usual_s <= 0:
             return True
-        judged_s = min(ARRIVED_S, max(CARRIED_S, usual_s))
-        came = sum(items for at_s, items in self._arrived if at_s > now_s - judged_s)
-        carried = self._size(level) * len(self._replicas) * judged_s / usual_s
-        return came <= carried + 2 * sqrt(carried)
+        carried_rps = self._size(level) * len(self._replicas) / usual_s
+
+        def carries(over_s: float, deviations: float) -> bool:
+            came = sum(items for at_s, items in self._arrived if at_s > now_s - over_s)
+            carried = carried_rps * over_s
+            return came * self._asked_ratio <= carried + deviations * sqrt(carried)
+
+        is_kept_up = carries(min(ARRIVED_S, max(CARRIED_S, usual_s)), 2)
+        return is_kept_up and not (self._is_pressed(now_s) and not carries(ARRIVED_S, 0))
+
+    def _is_pressed(self, now_s: float) -> bool:
+        """True if requests were lost lately, here or before: a level that does not carry all is not tried."""
+        return now_s < self._pressed_until_s
 
     def _by_level(self) -> dict[str, tuple[str, ...]]:
         """The variants of each replica by level: the first twice, if its batches may grow."""
@@ -227,20 +254,29 @@ class StageQueue:
     @property
     def _has_larger(self) -> bool:
         """True if larger batches are quick now."""
-        return self._larger_batch_size > self._batch_size
+        return self._may_grow and self._size(LARGER) > self._batch_size
 
     def _size(self, level: int) -> int:
         """The most items of a batch at that level."""
-        if level == LARGER and self._may_grow:
-            return max(self._batch_size, self._larger_batch_size)
-        return max(self._batch_size, self._largest_batch_size) if level else self._batch_size
+        if not level or not self._may_grow:
+            return self._batch_size
+        if level not in self._quick_sizes:
+            self._quick_sizes[level] = self._quick_size(asyncio.get_running_loop().time(), level)
+        return self._quick_sizes[level]
 
-    def _quick_size(self, now_s: float) -> int:
-        """The largest batch of the variants that are to run that is quick, and may save time."""
+    def _quick_size(self, now_s: float, level: int) -> int:
+        """The largest batch of the level's variant that is quick, and may save time.
+
+        Of a lighter variant of which nothing is known the largest of all: it may have to carry everything.
+        """
         size = self._largest_batch_size
+        most_s = (TRIED_RATIO if self._is_pressed(now_s) else QUICK_RATIO) * self._slack_s
+        if level != LARGER and self._replicas.usual_s(now_s, 1, level) <= 0:
+            return size
         while size > self._batch_size:
-            if 0 < self._replicas.usual_s(now_s, size) <= QUICK_RATIO * self._slack_s:
-                return size if self._replicas.saves(now_s, self._batch_size, size) else self._batch_size
+            if 0 < self._replicas.usual_s(now_s, size, level) <= most_s:
+                is_saving = self._replicas.saves(now_s, self._batch_size, size, level)
+                return size if is_saving else self._batch_size
             size //= 2
         return self._batch_size
 
@@ -276,8 +312,10 @@ class StageQueue:
             self._batcher.batch_timeout_s = config.batch_timeout_s
         if config.replicas is not None:
             self._variants = config.replicas
+        if config.item_core_s is not None:
+            self._replicas.item_core_s = config.item_core_s
         self._replicas.set_urls(self._by_level())
-        self._larger_batch_size = self._quick_size(asyncio.get_running_loop().time())
+        self._quick_sizes.clear()
         self._set_level(min(self._level, self._replicas.levels - 1))
         self._pump()
 
@@ -300,6 +338,7 @@ class StageQueue:
             "batch_size": self._batch_size,
             "largest_batch_size": self._largest_batch_size,
             "batch_timeout_s": self._batcher.batch_timeout_s,
+            "item_core_s": dict(self._replicas.item_core_s),
             "waiting_items": self._batcher.waiting_items,
             **self._replicas.to_json(asyncio.get_running_loop().time()),
         }
@@ -314,6 +353,8 @@ class StageQueue:
             if self._replicas.levels > 1:
                 if self._batcher.waiting_items <= self._batch_size:
                     self._set_level(self._carrying_level(now_s))
+                elif self._is_pressed(now_s) and not self._carries(now_s, self._level):
+                    self._set_level(max(self._level, self._carrying_level(now_s)))
                 elif self._level == 0 and self._has_larger and not self._carries(now_s, 0):
                     self._set_level(LARGER)
                 self._lighten(lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s())
@@ -375,7 +416,7 @@ class StageQueue:
             return
         now_s = asyncio.get_running_loop().time()
         self._replicas.release(replica, now_s, service_s)
-        self._larger_batch_size = self._quick_size(now_s)
+        self._quick_sizes.clear()
         if replica.given_level:
             is_lighter = replica.given_variant != replica.variants[0]
             self._metrics.lighter_items.inc(batch.items * is_lighter)

@@ -22,7 +22,9 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
     found = [(stage, profiles[stage.name].variants) for stage in pipeline.served if stage.name in profiles]
     beside = {stage.name: stage_beside(stage, variants, pipeline.bounds) for stage, variants in found}
     measured = {
-        (stage.name, each.variant): MeasuredVariant(each.accuracy, beside[stage.name][each.variant])
+        (stage.name, each.variant): MeasuredVariant(
+            each.accuracy, beside[stage.name][each.variant], each.item_core_s
+        )
         for stage, variants in found
         for each in variants
         if each.variant in beside[stage.name]

@@ -103,10 +103,14 @@ class StageBounds:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredVariant:
-    """The profile's figures of a variant: accuracy, and the resources of a replica beside its cores."""
+    """The profile's figures of a variant: accuracy, and the resources of a replica beside its cores.
+
+    `item_core_s` are the least core seconds that it takes for an item.
+    """
 
     accuracy: float
     beside: Resources = NO_RESOURCES
+    item_core_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,12 @@ class ProfilePoint:
     latency_mean_s: float | None = None
     throughput_rps: float | None = None
 
+    @property
+    def item_core_s(self) -> float:
+        """The core seconds for an item of a batch: by the mean latency, else by the quantile measured."""
+        latency_s = self.latency_s if self.latency_mean_s is None else self.latency_mean_s
+        return latency_s * self.cores / self.batch_size
+
     def slowed(self, ratio: float) -> ProfilePoint:
         """The measurement of a replica that takes `ratio` times as long."""
         return replace(
@@ -50,6 +56,11 @@ class VariantProfile:
     memory_gib: float | None = None
     rows_per_item: tuple[int, int] | None = None
     accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+
+    @property
+    def item_core_s(self) -> float:
+        """The least core seconds for an item, over all measurements; 0 without any."""
+        return min((point.item_core_s for point in self.points), default=0.0)
 
     @property
     def has_varying_rows(self) -> bool:

@@ -37,6 +37,8 @@ def lighter_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str,
 
 
 def is_lighter(bounds: Bounds, stage: str, old: str, new: str) -> bool:
-    """True if the new variant is known to be the less accurate one, which plans use for its speed alone."""
+    """True if the new variant is known to be less accurate and no slower: it serves for its speed alone."""
     before, after = (bounds.measured.get((stage, variant)) for variant in (old, new))
-    return before is not None and after is not None and after.accuracy < before.accuracy
+    if before is None or after is None:
+        return False
+    return after.accuracy < before.accuracy and after.item_core_s <= before.item_core_s

@@ -32,6 +32,14 @@ class ToyStage:
     # By lighter variant, the most accurate first: the part of a batch's time that it takes.
     lighter: Mapping[str, float] = field(default_factory=dict)
     largest_batch_size: int = 1
+    # True if the queue knows from profiles how much quicker the lighter variants are.
+    is_profiled: bool = False
+
+    @property
+    def item_core_s(self) -> dict[str, float]:
+        """The time of an item by variant, if it is known."""
+        known = {"toy": self.one_s, **{name: self.one_s * ratio for name, ratio in self.lighter.items()}}
+        return known if self.is_profiled else {}
 
     @property
     def capacity_rps(self) -> float:
@@ -136,6 +144,7 @@ def overload(
             batch_size=stage.batch_size,
             largest_batch_size=stage.largest_batch_size,
             batch_timeout_s=0.005,
+            item_core_s=stage.item_core_s,
         )
         return server.application()
 

@@ -8,19 +8,15 @@ from ipa.control.engine import quarantine
 from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import bound_faults
 from ipa.control.engine.load_rules import forecast_of
-from ipa.control.engine.overrides import held_back, pin_faults, pins_of
-from ipa.control.engine.plan_selection import MORE, changes, plan_for
+from ipa.control.engine.overrides import held_back, pin_faults
+from ipa.control.engine.plan_selection import MORE, changes, plan_for, with_kept
 from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerdict
 from ipa.control.engine.transition import lacking
-from ipa.control.ports import StagePin
 from ipa.model.decision import Action, Change, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.parts import is_shared, stage_pairs
-from ipa.model.pipeline import Pin
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import Plan
 from ipa.model.resources import NO_RESOURCES
-from ipa.model.rolling import Rolling
-from ipa.policies.base import merged_pin
 
 # What rolls out for longer than this part of its deadline is not added to: it may never be ready.
 AMENDED_RATIO = 0.5
@@ -65,23 +61,9 @@ def _planned(
     request: TickRequest, state: EngineState, change: Change, running: Configs, forecast: Forecast
 ) -> Plan | None:
     """The policy's plan that keeps what the change started; None if it has none."""
-    theirs = dict(pins_of(request.control))
-    pins = tuple(
-        StagePin(new.stage, merged_pin(theirs.get(new.stage, Pin()), _kept_of(request.rolling, old, new)))
-        for old, new in stage_pairs(change.previous, running)
-    )
-    asked = replace(request, control=replace(request.control, pins=pins))
+    asked = with_kept(request, list(stage_pairs(change.previous, running)))
     plan = plan_for(asked, state, running, forecast, reachable=True)
     return plan if isinstance(plan, Plan) else None
-
-
-def _kept_of(rolling: Rolling, old: StageConfig | None, new: StageConfig) -> Pin:
-    """The pin of a stage that changes from `old` to `new`: all but replicas while those are replaced."""
-    if old is None or not rolling.keeps_replicas(old, new):
-        return Pin(new.variant, new.batch_size, new.cores)
-    is_switched = new.stage in rolling.switches
-    is_rebatched = is_switched or rolling.rebatches
-    return Pin(None if is_switched else new.variant, None if is_rebatched else new.batch_size, new.cores)
 
 
 def _is_more(request: TickRequest, running: Configs, configs: Configs, rate_rps: float) -> bool:

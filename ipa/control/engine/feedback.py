@@ -45,6 +45,8 @@ PEAK_S, CARRIED_S = 5.0, 3600.0
 LEAST_COUNT = 10
 # A load rises if that of its last step is this many deviations of chance above its mean.
 CHANCE = 3.0
+# While all are in time, it must be this many above.
+FAR = 4.0
 # Requests that wait are to be served within this time, beside those that come.
 DRAIN_S = 10.0
 
@@ -145,11 +147,12 @@ def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, 
     """The forecast to plan for: times the ratio, no less than a load that just rose, and with what waits.
 
     Both count while the SLO is broken, what waits also if variants are known to be slow. Else why it waits
-    may be learned in a moment, and a plan for it alone would be in the way of the right one.
+    may be learned in a moment, and a plan for it alone would be in the way of the right one. A load that rose
+    far above the forecast counts at once.
     """
     ratio = feedback.planned_ratio
     waiting_rps = _waiting_rps(observation) if feedback.is_broken or is_slow else 0.0
-    risen_rps = _risen_rps(observation) if feedback.is_broken else 0.0
+    risen_rps = _present_rps(observation) if feedback.is_broken else _surprise_rps(observation, forecast)
     if ratio == 1 and not waiting_rps and risen_rps <= forecast.point_rps:
         return forecast
     # The waits of requests that come at random are in the model's latency already, at their mean rate.
@@ -161,21 +164,34 @@ def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, 
     )
 
 
-def _risen_rps(observation: Observation) -> float:
-    """The present rate; of a load that rises, that of its last step, which means over longer show late."""
+def _present_rps(observation: Observation) -> float:
+    """The present rate; of a load that rises, that of its last step."""
     rate, load = observation.arrival_rate_rps, observation.load
-    if not (isinstance(rate, Measured) and isinstance(load, Measured)):
-        return rate.value if isinstance(rate, Measured) else 0.0
-    rates, step_s = load.value.rates_rps, load.value.step_s
-    width = round(load.value.averaged_s / step_s)
+    rate_rps = rate.value if isinstance(rate, Measured) else 0.0
+    return max(rate_rps, risen_rps(load.value, CHANCE) if isinstance(load, Measured) else 0.0)
+
+
+def _surprise_rps(observation: Observation, forecast: Forecast) -> float:
+    """The rate of a load that rose far above the forecast; 0 if it did not."""
+    load = observation.load
+    risen = risen_rps(load.value, FAR) if isinstance(load, Measured) else 0.0
+    return risen if risen > forecast.upper_rps else 0.0
+
+
+def risen_rps(load: LoadHistory, deviations: float) -> float:
+    """The rate of the last step if that is so many deviations above the mean, which shows a rise late.
+
+    0 if it is not, or if steps are means over no more than a step.
+    """
+    rates, width = load.rates_rps, round(load.averaged_s / load.step_s)
     newest, before = (rates[-1], rates[-2]) if len(rates) > 1 else (None, None)
     if width < 2 or newest is None or before is None:
-        return rate.value
+        return 0.0
     # A mean rises by what came in the last step, less what came in the step that its window left.
     left = rates[-1 - width] if len(rates) > width else None
     last_rps = (before if left is None else left) + (newest - before) * width
-    by_chance_rps = CHANCE * sqrt(newest / step_s)
-    return max(rate.value, last_rps if last_rps > newest + by_chance_rps else 0.0)
+    by_chance_rps = deviations * sqrt(newest / load.step_s)
+    return last_rps if last_rps > newest + by_chance_rps else 0.0
 
 
 def _highest_mean_rps(load: Measured[LoadHistory] | Missing) -> float:

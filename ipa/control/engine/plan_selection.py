@@ -15,20 +15,25 @@ from ipa.control.engine.overrides import held_back, pin_faults, pins_of
 from ipa.control.engine.stabiliser import more_careful, remember, ripe, ticks_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import TransitionStep, make_room, safe_step
+from ipa.control.ports import StagePin
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured
 from ipa.model.parts import gone_parts, is_shared, only_shares, stage_pairs
+from ipa.model.pipeline import Pin
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
-from ipa.model.rolling import first_hop
+from ipa.model.rolling import Rolling, first_hop
 from ipa.model.rounding import rounded_plan
 from ipa.model.row_counts import wrong_rows
-from ipa.policies.base import PolicyState, Prediction, is_at_once
+from ipa.policies.base import PolicyState, Prediction, is_at_once, merged_pin
 
 Configs = tuple[StageConfig, ...]
 # A plan must carry this much more to be worth a temporary loss of capacity.
 WORTH_A_DIP = 1.1
+# Where time matters, a plan that replaces replicas must be better by this ratio than one that keeps them; if
+# none carries the load, it must carry this much more.
+WORTH_NEW_REPLICAS_RATIO, CARRIES_MORE = 0.1, 1.25
 # While requests are late, a plan must carry this much more.
 MORE = 1.01
 # If no plan meets the SLA, a configuration slower than the plan by this ratio is changed at once.
@@ -52,6 +57,8 @@ def choose(
     carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
     urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
+    if urgent or late:
+        plan = _steadier(request, state, running, forecast, plan)
     if late and (not urgent or plan.configs == running):
         return _while_late(request, state, running, plan, forecast, now, late), reset
     carries = carries and not urgent
@@ -82,6 +89,46 @@ def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Fore
     return loaded(forecast, state.feedback, request.observation, is_slow=is_slow)
 
 
+def _steadier(
+    request: TickRequest, state: EngineState, running: Configs, forecast: Forecast, plan: Plan
+) -> Plan:
+    """The best plan that keeps the replicas that run, which is there soon; `plan` if it is much better."""
+    rolling = request.rolling
+    pairs = [(old, new) for old, new in stage_pairs(running, plan.configs) if old is not None]
+    if is_shared(running) or is_shared(plan.configs) or all(rolling.keeps_replicas(*pair) for pair in pairs):
+        return plan
+    steady = plan_for(with_kept(request, [(old, old) for old, _ in pairs]), state, running, forecast)
+    if isinstance(steady, TickVerdict) or steady.is_late or pin_faults(request.pipeline, steady.configs):
+        return plan
+    if plan.carried_rps < wanted(request, state, forecast).upper_rps * (1 - 1e-9):
+        # Neither carries all.
+        return steady if steady.carried_rps * CARRIES_MORE >= plan.carried_rps else plan
+    if steady.carried_rps < plan.carried_rps * (1 - 1e-9):
+        return plan
+    assert steady.objective is not None
+    gain_ratio = _gain_ratio(plan, steady.objective)
+    return plan if gain_ratio >= WORTH_NEW_REPLICAS_RATIO else steady
+
+
+def with_kept(request: TickRequest, pairs: Sequence[tuple[StageConfig | None, StageConfig]]) -> TickRequest:
+    """The request with pins that keep what stages get as they change from old to new."""
+    theirs = dict(pins_of(request.control))
+    pins = tuple(
+        StagePin(new.stage, merged_pin(theirs.get(new.stage, Pin()), _kept_of(request.rolling, old, new)))
+        for old, new in pairs
+    )
+    return replace(request, control=replace(request.control, pins=pins))
+
+
+def _kept_of(rolling: Rolling, old: StageConfig | None, new: StageConfig) -> Pin:
+    """The pin of a stage that changes from `old` to `new`: all but replicas while those are replaced."""
+    if old is None or not rolling.keeps_replicas(old, new):
+        return Pin(new.variant, new.batch_size, new.cores)
+    is_switched = new.stage in rolling.switches
+    is_rebatched = is_switched or rolling.rebatches
+    return Pin(None if is_switched else new.variant, None if is_rebatched else new.batch_size, new.cores)
+
+
 def _pending(state: EngineState, plan: Plan, ticks: int) -> EngineState:
     """The state with one more smaller plan in the row."""
     return replace(
@@ -103,7 +150,7 @@ def _settled_on(state: EngineState, now: Prediction, settings: GuardSettings) ->
     for plan, seen in ((recent, ticks), (state.careful_scale_down, state.pending_ticks)):
         if plan is None:
             continue
-        gain_ratio = _gain_ratio(plan, now)
+        gain_ratio = _gain_ratio(plan, now.objective)
         needed = ticks_for(gain_ratio, ticks, settings.tick_s)
         if seen >= needed and (gain_ratio >= settings.tolerance_ratio or ticks <= 1 or not now.feasible):
             return plan, needed
@@ -149,7 +196,7 @@ def _no_better(
     if carries and total_cores(plan.configs) >= total_cores(running):
         words = f"the running plan has carried {state.feedback.carried_rps:.3g} rps in time"
         return _kept(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
-    gain_ratio = _gain_ratio(plan, now) if now is not None and now.feasible else None
+    gain_ratio = _gain_ratio(plan, now.objective) if now is not None and now.feasible else None
     if gain_ratio is None or gain_ratio >= request.settings.tolerance_ratio:
         return None
     tolerated = f"the tolerance is {request.settings.tolerance_ratio:.1%}"
@@ -407,10 +454,11 @@ def _urgent(plan: Plan, now: Prediction) -> bool:
     return not now.carries or (misses and capacity_rps(plan) >= now.capacity_rps)
 
 
-def _gain_ratio(plan: Plan, now: Prediction) -> float:
+def _gain_ratio(plan: Plan, objective: float) -> float:
+    """The gain of the plan over another objective, relative to the larger of the two."""
     assert plan.objective is not None
-    scale = max(abs(plan.objective), abs(now.objective), 1e-9)
-    return (plan.objective - now.objective) / scale
+    scale = max(abs(plan.objective), abs(objective), 1e-9)
+    return (plan.objective - objective) / scale
 
 
 def _why(forecast: Forecast, short: str) -> str:

@@ -12,7 +12,7 @@ from math import floor
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
 from ipa.control.engine.correction import Correction, recalled_slowdowns
 from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs
-from ipa.control.engine.feedback import recalled_feedback
+from ipa.control.engine.feedback import FAR, recalled_feedback, risen_rps
 from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.control.engine.observe import observe, with_earlier
 from ipa.control.engine.quarantine import recalled
@@ -218,7 +218,8 @@ class ControlLoop:
     def rest(self, until_s: float) -> bool:
         """Wait until then. True if it ended early: the load exceeds the forecast, or is seen at last.
 
-        The load is read every `peek_s`, except while a change is in flight: a tick could not act before.
+        The load is read every `peek_s`, except while a change is in flight that cannot be added to: a tick
+        could not act before.
         """
         clock = self._world.clock
         while (next_s := self._look_s(until_s)) < until_s:
@@ -234,7 +235,8 @@ class ControlLoop:
         Also if the last tick could not decide, since there was no load yet, and there is now.
         """
         decision = self._snapshot.decision
-        if decision is None or self._state.actuation.in_flight:
+        may_act = not self._state.actuation.in_flight or self._world.workload.rolling.amends
+        if decision is None or not may_act:
             return False
         forecast = decision.forecast
         if forecast is None and decision.reason is not ReasonCode.METRICS_MISSING:
@@ -244,7 +246,7 @@ class ControlLoop:
             return False
         if forecast is None:
             return mean_rps(load.value, self._settings.peek_s) > 0
-        rate_rps = mean_rps(load.value, forecast.peak_s)
+        rate_rps = max(mean_rps(load.value, forecast.peak_s), risen_rps(load.value, FAR))
         if rate_rps <= forecast.upper_rps:
             return False
         predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))

@@ -207,13 +207,15 @@ class FrontKeeper:
 class QueueOrder:
     """The configuration of a queue: batch sizes, batch timeout, and the variants of its replicas by URL.
 
-    A replica runs the first of its variants; the others are lighter, the most accurate first.
+    A replica runs the first of its variants; the others are lighter, the most accurate first. `item_core_s`
+    are the core seconds for an item by variant, as profiled.
     """
 
     batch_size: int
     largest_batch_size: int
     batch_timeout_s: float
     replicas: Mapping[str, tuple[str, ...]]
+    item_core_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def running(self) -> dict[str, str]:
@@ -231,6 +233,7 @@ class QueueOrder:
             "largest_batch_size": self.largest_batch_size,
             "batch_timeout_s": self.batch_timeout_s,
             "replicas": replicas,
+            "item_core_s": dict(self.item_core_s),
         }
 
     def arguments(self) -> list[str]:
@@ -239,6 +242,8 @@ class QueueOrder:
         given += ["--largest-batch-size", str(self.largest_batch_size)]
         for url, variants in self.replicas.items():
             given += ["--replica", f"{','.join(variants)}={url}"]
+        for variant, item_core_s in self.item_core_s.items():
+            given += ["--item-core-s", f"{variant}={item_core_s}"]
         return given
 
 
@@ -268,7 +273,8 @@ def _call(client: httpx.Client, queue: Front, method: str, **body: Any) -> Queue
     try:
         seen = response.json()
         replicas = {str(it["url"]): (str(it["variant"]), *it["lighter"]) for it in seen["replicas"]}
-        order = QueueOrder(seen["batch_size"], seen["largest_batch_size"], seen["batch_timeout_s"], replicas)
+        sizes = seen["batch_size"], seen["largest_batch_size"]
+        order = QueueOrder(*sizes, seen["batch_timeout_s"], replicas, dict(seen["item_core_s"]))
         return QueueReport(order, tuple(seen["draining"]), tuple(seen["suspects"]))
     except (LookupError, TypeError) as error:
         raise ValueError(f"{queue.url} answered {response.text[:300]!r}") from error

@@ -208,9 +208,17 @@ def test_while_requests_are_late_a_load_that_rises_counts_as_what_came_last() ->
     step = [20.0] * 10 + [160.0, 160.0]
     found = loaded(FORECAST, broken, rising(step, now_rps=76.0), is_slow=False)
     assert (found.point_rps, found.upper_rps) == pytest.approx((160.0, 160.0))
-    # The present rate counts at least, and nothing while requests are in time.
+    # The present rate counts at least.
     assert loaded(FORECAST, broken, rising([20.0] * 10, 33.0), is_slow=False).upper_rps == 33.0
-    assert loaded(FORECAST, NO_FEEDBACK, rising(step, 76.0), is_slow=False) is FORECAST
+
+
+def test_while_requests_are_in_time_a_load_counts_that_rose_far_above_the_forecast() -> None:
+    step = [20.0] * 10 + [160.0, 160.0]
+    assert loaded(FORECAST, NO_FEEDBACK, rising(step, 76.0), is_slow=False).upper_rps == pytest.approx(160.0)
+    # Foreseen, or a matter of chance.
+    foreseen = replace(FORECAST, upper_rps=170.0)
+    assert loaded(foreseen, NO_FEEDBACK, rising(step, 76.0), is_slow=False) is foreseen
+    assert loaded(FORECAST, NO_FEEDBACK, rising([20.0] * 10 + [33.0], 22.6), is_slow=False) is FORECAST
 
 
 def test_chance_is_no_rise_and_a_falling_load_none() -> None:

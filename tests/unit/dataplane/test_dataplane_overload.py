@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.dataplane.expectation import KEPT_S, UNKNOWN, USUAL_HOP_S, StageTimes, parse_ms, parse_times, total
+from ipa.dataplane.expectation import (
+    KEPT_S,
+    MOST_ASKED_RATIO,
+    UNKNOWN,
+    USUAL_HOP_S,
+    StageTimes,
+    parse_ms,
+    parse_ratio,
+    parse_times,
+    total,
+)
 from ipa.dataplane.passage import COUNTED_S, OLDEST_S, Passage
 from tests.fakes.chain_loop import ToyStage, overload
 
@@ -60,6 +70,37 @@ def test_a_lighter_variant_carries_what_would_be_refused(path: str) -> None:
     assert overload(PATHS[path], 3 * SLOW.capacity_rps, sla_s=SLA_S).in_time < 0.4 * seen.sent
 
 
+# Few requests, each of which takes a good part of the SLA, and gains nothing in larger batches.
+HEAVY = (
+    ToyStage("detect", one_s=0.1, more_s=0.1, lighter={"light": 0.3}, largest_batch_size=8),
+    ToyStage(
+        "read",
+        one_s=0.25,
+        more_s=0.25,
+        replicas=3,
+        lighter={"middle": 0.6, "light": 0.3},
+        largest_batch_size=8,
+    ),
+)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_refusals_at_the_entry_do_not_keep_a_stage_at_what_it_cannot_carry(seed: int) -> None:
+    """Else 40 to 44 % are in time, and a third of the batches is lighter: what is refused hides the load."""
+    seen = overload(HEAVY, 25.0, sla_s=1.0, seed=seed)
+    assert seen.in_time > 0.98 * seen.sent
+    answered, by_lighter = seen.served("detect")
+    assert by_lighter > 0.8 * answered
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_profiles_say_at_once_which_variant_carries_the_load(seed: int) -> None:
+    """Without them 80 to 89 % of the first seconds are in time: each variant is tried first."""
+    stages = [replace(stage, is_profiled=True) for stage in HEAVY]
+    seen = overload(stages, 25.0, sla_s=1.0, seconds=6.0, warm_up_s=0.0, seed=seed)
+    assert seen.in_time > 0.9 * seen.sent
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_no_lighter_variant_is_chosen_below_the_capacity(path: str) -> None:
     stages = [replace(stage, lighter={"tenth": 0.1}) for stage in PATHS[path]]
@@ -109,6 +150,23 @@ def test_requests_on_their_way_take_their_number_over_the_rate_of_answers() -> N
     for _ in range(9):
         passage.leave(9.0, is_answered=False)
     assert passage.expected_s(9.0) == 0.0, "none is on its way"
+
+
+def test_what_comes_is_told_to_a_stage_while_requests_are_lost_before_it() -> None:
+    passage = Passage(2)
+    for number in range(10):
+        passage.come(0.05 * number)
+        if number % 2:
+            assert passage.asked_ratio(1, 0.05 * number) == 1.0, "none is lost"
+    passage.lose(0.5)
+    # Ten came to the pipeline, and the sixth comes to the stage.
+    assert passage.asked_ratio(1, 0.5) == pytest.approx(10 / 6)
+    assert passage.asked_ratio(0, 0.5) == 10.0
+    assert passage.asked_ratio(1, 0.6 + COUNTED_S) == 1.0, "the loss is long ago"
+    assert [parse_ratio(text) for text in (None, "", "x", "nan", "0.5", "1.5", "1e9")] == [
+        *(1.0, 1.0, 1.0, 1.0, 1.0, 1.5),
+        MOST_ASKED_RATIO,
+    ]
 
 
 def test_losses_are_counted_by_stage_and_cause() -> None:

@@ -418,6 +418,19 @@ def test_a_lighter_variant_that_is_slower_here_is_not_tried_again_soon() -> None
     assert servers.usual_s(4.0, 1) == 0.0
 
 
+def test_a_variant_that_was_not_seen_takes_its_profile_as_wrong_as_that_of_the_last_one() -> None:
+    servers = ModelServers({"a": ("large", "middle", "small")}, {"large": 0.4, "middle": 0.1, "other": 0.1})
+    assert servers.usual_s(0.0, 1, level=1) == 0.0, "nothing was seen"
+    servers.release(servers.acquire(0.0, 1), 0.8, 0.8)
+    # Twice as slow as profiled, as the large one is; of more items in proportion, as its batches.
+    assert servers.usual_s(0.8, 1, level=1) == pytest.approx(0.2)
+    assert servers.usual_s(0.8, 4, level=1) == pytest.approx(0.8)
+    assert servers.usual_s(0.8, 1, level=2) == 0.0, "it has no profile"
+    # What is seen counts more.
+    servers.release(servers.acquire(0.8, 1, level=1), 1.1, 0.3)
+    assert servers.usual_s(1.1, 1, level=1) == pytest.approx(0.3)
+
+
 def test_the_time_of_a_batch_is_that_of_its_items() -> None:
     times = ServiceTimes()
 
@@ -427,8 +440,8 @@ def test_the_time_of_a_batch_is_that_of_its_items() -> None:
     assert usual_s(1) == 0.0
     for _ in range(3):
         times.add(1.0, 2, 0.4)
-    # Batches of one size tell nothing about others: fewer items take no less, more of them in proportion.
-    assert [usual_s(items) for items in (1, 2, 8)] == pytest.approx([0.4, 0.4, 1.6])
+    # Batches of one size tell nothing about others: the guess is that all of the time is for the items.
+    assert [usual_s(items) for items in (1, 2, 8)] == pytest.approx([0.2, 0.4, 1.6])
     times.add(1.0, 4, 0.6)
     assert [usual_s(items) for items in (1, 2, 4, 8)] == pytest.approx([0.3, 0.4, 0.6, 1.2])
 

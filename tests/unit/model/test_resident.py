@@ -126,6 +126,18 @@ def test_a_switch_takes_no_more_than_either_variant(rolling: Rolling) -> None:
             assert first_hop(SMALL, replace(LARGE, replicas=2), own).replicas == 2
 
 
+def test_a_less_accurate_variant_that_is_slower_relieves_nothing() -> None:
+    found = profiles()["detect"]
+    slow = {"medium": 0.3, "tiny": 0.1}
+    variants = tuple(
+        replace(each, points=(ProfilePoint(1.0, 1, 0.5, slow.get(each.variant, 0.2)),))
+        for each in found.variants
+    )
+    measured = with_profiles(pipeline("all"), {"detect": replace(found, variants=variants)})
+    assert lighter_variants(measured, "detect", "large") == ("small", "tiny")
+    assert lighter_variants(measured, "detect", "medium") == ("small", "tiny")
+
+
 def test_a_lighter_variant_is_known_by_its_accuracy() -> None:
     bounds = with_profiles(pipeline("all"), profiles()).bounds
     assert is_lighter(bounds, "detect", "large", "tiny")
