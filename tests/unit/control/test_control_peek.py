@@ -9,7 +9,7 @@ import pytest
 from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.control.ports import Signals
 from ipa.model.decision import Mode, ReasonCode
-from ipa.model.observation import LoadHistory, Missing, MissingReason
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from tests.fakes.metrics import Fault
 from tests.fakes.world import Scenario, scenario
 
@@ -91,3 +91,30 @@ def test_the_mean_rate_leaves_gaps_out() -> None:
     assert mean_rps(load, 3.0) == 6.0
     assert mean_rps(LoadHistory(1.0, (None,)), 3.0) == 0.0
     assert mean_rps(LoadHistory(5.0, (1.0, 9.0)), 3.0) == 9.0
+
+
+@pytest.mark.parametrize(
+    ("amends", "times"),
+    [(True, [0.0, 10.0, 20.0, 22.0, 26.0, 36.0]), (False, [0.0, 10.0, 20.0, 22.0, 32.0, 42.0])],
+)
+def test_a_change_that_can_be_added_to_is_looked_at_while_it_rolls_out(
+    amends: bool, times: list[float]
+) -> None:
+    made = scenario(
+        lambda t_s: 5.0 if t_s < 22 else 40.0 if t_s < 25 else 90.0, settings=SETTINGS, readiness_s=1.0
+    )
+    made.workload.rolling = replace(made.workload.rolling, amends=amends)
+    assert began(made, 45.0) == times
+    assert [write.at_s for write in made.workload.writes] == times[3:]
+
+
+def test_a_jump_within_a_mean_brings_a_tick() -> None:
+    """The mean over 5 s has 12 rps at 24 s, which what runs would carry; 40 come each second."""
+
+    def averaged(now_s: float, signals: Signals) -> Signals:
+        came = [5.0 if at_s < 23 else 40.0 for at_s in range(int(now_s) - 30, int(now_s))]
+        means = tuple(sum(came[at : at + 5]) / 5 for at in range(len(came) - 4))
+        return replace(signals, load=Measured(LoadHistory(1.0, means, averaged_s=5.0)))
+
+    made = scenario(5.0, settings=SETTINGS, mode=Mode.ADVISORY, fault=averaged)
+    assert began(made, 25.0) == [0.0, 10.0, 20.0, 24.0]
