@@ -12,7 +12,9 @@ is broken. A load that the running configuration has carried in time needs no mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from math import exp, inf, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings, mean_rps
@@ -179,7 +181,7 @@ def _surprise_rps(observation: Observation, forecast: Forecast) -> float:
 
 
 def risen_rps(load: LoadHistory, deviations: float) -> float:
-    """The rate of the last step if that is so many deviations above the mean, which shows a rise late.
+    """The rate since the last scrape if that is so many deviations above the mean, which shows a rise late.
 
     0 if it is not, or if steps are means over no more than a step.
     """
@@ -187,11 +189,18 @@ def risen_rps(load: LoadHistory, deviations: float) -> float:
     newest, before = (rates[-1], rates[-2]) if len(rates) > 1 else (None, None)
     if width < 2 or newest is None or before is None:
         return 0.0
-    # A mean rises by what came in the last step, less what came in the step that its window left.
+    # A mean rises by what came since the last scrape, less what came in the time that its window left.
+    steps = _steps_since_scrape(rates)
     left = rates[-1 - width] if len(rates) > width else None
-    last_rps = (before if left is None else left) + (newest - before) * width
-    by_chance_rps = deviations * sqrt(newest / load.step_s)
+    last_rps = (before if left is None else left) + (newest - before) * width / steps
+    by_chance_rps = deviations * sqrt(newest / (steps * load.step_s))
     return last_rps if last_rps > newest + by_chance_rps else 0.0
+
+
+def _steps_since_scrape(rates: Sequence[float | None]) -> int:
+    """The steps from the scrape before the last rate on: as often as the rate before it repeats."""
+    before = rates[-2]
+    return 1 + sum(1 for _ in takewhile(lambda rate: rate == before, rates[-3::-1]))
 
 
 def _highest_mean_rps(load: Measured[LoadHistory] | Missing) -> float:

@@ -112,7 +112,7 @@ def test_a_jump_within_a_mean_brings_a_tick() -> None:
     """The mean over 5 s has 12 rps at 24 s, which what runs would carry; 40 come each second."""
 
     def averaged(now_s: float, signals: Signals) -> Signals:
-        came = [5.0 if at_s < 23 else 40.0 for at_s in range(int(now_s) - 30, int(now_s))]
+        came = [4.0 + at_s % 3 if at_s < 23 else 40.0 for at_s in range(int(now_s) - 30, int(now_s))]
         means = tuple(sum(came[at : at + 5]) / 5 for at in range(len(came) - 4))
         return replace(signals, load=Measured(LoadHistory(1.0, means, averaged_s=5.0)))
 

@@ -19,6 +19,7 @@ from ipa.control.engine.feedback import (
     loaded,
     recalled_feedback,
     regulated,
+    risen_rps,
 )
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.forecast import Forecast
@@ -219,6 +220,15 @@ def test_while_requests_are_in_time_a_load_counts_that_rose_far_above_the_foreca
     foreseen = replace(FORECAST, upper_rps=170.0)
     assert loaded(foreseen, NO_FEEDBACK, rising(step, 76.0), is_slow=False) is foreseen
     assert loaded(FORECAST, NO_FEEDBACK, rising([20.0] * 10 + [33.0], 22.6), is_slow=False) is FORECAST
+
+
+def test_a_rate_that_is_scraped_seldom_rises_by_what_came_since_the_last_scrape() -> None:
+    """Each fifth mean is new: 30 rps came in the last 5 s, and not 70 in the last one."""
+    means = tuple(rate for rate in (20.0, 21.0, 19.0, 20.0, 30.0) for _ in range(5))[:-4]
+    assert risen_rps(LoadHistory(1.0, means, averaged_s=5.0), 0.0) == 0.0
+    # Of a mean over 20 s the quarter that is new has risen by four times as much.
+    longer = LoadHistory(1.0, means, averaged_s=20.0)
+    assert risen_rps(longer, 0.0) == pytest.approx(20.0 + 10.0 * 4)
 
 
 def test_chance_is_no_rise_and_a_falling_load_none() -> None:
