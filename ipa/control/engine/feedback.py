@@ -154,7 +154,8 @@ def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, 
     """
     ratio = feedback.planned_ratio
     waiting_rps = _waiting_rps(observation) if feedback.is_broken or is_slow else 0.0
-    risen_rps = _present_rps(observation) if feedback.is_broken else _surprise_rps(observation, forecast)
+    is_broken = feedback.is_broken
+    risen_rps = (present_rps(observation) or 0.0) if is_broken else _surprise_rps(observation, forecast)
     if ratio == 1 and not waiting_rps and risen_rps <= forecast.point_rps:
         return forecast
     # The waits of requests that come at random are in the model's latency already, at their mean rate.
@@ -166,11 +167,12 @@ def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, 
     )
 
 
-def _present_rps(observation: Observation) -> float:
-    """The present rate; of a load that rises, that of its last step."""
+def present_rps(observation: Observation) -> float | None:
+    """The present rate; of a load that rises, that of its last step. None if neither is known."""
     rate, load = observation.arrival_rate_rps, observation.load
-    rate_rps = rate.value if isinstance(rate, Measured) else 0.0
-    return max(rate_rps, risen_rps(load.value, CHANCE) if isinstance(load, Measured) else 0.0)
+    if not isinstance(rate, Measured):
+        return None
+    return max(rate.value, risen_rps(load.value, CHANCE) if isinstance(load, Measured) else 0.0)
 
 
 def _surprise_rps(observation: Observation, forecast: Forecast) -> float:

@@ -8,7 +8,7 @@ from math import ceil
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.correction import planned_with
-from ipa.control.engine.feedback import loaded
+from ipa.control.engine.feedback import loaded, present_rps
 from ipa.control.engine.guards import GuardSettings, bound_faults, limit_steps, total_cores
 from ipa.control.engine.overload_guard import disagreement
 from ipa.control.engine.overrides import held_back, pin_faults, pins_of
@@ -19,7 +19,6 @@ from ipa.control.ports import StagePin
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured
 from ipa.model.parts import gone_parts, is_shared, only_shares, stage_pairs
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
@@ -31,7 +30,7 @@ from ipa.policies.base import PolicyState, Prediction, is_at_once, merged_pin
 Configs = tuple[StageConfig, ...]
 # A plan must carry this much more to be worth a temporary loss of capacity.
 WORTH_A_DIP = 1.1
-# Where time matters, a plan that replaces replicas must be better by this ratio than one that keeps them; if
+# While requests wait, a plan that replaces replicas must be better by this ratio than one that keeps them; if
 # none carries the load, it must carry this much more.
 WORTH_NEW_REPLICAS_RATIO, CARRIES_MORE = 0.1, 1.25
 # While requests are late, a plan must carry this much more.
@@ -57,7 +56,7 @@ def choose(
     carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
     urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
-    if urgent or late:
+    if late or (lacks and not _carries_now(request, running)):
         plan = _steadier(request, state, running, forecast, plan)
     if late and (not urgent or plan.configs == running):
         return _while_late(request, state, running, plan, forecast, now, late), reset
@@ -412,8 +411,8 @@ def _as_much_as_now(running: Configs, plan: Plan, now: Prediction) -> Configs:
 
 def _carries_now(request: TickRequest, configs: Configs) -> bool:
     """True if the configuration carries the present load, not only the forecast one; False if unknown."""
-    rate = request.observation.arrival_rate_rps
-    seen = request.predict(configs, rate.value) if isinstance(rate, Measured) else None
+    rate_rps = present_rps(request.observation)
+    seen = None if rate_rps is None else request.predict(configs, rate_rps)
     return seen is not None and seen.carries
 
 
