@@ -5,13 +5,14 @@
     GET  /metrics                   Prometheus
     GET  /admin/config              the configuration and the replicas: active, draining, suspected to hang
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."],
-                                     "largest_batch_size": 8, "item_core_s": {"small": 0.02}}
+                                     "largest_batch_size": 8, "batch_core_s": {"small": [0.02, 0.01]}}
 
-Every key of a PUT is optional. `item_core_s` are the core seconds for an item by variant, as profiled: they
-say how much quicker one is than another until both were seen. A replica may be {"url": "http://...",
-"variant": "large", "lighter": ["small"]}: errors then name the variant, and batches that would be late are
-served by a lighter one. The admin address answers callers on this machine that have the token of
-IPA_ADMIN_TOKEN. It is off without a token, as in a container, which is configured by its environment.
+Every key of a PUT is optional. `batch_core_s` are by variant the core seconds for the first item of a batch
+and for each further one, as profiled: they say how long a batch takes until such a one was seen. A replica
+may be {"url": "http://...", "variant": "large", "lighter": ["small"]}: errors then name the variant, and
+batches that would be late are served by a lighter one. The admin address answers callers on this machine that
+have the token of IPA_ADMIN_TOKEN. It is off without a token, as in a container, which is configured by its
+environment.
 
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
 headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
@@ -29,6 +30,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -259,9 +261,9 @@ def parse_config(body: bytes) -> QueueConfig:
             wrong.append(f"{key} must be a whole number from 1 to {MAX_BATCH_SIZE}")
     if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 <= timeout_s <= DEFAULT_BUDGET_S):
         wrong.append(f"batch_timeout_s must be a number from 0 to {DEFAULT_BUDGET_S:g}")
-    profiled = given.get("item_core_s")
+    profiled = given.get("batch_core_s")
     if profiled is not None and not _is_profile(profiled):
-        wrong.append("item_core_s must be an object of positive numbers by variant")
+        wrong.append("batch_core_s must be [first, next] by variant, in seconds")
     replicas = _replicas(urls) if urls is not None else None
     if urls is not None and replicas is None:
         wrong.append(
@@ -269,11 +271,18 @@ def parse_config(body: bytes) -> QueueConfig:
         )
     if wrong:
         raise http.HttpError(422, "input", "; ".join(wrong))
-    return QueueConfig(**sizes, batch_timeout_s=timeout_s, replicas=replicas, item_core_s=profiled)
+    times = None if profiled is None else {name: tuple(pair) for name, pair in profiled.items()}
+    return QueueConfig(**sizes, batch_timeout_s=timeout_s, replicas=replicas, batch_core_s=times)
 
 
 def _is_profile(given: Any) -> bool:
-    return isinstance(given, dict) and all(type(it) in (int, float) and it > 0 for it in given.values())
+    return isinstance(given, dict) and all(
+        isinstance(pair, list)
+        and [type(it) in (int, float) for it in pair] == [True, True]
+        and 0 <= pair[1] < inf
+        and 0 < pair[0] < inf
+        for pair in given.values()
+    )
 
 
 def _replicas(given: Any) -> Mapping[str, tuple[str, ...]] | None:
@@ -300,10 +309,11 @@ def replica(text: str) -> tuple[str, tuple[str, ...]]:
     return url, tuple(variants.split(","))
 
 
-def profiled_time(text: str) -> tuple[str, float]:
-    """The variant and the core seconds of VARIANT=SECONDS."""
+def profiled_times(text: str) -> tuple[str, tuple[float, float]]:
+    """The variant and the core seconds of VARIANT=FIRST,NEXT."""
     variant, _, seconds = text.rpartition("=")
-    return variant, float(seconds)
+    first_s, _, next_s = seconds.partition(",")
+    return variant, (float(first_s), float(next_s))
 
 
 def _is_replica(url: str) -> bool:
@@ -328,7 +338,14 @@ def main() -> None:
     add(
         parser, "--replica", "IPA_REPLICAS", action="append", optional=True, metavar="[VARIANT[,LIGHTER]=]URL"
     )
-    add(parser, "--item-core-s", "IPA_ITEM_CORE_S", action="append", optional=True, metavar="VARIANT=SECONDS")
+    add(
+        parser,
+        "--batch-core-s",
+        "IPA_BATCH_CORE_S",
+        action="append",
+        optional=True,
+        metavar="VARIANT=FIRST,NEXT",
+    )
     add(
         parser,
         "--model",
@@ -348,7 +365,7 @@ def main() -> None:
         largest_batch_size=given.largest_batch_size,
         batch_timeout_s=given.batch_timeout_s,
         replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
-        item_core_s=dict(profiled_time(text) for text in words(given.item_core_s, "IPA_ITEM_CORE_S")),
+        batch_core_s=dict(profiled_times(text) for text in words(given.batch_core_s, "IPA_BATCH_CORE_S")),
         max_items=given.max_items,
         hosts=http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset(),
         # No process that this one starts inherits it.

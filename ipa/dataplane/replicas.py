@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -33,7 +33,9 @@ SAVED_RATIO = 0.9
 UNSEEN_RATIO = 0.5
 # Those of a replica of which nothing is known but its address.
 UNKNOWN_VARIANTS = ("",)
-NO_PROFILE: Mapping[str, float] = MappingProxyType({})
+NO_PROFILE: Mapping[str, tuple[float, float]] = MappingProxyType({})
+# Without a profile each item of a batch takes as much as the first.
+ALL_ALIKE = (1.0, 1.0)
 
 
 @dataclass(slots=True)
@@ -80,9 +82,14 @@ class ModelServer:
 
 
 class ServiceTimes:
-    """The service times of the last batches of one variant, as a time and a time for each item."""
+    """The service times of the last batches of one variant, as a time and a time for each item.
 
-    def __init__(self) -> None:
+    `first` and `more` are the times of the first item and of each further one by the profile, in any unit:
+    they say how long batches of other sizes take than those that were seen.
+    """
+
+    def __init__(self, first: float, more: float) -> None:
+        self._first, self._more = first, more
         # End, items, and service time.
         self._last: deque[tuple[float, int, float]] = deque(maxlen=REMEMBERED_BATCHES)
         # Asked for several times with each request, and changed once with each batch.
@@ -101,7 +108,7 @@ class ServiceTimes:
     def at_ratio(self, ratio: float, now_s: float, remembered_s: float, items: int) -> float:
         """The time of that rank for so many items, 0 the least and 1 the longest; 0 without any that counts.
 
-        A batch of more items than any of them had is taken to need as much for each.
+        The time of a batch of more items than any of them had is that in proportion to the profile.
         """
         while self._last and now_s - self._last[0][0] > max(remembered_s, 3 * self._last[0][2]):
             self._last.popleft()
@@ -112,7 +119,11 @@ class ServiceTimes:
         known = min(items, self.most_items)
         at_s = self._sorted_s[int(ratio * (len(self._sorted_s) - 1))] + self._item_s * known
         at_s = max(at_s, self._least_item_s * known)
-        return at_s if items == known else at_s * items / known
+        return at_s if items == known else at_s * self.profiled(items) / self.profiled(known)
+
+    def profiled(self, items: float) -> float:
+        """The time of a batch by its profile."""
+        return self._first + self._more * (items - 1)
 
     def _fit(self) -> None:
         """The least squares' time for each item, and by rank what each batch took beside that."""
@@ -124,9 +135,9 @@ class ServiceTimes:
         spread = sum((items - mean) ** 2 for items, _ in taken)
         shared = sum((items - mean) * (took_s - mean_s) for items, took_s in taken)
         self.is_spread = spread > 0
-        # Neither an item nor a batch beside its items takes less than nothing on the mean. Of batches of one
-        # size nothing says how much of the time is for each item: all of it is the guess that gets tried.
-        self._item_s = min(max(shared / spread, 0.0), mean_s / mean) if spread else mean_s / mean
+        # Neither an item nor a batch beside its items takes less than nothing on the mean.
+        item_s = shared / spread if spread else mean_s * self._more / self.profiled(mean)
+        self._item_s = min(max(item_s, 0.0), mean_s / mean)
         self._least_item_s = min(took_s / items for items, took_s in taken)
         self._sorted_s = sorted(took_s - self._item_s * items for items, took_s in taken)
 
@@ -135,16 +146,18 @@ class ModelServers:
     """The replicas of a stage, by URL. A replica that is removed drains: it finishes its batch."""
 
     def __init__(
-        self, variants: Mapping[str, tuple[str, ...]], item_core_s: Mapping[str, float] = NO_PROFILE
+        self,
+        variants: Mapping[str, tuple[str, ...]],
+        batch_core_s: Mapping[str, tuple[float, float]] = NO_PROFILE,
     ) -> None:
-        self.item_core_s = item_core_s
+        self.batch_core_s = batch_core_s
         # That of the last batch.
         self._seen = ""
         self._active = {url: ModelServer(url, names) for url, names in variants.items()}
         self._variants = self._longest()
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
-        self._services: defaultdict[str, ServiceTimes] = defaultdict(ServiceTimes)
+        self._services: dict[str, ServiceTimes] = {}
         self._quickest = self._variants[-1]
 
     @property
@@ -174,17 +187,23 @@ class ModelServers:
         return self._service_s(ratio, now_s, items, variant)
 
     def saves(self, now_s: float, items: int, more: int, level: int = 0) -> bool:
-        """True if a batch of `more` items takes less for each, or if that is unknown."""
-        known = self._services[self._variant(level)]
+        """True if a batch of `more` items takes less for each, or if that is unknown.
+
+        By the profile until batches of several sizes were seen.
+        """
+        variant = self._variant(level)
+        known = self._times(variant)
         if known.most_items <= items or not known.is_spread:
-            return True
+            if variant not in self.batch_core_s:
+                return True
+            return known.profiled(more) / more <= SAVED_RATIO * known.profiled(items) / items
         one_s, other_s = self.usual_s(now_s, items, level) / items, self.usual_s(now_s, more, level) / more
         return other_s <= SAVED_RATIO * one_s
 
     def _quickest_variant(self, now_s: float) -> str:
         """The variant with the least known time; by its profile that should be the lightest."""
         times = {
-            variant: self._services[variant].at_ratio(USUAL_RATIO, now_s, REMEMBERED_SLOW_S, 1)
+            variant: self._times(variant).at_ratio(USUAL_RATIO, now_s, REMEMBERED_SLOW_S, 1)
             or self._profiled_s(USUAL_RATIO, now_s, 1, variant)
             for variant in self._variants
         }
@@ -202,16 +221,29 @@ class ModelServers:
 
     def _profiled_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
         """The time by its profile, which is as wrong as that of the variant seen last; 0 if it is unknown."""
-        own_s, other_s = (self.item_core_s.get(name, 0.0) for name in (variant, self._seen))
-        if own_s <= 0 or other_s <= 0:
+        if variant not in self.batch_core_s or self._seen not in self.batch_core_s:
             return 0.0
-        took_s = self._services[self._seen].at_ratio(ratio, now_s, REMEMBERED_SLOW_S, items)
-        return took_s * own_s / other_s
+        own, other = self._times(variant), self._times(self._seen)
+        took_s = other.at_ratio(ratio, now_s, REMEMBERED_SLOW_S, items)
+        return took_s * own.profiled(items) / other.profiled(items)
+
+    def _times(self, variant: str) -> ServiceTimes:
+        """The service times of the variant."""
+        if variant not in self._services:
+            self._services[variant] = ServiceTimes(*self.batch_core_s.get(variant, ALL_ALIKE))
+        return self._services[variant]
+
+    def set_profile(self, batch_core_s: Mapping[str, tuple[float, float]]) -> None:
+        """Set the profiled core seconds; if they differ, the service times are forgotten."""
+        if batch_core_s != self.batch_core_s:
+            self.batch_core_s = batch_core_s
+            self._services.clear()
+            self._seen = ""
 
     def _seen_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
         """The time of that rank by the last batches of the variant; 0 without any."""
         remembered_s = REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
-        return self._services[variant].at_ratio(ratio, now_s, remembered_s, items)
+        return self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
 
     def begin_s(self, now_s: float, batches: int, items: int, level: int = 0) -> float:
         """The time at which a batch with `batches` of so many items before it begins, as usual at that level.
@@ -290,7 +322,7 @@ class ModelServers:
 
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
-        self._services[replica.given_variant].add(now_s, replica.given_items, service_s)
+        self._times(replica.given_variant).add(now_s, replica.given_items, service_s)
         self._seen = replica.given_variant
         self._quickest = self._quickest_variant(now_s)
         # A batch from before a switch says nothing of the variant after it.

@@ -23,7 +23,7 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
     beside = {stage.name: stage_beside(stage, variants, pipeline.bounds) for stage, variants in found}
     measured = {
         (stage.name, each.variant): MeasuredVariant(
-            each.accuracy, beside[stage.name][each.variant], each.item_core_s
+            each.accuracy, beside[stage.name][each.variant], each.item_core_s, each.batch_core_s
         )
         for stage, variants in found
         for each in variants

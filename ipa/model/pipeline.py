@@ -105,12 +105,14 @@ class StageBounds:
 class MeasuredVariant:
     """The profile's figures of a variant: accuracy, and the resources of a replica beside its cores.
 
-    `item_core_s` are the least core seconds that it takes for an item.
+    `item_core_s` are the least core seconds that it takes for an item, `batch_core_s` those for the first
+    item of a batch and for each further one; 0 if they are unknown.
     """
 
     accuracy: float
     beside: Resources = NO_RESOURCES
     item_core_s: float = 0.0
+    batch_core_s: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,21 @@ class VariantProfile:
         return min((point.item_core_s for point in self.points), default=0.0)
 
     @property
+    def batch_core_s(self) -> tuple[float, float]:
+        """The core seconds for the first item of a batch and for each further one; (0, 0) without any.
+
+        By least squares over all measurements.
+        """
+        if not self.points:
+            return 0.0, 0.0
+        taken = [(point.batch_size, point.item_core_s * point.batch_size) for point in self.points]
+        mean, mean_s = (sum(each) / len(taken) for each in zip(*taken, strict=True))
+        spread = sum((items - mean) ** 2 for items, _ in taken)
+        shared = sum((items - mean) * (took_s - mean_s) for items, took_s in taken)
+        next_s = min(max(shared / spread, 0.0), mean_s / mean) if spread else mean_s / mean
+        return mean_s - next_s * (mean - 1), next_s
+
+    @property
     def has_varying_rows(self) -> bool:
         """True if some item was answered with a number of rows other than one."""
         return self.rows_per_item not in (None, (1, 1))

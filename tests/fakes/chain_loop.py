@@ -36,10 +36,11 @@ class ToyStage:
     is_profiled: bool = False
 
     @property
-    def item_core_s(self) -> dict[str, float]:
-        """The time of an item by variant, if it is known."""
-        known = {"toy": self.one_s, **{name: self.one_s * ratio for name, ratio in self.lighter.items()}}
-        return known if self.is_profiled else {}
+    def batch_core_s(self) -> dict[str, tuple[float, float]]:
+        """By variant the time of the first item and of each further one, if they are known."""
+        known = {"toy": 1.0, **self.lighter}
+        times = {name: (self.one_s * ratio, self.more_s * ratio) for name, ratio in known.items()}
+        return times if self.is_profiled else {}
 
     @property
     def capacity_rps(self) -> float:
@@ -144,7 +145,7 @@ def overload(
             batch_size=stage.batch_size,
             largest_batch_size=stage.largest_batch_size,
             batch_timeout_s=0.005,
-            item_core_s=stage.item_core_s,
+            batch_core_s=stage.batch_core_s,
         )
         return server.application()
 

@@ -335,12 +335,12 @@ class PipelineRunner:
             batch_size = run.told.batch_size
         largest_batch_size = largest_batch(run.stage, self.pipeline.bounds, batch_size)
         variants = {it.url: (it.variant, *self._lighter(run, it)) for it in ready}
-        item_core_s = {
-            name: measured.item_core_s
+        batch_core_s = {
+            name: measured.batch_core_s
             for (stage, name), measured in self.pipeline.bounds.measured.items()
-            if stage == run.stage.name and measured.item_core_s > 0
+            if stage == run.stage.name and measured.batch_core_s[0] > 0
         }
-        return QueueOrder(batch_size, largest_batch_size, run.stage.batch_timeout_s, variants, item_core_s)
+        return QueueOrder(batch_size, largest_batch_size, run.stage.batch_timeout_s, variants, batch_core_s)
 
     def _lighter(self, run: StageRun, replica: Replica) -> tuple[str, ...]:
         """The variants that its queue may choose instead of the one that it runs.

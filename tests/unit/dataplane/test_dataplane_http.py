@@ -138,17 +138,17 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
             http.headers.update(with_token)
             assert (await http.get("/v2/health/ready")).status_code == 503
             replicas = [{"url": REPLICA, "variant": "large", "lighter": ["small"]}]
-            profiled = {"large": 0.2, "small": 0.05}
+            profiled = {"large": [0.2, 0.1], "small": [0.05, 0.02]}
             config = {
                 **{"batch_size": 8, "largest_batch_size": 16},
-                **{"replicas": replicas, "item_core_s": profiled},
+                **{"replicas": replicas, "batch_core_s": profiled},
             }
             answer = await http.put("/admin/config", json=config)
             assert answer.json() == {
                 "batch_size": 8,
                 "largest_batch_size": 16,
                 "batch_timeout_s": 0,
-                "item_core_s": profiled,
+                "batch_core_s": profiled,
                 "waiting_items": 0,
                 "replicas": [{**replicas[0], "in_flight": 0}],
                 "draining": [],
@@ -168,9 +168,9 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
     [
         {"batch_size": 0},
         {"batch_size": True},
-        {"item_core_s": [0.1]},
-        {"item_core_s": {"large": 0}},
-        {"item_core_s": {"large": "0.1"}},
+        {"batch_core_s": [0.1]},
+        {"batch_core_s": {"large": [0, 0.1]}},
+        {"batch_core_s": {"large": 0.1}},
         {"batch_size": 2.5},
         {"batch_timeout_s": -1},
         {"batch_timeout_s": "1"},

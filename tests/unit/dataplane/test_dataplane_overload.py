@@ -95,10 +95,10 @@ def test_refusals_at_the_entry_do_not_keep_a_stage_at_what_it_cannot_carry(seed:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_profiles_say_at_once_which_variant_carries_the_load(seed: int) -> None:
-    """Without them 80 to 89 % of the first seconds are in time: each variant is tried first."""
+    """Without them 80 to 89 % of the first seconds are in time: variants and larger batches are tried."""
     stages = [replace(stage, is_profiled=True) for stage in HEAVY]
     seen = overload(stages, 25.0, sla_s=1.0, seconds=6.0, warm_up_s=0.0, seed=seed)
-    assert seen.in_time > 0.9 * seen.sent
+    assert seen.in_time > 0.97 * seen.sent
 
 
 @pytest.mark.parametrize("path", PATHS)

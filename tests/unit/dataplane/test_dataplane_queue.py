@@ -419,12 +419,17 @@ def test_a_lighter_variant_that_is_slower_here_is_not_tried_again_soon() -> None
 
 
 def test_a_variant_that_was_not_seen_takes_its_profile_as_wrong_as_that_of_the_last_one() -> None:
-    servers = ModelServers({"a": ("large", "middle", "small")}, {"large": 0.4, "middle": 0.1, "other": 0.1})
+    servers = ModelServers(
+        {"a": ("large", "middle", "small")}, {"large": (0.4, 0.4), "middle": (0.1, 0.05), "other": (0.1, 0.1)}
+    )
     assert servers.usual_s(0.0, 1, level=1) == 0.0, "nothing was seen"
     servers.release(servers.acquire(0.0, 1), 0.8, 0.8)
-    # Twice as slow as profiled, as the large one is; of more items in proportion, as its batches.
+    # Twice as slow as profiled, as the large one is.
     assert servers.usual_s(0.8, 1, level=1) == pytest.approx(0.2)
-    assert servers.usual_s(0.8, 4, level=1) == pytest.approx(0.8)
+    assert servers.usual_s(0.8, 4, level=1) == pytest.approx(0.5)
+    assert servers.usual_s(0.8, 4) == pytest.approx(3.2)
+    # Larger batches of the large one save nothing by its profile, those of the middle one do.
+    assert [servers.saves(0.8, 1, 4, level) for level in (0, 1, 2)] == [False, True, True]
     assert servers.usual_s(0.8, 1, level=2) == 0.0, "it has no profile"
     # What is seen counts more.
     servers.release(servers.acquire(0.8, 1, level=1), 1.1, 0.3)
@@ -432,7 +437,7 @@ def test_a_variant_that_was_not_seen_takes_its_profile_as_wrong_as_that_of_the_l
 
 
 def test_the_time_of_a_batch_is_that_of_its_items() -> None:
-    times = ServiceTimes()
+    times = ServiceTimes(1.0, 1.0)
 
     def usual_s(items: int) -> float:
         return times.at_ratio(0.5, 1.0, 10.0, items)
@@ -440,7 +445,7 @@ def test_the_time_of_a_batch_is_that_of_its_items() -> None:
     assert usual_s(1) == 0.0
     for _ in range(3):
         times.add(1.0, 2, 0.4)
-    # Batches of one size tell nothing about others: the guess is that all of the time is for the items.
+    # Batches of one size tell nothing about others: the profile, of items that are alike, does.
     assert [usual_s(items) for items in (1, 2, 8)] == pytest.approx([0.2, 0.4, 1.6])
     times.add(1.0, 4, 0.6)
     assert [usual_s(items) for items in (1, 2, 4, 8)] == pytest.approx([0.3, 0.4, 0.6, 1.2])
@@ -449,7 +454,7 @@ def test_the_time_of_a_batch_is_that_of_its_items() -> None:
 def test_chance_gives_no_batch_a_time_below_zero() -> None:
     """The batches of one item were the slow ones, or one item alone takes less than the slope says."""
     for taken in ([(1, 0.9), (4, 0.2)], [(1, 0.01), (2, 0.9), (8, 1.0)]):
-        times = ServiceTimes()
+        times = ServiceTimes(1.0, 1.0)
         for items, took_s in taken:
             times.add(1.0, items, took_s)
         found = [times.at_ratio(0.0, 1.0, 10.0, items) for items in range(1, 9)]

@@ -126,6 +126,16 @@ def test_a_switch_takes_no_more_than_either_variant(rolling: Rolling) -> None:
             assert first_hop(SMALL, replace(LARGE, replicas=2), own).replicas == 2
 
 
+def test_what_a_batch_takes_is_a_line_through_what_was_measured() -> None:
+    points = [(1, 1, 0.3), (1, 4, 0.6), (0.5, 1, 0.6), (0.5, 4, 1.2)]
+    line = VariantProfile("a", 0.5, tuple(ProfilePoint(*at, 9.0, mean_s) for *at, mean_s in points))
+    assert line.batch_core_s == pytest.approx((0.3, 0.1))
+    assert line.item_core_s == pytest.approx(0.15)
+    # Of one size nothing says what a further item takes: as much as the first.
+    assert replace(line, points=line.points[:1]).batch_core_s == pytest.approx((0.3, 0.3))
+    assert replace(line, points=()).batch_core_s == (0.0, 0.0)
+
+
 def test_a_less_accurate_variant_that_is_slower_relieves_nothing() -> None:
     found = profiles()["detect"]
     slow = {"medium": 0.3, "tiny": 0.1}
