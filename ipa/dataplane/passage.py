@@ -29,19 +29,18 @@ class Passage:
     def come(self, now_s: float) -> None:
         """Note a request that comes to the pipeline."""
         self._came_s.append(now_s)
+        _forget(self._came_s, now_s)
 
     def asked_ratio(self, stage: int, now_s: float) -> float:
         """The requests that came to the pipeline for each that comes to the stage, with this one.
 
         1 while none is lost or refused.
         """
-        for each in (self._came_s, self._entered_s[stage]):
-            while each and each[0] <= now_s - COUNTED_S:
-                each.popleft()
-        self._entered_s[stage].append(now_s)
-        if now_s - self._lost_s > COUNTED_S:
-            return 1.0
-        return max(1.0, len(self._came_s) / len(self._entered_s[stage]))
+        entered_s = self._entered_s[stage]
+        entered_s.append(now_s)
+        _forget(entered_s, now_s)
+        _forget(self._came_s, now_s)
+        return max(1.0, len(self._came_s) / len(entered_s)) if now_s - self._lost_s <= COUNTED_S else 1.0
 
     def enter(self) -> None:
         """Note a request that was admitted."""
@@ -66,3 +65,9 @@ class Passage:
         if not self._answered:
             return self._in_flight * OLDEST_S
         return self._in_flight * (now_s - self._answered[0]) / len(self._answered)
+
+
+def _forget(times_s: deque[float], now_s: float) -> None:
+    """Leave the times of the last COUNTED_S."""
+    while times_s and times_s[0] <= now_s - COUNTED_S:
+        times_s.popleft()
