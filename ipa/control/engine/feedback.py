@@ -188,13 +188,14 @@ def risen_rps(load: LoadHistory, deviations: float) -> float:
     0 if it is not, or if steps are means over no more than a step.
     """
     rates, width = load.rates_rps, round(load.averaged_s / load.step_s)
+    lately = [rate for rate in rates[-1 - width : -1] if rate is not None]
     newest, before = (rates[-1], rates[-2]) if len(rates) > 1 else (None, None)
     if width < 2 or newest is None or before is None:
         return 0.0
-    # A mean rises by what came since the last scrape, less what came in the time that its window left.
-    steps = _steps_since_scrape(rates)
-    left = rates[-1 - width] if len(rates) > width else None
-    last_rps = (before if left is None else left) + (newest - before) * width / steps
+    # A mean rises by what came since the last scrape, less what came in the time that its window left. One of
+    # which scrapes are lost falls and rises by itself.
+    steps, rise_rps = _steps_since_scrape(rates), newest - max(lately)
+    last_rps = lately[0] + rise_rps * width / steps
     by_chance_rps = deviations * sqrt(newest / (steps * load.step_s))
     return last_rps if last_rps > newest + by_chance_rps else 0.0
 

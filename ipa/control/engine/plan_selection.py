@@ -56,7 +56,7 @@ def choose(
     carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
     urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
-    if late or (lacks and not _carries_now(request, running)):
+    if _is_waited_for(request, running, late=bool(late), lacks=lacks):
         plan = _steadier(request, state, running, forecast, plan)
     if late and (not urgent or plan.configs == running):
         return _while_late(request, state, running, plan, forecast, now, late), reset
@@ -86,6 +86,16 @@ def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Fore
     """The load to plan for: the forecast as the requests in time correct it, and what waits."""
     is_slow = bool(state.correction.slowdowns(request.pipeline))
     return loaded(forecast, state.feedback, request.observation, is_slow=is_slow)
+
+
+def _is_waited_for(request: TickRequest, running: Configs, *, late: bool, lacks: bool) -> bool:
+    """True if requests wait for the plan, and one that keeps the replicas can be there before the best one.
+
+    It can where replicas switch variants in place, and a second write costs nothing, as one that restarts an
+    orchestrator would.
+    """
+    is_quicker = request.rolling.amends and bool(request.rolling.switches)
+    return is_quicker and (late or (lacks and not _carries_now(request, running)))
 
 
 def _steadier(

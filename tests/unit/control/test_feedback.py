@@ -226,9 +226,14 @@ def test_a_rate_that_is_scraped_seldom_rises_by_what_came_since_the_last_scrape(
     """Each fifth mean is new: 30 rps came in the last 5 s, and not 70 in the last one."""
     means = tuple(rate for rate in (20.0, 21.0, 19.0, 20.0, 30.0) for _ in range(5))[:-4]
     assert risen_rps(LoadHistory(1.0, means, averaged_s=5.0), 0.0) == 0.0
-    # Of a mean over 20 s the quarter that is new has risen by four times as much.
+    # Of a mean over 20 s the quarter that is new has risen four times as much above the highest mean.
     longer = LoadHistory(1.0, means, averaged_s=20.0)
-    assert risen_rps(longer, 0.0) == pytest.approx(20.0 + 10.0 * 4)
+    assert risen_rps(longer, 0.0) == pytest.approx(20.0 + 9.0 * 4)
+
+
+def test_a_scrape_that_is_lost_is_no_rise() -> None:
+    means = (22.0, 22.3, 21.9, 22.4, 16.5, 22.9)
+    assert risen_rps(LoadHistory(1.0, means, averaged_s=5.0), 1.0) == 0.0
 
 
 def test_chance_is_no_rise_and_a_falling_load_none() -> None:
