@@ -15,7 +15,7 @@ from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
 from ipa.adapters.time_limit import PluginRunner
-from ipa.bootstrap.calibration import unmeasured
+from ipa.bootstrap.calibration import calibrated, unmeasured
 from ipa.bootstrap.leader_election import own_world
 from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
 from ipa.control.canonical import canonical_json, digest
@@ -186,7 +186,8 @@ class PipelineFactory:
 
     def shaped(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
         """The pipeline as it runs here."""
-        return with_profiles(self.target.shape(pipeline, profiles), profiles)
+        calibration = self.calibrations.get(pipeline.name, UNCALIBRATED)
+        return with_profiles(self.target.shape(pipeline, profiles), calibrated(profiles, calibration))
 
     def goodbye(self, pipeline: Pipeline) -> str:
         """The end of a pipeline that is no longer controlled, in words."""
