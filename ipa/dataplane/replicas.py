@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
+
+from ipa.dataplane.tensors import NOTHING
+from ipa.model.profile import time_per_item
 
 # A replica that broke a connection gets no batch for this long; a dead one is replaced within seconds.
 BACKOFF_S = 0.2
@@ -33,7 +35,6 @@ SAVED_RATIO = 0.9
 UNSEEN_RATIO = 0.5
 # Those of a replica of which nothing is known but its address.
 UNKNOWN_VARIANTS = ("",)
-NO_PROFILE: Mapping[str, tuple[float, float]] = MappingProxyType({})
 # Without a profile each item of a batch takes as much as the first.
 ALL_ALIKE = (1.0, 1.0)
 
@@ -131,13 +132,12 @@ class ServiceTimes:
         self._sorted_s, self.most_items = [], max((items for items, _ in taken), default=0)
         if not taken:
             return
-        mean, mean_s = (sum(each) / len(taken) for each in zip(*taken, strict=True))
-        spread = sum((items - mean) ** 2 for items, _ in taken)
-        shared = sum((items - mean) * (took_s - mean_s) for items, took_s in taken)
-        self.is_spread = spread > 0
-        # Neither an item nor a batch beside its items takes less than nothing on the mean.
-        item_s = shared / spread if spread else mean_s * self._more / self.profiled(mean)
-        self._item_s = min(max(item_s, 0.0), mean_s / mean)
+        item_s = time_per_item(taken)
+        self.is_spread = item_s is not None
+        if item_s is None:
+            mean_s = sum(took_s for _, took_s in taken) / len(taken)
+            item_s = min(mean_s * self._more / self.profiled(self.most_items), mean_s / self.most_items)
+        self._item_s = item_s
         self._least_item_s = min(took_s / items for items, took_s in taken)
         self._sorted_s = sorted(took_s - self._item_s * items for items, took_s in taken)
 
@@ -148,7 +148,7 @@ class ModelServers:
     def __init__(
         self,
         variants: Mapping[str, tuple[str, ...]],
-        batch_core_s: Mapping[str, tuple[float, float]] = NO_PROFILE,
+        batch_core_s: Mapping[str, tuple[float, float]] = NOTHING,
     ) -> None:
         self.batch_core_s = batch_core_s
         # That of the last batch.
@@ -174,7 +174,7 @@ class ModelServers:
         return min(self._least_s(now_s, variant) for variant in self._variants)
 
     def _least_s(self, now_s: float, variant: str) -> float:
-        least_s = self._seen_s(0.0, now_s, 1, variant)
+        least_s = self._times(variant).at_ratio(0.0, now_s, self._remembered_s(variant), 1)
         return least_s or UNSEEN_RATIO * self._profiled_s(0.0, now_s, 1, variant)
 
     def usual_s(self, now_s: float, items: int, level: int = 0) -> float:
@@ -184,7 +184,7 @@ class ModelServers:
         """
         variant = self._variant(level)
         ratio = USUAL_RATIO if variant == self._quickest else SURE_RATIO
-        return self._service_s(ratio, now_s, items, variant)
+        return self._service_s(ratio, now_s, items, variant, self._remembered_s(variant))
 
     def saves(self, now_s: float, items: int, more: int, level: int = 0) -> bool:
         """True if a batch of `more` items takes less for each, or if that is unknown.
@@ -203,8 +203,7 @@ class ModelServers:
     def _quickest_variant(self, now_s: float) -> str:
         """The variant with the least known time; by its profile that should be the lightest."""
         times = {
-            variant: self._times(variant).at_ratio(USUAL_RATIO, now_s, REMEMBERED_SLOW_S, 1)
-            or self._profiled_s(USUAL_RATIO, now_s, 1, variant)
+            variant: self._service_s(USUAL_RATIO, now_s, 1, variant, REMEMBERED_SLOW_S)
             for variant in self._variants
         }
         return min(
@@ -214,10 +213,13 @@ class ModelServers:
     def _variant(self, level: int) -> str:
         return self._variants[min(level, self.levels - 1)]
 
-    def _service_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
+    def _service_s(self, ratio: float, now_s: float, items: int, variant: str, remembered_s: float) -> float:
         """The time of that rank of the variant: as seen, else by its profile; 0 if it is unknown."""
-        seen_s = self._seen_s(ratio, now_s, items, variant)
+        seen_s = self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
         return seen_s or self._profiled_s(ratio, now_s, items, variant)
+
+    def _remembered_s(self, variant: str) -> float:
+        return REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
 
     def _profiled_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
         """The time by its profile, which is as wrong as that of the variant seen last; 0 if it is unknown."""
@@ -240,11 +242,6 @@ class ModelServers:
             self._services.clear()
             self._seen = ""
 
-    def _seen_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
-        """The time of that rank by the last batches of the variant; 0 without any."""
-        remembered_s = REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
-        return self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
-
     def begin_s(self, now_s: float, batches: int, items: int, level: int = 0) -> float:
         """The time at which a batch with `batches` of so many items before it begins, as usual at that level.
 
@@ -260,7 +257,10 @@ class ModelServers:
         if not replica.in_flight:
             return max(now_s, replica.down_until_s)
         # Before a switch its batch was given to another variant.
-        usual_s = self._service_s(USUAL_RATIO, now_s, replica.given_items, replica.given_variant)
+        variant = replica.given_variant
+        usual_s = self._service_s(
+            USUAL_RATIO, now_s, replica.given_items, variant, self._remembered_s(variant)
+        )
         # One that takes longer than usual is expected to take as long again.
         return now_s + (usual_s - (now_s - replica.given_s) % usual_s if usual_s > 0 else 0.0)
 

@@ -226,8 +226,8 @@ class StageQueue:
             carried = carried_rps * over_s
             return came * self._asked_ratio <= carried + deviations * sqrt(carried)
 
-        is_kept_up = carries(min(ARRIVED_S, max(CARRIED_S, usual_s)), 2)
-        return is_kept_up and not (self._is_pressed(now_s) and not carries(ARRIVED_S, 0))
+        is_all = not self._is_pressed(now_s) or carries(ARRIVED_S, 0)
+        return is_all and carries(min(ARRIVED_S, max(CARRIED_S, usual_s)), 2)
 
     def _is_pressed(self, now_s: float) -> bool:
         """True if requests were lost lately, here or before: a level that does not carry all is not tried."""
@@ -339,7 +339,7 @@ class StageQueue:
             "batch_size": self._batch_size,
             "largest_batch_size": self._largest_batch_size,
             "batch_timeout_s": self._batcher.batch_timeout_s,
-            "batch_core_s": {name: list(each) for name, each in self._replicas.batch_core_s.items()},
+            "batch_core_s": dict(self._replicas.batch_core_s),
             "waiting_items": self._batcher.waiting_items,
             **self._replicas.to_json(asyncio.get_running_loop().time()),
         }

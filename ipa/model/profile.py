@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
@@ -41,6 +41,18 @@ class ProfilePoint:
         )
 
 
+def time_per_item(batches: Sequence[tuple[int, float]]) -> float | None:
+    """The time that each item adds to a batch, by least squares; None if all batches are of one size.
+
+    `batches` are their items and times. Neither an item nor a batch beside its items takes less than nothing
+    on the mean.
+    """
+    mean, mean_s = (sum(each) / len(batches) for each in zip(*batches, strict=True))
+    spread = sum((items - mean) ** 2 for items, _ in batches)
+    shared = sum((items - mean) * (took_s - mean_s) for items, took_s in batches)
+    return min(max(shared / spread, 0.0), mean_s / mean) if spread else None
+
+
 @dataclass(frozen=True, slots=True)
 class VariantProfile:
     """All measurements of one variant. `accuracy` is a fraction.
@@ -72,9 +84,8 @@ class VariantProfile:
             return 0.0, 0.0
         taken = [(point.batch_size, point.item_core_s * point.batch_size) for point in self.points]
         mean, mean_s = (sum(each) / len(taken) for each in zip(*taken, strict=True))
-        spread = sum((items - mean) ** 2 for items, _ in taken)
-        shared = sum((items - mean) * (took_s - mean_s) for items, took_s in taken)
-        next_s = min(max(shared / spread, 0.0), mean_s / mean) if spread else mean_s / mean
+        next_s = time_per_item(taken)
+        next_s = mean_s / mean if next_s is None else next_s
         return mean_s - next_s * (mean - 1), next_s
 
     @property

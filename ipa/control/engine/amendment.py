@@ -61,7 +61,7 @@ def _planned(
     request: TickRequest, state: EngineState, change: Change, running: Configs, forecast: Forecast
 ) -> Plan | None:
     """The policy's plan that keeps what the change started; None if it has none."""
-    asked = with_kept(request, list(stage_pairs(change.previous, running)))
+    asked = with_kept(request, stage_pairs(change.previous, running))
     plan = plan_for(asked, state, running, forecast, reachable=True)
     return plan if isinstance(plan, Plan) else None
 

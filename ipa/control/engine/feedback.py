@@ -152,9 +152,8 @@ def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, 
     may be learned in a moment, and a plan for it alone would be in the way of the right one. A load that rose
     far above the forecast counts at once.
     """
-    ratio = feedback.planned_ratio
-    waiting_rps = _waiting_rps(observation) if feedback.is_broken or is_slow else 0.0
-    is_broken = feedback.is_broken
+    ratio, is_broken = feedback.planned_ratio, feedback.is_broken
+    waiting_rps = _waiting_rps(observation) if is_broken or is_slow else 0.0
     risen_rps = (present_rps(observation) or 0.0) if is_broken else _surprise_rps(observation, forecast)
     if ratio == 1 and not waiting_rps and risen_rps <= forecast.point_rps:
         return forecast
@@ -168,7 +167,7 @@ def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, 
 
 
 def present_rps(observation: Observation) -> float | None:
-    """The present rate; of a load that rises, that of its last step. None if neither is known."""
+    """The present rate; of a load that rises, that of its last step. None if it is unknown."""
     rate, load = observation.arrival_rate_rps, observation.load
     if not isinstance(rate, Measured):
         return None

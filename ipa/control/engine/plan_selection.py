@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -119,7 +119,7 @@ def _steadier(
     return plan if gain_ratio >= WORTH_NEW_REPLICAS_RATIO else steady
 
 
-def with_kept(request: TickRequest, pairs: Sequence[tuple[StageConfig | None, StageConfig]]) -> TickRequest:
+def with_kept(request: TickRequest, pairs: Iterable[tuple[StageConfig | None, StageConfig]]) -> TickRequest:
     """The request with pins that keep what stages get as they change from old to new."""
     theirs = dict(pins_of(request.control))
     pins = tuple(

@@ -233,7 +233,7 @@ class QueueOrder:
             "largest_batch_size": self.largest_batch_size,
             "batch_timeout_s": self.batch_timeout_s,
             "replicas": replicas,
-            "batch_core_s": {name: list(each) for name, each in self.batch_core_s.items()},
+            "batch_core_s": dict(self.batch_core_s),
         }
 
     def arguments(self) -> list[str]:
