@@ -50,7 +50,7 @@ def served_by(folder: Path) -> App:
         store_url=f"sqlite:///{folder / 'ipa.sqlite3'}",
         auth="keys",
     )
-    return build(settings, ServeOptions())
+    return build(settings, ServeOptions(folder=folder / "local"))
 
 
 @pytest.fixture

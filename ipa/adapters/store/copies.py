@@ -17,10 +17,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, insert, inspect, select, text
 
+from ipa.adapters.file_lock import PRIVATE
 from ipa.adapters.store import database
 from ipa.adapters.store.schema import StoreTable
 from ipa.adapters.store.signing import Keyring, keyring_of
-from ipa.adapters.store.sqlite_file import PRIVATE, ServiceLock, file_of, page_faults, read_only_uri
+from ipa.adapters.store.sqlite_file import file_of, locked_for_service, page_faults, read_only_uri
 from ipa.adapters.store.store import Store
 from ipa.control.store_admin import Backup, CopyStep, Restored, StoreContents
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
@@ -83,7 +84,7 @@ def restore(
         return Restored(database.shown(url), contents, is_checked)
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = ServiceLock(path)
+    lock = locked_for_service(path)
     try:
         if not force:
             _check_empty(path)

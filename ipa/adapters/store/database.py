@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
+from ipa.adapters.file_lock import FileLock
 from ipa.adapters.store import sqlite_file
 from ipa.adapters.store.health import MAKE_ROOM, WriteHealth, low_disk
 from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, UnavailableError
@@ -69,7 +70,7 @@ def open_engine(store_url: str, access: Access = Access.WRITE) -> Engine:
     engine = _engine(url, access)
     try:
         if path is not None and access is Access.SERVE:
-            lock = sqlite_file.ServiceLock(path)
+            lock = sqlite_file.locked_for_service(path)
             engine.update_execution_options(ipa_lock=lock)
         _bring_up_to_date(engine, access)
     except BaseException:
@@ -90,7 +91,7 @@ def close_engine(engine: Engine) -> None:
     """
     event.listen(engine.pool, "checkin", _on_late_checkin)
     engine.dispose()
-    lock: sqlite_file.ServiceLock | None = engine.get_execution_options().get("ipa_lock")
+    lock: FileLock | None = engine.get_execution_options().get("ipa_lock")
     if lock is not None:
         lock.release()
 
@@ -291,7 +292,7 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
             hint=SERVE,
         )
     path = sqlite_file.file_of(engine.url)
-    lock = sqlite_file.ServiceLock(path) if path is not None and access is Access.WRITE else None
+    lock = sqlite_file.locked_for_service(path) if path is not None and access is Access.WRITE else None
     try:
         _migrate(engine)
     finally:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import socket
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -15,13 +13,13 @@ from urllib.parse import quote, unquote, urlsplit
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL
 
+from ipa.adapters.file_lock import PRIVATE, FileLock, HeldError
 from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
 
 LOG = logging.getLogger("ipa.store")
 # "IPA1", by which `file` and other programs identify the database.
 APPLICATION_ID = 0x4950_4131
 # SQLite gives its log and its shared memory the permissions of the database.
-PRIVATE = 0o600
 # The store's files; the last is the key that signs checkpoints of the record.
 BESIDE = ("", "-wal", "-shm", ".key")
 RESTORE = "Restore it from a backup (`ipa store restore`), or name another store with IPA_STORE_URL."
@@ -153,46 +151,26 @@ def page_faults(path: Path) -> list[str]:
     return [each for each in found if each != "ok"][:3]
 
 
-class ServiceLock:
-    """The lock of the service that uses a store.
+def locked_for_service(store: Path) -> FileLock:
+    """Return the lock of the service that uses the store, acquired.
 
-    An flock on FILE.lock, which ends with the process. The content of the file only informs people.
+    ConflictError: another process holds it. ConfigurationError: the store's folder takes no lock.
     """
-
-    def __init__(self, store: Path) -> None:
-        """Acquire the lock; ConflictError if another process holds it."""
-        path = lock_file(store)
-        try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
-        except OSError as error:
-            raise _unusable(store, f"{path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(self._handle, 200, 0).decode(errors="replace").strip()
-            os.close(self._handle)
-            raise ConflictError(
-                f"the store {store} is in use by an ipa service{f' ({holder})' if holder else ''}",
-                hint="Stop that service, or set IPA_STORE_URL to another store. "
-                "Replicas share a PostgreSQL store.",
-            ) from error
-        except OSError as error:
-            os.close(self._handle)
-            raise ConfigurationError(
-                f"the store {store} cannot be locked: {error.strerror}",
-                hint="Put it on a local file system, or use PostgreSQL.",
-            ) from error
-        try:
-            os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        except OSError as error:
-            LOG.info("the holder of the lock %s cannot be written to it: %s", path, error.strerror)
-
-    def release(self) -> None:
-        """Release the lock."""
-        if self._handle >= 0:
-            os.close(self._handle)
-        self._handle = -1
+    path = lock_file(store)
+    try:
+        return FileLock(path)
+    except HeldError as error:
+        raise ConflictError(
+            f"the store {store} is in use by an ipa service{error}",
+            hint="Stop that service, or set IPA_STORE_URL to another store. "
+            "Replicas share a PostgreSQL store.",
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"the store {store} cannot be locked with {path.name}: {error.strerror}",
+            hint="Give the service write access to the folder of the store, on a local file system, "
+            "or use PostgreSQL.",
+        ) from error
 
 
 class OpenedFile:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
+from ipa.adapters.file_lock import FileLock, HeldError
 from ipa.files import load_profiles
-from ipa.model.errors import NotFoundError
+from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
 from ipa.model.overhead import FrontCores
 from ipa.model.pipeline import Pipeline, Stage
@@ -112,12 +114,16 @@ class LocalTarget(Target):
         return machine()
 
     def open(self, site: Site) -> World:
-        """The pipelines, started with the plan of each, and a scraper of their metrics."""
+        """The pipelines, started with the plan of each, and a scraper of their metrics.
+
+        ConflictError: another service has its pipelines in the same folder.
+        """
         from ipa.adapters.prometheus.client import metrics_of
         from ipa.adapters.prometheus.dialects import LOCAL as DIALECT
         from ipa.adapters.prometheus.server import start_metrics_server
         from ipa.targets.local.workload import LocalCosts, LocalWorkload
 
+        site.resources.callback(_held(site.folder).release)
         local = LocalWorkload(site.folder)
         site.resources.callback(local.stop)
         for pipeline in site.pipelines.values():
@@ -143,6 +149,18 @@ class LocalTarget(Target):
             DoctorCheck("local runtime", lambda: local_findings(pipelines)),
             DoctorCheck("machine of profiles", lambda: machine_findings(settings, pipelines, self.machine())),
         ]
+
+
+def _held(folder: Path) -> FileLock:
+    """The lock of a folder: two services would overwrite each other's settings of servers, and metrics."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(folder / ".lock")
+    except HeldError as error:
+        raise ConflictError(
+            f"the folder {folder} is in use by an ipa service{error}",
+            hint="Stop that service, or give this one another --folder.",
+        ) from error
 
 
 LOCAL = LocalTarget()
