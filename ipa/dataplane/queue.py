@@ -5,9 +5,9 @@
     GET  /metrics                   Prometheus
     GET  /admin/config              the configuration and the replicas: active, draining, suspected to hang
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."],
-                                     "largest_batch_size": 8, "batch_core_s": {"small": [0.02, 0.01]}}
+                                     "largest_batch_size": 8, "profiled_s": {"small": [0.02, 0.01]}}
 
-Every key of a PUT is optional. `batch_core_s` are by variant the core seconds for the first item of a batch
+Every key of a PUT is optional. `profiled_s` are by variant the seconds for the first item of a batch
 and for each further one, as profiled: they say how long a batch takes until such a one was seen. A replica
 may be {"url": "http://...", "variant": "large", "lighter": ["small"]}: errors then name the variant, and
 batches that would be late are served by a lighter one. The admin address answers callers on this machine that
@@ -261,9 +261,9 @@ def parse_config(body: bytes) -> QueueConfig:
             wrong.append(f"{key} must be a whole number from 1 to {MAX_BATCH_SIZE}")
     if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 <= timeout_s <= DEFAULT_BUDGET_S):
         wrong.append(f"batch_timeout_s must be a number from 0 to {DEFAULT_BUDGET_S:g}")
-    profiled = given.get("batch_core_s")
+    profiled = given.get("profiled_s")
     if profiled is not None and not _is_profile(profiled):
-        wrong.append("batch_core_s must be [first, next] by variant, in seconds")
+        wrong.append("profiled_s must be [first, next] by variant, in seconds")
     replicas = _replicas(urls) if urls is not None else None
     if urls is not None and replicas is None:
         wrong.append(
@@ -272,7 +272,7 @@ def parse_config(body: bytes) -> QueueConfig:
     if wrong:
         raise http.HttpError(422, "input", "; ".join(wrong))
     times = None if profiled is None else {name: tuple(pair) for name, pair in profiled.items()}
-    return QueueConfig(**sizes, batch_timeout_s=timeout_s, replicas=replicas, batch_core_s=times)
+    return QueueConfig(**sizes, batch_timeout_s=timeout_s, replicas=replicas, profiled_s=times)
 
 
 def _is_profile(given: Any) -> bool:
@@ -310,7 +310,7 @@ def replica(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def profiled_times(text: str) -> tuple[str, tuple[float, float]]:
-    """The variant and the core seconds of VARIANT=FIRST,NEXT."""
+    """The variant and the seconds of VARIANT=FIRST,NEXT."""
     variant, _, seconds = text.rpartition("=")
     first_s, _, next_s = seconds.partition(",")
     return variant, (float(first_s), float(next_s))
@@ -340,8 +340,8 @@ def main() -> None:
     )
     add(
         parser,
-        "--batch-core-s",
-        "IPA_BATCH_CORE_S",
+        "--profiled-s",
+        "IPA_PROFILED_S",
         action="append",
         optional=True,
         metavar="VARIANT=FIRST,NEXT",
@@ -365,7 +365,7 @@ def main() -> None:
         largest_batch_size=given.largest_batch_size,
         batch_timeout_s=given.batch_timeout_s,
         replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
-        batch_core_s=dict(profiled_times(text) for text in words(given.batch_core_s, "IPA_BATCH_CORE_S")),
+        profiled_s=dict(profiled_times(text) for text in words(given.profiled_s, "IPA_PROFILED_S")),
         max_items=given.max_items,
         hosts=http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset(),
         # No process that this one starts inherits it.

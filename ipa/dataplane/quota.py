@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import inf
+from pathlib import Path
 
 from ipa.model.plan import CFS_PERIOD_S
+
+
+class GivenCores:
+    """The cores that a process is given: those of IPA_CORES, or of the file that IPA_CORES_FILE names."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._cores = float(environ.get("IPA_CORES", "1"))
+        path = environ.get("IPA_CORES_FILE")
+        self._path = Path(path) if path else None
+        self._seen = (0, 0)
+
+    def now(self) -> float:
+        """The cores now. A file that is missing, or makes no sense, changes nothing."""
+        if self._path:
+            with suppress(OSError, ValueError):
+                found = self._path.stat()
+                seen = (found.st_ino, found.st_mtime_ns)
+                if seen != self._seen:
+                    self._seen = seen
+                    cores = float(self._path.read_text())
+                    self._cores = cores if 0 < cores < inf else self._cores
+        return self._cores
 
 
 class CpuQuota:
@@ -22,10 +47,16 @@ class CpuQuota:
             raise ValueError(f"cores must be above 0, not {cores:g}")
         self.cores = cores
         self._is_limited = cores != int(cores)
+        self._period_s = period_s
         self._capacity_s = cores * period_s
         self._balance_s = self._capacity_s
         self._monotonic = monotonic
         self._filled_at_s = monotonic()
+
+    def resize(self, cores: float) -> None:
+        """Fill at this rate from now on; what is owed stays, and is paid back at the new rate."""
+        self.settle(0.0)
+        self.cores, self._capacity_s, self._is_limited = cores, cores * self._period_s, cores != int(cores)
 
     def settle(self, cpu_s: float) -> None:
         """Account for `cpu_s` seconds of CPU time used since the last call, spread over that time.

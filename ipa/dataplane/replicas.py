@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,6 +107,14 @@ class ServiceTimes:
         self._last.append((now_s, items, service_s))
         self._fit()
 
+    def scale(self, ratio: float) -> None:
+        """Remember all times as so many times as long: replicas have other cores."""
+        self._first, self._more = ratio * self._first, ratio * self._more
+        scaled = [(now_s, items, ratio * service_s) for now_s, items, service_s in self._last]
+        self._last.clear()
+        self._last.extend(scaled)
+        self._fit()
+
     def at_ratio(self, ratio: float, now_s: float, remembered_s: float, items: int) -> float:
         """The time of that rank for so many items, 0 the least and 1 the longest; 0 without any that counts.
 
@@ -148,9 +157,9 @@ class ModelServers:
     def __init__(
         self,
         variants: Mapping[str, tuple[str, ...]],
-        batch_core_s: Mapping[str, tuple[float, float]] = NOTHING,
+        profiled_s: Mapping[str, tuple[float, float]] = NOTHING,
     ) -> None:
-        self.batch_core_s = batch_core_s
+        self.profiled_s = profiled_s
         # That of the last batch.
         self._seen = ""
         self._active = {url: ModelServer(url, names) for url, names in variants.items()}
@@ -194,7 +203,7 @@ class ModelServers:
         variant = self._variant(level)
         known = self._times(variant)
         if known.most_items <= items or not known.is_spread:
-            if variant not in self.batch_core_s:
+            if variant not in self.profiled_s:
                 return True
             return known.profiled(more) / more <= SAVED_RATIO * known.profiled(items) / items
         one_s, other_s = self.usual_s(now_s, items, level) / items, self.usual_s(now_s, more, level) / more
@@ -223,7 +232,7 @@ class ModelServers:
 
     def _profiled_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
         """The time by its profile, which is as wrong as that of the variant seen last; 0 if it is unknown."""
-        if variant not in self.batch_core_s or self._seen not in self.batch_core_s:
+        if variant not in self.profiled_s or self._seen not in self.profiled_s:
             return 0.0
         own, other = self._times(variant), self._times(self._seen)
         took_s = other.at_ratio(ratio, now_s, REMEMBERED_SLOW_S, items)
@@ -232,15 +241,21 @@ class ModelServers:
     def _times(self, variant: str) -> ServiceTimes:
         """The service times of the variant."""
         if variant not in self._services:
-            self._services[variant] = ServiceTimes(*self.batch_core_s.get(variant, ALL_ALIKE))
+            self._services[variant] = ServiceTimes(*self.profiled_s.get(variant, ALL_ALIKE))
         return self._services[variant]
 
-    def set_profile(self, batch_core_s: Mapping[str, tuple[float, float]]) -> None:
-        """Set the profiled core seconds; if they differ, the service times are forgotten."""
-        if batch_core_s != self.batch_core_s:
-            self.batch_core_s = batch_core_s
+    def set_profile(self, profiled_s: Mapping[str, tuple[float, float]]) -> None:
+        """Set the profiled times. Service times change with them, or are forgotten if not all do alike."""
+        if profiled_s == self.profiled_s:
+            return
+        ratio = _common_ratio(self.profiled_s, profiled_s)
+        self.profiled_s = profiled_s
+        if ratio is None:
             self._services.clear()
             self._seen = ""
+        else:
+            for known in self._services.values():
+                known.scale(ratio)
 
     def begin_s(self, now_s: float, batches: int, items: int, level: int = 0) -> float:
         """The time at which a batch with `batches` of so many items before it begins, as usual at that level.
@@ -370,3 +385,14 @@ class ModelServers:
         replica.in_flight -= 1
         if not replica.in_flight:
             self._draining.pop(replica.url, None)
+
+
+def _common_ratio(
+    old_s: Mapping[str, tuple[float, float]], new_s: Mapping[str, tuple[float, float]]
+) -> float | None:
+    """The ratio of all times; None if they do not change alike."""
+    if not old_s or old_s.keys() != new_s.keys():
+        return None
+    ratio = next(new_s[name][0] / old_s[name][0] for name in old_s)
+    pairs = ((old, new) for name in old_s for old, new in zip(old_s[name], new_s[name], strict=True))
+    return ratio if all(math.isclose(new, ratio * old) for old, new in pairs) else None

@@ -16,7 +16,7 @@ from mlserver import MLModel
 from mlserver.errors import InferenceError
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
 
-from ipa.dataplane.quota import CpuQuota
+from ipa.dataplane.quota import CpuQuota, GivenCores
 from ipa.dataplane.tensors import FAN_OUT
 
 # https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
@@ -44,8 +44,9 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     """A stage's model. Subclasses implement `load_model` and `predict_batch`.
 
     `predict_batch` runs in a thread of its own, one call at a time. All CPU time of the process is charged to
-    the quota of IPA_CORES, but for that while a model loads; `threads` (IPA_THREADS) is the number of threads
-    that the model may use.
+    the quota of its cores, but for that while a model loads: those of IPA_CORES, or those in the file that
+    IPA_CORES_FILE names, which may change. `threads` (IPA_THREADS) is the number of threads that the model
+    may use.
     """
 
     # Of the process, which may have several models.
@@ -69,7 +70,8 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
 
     async def load(self) -> bool:
         """Load the model, and return True."""
-        self.cores = float(os.environ.get("IPA_CORES", "1"))
+        self._given = GivenCores(os.environ)
+        self.cores = self._given.now()
         self.threads = int(os.environ.get("IPA_THREADS", str(max(1, math.ceil(self.cores)))))
         self._quota = CpuQuota(self.cores)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
@@ -90,6 +92,9 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Return the answer to one batch, once the quota has paid for its CPU time."""
+        if (cores := self._given.now()) != self.cores:
+            self.cores = cores
+            self._quota.resize(cores)
         self._quota.settle(self._cpu_since_s())
         # The cluster's orchestrator forwards all outputs of the previous stage, its `fan_out` too.
         inputs = {tensor.name: decode(tensor) for tensor in payload.inputs if tensor.name != FAN_OUT}

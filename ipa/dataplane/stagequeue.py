@@ -49,7 +49,7 @@ class QueueConfig:
 
     `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead.
     `largest_batch_size`: the most items of a batch where more arrives than batches of `batch_size` carry.
-    `batch_core_s`: by variant the core seconds for the first item of a batch and for each further one, as
+    `profiled_s`: by variant the seconds for the first item of a batch and for each further one, as
     profiled.
     """
 
@@ -57,7 +57,7 @@ class QueueConfig:
     largest_batch_size: int | None = None
     batch_timeout_s: float | None = None
     replicas: Mapping[str, tuple[str, ...]] | None = None
-    batch_core_s: Mapping[str, tuple[float, float]] | None = None
+    profiled_s: Mapping[str, tuple[float, float]] | None = None
 
 
 class StageQueue:
@@ -78,7 +78,7 @@ class StageQueue:
         largest_batch_size: int = 1,
         batch_timeout_s: float = 0.1,
         replicas: Mapping[str, tuple[str, ...]] = NOTHING,
-        batch_core_s: Mapping[str, tuple[float, float]] = NOTHING,
+        profiled_s: Mapping[str, tuple[float, float]] = NOTHING,
         max_items: int = 4096,
     ) -> None:
         self._send = send
@@ -90,7 +90,7 @@ class StageQueue:
         # By level, since the last batch: the largest that is quick.
         self._quick_sizes: dict[int, int] = {}
         self._variants = replicas
-        self._replicas = ModelServers(self._by_level(), batch_core_s)
+        self._replicas = ModelServers(self._by_level(), profiled_s)
         # 0: the variants that are to run; above, larger batches of them, then lighter ones.
         self._level = 0
         # Time and items of the arrivals of the last ARRIVED_S.
@@ -313,8 +313,8 @@ class StageQueue:
             self._batcher.batch_timeout_s = config.batch_timeout_s
         if config.replicas is not None:
             self._variants = config.replicas
-        if config.batch_core_s is not None:
-            self._replicas.set_profile(config.batch_core_s)
+        if config.profiled_s is not None:
+            self._replicas.set_profile(config.profiled_s)
         self._replicas.set_urls(self._by_level())
         self._quick_sizes.clear()
         self._set_level(min(self._level, self._replicas.levels - 1))
@@ -339,7 +339,7 @@ class StageQueue:
             "batch_size": self._batch_size,
             "largest_batch_size": self._largest_batch_size,
             "batch_timeout_s": self._batcher.batch_timeout_s,
-            "batch_core_s": dict(self._replicas.batch_core_s),
+            "profiled_s": dict(self._replicas.profiled_s),
             "waiting_items": self._batcher.waiting_items,
             **self._replicas.to_json(asyncio.get_running_loop().time()),
         }

@@ -24,12 +24,14 @@ class Rolling:
     `shrinks_first`, a smaller n removes old replicas at once, before the new ones are ready, as a Kubernetes
     Deployment does. If it `rebatches`, replicas stay when the batch size changes: a queue forms the batches.
     Replicas of the stages `switches` have several variants loaded (`resident`), and also stay when the
-    variant changes. If it `amends`, another write while a change rolls out goes on with what that started.
+    variant changes; if it `resizes`, also when their cores change, as long as they have as many threads. If
+    it `amends`, another write while a change rolls out goes on with what that started.
     """
 
     surge_ratio: float = 1.0
     shrinks_first: bool = False
     switches: tuple[str, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+    resizes: bool = field(default=False, metadata=UNLESS_DEFAULT)
     rebatches: bool = field(default=False, metadata=UNLESS_DEFAULT)
     amends: bool = field(default=False, metadata=UNLESS_DEFAULT)
 
@@ -40,8 +42,9 @@ class Rolling:
     def keeps_replicas(self, old: StageConfig, new: StageConfig) -> bool:
         """True if the running replicas stay: the change starts more of them, or stops some, at most."""
         is_switched = old.stage in self.switches
+        is_resized = is_switched and self.resizes and threads_of(old.cores) == threads_of(new.cores)
         return (
-            old.cores == new.cores
+            (is_resized or old.cores == new.cores)
             and (is_switched or old.variant == new.variant)
             and (is_switched or self.rebatches or old.batch_size == new.batch_size)
         )
@@ -51,11 +54,17 @@ class Rolling:
         return old.variant != new.variant and self.keeps_replicas(old, new)
 
 
-# All new replicas start beside all old ones, then the old ones stop: how local processes are replaced. Their
-# queues form the batches.
+# All new replicas start beside all old ones, then the old ones stop. Their queues form the batches.
 SIDE_BY_SIDE = Rolling(rebatches=True, amends=True)
+# How local processes are replaced.
+PROCESSES = replace(SIDE_BY_SIDE, resizes=True)
 # A Deployment with maxSurge 25 % and maxUnavailable 0.
 DEPLOYMENT = Rolling(surge_ratio=0.25, shrinks_first=True)
+
+
+def threads_of(cores: float) -> int:
+    """The threads of a replica: one for each core or part of one."""
+    return max(1, ceil(cores))
 
 
 def only_replicas(old: StageConfig, new: StageConfig) -> bool:
@@ -73,7 +82,10 @@ def peak_of(
     """
     before, after = old_each * old.replicas, new_each * new.replicas
     if rolling.keeps_replicas(old, new):
-        return before.maximum(after)
+        # Those that stay grow before others stop, and shrink once others are ready.
+        kept = min(old.replicas, new.replicas)
+        grown = old_each.maximum(new_each) * kept
+        return grown + old_each * (old.replicas - kept) + new_each * (new.replicas - kept)
     if not rolling.shrinks_first:
         return before + after
     replicas = max(old.replicas, new.replicas)

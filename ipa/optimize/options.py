@@ -291,9 +291,11 @@ def _change(
     replicas = candidates.replicas
     switches = [problem.stages[block.index].name in problem.rolling.switches for block in candidates.blocks]
     is_variant, is_batch = candidates.variant == variant, candidates.batch_size == batch_size
-    as_before = is_variant & is_batch
+    is_cores, is_switching = candidates.cores == each_cores, np.array(switches)[candidates.block]
+    as_before = is_variant & is_batch & is_cores
     told = is_variant & (is_batch | problem.rolling.rebatches)
-    same = (candidates.cores == each_cores) & (told | np.array(switches)[candidates.block])
+    resized = is_switching & problem.rolling.resizes & (_threads(candidates.cores) == _threads(each_cores))
+    same = (is_cores | resized) & (told | is_switching)
     more = np.maximum(replicas - old, 0) * candidates.held_cores
     started = is_known * np.where(same, more, cores)
     changes = is_known * np.where(same, (replicas != old) | ~as_before, 2.0)
@@ -301,7 +303,8 @@ def _change(
     peaks = []
     for after, before in zip(use, now_used, strict=True):
         both = _both(problem.rolling, old, before, replicas, after)
-        peaks.append(np.where(new, after, np.where(same, np.maximum(after, before), both)))
+        kept = _kept(old, before, replicas, after)
+        peaks.append(np.where(new, after, np.where(same, kept, both)))
     return started, changes, peaks
 
 
@@ -321,8 +324,22 @@ def _running_row(
     return (1.0, number, config.batch_size, config.cores, config.replicas, *now[block.index])
 
 
+def _threads(cores: Array) -> Array:
+    """As `ipa.model.rolling.threads_of`."""
+    return np.maximum(1.0, np.ceil(cores))
+
+
+def _kept(old_replicas: Array, old: Array, replicas: Index, new: Array) -> Array:
+    """The peak of replicas that stay, each with its total; as `ipa.model.rolling.peak_of`."""
+    old_each, new_each = old / np.maximum(old_replicas, 1), new / np.maximum(replicas, 1)
+    kept = np.minimum(old_replicas, replicas)
+    grown = np.maximum(old_each, new_each) * kept
+    peak: Array = grown + old_each * (old_replicas - kept) + new_each * (replicas - kept)
+    return peak
+
+
 def _both(rolling: Rolling, old_replicas: Array, old: Array, replicas: Index, new: Array) -> Array:
-    """The peak of old and new replicas together, each with its total; as `ipa.model.rolling.peak_amount`."""
+    """The peak of old and new replicas together, each with its total; as `ipa.model.rolling.peak_of`."""
     if not rolling.shrinks_first:
         both: Array = new + old
         return both

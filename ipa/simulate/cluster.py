@@ -17,8 +17,8 @@ from ipa.model.parts import Configs, order_of, paired, parts_of, share_of, with_
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.resident import is_lighter
-from ipa.model.resources import CORES, NO_RESOURCES, Resources
-from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling
+from ipa.model.resources import CORES, NO_RESOURCES, Resources, total
+from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling, threads_of
 
 
 @dataclass(slots=True, eq=False)
@@ -43,8 +43,8 @@ class Pod:
 class StagePods:
     """The desired configuration of a stage, the one sent to its queue, and its pods, oldest first.
 
-    The queue knows batch size and resident variant. The wanted variant was asked for at `asked_s`, and the
-    pods have it loaded from `loaded_s` on.
+    The queue knows batch size, resident variant, and cores that are given in place. The wanted variant was
+    asked for at `asked_s`, and the pods have it loaded from `loaded_s` on.
     """
 
     wanted: StageConfig
@@ -149,7 +149,8 @@ class SimCluster:
 
     Pods of stages that the rolling `switches` go on when variant or batch size change: to a less accurate
     variant at once, to another once all its pods are ready. A variant that is not among the `residents`
-    (None: all are) is first loaded, which takes as long as a start.
+    (None: all are) is first loaded, which takes as long as a start. If the rolling `resizes`, they are also
+    given more cores at once where there is room, and fewer once all pods are ready.
     """
 
     def __init__(
@@ -276,6 +277,16 @@ class SimCluster:
         """True if its pods have not switched to the wanted variant yet."""
         return self._switches(run.wanted.stage) and run.told.variant != run.wanted.variant
 
+    def _awaits_change(self, run: StagePods) -> bool:
+        """True if its pods have not switched to the wanted variant, or do not have the wanted cores, yet."""
+        return self._awaits_variant(run) or any(
+            pod.config.cores != run.wanted.cores for pod in self._staying(run)
+        )
+
+    def _staying(self, run: StagePods) -> list[Pod]:
+        """The pods that are to go on, ready ones first."""
+        return sorted(self._current(run), key=lambda pod: not pod.is_ready)[: run.wanted.replicas]
+
     def _assign(self, configs: Sequence[StageConfig], at_s: float) -> None:
         """Give each part the slot of the one that it replaces, or a free one."""
         active = self._active()
@@ -354,7 +365,7 @@ class SimCluster:
             name, ready = run.wanted.stage, self._ready(run)
             name = name if len(self._slots) == 1 else f"{name}={run.wanted.variant}"
             waits.append(f"{name}: {ready} of {run.wanted.replicas} replicas ready")
-            pending += sum(pod.placed_s > at_s for pod in current)
+            pending += sum(pod.placed_s > at_s for pod in current) + self._lacks_room(run)
             asked_s = [pod.placed_s for pod in current if not pod.is_ready]
             asked_s += [run.asked_s] if self._awaits_variant(run) else []
             if asked_s and self._gave_up(run.wanted, min(asked_s), at_s):
@@ -381,12 +392,16 @@ class SimCluster:
 
     def _ready(self, run: StagePods) -> int:
         """The number of its pods that serve the wanted configuration."""
-        return 0 if self._awaits_variant(run) else sum(pod.is_ready for pod in self._current(run))
+        return 0 if self._awaits_change(run) else sum(pod.is_ready for pod in self._current(run))
 
     def _template(self, config: StageConfig) -> str:
-        """A replica's cores, its variant if it cannot switch, its batch size if a new one needs a restart."""
+        """A replica's cores, its variant if it cannot switch, its batch size if a new one needs a restart.
+
+        Its threads if its cores can change.
+        """
         if self._switches(config.stage):
-            return f"{config.cores!r}"
+            resizes = self.settings.rolling.resizes
+            return f"{threads_of(config.cores)} threads" if resizes else f"{config.cores!r}"
         batch = f" b{config.batch_size}" if self.settings.rebatch_restarts else ""
         return f"{config.variant} {config.cores!r}{batch}"
 
@@ -412,6 +427,8 @@ class SimCluster:
         for run in [run for slot in self._active() for run in slot.runs.values()]:
             if self._may_tell(run):
                 run.told = run.wanted
+                for pod in self._staying(run):
+                    self._resize(pod, run.wanted.cores, at_s)
             if self.settings.rolling.shrinks_first:
                 self._roll(run, at_s)
             else:
@@ -423,11 +440,32 @@ class SimCluster:
     def _may_tell(self, run: StagePods) -> bool:
         """True if the queue may be told the wanted configuration: no capacity goes by that."""
         ready = sum(pod.is_ready for pod in self._current(run))
+        old, new, staying = run.told, run.wanted, self._staying(run)
+        if self._lacks_room(run):
+            return False
+        if any(pod.config.cores > new.cores for pod in staying):
+            return ready >= new.replicas and run.loaded_s == -inf
         if not self._awaits_variant(run):
             return ready > 0
-        old, new = run.told, run.wanted
         is_relief = is_lighter(self._bounds, old.stage, old.variant, new.variant)
         return ready >= (1 if is_relief else new.replicas) and run.loaded_s == -inf
+
+    def _lacks_room(self, run: StagePods) -> bool:
+        """True if its pods are to have more cores in place, and there is no room."""
+        growing = [
+            it for it in self._staying(run) if it.config.cores < run.wanted.cores and it.placed_s < inf
+        ]
+        more = self._bounds.replica(run.wanted) * len(growing) - total(pod.held for pod in growing)
+        return bool(growing) and bool((self._held + more).exceeded(self.settings.limits))
+
+    def _resize(self, pod: Pod, cores: float, at_s: float) -> None:
+        """Give the pod other cores in place."""
+        if pod.config.cores == cores:
+            return
+        before, pod.config = pod.held, replace(pod.config, cores=cores)
+        pod.held = self._bounds.replica(pod.config)
+        if pod.placed_s < inf:
+            self._hold(pod.held - before, at_s)
 
     def _all_serve(self) -> bool:
         """True if all desired replicas serve in every part."""
@@ -452,7 +490,7 @@ class SimCluster:
         wanted, current = run.wanted.replicas, self._current(run)
         for _ in range(wanted - len(current)):
             self._create(run, at_s)
-        if self._awaits_variant(run):
+        if self._awaits_change(run):
             return
         keep = [pod for pod in self._current(run) if pod.is_ready][:wanted]
         if len(keep) == wanted and (len(self._slots) == 1 or self._all_serve()):
@@ -467,7 +505,7 @@ class SimCluster:
         if not old:
             for _ in range(wanted - len(current)):
                 self._create(run, at_s)
-            surplus = 0 if self._awaits_variant(run) else max(0, len(current) - wanted)
+            surplus = 0 if self._awaits_change(run) else max(0, len(current) - wanted)
             # Pods that are not ready go first, then the youngest.
             for pod in sorted(current, key=lambda pod: (pod.is_ready, -pod.number))[:surplus]:
                 self._stop(run, pod, at_s)

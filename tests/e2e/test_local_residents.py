@@ -82,6 +82,24 @@ def test_a_switch_under_load_takes_no_process_and_fails_no_request(
     print(json.dumps({"requests": len(load.statuses), "switch_s": took_s}))
 
 
+def test_other_cores_take_no_process_and_fail_no_request(workload: LocalWorkload, digits: Pipeline) -> None:
+    runner = workload.runner("digits")
+    before = runner.pids("locate"), runner.pids("classify")
+    first_s, took_s = runner.core_seconds, {}
+    with Load(runner.endpoint) as load:
+        for cores in (0.25, 1.0, 0.5):
+            config = StageConfig("locate", "logistic", 4, cores, 1)
+            wanted = change(workload, digits, f"{cores:g}", config, START[1])
+            began_s = time.monotonic()
+            assert carry_out(workload, digits, wanted) is RolloutPhase.READY
+            took_s[cores] = round(time.monotonic() - began_s, 3)
+            load.wait_for_more(20)
+            assert (runner.pids("locate"), runner.pids("classify")) == before
+    assert set(load.statuses) == {200}
+    assert runner.core_seconds > first_s
+    print(json.dumps({"requests": len(load.statuses), "cores_s": took_s}))
+
+
 def test_a_burst_that_would_be_late_is_served_by_lighter_variants(
     workload: LocalWorkload, digits: Pipeline
 ) -> None:

@@ -36,7 +36,7 @@ class ToyStage:
     is_profiled: bool = False
 
     @property
-    def batch_core_s(self) -> dict[str, tuple[float, float]]:
+    def profiled_s(self) -> dict[str, tuple[float, float]]:
         """By variant the time of the first item and of each further one, if they are known."""
         known = {"toy": 1.0, **self.lighter}
         times = {name: (self.one_s * ratio, self.more_s * ratio) for name, ratio in known.items()}
@@ -145,7 +145,7 @@ def overload(
             batch_size=stage.batch_size,
             largest_batch_size=stage.largest_batch_size,
             batch_timeout_s=0.005,
-            batch_core_s=stage.batch_core_s,
+            profiled_s=stage.profiled_s,
         )
         return server.application()
 

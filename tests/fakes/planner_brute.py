@@ -174,7 +174,7 @@ class _Brute:
                 peak += n * each
                 continue
             if self._stays(point, old):
-                peak += max(n, old.replicas) * each
+                peak += _kept(n, each, old.replicas, old.cores + beside)
                 started += max(0, n - old.replicas) * each
             else:
                 peak += self._both(n, each, old.replicas, old.cores + beside)
@@ -195,7 +195,8 @@ class _Brute:
         """Whether old replicas go on: as they are, with other batches, or another variant that is loaded."""
         rolling = self._problem.rolling
         if old.stage in rolling.switches:
-            return old.cores == point.cores
+            as_many_threads = rolling.resizes and ceil(old.cores) == ceil(point.cores)
+            return as_many_threads or old.cores == point.cores
         is_batch = rolling.rebatches or old.batch_size == point.batch_size
         return is_batch and (old.variant, old.cores) == (point.variant, point.cores)
 
@@ -208,7 +209,7 @@ class _Brute:
             return n * new
         before = _amount_of(stage, old.variant, name)
         if self._stays(point, old):
-            return max(n * new, old.replicas * before)
+            return _kept(n, new, old.replicas, before)
         return self._both(n, new, old.replicas, before)
 
     def _above(self, limits: dict[str, float | None], held: dict[str, float], most: dict[str, float]) -> bool:
@@ -276,6 +277,12 @@ class _Brute:
         shares = [self._reach[at] if one else 0.0 for at, one in enumerate(configs)]
         total = sum(share * each for share, each in zip(shares, own, strict=True))
         return total / sum(shares) if rule is AccuracyRule.MEAN else total
+
+
+def _kept(n: int, new: float, n_old: int, old: float) -> float:
+    """The most that replicas have that go on: each has the larger amount for a while."""
+    kept = min(n, n_old)
+    return max(new, old) * kept + new * (n - kept) + old * (n_old - kept)
 
 
 def _amount(point: OperatingPoint, name: str) -> float:

@@ -19,7 +19,7 @@ from ipa.model.pipeline import (
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.model.resources import IN_CORES, Prices
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
+from ipa.model.rolling import DEPLOYMENT, PROCESSES, SIDE_BY_SIDE
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 
 # name: for each stage (kind, combine rule, parents)
@@ -118,7 +118,7 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         random.choice([90.0, 99.0]),
         running,
         replace(
-            random.choice([SIDE_BY_SIDE, DEPLOYMENT]),
+            random.choice([SIDE_BY_SIDE, DEPLOYMENT, PROCESSES]),
             switches=tuple(stage.name for stage in stages if running and random.random() < 0.2),
         ),
     )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
+from ipa.model.rolling import DEPLOYMENT, PROCESSES, SIDE_BY_SIDE
 from ipa.simulate.cluster import ClusterSettings, SimCluster
 
 DRAIN_S = 0.7
@@ -23,7 +23,7 @@ configs = st.builds(
     st.integers(1, 6),
 )
 changes = st.lists(st.tuples(st.floats(0.0, 30.0), configs), max_size=6)
-switching = [replace(rolling, switches=("detect",)) for rolling in (SIDE_BY_SIDE, DEPLOYMENT)]
+switching = [replace(rolling, switches=("detect",)) for rolling in (SIDE_BY_SIDE, DEPLOYMENT, PROCESSES)]
 rules = st.builds(
     ClusterSettings, st.sampled_from([SIDE_BY_SIDE, DEPLOYMENT, *switching]), rebatch_restarts=st.booleans()
 )

@@ -9,7 +9,7 @@ from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import bound_faults
 from ipa.control.engine.load_rules import forecast_of
 from ipa.control.engine.overrides import held_back, pin_faults
-from ipa.control.engine.plan_selection import MORE, changes, plan_for, with_kept
+from ipa.control.engine.plan_selection import MORE, changes, keeps_all, plan_for, with_kept
 from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerdict
 from ipa.control.engine.transition import lacking
 from ipa.model.decision import Action, Change, ReasonCode
@@ -63,7 +63,7 @@ def _planned(
     """The policy's plan that keeps what the change started; None if it has none."""
     asked = with_kept(request, stage_pairs(change.previous, running))
     plan = plan_for(asked, state, running, forecast, reachable=True)
-    return plan if isinstance(plan, Plan) else None
+    return plan if isinstance(plan, Plan) and keeps_all(request.rolling, running, plan.configs) else None
 
 
 def _is_more(request: TickRequest, running: Configs, configs: Configs, rate_rps: float) -> bool:

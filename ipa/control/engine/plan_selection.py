@@ -103,11 +103,12 @@ def _steadier(
 ) -> Plan:
     """The best plan that keeps the replicas that run, which is there soon; `plan` if it is much better."""
     rolling = request.rolling
-    pairs = [(old, new) for old, new in stage_pairs(running, plan.configs) if old is not None]
-    if is_shared(running) or is_shared(plan.configs) or all(rolling.keeps_replicas(*pair) for pair in pairs):
+    if is_shared(running) or is_shared(plan.configs) or keeps_all(rolling, running, plan.configs):
         return plan
-    steady = plan_for(with_kept(request, [(old, old) for old, _ in pairs]), state, running, forecast)
+    steady = plan_for(with_kept(request, [(old, old) for old in running]), state, running, forecast)
     if isinstance(steady, TickVerdict) or steady.is_late or pin_faults(request.pipeline, steady.configs):
+        return plan
+    if not keeps_all(rolling, running, steady.configs):
         return plan
     if plan.carried_rps < wanted(request, state, forecast).upper_rps * (1 - 1e-9):
         # Neither carries all.
@@ -117,6 +118,12 @@ def _steadier(
     assert steady.objective is not None
     gain_ratio = _gain_ratio(plan, steady.objective)
     return plan if gain_ratio >= WORTH_NEW_REPLICAS_RATIO else steady
+
+
+def keeps_all(rolling: Rolling, running: Configs, wanted: Configs) -> bool:
+    """True if no stage's replicas are replaced."""
+    pairs = stage_pairs(running, wanted)
+    return all(old is not None and rolling.keeps_replicas(old, new) for old, new in pairs)
 
 
 def with_kept(request: TickRequest, pairs: Iterable[tuple[StageConfig | None, StageConfig]]) -> TickRequest:
@@ -135,7 +142,8 @@ def _kept_of(rolling: Rolling, old: StageConfig | None, new: StageConfig) -> Pin
         return Pin(new.variant, new.batch_size, new.cores)
     is_switched = new.stage in rolling.switches
     is_rebatched = is_switched or rolling.rebatches
-    return Pin(None if is_switched else new.variant, None if is_rebatched else new.batch_size, new.cores)
+    cores = None if is_switched and rolling.resizes else new.cores
+    return Pin(None if is_switched else new.variant, None if is_rebatched else new.batch_size, cores)
 
 
 def _pending(state: EngineState, plan: Plan, ticks: int) -> EngineState:

@@ -63,6 +63,13 @@ class CpuMap:
             # Others may have come or gone since it was placed.
             self._move(pid, place.cpus)
 
+    def resize(self, name: str, cores: float) -> None:
+        """Give a placed process other cores."""
+        with self._lock:
+            place = self._places[name]
+            place.cores, place.is_exclusive = cores, False
+            self._share_out()
+
     def release(self, name: str) -> None:
         """It is gone."""
         with self._lock:

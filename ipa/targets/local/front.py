@@ -207,15 +207,15 @@ class FrontKeeper:
 class QueueOrder:
     """The configuration of a queue: batch sizes, batch timeout, and the variants of its replicas by URL.
 
-    A replica runs the first of its variants; the others are lighter, the most accurate first. `batch_core_s`
-    are by variant the core seconds for the first item of a batch and for each further one, as profiled.
+    A replica runs the first of its variants; the others are lighter, the most accurate first. `profiled_s`
+    are by variant the seconds for the first item of a batch and for each further one, as profiled.
     """
 
     batch_size: int
     largest_batch_size: int
     batch_timeout_s: float
     replicas: Mapping[str, tuple[str, ...]]
-    batch_core_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    profiled_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def running(self) -> dict[str, str]:
@@ -233,7 +233,7 @@ class QueueOrder:
             "largest_batch_size": self.largest_batch_size,
             "batch_timeout_s": self.batch_timeout_s,
             "replicas": replicas,
-            "batch_core_s": dict(self.batch_core_s),
+            "profiled_s": dict(self.profiled_s),
         }
 
     def arguments(self) -> list[str]:
@@ -242,8 +242,8 @@ class QueueOrder:
         given += ["--largest-batch-size", str(self.largest_batch_size)]
         for url, variants in self.replicas.items():
             given += ["--replica", f"{','.join(variants)}={url}"]
-        for variant, (first_s, next_s) in self.batch_core_s.items():
-            given += ["--batch-core-s", f"{variant}={first_s},{next_s}"]
+        for variant, (first_s, next_s) in self.profiled_s.items():
+            given += ["--profiled-s", f"{variant}={first_s},{next_s}"]
         return given
 
 
@@ -274,7 +274,7 @@ def _call(client: httpx.Client, queue: Front, method: str, **body: Any) -> Queue
         seen = response.json()
         replicas = {str(it["url"]): (str(it["variant"]), *it["lighter"]) for it in seen["replicas"]}
         sizes = seen["batch_size"], seen["largest_batch_size"]
-        order = QueueOrder(*sizes, seen["batch_timeout_s"], replicas, _pairs(seen["batch_core_s"]))
+        order = QueueOrder(*sizes, seen["batch_timeout_s"], replicas, _pairs(seen["profiled_s"]))
         return QueueReport(order, tuple(seen["draining"]), tuple(seen["suspects"]))
     except (LookupError, TypeError) as error:
         raise ValueError(f"{queue.url} answered {response.text[:300]!r}") from error

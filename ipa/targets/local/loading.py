@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -114,13 +114,26 @@ class VariantLoader:
         self._wake.set()
 
 
-def switch(pipeline: Pipeline, config: StageConfig, replicas: Sequence[Replica]) -> None:
-    """Give the wanted variant to the replicas that have it loaded, as soon as no capacity goes by that.
+def switch(
+    pipeline: Pipeline,
+    config: StageConfig,
+    replicas: Sequence[Replica],
+    resize: Callable[[Replica, float], None],
+) -> None:
+    """Give variant and cores that are wanted to replicas, as soon as no capacity goes by that.
 
-    A less accurate variant is quicker: it is taken at once. Another waits until enough replicas can serve it.
+    More cores, and a less accurate variant, which is quicker, are given at once. Fewer, and another variant,
+    wait until enough replicas can serve it. `resize` gives a replica its cores.
     """
     able = [it for it in replicas if it.phase is Phase.READY and config.variant in it.loaded]
-    enough = sum(it.cores == config.cores for it in able) >= config.replicas
+    staying = [it for it in able if it.fits(config)][: config.replicas]
+    enough = len(staying) == config.replicas
+    for replica in staying:
+        if replica.cores < config.cores:
+            resize(replica, config.cores)
     for replica in able:
         if enough or is_lighter(pipeline.bounds, config.stage, replica.variant, config.variant):
             replica.switch(config.variant, time.monotonic())
+    for replica in staying if enough else ():
+        if replica.cores > config.cores:
+            resize(replica, config.cores)

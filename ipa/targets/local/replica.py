@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from ipa.model.errors import ConfigurationError, ConflictError
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.resident import ANY_VARIANT
+from ipa.model.rolling import threads_of
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.section import LocalRun, local_of
@@ -83,6 +83,12 @@ class Replica:
             return False
         return self.left_s.get(variant, since_s) <= since_s
 
+    def resize(self, cores: float, cpus: CpuMap) -> None:
+        """Give it other cores, of as many threads. OSError: its file cannot be written."""
+        write_cores(cores_file_of(self.log), cores)
+        cpus.resize(str(self.log), cores)
+        self.cores = cores
+
     @property
     def is_resident(self) -> bool:
         """True if it can load other variants."""
@@ -93,8 +99,9 @@ class Replica:
         return (self.variant, self.cores) == (config.variant, config.cores)
 
     def fits(self, config: StageConfig) -> bool:
-        """True if it serves the configuration, or will once it has loaded and switched to its variant."""
-        return self.serves(config) or (self.is_resident and self.cores == config.cores)
+        """True if it serves the configuration, or will with its variant and cores, without another start."""
+        has_threads = threads_of(self.cores) == threads_of(config.cores)
+        return self.serves(config) or (self.is_resident and has_threads)
 
     def model_url(self, variant: str, root: str = "v2/models") -> str:
         """The address of the variant's model; `root` may be that of the repository."""
@@ -181,7 +188,7 @@ def launch(
     model_dir = folder / key
     log = folder / f"{key}.log"
     place = cpus.place(str(log), config.cores)
-    env = {**_compute_env(config.cores), **run.env}
+    env = {**_compute_env(config.cores), "IPA_CORES_FILE": str(cores_file_of(log)), **run.env}
     if run.command:
         model_dir.mkdir(parents=True, exist_ok=True)
         words = {"python": sys.executable, "port": str(port), "model_dir": str(model_dir)}
@@ -189,6 +196,7 @@ def launch(
         pid = processes.start_command(command, env=env, cpus=place, log=log)
     else:
         write_server(model_dir, port)
+        write_cores(cores_file_of(log), config.cores)
         write_model(model_dir, model.replace(ANY_VARIANT, config.variant), run)
         pid = processes.start_module(
             SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log, yields=True
@@ -230,8 +238,20 @@ def write_model(model_dir: Path, name: str, run: LocalRun) -> None:
     (model_dir / name / "model-settings.json").write_text(json.dumps(model, indent=1))
 
 
+def cores_file_of(log: Path) -> Path:
+    """The file that says the cores of the replica with that log."""
+    return log.with_suffix(".cores")
+
+
+def write_cores(path: Path, cores: float) -> None:
+    """Say the replica's cores, at once or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(f"{cores:g}")
+    part.replace(path)
+
+
 def _compute_env(cores: float) -> dict[str, str]:
-    threads = str(max(1, math.ceil(cores)))
+    threads = str(threads_of(cores))
     return {"IPA_CORES": f"{cores:g}", "IPA_THREADS": threads, "OMP_NUM_THREADS": threads}
 
 

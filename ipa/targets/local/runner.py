@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -314,9 +315,19 @@ class PipelineRunner:
         if run.stage.residents == 1:
             return
         self._loader.follow(run.config, run.replicas)
-        switch(self.pipeline, run.config, run.replicas)
+        switch(self.pipeline, run.config, run.replicas, partial(self._resize, run))
         if not run.ready():
             run.failure = run.failure or self._loader.failure(run.config, run.replicas)
+
+    def _resize(self, run: StageRun, replica: Replica, cores: float) -> None:
+        """Give a replica other cores in place."""
+        before = replica.cores
+        try:
+            replica.resize(cores, self._cpus)
+        except OSError as error:
+            run.failure = f"{replica.key} cannot be given {cores:g} cores: {error}"
+            return
+        self._meter.add(replica.cores - before, time.monotonic())
 
     def _drain_surplus(self, run: StageRun) -> None:
         """Old replicas go once the new ones are ready; of too many equal ones, the youngest."""
@@ -335,12 +346,13 @@ class PipelineRunner:
             batch_size = run.told.batch_size
         largest_batch_size = largest_batch(run.stage, self.pipeline.bounds, batch_size)
         variants = {it.url: (it.variant, *self._lighter(run, it)) for it in ready}
-        batch_core_s = {
-            name: measured.batch_core_s
+        cores = min((it.cores for it in ready), default=run.config.cores)
+        profiled_s = {
+            name: (measured.batch_core_s[0] / cores, measured.batch_core_s[1] / cores)
             for (stage, name), measured in self.pipeline.bounds.measured.items()
             if stage == run.stage.name and measured.batch_core_s[0] > 0
         }
-        return QueueOrder(batch_size, largest_batch_size, run.stage.batch_timeout_s, variants, batch_core_s)
+        return QueueOrder(batch_size, largest_batch_size, run.stage.batch_timeout_s, variants, profiled_s)
 
     def _lighter(self, run: StageRun, replica: Replica) -> tuple[str, ...]:
         """The variants that its queue may choose instead of the one that it runs.

@@ -14,6 +14,7 @@ from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
 from ipa.model.overhead import FrontCores
 from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.rolling import PROCESSES
 from ipa.model.serving import ServingSemantics, Unhonoured
 from ipa.profiling.calibrate import foreign_to, hardware_of
 from ipa.settings import Settings
@@ -88,7 +89,7 @@ class LocalTarget(Target):
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """A queue for each stage of a chain, whose replicas run one of their variants at a time."""
-        return ServingSemantics(runs_graphs=False, keeps_variants=True)
+        return ServingSemantics(rolling=PROCESSES, runs_graphs=False, keeps_variants=True)
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
         """The pipeline with what router and queues take of this machine, if it is meant for one like it."""

@@ -18,7 +18,7 @@ from ipa.model.errors import ConflictError, NotFoundError, Problem, RolloutError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.resources import Resources
-from ipa.model.rolling import SIDE_BY_SIDE
+from ipa.model.rolling import PROCESSES
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.runner import PipelineRunner
 
@@ -33,7 +33,7 @@ class LocalWorkload:
     Every process ends with `stop` or with this process, however that ends.
     """
 
-    rolling = SIDE_BY_SIDE
+    rolling = PROCESSES
 
     def __init__(self, folder: Path, *, cpus: Sequence[int] | None = None) -> None:
         self._folder = folder

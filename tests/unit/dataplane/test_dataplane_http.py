@@ -141,14 +141,14 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
             profiled = {"large": [0.2, 0.1], "small": [0.05, 0.02]}
             config = {
                 **{"batch_size": 8, "largest_batch_size": 16},
-                **{"replicas": replicas, "batch_core_s": profiled},
+                **{"replicas": replicas, "profiled_s": profiled},
             }
             answer = await http.put("/admin/config", json=config)
             assert answer.json() == {
                 "batch_size": 8,
                 "largest_batch_size": 16,
                 "batch_timeout_s": 0,
-                "batch_core_s": profiled,
+                "profiled_s": profiled,
                 "waiting_items": 0,
                 "replicas": [{**replicas[0], "in_flight": 0}],
                 "draining": [],
@@ -168,9 +168,9 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
     [
         {"batch_size": 0},
         {"batch_size": True},
-        {"batch_core_s": [0.1]},
-        {"batch_core_s": {"large": [0, 0.1]}},
-        {"batch_core_s": {"large": 0.1}},
+        {"profiled_s": [0.1]},
+        {"profiled_s": {"large": [0, 0.1]}},
+        {"profiled_s": {"large": 0.1}},
         {"batch_size": 2.5},
         {"batch_timeout_s": -1},
         {"batch_timeout_s": "1"},

@@ -70,6 +70,18 @@ def stage_queue(send: Callable[[str, bytes], Awaitable[tuple[int, bytes]]], **op
     return StageQueue(send, QueueMetrics("p", "s"), replicas=replicas, **options)
 
 
+def test_times_follow_profiles_that_change_alike_and_are_forgotten_otherwise() -> None:
+    servers = ModelServers({"a": ("large", "small")}, {"large": (0.2, 0.1), "small": (0.02, 0.01)})
+    servers.release(servers.acquire(0.0, 2), 1.0, 0.4)
+    assert servers.usual_s(1.0, 2) == pytest.approx(0.4)
+    # On twice the cores.
+    servers.set_profile({"large": (0.1, 0.05), "small": (0.01, 0.005)})
+    assert servers.usual_s(1.0, 2) == pytest.approx(0.2)
+    assert servers.usual_s(1.0, 2, 1) == pytest.approx(0.02)
+    servers.set_profile({"large": (0.1, 0.05), "small": (0.1, 0.05)})
+    assert servers.usual_s(1.0, 2) == 0.0
+
+
 def test_a_full_batch_goes_at_once_and_a_partial_one_at_its_timeout() -> None:
     async def scenario() -> None:
         send = FakeReplicas()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.dataplane.quota import CpuQuota
+from ipa.dataplane.quota import CpuQuota, GivenCores
 
 
 class Time:
@@ -83,3 +85,32 @@ def test_a_busy_replica_takes_its_time_over_the_cores_however_long_a_call_is() -
         time.now_s += cpu_s
         time.now_s += quota.charge(cpu_s)
         assert time.now_s - began_s == pytest.approx(cpu_s / 0.25)
+
+
+def test_a_debt_is_paid_back_with_the_cores_given_meanwhile() -> None:
+    time = Time()
+    quota = CpuQuota(0.25, monotonic=time)
+    assert quota.charge(0.125) == pytest.approx(0.4)
+    time.now_s = 0.2
+    quota.resize(0.5)
+    assert quota.charge(0.0) == pytest.approx(0.1)
+    time.now_s = 1000
+    quota.settle(0.0)
+    assert quota.charge(0.05) == 0, "a period of the new rate"
+    assert quota.charge(0.05) == pytest.approx(0.1)
+    quota.resize(1.0)
+    assert quota.charge(9.0) == 0, "a CPU of its own is the limit"
+
+
+def test_cores_are_those_of_the_file_while_it_makes_sense(tmp_path: Path) -> None:
+    file = tmp_path / "cores"
+    given = GivenCores({"IPA_CORES": "0.5", "IPA_CORES_FILE": str(file)})
+    seen = [given.now()]
+    for text in ("0.25", "much", "-1", "inf", "1"):
+        part = tmp_path / "part"
+        part.write_text(text)
+        part.replace(file)
+        seen.append(given.now())
+    file.unlink()
+    assert [*seen, given.now()] == [0.5, 0.25, 0.25, 0.25, 0.25, 1.0, 1.0]
+    assert GivenCores({}).now() == 1.0

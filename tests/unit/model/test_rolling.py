@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ipa.model.plan import StageConfig
 from ipa.model.resources import Resources
-from ipa.model.rolling import SIDE_BY_SIDE, Rolling, peak_of
+from ipa.model.rolling import PROCESSES, SIDE_BY_SIDE, Rolling, peak_of
 
+IN_PLACE = replace(PROCESSES, switches=("detect",))
 QUARTER = Rolling(shrinks_first=True, surge_ratio=0.25)
 
 
@@ -22,6 +25,13 @@ QUARTER = Rolling(shrinks_first=True, surge_ratio=0.25)
         (QUARTER, (2, 1.0), (5, 4.0), 22.0),
         (QUARTER, (5, 4.0), (2, 1.0), 22.0),
         (QUARTER, (1, 10.0), (1, 1.0), 11.0),
+        # Replicas that stay grow before others go, and shrink once others are there.
+        (IN_PLACE, (1, 0.5), (1, 1.0), 1.0),
+        (IN_PLACE, (1, 0.5), (2, 0.25), 0.75),
+        (IN_PLACE, (2, 0.25), (1, 0.5), 0.75),
+        (IN_PLACE, (2, 0.25), (3, 0.5), 1.5),
+        # Two threads.
+        (IN_PLACE, (1, 1.0), (1, 1.5), 2.5),
     ],
 )
 def test_the_peak_of_a_change(

@@ -52,6 +52,19 @@ def test_who_came_beside_what_was_still_there_gets_its_own_cpu_when_that_has_gon
     assert moves == [(12, (0, 1)), (12, (1,))]
 
 
+def test_who_is_given_a_whole_core_gets_a_cpu_of_its_own_and_gives_it_back() -> None:
+    cpus, moves = cpu_map([0, 1])
+    for number, name in enumerate(("one", "other")):
+        cpus.place(name, 0.5)
+        cpus.started(name, 11 + number)
+    moves.clear()
+    cpus.resize("one", 1)
+    assert sorted(moves) == [(11, (1,)), (12, (0,))]
+    moves.clear()
+    cpus.resize("one", 0.25)
+    assert sorted(moves) == [(11, (0, 1)), (12, (0, 1))]
+
+
 def test_where_there_are_too_few_cpus_whole_cores_share_all() -> None:
     cpus, _ = cpu_map([4, 5])
     assert cpus.place("d", 8) == (4, 5)

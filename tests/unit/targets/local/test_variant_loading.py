@@ -44,6 +44,10 @@ def replica(
     )
 
 
+def resize(one: Replica, cores: float) -> None:
+    one.cores = cores
+
+
 class Loading:
     """A loader whose servers answer at once; `asked` are replica, action and variant of each call."""
 
@@ -94,7 +98,7 @@ def test_no_more_are_loaded_than_planned_and_none_that_was_left_a_moment_ago(
     one, made = replica(), loading(2)
     assert made.follow(TINY, one) == [("detect-1", "load", "small")]
     assert made.follow(LARGE, one) == [("detect-1", "unload", "small"), ("detect-1", "load", "large")]
-    switch(pipeline(2), LARGE, [one])
+    switch(pipeline(2), LARGE, [one], resize)
     assert one.variant == "large"
     # A batch may still be at the variant before it.
     assert made.follow(LARGE, one) == []
@@ -125,12 +129,38 @@ def test_a_variant_that_does_not_load_is_named_and_tried_again_when_asked_for(
         # More accurate: once there are enough.
         (StageConfig("detect", "large", 1, 1.0, 3), 2, "tiny", "tiny"),
         (StageConfig("detect", "large", 1, 1.0, 2), 2, "tiny", "large"),
+        # Of other threads.
         (StageConfig("detect", "large", 1, 2.0, 2), 2, "tiny", "tiny"),
+        # With other cores of as many threads.
+        (StageConfig("detect", "large", 1, 0.5, 2), 2, "tiny", "large"),
     ],
 )
 def test_no_capacity_goes_by_a_switch(config: StageConfig, replicas: int, ran: str, runs: str) -> None:
     found = [replica(number, ran) for number in range(replicas)]
     for each in found:
         each.loaded = set(ACCURACIES)
-    switch(pipeline("all"), config, [*found, replica(9, config.variant, Phase.STARTING)])
+    switch(pipeline("all"), config, [*found, replica(9, config.variant, Phase.STARTING)], resize)
     assert [each.variant for each in found] == [runs] * replicas
+
+
+@pytest.mark.parametrize(
+    ("config", "had", "have"),
+    [
+        # More at once, in as many as are to stay.
+        (StageConfig("detect", "tiny", 1, 0.5, 2), [0.25], [0.5]),
+        (StageConfig("detect", "tiny", 1, 0.5, 1), [0.25, 0.25], [0.5, 0.25]),
+        (StageConfig("detect", "small", 1, 0.5, 3), [0.25], [0.5]),
+        # Fewer once there are enough.
+        (StageConfig("detect", "tiny", 1, 0.25, 2), [0.5], [0.5]),
+        (StageConfig("detect", "tiny", 1, 0.25, 2), [0.5, 0.25], [0.25, 0.25]),
+        (StageConfig("detect", "large", 1, 0.25, 1), [0.5, 0.5], [0.25, 0.5]),
+        # Two threads are another process.
+        (StageConfig("detect", "tiny", 1, 1.5, 1), [0.5], [0.5]),
+    ],
+)
+def test_no_capacity_goes_by_other_cores(config: StageConfig, had: list[float], have: list[float]) -> None:
+    found = [replica(number, cores=cores) for number, cores in enumerate(had)]
+    for each in found:
+        each.loaded = set(ACCURACIES)
+    switch(pipeline("all"), config, found, resize)
+    assert [each.cores for each in found] == have
