@@ -7,8 +7,10 @@ from collections import deque
 
 # A loss counts for this long.
 COUNTED_S = 1.0
-# The rate of answers is that of so many, as far as they are no older.
-COUNTED, OLDEST_S = 64, 4.0
+# The rate of answers is that of so many, as far as they are of the last second: before a step of the load
+# few were asked for. Where there are fewer than LEAST_COUNTED in it, that of as many, of OLDEST_S at most.
+COUNTED, COUNTED_FOR_S = 64, 1.0
+LEAST_COUNTED, OLDEST_S = 8, 4.0
 
 
 class Passage:
@@ -58,8 +60,11 @@ class Passage:
 
     def expected_s(self, now_s: float) -> float:
         """The time until the answer of a request that comes now; 0 while none is lost or refused."""
-        while self._answered and self._answered[0] <= now_s - OLDEST_S:
-            self._answered.popleft()
+        answered = self._answered
+        while answered and now_s - answered[0] >= (
+            COUNTED_FOR_S if len(answered) > LEAST_COUNTED else OLDEST_S
+        ):
+            answered.popleft()
         if now_s - self._lost_s > COUNTED_S or not self._in_flight:
             return 0.0
         if not self._answered:

@@ -289,7 +289,10 @@ class ModelServers:
         return not self._active
 
     def set_urls(self, variants: Mapping[str, tuple[str, ...]]) -> None:
-        """Set the replicas with their variants. Others drain, and the service times are forgotten."""
+        """Set the replicas with their variants. Others drain.
+
+        Service times are forgotten where no profile says how those of other cores differ.
+        """
         for url, names in variants.items():
             replica = self._active.get(url)
             if replica is not None and replica.variants != names:
@@ -300,8 +303,9 @@ class ModelServers:
             known = self._active | self._draining
             self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
             self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
-            self._services.clear()
-            self._seen = ""
+            if not self.profiled_s:
+                self._services.clear()
+                self._seen = ""
         self._variants = self._longest()
         if self._quickest not in self._variants:
             self._quickest = self._variants[-1]

@@ -17,7 +17,7 @@ import numpy as np
 from ipa.control.ports import Clock, Load, Rollout, Signals, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
-from ipa.model.rolling import SIDE_BY_SIDE, Rolling
+from ipa.model.rolling import PROCESSES, Rolling
 from ipa.simulate.columns import Floats
 from ipa.simulate.world import SimWorld
 
@@ -86,7 +86,7 @@ class RealtimeWorkload:
     """The Workload port over the realtime worlds."""
 
     worlds: RealtimeWorlds
-    rolling: Rolling = SIDE_BY_SIDE
+    rolling: Rolling = PROCESSES
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The running configuration."""

@@ -9,6 +9,7 @@ from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
+from ipa.model.rolling import PROCESSES
 from ipa.model.serving import ServingSemantics
 from ipa.targets.base import Site, Target, World
 
@@ -27,7 +28,7 @@ class SimulatedTarget(Target):
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """As our queues serve."""
-        return ServingSemantics(most_parts=MOST_PARTS, keeps_variants=True)
+        return ServingSemantics(rolling=PROCESSES, most_parts=MOST_PARTS, keeps_variants=True)
 
     def clock(self, stop: Event, load: Simulated | None = None) -> Clock:
         """The simulated clock, or without a load the machine's."""
@@ -58,7 +59,7 @@ class SimulatedTarget(Target):
                 GroundTruth(pipeline, site.profiles[name]),
                 site.start(pipeline),
                 request_times(load.rates_rps, seed=(load.seed, index)),
-                cluster=ClusterSettings(),
+                cluster=ClusterSettings(PROCESSES),
                 metrics=MetricsSettings(),
                 seed=load.seed,
             )

@@ -152,6 +152,21 @@ def test_requests_on_their_way_take_their_number_over_the_rate_of_answers() -> N
     assert passage.expected_s(9.0) == 0.0, "none is on its way"
 
 
+def test_the_rate_of_answers_is_that_of_the_last_second_if_it_has_enough() -> None:
+    passage = Passage()
+    # Two a second for three seconds, then twelve a second for one.
+    for answered_s in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, *(3.0 + number / 12 for number in range(12))):
+        passage.enter()
+        passage.leave(answered_s, is_answered=True)
+    for _ in range(12):
+        passage.enter()
+    passage.lose(3.99)
+    assert passage.expected_s(3.99) == pytest.approx(12 * 0.99 / 12)
+    passage.lose(4.7)
+    # Fewer than eight are of the last second.
+    assert passage.expected_s(4.7) == pytest.approx(12 * (4.7 - 3 - 4 / 12) / 8)
+
+
 def test_what_comes_is_told_to_a_stage_while_requests_are_lost_before_it() -> None:
     passage = Passage(2)
     for number in range(10):
