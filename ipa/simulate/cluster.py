@@ -283,8 +283,14 @@ class SimCluster:
             pod.config.cores != run.wanted.cores for pod in self._staying(run)
         )
 
+    def _resizes(self, run: StagePods) -> bool:
+        """True if its pods can be given other cores in place."""
+        return self.settings.rolling.resizes and self._switches(run.wanted.stage)
+
     def _staying(self, run: StagePods) -> list[Pod]:
-        """The pods that are to go on, ready ones first."""
+        """The pods that are to go on and may have other cores, ready ones first."""
+        if not self._resizes(run):
+            return []
         return sorted(self._current(run), key=lambda pod: not pod.is_ready)[: run.wanted.replicas]
 
     def _assign(self, configs: Sequence[StageConfig], at_s: float) -> None:
@@ -400,8 +406,8 @@ class SimCluster:
         Its threads if its cores can change.
         """
         if self._switches(config.stage):
-            resizes = self.settings.rolling.resizes
-            return f"{threads_of(config.cores)} threads" if resizes else f"{config.cores!r}"
+            is_resized = self.settings.rolling.resizes
+            return f"{threads_of(config.cores)} threads" if is_resized else f"{config.cores!r}"
         batch = f" b{config.batch_size}" if self.settings.rebatch_restarts else ""
         return f"{config.variant} {config.cores!r}{batch}"
 
