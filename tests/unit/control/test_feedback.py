@@ -75,12 +75,20 @@ def after(
     predict=GOOD,  # type: ignore[no-untyped-def]
     start_s: float = 0.0,
     in_flight: bool = False,
+    is_quick: bool = False,
 ) -> Feedback:
     for tick in range(ticks):
         now_s = start_s + 10.0 * tick
         broken = is_broken(observation.attainment, 0.99, SETTINGS)
         state = regulated(
-            state, observation, predict, now_s, in_flight=in_flight, broken=broken, allowed_ratio=0.01
+            state,
+            observation,
+            predict,
+            now_s,
+            in_flight=in_flight,
+            broken=broken,
+            allowed_ratio=0.01,
+            is_quick=is_quick,
         )
     return state
 
@@ -134,6 +142,23 @@ def test_the_margin_shrinks_while_hardly_any_request_is_late_and_is_whole_again_
     assert soon.load_ratio == 1.0 and soon.hold_s == 2 * HOLD_S
     # Too few requests say nothing.
     assert after(200, observed(1.0, count=5.0)).load_ratio == 1.0
+
+
+def test_the_margin_shrinks_sooner_where_variants_change_in_place() -> None:
+    assert after(2, observed(1.0), is_quick=True).load_ratio == 1.0
+    seconds = {
+        quick: next(at for at in range(99) if after(at, observed(1.0), is_quick=quick).load_ratio < 0.8)
+        for quick in (False, True)
+    }
+    assert seconds[True] <= seconds[False] / 3
+    eased = after(30, observed(1.0), is_quick=True)
+    assert eased.load_ratio == LEAST
+    again = after(1, observed(0.7), eased, start_s=300.0, is_quick=True)
+    assert again.load_ratio == 1.0 and again.hold_s == HOLD_S
+    soon = after(
+        1, observed(0.7), after(4, observed(1.0), again, start_s=310.0, is_quick=True), start_s=350.0
+    )
+    assert soon.hold_s == 2 * HOLD_S
 
 
 def test_a_smaller_margin_plans_for_no_less_than_the_mean_load() -> None:
