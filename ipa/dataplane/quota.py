@@ -46,24 +46,23 @@ class CpuQuota:
         if cores <= 0:
             raise ValueError(f"cores must be above 0, not {cores:g}")
         self.cores = cores
-        self._is_limited = cores != int(cores)
         self._period_s = period_s
-        self._capacity_s = cores * period_s
-        self._balance_s = self._capacity_s
+        self._balance_s = cores * period_s
         self._monotonic = monotonic
         self._filled_at_s = monotonic()
 
     def resize(self, cores: float) -> None:
         """Fill at this rate from now on; what is owed stays, and is paid back at the new rate."""
         self.settle(0.0)
-        self.cores, self._capacity_s, self._is_limited = cores, cores * self._period_s, cores != int(cores)
+        self.cores = cores
 
     def settle(self, cpu_s: float) -> None:
         """Account for `cpu_s` seconds of CPU time used since the last call, spread over that time.
 
         HTTP and JSON count too, as in a container, but the income covers the little that an idle server uses.
         """
-        self._balance_s = min(self._capacity_s, self._balance_s + self._income_s() - cpu_s)
+        capacity_s = self.cores * self._period_s
+        self._balance_s = min(capacity_s, self._balance_s + self._income_s() - cpu_s)
 
     def charge(self, cpu_s: float) -> float:
         """Account for `cpu_s` as `settle` does, and return the seconds to wait until the debt is paid.
@@ -71,7 +70,8 @@ class CpuQuota:
         A busy replica therefore takes cpu_s / cores; an idle one up to a period less.
         """
         self.settle(cpu_s)
-        return max(0.0, -self._balance_s / self.cores) if self._is_limited else 0.0
+        is_limited = self.cores != int(self.cores)
+        return max(0.0, -self._balance_s / self.cores) if is_limited else 0.0
 
     def _income_s(self) -> float:
         now_s = self._monotonic()

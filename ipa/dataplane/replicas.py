@@ -251,11 +251,15 @@ class ModelServers:
         ratio = _common_ratio(self.profiled_s, profiled_s)
         self.profiled_s = profiled_s
         if ratio is None:
-            self._services.clear()
-            self._seen = ""
+            self._forget()
         else:
             for known in self._services.values():
                 known.scale(ratio)
+
+    def _forget(self) -> None:
+        """Forget all service times."""
+        self._services.clear()
+        self._seen = ""
 
     def begin_s(self, now_s: float, batches: int, items: int, level: int = 0) -> float:
         """The time at which a batch with `batches` of so many items before it begins, as usual at that level.
@@ -304,8 +308,7 @@ class ModelServers:
             self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
             self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
             if not self.profiled_s:
-                self._services.clear()
-                self._seen = ""
+                self._forget()
         self._variants = self._longest()
         if self._quickest not in self._variants:
             self._quickest = self._variants[-1]

@@ -283,13 +283,13 @@ class SimCluster:
             pod.config.cores != run.wanted.cores for pod in self._staying(run)
         )
 
-    def _resizes(self, run: StagePods) -> bool:
-        """True if its pods can be given other cores in place."""
-        return self.settings.rolling.resizes and self._switches(run.wanted.stage)
+    def _resizes(self, stage: str) -> bool:
+        """True if the stage's pods can be given other cores in place."""
+        return self.settings.rolling.resizes and self._switches(stage)
 
     def _staying(self, run: StagePods) -> list[Pod]:
         """The pods that are to go on and may have other cores, ready ones first."""
-        if not self._resizes(run):
+        if not self._resizes(run.wanted.stage):
             return []
         return sorted(self._current(run), key=lambda pod: not pod.is_ready)[: run.wanted.replicas]
 
@@ -405,9 +405,10 @@ class SimCluster:
 
         Its threads if its cores can change.
         """
+        if self._resizes(config.stage):
+            return f"{threads_of(config.cores)} threads"
         if self._switches(config.stage):
-            is_resized = self.settings.rolling.resizes
-            return f"{threads_of(config.cores)} threads" if is_resized else f"{config.cores!r}"
+            return f"{config.cores!r}"
         batch = f" b{config.batch_size}" if self.settings.rebatch_restarts else ""
         return f"{config.variant} {config.cores!r}{batch}"
 
@@ -458,11 +459,12 @@ class SimCluster:
 
     def _lacks_room(self, run: StagePods) -> bool:
         """True if its pods are to have more cores in place, and there is no room."""
-        growing = [
-            it for it in self._staying(run) if it.config.cores < run.wanted.cores and it.placed_s < inf
-        ]
+        placed = [pod for pod in self._staying(run) if pod.placed_s < inf]
+        growing = [pod for pod in placed if pod.config.cores < run.wanted.cores]
+        if not growing:
+            return False
         more = self._bounds.replica(run.wanted) * len(growing) - total(pod.held for pod in growing)
-        return bool(growing) and bool((self._held + more).exceeded(self.settings.limits))
+        return bool((self._held + more).exceeded(self.settings.limits))
 
     def _resize(self, pod: Pod, cores: float, at_s: float) -> None:
         """Give the pod other cores in place."""

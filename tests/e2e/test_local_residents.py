@@ -61,6 +61,16 @@ def loaded(workload: LocalWorkload, stage: str) -> list[set[str]]:
     return found
 
 
+def changed_s(workload: LocalWorkload, digits: Pipeline, name: str, locate: StageConfig, load: Load) -> float:
+    """The time that a change of the first stage took, with requests sent after it."""
+    wanted = change(workload, digits, name, locate, START[1])
+    began_s = time.monotonic()
+    assert carry_out(workload, digits, wanted) is RolloutPhase.READY
+    took_s = round(time.monotonic() - began_s, 3)
+    load.wait_for_more(20)
+    return took_s
+
+
 def test_a_switch_under_load_takes_no_process_and_fails_no_request(
     workload: LocalWorkload, digits: Pipeline
 ) -> None:
@@ -70,13 +80,8 @@ def test_a_switch_under_load_takes_no_process_and_fails_no_request(
     took_s = {}
     with Load(runner.endpoint) as load:
         for variant, batch_size in (("ridge", 4), ("ensemble", 1), ("logistic", 2)):
-            wanted = change(
-                workload, digits, variant, StageConfig("locate", variant, batch_size, 0.5, 1), START[1]
-            )
-            began_s = time.monotonic()
-            assert carry_out(workload, digits, wanted) is RolloutPhase.READY
-            took_s[variant] = round(time.monotonic() - began_s, 3)
-            load.wait_for_more(20)
+            config = StageConfig("locate", variant, batch_size, 0.5, 1)
+            took_s[variant] = changed_s(workload, digits, variant, config, load)
             assert (runner.pids("locate"), runner.pids("classify")) == before
     assert set(load.statuses) == {200}
     print(json.dumps({"requests": len(load.statuses), "switch_s": took_s}))
@@ -89,11 +94,7 @@ def test_other_cores_take_no_process_and_fail_no_request(workload: LocalWorkload
     with Load(runner.endpoint) as load:
         for cores in (0.25, 1.0, 0.5):
             config = StageConfig("locate", "logistic", 4, cores, 1)
-            wanted = change(workload, digits, f"{cores:g}", config, START[1])
-            began_s = time.monotonic()
-            assert carry_out(workload, digits, wanted) is RolloutPhase.READY
-            took_s[cores] = round(time.monotonic() - began_s, 3)
-            load.wait_for_more(20)
+            took_s[cores] = changed_s(workload, digits, f"{cores:g}", config, load)
             assert (runner.pids("locate"), runner.pids("classify")) == before
     assert set(load.statuses) == {200}
     assert runner.core_seconds > first_s

@@ -19,7 +19,6 @@ from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
 LOG = logging.getLogger("ipa.store")
 # "IPA1", by which `file` and other programs identify the database.
 APPLICATION_ID = 0x4950_4131
-# SQLite gives its log and its shared memory the permissions of the database.
 # The store's files; the last is the key that signs checkpoints of the record.
 BESIDE = ("", "-wal", "-shm", ".key")
 RESTORE = "Restore it from a backup (`ipa store restore`), or name another store with IPA_STORE_URL."
@@ -90,7 +89,7 @@ def _create(path: Path) -> None:
 
 def create_private(path: Path, content: bytes) -> None:
     """Create the file atomically, for its owner only whatever the umask is, unless it exists."""
-    # mkstemp gives the file the mode 0600.
+    # mkstemp gives the file the mode 0600, and SQLite its log and shared memory that of the database.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:

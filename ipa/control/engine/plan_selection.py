@@ -89,13 +89,8 @@ def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Fore
 
 
 def _is_waited_for(request: TickRequest, running: Configs, *, late: bool, lacks: bool) -> bool:
-    """True if requests wait for the plan, and one that keeps the replicas can be there before the best one.
-
-    It can where replicas switch variants in place, and a second write costs nothing, as one that restarts an
-    orchestrator would.
-    """
-    is_quicker = request.rolling.amends and bool(request.rolling.switches)
-    return is_quicker and (late or (lacks and not _carries_now(request, running)))
+    """True if requests wait, and a plan that keeps the replicas can be there before the best one."""
+    return request.rolling.switches_at_once and (late or (lacks and not _carries_now(request, running)))
 
 
 def _steadier(

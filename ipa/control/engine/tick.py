@@ -98,7 +98,7 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
         broken=broken,
         allowed_ratio=1 - target_ratio,
         serving_s=serving_s,
-        is_quick=request.rolling.amends and bool(request.rolling.switches),
+        is_quick=request.rolling.switches_at_once,
     )
     return replace(state, correction=now, feedback=feedback), alarmed
 

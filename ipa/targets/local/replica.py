@@ -188,6 +188,7 @@ def launch(
     model_dir = folder / key
     log = folder / f"{key}.log"
     place = cpus.place(str(log), config.cores)
+    write_cores(cores_file_of(log), config.cores)
     env = {**_compute_env(config.cores), "IPA_CORES_FILE": str(cores_file_of(log)), **run.env}
     if run.command:
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -196,7 +197,6 @@ def launch(
         pid = processes.start_command(command, env=env, cpus=place, log=log)
     else:
         write_server(model_dir, port)
-        write_cores(cores_file_of(log), config.cores)
         write_model(model_dir, model.replace(ANY_VARIANT, config.variant), run)
         pid = processes.start_module(
             SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log, yields=True
