@@ -30,7 +30,7 @@ from ipa.policies.base import PolicyState, Prediction, is_at_once, merged_pin
 Configs = tuple[StageConfig, ...]
 # A plan must carry this much more to be worth a temporary loss of capacity.
 WORTH_A_DIP = 1.1
-# While requests wait, a plan that replaces replicas must be better by this ratio than one that keeps them; if
+# While requests wait, a plan that starts replicas must be better by this ratio than one that starts none; if
 # none carries the load, it must carry this much more.
 WORTH_NEW_REPLICAS_RATIO, CARRIES_MORE = 0.1, 1.25
 # While requests are late, a plan must carry this much more.
@@ -96,23 +96,45 @@ def _is_waited_for(request: TickRequest, running: Configs, *, late: bool, lacks:
 def _steadier(
     request: TickRequest, state: EngineState, running: Configs, forecast: Forecast, plan: Plan
 ) -> Plan:
-    """The best plan that keeps the replicas that run, which is there soon; `plan` if it is much better."""
-    rolling = request.rolling
-    if is_shared(running) or is_shared(plan.configs) or keeps_all(rolling, running, plan.configs):
+    """The best plan that starts no replica, else that replaces none; `plan` if those are much worse.
+
+    Until a replica is ready it takes the processor from those that serve.
+    """
+    if is_shared(running) or is_shared(plan.configs):
         return plan
-    steady = plan_for(with_kept(request, [(old, old) for old in running]), state, running, forecast)
-    if isinstance(steady, TickVerdict) or steady.is_late or pin_faults(request.pipeline, steady.configs):
-        return plan
-    if not keeps_all(rolling, running, steady.configs):
-        return plan
-    if plan.carried_rps < wanted(request, state, forecast).upper_rps * (1 - 1e-9):
+    same = [(old, old) for old in running]
+    for is_in_place in (True, False):
+        if _is_kept(request.rolling, running, plan.configs, is_in_place=is_in_place):
+            return plan
+        asked = with_kept(request, same, is_in_place=is_in_place)
+        steady = plan_for(asked, state, running, forecast)
+        if isinstance(steady, TickVerdict) or steady.is_late or pin_faults(request.pipeline, steady.configs):
+            continue
+        if not _is_kept(request.rolling, running, steady.configs, is_in_place=is_in_place):
+            continue
+        if _is_nearly_as_good(steady, plan, wanted(request, state, forecast).upper_rps):
+            return steady
+    return plan
+
+
+def _is_nearly_as_good(steady: Plan, plan: Plan, load_rps: float) -> bool:
+    """True if waiting for `plan` would not be worth it."""
+    if plan.carried_rps < load_rps * (1 - 1e-9):
         # Neither carries all.
-        return steady if steady.carried_rps * CARRIES_MORE >= plan.carried_rps else plan
+        return steady.carried_rps * CARRIES_MORE >= plan.carried_rps
     if steady.carried_rps < plan.carried_rps * (1 - 1e-9):
-        return plan
+        return False
     assert steady.objective is not None
-    gain_ratio = _gain_ratio(plan, steady.objective)
-    return plan if gain_ratio >= WORTH_NEW_REPLICAS_RATIO else steady
+    return _gain_ratio(plan, steady.objective) < WORTH_NEW_REPLICAS_RATIO
+
+
+def _is_kept(rolling: Rolling, running: Configs, wanted: Configs, *, is_in_place: bool) -> bool:
+    """True if no stage's replicas are replaced, and, in place, none are started."""
+    if not keeps_all(rolling, running, wanted):
+        return False
+    return not is_in_place or all(
+        old and new.replicas <= old.replicas for old, new in stage_pairs(running, wanted)
+    )
 
 
 def keeps_all(rolling: Rolling, running: Configs, wanted: Configs) -> bool:
@@ -121,12 +143,26 @@ def keeps_all(rolling: Rolling, running: Configs, wanted: Configs) -> bool:
     return all(old is not None and rolling.keeps_replicas(old, new) for old, new in pairs)
 
 
-def with_kept(request: TickRequest, pairs: Iterable[tuple[StageConfig | None, StageConfig]]) -> TickRequest:
-    """The request with pins that keep what stages get as they change from old to new."""
+def with_kept(
+    request: TickRequest,
+    pairs: Iterable[tuple[StageConfig | None, StageConfig]],
+    *,
+    is_in_place: bool = False,
+) -> TickRequest:
+    """The request with pins that keep what stages get as they change from old to new.
+
+    In place, their number of replicas too.
+    """
     theirs = dict(pins_of(request.control))
+    kept = ((new, _kept_of(request.rolling, old, new)) for old, new in pairs)
     pins = tuple(
-        StagePin(new.stage, merged_pin(theirs.get(new.stage, Pin()), _kept_of(request.rolling, old, new)))
-        for old, new in pairs
+        StagePin(
+            new.stage,
+            merged_pin(
+                theirs.get(new.stage, Pin()), replace(pin, replicas=new.replicas) if is_in_place else pin
+            ),
+        )
+        for new, pin in kept
     )
     return replace(request, control=replace(request.control, pins=pins))
 

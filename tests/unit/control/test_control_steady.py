@@ -31,3 +31,14 @@ def test_without_resident_variants_the_best_plan_comes_at_once() -> None:
     made.ticks(6)
     (first,) = made.workload.accepted
     assert [(config.cores, config.replicas) for config in first.configs] == [(1.0, 3), (1.0, 2)]
+
+
+def test_beyond_every_plan_the_replicas_that_run_take_lighter_variants_and_none_is_started() -> None:
+    """The largest plan has another replica at the first stage, and carries a little more once it is ready."""
+    running = tuple(StageConfig(stage, "big", 1, 1.0, 6) for stage in ("detect", "read"))
+    made = scenario(lambda t_s: 9.0 if t_s < 4 else 240.0, configs=running, pipeline=RESIDENT)
+    made.ticks(3)
+    (first,) = made.workload.accepted
+    assert [(config.variant, config.cores, config.replicas) for config in first.configs] == [
+        ("small", 1.0, 6)
+    ] * 2
