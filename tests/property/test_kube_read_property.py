@@ -38,7 +38,7 @@ def test_an_object_that_the_schema_allows_is_read_or_refused(edits: list[tuple[A
         admit(sdep, SCHEMA, strict=True)
     except ApiError:
         assume(False)
-    sdep["metadata"]["resourceVersion"] = "1"
+    sdep["metadata"].update(resourceVersion="1", uid="u", generation=1)
     try:
         configs = read(PIPELINE, sdep)
     except DriftError as refusal:

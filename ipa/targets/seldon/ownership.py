@@ -14,7 +14,9 @@ from ipa.targets.seldon.split import is_split, parts_of
 
 ANNOTATION = "ipa-serving/install"
 POINTER = "/metadata/annotations"
-VERSION = "/metadata/resourceVersion"
+VERSION, UID, GENERATION = (f"/metadata/{key}" for key in ("resourceVersion", "uid", "generation"))
+# A claim is bound to the resourceVersion, which each write of the status moves: so often it is tried.
+CLAIM_TRIES = 10
 
 Operation = dict[str, Any]
 
@@ -26,15 +28,17 @@ def owner_of(sdep: Json) -> str | None:
 
 
 def claim(sdep: Json, install: str) -> list[Operation]:
-    """Addition to a patch of this version of the object that claims it for the install.
+    """Addition to a patch that claims the object for the install, or tests that it still is the install's.
 
-    Empty where it does already. It touches metadata alone, so no pod is restarted by it.
+    It touches metadata alone, so no pod is restarted by it. A claim is for this version of the object: that
+    there is no annotation cannot be tested otherwise.
     """
     if owner_of(sdep) == install:
-        return []
+        return [{"op": "test", "path": _key(), "value": install}]
+    version = {"op": "test", "path": VERSION, "value": sdep["metadata"]["resourceVersion"]}
     if sdep["metadata"].get("annotations") is None:
-        return [{"op": "add", "path": POINTER, "value": {ANNOTATION: install}}]
-    return [{"op": "add", "path": _key(), "value": install}]
+        return [version, {"op": "add", "path": POINTER, "value": {ANNOTATION: install}}]
+    return [version, {"op": "add", "path": _key(), "value": install}]
 
 
 def release(sdep: Json, install: str) -> list[Operation]:
@@ -42,9 +46,8 @@ def release(sdep: Json, install: str) -> list[Operation]:
     check_owner(sdep, install)
     if owner_of(sdep) is None:
         return []
-    version = sdep["metadata"]["resourceVersion"]
     return [
-        {"op": "test", "path": VERSION, "value": version},
+        {"op": "test", "path": UID, "value": sdep["metadata"]["uid"]},
         {"op": "test", "path": _key(), "value": install},
         {"op": "remove", "path": _key()},
     ]
@@ -73,8 +76,8 @@ class OwningClient(KubeClient):
     def __init__(self, client: KubeClient, install: str) -> None:
         super().__init__(client.transport, client.timeout_s)
         self._install = install
-        # The last version of each object that was read: what a patch of that version has to add.
-        self._claims: dict[tuple[str, str], tuple[str, list[Operation]]] = {}
+        # Each object as it was last read.
+        self._read: dict[tuple[str, str], Json] = {}
 
     def within(self, timeout_s: float) -> OwningClient:
         """The same client with another deadline. Closing either closes both."""
@@ -107,31 +110,40 @@ class OwningClient(KubeClient):
         *,
         dry_run: bool = False,
     ) -> Json:
-        """The object after the JSON Patch, which claims a SeldonDeployment and must test its version."""
+        """The object after the JSON Patch, which claims a SeldonDeployment and must test its generation."""
         if kind != SELDON_DEPLOYMENT:
             return super().patch(kind, namespace, name, patch, dry_run=dry_run)
-        operations = [*patch, *self._claim(namespace, name, patch)]
-        patched = super().patch(kind, namespace, name, operations, dry_run=dry_run)
-        return patched if dry_run else self._remembered(patched)
-
-    def _remembered(self, sdep: Json) -> Json:
-        metadata = sdep["metadata"]
-        version = str(metadata.get("resourceVersion", ""))
-        self._claims[metadata.get("namespace", ""), metadata["name"]] = version, claim(sdep, self._install)
-        return sdep
-
-    def _claim(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> list[Operation]:
-        """The claim that fits the version the patch is for; read again where another read came between."""
-        tested = {str(one["value"]) for one in patch if one["op"] == "test" and one["path"] == VERSION}
-        for is_fresh in (False, True):
-            if is_fresh:
-                self.get(SELDON_DEPLOYMENT, namespace, name)
-            version, operations = self._claims.get((namespace, name), ("", []))
-            if tested == {version}:
-                return operations
+        read = self._read.get((namespace, name))
+        for _ in range(CLAIM_TRIES):
+            if read is None or not _is_of(patch, read):
+                read = self.get(kind, namespace, name)
+            if not _is_of(patch, read):
+                break
+            try:
+                operations = [*patch, *claim(read, self._install)]
+                patched = super().patch(kind, namespace, name, operations, dry_run=dry_run)
+            except ConflictError:
+                if owner_of(read) == self._install:
+                    raise
+                # Perhaps a status write alone: is it free as before?
+                read = self.get(kind, namespace, name)
+            else:
+                return patched if dry_run else self._remembered(patched)
         raise ConflictError(
             f"SeldonDeployment {namespace}/{name}: was changed since it was read", hint=READ_AGAIN
         )
+
+    def _remembered(self, sdep: Json) -> Json:
+        metadata = sdep["metadata"]
+        self._read[metadata.get("namespace", ""), metadata["name"]] = sdep
+        return sdep
+
+
+def _is_of(patch: Sequence[Mapping[str, Any]], sdep: Json) -> bool:
+    """True if the patch is for that generation of the object."""
+    tested = {one["path"]: one["value"] for one in patch if one["op"] == "test"}
+    metadata = sdep["metadata"]
+    return (tested.get(UID), tested.get(GENERATION)) == (metadata["uid"], metadata["generation"])
 
 
 def release_all(client: KubeClient, pipeline: Pipeline, install: str) -> list[str]:

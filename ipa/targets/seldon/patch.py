@@ -19,8 +19,9 @@ Operation = dict[str, Any]
 def build_patch(pipeline: Pipeline, live: variants.Json, wanted: Sequence[StageConfig]) -> list[Operation]:
     """The JSON Patch (RFC 6902) from the live object to the wanted configs; empty where nothing changes.
 
-    It first tests the resourceVersion and the names of all it touches, then changes only fields that are
-    ours and differ: replicas alone touch no pod template. DriftError, InputError: as `read` and `render`.
+    It first tests the object's uid and generation and the names of all it touches, then changes only fields
+    that are ours and differ: replicas alone touch no pod template. DriftError, InputError: as `read` and
+    `render`.
     """
     draft = Draft(live)
     change_all(draft, pipeline, live, wanted)
@@ -113,9 +114,10 @@ class Draft:
         """The guarded patch of all that was done to it; empty where nothing was."""
         if not self.changes:
             return []
-        version = self.object["metadata"]["resourceVersion"]
-        revision = _operation("test", ("metadata", "resourceVersion"), version)
-        return [revision, *self.tests, *self.changes]
+        metadata = self.object["metadata"]
+        # Not the resourceVersion: the operator writes the status several times around each change.
+        guards = [_operation("test", ("metadata", key), metadata[key]) for key in ("uid", "generation")]
+        return [*guards, *self.tests, *self.changes]
 
     def value(self, path: Path) -> Any:
         """Value at the path, or None."""

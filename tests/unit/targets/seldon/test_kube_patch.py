@@ -36,7 +36,8 @@ def test_no_change_is_an_empty_patch() -> None:
 def test_a_replica_only_change_touches_replicas_only() -> None:
     patch = build_patch(PIPELINE, live(), (replace(DETECT, replicas=4), READ, SORT))
     assert patch == [
-        {"op": "test", "path": "/metadata/resourceVersion", "value": "41"},
+        {"op": "test", "path": "/metadata/uid", "value": "u"},
+        {"op": "test", "path": "/metadata/generation", "value": 3},
         {"op": "test", "path": f"{BASE}/0/spec/containers/0/name", "value": "detect"},
         {"op": "replace", "path": f"{BASE}/0/replicas", "value": 4},
     ]
@@ -90,7 +91,7 @@ def test_a_variant_brings_its_env_and_takes_the_other_ones_away() -> None:
     wanted = (DETECT, replace(READ, variant="r-l"), SORT)
     patched = json_patch(live(), build_patch(PIPELINE, live(), wanted))
     assert read(PIPELINE, patched) == wanted
-    patched["metadata"]["resourceVersion"] = "42"
+    patched["metadata"]["generation"] = 4
     last = (DETECT, replace(READ, variant="r-m"), SORT)
     again = json_patch(patched, build_patch(PIPELINE, patched, last))
     env = again["spec"]["predictors"][0]["componentSpecs"][1]["spec"]["containers"][0]["env"]
@@ -115,15 +116,15 @@ def test_every_test_comes_before_every_change() -> None:
     assert kinds == sorted(kinds, reverse=True)
 
 
-@pytest.mark.parametrize("broken", ["resourceVersion", "container", "env", "node"])
+@pytest.mark.parametrize("broken", ["uid", "generation", "container", "env", "node"])
 def test_on_an_object_that_moved_the_patch_does_nothing(broken: str) -> None:
     wanted = (DETECT, replace(READ, variant="r-m"), replace(SORT, variant="c-l"))
     patch = build_patch(PIPELINE, live(), wanted)
     moved = live()
     predictor = moved["spec"]["predictors"][0]
     reader = predictor["componentSpecs"][1]["spec"]["containers"]
-    if broken == "resourceVersion":
-        moved["metadata"]["resourceVersion"] = "42"
+    if broken in ("uid", "generation"):
+        moved["metadata"][broken] = {"uid": "v", "generation": 4}[broken]
     elif broken == "container":
         reader.insert(0, {"name": "sidecar", "env": reader[0]["env"]})
     elif broken == "env":

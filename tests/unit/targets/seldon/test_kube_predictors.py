@@ -47,7 +47,7 @@ def row(*parts: Configs) -> Configs:
 
 def live(*shares: Configs) -> Json:
     body = render_mixture(PIPELINE, row(*shares))
-    body["metadata"]["resourceVersion"] = "7"
+    body["metadata"].update(resourceVersion="7", uid="u", generation=3)
     return body
 
 
@@ -79,6 +79,7 @@ def test_each_share_runs_in_deployments_of_its_own() -> None:
     assert names == {
         *("sample-main-0-detect", "sample-main-1-reader", "sample-main-2-sort"),
         *("sample-main-2-0-detect", "sample-main-2-1-reader", "sample-main-2-2-sort"),
+        *("sample-main-svc-orch", "sample-main-2-svc-orch"),
     }
 
 
@@ -87,7 +88,8 @@ def test_a_change_of_traffic_alone_touches_traffic_alone() -> None:
     # In another order, as a planner may give them.
     patch = build_mixture_patch(PIPELINE, now, row(share(55, LARGE), share(45, SMALL)))
     assert touched(patch) == ["/spec/predictors/0/traffic", "/spec/predictors/1/traffic"]
-    assert patch[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
+    assert patch[0] == {"op": "test", "path": "/metadata/uid", "value": "u"}
+    assert patch[1] == {"op": "test", "path": "/metadata/generation", "value": 3}
     assert read_mixture(PIPELINE, json_patch(deepcopy(now), patch)) == row(share(55, LARGE), share(45, SMALL))
 
 
