@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, parse_quantity
@@ -25,6 +26,13 @@ from ipa.targets.seldon.section import SeldonTarget
 from ipa.targets.seldon.shape import batch_faults
 
 ONE_ORCHESTRATOR = {"replicas": 1}
+# What restricted PodSecurity asks of every container. Images must run as another user than root.
+RESTRICTED: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 
 def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
@@ -152,6 +160,7 @@ def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[st
         "env": [{"name": name, "value": value} for name, value in env.items()],
         # Equal, so that latency is as measured: no cores borrowed from neighbours, none lent.
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
+        "securityContext": deepcopy(dict(RESTRICTED)),
     }
     return {"replicas": config.replicas, "spec": {"containers": [container]}}
 

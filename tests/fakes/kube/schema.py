@@ -51,6 +51,13 @@ def small_schema() -> Json:
         resources=_object(requests=AMOUNTS, limits=AMOUNTS),
         volumeMounts=_list(anything),
         readinessProbe=anything,
+        securityContext=_object(
+            allowPrivilegeEscalation={"type": "boolean"},
+            capabilities=_object(add=_list(text), drop=_list(text)),
+            runAsNonRoot={"type": "boolean"},
+            runAsUser=number,
+            seccompProfile=_object(("type",), type=text),
+        ),
     )
     component = _object(
         metadata=_object(labels=STRINGS, annotations=STRINGS, name=text),
