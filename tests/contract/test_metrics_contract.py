@@ -116,6 +116,9 @@ class Exporter:
             both = f'deployment_name="twice",namespace="{namespace}",predictor_name="default"'
             name = "seldon_api_executor_server_requests_seconds"
             lines += self._histogram(name, f'{both},service="predictions",code="200"', requests)
+        # An executor that has had no request, and another one beside it.
+        lines += ["# TYPE go_goroutines gauge", 'go_goroutines{pod="fresh-default-svc-orch-7c9d"} 12']
+        lines += ['go_goroutines{pod="fresher-default-svc-orch-7c9d"} 12']
         return "\n".join(lines) + "\n"
 
     @staticmethod
@@ -348,6 +351,23 @@ def test_seldon_dialect_counts_all_codes_and_times_the_answered(reader: Reader, 
     for signal in (signals.stages["one"].queue_length, signals.stages["one"].batches):
         assert isinstance(signal, Missing)
         assert signal.reason is MissingReason.NOT_ASKED
+
+
+def test_an_executor_without_a_request_is_idle_and_one_that_is_not_scraped_is_missing(
+    reader: Reader, busy: Signals
+) -> None:
+    metrics = reader(dialect=EXECUTOR)
+    signals = eventually(
+        lambda: metrics.read(pipeline("fresh"), 20.0), lambda it: set(seen_of(it)[-3:]) == {0.0}
+    )
+    assert value(signals.arrival_rate_rps) == 0
+    assert seen_of(signals)[-3:] == [0.0] * 3
+    load = metrics.load(pipeline("fresh"), 20.0)
+    assert isinstance(load, Measured) and load.value.rates_rps[-1] == 0
+    for name in ("fres", "nobody"):
+        found = metrics.read(pipeline(name), 20.0).load
+        assert isinstance(found, Missing)
+        assert found.reason is MissingReason.ABSENT
 
 
 def test_deployments_of_one_name_are_told_apart_by_namespace(reader: Reader, busy: Signals) -> None:

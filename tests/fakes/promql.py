@@ -72,7 +72,8 @@ def _shaped(shape: str, match: re.Match[str]) -> Query | None:
         return None
 
 
-Found = tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, tuple[str, ...]]]
+Found = tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, tuple[str, ...]], dict[str, str]]
+ANYTHING = ".*"
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -80,11 +81,15 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _labels(text: str) -> Found | None:
-    """The label values of a selector's inside: plain, where said, numbered, among; None for anything else."""
+    """The label values of a selector's inside: plain, where said, numbered, among, starting.
+
+    None for anything else.
+    """
     labels: dict[str, str] = {}
     where_said: dict[str, str] = {}
     numbered: dict[str, str] = {}
     among: dict[str, tuple[str, ...]] = {}
+    starting: dict[str, str] = {}
     position = 0
     while position < len(text):
         match = _LABEL.match(text, position)
@@ -97,6 +102,10 @@ def _labels(text: str) -> Found | None:
             numbered[name] = _meant(value.removesuffix(NUMBER))
             if value != _literal(numbered[name]) + NUMBER:
                 return None
+        elif value.endswith(ANYTHING):
+            starting[name] = _meant(value.removesuffix(ANYTHING))
+            if value != _literal(starting[name]) + ANYTHING:
+                return None
         else:
             said = tuple(map(_meant, _alternatives(value)))
             if value != _either(said):
@@ -106,7 +115,7 @@ def _labels(text: str) -> Found | None:
             else:
                 among[name] = said
         position = match.end()
-    return labels, where_said, numbered, among
+    return labels, where_said, numbered, among, starting
 
 
 def _unescape(value: str) -> str:

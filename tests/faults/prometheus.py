@@ -150,7 +150,10 @@ class FakePrometheus:
         yield from self._executor(target, histogram)
 
     def _executor(self, target: Target, histogram: Any) -> Iterator[tuple[str, Mapping[str, str], float]]:
-        """The same as Seldon's executor has it."""
+        """The same as Seldon's executor has it: no series of requests before its first one."""
+        yield "go_goroutines", {"pod": f"{self.pipeline.name}-default-svc-orch-7c9d", **target.labels}, 12.0
+        if not target.counters["whole"]:
+            return
         labels = {"deployment_name": self.pipeline.name, "predictor_name": "default", **target.labels}
         served = {**labels, "service": "predictions", "code": "200"}
         name = "seldon_api_executor_server_requests_seconds"

@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from ipa.adapters.prometheus.dialects import LOCAL, BatchQueries, Dialect, Queries, queries
-from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
+from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate
 from ipa.adapters.prometheus.query_batching import Ask, PipelineLabel, QueryBatcher, Span
 from ipa.adapters.prometheus.series import rate_within
 from ipa.adapters.prometheus.transport import CheckedSession
@@ -103,6 +103,9 @@ class PrometheusMetrics:
             rate = stages[entry.name].arrival_rate_rps
             entry_age = self._age(_pick(stage_ages, self._dialect.stage_value(entry)), repeated_s)
             load = self._load(reading, asked.entry_arrivals, entry_age, window_s)
+        if _is_absent(load) and asked.alive is not None:
+            load = self._idle(reading, asked, window_s)
+            rate = Measured(0.0, load.age_s) if isinstance(load, Measured) else rate
         return Signals(
             arrival_rate_rps=rate,
             load=load,
@@ -117,7 +120,8 @@ class PrometheusMetrics:
         reading = _Reading(self._ask, self._monotonic_s())
         ages = reading.instant(asked.age)
         age = self._age(_pick(ages, WHOLE), self._repeated_s(str(asked.age), reading))
-        return self._load(reading, asked.arrivals, age, window_s)
+        load = self._load(reading, asked.arrivals, age, window_s)
+        return self._idle(reading, asked, window_s) if _is_absent(load) and asked.alive else load
 
     def _repeated_s(self, query: str, reading: _Reading) -> float:
         """The seconds since the server first answered with its newest time."""
@@ -148,6 +152,24 @@ class PrometheusMetrics:
             return points
         rates = tuple(points.get(end_s - back) for back in reversed(range(round(window_s))))
         return Measured(LoadHistory(STEP_S, rates, asked.window_s, float(end_s)), age.value)
+
+    def _idle(self, reading: _Reading, asked: Queries, window_s: float) -> Load:
+        """The load if what counts requests is scraped and has not seen any: 0 wherever no rate is known.
+
+        Missing if it is not scraped either.
+        """
+        assert asked.alive is not None
+        age = self._age(_pick(reading.instant(Age(asked.alive.selector)), WHOLE), 0.0)
+        if isinstance(age, Missing):
+            return age
+        end_s = math.floor(reading.server_now_s)
+        span = end_s - round(window_s) + 1, end_s
+        alive, points = reading.range(asked.alive, *span), reading.range(asked.arrivals, *span)
+        if isinstance(alive, Missing):
+            return alive
+        known = {} if isinstance(points, Missing) else points
+        rates = tuple(known.get(at_s, 0.0 if at_s in alive else None) for at_s in range(span[0], end_s + 1))
+        return Measured(LoadHistory(STEP_S, rates, asked.arrivals.window_s, float(end_s)), age.value)
 
 
 def metrics_of(
@@ -209,7 +231,7 @@ class _Reading:
             values[label] = _several(label) if label in values else _checked(value, query)
         return values
 
-    def range(self, query: Rate, start_s: int, end_s: int) -> Mapping[int, float] | Missing:
+    def range(self, query: Rate | Gauge, start_s: int, end_s: int) -> Mapping[int, float] | Missing:
         """The values per second from `start_s` to `end_s`, without the seconds that have none."""
         result = self._ask(query, (start_s, end_s))
         if isinstance(result, Missing):
@@ -332,6 +354,10 @@ _IDLE = "no request was answered in the window"
 
 def _several(label: str) -> Missing:
     return Missing(MissingReason.INVALID, f"several series where one was expected ({label or 'whole'})")
+
+
+def _is_absent(value: Load) -> bool:
+    return isinstance(value, Missing) and value.reason is MissingReason.ABSENT
 
 
 def _pick(values: Mapping[str, Value] | Missing, label: str) -> Value:

@@ -27,7 +27,8 @@ class Queries:
     """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`.
 
     `entry_arrivals` are those of the first stage alone, where it gets every request once and another process
-    counts them than `arrivals`.
+    counts them than `arrivals`. `alive` counts the processes that have no series of arrivals before the first
+    request.
     """
 
     age: Age
@@ -37,6 +38,7 @@ class Queries:
     lost: Rate | None
     losses: Rate | None
     entry_arrivals: Rate | None
+    alive: Gauge | None
     stage_label: str
     stage_age: Age
     stage_arrivals: Rate
@@ -50,7 +52,8 @@ class Selectors:
     """The series of a pipeline, and those of its stages; None for those that the source does not have.
 
     `lost` counts requests without an answer that are no fault of the client, `losses` tells their stages and
-    causes by `LOSS_LABELS`. `stage_batches` are the series of count, seconds and items of batches.
+    causes by `LOSS_LABELS`. `stage_batches` are the series of count, seconds and items of batches. `alive` is
+    what is there, greater than 0, even before the first request.
     """
 
     arrivals: Selector
@@ -61,6 +64,7 @@ class Selectors:
     stage_batches: tuple[Selector, Selector, Selector] | None = None
     lost: Selector | None = None
     losses: Selector | None = None
+    alive: Selector | None = None
 
 
 # Labels of the pipeline's own, and those that say its namespace if series say one.
@@ -116,6 +120,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         lost=Rate(found.lost, rate_s) if found.lost else None,
         losses=Rate(found.losses, rate_s, LOSS_LABELS) if found.losses else None,
         entry_arrivals=_entry_arrivals(pipeline, dialect, found),
+        alive=Gauge(found.alive) if found.alive else None,
         stage_label=label,
         stage_age=Age(found.stage_arrivals, (label,)),
         stage_arrivals=Rate(found.stage_arrivals, rate_s, (label,)),

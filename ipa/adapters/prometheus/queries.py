@@ -28,7 +28,7 @@ class Selector:
     """A metric's name and its label values. Labels in `where_said` may be absent from a series.
 
     A `numbered` value may end in a number: default, default-2, default-3. A label in `among` has any of
-    several values, none of which is empty.
+    several values, none of which is empty. One in `starting` has a value that begins so.
     """
 
     metric: str
@@ -36,6 +36,7 @@ class Selector:
     where_said: Mapping[str, str] = field(default_factory=dict)
     numbered: Mapping[str, str] = field(default_factory=dict)
     among: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    starting: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         inside = [f'{name}="{_escape(value)}"' for name, value in self.labels.items()]
@@ -43,6 +44,7 @@ class Selector:
         inside += [f'{name}=~"{_escape(_literal(value))}|"' for name, value in self.where_said.items()]
         inside += [f'{name}=~"{_escape(_literal(value))}{NUMBER}"' for name, value in self.numbered.items()]
         inside += [f'{name}=~"{_escape(_either(values))}"' for name, values in self.among.items()]
+        inside += [f'{name}=~"{_escape(_literal(value))}.*"' for name, value in self.starting.items()]
         return f"{self.metric}{{{','.join(inside)}}}"
 
     def selects(self, labels: Mapping[str, str]) -> bool:
@@ -53,7 +55,8 @@ class Selector:
             for name, value in self.numbered.items()
         )
         one = all(labels.get(name) in values for name, values in self.among.items())
-        return said and counted and one and self.labels.items() <= labels.items()
+        begun = all(labels.get(name, "").startswith(value) for name, value in self.starting.items())
+        return said and counted and one and begun and self.labels.items() <= labels.items()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,19 +14,25 @@ from ipa.targets.seldon.split import is_split
 # What the executor asks of each stage.
 CLIENT = "seldon_api_executor_client_requests_seconds"
 SERVER = "seldon_api_executor_server_requests_seconds"
+# Of every Go process, as the executor is one: it has no series of requests before its first request.
+PROCESS = "go_goroutines"
+# The label that Prometheus' operator, and its example for Kubernetes, give to what they scrape.
+POD = "pod"
 
 
 def _executor(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Selectors:
     """The series of the executor, which has no queue of its own."""
     target = seldon_of(pipeline)
+    predictor = target.predictor if target else "default"
     # Those that share the load are numbered.
-    predictors = {"predictor_name": target.predictor if target else "default"}
+    predictors = {"predictor_name": predictor}
     served = {**labels, "service": "predictions"}
     return Selectors(
         arrivals=Selector(f"{SERVER}_count", served, here, predictors),
         latency=Selector(f"{SERVER}_bucket", {**served, "code": "200"}, here, predictors),
         stage_arrivals=Selector(f"{CLIENT}_count", labels, here, predictors),
         stage_latency=Selector(f"{CLIENT}_bucket", labels, here, predictors),
+        alive=Selector(PROCESS, {}, here, starting={POD: f"{_deployment(pipeline)}-{predictor}-"}),
     )
 
 

@@ -165,7 +165,7 @@ def test_values_are_written_as_prometheus_writes_them(store: SeriesStore) -> Non
         "",
         "up",
         "sum(arrivals)",
-        'sum (rate(arrivals{pipeline=~"p.*"}[5s]))',
+        'sum (rate(arrivals{pipeline=~"p.+"}[5s]))',
         'sum (rate(arrivals{pipeline="p"}[5m]))',
         'sum (rate(arrivals{pipeline="p"}[5s])) or vector(1)',
         'sum by (a,b) (arrivals{pipeline="p"})',
