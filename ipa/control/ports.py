@@ -67,23 +67,29 @@ class Metrics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """The running configuration of one stage, and the number of its ready replicas."""
+    """The running configuration of one stage, and the number of its ready replicas.
+
+    `lost` says in words why replicas that no change waits for are not ready: nobody knows when they will be.
+    """
 
     config: StageConfig
     ready_replicas: int
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadState:
     """The running configuration at one revision. `settled` is false while a change is still rolling out.
 
-    `changed_by` is who changed it last where that is not us and the world knows it.
+    `changed_by` is who changed it last where that is not us and the world knows it. `counter` identifies what
+    counts the load, if that may be replaced: empty while it is, None if it never is.
     """
 
     revision: str
     stages: tuple[StageState, ...]
     settled: bool
     changed_by: str = ""
+    counter: str | None = None
 
 
 class RolloutPhase(StrEnum):

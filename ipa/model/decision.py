@@ -147,7 +147,8 @@ class Change:
     """A change to write: from the state that was read (`revision`, `previous`) to `configs`.
 
     It is rolled back to `previous` if it is not ready `deadline_s` after the write. `amends` is the change
-    that was rolling out, if this one adds to it: then `previous` is the configuration before both.
+    that was rolling out, if this one adds to it: then `previous` is the configuration before both. Of each
+    stage so many replicas were `lost` before (empty: none): it does not wait for them.
     """
 
     decision_id: str
@@ -158,6 +159,7 @@ class Change:
     deadline_s: float
     is_rollback: bool = False
     amends: Change | None = None
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,8 @@ class Attainment:
 class StageObservation:
     """The observation of one stage, or of one part's stage if several configurations run side by side.
 
-    `batches` are those of all parts together.
+    `batches` are those of all parts together. `lost` says in words why replicas that no change waits for are
+    not ready.
     """
 
     stage: str
@@ -115,6 +116,14 @@ class StageObservation:
     latency_s: Measured[float] | Missing
     queue_length: Measured[float] | Missing = NOT_ASKED
     batches: Measured[Batches] | Missing = NOT_ASKED
+    lost: str = field(default="", metadata=UNLESS_DEFAULT)
+
+    @property
+    def lost_replicas(self) -> int:
+        """The replicas that are not ready and that no change waits for."""
+        if not self.lost or isinstance(self.running, Missing) or isinstance(self.ready_replicas, Missing):
+            return 0
+        return max(0, self.running.value.replicas - self.ready_replicas.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +132,8 @@ class Observation:
 
     `revision` is the version of the workload that was read (resourceVersion on Kubernetes); a change is
     written only against it. `settled` is false while an earlier change rolls out. `changed_by` is the author
-    of the last change, if known and not this service.
+    of the last change, if known and not this service. The rates of the last `bridged_s` are at least that of
+    before, since what counts the load was replaced.
     """
 
     pipeline: str
@@ -137,6 +147,12 @@ class Observation:
     problem: str = ""
     changed_by: str = ""
     attainment: Measured[Attainment] | Missing = NOT_ASKED
+    bridged_s: float = field(default=0.0, metadata=UNLESS_DEFAULT)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the running configuration serves with all its replicas."""
+        return self.settled and not any(stage.lost_replicas for stage in self.stages)
 
     @property
     def in_time_ratio(self) -> float | None:

@@ -77,6 +77,17 @@ def only_replicas(old: StageConfig, new: StageConfig) -> bool:
     return (old.variant, old.batch_size, old.cores) == (new.variant, new.batch_size, new.cores)
 
 
+def waves(old: StageConfig, new: StageConfig, rolling: Rolling) -> int:
+    """The starts of replicas that a change waits for, one after the other; 0 if it starts none.
+
+    A Deployment whose template changes has its old ReplicaSet scaled to the new number first, while new
+    replicas come a surge at a time.
+    """
+    if rolling.keeps_replicas(old, new):
+        return int(new.replicas > old.replicas)
+    return ceil(new.replicas / max(1, ceil(rolling.surge_ratio * new.replicas - ROUNDING)))
+
+
 def peak_of(
     old: StageConfig, old_each: Resources, new: StageConfig, new_each: Resources, rolling: Rolling
 ) -> Resources:
@@ -117,6 +128,18 @@ def change_peak(
         bounds.replica(config) * config.replicas for part in gone_parts(running, wanted) for config in part
     )
     return fixed + changing + going
+
+
+def quick_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig | None:
+    """The first of two configurations that are ready sooner one after the other than `new` at once is.
+
+    It replaces the replicas that there are; more of them come then, all together. None if `new` at once is as
+    quick.
+    """
+    if rolling.keeps_replicas(old, new) or new.replicas <= old.replicas:
+        return None
+    hop = replace(new, replicas=old.replicas)
+    return hop if waves(old, hop, rolling) + waves(hop, new, rolling) < waves(old, new, rolling) else None
 
 
 def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig:

@@ -253,7 +253,11 @@ class SimCluster:
             raise ConflictError(f"the change has other stages than {', '.join(stages)}")
         self.revision += 1
         before = [(run, run.wanted.variant) for run in self._runs()]
+        templates = {id(run): (run.wanted, self._template(run.wanted)) for run in self._runs()}
         self._assign(configs, at_s)
+        if self.settings.rolling.shrinks_first:
+            for run in self._runs():
+                self._scale_old(run, *templates.get(id(run), (run.wanted, "")), at_s)
         for run, variant in before:
             if run.wanted.variant != variant:
                 self._load(run, at_s)
@@ -537,9 +541,21 @@ class SimCluster:
         if is_short or is_over:
             self._roll(run, at_s)
 
+    def _scale_old(self, run: StagePods, before: StageConfig, template: str, at_s: float) -> None:
+        """Scale the old pods to the wanted number first, as a Deployment's controller does, then roll."""
+        if self._template(run.wanted) == template or not template:
+            return
+        old = [pod for pod in run.live() if pod.template == template]
+        for _ in range(run.wanted.replicas - len(run.live()) if old else 0):
+            self._add(run, before)
+
     def _create(self, run: StagePods, at_s: float) -> Pod:
+        return self._add(run, run.wanted)
+
+    def _add(self, run: StagePods, config: StageConfig) -> Pod:
+        """Another pod of that configuration, not yet placed."""
         self._numbers += 1
-        config = replace(run.wanted, replicas=1)
+        config = replace(config, replicas=1)
         pod = Pod(config, self._template(config), self._numbers, self._bounds.replica(config))
         run.pods.append(pod)
         return pod

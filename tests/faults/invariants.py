@@ -284,6 +284,8 @@ class Invariants:
                 ready = any(
                     one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"]
                 )
+                # What was lost is not waited for.
+                ready = ready or pod["metadata"]["name"] in self.kube.cluster.crashing
                 if not ready or seen != (config.variant, config.batch_size, config.cores):
                     return False
         return True

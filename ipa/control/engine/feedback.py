@@ -110,7 +110,7 @@ def regulated(
     before = replace(_remembered(before, seen, now_s), is_broken=broken)
     if broken:
         before = _careful(before, now_s)
-    if running is None or in_flight or not observation.settled:
+    if running is None or in_flight or not observation.is_whole:
         return replace(before, since_s=None, carried_rps=0.0)
     begun_s = now_s if serving_s is None else serving_s
     after = replace(before, since_s=begun_s if before.since_s is None else before.since_s)

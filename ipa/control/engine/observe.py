@@ -63,6 +63,7 @@ def observe(
                     latency_s=checked(seen.latency_s),
                     queue_length=_shared(checked(seen.queue_length), ratio),
                     batches=checked_batches(seen.batches),
+                    lost=state.lost if state else "",
                 )
             )
     rate, load = checked(signals.arrival_rate_rps), checked_load(signals.load)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import ceil
 
-from ipa.control.engine import quarantine
+from ipa.control.engine import lost_replicas, quarantine
 from ipa.control.engine.correction import planned_with
 from ipa.control.engine.feedback import loaded, present_rps
 from ipa.control.engine.guards import GuardSettings, bound_faults, limit_steps, total_cores
@@ -48,20 +48,21 @@ def choose(
     capacity is applied at once, and no other.
     """
     reset = state.without_pending()
-    plan = plan_for(request, state, running, forecast)
+    serving = lost_replicas.serving(request.observation, running)
+    plan = plan_for(request, state, serving, forecast)
     if isinstance(plan, TickVerdict):
         return plan, reset
-    now = request.predict(running, plan.rate_rps)
+    now = request.predict(serving, plan.rate_rps)
     lacks = now is not None and _urgent(plan, now)
     carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
     urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
-    if _is_waited_for(request, running, late=bool(late), lacks=lacks):
-        plan = _steadier(request, state, running, forecast, plan)
-    if late and (not urgent or plan.configs == running):
+    if _is_waited_for(request, serving, late=bool(late), lacks=lacks):
+        plan = _steadier(request, state, serving, forecast, plan)
+    if late and (not urgent or plan.configs == serving):
         return _while_late(request, state, running, plan, forecast, now, late), reset
     carries = carries and not urgent
-    kept = _no_better(request, state, running, plan, forecast, None if urgent else now, carries=carries)
+    kept = _no_better(request, state, serving, plan, forecast, None if urgent else now, carries=carries)
     if kept is not None:
         return kept, reset
     # If no pod starts or stops, waiting has no benefit.
@@ -215,7 +216,8 @@ def _while_late(
     late: str,
 ) -> TickVerdict:
     """The verdict to apply a plan of more capacity; a hold if this one has no more."""
-    if plan.configs != running and now is not None and capacity_rps(plan) > now.capacity_rps * MORE:
+    serving = lost_replicas.serving(request.observation, running)
+    if plan.configs != serving and now is not None and capacity_rps(plan) > now.capacity_rps * MORE:
         reason = ReasonCode.RELIEVED
         return checked(
             request, state, running, plan=plan, forecast=forecast, urgent=True, reason=reason, why=late
@@ -373,13 +375,21 @@ def _step_to(
         return aim
     if aim == running:
         limit = request.settings.max_step_replicas
-        return hold(ReasonCode.NO_CHANGE, f"the limit of {limit} replicas per step allows no change")
+        why = f"the limit of {limit} replicas per step allows no change"
+        if lost_replicas.words(request.observation):
+            why = "more replicas beside the lost ones would be lost too, or bounds allow none"
+        return hold(ReasonCode.NO_CHANGE, why)
 
     def suffices(configs: Configs) -> bool:
         seen = request.predict(configs, plan.rate_rps)
         return seen is not None and seen.feasible
 
-    step = safe_step(running, aim, request.rolling, request.pipeline.bounds, suffices)
+    def carries_as_much(configs: Configs) -> bool:
+        before, after = (request.predict(each, plan.rate_rps) for each in (running, configs))
+        return before is not None and after is not None and after.capacity_rps >= before.capacity_rps
+
+    bounds = request.pipeline.bounds
+    step = safe_step(running, aim, request.rolling, bounds, suffices, carries_as_much)
     return step if step.configs != running else hold(ReasonCode.NO_ROOM, no_room(step, running, aim))
 
 
@@ -473,7 +483,8 @@ def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:
 def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | TickVerdict:
     """The plan's configurations within the step limit; a hold if they are not allowed."""
     bounds = request.pipeline.bounds
-    configs = limit_steps(plan.configs, running, bounds, request.settings.max_step_replicas)
+    beside = lost_replicas.beside_lost(request.observation, request.pipeline, request.rolling, plan.configs)
+    configs = limit_steps(beside, running, bounds, request.settings.max_step_replicas)
     objection = quarantine.objection(state.failures, running, configs, request.now_s)
     if objection:
         return hold(ReasonCode.QUARANTINED, objection)

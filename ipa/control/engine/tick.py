@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from ipa.control.canonical import canonical_json, digest
+from ipa.control.engine import lost_replicas
 from ipa.control.engine.actuation import Actuation, begin
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.decision_inputs import inputs_of
@@ -61,6 +62,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             deadline_s=request.now_s - started_s + request.settings.rollout_deadline_s,
             is_rollback=verdict.reason is ReasonCode.ROLLBACK,
             amends=before_it,
+            lost=lost_replicas.counts(request.observation, verdict.configs, request.rolling),
         )
         state = replace(state.without_pending(), actuation=begin(change, started_s))
         if verdict.follow_up:
@@ -202,10 +204,19 @@ def _request_behind(
 
 
 def _warned(request: TickRequest, verdict: TickVerdict) -> TickVerdict:
-    """The verdict; a hold names the running batches that give requests the rows of others."""
-    running = request.observation.running()
-    faults = [] if verdict.action is Action.APPLY else wrong_rows(request.pipeline, running or ())
-    return replace(verdict, detail="; ".join([verdict.detail, *faults])) if faults else verdict
+    """The verdict with what is odd: replicas that are lost, a load that is bridged, batches of wrong rows.
+
+    The last only if it is a hold.
+    """
+    observation = request.observation
+    odd = [lost_replicas.words(observation)]
+    if observation.bridged_s:
+        since = f"its rates of {observation.bridged_s:.0f} s are those of before"
+        odd.append(f"what counts the load was replaced: {since}")
+    if verdict.action is Action.HOLD:
+        odd += wrong_rows(request.pipeline, observation.running() or ())
+    said = list(filter(None, odd))
+    return replace(verdict, detail="; ".join([verdict.detail, *said])) if said else verdict
 
 
 def _value(value: Measured[float] | Missing) -> float | None:

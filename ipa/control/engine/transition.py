@@ -13,7 +13,7 @@ from ipa.model.parts import in_order, is_shared, paired, share_of, stage_pairs, 
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.resources import NO_RESOURCES, Resources
-from ipa.model.rolling import Rolling, change_peak, first_hop, stage_peak
+from ipa.model.rolling import Rolling, change_peak, first_hop, quick_hop, stage_peak
 
 Configs = tuple[StageConfig, ...]
 # True if a configuration carries the load within the SLA.
@@ -45,17 +45,19 @@ def safe_step(
     rolling: Rolling,
     bounds: Bounds,
     suffices: Suffices = never,
+    carries_as_much: Suffices = never,
 ) -> TransitionStep:
     """The first step towards the wanted configurations: all stages at once if there is room.
 
     Else the stages with the least extra need go first. The running configuration may exceed the bounds. A
     stage that changes and gets fewer replicas first loses them if the rest still `suffices`; else as many
-    replicas replace it. Parts that share the load change together (`_shared_step`).
+    replicas replace it. One that gets more is replaced first and scaled then, if that is quicker and as many
+    replicas as now carry no less. Parts that share the load change together (`_shared_step`).
     """
     if is_shared(running) or is_shared(wanted):
         return _shared_step(tuple(running), tuple(wanted), rolling, bounds)
     now = {config.stage: config for config in running}
-    hops = _hops(running, wanted, rolling, suffices)
+    hops = _quicker(running, _hops(running, wanted, rolling, suffices), rolling, carries_as_much)
     used, limits = bounds.held(running), _limits(running, bounds)
     moving = [at for at, hop in enumerate(hops) if hop != now.get(hop.stage)]
     extra = [_extra(now.get(hop.stage), hop, rolling, bounds) for hop in hops]
@@ -173,6 +175,19 @@ def _hops(
     ):
         return [few or want for few, want in zip(less, wanted, strict=True)]
     return [first_hop(now[want.stage], want, rolling) if want.stage in now else want for want in wanted]
+
+
+def _quicker(
+    running: Sequence[StageConfig],
+    hops: list[StageConfig],
+    rolling: Rolling,
+    carries_as_much: Suffices,
+) -> list[StageConfig]:
+    """The first steps, with those in two where that is quicker and the first carries as much as what runs."""
+    now = {config.stage: config for config in running}
+    quick = [quick_hop(now[hop.stage], hop, rolling) if hop.stage in now else None for hop in hops]
+    found = [one or hop for one, hop in zip(quick, hops, strict=True)]
+    return found if any(quick) and carries_as_much(tuple(found)) else hops
 
 
 def _fewer(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> StageConfig | None:

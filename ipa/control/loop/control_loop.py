@@ -27,6 +27,7 @@ from ipa.control.engine.tick import on_tick
 from ipa.control.engine.write_outcome import standing_by, unrecorded, unwritten
 from ipa.control.loop.clock import StopFlag
 from ipa.control.loop.compute_lock import COMPUTE_LOCK
+from ipa.control.loop.recounts import Recounts
 from ipa.control.loop.snapshot import Snapshot, after_tick
 from ipa.control.ports import (
     AlwaysLeading,
@@ -113,6 +114,7 @@ class ControlLoop:
         self._recovered = False
         # The load that an earlier process saw.
         self._earlier: LoadHistory | None = None
+        self._recounts = Recounts()
         self._unread: IpaError | None = None
         self._control = PipelineControl()
         self._snapshot = Snapshot(
@@ -289,6 +291,10 @@ class ControlLoop:
         if recover and not self._recovered:
             self._recover(observation, now_s)
         observation = with_earlier(observation, self._earlier)
+        at = moment_to_ms(world.clock.now())
+        if workload is not None:
+            self._recounts.see(workload.counter, at.timestamp())
+        observation = self._recounts.bridged(observation, at.timestamp())
         return TickRequest(
             pipeline=self.pipeline,
             control=self._control,
@@ -298,7 +304,7 @@ class ControlLoop:
             predict=self._predict,
             settings=self._settings,
             now_s=now_s,
-            at=moment_to_ms(world.clock.now()),
+            at=at,
             run_id=self._run_id,
             rolling=world.workload.rolling.of(self.pipeline),
             made_of=self._made_of,

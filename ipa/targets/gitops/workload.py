@@ -75,13 +75,13 @@ class GitOpsWorkload:
         state = self._cluster.read(pipeline)
         text = self._text(pipeline)
         asked = self._asked(pipeline, text)
-        ready = {stage.config: stage.ready_replicas for stage in state.stages}
+        running = {stage.config: stage for stage in state.stages}
         stages = tuple(
-            StageState(config, 0 if there is None else ready[there])
+            StageState(config, 0) if there is None else replace(running[there], config=config)
             for there, config in stage_pairs(_configs(state), asked)
         )
         settled = state.settled and asked == _configs(state)
-        return WorkloadState(_revision(state, text), stages, settled, state.changed_by)
+        return replace(state, revision=_revision(state, text), stages=stages, settled=settled)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision, once the manifest is changed: one file, one commit.

@@ -206,16 +206,28 @@ def unsaid_orchestrators(sdep: Json) -> list[Path]:
     then writes its Deployment for ever.
     """
     spec = sdep.get("spec") or {}
-    shared = spec.get("annotations") or {}
     found: list[Path] = []
-    for at, predictor in enumerate(spec.get("predictors") or ()):
-        own = {**shared, **(predictor.get("annotations") or {})}
-        if not _is_on(own, SEPARATE_ENGINE) or _is_on(own, NO_ENGINE):
-            continue
+    for at, predictor in _with_separate_orchestrator(sdep):
         said = (predictor.get("svcOrchSpec") or {}, predictor, spec)
         if all(level.get("replicas") is None for level in said):
             found.append(("spec", "predictors", at, "svcOrchSpec", "replicas"))
     return found
+
+
+def orchestrators(sdep: Json) -> list[str]:
+    """The names of the Deployments of orchestrators that have pods of their own."""
+    name = sdep["metadata"]["name"]
+    return [f"{name}-{predictor['name']}-svc-orch" for _, predictor in _with_separate_orchestrator(sdep)]
+
+
+def _with_separate_orchestrator(sdep: Json) -> Iterator[tuple[int, Json]]:
+    """The predictors whose orchestrator has a pod of its own, each with its place."""
+    spec = sdep.get("spec") or {}
+    shared = spec.get("annotations") or {}
+    for at, predictor in enumerate(spec.get("predictors") or ()):
+        own = {**shared, **(predictor.get("annotations") or {})}
+        if _is_on(own, SEPARATE_ENGINE) and not _is_on(own, NO_ENGINE):
+            yield at, predictor
 
 
 def orchestrator_remedy(sdep: Json) -> str:

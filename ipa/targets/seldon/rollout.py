@@ -6,6 +6,7 @@ it stays Available right after a write, flips during the roll, and has no observ
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from ipa.adapters.kube.quantity import parse_quantity
@@ -27,6 +28,12 @@ FAILED_REASONS = frozenset(
 )
 
 NO_ROOM = "a pod is Unschedulable"
+# So the API server refuses a pod: for a quota, the namespace's limits or its PodSecurity.
+REFUSED = "is forbidden"
+# A container that waits for one of these is not a start that takes its time.
+LOST_REASONS = FAILED_REASONS | {"ContainerStatusUnknown"}
+
+CONTAINERS = ("initContainerStatuses", "containerStatuses")
 
 Deployments = Mapping[str, Json | None]
 
@@ -38,6 +45,11 @@ def ready_replicas(deployment: Json | None) -> int:
 
 def unready(place: StageLocation, deployment: Json | None) -> str:
     """Describe what the stage waits for; empty if it runs exactly as its SeldonDeployment says."""
+    return rolling(place, deployment) or missing(place, deployment)
+
+
+def rolling(place: StageLocation, deployment: Json | None) -> str:
+    """Describe what the controllers still have to do for the stage, apart from waiting for pods."""
     if deployment is None:
         return f"Deployment {place.deployment} is not there yet"
     status = _status(deployment)
@@ -47,16 +59,75 @@ def unready(place: StageLocation, deployment: Json | None) -> str:
         return f"Deployment {place.deployment} does not ask for {place.replicas} replicas yet"
     if int(status.get("observedGeneration") or 0) < int(deployment["metadata"].get("generation") or 0):
         return f"Deployment {place.deployment} is not yet seen by its controller"
-    return _missing_replicas(status, place.replicas)
-
-
-def _missing_replicas(status: Json, wanted: int) -> str:
-    for key, word in (("updatedReplicas", "new"), ("readyReplicas", "ready"), ("availableReplicas", "ready")):
-        count = int(status.get(key) or 0)
-        if count < wanted:
-            return f"{count} of {wanted} replicas are {word}"
     old = int(status.get("replicas") or 0) - int(status.get("updatedReplicas") or 0)
     return f"{old} old replicas still run" if old > 0 else ""
+
+
+def missing(place: StageLocation, deployment: Json | None, lost: int = 0) -> str:
+    """Describe the replicas that are not ready, beside those that were `lost` before."""
+    status = _status(deployment)
+    for key, word in (("updatedReplicas", "new"), ("readyReplicas", "ready"), ("availableReplicas", "ready")):
+        count = int(status.get(key) or 0)
+        if count < place.replicas - lost:
+            return f"{count} of {place.replicas} replicas are {word}"
+    return ""
+
+
+def lost_words(place: StageLocation, deployment: Json | None, pods: Sequence[Json]) -> str:
+    """Why the missing replicas of a stage that does not roll will not be ready by themselves, pod by pod.
+
+    Empty if none is missing, or if one of them only starts.
+    """
+    if rolling(place, deployment) or not missing(place, deployment):
+        return ""
+    found = [words for pod in pods if not _is_ready(pod) and (words := _lost_pod(pod))]
+    refused = refusal(deployment)
+    made = len(pods)
+    if refused and made < place.replicas:
+        found += [refused] * (place.replicas - made)
+    ready = ready_replicas(deployment)
+    return ", ".join(dict.fromkeys(found)) if len(found) >= place.replicas - ready else ""
+
+
+def _is_ready(pod: Json) -> bool:
+    conditions = _status(pod).get("conditions") or ()
+    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+
+
+def _lost_pod(pod: Json) -> str:
+    """What is wrong with a pod that is not ready; empty if it may only be starting."""
+    name, status = pod["metadata"]["name"], _status(pod)
+    if pod["metadata"].get("deletionTimestamp"):
+        return f"pod {name} is being deleted"
+    if status.get("phase") in ("Failed", "Unknown"):
+        return f"pod {name} is {status['phase']}"
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "Ready" and condition.get("status") == "Unknown":
+            return f"pod {name} is on a lost node"
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return f"pod {name} is Unschedulable: {condition.get('message', '')}"
+    containers = [it for key in CONTAINERS for it in status.get(key) or ()]
+    return next((f"pod {name} {words}" for words in map(_lost_container, containers) if words), "")
+
+
+def _lost_container(container: Json) -> str:
+    """What is wrong with a container that does not start by itself; empty if nothing is known to be."""
+    reason = _at(container, "state", "waiting", "reason")
+    ended = _at(container, "lastState", "terminated", "reason")
+    after = f" after {ended}" if ended else ""
+    if reason in LOST_REASONS:
+        return f"is in {reason}{after}"
+    if container.get("restartCount") and not container.get("ready"):
+        return f"was restarted {container['restartCount']} times{after}"
+    return ""
+
+
+def refusal(deployment: Json | None) -> str:
+    """Why the API server refuses to make the Deployment's pods, as it says; empty if it does not."""
+    for condition in _status(deployment).get("conditions") or ():
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            return f"its pods cannot be created: {condition.get('message') or condition.get('reason', '')}"
+    return ""
 
 
 def carries(place: StageLocation, pod: Json) -> bool:
@@ -95,27 +166,59 @@ def _same_model(node: Json, pod: Json) -> bool:
     return not fetchers or "modelUri" not in node or node["modelUri"] in (fetchers[0].get("args") or ())
 
 
+def counter_of(deployments: Sequence[Json | None]) -> str | None:
+    """Identifies what counts the load, of which these Deployments are made; empty while it is replaced.
+
+    None where none is there.
+    """
+    found = [each for each in deployments if each is not None]
+    if not found:
+        return None
+    if any(_is_replaced(each) for each in found):
+        return ""
+    return ",".join(f"{each['metadata']['uid']}/{each['metadata']['generation']}" for each in found)
+
+
+def _is_replaced(deployment: Json) -> bool:
+    """True if its pods are not all of its newest template, or none of them serves."""
+    status, metadata = _status(deployment), deployment["metadata"]
+    wanted = int(deployment["spec"].get("replicas") or 0)
+    updated, made = (int(status.get(key) or 0) for key in ("updatedReplicas", "replicas"))
+    is_seen = int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0)
+    return not is_seen or updated < min(wanted, made) or made > updated or not status.get("readyReplicas")
+
+
 def judge(
-    places: Sequence[StageLocation], deployments: Deployments, pods: Mapping[str, Sequence[Json]]
+    places: Sequence[StageLocation],
+    deployments: Deployments,
+    pods: Mapping[str, Sequence[Json]],
+    lost: Sequence[int] = (),
 ) -> Rollout:
     """Judge the progress of a change over all stages. `deployments` and `pods` by name of Deployment.
 
-    FAILED where a new pod crash-loops, cannot pull its image or cannot be made, or the Deployment says its
-    progress deadline passed. Pods that no node has room for leave it PROGRESSING, since nodes may come; the
-    detail names them.
+    FAILED where a new pod crash-loops, cannot pull its image or is refused by the API server, or the
+    Deployment says its progress deadline passed. Pods that no node has room for leave it PROGRESSING, since
+    nodes may come; the detail names them. Refused pods lack room too: what they are made of is not to blame.
+    Of each stage's pods so many were `lost` before the change, which is not about them.
     """
     failed: list[str] = []
     waiting: list[str] = []
     is_crowded = is_broken = False
-    for place in places:
+    for place, before in zip_longest(places, lost, fillvalue=0):
+        assert isinstance(place, StageLocation)
         deployment = deployments[place.deployment]
-        wait = unready(place, deployment)
+        wait = rolling(place, deployment) or missing(place, deployment, before)
         if not wait:
             continue
         news = list(_pod_news(place, pods.get(place.deployment, ())))
-        bad = [detail for is_failure, detail in news if is_failure]
+        bad = [detail for is_failure, detail in news if is_failure][before:]
         is_broken |= bool(bad)
-        is_crowded |= any(detail.startswith(NO_ROOM) for _, detail in news)
+        refused = refusal(deployment)
+        is_crowded |= bool(refused) or any(detail.startswith(NO_ROOM) for _, detail in news)
+        if REFUSED in refused:
+            bad.append(refused)
+        elif refused:
+            news.append((False, refused))
         if deployment is not None and _deadline_passed(deployment):
             bad.append("its Deployment made no progress in time")
         target = failed if bad else waiting
@@ -138,7 +241,7 @@ def _pod_news(place: StageLocation, pods: Sequence[Json]) -> Iterator[tuple[bool
         for condition in status.get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 yield False, f"{NO_ROOM}: {condition.get('message', '')}"
-        for key in ("initContainerStatuses", "containerStatuses"):
+        for key in CONTAINERS:
             for container in status.get(key) or ():
                 reason = _at(container, "state", "waiting", "reason")
                 if reason in FAILED_REASONS:

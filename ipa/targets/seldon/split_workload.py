@@ -16,7 +16,7 @@ from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.manifest import check_configs
 from ipa.targets.seldon.patch import Operation, build_patch
-from ipa.targets.seldon.rollout import unready
+from ipa.targets.seldon.rollout import counter_of
 from ipa.targets.seldon.split import (
     Part,
     PartRole,
@@ -31,7 +31,14 @@ from ipa.targets.seldon.split import (
     steps,
 )
 from ipa.targets.seldon.variants import check_variants
-from ipa.targets.seldon.workload import SeldonObjects, altered, revision_of, same_object, states_of
+from ipa.targets.seldon.workload import (
+    SeldonObjects,
+    altered,
+    is_settled,
+    revision_of,
+    same_object,
+    states_of,
+)
 
 Objects = dict[str, dict[str, Any]]
 
@@ -65,10 +72,14 @@ class SplitWorkload(SeldonObjects):
         names = [part.name for part in parts if part.role is PartRole.MODEL]
         self._check_autoscalers(pipeline, names, models)
         deployments = self._deployments(pipeline, places)
-        stages = states_of(configs, models, deployments)
-        settled = not any(unready(place, deployments[place.deployment]) for place in places)
+        lost = self._lost(pipeline, places, deployments)
+        stages = states_of(configs, models, deployments, lost)
+        settled = is_settled(places, deployments, lost)
         hands = filter(None, map(last_hand, objects.values()))
-        return WorkloadState(revision_of_all(parts, objects), stages, settled, next(hands, ""))
+        routers = [place for part, place in zip(parts, places, strict=True) if part.role is PartRole.ROUTER]
+        counter = counter_of([deployments[place.deployment] for place in routers])
+        revision = revision_of_all(parts, objects)
+        return WorkloadState(revision, stages, settled, next(hands, ""), counter)
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """The revision of the SeldonDeployments, those that were not there created, the router last.
@@ -123,7 +134,9 @@ class SplitWorkload(SeldonObjects):
             return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was recreated by another writer")
         if read_split(pipeline, parts, objects) != in_millicores(change.configs):
             return Rollout(RolloutPhase.READY, "another writer replaced the change")
-        return self._judged(pipeline, places_of(parts, objects))
+        lost = iter(change.lost)
+        each = [next(lost, 0) if part.role is PartRole.MODEL else 0 for part in parts]
+        return self._judged(pipeline, places_of(parts, objects), each)
 
     def _get(self, parts: Sequence[Part]) -> Objects:
         objects = self._present(parts)

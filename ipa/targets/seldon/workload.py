@@ -13,17 +13,23 @@ from ipa.model.errors import READ_AGAIN, ConflictError, DriftError, IpaError, No
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, StageLocation, check_autoscalers, target_of
+from ipa.targets.seldon.locate import (
+    SELDON_DEPLOYMENT,
+    StageLocation,
+    check_autoscalers,
+    orchestrators,
+    target_of,
+)
 from ipa.targets.seldon.patch import Operation
 from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
-from ipa.targets.seldon.rollout import judge, ready_replicas, unready
+from ipa.targets.seldon.rollout import counter_of, judge, lost_words, ready_replicas, unready
 
 
 def revision_of(sdep: Json) -> str:
     """Revision that a decision is bound to: the object, and the version of its spec.
 
     Not the resourceVersion, which moves with every status the operator writes while nothing of what was
-    decided on has changed. The patch itself is guarded by the resourceVersion of the read just before it.
+    decided on has changed. A patch tests both.
     """
     metadata = sdep["metadata"]
     return f"{metadata['uid']}/{metadata['generation']}"
@@ -62,25 +68,58 @@ class SeldonObjects:
         autoscalers, _ = self._client.list_all(AUTOSCALER, target_of(pipeline).namespace)
         check_autoscalers(pipeline, names, places, autoscalers)
 
-    def _judged(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> Rollout:
-        """The progress of the places' Deployments, by their pods where they wait for something."""
+    def _judged(
+        self, pipeline: Pipeline, places: Sequence[StageLocation], lost: Sequence[int] = ()
+    ) -> Rollout:
+        """The progress of the places' Deployments, by their pods where they wait for something.
+
+        `lost`: so many pods of each were before the change, and are not waited for.
+        """
         deployments = self._deployments(pipeline, places)
+        return judge(places, deployments, self._unready_pods(pipeline, places, deployments), lost)
+
+    def _unready_pods(
+        self, pipeline: Pipeline, places: Sequence[StageLocation], deployments: Mapping[str, Json | None]
+    ) -> dict[str, list[Json]]:
+        """The pods of Deployments that wait for something, by name of Deployment."""
         pods = {}
         for place in places:
             deployment = deployments[place.deployment]
             if deployment is not None and unready(place, deployment):
                 labels = deployment["spec"]["selector"]["matchLabels"]
                 pods[place.deployment] = self._client.list_pods(target_of(pipeline).namespace, labels)
-        return judge(places, deployments, pods)
+        return pods
+
+    def _lost(
+        self, pipeline: Pipeline, places: Sequence[StageLocation], deployments: Mapping[str, Json | None]
+    ) -> dict[str, str]:
+        """Why pods that nothing waits for are not ready, by name of Deployment; empty where none is lost."""
+        pods = self._unready_pods(pipeline, places, deployments)
+        return {
+            place.deployment: lost_words(place, deployments[place.deployment], pods.get(place.deployment, ()))
+            for place in places
+        }
 
 
 def states_of(
-    configs: Sequence[StageConfig], places: Sequence[StageLocation], deployments: Mapping[str, Json | None]
+    configs: Sequence[StageConfig],
+    places: Sequence[StageLocation],
+    deployments: Mapping[str, Json | None],
+    lost: Mapping[str, str],
 ) -> tuple[StageState, ...]:
-    """Each configuration with the ready replicas at its place."""
+    """Each configuration with the ready replicas at its place, and why some are lost."""
     return tuple(
-        StageState(config, ready_replicas(deployments[place.deployment]))
+        StageState(config, ready_replicas(deployments[place.deployment]), lost[place.deployment])
         for config, place in zip(configs, places, strict=True)
+    )
+
+
+def is_settled(
+    places: Sequence[StageLocation], deployments: Mapping[str, Json | None], lost: Mapping[str, str]
+) -> bool:
+    """True if no place waits for anything but pods that are lost."""
+    return not any(
+        unready(place, deployments[place.deployment]) and not lost[place.deployment] for place in places
     )
 
 
@@ -104,9 +143,25 @@ class SeldonWorkload(SeldonObjects):
             raise with_hand(error, sdep) from error
         self._check_autoscalers(pipeline, [target_of(pipeline).name], places)
         deployments = self._deployments(pipeline, places)
-        stages = states_of(configs, places, deployments)
-        settled = not any(unready(place, deployments[place.deployment]) for place in places)
-        return WorkloadState(revision_of(sdep), stages, settled, last_hand(sdep))
+        lost = self._lost(pipeline, places, deployments)
+        stages = states_of(configs, places, deployments, lost)
+        settled = is_settled(places, deployments, lost)
+        counter = counter_of(self._counters(pipeline, sdep, places, deployments))
+        return WorkloadState(revision_of(sdep), stages, settled, last_hand(sdep), counter)
+
+    def _counters(
+        self,
+        pipeline: Pipeline,
+        sdep: Json,
+        places: Sequence[StageLocation],
+        deployments: Mapping[str, Json | None],
+    ) -> list[Json | None]:
+        """The Deployments of the orchestrators, which count the requests."""
+        namespace, names = target_of(pipeline).namespace, orchestrators(sdep)
+        if names:
+            return [self._client.get_deployment(namespace, name) for name in names]
+        # The operator puts it into the pods of the first componentSpec.
+        return [deployments[place.deployment] for place in places if place.stage == places[0].stage]
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """The revision of the SeldonDeployment as created. ConflictError where there is one already."""
@@ -155,7 +210,7 @@ class SeldonWorkload(SeldonObjects):
             return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was recreated by another writer")
         if not _asks_for(pipeline, sdep, change):
             return Rollout(RolloutPhase.READY, "another writer replaced the change")
-        return self._judged(pipeline, locate_mixture(pipeline, sdep))
+        return self._judged(pipeline, locate_mixture(pipeline, sdep), change.lost)
 
     def _read_back(
         self, pipeline: Pipeline, before: str, wanted: Sequence[StageConfig], cause: UnavailableError

@@ -6,11 +6,13 @@ Deployment rolls one step: maxSurge 25 %, maxUnavailable 0, a pod is ready `roll
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from hashlib import md5
 from typing import Any
 
@@ -45,8 +47,14 @@ class Cluster:
     roll_ticks: int = 2
     # Cores of all nodes together; None is enough for everything.
     capacity_cores: float | None = None
+    # What the namespace's ResourceQuota has of cores; None is without one.
+    quota_cores: float | None = None
+    # Why the API server refuses a pod of that spec (PodSecurity, LimitRange); empty where it does not.
+    refusal_of: Callable[[Json], str] = lambda pod_spec: ""
     progress_deadline_ticks: int | None = None
     trouble_of: Callable[[Json], Trouble | None] = lambda pod_spec: None
+    # Pods that crash from now on, by name, whatever is in them.
+    crashing: set[str] = field(default_factory=set)
     # Where true, `status.state` says Creating for ever, whatever the Deployments do (seldon-core#4224).
     stuck_status: bool = False
     now: int = 0
@@ -89,9 +97,14 @@ class Cluster:
             if is_autoscaled:
                 one["spec"]["replicas"] = live["spec"]["replicas"]
             self.store.replace("deployments", {**live, "spec": one["spec"]})
+        orchestrators = set(map(partial(_orchestrator, sdep), _separate(sdep)))
         for live in self._children(sdep):
             name = live["metadata"]["name"]
-            if name not in wanted and all(self._is_ready(other) for other in self._named(sdep, wanted)):
+            if (
+                name not in orchestrators
+                and name not in wanted
+                and all(self._is_ready(other) for other in self._named(sdep, wanted))
+            ):
                 self.store.delete("deployments", metadata["namespace"], name)
 
     def _operate_orchestrators(self, sdep: Json) -> None:
@@ -100,11 +113,7 @@ class Cluster:
         The operator wants `replicas: null` where no level says a number; the API server makes that 1. After a
         first change the operator sees the difference, and writes null again, for ever.
         """
-        if "seldon.io/engine-separate-pod" not in sdep["spec"].get("annotations", {}):
-            return
-        for predictor in sdep["spec"]["predictors"]:
-            if "seldon.io/no-engine" in predictor.get("annotations", {}):
-                continue
+        for predictor in _separate(sdep):
             own = predictor.get("svcOrchSpec") or {}
             levels = (own.get("replicas"), predictor.get("replicas"), sdep["spec"].get("replicas"))
             key = f"{sdep['metadata']['uid']}/{predictor['name']}"
@@ -114,6 +123,21 @@ class Cluster:
             if before is None or is_changed or (was_changed and unsaid):
                 self.orchestrator_writes += 1
             self._orchestrators[key] = (deepcopy(predictor), was_changed or is_changed)
+            self._keep_orchestrator(sdep, predictor, next((it for it in levels if it is not None), 1))
+
+    def _keep_orchestrator(self, sdep: Json, predictor: Json, replicas: int) -> None:
+        """Make the orchestrator's Deployment roll with every change of its predictor."""
+        metadata = sdep["metadata"]
+        name = _orchestrator(sdep, predictor)
+        labels = {"seldon-deployment-id": metadata["name"], "app": name}
+        pod = {"containers": [_engine(predictor)]}
+        body = _as_deployment(metadata, name, labels, replicas, pod)
+        try:
+            live = self.store.get("deployments", metadata["namespace"], name)
+        except ApiError:
+            self.store.create("deployments", metadata["namespace"], body)
+            return
+        self.store.replace("deployments", {**live, "spec": body["spec"]})
 
     def _wanted(self, sdep: Json) -> list[tuple[Json, bool]]:
         """The Deployments to be, and whether another controller owns their replicas."""
@@ -146,26 +170,11 @@ class Cluster:
         has_engine = "seldon.io/no-engine" not in predictor.get("annotations", {})
         is_separate = "seldon.io/engine-separate-pod" in sdep["spec"].get("annotations", {})
         if index == 0 and has_engine and not is_separate:
-            engine = {"requests": {"cpu": "500m", "memory": "512Mi"}}
-            pod["containers"].append({"name": "seldon-container-engine", "resources": engine})
+            pod["containers"].append(_engine(predictor))
         levels = [component.get("replicas"), predictor.get("replicas"), sdep["spec"].get("replicas")]
         labels = {"seldon-deployment-id": metadata["name"], "app": name}
-        return {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {
-                "name": name,
-                "labels": labels,
-                "ownerReferences": [
-                    {"kind": "SeldonDeployment", "name": metadata["name"], "uid": metadata["uid"]}
-                ],
-            },
-            "spec": {
-                "replicas": next((level for level in levels if level is not None), 1),
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": pod},
-            },
-        }
+        replicas = next((level for level in levels if level is not None), 1)
+        return _as_deployment(metadata, name, labels, replicas, pod)
 
     def _roll(self, deployment: Json) -> None:
         namespace = deployment["metadata"]["namespace"]
@@ -177,20 +186,39 @@ class Cluster:
         old = [pod for pod in pods if pod["spec"] != template]
         for pod in new[wanted:]:
             self.store.delete("pods", namespace, pod["metadata"]["name"])
+        # More replicas and another template in one write: the old ReplicaSet is scaled first.
+        more = [old[0]["spec"]] * (wanted - len(new) - len(old)) if old else []
         surge = math.ceil(wanted * 0.25)
-        room = max(0, min(wanted - len(new), wanted + surge - len(new) - len(old)))
-        for _ in range(room):
-            self._make_pod(deployment)
+        room = max(0, min(wanted - len(new), wanted + surge - len(new) - len(old) - len(more)))
+        refused = ""
+        for spec in [*more, *[template] * room]:
+            refused = self._refusal(deployment, spec)
+            if refused:
+                break
+            self._make_pod(deployment, spec)
         ready_new = sum(_is_ready(pod) for pod in new[:wanted])
         spare = ready_new + sum(_is_ready(pod) for pod in old) - wanted
-        for pod in sorted(old, key=_is_ready):
+        # New pods that are not ready yet hold their place: as many old ones stay, ready or not.
+        unready_new = len(new[:wanted]) + room - ready_new
+        most = len(old) + len(new[:wanted]) + room - wanted - unready_new
+        for pod in sorted(old, key=_is_ready)[: max(0, most)]:
             if _is_ready(pod) and spare <= 0:
                 continue
             spare -= _is_ready(pod)
             self.store.delete("pods", namespace, pod["metadata"]["name"])
-        self._count(deployment)
+        self._count(deployment, refused)
 
-    def _make_pod(self, deployment: Json) -> None:
+    def _refusal(self, deployment: Json, spec: Json) -> str:
+        """Why the API server refuses such a pod of the Deployment; empty if it does not."""
+        name = deployment["metadata"]["name"]
+        why = self.refusal_of(spec)
+        used = sum(cores_of(pod["spec"]) for pod in self.store.everything("pods"))
+        if self.quota_cores is not None and used + cores_of(spec) > self.quota_cores:
+            asked = f"requested: requests.cpu={cores_of(spec):g}, used: requests.cpu={used:g}"
+            why = f"exceeded quota: team, {asked}, limited: requests.cpu={self.quota_cores:g}"
+        return f'pods "{name}-x" is forbidden: {why}' if why else ""
+
+    def _make_pod(self, deployment: Json, spec: Json) -> None:
         self._pods += 1
         pod = {
             "apiVersion": "v1",
@@ -200,14 +228,15 @@ class Cluster:
                 "labels": deployment["spec"]["selector"]["matchLabels"],
                 "born": self.now,
             },
-            "spec": deepcopy(deployment["spec"]["template"]["spec"]),
+            "spec": deepcopy(spec),
             "status": {"phase": "Pending"},
         }
         made = self.store.create("pods", deployment["metadata"]["namespace"], pod)
         self._live(made)
 
     def _live(self, pod: Json) -> None:
-        trouble = self.trouble_of(pod["spec"])
+        is_crashing = pod["metadata"]["name"] in self.crashing
+        trouble = Trouble.CRASH if is_crashing else self.trouble_of(pod["spec"])
         if trouble is None and not _is_scheduled(pod) and not self._has_room(pod):
             trouble = Trouble.UNSCHEDULABLE
         age = self.now - pod["metadata"]["born"]
@@ -220,7 +249,7 @@ class Cluster:
         used = sum(cores_of(other["spec"]) for other in self.store.everything("pods") if _is_scheduled(other))
         return used + cores_of(pod["spec"]) <= self.capacity_cores
 
-    def _count(self, deployment: Json) -> None:
+    def _count(self, deployment: Json, refused: str) -> None:
         pods = self._pods_of(deployment)
         template = deployment["spec"]["template"]["spec"]
         new = [pod for pod in pods if pod["spec"] == template]
@@ -238,6 +267,9 @@ class Cluster:
         if deadline is not None and unready and self.now - oldest > deadline:
             condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
             status["conditions"] = [condition]
+        if refused:
+            failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
+            status.setdefault("conditions", []).append({**failure, "message": refused})
         self.store.replace("deployments", {**deployment, "status": status})
 
     def _report(self, sdep: Json) -> None:
@@ -274,6 +306,42 @@ class Cluster:
     def _is_ready(self, deployment: Json) -> bool:
         status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
         return status.get("readyReplicas", 0) >= wanted > 0 and status.get("updatedReplicas") == wanted
+
+
+def _separate(sdep: Json) -> list[Json]:
+    """The predictors whose orchestrator has a pod of its own."""
+    if "seldon.io/engine-separate-pod" not in sdep["spec"].get("annotations", {}):
+        return []
+    predictors = sdep["spec"]["predictors"]
+    return [it for it in predictors if "seldon.io/no-engine" not in it.get("annotations", {})]
+
+
+def _orchestrator(sdep: Json, predictor: Json) -> str:
+    return f"{sdep['metadata']['name']}-{predictor['name']}-svc-orch"
+
+
+def _engine(predictor: Json) -> Json:
+    """The orchestrator's container: it is told the whole predictor, with the replicas of each stage."""
+    told = md5(json.dumps(predictor, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+    return {
+        "name": "seldon-container-engine",
+        "env": [{"name": "ENGINE_PREDICTOR", "value": told}],
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}},
+    }
+
+
+def _as_deployment(owner: Json, name: str, labels: Json, replicas: int, pod: Json) -> Json:
+    reference = {"kind": "SeldonDeployment", "name": owner["name"], "uid": owner["uid"]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": labels, "ownerReferences": [reference]},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
 
 
 def _nodes(node: Json) -> dict[str, Json]:

@@ -160,11 +160,11 @@ def test_status_is_written_at_its_own_path_only(http: httpx.Client) -> None:
 def test_names_are_taken_once_and_gone_after_deletion(kube: FakeKube, http: httpx.Client) -> None:
     assert http.post(SDEPS, json=body()).status_code == 409
     kube.tick(3)
-    assert len(names(http)) == 3
+    assert len(names(http)) == 4
     assert http.delete(ONE).status_code == 200
     assert http.get(ONE).status_code == 404
     # Children go by their owner reference, some time later.
-    assert len(names(http)) == 3
+    assert len(names(http)) == 4
     kube.tick()
     assert names(http) == []
     assert http.get("/api/v1/namespaces/models/pods").json()["items"] == []
@@ -174,14 +174,16 @@ def test_the_operator_makes_deployments_with_its_env_and_its_engine(
     kube: FakeKube, http: httpx.Client
 ) -> None:
     kube.tick()
-    assert names(http) == ["sample-main-0-detect", "sample-main-1-reader", "sample-main-2-sort"]
+    stages = ["sample-main-0-detect", "sample-main-1-reader", "sample-main-2-sort"]
+    assert names(http) == [*stages, "sample-main-svc-orch"]
     pod = deployment(http, "sample-main-1-reader").json()["spec"]["template"]["spec"]
     env = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
     assert env["MLSERVER_MODEL_NAME"] == "reader"
     assert (env["MLSERVER_HTTP_PORT"], env["MLSERVER_METRICS_PORT"]) == ("9010", "6000")
     assert len(pod["containers"]) == 1
     patch(http, [{"op": "remove", "path": "/spec/annotations"}])
-    kube.tick()
+    kube.tick(8)
+    assert names(http) == stages
     first = deployment(http, "sample-main-0-detect").json()["spec"]["template"]["spec"]["containers"]
     assert [one["name"] for one in first] == ["detect", "seldon-container-engine"]
 

@@ -180,7 +180,7 @@ def test_every_patch_is_tried_before_the_first_is_sent(world: Split) -> None:
     assert [request.is_dry_run for request in patches] == [True] * 3 + [False] * 3
     assert world.written() == ["sample-sort-model", "sample-detect-queue", "sample-detect-model"]
     for request in patches:
-        assert request.body[0]["path"] == "/metadata/resourceVersion"
+        assert [each["path"] for each in request.body[:2]] == ["/metadata/uid", "/metadata/generation"]
 
 
 def test_a_patch_that_the_server_refuses_when_tried_leaves_all_as_it_was(world: Split) -> None:

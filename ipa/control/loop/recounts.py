@@ -1,0 +1,107 @@
+"""The load while what counts it is replaced: until the window of its successor is full, rates are too low.
+
+Each write of a SeldonDeployment restarts the orchestrator, whose counters begin at 0. With scrapes every ten
+seconds and rates over thirty the load reads half for twenty seconds, and then seems to rise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
+
+# The first sample of what counts from now on may be this much later.
+SCRAPED_S = 15.0
+# What is not ready for longer is not waited for: the load is then what it reads.
+LONGEST_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """From the last sight of what counted to the first of its successor, Unix times; the rate before."""
+
+    since_s: float
+    ready_s: float
+    rate_rps: float | None
+
+    def until_s(self, averaged_s: float) -> float:
+        """When rates, means over `averaged_s`, are those of the successor alone."""
+        return self.ready_s + averaged_s + SCRAPED_S
+
+
+class Recounts:
+    """The replacements of what counts the load, from what each reading of the workload says of it."""
+
+    def __init__(self) -> None:
+        self._counter = ""
+        # When it was seen last, and since when it is being replaced; the newest rate.
+        self._seen_s: float | None = None
+        self._rate_rps: float | None = None
+        self._since_s: float | None = None
+        self._replaced: tuple[Replacement, ...] = ()
+
+    def see(self, counter: str | None, at_s: float) -> None:
+        """Note what counts the load at that Unix time: `WorkloadState.counter`."""
+        if counter is None:
+            return
+        if not counter:
+            if self._since_s is None:
+                self._since_s = at_s if self._seen_s is None else self._seen_s
+            return
+        since_s = self._since_s
+        if since_s is None and self._counter and counter != self._counter:
+            since_s = self._seen_s
+        if since_s is not None:
+            ready_s = min(at_s, since_s + LONGEST_S)
+            self._replaced = (*self._replaced, Replacement(since_s, ready_s, self._rate_rps))
+        self._counter, self._seen_s, self._since_s = counter, at_s, None
+
+    def bridged(self, observation: Observation, at_s: float) -> Observation:
+        """The observation with at least the rates from before in each of those times."""
+        load = observation.load
+        if not isinstance(load, Measured):
+            return observation
+        end_s = at_s if load.value.end_s is None else load.value.end_s
+        start_s = end_s - load.value.step_s * (len(load.value.rates_rps) - 1)
+        averaged_s = load.value.averaged_s
+        self._replaced = tuple(it for it in self._replaced if it.until_s(averaged_s) > start_s)
+        found = self._replaced
+        if self._since_s is not None:
+            found = (*found, Replacement(self._since_s, self._since_s + LONGEST_S, self._rate_rps))
+        rates = _bridged(load.value, end_s, found)
+        since_s = min(
+            (it.since_s for it in found if it.since_s < end_s <= it.until_s(averaged_s)), default=None
+        )
+        self._rate_rps = rates[-1] if rates[-1] is not None else self._rate_rps
+        if since_s is None:
+            return replace(observation, load=replace(load, value=replace(load.value, rates_rps=rates)))
+        return replace(
+            observation,
+            arrival_rate_rps=_at_least(observation.arrival_rate_rps, rates[-1], load.age_s),
+            load=replace(load, value=replace(load.value, rates_rps=rates)),
+            bridged_s=round(end_s - since_s, 3),
+        )
+
+
+def _at_least(
+    rate: Measured[float] | Missing, least_rps: float | None, age_s: float
+) -> Measured[float] | Missing:
+    """The rate, or `least_rps` if it is less or there is none."""
+    is_absent = isinstance(rate, Missing) and rate.reason is MissingReason.ABSENT
+    if least_rps is None or not (is_absent or (isinstance(rate, Measured) and rate.value < least_rps)):
+        return rate
+    return Measured(least_rps, age_s)
+
+
+def _bridged(load: LoadHistory, end_s: float, found: tuple[Replacement, ...]) -> tuple[float | None, ...]:
+    """The rates, during each replacement at least the last one before it."""
+    rates = list(load.rates_rps)
+    for each in sorted(found, key=lambda it: it.since_s):
+        until_s, before_rps = each.until_s(load.averaged_s), each.rate_rps
+        for at, rate in enumerate(rates):
+            time_s = end_s - load.step_s * (len(rates) - 1 - at)
+            if time_s <= each.since_s:
+                before_rps = rate if rate is not None else before_rps
+            elif time_s <= until_s and before_rps is not None:
+                rates[at] = before_rps if rate is None else max(before_rps, rate)
+    return tuple(rates)

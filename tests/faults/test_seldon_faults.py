@@ -1,0 +1,317 @@
+"""What a genuine Seldon does to a loop: lost pods, restarted counters, status writes, refused pods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count, pairwise, product
+from pathlib import Path
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.loop.recounts import Recounts
+from ipa.control.ports import RolloutPhase, Signals
+from ipa.model.decision import Action, Change, Decision, ReasonCode
+from ipa.model.errors import ConflictError
+from ipa.model.observation import Measured
+from ipa.model.plan import StageConfig
+from ipa.model.rolling import DEPLOYMENT, quick_hop, waves
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.metrics import EXECUTOR
+from ipa.targets.seldon.ownership import OwningClient, owner_of
+from tests.fakes.kube import FakeKube
+from tests.fakes.kube.api import Request
+from tests.fakes.kube.cluster import cores_of
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.world import PIPELINE, SMALLEST
+from tests.faults.prometheus import FakePrometheus
+from tests.faults.table import Case
+from tests.faults.world import KubeWorld, build
+
+# Rates of the executor are means over this.
+AVERAGED_S = 30.0
+TWO = tuple(replace(config, replicas=2) for config in SMALLEST)
+
+
+def stage_pods(world: KubeWorld, stage: str) -> list[str]:
+    """The names of the stage's pods."""
+    return sorted(name for name in world.pods() if f"-{stage}" in name)
+
+
+@pytest.mark.parametrize("rise", [1.0, 3.0])
+def test_g1_a_pod_that_is_lost_is_planned_around(case: Case, rise: float) -> None:
+    with build(rate_rps=5.0, configs=TWO) as world:
+        world.settle()
+        world.rate_rps = 20.0
+        world.settle()
+        running = {config.stage: config for config in world.desired()}
+        stage = max(running.values(), key=lambda config: config.replicas)
+        lost = stage_pods(world, stage.stage)[0]
+        world.kube.cluster.crashing.add(lost)
+        world.kube.tick()
+        since = len(world.decisions)
+        world.rate_rps *= rise
+        world.ticks(4)
+        found = world.decisions[since:]
+        case.told(f"load × {rise:g}: replicas before", stage.replicas)
+        case.equal(f"load × {rise:g}: names the pod", any(lost in each.detail for each in found[:2]), True)
+        acted = [at for at, each in enumerate(found, 1) if each.action is Action.APPLY]
+        if rise > 1:
+            case.at_most(f"load × {rise:g}: ticks until planned around", acted[0], 2)
+        world.ticks(30)
+        case.at_least(f"load × {rise:g}: carried, of the load", world.served_rps() / world.rate_rps, 1.0)
+        case.at_most(f"load × {rise:g}: changes", len(applied(world, since)), 4)
+        assert ReasonCode.ROLLBACK not in world.reasons(since)
+        world.kube.cluster.crashing.clear()
+        world.settle()
+        case.equal(f"load × {rise:g}: writes once it is back", world.quiet_writes(), 0)
+        world.sound()
+
+
+def applied(world: KubeWorld, since: int = 0) -> list[Decision]:
+    """The decisions from one on that changed something."""
+    return [each for each in world.decisions[since:] if each.action is Action.APPLY]
+
+
+def counted(world: KubeWorld) -> Callable[[float, Signals], Signals]:
+    """The load as a scraped executor tells it: its counters begin at 0 with each of its pods."""
+    restarts: list[float] = []
+    seen: set[str] = set()
+
+    def see() -> None:
+        ready = {
+            pod["metadata"]["name"]
+            for pod in world.invariants.pods()
+            if "svc-orch" in pod["metadata"]["name"]
+            and any(
+                each["type"] == "Ready" and each["status"] == "True" for each in pod["status"]["conditions"]
+            )
+        }
+        if seen and ready - seen:
+            restarts.append(world.clock.monotonic_s())
+        seen.update(ready)
+
+    world.clock.every(1.0, see)
+
+    def as_counted(now_s: float, signals: Signals) -> Signals:
+        load = signals.load
+        assert isinstance(load, Measured)
+        count = len(load.value.rates_rps)
+        rates = []
+        for at, rate in enumerate(load.value.rates_rps):
+            second = int(now_s) - (count - 1 - at)
+            since_s = min((second - it for it in restarts if it <= second), default=AVERAGED_S)
+            rates.append(None if rate is None else rate * min(1.0, since_s / AVERAGED_S))
+        history = replace(load.value, rates_rps=tuple(rates), averaged_s=AVERAGED_S)
+        last = rates[-1]
+        assert last is not None
+        return replace(signals, load=Measured(history), arrival_rate_rps=Measured(last))
+
+    return as_counted
+
+
+def changes_at_a_constant_load(rate_rps: float, step_s: float) -> tuple[int, KubeWorld]:
+    """The changes in 30 min of a constant load, from one minute after it has stepped up.
+
+    Pods are ready within two or three steps of the cluster: long before the window of the rates is full.
+    """
+    with build(rate_rps=5.0, step_s=step_s, roll_ticks=1) as world:
+        world.metrics.fault = counted(world)
+        world.settle()
+        since = len(world.decisions)
+        world.rate_rps = rate_rps
+        world.until_s(world.clock.monotonic_s() + 60.0)
+        assert applied(world, since), "the step is planned for"
+        since = len(world.decisions)
+        world.until_s(world.clock.monotonic_s() + 1800.0)
+        return len(applied(world, since)), world
+
+
+@pytest.mark.parametrize(("rate_rps", "step_s"), [(25.0, 2.0), (40.0, 1.0)])
+def test_g2_own_writes_do_not_move_the_load(
+    case: Case, monkeypatch: pytest.MonkeyPatch, rate_rps: float, step_s: float
+) -> None:
+    found, world = changes_at_a_constant_load(rate_rps, step_s)
+    at = f"{rate_rps:g} rps"
+    case.equal(f"{at}: changes in 30 min", found, 0)
+    said = [each for each in world.decisions if "what counts the load was replaced" in each.detail]
+    case.at_least(f"{at}: ticks that say so", len(said), 1)
+    world.sound()
+    # As it was before: the loop believes what it reads.
+    monkeypatch.setattr(Recounts, "bridged", lambda self, observation, at_s: observation)
+    case.at_least(f"{at}: changes without", changes_at_a_constant_load(rate_rps, step_s)[0], 1)
+
+
+def test_g4_an_idle_executor_is_no_load(case: Case) -> None:
+    """A load that ends, then a restart: without a request the executor has no series of requests."""
+    clock = VirtualClock()
+    ended_s = 100.0
+    with FakePrometheus(clock, lambda t_s: 20.0 if t_s < ended_s else 0.0) as server:
+        server.targets[0].restarts = frozenset({int(ended_s) + 20})
+        metrics = PrometheusMetrics(server.url, dialect=EXECUTOR, share_s=0.0)
+        clock.wait(ended_s)
+        before = metrics.read(PIPELINE, 60.0)
+        clock.wait(60.0)
+        signals = metrics.read(PIPELINE, 60.0)
+        assert isinstance(before.arrival_rate_rps, Measured)
+        case.told("rate before", round(before.arrival_rate_rps.value, 2))
+        rate, load = signals.arrival_rate_rps, signals.load
+        case.equal("rate once idle", rate.value if isinstance(rate, Measured) else rate, 0.0)
+        assert isinstance(load, Measured)
+        case.equal("seconds known to be idle", set(load.value.rates_rps[-20:]), {0.0})
+        # Not scraped any more: nothing is known.
+        server.targets[0].answers = lambda second: False
+        clock.wait(30.0)
+        case.equal("known without a scrape", isinstance(metrics.read(PIPELINE, 60.0).load, Measured), False)
+
+
+def test_g5_status_writes_refuse_nothing(case: Case, tmp_path: Path) -> None:
+    """The operator writes the status between our read and our patch, of a free object too."""
+    pipeline, configs = sample_pipeline(), sample_configs()
+    refused = stale = 0
+    with FakeKube() as kube:
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+        workload = KubeWorkload(OwningClient(client, "blue"))
+        KubeWorkload(client).create(pipeline, configs)
+        kube.tick(10)
+
+        tries = count()
+
+        def report(request: Request) -> None:
+            # A second attempt comes milliseconds later: not each of them finds another status.
+            if request.verb == "patch" and not request.is_dry_run and next(tries) % 3 != 1:
+                write_status(kube)
+
+        kube.before = report
+        wanted = configs
+        for number in range(200):
+            wanted = (replace(configs[0], replicas=1 + (number + 1) % 2), *configs[1:])
+            state = workload.read(pipeline)
+            previous = tuple(stage.config for stage in state.stages)
+            change = Change(f"d-{number}", "sample", state.revision, previous, wanted, 60.0)
+            try:
+                workload.write(pipeline, change)
+            except ConflictError:
+                refused += 1
+            if number % 20 == 0:
+                try:
+                    workload.write(pipeline, change)
+                except ConflictError:
+                    stale += 1
+        case.equal("writes refused, of 200", refused, 0)
+        case.equal("stale writes refused, of 10", stale, 10)
+        sdep = kube.store.get("seldondeployments", "models", "sample")
+        case.equal("claimed by", owner_of(sdep), "blue")
+        client.close()
+
+
+def write_status(kube: FakeKube) -> None:
+    """A status write, as the operator's: it moves nothing but the resourceVersion."""
+    with kube.store.lock:
+        sdep = kube.store.get("seldondeployments", "models", "sample")
+        count = int(sdep.get("status", {}).get("written", 0))
+        status = {**sdep.get("status", {}), "written": count + 1}
+        kube.store.replace("seldondeployments", {**sdep, "status": status})
+
+
+REFUSALS = {
+    "ResourceQuota": "exceeded quota",
+    "PodSecurity": "violates PodSecurity",
+    "LimitRange": "maximum cpu usage per Container is 2",
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_g6_refused_pods_are_named_and_lack_room(case: Case, what: str) -> None:
+    words = REFUSALS[what]
+    with build(rate_rps=5.0) as world:
+        world.settle()
+        before, cluster = world.desired(), world.kube.cluster
+        if what == "ResourceQuota":
+            cluster.quota_cores = used_cores(world) + 0.25
+        else:
+            cluster.refusal_of = lambda pod_spec: f'{words} "restricted:latest"'
+        world.rate_rps = 40.0
+        since = len(world.decisions)
+        world.ticks(8)
+        found = world.decisions[since:]
+        acted = next(at for at, each in enumerate(found) if each.action is Action.APPLY)
+        told = next((at for at, each in enumerate(found) if words in each.detail), 99)
+        case.at_most(f"{what}: ticks from the write until it is named", told - acted, 3)
+        (back,) = [each for each in found if each.reason is ReasonCode.ROLLBACK][:1]
+        case.equal(f"{what}: taken back", back.configs, before)
+        case.equal(f"{what}: variants blamed", blamed(world), 0)
+        world.sound()
+
+
+def used_cores(world: KubeWorld) -> float:
+    """The cores that all pods ask for."""
+    return sum(cores_of(pod["spec"]) for pod in world.kube.store.everything("pods"))
+
+
+def blamed(world: KubeWorld) -> int:
+    """The variants that are in quarantine by name."""
+    return sum(len(failure.variants) for failure in world.loop._state.failures)
+
+
+ROLL_TICKS = 20
+BEFORE, AFTER = StageConfig("detect", "d-s", 1, 1.0, 1), StageConfig("detect", "d-l", 1, 1.0, 1)
+
+
+def took_ticks(folder: Path, *steps: StageConfig) -> int:
+    """The ticks from the first write until the last one of a stage's configurations is ready."""
+    pipeline, others = sample_pipeline(), sample_configs()[1:]
+    with FakeKube(roll_ticks=ROLL_TICKS) as kube:
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
+        workload = KubeWorkload(client)
+        workload.create(pipeline, (steps[0], *others))
+        kube.tick(3 * ROLL_TICKS)
+        ticks = 0
+        for before, after in pairwise(steps):
+            state = workload.read(pipeline)
+            change = Change("d", "sample", state.revision, (before, *others), (after, *others), 600.0)
+            change = replace(change, revision=workload.write(pipeline, change))
+            while workload.rollout(pipeline, change).phase is not RolloutPhase.READY:
+                kube.tick()
+                ticks += 1
+        client.close()
+    return ticks
+
+
+def test_g7_a_change_takes_as_long_as_modelled(case: Case, tmp_path: Path) -> None:
+    errors = []
+    for before, after in product((1, 2, 4, 8), (1, 2, 3, 4, 7, 8)):
+        for changed in (BEFORE, AFTER, replace(BEFORE, batch_size=4)):
+            old, new = replace(BEFORE, replicas=before), replace(changed, replicas=after)
+            predicted = waves(old, new, DEPLOYMENT) * ROLL_TICKS
+            found = took_ticks(tmp_path, old, new)
+            # The operator and the controller take a tick or two; what starts no pod takes nothing else.
+            if predicted:
+                errors.append(abs(found / predicted - 1))
+            else:
+                assert found <= 4, (old, new, found)
+    case.told("changes that start pods", len(errors))
+    case.at_most("error of the predicted time, the worst of them", round(max(errors), 3), 0.2)
+    one, more = BEFORE, replace(AFTER, replicas=4)
+    hop = quick_hop(one, more, DEPLOYMENT)
+    assert hop is not None
+    case.told("ticks of a variant and three more replicas in one write", took_ticks(tmp_path, one, more))
+    found = took_ticks(tmp_path, one, hop, more)
+    case.at_most("ticks of the same in two", found, 2.2 * ROLL_TICKS)
+
+
+def test_g7_the_quicker_order_is_taken(case: Case) -> None:
+    """A lighter variant and more replicas: first the variant, then the replicas."""
+    running = tuple(StageConfig(stage, "big", 1, 1.0, 1) for stage in ("detect", "read"))
+    with build(rate_rps=2.0, configs=running) as world:
+        world.settle()
+        since = len(world.decisions)
+        world.rate_rps = 100.0
+        world.settle()
+        written = [each.configs for each in applied(world, since)]
+        kinds = [[(config.variant, config.replicas) for config in configs] for configs in written]
+        case.told("written", kinds)
+        world.sound()
