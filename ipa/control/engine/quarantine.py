@@ -36,15 +36,19 @@ def add(
     base_s: float,
     now_s: float,
 ) -> tuple[FailedRollout, ...]:
-    """The failures with the change from `previous` to `configs`; a repeated one waits twice as long."""
-    variants = pairs(configs) - pairs(previous)
+    """The failures with the change from `previous` to `configs`; a repeated one waits twice as long.
+
+    One that lacked room for less is a new one.
+    """
+    variants, cores = pairs(configs) - pairs(previous), total_cores(configs)
     before = next((failure for failure in failures if failure.variants == variants), None)
-    if before and now_s < before.until_s:
+    is_active = before is not None and now_s < before.until_s
+    if before and is_active and (variants or cores >= before.cores):
         return tuple(failures)
-    times = before.times + 1 if before else 1
+    times = before.times + (not is_active) if before else 1
     until_s = now_s + base_s * 2 ** min(times - 1, MAX_DOUBLINGS)
     others = tuple(failure for failure in failures if failure.variants != variants)
-    return (*others, FailedRollout(variants, total_cores(configs), until_s, times))
+    return (*others, FailedRollout(variants, cores, until_s, times))
 
 
 def recalled(

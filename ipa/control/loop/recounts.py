@@ -1,7 +1,7 @@
 """The load while what counts it is replaced: until the window of its successor is full, rates are too low.
 
-Each write of a SeldonDeployment restarts the orchestrator, whose counters begin at 0. With scrapes every ten
-seconds and rates over thirty the load reads half for twenty seconds, and then seems to rise.
+Where each write restarts what counts requests, its counters begin at 0. With scrapes every ten seconds and
+rates over thirty the load reads half for twenty seconds, and then seems to rise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Replacement:
     rate_rps: float | None
 
     def until_s(self, averaged_s: float) -> float:
-        """When rates, means over `averaged_s`, are those of the successor alone."""
+        """The time from which rates, means over `averaged_s`, are those of the successor alone."""
         return self.ready_s + averaged_s + SCRAPED_S
 
 
