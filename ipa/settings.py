@@ -124,7 +124,9 @@ class Settings:
     horizon_s: float = 20.0
     # Averaging time of forecast rates, in seconds. Queues and an objective's margins absorb shorter bursts.
     smooth_s: float = 5.0
-    # Quantile of the forecast that plans are made for. Raise it to plan for higher peaks.
+    # Quantile of the forecast that plans are made for, of a pipeline whose SLA has the percentile 99. Where
+    # five times as many requests may be late, five times as many peaks may exceed it. With a trace it is the
+    # same for all. Raise it to plan for higher peaks.
     forecast_quantile: float = 0.95
     # Time limit of a forecast, in seconds; after it the last rate and its noise are used. Keep it well below
     # the tick.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from ipa.adapters.time_limit import TimeLimited
 from ipa.control.engine.state import PeakForecaster
 from ipa.files.traces import read_trace
-from ipa.forecast.base import Forecaster, prepare
+from ipa.forecast.base import Forecaster, prepare, slo_quantile
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.features import BACK_S
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast, rungs_of
@@ -23,10 +23,14 @@ from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
+from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 log = logging.getLogger("ipa.forecast")
+
+# The forecaster of a pipeline with those profiles, by stage.
+ForecasterOf = Callable[[Pipeline, Mapping[str, StageProfile]], PeakForecaster]
 
 
 class TraceForecaster:
@@ -81,50 +85,59 @@ class TraceForecaster:
 
 @dataclass(frozen=True, slots=True)
 class ForecastSetup:
-    """The forecaster with its deadline, and the seconds of load that it needs."""
+    """Makes a pipeline's forecaster, which has a deadline and needs `window_s` of load."""
 
-    forecaster: PeakForecaster
+    of: ForecasterOf
     window_s: float
 
 
-def horizon_of(settings: Settings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> float:
-    """Return the horizon in seconds: the setting, or the slowest variant's start-up and one tick if longer.
-
-    One value for all pipelines, so that they share the learned model; `profiles` are by pipeline and stage.
-    """
-    stages = [stage for each in profiles.values() for stage in each.values()]
-    readiness_s = [variant.readiness_s or 0.0 for stage in stages for variant in stage.variants]
+def horizon_of(settings: Settings, profiles: Iterable[StageProfile]) -> float:
+    """Return the horizon in s: the setting, or the slowest variant's start-up and one tick if longer."""
+    readiness_s = [variant.readiness_s or 0.0 for stage in profiles for variant in stage.variants]
     return max(settings.horizon_s, max(readiness_s, default=0.0) + settings.tick_s)
 
 
 def forecast_setup(
     settings: Settings, profiles: Mapping[str, Mapping[str, StageProfile]], averaged_s: float = 0.0
 ) -> ForecastSetup:
-    """Return the forecaster of the settings; with a trace file one that has started to learn from it.
+    """Return the forecasters of the settings: each pipeline's, with its own horizon and its SLO's quantile.
 
-    `averaged_s` are the seconds over which the target's metrics average a rate. The trace begins at midnight
-    UTC. Errors: InputError (the file is not a trace, or has no requests),
-    UsageError (no such forecaster), PluginError.
+    With a trace file it is one for all, which has started to learn from it: its horizon is the longest.
+    `profiles` are by pipeline and stage. `averaged_s` are the seconds over which the target's metrics average
+    a rate. The trace begins at midnight UTC. Errors: InputError (the file is not a trace, or has no
+    requests), UsageError (no such forecaster), PluginError.
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
-    horizon_s = horizon_of(settings, profiles)
     rungs = rungs_of(settings.forecaster)
-    ladder = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s, rungs=rungs)
-    in_time = partial(
-        TimeLimited[LoadHistory, Forecast],
-        late=partial(last_rung, ladder),
-        limit_s=settings.forecast_deadline_s,
-    )
+
+    def in_time(ladder: Callable[..., Forecast], made: PeakForecaster) -> PeakForecaster:
+        late = partial(last_rung, ladder)
+        return TimeLimited[LoadHistory, Forecast](made, late=late, limit_s=settings.forecast_deadline_s)
+
+    @cache
+    def ladder(horizon_s: float, quantile: float) -> PeakForecaster:
+        found = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s, rungs=rungs)
+        return in_time(found, found)
+
     if not settings.forecast_trace:
-        return ForecastSetup(in_time(ladder), settings.window_s)
+
+        def of(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> PeakForecaster:
+            horizon_s = horizon_of(settings, profiles.values())
+            return ladder(horizon_s, slo_quantile(quantile, pipeline.sla.percentile))
+
+        return ForecastSetup(of, settings.window_s)
     load = as_load(read_trace(Path(settings.forecast_trace)))
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
+    horizon_s = horizon_of(settings, [stage for each in profiles.values() for stage in each.values()])
     made = TraceForecaster(
         load, settings.forecaster, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s)
     )
     made.start()
-    return ForecastSetup(in_time(made), max(settings.window_s, made.window_s))
+    shared = in_time(
+        partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s, rungs=rungs), made
+    )
+    return ForecastSetup(lambda pipeline, profiles: shared, max(settings.window_s, made.window_s))
 
 
 def last_rung(ladder: Callable[..., Forecast], load: LoadHistory, why: str) -> Forecast:

@@ -354,7 +354,7 @@ class StoredProfilesReplayer:
         if name not in self._replayers:
             stored = self._store.profiles(name)
             learns = bool(self._settings.forecast_trace)
-            forecaster = None if learns else forecast_setup(self._settings, {name: stored}).forecaster
+            forecaster = None if learns else forecast_setup(self._settings, {name: stored}).of
             self._replayers[name] = Replayer(self._store, forecaster), stored
         replayer, stored = self._replayers[name]
         return replayer(decision, self._pipelines[name], stored, policy)

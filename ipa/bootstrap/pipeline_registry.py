@@ -103,7 +103,7 @@ def loop_of(
         world,
         policy=policy,
         predict=inputs.predictor(),
-        forecaster=sight.forecaster,
+        forecaster=sight.of(inputs.pipeline, inputs.profiles),
         settings=guards_of(settings),
         window_s=sight.window_s,
         run_id=uuid.uuid4().hex[:8],

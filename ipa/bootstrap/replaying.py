@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ipa.adapters.forecasting import ForecasterOf
 from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.pipeline_registry import policy_of
 from ipa.control.audit.replay import ReplayResult, ReplaySetup, inputs_in, made_by_hand, replay, stale
 from ipa.control.canonical import digest_of
 from ipa.control.engine.decision_inputs import made_of
-from ipa.control.engine.state import PeakForecaster
 from ipa.control.ports import DecisionLog
 from ipa.model.decision import Decision
 from ipa.model.errors import DeadlineError
@@ -30,10 +30,10 @@ EARLIER = 60
 
 @dataclass(frozen=True, slots=True)
 class Replayer:
-    """Takes decisions of the record again. Without a forecaster it is with the recorded forecasts."""
+    """Takes decisions of the record again. Without forecasters it is with the recorded forecasts."""
 
     log: DecisionLog
-    forecaster: PeakForecaster | None
+    forecaster_of: ForecasterOf | None
     within_s: float = REPLAY_S
 
     def __call__(
@@ -67,7 +67,8 @@ class Replayer:
             until=until,
         )
         chosen, decides = policy_of(policy or inputs.policy, asked, self.within_s)
-        deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(asked), self.forecaster)
+        forecaster = self.forecaster_of(pipeline, profiles) if self.forecaster_of else None
+        deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(asked), forecaster)
         is_taught = decides.name != inputs.policy and is_stateful(decides)
         found = replay(decision, inputs, deciding, self._earlier(decision) if is_taught else ())
         if until.passed:

@@ -112,7 +112,7 @@ def service_of(app: App) -> Service:
         plans=app.store.plans,
         answers=app.store.answers,
         planner=planner,
-        replayer=Replayer(app.store, app.sight.forecaster),
+        replayer=Replayer(app.store, app.sight.of),
         leadership=leadership,
         health=ServiceHealth(app.store, StoreCheck(app.store.check, app.clock), leadership, app.loops),
         clock=app.clock,

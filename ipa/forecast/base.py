@@ -19,8 +19,20 @@ Flags = NDArray[np.bool_]
 # A plan must carry the rate over a few seconds, not each second's count: a queue absorbs the noise of single
 # seconds, whose Poisson peak at 5 rps would be twice the rate.
 SMOOTH_S = 5.0
+# The percentile of the SLO for which the quantile is set; the least and the greatest that may follow.
+SLO_PERCENTILE = 99.0
+LEAST_QUANTILE, GREATEST_QUANTILE = 0.5, 0.999
 # The memory of the rungs: two minutes, or some horizons if those are longer.
 PAST_S, PAST_HORIZONS = 120.0, 3.0
+
+
+def slo_quantile(quantile: float, percentile: float) -> float:
+    """The quantile to forecast for an SLO of that percentile, if for one of 99 it is `quantile`.
+
+    Peaks may be above it as many times more often as more requests may be late.
+    """
+    beyond = (1 - quantile) * (100 - percentile) / (100 - SLO_PERCENTILE)
+    return min(max(1 - beyond, LEAST_QUANTILE), GREATEST_QUANTILE)
 
 
 @dataclass(frozen=True, slots=True)

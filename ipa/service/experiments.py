@@ -200,7 +200,7 @@ def specification(
         "capacity_cores": request.capacity_cores,
         "accelerators": None if request.accelerators is None else dict(request.accelerators),
         "guards": guard_values(settings),
-        "forecast": forecast_values(settings, request.forecaster),
+        "forecast": forecast_values(settings, request.forecaster, pipeline.sla.percentile),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from ipa.control.engine.guards import GuardSettings
 from ipa.files.reading import is_file
 from ipa.files.traces import read_trace
+from ipa.forecast.base import slo_quantile
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
@@ -72,7 +73,7 @@ def as_served(
     target: SimulatedPlace,
 ) -> SimSetup:
     """A run of the loop on the target with the service's settings."""
-    forecast = ForecastSettings(**forecast_values(given, given.forecaster))
+    forecast = ForecastSettings(**forecast_values(given, given.forecaster, pipeline.sla.percentile))
     return setup_on(target, pipeline, profiles, rates_rps, forecast, guards_of(given))
 
 
@@ -135,12 +136,12 @@ def guard_values(given: Settings) -> dict[str, Any]:
     return {it.name: getattr(given, it.name) for it in fields(GuardSettings) if hasattr(given, it.name)}
 
 
-def forecast_values(given: Settings, forecaster: str) -> dict[str, Any]:
-    """The values of `ForecastSettings` for that forecaster in the service, by name."""
+def forecast_values(given: Settings, forecaster: str, percentile: float) -> dict[str, Any]:
+    """The values of `ForecastSettings` for that forecaster and an SLO of that percentile, by name."""
     return {
         "name": forecaster,
         "window_s": given.window_s,
         "horizon_s": given.horizon_s,
-        "quantile": given.forecast_quantile,
+        "quantile": slo_quantile(given.forecast_quantile, percentile),
         "smooth_s": given.smooth_s,
     }

@@ -49,4 +49,4 @@ def taken(policy: str = "ours") -> FakeWorld:
 def again(world: FakeWorld, forecaster: Callable[[LoadHistory], Forecast] | None = None) -> ApiContext:
     """Its services, which have the pipeline, the profiles and the forecaster that it was decided with."""
     known = forecaster or forecaster_of(FORECAST, (), lambda: 0.0)
-    return over(viewed(world), replayer=Replayer(world, known))
+    return over(viewed(world), replayer=Replayer(world, lambda *_: known))

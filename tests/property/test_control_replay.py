@@ -212,7 +212,8 @@ def test_every_decision_of_a_simulated_run_is_taken_again_as_it_was(name: str) -
     decisions = simulate(setup).decisions
     store = FakeStore()
     store.kept = list(decisions)
-    again = Replayer(store, forecaster_of(setup.forecast, setup.rates_rps, lambda: 0.0))
+    forecaster = forecaster_of(setup.forecast, setup.rates_rps, lambda: 0.0)
+    again = Replayer(store, lambda *_: forecaster)
     for decision in decisions:
         check_same(decision, again(decision, setup.pipeline, setup.profiles))
     assert len(decisions) >= 80

@@ -192,7 +192,9 @@ def test_a_forecaster_that_has_learned_since_does_not_count() -> None:
         (broken, "no such load"),
         (None, "no forecaster is available"),
     ):
-        found = Replayer(taken(), forecaster)(decision, a_pipeline(), PROFILES)
+        found = Replayer(taken(), forecaster and (lambda *_, it=forecaster: it))(
+            decision, a_pipeline(), PROFILES
+        )
         assert found.outcome is ReplayOutcome.SAME
         assert found.notes == (f"the recorded forecast is used: {words}",)
 

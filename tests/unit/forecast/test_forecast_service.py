@@ -15,6 +15,7 @@ from ipa.model.errors import InputError, NotFoundError
 from ipa.model.observation import LoadHistory
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.settings import Settings
+from ipa.testing.examples import PIPELINE
 
 
 def counts(seed: int, length: int) -> list[float]:
@@ -69,7 +70,20 @@ def test_a_trace_too_short_to_learn_from_is_said_in_every_forecast() -> None:
 def test_without_a_trace_it_is_the_plain_ladder() -> None:
     seen = forecast_setup(Settings(), {})
     assert seen.window_s == Settings().window_s
-    assert seen.forecaster(means(2, 120)).rung in {"seasonal", "window"}
+    assert seen.of(PIPELINE, {})(means(2, 120)).rung in {"seasonal", "window"}
+
+
+@pytest.mark.parametrize(
+    ("percentile", "quantile"), [(50.0, 0.5), (95.0, 0.75), (99.0, 0.95), (99.9, 0.995), (99.999, 0.999)]
+)
+def test_the_quantile_is_that_of_the_slo(percentile: float, quantile: float) -> None:
+    pipeline = replace(PIPELINE, sla=replace(PIPELINE.sla, percentile=percentile))
+    seen = forecast_setup(Settings(), {}).of(pipeline, {})
+    assert seen(means(2, 300)).quantile == pytest.approx(quantile)
+    # Alike pipelines share one, whose threads are few.
+    assert forecast_setup(Settings(), {}).of(pipeline, {}) is not seen
+    setup = forecast_setup(Settings(), {})
+    assert setup.of(pipeline, {}) is setup.of(replace(pipeline, name="other"), {})
 
 
 @pytest.mark.parametrize(("readiness_s", "horizon_s"), [(None, 20.0), (9.0, 20.0), (45.0, 55.0)])
@@ -78,9 +92,11 @@ def test_the_horizon_covers_the_slowest_start_up_and_a_tick(
 ) -> None:
     variants = (VariantProfile("light", 0.7, ()), VariantProfile("heavy", 0.9, (), readiness_s=readiness_s))
     stage = StageProfile("p", "s", variants, "a machine", date(2026, 1, 1), "measured")
-    profiles = {"p": {"s": stage}, "other": {}}
-    assert horizon_of(Settings(tick_s=10.0), profiles) == horizon_s
-    assert forecast_setup(Settings(), profiles).forecaster(means(2, 300)).horizon_s == horizon_s
+    assert horizon_of(Settings(tick_s=10.0), [stage]) == horizon_s
+    setup = forecast_setup(Settings(), {"p": {"s": stage}, "other": {}})
+    assert setup.of(PIPELINE, {"s": stage})(means(2, 300)).horizon_s == horizon_s
+    # Not that of the slowest of all pipelines.
+    assert setup.of(PIPELINE, {})(means(2, 300)).horizon_s == Settings().horizon_s
 
 
 def test_the_setting_names_a_trace_and_the_window_grows(tmp_path: Path) -> None:
@@ -89,7 +105,7 @@ def test_the_setting_names_a_trace_and_the_window_grows(tmp_path: Path) -> None:
     seen = forecast_setup(Settings(forecast_trace=str(path)), {}, averaged_s=30.0)
     assert seen.window_s == 600 + 600
     # It says itself that it has not learned yet, or what it learned.
-    found = seen.forecaster(means(2, 1220))
+    found = seen.of(PIPELINE, {})(means(2, 1220))
     assert "boosted" in (*found.steps_down, found.rung)[0]
 
 
