@@ -26,7 +26,7 @@ from ipa.targets.seldon.section import SeldonTarget
 from ipa.targets.seldon.shape import batch_faults
 
 ONE_ORCHESTRATOR = {"replicas": 1}
-# What restricted PodSecurity asks of every container. Images must run as another user than root.
+# What restricted PodSecurity asks of every container.
 RESTRICTED: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -130,6 +130,12 @@ def _orchestrator(target: SeldonTarget) -> dict[str, Any]:
     return {**ONE_ORCHESTRATOR, "resources": {"requests": {"cpu": cpu_quantity(cores)}}}
 
 
+def _security(target: SeldonTarget) -> dict[str, Any]:
+    """The container's securityContext: as restricted PodSecurity asks for it, unless it may run as root."""
+    found = deepcopy(dict(RESTRICTED))
+    return {**found, "runAsNonRoot": False} if target.run_as_root else found
+
+
 def _node(nested: Nested, configs: Mapping[str, StageConfig]) -> dict[str, Any]:
     stage = nested.stage
     node: dict[str, Any] = {"name": container_name(stage)}
@@ -160,7 +166,7 @@ def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[st
         "env": [{"name": name, "value": value} for name, value in env.items()],
         # Equal, so that latency is as measured: no cores borrowed from neighbours, none lent.
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-        "securityContext": deepcopy(dict(RESTRICTED)),
+        "securityContext": _security(target_of(pipeline)),
     }
     return {"replicas": config.replicas, "spec": {"containers": [container]}}
 

@@ -39,7 +39,8 @@ class SeldonTarget:
     `orchestrator_cores` are those of Seldon's orchestrator, or of our router, which has a pod of its own
     unless `separate_orchestrator` is false: then each replica of the first stage has one. `queue_cores` are
     those of each stage's queue, `image` is the image of router and queues (both for shape split). `ignores`
-    are keys of the file that the shape does not carry, and that are not refused for it.
+    are keys of the file that the shape does not carry, and that are not refused for it. Containers may
+    `run_as_root` where the namespace's PodSecurity allows it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SeldonTarget:
     separate_orchestrator: bool = True
     queue_cores: float = 0.5
     ignores: tuple[str, ...] = field(default=(), metadata=NEVER)
+    run_as_root: bool = field(default=False, metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,11 @@ class SeldonSection(Section):
     )
     queue_cores: Maybe[Annotated[_BesideCores, Field(gt=0)]] = Field(
         None, exclude_if=lambda cores: cores == _USUAL.queue_cores
+    )
+    run_as_root: Maybe[bool] = Field(
+        None,
+        exclude_if=not_,
+        description="True for images that need root; a namespace with restricted PodSecurity refuses them.",
     )
     ignores: Maybe[
         Annotated[

@@ -11,8 +11,9 @@ import yaml
 
 from ipa.cli.main import run
 from ipa.files import load_pipelines
-from ipa.targets.seldon.manifest import read
-from ipa.targets.seldon.section import seldon_of
+from ipa.targets.seldon.manifest import read, render
+from ipa.targets.seldon.section import seldon_of, with_seldon
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, real_schema, small_schema
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -163,3 +164,18 @@ def test_a_mixture_is_rendered_as_predictors_with_their_traffic(
         '/mixture/parts/0/share_percent: share_percent is "half"; expected a whole number'
         in capsys.readouterr().err
     )
+
+
+def test_containers_are_fit_for_restricted_pod_security_unless_they_may_run_as_root() -> None:
+    pipeline = sample_pipeline()
+    rooted = with_seldon(pipeline, run_as_root=True)
+    for each, is_non_root in ((pipeline, True), (rooted, False)):
+        (predictor,) = render(each, sample_configs())["spec"]["predictors"]
+        for component in predictor["componentSpecs"]:
+            (container,) = component["spec"]["containers"]
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "runAsNonRoot": is_non_root,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            }
