@@ -184,7 +184,7 @@ def live_state(
         next_tick_in_s=max((due - now).total_seconds(), 0.0) if due else None,
         phase=snapshot.phase.value,
         revision=observation.revision if observation else "",
-        settled=observation.settled if observation else True,
+        settled=observation.is_whole if observation else True,
         rate_rps=_value(observation.arrival_rate_rps) if observation else None,
         latency_s=_value(observation.latency_s) if observation else None,
         in_time_ratio=observation.in_time_ratio if observation else None,

@@ -159,7 +159,7 @@ def test_a_reviewed_change_is_merged_and_becomes_our_commit_and_runs(
     assert decided[-1].reason is ReasonCode.IN_PROGRESS
     # The GitOps tool passes, and it runs.
     story.sync()
-    last = story.ticks(loop, 10)[-1]
+    last = story.ticks(loop, 20)[-1]
     assert last.reason is not ReasonCode.IN_PROGRESS, last.detail
     live = KubeWorkload(story.client).read(story.pipeline())
     assert live.settled and tuple(stage.config for stage in live.stages) == applied.configs
