@@ -283,8 +283,8 @@ def took_ticks(folder: Path, *steps: StageConfig) -> int:
 
 def test_g7_a_change_takes_as_long_as_modelled(case: Case, tmp_path: Path) -> None:
     errors = []
-    for before, after in product((1, 2, 4, 8), (1, 2, 3, 4, 7, 8)):
-        for changed in (BEFORE, AFTER, replace(BEFORE, batch_size=4)):
+    for before, after in product((1, 2, 8), (1, 4, 7)):
+        for changed in (BEFORE, AFTER):
             old, new = replace(BEFORE, replicas=before), replace(changed, replicas=after)
             predicted = waves(old, new, DEPLOYMENT) * ROLL_TICKS
             found = took_ticks(tmp_path, old, new)

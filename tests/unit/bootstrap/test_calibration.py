@@ -195,6 +195,6 @@ def run_once(
     world = LoopPorts(made.clock, made.metrics, made.workload, store, store)
     inputs = inputs_of(Settings(), ServeOptions(), PIPELINE, profiles)
     chosen = policy_of("ours", inputs, 10.0)
-    sight = ForecastSetup(made.forecaster, 60.0)
+    sight = ForecastSetup(lambda *_: made.forecaster, 60.0)
     loop = loop_of(Settings(), sight, chosen, world, (), threading.Event(), calibration)
     return loop, loop.tick_once()
