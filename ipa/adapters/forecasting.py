@@ -108,7 +108,7 @@ def forecast_setup(
     requests), UsageError (no such forecaster), PluginError.
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
-    rungs = rungs_of(settings.forecaster)
+    plain = partial(forecast, smooth_s=smooth_s, rungs=rungs_of(settings.forecaster))
 
     def in_time(ladder: Callable[..., Forecast], made: PeakForecaster) -> PeakForecaster:
         late = partial(last_rung, ladder)
@@ -116,7 +116,7 @@ def forecast_setup(
 
     @cache
     def ladder(horizon_s: float, quantile: float) -> PeakForecaster:
-        found = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s, rungs=rungs)
+        found = partial(plain, horizon_s=horizon_s, quantile=quantile)
         return in_time(found, found)
 
     if not settings.forecast_trace:
@@ -134,9 +134,7 @@ def forecast_setup(
         load, settings.forecaster, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s)
     )
     made.start()
-    shared = in_time(
-        partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s, rungs=rungs), made
-    )
+    shared = in_time(partial(plain, horizon_s=horizon_s, quantile=quantile), made)
     return ForecastSetup(lambda pipeline, profiles: shared, max(settings.window_s, made.window_s))
 
 

@@ -91,11 +91,6 @@ class WorkloadState:
     changed_by: str = ""
     counter: str | None = None
 
-    @property
-    def is_whole(self) -> bool:
-        """True if it is settled, and no replica is lost."""
-        return self.settled and not any(stage.lost for stage in self.stages)
-
 
 class RolloutPhase(StrEnum):
     """The phase of a rollout."""

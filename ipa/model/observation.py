@@ -130,7 +130,7 @@ class StageObservation:
 class Observation:
     """The observation of a pipeline at one moment: load, latency, running configuration and ready replicas.
 
-    `revision` is the version of the workload that was read (resourceVersion on Kubernetes); a change is
+    `revision` is the version of the workload that was read (uid and generation on Kubernetes); a change is
     written only against it. `settled` is false while an earlier change rolls out. `changed_by` is the author
     of the last change, if known and not this service. The rates of the last `bridged_s` are at least that of
     before, since what counts the load was replaced.

@@ -52,15 +52,26 @@ def rolling(place: StageLocation, deployment: Json | None) -> str:
     """Describe what the controllers still have to do for the stage, apart from waiting for pods."""
     if deployment is None:
         return f"Deployment {place.deployment} is not there yet"
-    status = _status(deployment)
     if not carries(place, deployment["spec"]["template"]["spec"]):
         return f"Deployment {place.deployment} does not carry the change yet"
     if deployment["spec"].get("replicas") != place.replicas:
         return f"Deployment {place.deployment} does not ask for {place.replicas} replicas yet"
-    if int(status.get("observedGeneration") or 0) < int(deployment["metadata"].get("generation") or 0):
+    if not _is_seen(deployment):
         return f"Deployment {place.deployment} is not yet seen by its controller"
-    old = int(status.get("replicas") or 0) - int(status.get("updatedReplicas") or 0)
+    old = _old_replicas(deployment)
     return f"{old} old replicas still run" if old > 0 else ""
+
+
+def _is_seen(deployment: Json) -> bool:
+    """True if the status is about the present spec."""
+    seen, newest = _status(deployment).get("observedGeneration"), deployment["metadata"].get("generation")
+    return int(seen or 0) >= int(newest or 0)
+
+
+def _old_replicas(deployment: Json) -> int:
+    """The replicas of earlier templates."""
+    made, updated = (int(_status(deployment).get(key) or 0) for key in ("replicas", "updatedReplicas"))
+    return made - updated
 
 
 def missing(place: StageLocation, deployment: Json | None, lost: int = 0) -> str:
@@ -95,7 +106,7 @@ def _is_ready(pod: Json) -> bool:
 
 
 def _lost_pod(pod: Json) -> str:
-    """What is wrong with a pod that is not ready; empty if it may only be starting."""
+    """The fault of a pod that is not ready; empty if it may only be starting."""
     name, status = pod["metadata"]["name"], _status(pod)
     if pod["metadata"].get("deletionTimestamp"):
         return f"pod {name} is being deleted"
@@ -106,12 +117,17 @@ def _lost_pod(pod: Json) -> str:
             return f"pod {name} is on a lost node"
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return f"pod {name} is Unschedulable: {condition.get('message', '')}"
-    containers = [it for key in CONTAINERS for it in status.get(key) or ()]
-    return next((f"pod {name} {words}" for words in map(_lost_container, containers) if words), "")
+    faults = filter(None, map(_lost_container, _containers(pod)))
+    return next((f"pod {name} {words}" for words in faults), "")
+
+
+def _containers(pod: Json) -> list[Json]:
+    """The statuses of all containers of the pod."""
+    return [it for key in CONTAINERS for it in _status(pod).get(key) or ()]
 
 
 def _lost_container(container: Json) -> str:
-    """What is wrong with a container that does not start by itself; empty if nothing is known to be."""
+    """The fault of a container that does not start by itself; empty if none is known."""
     reason = _at(container, "state", "waiting", "reason")
     ended = _at(container, "lastState", "terminated", "reason")
     after = f" after {ended}" if ended else ""
@@ -181,11 +197,7 @@ def counter_of(deployments: Sequence[Json | None]) -> str | None:
 
 def _is_replaced(deployment: Json) -> bool:
     """True if its pods are not all of its newest template, or none of them serves."""
-    status, metadata = _status(deployment), deployment["metadata"]
-    wanted = int(deployment["spec"].get("replicas") or 0)
-    updated, made = (int(status.get(key) or 0) for key in ("updatedReplicas", "replicas"))
-    is_seen = int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0)
-    return not is_seen or updated < min(wanted, made) or made > updated or not status.get("readyReplicas")
+    return not _is_seen(deployment) or _old_replicas(deployment) > 0 or not ready_replicas(deployment)
 
 
 def judge(
@@ -241,17 +253,14 @@ def _pod_news(place: StageLocation, pods: Sequence[Json]) -> Iterator[tuple[bool
         for condition in status.get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 yield False, f"{NO_ROOM}: {condition.get('message', '')}"
-        for key in CONTAINERS:
-            for container in status.get(key) or ():
-                reason = _at(container, "state", "waiting", "reason")
-                if reason in FAILED_REASONS:
-                    yield True, f"container {container['name']} of a new pod is in {reason}"
+        for container in _containers(pod):
+            reason = _at(container, "state", "waiting", "reason")
+            if reason in FAILED_REASONS:
+                yield True, f"container {container['name']} of a new pod is in {reason}"
 
 
 def _deadline_passed(deployment: Json) -> bool:
-    if int(_status(deployment).get("observedGeneration") or 0) < int(deployment["metadata"]["generation"]):
-        return False
-    return any(
+    return _is_seen(deployment) and any(
         condition.get("reason") == "ProgressDeadlineExceeded"
         for condition in _status(deployment).get("conditions") or ()
     )
