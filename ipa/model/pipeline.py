@@ -288,6 +288,8 @@ class Stage:
     output_rows: OutputRows | None = None
     # Set by the target (`Target.shape`), never read from a file; an `Unbatched`, or empty.
     unbatched: str = ""
+    # Set by the target likewise: each replica batches the requests that were spread to it.
+    in_replica: bool = field(default=False, metadata=UNLESS_DEFAULT)
     # The number of variants that each replica keeps loaded, or `ALL_VARIANTS`; it runs one of them at a time.
     resident: int | str = field(default=1, metadata=UNLESS_DEFAULT)
 

@@ -94,7 +94,7 @@ class Candidates:
         return row
 
 
-SCALARS = ("rate_rps", "items", "fewest", "most", "timeout_s", "beside_cores", "released_s")
+SCALARS = ("rate_rps", "items", "fewest", "most", "timeout_s", "beside_cores", "released_s", "in_replica")
 
 
 def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Candidates:
@@ -152,6 +152,7 @@ def _scalars(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
                 inf if stage.batch_timeout_s is None else stage.batch_timeout_s,
                 problem.bounds.overhead.each(stage.name),
                 released_wait_s(len(stage.columns.variants), batch_sizes, rate_rps) if is_released else 0.0,
+                float(stage.in_replica),
             )
         )
     return np.array(columns, dtype=np.float64).T
@@ -176,7 +177,7 @@ def _replicas(problem: PlanningProblem, points: Array, scalars: Array) -> tuple[
     sequence; between those n only the cost changes. Under random arrivals every n from the least on shortens
     the wait, until by the square-root rule of staffing none is left: n ≤ least + 3·√least + 3.
     """
-    rate_rps, items, fewest, limit, _, beside_cores, _ = scalars
+    rate_rps, items, fewest, limit, _, beside_cores, *_ = scalars
     busy = rate_rps / points[ROWS["capacity_rps"]]
     least = ceil_up(np.maximum(busy, 1.0))
     batches = ceil_up(items / points[ROWS["batch_size"]])

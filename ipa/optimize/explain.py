@@ -16,6 +16,7 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import (
     Alternative,
     Binding,
+    ElsewherePlan,
     Explanation,
     PlanSummary,
     Remedy,
@@ -37,6 +38,8 @@ ALTERNATIVES = 3
 # Shares of the time: the alternatives, then of the rest the limits, of what is left the stricter SLA; the
 # flips have what remains.
 FOR_ALTERNATIVES, FOR_LIMITS, FOR_STRICTER = 0.3, 0.4, 0.3
+# Of all of it, before the rest.
+FOR_ELSEWHERE = 0.3
 
 # A limit is named in the first sentence if the objective would gain this without it, relative above 1.
 NOTABLE = 1e-3
@@ -50,17 +53,22 @@ def explain(
     deadline_s: float = 10.0,
     *,
     wider: Mapping[str, PlanningProblem] = NO_WIDER,
+    elsewhere: Mapping[str, PlanningProblem] = NO_WIDER,
 ) -> Explanation:
     """Explain `plan` as the answer to `problem`, as far as time allows; `unfinished` lists missing parts.
 
     A plan with a configuration: the slack of every limit, the limits without which it would be better, the
     best plans of other variants, and its breakpoints. An infeasible one: the smallest moves of one limit that
     make it feasible. All of it is found by solving, exactly. `wider` holds problems without limits that
-    shaped the operating points, by kind ("batch_sizes").
+    shaped the operating points, by kind ("batch_sizes"), `elsewhere` those of other places to run at.
 
     Errors: InputError if the plan is not one of the problem.
     """
     deadline = Deadline(deadline_s)
+    if elsewhere:
+        others, late = _elsewhere(plan, elsewhere, Deadline(deadline_s * FOR_ELSEWHERE))
+        explained = explain(problem, plan, deadline.remaining_s, wider=wider)
+        return replace(explained, elsewhere=others, unfinished=(*explained.unfinished, *late))
     if plan.termination is Termination.INFEASIBLE:
         return _infeasible(problem, plan, deadline)
     if not plan.stages:
@@ -98,6 +106,30 @@ def explain(
         unchanged=found.unchanged,
         unfinished=(*unfinished, *found.unfinished),
     )
+
+
+def _elsewhere(
+    plan: Plan, elsewhere: Mapping[str, PlanningProblem], deadline: Deadline
+) -> tuple[tuple[ElsewherePlan, ...], tuple[str, ...]]:
+    """The best plan of each other place, by how much it differs; and what time did not allow."""
+    found, late, now = [], [], outcome_of(plan)
+    for place, problem in elsewhere.items():
+        try:
+            if deadline.passed:
+                raise DeadlineError("the time is up")
+            outcome = outcome_of(solve(problem, "exact", deadline.remaining_s, explain=False))
+        except DeadlineError:
+            late.append(f"the plan in {place}")
+            continue
+        if outcome is None:
+            text = f"{place}: no plan is feasible"
+        else:
+            text = f"{place}: PAS {outcome.pas:.4f}, {outcome.cost_cores:g} cores"
+            if now is not None:
+                pas, cores = outcome.pas - now.pas, outcome.cost_cores - now.cost_cores
+                text += f" (here {now.pas:.4f} and {now.cost_cores:g}: {pas:+.4f}, {cores:+g})"
+        found.append(ElsewherePlan(place, text, outcome))
+    return tuple(found), tuple(late)
 
 
 def _stricter(

@@ -112,6 +112,15 @@ class StricterSla:
 
 
 @dataclass(frozen=True, slots=True)
+class ElsewherePlan:
+    """The best plan for the same rate if the pipeline ran there; `outcome` is None if none is feasible."""
+
+    place: str
+    text: str
+    outcome: PlanSummary | None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """The explanation of a plan.
 
@@ -129,6 +138,7 @@ class Explanation:
     unchanged: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
     stricter: StricterSla | None = None
+    elsewhere: tuple[ElsewherePlan, ...] = ()
     unfinished: tuple[str, ...] = ()
     precision_ratio: float = 0.0
     binding_complete: bool = False

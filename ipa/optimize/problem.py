@@ -62,6 +62,8 @@ class StageProblem:
     pin: Pin = field(default_factory=Pin)
     # The reason why it has batch size 1 only; empty if it may batch.
     unbatched: str = ""
+    # True if each replica batches the requests that were spread to it.
+    in_replica: bool = False
     columns: PointColumns = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
+from ipa.queueing.in_replica import sojourn_in_replica
 from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
 
@@ -31,6 +33,7 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
             rate_rps,
             candidates.items,
             candidates.of_block("timeout_s"),
+            candidates.of_block("in_replica") > 0,
         )
     sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
     service_s = candidates.of_point("latency_s") * sequence
@@ -42,24 +45,45 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
 
 
 def _tail_times(
-    percentile: float, points: Array, replicas: Index, rate_rps: Array, items: Array, timeout_s: Array
+    percentile: float,
+    points: Array,
+    replicas: Index,
+    rate_rps: Array,
+    items: Array,
+    timeout_s: Array,
+    in_replica: NDArray[np.bool_],
 ) -> tuple[Array, Array, Array, Array]:
     """As `option_times`; `points` has the rows of `PointColumns.table`."""
     _, batch_size, _, latency_s, service_s, capacity_rps, single_s = points
     full_s = busy_s(service_s, batch_size, capacity_rps)
+    tail_s, one_s = np.maximum(latency_s, full_s), np.minimum(single_s, full_s)
     found = sojourn(
         batch_size,
         replicas,
         full_s,
-        np.maximum(latency_s, full_s),
+        tail_s,
         rate_rps,
         items=items,
         timeout_s=timeout_s,
         percentile=percentile,
-        service_one_s=np.minimum(single_s, full_s),
+        service_one_s=one_s,
     )
+    mean_s, excess_s = found.mean_s, found.excess_s
+    if in_replica.any():
+        own = sojourn_in_replica(
+            batch_size[in_replica],
+            replicas[in_replica].astype(np.float64),
+            full_s[in_replica],
+            tail_s[in_replica],
+            rate_rps[in_replica],
+            items=items[in_replica],
+            timeout_s=timeout_s[in_replica],
+            percentile=percentile,
+            service_one_s=one_s[in_replica],
+        )
+        mean_s[in_replica], excess_s[in_replica] = own.mean_s, own.excess_s
     with np.errstate(invalid="ignore"):
-        return service_s, found.quantile_s - service_s, found.mean_s, found.excess_s**2
+        return service_s, mean_s + excess_s - service_s, mean_s, excess_s**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +126,7 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
         np.array([_rate_rps(problem, each) for each in chosen]),
         np.array([each.items for each in chosen], dtype=np.float64),
         np.array([inf if stage.batch_timeout_s is None else stage.batch_timeout_s for stage in stages]),
+        np.array([stage.in_replica for stage in stages]),
     )
     rows = (service_s, wait_s, mean_s, spread_s2**0.5)
     return list(zip(*(row.tolist() for row in rows), strict=True))

@@ -149,6 +149,7 @@ def _stage_problem(stage: Stage, points: tuple[OperatingPoint, ...]) -> StagePro
         bounds=stage.own_bounds,
         pin=stage.pin,
         unbatched=stage.unbatched,
+        in_replica=stage.in_replica,
     )
 
 

@@ -15,7 +15,7 @@ from ipa.forecast.base import slo_quantile
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.model.serving import ServingSemantics
+from ipa.model.serving import Batching, ServingSemantics
 from ipa.report.stats import over_seeds
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
@@ -88,7 +88,9 @@ def setup_on(
     """A run whose late requests are dropped, and whose pods are replaced and watched, as on the target."""
     cluster, metrics = target.simulation(pipeline)
     shaped = target.shape(pipeline, profiles)
-    deadline_s = shaped.deadline_s if target.serving(pipeline).drops_late else None
+    serving = target.serving(pipeline)
+    deadline_s = shaped.deadline_s if serving.drops_late else None
+    is_central = serving.batching is Batching.CENTRAL
     return SimSetup(
         replace(shaped, drop_after_s=deadline_s),
         profiles,
@@ -97,7 +99,8 @@ def setup_on(
         guards=guards,
         cluster=cluster,
         metrics=replace(metrics, stale_after_s=guards.stale_after_s),
-        drop="deadline",
+        drop="deadline" if is_central else "none",
+        queue="central" if is_central else "replica",
     )
 
 

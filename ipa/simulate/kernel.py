@@ -31,6 +31,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     drop: int,
     drop_after_s: float,
     give_way_after_s: float,
+    is_sealed: bool,
     arrived_s: Any,
     born_s: Any,
     state: Any,
@@ -64,7 +65,8 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     `saved_s`. Each batch b leaves the place after its last item in `stops`, when it began and ended, and the
     replica (-1: none served it, all its items are lost). `lost` marks single items. Nothing begins before
     `since_s`; the head of the queue has been there since `moved_s`. With `drop` REQUEST an item is lost at
-    the age `drop_after_s`, and at `give_way_after_s` if others would fill the batch that it would be in.
+    the age `drop_after_s`, and at `give_way_after_s` if others would fill the batch that it would be in. A
+    batch that `is_sealed` has what had come when it was due, whenever it begins.
     """
     head = state[HEAD]
     batch = state[BATCHES]
@@ -76,6 +78,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
         start = inf
         chosen = -1
         chosen_free = inf
+        cut = inf
         for g in range(groups):
             if slots[g] > 0:
                 free = free_s[first_slot[g]]
@@ -83,11 +86,13 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
                 moment = due_late
                 if last < total and arrived_s[last] < moment:
                     moment = arrived_s[last]
+                due = moment
                 moment = max(moment, free, since_s)
                 if moment < start or (moment == start and free < chosen_free):
                     start = moment
                     chosen = g
                     chosen_free = free
+                    cut = due if is_sealed else start
         if drop == REQUEST:
             expiry = max(born_s[head] + drop_after_s, arrived_s[head], moved)
             if expiry > start and born_s[head] + give_way_after_s < start:
@@ -117,7 +122,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
         size = sizes[chosen]
         items = 1
         if drop == REQUEST:
-            while items < size and stop < total and arrived_s[stop] <= start:
+            while items < size and stop < total and arrived_s[stop] <= cut:
                 if born_s[stop] + drop_after_s <= start:
                     lost[stop] = 1
                 else:
@@ -125,7 +130,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
                 stop += 1
         else:
             limit = min(head + size, total)
-            while stop < limit and arrived_s[stop] <= start:
+            while stop < limit and arrived_s[stop] <= cut:
                 stop += 1
             items = stop - head
             if drop == BATCH:
@@ -364,6 +369,7 @@ def advance_singles(
     drop: int,
     drop_after_s: float,
     give_way_after_s: float,
+    is_sealed: bool,
     arrived_s: Any,
     born_s: Any,
     state: Any,

@@ -1,4 +1,4 @@
-"""One queue for each replica of a stage, requests in turn; the alternative is one `QueueSim` for all."""
+"""A queue in each replica of a stage, as MLServer batches; the alternative is one `QueueSim` for all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from ipa.simulate.columns import EndedItems, Floats, FormedBatches, Ints
 from ipa.simulate.kernel_numba import KernelDriver
 from ipa.simulate.queue import DrainedPod, Pods, QueueSim
 
+# Of the seed by which requests are spread.
+SPREAD = 2
+
 
 @dataclass(slots=True)
 class _Lane:
@@ -22,7 +25,11 @@ class _Lane:
 
 
 class ReplicaQueues:
-    """A queue for each replica. Requests go to the replicas in turn, all items of one to the same."""
+    """A queue in each replica. A request goes to one of the replicas at random, with all its items.
+
+    A batch is made when it is due, and waits as it is for its replica (`mlserver.batching`): under load it
+    has what came within the timeout, and not what came while the replica was busy.
+    """
 
     def __init__(
         self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: KernelDriver
@@ -30,9 +37,10 @@ class ReplicaQueues:
         self._rules = (timeout_s, drop, drop_after_s)
         self._seed, self._drive = seed, drive
         self._lanes: list[_Lane] = []  # by number
-        self._nobody = QueueSim(timeout_s, drop, drop_after_s, (*seed, 0), drive)  # used without replicas
+        # Used without replicas.
+        self._nobody = QueueSim(timeout_s, drop, drop_after_s, (*seed, 0), drive, is_sealed=True)
         self._offered: list[tuple[Ints, Floats, Floats]] = []
-        self._turn = 0
+        self._rng = np.random.default_rng((*seed, SPREAD))
         self._drained: list[DrainedPod] = []
         self.names: list[str] = []
         self.variants: list[str] = []
@@ -128,7 +136,7 @@ class ReplicaQueues:
         number = len(self.names)
         self.names.append(pods.name)
         self.variants.append(pods.variant)
-        queue = QueueSim(*self._rules, (*self._seed, 1, number), self._drive)
+        queue = QueueSim(*self._rules, (*self._seed, 1, number), self._drive, is_sealed=True)
         queue.set_pods(at_s, [replace(pods, count=1)])
         self._lanes.append(_Lane(number, pods.name, queue))
 
@@ -146,8 +154,9 @@ class ReplicaQueues:
             self._nobody.offer(refs, arrived, born)
             return
         request = np.cumsum(np.concatenate([[0], refs[1:] != refs[:-1]]))
-        to = (self._turn + request) % len(lanes)
-        self._turn += int(request[-1]) + 1
+        # Unlike those of `integers`, draws do not depend on how many are made at once.
+        drawn = self._rng.random(int(request[-1]) + 1) * len(lanes)
+        to = drawn.astype(np.int64)[request]
         for place, lane in enumerate(lanes):
             mine = to == place
             lane.queue.offer(refs[mine], arrived[mine], born[mine])

@@ -71,12 +71,22 @@ def _table(groups: Sequence[_Group], factors: ServiceNoise) -> tuple[NDArray[Any
 
 
 class QueueSim:
-    """A queue, first in first out. Times rise from call to call; events at `until_s` have not happened."""
+    """A queue, first in first out. Times rise from call to call; events at `until_s` have not happened.
+
+    A batch fills until it begins, or, if it `is_sealed`, until it is due.
+    """
 
     def __init__(
-        self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: KernelDriver
+        self,
+        timeout_s: float,
+        drop: int,
+        drop_after_s: float,
+        seed: tuple[int, ...],
+        drive: KernelDriver,
+        *,
+        is_sealed: bool = False,
     ) -> None:
-        self._timeout_s = timeout_s
+        self._timeout_s, self._is_sealed = timeout_s, is_sealed
         self._drop, self._drop_after_s, self._drive = drop, drop_after_s, drive
         self.give_way_after_s = inf
         self._factors = ServiceNoise(seed)
@@ -238,7 +248,7 @@ class QueueSim:
         self._drive(
             (
                 *(self._since_s, self._moved_s, float(until_s), self._timeout_s),
-                *(self._drop, self._drop_after_s, self.give_way_after_s),
+                *(self._drop, self._drop_after_s, self.give_way_after_s, self._is_sealed),
             ),
             (
                 arrived[:total],

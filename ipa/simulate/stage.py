@@ -159,8 +159,8 @@ class StageSim:
     is reported with the end of the batch. "deadline" also drops those older than `set_give_way` says without
     which others would fill the batch, as the data plane's queue does. "batch" drops a whole batch whose
     oldest member is that old when it would begin (as IPA's released code does); "none". `queue`: "central"
-    for all replicas, or one for each "replica", requests in turn. `kernel`: "plain", "numba" (compiled), or
-    "auto": plain first, compiled once it pays. Results are equal.
+    for all replicas, or one in each "replica" (`ReplicaQueues`), requests at random. `kernel`: "plain",
+    "numba" (compiled), or "auto": plain first, compiled once it pays. Results are equal.
     """
 
     def __init__(
@@ -177,8 +177,8 @@ class StageSim:
             raise InputError(f"there is no drop {drop!r}", hint=f"There are: {', '.join(DROPS)}")
         if queue not in ("central", "replica"):
             raise InputError(f"there is no queue {queue!r}", hint="There are: central, replica")
-        if drop == "deadline" and queue == "replica":
-            raise InputError("drop 'deadline' is a rule of the central queue")
+        if queue == "replica" and drop_after_s is not None and drop != "none":
+            raise InputError("a queue in each replica drops no request", hint="Leave drop_after_s out.")
         if batch_timeout_s < 0 or (drop_after_s is not None and drop_after_s <= 0):
             raise InputError("batch_timeout_s must be zero or more, drop_after_s above zero")
         rule = DROPS["none"] if drop_after_s is None else DROPS[drop]

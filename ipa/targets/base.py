@@ -167,6 +167,10 @@ class Target(ABC):
         """
         return ""
 
+    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline]:
+        """The pipeline in the target's other shapes, by their names."""
+        return {}
+
     def place(self, pipeline: Pipeline) -> str:
         """The target with the pipeline's shape, as messages name it."""
         return self.title

@@ -16,7 +16,10 @@ ROUNDING_S = 1e-12
 
 @dataclass
 class SimpyStage:
-    """A central queue and alike replicas; `drop` as in the simulator. `then` is told of what was served."""
+    """A central queue and alike replicas; `drop` as in the simulator. `then` is told of what was served.
+
+    A batch fills until it begins, or with `seals` until it is due.
+    """
 
     env: simpy.Environment
     batch_size: int
@@ -27,11 +30,13 @@ class SimpyStage:
     drop: str = "none"
     drop_after_s: float = inf
     then: Callable[[int, float], None] | None = None
+    seals: bool = False
     done_s: dict[int, float] = field(default_factory=dict)
     dropped: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.queue: deque[tuple[float, int, float]] = deque()
+        self.sealed: deque[list[tuple[float, int, float]]] = deque()
         self.free = self.replicas
         self.batches = 0
         self.changed = self.env.event()
@@ -58,10 +63,15 @@ class SimpyStage:
                 continue
             oldest_s = self.queue[0][0] + self.timeout_s
             is_due = len(self.queue) >= self.batch_size or oldest_s <= self.env.now + ROUNDING_S
+            if is_due and self.seals:
+                size = min(self.batch_size, len(self.queue))
+                self.sealed.append([self.queue.popleft() for _ in range(size)])
+                self._serve_sealed()
+                continue
             if is_due and self.free:
                 self._begin()
                 continue
-            moments = [oldest_s] if self.free else []
+            moments = [oldest_s] if self.free or self.seals else []
             moments += [self.queue[0][2] + self.drop_after_s] if self.drop == "request" else []
             waits = [self.env.timeout(at - self.env.now) for at in moments if self.env.now < at < inf]
             yield self.env.any_of([self.changed, *waits])
@@ -80,6 +90,11 @@ class SimpyStage:
         self.free -= 1
         self.env.process(self._serve(batch))
 
+    def _serve_sealed(self) -> None:
+        while self.free and self.sealed:
+            self.free -= 1
+            self.env.process(self._serve(self.sealed.popleft()))
+
     def _serve(self, batch: list[tuple[float, int, float]]) -> Generator[Any, Any, None]:
         factor = self.factors[self.batches]
         self.batches += 1
@@ -93,6 +108,7 @@ class SimpyStage:
             self.done_s[request] = self.env.now
             if self.then:
                 self.then(request, born_s)
+        self._serve_sealed()
         self._wake()
 
 

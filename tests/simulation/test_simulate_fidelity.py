@@ -17,6 +17,7 @@ from ipa.dataplane.tensors import parse
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.graph import PipelineSim
+from ipa.simulate.lanes import SPREAD
 from ipa.simulate.stage import Pods, ServedRequests, ServiceTime, StageSim
 from tests.fakes.simpy_stage import SimpyStage, feed
 
@@ -136,26 +137,24 @@ def test_a_stage_is_equal_to_simpy_request_by_request(seed: int) -> None:
     assert np.max(np.abs(served.done_s[kept] - expected), initial=0.0) <= SAME_S
 
 
-@pytest.mark.parametrize("drop", ["none", "request", "batch"])
-def test_queues_a_replica_are_equal_to_so_many_stages_in_simpy(drop: str) -> None:
-    service, times = ServiceTime(2.7 * 4, 4.0, 0.2), poisson(1.0, 3000, 8)
-    rules = {"batch_timeout_s": 2.0, "drop": drop, "drop_after_s": 12.0}
-    served = run_stage(times, Pods(3, 4, service), 8, queue="replica", **rules)
+@pytest.mark.parametrize("timeout_s", [0.0, 2.0, 20.0])
+def test_queues_in_replicas_are_equal_to_so_many_stages_in_simpy(timeout_s: float) -> None:
+    """Batches that are made when they are due, whether their replica is busy or not."""
+    service, times = ServiceTime(2.7 * 4, 4.0, 0.2), poisson(0.5, 3000, 8)
+    served = run_stage(times, Pods(3, 4, service), 8, queue="replica", batch_timeout_s=timeout_s)
+    lanes = (np.random.default_rng((8, SPREAD)).random(3000) * 3).astype(np.int64)
     done: dict[int, float] = {}
-    dropped: set[int] = set()
     for lane in range(3):
         env = simpy.Environment()
-        draws = np.random.default_rng((8, 1, lane, 0)).gamma(5.0, 0.2, 1000).tolist()
-        other = SimpyStage(env, 4, 1, 2.0, service.means_s(4), draws, drop, 12.0)
-        feed(env, other, times[lane::3].tolist())
+        draws = np.random.default_rng((8, 1, lane, 0)).gamma(5.0, 0.2, 3000).tolist()
+        other = SimpyStage(env, 4, 1, timeout_s, service.means_s(4), draws, seals=True)
+        mine = np.flatnonzero(lanes == lane)
+        feed(env, other, times[mine].tolist())
         env.run()
-        done |= {3 * request + lane: end for request, end in other.done_s.items()}
-        dropped |= {3 * request + lane for request in other.dropped}
-    assert set(served.ids[served.dropped].tolist()) == dropped
+        done |= {int(mine[request]): end for request, end in other.done_s.items()}
     assert len(served.ids) == 3000
-    kept = ~served.dropped
-    expected = np.array([done[request] for request in served.ids[kept].tolist()])
-    assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
+    expected = np.array([done[request] for request in served.ids.tolist()])
+    assert np.max(np.abs(served.done_s - expected)) <= SAME_S
 
 
 def test_a_chain_is_equal_to_simpy_request_by_request() -> None:

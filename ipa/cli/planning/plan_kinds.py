@@ -93,6 +93,17 @@ def problem_of(
     return problem, settings
 
 
+def elsewhere_of(question: Question, rate_rps: float) -> dict[str, PlanningProblem]:
+    """The problem of the question in each other shape of its target, by its name; none without a target."""
+    if question.at is None:
+        return {}
+    from ipa.bootstrap.targets import target_named
+
+    pipeline, _, _ = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
+    others = target_named(question.at).elsewhere(pipeline)
+    return {place: problem_of(question, rate_rps, lambda _, it=it: it)[0] for place, it in others.items()}
+
+
 def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -> Pipeline:
     """The pipeline as it runs on the target.
 

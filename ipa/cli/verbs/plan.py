@@ -13,7 +13,7 @@ import typer
 from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
-from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans, problem_of
+from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, elsewhere_of, plans, problem_of
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.exits import ExitCode
@@ -125,7 +125,13 @@ def explain(
     has_more = any(
         len(more.points) > len(mine.points) for more, mine in zip(free.stages, problem.stages, strict=True)
     )
-    explained = explanation_of(problem, plan, deadline_s, wider={"batch_sizes": free} if has_more else {})
+    explained = explanation_of(
+        problem,
+        plan,
+        deadline_s,
+        wider={"batch_sizes": free} if has_more else {},
+        elsewhere=elsewhere_of(question, rate),
+    )
     if not printed(output, explained.to_json()):
         from ipa.cli.views.plan_text import print_explanation
 

@@ -341,6 +341,8 @@ def print_explanation(explained: Explanation, console: Console) -> None:
         _flips(console, explained)
         if explained.stricter is not None:
             print_line(console, f"Stricter SLA\n  {explained.stricter.text}")
+    for other in explained.elsewhere:
+        print_line(console, f"Elsewhere\n  {other.text}")
     for remedy in explained.remedies:
         outcome = remedy.outcome
         then = "" if outcome is None else f": PAS {outcome.pas:.4f}, {outcome.cost_cores:g} cores"

@@ -22,11 +22,13 @@ NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PROFILES) -> Pipeline:
     """Return the pipeline as it runs on Seldon.
 
-    The cores of containers beside its replicas count within its bounds. Stages that MLServer would answer
-    wrongly in batches (`unbatched_stages`) have batch size 1 only. An ignored `resident` has no effect.
+    The cores of containers beside its replicas count within its bounds. In one SeldonDeployment each replica
+    batches for itself, and stages that MLServer would answer wrongly in batches (`unbatched_stages`) have
+    batch size 1 only. An ignored `resident` has no effect.
     """
     why = unbatched_stages(pipeline, profiles)
     section = seldon_of(pipeline)
+    is_single = section is not None and section.shape is Shape.SINGLE
     if section is not None and "resident" in section.ignores:
         alone = tuple(replace(stage, resident=1) for stage in pipeline.stages)
         pipeline = replace(pipeline, stages=alone)
@@ -34,7 +36,7 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
         pipeline,
         bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)),
         stages=tuple(
-            replace(stage, unbatched=why[stage.name]) if stage.name in why else stage
+            replace(stage, unbatched=why.get(stage.name, stage.unbatched), in_replica=is_single)
             for stage in pipeline.stages
         ),
     )

@@ -58,6 +58,16 @@ class Seldon(base.Target):
         """By shape: each replica batches for itself (single), or our queues before them (split)."""
         return SPLIT if _shape(pipeline) is Shape.SPLIT else SINGLE
 
+    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline]:
+        """The pipeline in the other shape, if it can run in it: shape split is for chains."""
+        if not self.placed(pipeline) or not pipeline.is_chain:
+            return {}
+        if _shape(pipeline) is Shape.SPLIT:
+            other = with_seldon(pipeline, shape=Shape.SINGLE, image=None, queue_cores=USUAL.queue_cores)
+        else:
+            other = with_seldon(pipeline, shape=Shape.SPLIT)
+        return {} if self.unhonoured(other) else {f"shape {_shape(other)}": other}
+
     def place(self, pipeline: Pipeline) -> str:
         """Seldon in the pipeline's shape."""
         return f"Seldon in shape {_shape(pipeline)}"

@@ -25,8 +25,10 @@ def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
 
 def test_the_orchestrator_counts_on_a_cluster_only(capsys: pytest.CaptureFixture[str]) -> None:
     here, there = plan(capsys), plan(capsys, "--at", "kubernetes")
-    assert there["stages"] == here["stages"]
-    assert there["cost_cores"] == here["cost_cores"] + 0.5
+    cores = [sum(it["replicas"] * it["cores"] for it in found["stages"]) for found in (here, there)]
+    assert (here["cost_cores"], there["cost_cores"]) == (cores[0], cores[1] + 0.5)
+    # Replicas that batch for themselves help each other less than those of one queue.
+    assert there["cost_cores"] > here["cost_cores"] + 0.5
     assert run(["plan", "video", "--rate", "10", "--at", "kubernetes"]) == 0
     assert "(0.5 beside the replicas)" in capsys.readouterr().out
     assert run(["plan", "video", "--rate", "10"]) == 0
@@ -68,3 +70,18 @@ def test_every_verb_that_plans_counts_alike(capsys: pytest.CaptureFixture[str]) 
 def test_where_it_makes_no_difference_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "video", "--rate", "10", "--at", "mars"]) == 64
     assert "There are: kubernetes" in capsys.readouterr().err
+
+
+def test_an_explanation_says_what_the_other_shape_would_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["explain", "video", "--rate", "10", "-o", "json", "--at", "kubernetes"]) == 0
+    explained = json.loads(capsys.readouterr().out)
+    (other,) = explained["elsewhere"]
+    assert other["place"] == "shape split"
+    # A router and a queue for each of the two stages, half a core each, beside the plan for one queue a stage.
+    assert other["outcome"]["cost_cores"] == pytest.approx(plan(capsys)["cost_cores"] + 1.5)
+    assert other["outcome"]["cost_cores"] < explained["plan"]["cost_cores"]
+    assert "PAS" in other["text"]
+    assert run(["explain", "video", "--rate", "10", "--at", "kubernetes"]) == 0
+    assert f"Elsewhere\n  {other['text']}" in capsys.readouterr().out
+    assert run(["explain", "video", "--rate", "10", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["elsewhere"] == []

@@ -59,7 +59,9 @@ def run_case(case: dict, kernel: str, cuts: list[float]) -> list[np.ndarray]:
         times = np.round(times, case["rounding"])
     born = np.sort(times - rng.uniform(0.0, 3.0, len(times)))
     gives_way = case["rules"]["drop"] == "deadline"
-    rules = {**case["rules"], "queue": "central"} if gives_way else case["rules"]
+    # A queue in each replica drops nothing.
+    is_central = gives_way or case["rules"]["queue"] == "central"
+    rules = {**case["rules"], **({"queue": "central"} if is_central else {"drop": "none"})}
     stage = StageSim(seed=case["seed"], kernel=kernel, **rules)
     if gives_way:
         stage.set_give_way(0.0, 1.0)

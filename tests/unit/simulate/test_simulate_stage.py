@@ -8,6 +8,7 @@ import pytest
 from ipa.model.errors import InputError
 from ipa.model.profile import OperatingPoint
 from ipa.queueing.service import service_of
+from ipa.simulate.lanes import SPREAD
 from ipa.simulate.stage import DrainedPod, Pods, ServiceTime, StageSim
 
 FLAT = ServiceTime(1.0, 1.0)
@@ -92,37 +93,51 @@ def test_what_a_failed_replica_had_is_done_again_first() -> None:
     assert stage.waiting_per_s().tolist() == [2, 1, 0]
 
 
+def lanes_of(count: int, requests: int, seed: int) -> list[list[int]]:
+    """The requests that each of the replicas is given."""
+    lanes = (np.random.default_rng((seed, SPREAD)).random(requests) * count).astype(np.int64)
+    return [np.flatnonzero(lanes == lane).tolist() for lane in range(count)]
+
+
 def test_a_failed_replica_loses_its_own_queue() -> None:
-    stage = stage_of([Pods(2, 1, FLAT)], [0.0, 0.1, 0.2, 0.3, 0.6], queue="replica")
+    first, second = lanes_of(2, 5, 0)
+    stage = stage_of([Pods(2, 1, FLAT)], [0.0, 0.1, 0.2, 0.3, 0.4], queue="replica")
     stage.fail(0.5, count=1)
     served = stage.run(9.0)
-    assert served.ids[served.dropped].tolist() == [0, 2]
-    assert served.done_s[served.dropped].tolist() == [0.5, 0.5]
-    assert served.done_s[~served.dropped] == pytest.approx([1.1, 2.1, 3.1])
-    assert stage.waiting_per_s().tolist() == [2, 1, 0]
+    assert served.ids[served.dropped].tolist() == first
+    assert served.done_s[served.dropped].tolist() == [0.5] * len(first)
+    assert served.ids[~served.dropped].tolist() == second
 
 
-def test_with_a_queue_a_replica_batches_form_slower_and_leavers_finish() -> None:
-    stage = stage_of([Pods(2, 2, FLAT)], [0.0, 1.0, 2.0, 3.0, 4.0], queue="replica")
-    stage.set_replicas(4.5, [Pods(1, 2, FLAT)])
-    served = stage.run(99.0)
-    # 0 and 2 at one replica, 1 and 3 at the other; 4 waits alone at the first, which has more and so stays.
-    assert served.done_s.tolist() == [3.0, 3.0, 4.0, 4.0]
+def test_a_batch_in_a_replica_has_what_came_before_it_was_due_and_leavers_finish() -> None:
+    times = [0.0, 0.4, 0.8, 1.2, 1.4, 2.0]
+    sealed = stage_of([Pods(1, 4, FLAT)], times, queue="replica", batch_timeout_s=0.5)
+    # Each half second's requests by themselves, though the replica is busy for a second with each batch.
+    assert sealed.run(99.0).done_s.tolist() == [1.5, 1.5, 2.5, 2.5, 3.5, 4.5]
+    central = stage_of([Pods(1, 4, FLAT)], times, batch_timeout_s=0.5)
+    assert central.run(99.0).done_s.tolist() == [1.5, 1.5, 2.5, 2.5, 2.5, 3.5]
+    stage = stage_of([Pods(1, 2, FLAT)], [0.0, 1.0, 2.0], queue="replica")
+    assert stage.run(50.0).done_s.tolist() == [2.0, 2.0]
     assert stage.waiting == 1
     stage.set_replicas(100.0, [])
     assert stage.run(200.0).done_s.tolist() == [101.0]
-    assert stage.drained() == [DrainedPod("", 4.5), DrainedPod("", 101.0)]
+    assert stage.drained() == [DrainedPod("", 101.0)]
 
 
 def test_requests_wait_where_there_is_no_replica_and_are_dropped_in_time() -> None:
-    for queue in ("central", "replica"):
-        stage = StageSim(drop_after_s=3.0, queue=queue)
-        stage.offer([0.0, 2.0], [7, 8])
-        stage.set_replicas(4.0, [Pods(1, 1, FLAT)])
-        served = stage.run(9.0)
-        assert served.ids.tolist() == [7, 8]
-        assert served.dropped.tolist() == [True, False]
-        assert served.done_s.tolist() == [3.0, 5.0]
+    stage = StageSim(drop_after_s=3.0)
+    stage.offer([0.0, 2.0], [7, 8])
+    stage.set_replicas(4.0, [Pods(1, 1, FLAT)])
+    served = stage.run(9.0)
+    assert served.ids.tolist() == [7, 8]
+    assert served.dropped.tolist() == [True, False]
+    assert served.done_s.tolist() == [3.0, 5.0]
+    with pytest.raises(InputError, match="drops no request"):
+        StageSim(drop_after_s=3.0, queue="replica")
+    own = StageSim(queue="replica")
+    own.offer([0.0, 2.0], [7, 8])
+    own.set_replicas(4.0, [Pods(1, 1, FLAT)])
+    assert own.run(9.0).done_s.tolist() == [5.0, 6.0]
 
 
 def test_a_request_is_done_with_its_last_item_and_without_items_at_once() -> None:

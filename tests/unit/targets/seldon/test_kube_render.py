@@ -57,7 +57,7 @@ def test_the_examples_are_valid_under_the_published_schema(root: Path, shared_da
 def test_render_for_a_rate_and_of_its_plan_run_that_plan(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert run(["plan", "video", "--rate", "10", "-o", "json"]) == 0
+    assert run(["plan", "video", "--rate", "10", "--at", "kubernetes", "-o", "json"]) == 0
     path = tmp_path / "plan.json"
     path.write_text(capsys.readouterr().out)
     plan = json.loads(path.read_text())

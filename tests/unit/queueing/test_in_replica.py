@@ -1,0 +1,109 @@
+"""Replicas that batch for themselves: the formula against the simulator, and what follows from its rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ipa.model.pipeline import Objective
+from ipa.model.profile import OperatingPoint
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.timing import stage_times
+from ipa.queueing.in_replica import sojourn_in_replica
+from ipa.queueing.service import ServiceTime
+from ipa.queueing.tail import sojourn
+from ipa.simulate.stage import Pods, StageSim
+
+REQUESTS, WARM = 30_000, 2_000
+# The squared coefficient of variation of service times, and what their 99th percentile then is of their mean.
+SPREAD = 0.01
+TAIL = 1.25
+
+
+def predicted(
+    batch_size: int,
+    replicas: int,
+    full_s: float,
+    one_s: float,
+    rate_rps: float,
+    timeout_s: float,
+    items: float = 1,
+) -> tuple[float, float]:
+    """Mean and 99th percentile by the formula."""
+    given = (batch_size, replicas, full_s, TAIL * full_s, rate_rps, items, timeout_s, one_s)
+    *columns, many, timeout, one = (np.array([value], dtype=np.float64) for value in given)
+    found = sojourn_in_replica(*columns, items=many, timeout_s=timeout, percentile=99.0, service_one_s=one)
+    return float(found.mean_s[0]), float(found.quantile_s[0])
+
+
+def simulated_s(
+    batch_size: int, replicas: int, full_s: float, one_s: float, rate_rps: float, timeout_s: float
+) -> tuple[float, float]:
+    """Mean and 99th percentile of the time at the stage."""
+    times = np.cumsum(np.random.default_rng(3).exponential(1 / rate_rps, REQUESTS))
+    stage = StageSim(queue="replica", batch_timeout_s=timeout_s if batch_size > 1 else 0.0, seed=4)
+    stage.set_replicas(0.0, [Pods(replicas, batch_size, ServiceTime(full_s, one_s, SPREAD))])
+    stage.offer(times, np.arange(REQUESTS))
+    served = stage.run(1e9)
+    took_s = (served.done_s - served.born_s)[served.ids >= WARM]
+    return float(np.mean(took_s)), float(np.quantile(took_s, 0.99))
+
+
+POINTS = [
+    # Batch size, replicas, time of a full batch and of one, rate, timeout.
+    (1, 1, 0.02, 0.02, 15.0, 0.01),
+    (1, 1, 0.02, 0.02, 35.0, 0.01),
+    (1, 3, 0.02, 0.02, 60.0, 0.01),
+    (1, 4, 0.02, 0.02, 140.0, 0.01),
+    (4, 1, 0.04, 0.02, 20.0, 0.02),
+    (4, 2, 0.04, 0.02, 80.0, 0.02),
+    (8, 1, 0.03, 0.01, 60.0, 0.02),
+    (8, 2, 0.03, 0.01, 160.0, 0.05),
+    (8, 4, 0.03, 0.01, 200.0, 0.005),
+    (16, 2, 0.05, 0.01, 300.0, 0.1),
+]
+
+
+@pytest.mark.parametrize("point", POINTS, ids=str)
+def test_mean_and_tail_are_near_those_of_the_simulator(
+    point: tuple[int, int, float, float, float, float],
+) -> None:
+    """Rather too long than too short: the tail of short batches most of all."""
+    (mean_s, tail_s), (seen_mean_s, seen_tail_s) = predicted(*point), simulated_s(*point)
+    assert mean_s == pytest.approx(seen_mean_s, rel=0.15)
+    assert 0.9 * seen_tail_s <= tail_s <= 1.3 * seen_tail_s
+
+
+def test_a_short_timeout_keeps_batches_small_however_many_wait() -> None:
+    """A full batch of eight carries 266 requests a second; those of five milliseconds are of two at most."""
+    short, long = (8, 1, 0.03, 0.01, 180.0, 0.005), (8, 1, 0.03, 0.01, 180.0, 0.05)
+    assert predicted(*short) == (np.inf, np.inf)
+    assert predicted(*long)[1] < 0.2
+    assert simulated_s(*short)[1] > 10
+    assert simulated_s(*long)[1] < 0.2
+
+
+def test_all_items_of_a_request_are_served_by_one_replica() -> None:
+    """Six items of 10 ms on six replicas take 60 ms at one of them, and not 10 at each."""
+    mean_s, _ = predicted(1, 6, 0.01, 0.01, 6 * 5.0, 0.01, items=6)
+    assert mean_s == pytest.approx(0.06, rel=0.1)
+    central = sojourn(1, 6, 0.01, 0.0125, 30.0, items=6, timeout_s=0.01, service_one_s=0.01)
+    assert central.mean_s < 0.03
+
+
+def test_a_plan_counts_so_where_the_stage_says_so() -> None:
+    points = (OperatingPoint("a", 0.9, 1, 1.0, 0.025, 50.0, 0.02),)
+    stage = StageProblem("one", points, batch_timeout_s=0.01)
+    seen = []
+    for in_replica in (False, True):
+        problem = PlanningProblem(
+            "p", 140.0, 1.0, (replace(stage, in_replica=in_replica),), Objective(), compat=Compat.TAIL
+        )
+        seen.append(stage_times(problem, 0, points[0], 4, 1.0))
+    own_s, own_tail_s = predicted(1, 4, 0.02, 0.02, 140.0, 0.01)
+    assert seen[1][2] == pytest.approx(own_s)
+    assert seen[1][0] + seen[1][1] == pytest.approx(own_tail_s)
+    # One queue for all of them waits less.
+    assert seen[0][2] < 0.8 * own_s
