@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api bench-live lint lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo demo-seldon bench bench-planner bench-simulate page-speed bench-api bench-live lint lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,10 @@ first-hour: install ## the tutorial's commands one after another, as a newcomer 
 demo: install ## the main job on real models, about five minutes (BUSY=1: beside a busy loop; SCREENSHOT=file for a picture of the page)
 	@tools/system.sh
 	$(PY) -m experiments.demo $(if $(BUSY),--busy $(BUSY)) $(if $(SCREENSHOT),--screenshot $(SCREENSHOT))
+
+demo-seldon: install ## the same pipeline on Seldon on this machine, in both shapes, about five minutes
+	@tools/system.sh
+	$(PY) -m experiments.demo_seldon $(if $(SHAPES),--shapes $(SHAPES))
 
 bench: install ## all benchmarks, side by side (QUICK=1: do they work)
 	$(PY) -m experiments.bench $(if $(QUICK),--quick)

@@ -98,7 +98,7 @@ async def send(session: aiohttp.ClientSession, url: str, body: bytes, due_s: flo
 async def play(url: str, bodies: Sequence[bytes], times: Sequence[float], timeout_s: float) -> list[Sent]:
     """Every request in the order it was sent; returns when the last is answered or timed out."""
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, use_dns_cache=False),
         timeout=aiohttp.ClientTimeout(total=timeout_s),
         headers={"content-type": "application/json"},
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -21,7 +21,7 @@ PIPELINE = "ocr"
 
 
 class Service:
-    """`ipa serve` for a pipeline on this machine; leaving the block stops all that it started."""
+    """`ipa serve` for a pipeline; leaving the block stops all that it started."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Service:
         arguments: Sequence[str],
         *,
         pipeline: str = PIPELINE,
+        target: str = "local",
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
@@ -48,7 +49,9 @@ class Service:
             **(environment or {}),
         }
         command = [str(Path(sys.executable).with_name("ipa")), "serve", pipeline]
-        command += ["--target", "local", "--port", str(port), "--folder", str(folder / "local"), *arguments]
+        command += ["--target", target, "--port", str(port), *arguments]
+        if target == "local":
+            command += ["--folder", str(folder / "local")]
         self._log = (folder / "service.log").open("w")
         self._process = subprocess.Popen(
             command, env=settings, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True

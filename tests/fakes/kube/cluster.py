@@ -6,6 +6,7 @@ Deployment rolls one step: maxSurge 25 %, maxUnavailable 0, a pod is ready `roll
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from typing import Any
 from tests.fakes.kube.store import ApiError, Json, Store
 
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
+ENGINE = "seldon-container-engine"
+HTTP_PORT = 9000
 
 
 class Trouble(StrEnum):
@@ -55,6 +58,8 @@ class Cluster:
     trouble_of: Callable[[Json], Trouble | None] = lambda pod_spec: None
     # Pods that crash from now on, by name, whatever is in them.
     crashing: set[str] = field(default_factory=set)
+    # Where pods are real processes: what is wrong with one, and whether it is ready.
+    kubelet: Callable[[Json], tuple[Trouble | None, bool]] | None = None
     # Where true, `status.state` says Creating for ever, whatever the Deployments do (seldon-core#4224).
     stuck_status: bool = False
     now: int = 0
@@ -130,7 +135,7 @@ class Cluster:
         metadata = sdep["metadata"]
         name = _orchestrator(sdep, predictor)
         labels = {"seldon-deployment-id": metadata["name"], "app": name}
-        pod = {"containers": [_engine(predictor)]}
+        pod = {"containers": [_engine(sdep, predictor)]}
         body = _as_deployment(metadata, name, labels, replicas, pod)
         try:
             live = self.store.get("deployments", metadata["namespace"], name)
@@ -170,7 +175,7 @@ class Cluster:
         has_engine = "seldon.io/no-engine" not in predictor.get("annotations", {})
         is_separate = "seldon.io/engine-separate-pod" in sdep["spec"].get("annotations", {})
         if index == 0 and has_engine and not is_separate:
-            pod["containers"].append(_engine(predictor))
+            pod["containers"].append(_engine(sdep, predictor))
         levels = [component.get("replicas"), predictor.get("replicas"), sdep["spec"].get("replicas")]
         labels = {"seldon-deployment-id": metadata["name"], "app": name}
         replicas = next((level for level in levels if level is not None), 1)
@@ -239,8 +244,10 @@ class Cluster:
         trouble = Trouble.CRASH if is_crashing else self.trouble_of(pod["spec"])
         if trouble is None and not _is_scheduled(pod) and not self._has_room(pod):
             trouble = Trouble.UNSCHEDULABLE
-        age = self.now - pod["metadata"]["born"]
-        pod["status"] = _pod_status(pod, trouble, is_ready=age >= self.roll_ticks)
+        is_ready = self.now - pod["metadata"]["born"] >= self.roll_ticks
+        if self.kubelet and trouble is None:
+            trouble, is_ready = self.kubelet(pod)
+        pod["status"] = _pod_status(pod, trouble, is_ready=is_ready)
         self.store.replace("pods", pod)
 
     def _has_room(self, pod: Json) -> bool:
@@ -320,13 +327,30 @@ def _orchestrator(sdep: Json, predictor: Json) -> str:
     return f"{sdep['metadata']['name']}-{predictor['name']}-svc-orch"
 
 
-def _engine(predictor: Json) -> Json:
+def service_of(sdep: Json, predictor: Json, container: str = "") -> str:
+    """The name of the Service of a predictor, or of one of its containers, with its namespace."""
+    name = "-".join(filter(None, (sdep["metadata"]["name"], predictor["name"], container)))
+    return f"{name}.{sdep['metadata']['namespace']}"
+
+
+def _engine(sdep: Json, predictor: Json) -> Json:
     """The orchestrator's container: it is told the whole predictor, with the replicas of each stage."""
-    told = md5(json.dumps(predictor, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+    ports = {
+        container["name"]: HTTP_PORT + _offset(index, position)
+        for index, component in enumerate(predictor.get("componentSpecs", []))
+        for position, container in enumerate(component["spec"]["containers"])
+    }
+    told = deepcopy(predictor)
+    for name, node in _nodes(told["graph"]).items():
+        host = f"{service_of(sdep, predictor, name)}.svc.cluster.local."
+        node["endpoint"] = {"service_host": host, "httpPort": ports.get(name, HTTP_PORT), "type": "REST"}
+    text = base64.b64encode(json.dumps(told, sort_keys=True).encode()).decode()
+    own = (predictor.get("svcOrchSpec") or {}).get("resources") or {}
     return {
-        "name": "seldon-container-engine",
-        "env": [{"name": "ENGINE_PREDICTOR", "value": told}],
-        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}},
+        "name": ENGINE,
+        "args": ["--sdep", sdep["metadata"]["name"]],
+        "env": [{"name": "ENGINE_PREDICTOR", "value": text}],
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi", **own.get("requests", {})}},
     }
 
 
@@ -351,10 +375,16 @@ def _nodes(node: Json) -> dict[str, Json]:
     return found
 
 
+def _offset(index: int, position: int) -> int:
+    """By how much the ports of that container of a predictor are above those of its first."""
+    return index * 10 + position
+
+
 def _operators_env(name: str, index: int, position: int) -> list[Json]:
-    port = index * 10 + position
+    port = _offset(index, position)
     return [
-        {"name": "MLSERVER_HTTP_PORT", "value": str(9000 + port)},
+        {"name": "PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "value": str(HTTP_PORT + port)},
+        {"name": "MLSERVER_HTTP_PORT", "value": str(HTTP_PORT + port)},
         {"name": "MLSERVER_GRPC_PORT", "value": str(9500 + port)},
         {"name": "MLSERVER_MODEL_NAME", "value": name},
         {"name": "MLSERVER_METRICS_PORT", "value": "6000"},

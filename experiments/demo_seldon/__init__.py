@@ -1,0 +1,1 @@
+"""Seldon on this machine: `make demo-seldon`, and how long changes take."""

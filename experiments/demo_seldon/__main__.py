@@ -1,0 +1,251 @@
+"""Runs ocr on Seldon on this machine in both shapes; writes runs/demo-seldon/summary.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.demo.__main__ import SEED, machine
+from experiments.demo.live import LiveTable
+from experiments.demo.load import SHAPE, arrivals
+from experiments.demo.service import Service
+from experiments.demo.summary import quantile_s, read_requests
+from experiments.demo_seldon.cluster import SeldonHere, entry_url, pipeline_in, seldon_here, until_ready
+from experiments.demo_seldon.figures import applied, stage_latencies_s, wrong_answers
+from experiments.fidelity.case import PAGES, bodies_of
+from ipa.files import load_profiles
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.policies.profiled import Profiled
+from ipa.targets.seldon.section import Shape
+from ipa.targets.seldon.target import Seldon
+from pipelines.ocr.client import score_answer
+
+PIPELINE, PIPELINES, PROFILES = "ocr", Path("pipelines"), Path("profiles")
+PORT = 8097
+# Queues, routers and orchestrators count on Seldon: the replicas have as much as in `make demo`.
+BOUNDS = {"cores": 1.75, "transition_cores": 3.5}
+QUANTILES = (0.5, 0.99)
+
+
+def run(shape: Shape, folder: Path, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The figures of one shape."""
+    source = PIPELINES / PIPELINE / "pipeline.yaml"
+    bounds = {"min_replicas": 1, "max_replicas": 6, "batch_sizes": [1, 2, 4, 8]}
+    pipeline = pipeline_in(shape, source, folder / "pipelines", {"bounds": {**bounds, **BOUNDS}})
+    profiles = load_profiles(PROFILES, PIPELINE)
+    profiled = Profiled(Seldon().shape(pipeline, profiles), profiles, solver="exact")
+    first = profiled.plan(profiled.pipeline, options.low).configs
+    with seldon_here(folder) as here:
+        here.create(pipeline, first)
+        environment = {**here.settings, "IPA_PIPELINES_DIR": str(folder / "pipelines"), "IPA_HORIZON_S": "20"}
+        with Service(
+            folder,
+            PORT,
+            ["--mode", "active"],
+            pipeline=PIPELINE,
+            target="kubernetes",
+            environment=environment,
+        ) as service:
+            service.wait_ready()
+            until_ready(here, pipeline)
+            console.print(f"[bold]{shape}[/bold]: page at {service.url}", highlight=False)
+            began_s, at_s = play(here, service, pipeline, folder, options, console)
+            decisions = service.decisions()
+            ended_s = here.node.monotonic()
+            stages = steady_latencies(here, pipeline, shape, profiled, decisions, at_s, began_s, options)
+        events = list(here.node.events)
+    return summary(shape, pipeline, folder, decisions, at_s, events, ended_s, stages)
+
+
+def play(
+    here: SeldonHere,
+    service: Service,
+    pipeline: Pipeline,
+    folder: Path,
+    options: argparse.Namespace,
+    console: Console,
+) -> tuple[float, dict[int, float]]:
+    """Send the load. Return when it began, and when each tick was seen, on the clock of the node."""
+    times_s = arrivals(SEED, options.seconds, options.low, options.high)
+    bodies, times = folder / "bodies.json", folder / "times.json"
+    bodies.write_text(json.dumps([body.decode() for body in bodies_of(PIPELINE)]))
+    times.write_text(json.dumps(times_s))
+    command = [sys.executable, "-m", "experiments.demo_seldon.traffic", "--url", entry_url(pipeline)]
+    command += ["--bodies", str(bodies), "--times", str(times), "--out", str(folder / "requests.jsonl")]
+    seen: dict[int, float] = {}
+    began_s = here.node.monotonic()
+    load = subprocess.Popen(command, env={**os.environ, **here.node.environment})
+    try:
+        with LiveTable(console, str(pipeline.name), options.seconds) as table:
+            while load.poll() is None:
+                status = service.status()
+                now_s = here.node.monotonic()
+                seen.setdefault(status["tick"], now_s)
+                table.show(now_s - began_s, status)
+                time.sleep(0.5)
+    finally:
+        load.terminate()
+        load.wait()
+    if load.returncode != 0:
+        raise RuntimeError(f"the sender ended with exit code {load.returncode}")
+    return began_s, seen
+
+
+def steady_latencies(
+    here: SeldonHere,
+    pipeline: Pipeline,
+    shape: Shape,
+    profiled: Profiled,
+    decisions: Sequence[Mapping[str, Any]],
+    at_s: Mapping[int, float],
+    began_s: float,
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """Predicted and observed latencies of the stages, at the lowest rate first and at the highest."""
+    found = []
+    offset_s = time.time() - here.node.monotonic()
+    for (start, ratio), (end, _) in ((SHAPE[0], SHAPE[1]), (SHAPE[2], SHAPE[3])):
+        from_s, to_s = began_s + start * options.seconds, began_s + end * options.seconds
+        rate_rps = options.low + (options.high - options.low) * ratio
+        configs = configs_at(decisions, at_s, to_s)
+        plan = profiled.describe(configs, rate_rps) if configs else None
+        observed = {
+            ratio: stage_latencies_s(
+                here.prometheus_url, pipeline, shape, ratio, to_s - from_s, to_s + offset_s
+            )
+            for ratio in QUANTILES
+        }
+        for stage in plan.stages if plan else ():
+            found.append(
+                {
+                    "rate_rps": rate_rps,
+                    "stage": stage.stage,
+                    "config": str(stage.config),
+                    "predicted_s": stage.latency_s + stage.queue_delay_s,
+                    "observed_s": observed[0.99].get(stage.stage),
+                    "observed_median_s": observed[0.5].get(stage.stage),
+                }
+            )
+    return found
+
+
+def configs_at(
+    decisions: Sequence[Mapping[str, Any]], at_s: Mapping[int, float], now_s: float
+) -> tuple[StageConfig, ...]:
+    """The configurations that the last decision before that moment wanted."""
+    before = [it for it in decisions if at_s.get(it["tick"], now_s) < now_s]
+    keys = ("stage", "variant", "batch_size", "cores", "replicas")
+    return tuple(StageConfig(*(it[key] for key in keys)) for it in before[-1]["configs"]) if before else ()
+
+
+def summary(
+    shape: Shape,
+    pipeline: Pipeline,
+    folder: Path,
+    decisions: Sequence[Mapping[str, Any]],
+    at_s: Mapping[int, float],
+    events: Sequence[Any],
+    ended_s: float,
+    stages: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The figures of a run."""
+    requests = read_requests(folder / "requests.jsonl")
+    outcomes = Counter(it["outcome"] for it in requests)
+    answered = [it for it in requests if it["outcome"] == "answered"]
+    answers = [(it["page"], it["answer"]) for it in answered]
+    latencies = [it["latency_s"] for it in answered]
+    score = lambda page, answer: score_answer(SEED, PAGES, page, answer)  # noqa: E731
+    sla_s = pipeline.sla.latency_s
+    changes = applied(decisions, at_s, events, ended_s)
+    return {
+        "shape": str(shape),
+        "sent": len(requests),
+        "answered": outcomes["answered"],
+        "dropped": outcomes["dropped"],
+        "failed": outcomes["failed"],
+        "failures": dict(
+            Counter(f"{it['status']} {it['detail'][:80]}" for it in requests if it["outcome"] == "failed")
+        ),
+        "wrong": wrong_answers(answers, PAGES, score),
+        "latency_p50_s": quantile_s(latencies, 0.5),
+        "latency_p99_s": quantile_s(latencies, 0.99),
+        "within_sla_ratio": sum(it <= sla_s for it in latencies) / len(requests),
+        "accuracy": sum(score(*it) for it in answers) / max(1, len(answers)),
+        "decisions_by_reason": dict(Counter(it["reason"] for it in decisions)),
+        "changes": [asdict(it) for it in changes],
+        "stages": list(stages),
+    }
+
+
+def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the figures."""
+    table = Table(title="OCR on Seldon, SLA 1 s", title_justify="left")
+    table.add_column("")
+    for each in runs:
+        table.add_column(each["shape"], justify="right")
+    rows = (
+        ("requests sent", "sent", "{}"),
+        ("answered", "answered", "{}"),
+        ("dropped for their deadline", "dropped", "{}"),
+        ("failed", "failed", "{}"),
+        ("wrong answers", "wrong", "{}"),
+        ("latency p50, s", "latency_p50_s", "{:.3f}"),
+        ("latency p99, s", "latency_p99_s", "{:.3f}"),
+        ("share within SLA", "within_sla_ratio", "{:.1%}"),
+        ("measured accuracy of the answers", "accuracy", "{:.3f}"),
+    )
+    for name, key, words in rows:
+        table.add_row(name, *(words.format(each[key]) for each in runs))
+    console.print(table)
+    for each in runs:
+        pods = Table(title=f"{each['shape']}: changes and pods", title_justify="left")
+        for name in ("change", "stage pods started", "stage pods taken away", "others taken away"):
+            pods.add_column(name, justify="left" if name == "change" else "right")
+        for change in each["changes"]:
+            counts = (change["stage_started"], change["stage_taken"], change["front_taken"])
+            pods.add_row(change["kind"] or "none", *map(str, counts))
+        console.print(pods)
+        seen = Table(title=f"{each['shape']}: latency of stages", title_justify="left")
+        for name in ("rate, rps", "stage", "p99 predicted, s", "p99 observed, s", "p50 observed, s"):
+            seen.add_column(name, justify="left" if name == "stage" else "right")
+        for it in each["stages"]:
+            numbers = (it["predicted_s"], it["observed_s"], it["observed_median_s"])
+            shown = ("" if one is None else f"{one:.3f}" for one in numbers)
+            seen.add_row(f"{it['rate_rps']:g}", f"{it['config']}", *shown)
+        console.print(seen)
+
+
+def main() -> int:
+    """Run each shape, print and write what came of it."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.demo_seldon", description=__doc__)
+    parser.add_argument("--shapes", default="single,split", help="by comma")
+    parser.add_argument("--low", type=float, default=1.5, help="lowest rate, pages a second")
+    parser.add_argument("--high", type=float, default=7.5, help="highest rate, pages a second")
+    parser.add_argument("--seconds", type=float, default=130.0, help="how long each run takes")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo-seldon"))
+    options = parser.parse_args()
+    console = Console(highlight=False, width=110)
+    started = time.monotonic()
+    runs = [run(Shape(it), options.out / it, options, console) for it in options.shapes.split(",")]
+    show(runs, console)
+    found = {"machine": machine(), "runs": runs}
+    (options.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+    console.print(f"{options.out / 'summary.json'}  ({time.monotonic() - started:.0f} s)")
+    return 0 if all(each["failed"] == each["wrong"] == 0 for each in runs) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Seldon on this machine, and a pipeline on it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ipa.files import load_pipeline
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.targets.seldon.layouts import render_all
+from ipa.targets.seldon.locate import target_of
+from ipa.targets.seldon.section import Shape
+from ipa.targets.seldon.split import is_split, parts_of
+from tests.fakes.kube import FakeKube
+from tests.fakes.kube.node import ENGINE_PORT, Node, prometheus_of
+
+# Of the orchestrator or router, and of each queue, where a page takes tenths of a second: they use less.
+FRONT_CORES, QUEUE_CORES = 0.25, 0.125
+
+
+@dataclass(frozen=True, slots=True)
+class SeldonHere:
+    """Seldon on this machine: its API server, its node, and where kubeconfig and Prometheus are."""
+
+    kube: FakeKube
+    node: Node
+    kubeconfig: Path
+    prometheus_url: str
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment of a service beside it."""
+        return {"IPA_KUBECONFIG": str(self.kubeconfig), "IPA_PROMETHEUS_URL": self.prometheus_url}
+
+    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
+        """Create the pipeline's objects, as `kubectl apply` of what `ipa render` prints does."""
+        namespace = target_of(pipeline).namespace
+        with self.kube.store.lock:
+            for body in render_all(pipeline, configs):
+                self.kube.store.create("seldondeployments", namespace, body)
+
+
+@contextmanager
+def seldon_here(folder: Path, **cluster: Any) -> Iterator[SeldonHere]:
+    """Seldon with all that it runs; leaving the block ends every process. `cluster` is for `FakeKube`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        FakeKube(**cluster) as kube,
+        Node(kube.cluster, folder / "pods") as node,
+        prometheus_of(node, folder / "prometheus") as url,
+    ):
+        yield SeldonHere(kube, node, kube.kubeconfig(folder), url)
+
+
+def entry_url(pipeline: Pipeline) -> str:
+    """Where requests for the pipeline go, by the name of its Service."""
+    if is_split(pipeline):
+        return f"{parts_of(pipeline)[-1].service}/v2/models/{pipeline.name}/infer"
+    target = target_of(pipeline)
+    return f"http://{target.name}-{target.predictor}.{target.namespace}:{ENGINE_PORT}/v2/models/infer"
+
+
+def pipeline_in(shape: Shape, source: Path, folder: Path, changes: Mapping[str, Any]) -> Pipeline:
+    """The pipeline of a file in that shape; its file, with those keys changed, is written into `folder`.
+
+    Variants without a `seldon` section are given that of their local runtime.
+    """
+    text = yaml.safe_load(source.read_text())
+    text |= changes
+    queues = {"image": "ipa-serving/dataplane:0.1.0", "queue_cores": QUEUE_CORES}
+    text["seldon"] = {
+        **{"name": text["name"], "ignores": ["resident"]},
+        **text.get("seldon", {}),
+        **{"shape": str(shape), "orchestrator_cores": FRONT_CORES},
+        **(queues if shape is Shape.SPLIT else {}),
+    }
+    for stage in text["stages"]:
+        stage.setdefault("container", stage["name"])
+        for variant in stage["variants"]:
+            local = variant["local"]
+            env = {
+                "MLSERVER_MODEL_IMPLEMENTATION": local["implementation"],
+                "MLSERVER_MODEL_EXTRA": json.dumps(local["parameters"]),
+            }
+            variant.setdefault("seldon", {"image": f"ipa/{text['name']}:0.1.0", "env": env})
+    path = folder / text["name"] / "pipeline.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(text, sort_keys=False))
+    return load_pipeline(path)
+
+
+def until_ready(here: SeldonHere, pipeline: Pipeline, within_s: float = 90.0) -> None:
+    """Return once every Service has a ready pod; RuntimeError if one has none in time."""
+    entry = entry_url(pipeline).removeprefix("http://").partition(":")[0]
+    until_s = time.monotonic() + within_s
+    missing = [entry]
+    while missing and time.monotonic() < until_s:
+        time.sleep(0.2)
+        services = json.loads(here.node.hosts.read_text())
+        missing = [name for name in {entry, *services} if not services.get(name, {}).get("pods")]
+    if missing:
+        raise RuntimeError(
+            f"no pod of {', '.join(missing)} was ready within {within_s:g} s; see the logs of its pods"
+        )

@@ -1,0 +1,89 @@
+"""Seldon on this machine: pods as real processes, real requests, and changes under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.demo.summary import read_requests
+from experiments.demo_seldon.cluster import SeldonHere, entry_url, pipeline_in, seldon_here, until_ready
+from experiments.demo_seldon.figures import wrong_answers
+from experiments.fidelity.case import PAGES, SEED, bodies_of
+from ipa.adapters.kube.client import connect
+from ipa.control.ports import RolloutPhase
+from ipa.model.decision import Change
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.ownership import OwningClient
+from ipa.targets.seldon.section import Shape
+from pipelines.ocr.client import score_answer
+from tests.fakes.waiting import until
+
+RATE_RPS, SECONDS = 1.5, 9.0
+FIRST = (StageConfig("detect", "v6-224", 1, 0.5, 1), StageConfig("recognise", "v4-160", 1, 0.5, 1))
+
+
+def sending(here: SeldonHere, pipeline: Pipeline, folder: Path) -> subprocess.Popen[bytes]:
+    """Pages at a constant rate, from a process of its own."""
+    bodies, times = folder / "bodies.json", folder / "times.json"
+    bodies.write_text(json.dumps([body.decode() for body in bodies_of("ocr")]))
+    times.write_text(json.dumps([number / RATE_RPS for number in range(int(RATE_RPS * SECONDS))]))
+    command = [sys.executable, "-m", "experiments.demo_seldon.traffic", "--url", entry_url(pipeline)]
+    command += ["--bodies", str(bodies), "--times", str(times), "--out", str(folder / "requests.jsonl")]
+    command += ["--timeout", "60"]
+    return subprocess.Popen(command, env={**os.environ, **here.node.environment})
+
+
+def change(here: SeldonHere, pipeline: Pipeline, wanted: Sequence[StageConfig]) -> None:
+    """Write the configuration, and return once it is rolled out."""
+    client = connect(str(here.kubeconfig), 5.0)
+    workload = KubeWorkload(OwningClient(client, "test"))
+    before = workload.read(pipeline)
+    now = tuple(state.config for state in before.stages if state.config)
+    written = Change("one", pipeline.name, before.revision, now, tuple(wanted), 0.0)
+    workload.write(pipeline, written)
+    until(lambda: workload.rollout(pipeline, written).phase is RolloutPhase.READY, within_s=60.0)
+    client.close()
+
+
+def taken(here: SeldonHere, app: str) -> int:
+    """How many pods of the Deployments with that in their name were taken away."""
+    return sum(it.what == "taken" and app in it.app for it in here.node.events)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("shape", Shape)
+def test_changes_under_load_lose_no_request_and_mix_none_up(
+    shape: Shape, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    bounds: dict[str, Any] = {"bounds": {"cores": 4, "max_replicas": 4, "batch_sizes": [1, 2, 4]}}
+    # A busy machine is no reason to drop a page here.
+    bounds |= {"drop_after": "20s"} if shape is Shape.SPLIT else {}
+    pipeline = pipeline_in(shape, root / "pipelines/ocr/pipeline.yaml", tmp_path / "pipelines", bounds)
+    front = "-svc-orch" if shape is Shape.SINGLE else "-router"
+    with seldon_here(tmp_path / "seldon") as here:
+        here.create(pipeline, FIRST)
+        until_ready(here, pipeline)
+        load = sending(here, pipeline, tmp_path)
+        more = (FIRST[0], replace(FIRST[1], replicas=2))
+        change(here, pipeline, more)
+        assert taken(here, "recognise") == taken(here, "detect") == 0
+        # The operator tells the orchestrator every number; a router knows none of them.
+        assert taken(here, front) == (shape is Shape.SINGLE)
+        change(here, pipeline, (replace(more[0], variant="v4-320"), more[1]))
+        assert taken(here, "detect") == 1 and taken(here, "recognise") == 0
+        assert load.wait(60) == 0
+    requests = read_requests(tmp_path / "requests.jsonl")
+    assert {it["outcome"] for it in requests} == {"answered"}, [it for it in requests if it["status"] != 200]
+    answers = [(it["page"], it["answer"]) for it in requests]
+    assert wrong_answers(answers, PAGES, lambda page, answer: score_answer(SEED, PAGES, page, answer)) == 0
