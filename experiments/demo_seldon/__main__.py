@@ -46,8 +46,9 @@ def run(shape: Shape, folder: Path, options: argparse.Namespace, console: Consol
     bounds = {"min_replicas": 1, "max_replicas": 6, "batch_sizes": [1, 2, 4, 8]}
     pipeline = pipeline_in(shape, source, folder / "pipelines", {"bounds": {**bounds, **BOUNDS}})
     profiles = load_profiles(PROFILES, PIPELINE)
-    profiled = Profiled(Seldon().shape(pipeline, profiles), profiles, solver="exact")
-    first = profiled.plan(profiled.pipeline, options.low).configs
+    shaped = Seldon().shape(pipeline, profiles)
+    profiled = Profiled(shaped, profiles, solver="exact")
+    first = profiled.plan(shaped, options.low).configs
     with seldon_here(folder) as here:
         here.create(pipeline, first)
         environment = {**here.settings, "IPA_PIPELINES_DIR": str(folder / "pipelines"), "IPA_HORIZON_S": "20"}
@@ -64,6 +65,7 @@ def run(shape: Shape, folder: Path, options: argparse.Namespace, console: Consol
             console.print(f"[bold]{shape}[/bold]: page at {service.url}", highlight=False)
             began_s, at_s = play(here, service, pipeline, folder, options, console)
             decisions = service.decisions()
+            (folder / "decisions.json").write_text(json.dumps(decisions, indent=1) + "\n")
             ended_s = here.node.monotonic()
             stages = steady_latencies(here, pipeline, shape, profiled, decisions, at_s, began_s, options)
         events = list(here.node.events)
