@@ -159,7 +159,7 @@ def _unusable(file: str, error: Exception) -> str:
 
 
 def tls_reason(error: BaseException | None) -> str:
-    """What TLS objects to, from the causes of an error; empty if it has no cause in TLS."""
+    """The objection of TLS, from the causes of an error; empty if it has no cause in TLS."""
     seen = 0
     while error is not None and seen < 10:
         if isinstance(error, ssl.SSLCertVerificationError):

@@ -64,7 +64,7 @@ def _free_port() -> int:
 def prometheus(root: Path) -> Iterator[FakePrometheus]:
     pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
     with FakePrometheus(VirtualClock(), lambda _: 10.0, pipeline) as fake:
-        fake.has_model_servers = True
+        fake.batch_s = {stage.name: 0.01 for stage in pipeline.served}
         yield fake
 
 
@@ -313,7 +313,7 @@ def test_no_series_at_all_and_none_of_one_stage(doctor: Doctor, prometheus: Fake
 def test_stages_that_are_not_scraped_are_named_with_their_monitor(
     doctor: Doctor, prometheus: FakePrometheus
 ) -> None:
-    prometheus.has_model_servers = False
+    prometheus.batch_s = {}
     one = doctor()["series of video: requests in replicas"]
     assert one.state is Severity.WARN
     assert one.seen == "there is no series model_infer_request_duration_count at all"
