@@ -116,7 +116,8 @@ class PrometheusMetrics:
             load = self._load(reading, asked.entry_arrivals, entry_age, window_s)
         if _is_absent(load) and asked.alive is not None:
             load = self._idle(reading, asked, window_s)
-            rate = Measured(0.0, load.age_s) if isinstance(load, Measured) else rate
+            if isinstance(load, Measured) and isinstance(rate, Missing):
+                rate = Measured(0.0, load.age_s)
         return Signals(
             arrival_rate_rps=rate,
             load=load,
