@@ -107,6 +107,21 @@ class Settings:
     prometheus_url: str = "http://127.0.0.1:9090"
     # Time limit of a query, in seconds; a slower one counts as missing. Keep it well below the tick.
     prometheus_timeout_s: float = 2.0
+    # Bearer token for Prometheus, or with IPA_PROMETHEUS_USER a password. Empty sends none.
+    prometheus_token: str = field(default="", repr=False)
+    # File that holds the token instead, as a Secret or a service account's token is mounted. It is read for
+    # each query, so a renewed token counts at once.
+    prometheus_token_file: str = ""
+    # User of basic authentication, whose password the token is. Empty sends a bearer token.
+    prometheus_user: str = ""
+    # PEM file of the authorities that sign the certificate of Prometheus. Empty trusts the public ones.
+    prometheus_ca_file: str = ""
+    # PEM file of the service's certificate, where Prometheus asks its clients for one.
+    prometheus_cert_file: str = ""
+    # PEM file of that certificate's key. Empty if it is in the same file.
+    prometheus_key_file: str = ""
+    # Tenant whose series are read (header X-Scope-OrgID), for Mimir or Cortex. Empty sends none.
+    prometheus_tenant: str = ""
     # Label that holds a series' namespace; series without it count too. The Prometheus Operator sets
     # namespace, some scrape configurations kubernetes_namespace. Empty if the label does not hold the
     # pipeline's namespace.
@@ -159,8 +174,9 @@ class Settings:
     # Time after an overload during which no replicas are removed, in seconds.
     crowded_hold_s: float = 300.0
     # Learn from what is observed. Profiles are corrected by service times once batches take at least a tenth
-    # longer than profiled, which needs the metrics of our queues: target local or shape split. Plans are made
-    # for more than the forecast while too many requests are late, and for less while hardly any are.
+    # longer than profiled; our queues measure these, and in shape single our runtime in the model servers.
+    # Plans are made for more than the forecast while too many requests are late, and for less while hardly
+    # any are.
     correct_profiles: bool = True
     # Measure a few batches of each variant at start if its profile is of another machine, for up to 20 s.
     # Target local only.

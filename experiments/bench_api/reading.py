@@ -123,7 +123,7 @@ def _text(pipelines: tuple[Pipeline, ...], count: float) -> str:
         served = f'{whole},service="predictions",code="200"'
         lines += _histogram("seldon_api_executor_server_requests_seconds", served, count)
         for stage in pipeline.served:
-            asked = f'{whole},model_name="{EXECUTOR.stage_value(stage)}"'
+            asked = f'{whole},model_name="{EXECUTOR.stage_value(stage)}",method="post"'
             lines += _histogram("seldon_api_executor_client_requests_seconds", asked, count)
     return "\n".join(lines) + "\n"
 

@@ -51,7 +51,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "ipa fleet video=20 nlp=5 --cores 32 --weight video=2",
             "ipa fleet video=20 nlp=5 --cores 32 --memory 64GiB --accelerators nvidia.com/gpu=2",
         ),
-        "render": ("ipa render video --rate 20 | kubectl apply -f -",),
+        "render": (
+            "ipa render video --rate 20 | kubectl apply -f -",
+            "ipa render video --monitors | kubectl apply -f -",
+        ),
         "ci": ("ipa ci --base origin/main --policy-file guardrails.yaml --comment comment.md",),
     },
     "Simulate": {

@@ -16,6 +16,7 @@ from mlserver import MLModel
 from mlserver.errors import InferenceError
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
 
+from ipa.dataplane.batch_times import BatchTimes
 from ipa.dataplane.quota import CpuQuota, GivenCores
 from ipa.dataplane.tensors import FAN_OUT
 
@@ -75,6 +76,7 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         self.threads = int(os.environ.get("IPA_THREADS", str(max(1, math.ceil(self.cores)))))
         self._quota = CpuQuota(self.cores)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
+        self._times = BatchTimes(self.name)
         settings = self.settings.parameters
         parameters = dict(settings.extra or {}) if settings else {}
         StageRuntime._loading += 1
@@ -97,8 +99,10 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
             self._quota.resize(cores)
         self._quota.settle(self._cpu_since_s())
         # The cluster's orchestrator forwards all outputs of the previous stage, its `fan_out` too.
-        inputs = {tensor.name: decode(tensor) for tensor in payload.inputs if tensor.name != FAN_OUT}
-        outputs = await self._in_thread(self.predict_batch, inputs)
+        given = [tensor for tensor in payload.inputs if tensor.name != FAN_OUT]
+        items = next((tensor.shape[0] for tensor in given if tensor.shape), 1)
+        inputs = {tensor.name: decode(tensor) for tensor in given}
+        outputs = await self._in_thread(self._serve, inputs, items)
         wait_s = self._quota.charge(self._cpu_since_s())
         if wait_s > 0:
             await asyncio.sleep(wait_s)
@@ -108,6 +112,13 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
             id=payload.id,
             outputs=[encode(name, tensor) for name, tensor in outputs.items()],
         )
+
+    def _serve(self, inputs: Mapping[str, Tensor], items: int) -> Mapping[str, Tensor]:
+        """The outputs of a batch, which is counted with its time."""
+        begun = self._times.begin()
+        outputs = self.predict_batch(inputs)
+        self._times.add(*begun, items)
+        return outputs
 
     def _cpu_since_s(self) -> float:
         # Of the process, not of the thread: the model's own threads and the HTTP server count too.

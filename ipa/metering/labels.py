@@ -32,6 +32,7 @@ class Incident(StrEnum):
 
 PIPELINE = Label("pipeline", bound="the pipelines of the service")
 STAGE = Label("stage", bound="the stages of the pipeline")
+MODEL = Label("model_name", bound="the models of the server: one on a cluster")
 VARIANT = Label("variant", bound="the variants of the stage")
 REASON = Label("reason", tuple(reason.value for reason in ReasonCode))
 MODE = Label("mode", tuple(mode.value for mode in Mode))

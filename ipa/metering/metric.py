@@ -23,6 +23,7 @@ class MetricsEndpoint(StrEnum):
     SERVICE = "service"
     ROUTER = "router"
     QUEUE = "queue"
+    REPLICA = "replica"
 
 
 class Unit(StrEnum):

@@ -260,4 +260,18 @@ QUEUE_SUSPECTS = Metric(
     place=MetricsEndpoint.QUEUE,
 )
 
+# A stage's model server, by our runtime: what a batch takes and has, its coding included.
+REPLICA_BATCHES = Metric(
+    "ipa_replica_batches_total", "Batches served.", (of.MODEL,), place=MetricsEndpoint.REPLICA
+)
+REPLICA_SERVICE_SECONDS = Metric(
+    "ipa_replica_service_seconds_total",
+    "Time of batches in the model, with the CPU time of coding between them; no time in the queue.",
+    (of.MODEL,),
+    place=MetricsEndpoint.REPLICA,
+)
+REPLICA_ITEMS = Metric(
+    "ipa_replica_items_total", "Items of batches.", (of.MODEL,), place=MetricsEndpoint.REPLICA
+)
+
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

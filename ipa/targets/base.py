@@ -242,6 +242,10 @@ class Target(ABC):
         """The manifests that run the pipeline so. Errors: InputError."""
         raise self._cannot("render a pipeline")
 
+    def monitors(self, pipeline: Pipeline) -> list[dict[str, Any]]:
+        """The manifests that have the pipeline scraped for its loop. Errors: InputError."""
+        raise self._cannot("have a pipeline scraped by a manifest")
+
     def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
         """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""
         raise self._cannot("make a pipeline of what runs")

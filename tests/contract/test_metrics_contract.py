@@ -348,9 +348,12 @@ def test_seldon_dialect_counts_all_codes_and_times_the_answered(reader: Reader, 
     # The window of 30 s is not yet full: a rate is there, and at most the true one.
     assert 0 < value(signals.arrival_rate_rps) <= 1.05 * RATE
     assert value(signals.latency_s) == pytest.approx(P99_S, rel=0.02)
+    # A quarter of the requests fails.
+    found = value_of(signals)
+    assert found is not None and found.in_time_ratio == pytest.approx(0.75, rel=0.02)
     for signal in (signals.stages["one"].queue_length, signals.stages["one"].batches):
         assert isinstance(signal, Missing)
-        assert signal.reason is MissingReason.NOT_ASKED
+        assert signal.reason is MissingReason.ABSENT
 
 
 def test_an_executor_without_a_request_is_idle_and_one_that_is_not_scraped_is_missing(

@@ -41,7 +41,10 @@ FILES = [
     *(f"--set-file=pipelines.video.profiles.{s}={ROOT}/profiles/video/{s}.yaml" for s in PIPELINE[1]),
 ]
 SQLITE = ["--set=store.kind=sqlite,replicas=1"]
-SECRETS = ["--set=webhookSecret.name=hook,gurobiLicence.name=grb"]
+SECRETS = [
+    "--set=webhookSecret.name=hook,gurobiLicence.name=grb",
+    "--set=prometheus.secret.name=prom,prometheus.secret.ca=ca.crt,prometheus.url=https://prometheus",
+]
 EVERYWHERE = ["--set=mode=active,namespaces={models,vision},auth.methods={keys,kubernetes}"]
 MONITOR = ["--set=serviceMonitor.enabled=true"]
 # Each way that something is rendered in.
@@ -78,6 +81,20 @@ def test_the_component_is_the_charts_service_monitor(tmp_path: Path) -> None:
         )
     )
     assert built(tmp_path) == charted(*MONITOR)
+
+
+def test_the_credentials_for_prometheus_are_files_of_the_secret() -> None:
+    container = container_of(charted(*SECRETS))
+    files = {it["name"]: it["value"] for it in container["env"] if it["name"].startswith("IPA_PROMETHEUS_")}
+    assert files == {
+        "IPA_PROMETHEUS_URL": "https://prometheus",
+        "IPA_PROMETHEUS_TOKEN_FILE": "/etc/ipa/prometheus/token",
+        "IPA_PROMETHEUS_CA_FILE": "/etc/ipa/prometheus/ca.crt",
+    }
+    assert {"name": "prometheus", "mountPath": "/etc/ipa/prometheus", "readOnly": True} in container[
+        "volumeMounts"
+    ]
+    assert not any("FILE" in it["name"] for it in container_of(charted())["env"])
 
 
 def test_it_is_advisory_and_may_not_write_unless_told() -> None:
@@ -287,6 +304,7 @@ REFUSED = {
     "auth.methods={oidc}": "oidc_issuer",
     "settings.tick=5": "tick",
     "settings.webhook_secret=whsec_x": "webhook_secret",
+    "settings.prometheus_token=x": "prometheus_token",
     "store.url=postgresql://x": "url",
     "prometheus.url=http://user:word@prometheus": "prometheus",
     "resources.limits.gpu=1": "gpu",

@@ -26,6 +26,7 @@ GUIDES = (
     "hand-over",
     "recover-from-holds",
     "gitops",
+    "connect-prometheus",
     "monitor",
     "alerts",
     "secure",

@@ -76,6 +76,9 @@ class FakePrometheus:
         # Samples arrive so many seconds late, with their own time: a lag that their age says.
         self.open_lag_s = 0
         self.rewrite: Rewrite | None = None
+        # The stages whose model servers are scraped, and the seconds of their batches of one item; a request
+        # waits as long before.
+        self.batch_s: dict[str, float] = {}
         # Sent a byte at a time, so many a second of real time.
         self.drips = False
         self.requests = 0
@@ -160,10 +163,21 @@ class FakePrometheus:
         yield f"{name}_count", served, target.counters["whole"]
         yield from histogram(name, served, target.counters["whole"])
         for stage in self.pipeline.served:
-            asked = {**labels, "model_name": stage.name}
+            asked = {**labels, "model_name": stage.name, "method": "post"}
             name = "seldon_api_executor_client_requests_seconds"
             yield f"{name}_count", asked, target.counters[stage.name]
             yield from histogram(name, asked, target.counters[stage.name])
+            if stage.name in self.batch_s:
+                yield from self._model_server(stage.name, target.counters[stage.name], target)
+
+    def _model_server(
+        self, model: str, count: float, target: Target
+    ) -> Iterator[tuple[str, Mapping[str, str], float]]:
+        here, batch_s = {"deployment_name": self.pipeline.name, **target.labels}, self.batch_s[model]
+        yield "model_infer_request_duration_count", {**here, "model": model}, count
+        yield "model_infer_request_duration_sum", {**here, "model": model}, 2 * batch_s * count
+        for name, each in {"batches": 1.0, "service_seconds": batch_s, "items": 1.0}.items():
+            yield f"ipa_replica_{name}_total", {**here, "model_name": model}, each * count
 
 
 class _Handler(BaseHTTPRequestHandler):

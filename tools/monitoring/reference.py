@@ -9,7 +9,8 @@ from ipa.metering.metric import Label, Metric, MetricsEndpoint
 
 HEAD = """# Metrics
 
-On `/metrics` of the service, of each pipeline's router and of each stage's queue, as Prometheus text.
+On `/metrics` of the service, of each pipeline's router, of each stage's queue and of its model servers, as
+Prometheus text.
 Code, [alert rules](../../deploy/prometheus) and [dashboard](../../deploy/grafana) are made from one list,
 `ipa/metering/table.py`; [Monitor](../how-to/monitor.md) says how to scrape and show them.
 
@@ -26,6 +27,7 @@ TITLES = {
     MetricsEndpoint.SERVICE: "Of the service",
     MetricsEndpoint.ROUTER: "Of a router",
     MetricsEndpoint.QUEUE: "Of a stage's queue",
+    MetricsEndpoint.REPLICA: "Of a stage's model server",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,8 @@ from prometheus_api_client import PrometheusConnect
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from ipa.adapters.prometheus.dialects import LOCAL, BatchQueries, Dialect, Queries, queries
+from ipa.adapters.prometheus.connection import PrometheusConnection
+from ipa.adapters.prometheus.dialects import LOCAL, BatchQueries, Dialect, HeldQueries, Queries, queries
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate
 from ipa.adapters.prometheus.query_batching import Ask, PipelineLabel, QueryBatcher, Span
 from ipa.adapters.prometheus.series import rate_within
@@ -35,6 +37,8 @@ BETWEEN = "/"
 CLOCK_GRAIN_S = 1.0
 
 Value = Measured[float] | Missing
+# Answers queries in-process, or is a Prometheus (by its base URL alone if that suffices).
+Source = str | PrometheusConnection | Ask
 
 
 class PrometheusMetrics:
@@ -44,13 +48,13 @@ class PrometheusMetrics:
     differs from ours does not matter. An answer that a cache repeats ages from its first delivery. If one
     query of a reading gets no answer, its other queries are not sent.
 
-    `source` answers queries in-process, or is the base URL of a Prometheus, whose queries the `pipelines`
+    `source` answers queries in-process, or is a Prometheus or its base URL, whose queries the `pipelines`
     share.
     """
 
     def __init__(
         self,
-        source: str | Ask,
+        source: Source,
         timeout_s: float = 2.0,
         stale_after_s: float = 15.0,
         dialect: Dialect = LOCAL,
@@ -67,8 +71,10 @@ class PrometheusMetrics:
         # By query: the server's time in its newest answer, and the time of that answer's first delivery.
         self._answered: dict[str, tuple[float, float]] = {}
         if isinstance(source, str):
+            source = PrometheusConnection(source, timeout_s)
+        if isinstance(source, PrometheusConnection):
             identity = PipelineLabel(dialect.identity_label, dialect.identity)
-            self._http = _Http(source, timeout_s)
+            self._http = _Http(source)
             source = QueryBatcher(identity, pipelines, self._http.fetch, share_s, monotonic_s).ask
         self._ask = source
 
@@ -84,16 +90,21 @@ class PrometheusMetrics:
         stage_latencies = reading.instant(asked.stage_latency)
         stage_queues = reading.instant(asked.stage_queue) if asked.stage_queue else None
         stage_batches = _StageBatches(reading, asked.stage_batches) if asked.stage_batches else None
+        held = _Held(reading, asked.stage_held) if asked.stage_held else None
         stages = {}
         for stage in pipeline.served:
             label = self._dialect.stage_value(stage)
             age = self._age(_pick(stage_ages, label), repeated_s)
-            stages[stage.name] = StageSignals(
+            batches = (
+                _NOT_ASKED if stage_batches is None else stage_batches.of(label, age, self._stale_after_s)
+            )
+            seen = StageSignals(
                 arrival_rate_rps=_aged(_pick(stage_rates, label), age),
                 latency_s=_aged(_pick(stage_latencies, label), age),
                 queue_length=_NOT_ASKED if stage_queues is None else _aged(_pick(stage_queues, label), age),
-                batches=_NOT_ASKED if stage_batches is None else stage_batches.of(label, age),
+                batches=batches,
             )
+            stages[stage.name] = seen if held is None else held.added(seen, label, age)
         age = self._age(_pick(ages, WHOLE), repeated_s)
         rate = _aged(_pick(reading.instant(asked.arrivals), WHOLE), age)
         load = self._load(reading, asked.arrivals, age, window_s)
@@ -105,7 +116,8 @@ class PrometheusMetrics:
             load = self._load(reading, asked.entry_arrivals, entry_age, window_s)
         if _is_absent(load) and asked.alive is not None:
             load = self._idle(reading, asked, window_s)
-            rate = Measured(0.0, load.age_s) if isinstance(load, Measured) else rate
+            if isinstance(load, Measured) and isinstance(rate, Missing):
+                rate = Measured(0.0, load.age_s)
         return Signals(
             arrival_rate_rps=rate,
             load=load,
@@ -137,10 +149,7 @@ class PrometheusMetrics:
         """The age of the samples; Missing if they are stale."""
         if isinstance(age, Measured):
             age = Measured(age.value + repeated_s)
-        if isinstance(age, Measured) and age.value > self._stale_after_s:
-            detail = f"the newest sample is {age.value:.0f} s old, the limit is {self._stale_after_s:g} s"
-            return Missing(MissingReason.STALE, detail, age.value)
-        return age
+        return _fresh(age, self._stale_after_s)
 
     def _load(self, reading: _Reading, asked: Rate, age: Value, window_s: float) -> Load:
         """The load per second up to the server's time; a second without a rate is a gap."""
@@ -173,7 +182,7 @@ class PrometheusMetrics:
 
 
 def metrics_of(
-    settings: Settings, source: str | Ask, dialect: Dialect, pipelines: Mapping[str, Pipeline]
+    settings: Settings, source: Source, dialect: Dialect, pipelines: Mapping[str, Pipeline]
 ) -> PrometheusMetrics:
     """The reader of the source, with the deadlines and labels of the settings."""
     return PrometheusMetrics(
@@ -189,9 +198,11 @@ def metrics_of(
 class _Http:
     """A Prometheus over its HTTP API."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        place, session = url.rstrip("/"), CheckedSession(timeout_s)
-        self._prometheus = PrometheusConnect(url=place, session=session, retry=Retry(0), timeout=timeout_s)
+    def __init__(self, connection: PrometheusConnection) -> None:
+        place, session = connection.url.rstrip("/"), CheckedSession(connection)
+        self._prometheus = PrometheusConnect(
+            url=place, session=session, retry=Retry(0), timeout=connection.timeout_s
+        )
         # Replaces the client's own, which keeps ten connections and opens all others anew each time.
         session.mount(place, HTTPAdapter(max_retries=Retry(0), pool_maxsize=WORKERS))
 
@@ -321,9 +332,12 @@ class _StageBatches:
     def __init__(self, reading: _Reading, asked: BatchQueries) -> None:
         self._window_s = asked.count.window_s
         self._rates = [reading.instant(query) for query in (asked.count, asked.service, asked.items)]
+        self._ages = reading.instant(asked.age) if asked.age else None
 
-    def of(self, label: str, age: Value) -> Measured[Batches] | Missing:
+    def of(self, label: str, age: Value, stale_after_s: float) -> Measured[Batches] | Missing:
         """The batches of the stage with that label; Missing if none was served in the window."""
+        if self._ages is not None:
+            age = _fresh(_pick(self._ages, label), stale_after_s)
         rates = [_aged(_pick(values, label), age) for values in self._rates]
         for rate in rates:
             if isinstance(rate, Missing):
@@ -333,6 +347,39 @@ class _StageBatches:
             return Missing(MissingReason.ABSENT, "no batch was served in the window", rates[0].age_s)
         batches = Batches(count * self._window_s, service / count, items / count, self._window_s)
         return Measured(batches, rates[0].age_s or 0.0)
+
+
+class _Held:
+    """The items that wait in replicas with queues of their own, by Little's law, and the items of a request.
+
+    The seconds that requests spend in the replicas, per second, are the requests that are there on average.
+    Those that a replica works on are known from its batches; the others wait.
+    """
+
+    def __init__(self, reading: _Reading, asked: HeldQueries) -> None:
+        self._requests, self._seconds = (reading.instant(each) for each in (asked.requests, asked.seconds))
+
+    def added(self, seen: StageSignals, label: str, age: Value) -> StageSignals:
+        """The signals of the stage with that label, with its arrivals in items and the items that wait."""
+        requests, held = (_aged(_pick(values, label), age) for values in (self._requests, self._seconds))
+        if isinstance(requests, Missing) or isinstance(held, Missing):
+            missing = requests if isinstance(requests, Missing) else held
+            return replace(seen, queue_length=missing)
+        if not requests.value:
+            return replace(seen, queue_length=Measured(0.0, held.age_s))
+        if isinstance(seen.batches, Missing):
+            # It is not known which of them wait.
+            return replace(seen, queue_length=seen.batches)
+        batches = seen.batches.value
+        batches_rps = batches.count / batches.window_s
+        items = batches_rps * batches.items / requests.value
+        in_service = batches_rps * batches.service_s * batches.items
+        rate = seen.arrival_rate_rps
+        return replace(
+            seen,
+            arrival_rate_rps=rate if isinstance(rate, Missing) else replace(rate, value=rate.value * items),
+            queue_length=Measured(max(held.value * items - in_service, 0.0), held.age_s),
+        )
 
 
 def _checked(value: float, query: Query) -> Value:
@@ -350,6 +397,14 @@ def _checked(value: float, query: Query) -> Value:
 
 
 _IDLE = "no request was answered in the window"
+
+
+def _fresh(age: Value, stale_after_s: float) -> Value:
+    """The age of the samples; Missing if they are stale."""
+    if isinstance(age, Measured) and age.value > stale_after_s:
+        detail = f"the newest sample is {age.value:.0f} s old, the limit is {stale_after_s:g} s"
+        return Missing(MissingReason.STALE, detail, age.value)
+    return age
 
 
 def _several(label: str) -> Missing:

@@ -15,11 +15,23 @@ LOSS_LABELS = (of.STAGE.name, of.LOSS_CAUSE.name)
 
 @dataclass(frozen=True, slots=True)
 class BatchQueries:
-    """Expressions of a stage's served batches, their seconds and their items, each per second."""
+    """Expressions of a stage's served batches, their seconds and their items, each per second.
+
+    `age` is that of their samples, where another process than the stage's arrivals has them.
+    """
 
     count: Rate
     service: Rate
     items: Rate
+    age: Age | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldQueries:
+    """Expressions of the requests that a stage's replicas answered and of their time there, per second."""
+
+    requests: Rate
+    seconds: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,7 @@ class Queries:
     stage_latency: Quantile
     stage_queue: Gauge | None
     stage_batches: BatchQueries | None
+    stage_held: HeldQueries | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +65,10 @@ class Selectors:
     """The series of a pipeline, and those of its stages; None for those that the source does not have.
 
     `lost` counts requests without an answer that are no fault of the client, `losses` tells their stages and
-    causes by `LOSS_LABELS`. `stage_batches` are the series of count, seconds and items of batches. `alive` is
-    what is there, greater than 0, even before the first request.
+    causes by `LOSS_LABELS`. `stage_batches` are the series of count, seconds and items of batches.
+    `stage_held` are those of the requests that replicas answered and of their seconds there, where replicas
+    have queues of their own; both are then of the replicas, not of what calls them. `alive` is what is there,
+    greater than 0, even before the first request.
     """
 
     arrivals: Selector
@@ -62,6 +77,7 @@ class Selectors:
     stage_latency: Selector
     stage_queue: Selector | None = None
     stage_batches: tuple[Selector, Selector, Selector] | None = None
+    stage_held: tuple[Selector, Selector] | None = None
     lost: Selector | None = None
     losses: Selector | None = None
     alive: Selector | None = None
@@ -76,8 +92,8 @@ class Dialect:
     """Whose metrics are read.
 
     `identity_label` is the label that says whose a series is, `identity` what it says of a pipeline;
-    `stage_label` and `stage_value` are the same for a stage. A rate is the mean over `rate_window_s`: two
-    samples at least.
+    `stage_label` and `stage_value` are the same for a stage; in `stage_held` its label is `held_label`. A
+    rate is the mean over `rate_window_s`: two samples at least.
     """
 
     name: str
@@ -91,6 +107,7 @@ class Dialect:
     stage_value: Callable[[Stage], str] = lambda stage: stage.name
     # True if series may also say the namespace of what was scraped.
     has_namespaces: bool = True
+    held_label: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -109,9 +126,15 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
     quantile = pipeline.sla.percentile / 100
     batches = None
     if found.stage_batches:
-        batches = BatchQueries(
-            *(Rate(selector, dialect.batches_window_s, (label,)) for selector in found.stage_batches)
-        )
+        window_s, by = dialect.batches_window_s, (label,)
+        count, service, items = (Rate(selector, window_s, by) for selector in found.stage_batches)
+        own_age = Age(found.stage_batches[0], by) if found.stage_held else None
+        batches = BatchQueries(count, service, items, own_age)
+    held = None
+    if found.stage_held:
+        window_s, by = dialect.batches_window_s, (dialect.held_label,)
+        requests, seconds = (Rate(selector, window_s, by) for selector in found.stage_held)
+        held = HeldQueries(requests, seconds)
     return Queries(
         age=Age(found.arrivals),
         arrivals=Rate(found.arrivals, rate_s),
@@ -127,6 +150,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         stage_latency=Quantile(quantile, found.stage_latency, latency_s, (label,)),
         stage_queue=Gauge(found.stage_queue, (label,)) if found.stage_queue else None,
         stage_batches=batches,
+        stage_held=held,
     )
 
 

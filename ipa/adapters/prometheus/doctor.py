@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
+from ipa.adapters.prometheus.connection import PrometheusConnection, connection_of
 from ipa.adapters.prometheus.dialects import Dialect, Queries, queries
 from ipa.adapters.prometheus.queries import NOW, Age, Selector
 from ipa.adapters.prometheus.transport import CheckedSession
-from ipa.model.errors import InputError, IpaError
-from ipa.model.findings import DoctorCheck, Finding, fail, ok, skew_finding, warn
+from ipa.model.errors import ConfigurationError, InputError, IpaError
+from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
 
@@ -31,9 +34,9 @@ class Presence:
 class Asker:
     """The client of these checks. Errors: UnavailableError (no answer), InputError (invalid answer)."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self._url = f"{url.rstrip('/')}/api/v1/query"
-        self._session = CheckedSession(timeout_s)
+    def __init__(self, connection: PrometheusConnection) -> None:
+        self._url = f"{connection.url}/api/v1/query"
+        self._session = CheckedSession(connection)
 
     def skew_s(self) -> float:
         """Return the seconds by which its clock is ahead of ours, exact to half of the round trip."""
@@ -70,24 +73,48 @@ class Asker:
 
 
 SERVER = "prometheus"
+OWN_RUNTIME = (
+    "build the images on ipa.dataplane.runtime.StageRuntime, or count ipa_replica_* as it does "
+    "(docs/reference/metrics.md)"
+)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class SeriesOf(StrEnum):
+    """The process that has a series: what takes the requests, what calls the stages, or their replicas."""
+
+    WHOLE = "whole"
+    STAGES = "stages"
+    REPLICAS = "replicas"
+
+
+# The command that has those series of a pipeline scraped.
+Scrape = Callable[[Pipeline, SeriesOf], str]
 
 
 def metrics_checks(
-    settings: Settings, pipelines: Mapping[str, tuple[Pipeline, Dialect]]
+    settings: Settings, pipelines: Mapping[str, tuple[Pipeline, Dialect]], scrape: Scrape
 ) -> list[DoctorCheck]:
     """Checks of the server, its clock, and the series of each pipeline in its dialect."""
-    asker = Asker(settings.prometheus_url, settings.prometheus_timeout_s)
+    try:
+        connection = connection_of(settings)
+    except ConfigurationError as error:
+        wrong = [failed(SERVER, error)]
+        return [DoctorCheck(SERVER, lambda: wrong)]
+    asker = Asker(connection)
     return [
-        DoctorCheck(SERVER, lambda: _server(settings, asker)),
+        DoctorCheck(SERVER, lambda: _server(connection, asker)),
         *(
-            DoctorCheck(f"series of {name}", _Series(settings, asker, pipeline, dialect), after=SERVER)
+            DoctorCheck(
+                f"series of {name}", _Series(settings, asker, pipeline, dialect, scrape), after=SERVER
+            )
             for name, (pipeline, dialect) in pipelines.items()
         ),
     ]
 
 
-def _server(settings: Settings, asker: Asker) -> Iterator[Finding]:
-    url = settings.prometheus_url
+def _server(connection: PrometheusConnection, asker: Asker) -> Iterator[Finding]:
+    url = connection.url
     try:
         skew_s = asker.skew_s()
     except IpaError as error:
@@ -96,6 +123,10 @@ def _server(settings: Settings, asker: Asker) -> Iterator[Finding]:
         )
         return
     yield ok(SERVER, f"{url} answers")
+    place, has_token = urlsplit(url), bool(connection.token or connection.token_file)
+    if has_token and place.scheme != "https" and place.hostname not in LOOPBACK:
+        seen = "the token goes over the network without encryption"
+        yield warn("credentials of prometheus", seen, "export IPA_PROMETHEUS_URL=https://HOST:9090")
     yield skew_finding("clock of prometheus", "Prometheus'", skew_s)
 
 
@@ -107,16 +138,46 @@ class _Series:
     asker: Asker
     pipeline: Pipeline
     dialect: Dialect
+    scrape: Scrape
 
     def __call__(self) -> Iterator[Finding]:
-        dialect = self.dialect
-        asked = queries(self.pipeline, dialect, self.settings.prometheus_namespace_label)
-        yield self._whole("load", asked.arrivals.selector, is_needed=True)
-        yield self._whole("latency", asked.latency.selector)
-        yield self._stages("load of stages", asked, asked.stage_arrivals.selector, dialect)
-        yield self._stages("latency of stages", asked, asked.stage_latency.selector, dialect)
+        asked = queries(self.pipeline, self.dialect, self.settings.prometheus_namespace_label)
+        if not self._is_idle(asked):
+            yield self._whole("load", asked.arrivals.selector, is_needed=True)
+            yield self._whole("latency", asked.latency.selector)
+            yield self._stages("load of stages", asked.stage_arrivals.selector)
+            yield self._stages("latency of stages", asked.stage_latency.selector)
+        elif asked.alive is not None:
+            scraped = asked.alive.selector.metric
+            yield ok(self._name("load"), f"no request yet: what counts them is scraped ({scraped})")
         if asked.stage_queue is not None:
-            yield self._stages("queues of stages", asked, asked.stage_queue.selector, dialect)
+            yield self._stages("queues of stages", asked.stage_queue.selector)
+        yield from self._replicas(asked)
+
+    def _is_idle(self, asked: Queries) -> bool:
+        """True if what counts the requests is scraped, and there are none."""
+        if asked.alive is None or self.asker.presence(asked.arrivals.selector).ages_s:
+            return False
+        return bool(self.asker.presence(asked.alive.selector).ages_s)
+
+    def _replicas(self, asked: Queries) -> Iterator[Finding]:
+        """Series of replicas that batch for themselves: requests, and batches if the runtime is ours."""
+        if asked.stage_held is None or asked.stage_batches is None:
+            return
+        name, of = "requests in replicas", SeriesOf.REPLICAS
+        requests, batches = asked.stage_held.requests.selector, asked.stage_batches.count.selector
+        found = self._stages(name, requests, of, self.dialect.held_label)
+        timed = self._stages("batches of stages", batches, of)
+        if found.state is not Severity.OK and timed.state is Severity.OK:
+            # They have no series of requests before the first one.
+            found = ok(self._name(name), "no request yet: their batches are scraped")
+        yield found
+        if found.state is Severity.OK and timed.state is not Severity.OK:
+            seen = f"{timed.seen}, though they are scraped: their runtime is not ours"
+            less = "service times and waiting requests are not seen, and profiles are not corrected"
+            yield warn(timed.name, f"{seen}; {less}", OWN_RUNTIME)
+        else:
+            yield timed
 
     def _name(self, what: str) -> str:
         return f"series of {self.pipeline.name}: {what}"
@@ -126,11 +187,14 @@ class _Series:
         name, found = self._name(what), self.asker.presence(selector)
         if not found.ages_s:
             missing = fail if is_needed else warn
-            return missing(name, _absence(selector, found), self._remedy(selector))
+            return missing(name, _absence(selector, found), self._remedy(selector, SeriesOf.WHOLE))
         return self._aged(name, selector, max(found.ages_s.values()), is_needed=is_needed)
 
-    def _stages(self, what: str, asked: Queries, selector: Selector, dialect: Dialect) -> Finding:
-        name, found = self._name(what), self.asker.presence(selector, asked.stage_label)
+    def _stages(
+        self, what: str, selector: Selector, of: SeriesOf = SeriesOf.STAGES, label: str = ""
+    ) -> Finding:
+        dialect, name = self.dialect, self._name(what)
+        found = self.asker.presence(selector, label or dialect.stage_label)
         wanted = {dialect.stage_value(stage): stage.name for stage in self.pipeline.served}
         missing = [stage for label, stage in wanted.items() if label not in found.ages_s]
         if not missing:
@@ -138,7 +202,7 @@ class _Series:
         seen = f"{selector.metric} has no series of {', '.join(missing)}"
         if not found.ages_s:
             seen = _absence(selector, found)
-        return warn(name, seen, self._remedy(selector))
+        return warn(name, seen, self._remedy(selector, of))
 
     def _aged(self, name: str, selector: Selector, age_s: float, *, is_needed: bool) -> Finding:
         limit_s = self.settings.stale_after_s
@@ -148,11 +212,11 @@ class _Series:
         remedy = "scrape every 5 s (scrape_interval: 5s), or export IPA_STALE_AFTER_S=60"
         return (fail if is_needed else warn)(name, seen, remedy)
 
-    def _remedy(self, selector: Selector) -> str:
-        """Commands that tell a missing request, a missing scrape and other labels apart."""
+    def _remedy(self, selector: Selector, of: SeriesOf) -> str:
+        """Commands that add the scrape, and that tell a missing scrape, request and label apart."""
         url = self.settings.prometheus_url.rstrip("/")
         return (
-            f"send the pipeline a request, then see {url}/targets; "
+            f"{self.scrape(self.pipeline, of)}; send the pipeline a request, then see {url}/targets; "
             f"curl -G {url}/api/v1/series --data-urlencode 'match[]={selector}'"
         )
 
@@ -160,6 +224,8 @@ class _Series:
 def _absence(selector: Selector, found: Presence) -> str:
     if not found.others:
         return f"there is no series {selector.metric} at all"
+    if found.others == ("",):
+        return f"the series {selector.metric} have no label {found.label}, which their scrape must add"
     few = ", ".join(repr(value) for value in found.others[:5])
     more = f" and {len(found.others) - 5} more" if len(found.others) > 5 else ""
     wanted = ", ".join(

@@ -12,6 +12,7 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError
 
+from ipa.adapters.prometheus.connection import PrometheusConnection, tls_reason
 from ipa.model.errors import InputError, UnavailableError
 
 # The largest answer to our queries (a load of 120 steps, a handful of stages) has 10 kB.
@@ -20,20 +21,24 @@ CHUNK_BYTES = 65_536
 # A server error means that it cannot answer now, any other error that the query or the answer is wrong.
 SERVER_ERROR = 500
 OK = 200
+REFUSALS = (401, 403)
 
 
 class CheckedSession(requests.Session):
-    """A session in which every request returns a complete, successful answer within `timeout_s`.
+    """A session in which every request returns a complete, successful answer within the time limit.
 
     Errors: UnavailableError (no answer), InputError (invalid answer). It follows no redirect, and uses no
-    proxy or .netrc of the environment: only the configured metrics server is asked.
+    proxy or .netrc of the environment: only the configured metrics server is asked, and gets credentials.
     """
 
-    def __init__(self, timeout_s: float, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, connection: PrometheusConnection, max_bytes: int = MAX_BYTES) -> None:
         super().__init__()
         self.trust_env = False
         self.headers["Accept-Encoding"] = "identity"
-        self._timeout_s = timeout_s
+        self.verify, self.cert = connection.verify, connection.cert
+        self.auth = self._identified
+        self._connection = connection
+        self._timeout_s = connection.timeout_s
         self._max_bytes = max_bytes
 
     def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]
@@ -45,10 +50,15 @@ class CheckedSession(requests.Session):
             with response:
                 body = self._read(response, deadline_s)
         except (requests.RequestException, HTTPError, OSError) as error:
-            raise UnavailableError(type(error).__name__) from error
+            raise UnavailableError(tls_reason(error) or type(error).__name__) from error
         response._content = body
         _check(response.status_code, body)
         return response
+
+    def _identified(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """The request with the credentials as they are now."""
+        request.headers.update(self._connection.headers())
+        return request
 
     def _read(self, response: requests.Response, deadline_s: float) -> bytes:
         """The body. `read1` returns available bytes at once, so a slow server cannot exceed the deadline."""
@@ -69,6 +79,10 @@ def _check(status: int, body: bytes) -> None:
     """
     if status >= SERVER_ERROR:
         raise UnavailableError(f"HTTP {status}")
+    if status in REFUSALS:
+        raise InputError(
+            f"HTTP {status}: it refuses the service's credentials (IPA_PROMETHEUS_TOKEN_FILE, _USER, _TENANT)"
+        )
     try:
         answer = json.loads(body)
     except ValueError:

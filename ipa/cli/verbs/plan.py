@@ -239,6 +239,9 @@ def render(
     at: str = typer.Option(
         "kubernetes", "--at", metavar="TARGET", help="the target that runs what is printed"
     ),
+    monitors: bool = typer.Option(
+        False, "--monitors", help="print the PodMonitors that have the pipeline scraped instead"
+    ),
     pipelines_dir: Path | None = options.PIPELINES_DIR,
     profiles_dir: Path | None = options.PROFILES_DIR,
 ) -> None:
@@ -255,9 +258,14 @@ def render(
         raise UsageError("--rate and --plan cannot both be given")
     if plan is None and rate is None and objective is not None:
         raise UsageError("--objective needs --rate")
+    if monitors and (rate is not None or plan is not None):
+        raise UsageError("--monitors are the same for every plan: leave out --rate and --plan")
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
     target = target_named(at)
     found = rendered(target, pipeline, settings)
+    if monitors:
+        typer.echo(yaml.safe_dump_all(target.monitors(found), sort_keys=False), nl=False)
+        return
     check_honoured(target, [found])
     for note in unbatched_notes(found):
         typer.echo(f"note: {note}", err=True)

@@ -333,6 +333,9 @@ def _smoothed(
 ) -> float:
     """The ratio after batches observed `passed_s` later, weighted by their number."""
     expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
+    if config.batch_size == 1:
+        # Several items of one request are served at once; plans count them one after another.
+        expected_s *= max(batches.items, 1.0)
     seen = min(batches.service_s / expected_s, MOST_RATIO)
     variation = max(sqrt(service.spread), LEAST_VARIATION)
     deviation_ratio = variation / sqrt(batches.count)

@@ -10,7 +10,7 @@ from typing import Any
 from ipa.adapters.kube import preflight
 from ipa.adapters.kube.client import KubeClient, connect
 from ipa.adapters.kube.kinds import BY_NAME, ELECTOR, LEASE, REVIEWER, RbacRole, Right, actor, observer
-from ipa.adapters.prometheus.doctor import metrics_checks
+from ipa.adapters.prometheus.doctor import SeriesOf, metrics_checks
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
@@ -18,6 +18,7 @@ from ipa.settings import Settings, words
 from ipa.targets.seldon import locate
 from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.metrics import dialect_of
+from ipa.targets.seldon.monitors import Scraped, monitors_of
 from ipa.targets.seldon.ownership import OwningClient
 from ipa.targets.seldon.section import seldon_of
 from ipa.targets.seldon.shape import batch_faults
@@ -40,7 +41,7 @@ def checks_of(
 ) -> list[DoctorCheck]:
     """The series of each pipeline that runs on Seldon, and the cluster; `namespaces` are theirs if empty."""
     placed = {name: it for name, it in pipelines.items() if seldon_of(it) is not None}
-    series = metrics_checks(settings, {name: (it, dialect_of(it)) for name, it in placed.items()})
+    series = metrics_checks(settings, {name: (it, dialect_of(it)) for name, it in placed.items()}, _scrape)
     try:
         client = connect(settings.kubeconfig, settings.kube_timeout_s)
     except IpaError as error:
@@ -48,6 +49,15 @@ def checks_of(
         return [*series, DoctorCheck(SERVER, lambda: wrong)]
     spaces = list(namespaces) or sorted({it.namespace for it in placed.values()})
     return [*series, *_cluster_checks(client, settings, pipelines, spaces, elects=elects)]
+
+
+def _scrape(pipeline: Pipeline, of: SeriesOf) -> str:
+    """The command that has those series scraped, with the PodMonitor that does it."""
+    first, *others = monitors_of(pipeline)
+    monitor = next((it for it in others if it.scraped is Scraped.STAGES and of is SeriesOf.REPLICAS), first)
+    return (
+        f"ipa render {pipeline.name} --monitors | kubectl apply -f -   (PodMonitor {monitor.name(pipeline)})"
+    )
 
 
 def _cluster_checks(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from ipa.adapters.prometheus.dialects import ON_CLUSTER, Dialect, Selectors
 from ipa.adapters.prometheus.queries import Selector
 from ipa.control.ports import Load, Metrics, Signals
+from ipa.metering import table
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.section import Shape, seldon_of
 from ipa.targets.seldon.split import is_split
@@ -14,6 +15,23 @@ from ipa.targets.seldon.split import is_split
 # What the executor asks of each stage.
 CLIENT = "seldon_api_executor_client_requests_seconds"
 SERVER = "seldon_api_executor_server_requests_seconds"
+# What both count by `service`: REST under one word, gRPC by the method (of protocol v2, and of Seldon's own).
+SERVICES = (
+    "predictions",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/seldon.protos.Seldon/Predict",
+)
+# Readiness and metadata are asked for by GET, over REST.
+CALLS = ("post", "unary")
+ANSWERED = ("200", "OK")
+# Codes that are no fault of the client.
+FAILED = (
+    *("500", "502", "503", "504"),
+    *("Unknown", "DeadlineExceeded", "ResourceExhausted", "Aborted", "Internal", "Unavailable", "DataLoss"),
+)
+# MLServer's own, of each request with its time in the queue: `batch_request_queue` is the queue before a
+# batch is formed, which is empty while batches wait for the model; without worker processes it is not served.
+HELD = "model_infer_request_duration"
 # Of every Go process, as the executor is one: it has no series of requests before its first request.
 PROCESS = "go_goroutines"
 # The label that Prometheus' operator, and its example for Kubernetes, give to what they scrape.
@@ -21,17 +39,25 @@ POD = "pod"
 
 
 def _executor(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Selectors:
-    """The series of the executor, which has no queue of its own."""
+    """The series of the executor, which has no queue of its own, and of the model servers that it calls.
+
+    Those of model servers have the label `deployment_name` from their scrape (`ipa.targets.seldon.monitors`).
+    """
     target = seldon_of(pipeline)
     predictor = target.predictor if target else "default"
     # Those that share the load are numbered.
     predictors = {"predictor_name": predictor}
-    served = {**labels, "service": "predictions"}
+    served, called = {"service": SERVICES}, {"method": CALLS}
+    batches = (table.REPLICA_BATCHES, table.REPLICA_SERVICE_SECONDS, table.REPLICA_ITEMS)
+    count, seconds, items = (Selector(metric.name, labels, here) for metric in batches)
     return Selectors(
-        arrivals=Selector(f"{SERVER}_count", served, here, predictors),
-        latency=Selector(f"{SERVER}_bucket", {**served, "code": "200"}, here, predictors),
-        stage_arrivals=Selector(f"{CLIENT}_count", labels, here, predictors),
-        stage_latency=Selector(f"{CLIENT}_bucket", labels, here, predictors),
+        arrivals=Selector(f"{SERVER}_count", labels, here, predictors, served),
+        latency=Selector(f"{SERVER}_bucket", labels, here, predictors, {**served, "code": ANSWERED}),
+        lost=Selector(f"{SERVER}_count", labels, here, predictors, {**served, "code": FAILED}),
+        stage_arrivals=Selector(f"{CLIENT}_count", labels, here, predictors, called),
+        stage_latency=Selector(f"{CLIENT}_bucket", labels, here, predictors, called),
+        stage_batches=(count, seconds, items),
+        stage_held=(Selector(f"{HELD}_count", labels, here), Selector(f"{HELD}_sum", labels, here)),
         alive=Selector(PROCESS, {}, here, starting={POD: f"{_deployment(pipeline)}-{predictor}-"}),
     )
 
@@ -50,6 +76,7 @@ EXECUTOR = Dialect(
     batches_window_s=30.0,
     identity_label="deployment_name",
     stage_label="model_name",
+    held_label="model",
     identity=_deployment,
     stage_value=lambda stage: stage.container or stage.name,
 )

@@ -178,6 +178,12 @@ class Seldon(base.Target):
 
         return render_all(pipeline, configs)
 
+    def monitors(self, pipeline: Pipeline) -> list[dict[str, Any]]:
+        """A PodMonitor each for the orchestrator and the stages, or one for router and queues."""
+        from ipa.targets.seldon.monitors import monitors_of
+
+        return [monitor.manifest(pipeline) for monitor in monitors_of(pipeline)]
+
     def imported(self, settings: Settings, where: str, asked: base.ImportRequest) -> base.Imported:
         """The pipeline of a SeldonDeployment in a cluster or a file."""
         from ipa.targets.seldon.connection import import_pipeline
@@ -218,10 +224,11 @@ def _section_faults(section: SeldonTarget) -> list[Unhonoured]:
 def _metrics(site: base.Site) -> Metrics:
     """Seldon's executor or our router and queues, by the shape of each pipeline."""
     from ipa.adapters.prometheus.client import metrics_of
+    from ipa.adapters.prometheus.connection import connection_of
     from ipa.targets.seldon.metrics import ShapedMetrics
 
-    settings, pipelines = site.settings, site.pipelines
-    return ShapedMetrics(lambda dialect: metrics_of(settings, settings.prometheus_url, dialect, pipelines))
+    settings, connection = site.settings, connection_of(site.settings)
+    return ShapedMetrics(lambda dialect: metrics_of(settings, connection, dialect, site.pipelines))
 
 
 def _watch(

@@ -388,6 +388,7 @@ def _operators_env(name: str, index: int, position: int) -> list[Json]:
         {"name": "MLSERVER_GRPC_PORT", "value": str(9500 + port)},
         {"name": "MLSERVER_MODEL_NAME", "value": name},
         {"name": "MLSERVER_METRICS_PORT", "value": "6000"},
+        {"name": "MLSERVER_METRICS_ENDPOINT", "value": "/prometheus"},
     ]
 
 

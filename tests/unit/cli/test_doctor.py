@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -63,6 +64,7 @@ def _free_port() -> int:
 def prometheus(root: Path) -> Iterator[FakePrometheus]:
     pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
     with FakePrometheus(VirtualClock(), lambda _: 10.0, pipeline) as fake:
+        fake.batch_s = {stage.name: 0.01 for stage in pipeline.served}
         yield fake
 
 
@@ -127,8 +129,9 @@ def test_a_world_in_which_all_is_well(doctor: Doctor) -> None:
         f"right in default: {right}" for role in NAMESPACED for right in role.rights
     }
     assert all(one.state is Severity.OK for name, one in found.items() if name.startswith("right in"))
+    looked = ("load", "latency", "load of stages", "latency of stages", "requests in replicas")
     assert {name for name in found if name.startswith("series of video")} == {
-        f"series of video: {what}" for what in ("load", "latency", "load of stages", "latency of stages")
+        f"series of video: {what}" for what in (*looked, "batches of stages")
     }
     assert all(one.state is Severity.OK for name, one in found.items() if name.startswith("series of"))
     assert found["lease default/ipa-serving"].seen.startswith("there is none")
@@ -307,9 +310,38 @@ def test_no_series_at_all_and_none_of_one_stage(doctor: Doctor, prometheus: Fake
     assert "no series of classification" in found["series of video: load of stages"].seen
 
 
+def test_stages_that_are_not_scraped_are_named_with_their_monitor(
+    doctor: Doctor, prometheus: FakePrometheus
+) -> None:
+    prometheus.batch_s = {}
+    one = doctor()["series of video: requests in replicas"]
+    assert one.state is Severity.WARN
+    assert one.seen == "there is no series model_infer_request_duration_count at all"
+    assert one.remedy.startswith(
+        "ipa render video --monitors | kubectl apply -f -   (PodMonitor video-stages); "
+    )
+
+
+def test_a_label_that_the_scrape_does_not_add_is_named(
+    doctor: Doctor, prometheus: FakePrometheus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = prometheus._model_server
+
+    def bare(*asked: Any) -> Iterator[tuple[str, dict[str, str], float]]:
+        for name, labels, value in serve(*asked):
+            yield name, {key: it for key, it in labels.items() if key != "deployment_name"}, value
+
+    monkeypatch.setattr(prometheus, "_model_server", bare)
+    one = doctor()["series of video: requests in replicas"]
+    assert one.state is Severity.WARN
+    assert "have no label deployment_name, which their scrape must add" in one.seen
+
+
 def test_no_series_at_all(doctor: Doctor, prometheus: FakePrometheus) -> None:
     prometheus.targets = []
-    assert doctor(code=1)["series of video: load"].seen.startswith("there is no series seldon_api_executor")
+    one = doctor(code=1)["series of video: load"]
+    assert one.seen.startswith("there is no series seldon_api_executor")
+    assert "(PodMonitor video-orchestrator); " in one.remedy
 
 
 def test_samples_that_are_too_old(doctor: Doctor, prometheus: FakePrometheus) -> None:

@@ -131,6 +131,13 @@ def test_items_are_weighed_as_the_profile_has_them() -> None:
         assert ratio_of(after(*[observed(1.5, config, items=items)] * 9)) == pytest.approx(1.5, rel=0.03)
 
 
+def test_several_items_of_one_request_are_weighed_as_they_are_planned() -> None:
+    """Without batches plans count them one after another, and the replica takes them at once."""
+    single = replace(SMALLEST[0], batch_size=1)
+    # `observed` has the time of one.
+    assert ratio_of(after(*[observed(6 * 1.3, single, items=6.0)] * 4)) == pytest.approx(1.3, rel=0.03)
+
+
 def test_it_ends_where_what_runs_is_broken_and_not_slow() -> None:
     assert ratio_of(after(*[observed(50.0)] * 20)) == pytest.approx(MOST_RATIO, rel=STEP - 1)
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 mlserver = pytest.importorskip("mlserver", reason="needs the extra `local`")
 from mlserver.errors import InferenceError  # noqa: E402
 from mlserver.settings import ModelParameters, ModelSettings  # noqa: E402
 from mlserver.types import InferenceRequest  # noqa: E402
 
+from ipa.dataplane.batch_times import BatchTimes  # noqa: E402
 from ipa.dataplane.runtime import StageRuntime, Tensor, decode, encode  # noqa: E402
 
 
@@ -99,3 +101,58 @@ def test_nested_and_flat_data_are_the_same_and_text_stays_text() -> None:
 def test_what_the_protocol_does_not_carry_is_refused() -> None:
     with pytest.raises(TypeError, match="complex"):
         encode("x", np.zeros(2, dtype=np.complex64))
+
+
+def counted(model: str) -> tuple[float, float, float]:
+    """Batches, seconds and items of that model so far."""
+    names = ("batches", "service_seconds", "items")
+    batches, seconds, items = (
+        REGISTRY.get_sample_value(f"ipa_replica_{name}_total", {"model_name": model}) or 0.0 for name in names
+    )
+    return batches, seconds, items
+
+
+def test_a_batch_is_counted_with_its_time_and_its_items() -> None:
+    before = counted("halves")
+    picture = {"name": "picture", "datatype": "BYTES", "shape": [2], "data": ["ab", "c"]}
+    number = {"name": "number", "datatype": "FP64", "shape": [2], "data": [1.0, 3.0]}
+    fan_out = {"name": "fan_out", "datatype": "INT64", "shape": [5], "data": [1] * 5}
+    with pytest.raises(TypeError):
+        # Text is no picture: what is not served is not counted.
+        answer([picture, number])
+    assert counted("halves") == before
+    picture["parameters"] = {"content_type": "base64"}
+    picture["data"] = [base64.b64encode(it).decode() for it in (b"ab", b"c")]
+    answer([fan_out, picture, number])
+    batches, seconds, items = (now - then for now, then in zip(counted("halves"), before, strict=True))
+    # Those that the stage before sent on as `fan_out` are not its items.
+    assert (batches, items) == (1.0, 2.0)
+    assert 0 < seconds < 5
+
+
+def test_coding_between_close_batches_is_their_time_and_that_of_an_idle_server_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = {"wall": 100.0, "loop": 5.0}
+    monkeypatch.setattr("ipa.dataplane.batch_times.time.monotonic", lambda: now["wall"])
+    monkeypatch.setattr(BatchTimes, "_loop_cpu_s", lambda _: now["loop"])
+    times = BatchTimes("timed")
+
+    def batch(idle_s: float, coding_s: float, took_s: float) -> float:
+        """The seconds that are counted for it."""
+        before = counted("timed")[1]
+        now["wall"] += idle_s
+        now["loop"] += coding_s
+        begun = times.begin()
+        now["wall"] += took_s
+        # Coding for the next request meanwhile is in the time of this batch.
+        now["loop"] += 0.5 * took_s
+        times.add(*begun, 1)
+        return counted("timed")[1] - before
+
+    assert batch(0.01, 0.004, 0.1) == pytest.approx(0.104)
+    assert batch(0.0, 0.0, 0.1) == pytest.approx(0.1)
+    assert batch(0.01, 0.006, 0.2) == pytest.approx(0.206)
+    # Half a minute of probes and scrapes: the coding is taken to be that of the last close batch.
+    assert batch(30.0, 0.5, 0.1) == pytest.approx(0.106)
+    assert batch(0.01, 0.004, 0.1) == pytest.approx(0.104)

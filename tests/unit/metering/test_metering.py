@@ -18,6 +18,7 @@ from ipa.api.metered import HttpMetrics
 from ipa.api.streams import stream_figures
 from ipa.bootstrap.webhooks import record_figures, webhook_figures
 from ipa.control.engine.telemetry_loss import fallback_forecast
+from ipa.dataplane.batch_times import BatchTimes
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS
@@ -66,7 +67,7 @@ class _Workload:
 
 
 def registries() -> Iterator[CollectorRegistry]:
-    """Every registry of service, router and queue with everything on it that there is."""
+    """Every registry of service, router, queue and model server with everything on it that there is."""
     service = new_registry()
     Catalogue(service, (PIPELINE,))
     HttpMetrics(service).start({"/healthz": ("GET",)})
@@ -78,6 +79,9 @@ def registries() -> Iterator[CollectorRegistry]:
     yield service
     yield RouterMetrics("pages", ["detect"]).registry
     yield QueueMetrics("pages", "detect").registry
+    replica = new_registry()
+    BatchTimes("detect", replica)
+    yield replica
 
 
 @pytest.mark.parametrize("metric", table.METRICS, ids=lambda metric: metric.name)

@@ -123,15 +123,23 @@ def test_promtool_takes_the_rules_and_their_tests() -> None:
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-def test_monitors_name_the_ports_and_labels_there_are() -> None:
-    from ipa.targets.seldon.split import LABEL_ROLE, PORT, PartRole
+def test_the_monitor_of_all_pipelines_takes_routers_and_queues_alone() -> None:
+    """By what Seldon's operator puts on pods: the labels of a SeldonDeployment are not among that."""
+    from ipa.targets.seldon.split import PORT, PartRole, parts_of
+    from tests.contract.split_harness import split
+    from tests.fakes.kube.samples import sample_pipeline
 
-    monitor = documents("podmonitor.yaml")["spec"]
-    (selected,) = monitor["selector"]["matchExpressions"]
-    assert selected["key"] == LABEL_ROLE
-    # Models are MLServers, whose metrics are their own.
-    assert set(selected["values"]) == {role.value for role in PartRole} - {PartRole.MODEL.value}
-    assert [endpoint["targetPort"] for endpoint in monitor["podMetricsEndpoints"]] == [PORT]
+    (endpoint,) = documents("podmonitor.yaml")["spec"]["podMetricsEndpoints"]
+    assert endpoint["targetPort"] == PORT
+    (relabeling,) = endpoint["relabelings"]
+    assert relabeling["action"] == "keep"
+    taken = {
+        part.name
+        for part in parts_of(split(sample_pipeline()))
+        if re.fullmatch(relabeling["regex"], f"{part.name};{part.pipeline.stages[0].container}")
+    }
+    wanted = {it.name for it in parts_of(split(sample_pipeline())) if it.role is not PartRole.MODEL}
+    assert taken == wanted
 
 
 def test_the_dashboard_is_one_that_grafana_takes() -> None:

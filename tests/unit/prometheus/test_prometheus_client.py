@@ -18,6 +18,7 @@ from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.scheduler import WORKERS
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
+from ipa.targets.seldon.metrics import EXECUTOR
 
 NOW_S = 1_000_000.25
 PIPELINE = Pipeline("p", (Stage("s", (Variant("v"),)),), Sla(1.0, 99.0), {})
@@ -128,6 +129,20 @@ def test_whole_reading(server: Scripted) -> None:
     assert stage == Measured(7.0, 2.0)
     assert load.age_s == 2.0
     assert load.value.rates_rps == (7.0,) * 10
+
+
+def test_a_rate_that_is_known_is_not_taken_for_idle_before_the_load_has_a_whole_second(
+    server: Scripted,
+) -> None:
+    """As in the first moments of a scrape: two samples make a rate now, and none a second ago."""
+
+    def young(path: str, parameters: dict[str, str]) -> Answer:
+        is_range, is_alive = path.endswith("query_range"), "go_goroutines" in parameters["query"]
+        return success([]) if is_range and not is_alive else healthy(path, parameters)
+
+    server.script = young
+    signals = PrometheusMetrics(server.url, dialect=EXECUTOR).read(PIPELINE, 10.0)
+    assert signals.arrival_rate_rps == Measured(7.0, 2.0)
 
 
 def test_as_many_loops_as_have_their_turns_at_once_keep_their_connections(

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import ON_CLUSTER, Dialect, queries
-from ipa.control.ports import Load, Signals
-from ipa.model.observation import Missing, MissingReason
+from ipa.control.engine.correction import UNCORRECTED, learned
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.observe import observe
+from ipa.control.engine.overload_guard import overloaded_stages
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.ports import Load, Signals, StageState, WorkloadState
+from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.metrics import EXECUTOR, ShapedMetrics
 from tests.contract.split_harness import split
 from tests.fakes.kube.samples import sample_pipeline
+from tests.fakes.looped import PIPELINE
+from tests.fakes.world import SMALLEST, profiled
+from tests.faults.prometheus import FakePrometheus
 
 UNSEEN = Missing(MissingReason.ABSENT, "")
 
@@ -50,3 +63,32 @@ def test_a_split_pipeline_has_the_series_of_router_and_queues_over_a_clusters_wi
         seldon.arrivals.window_s,
         seldon.latency.window_s,
     )
+
+
+def test_profiles_are_corrected_by_the_batches_of_model_servers_and_what_waits_there_is_guarded() -> None:
+    """Of a pipeline in one SeldonDeployment, as those of our queues correct them elsewhere."""
+    configs = tuple(replace(config, batch_size=1) for config in SMALLEST)
+    running = WorkloadState("1", tuple(StageState(config, config.replicas) for config in configs), True)
+    expected = profiled().predict(configs, 1.0)
+    assert expected is not None
+    settings = GuardSettings(tick_s=10.0, correct_profiles=True)
+    clock, known, rate_rps = VirtualClock(), UNCORRECTED, 4.0
+    with FakePrometheus(clock, lambda _: rate_rps, PIPELINE) as server:
+        server.batch_s = {
+            config.stage: 1.3 * service.full_s
+            for config, service in zip(configs, expected.services, strict=True)
+        }
+        metrics = PrometheusMetrics(server.url, dialect=EXECUTOR, share_s=0.0)
+        for _ in range(12):
+            clock.wait(settings.tick_s)
+            now_s = clock.monotonic_s()
+            seen = observe(PIPELINE, metrics.read(PIPELINE, 60.0), running, at_s=now_s)
+            known = learned(known, seen, profiled().predict, settings, now_s, in_flight=False)
+    found = {each.stage: each.ratio for each in known.slowdowns(PIPELINE) if each.variant == "small"}
+    assert found == pytest.approx({config.stage: 1.3 for config in configs}, rel=0.03)
+    # As long as it is served a request waits.
+    waiting = seen.stages[0].queue_length
+    assert isinstance(waiting, Measured)
+    assert waiting.value == pytest.approx(rate_rps * server.batch_s[configs[0].stage], rel=0.05)
+    (told, *_) = overloaded_stages(seen, [0.1, 100.0], 1.0, replace(settings, max_utilisation_ratio=100.0))
+    assert told.words.startswith(f"the queue of {configs[0].stage} takes ")

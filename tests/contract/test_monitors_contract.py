@@ -1,0 +1,345 @@
+"""A Seldon pipeline in shape single, scraped by a real Prometheus as its rendered PodMonitors say.
+
+Executors and model servers are pages in their own text; the Prometheus Operator's part is done here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from ipa.adapters.processes import free_port
+from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.doctor import SeriesOf, metrics_checks
+from ipa.control.engine.observe import observe
+from ipa.control.ports import Signals
+from ipa.model.findings import Finding, Severity
+from ipa.model.observation import Batches, Measured, Missing
+from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
+from ipa.settings import Settings
+from ipa.targets.seldon.metrics import EXECUTOR
+from ipa.targets.seldon.section import SeldonTarget
+from ipa.targets.seldon.target import SELDON
+from tests.fakes.exposition import INFER, executor, mlserver, rest_call
+
+pytestmark = [
+    pytest.mark.xdist_group("prometheus"),
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's package prometheus"),
+]
+SCRAPE = "250ms"
+PATIENCE_S = 25.0
+RATE = 20.0
+STAGES = chain([Stage(name, (Variant("v"),)) for name in ("detect", "read")])
+
+
+def pipeline(name: str) -> Pipeline:
+    return Pipeline(name, STAGES, Sla(1.0, 99.0), {}, targets={"seldon": SeldonTarget(name, "models")})
+
+
+PAGES, FOREIGN, FRESH = pipeline("pages"), pipeline("foreign"), pipeline("fresh")
+# Of the requests a half comes over REST, a quarter over gRPC, and a quarter fails.
+SERVED = {
+    ("predictions", "post", "200"): 0.5,
+    (INFER, "unary", "OK"): 0.25,
+    ("predictions", "post", "500"): 0.2,
+    (INFER, "unary", "Unavailable"): 0.05,
+    # Neither is load.
+    ("status", "get", "200"): 30.0,
+    ("/inference.GRPCInferenceService/ModelReady", "unary", "OK"): 40.0,
+}
+
+
+def calls(model: str, ratio: float) -> Mapping[tuple[str, str, str], float]:
+    """The executor's calls of a model, which has so many a request; it is asked whether it is ready, too."""
+    return {
+        (rest_call(model), "post", "200"): 0.75 * ratio,
+        (INFER, "unary", "OK"): 0.25 * ratio,
+        (f"/v2/models/{model}/ready", "get", "200"): 50.0,
+    }
+
+
+def page_of_executor(name: str, predictor: str, share: float, count: float) -> str:
+    served = {key: part * share * count for key, part in SERVED.items()}
+    called = {
+        model: {key: part * share * count for key, part in calls(model, 1.0).items()}
+        for model in ("detect", "read")
+    }
+    return executor(name, predictor, served, called)
+
+
+# Of each of two replicas of `detect`: half of the requests, of three rows each, in batches of 2 requests that
+# take 0.1 s; a request spends 0.2 s there. `read` serves requests one by one in 0.02 s, and none waits.
+def page_of_detect(count: float) -> str:
+    batches = count / 4
+    return mlserver("detect", count / 2, 0.2 * count / 2, (batches, 0.1 * batches, 3.0 * count / 2))
+
+
+def page_of_read(count: float) -> str:
+    return mlserver("read", count, 0.02 * count, (count, 0.02 * count, count))
+
+
+Page = Callable[[float], str]
+
+
+class Pages:
+    """Pages on ports of their own, whose counters grow by RATE a second, at /prometheus alone."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def serve(self, page: Page, resources: ExitStack) -> str:
+        """The host:port of that page until the end."""
+        pages = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                count = 1000 + RATE * (time.monotonic() - pages._began_s)
+                body = page(count).encode() if self.path == "/prometheus" else b""
+                self.send_response(200 if body else 404)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+        http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        http.daemon_threads = True
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        resources.callback(http.server_close)
+        resources.callback(thread.join)
+        resources.callback(http.shutdown)
+        return f"127.0.0.1:{http.server_address[1]}"
+
+
+def pod(name: str, container: str, address: str, port: str = "metrics", **labels: str) -> dict[str, Any]:
+    """A container's port of a pod, as discovery finds it."""
+    meta = {
+        "__meta_kubernetes_namespace": "models",
+        "__meta_kubernetes_pod_name": name,
+        "__meta_kubernetes_pod_container_name": container,
+        "__meta_kubernetes_pod_container_port_name": port,
+    }
+    for label, value in labels.items():
+        meta[f"__meta_kubernetes_pod_label_{label}"] = value
+        meta[f"__meta_kubernetes_pod_labelpresent_{label}"] = "true"
+    return {"targets": [address], "labels": meta}
+
+
+def pods(pages: Pages, resources: ExitStack) -> list[dict[str, Any]]:
+    """What runs in the namespace: `pages` with a second predictor, a shadow, and what is not ours."""
+
+    def engine(name: str, predictor: str, page: Page) -> dict[str, Any]:
+        service = f"{name}-{predictor}"
+        labels = {"seldon_app": service, "seldon_deployment_id": service}
+        address = pages.serve(page, resources)
+        return pod(f"{service}-svc-orch-7c9d", "seldon-container-engine", address, **labels)
+
+    def model(name: str, container: str, page: Page, number: int = 0, **labels: str) -> dict[str, Any]:
+        own = {"seldon_deployment_id": name, **labels}
+        return pod(f"{name}-default-0-{container}-{number}", container, pages.serve(page, resources), **own)
+
+    def many(count: float) -> str:
+        return page_of_detect(1000 * count)
+
+    return [
+        engine("pages", "default", lambda count: page_of_executor("pages", "default", 0.75, count)),
+        engine("pages", "default-2", lambda count: page_of_executor("pages", "default-2", 0.25, count)),
+        engine("pages", "shadow", lambda count: page_of_executor("pages", "shadow", 100.0, count)),
+        model("pages", "detect", page_of_detect, 1),
+        model("pages", "detect", page_of_detect, 2),
+        model("pages", "read", page_of_read),
+        model("pages", "detect", many, 3, shadow="true"),
+        # The same port by its other name, a container that is no stage, and another pipeline's pods.
+        pod("pages-default-0-detect-1", "detect", pages.serve(many, resources), "http"),
+        model("pages", "cache", many),
+        engine("foreign", "default", lambda count: page_of_executor("foreign", "default", 1.0, count)),
+        model("foreign", "detect", lambda count: mlserver("detect", count, 0.1 * count, None)),
+        model("foreign", "read", lambda count: mlserver("read", count, 0.1 * count, None)),
+        engine("fresh", "default", lambda _count: executor("fresh", "default", {}, {})),
+    ]
+
+
+def scrape_config(monitor: Mapping[str, Any], found: Path) -> dict[str, Any]:
+    """What the Prometheus Operator makes of a PodMonitor."""
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    relabelings = [_kept("__meta_kubernetes_pod_container_port_name", endpoint["port"])]
+    for label, value in monitor["spec"]["selector"].get("matchLabels", {}).items():
+        relabelings.append(_kept(f"__meta_kubernetes_pod_label_{label.replace('-', '_')}", value))
+    for asked in monitor["spec"]["selector"].get("matchExpressions", []):
+        assert asked["operator"] == "Exists"
+        name = asked["key"].replace("-", "_")
+        relabelings.append(_kept(f"__meta_kubernetes_pod_labelpresent_{name}", "true"))
+    for label, source in {
+        "namespace": "namespace",
+        "pod": "pod_name",
+        "container": "pod_container_name",
+    }.items():
+        relabelings.append({"source_labels": [f"__meta_kubernetes_{source}"], "target_label": label})
+    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    for asked in endpoint["relabelings"]:
+        relabelings.append({names.get(key, key): value for key, value in asked.items()})
+    return {
+        "job_name": f"podMonitor/{monitor['metadata']['namespace']}/{monitor['metadata']['name']}",
+        "metrics_path": endpoint["path"],
+        "file_sd_configs": [{"files": [str(found)]}],
+        "relabel_configs": relabelings,
+    }
+
+
+def _kept(source: str, regex: str) -> dict[str, Any]:
+    return {"action": "keep", "source_labels": [source], "regex": regex}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Prometheus that scrapes what the monitors say, with some samples of all."""
+    folder, pages = tmp_path_factory.mktemp("prometheus"), Pages()
+    with ExitStack() as resources:
+        found = folder / "pods.json"
+        found.write_text(json.dumps(pods(pages, resources)))
+        monitors = [it for one in (PAGES, FOREIGN, FRESH) for it in SELDON.monitors(one)]
+        config = {
+            "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE},
+            "scrape_configs": [scrape_config(monitor, found) for monitor in monitors],
+        }
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        url = f"http://127.0.0.1:{free_port()}"
+        command = [
+            "prometheus",
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={url.removeprefix('http://')}",
+            "--log.level=error",
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        resources.callback(process.wait)
+        resources.callback(process.kill)
+        with httpx.Client(base_url=url, trust_env=False, timeout=5.0) as client:
+            asked = {"query": 'count_over_time({__name__="go_goroutines"}[1m]) > 10'}
+
+            def seen() -> int:
+                answer = client.get("/api/v1/query", params=asked)
+                return len(answer.json()["data"]["result"]) if answer.is_success else 0
+
+            _until(lambda: seen() >= 4)
+        yield url
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline_s, pause = time.monotonic() + PATIENCE_S, threading.Event()
+    while True:
+        try:
+            if holds():
+                return
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < deadline_s, "it does not start"
+        pause.wait(0.05)
+
+
+@pytest.fixture(scope="module", params=("alone", "together"))
+def read(url: str, request: pytest.FixtureRequest) -> Callable[[Pipeline], Signals]:
+    """Reads a pipeline's signals, with queries of its own or shared with the others."""
+    neighbours = (PAGES, FOREIGN, FRESH) if request.param == "together" else ()
+    metrics = PrometheusMetrics(url, dialect=EXECUTOR, pipelines=lambda: neighbours, share_s=0.0)
+    return lambda asked: metrics.read(asked, 30.0)
+
+
+def value(found: Measured[float] | Missing) -> float:
+    assert isinstance(found, Measured), found
+    return found.value
+
+
+def batches(signals: Signals, stage: str) -> Batches:
+    found = signals.stages[stage].batches
+    assert isinstance(found, Measured), found
+    return found.value
+
+
+def test_the_load_has_both_protocols_and_predictors_and_nothing_else(read: Callable[..., Signals]) -> None:
+    signals = read(PAGES)
+    # The window is not full yet: the rate is below the true one, by the same ratio everywhere.
+    whole = value(signals.arrival_rate_rps)
+    assert 0 < whole < 1.1 * RATE
+    assert value(signals.stages["read"].arrival_rate_rps) == pytest.approx(whole, rel=0.15)
+    assert isinstance(signals.attainment, Measured)
+    # All answered ones are within the SLA.
+    assert signals.attainment.value.in_time_ratio == pytest.approx(0.75, rel=0.05)
+    assert value(signals.latency_s) == pytest.approx(0.25 + 0.04 / 0.05 * 0.25, rel=0.02)
+
+
+def test_service_times_fill_and_waiting_are_those_of_the_replicas(read: Callable[..., Signals]) -> None:
+    signals = read(PAGES)
+    detect, alone = batches(signals, "detect"), batches(signals, "read")
+    assert (detect.service_s, alone.service_s) == pytest.approx((0.1, 0.02), rel=0.02)
+    # Two requests of three rows each.
+    assert (detect.items, alone.items) == pytest.approx((6.0, 1.0), rel=0.02)
+    # Arrivals count rows, as the planner does.
+    seen = signals.stages["detect"]
+    rows_rps = value(seen.arrival_rate_rps)
+    assert rows_rps == pytest.approx(3 * value(signals.arrival_rate_rps), rel=0.15)
+    # A request is there for 0.2 s, of which a batch takes 0.1: its rows wait for the other half.
+    assert value(seen.queue_length) / rows_rps == pytest.approx(0.1, rel=0.15)
+    assert value(signals.stages["read"].queue_length) == pytest.approx(0.0, abs=0.05)
+    assert value(seen.latency_s) == pytest.approx(0.45, rel=0.02)
+    # The engine takes all of it.
+    stages = observe(PAGES, signals, None, at_s=0.0).stages
+    assert all(isinstance(stage.batches, Measured) for stage in stages)
+    assert all(isinstance(stage.queue_length, Measured) for stage in stages)
+
+
+def test_model_servers_of_another_runtime_are_seen_by_the_executor_alone(
+    read: Callable[..., Signals],
+) -> None:
+    seen = read(FOREIGN).stages["detect"]
+    assert value(seen.arrival_rate_rps) > 0 and value(seen.latency_s) > 0
+    assert isinstance(seen.batches, Missing) and seen.batches.is_idle
+    assert isinstance(seen.queue_length, Missing) and seen.queue_length.is_idle
+
+
+def looked(url: str, asked: Pipeline) -> dict[str, Finding]:
+    """The findings about the pipeline's series, by what they are about."""
+
+    def scrape(_pipeline: Pipeline, of: SeriesOf) -> str:
+        return f"the monitor of {of}"
+
+    settings = Settings(prometheus_url=url)
+    _, series = metrics_checks(settings, {asked.name: (asked, EXECUTOR)}, scrape)
+    return {finding.name.removeprefix(f"series of {asked.name}: "): finding for finding in series.look()}
+
+
+def test_doctor_looks_at_each_series(url: str) -> None:
+    found = looked(url, PAGES)
+    assert set(found) == {
+        *("load", "latency", "load of stages", "latency of stages"),
+        *("requests in replicas", "batches of stages"),
+    }
+    assert all(finding.state is Severity.OK for finding in found.values()), found
+
+
+def test_doctor_tells_a_runtime_that_is_not_ours_from_a_scrape_that_is_not_there(url: str) -> None:
+    foreign = looked(url, FOREIGN)["batches of stages"]
+    assert foreign.state is Severity.WARN
+    assert "their runtime is not ours" in foreign.seen and "StageRuntime" in foreign.remedy
+    fresh = looked(url, FRESH)
+    assert fresh["load"].state is Severity.OK and "no request yet" in fresh["load"].seen
+    missing = fresh["requests in replicas"]
+    assert missing.state is Severity.WARN and missing.remedy.startswith("the monitor of replicas; ")
+    gone = looked(url, replace(PAGES, targets={"seldon": SeldonTarget("gone", "models")}))["load"]
+    assert gone.state is Severity.FAIL and gone.remedy.startswith("the monitor of whole; ")
