@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ QUANTILES = (0.5, 0.99)
 
 def run(shape: Shape, folder: Path, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The figures of one shape."""
+    shutil.rmtree(folder, ignore_errors=True)
     source = PIPELINES / PIPELINE / "pipeline.yaml"
     bounds = {"min_replicas": 1, "max_replicas": 6, "batch_sizes": [1, 2, 4, 8]}
     pipeline = pipeline_in(shape, source, folder / "pipelines", {"bounds": {**bounds, **BOUNDS}})
@@ -148,7 +150,8 @@ def configs_at(
     decisions: Sequence[Mapping[str, Any]], at_s: Mapping[int, float], now_s: float
 ) -> tuple[StageConfig, ...]:
     """The configurations that the last decision before that moment wanted."""
-    before = [it for it in decisions if at_s.get(it["tick"], now_s) < now_s]
+    seen = max((tick for tick, each_s in at_s.items() if each_s < now_s), default=0)
+    before = [it for it in decisions if it["tick"] <= seen]
     keys = ("stage", "variant", "batch_size", "cores", "replicas")
     return tuple(StageConfig(*(it[key] for key in keys)) for it in before[-1]["configs"]) if before else ()
 

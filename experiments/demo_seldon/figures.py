@@ -41,12 +41,14 @@ def kind_of(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, An
 def applied(
     decisions: Sequence[Decision], at_s: Mapping[int, float], events: Sequence[PodEvent], end_s: float
 ) -> list[Applied]:
-    """Every decision that was written; `at_s` says when by its tick, on the clock of the events."""
-    written = [it for it in decisions if it["action"] == "apply" and it["tick"] in at_s]
-    ends = [*(at_s[it["tick"]] for it in written[1:]), end_s]
+    """Every decision that was written; `at_s` says when by its tick, on the clock of the events.
+
+    A tick that was not seen is as late as the next one that was.
+    """
+    written = [it for it in decisions if it["action"] == "apply"]
+    begun = [min((at_s[it] for it in at_s if it >= each["tick"]), default=end_s) for each in written]
     found = []
-    for decision, until_s in zip(written, ends, strict=True):
-        since_s = at_s[decision["tick"]]
+    for decision, since_s, until_s in zip(written, begun, [*begun[1:], end_s], strict=False):
         seen = Counter((_is_front(it.app), it.what) for it in events if since_s <= it.at_s < until_s)
         found.append(
             Applied(

@@ -34,7 +34,6 @@ from tests.fakes.kube.store import Json
 
 TICK_S = 0.25
 ENGINE_PORT = 8000
-METRICS_PORT = 6000  # MLServer's
 # A container that ends is started again after this, and twice as long each time.
 BACK_OFF_S = 10.0
 PROBE_TIMEOUT_S = 1.0
@@ -48,6 +47,7 @@ class Container:
     pod: str
     app: str
     namespace: str
+    deployment: str
     spec: Json
     address: str
     port: int
@@ -197,10 +197,11 @@ class Node:
             probe, scraped = "/v2/health/ready", (port, "/metrics")
         else:
             probe = f"/v2/models/{env['MLSERVER_MODEL_NAME']}/ready"
-            scraped = METRICS_PORT, "/metrics"
+            scraped = int(env["MLSERVER_METRICS_PORT"]), env["MLSERVER_METRICS_ENDPOINT"]
         metadata = pod["metadata"]
         return Container(
-            *(name, metadata["labels"]["app"], metadata.get("namespace", "default"), spec),
+            *(name, metadata["labels"]["app"], metadata.get("namespace", "default")),
+            *("" if spec["name"] == ENGINE else metadata["labels"]["seldon-deployment-id"], spec),
             *(address, port, probe, scraped, self.folder / f"{name}.log"),
         )
 
@@ -337,6 +338,8 @@ class Node:
                     "namespace": it.namespace,
                     "pod": it.pod,
                     "container": it.spec["name"],
+                    # As `ipa render --monitors` has it: the executor says so itself.
+                    "deployment_name": it.deployment,
                 },
             }
             for it in self._containers.values()
