@@ -15,7 +15,7 @@ from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, Problem, UsageError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
-from ipa.model.probe import Probe, ProbeRequest, ProbeResult
+from ipa.model.probe import PipelineProbe, ProbeRequest, ProbeResult
 from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
@@ -148,10 +148,10 @@ def running_bench(pipeline: Pipeline, stage: Stage, address: str) -> Iterator[Me
 
 def probe_of(
     settings: Settings, target: Target, endpoints: Mapping[str, str]
-) -> Callable[[Pipeline, Probe], ProbeResult]:
+) -> Callable[[Pipeline, PipelineProbe], ProbeResult]:
     """Sends the smoke request of a pipeline to its endpoint, or where the target knows it to be."""
 
-    def send(pipeline: Pipeline, probe: Probe) -> ProbeResult:
+    def send(pipeline: Pipeline, probe: PipelineProbe) -> ProbeResult:
         address = endpoints.get(pipeline.name, "")
         return target.probe(pipeline, ProbeRequest(probe.request, probe.timeout_s, address), settings)
 

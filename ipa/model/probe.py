@@ -18,7 +18,7 @@ class AfterRollout(StrEnum):
     ROLL_BACK = "roll-back"
 
 
-class Transport(StrEnum):
+class ProbeTransport(StrEnum):
     """The transport of a request."""
 
     REST = "rest"
@@ -26,7 +26,7 @@ class Transport(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class PipelineProbe:
     """The smoke request of a pipeline: the JSON body, and the most time for its answer.
 
     `after_rollout` says what follows if it fails after a rollout; None: it is not sent then.
@@ -50,7 +50,7 @@ class ProbeRequest:
     timeout_s: float = USUAL_TIMEOUT_S
     address: str = ""
     gateway: str = ""
-    transport: Transport = Transport.REST
+    transport: ProbeTransport = ProbeTransport.REST
     native: bool = False
     reward: float | None = None
 
@@ -66,7 +66,7 @@ class ProbeResult:
 
     url: str
     protocol: str
-    transport: Transport
+    transport: ProbeTransport
     client: str
     answered: bool
     latency_s: float

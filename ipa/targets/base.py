@@ -23,7 +23,7 @@ from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline, Sla, Stage
 from ipa.model.plan import StageConfig
-from ipa.model.probe import ProbeRequest, ProbeResult, Transport
+from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport
 from ipa.model.profile import StageProfile
 from ipa.model.serving import Rebatch, ServingSemantics, Unhonoured, unhonoured
 from ipa.settings import Settings
@@ -255,7 +255,7 @@ class Target(ABC):
         """
         from ipa.targets.probing import check_url, probe_v2
 
-        if asked.native or asked.gateway or asked.transport is not Transport.REST:
+        if asked.native or asked.gateway or asked.transport is not ProbeTransport.REST:
             raise self._cannot("send a request but by plain HTTP, to the address of --url")
         if not asked.address:
             raise self._cannot("tell where the pipeline takes requests; give --url")

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 
 from ipa.model.errors import UsageError
-from ipa.model.probe import ProbeRequest, ProbeResult, Transport
+from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport
 
 HTTP = "http"
 # An answer is read to see that it is one; a larger one is not.
@@ -65,7 +65,7 @@ def post(asked: ProbeRequest, url: str, protocol: str, judge: Judge) -> ProbeRes
     return ProbeResult(
         url,
         protocol,
-        Transport.REST,
+        ProbeTransport.REST,
         HTTP,
         not detail,
         latency_s,

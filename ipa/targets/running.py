@@ -24,7 +24,7 @@ METHOD = (
 )
 
 
-class Call(Protocol):
+class ServerCall(Protocol):
     """Sends the items to the server as one batch."""
 
     def __call__(self, client: httpx.Client, *, items: Sequence[Any]) -> BatchMeasurement: ...
@@ -81,7 +81,7 @@ class RunningServer:
 
     readiness_s = None
 
-    def __init__(self, client: httpx.Client, call: Call) -> None:
+    def __init__(self, client: httpx.Client, call: ServerCall) -> None:
         self._client, self._call = client, call
 
     def infer(self, items: Sequence[Any]) -> BatchMeasurement:
@@ -97,7 +97,7 @@ class RunningBench:
 
     method = METHOD
 
-    def __init__(self, hardware: str, call: Call) -> None:
+    def __init__(self, hardware: str, call: ServerCall) -> None:
         self.hardware, self._call = hardware, call
 
     @contextmanager

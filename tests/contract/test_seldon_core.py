@@ -12,7 +12,7 @@ import pytest
 from ipa.cli.main import run
 from ipa.files import dump_pipeline, load_profiles
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import Probe, ProbeRequest, Transport
+from ipa.model.probe import PipelineProbe, ProbeRequest, ProbeTransport
 from ipa.settings import Settings
 from ipa.targets.seldon.section import WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
@@ -57,14 +57,16 @@ def test_a_model_is_probed_over_rest_and_grpc_by_http_and_by_its_own_client(
     asked = ProbeRequest(MESSAGE, address=model.rest, reward=0.75)
     plain = SELDON.probe(wrapped(), asked, settings)
     native = SELDON.probe(wrapped(), replace(asked, native=True), settings)
-    by_grpc = SELDON.probe(wrapped(), replace(asked, address=model.grpc, transport=Transport.GRPC), settings)
+    by_grpc = SELDON.probe(
+        wrapped(), replace(asked, address=model.grpc, transport=ProbeTransport.GRPC), settings
+    )
     for found in (plain, native, by_grpc):
         assert found.fault == "", found
         assert numbers(found.answer) == [[4.0, 10.0]]
         assert found.feedback == ""
         assert 0 < found.latency_s < 5
     assert [each.client for each in (plain, native, by_grpc)] == ["http", "SeldonClient", "SeldonClient"]
-    assert by_grpc.transport is Transport.GRPC and plain.status == 200
+    assert by_grpc.transport is ProbeTransport.GRPC and plain.status == 200
     # The rewards arrived at the class, those of gRPC in a process of their own.
     again = SELDON.probe(wrapped(), ProbeRequest(MESSAGE, address=model.rest), settings)
     assert again.answer["meta"]["tags"] == {"rewards": [0.75, 0.75]}
@@ -77,7 +79,7 @@ def test_a_model_that_fails_is_told_so(how: str, model: Microservice, python: st
         NEGATIVE, address=model.grpc if how == "grpc" else model.rest, native=how == "native"
     )
     if how == "grpc":
-        asked = replace(asked, transport=Transport.GRPC)
+        asked = replace(asked, transport=ProbeTransport.GRPC)
     found = SELDON.probe(wrapped(), asked, settings)
     assert not found.answered
     assert found.detail.startswith("it answered")
@@ -93,7 +95,7 @@ def test_ipa_probe_over_the_native_client(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = tmp_path / "pipeline.yaml"
-    file.write_text(dump_pipeline(replace(wrapped(), probe=Probe(MESSAGE))))
+    file.write_text(dump_pipeline(replace(wrapped(), probe=PipelineProbe(MESSAGE))))
     monkeypatch.setenv("IPA_CLIENT_PYTHON", python)
     words = ["probe", str(file), "--url", model.grpc, "--transport", "grpc", "-o", "json"]
     assert run(words) == 0

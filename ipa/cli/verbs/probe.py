@@ -16,7 +16,7 @@ from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import InputError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeResult, Transport
+from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeResult, ProbeTransport
 from ipa.settings import Settings
 
 # As in a pipeline's file.
@@ -40,7 +40,7 @@ def probe(
         "", "--url", help="base URL that takes its requests; the one that the target knows if not given"
     ),
     gateway: str = typer.Option("", "--gateway", help="base URL of a gateway; IPA_GATEWAY_URL if not given"),
-    transport: Transport = typer.Option(Transport.REST, "--transport", help="rest or grpc"),
+    transport: ProbeTransport = typer.Option(ProbeTransport.REST, "--transport", help="rest or grpc"),
     native: bool = typer.Option(
         False, "--native", help="send it by the client package of the target, found by IPA_CLIENT_PYTHON"
     ),

@@ -11,7 +11,7 @@ from ipa.model.decision import Change
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.probe import AfterRollout, Probe, ProbeResult
+from ipa.model.probe import AfterRollout, PipelineProbe, ProbeResult
 from ipa.model.rolling import Rolling
 
 log = logging.getLogger("ipa.control")
@@ -19,7 +19,7 @@ log = logging.getLogger("ipa.control")
 # A connection may break while the parts before the pods learn of them; three ticks are enough for that.
 ATTEMPTS = 3
 
-Send = Callable[[Pipeline, Probe], ProbeResult]
+Send = Callable[[Pipeline, PipelineProbe], ProbeResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class ProbedWorkload:
         takes_back = probe.after_rollout is AfterRollout.ROLL_BACK and not change.is_rollback
         return Rollout(RolloutPhase.FAILED, probed.words) if takes_back and not probed.is_unsent else found
 
-    def _probe(self, pipeline: Pipeline, probe: Probe, before: _Probed) -> _Probed:
+    def _probe(self, pipeline: Pipeline, probe: PipelineProbe, before: _Probed) -> _Probed:
         is_unsent = False
         try:
             fault = self._send(pipeline, probe).fault

@@ -48,7 +48,7 @@ from ipa.model.pipeline import (
     StageKind,
     Variant,
 )
-from ipa.model.probe import AfterRollout, Probe
+from ipa.model.probe import AfterRollout, PipelineProbe
 
 
 def is_empty(section: Section) -> bool:
@@ -81,7 +81,7 @@ class FallbackSection(Section):
 class ProbeSection(Section):
     """`probe:`."""
 
-    makes: ClassVar = Probe
+    makes: ClassVar = PipelineProbe
     request: Annotated[dict[str, Any], KeyCount(), Field(title="the JSON body of a request")]
     """A request that the pipeline answers, as its clients send it."""
     timeout_s: Maybe[ShortDuration] = None

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ipa.adapters.processes import child_environment, run
 from ipa.model.errors import InputError, UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import ProbeRequest, ProbeResult, Transport
+from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport
 from ipa.settings import Settings
 from ipa.targets.probing import check_url, post, probe_v2, shown, v2_fault
 from ipa.targets.seldon.locate import target_of
@@ -57,7 +57,7 @@ def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeR
         asked = replace(asked, gateway=settings.gateway_url)
     _check(pipeline, target, asked)
     door = _door(pipeline, target, asked)
-    if asked.native or asked.transport is Transport.GRPC:
+    if asked.native or asked.transport is ProbeTransport.GRPC:
         return _by_worker(target, asked, door, settings.client_python or sys.executable)
     if target.protocol is WireProtocol.V2:
         return probe_v2(asked, door.url)
@@ -95,12 +95,12 @@ def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Non
         raise UsageError("--url and --gateway cannot be given together")
     if asked.reward is not None and is_v2:
         raise UsageError("protocol v2 has no feedback requests", hint="Leave out --reward.")
-    if asked.native and asked.transport is Transport.REST and is_v2:
+    if asked.native and asked.transport is ProbeTransport.REST and is_v2:
         raise UsageError(
             f"{CLIENT} does not speak protocol v2 over REST",
             hint="Leave out --native: plain HTTP is sent then.",
         )
-    if is_split(pipeline) and asked.transport is Transport.GRPC:
+    if is_split(pipeline) and asked.transport is ProbeTransport.GRPC:
         raise UsageError("the router of shape split speaks REST only", hint="Leave out --transport.")
     if is_split(pipeline) and asked.gateway:
         raise UsageError(
@@ -120,7 +120,7 @@ def _door(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Door
     if is_split(pipeline):
         (router,) = (part for part in parts_of(pipeline) if part.role is PartRole.ROUTER)
         return Door(given or router.service, f"/v2/models/{pipeline.name}/infer")
-    port = GRPC_PORT if asked.transport is Transport.GRPC else REST_PORT
+    port = GRPC_PORT if asked.transport is ProbeTransport.GRPC else REST_PORT
     path = V2_INFER if target.protocol is WireProtocol.V2 else PREDICTIONS
     service = f"http://{target.name}-{target.predictor}.{target.namespace}:{port}"
     return Door(given or service, _prefix(target, asked) + path)
@@ -150,7 +150,7 @@ def _by_worker(target: SeldonTarget, asked: ProbeRequest, door: Door, python: st
     found = _run(python, question, START_S + 2 * asked.timeout_s)
     judge = v2_fault if target.protocol is WireProtocol.V2 else seldon_fault
     detail = found["detail"] or judge(found["answer"])
-    url = address.netloc if asked.transport is Transport.GRPC else door.url
+    url = address.netloc if asked.transport is ProbeTransport.GRPC else door.url
     by = CLIENT if target.protocol is WireProtocol.SELDON else "grpc"
     return ProbeResult(
         url,

@@ -17,7 +17,7 @@ from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Action, Change, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import AfterRollout, Probe, ProbeResult, Transport
+from ipa.model.probe import AfterRollout, PipelineProbe, ProbeResult, ProbeTransport
 from ipa.service.one_shot import NO_SIGNALS
 from ipa.service.status import live_state
 from ipa.testing.examples import PIPELINE, PROFILES, SMALLEST
@@ -29,7 +29,7 @@ BIGGER = (replace(SMALLEST[0], replicas=3), *SMALLEST[1:])
 
 
 def probed(after: AfterRollout | None) -> Pipeline:
-    return replace(PIPELINE, probe=Probe(BODY, after_rollout=after))
+    return replace(PIPELINE, probe=PipelineProbe(BODY, after_rollout=after))
 
 
 class Sender:
@@ -38,13 +38,13 @@ class Sender:
     def __init__(self, *faults: str | IpaError) -> None:
         self.faults, self.sent = list(faults), 0
 
-    def __call__(self, pipeline: Pipeline, probe: Probe) -> ProbeResult:
+    def __call__(self, pipeline: Pipeline, probe: PipelineProbe) -> ProbeResult:
         assert probe.request == BODY
         self.sent += 1
         fault = self.faults.pop(0) if self.faults else ""
         if isinstance(fault, IpaError):
             raise fault
-        return ProbeResult("http://here", "v2", Transport.REST, "http", not fault, 0.1, detail=fault)
+        return ProbeResult("http://here", "v2", ProbeTransport.REST, "http", not fault, 0.1, detail=fault)
 
 
 class World:

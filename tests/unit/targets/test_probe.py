@@ -19,7 +19,7 @@ from ipa.cli.main import run
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import InputError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import AfterRollout, Probe, ProbeRequest, ProbeResult, Transport
+from ipa.model.probe import AfterRollout, PipelineProbe, ProbeRequest, ProbeResult, ProbeTransport
 from ipa.settings import Settings
 from ipa.targets import probing
 from ipa.targets.base import target_named
@@ -137,7 +137,7 @@ def test_without_an_address_the_service_is_asked(monkeypatch: pytest.MonkeyPatch
 
     def post(asked: ProbeRequest, url: str, *_: Any) -> ProbeResult:
         urls.append(url)
-        return ProbeResult(url, "v2", Transport.REST, "http", True, 0.1)
+        return ProbeResult(url, "v2", ProbeTransport.REST, "http", True, 0.1)
 
     monkeypatch.setattr(probing, "post", post)
     monkeypatch.setattr("ipa.targets.seldon.probe.post", post)
@@ -257,7 +257,7 @@ def test_feedback_that_is_refused_is_a_fault() -> None:
             ProbeRequest(V2, native=True),
             "SeldonClient does not speak protocol v2 over REST",
         ),
-        (split(), ProbeRequest(V2, transport=Transport.GRPC), "speaks REST only"),
+        (split(), ProbeRequest(V2, transport=ProbeTransport.GRPC), "speaks REST only"),
         (split(), ProbeRequest(V2, gateway="http://gateway"), "no gateway leads"),
         (sample_pipeline(), ProbeRequest(V2, address="ftp://x"), "is no http or https URL"),
         (
@@ -285,16 +285,16 @@ def test_other_targets_take_v2_at_a_given_address() -> None:
 
 
 def test_a_target_without_an_address_refuses_to_probe_after_rollouts() -> None:
-    probed = replace(sample_pipeline(), probe=Probe(V2, after_rollout=AfterRollout.REPORT))
+    probed = replace(sample_pipeline(), probe=PipelineProbe(V2, after_rollout=AfterRollout.REPORT))
     (fault,) = target_named("simulated").unhonoured(probed)
     assert fault.key == "probe.after_rollout"
     assert not SELDON.unhonoured(probed)
-    asked_for_only = replace(probed, probe=Probe(V2))
+    asked_for_only = replace(probed, probe=PipelineProbe(V2))
     assert not target_named("simulated").unhonoured(asked_for_only)
 
 
 def test_a_probe_is_written_to_the_file_and_read_back() -> None:
-    probe = Probe(V2, timeout_s=2.0, after_rollout=AfterRollout.ROLL_BACK)
+    probe = PipelineProbe(V2, timeout_s=2.0, after_rollout=AfterRollout.ROLL_BACK)
     mapping = pipeline_to_mapping(replace(sample_pipeline(), probe=probe))
     assert mapping["probe"] == {"request": V2, "timeout": "2s", "after_rollout": "roll-back"}
     assert pipeline_from_mapping(mapping).probe == probe
@@ -320,7 +320,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of pipelines: sample, with a request, and bare, without."""
     from ipa.files import dump_pipeline
 
-    for name, probe in (("sample", Probe(V2)), ("bare", None)):
+    for name, probe in (("sample", PipelineProbe(V2)), ("bare", None)):
         folder = tmp_path / "pipelines" / name
         folder.mkdir(parents=True)
         (folder / "pipeline.yaml").write_text(
@@ -402,7 +402,7 @@ def test_v2_over_grpc_is_as_the_published_protocol_has_it() -> None:
                 },
             ],
         }
-        by_grpc = ProbeRequest(body, address=address, transport=Transport.GRPC)
+        by_grpc = ProbeRequest(body, address=address, transport=ProbeTransport.GRPC)
         found = SELDON.probe(sample_pipeline(), by_grpc, SETTINGS)
         refused = SELDON.probe(sample_pipeline(), replace(by_grpc, body={"inputs": []}), SETTINGS)
     finally:
