@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ipa.bootstrap.targets import probe_of
 from ipa.cli.main import run
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import InputError, UsageError
@@ -26,6 +24,7 @@ from ipa.targets.base import target_named
 from ipa.targets.local.target import LOCAL
 from ipa.targets.seldon.section import Shape, WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
+from tests.fakes.answering import Answer, answering
 from tests.fakes.kube.samples import sample_pipeline
 
 SETTINGS = Settings()
@@ -33,54 +32,6 @@ V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5
 V2_ANSWER = {"outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [7]}]}
 MESSAGE = {"data": {"names": ["x"], "ndarray": [[1.5, 2.5]]}}
 MESSAGE_ANSWER = {"meta": {}, "data": {"names": ["y"], "ndarray": [[7]]}}
-# Status and body of the answer to a path and a body.
-Answer = Callable[[str, Any], tuple[int, Any]]
-
-
-class Answering:
-    """A server that answers what it is told to, and keeps what it was asked."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.asked: list[tuple[str, Any]] = []
-        asked = self.asked
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                asked.append((self.path, body))
-                status, found = answer(self.path, body)
-                content = found if isinstance(found, bytes) else json.dumps(found).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """The client had enough."""
-
-        self._http = Quiet(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
-
-
-@contextmanager
-def answering(answer: Answer) -> Iterator[Answering]:
-    server = Answering(answer)
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 def in_v2(_path: str, _body: Any) -> tuple[int, Any]:
@@ -422,3 +373,12 @@ def test_v2_over_grpc_is_as_the_published_protocol_has_it() -> None:
     assert text.parameters["length"].int64_param == 4
     assert (metadata["seldon"], metadata["namespace"]) == ("sample", "models")
     assert refused.detail == "no answer: no inputs"
+
+
+def test_the_service_asks_the_endpoint_that_a_target_gave_it() -> None:
+    probe = PipelineProbe(V2, timeout_s=3.0)
+    with answering(in_v2) as server:
+        assert probe_of(SETTINGS, LOCAL, {"sample": server.url})(sample_pipeline(), probe).fault == ""
+    assert server.asked == [("/v2/models/sample/infer", V2)]
+    with pytest.raises(UsageError, match="give --url"):
+        probe_of(SETTINGS, LOCAL, {})(sample_pipeline(), probe)

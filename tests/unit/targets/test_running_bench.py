@@ -16,8 +16,8 @@ from ipa.targets.local.target import LOCAL
 from ipa.targets.running import machine
 from ipa.targets.seldon.section import SeldonRun, ServerKind, WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
+from tests.fakes.answering import answering
 from tests.fakes.kube.samples import sample_pipeline
-from tests.unit.targets.test_probe import answering
 
 ITEM = [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.5]}]
 MESSAGE = {"data": {"ndarray": [[1.5]]}}
