@@ -18,7 +18,7 @@ from ipa.targets.seldon.section import WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.fakes import seldon_core
 from tests.fakes.kube.samples import sample_pipeline
-from tests.fakes.seldon_core import Microservice, microservice
+from tests.fakes.seldon_core import Microservice, microservices
 
 # The first run makes its environment.
 pytestmark = [pytest.mark.timeout(700), pytest.mark.xdist_group("seldon-core")]
@@ -36,9 +36,16 @@ def python() -> str:
 
 
 @pytest.fixture(scope="module")
-def model(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Microservice]:
-    with microservice(python, tmp_path_factory.mktemp("model"), "Doubled", "MODEL") as found:
+def running(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Microservice]]:
+    """A model, a router and a combiner."""
+    kinds = {"Doubled": "MODEL", "Chooses": "ROUTER", "Adds": "COMBINER"}
+    with microservices(python, tmp_path_factory.mktemp("wrapped"), kinds) as found:
         yield found
+
+
+@pytest.fixture
+def model(running: list[Microservice]) -> Microservice:
+    return running[0]
 
 
 def wrapped() -> Pipeline:
@@ -104,14 +111,11 @@ def test_ipa_probe_over_the_native_client(
     assert numbers(found["answer"]) == [[4.0, 10.0]]
 
 
-def test_routers_and_combiners_answer_what_an_orchestrator_calls(python: str, tmp_path: Path) -> None:
+def test_routers_and_combiners_answer_what_an_orchestrator_calls(running: list[Microservice]) -> None:
     message = {"data": {"ndarray": [[11.0]]}}
-    with microservice(python, tmp_path, "Chooses", "ROUTER") as router:
-        found = seldon_core.call(f"{router.rest}/route", message)
-        assert numbers(found) == [[1]]
-    with microservice(python, tmp_path, "Adds", "COMBINER") as combiner:
-        found = seldon_core.call(f"{combiner.rest}/aggregate", [message, message])
-        assert numbers(found) == [[22.0]]
+    _, router, combiner = running
+    assert numbers(seldon_core.call(f"{router.rest}/route", message)) == [[1]]
+    assert numbers(seldon_core.call(f"{combiner.rest}/aggregate", [message, message])) == [[22.0]]
 
 
 BENCH = """

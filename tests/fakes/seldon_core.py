@@ -13,8 +13,8 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -165,7 +165,8 @@ def _make(uv: str, folder: Path) -> bool:
                 _said[folder] = f"{command[1]} took longer than {MAKE_S:g} s"
                 return False
             if run.returncode:
-                _said[folder] = " ".join(run.stderr.split())[-300:]
+                told = f"Python {version}: {' '.join(run.stderr.split())[-200:]}"
+                _said[folder] = "; ".join(filter(None, [_said.get(folder, ""), told]))
                 break
         else:
             return _has_it(folder / "bin" / "python")
@@ -181,29 +182,46 @@ class Microservice:
 
 
 @contextmanager
-def microservice(interpreter: str, folder: Path, name: str, service_type: str) -> Iterator[Microservice]:
-    """A microservice of that class of `CLASSES`, ready, on loopback alone."""
+def microservices(interpreter: str, folder: Path, kinds: Mapping[str, str]) -> Iterator[list[Microservice]]:
+    """A microservice of each class of `CLASSES`, by service type; all ready, on loopback alone."""
     (folder / "wrapped.py").write_text(CLASSES)
-    ports = [free_port() for _ in range(3)]
+    with ExitStack() as resources:
+        # All start at once, since each takes seconds.
+        started = [_started(interpreter, folder, *kind, resources) for kind in kinds.items()]
+        yield [_ready(each) for each in started]
+
+
+@dataclass(frozen=True)
+class _Started:
+    process: subprocess.Popen[bytes]
+    log: Path
+    ports: tuple[int, ...]
+
+
+def _started(interpreter: str, folder: Path, name: str, kind: str, resources: ExitStack) -> _Started:
+    ports = tuple(free_port() for _ in range(3))
     options = [f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
     env = {**child_environment(), "PYTHONPATH": str(folder), "PREDICTIVE_UNIT_ID": name.lower()}
-    command = [interpreter, "-c", LAUNCHER, f"wrapped.{name}", "--service-type", service_type, *options]
+    command = [interpreter, "-c", LAUNCHER, f"wrapped.{name}", "--service-type", kind, *options]
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = start(command, stdout=output, stderr=output, env=env)
-    try:
-        rest = f"http://127.0.0.1:{ports[0]}"
+    resources.callback(process.wait)
+    resources.callback(kill, process)
+    return _Started(process, log, ports)
 
-        def is_ready() -> bool:
-            assert process.poll() is None, f"{name} ended: {log.read_text()[-2000:]}"
-            return _answers(f"{rest}/health/ping") and _listens(ports[1])
 
-        until(is_ready, START_S)
-        _check_loopback(process.pid)
-        yield Microservice(rest, f"http://127.0.0.1:{ports[1]}")
-    finally:
-        kill(process)
-        process.wait()
+def _ready(started: _Started) -> Microservice:
+    http, grpc, _ = started.ports
+    rest = f"http://127.0.0.1:{http}"
+
+    def is_ready() -> bool:
+        assert started.process.poll() is None, f"it ended: {started.log.read_text()[-2000:]}"
+        return _answers(f"{rest}/health/ping") and _listens(grpc)
+
+    until(is_ready, START_S)
+    _check_loopback(started.process.pid)
+    return Microservice(rest, f"http://127.0.0.1:{grpc}")
 
 
 def _listens(port: int) -> bool:

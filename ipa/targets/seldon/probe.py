@@ -100,6 +100,11 @@ def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Non
             f"{CLIENT} does not speak protocol v2 over REST",
             hint="Leave out --native: plain HTTP is sent then.",
         )
+    if not asked.address and not asked.gateway and (pipeline.sets or pipeline.max_predictors > 1):
+        raise UsageError(
+            "several predictors may share its requests, each with a Service of its own",
+            hint="Name the gateway before them: --gateway or IPA_GATEWAY_URL.",
+        )
     if is_split(pipeline) and asked.transport is ProbeTransport.GRPC:
         raise UsageError("the router of shape split speaks REST only", hint="Leave out --transport.")
     if is_split(pipeline) and asked.gateway:

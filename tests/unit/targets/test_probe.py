@@ -217,6 +217,7 @@ def test_feedback_that_is_refused_is_a_fault() -> None:
             "cannot be given together",
         ),
         (wrapped(), ProbeRequest(V2, gateway="https://a", native=True), "sent without TLS"),
+        (replace(sample_pipeline(), max_predictors=2), ProbeRequest(V2), "several predictors"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_with_a_remedy(
