@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from ipa.settings import Settings
 from ipa.targets.seldon.section import WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.fakes import seldon_core
+from tests.fakes.answering import answering
 from tests.fakes.kube.samples import sample_pipeline
 from tests.fakes.seldon_core import Microservice, microservices
 
@@ -149,3 +151,24 @@ def test_a_model_is_profiled_at_its_address(
     assert variant.accuracy == 1.0
     (point,) = variant.points
     assert point.batch_size == 1 and 0 < point.latency_s < 5
+
+
+def test_the_native_client_goes_through_a_gateway_and_has_a_time_limit(python: str) -> None:
+    settings, release = Settings(client_python=python), threading.Event()
+
+    def answer(path: str, _body: object) -> tuple[int, object]:
+        if "late" in path:
+            release.wait(30)
+        return 200, {"data": {"ndarray": [[7.0]]}}
+
+    with answering(answer) as gateway:
+        asked = ProbeRequest(MESSAGE, gateway=gateway.url, native=True, reward=1.0)
+        found = SELDON.probe(wrapped(), asked, settings)
+        # `SeldonClient` itself waits for ever.
+        late = SELDON.probe(with_seldon(wrapped(), name="late"), replace(asked, timeout_s=0.5), settings)
+        release.set()
+    assert (found.fault, found.feedback, numbers(found.answer)) == ("", "", [[7.0]])
+    paths = [path for path, _ in gateway.asked]
+    assert paths[:2] == [f"/seldon/models/sample/api/v1.0/{kind}" for kind in ("predictions", "feedback")]
+    assert gateway.asked[1][1]["reward"] == 1.0
+    assert late.detail == "no answer within 0.5 s" and late.feedback is None

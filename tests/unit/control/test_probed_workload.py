@@ -24,7 +24,7 @@ from ipa.testing.examples import PIPELINE, PROFILES, SMALLEST
 from tests.fakes.workload import FakeWorkload
 from tests.fakes.world import Scenario, scenario
 
-BODY = {"inputs": []}
+BODY: dict[str, Any] = {"inputs": []}
 BIGGER = (replace(SMALLEST[0], replicas=3), *SMALLEST[1:])
 
 

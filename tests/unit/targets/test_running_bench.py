@@ -19,8 +19,8 @@ from ipa.targets.seldon.target import SELDON
 from tests.fakes.answering import answering
 from tests.fakes.kube.samples import sample_pipeline
 
-ITEM = [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.5]}]
-MESSAGE = {"data": {"ndarray": [[1.5]]}}
+ITEM: Any = [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.5]}]
+MESSAGE: Any = {"data": {"ndarray": [[1.5]]}}
 
 
 def doubled(_path: str, body: Any) -> tuple[int, Any]:
