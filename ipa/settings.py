@@ -190,6 +190,12 @@ class Settings:
     target: str = "local"
     # Kubeconfig file. Empty uses the pod's service account.
     kubeconfig: str = ""
+    # URL of the gateway before the pipelines of a cluster, for smoke requests. Empty sends each to the
+    # pipeline's Service, which only a client within the cluster's network reaches.
+    gateway_url: str = ""
+    # Python interpreter that has the client package of the target, for `ipa probe --native`. Empty means the
+    # service's own; name another if that package wants older versions of what the service has.
+    client_python: str = ""
     # Name of this install of the service. An install claims each workload on a cluster with its first write
     # and leaves those of other installs alone; its replicas share the name.
     install: str = "ipa"
@@ -314,7 +320,7 @@ def _flag(text: str) -> bool:
 
 def _fault(name: str, value: Any) -> str:
     """The reason why the value is invalid, empty if it is valid."""
-    if name == "prometheus_url":
+    if name == "prometheus_url" or (name == "gateway_url" and value):
         url = urlsplit(value)
         return "" if url.scheme in ("http", "https") and url.hostname else "is no http or https URL"
     if name == "install":

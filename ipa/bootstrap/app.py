@@ -24,11 +24,19 @@ from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.identity import Identities, authenticators_of, oidc_issuer
 from ipa.bootstrap.leader_election import election_faults, leadership_of
 from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, inputs_of, policy_of
-from ipa.bootstrap.targets import ServeOptions, actuation_faults, check_carried, start_configs, target_of
+from ipa.bootstrap.targets import (
+    ServeOptions,
+    actuation_faults,
+    check_carried,
+    probe_of,
+    start_configs,
+    target_of,
+)
 from ipa.bootstrap.webhooks import monitored_webhook, webhook_faults, webhook_of
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.probed_workload import ProbedWorkload
 from ipa.control.loop.scheduler import Scheduler
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
 from ipa.files import load_pipelines, load_profiles
@@ -144,7 +152,15 @@ def build(settings: Settings, options: ServeOptions) -> App:
         opened = target.open(site)
         leadership = leadership_of(settings, lambda: _wake(loops, tuple(loops)), resources)
         leads = leadership or AlwaysLeading()
-        world = LoopPorts(clock, opened.metrics, opened.workload, store, store, leads, opened.events)
+        world = LoopPorts(
+            clock,
+            opened.metrics,
+            ProbedWorkload(opened.workload, probe_of(settings, target, opened.endpoints)),
+            store,
+            store,
+            leads,
+            opened.events,
+        )
         catalogue = Catalogue(
             registry, tuple(pipelines.values()), tick_s=settings.tick_s, install=settings.install
         )

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.store import Access, Store, open_from
 from ipa.bootstrap.replaying import Replayer
-from ipa.bootstrap.targets import Target, check_honoured, manifest_target, target_named
+from ipa.bootstrap.targets import Target, check_honoured, manifest_target, probe_of, target_named
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
 from ipa.control.loop import clock
+from ipa.control.loop.probed_workload import ProbedCreating
 from ipa.files import load_pipelines, load_profiles
 from ipa.files.pipelines import find_pipeline
 from ipa.files.reading import read_text
@@ -71,6 +72,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
     store = StoreOnDemand(settings)
     resources.callback(store.close)
     here = clock.SystemClock()
+    workload = ProbedCreating(connection.workload, probe_of(settings, target, {}))
     pipelines = FilePipelines(settings, target, namespace, lambda: _placed_names(settings, target))
 
     def loop(name: str) -> Loop:
@@ -78,7 +80,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
         # One that is not placed there is refused by the workload, which says what its file lacks.
         if target.placed(pipeline):
             check_honoured(target, [pipeline])
-        return OneShotLoop(OneShotPorts(pipeline, connection.workload, store, here, settings, say))
+        return OneShotLoop(OneShotPorts(pipeline, workload, store, here, settings, say))
 
     refusal = None
     if settings.actuation == "gitops":

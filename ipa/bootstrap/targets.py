@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,9 @@ from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient, connect
 from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, Problem, UsageError
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
+from ipa.model.probe import PipelineProbe, ProbeRequest, ProbeResult
 from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
@@ -39,6 +40,8 @@ __all__ = [
     "check_honoured",
     "default_target",
     "measurement_bench",
+    "probe_of",
+    "running_bench",
     "target_named",
     "target_of",
     "targets",
@@ -135,6 +138,24 @@ def measurement_bench(pipeline: Pipeline) -> Iterator[MeasurementBench]:
 
     with TemporaryDirectory(prefix="ipa-profile-") as folder, closing(Bench(pipeline, Path(folder))) as bench:
         yield bench
+
+
+@contextmanager
+def running_bench(pipeline: Pipeline, stage: Stage, address: str) -> Iterator[MeasurementBench]:
+    """The bench of a server of the stage that runs at that base URL, as the pipeline's target calls it."""
+    yield default_target(pipeline).running_bench(pipeline, stage, address)
+
+
+def probe_of(
+    settings: Settings, target: Target, endpoints: Mapping[str, str]
+) -> Callable[[Pipeline, PipelineProbe], ProbeResult]:
+    """Sends the smoke request of a pipeline to its endpoint, or where the target knows it to be."""
+
+    def send(pipeline: Pipeline, probe: PipelineProbe) -> ProbeResult:
+        address = endpoints.get(pipeline.name, "")
+        return target.probe(pipeline, ProbeRequest(probe.request, probe.timeout_s, address), settings)
+
+    return send
 
 
 def base_revision(folder: Path, ref: str) -> BaseRevision:

@@ -16,7 +16,11 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "import": ("ipa import video -n models", "ipa import --file deployed.yaml --name video"),
         "validate": ("ipa validate", "ipa validate pipelines/video"),
         "schema": ("ipa schema pipeline > pipeline.schema.json",),
-        "profile": ("ipa profile video --write", "ipa profile video -s crop --cores 1,2 --batches 1,4,16"),
+        "profile": (
+            "ipa profile video --write",
+            "ipa profile video -s crop --cores 1,2 --batches 1,4,16",
+            "ipa profile video -s crop --variants yolov5n --cores 1 --url http://127.0.0.1:9000",
+        ),
         "fit": ("ipa fit video", "ipa fit video --stage crop --strict"),
         "doctor": ("ipa doctor", "ipa doctor video --at kubernetes", "ipa doctor --store"),
         "completion": ("ipa completion bash > ~/.local/share/bash-completion/completions/ipa",),
@@ -27,6 +31,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "history": ("ipa history video", "ipa history video --all --limit 100", "ipa history video --verify"),
         "events": ("ipa events", "ipa events video --since 42 --no-follow"),
         "audit": ("ipa audit > record.jsonl", "ipa audit --check record.jsonl"),
+        "probe": (
+            "ipa probe video",
+            "ipa probe video --request request.json --url http://127.0.0.1:8000 -o json",
+        ),
         "replay": ("ipa replay video", "ipa replay video video-42-1f2e3d4c --policy hpa"),
     },
     "Change": {

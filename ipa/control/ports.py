@@ -82,7 +82,8 @@ class WorkloadState:
     """The running configuration at one revision. `settled` is false while a change is still rolling out.
 
     `changed_by` is who changed it last where that is not us and the world knows it. `counter` identifies what
-    counts the load, if that may be replaced: empty while it is, None if it never is.
+    counts the load, if that may be replaced: empty while it is, None if it never is. `problem` is what is
+    wrong with it though it is as asked, in words.
     """
 
     revision: str
@@ -90,6 +91,7 @@ class WorkloadState:
     settled: bool
     changed_by: str = ""
     counter: str | None = None
+    problem: str = ""
 
 
 class RolloutPhase(StrEnum):

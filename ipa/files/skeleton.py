@@ -87,7 +87,8 @@ def _blank(section: type[Section], known: Mapping[str, str]) -> Iterator[str]:
     for name, field in section.model_fields.items():
         key = field.alias or name
         if key in known:
-            yield f"{key}: {known[key]}"
+            # A name that looks like a number is quoted.
+            yield f"{key}: {dump_line(known[key]) if known[key] else ''}"
         elif field.is_required():
             example = (field.examples or [""])[0]
             room = "[] " if isinstance(example, list) else ""

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from ipa.model.errors import NotFoundError
 from ipa.model.overhead import NO_OVERHEAD, FrontCores, Overhead
 from ipa.model.plan import StageConfig
+from ipa.model.probe import PipelineProbe
 from ipa.model.recording import BESIDE_OTHERS, NEVER, UNLESS_DEFAULT
 from ipa.model.resources import (
     BESIDE_CORES,
@@ -389,6 +390,7 @@ class Pipeline:
     slowdowns: Slowdowns = AS_MEASURED
     # The cost in the objective is their sum over a plan's resources.
     prices: Prices = field(default=IN_CORES, metadata=UNLESS_DEFAULT)
+    probe: PipelineProbe | None = field(default=None, metadata=UNLESS_DEFAULT)
 
     @property
     def served(self) -> tuple[Stage, ...]:

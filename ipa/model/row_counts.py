@@ -1,4 +1,4 @@
-"""Configurations in which a target would give one request the rows of another."""
+"""Stages that must not batch on a target: it would give requests the rows of others, or forms no batches."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ REMEDY = "if it answers one row for each it is given, say `output_rows: per-item
 class Unbatched(str):
     """The reason why a stage must not batch on its target: the text of `Stage.unbatched`.
 
-    `where` is where batches would give requests the rows of others, such as "in one deployment";
-    `remedy` is what the target offers instead.
+    `where` is where batches would give requests the rows of others, such as "in one deployment", or have no
+    effect (`is_void`), since its server forms none; `remedy` is what the target offers instead.
     """
 
     where: str
     remedy: str
+    is_void: bool
 
-    def __new__(cls, why: str, where: str = "", remedy: str = "") -> Unbatched:
+    def __new__(cls, why: str, where: str = "", remedy: str = "", *, is_void: bool = False) -> Unbatched:
         made = super().__new__(cls, why)
-        made.where, made.remedy = where, remedy
+        made.where, made.remedy, made.is_void = where, remedy, is_void
         return made
 
 
 def batch_fault(stage: str, batch_size: int, why: str) -> str:
-    """The message for a stage whose batches would mix up requests, with the remedy."""
-    remedies = ["use batch size 1", *_remedy(why), f"or, {REMEDY}"]
-    return (
-        f"stage {stage!r}: batch size {batch_size}{_where(why)} gives requests the rows of "
-        f"others: {why}; {'; '.join(remedies)}"
-    )
+    """The message for a stage whose batches would mix up requests, or have no effect, with the remedy."""
+    is_void = isinstance(why, Unbatched) and why.is_void
+    remedies = ["use batch size 1", *_remedy(why), *([] if is_void else [f"or, {REMEDY}"])]
+    effect = "has no effect" if is_void else "gives requests the rows of others"
+    return f"stage {stage!r}: batch size {batch_size}{_where(why)} {effect}: {why}; {'; '.join(remedies)}"
 
 
 def unbatched_note(stage: str, why: str) -> str:

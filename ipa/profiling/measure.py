@@ -46,14 +46,14 @@ class MeasuredReplica(Protocol):
 
 
 class ServedReplica(MeasuredReplica, Protocol):
-    """A model server that was started to be measured."""
+    """A model server that was started to be measured, or that runs already."""
 
     @property
-    def readiness_s(self) -> float:
-        """Seconds from its start to its readiness."""
+    def readiness_s(self) -> float | None:
+        """Seconds from its start to its readiness; None if it ran already."""
 
-    def memory_gib(self) -> float:
-        """The most memory it has had so far."""
+    def memory_gib(self) -> float | None:
+        """The most memory it has had so far; None if that cannot be seen from here."""
 
 
 class MeasurementBench(Protocol):

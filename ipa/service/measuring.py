@@ -85,8 +85,8 @@ def _variant_profile(
                 limit_s=request.limit_s,
                 effort=request.effort,
             )
-            readiness_s.append(replica.readiness_s)
-            memory_gib.append(replica.memory_gib())
+            readiness_s += _known(replica.readiness_s)
+            memory_gib += _known(replica.memory_gib())
             if cores == most:
                 outputs = measure.answers(replica, items, max(request.batches))
                 accuracy, rows = workload.accuracy(outputs), measure.rows(outputs, FAN_OUT)
@@ -101,11 +101,15 @@ def _variant_profile(
         variant=variant.name,
         accuracy=round(accuracy, ACCURACY_DIGITS),
         points=tuple(rounded(point) for point in points),
-        readiness_s=round(median(readiness_s), 2),
-        memory_gib=round(max(memory_gib), 2),
+        readiness_s=round(median(readiness_s), 2) if readiness_s else None,
+        memory_gib=round(max(memory_gib), 2) if memory_gib else None,
         rows_per_item=(min(rows), max(rows)),
         accelerators=Resources.of(variant.requested).accelerators,
     )
+
+
+def _known(value: float | None) -> list[float]:
+    return [] if value is None else [value]
 
 
 def rounded(point: ProfilePoint) -> ProfilePoint:

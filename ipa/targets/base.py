@@ -21,8 +21,9 @@ from ipa.files.kinds.targets import TARGETS, TargetSections
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.findings import DoctorCheck
-from ipa.model.pipeline import Pipeline, Sla
+from ipa.model.pipeline import Pipeline, Sla, Stage
 from ipa.model.plan import StageConfig
+from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport
 from ipa.model.profile import StageProfile
 from ipa.model.serving import Rebatch, ServingSemantics, Unhonoured, unhonoured
 from ipa.settings import Settings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from ipa.adapters.kube.kinds import ResourceKind
+    from ipa.profiling.measure import MeasurementBench
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
     from ipa.simulate.realtime import Simulated
@@ -245,6 +247,24 @@ class Target(ABC):
     def monitors(self, pipeline: Pipeline) -> list[dict[str, Any]]:
         """The manifests that have the pipeline scraped for its loop. Errors: InputError."""
         raise self._cannot("have a pipeline scraped by a manifest")
+
+    def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
+        """The result of a smoke request, sent as a client of the pipeline sends it: V2 to the given address.
+
+        Errors: UsageError (no address is known; a transport or client that is not there), UnavailableError.
+        """
+        from ipa.targets.probing import check_url, probe_v2
+
+        if asked.native or asked.gateway or asked.transport is not ProbeTransport.REST:
+            raise self._cannot("send a request but by plain HTTP, to the address of --url")
+        if not asked.address:
+            raise self._cannot("tell where the pipeline takes requests; give --url")
+        check_url(asked.address)
+        return probe_v2(asked, f"{asked.address.rstrip('/')}/v2/models/{pipeline.name}/infer")
+
+    def running_bench(self, pipeline: Pipeline, stage: Stage, address: str) -> MeasurementBench:
+        """The bench of a server of the stage that runs at that base URL."""
+        raise self._cannot("measure a server that runs")
 
     def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
         """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""

@@ -21,6 +21,7 @@ from ipa.model.decision import Action, ReasonCode
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.run import SimSetup, simulate
 from ipa.targets.seldon.shape import at_cluster
+from tests.fakes.answering import answering
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 
 Json = dict[str, Any]
@@ -178,6 +179,29 @@ def test_a_change_that_does_not_get_ready_is_taken_back(running: Cli, trouble: T
     assert running.stages() == before
     assert running.reasons()[:2] == [ReasonCode.ROLLBACK, ReasonCode.REQUESTED]
     assert running("status", "video")[0] == 0
+
+
+def test_a_change_whose_smoke_request_fails_is_taken_back(
+    ipa: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, status = tmp_path / "probed" / "video", [200]
+    folder.mkdir(parents=True)
+    text = (root / "pipelines" / "video" / "pipeline.yaml").read_text()
+    probe = "probe: {request: {inputs: [1]}, after_rollout: roll-back}"
+    (folder / "pipeline.yaml").write_text(f"{text}\n{probe}\n")
+    monkeypatch.setenv("IPA_PIPELINES_DIR", str(folder.parent))
+    with answering(lambda *_: (status[0], {"outputs": [{}]})) as server:
+        monkeypatch.setenv("IPA_GATEWAY_URL", server.url)
+        assert ipa("apply", "video", "--rate", SMALL)[0] == 0
+        assert server.asked == [("/seldon/default/video/v2/models/infer", {"inputs": [1]})]
+        before, status[0] = ipa.stages(), 500
+        code, _, err = ipa("apply", "video", "--rate", LARGE)
+    assert code == 5
+    assert (
+        "the smoke request failed (3 of 3)" in err and "it answered 500" in err and "that runs again" in err
+    )
+    assert ipa.stages() == before
+    assert ipa.reasons()[:2] == [ReasonCode.ROLLBACK, ReasonCode.REQUESTED]
 
 
 def test_what_was_created_and_does_not_get_ready_is_left(ipa: Cli) -> None:

@@ -43,6 +43,24 @@ def sending(here: SeldonHere, pipeline: Pipeline, folder: Path) -> subprocess.Po
     return subprocess.Popen(command, env={**os.environ, **here.node.environment})
 
 
+IN_CLUSTER = "import sys, tests.fakes.kube.in_cluster; from ipa.cli.main import main; sys.exit(main())"
+
+
+def probe(here: SeldonHere, pipeline: Pipeline, folder: Path) -> dict[str, Any]:
+    """What `ipa probe` finds from within the cluster, by the name of the pipeline's Service."""
+    page = folder / "page.json"
+    page.write_bytes(bodies_of("ocr")[0])
+    file = folder / "pipelines" / pipeline.name / "pipeline.yaml"
+    words = ["probe", str(file), "--request", str(page), "--timeout", "60s", "-o", "json"]
+    env = {**os.environ, **here.node.environment}
+    run = subprocess.run(
+        [sys.executable, "-c", IN_CLUSTER, *words], env=env, capture_output=True, check=False
+    )
+    found: dict[str, Any] = json.loads(run.stdout)
+    assert run.returncode == (0 if found["answered"] else 5), run.stderr
+    return found
+
+
 def change(here: SeldonHere, pipeline: Pipeline, wanted: Sequence[StageConfig]) -> None:
     """Write the configuration, and return once it is rolled out."""
     client = connect(str(here.kubeconfig), 5.0)
@@ -74,6 +92,8 @@ def test_changes_under_load_lose_no_request_and_mix_none_up(
     with seldon_here(tmp_path / "seldon") as here:
         here.create(pipeline, FIRST)
         until_ready(here, pipeline)
+        found = probe(here, pipeline, tmp_path)
+        assert (found["answered"], found["url"]) == (True, entry_url(pipeline)), found["detail"]
         load = sending(here, pipeline, tmp_path)
         more = (FIRST[0], replace(FIRST[1], replicas=2))
         change(here, pipeline, more)

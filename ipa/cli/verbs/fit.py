@@ -16,7 +16,7 @@ from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
-from ipa.model.pipeline import Edge, Stage, Variant
+from ipa.model.pipeline import Edge, Pipeline, Stage, Variant
 from ipa.model.profile import StageProfile
 from ipa.profiling import measure
 from ipa.settings import Settings
@@ -140,6 +140,9 @@ def profile(
         measure.MeasurementEffort().budget_s, help="about how many seconds for each point"
     ),
     seed: int = typer.Option(1, min=0, help="seed of the workload"),
+    url: str = typer.Option(
+        "", "--url", help="base URL of a server that runs the variant with the cores, to measure instead"
+    ),
     folder: Path | None = typer.Option(None, "--folder", help="write a file for each stage into this folder"),
     write: bool = typer.Option(False, "--write", help="replace the profiles of the pipeline"),
     output: Output = OUTPUT,
@@ -147,11 +150,12 @@ def profile(
     """Measure accuracy, latency, throughput and readiness of every variant with real model servers.
 
     Requests and accuracy come from pipelines/PIPELINE/bench.py. Run nothing else on the machine meanwhile.
+    With --url nothing is started: a server that runs is called as the orchestrator of its pipeline calls it.
     """
     settings = Settings.from_env()
     if write and (variants or folder):
         raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
-    from ipa.bootstrap.targets import measurement_bench
+    from ipa.bootstrap.targets import measurement_bench, running_bench
     from ipa.files import load_pipeline
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
 
@@ -160,19 +164,46 @@ def profile(
     chosen = {it.name: _chosen(it, variants) for it in stages}
     request = MeasureRequest(
         _numbers(cores, float, "--cores"),
-        _numbers(batches, int, "--batches"),
+        _batches(batches, described, stages) if url else _numbers(batches, int, "--batches"),
         measure.MeasurementEffort(repeats, budget),
         described.sla.latency_s,
     )
+    if url:
+        _check_one(chosen, request.cores)
     place = settings.profiles_dir / pipeline if write else folder
     found: list[tuple[StageProfile, Path | None]] = []
     with progress(f"measuring {pipeline}", sum(map(len, chosen.values())) * len(request.cores)) as step:
         for it in stages:
             workload = bench_workload(settings.pipelines_dir, pipeline, it.name, seed)
-            with measurement_bench(described) as bench:
+            with running_bench(described, it, url) if url else measurement_bench(described) as bench:
                 profile = measure_stage(bench, described, it, chosen[it.name], workload, request, step, _say)
             found.append((profile, _written(profile, place)))
     _show(output, found)
+
+
+def _check_one(chosen: Mapping[str, Sequence[Variant]], cores: Sequence[float]) -> None:
+    """UsageError unless one variant of one stage is measured, on one number of cores."""
+    if len(chosen) > 1 or any(len(variants) > 1 for variants in chosen.values()) or len(cores) > 1:
+        raise UsageError(
+            "--url measures one server: one variant of one stage, with the cores that it has",
+            hint="For example --stage crop --variants yolov5n --cores 1",
+        )
+
+
+def _batches(text: str, pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[int, ...]:
+    """The batch sizes to measure a running server with: 1 alone if it forms no batches."""
+    from ipa.bootstrap.targets import default_target
+    from ipa.model.row_counts import Unbatched, batch_fault
+
+    sizes = _numbers(text, int, "--batches")
+    shaped = default_target(pipeline).shape(pipeline, {})
+    for stage in stages:
+        why = shaped.stage(stage.name).unbatched
+        if isinstance(why, Unbatched) and why.is_void:
+            if text != DEFAULT_BATCHES and max(sizes) > 1:
+                raise UsageError(f"--batches: {batch_fault(stage.name, max(sizes), why)}")
+            return (1,)
+    return sizes
 
 
 def _chosen(stage: Stage, names: str) -> list[Variant]:

@@ -79,7 +79,7 @@ def observe(
         stages=tuple(stages),
         revision=workload.revision if workload else "",
         settled=workload.settled if workload else False,
-        problem=problem,
+        problem=problem or (workload.problem if workload else ""),
         changed_by=workload.changed_by if workload else "",
         attainment=checked_attainment(signals.attainment),
     )

@@ -72,6 +72,12 @@ def _above_zero(value: float) -> float:
     return value
 
 
+def _at_most_a_minute(value: float) -> float:
+    if value > 60:
+        raise PydanticCustomError(WORDED, "; it must be at most a minute")
+    return value
+
+
 class _Unique:
     """Refuses an entry that is there twice, together with whatever else is wrong with the list."""
 
@@ -195,6 +201,7 @@ Day = Annotated[
 ]
 Duration = Annotated[float, DURATION]
 PositiveDuration = Annotated[float, DURATION, _POSITIVE]
+ShortDuration = Annotated[PositiveDuration, AfterValidator(_at_most_a_minute)]
 Rate = Annotated[float, RATE]
 PositiveRate = Annotated[float, RATE, _POSITIVE]
 PositiveMemory = Annotated[float, MEMORY, _POSITIVE]

@@ -28,6 +28,7 @@ from ipa.files.kinds.fields import (
     PositiveNumber,
     PositiveRate,
     Rate,
+    ShortDuration,
     Text,
     VariantName,
     form,
@@ -47,6 +48,7 @@ from ipa.model.pipeline import (
     StageKind,
     Variant,
 )
+from ipa.model.probe import AfterRollout, PipelineProbe
 
 
 def is_empty(section: Section) -> bool:
@@ -74,6 +76,22 @@ class FallbackSection(Section):
     """So many ticks in a row without the load; 30 where absent."""
     recover_ticks: Maybe[Count] = None
     """Over once the load was seen so many ticks in a row; 3 where absent."""
+
+
+class ProbeSection(Section):
+    """`probe:`."""
+
+    makes: ClassVar = PipelineProbe
+    request: Annotated[dict[str, Any], KeyCount(), Field(title="the JSON body of a request")]
+    """A request that the pipeline answers, as its clients send it."""
+    timeout_s: Maybe[ShortDuration] = None
+    """Most time for the answer, at most a minute; 5s where absent."""
+    after_rollout: Maybe[Annotated[AfterRollout, CHOICE]] = None
+    """Send it after each rollout; if it fails three times, report it or roll back. Not sent where absent."""
+
+    def given(self) -> dict[str, Any]:
+        # Plain JSON: it is sent as it was written.
+        return {**super().given(), "request": self.request}
 
 
 class _CoreBounds(Section):
@@ -243,6 +261,8 @@ class PipelineKeys(DeclaredFile, OfTargets):
     fallback: Maybe[FallbackSection] = None
     """The rate to plan for once the load was missing for a while; it only adds capacity. If absent, nothing
     changes then."""
+    probe: Maybe[ProbeSection] = None
+    """The smoke request of `ipa probe`, and what follows if it fails after a rollout; none if absent."""
     sets: Maybe[bool] = Field(None, exclude_if=not_)
     """True to let several variants of the only stage share the load; false if absent."""
     max_predictors: Maybe[Annotated[int, Field(ge=1, le=3), WHOLE]] = None

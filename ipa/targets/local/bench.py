@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import signal
 import threading
 import time
@@ -13,9 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import httpx
-import orjson
 
-from ipa.dataplane import tensors
 from ipa.model.errors import UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -23,6 +19,7 @@ from ipa.profiling.measure import BatchMeasurement, Item
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import Replica, launch, preloads
+from ipa.targets.running import infer_v2, machine
 
 # For a replica to get ready, and for the answer to a batch.
 TIMEOUT_S = 60.0
@@ -36,18 +33,6 @@ METHOD = (
 )
 
 
-def machine() -> str:
-    """The cores of this process and the name of the processor, as profiles name the machine they are of."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        name = models[0] if models else name
-    return f"{len(os.sched_getaffinity(0))} cores, {name}"
-
-
 class ServedModel:
     """A ready model server, asked over V2 as a queue asks it: merged inputs, JSON, answers split again."""
 
@@ -57,23 +42,7 @@ class ServedModel:
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         """The answer to the items as one batch; UnavailableError if there is none."""
-        parts = [tensors.parse(list(item), "inputs") for item in items]
-        started_s = time.perf_counter()
-        body = tensors.dump("inputs", tensors.merge(parts))
-        try:
-            response = self._client.post(
-                self._url, content=body, headers={"content-type": "application/json"}
-            )
-        except httpx.TransportError as error:
-            raise UnavailableError(f"{self._url} gave no answer: {type(error).__name__}") from error
-        if response.is_error:
-            raise UnavailableError(f"{self._url} answered {response.status_code}: {response.text[:300]}")
-        outputs = tensors.parse(orjson.loads(response.content)["outputs"], "outputs")
-        split = tensors.split(outputs, [1] * len(items))
-        latency_s = time.perf_counter() - started_s
-        return BatchMeasurement(
-            latency_s, tuple({tensor.name: tensor.data for tensor in part} for part in split)
-        )
+        return infer_v2(self._client, url=self._url, items=items)
 
     def memory_gib(self) -> float:
         """The most memory it has had so far."""

@@ -110,7 +110,7 @@ class LocalTarget(Target):
 
     def machine(self) -> str:
         """This machine."""
-        from ipa.targets.local.bench import machine
+        from ipa.targets.running import machine
 
         return machine()
 

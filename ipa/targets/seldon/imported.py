@@ -15,8 +15,17 @@ from ipa.model.pipeline import Edge, Objective, Pipeline, Sla, Stage, StageKind,
 from ipa.targets.base import Imported
 from ipa.targets.seldon import locate, variants
 from ipa.targets.seldon.graph import INSIDE_OUT, SPLIT
-from ipa.targets.seldon.manifest import read
-from ipa.targets.seldon.section import KEY, SeldonRun, SeldonTarget
+from ipa.targets.seldon.manifest import protocol_of, read
+from ipa.targets.seldon.section import (
+    KEY,
+    SeldonRun,
+    SeldonTarget,
+    ServerKind,
+    WireProtocol,
+    is_microservice,
+    seldon_of,
+)
+from ipa.targets.seldon.shape import NO_BATCHES
 from ipa.targets.seldon.variants import Json
 
 # What Seldon's executor does by itself for a node without a container, but for the one that we know.
@@ -30,8 +39,11 @@ class Reader:
     `notes` are added to by what reads them.
     """
 
-    def __init__(self, predictor: Json, notes: list[str]) -> None:
+    def __init__(
+        self, predictor: Json, notes: list[str], protocol: WireProtocol | None = WireProtocol.V2
+    ) -> None:
         self.notes = notes
+        self.protocol = protocol
         self._graph: Json = predictor.get("graph") or {}
         self.nodes: dict[str, Json] = {str(node.get("name")): node for node in _walk(self._graph)}
         self.containers: dict[str, Json] = {
@@ -130,6 +142,8 @@ KNOWN_OF_PREDICTOR = frozenset(
 # Its value would end up in a repository.
 SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+# The command of Seldon's Python microservice, and the env by which its images know what they are.
+MICROSERVICE, SERVICE_TYPE = "seldon-core-microservice", "SERVICE_TYPE"
 # Env that by custom says which model is meant, the first that is there.
 NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
 
@@ -142,7 +156,7 @@ def imported(
     spec = sdep.get("spec") or {}
     notes: list[str] = []
     chosen = _predictor(spec.get("predictors") or (), predictor, notes)
-    reader = Reader(chosen, notes)
+    reader = Reader(chosen, notes, protocol_of(sdep))
     stages = reader.stages()
     name = name or (metadata.get("labels") or {}).get(locate.LABEL_PIPELINE) or metadata["name"]
     pipeline = Pipeline(
@@ -150,7 +164,7 @@ def imported(
         tuple(_batched(stage, reader) for stage in stages),
         sla,
         {"default": Objective()},
-        targets={"seldon": _target(metadata, spec, chosen)},
+        targets={"seldon": _target(metadata, spec, chosen, reader.protocol)},
         description=f"As SeldonDeployment {metadata['name']} runs it.",
     )
     if bounds_cores is not None:
@@ -188,8 +202,11 @@ def _predictor(predictors: Sequence[variants.Json], wanted: str, notes: list[str
     return chosen
 
 
-def _target(metadata: variants.Json, spec: variants.Json, predictor: variants.Json) -> SeldonTarget:
+def _target(
+    metadata: variants.Json, spec: variants.Json, predictor: variants.Json, protocol: WireProtocol | None
+) -> SeldonTarget:
     target = SeldonTarget(metadata["name"], metadata.get("namespace") or "default", predictor["name"])
+    target = replace(target, protocol=protocol or target.protocol)
     annotations = spec.get("annotations") or {}
     requests = ((predictor.get("svcOrchSpec") or {}).get("resources") or {}).get("requests") or {}
     cores = parse_quantity(requests.get("cpu"))
@@ -213,8 +230,22 @@ def _variants(name: str, reader: Reader) -> tuple[Variant, ...]:
         env,
         _memory_gib(name, container, reader.notes),
         _accelerators(container.get("resources") or {}),
+        _server(node, container, reader.protocol),
     )
     return (Variant(_variant_name(run), {KEY: run}),)
+
+
+def _server(
+    node: variants.Json, container: variants.Json, protocol: WireProtocol | None
+) -> ServerKind | None:
+    """The server, if it is not that of the protocol: MLServer answers no router's and no combiner's calls."""
+    if protocol is WireProtocol.SELDON:
+        return None
+    command = " ".join(map(str, [*(container.get("command") or ()), *(container.get("args") or ())]))
+    names = {entry.get("name") for entry in container.get("env") or ()}
+    calls_it_alone = node.get("type") in ("ROUTER", "COMBINER")
+    is_one = calls_it_alone or MICROSERVICE in command or SERVICE_TYPE in names
+    return ServerKind.MICROSERVICE if is_one else None
 
 
 def _env(name: str, container: variants.Json, notes: list[str]) -> dict[str, str]:
@@ -283,7 +314,9 @@ def _batched(stage: Stage, reader: Reader) -> Stage:
     }
     text = env.get(variants.BATCH_TIME)
     if text is None:
-        if env.get(variants.BATCH_SIZE) is not None:
+        run = seldon_of(stage.variants[0])
+        is_single = reader.protocol is WireProtocol.SELDON or (run is not None and run.server is not None)
+        if env.get(variants.BATCH_SIZE) is not None and not is_single:
             reader.notes.append(
                 f"stage {stage.name!r}: no {variants.BATCH_TIME}; "
                 f"batches will wait {stage.batch_timeout_s:g} s"
@@ -300,8 +333,10 @@ def _batched(stage: Stage, reader: Reader) -> Stage:
 
 def _left_alone(spec: variants.Json, predictor: variants.Json, reader: Reader) -> Iterator[str]:
     """Notes on the fields that the pipeline's file omits and no plan changes."""
-    if spec.get("protocol") not in (None, "v2"):
+    if reader.protocol is None:
         yield f"protocol {spec['protocol']!r} is left as it is; batches need MLServer and v2"
+    elif not spec.get("protocol"):
+        yield "it names no protocol, so the operator takes its default, seldon; the file names that"
     for key in sorted(set(predictor) - KNOWN_OF_PREDICTOR - {"shadow"}):
         yield f"{key} of the predictor is left as it is"
     for component in predictor.get("componentSpecs") or ():
@@ -317,11 +352,14 @@ def _left_alone(spec: variants.Json, predictor: variants.Json, reader: Reader) -
 
 
 def _batching(pipeline: Pipeline, reader: Reader) -> Iterator[str]:
-    """A warning for each stage that batches: no SeldonDeployment says how many rows it answers."""
+    """A note for each stage that batches, or cannot: no SeldonDeployment says how many rows it answers."""
     for stage in pipeline.served:
         entry = variants.env_entry(reader.containers.get(stage.name) or {}, variants.BATCH_SIZE)
         text = str((entry or {}).get("value", ""))
-        if text.isdecimal() and int(text) > 1:
+        if is_microservice(pipeline, stage.variants[0]):
+            beside = f"; its env {variants.BATCH_SIZE} has no effect" if text else ""
+            yield f"stage {stage.name!r} is planned at batch size 1, since {NO_BATCHES}{beside}"
+        elif text.isdecimal() and int(text) > 1:
             yield (
                 f"stage {stage.name!r} batches up to {text} requests in one SeldonDeployment, which is right "
                 "only if it answers one row for each it is given: otherwise say `output_rows: varying`"

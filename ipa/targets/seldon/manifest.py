@@ -22,7 +22,7 @@ from ipa.targets.seldon.locate import (
     node_type,
     target_of,
 )
-from ipa.targets.seldon.section import SeldonTarget
+from ipa.targets.seldon.section import SeldonTarget, WireProtocol, is_microservice
 from ipa.targets.seldon.shape import batch_faults
 
 ONE_ORCHESTRATOR = {"replicas": 1}
@@ -106,7 +106,7 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
             "labels": {"app.kubernetes.io/managed-by": "ipa-serving", LABEL_PIPELINE: pipeline.name},
         },
         "spec": {
-            "protocol": "v2",
+            "protocol": target.protocol.value,
             # Without it the orchestrator sits in the pods of the first stage: its cores multiply with them.
             "annotations": {"seldon.io/engine-separate-pod": "true"} if target.separate_orchestrator else {},
             "predictors": [
@@ -154,11 +154,9 @@ def _variant_fields(stage: Stage, config: StageConfig, kind: str) -> dict[str, s
 
 
 def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str, Any]:
-    env = {
-        **_variant_fields(stage, config, "env"),
-        variants.BATCH_SIZE: str(config.batch_size),
-        variants.BATCH_TIME: batch_time(stage),
-    }
+    env = _variant_fields(stage, config, "env")
+    if not is_microservice(pipeline, stage.variant(config.variant)):
+        env |= {variants.BATCH_SIZE: str(config.batch_size), variants.BATCH_TIME: batch_time(stage)}
     amounts = {"cpu": cpu_quantity(config.cores), **variants.requested(pipeline, stage, config.variant)}
     container = {
         "name": container_name(stage),
@@ -177,10 +175,10 @@ def read(pipeline: Pipeline, sdep: variants.Json) -> tuple[StageConfig, ...]:
     DriftError lists everything in it that no configuration of the pipeline would have.
     """
     configs: list[StageConfig] = []
-    problems: list[str] = []
+    problems: list[str] = _other_protocol(pipeline, sdep)
     for place in locate(pipeline, sdep):
         variant, difference = variants.recognise(place.stage, place.container, place.node)
-        batch, cores = _batch_size(place), _cores(place)
+        batch, cores = _batch_size(pipeline, place, variant), _cores(place)
         name = place.stage.name
         if variant is None:
             problems.append(f"stage {name!r} runs none of its variants; {difference}")
@@ -197,7 +195,28 @@ def read(pipeline: Pipeline, sdep: variants.Json) -> tuple[StageConfig, ...]:
     return tuple(configs)
 
 
-def _batch_size(place: StageLocation) -> int | str:
+def protocol_of(sdep: variants.Json) -> WireProtocol | None:
+    """The protocol of the SeldonDeployment; None for one that no pipeline has, such as TensorFlow's."""
+    # The operator's default, and the older name of V2.
+    named = {"": "seldon", "kfserving": "v2"}
+    text = str((sdep.get("spec") or {}).get("protocol") or "")
+    known = {each.value: each for each in WireProtocol}
+    return known.get(named.get(text, text))
+
+
+def _other_protocol(pipeline: Pipeline, sdep: variants.Json) -> list[str]:
+    """The fault of a SeldonDeployment that speaks another protocol than the pipeline's file says."""
+    found, wanted = protocol_of(sdep), target_of(pipeline).protocol
+    if found in (None, wanted):
+        return []
+    return [
+        f"its protocol is {found}, not {wanted}; say `seldon: {{protocol: {found}}}` in the pipeline's file"
+    ]
+
+
+def _batch_size(pipeline: Pipeline, place: StageLocation, variant: str | None) -> int | str:
+    if variant is not None and is_microservice(pipeline, place.stage.variant(variant)):
+        return 1
     entry = variants.env_entry(place.container, variants.BATCH_SIZE)
     if entry is None:
         return 1

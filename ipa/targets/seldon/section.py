@@ -32,6 +32,24 @@ class Shape(StrEnum):
     SPLIT = "split"
 
 
+class WireProtocol(StrEnum):
+    """The protocol of requests of clients and orchestrator: Seldon's own, or Open Inference V2."""
+
+    SELDON = "seldon"
+    V2 = "v2"
+
+
+class ServerKind(StrEnum):
+    """The server in a stage's container.
+
+    `mlserver`: MLServer, which forms batches. `microservice`: Seldon's Python microservice, or another server
+    that answers each request by itself; only such a one can be a router or a combiner.
+    """
+
+    MLSERVER = "mlserver"
+    MICROSERVICE = "microservice"
+
+
 @dataclass(frozen=True, slots=True)
 class SeldonTarget:
     """Location of the pipeline's SeldonDeployment, and its cores beside the stages' replicas.
@@ -54,11 +72,15 @@ class SeldonTarget:
     queue_cores: float = 0.5
     ignores: tuple[str, ...] = field(default=(), metadata=NEVER)
     run_as_root: bool = field(default=False, metadata=UNLESS_DEFAULT)
+    protocol: WireProtocol = field(default=WireProtocol.V2, metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
 class SeldonRun:
-    """A variant's settings on Seldon: the container's image, env and resources, and the model it loads."""
+    """A variant's settings on Seldon: the container's image, env and resources, and the model it loads.
+
+    `server` None: that of the protocol, MLServer for v2.
+    """
 
     image: str | None = None
     model_uri: str | None = None
@@ -66,6 +88,7 @@ class SeldonRun:
     env: Mapping[str, str] = field(default_factory=dict)
     memory_gib: float | None = None
     accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+    server: ServerKind | None = field(default=None, metadata=UNLESS_DEFAULT)
 
 
 @overload
@@ -82,6 +105,14 @@ def with_seldon(pipeline: Pipeline, **changes: Any) -> Pipeline:
     """The pipeline with those fields of its section changed; KeyError if it has none."""
     changed = replace(pipeline.targets[KEY], **changes)
     return replace(pipeline, targets={**pipeline.targets, KEY: changed})
+
+
+def is_microservice(pipeline: Pipeline, variant: Variant) -> bool:
+    """True if the variant's server forms no batches. MLServer does not speak Seldon's own protocol."""
+    target, run = seldon_of(pipeline), seldon_of(variant)
+    if target is not None and target.protocol is WireProtocol.SELDON:
+        return True
+    return run is not None and run.server is ServerKind.MICROSERVICE
 
 
 # Cores of what runs beside the stages; more is a slip.
@@ -107,6 +138,11 @@ class SeldonSection(Section):
     queue_cores: Maybe[Annotated[_BesideCores, Field(gt=0)]] = Field(
         None, exclude_if=lambda cores: cores == _USUAL.queue_cores
     )
+    protocol: Maybe[Annotated[WireProtocol, CHOICE]] = Field(
+        None,
+        exclude_if=lambda protocol: protocol == _USUAL.protocol,
+        description="Of requests; v2 where absent. With seldon every stage's server is a microservice.",
+    )
     run_as_root: Maybe[bool] = Field(
         None,
         exclude_if=not_,
@@ -130,6 +166,10 @@ class _SeldonRunKeys(Section):
     implementation: Maybe[Text] = None
     model_uri: Maybe[Text] = None
     env: Maybe[Env] = Field(None, exclude_if=not_)
+    server: Maybe[Annotated[ServerKind, CHOICE]] = Field(
+        None,
+        description="microservice: it answers each request by itself (batch size 1); else mlserver.",
+    )
 
 
 class SeldonRunSection(with_resources(_SeldonRunKeys)):  # type: ignore[misc]
@@ -142,6 +182,23 @@ def _check(document: Document, seldon: Mapping[str, Any]) -> None:
     if seldon.get("shape") == Shape.SPLIT and "image" not in seldon:
         message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
         document.problem((KEY, "shape"), message)
+    if seldon.get("protocol") == WireProtocol.SELDON:
+        _check_servers(document)
+
+
+def _check_servers(document: Document) -> None:
+    """Note each variant that is to be served by MLServer, which does not speak Seldon's own protocol."""
+    for at, stage in _mappings((document.sound() or {}).get("stages")):
+        for position, variant in _mappings(stage.get("variants")):
+            if (variant.get(KEY) or {}).get("server") == ServerKind.MLSERVER:
+                place = ("stages", at, "variants", position, KEY, "server")
+                message = "MLServer does not speak protocol seldon; leave it out, or use `protocol: v2`"
+                document.problem(place, message)
+
+
+def _mappings(entries: Any) -> list[tuple[int, Mapping[str, Any]]]:
+    """The entries of a list that are mappings, with their places."""
+    return [(at, each) for at, each in enumerate(entries or ()) if isinstance(each, Mapping)]
 
 
 SECTIONS = TargetSections(

@@ -12,10 +12,13 @@ from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.row_counts import Unbatched, batch_fault
-from ipa.targets.seldon.section import Shape, seldon_of
+from ipa.targets.seldon.section import Shape, is_microservice, seldon_of
 
 WHERE = "in one SeldonDeployment"
 REMEDY = "`seldon: {shape: split}`, whose queue counts each request's rows"
+# Of a stage whose server forms no batches.
+NO_BATCHES = "its server is a microservice, which answers each request by itself"
+WITH_MLSERVER = "serve it with MLServer (`protocol: v2`, and no `server: microservice`)"
 NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 
 
@@ -51,7 +54,7 @@ def unbatched_stages(
     MLServer splits a batch's answer among requests by the rows that each request brought, counted on the last
     of its inputs. A stage with another number of output rows thus gives one request the rows of another, and
     so does the stage after it: the orchestrator passes `fan_out`, one row an item, on as an input. The queue
-    of shape split counts by `fan_out` itself.
+    of shape split counts by `fan_out` itself. A microservice forms no batches at all.
     """
     target = seldon_of(pipeline)
     if target is None or target.shape is Shape.SPLIT:
@@ -72,7 +75,12 @@ def unbatched_stages(
             found[stage.name] = stage.unbatched or own
         elif senders:
             found[stage.name] = f"it is given the fan_out of stage {senders[0]!r} as an input"
-    return {name: Unbatched(why, WHERE, REMEDY) for name, why in found.items()}
+    mixing = {name: Unbatched(why, WHERE, REMEDY) for name, why in found.items()}
+    return mixing | {
+        stage.name: Unbatched(NO_BATCHES, remedy=WITH_MLSERVER, is_void=True)
+        for stage in pipeline.served
+        if any(is_microservice(pipeline, variant) for variant in stage.variants)
+    }
 
 
 def batch_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:

@@ -11,19 +11,29 @@ from typing import TYPE_CHECKING, Any
 from ipa.control.loop.clock import StopSignal
 from ipa.control.ports import Metrics, PipelineManifest
 from ipa.model.findings import DoctorCheck
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
+from ipa.model.probe import ProbeRequest, ProbeResult
 from ipa.model.rolling import DEPLOYMENT
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
 from ipa.targets import base
-from ipa.targets.seldon.section import SECTIONS, SeldonTarget, Shape, seldon_of, with_seldon
+from ipa.targets.seldon.section import (
+    SECTIONS,
+    SeldonTarget,
+    Shape,
+    WireProtocol,
+    is_microservice,
+    seldon_of,
+    with_seldon,
+)
 from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 
 if TYPE_CHECKING:
     from ipa.adapters.kube.client import KubeClient
     from ipa.adapters.kube.events import KubeEvents
     from ipa.adapters.kube.kinds import ResourceKind
+    from ipa.profiling.measure import MeasurementBench
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
 
@@ -78,7 +88,7 @@ class Seldon(base.Target):
         section = seldon_of(pipeline)
         if section is not None:
             found = [fault for fault in found if fault.key not in section.ignores]
-            found += _section_faults(section)
+            found += _section_faults(section) + _microservice_faults(pipeline, section)
         return found
 
     def unfit(self, pipeline: Pipeline) -> str:
@@ -184,6 +194,18 @@ class Seldon(base.Target):
 
         return [monitor.manifest(pipeline) for monitor in monitors_of(pipeline)]
 
+    def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
+        """The result of a smoke request by the Service or the gateway, in the pipeline's protocol."""
+        from ipa.targets.seldon.probe import probe
+
+        return probe(pipeline, asked, settings)
+
+    def running_bench(self, pipeline: Pipeline, stage: Stage, address: str) -> MeasurementBench:
+        """The bench of a server of the stage, called as the orchestrator calls it."""
+        from ipa.targets.seldon.bench import running_bench
+
+        return running_bench(pipeline, stage, address)
+
     def imported(self, settings: Settings, where: str, asked: base.ImportRequest) -> base.Imported:
         """The pipeline of a SeldonDeployment in a cluster or a file."""
         from ipa.targets.seldon.connection import import_pipeline
@@ -219,6 +241,20 @@ def _section_faults(section: SeldonTarget) -> list[Unhonoured]:
         given = {"image": section.image is not None, "queue_cores": section.queue_cores != USUAL.queue_cores}
         found += [Unhonoured(f"seldon.{key}", why, remedy) for key, is_given in given.items() if is_given]
     return found
+
+
+def _microservice_faults(pipeline: Pipeline, section: SeldonTarget) -> list[Unhonoured]:
+    """Microservices in shape split, whose queues send batches of V2 requests."""
+    if section.shape is Shape.SINGLE:
+        return []
+    why, remedy = (
+        "in shape split our router and queues speak V2 to MLServer",
+        "leave it out, or use shape single",
+    )
+    if section.protocol is not WireProtocol.V2:
+        return [Unhonoured("seldon.protocol", why, remedy)]
+    served = [it.name for it in pipeline.served if any(is_microservice(pipeline, v) for v in it.variants)]
+    return [Unhonoured(f"seldon.server of {', '.join(served)}", why, remedy)] if served else []
 
 
 def _metrics(site: base.Site) -> Metrics:

@@ -28,7 +28,9 @@ class SimulatedTarget(Target):
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """As our queues serve."""
-        return ServingSemantics(rolling=PROCESSES, most_parts=MOST_PARTS, keeps_variants=True)
+        return ServingSemantics(
+            rolling=PROCESSES, most_parts=MOST_PARTS, keeps_variants=True, takes_requests=False
+        )
 
     def clock(self, stop: Event, load: Simulated | None = None) -> Clock:
         """The simulated clock, or without a load the machine's."""

@@ -28,7 +28,7 @@ from ipa.model.profile import StageProfile
 from ipa.model.slowdown import UNCALIBRATED, Calibration, Slowdown
 from ipa.service.status import live_state, status_view
 from ipa.settings import Settings
-from ipa.targets.local.bench import machine
+from ipa.targets.running import machine
 from tests.fakes.bench import EACH, ITEMS, Bench
 from tests.fakes.store import FakeStore
 from tests.fakes.world import PIPELINE, PROFILES, scenario

@@ -148,7 +148,7 @@ def test_what_is_not_read_is_said() -> None:
         "memory '1500M' is rounded to 1431Mi",
         "container 'proxy' is no graph node",
         "explainer of the predictor is left as it is",
-        "protocol 'seldon' is left as it is",
+        "stage 'sort' is planned at batch size 1, since its server is a microservice",
         "each item of detect, reader is taken to become one",
         "each stage has the one variant that runs",
     ):

@@ -1,0 +1,83 @@
+"""A smoke request: its body, the way it is sent, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+# A pipeline answers within its SLA, which is seconds; a first request may load a model.
+USUAL_TIMEOUT_S = 5.0
+
+
+class AfterRollout(StrEnum):
+    """The consequence of a smoke request that fails after a rollout."""
+
+    REPORT = "report"
+    ROLL_BACK = "roll-back"
+
+
+class ProbeTransport(StrEnum):
+    """The transport of a request."""
+
+    REST = "rest"
+    GRPC = "grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineProbe:
+    """The smoke request of a pipeline: the JSON body, and the most time for its answer.
+
+    `after_rollout` says what follows if it fails after a rollout; None: it is not sent then.
+    """
+
+    request: Mapping[str, Any] = field(hash=False)
+    timeout_s: float = USUAL_TIMEOUT_S
+    after_rollout: AfterRollout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """One smoke request to send.
+
+    `address` is the base URL that takes the pipeline's requests, `gateway` that of a gateway before it; both
+    empty: the one that the target knows. `native`: sent by the client package of the target itself. `reward`:
+    the answer is given this reward by a feedback request.
+    """
+
+    body: Mapping[str, Any]
+    timeout_s: float = USUAL_TIMEOUT_S
+    address: str = ""
+    gateway: str = ""
+    transport: ProbeTransport = ProbeTransport.REST
+    native: bool = False
+    reward: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """The result of one smoke request.
+
+    `answered`: the answer came in time, and is one of the protocol without an error; else `detail` says what
+    came instead. `status` is that of HTTP, None if there was none. `feedback` is None if none was sent, empty
+    if it was accepted, else the reason why not.
+    """
+
+    url: str
+    protocol: str
+    transport: ProbeTransport
+    client: str
+    answered: bool
+    latency_s: float
+    status: int | None = None
+    detail: str = ""
+    answer: Any = None
+    feedback: str | None = None
+
+    @property
+    def fault(self) -> str:
+        """The reason why the request, or its feedback, failed; empty if neither did."""
+        if not self.answered:
+            return f"{self.url}: {self.detail}"
+        return f"feedback: {self.feedback}" if self.feedback else ""

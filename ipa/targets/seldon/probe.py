@@ -1,0 +1,189 @@
+"""A smoke request to a pipeline on Seldon: the addresses of its shape and protocol, and the clients."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ipa.adapters.processes import child_environment, run
+from ipa.model.errors import InputError, UnavailableError, UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport
+from ipa.settings import Settings
+from ipa.targets.probing import check_url, post, probe_v2, shown, v2_fault
+from ipa.targets.seldon.locate import target_of
+from ipa.targets.seldon.section import SeldonTarget, WireProtocol
+from ipa.targets.seldon.split import PartRole, is_split, parts_of
+
+# The ports of the Service that the operator makes for a predictor's orchestrator.
+REST_PORT, GRPC_PORT = 8000, 5001
+PREDICTIONS, FEEDBACK = "/api/v1.0/predictions", "/api/v1.0/feedback"
+# A pipeline's graph is called by this name; the orchestrator calls each node by its own.
+V2_INFER = "/v2/models/infer"
+WORKER = Path(__file__).with_name("client_worker.py")
+CLIENT = "SeldonClient"
+# For an interpreter to start and import seldon-core on a busy machine.
+START_S = 30.0
+# One of these is in each message of Seldon's own protocol that is an answer.
+PAYLOADS = ("data", "strData", "jsonData", "binData", "customData")
+NO_CLIENT_HINT = (
+    "Install ipa-serving[seldon], or name in IPA_CLIENT_PYTHON an interpreter that has seldon-core "
+    "(1.17.1 is the last version under the Apache License)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The address of a pipeline: the base URL, and the path of a request in it."""
+
+    base: str
+    path: str
+
+    @property
+    def url(self) -> str:
+        """The URL of a request."""
+        return self.base.rstrip("/") + self.path
+
+
+def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
+    """The result of the request. UsageError for what the protocol, the shape or the client cannot do."""
+    target = target_of(pipeline)
+    if not asked.address and not asked.gateway and not is_split(pipeline):
+        asked = replace(asked, gateway=settings.gateway_url)
+    _check(pipeline, target, asked)
+    door = _door(pipeline, target, asked)
+    if asked.native or asked.transport is ProbeTransport.GRPC:
+        return _by_worker(target, asked, door, settings.client_python or sys.executable)
+    if target.protocol is WireProtocol.V2:
+        return probe_v2(asked, door.url)
+    found = post(asked, door.url, target.protocol, seldon_fault)
+    if asked.reward is None or not found.answered:
+        return found
+    body = {"request": dict(asked.body), "response": found.answer, "reward": asked.reward}
+    given = post(
+        replace(asked, body=body), replace(door, path=_prefix(target, asked) + FEEDBACK).url, "", _any_fault
+    )
+    return replace(found, feedback=given.detail)
+
+
+def seldon_fault(answer: Any) -> str:
+    """The reason why the document is no answer of Seldon's own protocol; empty if it is one."""
+    fault = _any_fault(answer)
+    if not fault and not any(payload in answer for payload in PAYLOADS):
+        fault = f"the answer has none of {', '.join(PAYLOADS)}: {shown(answer)}"
+    return fault
+
+
+def _any_fault(answer: Any) -> str:
+    if not isinstance(answer, Mapping):
+        return f"the answer is no message: {shown(answer)}"
+    status = answer.get("status")
+    # The protocol's enumerations come as their names or as their numbers.
+    if isinstance(status, Mapping) and status.get("status") in ("FAILURE", 1):
+        return f"its status is a failure: {status.get('info') or status.get('reason') or shown(status)}"
+    return ""
+
+
+def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> None:
+    is_v2 = target.protocol is WireProtocol.V2
+    if asked.address and asked.gateway:
+        raise UsageError("--url and --gateway cannot be given together")
+    if asked.reward is not None and is_v2:
+        raise UsageError("protocol v2 has no feedback requests", hint="Leave out --reward.")
+    if asked.native and asked.transport is ProbeTransport.REST and is_v2:
+        raise UsageError(
+            f"{CLIENT} does not speak protocol v2 over REST",
+            hint="Leave out --native: plain HTTP is sent then.",
+        )
+    if not asked.address and not asked.gateway and (pipeline.sets or pipeline.max_predictors > 1):
+        raise UsageError(
+            "several predictors may share its requests, each with a Service of its own",
+            hint="Name the gateway before them: --gateway or IPA_GATEWAY_URL.",
+        )
+    if is_split(pipeline) and asked.transport is ProbeTransport.GRPC:
+        raise UsageError("the router of shape split speaks REST only", hint="Leave out --transport.")
+    if is_split(pipeline) and asked.gateway:
+        raise UsageError(
+            "no gateway leads to the router of shape split by its path", hint="Give its address with --url."
+        )
+
+
+def _prefix(target: SeldonTarget, asked: ProbeRequest) -> str:
+    """The path at which a gateway has the pipeline; empty without a gateway."""
+    return f"/seldon/{target.namespace}/{target.name}" if asked.gateway else ""
+
+
+def _door(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Door:
+    given = asked.gateway or asked.address
+    if given:
+        check_url(given)
+    if is_split(pipeline):
+        (router,) = (part for part in parts_of(pipeline) if part.role is PartRole.ROUTER)
+        return Door(given or router.service, f"/v2/models/{pipeline.name}/infer")
+    port = GRPC_PORT if asked.transport is ProbeTransport.GRPC else REST_PORT
+    path = V2_INFER if target.protocol is WireProtocol.V2 else PREDICTIONS
+    service = f"http://{target.name}-{target.predictor}.{target.namespace}:{port}"
+    return Door(given or service, _prefix(target, asked) + path)
+
+
+def _by_worker(target: SeldonTarget, asked: ProbeRequest, door: Door, python: str) -> ProbeResult:
+    """The result of the request by `client_worker` in that interpreter."""
+    address = urlsplit(door.base)
+    if address.scheme != "http":
+        raise UsageError(
+            f"{door.base} is no plain HTTP address, and {CLIENT} and gRPC are sent without TLS here",
+            hint="Leave out --native and --transport, or give an http address.",
+        )
+    question = {
+        "protocol": str(target.protocol),
+        "transport": str(asked.transport),
+        "endpoint": address.netloc,
+        "gateway": bool(asked.gateway),
+        "namespace": target.namespace,
+        "name": target.name,
+        # The orchestrator calls each node by its own name, whatever this one is.
+        "model": target.name,
+        "body": dict(asked.body),
+        "reward": asked.reward,
+        "timeout_s": asked.timeout_s,
+    }
+    found = _run(python, question, START_S + 2 * asked.timeout_s)
+    judge = v2_fault if target.protocol is WireProtocol.V2 else seldon_fault
+    detail = found["detail"] or judge(found["answer"])
+    url = address.netloc if asked.transport is ProbeTransport.GRPC else door.url
+    by = CLIENT if target.protocol is WireProtocol.SELDON else "grpc"
+    return ProbeResult(
+        url,
+        target.protocol,
+        asked.transport,
+        by,
+        not detail,
+        found["latency_s"],
+        detail=shown(detail),
+        answer=found["answer"],
+        feedback=found.get("feedback"),
+    )
+
+
+def _run(python: str, question: Mapping[str, Any], within_s: float) -> dict[str, Any]:
+    """The worker's result. Errors: UsageError (no client there), InputError, UnavailableError."""
+    # Isolated: neither the folder nor the environment of the service gets into its imports.
+    command = [python, "-I", str(WORKER)]
+    try:
+        ended = run(command, given=json.dumps(question).encode(), env=child_environment(), limit_s=within_s)
+    except TimeoutError as error:
+        raise UnavailableError(f"{CLIENT} did not end within {within_s:g} s") from error
+    except OSError as error:
+        raise UsageError(f"{python} cannot be started: {error.strerror}", hint=NO_CLIENT_HINT) from error
+    if ended.returncode:
+        last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise InputError(f"the request cannot be sent by {CLIENT} or gRPC: {last}")
+    found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
+    if "lacks" in found:
+        raise UsageError(f"{python} lacks the client: {found['lacks']}", hint=NO_CLIENT_HINT)
+    return found

@@ -1,0 +1,174 @@
+"""The real microservice of seldon-core 1.17.1, asked as its orchestrator and as its clients ask it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ipa.cli.main import run
+from ipa.files import dump_pipeline, load_profiles
+from ipa.model.pipeline import Pipeline
+from ipa.model.probe import PipelineProbe, ProbeRequest, ProbeTransport
+from ipa.settings import Settings
+from ipa.targets.seldon.section import WireProtocol, with_seldon
+from ipa.targets.seldon.target import SELDON
+from tests.fakes import seldon_core
+from tests.fakes.answering import answering
+from tests.fakes.kube.samples import sample_pipeline
+from tests.fakes.seldon_core import Microservice, microservices
+
+# The first run makes its environment.
+pytestmark = [pytest.mark.timeout(700), pytest.mark.xdist_group("seldon-core")]
+
+MESSAGE = {"data": {"names": ["x"], "ndarray": [[2.0, 5.0]]}}
+NEGATIVE = {"data": {"names": ["x"], "ndarray": [[-1.0]]}}
+
+
+@pytest.fixture(scope="module")
+def python() -> str:
+    try:
+        return seldon_core.python()
+    except RuntimeError as lacking:
+        pytest.skip(str(lacking))
+
+
+@pytest.fixture(scope="module")
+def running(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Microservice]]:
+    """A model, a router and a combiner."""
+    kinds = {"Doubled": "MODEL", "Chooses": "ROUTER", "Adds": "COMBINER"}
+    with microservices(python, tmp_path_factory.mktemp("wrapped"), kinds) as found:
+        yield found
+
+
+@pytest.fixture
+def model(running: list[Microservice]) -> Microservice:
+    return running[0]
+
+
+def wrapped() -> Pipeline:
+    return with_seldon(sample_pipeline(), protocol=WireProtocol.SELDON)
+
+
+def numbers(answer: object) -> object:
+    assert isinstance(answer, dict)
+    return answer["data"]["ndarray"]
+
+
+def test_a_model_is_probed_over_rest_and_grpc_by_http_and_by_its_own_client(
+    model: Microservice, python: str
+) -> None:
+    settings = Settings(client_python=python)
+    asked = ProbeRequest(MESSAGE, address=model.rest, reward=0.75)
+    plain = SELDON.probe(wrapped(), asked, settings)
+    native = SELDON.probe(wrapped(), replace(asked, native=True), settings)
+    by_grpc = SELDON.probe(
+        wrapped(), replace(asked, address=model.grpc, transport=ProbeTransport.GRPC), settings
+    )
+    for found in (plain, native, by_grpc):
+        assert found.fault == "", found
+        assert numbers(found.answer) == [[4.0, 10.0]]
+        assert found.feedback == ""
+        assert 0 < found.latency_s < 5
+    assert [each.client for each in (plain, native, by_grpc)] == ["http", "SeldonClient", "SeldonClient"]
+    assert by_grpc.transport is ProbeTransport.GRPC and plain.status == 200
+    # The rewards arrived at the class, those of gRPC in a process of their own.
+    again = SELDON.probe(wrapped(), ProbeRequest(MESSAGE, address=model.rest), settings)
+    assert again.answer["meta"]["tags"] == {"rewards": [0.75, 0.75]}
+
+
+@pytest.mark.parametrize("how", ["http", "native", "grpc"])
+def test_a_model_that_fails_is_told_so(how: str, model: Microservice, python: str) -> None:
+    settings = Settings(client_python=python)
+    asked = ProbeRequest(
+        NEGATIVE, address=model.grpc if how == "grpc" else model.rest, native=how == "native"
+    )
+    if how == "grpc":
+        asked = replace(asked, transport=ProbeTransport.GRPC)
+    found = SELDON.probe(wrapped(), asked, settings)
+    assert not found.answered
+    assert found.detail.startswith("it answered")
+    if how != "native":
+        assert "negative numbers" in found.detail
+
+
+def test_ipa_probe_over_the_native_client(
+    model: Microservice,
+    python: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(dump_pipeline(replace(wrapped(), probe=PipelineProbe(MESSAGE))))
+    monkeypatch.setenv("IPA_CLIENT_PYTHON", python)
+    words = ["probe", str(file), "--url", model.grpc, "--transport", "grpc", "-o", "json"]
+    assert run(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["protocol"], found["transport"], found["client"]) == ("seldon", "grpc", "SeldonClient")
+    assert numbers(found["answer"]) == [[4.0, 10.0]]
+
+
+def test_routers_and_combiners_answer_what_an_orchestrator_calls(running: list[Microservice]) -> None:
+    message = {"data": {"ndarray": [[11.0]]}}
+    _, router, combiner = running
+    assert numbers(seldon_core.call(f"{router.rest}/route", message)) == [[1]]
+    assert numbers(seldon_core.call(f"{combiner.rest}/aggregate", [message, message])) == [[22.0]]
+
+
+BENCH = """
+class Workload:
+    items = [{"data": {"ndarray": [[float(number)]]}} for number in range(5)]
+
+    def accuracy(self, answers):
+        found = [answer["data"]["ndarray"][0][0] for answer in answers]
+        return sum(value == 2.0 * number for number, value in enumerate(found)) / len(found)
+
+
+def workload(stage, seed):
+    return Workload()
+"""
+
+
+def test_a_model_is_profiled_at_its_address(
+    model: Microservice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "wrapped_pipelines" / "sample"
+    folder.mkdir(parents=True)
+    first, *others = wrapped().stages
+    one = replace(wrapped(), stages=(replace(first, variants=first.variants[:1]), *others))
+    (folder / "pipeline.yaml").write_text(dump_pipeline(one))
+    (folder / "bench.py").write_text(BENCH)
+    monkeypatch.setenv("IPA_PIPELINES_DIR", str(folder.parent))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["profile", "sample", "--stage", "detect", "--cores", "1", "--repeats", "5", "--url", model.rest]
+    assert run([*words, "--folder", str(tmp_path / "profiles" / "sample")]) == 0
+    (variant,) = load_profiles(tmp_path / "profiles", "sample")["detect"].variants
+    assert variant.accuracy == 1.0
+    (point,) = variant.points
+    assert point.batch_size == 1 and 0 < point.latency_s < 5
+
+
+def test_the_native_client_goes_through_a_gateway_and_has_a_time_limit(python: str) -> None:
+    settings, release = Settings(client_python=python), threading.Event()
+
+    def answer(path: str, _body: object) -> tuple[int, object]:
+        if "late" in path:
+            release.wait(30)
+        return 200, {"data": {"ndarray": [[7.0]]}}
+
+    with answering(answer) as gateway:
+        asked = ProbeRequest(MESSAGE, gateway=gateway.url, native=True, reward=1.0)
+        found = SELDON.probe(wrapped(), asked, settings)
+        # `SeldonClient` itself waits for ever.
+        late = SELDON.probe(with_seldon(wrapped(), name="late"), replace(asked, timeout_s=0.5), settings)
+        release.set()
+    assert (found.fault, found.feedback, numbers(found.answer)) == ("", "", [[7.0]])
+    paths = [path for path, _ in gateway.asked]
+    assert paths[:2] == [f"/seldon/models/sample/api/v1.0/{kind}" for kind in ("predictions", "feedback")]
+    assert gateway.asked[1][1]["reward"] == 1.0
+    assert late.detail == "no answer within 0.5 s" and late.feedback is None

@@ -1,0 +1,255 @@
+"""Seldon's own Python microservice, seldon-core 1.17.1, in an environment of its own and on loopback only.
+
+1.17.1 is the last version under the Apache License, and wants older versions of packages that this project
+has. The environment is made on demand in a folder that later runs find again; `IPA_TEST_SELDON_PYTHON` names
+an interpreter that has it already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ipa.adapters.file_lock import FileLock, HeldError
+from ipa.adapters.processes import child_environment, free_port, kill, start
+from tests.fakes.waiting import until
+
+VERSION = "1.17.1"
+# setuptools has distutils, which Python has no longer from 3.12 on, and pkg_resources below 82.
+PACKAGES = (f"seldon-core=={VERSION}", "setuptools<81")
+# NumPy 1 has no wheels for later ones.
+PYTHONS = ("3.11", "3.12")
+MAKE_S, START_S = 600.0, 60.0
+CHECK = f"import seldon_core; assert seldon_core.__version__ == {VERSION!r}"
+
+# The microservice binds 0.0.0.0 without asking: this has it bind 127.0.0.1.
+LAUNCHER = """
+import socket, sys
+bind = socket.socket.bind
+def bind_loopback(self, address):
+    is_any = isinstance(address, tuple) and address[0] in ("", "0.0.0.0")
+    return bind(self, ("127.0.0.1", *address[1:]) if is_any else address)
+socket.socket.bind = bind_loopback
+from seldon_core import microservice, wrapper
+make = wrapper.get_grpc_server
+def make_on_loopback(*given, **named):
+    server = make(*given, **named)
+    add = server.add_insecure_port
+    server.add_insecure_port = lambda address: add(address.replace("0.0.0.0", "127.0.0.1"))
+    return server
+wrapper.get_grpc_server = make_on_loopback
+microservice.main()
+"""
+
+# Classes as their owners write them.
+CLASSES = '''
+class Doubled:
+    """A model: twice each number. It fails for negative ones."""
+
+    rewards = []
+
+    def predict(self, X, names=None, meta=None):
+        if (X < 0).any():
+            raise ValueError("negative numbers")
+        return X * 2
+
+    def transform_input(self, X, names=None, meta=None):
+        return X + 1
+
+    def send_feedback(self, features, feature_names, reward, truth, routing=None):
+        self.rewards.append(reward)
+
+    def tags(self):
+        return {"rewards": list(self.rewards)}
+
+
+class Chooses:
+    """A router: the second branch for numbers above 10."""
+
+    def route(self, features, feature_names):
+        return int(features.ravel()[0] > 10)
+
+
+class Adds:
+    """A combiner: the sum of the answers."""
+
+    def aggregate(self, features_list, feature_names_list):
+        return sum(features_list)
+'''
+
+
+def python() -> str:
+    """The interpreter that has it. RuntimeError says why there is none."""
+    given = os.environ.get("IPA_TEST_SELDON_PYTHON", "")
+    found = given or _made()
+    if found.startswith("!"):
+        raise RuntimeError(found[1:])
+    return found
+
+
+@cache
+def _made() -> str:
+    """The interpreter of the environment, made if it is not there; after "!" why it cannot be made."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
+    home = cache_home / "ipa-tests"
+    folder = home / f"seldon-core-{VERSION}"
+    interpreter = folder / "bin" / "python"
+    if _has_it(interpreter):
+        return str(interpreter)
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.is_file():
+        return "!seldon-core 1.17.1 needs uv to be installed, which is not beside this Python"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _alone(home / "lock"):
+            return str(interpreter) if _has_it(interpreter) or _make(str(uv), folder) else _failed(folder)
+    except OSError as error:
+        return f"!the folder {home} cannot be written: {error}"
+
+
+def _has_it(interpreter: Path) -> bool:
+    if not interpreter.exists():
+        return False
+    # Tests of a foreign version prove nothing.
+    return subprocess.run([interpreter, "-Ic", CHECK], capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One worker makes it, the others wait."""
+    taken: list[FileLock] = []
+
+    def take() -> bool:
+        with suppress(HeldError):
+            taken.append(FileLock(path))
+        return bool(taken)
+
+    until(take, MAKE_S)
+    try:
+        yield
+    finally:
+        taken[0].release()
+
+
+_said: dict[Path, str] = {}
+
+
+def _failed(folder: Path) -> str:
+    shutil.rmtree(folder, ignore_errors=True)
+    return f"!seldon-core {VERSION} cannot be installed: {_said.get(folder, '')}"
+
+
+def _make(uv: str, folder: Path) -> bool:
+    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    env.pop("VIRTUAL_ENV", None)
+    install = [uv, "pip", "install", "-q", "-p", str(folder), *PACKAGES]
+    for version in PYTHONS:
+        for command in ([uv, "venv", "-q", "--clear", "-p", version, str(folder)], install):
+            try:
+                run = subprocess.run(
+                    command, env=env, capture_output=True, text=True, check=False, timeout=MAKE_S
+                )
+            except subprocess.TimeoutExpired:
+                _said[folder] = f"{command[1]} took longer than {MAKE_S:g} s"
+                return False
+            if run.returncode:
+                told = f"Python {version}: {' '.join(run.stderr.split())[-200:]}"
+                _said[folder] = "; ".join(filter(None, [_said.get(folder, ""), told]))
+                break
+        else:
+            return _has_it(folder / "bin" / "python")
+    return False
+
+
+@dataclass(frozen=True)
+class Microservice:
+    """One that runs: the addresses of its servers."""
+
+    rest: str
+    grpc: str
+
+
+@contextmanager
+def microservices(interpreter: str, folder: Path, kinds: Mapping[str, str]) -> Iterator[list[Microservice]]:
+    """A microservice of each class of `CLASSES`, by service type; all ready, on loopback alone."""
+    (folder / "wrapped.py").write_text(CLASSES)
+    with ExitStack() as resources:
+        # All start at once, since each takes seconds.
+        started = [_started(interpreter, folder, *kind, resources) for kind in kinds.items()]
+        yield [_ready(each) for each in started]
+
+
+@dataclass(frozen=True)
+class _Started:
+    process: subprocess.Popen[bytes]
+    log: Path
+    ports: tuple[int, ...]
+
+
+def _started(interpreter: str, folder: Path, name: str, kind: str, resources: ExitStack) -> _Started:
+    ports = tuple(free_port() for _ in range(3))
+    options = [f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
+    env = {**child_environment(), "PYTHONPATH": str(folder), "PREDICTIVE_UNIT_ID": name.lower()}
+    command = [interpreter, "-c", LAUNCHER, f"wrapped.{name}", "--service-type", kind, *options]
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        process = start(command, stdout=output, stderr=output, env=env)
+    resources.callback(process.wait)
+    resources.callback(kill, process)
+    return _Started(process, log, ports)
+
+
+def _ready(started: _Started) -> Microservice:
+    http, grpc, _ = started.ports
+    rest = f"http://127.0.0.1:{http}"
+
+    def is_ready() -> bool:
+        assert started.process.poll() is None, f"it ended: {started.log.read_text()[-2000:]}"
+        return _answers(f"{rest}/health/ping") and _listens(grpc)
+
+    until(is_ready, START_S)
+    _check_loopback(started.process.pid)
+    return Microservice(rest, f"http://127.0.0.1:{grpc}")
+
+
+def _listens(port: int) -> bool:
+    return any(each.laddr.port == port for each in _listening())
+
+
+def _listening() -> list[Any]:
+    return [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+
+
+def _check_loopback(pid: int) -> None:
+    process = psutil.Process(pid)
+    own = {pid, *(child.pid for child in process.children(recursive=True))}
+    # gRPC's sockets take IPv4 as IPv6.
+    addresses = {each.laddr.ip.removeprefix("::ffff:") for each in _listening() if each.pid in own}
+    assert addresses == {"127.0.0.1"}, addresses
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def call(url: str, body: Any) -> Any:
+    """The answer of a microservice to the call of an orchestrator."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)

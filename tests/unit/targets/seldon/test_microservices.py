@@ -1,0 +1,251 @@
+"""Stages whose server is a microservice: read, written, planned at batch size 1, and asked for no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ipa.control.engine.guards import bound_faults
+from ipa.files import dump_pipeline, load_pipeline, pipeline_from_mapping, pipeline_to_mapping
+from ipa.files.skeleton import profile_text
+from ipa.model.errors import DriftError, InputError
+from ipa.model.pipeline import Pipeline, Sla, StageKind, Variant
+from ipa.model.plan import StageConfig
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.optimize.solve import solve
+from ipa.policies.planning import PlanQuestion
+from ipa.targets.seldon.imported import imported
+from ipa.targets.seldon.layouts import render_all
+from ipa.targets.seldon.manifest import read, render, smallest_configs
+from ipa.targets.seldon.metrics import dialect_of
+from ipa.targets.seldon.section import (
+    SeldonRun,
+    SeldonTarget,
+    ServerKind,
+    Shape,
+    WireProtocol,
+    seldon_of,
+    with_seldon,
+)
+from ipa.targets.seldon.shape import NO_BATCHES, WITH_MLSERVER, at_cluster
+from ipa.targets.seldon.target import SELDON
+from ipa.targets.seldon.variants import BATCH_SIZE
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+
+SLA = Sla(1.0)
+NAMES = ("scored", "routed")
+
+
+def deployed(root: Path, name: str) -> dict[str, Any]:
+    text = (root / "tests" / "fixtures" / "microservices" / f"{name}.yaml").read_text()
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def container(sdep: dict[str, Any], name: str) -> dict[str, Any]:
+    specs = [one["spec"]["containers"][0] for one in sdep["spec"]["predictors"][0]["componentSpecs"]]
+    return next(one for one in specs if one["name"] == name)
+
+
+def wrapped(pipeline: Pipeline) -> Pipeline:
+    """The pipeline in Seldon's own protocol, in which every server is a microservice."""
+    return with_seldon(pipeline, protocol=WireProtocol.SELDON)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_imported_is_as_the_golden_file(name: str, root: Path) -> None:
+    golden = root / "tests" / "fixtures" / "microservices" / f"{name}.pipeline.yaml"
+    found = imported(deployed(root, name), SLA)
+    assert dump_pipeline(found.pipeline) == golden.read_text()
+    assert load_pipeline(golden) == found.pipeline
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_imported_reads_back_as_it_renders(name: str, root: Path) -> None:
+    found = imported(deployed(root, name), SLA)
+    (rendered,) = render_all(found.pipeline, found.configs)
+    assert read(found.pipeline, rendered) == found.configs == read(found.pipeline, deployed(root, name))
+    assert (
+        rendered["spec"]["predictors"][0]["graph"] == deployed(root, name)["spec"]["predictors"][0]["graph"]
+    )
+
+
+def test_a_protocol_that_is_not_given_is_seldon_s(root: Path) -> None:
+    found = imported(deployed(root, "scored"), SLA)
+    target = seldon_of(found.pipeline)
+    assert target is not None and target.protocol is WireProtocol.SELDON
+    assert {stage.name: stage.kind for stage in found.pipeline.stages} == {
+        "scale": StageKind.TRANSFORMER,
+        "trees": StageKind.MODEL,
+        "rules": StageKind.MODEL,
+        "vote": StageKind.COMBINER,
+    }
+    said = "\n".join(found.notes)
+    assert "it names no protocol, so the operator takes its default, seldon" in said
+    assert "stage 'vote' is planned at batch size 1, since its server is a microservice" in said
+    assert "batches will wait" not in said
+    assert "stage 'rules' is planned" in said and f"its env {BATCH_SIZE} has no effect" in said
+    # Whatever that env says, each request is answered by itself.
+    assert [config.batch_size for config in found.configs] == [1, 1, 1, 1]
+    assert {variant.name for stage in found.pipeline.stages for variant in stage.variants} == {
+        *("Scale", "Trees", "3", "1")
+    }
+
+
+def test_of_v2_routers_and_wrapped_classes_are_microservices(root: Path) -> None:
+    found = imported(deployed(root, "routed"), SLA)
+    servers = {
+        stage.name: run.server for stage in found.pipeline.served if (run := seldon_of(stage.variants[0]))
+    }
+    assert servers == {
+        "choose": ServerKind.MICROSERVICE,
+        "quick": None,
+        "exact": ServerKind.MICROSERVICE,
+    }
+    unbatched = {stage.name: bool(stage.unbatched) for stage in at_cluster(found.pipeline).stages}
+    assert unbatched == {"choose": True, "quick": False, "exact": True}
+    assert {config.stage: config.batch_size for config in found.configs}["quick"] == 4
+
+
+def test_rendered_containers_of_microservices_have_no_env_of_batches(root: Path) -> None:
+    found = imported(deployed(root, "routed"), SLA)
+    (sdep,) = render_all(found.pipeline, found.configs)
+    batched = {
+        name
+        for name in ("choose", "quick", "exact")
+        if any(entry["name"] == BATCH_SIZE for entry in container(sdep, name)["env"])
+    }
+    assert batched == {"quick"}
+    assert (
+        render(wrapped(sample_pipeline()), smallest_configs(sample_pipeline()))["spec"]["protocol"]
+        == "seldon"
+    )
+
+
+def test_a_larger_batch_is_refused_with_the_reason_and_the_remedy() -> None:
+    pipeline = wrapped(sample_pipeline())
+    with pytest.raises(InputError) as refusal:
+        render(pipeline, sample_configs())
+    assert [problem.message for problem in refusal.value.problems] == [
+        f"stage 'sort': batch size 4 has no effect: {NO_BATCHES}; use batch size 1; or {WITH_MLSERVER}"
+    ]
+    shaped = at_cluster(pipeline)
+    assert "batch size 4 has no effect" in "\n".join(bound_faults(shaped, sample_configs()))
+
+
+def test_a_pin_of_a_larger_batch_is_refused_in_the_file() -> None:
+    mapping = pipeline_to_mapping(wrapped(sample_pipeline()))
+    mapping["stages"][2]["pin"] = {"batch_size": 4}
+    with pytest.raises(InputError) as refusal:
+        pipeline_from_mapping(mapping)
+    assert "stage 'sort': batch size 4 has no effect" in str(refusal.value)
+
+
+def test_mlserver_in_seldon_s_own_protocol_is_refused() -> None:
+    mapping = pipeline_to_mapping(wrapped(sample_pipeline()))
+    mapping["stages"][0]["variants"][1]["seldon"]["server"] = "mlserver"
+    with pytest.raises(InputError) as refusal:
+        pipeline_from_mapping(mapping)
+    (problem,) = refusal.value.problems
+    assert problem.pointer == "/stages/0/variants/1/seldon/server"
+    assert "MLServer does not speak protocol seldon" in problem.message
+
+
+def test_shape_split_refuses_microservices() -> None:
+    split = with_seldon(sample_pipeline(), shape=Shape.SPLIT, image="ipa:1")
+    assert set(SELDON.elsewhere(sample_pipeline())) == {"shape split"}
+    assert not SELDON.elsewhere(wrapped(sample_pipeline()))
+    assert not SELDON.unhonoured(split)
+    (fault,) = SELDON.unhonoured(wrapped(split))
+    assert fault.key == "seldon.protocol" and "use shape single" in fault.remedy
+    first, *others = split.stages
+    own = Variant("d-s", {"seldon": SeldonRun("registry.example/detect:s", server=ServerKind.MICROSERVICE)})
+    stages = (replace(first, variants=(own, *first.variants[1:])), *others)
+    (fault,) = SELDON.unhonoured(replace(split, stages=stages))
+    assert fault.key == "seldon.server of detect"
+
+
+def test_another_protocol_than_the_file_s_is_drift() -> None:
+    pipeline = sample_pipeline()
+    configs = smallest_configs(pipeline)
+    sdep = render(pipeline, configs)
+    for same in ("v2", "kfserving"):
+        sdep["spec"]["protocol"] = same
+        assert read(pipeline, sdep) == configs
+    # TensorFlow's has no word in the file, and is left alone.
+    sdep["spec"]["protocol"] = "tensorflow"
+    assert read(pipeline, sdep) == configs
+    for other in ("seldon", ""):
+        sdep["spec"]["protocol"] = other
+        with pytest.raises(DriftError) as drift:
+            read(pipeline, sdep)
+        assert "its protocol is seldon, not v2" in str(drift.value)
+
+
+def test_a_plan_has_batch_size_1_and_says_why() -> None:
+    pipeline = at_cluster(wrapped(sample_pipeline()))
+    points = tuple(
+        ProfilePoint(
+            cores=1.0, batch_size=size, latency_s=0.01 + 0.001 * size, latency_mean_s=0.01 + 0.001 * size
+        )
+        for size in (1, 2, 4, 8)
+    )
+    profiles = {
+        stage.name: StageProfile(
+            "sample",
+            stage.name,
+            tuple(VariantProfile(variant.name, 0.9, points) for variant in stage.variants),
+            "a machine",
+            date(2026, 11, 28),
+            "made up",
+        )
+        for stage in pipeline.stages
+    }
+    plan = solve(PlanQuestion(pipeline, profiles, 60.0).problem(), "exact")
+    assert plan.configs and {config.batch_size for config in plan.configs} == {1}
+    why = f"stage 'sort' has batch size 1, since {NO_BATCHES}"
+    assert why in plan.note
+
+
+def test_metrics_are_asked_for_by_the_names_of_graph_nodes(root: Path) -> None:
+    pipeline = imported(deployed(root, "scored"), SLA).pipeline
+    dialect = dialect_of(pipeline)
+    assert [dialect.stage_value(stage) for stage in pipeline.served] == ["scale", "trees", "rules", "vote"]
+    assert dialect.identity(pipeline) == "scored"
+
+
+def test_configs_written_to_a_microservice_leave_its_env_alone(root: Path) -> None:
+    from ipa.targets.seldon.predictors import build_mixture_patch
+
+    found = imported(deployed(root, "scored"), SLA)
+    live = deployed(root, "scored")
+    live["metadata"] |= {"uid": "u", "generation": 3}
+    wanted = [replace(config, replicas=config.replicas + 1) for config in found.configs]
+    patch = build_mixture_patch(found.pipeline, live, wanted)
+    changed = {operation["path"].rpartition("/")[2] for operation in patch if operation["op"] != "test"}
+    assert changed == {"replicas"}
+    assert seldon_of(found.pipeline) == SeldonTarget("scored", "models", protocol=WireProtocol.SELDON)
+    with pytest.raises(InputError, match="no effect"):
+        build_mixture_patch(found.pipeline, live, [replace(wanted[0], batch_size=2), *wanted[1:]])
+
+
+def test_a_mixed_stage_has_batch_size_1() -> None:
+    pipeline = sample_pipeline()
+    first, *others = pipeline.stages
+    one = Variant("d-s", {"seldon": SeldonRun("registry.example/detect:s", server=ServerKind.MICROSERVICE)})
+    mixed = replace(pipeline, stages=(replace(first, variants=(one, first.variants[1])), *others))
+    assert at_cluster(mixed).stages[0].unbatched
+    configs = (StageConfig("detect", "d-l", 2, 1.0, 1), *sample_configs()[1:])
+    with pytest.raises(InputError, match="no effect"):
+        render(mixed, configs)
+
+
+def test_a_variant_named_by_a_numeric_tag_is_text_in_its_new_profile(root: Path) -> None:
+    stage = imported(deployed(root, "scored"), SLA).pipeline.stage("rules")
+    (variant,) = yaml.safe_load(profile_text("scored", stage))["variants"]
+    assert variant["variant"] == "3"

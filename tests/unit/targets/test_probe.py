@@ -1,0 +1,385 @@
+"""A smoke request: its address by shape, protocol and gateway, what counts as an answer, and `ipa probe`."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.bootstrap.targets import probe_of
+from ipa.cli.main import run
+from ipa.files import pipeline_from_mapping, pipeline_to_mapping
+from ipa.model.errors import InputError, UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.model.probe import AfterRollout, PipelineProbe, ProbeRequest, ProbeResult, ProbeTransport
+from ipa.settings import Settings
+from ipa.targets import probing
+from ipa.targets.base import target_named
+from ipa.targets.local.target import LOCAL
+from ipa.targets.seldon.section import Shape, WireProtocol, with_seldon
+from ipa.targets.seldon.target import SELDON
+from tests.fakes.answering import Answer, answering
+from tests.fakes.kube.samples import sample_pipeline
+
+SETTINGS = Settings()
+V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.5]}]}
+V2_ANSWER = {"outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [7]}]}
+MESSAGE = {"data": {"names": ["x"], "ndarray": [[1.5, 2.5]]}}
+MESSAGE_ANSWER = {"meta": {}, "data": {"names": ["y"], "ndarray": [[7]]}}
+
+
+def in_v2(_path: str, _body: Any) -> tuple[int, Any]:
+    return 200, V2_ANSWER
+
+
+def in_messages(_path: str, _body: Any) -> tuple[int, Any]:
+    return 200, MESSAGE_ANSWER
+
+
+def wrapped() -> Pipeline:
+    return with_seldon(sample_pipeline(), protocol=WireProtocol.SELDON)
+
+
+def split() -> Pipeline:
+    return with_seldon(sample_pipeline(), shape=Shape.SPLIT, image="ipa:1")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "how", "answer", "path", "body"),
+    [
+        (sample_pipeline(), "url", in_v2, "/v2/models/infer", V2),
+        (sample_pipeline(), "gateway", in_v2, "/seldon/models/sample/v2/models/infer", V2),
+        (wrapped(), "url", in_messages, "/api/v1.0/predictions", MESSAGE),
+        (wrapped(), "gateway", in_messages, "/seldon/models/sample/api/v1.0/predictions", MESSAGE),
+        (split(), "url", in_v2, "/v2/models/sample/infer", V2),
+    ],
+)
+def test_requests_go_to_the_path_of_shape_and_protocol(
+    pipeline: Pipeline, how: str, answer: Answer, path: str, body: dict[str, Any]
+) -> None:
+    with answering(answer) as server:
+        asked = ProbeRequest(body, **{"address" if how == "url" else "gateway": server.url})  # type: ignore[arg-type]
+        found = SELDON.probe(pipeline, asked, SETTINGS)
+    assert found.answered and found.fault == "" and found.status == 200
+    assert found.answer in (V2_ANSWER, MESSAGE_ANSWER)
+    assert server.asked == [(path, body)]
+    assert 0 < found.latency_s < 5
+
+
+def test_the_gateway_of_the_settings_is_taken_if_no_address_is_given() -> None:
+    with answering(in_v2) as server:
+        settings = replace(SETTINGS, gateway_url=server.url)
+        assert SELDON.probe(sample_pipeline(), ProbeRequest(V2), settings).answered
+        assert SELDON.probe(sample_pipeline(), ProbeRequest(V2, address=server.url), settings).answered
+    assert [path for path, _ in server.asked] == [
+        "/seldon/models/sample/v2/models/infer",
+        "/v2/models/infer",
+    ]
+
+
+def test_without_an_address_the_service_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls: list[str] = []
+
+    def post(asked: ProbeRequest, url: str, *_: Any) -> ProbeResult:
+        urls.append(url)
+        return ProbeResult(url, "v2", ProbeTransport.REST, "http", True, 0.1)
+
+    monkeypatch.setattr(probing, "post", post)
+    monkeypatch.setattr("ipa.targets.seldon.probe.post", post)
+    settings = replace(SETTINGS, gateway_url="http://gateway")
+    for pipeline in (sample_pipeline(), wrapped()):
+        SELDON.probe(pipeline, ProbeRequest(V2), SETTINGS)
+    # No gateway leads to a router.
+    SELDON.probe(split(), ProbeRequest(V2), settings)
+    assert urls == [
+        "http://sample-main.models:8000/v2/models/infer",
+        "http://sample-main.models:8000/api/v1.0/predictions",
+        "http://sample-router-main.models:9000/v2/models/sample/infer",
+    ]
+
+
+def fails(status: int, body: Any, pipeline: Pipeline | None = None, **asked: Any) -> ProbeResult:
+    with answering(lambda *_: (status, body)) as server:
+        found = SELDON.probe(
+            pipeline or sample_pipeline(), ProbeRequest(V2, address=server.url, **asked), SETTINGS
+        )
+    assert not found.answered and found.fault.startswith(server.url)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (500, {"error": "model crashed"}, 'it answered 500: {"error": "model crashed"}'),
+        (404, b"not found", "it answered 404: not found"),
+        # Another server would answer what this one was asked.
+        (302, b"", "it answered 302"),
+        (200, b"<html>", "the answer is not JSON: <html>"),
+        (200, {"outputs": []}, "the answer has no outputs"),
+        (200, [1], "the answer has no outputs: [1]"),
+        (200, b"x" * 500, "xxx..."),
+    ],
+)
+def test_an_answer_of_v2_that_is_none_is_told(status: int, body: Any, words: str) -> None:
+    found = fails(status, body)
+    assert words in found.detail and found.status == status
+    assert len(found.detail) < 300
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (
+            200,
+            {"status": {"status": "FAILURE", "info": "no such column"}},
+            "its status is a failure: no such column",
+        ),
+        (200, {"status": {"status": 1, "reason": "MICROSERVICE_BAD_DATA"}}, "failure: MICROSERVICE_BAD_DATA"),
+        (200, {"meta": {}}, "the answer has none of data, strData"),
+        (200, ["data"], "the answer is no message"),
+        (500, {"status": {"status": 1}}, "it answered 500"),
+    ],
+)
+def test_an_answer_of_seldon_s_own_protocol_that_is_none_is_told(status: int, body: Any, words: str) -> None:
+    assert words in fails(status, body, wrapped()).detail
+
+
+def test_a_late_answer_is_none() -> None:
+    release = threading.Event()
+
+    def late(_path: str, _body: Any) -> tuple[int, Any]:
+        release.wait(10)
+        return 200, V2_ANSWER
+
+    with answering(late) as server:
+        started_s = time.monotonic()
+        found = SELDON.probe(sample_pipeline(), ProbeRequest(V2, 0.2, server.url), SETTINGS)
+        took_s = time.monotonic() - started_s
+        release.set()
+    assert found.detail == "no answer within 0.2 s" and found.status is None
+    assert took_s < 5
+
+
+def test_where_nobody_listens_there_is_no_answer() -> None:
+    with answering(in_v2) as server:
+        pass
+    found = SELDON.probe(sample_pipeline(), ProbeRequest(V2, address=server.url), SETTINGS)
+    assert found.detail.startswith("no answer: ") and found.status is None
+
+
+def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "MAX_ANSWER_BYTES", 1000)
+    assert fails(200, b" " * 100_000).detail == "the answer has more than 1000 bytes"
+
+
+def test_feedback_is_sent_with_request_and_answer() -> None:
+    with answering(in_messages) as server:
+        found = SELDON.probe(wrapped(), ProbeRequest(MESSAGE, address=server.url, reward=0.5), SETTINGS)
+        by_gateway = SELDON.probe(wrapped(), ProbeRequest(MESSAGE, gateway=server.url, reward=1.0), SETTINGS)
+    assert found.feedback == by_gateway.feedback == ""
+    assert server.asked[1] == (
+        "/api/v1.0/feedback",
+        {"request": MESSAGE, "response": MESSAGE_ANSWER, "reward": 0.5},
+    )
+    assert server.asked[3][0] == "/seldon/models/sample/api/v1.0/feedback"
+
+
+def test_feedback_that_is_refused_is_a_fault() -> None:
+    def answer(path: str, _body: Any) -> tuple[int, Any]:
+        return (500, "no") if path.endswith("feedback") else (200, MESSAGE_ANSWER)
+
+    with answering(answer) as server:
+        found = SELDON.probe(wrapped(), ProbeRequest(MESSAGE, address=server.url, reward=0.5), SETTINGS)
+    assert found.answered and found.fault == "feedback: it answered 500: no"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "asked", "words"),
+    [
+        (sample_pipeline(), ProbeRequest(V2, reward=1.0), "protocol v2 has no feedback"),
+        (
+            sample_pipeline(),
+            ProbeRequest(V2, native=True),
+            "SeldonClient does not speak protocol v2 over REST",
+        ),
+        (split(), ProbeRequest(V2, transport=ProbeTransport.GRPC), "speaks REST only"),
+        (split(), ProbeRequest(V2, gateway="http://gateway"), "no gateway leads"),
+        (sample_pipeline(), ProbeRequest(V2, address="ftp://x"), "is no http or https URL"),
+        (
+            sample_pipeline(),
+            ProbeRequest(V2, address="http://a", gateway="http://b"),
+            "cannot be given together",
+        ),
+        (wrapped(), ProbeRequest(V2, gateway="https://a", native=True), "sent without TLS"),
+        (replace(sample_pipeline(), max_predictors=2), ProbeRequest(V2), "several predictors"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_with_a_remedy(
+    pipeline: Pipeline, asked: ProbeRequest, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        SELDON.probe(pipeline, asked, SETTINGS)
+
+
+def test_other_targets_take_v2_at_a_given_address() -> None:
+    with answering(in_v2) as server:
+        assert LOCAL.probe(sample_pipeline(), ProbeRequest(V2, address=f"{server.url}/"), SETTINGS).answered
+    assert server.asked[0][0] == "/v2/models/sample/infer"
+    for asked in (ProbeRequest(V2), ProbeRequest(V2, address="http://a", native=True)):
+        with pytest.raises(UsageError, match="target local cannot"):
+            LOCAL.probe(sample_pipeline(), asked, SETTINGS)
+
+
+def test_a_target_without_an_address_refuses_to_probe_after_rollouts() -> None:
+    probed = replace(sample_pipeline(), probe=PipelineProbe(V2, after_rollout=AfterRollout.REPORT))
+    (fault,) = target_named("simulated").unhonoured(probed)
+    assert fault.key == "probe.after_rollout"
+    assert not SELDON.unhonoured(probed)
+    asked_for_only = replace(probed, probe=PipelineProbe(V2))
+    assert not target_named("simulated").unhonoured(asked_for_only)
+
+
+def test_a_probe_is_written_to_the_file_and_read_back() -> None:
+    probe = PipelineProbe(V2, timeout_s=2.0, after_rollout=AfterRollout.ROLL_BACK)
+    mapping = pipeline_to_mapping(replace(sample_pipeline(), probe=probe))
+    assert mapping["probe"] == {"request": V2, "timeout": "2s", "after_rollout": "roll-back"}
+    assert pipeline_from_mapping(mapping).probe == probe
+    mapping["probe"] = {"timeout": "2min", "after_rollout": "panic"}
+    with pytest.raises(InputError) as refusal:
+        pipeline_from_mapping(mapping)
+    said = str(refusal.value)
+    assert "request" in said and "2min" in said and "panic" in said
+
+
+def test_an_interpreter_without_the_client_is_told_with_the_remedy() -> None:
+    asked = ProbeRequest(MESSAGE, address="http://127.0.0.1:9", native=True)
+    settings = replace(SETTINGS, client_python="/usr/bin/env")
+    with pytest.raises(InputError, match="cannot be sent by SeldonClient"):
+        SELDON.probe(wrapped(), asked, settings)
+    with pytest.raises(UsageError, match="cannot be started") as refusal:
+        SELDON.probe(wrapped(), asked, replace(SETTINGS, client_python="/nowhere/python"))
+    assert "1.17.1" in refusal.value.hint
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of pipelines: sample, with a request, and bare, without."""
+    from ipa.files import dump_pipeline
+
+    for name, probe in (("sample", PipelineProbe(V2)), ("bare", None)):
+        folder = tmp_path / "pipelines" / name
+        folder.mkdir(parents=True)
+        (folder / "pipeline.yaml").write_text(
+            dump_pipeline(replace(sample_pipeline(), name=name, probe=probe))
+        )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_ipa_probe_prints_the_answer_and_ends_with_0(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(in_v2) as server:
+        assert run(["probe", "sample", "--url", server.url, "-o", "json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert run(["probe", "sample", "--gateway", server.url, "-n", "other"]) == 0
+        said = capsys.readouterr().out
+    assert found["answered"] and found["answer"] == V2_ANSWER and found["pipeline"] == "sample"
+    assert (found["protocol"], found["transport"], found["client"]) == ("v2", "rest", "http")
+    assert found["status"] == 200 and found["detail"] == "" and found["feedback"] is None
+    assert "sample: answered in" in said and '"outputs"' in said
+    assert server.asked[1] == ("/seldon/other/sample/v2/models/infer", V2)
+
+
+def test_ipa_probe_ends_with_5_where_the_answer_is_none(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(lambda *_: (500, "crashed")) as server:
+        assert run(["probe", "sample", "--url", server.url, "-o", "json"]) == 5
+    found = json.loads(capsys.readouterr().out)
+    assert not found["answered"] and found["detail"] == "it answered 500: crashed" and found["status"] == 500
+
+
+def test_ipa_probe_sends_the_body_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = files / "body.json"
+    body.write_text(json.dumps({"inputs": [1]}))
+    with answering(in_v2) as server:
+        assert run(["probe", "bare", "--request", str(body), "--url", server.url]) == 0
+    assert server.asked[0][1] == {"inputs": [1]}
+    assert run(["probe", "bare", "--url", server.url]) == 64
+    assert "has no request to send" in capsys.readouterr().err
+    body.write_text("[1]")
+    assert run(["probe", "bare", "--request", str(body), "--url", server.url]) == 65
+
+
+def test_v2_over_grpc_is_as_the_published_protocol_has_it() -> None:
+    grpc = pytest.importorskip("grpc", reason="needs grpcio, of the extra `local`")
+    v2 = pytest.importorskip("mlserver.grpc.dataplane_pb2", reason="needs the extra `local`")
+    asked: list[Any] = []
+
+    def infer(request: Any, context: Any) -> Any:
+        asked.append((request, dict(context.invocation_metadata())))
+        if not request.inputs:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no inputs")
+        answer = v2.ModelInferResponse(model_name="m")
+        output = answer.outputs.add(name="y", datatype="BYTES", shape=[1])
+        output.contents.bytes_contents.append("grün".encode())
+        return answer
+
+    method = grpc.unary_unary_rpc_method_handler(
+        infer, v2.ModelInferRequest.FromString, v2.ModelInferResponse.SerializeToString
+    )
+    service = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": method})
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        address = f"http://127.0.0.1:{port}"
+        body = {
+            "id": "one",
+            "parameters": {"fresh": True},
+            "inputs": [
+                {"name": "x", "datatype": "FP64", "shape": [2, 1], "data": [[1.5], [2.5]]},
+                {
+                    "name": "text",
+                    "datatype": "BYTES",
+                    "shape": [1],
+                    "data": ["grün"],
+                    "parameters": {"content_type": "str", "length": 4},
+                },
+            ],
+        }
+        by_grpc = ProbeRequest(body, address=address, transport=ProbeTransport.GRPC)
+        found = SELDON.probe(sample_pipeline(), by_grpc, SETTINGS)
+        refused = SELDON.probe(sample_pipeline(), replace(by_grpc, body={"inputs": []}), SETTINGS)
+    finally:
+        server.stop(None).wait()
+    assert found.fault == "" and found.client == "grpc"
+    assert found.answer == {
+        "model_name": "m",
+        "outputs": [{"name": "y", "datatype": "BYTES", "shape": [1], "data": ["grün"]}],
+    }
+    request, metadata = asked[0]
+    assert (request.id, request.model_name) == ("one", "sample")
+    assert request.parameters["fresh"].bool_param is True
+    x, text = request.inputs
+    assert (list(x.shape), list(x.contents.fp64_contents)) == ([2, 1], [1.5, 2.5])
+    assert text.contents.bytes_contents[0].decode() == "grün"
+    assert text.parameters["content_type"].string_param == "str"
+    assert text.parameters["length"].int64_param == 4
+    assert (metadata["seldon"], metadata["namespace"]) == ("sample", "models")
+    assert refused.detail == "no answer: no inputs"
+
+
+def test_the_service_asks_the_endpoint_that_a_target_gave_it() -> None:
+    probe = PipelineProbe(V2, timeout_s=3.0)
+    with answering(in_v2) as server:
+        assert probe_of(SETTINGS, LOCAL, {"sample": server.url})(sample_pipeline(), probe).fault == ""
+    assert server.asked == [("/v2/models/sample/infer", V2)]
+    with pytest.raises(UsageError, match="give --url"):
+        probe_of(SETTINGS, LOCAL, {})(sample_pipeline(), probe)
