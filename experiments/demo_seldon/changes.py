@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.demo_seldon.cluster import SeldonHere, pipeline_in, seldon_here, until_ready
-from experiments.live.runner import PIPELINES
+from experiments.live.cells import PIPELINES
 from ipa.adapters.kube.client import connect
 from ipa.control.ports import RolloutPhase, Workload
 from ipa.model.decision import Change
@@ -57,14 +57,14 @@ def wanted_of(pipeline: Pipeline, count: int) -> Iterator[StageConfig]:
         keys = rng.sample(("variant", "batch_size", "cores", "replicas"), rng.choice((1, 1, 2, 3)))
         before = config
         for key in keys:
-            choices = {
+            choices: dict[str, Sequence[object]] = {
                 "variant": variants,
                 "batch_size": [1, 2, 4],
                 "cores": [0.1, 0.2, 0.25],
                 "replicas": REPLICAS,
-            }[key]
-            others = [it for it in choices if it != getattr(before, key)]
-            config = replace(config, **{key: rng.choice(others)})
+            }
+            others = [it for it in choices[key] if it != getattr(before, key)]
+            config = replace(config, **{key: rng.choice(others)})  # type: ignore[arg-type]
         yield config
 
 

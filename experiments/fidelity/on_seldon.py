@@ -23,7 +23,7 @@ from experiments.demo.__main__ import machine
 from experiments.demo.summary import read_requests
 from experiments.demo_seldon.cluster import SeldonHere, entry_url, pipeline_in, seldon_here, until_ready
 from experiments.fidelity.case import SEED, bodies_of
-from experiments.live.runner import PIPELINES, calibrated_subject
+from experiments.live.cells import PIPELINES, calibrated_subject
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
@@ -130,15 +130,18 @@ def cells_of(name: str, shape: Shape, profiles: Mapping[str, StageProfile], fold
                 other_s = simulated_s(shaped, profiles, configs, rate_rps)
                 found.append(
                     Cell(
-                        name,
-                        str(shape),
-                        ", ".join(map(str, configs)),
-                        rate_rps,
-                        failed,
-                        *map(float, (np.median(took_s), np.mean(took_s), np.quantile(took_s, 0.99))),
-                        float(sum(stage.mean_s for stage in plan.stages)),
-                        float(plan.latency_s or np.nan),
-                        *map(float, np.quantile(other_s, (0.5, 0.99))),
+                        pipeline=name,
+                        shape=str(shape),
+                        configs=", ".join(map(str, configs)),
+                        rate_rps=rate_rps,
+                        failed=failed,
+                        measured_p50_s=float(np.median(took_s)),
+                        measured_mean_s=float(np.mean(took_s)),
+                        measured_p99_s=float(np.quantile(took_s, 0.99)),
+                        formula_mean_s=sum(stage.mean_s for stage in plan.stages),
+                        formula_p99_s=plan.latency_s or np.nan,
+                        simulated_p50_s=float(np.quantile(other_s, 0.5)),
+                        simulated_p99_s=float(np.quantile(other_s, 0.99)),
                     )
                 )
                 print(json.dumps(asdict(found[-1])), flush=True)

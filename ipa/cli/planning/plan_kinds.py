@@ -101,7 +101,11 @@ def elsewhere_of(question: Question, rate_rps: float) -> dict[str, PlanningProbl
 
     pipeline, _, _ = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
     others = target_named(question.at).elsewhere(pipeline)
-    return {place: problem_of(question, rate_rps, lambda _, it=it: it)[0] for place, it in others.items()}
+
+    def of(other: Pipeline) -> PlanningProblem:
+        return problem_of(question, rate_rps, lambda _: other)[0]
+
+    return {place: of(other) for place, other in others.items()}
 
 
 def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -> Pipeline:

@@ -17,7 +17,7 @@ from typing import Any
 
 HOSTS = "NODE_HOSTS"
 # The variable with the address of the process's own pod, and what stands for all addresses of that.
-OWN, EVERYWHERE = "NODE_ADDRESS", "0.0.0.0"  # noqa: S104
+OWN, EVERYWHERE = "NODE_ADDRESS", "0.0.0.0"
 SUFFIX = ".svc.cluster.local"
 # Where addresses of Services begin.
 SERVICES = "127.128."

@@ -77,7 +77,7 @@ def test_an_explanation_says_what_the_other_shape_would_cost(capsys: pytest.Capt
     explained = json.loads(capsys.readouterr().out)
     (other,) = explained["elsewhere"]
     assert other["place"] == "shape split"
-    # A router and a queue for each of the two stages, half a core each, beside the plan for one queue a stage.
+    # A router and two queues of half a core each, beside the plan for one queue a stage.
     assert other["outcome"]["cost_cores"] == pytest.approx(plan(capsys)["cost_cores"] + 1.5)
     assert other["outcome"]["cost_cores"] < explained["plan"]["cost_cores"]
     assert "PAS" in other["text"]
