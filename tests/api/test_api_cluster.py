@@ -397,7 +397,8 @@ def test_decisions_of_the_store_are_taken_again_without_the_service(running: Cli
     assert [outcome for name, outcome in found if not name.endswith("-of-the-loop")] == ["nothing"]
     assert code == 0
     newest = found[0][0]
-    assert running("replay", "video", newest, "--policy", "rim")[0] == 2
+    applied = (each["decision"] for each in json.loads(out) if each["decision"]["action"] == "apply")
+    assert running("replay", "video", next(applied)["decision_id"], "--policy", "rim")[0] == 2
     # Profiles that were measured anew since.
     running.store.save_profile(replace(next(iter(profiles.values())), hardware="another"))
     code, out, _ = running("replay", "video", newest)
