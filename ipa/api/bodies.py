@@ -218,7 +218,7 @@ class ApplyPlanBody(AttributedBody):
 
 
 class RollbackBody(AttributedBody):
-    """A rollback to the configuration after the decision `to`; without it, before the last change."""
+    """A rollback to the configuration after the decision `to`; without it, before the last decision."""
 
     to: Name | None = None
 

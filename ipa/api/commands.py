@@ -110,7 +110,7 @@ def apply(
 def rollback(
     pipeline: Named, service: Using, caller: CurrentCaller, body: RollbackBody, if_match: IfMatch = None
 ) -> Decision:
-    """Restore the configuration before the last change, or after the decision `to`; If-Match as for apply."""
+    """Restore the configuration before the last decision, or after that of `to`; If-Match as for apply."""
     by = caller.name(body.by)
     expected = required_match(if_match, f"pipeline {pipeline.name}")
     return commands.roll_back(service, pipeline, body.to, expected, by=by, reason=body.reason)

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from ipa.model.forecast import Forecast
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.recording import UNLESS_DEFAULT
 
 
 class Mode(StrEnum):
@@ -140,6 +141,8 @@ class Decision:
     by: str = ""
     # The stored plan that the person asked to apply; empty if the configuration did not come from one.
     plan_id: str = ""
+    # The decision whose next step this is; empty if it is the first.
+    step_of: str = field(default="", metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,8 @@ class Change:
 
     It is rolled back to `previous` if it is not ready `deadline_s` after the write. `amends` is the change
     that was rolling out, if this one adds to it: then `previous` is the configuration before both. Of each
-    stage so many replicas were `lost` before (empty: none): it does not wait for them.
+    stage so many replicas were `lost` before (empty: none): it does not wait for them. `before` is the
+    configuration before the decision whose step it is, if that has taken steps already.
     """
 
     decision_id: str
@@ -160,6 +164,12 @@ class Change:
     is_rollback: bool = False
     amends: Change | None = None
     lost: tuple[int, ...] = ()
+    before: tuple[StageConfig, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+
+    @property
+    def origin(self) -> tuple[StageConfig, ...]:
+        """The configuration before the decision, however many steps it takes."""
+        return self.before or self.previous
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ class Rolling:
     Deployment does. If it `rebatches`, replicas stay when the batch size changes: a queue forms the batches.
     Replicas of the stages `switches` have several variants loaded (`resident`), and also stay when the
     variant changes; if it `resizes`, also when their cores change, as long as they have as many threads. If
-    it `amends`, another write while a change rolls out goes on with what that started.
+    it `amends`, another write while a change rolls out goes on with what that started. The number of replicas
+    of the stages `external` is decided elsewhere: no change is one of it.
     """
 
     surge_ratio: float = 1.0
@@ -34,10 +35,12 @@ class Rolling:
     resizes: bool = field(default=False, metadata=UNLESS_DEFAULT)
     rebatches: bool = field(default=False, metadata=UNLESS_DEFAULT)
     amends: bool = field(default=False, metadata=UNLESS_DEFAULT)
+    external: tuple[str, ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     def of(self, pipeline: Pipeline) -> Rolling:
         """The strategy for that pipeline: its stages with resident variants switch in place."""
-        return replace(self, switches=tuple(it.name for it in pipeline.served if it.residents > 1))
+        switches = tuple(it.name for it in pipeline.served if it.residents > 1)
+        return replace(self, switches=switches, external=pipeline.external)
 
     @property
     def switches_at_once(self) -> bool:

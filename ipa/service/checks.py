@@ -37,7 +37,10 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
     elif pin.batch_size is not None and sizes is not None and pin.batch_size not in sizes:
         message = f"batch size {pin.batch_size} is not one of {list(sizes)}"
         problems.append(Problem(message, pointer="/batch_size"))
-    if pin.replicas is not None and (pin.replicas < least or (most is not None and pin.replicas > most)):
+    if pin.replicas is not None and stage.is_external:
+        message = f"the replicas of stage {name!r} are external: the controller that scales it decides them"
+        problems.append(Problem(message, pointer="/replicas"))
+    elif pin.replicas is not None and (pin.replicas < least or (most is not None and pin.replicas > most)):
         message = f"{pin.replicas} replicas are outside {least} to {most or 'any'}"
         problems.append(Problem(message, pointer="/replicas"))
     problems += _pin_over_bounds(pipeline, name, pin, least)
@@ -131,7 +134,8 @@ def _beyond(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]
         where = f"/configs/{index}"
         limits = limits_of.get(config.stage, StageBounds())
         least, most, sizes = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
-        if config.replicas < least or (most is not None and config.replicas > most):
+        is_outside = config.replicas < least or (most is not None and config.replicas > most)
+        if is_outside and config.stage not in pipeline.external:
             message = f"{config.replicas} replicas are outside {least} to {most or 'any'}"
             problems.append(Problem(message, pointer=f"{where}/replicas"))
         if config.batch_size > 1 and config.stage in unbatched:

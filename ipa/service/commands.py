@@ -13,6 +13,7 @@ from ipa.control.engine.overrides import WEEK
 from ipa.control.ports import Attribution, ControlAction, DecisionLog, Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
+from ipa.model.external import with_replicas_of
 from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
@@ -238,9 +239,11 @@ def roll_back(
     by: str = "",
     reason: str = "",
 ) -> Decision:
-    """Apply the configuration before the last change, or after the decision `to`. Errors as for `apply`."""
+    """Apply the configuration before the last decision, or after the decision `to`. Errors as for `apply`."""
     _check_revision(service, pipeline, expected)
-    configs = rollback_target(pipeline, service.log, to)
+    stages = live_of(service, pipeline.name).stages
+    running = tuple(stage.config for stage in stages if stage.config)
+    configs = rollback_target(pipeline, service.log, to, running)
     return loop_of(service, pipeline.name).restore(configs, requested_by("rollback", by, reason), by)
 
 
@@ -287,18 +290,26 @@ def requested_by(what: str, by: str, why: str) -> str:
     return f"{what} by {by or 'someone'}" + (f": {why}" if why else "")
 
 
-def rollback_target(pipeline: Pipeline, log: DecisionLog, to: str | None) -> tuple[StageConfig, ...]:
-    """The configurations before the last change, or after the decision `to`; ConflictError if unknown."""
+def rollback_target(
+    pipeline: Pipeline, log: DecisionLog, to: str | None, running: Sequence[StageConfig] = ()
+) -> tuple[StageConfig, ...]:
+    """The configurations before the last decision, or after the decision `to`; ConflictError if unknown.
+
+    A decision may take several steps: before the first or after the last of them. One that was never written,
+    by what is `running`, is passed over.
+    """
+    stayed = _that_stayed(pipeline, log.decisions(pipeline.name, applied_only=True))
+    while stayed and running and _is_before(pipeline, stayed[-1], running):
+        stayed.pop()
     if to is not None:
         decision = log.decision(to)
         if decision.pipeline != pipeline.name:
             raise NotFoundError(
                 f"decision {to!r} is of pipeline {decision.pipeline!r}, not {pipeline.name!r}"
             )
-        configs = decision.configs
+        configs = _last_step(pipeline, stayed, decision).configs
     else:
-        change = _last_that_stayed(log.decisions(pipeline.name, applied_only=True))
-        configs = change.previous if change else ()
+        configs = _first_step(pipeline, stayed).previous if stayed else ()
     if not configs:
         raise ConflictError(
             f"there is no known configuration to roll back pipeline {pipeline.name!r} to",
@@ -307,17 +318,70 @@ def rollback_target(pipeline: Pipeline, log: DecisionLog, to: str | None) -> tup
     return configs
 
 
-def _last_that_stayed(applied: Sequence[Decision]) -> Decision | None:
-    """The newest of these (newest first) that was not rolled back: a failed change is no target."""
-    was_taken_back = False
-    for decision in applied:
-        if decision.reason is ReasonCode.ROLLBACK:
-            was_taken_back = True
-        elif was_taken_back:
-            was_taken_back = False
+def _is_before(pipeline: Pipeline, decision: Decision, running: Sequence[StageConfig]) -> bool:
+    """True if what runs is the configuration before the decision, so that it took no effect."""
+    is_previous = _same(pipeline, decision.previous, running)
+    return is_previous and not _same(pipeline, decision.configs, running)
+
+
+def _that_stayed(pipeline: Pipeline, applied: Sequence[Decision]) -> list[Decision]:
+    """Those of the decisions (newest first) that were not rolled back, the oldest first."""
+    stayed: list[Decision] = []
+    rollback = ""
+    for decision in reversed(applied):
+        if decision.reason is ReasonCode.ROLLBACK or (rollback and decision.step_of == rollback):
+            rollback = decision.step_of or decision.decision_id
+            _undo(pipeline, stayed, decision)
         else:
-            return decision
-    return None
+            stayed.append(decision)
+    return stayed
+
+
+def _first_step(pipeline: Pipeline, stayed: Sequence[Decision]) -> Decision:
+    """The first step of the newest decision."""
+    at = len(stayed) - 1
+    while at > 0 and _continues(pipeline, stayed[at], stayed[at - 1]):
+        at -= 1
+    return stayed[at]
+
+
+def _last_step(pipeline: Pipeline, stayed: Sequence[Decision], decision: Decision) -> Decision:
+    """The last step of the decision; itself if it is not among those that stayed."""
+    ids = [each.decision_id for each in stayed]
+    at = ids.index(decision.decision_id) if decision.decision_id in ids else len(stayed)
+    last = decision
+    for step in stayed[at + 1 :]:
+        if not _continues(pipeline, step, last):
+            break
+        last = step
+    return last
+
+
+def _undo(pipeline: Pipeline, stayed: list[Decision], rollback: Decision) -> None:
+    """Remove the newest steps that the rollback took back: one, or all up to its configuration."""
+    while stayed:
+        undone = stayed.pop()
+        is_back = _same(pipeline, undone.previous, rollback.configs)
+        if is_back or not stayed or not _continues(pipeline, undone, stayed[-1]):
+            return
+
+
+def _continues(pipeline: Pipeline, step: Decision, last: Decision) -> bool:
+    """True if it is a further step of the decision that took the `last`, or adds to that."""
+    if step.reason is ReasonCode.AMENDED:
+        return True
+    if step.step_of:
+        return step.step_of == (last.step_of or last.decision_id)
+    if step.plan is None or last.plan is None or not _same(pipeline, step.previous, last.configs):
+        return False
+    # A plan that is reached in several steps is made again before each.
+    is_partial = not _same(pipeline, last.plan.configs, last.configs)
+    return is_partial and _same(pipeline, step.plan.configs, last.plan.configs)
+
+
+def _same(pipeline: Pipeline, one: Sequence[StageConfig], other: Sequence[StageConfig]) -> bool:
+    """True if they differ in nothing but replicas that another controller decides."""
+    return with_replicas_of(pipeline.external, one, other) == tuple(other)
 
 
 def _check_revision(service: Service, pipeline: Pipeline, expected: Precondition) -> None:

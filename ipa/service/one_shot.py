@@ -49,6 +49,7 @@ from ipa.model.errors import (
     RolloutError,
     UnavailableError,
 )
+from ipa.model.external import Configs, with_replicas_of
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
@@ -134,7 +135,8 @@ class OneShotLoop:
 
     def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
         """Request the restored configurations, also from a change that does not get ready."""
-        wanted = RequestedConfigs(self._workload.as_written(self._pipeline, configs), detail, by)
+        written = self._workload.as_written(self._pipeline, configs)
+        wanted = RequestedConfigs(written, detail, by, restores=True)
         state = replace(self._state or self._workload.read(self._pipeline), settled=True)
         return self._apply(state).change(wanted)
 
@@ -171,13 +173,14 @@ def _snapshot(
 class RequestedConfigs:
     """The configurations that a person (`by`) asked for; `detail` says who and why.
 
-    `plan_id` is the stored plan that they come from, if any.
+    `plan_id` is the stored plan that they come from, if any; `restores`: they ran before.
     """
 
     configs: tuple[StageConfig, ...]
     detail: str
     by: str = ""
     plan_id: str = ""
+    restores: bool = False
 
 
 class OneShotApply:
@@ -207,7 +210,10 @@ class OneShotApply:
         write was not answered, and reading back shows that it did not happen.
         """
         loop = self._loop()
-        decision = loop.request(wanted.configs, wanted.detail, wanted.by, wanted.plan_id)
+        if wanted.restores:
+            decision = loop.restore(wanted.configs, wanted.detail, wanted.by)
+        else:
+            decision = loop.request(wanted.configs, wanted.detail, wanted.by, wanted.plan_id)
         if decision.action is Action.HOLD and loop.snapshot().phase is not ActuationPhase.UNKNOWN:
             return decision
         self._say(f"{decision.reason.value}: {decision.detail}")
@@ -219,11 +225,15 @@ class OneShotApply:
             raise kind(f"{taken_back.detail}; that runs again")
         observation = loop.snapshot().observation
         running = observation.running() if observation else None
-        if running == wanted.configs:
+        if running == self._now(wanted.configs, running):
             return decision
-        if running == decision.previous:
+        if running == self._now(decision.previous, running):
             raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
         raise ConflictError("another writer changed it meanwhile; that change was kept")
+
+    def _now(self, configs: Sequence[StageConfig], running: Sequence[StageConfig] | None) -> Configs:
+        """The configurations with the running replicas of stages whose number another controller decides."""
+        return with_replicas_of(self._pipeline.external, configs, running or ())
 
     def create(self, wanted: RequestedConfigs) -> Decision:
         """The decision once what was created is ready, or a hold where the pipeline is paused.
@@ -471,10 +481,12 @@ class ManifestLoop:
         self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
     ) -> Decision:
         """Rewrite the manifest; all that no plan decides stays as it is."""
-        wanted = self._target.as_written(self._pipeline, configs)
         text = self._read()
         manifest = self._manifest(text)
-        before, after = manifest.configs(), manifest.changed(wanted)
+        before = manifest.configs()
+        wanted = self._target.as_written(self._pipeline, configs)
+        wanted = with_replicas_of(self._pipeline.external, wanted, before)
+        after = manifest.changed(wanted)
         is_changed = after != text
         if is_changed:
             replace_text(Path(self._path), after)

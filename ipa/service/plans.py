@@ -24,9 +24,11 @@ from ipa.model.errors import (
     StaleError,
     UnplannedError,
 )
+from ipa.model.external import pins_for, replicas_of
 from ipa.model.pipeline import Bounds, Goal, Objective, Pipeline
 from ipa.model.plan import Plan
 from ipa.optimize.problem import Compat
+from ipa.policies.base import pinned
 from ipa.policies.planning import PlanQuestion
 from ipa.profiling.points import Allocation
 from ipa.service.commands import carry_out, check_confirmed, requested_by
@@ -84,7 +86,14 @@ def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> PlanQ
         raise InputError("there is no rate to plan for", problems=[problem])
     objective = request.objective or pipeline.default_objective
     varied, profiles = request.varied(pipeline), service.profiles(pipeline.name)
+    varied = pinned(varied, pins_for(_external_replicas(service, pipeline)))
     return PlanQuestion(varied, profiles, rate_rps, objective, request.compat, request.allocation)
+
+
+def _external_replicas(service: Service, pipeline: Pipeline) -> Mapping[str, int]:
+    """The running replicas of stages whose number another controller decides, as far as they were seen."""
+    stages = live_of(service, pipeline.name).stages if pipeline.external else ()
+    return replicas_of([stage.config for stage in stages if stage.config], pipeline.external)
 
 
 def known_rate(service: Service, pipeline: Pipeline) -> float | None:

@@ -10,7 +10,6 @@ from typing import Any
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
-from ipa.control.engine.correction import Correction
 from ipa.control.engine.overrides import end_of_freeze
 from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.control.ports import Freeze, PipelineControl, StagePin
@@ -38,7 +37,8 @@ class StageLive:
     variant takes where it runs, None where it was not seen; `planned_slowdown_ratio` what is planned with.
     `planned_latency_s` is what the latest plan expects of it, waiting included, None where another runs.
     `beside` are the resources of one replica beside its cores, `resident` the other variants that it keeps
-    loaded and switches to in place.
+    loaded and switches to in place. `desired_replicas` are those that this service would run, if another
+    controller decides their number.
     """
 
     stage: str
@@ -54,6 +54,7 @@ class StageLive:
     planned_latency_s: float | None = None
     beside: Resources = NO_RESOURCES
     resident: tuple[str, ...] = ()
+    desired_replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def live_state(
     observation, decision = snapshot.observation, snapshot.decision
     planned = {_replica(stage.config): stage for stage in snapshot.plan.stages} if snapshot.plan else {}
     stages = tuple(
-        _stage(stage, planned, profiles.get(stage.stage), snapshot.correction, pipeline)
+        _stage(stage, planned, profiles.get(stage.stage), snapshot, pipeline)
         for stage in (observation.stages if observation else ())
     ) or tuple(StageLive(stage.name) for stage in pipeline.served)
     due = snapshot.next_tick_at
@@ -219,9 +220,10 @@ def _stage(
     seen: StageObservation,
     planned: Mapping[Replica, StagePlan],
     profile: StageProfile | None,
-    correction: Correction,
+    snapshot: Snapshot,
     pipeline: Pipeline,
 ) -> StageLive:
+    correction = snapshot.correction
     config = seen.running.value if isinstance(seen.running, Measured) else None
     rate_rps = _value(seen.arrival_rate_rps)
     variants = {each.variant: each for each in profile.variants} if profile else {}
@@ -247,6 +249,7 @@ def _stage(
         else None,
         beside=pipeline.bounds.beside(config) if config else NO_RESOURCES,
         resident=_resident(pipeline, config) if config else (),
+        desired_replicas=snapshot.desired.get(seen.stage),
     )
 
 

@@ -132,6 +132,12 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
     """
     if not setup.rates_rps:
         raise InputError("there is no load: rates_rps is empty")
+    if setup.pipeline.external:
+        raise InputError(
+            f"pipeline {setup.pipeline.name!r} cannot be simulated: the replicas of "
+            f"{', '.join(setup.pipeline.external)} are external, and no autoscaler is simulated",
+            hint="Simulate a copy of its file without `replicas: external`: ipa then decides them itself.",
+        )
     setup = replace(setup, pipeline=with_profiles(setup.pipeline, setup.profiles))
     duration_s = float(len(setup.rates_rps))
     times_s = request_times(setup.rates_rps, setup.spacing, seed=(setup.seed, 1))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ipa.adapters.store import Store, open_store
 from ipa.cli.main import run
@@ -412,3 +413,42 @@ def test_a_file_has_no_decisions_to_take_again(root: Path, ipa: Cli, tmp_path: P
     for words in (("replay", "video"), ("replay", "video", "video-1-x")):
         code, _, err = ipa(*words)
         assert code == 64 and "keeps no history" in err
+
+
+def test_replicas_of_an_autoscaler_stay_whoever_applies(
+    running: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "external" / "video"
+    folder.mkdir(parents=True)
+    told = yaml.safe_load((root / "pipelines" / "video" / "pipeline.yaml").read_text())
+    told["stages"][1]["replicas"] = "external"
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(told))
+    monkeypatch.setenv("IPA_PIPELINES_DIR", str(folder.parent))
+
+    def give(sdep: Json) -> None:
+        sdep["spec"]["predictors"][0]["componentSpecs"][1]["hpaSpec"] = {"maxReplicas": 9}
+
+    running.edit(give)
+    running.kube.tick(4)
+    with running.kube.store.lock:
+        name = next(
+            one["metadata"]["name"]
+            for one in running.kube.store.everything("deployments")
+            if "-1-" in one["metadata"]["name"]
+        )
+        live = running.kube.store.get("deployments", "default", name)
+        running.kube.store.replace("deployments", {**live, "spec": {**live["spec"], "replicas": 4}})
+    running.kube.tick(4)
+    before = running.stages()
+    assert before[1]["replicas"] == 4
+    code, out, _ = running("apply", "video", "--rate", LARGE)
+    assert code == 0, out
+    after = running.stages()
+    assert after != before and after[1]["replicas"] == 4
+    assert running("rollback", "video")[0] == 0
+    assert running.stages() == before
+    paths = [one["path"] for write in running.kube.writes for one in write.body if one["op"] != "test"]
+    assert paths and not [path for path in paths if path.endswith("componentSpecs/1/replicas")]
+    # Plans are made for the replicas that there are.
+    found = json.loads(running("diff", "video", "--rate", LARGE, "-o", "json")[1])
+    assert found["stages"][1]["wanted"]["replicas"] == 4

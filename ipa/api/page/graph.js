@@ -105,7 +105,7 @@ function one(stage, sla) {
       pair("batch", plain(config.batch_size)),
       pair("cores", [plain(config.cores * config.replicas), el("small", {}, ` ${config.replicas} × ${plain(config.cores)}`)]),
       ...[...besideCores([stage])].map(([name, amount]) => pair(...(name === "Memory, GiB" ? ["memory", [plain(amount), el("small", {}, " GiB")]] : [name, plain(amount), "wide"]))),
-      pair("replicas", [ready === null ? "–" : String(ready), el("small", {}, ` / ${config.replicas} ready`), pods(ready ?? 0, config.replicas)], "wide"),
+      pair("replicas", [ready === null ? "–" : String(ready), el("small", {}, ` / ${config.replicas} ready${desired(stage)}`), pods(ready ?? 0, config.replicas)], "wide"),
       pair("arrivals", [number(stage.arrival_rate_rps), el("small", {}, " /s")]),
       pair("waiting", plain(stage.queue_length)),
       pair("accuracy", number(stage.accuracy, 3)),
@@ -114,6 +114,11 @@ function one(stage, sla) {
         el("small", {}, `${(100 * share).toFixed(0)} % of the SLA`)], "full"),
       pair("utilisation", busy === null ? "–" : [`${(100 * busy).toFixed(0)} %`, meter(busy, busyLevel)], "full")),
   ];
+}
+
+/** The replicas that the service would run, if another controller runs another number. */
+function desired({ desired_replicas: wanted, config }) {
+  return wanted === null || wanted === config.replicas ? "" : `, ${wanted} desired of its own controller`;
 }
 
 function timed(seconds) {

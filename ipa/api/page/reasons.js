@@ -8,7 +8,7 @@ export const REASONS = {
   "apply.reshare": "the same configurations run side by side; only their shares of the requests changed",
   "apply.first_plan": "the first plan of this pipeline",
   "apply.requested": "a person requested it: ipa apply, ipa rollback or the API",
-  "apply.rollback": "the last rollout failed or was late, and is rolled back",
+  "apply.rollback": "the last rollout failed or was late, or a person took it back before it ended",
   "apply.saturated": "a stage was observed above its capacity, whatever its profile predicts: replicas were added",
   "apply.amended": "requests were late while a change rolled out, so more replicas, another batch size or a resident variant were added to it",
   "apply.slo_broken": "requests were late or lost although the model expected none, so capacity was added",

@@ -212,7 +212,7 @@ def rollback(
     at: str = options.AT,
     namespace: str | None = options.NAMESPACE,
 ) -> None:
-    """Restore the configuration before the last change. Exit codes: 3 held back, 4 changed meanwhile.
+    """Restore the configuration before the last decision. Exit codes: 3 held back, 4 changed meanwhile.
 
     On a cluster the command waits as `apply` does, and may replace a change that does not get ready.
     """

@@ -289,7 +289,7 @@ def _stage_row(
         Text(f"  {stage['stage']}"),
         Text(config["variant"] + _share(config) + _resident(stage)),
         Text(str(config["batch_size"])),
-        Text(f"{ready}/{config['replicas']}", style="yellow" if is_waiting else ""),
+        Text(f"{ready}/{config['replicas']}{_desired(stage)}", style="yellow" if is_waiting else ""),
         Text(f"{config['cores'] * config['replicas']:g}"),
         *(Text(shown(name, _beside_of(stage).amount(name))) for name in columns.amounts),
         Text(f"{_n(stage['arrival_rate_rps'], 1)}/s"),
@@ -385,6 +385,12 @@ def _resident(stage: dict[str, Any]) -> str:
     """The number of variants that the replicas switch to in place; empty for none."""
     others = stage.get("resident")
     return f" (+{len(others)} resident)" if others else ""
+
+
+def _desired(stage: dict[str, Any]) -> str:
+    """The replicas that the service would run, if another controller runs another number; else empty."""
+    wanted = stage.get("desired_replicas")
+    return "" if wanted in (None, stage["config"]["replicas"]) else f" ({wanted} desired)"
 
 
 def _share(config: dict[str, Any]) -> str:

@@ -136,8 +136,9 @@ def resume(
     last = applied[0] if applied else None
     if last is None or last.action is not Action.APPLY or observation.settled:
         return IDLE
-    # What amended a change returns to the configuration before that.
+    # What amended a change returns to the configuration before that, and so does the step of a decision.
     begun = next((each for each in applied if each.reason is not ReasonCode.AMENDED), last)
+    first = next((each for each in applied if each.decision_id == begun.step_of), None)
     change = Change(
         decision_id=last.decision_id,
         pipeline=last.pipeline,
@@ -146,6 +147,7 @@ def resume(
         configs=last.configs,
         deadline_s=deadline_s,
         is_rollback=last.reason is ReasonCode.ROLLBACK,
+        before=first.previous if first else (),
     )
     actuation = Actuation(ActuationPhase.WAITING_READY, change, now_s, "resumed after a restart")
     running = observation.running()

@@ -127,6 +127,24 @@ def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str
     return [*faults, *bounds.exceeded(configs), *accuracy_faults(pipeline, parts)]
 
 
+def restoring_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
+    """Every reason not to return to a configuration that ran, in words with the remedy.
+
+    That is a budget that it exceeds, or a name that the pipeline no longer has. Other bounds only keep it
+    from being planned.
+    """
+    wanted = {stage.name: {variant.name for variant in stage.variants} for stage in pipeline.served}
+    named = {config.stage for config in configs}
+    faults = [
+        f"the pipeline has no {each.stage}={each.variant} any more; restore it in the pipeline's file"
+        for each in configs
+        if each.variant not in wanted.get(each.stage, ())
+    ]
+    faults += [f"it has no stage {name}; apply a plan instead" for name in wanted if name not in named]
+    remedy = "raise it in `bounds` of the pipeline's file, or apply a plan within it"
+    return [*faults, *(f"{fault}; {remedy}" for fault in pipeline.bounds.exceeded(configs))]
+
+
 def accuracy_faults(pipeline: Pipeline, parts: Sequence[Sequence[StageConfig]]) -> list[str]:
     """The fault of a PAS below the floor; none if some variant was not measured.
 
@@ -155,9 +173,10 @@ def _part_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str
             faults.append(f"{stage.name} has no variant {config.variant!r}")
         limits = stage.limits(pipeline.bounds)
         least, most, allowed = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
-        if config.replicas < least:
+        # Their number is decided elsewhere, and the bounds are for what is asked of that controller.
+        if config.replicas < least and not stage.is_external:
             faults.append(f"{stage.name}: {config.replicas} replicas are below the bound of {least}")
-        if most is not None and config.replicas > most:
+        if most is not None and config.replicas > most and not stage.is_external:
             faults.append(f"{stage.name}: {config.replicas} replicas are above the bound of {most}")
         if stage.unbatched and config.batch_size > 1:
             faults.append(batch_fault(stage.name, config.batch_size, stage.unbatched))

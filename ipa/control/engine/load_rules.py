@@ -144,8 +144,10 @@ def _relieved(
     words = "; ".join(each.words for each in overloads)
     relief = _relief(request, state, running, overloads, words)
     if relief is None:
-        words = f"{verdict.detail}; {words}, but bounds, room or a quarantine allow no more replicas"
-        return replace(verdict, detail=words), state
+        why = "bounds, room or a quarantine allow no more replicas"
+        if {each.stage for each in overloads} <= set(request.rolling.external):
+            why = "another controller decides its replicas"
+        return replace(verdict, detail=f"{verdict.detail}; {words}, but {why}"), state
     relief = replace(relief, plan=verdict.plan, forecast=verdict.forecast)
     return relief, state.without_pending()
 

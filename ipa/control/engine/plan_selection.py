@@ -18,6 +18,7 @@ from ipa.control.engine.transition import TransitionStep, make_room, safe_step
 from ipa.control.ports import StagePin
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
+from ipa.model.external import pins_for, replicas_of
 from ipa.model.forecast import Forecast
 from ipa.model.parts import gone_parts, is_shared, only_shares, stage_pairs
 from ipa.model.pipeline import Pin
@@ -295,14 +296,18 @@ def plan_for(
     *,
     only_more: bool = False,
     reachable: bool = False,
+    frees_external: bool = False,
 ) -> Plan | TickVerdict:
-    """The policy's plan; a hold if it has none."""
+    """The policy's plan; a hold if it has none.
+
+    Stages whose replicas another controller decides keep those of `running`, unless it `frees_external`.
+    """
     slowdowns = state.correction.slowdowns(request.pipeline)
     asked = PolicyState(
         running,
         quarantine.excluded(state.failures, running, request.now_s),
         request.now_s,
-        pins_of(request.control),
+        _all_pins(request, () if frees_external else running),
         only_more=only_more or request.control.mode is Mode.GUARDED,
         room_cores=quarantine.room_cores(state.failures, running, request.now_s),
         reachable=reachable,
@@ -324,6 +329,14 @@ def plan_for(
             ReasonCode.SOLVER_FAILED, plan.note or "no plan was found in time", plan=plan, forecast=forecast
         )
     return plan
+
+
+def _all_pins(request: TickRequest, running: Configs) -> tuple[tuple[str, Pin], ...]:
+    """The pins of people, and of the replicas in `running` that another controller decides."""
+    pins = dict(pins_of(request.control))
+    for stage, pin in pins_for(replicas_of(running, request.rolling.external)):
+        pins[stage] = merged_pin(pins.get(stage, Pin()), pin)
+    return tuple(pins.items())
 
 
 def checked(
@@ -427,7 +440,7 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     bounds = request.pipeline.bounds
     if not bounds.change_limits or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
         return None
-    enough = _as_much_as_now(running, plan, now)
+    enough = _as_much_as_now(running, plan, now, request.rolling)
     configs = make_room(running, enough, request.rolling, bounds)
     if configs == running or (_carries_now(request, running) and not _carries_now(request, configs)):
         return None
@@ -451,7 +464,7 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     return replace(step, follow_up=hops)
 
 
-def _as_much_as_now(running: Configs, plan: Plan, now: Prediction) -> Configs:
+def _as_much_as_now(running: Configs, plan: Plan, now: Prediction, rolling: Rolling) -> Configs:
     """The plan's configurations, with no more replicas of a new variant than carry what the old ones do.
 
     Parts that share the load have no counterparts among the old ones: their configurations stay.
@@ -459,7 +472,9 @@ def _as_much_as_now(running: Configs, plan: Plan, now: Prediction) -> Configs:
     if is_shared(running) or is_shared(plan.configs):
         return plan.configs
     least = (
-        ceil(old.replicas * each_rps / stage.capacity_rps - 1e-9)
+        old.replicas
+        if old.stage in rolling.external
+        else ceil(old.replicas * each_rps / stage.capacity_rps - 1e-9)
         for old, each_rps, stage in zip(running, now.capacities_rps, plan.stages, strict=True)
     )
     return tuple(

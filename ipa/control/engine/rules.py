@@ -13,10 +13,10 @@ from dataclasses import replace
 from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import IDLE, Actuation, ActuationPhase, advance, withdrawn
 from ipa.control.engine.amendment import amended
-from ipa.control.engine.guards import bound_faults
+from ipa.control.engine.guards import bound_faults, restoring_faults
 from ipa.control.engine.load_rules import overloaded, planned, slo_broken, telemetry_lost
 from ipa.control.engine.overrides import held_back, pin_faults, stop_of
-from ipa.control.engine.plan_selection import changes, no_room
+from ipa.control.engine.plan_selection import changes, classify, no_room
 from ipa.control.engine.state import (
     ChangeRequest,
     Configs,
@@ -31,6 +31,7 @@ from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.row_counts import without_batches, wrong_rows
 
+NO_REASON = "no reason given"
 # The window in which changes by others are counted: it detects a GitOps tool that reverts every few minutes.
 DRIFT_WINDOW_S = 3600.0
 
@@ -95,6 +96,9 @@ def follow_change(request: TickRequest, state: EngineState) -> Ruling:
     running, may_write = _running(request), request.control.mode.writes
     verdict, state = _follow(request, state, running, may_write=may_write)
     if verdict is not None and verdict.reason is ReasonCode.IN_PROGRESS and may_write:
+        asked, actuation = request.requested, state.actuation
+        if asked is not None and asked.restores and _may_be_left(actuation):
+            return _left(request, state, running, asked)
         verdict = amended(request, state, running, verdict)
     return verdict, state
 
@@ -217,6 +221,21 @@ def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_w
     return _landed(request, replace(state, actuation=IDLE, ended=ended), actuation)
 
 
+def _may_be_left(actuation: Actuation) -> bool:
+    """True if the change in flight was accepted, and leads forwards."""
+    return actuation.asks_rollout and actuation.change is not None and not actuation.change.is_rollback
+
+
+def _left(
+    request: TickRequest, state: EngineState, running: Configs, asked: ChangeRequest
+) -> tuple[TickVerdict, EngineState]:
+    """Take the change in flight back for a person who does not wait for its end, then go where they asked."""
+    actuation = replace(state.actuation, phase=ActuationPhase.FAILED, detail=asked.detail)
+    verdict, state = _take_back(request, replace(state, ended=actuation), running, actuation, asked.detail)
+    reached = verdict.configs or running
+    return verdict, replace(state, goal=None if reached == asked.configs else asked)
+
+
 def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> Ruling:
     """The state after a change that is no longer in flight; a hold if its rollback failed."""
     if actuation.change is None:
@@ -234,12 +253,13 @@ def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> R
 
 
 def _take_back(
-    request: TickRequest, state: EngineState, running: Configs, actuation: Actuation
+    request: TickRequest, state: EngineState, running: Configs, actuation: Actuation, why: str = ""
 ) -> tuple[TickVerdict, EngineState]:
-    """Return to the configuration before the change that failed, and quarantine its variants.
+    """Return to the configuration before the decision whose change failed, and quarantine its variants.
 
-    It ran, so it is safer than a new plan, even if bounds lowered meanwhile are violated until the next plan;
-    the detail names them.
+    Of a decision of several steps the last one is undone at once, and the others once that is ready. It ran,
+    so it is safer than a new plan, even if bounds lowered meanwhile are violated until the next plan; the
+    detail names them. `why` is said instead of the failure.
     """
     change = actuation.change
     assert change is not None
@@ -248,7 +268,11 @@ def _take_back(
     before = change.configs if actuation.lacks_room else change.previous
     failures = quarantine.add(state.failures, before, change.configs, base_s, request.now_s)
     state = replace(state, failures=failures, actuation=IDLE, goal=None)
-    words = f"the rollout failed ({actuation.detail or 'no reason given'}): "
+    if change.origin != change.previous:
+        reason = classify(change.previous, change.origin, urgent=True)
+        rest = ChangeRequest(change.origin, "the rollback goes on", reason, restores=True)
+        state = replace(state, goal=rest)
+    words = f"{why or f'the rollout failed ({actuation.detail or NO_REASON})'}: "
     if running == change.previous:
         state = replace(state, last_applied=running)
         return hold(ReasonCode.QUARANTINED, f"{words}the previous configuration runs again"), state
@@ -265,21 +289,29 @@ def _on_request(
     request: TickRequest, asked: ChangeRequest, running: Configs
 ) -> tuple[TickVerdict, ChangeRequest | None]:
     """The verdict on a request, and the request again if more of its steps are left."""
-    configs, detail = asked.configs, asked.detail
-    faults = [*bound_faults(request.pipeline, configs), *pin_faults(request.pipeline, configs)]
+    configs, detail, pipeline = asked.configs, asked.detail, request.pipeline
+    violated = [*bound_faults(pipeline, configs), *pin_faults(pipeline, configs)]
+    faults = restoring_faults(pipeline, configs) if asked.restores else violated
     if faults:
         return hold(ReasonCode.INFEASIBLE, f"{detail}: {'; '.join(faults)}"), None
+    if asked.restores:
+        # It may be someone else's, with batch sizes that must not be written again.
+        configs = without_batches(pipeline, configs)
+        violated = [*bound_faults(pipeline, configs), *pin_faults(pipeline, configs)]
     if configs == running:
         return hold(ReasonCode.NO_CHANGE, f"{detail}: this configuration already runs"), None
-    words = f"{detail}: {changes(running, configs)}"
+    also = f"; until the next plan it violates: {'; '.join(violated)}" if violated else ""
+    words = f"{detail}: {changes(running, configs)}{also}"
     if not request.control.mode.writes:
         reason = ReasonCode.SHADOW if request.control.mode is Mode.SHADOW else ReasonCode.ADVISORY
         return hold(reason, f"would {words}"), None
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if step.configs == running:
-        return hold(ReasonCode.NO_ROOM, f"{detail}: {no_room(step, running, configs)}"), None
+        remedy = "; give them in `bounds.transition_cores`, or apply a plan that has room"
+        why = no_room(step, running, configs) + (remedy if asked.restores else "")
+        return hold(ReasonCode.NO_ROOM, f"{detail}: {why}"), None
     if step.configs != configs:
-        words = f"{detail}: {changes(running, step.configs)}; {step.later}"
+        words = f"{detail}: {changes(running, step.configs)}; {step.later}{also}"
     goal = asked if step.configs != configs else None
     return TickVerdict(Action.APPLY, asked.reason, words, step.configs), goal
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -19,7 +20,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.recording import recorded_as
+from ipa.model.recording import UNLESS_DEFAULT, recorded_as
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.policies.base import Policy, Predictor
 
@@ -40,7 +41,9 @@ class PeakForecaster(Protocol):
 class ChangeRequest:
     """A change that a person (`by`) asked for, or the remaining steps of one, with its description.
 
-    `plan_id` is the stored plan whose configuration it is; empty if it comes from none.
+    `plan_id` is the stored plan whose configuration it is; empty if it comes from none. If it `restores` a
+    configuration that ran, only a budget may refuse it. `step_of` is the decision whose steps remain, and
+    `before` the configuration before that.
     """
 
     configs: tuple[StageConfig, ...]
@@ -48,6 +51,9 @@ class ChangeRequest:
     reason: ReasonCode = ReasonCode.REQUESTED
     by: str = ""
     plan_id: str = ""
+    restores: bool = field(default=False, metadata=UNLESS_DEFAULT)
+    step_of: str = field(default="", metadata=UNLESS_DEFAULT)
+    before: tuple[StageConfig, ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,8 @@ class EngineState:
     request, the shares of a set). `shadow`: the configuration that shadow mode would run by now.
     `counted_s`: the last tick that counted (see `counts`). `memory`: the policy's own. `correction`: how the
     variants do beside their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the
-    change of which this tick saw the end.
+    change of which this tick saw the end. `desired`: the replicas that we would run of stages whose number
+    another controller decides.
     """
 
     tick: int = 0
@@ -134,6 +141,7 @@ class EngineState:
     correction: Correction = UNCORRECTED
     feedback: Feedback = NO_FEEDBACK
     ended: Actuation | None = None
+    desired: Mapping[str, int] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
 
     def without_pending(self) -> EngineState:
         """The state with the row of smaller plans interrupted."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.engine import lost_replicas
+from ipa.control.engine import external_replicas, lost_replicas
 from ipa.control.engine.actuation import Actuation, begin
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.decision_inputs import inputs_of
@@ -35,21 +35,26 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state = replace(state, tick=state.tick + 1, ended=None)
     if request.control.mode is not Mode.SHADOW:
         state = replace(state, shadow=None)
-    deciding = request
+    deciding, state = external_replicas.adopted(request, state)
     try:
         memory = remembered(request.policy, request.observation, state, request.now_s)
         state = replace(state, memory=memory)
     except PluginError as error:
-        deciding = replace(request, policy=_Failing(request.policy.name, error))
+        deciding = replace(deciding, policy=_Failing(request.policy.name, error))
     state, alarmed = _corrected(request, state)
-    verdict, state = judge(_asked(deciding, state), state)
-    verdict = _warned(request, verdict)
+    deciding = _asked(deciding, state)
+    verdict, state = judge(deciding, state)
+    state = replace(state, desired=external_replicas.desired(deciding, state))
+    verdict = _warned(request, state, verdict)
     decision = _decision(request, before, state.tick, verdict)
     events = (*_events(before, decision), *alarmed)
     counted_s = request.now_s if state.counts(request) else state.counted_s
     state = replace(state, last_reason=decision.reason, counted_s=counted_s)
     change = None
     if verdict.action is Action.APPLY:
+        asked = _steps_behind(before.goal, request, verdict)
+        step_of = decision.step_of or decision.decision_id
+        origin = asked.before if asked else decision.previous
         before_it = state.actuation.change if verdict.amends else None
         # What is added to a change has the whole deadline; that it began is not forgotten.
         started_s = request.now_s if before_it is None else state.actuation.started_s
@@ -63,13 +68,15 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             is_rollback=verdict.reason is ReasonCode.ROLLBACK,
             amends=before_it,
             lost=lost_replicas.counts(request.observation, verdict.configs, request.rolling),
+            before=before_it.before if before_it else asked.before if asked else (),
         )
         state = replace(state.without_pending(), actuation=begin(change, started_s))
         if verdict.follow_up:
             reason = classify(verdict.configs, verdict.follow_up, urgent=True)
-            state = replace(
-                state, goal=ChangeRequest(verdict.follow_up, "the next step of the last change", reason)
-            )
+            following = ChangeRequest(verdict.follow_up, "the next step of the last change", reason)
+            state = replace(state, goal=following)
+        if state.goal is not None:
+            state = replace(state, goal=replace(state.goal, step_of=step_of, before=origin))
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
 
 
@@ -171,6 +178,7 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
     running = observation.running() or ()
     inputs = canonical_json(inputs_of(request, before))
     asked = _request_behind(request.requested, before.goal, verdict)
+    steps = _steps_behind(before.goal, request, verdict)
     return Decision(
         decision_id=f"{request.pipeline.name}-{tick}-{request.run_id}",
         pipeline=request.pipeline.name,
@@ -191,6 +199,7 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
         inputs=inputs,
         by=asked.by if asked else "",
         plan_id=asked.plan_id if asked else "",
+        step_of=steps.step_of if steps else "",
     )
 
 
@@ -203,13 +212,21 @@ def _request_behind(
     return goal if verdict.action is Action.APPLY else None
 
 
-def _warned(request: TickRequest, verdict: TickVerdict) -> TickVerdict:
-    """The verdict with what is odd: replicas that are lost, a load that is bridged, batches of wrong rows.
+def _steps_behind(
+    goal: ChangeRequest | None, request: TickRequest, verdict: TickVerdict
+) -> ChangeRequest | None:
+    """The remaining steps of an earlier decision if this verdict is the next of them; else None."""
+    is_new = request.requested is not None or verdict.reason is ReasonCode.ROLLBACK or verdict.amends
+    return None if is_new or verdict.action is Action.HOLD else goal
 
-    The last only if it is a hold.
+
+def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> TickVerdict:
+    """The verdict with what is odd: replicas that are lost or too few, a load that is bridged, wrong rows.
+
+    Of the replicas those that another controller decides, of the rows those of batches, if it is a hold.
     """
     observation = request.observation
-    odd = [lost_replicas.words(observation)]
+    odd = [lost_replicas.words(observation), external_replicas.words(observation, state.desired)]
     if observation.bridged_s:
         since = f"its rates of {observation.bridged_s:.0f} s are those of before"
         odd.append(f"what counts the load was replaced: {since}")

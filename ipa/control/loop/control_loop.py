@@ -45,6 +45,7 @@ from ipa.control.ports import (
 )
 from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, InputError, IpaError, StandbyError
+from ipa.model.external import with_replicas_of
 from ipa.model.observation import LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -149,8 +150,8 @@ class ControlLoop:
         return self._tick(ChangeRequest(configs, detail, by=by, plan_id=plan_id))
 
     def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """As `request`: the loop follows a change that is under way, and takes it back itself if it fails."""
-        return self.request(configs, detail, by)
+        """As `request`, for a configuration that ran: a change that is under way is taken back for it."""
+        return self._tick(ChangeRequest(configs, detail, by=by, restores=True))
 
     def idle(self, within_s: float) -> bool:
         """True if no tick is under way; waits at most `within_s` for one that is."""
@@ -344,6 +345,7 @@ class ControlLoop:
             self._unread = error
             return
         self._unread = None
+        applied = [self._adopted(each, observation) for each in applied]
         last = applied[0] if applied else None
         self._state = replace(
             self._state,
@@ -356,6 +358,15 @@ class ControlLoop:
             actuation = resume(applied, observation, self._settings.rollout_deadline_s, now_s)
             self._state = replace(self._state, actuation=actuation)
             self._recovered = True
+
+    def _adopted(self, decision: Decision, observation: Observation) -> Decision:
+        """The decision with the replicas that run now of stages whose number another controller decides."""
+        external, running = self.pipeline.external, observation.running() or ()
+        return replace(
+            decision,
+            configs=with_replicas_of(external, decision.configs, running),
+            previous=with_replicas_of(external, decision.previous, running),
+        )
 
     def _recall(self, newest: Sequence[Decision], now_s: float) -> None:
         """Take up the load that an earlier process saw, and what it learned of these profiles."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ipa.control.engine.actuation import Actuation, ActuationPhase
@@ -50,7 +51,8 @@ class Snapshot:
     forward. `quarantines` are the failed rollouts that are not retried yet. `would` is the configuration
     after all decisions of shadow mode; empty in other modes, or if the running one is unknown. `correction`
     are the slowdowns of the variants, `feedback` is the load to plan for beyond the forecast, `ended` the
-    change that ended in this tick.
+    change that ended in this tick. `desired` are the replicas that this service would run of stages whose
+    number another controller decides.
     """
 
     pipeline: str
@@ -71,6 +73,7 @@ class Snapshot:
     feedback: Feedback = NO_FEEDBACK
     ended: Actuation | None = None
     quarantines: tuple[FailedRollout, ...] = ()
+    desired: Mapping[str, int] = field(default_factory=dict)
     # The progress of a rollout that no loop follows, in words, and what is wrong with it.
     detail: str = ""
     problems: tuple[str, ...] = ()
@@ -100,6 +103,7 @@ def after_tick(
         feedback=state.feedback,
         ended=state.ended,
         quarantines=tuple(failure for failure in state.failures if request.now_s < failure.until_s),
+        desired=state.desired,
     )
 
 

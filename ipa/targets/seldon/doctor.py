@@ -301,6 +301,10 @@ def _endless(client: KubeClient, pipeline: Pipeline) -> Iterator[Finding]:
             yield warn(
                 f"orchestrator of {namespace}/{name}", locate.ENDLESS_WRITES, locate.orchestrator_remedy(sdep)
             )
+        for stage in locate.unscaled(pipeline, sdep):
+            seen = "its replicas are external, and its componentSpec has neither hpaSpec nor kedaSpec"
+            remedy = "Give it one (docs/how-to/share-replicas.md), or leave out `replicas: external`."
+            yield warn(f"replicas of {pipeline.name}/{stage}", seen, remedy)
 
 
 def _leases(

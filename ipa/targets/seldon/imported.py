@@ -345,7 +345,7 @@ def _left_alone(spec: variants.Json, predictor: variants.Json, reader: Reader) -
         if beside:
             yield f"container {', '.join(map(repr, beside))} is no graph node: it stays as it is, uncounted"
         yield from (
-            f"{scaler} of {', '.join(names)} must go first"
+            f"{scaler} of {', '.join(names)} must go first, or its stage have `replicas: external`"
             for scaler in locate.AUTOSCALERS
             if component.get(scaler)
         )

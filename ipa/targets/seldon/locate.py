@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import md5
 
 from ipa.adapters.kube.kinds import ResourceKind
@@ -22,6 +22,7 @@ ENDLESS_WRITES = (
 )
 NO_ENGINE = "seldon.io/no-engine"
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
+LET_IT = "remove it first, or give the stage `replicas: external` in the pipeline's file"
 # The operator hashes names of Deployments that would not fit a DNS label.
 LONGEST_NAME = 63
 
@@ -32,7 +33,9 @@ Path = tuple[str | int, ...]
 class StageLocation:
     """A stage's componentSpec, container and graph node in one SeldonDeployment, and their paths in it.
 
-    `replicas` is what counts of the three levels, `deployment` the name of the Deployment made of it.
+    `replicas` is what counts of the three levels, `deployment` the name of the Deployment made of it. In a
+    stage whose replicas are external an autoscaler sets those of the Deployment, which count then
+    (`as_scaled`).
     """
 
     stage: Stage
@@ -81,6 +84,16 @@ def deployment_name(target: SeldonTarget, component: Json, index: int) -> str:
         if len(name) <= LONGEST_NAME
         else f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
     )
+
+
+def deployments_of(sdep: Json) -> list[str]:
+    """The names of the Deployments that the operator makes of its componentSpecs."""
+    name = str(sdep["metadata"]["name"])
+    return [
+        deployment_name(SeldonTarget(name, predictor=str(predictor["name"])), component, index)
+        for predictor in (sdep.get("spec") or {}).get("predictors") or ()
+        for index, component in enumerate(predictor.get("componentSpecs") or ())
+    ]
 
 
 def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
@@ -181,9 +194,9 @@ def _place(
     component_path, inside = found[0]
     component = whole["componentSpecs"][component_path[-1]]
     faults = [
-        f"stage {stage.name!r} has {scaler}: another controller owns its replicas; remove it first"
+        f"stage {stage.name!r} has {scaler}: another controller owns its replicas; {LET_IT}"
         for scaler in AUTOSCALERS
-        if component.get(scaler)
+        if component.get(scaler) and not stage.is_external
     ]
     levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
     return StageLocation(
@@ -274,21 +287,59 @@ def check_autoscalers(
 ) -> None:
     """DriftError names every stage whose Deployment, or SeldonDeployment, another controller scales.
 
-    It undoes every change of ours, and we its. KEDA's ScaledObjects need no look of their own: each makes a
-    HorizontalPodAutoscaler.
+    It undoes every change of ours, and we its; a stage whose replicas are external expects it. KEDA's
+    ScaledObjects need no look of their own: each makes a HorizontalPodAutoscaler.
     """
-    stages = {place.deployment: place.stage.name for place in places}
-    problems = []
+    stages = {place.deployment: place for place in places}
+    problems, all_external = [], all(place.stage.is_external for place in places)
     for autoscaler in autoscalers:
         target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
         kind, name = target.get("kind"), str(target.get("name", ""))
-        words = f"{_named(autoscaler)} scales {kind} {name}: another controller owns its replicas"
+        words = f"{_named(autoscaler)} scales {kind} {name}"
+        owned = f"{words}: another controller owns its replicas; {LET_IT}"
         if kind == "Deployment" and name in stages:
-            problems.append(f"stage {stages[name]!r}: {words}; remove it first")
-        elif kind == SELDON_DEPLOYMENT.kind and name in sdeps:
-            problems.append(f"every stage: {words}; remove it first")
+            place = stages[name]
+            if not place.stage.is_external:
+                problems.append(f"stage {place.stage.name!r}: {owned}")
+            elif not is_autoscaled(place):
+                problems.append(f"stage {place.stage.name!r}: {words}, {UNDONE}")
+        elif kind == SELDON_DEPLOYMENT.kind and name in sdeps and not all_external:
+            problems.append(f"every stage: {owned}")
     if problems:
         raise drift(pipeline, problems)
+
+
+UNDONE = (
+    "and the operator undoes that, as the stage's componentSpec has no hpaSpec and no kedaSpec; give it there"
+)
+
+
+def is_autoscaled(place: StageLocation) -> bool:
+    """True if the operator leaves the replicas of the Deployment to an autoscaler that it made for it."""
+    return any(place.component.get(scaler) for scaler in AUTOSCALERS)
+
+
+def unscaled(pipeline: Pipeline, sdep: Json) -> list[str]:
+    """The stages in the object whose replicas are external and that have no autoscaler of their own.
+
+    None if all stages are external: one of the whole object may scale them.
+    """
+    if len(pipeline.external) == len(pipeline.served):
+        return []
+    names = {container_name(stage): stage.name for stage in pipeline.served if stage.is_external}
+    return [
+        names[container["name"]]
+        for predictor in (sdep.get("spec") or {}).get("predictors") or ()
+        for component in predictor.get("componentSpecs") or ()
+        for container in _containers(component)
+        if container["name"] in names and not any(component.get(scaler) for scaler in AUTOSCALERS)
+    ]
+
+
+def as_scaled(place: StageLocation, deployment: Json | None) -> StageLocation:
+    """The place with the replicas of its Deployment if they are external, and it is there; else as it is."""
+    replicas = ((deployment or {}).get("spec") or {}).get("replicas")
+    return replace(place, replicas=int(replicas)) if place.stage.is_external and replicas else place
 
 
 def _named(autoscaler: Json) -> str:

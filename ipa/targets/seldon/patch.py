@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from ipa.adapters.kube.quantity import cpu_quantity
@@ -41,6 +42,8 @@ def _change_stage(
     draft: Draft, pipeline: Pipeline, place: StageLocation, now: StageConfig, then: StageConfig
 ) -> None:
     name = container_name(place.stage)
+    if place.stage.is_external:
+        then = replace(then, replicas=now.replicas)
     if now == then:
         return
     draft.test((*place.container_path, "name"), name)

@@ -33,7 +33,9 @@ from ipa.targets.seldon.split import (
 from ipa.targets.seldon.variants import check_variants
 from ipa.targets.seldon.workload import (
     SeldonObjects,
+    all_as_scaled,
     altered,
+    as_asked,
     is_settled,
     revision_of,
     same_object,
@@ -67,11 +69,14 @@ class SplitWorkload(SeldonObjects):
         objects = self._get(parts)
         configs = read_split(pipeline, parts, objects)
         places = places_of(parts, objects)
-        models = [place for part, place in zip(parts, places, strict=True) if part.role is PartRole.MODEL]
+        models = tuple(
+            place for part, place in zip(parts, places, strict=True) if part.role is PartRole.MODEL
+        )
         # Router and queues may be scaled by whom one likes.
         names = [part.name for part in parts if part.role is PartRole.MODEL]
         self._check_autoscalers(pipeline, names, models)
         deployments = self._deployments(pipeline, places)
+        places, models = all_as_scaled(places, deployments), all_as_scaled(models, deployments)
         lost = self._lost(pipeline, places, deployments)
         stages = states_of(configs, models, deployments, lost)
         settled = is_settled(places, deployments, lost)
@@ -132,11 +137,14 @@ class SplitWorkload(SeldonObjects):
         objects = self._get(parts)
         if not same_object(revision_of_all(parts, objects), change.revision):
             return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was recreated by another writer")
-        if read_split(pipeline, parts, objects) != in_millicores(change.configs):
+        found = read_split(pipeline, parts, objects)
+        if found != as_asked(pipeline, change.configs, found):
             return Rollout(RolloutPhase.READY, "another writer replaced the change")
+        by_stage = {config.stage: config for config in change.configs}
+        asked = [config_of(pipeline, part, by_stage).replicas for part in parts]
         lost = iter(change.lost)
         each = [next(lost, 0) if part.role is PartRole.MODEL else 0 for part in parts]
-        return self._judged(pipeline, places_of(parts, objects), each)
+        return self._judged(pipeline, places_of(parts, objects), asked, each)
 
     def _get(self, parts: Sequence[Part]) -> Objects:
         objects = self._present(parts)
@@ -163,7 +171,12 @@ class SplitWorkload(SeldonObjects):
         there = [part for part in parts if part.name in objects]
         by_stage = {config.stage: config for config in in_millicores(configs)}
         found = read_parts(pipeline, there, objects)
-        others = [part.name for part in there if found[part.name] != config_of(pipeline, part, by_stage)]
+        others = [
+            part.name
+            for part in there
+            if (found[part.name],)
+            != as_asked(part.pipeline, [config_of(pipeline, part, by_stage)], [found[part.name]])
+        ]
         if others or len(there) == len(parts):
             names = ", ".join(others or [part.name for part in there])
             raise ConflictError(
@@ -195,7 +208,8 @@ class SplitWorkload(SeldonObjects):
         promised = dict(objects)
         for write in writes:
             promised[write.part.name] = self._patch(write.part.pipeline, write.patch, dry_run=True)
-        if read_split(pipeline, parts, promised) != in_millicores(change.configs):
+        found = read_split(pipeline, parts, promised)
+        if found != as_asked(pipeline, change.configs, found):
             raise altered(pipeline)
 
     def _send(self, write: _Write) -> dict[str, Any]:
@@ -240,7 +254,8 @@ def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change:
     check_variants(pipeline)
     check_configs(pipeline, change.configs)
     found = read_parts(pipeline, parts, objects)
-    running, wanted = read_split(pipeline, parts, objects), in_millicores(change.configs)
+    running = read_split(pipeline, parts, objects)
+    wanted = as_asked(pipeline, change.configs, running)
     by_stage = {config.stage: config for config in wanted}
     by_step: Mapping[tuple[PartRole, str], Part] = {(part.role, part.stage): part for part in parts}
     writes = []

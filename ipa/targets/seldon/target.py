@@ -46,9 +46,12 @@ SINGLE = ServingSemantics(
     rebatch=Rebatch.NEW_REPLICAS,
     drops_late=False,
     most_parts=MOST_PREDICTORS,
+    shares_replicas=True,
 )
 # Our router and queues before the replicas.
-SPLIT = ServingSemantics(rolling=DEPLOYMENT, rebatch=Rebatch.NEW_REPLICAS, runs_graphs=False)
+SPLIT = ServingSemantics(
+    rolling=DEPLOYMENT, rebatch=Rebatch.NEW_REPLICAS, runs_graphs=False, shares_replicas=True
+)
 USUAL = SeldonTarget("")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 
 from ipa.adapters.kube.client import Json, KubeClient
 from ipa.adapters.kube.kinds import AUTOSCALER
@@ -10,19 +12,21 @@ from ipa.adapters.kube.responses import MonotonicReads, last_hand, with_hand
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import READ_AGAIN, ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
+from ipa.model.external import with_replicas_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.locate import (
     SELDON_DEPLOYMENT,
     StageLocation,
+    as_scaled,
     check_autoscalers,
     orchestrators,
     target_of,
 )
 from ipa.targets.seldon.patch import Operation
 from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
-from ipa.targets.seldon.rollout import counter_of, judge, lost_words, ready_replicas, unready
+from ipa.targets.seldon.rollout import counter_of, judge, lost_words, ready_replicas, rolling, unready
 
 
 def revision_of(sdep: Json) -> str:
@@ -69,13 +73,18 @@ class SeldonObjects:
         check_autoscalers(pipeline, names, places, autoscalers)
 
     def _judged(
-        self, pipeline: Pipeline, places: Sequence[StageLocation], lost: Sequence[int] = ()
+        self, pipeline: Pipeline, places: Sequence[StageLocation], asked: Sequence[int], lost: Sequence[int]
     ) -> Rollout:
         """The progress of the places' Deployments, by their pods where they wait for something.
 
-        `lost`: so many pods of each were before the change, and are not waited for.
+        `asked`: the replicas of each in the change. What an autoscaler adds meanwhile is not waited for, nor
+        as many pods of each as were `lost` before it.
         """
         deployments = self._deployments(pipeline, places)
+        places = all_as_scaled(places, deployments)
+        more = (max(0, place.replicas - count) for place, count in zip(places, asked, strict=True))
+        added = [count if place.stage.is_external else 0 for place, count in zip(places, more, strict=True)]
+        lost = [one + other for one, other in zip_longest(added, lost, fillvalue=0)]
         return judge(places, deployments, self._unready_pods(pipeline, places, deployments), lost)
 
     def _unready_pods(
@@ -107,20 +116,37 @@ def states_of(
     deployments: Mapping[str, Json | None],
     lost: Mapping[str, str],
 ) -> tuple[StageState, ...]:
-    """Each configuration with the ready replicas at its place, and why some are lost."""
+    """Each configuration with the replicas and the ready replicas at its place, and why some are lost."""
     return tuple(
-        StageState(config, ready_replicas(deployments[place.deployment]), lost[place.deployment])
+        StageState(
+            replace(config, replicas=place.replicas),
+            ready_replicas(deployments[place.deployment]),
+            lost[place.deployment],
+        )
         for config, place in zip(configs, places, strict=True)
     )
+
+
+def all_as_scaled(
+    places: Sequence[StageLocation], deployments: Mapping[str, Json | None]
+) -> tuple[StageLocation, ...]:
+    """The places with the replicas that autoscalers gave their Deployments."""
+    return tuple(as_scaled(place, deployments[place.deployment]) for place in places)
 
 
 def is_settled(
     places: Sequence[StageLocation], deployments: Mapping[str, Json | None], lost: Mapping[str, str]
 ) -> bool:
-    """True if no place waits for anything but pods that are lost."""
-    return not any(
-        unready(place, deployments[place.deployment]) and not lost[place.deployment] for place in places
-    )
+    """True if no place waits for anything but pods that are lost.
+
+    Nor is waited for pods that an autoscaler has asked for: they come and go without any change.
+    """
+
+    def waits(place: StageLocation) -> str:
+        deployment = deployments[place.deployment]
+        return rolling(place, deployment) if place.stage.is_external else unready(place, deployment)
+
+    return not any(waits(place) and not lost[place.deployment] for place in places)
 
 
 def altered(pipeline: Pipeline) -> ConflictError:
@@ -143,6 +169,7 @@ class SeldonWorkload(SeldonObjects):
             raise with_hand(error, sdep) from error
         self._check_autoscalers(pipeline, [target_of(pipeline).name], places)
         deployments = self._deployments(pipeline, places)
+        places = all_as_scaled(places, deployments)
         lost = self._lost(pipeline, places, deployments)
         stages = states_of(configs, places, deployments, lost)
         settled = is_settled(places, deployments, lost)
@@ -210,7 +237,8 @@ class SeldonWorkload(SeldonObjects):
             return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was recreated by another writer")
         if not _asks_for(pipeline, sdep, change):
             return Rollout(RolloutPhase.READY, "another writer replaced the change")
-        return self._judged(pipeline, locate_mixture(pipeline, sdep), change.lost)
+        asked = [config.replicas for config in change.configs]
+        return self._judged(pipeline, locate_mixture(pipeline, sdep), asked, change.lost)
 
     def _read_back(
         self, pipeline: Pipeline, before: str, wanted: Sequence[StageConfig], cause: UnavailableError
@@ -228,7 +256,7 @@ class SeldonWorkload(SeldonObjects):
             ) from cause
         if revision_of(live) == before:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
-        if found != in_millicores(wanted):
+        if found != as_asked(pipeline, wanted, found):
             raise ConflictError(
                 f"{cause.message}; reading back shows a change by another writer", hint=READ_AGAIN
             ) from cause
@@ -236,7 +264,15 @@ class SeldonWorkload(SeldonObjects):
 
 
 def _asks_for(pipeline: Pipeline, sdep: Json, change: Change) -> bool:
-    return read_mixture(pipeline, sdep) == in_millicores(change.configs)
+    found = read_mixture(pipeline, sdep)
+    return found == as_asked(pipeline, change.configs, found)
+
+
+def as_asked(
+    pipeline: Pipeline, wanted: Sequence[StageConfig], found: Sequence[StageConfig]
+) -> tuple[StageConfig, ...]:
+    """The wanted configurations as they read back: replicas that are external are as they were found."""
+    return with_replicas_of(pipeline.external, in_millicores(wanted), found)
 
 
 def same_object(revision: str, other: str) -> bool:

@@ -17,6 +17,7 @@ LIST_KINDS = {
     "pods": ("v1", "PodList"),
     "events": ("v1", "EventList"),
     "horizontalpodautoscalers": ("autoscaling/v2", "HorizontalPodAutoscalerList"),
+    "resourcequotas": ("v1", "ResourceQuotaList"),
     "leases": ("coordination.k8s.io/v1", "LeaseList"),
 }
 SELDON = "machinelearning.seldon.io"

@@ -22,6 +22,8 @@ from tests.fakes.kube.store import ApiError, Json, Store
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
 ENGINE = "seldon-container-engine"
 HTTP_PORT = 9000
+AUTOSCALER = "horizontalpodautoscalers"
+NODE, CPU = "worker-1", "Example CPU @ 2.10GHz"
 
 
 class Trouble(StrEnum):
@@ -60,6 +62,8 @@ class Cluster:
     crashing: set[str] = field(default_factory=set)
     # Where pods are real processes: what is wrong with one, and whether it is ready.
     kubelet: Callable[[Json], tuple[Trouble | None, bool]] | None = None
+    # Whether images have the shell that init containers with a command ask for.
+    has_shell: bool = True
     # Where true, `status.state` says Creating for ever, whatever the Deployments do (seldon-core#4224).
     stuck_status: bool = False
     now: int = 0
@@ -92,14 +96,18 @@ class Cluster:
         self._operate_orchestrators(sdep)
         made = self._wanted(sdep)
         wanted = {one["metadata"]["name"]: one for one, _ in made}
-        for one, is_autoscaled in made:
+        for one, autoscaled in made:
             name = one["metadata"]["name"]
+            self._operate_autoscaler(sdep, name, autoscaled)
             try:
                 live = self.store.get("deployments", metadata["namespace"], name)
             except ApiError:
+                if autoscaled:
+                    # The operator says no number, and the API server makes that 1.
+                    one["spec"]["replicas"] = 1
                 self.store.create("deployments", metadata["namespace"], one)
                 continue
-            if is_autoscaled:
+            if autoscaled:
                 one["spec"]["replicas"] = live["spec"]["replicas"]
             self.store.replace("deployments", {**live, "spec": one["spec"]})
         orchestrators = set(map(partial(_orchestrator, sdep), _separate(sdep)))
@@ -111,6 +119,30 @@ class Cluster:
                 and all(self._is_ready(other) for other in self._named(sdep, wanted))
             ):
                 self.store.delete("deployments", metadata["namespace"], name)
+
+    def _operate_autoscaler(self, sdep: Json, deployment: str, autoscaled: Json) -> None:
+        """Make the HorizontalPodAutoscaler of an hpaSpec, or what KEDA makes of a kedaSpec's ScaledObject.
+
+        Without either the operator deletes the one that bears the Deployment's name.
+        """
+        namespace, keda = sdep["metadata"]["namespace"], f"keda-hpa-{deployment}"
+        wanted = {"hpaSpec": deployment, "kedaSpec": keda}.get(next(iter(autoscaled), ""), "")
+        there = {one["metadata"]["name"] for one in self.store.find(AUTOSCALER, namespace)}
+        for name in {deployment, keda} & there - {wanted}:
+            self.store.delete(AUTOSCALER, namespace, name)
+        if wanted and wanted not in there:
+            labels = {"scaledobject.keda.sh/name": deployment} if wanted == keda else {}
+            target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment}
+            self.store.create(
+                AUTOSCALER,
+                namespace,
+                {
+                    "apiVersion": "autoscaling/v2",
+                    "kind": "HorizontalPodAutoscaler",
+                    "metadata": {"name": wanted, "labels": labels},
+                    "spec": {"scaleTargetRef": target, "maxReplicas": 10},
+                },
+            )
 
     def _operate_orchestrators(self, sdep: Json) -> None:
         """Make each predictor's `svc-orch` Deployment what it asks for.
@@ -144,12 +176,12 @@ class Cluster:
             return
         self.store.replace("deployments", {**live, "spec": body["spec"]})
 
-    def _wanted(self, sdep: Json) -> list[tuple[Json, bool]]:
-        """The Deployments to be, and whether another controller owns their replicas."""
+    def _wanted(self, sdep: Json) -> list[tuple[Json, Json]]:
+        """The Deployments to be, and what says that another controller owns their replicas, if it does."""
         return [
             (
                 self._deployment(sdep, predictor, index, component),
-                any(component.get(scaler) for scaler in AUTOSCALERS),
+                {scaler: component[scaler] for scaler in AUTOSCALERS if component.get(scaler)},
             )
             for predictor in sdep["spec"]["predictors"]
             for index, component in enumerate(predictor.get("componentSpecs", []))
@@ -187,12 +219,12 @@ class Cluster:
         pods = self._pods_of(deployment)
         for pod in pods:
             self._live(pod)
-        new = [pod for pod in pods if pod["spec"] == template]
-        old = [pod for pod in pods if pod["spec"] != template]
+        new = [pod for pod in pods if _made_of(pod) == template]
+        old = [pod for pod in pods if _made_of(pod) != template]
         for pod in new[wanted:]:
             self.store.delete("pods", namespace, pod["metadata"]["name"])
         # More replicas and another template in one write: the old ReplicaSet is scaled first.
-        more = [old[0]["spec"]] * (wanted - len(new) - len(old)) if old else []
+        more = [_made_of(old[0])] * (wanted - len(new) - len(old)) if old else []
         surge = math.ceil(wanted * 0.25)
         room = max(0, min(wanted - len(new), wanted + surge - len(new) - len(old) - len(more)))
         refused = ""
@@ -233,7 +265,7 @@ class Cluster:
                 "labels": deployment["spec"]["selector"]["matchLabels"],
                 "born": self.now,
             },
-            "spec": deepcopy(spec),
+            "spec": {**deepcopy(spec), "nodeName": NODE},
             "status": {"phase": "Pending"},
         }
         made = self.store.create("pods", deployment["metadata"]["namespace"], pod)
@@ -247,8 +279,20 @@ class Cluster:
         is_ready = self.now - pod["metadata"]["born"] >= self.roll_ticks
         if self.kubelet and trouble is None:
             trouble, is_ready = self.kubelet(pod)
-        pod["status"] = _pod_status(pod, trouble, is_ready=is_ready)
+        ended = [{"name": one["name"], "state": self._init_state(one)} for one in _inits(pod)]
+        begins = all("terminated" in one["state"] for one in ended)
+        pod["status"] = _pod_status(pod, trouble, is_ready=is_ready and begins)
+        if ended:
+            pod["status"]["initContainerStatuses"] = ended
         self.store.replace("pods", pod)
+
+    def _init_state(self, container: Json) -> Json:
+        """How an init container ended, with what it wrote to its termination log."""
+        if "command" not in container:
+            return {"terminated": {"exitCode": 0}}
+        if not self.has_shell:
+            return {"waiting": {"reason": "RunContainerError"}}
+        return {"terminated": {"exitCode": 0, "message": f" {CPU}\n"}}
 
     def _has_room(self, pod: Json) -> bool:
         if self.capacity_cores is None:
@@ -259,7 +303,7 @@ class Cluster:
     def _count(self, deployment: Json, refused: str) -> None:
         pods = self._pods_of(deployment)
         template = deployment["spec"]["template"]["spec"]
-        new = [pod for pod in pods if pod["spec"] == template]
+        new = [pod for pod in pods if _made_of(pod) == template]
         ready = sum(_is_ready(pod) for pod in pods)
         status: Json = {
             "observedGeneration": deployment["metadata"]["generation"],
@@ -368,6 +412,21 @@ def _as_deployment(owner: Json, name: str, labels: Json, replicas: int, pod: Jso
     }
 
 
+def _made_of(pod: Json) -> Json:
+    """The pod's spec as its Deployment has it: the scheduler adds the node."""
+    return {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+
+
+def _inits(pod: Json) -> list[Json]:
+    return pod["spec"].get("initContainers") or []
+
+
+def _image_id(container: Json) -> str:
+    """The digest that its image was pulled by."""
+    image = str(container.get("image", "seldonio/mlserver:1"))
+    return f"{image.partition(':')[0]}@sha256:{md5(image.encode(), usedforsecurity=False).hexdigest()}"
+
+
 def _nodes(node: Json) -> dict[str, Json]:
     found = {node["name"]: node}
     for child in node.get("children", []):
@@ -393,7 +452,8 @@ def _operators_env(name: str, index: int, position: int) -> list[Json]:
 
 
 def _pod_status(pod: Json, trouble: Trouble | None, *, is_ready: bool) -> Json:
-    name = pod["spec"]["containers"][0]["name"]
+    own = pod["spec"]["containers"][0]
+    name = own["name"]
     scheduled: Json = {"type": "PodScheduled", "status": "True"}
     waiting: Json = {}
     if trouble is Trouble.UNSCHEDULABLE:
@@ -405,7 +465,9 @@ def _pod_status(pod: Json, trouble: Trouble | None, *, is_ready: bool) -> Json:
     return {
         "phase": "Running" if ready else "Pending",
         "conditions": [scheduled, {"type": "Ready", "status": str(ready)}],
-        "containerStatuses": [{"name": name, "ready": ready, "state": waiting or {"running": {}}}],
+        "containerStatuses": [
+            {"name": name, "ready": ready, "state": waiting or {"running": {}}, "imageID": _image_id(own)}
+        ],
     }
 
 

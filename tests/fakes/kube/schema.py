@@ -62,11 +62,14 @@ def small_schema() -> Json:
     component = _object(
         metadata=_object(labels=STRINGS, annotations=STRINGS, name=text),
         replicas=number,
-        hpaSpec=_object(("maxReplicas",), maxReplicas=number, minReplicas=number),
-        kedaSpec=_object(("triggers",), triggers=_list(anything)),
+        hpaSpec=_object(("maxReplicas",), maxReplicas=number, minReplicas=number, metricsv2=_list(anything)),
+        kedaSpec=_object(
+            ("triggers",), triggers=_list(anything), minReplicaCount=number, maxReplicaCount=number
+        ),
         spec=_object(
             ("containers",),
             containers=_list(container),
+            initContainers=_list(container),
             serviceAccountName=text,
             terminationGracePeriodSeconds=number,
         ),

@@ -68,10 +68,10 @@ export class PipelineActions {
 
   async back() {
     const [{ body: status, headers }, { decisions }] = await Promise.all([callApi.full(`${this.base}/status`), callApi(`${this.base}/history?limit=${LOOK_BACK}&inputs=false`)]);
-    const to = lastThatStayed(decisions)?.previous ?? [], now = status.live.stages.filter((stage) => stage.config).map((stage) => stage.config);
+    const to = beforeLast(decisions), now = status.live.stages.filter((stage) => stage.config).map((stage) => stage.config);
     this.open({
       title: `Roll ${this.name} back?`, verb: "Roll back", mend: { text: "Look again", act: () => this.back() },
-      words: [el("p", {}, to.length ? "This applies the configuration before the last change. The service continues from it with the next ticks; pause the pipeline to keep it." : "The earlier configuration is unknown."),
+      words: [el("p", {}, to.length ? "This applies the configuration before the last decision. The service continues from it with the next ticks; pause the pipeline to keep it." : "The earlier configuration is unknown."),
         to.length ? changes("From the running configuration to the earlier one", now, to) : "", to.length ? el("p", { class: "note" }, `${plain(cores(now))} cores now, ${plain(cores(to))} then.`) : ""],
       act: async (body) => outcome(await callApi(`${this.base}/rollback`, { method: "POST", body, headers: { "If-Match": headers.get("ETag") } })),
     });
@@ -94,13 +94,37 @@ function told(title, control) {
   return { title, parts: [el("p", { class: "banner good" }, el("span", {}, `${facts.join(", ")}.`))] };
 }
 
-/** The newest of these changes (newest first) that was not rolled back. */
-function lastThatStayed(applied) {
-  let taken = false;
-  for (const decision of applied) {
-    if (decision.reason === "apply.rollback") taken = true;
-    else if (taken) taken = false;
-    else return decision;
+/** The configuration before the last of these decisions (newest first) that was not rolled back, however many steps it took. */
+function beforeLast(applied) {
+  const stayed = [];
+  let rollback = null;
+  for (const decision of applied.toReversed()) {
+    if (decision.reason === "apply.rollback" || (rollback && decision.step_of === rollback)) {
+      rollback = decision.step_of || decision.decision_id;
+      undo(stayed, decision);
+    } else stayed.push(decision);
   }
-  return null;
+  let at = stayed.length - 1;
+  while (at > 0 && continues(stayed[at], stayed[at - 1])) at -= 1;
+  return stayed[at]?.previous ?? [];
 }
+
+/** Remove the newest steps that the rollback took back: one, or all up to its configuration. */
+function undo(stayed, rollback) {
+  while (stayed.length) {
+    const undone = stayed.pop();
+    if (same(undone.previous, rollback.configs) || !stayed.length || !continues(undone, stayed.at(-1))) return;
+  }
+}
+
+/** Whether it is a further step of the decision that took the last one, or adds to that. */
+function continues(step, last) {
+  if (step.reason === "apply.amended") return true;
+  if (step.step_of) return step.step_of === (last.step_of || last.decision_id);
+  if (!step.plan || !last.plan || !same(step.previous, last.configs)) return false;
+  return !same(planned(last), last.configs) && same(planned(step), planned(last));
+}
+
+const KEYS = ["stage", "variant", "batch_size", "cores", "replicas", "share_percent"];
+const planned = ({ plan }) => plan.stages;
+const same = (one, other) => JSON.stringify(one.map((config) => KEYS.map((key) => config[key]))) === JSON.stringify(other.map((config) => KEYS.map((key) => config[key])));

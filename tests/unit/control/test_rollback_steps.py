@@ -1,0 +1,226 @@
+"""A rollback returns to the configuration before the decision, however many steps that took."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ipa.model.decision import Action, Decision, Mode, ReasonCode
+from ipa.model.errors import ConflictError, InfeasibleError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Observation
+from ipa.model.pipeline import Bounds, Pin, Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.policies.base import PolicyState
+from ipa.service.commands import rollback_target
+from tests.fakes.store import FakeStore
+from tests.fakes.world import PIPELINE, Scenario, made_loop, planner, scenario
+
+# Old and new replicas of both stages take 14 cores together, and 12 are all there are: two steps.
+BEFORE = (StageConfig("detect", "big", 1, 1.0, 3), StageConfig("read", "big", 1, 1.0, 3))
+WANTED = (StageConfig("detect", "small", 1, 1.0, 4), StageConfig("read", "small", 1, 1.0, 4))
+BETWEEN = (WANTED[0], BEFORE[1])
+LATER = (replace(WANTED[0], replicas=5), WANTED[1])
+
+
+def stepping(**made: object) -> Scenario:
+    """A loop without load, which a person alone moves."""
+    return scenario(0.2, configs=BEFORE, policy=_Waits(), **made)  # type: ignore[arg-type]
+
+
+class _Waits:
+    """A policy without a plan: only people move the pipeline."""
+
+    name = "waits"
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        raise InfeasibleError("nothing is planned")
+
+
+def reasons(decisions: list[Decision]) -> list[tuple[Action, ReasonCode]]:
+    return [(each.action, each.reason) for each in decisions if each.action is Action.APPLY]
+
+
+def test_a_request_of_two_steps_is_rolled_back_to_before_the_first() -> None:
+    made = stepping()
+    made.loop.request(WANTED, "ann asked", "ann")
+    made.clock.wait(5.0)
+    made.ticks(3)
+    first, second = [kept for kept in made.store.kept if kept.action is Action.APPLY]
+    assert (first.configs, second.configs) == (BETWEEN, WANTED)
+    assert (first.step_of, second.step_of) == ("", first.decision_id)
+    target = rollback_target(PIPELINE, made.store, None)
+    assert target == BEFORE
+    made.loop.restore(target, "rollback by ann", "ann")
+    made.clock.wait(5.0)
+    made.ticks(3)
+    assert made.workload.desired == BEFORE
+    # The way back took two steps as well, and can be rolled back like any change.
+    assert rollback_target(PIPELINE, made.store, None) == WANTED
+
+
+def test_after_a_decision_means_after_its_last_step() -> None:
+    made = stepping()
+    first = made.loop.request(WANTED, "ann asked", "ann")
+    made.clock.wait(5.0)
+    made.ticks(3)
+    made.loop.request(LATER, "ann asked again", "ann")
+    assert rollback_target(PIPELINE, made.store, first.decision_id) == WANTED
+    assert rollback_target(PIPELINE, made.store, None) == WANTED
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_step_that_fails_takes_those_before_it_along(restarts: bool) -> None:
+    made = stepping()
+    made.workload.broken = {("read", "small")}
+    made.loop.request(WANTED, "ann asked", "ann")
+    made.clock.wait(5.0)
+    decisions = made.ticks(2)
+    assert made.workload.desired == WANTED, "the second step was written and does not get ready"
+    if restarts:
+        made = replace(made, loop=made_loop(made, _Waits(), "again"))
+    decisions = made.ticks(12)
+    assert made.workload.desired == BEFORE
+    done = reasons(decisions)
+    assert done == [(Action.APPLY, ReasonCode.ROLLBACK), (Action.APPLY, ReasonCode.SWITCH_VARIANT)]
+    assert any("the rollback goes on" in each.detail for each in decisions)
+    with pytest.raises(ConflictError, match="no known configuration"):
+        rollback_target(PIPELINE, made.store, None)
+
+
+def test_an_earlier_decision_is_the_target_once_a_later_one_was_taken_back() -> None:
+    made = stepping()
+    made.loop.request(LATER[:1] + BEFORE[1:], "ann asked", "ann")
+    made.clock.wait(5.0)
+    made.ticks(2)
+    made.workload.broken = {("read", "small")}
+    made.loop.request(LATER, "ann asked more", "ann")
+    made.clock.wait(5.0)
+    made.ticks(12)
+    assert made.workload.desired == LATER[:1] + BEFORE[1:]
+    assert rollback_target(PIPELINE, made.store, None) == BEFORE
+
+
+def test_a_change_that_was_refused_is_passed_over() -> None:
+    made = stepping()
+    made.loop.request(BETWEEN, "ann asked", "ann")
+    made.clock.wait(5.0)
+    made.ticks(2)
+    made.workload.errors["write"].append(ConflictError("it was changed since"))
+    refused = made.loop.request(LATER, "ann asked more", "ann")
+    assert refused.reason is ReasonCode.CONFLICT and made.workload.desired == BETWEEN
+    assert rollback_target(PIPELINE, made.store, None, made.workload.desired) == BEFORE
+
+
+def test_steps_of_one_plan_are_one_decision() -> None:
+    """The loop plans anew before each step: the same plan, reached a little further."""
+    store, at = FakeStore(), "2026-01-01T00:00:00+00:00"
+    far = stages_of(replace(BEFORE[0], replicas=8), BEFORE[1])
+    other = stages_of(replace(BEFORE[0], replicas=7), BEFORE[1])
+    rows = [(3, 4, other), (4, 5, far), (5, 6, far), (6, 8, far)]
+    for tick, (old, new, plan) in enumerate(rows, 1):
+        was, now = ((replace(BEFORE[0], replicas=count), BEFORE[1]) for count in (old, new))
+        made = stepping().loop.request(WANTED, "", "")
+        store.record(
+            replace(made, decision_id=f"d-{tick}", tick=tick, at=at, previous=was, configs=now, plan=plan)
+        )
+    assert rollback_target(PIPELINE, store, None)[0].replicas == 4
+    assert rollback_target(PIPELINE, store, "d-2")[0].replicas == 8
+    assert rollback_target(PIPELINE, store, "d-1")[0].replicas == 4
+
+
+def stages_of(*configs: StageConfig) -> Plan:
+    plan = planner(PIPELINE, 1.0)
+    stages = tuple(
+        replace(stage, variant=it.variant, batch_size=it.batch_size, cores=it.cores, replicas=it.replicas)
+        for stage, it in zip(plan.stages, configs, strict=True)
+    )
+    return replace(plan, stages=stages)
+
+
+def bounded(made: Scenario, pipeline: Pipeline) -> Scenario:
+    """The same world under a new process with another file."""
+    return replace(made, loop=made_loop(made, _Waits(), "again", pipeline))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "pin", "said"),
+    [
+        (replace(PIPELINE.bounds, max_replicas=2), Pin(), "3 replicas are above the bound of 2"),
+        (replace(PIPELINE.bounds, min_replicas=4), Pin(), "3 replicas are below the bound of 4"),
+        (replace(PIPELINE.bounds, batch_sizes=(2, 4)), Pin(), "batch size 1 is not allowed"),
+        (PIPELINE.bounds, Pin(variant="small"), "detect is pinned to small as its variant, not big"),
+    ],
+)
+def test_other_bounds_and_pins_do_not_refuse_it_and_are_named(bounds: Bounds, pin: Pin, said: str) -> None:
+    made = scenario(0.2, configs=WANTED, policy=_Waits())
+    stages = (replace(PIPELINE.stages[0], pin=pin), *PIPELINE.stages[1:])
+    made = bounded(made, replace(PIPELINE, bounds=bounds, stages=stages))
+    # Asked for as anything new, it would be refused.
+    assert made.loop.request(BEFORE, "ann asked", "ann").reason is ReasonCode.INFEASIBLE
+    decision = made.loop.restore(BEFORE, "rollback by ann", "ann")
+    assert decision.action is Action.APPLY
+    assert "; until the next plan it violates: " in decision.detail and said in decision.detail
+
+
+def test_a_budget_refuses_it_and_the_words_are_the_remedy() -> None:
+    made = scenario(0.2, configs=WANTED, policy=_Waits())
+    made = bounded(made, replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=5.0)))
+    decision = made.loop.restore(BEFORE, "rollback by ann", "ann")
+    assert (decision.action, decision.reason) == (Action.HOLD, ReasonCode.INFEASIBLE)
+    remedy = "raise it in `bounds` of the pipeline's file, or apply a plan within it"
+    assert decision.detail == f"rollback by ann: 6 cores exceed the budget of 5; {remedy}"
+    assert made.workload.desired == WANTED
+
+
+def test_a_change_without_room_is_refused_with_the_remedy() -> None:
+    made = scenario(0.2, configs=WANTED, policy=_Waits())
+    made = bounded(made, replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=8.0)))
+    decision = made.loop.restore(BEFORE, "rollback by ann", "ann")
+    assert decision.reason is ReasonCode.NO_ROOM
+    assert decision.detail.endswith("give them in `bounds.transition_cores`, or apply a plan that has room")
+
+
+def test_a_variant_that_left_the_file_cannot_come_back() -> None:
+    made = scenario(0.2, configs=WANTED, policy=_Waits())
+    small = tuple(replace(each, variants=each.variants[:1]) for each in PIPELINE.stages)
+    made = bounded(made, replace(PIPELINE, stages=small))
+    decision = made.loop.restore(BEFORE, "rollback by ann", "ann")
+    assert decision.reason is ReasonCode.INFEASIBLE
+    assert "the pipeline has no detect=big any more; restore it in the pipeline's file" in decision.detail
+
+
+def test_a_change_that_rolls_out_is_not_waited_for() -> None:
+    made = stepping()
+    made.workload.readiness_s = 1e9
+    made.loop.request(BETWEEN, "ann asked", "ann")
+    made.clock.wait(5.0)
+    made.loop.tick_once()
+    back = rollback_target(PIPELINE, made.store, None)
+    decision = made.loop.restore(back, "rollback by kim", "kim")
+    assert (decision.action, decision.reason) == (Action.APPLY, ReasonCode.ROLLBACK)
+    assert decision.detail.startswith("rollback by kim: ") and decision.by == "kim"
+    assert made.workload.desired == BEFORE
+    made.workload.readiness_s = 2.0
+    made.clock.wait(5.0)
+    assert ReasonCode.ROLLBACK_FAILED not in {each.reason for each in made.ticks(3)}
+
+
+def test_the_second_step_of_a_change_that_rolls_out_goes_all_the_way_back() -> None:
+    made = stepping()
+    made.loop.request(WANTED, "ann asked", "ann")
+    made.clock.wait(5.0)
+    made.workload.broken = {("read", "small")}
+    made.ticks(2)
+    made.loop.restore(rollback_target(PIPELINE, made.store, None), "rollback by kim", "kim")
+    assert made.workload.desired == BETWEEN
+    made.clock.wait(5.0)
+    made.ticks(3)
+    assert made.workload.desired == BEFORE
+
+
+def test_advisory_mode_says_what_it_would_do() -> None:
+    made = scenario(0.2, mode=Mode.ADVISORY, configs=WANTED, policy=_Waits())
+    decision = made.loop.restore(BEFORE, "rollback by ann", "ann")
+    assert decision.reason is ReasonCode.ADVISORY and decision.detail.startswith("would rollback by ann")
