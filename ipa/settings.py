@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -215,6 +216,9 @@ class Settings:
     gitops_timeout_s: float = 20.0
     # Time limit of each call to the API server, in seconds.
     kube_timeout_s: float = 10.0
+    # The way of `ipa profile --at kubernetes` to a Service: service (its address), port-forward (by kubectl),
+    # a URL with {service}, {namespace} and {port}, or auto: port-forward with a kubeconfig, else service.
+    profile_reach: str = "auto"
     # Leader election among replicas: auto (only in a pod of a cluster), on or off.
     leader_election: str = "auto"
     # Name of the shared Lease. Empty means <install>-serving.
@@ -299,7 +303,12 @@ CHOICES = {
     "webhook_events": ("changes", "all"),
     "metrics_access": ("open", "token"),
     "api_names": ("any", "prefixed"),
+    # Or a URL.
+    "profile_reach": ("auto", "service", "port-forward"),
 }
+# What a URL of profile_reach may name, in braces.
+REACHED = frozenset({"service", "namespace", "port"})
+_FIELDS = re.compile(r"\{([^{}]*)\}")
 # Settings that name a plug-in.
 PLUGINS = {"solver": SOLVERS, "forecaster": FORECASTERS}
 # Authentication methods.
@@ -320,9 +329,12 @@ def _flag(text: str) -> bool:
 
 def _fault(name: str, value: Any) -> str:
     """The reason why the value is invalid, empty if it is valid."""
-    if name == "prometheus_url" or (name == "gateway_url" and value):
-        url = urlsplit(value)
-        return "" if url.scheme in ("http", "https") and url.hostname else "is no http or https URL"
+    if (
+        name == "prometheus_url"
+        or (name == "gateway_url" and value)
+        or (name == "profile_reach" and "://" in value)
+    ):
+        return _url_fault(value, REACHED if name == "profile_reach" else frozenset())
     if name == "install":
         return "" if value.strip() else "is empty"
     if name == "auth":
@@ -334,6 +346,15 @@ def _fault(name: str, value: Any) -> str:
         choices = CHOICES.get(name, (value,))
         return "" if value in choices else f"is none of {', '.join(choices)}"
     return _number_fault(name, value)
+
+
+def _url_fault(value: str, fields: frozenset[str]) -> str:
+    """The reason why it is no URL, or has other fields in braces than those."""
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.netloc:
+        return "is no http or https URL"
+    unknown = sorted(set(_FIELDS.findall(value)) - fields)
+    return f"has {{{unknown[0]}}}, which is none of {', '.join(sorted(fields))}" if unknown and fields else ""
 
 
 def _plugin_fault(known: Registry, value: str) -> str:

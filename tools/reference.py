@@ -25,7 +25,8 @@ CHART = ROOT / "deploy" / "helm" / "ipa" / "values.schema.json"
 # Values of the chart have their own names for these, or it knows them; secrets are never written into values.
 NOT_IN_VALUES = {
     *("host", "port", "target", "auth", "install", "kubeconfig", "prometheus_url", "store_url"),
-    *("pipelines_dir", "profiles_dir", "webhook_secret", "webhook_secret_file", "prometheus_token"),
+    *("pipelines_dir", "profiles_dir", "profile_reach", "prometheus_token"),
+    *("webhook_secret", "webhook_secret_file"),
 }
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ipa.adapters.kube.backoff import Limits
@@ -36,6 +35,7 @@ __all__ = [
     "Simulated",
     "Target",
     "base_revision",
+    "bench_at",
     "check_carried",
     "check_honoured",
     "default_target",
@@ -131,13 +131,29 @@ def actuation_faults(settings: Settings) -> Iterator[str]:
         yield "IPA_ACTUATION=gitops needs the target kubernetes"
 
 
-@contextmanager
-def measurement_bench(pipeline: Pipeline) -> Iterator[MeasurementBench]:
+def measurement_bench(pipeline: Pipeline) -> AbstractContextManager[MeasurementBench]:
     """Model servers of the pipeline's variants on this machine; all have ended after the block."""
-    from ipa.targets.local.bench import Bench
+    return target_named("local").bench(Settings(), "", pipeline)
 
-    with TemporaryDirectory(prefix="ipa-profile-") as folder, closing(Bench(pipeline, Path(folder))) as bench:
-        yield bench
+
+def bench_at(
+    settings: Settings, at: str, pipeline: Pipeline, namespace: str | None
+) -> AbstractContextManager[MeasurementBench]:
+    """The bench of the target `at` (NAME or NAME:WHERE); `namespace` replaces that of the pipeline's file.
+
+    UsageError: there is no such target, or it measures nothing, or the file does not say how it runs there.
+    """
+    name, _, where = at.partition(":")
+    target = target_named(name)
+    if not target.placed(pipeline):
+        raise UsageError(
+            f"pipeline {pipeline.name!r} does not say how it runs on {target.title}",
+            hint=f"Give it a `{target.sections.key}:` section, or leave out --at to measure on this machine.",
+        )
+    pipeline = target.shape(pipeline, {})
+    if namespace is not None:
+        pipeline = target.in_namespace(pipeline, namespace)
+    return target.bench(settings, where, pipeline)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -113,6 +114,12 @@ class KubeClient:
         return self._call(
             kind.kind, Request(str(ref), "PUT", kind.path(namespace, ref.name), _writing(), body)
         )
+
+    def delete(self, kind: ResourceKind, namespace: str, name: str) -> None:
+        """Delete the object, and by that what it owns; nothing happens if there is none."""
+        ref = ObjectRef(kind, namespace, name)
+        with suppress(NotFoundError):
+            self.transport.ask(Request(str(ref), "DELETE", kind.path(namespace, name)), self.timeout_s)
 
     def review(self, kind: ResourceKind, spec: Json) -> Json:
         """The review of that kind and spec, with its status."""

@@ -47,6 +47,7 @@ DEPLOYMENT = ResourceKind("apps", "v1", "deployments", "Deployment")
 POD = ResourceKind("", "v1", "pods", "Pod")
 EVENT = ResourceKind("", "v1", "events", "Event")
 AUTOSCALER = ResourceKind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+QUOTA = ResourceKind("", "v1", "resourcequotas", "ResourceQuota")
 LEASE = ResourceKind("coordination.k8s.io", "v1", "leases", "Lease")
 TOKEN_REVIEW = ResourceKind("authentication.k8s.io", "v1", "tokenreviews", "TokenReview")
 ACCESS_REVIEW = ResourceKind("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview")
@@ -97,6 +98,11 @@ def actor(kind: ResourceKind) -> RbacRole:
     return RbacRole(
         "actor", "writing plans", (*_rights(kind, "create", "patch"), *_rights(EVENT, "create", "patch"))
     )
+
+
+def profiler(kind: ResourceKind) -> RbacRole:
+    """The role that measures stages on copies of workloads of that kind."""
+    return RbacRole("profiler", "measuring", (*_rights(kind, "create", "delete"), *_rights(QUOTA, "list")))
 
 
 ELECTOR = RbacRole("elector", "electing who writes", _rights(LEASE, "get", "create", "update"))

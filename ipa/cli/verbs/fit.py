@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import typer
@@ -145,17 +148,35 @@ def profile(
     ),
     folder: Path | None = typer.Option(None, "--folder", help="write a file for each stage into this folder"),
     write: bool = typer.Option(False, "--write", help="replace the profiles of the pipeline"),
+    at: str | None = typer.Option(
+        None,
+        "--at",
+        metavar="WHERE",
+        help="kubernetes[:KUBECONFIG] to measure copies of what runs there; this machine if not given",
+    ),
+    namespace: str | None = typer.Option(
+        None, "--namespace", "-n", help="namespace on a cluster, instead of that of the pipeline's file"
+    ),
     output: Output = OUTPUT,
 ) -> None:
     """Measure accuracy, latency, throughput and readiness of every variant with real model servers.
 
     Requests and accuracy come from pipelines/PIPELINE/bench.py. Run nothing else on the machine meanwhile.
     With --url nothing is started: a server that runs is called as the orchestrator of its pipeline calls it.
+
+    With --at each variant runs as a copy of its stage, one replica at a time, which gets no request of the
+    pipeline's and is removed at the end, also of an interrupted run.
     """
     settings = Settings.from_env()
+    if url and at is not None:
+        raise UsageError(
+            "--url measures a server that runs, and --at a copy that is made: give one of the two"
+        )
+    if namespace is not None and at is None:
+        raise UsageError("--namespace is that on a cluster, so give --at kubernetes with it")
     if write and (variants or folder):
         raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
-    from ipa.bootstrap.targets import measurement_bench, running_bench
+    from ipa.bootstrap.targets import bench_at, measurement_bench, running_bench
     from ipa.files import load_pipeline
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
 
@@ -175,7 +196,14 @@ def profile(
     with progress(f"measuring {pipeline}", sum(map(len, chosen.values())) * len(request.cores)) as step:
         for it in stages:
             workload = bench_workload(settings.pipelines_dir, pipeline, it.name, seed)
-            with running_bench(described, it, url) if url else measurement_bench(described) as bench:
+            made: AbstractContextManager[measure.MeasurementBench]
+            if url:
+                made = running_bench(described, it, url)
+            elif at is not None:
+                made = bench_at(settings, at, described, namespace)
+            else:
+                made = measurement_bench(described)
+            with unwinding_on_sigterm(), made as bench:
                 profile = measure_stage(bench, described, it, chosen[it.name], workload, request, step, _say)
             found.append((profile, _written(profile, place)))
     _show(output, found)
@@ -204,6 +232,21 @@ def _batches(text: str, pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[in
                 raise UsageError(f"--batches: {batch_fault(stage.name, max(sizes), why)}")
             return (1,)
     return sizes
+
+
+@contextmanager
+def unwinding_on_sigterm() -> Iterator[None]:
+    """End by an exception at SIGTERM, so that what was started is ended and removed; a second one waits."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _chosen(stage: Stage, names: str) -> list[Variant]:

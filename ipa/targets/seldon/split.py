@@ -137,10 +137,15 @@ def _stage(name: str, container: str, env: Mapping[str, str]) -> Stage:
 
 
 def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
+    return alone(pipeline, f"{target_of(pipeline).name}-{suffix}", stage)
+
+
+def alone(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
+    """The stage as a pipeline of its own, in a SeldonDeployment of that name beside the pipeline's."""
     target = target_of(pipeline)
     # Its bounds were kept by whoever decided; called alone, every kind of stage is called as a model.
     alone = replace(stage, after=(), kind=StageKind.MODEL, bounds=StageBounds())
-    own = SeldonTarget(f"{target.name}-{suffix}", target.namespace, target.predictor)
+    own = SeldonTarget(name, target.namespace, target.predictor)
     # The resources of its variants come along.
     bounds = Bounds(measured=pipeline.bounds.measured)
     return Pipeline(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -174,6 +175,17 @@ class Seldon(base.Target):
 
         settings = self.settings_at(settings, where)
         return ClusterConnection(connect(settings.kubeconfig, settings.kube_timeout_s), settings.install)
+
+    @contextmanager
+    def bench(self, settings: Settings, where: str, pipeline: Pipeline) -> Iterator[MeasurementBench]:
+        """Copies of the stages of the running SeldonDeployment; what a killed run left is removed first."""
+        from ipa.adapters.kube.client import connect
+        from ipa.targets.seldon.copy_bench import ClusterBench
+        from ipa.targets.seldon.reach import reach_of
+
+        settings = self.settings_at(settings, where)
+        with closing(connect(settings.kubeconfig, settings.kube_timeout_s)) as client:
+            yield ClusterBench(client, pipeline, reach_of(settings))
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
         """The pipeline with its SeldonDeployment in that namespace."""

@@ -1,0 +1,442 @@
+"""A stage measured where it serves: on a copy that gets no request of the pipeline, and that never stays."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.cli.verbs.fit import unwinding_on_sigterm
+from ipa.control.loop.clock import VirtualClock
+from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
+from ipa.model.pipeline import Bounds, Pipeline, ReplicaOwner, StageKind
+from ipa.profiling.measure import Item, MeasurementEffort, Outputs
+from ipa.service.measuring import MeasureRequest, measure_stage
+from ipa.settings import Settings
+from ipa.targets.seldon.copies import HOLDER, LABEL_COPY_OF, UNTIL, CopyHold, as_copy
+from ipa.targets.seldon.copy_bench import ClusterBench
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.locate import LABEL_PIPELINE
+from ipa.targets.seldon.reach import Reach, reach_of
+from ipa.targets.seldon.section import Shape, with_seldon
+from ipa.targets.seldon.workload import SeldonWorkload
+from tests.fakes.kube import FakeKube, FaultKind, Trouble
+from tests.fakes.kube.cluster import CPU, NODE
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.v2_server import V2Server
+
+Json = dict[str, Any]
+PIPELINE = sample_pipeline()
+ITEMS: list[Item] = [[{"name": "x", "shape": [1], "datatype": "FP64", "data": [float(n)]}] for n in range(4)]
+
+
+class Doubled:
+    """A workload that is right where every number was doubled."""
+
+    items = ITEMS
+
+    def accuracy(self, answers: Sequence[Outputs]) -> float:
+        return sum(list(each["y"]) == [2.0 * n] for n, each in enumerate(answers)) / len(answers)
+
+
+class ClusterClock(VirtualClock):
+    """A virtual clock with which the cluster moves on."""
+
+    def __init__(self, kube: FakeKube) -> None:
+        super().__init__()
+        self.kube = kube
+
+    def wait(self, seconds: float) -> None:
+        super().wait(seconds)
+        self.kube.tick()
+
+
+@pytest.fixture
+def server() -> Iterator[V2Server]:
+    with V2Server() as made:
+        yield made
+
+
+@pytest.fixture
+def client(kube: FakeKube, workload: SeldonWorkload, tmp_path: Path) -> Iterator[KubeClient]:
+    made = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+    kube.verbs.clear()
+    yield made
+    made.close()
+
+
+def bench(
+    client: KubeClient, kube: FakeKube, server: V2Server, pipeline: Pipeline = PIPELINE
+) -> ClusterBench:
+    reach = Reach(f"http://127.0.0.1:{server.port}")
+    return ClusterBench(client, pipeline, reach, clock=ClusterClock(kube))
+
+
+def copies(kube: FakeKube, namespace: str = "models") -> list[Json]:
+    with kube.store.lock:
+        found = kube.store.find("seldondeployments", namespace)
+    return [each for each in found if LABEL_COPY_OF in each["metadata"].get("labels", {})]
+
+
+def given(kube: FakeKube, change: Any) -> None:
+    kube.edit("models", "sample", change)
+    kube.tick(6)
+
+
+def test_it_is_measured_on_the_way_of_requests_and_leaves_nothing(
+    kube: FakeKube, client: KubeClient, server: V2Server, workload: SeldonWorkload
+) -> None:
+    before = workload.read(PIPELINE)
+    stage = PIPELINE.stage("detect")
+    said: list[str] = []
+    request = MeasureRequest((0.5, 1.0), (1, 4), MeasurementEffort(3, 0.01), 1.0)
+    made = bench(client, kube, server)
+    tell = said.append
+    found = measure_stage(made, PIPELINE, stage, stage.variants, Doubled(), request, tell, tell)
+    assert [each.variant for each in found.variants] == ["d-s", "d-l"]
+    for variant in found.variants:
+        assert [(it.cores, it.batch_size) for it in variant.points] == [
+            (0.5, 1),
+            (0.5, 4),
+            (1.0, 1),
+            (1.0, 4),
+        ]
+        assert variant.accuracy == 1.0 and variant.readiness_s and variant.rows_per_item == (1, 1)
+    assert [each.memory_gib for each in found.variants] == [1.0, 2.0]
+    assert {path for path, _ in server.asked} == {"/v2/models/infer"}
+    assert {rows for _, rows in server.asked} == {1, 4}
+    # Where, of what, and within which limits.
+    assert found.hardware == f"{CPU}, node {NODE}"
+    assert "copy of SeldonDeployment models/sample, asked by Seldon's orchestrator" in found.method
+    assert "detect/d-s: image sha256:" in found.method and "and 1024Mi memory" in found.method
+    assert copies(kube) == []
+    assert workload.read(PIPELINE) == before
+
+
+def test_a_copy_has_one_replica_of_its_own_and_is_as_the_stage_else(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    def change(sdep: Json) -> None:
+        component = sdep["spec"]["predictors"][0]["componentSpecs"][0]
+        component |= {"replicas": 4, "hpaSpec": {"maxReplicas": 5}}
+        component["spec"]["serviceAccountName"] = "puller"
+        component["metadata"] = {"labels": {"app.example/serves": "shop"}, "annotations": {"mesh": "off"}}
+        component["spec"]["containers"][0]["env"].append({"name": "THEIRS", "value": "1"})
+
+    given(kube, change)
+    external = replace(
+        PIPELINE, stages=tuple(replace(it, replicas=ReplicaOwner.EXTERNAL) for it in PIPELINE.stages)
+    )
+    with bench(client, kube, server, external).serve("detect", "d-l", 0.5):
+        [copy] = copies(kube)
+        [predictor] = copy["spec"]["predictors"]
+        [component] = predictor["componentSpecs"]
+        [container] = component["spec"]["containers"]
+        assert copy["metadata"]["name"].startswith("ipa-profile-")
+        assert LABEL_PIPELINE not in copy["metadata"]["labels"], "the pipeline's own objects are found by it"
+        assert component["replicas"] == 1 and "hpaSpec" not in component
+        assert predictor["graph"] == {"name": "detect", "type": "MODEL"}
+        assert container["image"] == "registry.example/detect:l"
+        assert container["resources"]["limits"] == {"cpu": "500m", "memory": "2048Mi"}
+        assert {"name": "THEIRS", "value": "1"} in container["env"]
+        assert component["spec"]["serviceAccountName"] == "puller"
+        assert component["metadata"] == {"annotations": {"mesh": "off"}}, "labels may lead requests to it"
+        assert not {"traffic", "shadow", "labels"} & predictor.keys()
+    assert copies(kube) == []
+
+
+def test_in_shape_split_the_model_is_asked_as_its_queue_asks_it(
+    kube: FakeKube, tmp_path: Path, server: V2Server
+) -> None:
+    pipeline = with_seldon(PIPELINE, shape=Shape.SPLIT, image="ipa:1")
+    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+    KubeWorkload(client).create(pipeline, sample_configs())
+    kube.tick(8)
+    made = bench(client, kube, server, pipeline)
+    with made.serve("read", "r-m", 1.0) as replica:
+        assert replica.infer(ITEMS[:2]).outputs[1]["y"] == [2.0]
+        [copy] = copies(kube)
+        assert copy["spec"]["predictors"][0]["annotations"] == {"seldon.io/no-engine": "true"}
+    assert server.asked == [("/v2/models/reader/infer", 2)]
+    assert "the queue's way to a model" in made.method
+    assert copies(kube) == []
+    client.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), SystemExit(1)])
+def test_it_is_removed_whatever_ends_the_measurement(
+    kube: FakeKube, client: KubeClient, server: V2Server, error: BaseException
+) -> None:
+    with pytest.raises(type(error)), bench(client, kube, server).serve("detect", "d-s", 1.0):
+        assert len(copies(kube)) == 1
+        raise error
+    assert copies(kube) == []
+
+
+def test_it_is_removed_at_sigterm(kube: FakeKube, client: KubeClient, server: V2Server) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    made = bench(client, kube, server).serve("detect", "d-s", 1.0)
+    with pytest.raises(SystemExit) as caught, unwinding_on_sigterm(), made:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert copies(kube) == [] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_it_is_removed_if_it_never_gets_ready(kube: FakeKube, client: KubeClient, server: V2Server) -> None:
+    kube.cluster.trouble_of = lambda pod: Trouble.IMAGE
+    with pytest.raises(UnavailableError, match="ImagePullBackOff"):
+        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
+    assert copies(kube) == []
+    kube.cluster.trouble_of = lambda pod: Trouble.NEVER_READY
+    with pytest.raises(
+        UnavailableError, match="does not get ready: stage 'detect': 0 of 1 replicas are ready"
+    ):
+        bench(client, kube, server).serve("detect", "d-s", 1.0, within_s=20.0).__enter__()
+    assert copies(kube) == []
+
+
+def test_it_is_removed_if_its_creation_was_not_answered(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    kube.fault(FaultKind.LOST_AFTER, verb="create", is_dry_run=False)
+    with pytest.raises(UnavailableError):
+        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
+    assert copies(kube) == []
+
+
+def test_a_removal_that_fails_is_tried_again_and_then_told(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    for _ in range(2):
+        kube.fault(FaultKind.LOST_BEFORE, verb="delete")
+    with bench(client, kube, server).serve("detect", "d-s", 1.0):
+        pass
+    assert copies(kube) == []
+    for _ in range(3):
+        kube.fault(FaultKind.LOST_BEFORE, verb="delete")
+    with pytest.raises(UnavailableError) as caught, bench(client, kube, server).serve("detect", "d-s", 1.0):
+        pass
+    [left] = copies(kube)
+    assert f"kubectl delete sdep {left['metadata']['name']} -n models" in (caught.value.hint or "")
+
+
+def leave(kube: FakeKube, client: KubeClient, server: V2Server) -> Json:
+    """A copy as a killed run leaves it."""
+    with bench(client, kube, server).serve("detect", "d-s", 1.0):
+        [copy] = copies(kube)
+    with kube.store.lock:
+        return kube.store.create("seldondeployments", "models", copy)
+
+
+def held_by(kube: FakeKube, left: Json, holder: str, until: str | None = None) -> None:
+    def change(sdep: Json) -> None:
+        sdep["metadata"]["annotations"] |= {HOLDER: holder, **({UNTIL: until} if until else {})}
+
+    kube.edit("models", left["metadata"]["name"], change)
+
+
+def ended_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_the_next_run_removes_what_a_killed_one_left(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    left = leave(kube, client, server)
+    held_by(kube, left, f"{platform.node()}/{ended_pid()}")
+    with bench(client, kube, server).serve("read", "r-s", 1.0):
+        [copy] = copies(kube)
+        assert copy["metadata"]["uid"] != left["metadata"]["uid"]
+    assert copies(kube) == []
+
+
+def test_what_another_run_measures_is_left_alone_until_its_time_is_over(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    left = leave(kube, client, server)
+    held_by(kube, left, "another-host/1")
+    with pytest.raises(ConflictError) as caught:
+        bench(client, kube, server).serve("read", "r-s", 1.0).__enter__()
+    assert "is being measured by another-host/1" in str(caught.value)
+    assert copies(kube)[0]["metadata"]["uid"] == left["metadata"]["uid"]
+    held_by(kube, left, "another-host/1", "2025-01-01T00:00:00+00:00")
+    assert bench(client, kube, server).clear() == [left["metadata"]["name"]]
+
+
+def test_the_hold_of_a_process_that_runs_is_not_over() -> None:
+    now = VirtualClock().now()
+    mine = CopyHold(f"{platform.node()}/{os.getpid()}", now + timedelta(seconds=60))
+    assert not mine.is_over(now) and mine.is_over(now + timedelta(seconds=61))
+    assert not replace(mine, holder="elsewhere/1").is_over(now)
+    assert replace(mine, holder=f"{platform.node()}/{ended_pid()}").is_over(now)
+
+
+def test_bounds_without_room_for_a_copy_refuse_it_before_it_is_made(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    # 2.25 cores run, and the copy takes one and half a core of its orchestrator.
+    tight = replace(PIPELINE, bounds=Bounds(cores=3.5))
+    with pytest.raises(ConflictError) as caught:
+        bench(client, kube, server, tight).serve("detect", "d-s", 1.0).__enter__()
+    assert "with a copy of one replica 3.75 cores exceed the budget of 3.5" in str(caught.value)
+    assert "bounds.transition_cores" in (caught.value.hint or "")
+    assert copies(kube) == []
+    room = replace(PIPELINE, bounds=Bounds(cores=3.5, transition_cores=4.0))
+    with bench(client, kube, server, room).serve("detect", "d-s", 1.0):
+        pass
+
+
+def quota(kube: FakeKube, **hard: str) -> None:
+    names = {"cpu": "requests.cpu", "memory": "limits.memory"}
+    said = {names[key]: value for key, value in hard.items()}
+    used = {name: "2" if name.endswith("cpu") else "1Gi" for name in said}
+    body = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "team"},
+        "spec": {"hard": said},
+        "status": {"hard": said, "used": used},
+    }
+    with kube.store.lock:
+        kube.store.create("resourcequotas", "models", body)
+
+
+@pytest.mark.parametrize(
+    ("hard", "said"),
+    [
+        ({"cpu": "3"}, "quota 'team' has 3 of requests.cpu, 2 are used, and the copy needs 1.5"),
+        (
+            {"memory": "1536Mi"},
+            "quota 'team' has 1536Mi of limits.memory, 1Gi are used, and the copy needs 1Gi",
+        ),
+    ],
+)
+def test_a_quota_without_room_refuses_it_before_it_is_made(
+    kube: FakeKube, client: KubeClient, server: V2Server, hard: dict[str, str], said: str
+) -> None:
+    quota(kube, **hard)
+    with pytest.raises(ConflictError) as caught:
+        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
+    assert said in str(caught.value)
+    assert copies(kube) == []
+
+
+def test_a_quota_that_may_not_be_read_shows_in_the_pods(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    quota(kube, cpu="2")
+    kube.denied = {("list", "resourcequotas")}
+    kube.cluster.quota_cores = 2.5
+    with pytest.raises(UnavailableError, match="exceeded quota: team"):
+        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
+    assert copies(kube) == []
+
+
+def test_an_image_without_a_shell_leaves_the_processor_unknown(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    kube.cluster.has_shell = False
+    made = bench(client, kube, server)
+    with made.serve("detect", "d-s", 1.0) as replica:
+        replica.infer(ITEMS[:1])
+        assert "initContainers" not in copies(kube)[0]["spec"]["predictors"][0]["componentSpecs"][0]["spec"]
+    assert made.hardware == f"a processor that it does not name, node {NODE}"
+    assert copies(kube) == []
+
+
+def test_a_server_that_fails_is_told_and_the_copy_removed(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    server.status = 500
+    made = bench(client, kube, server).serve("detect", "d-s", 1.0)
+    with pytest.raises(UnavailableError, match="answered 500"), made as replica:
+        replica.infer(ITEMS[:1])
+    assert copies(kube) == []
+
+
+def test_a_router_cannot_be_measured_alone() -> None:
+    router = replace(PIPELINE.stages[0], kind=StageKind.ROUTER)
+    with pytest.raises(InputError, match="is a router, which cannot be measured alone"):
+        as_copy(PIPELINE, "copy", router)
+
+
+def test_it_needs_the_rights_of_its_role(
+    kube: FakeKube, client: KubeClient, server: V2Server, root: Path
+) -> None:
+    with bench(client, kube, server).serve("detect", "d-s", 1.0) as replica:
+        replica.infer(ITEMS[:1])
+    folder = root / "deploy" / "rbac"
+    roles = [yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ("observer", "profiler")]
+    observer, profiler = (
+        {
+            (verb, group, resource)
+            for rule in role["rules"]
+            for verb in rule["verbs"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+        }
+        for role in roles
+    )
+    assert kube.verbs - observer == profiler
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kubectl that prints what the test writes into its file, and stays until it is ended."""
+    program, said = tmp_path / "bin" / "kubectl", tmp_path / "said"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/args\ncat {said}\n[ -s {said} ] && exec sleep 60\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return said
+
+
+def test_a_port_is_forwarded_by_kubectl_and_given_up(kubectl: Path) -> None:
+    kubectl.write_text("Forwarding from 127.0.0.1:43210 -> 8000\n")
+    with Reach("", "/a/kubeconfig").url("copy-main", "models", 8000) as url:
+        assert url == "http://127.0.0.1:43210"
+    words = (kubectl.parent / "args").read_text().split()
+    assert words[:4] == ["--kubeconfig", "/a/kubeconfig", "--namespace", "models"]
+    assert words[-2:] == ["service/copy-main", ":8000"]
+
+
+def test_a_kubectl_that_forwards_nothing_is_quoted(kubectl: Path) -> None:
+    kubectl.write_text("")
+    with pytest.raises(UnavailableError, match="kubectl forwards no port of service/copy-main of models"):
+        Reach("").url("copy-main", "models", 8000).__enter__()
+
+
+def test_without_kubectl_the_remedy_is_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError) as caught:
+        Reach("").url("copy-main", "models", 8000).__enter__()
+    assert "IPA_PROFILE_REACH=service" in (caught.value.hint or "")
+
+
+def test_the_way_is_that_of_the_settings() -> None:
+    ours = "http://{service}.{namespace}.svc.example:{port}"
+    asked = [("auto", ""), ("auto", "/kc"), ("service", "/kc"), ("port-forward", ""), (ours, "")]
+    found = [reach_of(Settings(profile_reach=reach, kubeconfig=config)).address for reach, config in asked]
+    usual = "http://{service}.{namespace}:{port}"
+    assert found == [usual, "", usual, "", ours]
+    with Reach(ours).url("s", "n", 80) as url:
+        assert url == "http://s.n.svc.example:80"
+    for wrong in ("forward", "http://{pod}"):
+        with pytest.raises(ConfigurationError):
+            Settings.from_env({"IPA_PROFILE_REACH": wrong})
