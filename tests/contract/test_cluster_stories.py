@@ -194,7 +194,8 @@ def test_delete_and_re_create(story: Story, again: str) -> None:
     service.until_settled()
     old = story.object()["metadata"]["uid"]
     assert service.ask(changed(SMALLEST, "detect", replicas=3)).action is Action.APPLY
-    assert service.tick().reason is ReasonCode.IN_PROGRESS
+    # Where pods are ready at once the change may be done by now.
+    assert service.tick().reason in (ReasonCode.IN_PROGRESS, ReasonCode.NO_CHANGE)
     story.delete_by_another_hand()
     story.eventually(lambda: not story.pods("detect"), "the children are gone")
     anew = SMALLEST if again == "as before" else changed(SMALLEST, "read", replicas=2)

@@ -18,6 +18,7 @@ LIST_KINDS = {
     "events": ("v1", "EventList"),
     "horizontalpodautoscalers": ("autoscaling/v2", "HorizontalPodAutoscalerList"),
     "resourcequotas": ("v1", "ResourceQuotaList"),
+    "nodes": ("v1", "NodeList"),
     "leases": ("coordination.k8s.io/v1", "LeaseList"),
 }
 SELDON = "machinelearning.seldon.io"
