@@ -10,14 +10,13 @@ import base64
 import json
 import math
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from hashlib import md5
 from typing import Any
 
-from tests.fakes.kube.store import ApiError, Json, Store
+from tests.fakes.kube.store import ApiError, Json, Store, copied
 
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
 ENGINE = "seldon-container-engine"
@@ -127,7 +126,7 @@ class Cluster:
             unsaid = all(level is None for level in levels)
             if before is None or is_changed or (was_changed and unsaid):
                 self.orchestrator_writes += 1
-            self._orchestrators[key] = (deepcopy(predictor), was_changed or is_changed)
+            self._orchestrators[key] = (copied(predictor), was_changed or is_changed)
             self._keep_orchestrator(sdep, predictor, next((it for it in levels if it is not None), 1))
 
     def _keep_orchestrator(self, sdep: Json, predictor: Json, replicas: int) -> None:
@@ -157,7 +156,7 @@ class Cluster:
 
     def _deployment(self, sdep: Json, predictor: Json, index: int, component: Json) -> Json:
         metadata = sdep["metadata"]
-        pod = deepcopy(component["spec"])
+        pod = copied(component["spec"])
         names = [container["name"] for container in pod["containers"]]
         name = "-".join([metadata["name"], predictor["name"], str(index), *names])
         if len(name) > 63:
@@ -233,7 +232,7 @@ class Cluster:
                 "labels": deployment["spec"]["selector"]["matchLabels"],
                 "born": self.now,
             },
-            "spec": deepcopy(spec),
+            "spec": spec,
             "status": {"phase": "Pending"},
         }
         made = self.store.create("pods", deployment["metadata"]["namespace"], pod)
@@ -247,8 +246,10 @@ class Cluster:
         is_ready = self.now - pod["metadata"]["born"] >= self.roll_ticks
         if self.kubelet and trouble is None:
             trouble, is_ready = self.kubelet(pod)
-        pod["status"] = _pod_status(pod, trouble, is_ready=is_ready)
-        self.store.replace("pods", pod)
+        status = _pod_status(pod, trouble, is_ready=is_ready)
+        if status != pod["status"]:
+            pod["status"] = status
+            self.store.replace("pods", pod)
 
     def _has_room(self, pod: Json) -> bool:
         if self.capacity_cores is None:
