@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ settings.load_profile("fixed")
 ROOT = Path(__file__).resolve().parent.parent
 # A package of its own, whose tests are run once it is installed.
 collect_ignore = ["example_plugin"]
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests are there until the end: the garbage collector does not look at them ever again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
