@@ -341,7 +341,7 @@ def _engine(sdep: Json, predictor: Json) -> Json:
         for index, component in enumerate(predictor.get("componentSpecs", []))
         for position, container in enumerate(component["spec"]["containers"])
     }
-    told = deepcopy(predictor)
+    told = copied(predictor)
     for name, node in _nodes(told["graph"]).items():
         host = f"{service_of(sdep, predictor, name)}.svc.cluster.local."
         node["endpoint"] = {"service_host": host, "httpPort": ports.get(name, HTTP_PORT), "type": "REST"}
