@@ -4,8 +4,10 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
+# With it every `ipa` that is started compiles the package anew; tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo demo-seldon bench bench-planner bench-simulate page-speed bench-api bench-live lint lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo demo-seldon bench bench-planner bench-simulate page-speed bench-api bench-live lint lint-style lint-types lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,11 +84,16 @@ experiment: install ## the quick form of all experiments, ten minutes (or one: N
 	$(PY) -m experiments.lab $(NAME) $(if $(or $(QUICK),$(if $(NAME),,1)),--quick) $(if $(RESUME),--resume) \
 	  $(if $(TRACE),--trace $(TRACE)) $(if $(PIPELINE),--pipeline $(PIPELINE))
 
-lint: install ## style, types, layers
+# Two parts, since types take as long as all else: `make -j2 lint` does both at once.
+lint: lint-style lint-types ## style, types, layers
+
+lint-style: install
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+lint-types: install
+	.venv/bin/mypy
 
 validate: install ## every pipeline and profile file
 	.venv/bin/ipa validate

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Installs by name what demo and tests use beside Python (Prometheus with promtool, PostgreSQL, Chromium, git,
 # kustomize, Helm), where this machine allows it. Where it does not, the parts that need them are skipped, and say so.
+# With --debian all but Helm, which needs .venv.
 set -uo pipefail
-.venv/bin/python "$(dirname "$0")/helm.py" || echo "not installed: helm (its tests are skipped)"
+if [ "${1:-}" != --debian ]; then
+  .venv/bin/python "$(dirname "$0")/helm.py" || echo "not installed: helm (its tests are skipped)"
+fi
 missing=()
 command -v prometheus >/dev/null || missing+=(prometheus)
 command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ def promtool(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def alert_names() -> list[str]:
+@cache
+def alert_names() -> tuple[str, ...]:
     """Those of the rules."""
     groups = yaml.safe_load(RULES.read_text())["groups"]
-    return [rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule]
+    return tuple(rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule)
 
 
 def alerts_over(scraped: Scraped, until_s: float, folder: Path, every_s: int = 60) -> frozenset[str]:

@@ -20,25 +20,38 @@ SECONDS = 20.0
 WAIT_S = 5.0
 
 
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[subprocess.Popen[str]]:
+    """Starts services."""
+    command = [sys.executable, "-m", "tests.faults.attacked"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as made:
+        yield made
+        made.kill()
+
+
 @contextmanager
-def attacked(*arguments: str) -> Iterator[tuple[int, int]]:
-    """Port and process id of a service of its own: memory that was once taken stays with a process."""
-    command = [sys.executable, "-m", "tests.faults.attacked", *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
-        assert service.stdin is not None
-        assert service.stdout is not None
-        try:
-            yield int(service.stdout.readline()), service.pid
-        finally:
-            service.stdin.close()
+def attacked(nursery: subprocess.Popen[str], files: str) -> Iterator[tuple[int, int]]:
+    """Port and process id of a service of its own."""
+    assert nursery.stdin is not None and nursery.stdout is not None
+    print(files, file=nursery.stdin, flush=True)
+    port, pid = nursery.stdout.readline().split()
+    try:
+        yield int(port), int(pid)
+    finally:
+        print(file=nursery.stdin, flush=True)
 
 
 def attacked_with(
-    name: str, *arguments: str, connections: int = CONNECTIONS, seconds: float = SECONDS
+    nursery: subprocess.Popen[str],
+    name: str,
+    *,
+    files: str = "",
+    connections: int = CONNECTIONS,
+    seconds: float = SECONDS,
 ) -> Figures:
     """The figures of that attack."""
     [what] = [each for each in ATTACKS if each.name == name]
-    with attacked(*arguments) as (port, pid):
+    with attacked(nursery, files) as (port, pid):
         return attack(what, HOME, port, connections=connections, seconds=seconds, pid=pid)
 
 
@@ -64,16 +77,20 @@ def told(case: Case, found: Figures) -> None:
         "half a request",
     ],
 )
-def test_r2_a_thousand_connections_are_closed_and_others_served(case: Case, name: str) -> None:
-    found = attacked_with(name)
+def test_r2_a_thousand_connections_are_closed_and_others_served(
+    case: Case, nursery: subprocess.Popen[str], name: str
+) -> None:
+    found = attacked_with(nursery, name)
     case.told("attack", name)
     told(case, found)
     case.at_most("open files", found.most_open, 400)
 
 
 @pytest.mark.timeout(120)
-def test_r2_who_comes_from_the_address_of_the_attacker_is_served_too(case: Case) -> None:
-    found = attacked_with("half a request, same address", seconds=3.0)
+def test_r2_who_comes_from_the_address_of_the_attacker_is_served_too(
+    case: Case, nursery: subprocess.Popen[str]
+) -> None:
+    found = attacked_with(nursery, "half a request, same address", seconds=3.0)
     case.at_least("connections", found.opened, CONNECTIONS)
     case.at_most("open files", found.most_open, 400)
     asked = sum(found.asked.values())
@@ -81,9 +98,11 @@ def test_r2_who_comes_from_the_address_of_the_attacker_is_served_too(case: Case)
 
 
 @pytest.mark.timeout(120)
-def test_r2_connections_stay_below_the_limit_of_open_files(case: Case) -> None:
+def test_r2_connections_stay_below_the_limit_of_open_files(
+    case: Case, nursery: subprocess.Popen[str]
+) -> None:
     limit = 400
-    found = attacked_with("half a request", str(limit), connections=600)
+    found = attacked_with(nursery, "half a request", files=str(limit), connections=600)
     told(case, found)
     case.at_most("open files", found.most_open, limit - 100)
     case.told("a head and a body may take (s)", BODY_S)

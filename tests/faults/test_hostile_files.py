@@ -24,7 +24,14 @@ from ipa.profiling.lint import lint_profile
 from tests.fakes import world
 from tests.fakes.world import PROFILES, Scenario, scenario
 from tests.faults.table import Case
-from tests.property.test_files_properties import ALL_PLACES, ECHOES, GOOD, SCHEMA_KEYS, parent_of
+from tests.property.test_files_properties import (
+    ALL_PLACES,
+    DUMPER,
+    ECHOES,
+    GOOD,
+    SCHEMA_KEYS,
+    parent_of,
+)
 from tests.unit.files.test_files_broken import BROKEN, expected, load, without_parser
 
 # No file may take longer, or more memory, than this on a busy machine; a bomb would take all there is.
@@ -245,7 +252,8 @@ def test_i6_a_mutation_names_its_key(case: Case, tmp_path: Path) -> None:
 
     def tried(kind: str, data: Any) -> list[Any]:
         path = tmp_path / f"{kind}.yaml"
-        path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        text = yaml.dump(data, Dumper=DUMPER, sort_keys=False, allow_unicode=True)
+        path.write_text(text, encoding="utf-8")
         try:
             GOOD[kind][1](path)
         except InputError as error:

@@ -425,8 +425,8 @@ def test_k15_a_person_edits_replicas(case: Case, seed: int) -> None:
 
 
 # Over the API server and the real adapter; all of them over a workload in memory, several times faster.
-API_SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "100"))
-SEEDS = 1000
+API_SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "50"))
+SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "250"))
 
 
 # A thousand seeds are minutes of work.

@@ -13,6 +13,8 @@ from ipa.simulate.result import SimResult
 from ipa.simulate.run import simulate
 from tests.faults.table import Case
 
+# Tests share runs, and so a worker.
+pytestmark = pytest.mark.xdist_group("reality")
 # Late requests below this share are as good as none: half of what a p99 allows.
 NONE_PERCENT = 0.5
 # Wrong profiles are known after two windows of the metrics, and new pods serve some seconds later.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import json
 import os
@@ -85,11 +84,9 @@ def posted(place: tuple[str, int], path: str, kind: str, body: bytes) -> int:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def settled() -> Iterator[None]:
+def settled() -> None:
     """What is there now is left alone by the garbage collector, as the service has it once it has started."""
     settle()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

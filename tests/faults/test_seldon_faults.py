@@ -27,6 +27,7 @@ from tests.fakes.kube.api import Request
 from tests.fakes.kube.cluster import cores_of
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.world import PIPELINE, SMALLEST
+from tests.faults.inprocess import Pool
 from tests.faults.prometheus import FakePrometheus
 from tests.faults.table import Case
 from tests.faults.world import KubeWorld, build
@@ -264,20 +265,23 @@ BEFORE, AFTER = StageConfig("detect", "d-s", 1, 1.0, 1), StageConfig("detect", "
 def took_ticks(folder: Path, *steps: StageConfig) -> int:
     """The ticks from the first write until the last one of a stage's configurations is ready."""
     pipeline, others = sample_pipeline(), sample_configs()[1:]
-    with FakeKube(roll_ticks=ROLL_TICKS) as kube:
-        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
-        workload = KubeWorkload(client)
-        workload.create(pipeline, (steps[0], *others))
-        kube.tick(3 * ROLL_TICKS)
-        ticks = 0
-        for before, after in pairwise(steps):
-            state = workload.read(pipeline)
-            change = Change("d", "sample", state.revision, (before, *others), (after, *others), 600.0)
-            change = replace(change, revision=workload.write(pipeline, change))
-            while workload.rollout(pipeline, change).phase is not RolloutPhase.READY:
-                kube.tick()
-                ticks += 1
-        client.close()
+    kube = FakeKube(roll_ticks=ROLL_TICKS)
+    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
+    # A look after each tick: some thousands of requests, of which none needs a socket.
+    client.transport.api.rest_client.pool_manager = Pool(kube)
+    workload = KubeWorkload(client)
+    workload.create(pipeline, (steps[0], *others))
+    kube.tick(3 * ROLL_TICKS)
+    ticks = 0
+    for before, after in pairwise(steps):
+        state = workload.read(pipeline)
+        change = Change("d", "sample", state.revision, (before, *others), (after, *others), 600.0)
+        change = replace(change, revision=workload.write(pipeline, change))
+        while workload.rollout(pipeline, change).phase is not RolloutPhase.READY:
+            kube.tick()
+            ticks += 1
+    client.close()
+    kube._http.server_close()
     return ticks
 
 

@@ -136,6 +136,9 @@ GOOD = {
 }
 REPLACEMENTS: list[Any] = [None, [], {}, -1, 0, 10**20, True, "", "../x", "5ms", "5rps", [[]], {"a": {}}, 0.5]
 
+# Files are written by the thousand here.
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 Place = tuple[str | int, ...]
 
 
@@ -176,7 +179,8 @@ def parent_of(data: Any, place: Place) -> Any:
 
 def problems_of(kind: str, data: Any, folder: Path) -> tuple[Any, ...]:
     path = folder / f"{kind}.yaml"
-    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.dump(data, Dumper=DUMPER, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
     try:
         GOOD[kind][1](path)
     except InputError as error:

@@ -20,9 +20,9 @@ from tests.fakes.planner_agreement import KINDS, examples, kinds_of, planned, ra
 from tests.fakes.planner_brute import size
 from tests.fakes.planner_graphs import random_graph_problem, random_resource_problem
 
-INSTANCES = 250
+INSTANCES = 150
 # Instances with three limited resources that are enumerated, and the tests that share them.
-ENUMERATED, PARTS = 500, 10
+ENUMERATED, PARTS = 250, 5
 # Configurations up to which all are tried.
 MOST = 10_000
 

@@ -10,14 +10,13 @@ import base64
 import json
 import math
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from hashlib import md5
 from typing import Any
 
-from tests.fakes.kube.store import ApiError, Json, Store
+from tests.fakes.kube.store import ApiError, Json, Store, copied
 
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
 ENGINE = "seldon-container-engine"
@@ -159,7 +158,7 @@ class Cluster:
             unsaid = all(level is None for level in levels)
             if before is None or is_changed or (was_changed and unsaid):
                 self.orchestrator_writes += 1
-            self._orchestrators[key] = (deepcopy(predictor), was_changed or is_changed)
+            self._orchestrators[key] = (copied(predictor), was_changed or is_changed)
             self._keep_orchestrator(sdep, predictor, next((it for it in levels if it is not None), 1))
 
     def _keep_orchestrator(self, sdep: Json, predictor: Json, replicas: int) -> None:
@@ -189,7 +188,7 @@ class Cluster:
 
     def _deployment(self, sdep: Json, predictor: Json, index: int, component: Json) -> Json:
         metadata = sdep["metadata"]
-        pod = deepcopy(component["spec"])
+        pod = copied(component["spec"])
         names = [container["name"] for container in pod["containers"]]
         name = "-".join([metadata["name"], predictor["name"], str(index), *names])
         if len(name) > 63:
@@ -265,7 +264,7 @@ class Cluster:
                 "labels": deployment["spec"]["selector"]["matchLabels"],
                 "born": self.now,
             },
-            "spec": {**deepcopy(spec), "nodeName": NODE},
+            "spec": {**spec, "nodeName": NODE},
             "status": {"phase": "Pending"},
         }
         made = self.store.create("pods", deployment["metadata"]["namespace"], pod)
@@ -281,10 +280,12 @@ class Cluster:
             trouble, is_ready = self.kubelet(pod)
         ended = [{"name": one["name"], "state": self._init_state(one)} for one in _inits(pod)]
         begins = all("terminated" in one["state"] for one in ended)
-        pod["status"] = _pod_status(pod, trouble, is_ready=is_ready and begins)
+        status = _pod_status(pod, trouble, is_ready=is_ready and begins)
         if ended:
-            pod["status"]["initContainerStatuses"] = ended
-        self.store.replace("pods", pod)
+            status["initContainerStatuses"] = ended
+        if status != pod["status"]:
+            pod["status"] = status
+            self.store.replace("pods", pod)
 
     def _init_state(self, container: Json) -> Json:
         """How an init container ended, with what it wrote to its termination log."""
@@ -384,7 +385,7 @@ def _engine(sdep: Json, predictor: Json) -> Json:
         for index, component in enumerate(predictor.get("componentSpecs", []))
         for position, container in enumerate(component["spec"]["containers"])
     }
-    told = deepcopy(predictor)
+    told = copied(predictor)
     for name, node in _nodes(told["graph"]).items():
         host = f"{service_of(sdep, predictor, name)}.svc.cluster.local."
         node["endpoint"] = {"service_host": host, "httpPort": ports.get(name, HTTP_PORT), "type": "REST"}

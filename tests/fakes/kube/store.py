@@ -6,6 +6,7 @@ import marshal
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 Json = dict[str, Any]
@@ -58,27 +59,24 @@ class Store:
 
     def get(self, resource: str, namespace: str, name: str) -> Json:
         """A copy of the object; 404 where there is none."""
-        found = self._objects.get((resource, namespace, name))
-        if found is None:
-            raise ApiError(
-                404, "NotFound", f'{resource} "{name}" not found', {"name": name, "kind": resource}
-            )
-        return copied(found)
+        return copied(self._live(resource, namespace, name))
 
     def find(self, resource: str, namespace: str, labels: Mapping[str, str] | None = None) -> list[Json]:
         """Copies of the objects with those labels, by name."""
         wanted = (labels or {}).items()
-        return [
-            copied(one)
-            for (kind, place, _), one in sorted(self._objects.items(), key=lambda item: item[0])
+        found = [
+            (name, one)
+            for (kind, place, name), one in self._objects.items()
             if kind == resource
             and place == namespace
             and wanted <= (one["metadata"].get("labels") or {}).items()
         ]
+        return [copied(one) for _, one in sorted(found, key=itemgetter(0))]
 
     def everything(self, resource: str) -> list[Json]:
         """Copies of the objects of every namespace."""
-        return [copied(one) for (kind, _, _), one in sorted(self._objects.items()) if kind == resource]
+        found = [(place, one) for place, one in self._objects.items() if place[0] == resource]
+        return [copied(one) for _, one in sorted(found, key=itemgetter(0))]
 
     def before_latest(self, resource: str) -> list[Json]:
         """The objects of that kind in all namespaces as they were before the latest write to one of them."""
@@ -107,13 +105,13 @@ class Store:
     def replace(self, resource: str, body: Json, *, dry_run: bool = False) -> Json:
         """The object as it is now; nothing moves where nothing differs; generation grows with the spec."""
         metadata = body["metadata"]
-        live = self.get(resource, metadata["namespace"], metadata["name"])
+        live = self._live(resource, metadata["namespace"], metadata["name"])
         made = copied(body)
         for key in ("uid", "generation", "resourceVersion", "creationTimestamp"):
             if key in live["metadata"]:
                 made["metadata"][key] = live["metadata"][key]
         if made == live:
-            return live
+            return made
         if made.get("spec") != live.get("spec"):
             made["metadata"]["generation"] += 1
         return made if dry_run else self._keep("MODIFIED", resource, made)
@@ -129,6 +127,15 @@ class Store:
         """Forget the log: who watches from before gets 410."""
         self.compacted = self.version
         self.log.clear()
+
+    def _live(self, resource: str, namespace: str, name: str) -> Json:
+        """The object itself, not to be changed."""
+        found = self._objects.get((resource, namespace, name))
+        if found is None:
+            raise ApiError(
+                404, "NotFound", f'{resource} "{name}" not found', {"name": name, "kind": resource}
+            )
+        return found
 
     def _keep(self, kind: str, resource: str, made: Json) -> Json:
         self._objects[(resource, made["metadata"]["namespace"], made["metadata"]["name"])] = made

@@ -116,11 +116,11 @@ def test_batches_grow_where_more_arrives_than_they_carry(place: int, load_ratio:
     stages = [QUICK, replace(QUICK, name="last")]
     rate_rps = load_ratio * single.capacity_rps
     stages.insert(place, replace(single, largest_batch_size=8))
-    seen = overload(stages, rate_rps, sla_s=SLA_S)
+    seen = overload(stages, rate_rps, sla_s=SLA_S, seconds=8.0)
     assert seen.in_time > 0.99 * seen.sent
     assert seen.served("single")[1] == 0
     stages[place] = single
-    assert overload(stages, rate_rps, sla_s=SLA_S).in_time < 1.1 / load_ratio * seen.sent
+    assert overload(stages, rate_rps, sla_s=SLA_S, seconds=8.0).in_time < 1.1 / load_ratio * seen.sent
 
 
 @pytest.mark.parametrize("load_ratio", [0.8, 1.6])

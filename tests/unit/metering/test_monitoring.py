@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 import yaml
 
 from ipa.metering import table
-from tests.fakes.promtool import needs_promtool, promtool
 from tools.monitoring.alerts import ALERTS, RUNBOOKS, Alert
 from tools.monitoring.dashboard import queries
 from tools.monitoring.rules import recordings
@@ -28,6 +28,7 @@ SELECTOR = re.compile(r"(\w[\w:]*)\{([^}]*)\}")
 GROUPING = re.compile(r"\b(?:by|on|group_left)\s*\(([^)]*)\)")
 
 
+@cache
 def documents(name: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((DEPLOY / name).read_text())
     return found
@@ -113,14 +114,6 @@ def test_every_alert_is_tried_where_it_fires_and_where_it_does_not(alert: Alert)
     series = [one["series"] for test in tests for one in test["input_series"]]
     assert quiet or any('"good"' in name for name in series)
     assert not any('"good"' in labels for labels in fired)
-
-
-@needs_promtool
-def test_promtool_takes_the_rules_and_their_tests() -> None:
-    checked = promtool("check", "rules", str(DEPLOY / "rules.yaml"), cwd=ROOT)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    tested = promtool("test", "rules", str(DEPLOY / "rules_test.yaml"), cwd=ROOT)
-    assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 def test_the_monitor_of_all_pipelines_takes_routers_and_queues_alone() -> None:
