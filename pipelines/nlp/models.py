@@ -48,16 +48,23 @@ class TextToText:
             return []
         with torch.inference_mode():
             tokens = _tokens(self._tokenizer, self._model, texts)
-            made = self._model.generate(**tokens, do_sample=False, max_new_tokens=MOST_NEW_TOKENS)
+            # The first place of an answer is taken by the token that it starts with.
+            most = min(MOST_NEW_TOKENS, _positions(self._model) - 1)
+            made = self._model.generate(**tokens, do_sample=False, max_new_tokens=most)
         return [str(text) for text in self._tokenizer.batch_decode(made, skip_special_tokens=True)]
 
 
 def _tokens(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, Any]:
     """The texts as padded tensors, cut where the model reads no further."""
-    most = min(MOST_TOKENS, getattr(model.config, "max_position_embeddings", MOST_TOKENS))
+    most = min(MOST_TOKENS, _positions(model))
     found = tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
     # The models take no others.
     return {name: found[name] for name in ("input_ids", "attention_mask")}
+
+
+def _positions(model: Any) -> int:
+    """The most tokens that the model reads or writes."""
+    return int(getattr(model.config, "max_position_embeddings", MOST_TOKENS))
 
 
 def _loaded(kind: str, model: str, threads: int) -> tuple[Any, Any]:
