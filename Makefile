@@ -7,7 +7,7 @@ export UV_NO_PROGRESS := 1
 # With it every `ipa` that is started compiles the package anew; tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo demo-seldon bench bench-planner bench-simulate page-speed bench-api bench-live lint lint-style lint-types lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed bench-api bench-live lint lint-style lint-types lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -107,7 +107,7 @@ lock: install ## requirements/*.txt anew from pyproject.toml: all, and of the sa
 	$(LOCK) -c requirements/all.txt --extra postgres --extra simulate -o requirements/service.txt pyproject.toml
 	$(LOCK) -c requirements/all.txt -o requirements/build.txt requirements/build.in
 	$(LOCK) -c requirements/all.txt -o requirements/dataplane.txt requirements/dataplane.in
-	$(LOCK) -c requirements/all.txt --extra local --extra demo -o requirements/stage.txt pyproject.toml
+	$(LOCK) -c requirements/all.txt -o requirements/stage.txt requirements/stage.in
 	@$(MAKE) --no-print-directory sbom
 
 sbom: install ## requirements/*.cdx.json anew from the locks: what is in each image
@@ -116,8 +116,13 @@ sbom: install ## requirements/*.cdx.json anew from the locks: what is in each im
 wheel: install ## dist/*.whl of the last commit, the same bytes wherever it is built
 	@tools/wheel.sh
 
-images: ## the three images of deploy/docker, where docker, podman or buildah is (PIPELINE=ocr: whose stages)
+images: install ## the images of deploy/docker on Debian, as root, into build/images (PIPELINE=ocr; BASE_IMAGE=...@sha256:...; DOCS=1)
 	@tools/images.sh $(PIPELINE)
+	@[ -z "$(DOCS)" ] || $(PY) -m tools.image_report build/images --write
+
+test-images: install ## every image of build/images as a restricted pod that answers, as root, about three minutes
+	@[ "$$(id -u)" -eq 0 ] || { echo "containers are started by root: sudo make test-images" >&2; exit 1; }
+	IPA_TEST_LAYOUT=$(CURDIR)/build/images unshare --net $(PY) -m pytest tests/deploy/test_images_run.py -rs -v
 
 architecture: install ## the rooms of ipa/ in figures, before and now, into docs/explanation/architecture.md (BEFORE, AFTER)
 	$(PY) -m tools.architecture $(BEFORE) $(AFTER)

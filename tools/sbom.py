@@ -58,9 +58,9 @@ def locked(lock: str, environment: dict[str, str]) -> Iterator[Locked]:
 
 def environment_of(script: str) -> dict[str, str]:
     """The values of markers in images that this script builds; platforms differ only in the machine."""
-    found = re.search(r"\{BASE_IMAGE:-python:((\d+\.\d+)\.\d+)", script)
+    found = re.search(r"\bpython=((\d+\.\d+)\.\d+)$", script, re.MULTILINE)
     if found is None:
-        raise ValueError("tools/images.sh has no base python:MAJOR.MINOR.PATCH")
+        raise ValueError("tools/images.sh has no line with python=MAJOR.MINOR.PATCH")
     return {
         "python_full_version": found[1],
         "python_version": found[2],

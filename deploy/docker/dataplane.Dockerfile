@@ -1,10 +1,12 @@
 # Router and queue of shape split: no planner, no solver. `ipa render` says which of the two a container runs.
-# By its digest: tools/images.sh passes it, and refuses a name that can be given other content.
+# By its digest or as a local image: tools/images.sh passes both, and refuses a name that can be given other content.
 ARG BASE_IMAGE
-FROM ${BASE_IMAGE} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ARG BUILD_IMAGE
+FROM ${BUILD_IMAGE} AS build
+# A stage that is thrown away: its own Python may be installed into, also where it is Debian's.
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_BREAK_SYSTEM_PACKAGES=1
 # Without pip: it holds what its SBOM says and ipa.
-RUN python -m venv --without-pip /opt/ipa
+RUN python3 -m venv --without-pip /opt/ipa
 WORKDIR /src
 COPY requirements/build.txt requirements/dataplane.txt requirements/
 RUN pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.txt \

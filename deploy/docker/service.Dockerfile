@@ -1,10 +1,12 @@
 # The service: API, page and control loop, with HiGHS and PostgreSQL. Run it as the chart does.
-# By its digest: tools/images.sh passes it, and refuses a name that can be given other content.
+# By its digest or as a local image: tools/images.sh passes both, and refuses a name that can be given other content.
 ARG BASE_IMAGE
-FROM ${BASE_IMAGE} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ARG BUILD_IMAGE
+FROM ${BUILD_IMAGE} AS build
+# A stage that is thrown away: its own Python may be installed into, also where it is Debian's.
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_BREAK_SYSTEM_PACKAGES=1
 # Without pip: it holds what its SBOM says and ipa.
-RUN python -m venv --without-pip /opt/ipa
+RUN python3 -m venv --without-pip /opt/ipa
 WORKDIR /src
 # By themselves, so that a change of the code does not install them anew.
 COPY requirements/build.txt requirements/service.txt requirements/

@@ -10,12 +10,31 @@ from pathlib import Path
 
 from ipa.model.plan import CFS_PERIOD_S
 
+# Where a container sees the quota and the period of its CPU limit, in microseconds: cgroup v2, then v1.
+CGROUP = Path("/sys/fs/cgroup")
+CPU_LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+
+
+def container_cores(cgroup: Path = CGROUP) -> float | None:
+    """The CPU limit of the container that this process is in, in cores; None if it has none."""
+    for names in CPU_LIMITS:
+        # Without a limit the quota is `max` or -1.
+        with suppress(OSError, ValueError):
+            quota, period = (float(it) for name in names for it in (cgroup / name).read_text().split())
+            if quota > 0 and period > 0:
+                return quota / period
+    return None
+
 
 class GivenCores:
-    """The cores that a process is given: those of IPA_CORES, or of the file that IPA_CORES_FILE names."""
+    """The cores that a process is given: those of IPA_CORES, or of the file that IPA_CORES_FILE names.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._cores = float(environ.get("IPA_CORES", "1"))
+    Without IPA_CORES those of its container's limit, or 1 if that has none.
+    """
+
+    def __init__(self, environ: Mapping[str, str], cgroup: Path = CGROUP) -> None:
+        given = environ.get("IPA_CORES")
+        self._cores = float(given) if given else container_cores(cgroup) or 1.0
         path = environ.get("IPA_CORES_FILE")
         self._path = Path(path) if path else None
         self._seen = (0, 0)

@@ -46,7 +46,7 @@ from ipa.dataplane.expectation import (
 from ipa.dataplane.lag import LoopLag
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.passage import Passage
-from ipa.dataplane.tensors import FAN_OUT
+from ipa.model.row_counts import FAN_OUT
 
 PUID_HEADER = "seldon-puid"
 PUID = re.compile(r"[\x21-\x7e]{1,256}")

@@ -18,7 +18,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, Parameters, Requ
 
 from ipa.dataplane.batch_times import BatchTimes
 from ipa.dataplane.quota import CpuQuota, GivenCores
-from ipa.dataplane.tensors import FAN_OUT
+from ipa.model.row_counts import FAN_OUT
 
 # https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
 DTYPES: Mapping[str, type[np.generic]] = {
@@ -45,9 +45,9 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     """A stage's model. Subclasses implement `load_model` and `predict_batch`.
 
     `predict_batch` runs in a thread of its own, one call at a time. All CPU time of the process is charged to
-    the quota of its cores, but for that while a model loads: those of IPA_CORES, or those in the file that
-    IPA_CORES_FILE names, which may change. `threads` (IPA_THREADS) is the number of threads that the model
-    may use.
+    the quota of its cores, but for that while a model loads: those of IPA_CORES (or of the container's
+    limit), or those in the file that IPA_CORES_FILE names, which may change. `threads` (IPA_THREADS) is the
+    number of threads that the model may use.
     """
 
     # Of the process, which may have several models.

@@ -35,9 +35,22 @@ def check_pipeline(document: Document) -> None:
         check_fan_out(document, stage.get("fan_out"), (*pointer, "fan_out"), stage)
     check_limits(document, data, stages)
     _check_objectives(document, data)
+    _check_runnable(document, data)
     for name, target in target_sections().items():
         if target.check is not None:
             target.check(document, data.get(name) or {})
+
+
+def _check_runnable(document: Document, data: dict[str, Any]) -> None:
+    """A pipeline that cannot run says why, and no other does."""
+    has_reason = data.get("not_runnable_because") is not None
+    if data.get("runnable") is False and not has_reason:
+        document.problem(
+            ("runnable",), "runnable is false; add not_runnable_because: what is missing to run it"
+        )
+    elif has_reason and data.get("runnable") is not False:
+        message = "not_runnable_because has no meaning without `runnable: false`; add that, or remove this"
+        document.problem(("not_runnable_because",), message, at_key=True)
 
 
 def _check_objectives(document: Document, data: dict[str, Any]) -> None:

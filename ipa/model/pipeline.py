@@ -387,6 +387,7 @@ class Pipeline:
     `sets`: several variants of its single stage may run at once, each with a share of the load (InfAdapter).
     `max_predictors`: the number of configurations of the whole graph that may run at once, each with a share.
     `targets` has for each target, by the key of its section in the file, where and how the pipeline runs.
+    A pipeline that is not `runnable` is only planned and rendered; `not_runnable_because` says why.
     """
 
     name: str
@@ -408,6 +409,9 @@ class Pipeline:
     # The cost in the objective is their sum over a plan's resources.
     prices: Prices = field(default=IN_CORES, metadata=UNLESS_DEFAULT)
     probe: PipelineProbe | None = field(default=None, metadata=UNLESS_DEFAULT)
+    # For people alone: no decision depends on them.
+    runnable: bool = field(default=True, metadata=NEVER)
+    not_runnable_because: str = field(default="", metadata=NEVER)
 
     @property
     def served(self) -> tuple[Stage, ...]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 
+# The output by which a stage says how many rows each item has in its other outputs.
+FAN_OUT = "fan_out"
 REMEDY = "if it answers one row for each it is given, say `output_rows: per-item`"
 
 

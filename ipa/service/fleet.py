@@ -78,6 +78,7 @@ class Share:
     reason: ReasonCode | None
     held: Mapping[str, float] | None
     budget: Mapping[str, float]
+    runnable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,7 @@ def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) 
         reason=live.reason,
         held=_held(live),
         budget=by_field(pipeline.bounds.limits),
+        runnable=pipeline.runnable,
     )
 
 

@@ -10,11 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from statistics import fmean, median
 
-from ipa.dataplane.tensors import FAN_OUT
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import Resources
+from ipa.model.row_counts import FAN_OUT
 from ipa.profiling import measure
 
 # Digits of an accuracy in a profile: a workload of sixty pages supports no more.

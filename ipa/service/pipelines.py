@@ -58,7 +58,10 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PipelineView:
-    """A pipeline as its owner wrote it. `not_controlled`: why no loop runs for it; empty where one does."""
+    """A pipeline as its owner wrote it. `not_controlled`: why no loop runs for it; empty where one does.
+
+    A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
+    """
 
     pipeline: str
     description: str
@@ -71,6 +74,8 @@ class PipelineView:
     endpoint: str | None
     origin: Origin = Origin.FILE
     not_controlled: str = ""
+    runnable: bool = True
+    not_runnable_because: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +254,8 @@ def pipeline_view(
         endpoint=endpoint,
         origin=origin,
         not_controlled=not_controlled,
+        runnable=pipeline.runnable,
+        not_runnable_because=pipeline.not_runnable_because,
     )
 
 

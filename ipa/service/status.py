@@ -397,6 +397,7 @@ class ControlView:
 class StatusView:
     """A pipeline now. `healthy` is false where `live.degraded` says why.
 
+    A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
     `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
     policies that only say what they would do.
     """
@@ -410,6 +411,8 @@ class StatusView:
     live: LiveState
     standing: LeaderStatus
     beside: tuple[BesideLive, ...]
+    runnable: bool = True
+    not_runnable_because: str = ""
 
 
 def control_view(control: PipelineControl, now: datetime) -> ControlView:
@@ -467,6 +470,8 @@ def status_view(
         live=live,
         standing=standing,
         beside=beside,
+        runnable=pipeline.runnable,
+        not_runnable_because=pipeline.not_runnable_because,
     )
 
 

@@ -118,7 +118,7 @@ def test_apply_creates_what_is_not_there_and_waits_until_it_is_ready(ipa: Cli) -
     assert decision.action is Action.APPLY and decision.previous == ()
     code, out, _ = ipa("status", "video")
     assert code == 0
-    assert "1/1" in out and "mode" not in out
+    assert "1/1" in out and "mode " not in out
 
 
 def test_status_of_all_and_by_settings(running: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,22 @@ def test_status_of_all_and_by_settings(running: Cli, monkeypatch: pytest.MonkeyP
     code, out, _ = running("status", "-o", "json")
     assert code == 5  # the other pipelines are not there
     healthy = {each["pipeline"]: each["healthy"] for each in json.loads(out)}
-    assert healthy["video"] and not healthy["nlp"] and "digits" not in healthy
+    assert healthy["video"] and not healthy["nlp"] and not healthy["digits"]
+
+
+def test_a_pipeline_without_a_section_is_told_so(
+    ipa: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = yaml.safe_load((root / "pipelines" / "digits" / "pipeline.yaml").read_text())
+    del given["seldon"]
+    path = tmp_path / "pipelines" / "digits" / "pipeline.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(given))
+    monkeypatch.setenv("IPA_PIPELINES_DIR", str(path.parent.parent))
+    code, _, err = ipa("status", "digits")
+    assert (code, "no `seldon:` section" in err) == (65, True), err
+    # Of all, those that may be there.
+    assert ipa("status", "-o", "json")[1].strip() == "[]"
 
 
 def test_diff_and_apply_change_it_by_one_recorded_patch(running: Cli) -> None:
@@ -364,7 +379,6 @@ def test_watch_ends_once_it_has_settled(running: Cli) -> None:
         (["pause", "video"], 64, "for a service"),
         (["resume", "video"], 64, "for a service"),
         (["status", "nope"], 1, "There are:"),
-        (["status", "digits"], 65, "no `seldon:` section"),
         (["history", "video", "--before", "nope"], 1, "'nope'"),
     ],
 )

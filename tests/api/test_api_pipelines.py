@@ -50,6 +50,17 @@ def test_a_pipeline_that_was_given_is_there_at_once(api: ApiClient) -> None:
     assert api.get(AT, headers={"If-None-Match": shown.headers["etag"]}).status_code == 304
 
 
+def test_a_planned_only_pipeline_says_why_everywhere(api: ApiClient) -> None:
+    assert give(api, runnable=False).status_code == 422
+    assert give(api, runnable=False, not_runnable_because="its weights are missing").status_code == 201
+    listed = {each["pipeline"]: each for each in api.get("/v1/pipelines").json()["pipelines"]}
+    for shown in (api.get(AT).json(), listed["captions"], api.get(f"{AT}/status").json()):
+        assert (shown["runnable"], shown["not_runnable_because"]) == (False, "its weights are missing")
+    assert (listed["ocr"]["runnable"], listed["ocr"]["not_runnable_because"]) == (True, "")
+    fleet = {each["pipeline"]: each["runnable"] for each in api.get("/v1/fleet").json()["pipelines"]}
+    assert fleet == {"captions": False, "ocr": True}
+
+
 def test_a_new_pipeline_is_advisory_whatever_one_of_its_name_was(api: ApiClient, world: FakeWorld) -> None:
     give(api)
     assert world.control("captions").mode is Mode.ADVISORY

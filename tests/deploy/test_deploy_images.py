@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ipa.files import load_pipelines
+from ipa.targets.seldon.layouts import render_all
+from ipa.targets.seldon.manifest import smallest_configs
 from tests.deploy.rendering import CHART, ROOT, tool
 
 FOLDER = ROOT / "deploy" / "docker"
@@ -81,9 +85,9 @@ def test_what_is_copied_is_here_and_not_ignored(path: Path) -> None:
 def test_bases_are_pinned_and_nobody_is_root(path: Path) -> None:
     found = instructions(path)
     bases = [rest.split()[0] for word, rest in found if word == "FROM"]
-    # One base, which has no default: who builds passes it, by its digest.
-    assert set(bases) == {"${BASE_IMAGE}"}
-    assert ("ARG", "BASE_IMAGE") in found
+    # One base, and one to build on, without a default: who builds passes them, by digest or made here.
+    assert bases == ["${BUILD_IMAGE}", "${BASE_IMAGE}"]
+    assert {("ARG", "BASE_IMAGE"), ("ARG", "BUILD_IMAGE")} <= set(found)
     assert not any(re.search(r"FROM .*(:|@)", line) for line in path.read_text().splitlines())
     user = [rest for word, rest in found if word == "USER"][-1]
     assert user == "10001:10001"
@@ -98,7 +102,7 @@ def test_bases_are_pinned_and_nobody_is_root(path: Path) -> None:
     locks = [match[1] for step in pips if (match := re.search(r"-r requirements/(\w+)\.txt", step))]
     assert locks == ["build", path.stem]
     for step in pips:
-        hashed = "--require-hashes --no-deps --only-binary :all: -r requirements/" in step
+        hashed = re.search(r"--require-hashes --no-deps --only-binary :all: [\w -]*-r requirements/", step)
         assert hashed or "--no-deps --no-index " in step or "wheel --no-deps --no-build-isolation " in step
     # And beside it what that is.
     assert ("COPY", f"requirements/{path.stem}.cdx.json /opt/ipa/sbom.cdx.json") in found
@@ -120,19 +124,48 @@ def test_its_lock_has_the_versions_that_are_tested(lock: str) -> None:
     assert {name: versions for name, versions in part.items() if versions != whole.get(name)} == {}
 
 
-def test_router_and_queue_import_nothing_that_their_image_lacks() -> None:
-    """In a Python of their own, since the tests have imported all."""
-    code = (
-        "import sys, json, ipa.dataplane.queue, ipa.dataplane.router\n"
-        "from importlib.metadata import packages_distributions as found\n"
-        "loaded = {m.partition('.')[0] for m in sys.modules}\n"
-        "print(json.dumps(sorted({d for m, ds in found().items() if m in loaded for d in ds})))"
+STAGES = ("pipelines.digits", "pipelines.ocr", "pipelines.text")
+# A Python that has only what a lock names, and what is of no package: the tests' own has more.
+ONLY_OF_THE_LOCK = """
+import json, re, sys
+from importlib.metadata import packages_distributions
+given = set(json.loads(sys.argv[1]))
+normal = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+absent = {
+    module for module, owners in packages_distributions().items()
+    if module not in ("ipa", "pipelines") and not given & {normal(owner) for owner in owners}
+}
+finders = list(sys.meta_path)
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            return None
+        found = (finder.find_spec(name, path, target) for finder in finders)
+        return next((spec for spec in found if spec is not None), None)
+sys.meta_path[:] = [Only()]
+for module in sys.argv[2:]:
+    __import__(module)
+"""
+
+
+@pytest.mark.parametrize(
+    ("image", "modules", "some"),
+    [
+        ("dataplane", ["ipa.dataplane.queue", "ipa.dataplane.router"], "orjson"),
+        ("service", ["ipa.cli.main", "ipa.bootstrap.app", "ipa.targets.seldon.watchers"], "numpy"),
+        ("stage", ["mlserver.cli.main", *(f"{each}.runtime" for each in STAGES)], "onnxruntime"),
+    ],
+)
+def test_an_image_has_what_it_imports(image: str, modules: list[str], some: str) -> None:
+    command = [sys.executable, "-c", ONLY_OF_THE_LOCK, json.dumps(sorted(names(image))), *modules]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1500:]
+    # And it is noticed if something is missing.
+    command[3] = json.dumps(sorted(set(names(image)) - {some}))
+    assert (
+        f"No module named '{some}'"
+        in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stderr
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    needed = {re.sub(r"[-_.]+", "-", each).lower() for each in json.loads(done.stdout)} - {"ipa-serving"}
-    # aiohttp takes brotli where it is there, and setuptools has a hook in every Python it is installed in.
-    assert needed - set(names("dataplane")) <= {"brotli", "setuptools"}
-    assert {"aiohttp", "uvicorn"} <= needed
 
 
 def test_commands_start_what_is_there() -> None:
@@ -167,7 +200,7 @@ DIGEST = "python:3.12.12-slim-trixie@sha256:" + "0" * 64
 
 def images(folder: Path, *words: str, base: str = DIGEST) -> subprocess.CompletedProcess[str]:
     """`tools/images.sh` where no other programs are than those of the folder, and what a shell needs."""
-    for name in ("bash", "env", "sed", "dirname"):
+    for name in ("bash", "env", "sed", "dirname", "id"):
         (folder / name).symlink_to(tool(name))
     return subprocess.run(
         [str(folder / "bash"), str(ROOT / "tools" / "images.sh"), *words],
@@ -188,8 +221,32 @@ def test_images_are_built_by_the_builder_that_is_there(tmp_path: Path) -> None:
     calls = [shlex.split(line) for line in (tmp_path / "calls").read_text().splitlines()]
     assert {call[call.index("--file") + 1] for call in calls} == {str(p.relative_to(ROOT)) for p in FILES}
     assert all(call[call.index("--tag") + 1].startswith("registry.example/ipa") for call in calls)
-    assert "PIPELINE=digits" in calls[-1]
-    assert all(f"BASE_IMAGE={DIGEST}" in call for call in calls)
+    assert [word for call in calls for word in call if word.startswith("PIPELINE=")] == ["PIPELINE=digits"]
+    assert all({f"BASE_IMAGE={DIGEST}", f"BUILD_IMAGE={DIGEST}"} <= set(call) for call in calls)
+
+
+def test_stages_of_every_pipeline_that_can_run_are_built(tmp_path: Path) -> None:
+    _podman(tmp_path)
+    assert images(tmp_path).returncode == 0
+    calls = (tmp_path / "calls").read_text()
+    runnable = {
+        name: pipeline for name, pipeline in load_pipelines(ROOT / "pipelines").items() if pipeline.runnable
+    }
+    assert (
+        re.findall(r"--tag registry.example/ipa/(\S+):", calls)
+        == sorted(runnable)
+        == ["digits", "ocr", "text"]
+    )
+    assert re.findall(r"PIPELINE=(\S+)", calls) == sorted(runnable)
+    # And that image is what their stages run.
+    for name, pipeline in runnable.items():
+        for document in render_all(pipeline, smallest_configs(pipeline)):
+            used = re.findall(r"'image': '([^']+)'", str(document))
+            assert set(used) == {
+                re.sub(r"^.*--tag registry.example/(ipa/\w+:\S+).*$", r"\1", line)
+                for line in calls.splitlines()
+                if f"PIPELINE={name}" in line
+            }
 
 
 def _podman(folder: Path) -> None:
@@ -199,7 +256,7 @@ def _podman(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "base", ["", "python:3.12", "python:3.12@sha256:abc", f"{DIGEST[:-1]}g", "python:3.12@sha512:" + "0" * 64]
+    "base", ["python:3.12", "python:3.12@sha256:abc", f"{DIGEST[:-1]}g", "python:3.12@sha512:" + "0" * 64]
 )
 def test_a_base_without_a_digest_is_refused_unless_it_is_asked_for(base: str, tmp_path: Path) -> None:
     for folder in ("refused", "tried"):
@@ -220,3 +277,11 @@ def test_without_a_builder_it_says_so(tmp_path: Path) -> None:
     done = images(tmp_path)
     assert done.returncode == 1
     assert "none of docker, podman, buildah is here" in done.stderr
+
+
+def test_a_base_of_debian_says_what_is_missing_to_make_it(tmp_path: Path) -> None:
+    done = images(tmp_path, base="")
+    assert done.returncode == 1
+    missing = "mmdebstrap buildah"
+    assert f"no image was built: {missing if os.geteuid() == 0 else 'a base of'}" in done.stderr
+    assert os.geteuid() != 0 or f"apt-get install {missing}" in done.stderr

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from time import monotonic
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.fakes.browsing import OPENED, PHONE, VIEWS, opened, serious, serving, shoot
-from tests.fakes.services import FakeWorld, over
+from tests.fakes.services import FakeWorld, a_pipeline, over
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -118,3 +119,15 @@ def test_nothing_is_asked_of_anyone_else(browser: Browser, url: str) -> None:
             expect(page.locator(OPENED)).to_have_count(1)
         assert asked
         assert all(each.startswith((url, "data:", "blob:")) for each in asked)
+
+
+def test_a_planned_only_pipeline_says_why_on_its_page_and_in_the_fleet(browser: Browser) -> None:
+    pipeline = replace(a_pipeline(), runnable=False, not_runnable_because="its weights are missing")
+    services = over(FakeWorld().play(3).services(), pipelines={"ocr": pipeline})
+    with serving(services) as url:
+        with opened(browser, f"{url}#/now/ocr") as page:
+            expect(page.locator(".banner", has_text="Planned only")).to_have_text(
+                "Planned only" + pipeline.not_runnable_because
+            )
+        with opened(browser, f"{url}#/fleet") as page:
+            expect(page.locator("tbody tr")).to_contain_text("planned only")

@@ -21,7 +21,8 @@ from ipa.dataplane.client import Client, OversizedAnswerError
 from ipa.dataplane.http import Application, Call, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.router import RouterServer
-from ipa.dataplane.tensors import FAN_OUT, MAX_TENSORS
+from ipa.dataplane.tensors import MAX_TENSORS
+from ipa.model.row_counts import FAN_OUT
 from tests.faults.table import Case
 
 REPLICA = "http://127.0.0.1:1"

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
-from ipa.dataplane.tensors import FAN_OUT, Tensor, Tensors, merge, split
+from ipa.dataplane.tensors import Tensor, Tensors, merge, split
+from ipa.model.row_counts import FAN_OUT
 
 EVENTS = st.one_of(
     st.tuples(st.just("arrive"), st.integers(1, 7), st.floats(0.1, 5), st.sampled_from(["INT64", "INT32"])),

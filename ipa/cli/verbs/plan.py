@@ -267,6 +267,8 @@ def render(
         typer.echo(yaml.safe_dump_all(target.monitors(found), sort_keys=False), nl=False)
         return
     check_honoured(target, [found])
+    if not found.runnable:
+        typer.echo(f"note: planned only: {found.not_runnable_because}", err=True)
     for note in unbatched_notes(found):
         typer.echo(f"note: {note}", err=True)
     if plan is not None:

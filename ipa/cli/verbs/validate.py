@@ -84,9 +84,14 @@ def notes_of(checked: Checked) -> list[str]:
     pipeline = checked.pipeline
     if pipeline is None:
         return []
+    planned_only = [] if pipeline.runnable else [f"planned only: {pipeline.not_runnable_because}"]
     placed = [it for it in targets() if it.sections.pipeline is not None and it.placed(pipeline)]
     notes = [note for it in placed for note in unbatched_notes(it.shape(pipeline, checked.measured))]
-    return notes + [f"refused on {it.title}: {fault}" for it in placed for fault in it.unhonoured(pipeline)]
+    return (
+        planned_only
+        + notes
+        + [f"refused on {it.title}: {fault}" for it in placed for fault in it.unhonoured(pipeline)]
+    )
 
 
 def _show(checked: Checked, *, verbose: bool) -> None:

@@ -41,11 +41,18 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
+        *(Text(text, style="yellow") for text in planned_only(status)),
         *(Text(text, style="yellow") for text in (*_lost(live), *_slower(live["stages"]))),
         *(Text(_sentence(text)) for text in [live.get("calibration", "")] if text),
         *(Text(text, style="yellow") for text in _standing(status)),
         *(Text(text) for text in _beside(status)),
     ]
+
+
+def planned_only(status: dict[str, Any]) -> list[str]:
+    """The line about a pipeline that cannot run; services before 0.2 do not tell."""
+    why = status.get("not_runnable_because")
+    return [f"Planned only: {why}"] if why else []
 
 
 def status_tree(status: dict[str, Any]) -> Tree:

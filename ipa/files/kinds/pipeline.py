@@ -20,6 +20,7 @@ from ipa.files.kinds.fields import (
     Count,
     Fraction,
     KeyCount,
+    Line,
     Maybe,
     Name,
     NonNegative,
@@ -254,6 +255,11 @@ class PipelineKeys(DeclaredFile, OfTargets):
     name: Name
     """Also the name of the folder the file lies in."""
     description: Maybe[Text] = Field(None, exclude_if=not_)
+    runnable: Maybe[bool] = Field(None, exclude_if=lambda runnable: runnable is True)
+    """False for a pipeline that is only planned, since something that it runs with is missing; true if
+    absent."""
+    not_runnable_because: Maybe[Line] = Field(None, exclude_if=not_)
+    """What is missing; required if runnable is false."""
     sla: SlaSection
     """The end-to-end latency that this percentage of the requests must meet."""
     drop_after_s: Maybe[PositiveDuration] = None

@@ -14,7 +14,7 @@ from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.http import Application
 from ipa.dataplane.queue import QueueServer, parse_config
 from ipa.dataplane.router import RouterServer
-from ipa.dataplane.tensors import FAN_OUT
+from ipa.model.row_counts import FAN_OUT
 
 # Status, body and headers.
 Answer = tuple[int, bytes, Mapping[str, str]]

@@ -17,7 +17,8 @@ from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, ModelServers, ServiceTimes
 from ipa.dataplane.stagequeue import QueueConfig, StageQueue
-from ipa.dataplane.tensors import FAN_OUT, Tensor, Tensors
+from ipa.dataplane.tensors import Tensor, Tensors
+from ipa.model.row_counts import FAN_OUT
 from tests.fakes.virtual_loop import run
 
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"

@@ -113,4 +113,23 @@ def test_cores_are_those_of_the_file_while_it_makes_sense(tmp_path: Path) -> Non
         seen.append(given.now())
     file.unlink()
     assert [*seen, given.now()] == [0.5, 0.25, 0.25, 0.25, 0.25, 1.0, 1.0]
-    assert GivenCores({}).now() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2.0),
+        ({"cpu.max": "50000 100000\n"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, 1.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.0),
+        ({"cpu.max": "what\n"}, 1.0),
+        ({}, 1.0),
+    ],
+)
+def test_a_container_has_the_cores_of_its_limit(files: dict[str, str], cores: float, tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert GivenCores({}, tmp_path).now() == cores
+    assert GivenCores({"IPA_CORES": "0.25"}, tmp_path).now() == 0.25

@@ -80,6 +80,21 @@ def test_good_files_get_a_line_each_and_their_warnings(
     ]
 
 
+def test_a_planned_only_pipeline_says_why(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = house / "pipelines/shop/pipeline.yaml"
+    edit(path, "sla:", "runnable: false\nsla:")
+    assert run(["validate", "pipelines"]) == 65
+    assert "4:11: runnable is false; add not_runnable_because" in capsys.readouterr().err
+    edit(path, "runnable: false", "runnable: false\nnot_runnable_because: its weights are missing")
+    assert run(["validate", "pipelines"]) == 0
+    assert (
+        f"note: {path.relative_to(house)}: planned only: its weights are missing" in capsys.readouterr().err
+    )
+    edit(path, "runnable: false\n", "")
+    assert run(["validate", "pipelines"]) == 65
+    assert "4:1: not_runnable_because has no meaning without" in capsys.readouterr().err
+
+
 def test_verbose_says_which_variants(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["validate", "-v", "profiles"]) == 0
     err = capsys.readouterr().err

@@ -18,7 +18,7 @@ const share = (one) => (one.latency_s === null ? null : one.latency_s / one.sla_
 const levelOf = (ratio) => (ratio === null ? "" : ratio > 1 ? "over" : ratio > 0.85 ? "near" : "");
 const percent = (ratio) => (ratio === null ? UNSEEN : `${(100 * ratio).toFixed(0)} %`);
 const used = (one) => (one.cores === null || one.budget_cores === null ? null : one.cores / one.budget_cores);
-const modeOf = (one) => (one.paused ? `${one.mode}, paused` : one.mode);
+const modeOf = (one) => [one.mode, one.paused && "paused", !one.runnable && "planned only"].filter(Boolean).join(", ");
 
 // Columns by name: the heading, the sort key, and [text, class] of the cell.
 const COLUMNS = {

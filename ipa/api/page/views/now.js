@@ -36,7 +36,7 @@ export async function open(root, place, tools) {
     parts.reason.className = `banner ${kind}`;
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
     told = live.reason;
-    put(parts.aside, [pipeline?.description, pipeline?.not_controlled], () => aside(pipeline));
+    put(parts.aside, [pipeline?.description, pipeline?.not_controlled, pipeline?.not_runnable_because], () => aside(pipeline));
     put(parts.tiles, [live.rate_rps, live.latency_s, live.forecast, live.pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
     if (pipeline) graph.show(status, pipeline);
     put(parts.changes, list, () => decisions(list, false));
@@ -105,5 +105,6 @@ function frame(name) {
 function aside(pipeline) {
   if (!pipeline) return [];
   return [pipeline.not_controlled ? el("p", { class: "banner warn" }, el("b", {}, "Not controlled here"), el("span", {}, pipeline.not_controlled)) : "",
+    pipeline.runnable ? "" : el("p", { class: "banner warn" }, el("b", {}, "Planned only"), el("span", {}, pipeline.not_runnable_because)),
     pipeline.description ? el("p", { class: "lead" }, pipeline.description) : ""];
 }

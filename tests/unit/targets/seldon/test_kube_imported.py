@@ -42,7 +42,9 @@ def notes_of(found: Imported) -> str:
     return "\n".join(found.notes)
 
 
-@pytest.mark.parametrize("name", ["audio-qa", "audio-sent", "nlp", "ocr", "resnets", "sum-qa", "video"])
+@pytest.mark.parametrize(
+    "name", ["audio-qa", "audio-sent", "digits", "nlp", "ocr", "resnets", "sum-qa", "text", "video"]
+)
 def test_what_is_imported_renders_as_it_was(name: str, root: Path) -> None:
     sdep = yaml.safe_load((root / "pipelines" / name / "seldondeployment.yaml").read_text())
     found = imported(sdep, SLA)
