@@ -6,12 +6,11 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import pytest
 import typer.main
-import yaml
 from hypothesis import settings
 
 # What the helpers of tests assert is told in full, as if the test itself asserted it.
@@ -19,11 +18,6 @@ pytest.register_assert_rewrite("tests.fakes", "tests.faults", "tests.contract", 
 # The same examples each time; what they take depends on the machine.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
-
-# What tests read is read by libyaml, ten times as fast as by Python: some files are of thousands of lines.
-if hasattr(yaml, "CSafeLoader"):
-    yaml.safe_load = partial(yaml.load, Loader=yaml.CSafeLoader)
-    yaml.safe_load_all = partial(yaml.load_all, Loader=yaml.CSafeLoader)
 
 ROOT = Path(__file__).resolve().parent.parent
 # A package of its own, whose tests are run once it is installed.

@@ -148,14 +148,14 @@ def test_every_problem_of_every_changed_file_is_told_at_its_line(ci: Ci, reposit
     code, out, err = ci(*RULES, *files)
     assert code == 65
     for words in (
-        f"{PIPELINE}:8:1: unknown key 'grap'; did you mean 'graph'?",
+        f"{PIPELINE}:10:1: unknown key 'grap'; did you mean 'graph'?",
         "profiles/video/crop.yaml:1:1: this file belongs at profiles/video/crap.yaml",
         "guardrails.yaml:6:5: there is no measure 'slo_rato'; did you mean 'slo_ratio'?",
     ):
         assert words in err, err
     assert "simulating" not in err and "guardrails passed" not in out
     comment = (repository / "c.md").read_text()
-    assert f"`{PIPELINE}:8:1`" in comment and "❌ files cannot be used" in comment
+    assert f"`{PIPELINE}:10:1`" in comment and "❌ files cannot be used" in comment
     results = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
     places = [result["locations"][0]["physicalLocation"] for result in results]
     assert {place["artifactLocation"]["uri"] for place in places} == {

@@ -365,7 +365,7 @@ def test_files_that_cannot_be_used(doctor: Doctor, house: Path) -> None:
     one = doctor(code=1)["files"]
     assert one.state is Severity.FAIL
     assert one.remedy == "ipa validate"
-    assert "pipeline.yaml:6:16" in one.seen
+    assert "pipeline.yaml:8:16" in one.seen
 
 
 def test_variants_that_were_not_measured(house: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.kube.watch import KubeHealth
-from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
+from ipa.adapters.metrics.catalogue import Catalogue, DesiredReplicas, bucket_weights
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import stream_figures
 from ipa.bootstrap.webhooks import record_figures, webhook_figures
@@ -70,6 +70,9 @@ def registries() -> Iterator[CollectorRegistry]:
     """Every registry of service, router, queue and model server with everything on it that there is."""
     service = new_registry()
     Catalogue(service, (PIPELINE,))
+    desired = DesiredReplicas()
+    desired.of_pipelines["pages"] = {"detect": 1}
+    service.register(desired)
     HttpMetrics(service).start({"/healthz": ("GET",)})
     service.register(KubeHealth(_Kube(), _Events(), [_Watcher()]))  # type: ignore[arg-type, list-item]
     service.register(LocalCosts(_Workload(), (PIPELINE.name,)))  # type: ignore[arg-type]
