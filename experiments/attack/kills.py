@@ -191,10 +191,16 @@ async def attack(
         await asyncio.sleep(every_s)
         await _until(lambda: _is_back(victims(workload, pipeline, target), pid, usual))  # noqa: B023
         await _until(lambda: load.has_answered_since(kills_s[-1]))
+        # The next one is another fault of its own: the one before is made good, not only begun to be.
+        await _until(lambda: _is_whole(workload, pipeline))
     await asyncio.sleep(REST_S)
     load.stop()
     await sending
     return report(target, load.requests, kills_s, rate_rps)
+
+
+def _is_whole(workload: LocalWorkload, pipeline: Pipeline) -> bool:
+    return all(it.ready_replicas == it.config.replicas for it in workload.read(pipeline).stages)
 
 
 def _is_back(running: list[int], pid: int, usual: int) -> bool:

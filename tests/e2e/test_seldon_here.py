@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,10 @@ from ipa.targets.seldon.ownership import OwningClient
 from ipa.targets.seldon.section import Shape
 from pipelines.ocr.client import score_answer
 from tests.fakes.waiting import until
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="needs prometheus: apt-get install prometheus"
+)
 
 RATE_RPS, SECONDS = 1.5, 9.0
 FIRST = (StageConfig("detect", "v6-224", 1, 0.5, 1), StageConfig("recognise", "v4-160", 1, 0.5, 1))

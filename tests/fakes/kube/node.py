@@ -9,6 +9,7 @@ repository. Names of Services lead to the ready pods (`tests.fakes.kube.names`);
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 import time
@@ -22,7 +23,7 @@ from typing import Any
 
 import httpx
 
-from ipa.adapters.processes import ONE_THREAD
+from ipa.adapters.processes import ONE_THREAD, free_port, start, terminate, with_parent
 from ipa.model.rolling import threads_of
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.forkserver import serving_priority
@@ -376,10 +377,6 @@ def _is_scheduled(pod: Json) -> bool:
 @contextmanager
 def prometheus_of(node: Node, folder: Path, interval_s: float = 2.0) -> Iterator[str]:
     """The URL of a real Prometheus that scrapes the node's pods."""
-    import shutil
-
-    from ipa.adapters.processes import free_port, start, terminate, with_parent
-
     folder.mkdir(parents=True, exist_ok=True)
     interval = f"{interval_s:g}s"
     discovery = {"files": [str(node.targets)], "refresh_interval": "1s"}
