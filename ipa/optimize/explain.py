@@ -66,9 +66,9 @@ def explain(
     """
     deadline = Deadline(deadline_s)
     if elsewhere:
-        found, untold = _elsewhere(plan, elsewhere, Deadline(deadline_s * FOR_ELSEWHERE))
+        others_there, untold = _elsewhere(plan, elsewhere, Deadline(deadline_s * FOR_ELSEWHERE))
         explained = explain(problem, plan, deadline.remaining_s, wider=wider)
-        return replace(explained, elsewhere=found, unfinished=(*explained.unfinished, *untold))
+        return replace(explained, elsewhere=others_there, unfinished=(*explained.unfinished, *untold))
     if plan.termination is Termination.INFEASIBLE:
         return _infeasible(problem, plan, deadline)
     if not plan.stages:
@@ -99,12 +99,12 @@ def explain(
     if plan.termination is not Termination.OPTIMAL:
         unfinished.append("where the plan changes: it is not proved best itself")
         return replace(explanation, unfinished=tuple(unfinished))
-    flips = flips_of(problem, plan, totals.peak_cores, deadline)
+    found = flips_of(problem, plan, totals.peak_cores, deadline)
     return replace(
         explanation,
-        flips=flips.flips,
-        unchanged=flips.unchanged,
-        unfinished=(*unfinished, *flips.unfinished),
+        flips=found.flips,
+        unchanged=found.unchanged,
+        unfinished=(*unfinished, *found.unfinished),
     )
 
 

@@ -57,31 +57,24 @@ def _tail_times(
     _, batch_size, _, latency_s, service_s, capacity_rps, single_s = points
     full_s = busy_s(service_s, batch_size, capacity_rps)
     tail_s, one_s = np.maximum(latency_s, full_s), np.minimum(single_s, full_s)
-    found = sojourn(
-        batch_size,
-        replicas,
-        full_s,
-        tail_s,
-        rate_rps,
-        items=items,
-        timeout_s=timeout_s,
-        percentile=percentile,
-        service_one_s=one_s,
-    )
-    mean_s, excess_s = found.mean_s, found.excess_s
-    if in_replica.any():
-        own = sojourn_in_replica(
-            batch_size[in_replica],
-            replicas[in_replica].astype(np.float64),
-            full_s[in_replica],
-            tail_s[in_replica],
-            rate_rps[in_replica],
-            items=items[in_replica],
-            timeout_s=timeout_s[in_replica],
+    counts = np.asarray(replicas, dtype=np.float64)
+    mean_s, excess_s = np.empty_like(full_s), np.empty_like(full_s)
+    for formula, own in ((sojourn, ~in_replica), (sojourn_in_replica, in_replica)):
+        if not own.any():
+            continue
+        at = slice(None) if own.all() else own
+        found = formula(
+            batch_size[at],
+            counts[at],
+            full_s[at],
+            tail_s[at],
+            rate_rps[at],
+            items=items[at],
+            timeout_s=timeout_s[at],
             percentile=percentile,
-            service_one_s=one_s[in_replica],
+            service_one_s=one_s[at],
         )
-        mean_s[in_replica], excess_s[in_replica] = own.mean_s, own.excess_s
+        mean_s[at], excess_s[at] = found.mean_s, found.excess_s
     with np.errstate(invalid="ignore"):
         return service_s, mean_s + excess_s - service_s, mean_s, excess_s**2
 

@@ -259,7 +259,7 @@ class PipelineKeys(DeclaredFile, OfTargets):
     """False for a pipeline that is only planned, since something that it runs with is missing; true if
     absent."""
     not_runnable_because: Maybe[Line] = Field(None, exclude_if=not_)
-    """What is missing; required if runnable is false."""
+    """The reason in words; required if runnable is false."""
     sla: SlaSection
     """The end-to-end latency that this percentage of the requests must meet."""
     drop_after_s: Maybe[PositiveDuration] = None

@@ -297,7 +297,7 @@ def _field(statuses: Sequence[Json] | None, name: str, key: str) -> str:
 
 
 def _last_words(statuses: Sequence[Json] | None, name: str) -> str:
-    """What the container of that name said when it ended."""
+    """The last words of the container of that name when it ended."""
     for each in statuses or ():
         if each.get("name") == name:
             ended = (each.get("state") or {}).get("terminated") or {}
