@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -23,7 +21,13 @@ from experiments.demo.live import LiveTable
 from experiments.demo.load import SHAPE, arrivals
 from experiments.demo.service import Service
 from experiments.demo.summary import quantile_s, read_requests
-from experiments.demo_seldon.cluster import SeldonHere, entry_url, pipeline_in, seldon_here, until_ready
+from experiments.demo_seldon.cluster import (
+    SeldonHere,
+    pipeline_in,
+    seldon_here,
+    start_sending,
+    until_ready,
+)
 from experiments.demo_seldon.figures import applied, stage_latencies_s, wrong_answers
 from experiments.fidelity.case import PAGES, bodies_of
 from ipa.files import load_profiles
@@ -84,14 +88,9 @@ def play(
 ) -> tuple[float, dict[int, float]]:
     """Send the load. Return when it began, and when each tick was seen, on the clock of the node."""
     times_s = arrivals(SEED, options.seconds, options.low, options.high)
-    bodies, times = folder / "bodies.json", folder / "times.json"
-    bodies.write_text(json.dumps([body.decode() for body in bodies_of(PIPELINE)]))
-    times.write_text(json.dumps(times_s))
-    command = [sys.executable, "-m", "experiments.demo_seldon.traffic", "--url", entry_url(pipeline)]
-    command += ["--bodies", str(bodies), "--times", str(times), "--out", str(folder / "requests.jsonl")]
     seen: dict[int, float] = {}
     began_s = here.node.monotonic()
-    load = subprocess.Popen(command, env={**os.environ, **here.node.environment})
+    load = start_sending(here, pipeline, bodies_of(PIPELINE), times_s, folder)
     try:
         with LiveTable(console, str(pipeline.name), options.seconds) as table:
             while load.poll() is None:

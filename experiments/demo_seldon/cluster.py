@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,3 +113,20 @@ def until_ready(here: SeldonHere, pipeline: Pipeline, within_s: float = 90.0) ->
         raise RuntimeError(
             f"no pod of {', '.join(missing)} was ready within {within_s:g} s; see the logs of its pods"
         )
+
+
+def start_sending(
+    here: SeldonHere,
+    pipeline: Pipeline,
+    bodies: Sequence[bytes],
+    times_s: Sequence[float],
+    folder: Path,
+    timeout_s: float = 10.0,
+) -> subprocess.Popen[bytes]:
+    """The sender of these requests at those times, in the cluster; it writes requests.jsonl into `folder`."""
+    (folder / "bodies.json").write_text(json.dumps([body.decode() for body in bodies]))
+    (folder / "times.json").write_text(json.dumps(list(times_s)))
+    command = [sys.executable, "-m", "experiments.demo_seldon.traffic", "--url", entry_url(pipeline)]
+    command += ["--bodies", str(folder / "bodies.json"), "--times", str(folder / "times.json")]
+    command += ["--out", str(folder / "requests.jsonl"), "--timeout", f"{timeout_s:g}"]
+    return subprocess.Popen(command, env={**os.environ, **here.node.environment})

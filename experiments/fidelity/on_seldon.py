@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +19,13 @@ from rich.table import Table
 
 from experiments.demo.__main__ import machine
 from experiments.demo.summary import read_requests
-from experiments.demo_seldon.cluster import SeldonHere, entry_url, pipeline_in, seldon_here, until_ready
+from experiments.demo_seldon.cluster import (
+    SeldonHere,
+    pipeline_in,
+    seldon_here,
+    start_sending,
+    until_ready,
+)
 from experiments.fidelity.case import SEED, bodies_of
 from experiments.live.cells import PIPELINES, calibrated_subject
 from ipa.model.pipeline import Pipeline
@@ -73,13 +76,9 @@ class Cell:
 def measured_s(here: SeldonHere, pipeline: Pipeline, rate_rps: float, folder: Path) -> tuple[np.ndarray, int]:
     """The latencies of the answered requests, without the first seconds, and how many failed."""
     times_s = request_times(steps((rate_rps, SECONDS)), seed=SEED).tolist()
-    bodies, times, out = folder / "bodies.json", folder / "times.json", folder / "requests.jsonl"
-    bodies.write_text(json.dumps([body.decode() for body in bodies_of(pipeline.name)]))
-    times.write_text(json.dumps(times_s))
-    command = [sys.executable, "-m", "experiments.demo_seldon.traffic", "--url", entry_url(pipeline)]
-    command += ["--bodies", str(bodies), "--times", str(times), "--out", str(out)]
-    subprocess.run(command, check=True, env={**os.environ, **here.node.environment})
-    requests = [it for it in read_requests(out) if it["at_s"] >= SETTLE_S]
+    if code := start_sending(here, pipeline, bodies_of(pipeline.name), times_s, folder).wait():
+        raise RuntimeError(f"the sender ended with exit code {code}")
+    requests = [it for it in read_requests(folder / "requests.jsonl") if it["at_s"] >= SETTLE_S]
     answered = [it["latency_s"] for it in requests if it["outcome"] == "answered"]
     return np.array(answered), len(requests) - len(answered)
 

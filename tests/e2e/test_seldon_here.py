@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 
 from experiments.demo.summary import read_requests
-from experiments.demo_seldon.cluster import SeldonHere, entry_url, pipeline_in, seldon_here, until_ready
+from experiments.demo_seldon.cluster import (
+    SeldonHere,
+    entry_url,
+    pipeline_in,
+    seldon_here,
+    start_sending,
+    until_ready,
+)
 from experiments.demo_seldon.figures import wrong_answers
 from experiments.fidelity.case import PAGES, SEED, bodies_of
 from ipa.adapters.kube.client import connect
@@ -39,13 +46,8 @@ FIRST = (StageConfig("detect", "v6-224", 1, 0.5, 1), StageConfig("recognise", "v
 
 def sending(here: SeldonHere, pipeline: Pipeline, folder: Path) -> subprocess.Popen[bytes]:
     """Pages at a constant rate, from a process of its own."""
-    bodies, times = folder / "bodies.json", folder / "times.json"
-    bodies.write_text(json.dumps([body.decode() for body in bodies_of("ocr")]))
-    times.write_text(json.dumps([number / RATE_RPS for number in range(int(RATE_RPS * SECONDS))]))
-    command = [sys.executable, "-m", "experiments.demo_seldon.traffic", "--url", entry_url(pipeline)]
-    command += ["--bodies", str(bodies), "--times", str(times), "--out", str(folder / "requests.jsonl")]
-    command += ["--timeout", "60"]
-    return subprocess.Popen(command, env={**os.environ, **here.node.environment})
+    times_s = [number / RATE_RPS for number in range(int(RATE_RPS * SECONDS))]
+    return start_sending(here, pipeline, bodies_of("ocr"), times_s, folder, timeout_s=60.0)
 
 
 IN_CLUSTER = "import sys, tests.fakes.kube.in_cluster; from ipa.cli.main import main; sys.exit(main())"
