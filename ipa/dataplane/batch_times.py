@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import cache
+from typing import NamedTuple
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
@@ -26,11 +27,18 @@ def _counters(registry: CollectorRegistry) -> tuple[Counter, Counter, Counter]:
     return batches, seconds, items
 
 
-class BatchTimes:
-    """Counts the batches of a model, in the thread that serves them one after another.
+class BatchMoment(NamedTuple):
+    """The time at which a batch begins or ends, and the CPU time of the event loop until then, in s."""
 
-    A batch takes its time in the model, and the CPU time of the event loop since the batch before: that codes
-    what a client sends and gets. Time in a queue is not in it.
+    at_s: float
+    coded_s: float
+
+
+class BatchTimes:
+    """Counts the batches of a model, which serves them one after another.
+
+    A batch takes its time in the model, the CPU time of the event loop since the batch before, which codes
+    what a client sends and gets, and the time until its CPU time is paid for. Time in a queue is not in it.
     """
 
     def __init__(self, model: str, registry: CollectorRegistry = REGISTRY) -> None:
@@ -38,20 +46,23 @@ class BatchTimes:
         # Of the event loop's thread, which makes this; not every system tells another thread's time.
         clock_of = getattr(time, "pthread_getcpuclockid", None)
         self._clock = clock_of(threading.get_ident()) if clock_of else None
-        self._ended_s, self._coded_s, self._coding_s = time.monotonic(), self._loop_cpu_s(), 0.0
+        self._ended, self._coding_s = self.now(), 0.0
+        self._paid_at_s = self._ended.at_s
 
-    def add(self, begun_s: float, coded_s: float, items: int) -> None:
-        """Count a batch that ends now; `begin` returned `begun_s` and `coded_s` when it began."""
-        if begun_s - self._ended_s < CLOSE_S:
-            self._coding_s = coded_s - self._coded_s
-        self._ended_s, self._coded_s = time.monotonic(), self._loop_cpu_s()
+    def add(self, begun: BatchMoment, ended: BatchMoment, items: int, wait_s: float = 0.0) -> None:
+        """Count a batch whose CPU time is paid for `wait_s` after its end."""
+        if begun.at_s - self._ended.at_s < CLOSE_S:
+            self._coding_s = begun.coded_s - self._ended.coded_s
+        paid_at_s = ended.at_s + wait_s
         self._batches.inc()
-        self._seconds.inc(self._ended_s - begun_s + self._coding_s)
+        # One that began before the batch before it was paid for paid its coding with its debt.
+        self._seconds.inc(max(0.0, paid_at_s - max(begun.at_s - self._coding_s, self._paid_at_s)))
         self._items.inc(items)
+        self._ended, self._paid_at_s = ended, paid_at_s
 
-    def begin(self) -> tuple[float, float]:
-        """The time now, and the CPU time of the event loop until now, both in s."""
-        return time.monotonic(), self._loop_cpu_s()
+    def now(self) -> BatchMoment:
+        """The moment now; called where a batch begins or ends."""
+        return BatchMoment(time.monotonic(), self._loop_cpu_s())
 
     def _loop_cpu_s(self) -> float:
         return 0.0 if self._clock is None else time.clock_gettime(self._clock)

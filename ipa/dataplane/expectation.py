@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+# The id that a cluster's orchestrator gives to each request, and passes on to every stage.
+PUID_HEADER = "seldon-puid"
 # In a queue's answer: the times of a request that comes now.
 EXPECTED_HEADER = "ipa-expected-ms"
 # In a queue's answer: the time from the arrival of the request to its answer.

@@ -36,6 +36,7 @@ from ipa.dataplane.expectation import (
     AIM_HEADER,
     ASKED_HEADER,
     EXPECTED_HEADER,
+    PUID_HEADER,
     TOOK_HEADER,
     UNKNOWN,
     StageTimes,
@@ -48,7 +49,6 @@ from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.passage import Passage
 from ipa.model.row_counts import FAN_OUT
 
-PUID_HEADER = "seldon-puid"
 PUID = re.compile(r"[\x21-\x7e]{1,256}")
 
 # (URL, body, headers) -> (status, body, headers); ConnectionLostError if no answer comes.

@@ -16,7 +16,8 @@ from mlserver import MLModel
 from mlserver.errors import InferenceError
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
 
-from ipa.dataplane.batch_times import BatchTimes
+from ipa.dataplane.batch_times import BatchMoment, BatchTimes
+from ipa.dataplane.expectation import PUID_HEADER
 from ipa.dataplane.quota import CpuQuota, GivenCores
 from ipa.model.row_counts import FAN_OUT
 
@@ -102,8 +103,9 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         given = [tensor for tensor in payload.inputs if tensor.name != FAN_OUT]
         items = next((tensor.shape[0] for tensor in given if tensor.shape), 1)
         inputs = {tensor.name: decode(tensor) for tensor in given}
-        outputs = await self._in_thread(self._serve, inputs, items)
+        outputs, begun, ended = await self._in_thread(self._serve, inputs)
         wait_s = self._quota.charge(self._cpu_since_s())
+        self._times.add(begun, ended, items, wait_s)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         return InferenceResponse(
@@ -111,14 +113,14 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
             model_version=self.version,
             id=payload.id,
             outputs=[encode(name, tensor) for name, tensor in outputs.items()],
+            parameters=_spreading(payload),
         )
 
-    def _serve(self, inputs: Mapping[str, Tensor], items: int) -> Mapping[str, Tensor]:
-        """The outputs of a batch, which is counted with its time."""
-        begun = self._times.begin()
+    def _serve(self, inputs: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], BatchMoment, BatchMoment]:
+        """The outputs of a batch, and when the model began and ended it."""
+        begun = self._times.now()
         outputs = self.predict_batch(inputs)
-        self._times.add(*begun, items)
-        return outputs
+        return outputs, begun, self._times.now()
 
     def _cpu_since_s(self) -> float:
         # Of the process, not of the thread: the model's own threads and the HTTP server count too.
@@ -127,6 +129,17 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+def _spreading(payload: InferenceRequest) -> Parameters | None:
+    """A header that ends the connection of an orchestrator's request over HTTP; None for other requests.
+
+    An orchestrator keeps a few idle connections to all replicas of a stage, each to one of them: the others
+    would have no requests. A connection of its own takes each request to any replica.
+    """
+    headers = (payload.parameters and payload.parameters.headers) or {}
+    # Calls over gRPC have no `host`.
+    return Parameters(headers={"connection": "close"}) if {PUID_HEADER, "host"} <= set(headers) else None
 
 
 def decode(tensor: RequestInput) -> Tensor:

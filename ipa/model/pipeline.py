@@ -302,6 +302,8 @@ class Stage:
     unbatched: str = ""
     # Set by the target likewise: each replica batches the requests that were spread to it.
     in_replica: bool = field(default=False, metadata=UNLESS_DEFAULT)
+    # Set by the target too: the time of a request on its way to the stage and back, beside the stage's own.
+    hop_s: float = field(default=0.0, metadata=UNLESS_DEFAULT)
     # The number of variants that each replica keeps loaded, or `ALL_VARIANTS`; it runs one of them at a time.
     resident: int | str = field(default=1, metadata=UNLESS_DEFAULT)
     replicas: ReplicaOwner = field(default=ReplicaOwner.PLANNED, metadata=UNLESS_DEFAULT)

@@ -94,7 +94,10 @@ class Candidates:
         return row
 
 
-SCALARS = ("rate_rps", "items", "fewest", "most", "timeout_s", "beside_cores", "released_s", "in_replica")
+SCALARS = (
+    *("rate_rps", "items", "fewest", "most", "timeout_s"),
+    *("beside_cores", "released_s", "in_replica", "hop_s"),
+)
 
 
 def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Candidates:
@@ -153,6 +156,7 @@ def _scalars(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
                 problem.bounds.overhead.each(stage.name),
                 released_wait_s(len(stage.columns.variants), batch_sizes, rate_rps) if is_released else 0.0,
                 float(stage.in_replica),
+                stage.hop_s,
             )
         )
     return np.array(columns, dtype=np.float64).T

@@ -64,6 +64,8 @@ class StageProblem:
     unbatched: str = ""
     # True if each replica batches the requests that were spread to it.
     in_replica: bool = False
+    # The time of a request on its way to the stage and back; part of its mean under `Compat.TAIL`.
+    hop_s: float = 0.0
     columns: PointColumns = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -15,6 +16,7 @@ from ipa.optimize.columns import Array, Index
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
 from ipa.queueing.in_replica import sojourn_in_replica
+from ipa.queueing.saved_quota import sojourn_with_quota
 from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
 
@@ -34,6 +36,7 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
             candidates.items,
             candidates.of_block("timeout_s"),
             candidates.of_block("in_replica") > 0,
+            candidates.of_block("hop_s"),
         )
     sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
     service_s = candidates.of_point("latency_s") * sequence
@@ -52,30 +55,34 @@ def _tail_times(
     items: Array,
     timeout_s: Array,
     in_replica: NDArray[np.bool_],
+    hop_s: Array,
 ) -> tuple[Array, Array, Array, Array]:
     """As `option_times`; `points` has the rows of `PointColumns.table`."""
-    _, batch_size, _, latency_s, service_s, capacity_rps, single_s = points
+    _, batch_size, cores, latency_s, service_s, capacity_rps, single_s = points
     full_s = busy_s(service_s, batch_size, capacity_rps)
     tail_s, one_s = np.maximum(latency_s, full_s), np.minimum(single_s, full_s)
     counts = np.asarray(replicas, dtype=np.float64)
     mean_s, excess_s = np.empty_like(full_s), np.empty_like(full_s)
+    has_quota = cores < 1
     for formula, own in ((sojourn, ~in_replica), (sojourn_in_replica, in_replica)):
-        if not own.any():
-            continue
-        at = slice(None) if own.all() else own
-        found = formula(
-            batch_size[at],
-            counts[at],
-            full_s[at],
-            tail_s[at],
-            rate_rps[at],
-            items=items[at],
-            timeout_s=timeout_s[at],
-            percentile=percentile,
-            service_one_s=one_s[at],
-        )
-        mean_s[at], excess_s[at] = found.mean_s, found.excess_s
+        for is_quota, at in ((False, own & ~has_quota), (True, own & has_quota)):
+            if not at.any():
+                continue
+            timed = partial(sojourn_with_quota, formula, cores[at]) if is_quota else formula
+            found = timed(
+                batch_size[at],
+                counts[at],
+                full_s[at],
+                tail_s[at],
+                rate_rps[at],
+                items=items[at],
+                timeout_s=timeout_s[at],
+                percentile=percentile,
+                service_one_s=one_s[at],
+            )
+            mean_s[at], excess_s[at] = found.mean_s + hop_s[at], found.excess_s
     with np.errstate(invalid="ignore"):
+        service_s = np.minimum(service_s, mean_s + excess_s)
         return service_s, mean_s + excess_s - service_s, mean_s, excess_s**2
 
 
@@ -120,6 +127,7 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
         np.array([each.items for each in chosen], dtype=np.float64),
         np.array([inf if stage.batch_timeout_s is None else stage.batch_timeout_s for stage in stages]),
         np.array([stage.in_replica for stage in stages]),
+        np.array([stage.hop_s for stage in stages]),
     )
     rows = (service_s, wait_s, mean_s, spread_s2**0.5)
     return list(zip(*(row.tolist() for row in rows), strict=True))

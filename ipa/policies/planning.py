@@ -150,6 +150,7 @@ def _stage_problem(stage: Stage, points: tuple[OperatingPoint, ...]) -> StagePro
         pin=stage.pin,
         unbatched=stage.unbatched,
         in_replica=stage.in_replica,
+        hop_s=stage.hop_s,
     )
 
 

@@ -43,7 +43,7 @@ class PipelineSim:
     Each item of a parent makes `fan_out` items, by the variant that served it; a total that is not whole is
     rounded up or down at random with that mean; a stage that gets none is passed at once. After a join the
     first of the edges counts. A request is lost with the first stage that loses it. Stages without variants
-    take no time. `hop_s` is added before each stage that serves. The other settings are those of `StageSim`,
+    take no time. A stage's `hop_s` is added before it. The other settings are those of `StageSim`,
     for all stages.
     """
 
@@ -54,11 +54,9 @@ class PipelineSim:
         drop: str = "request",
         queue: str = "central",
         seed: int = 0,
-        hop_s: float = 0.0,
         kernel: str = "auto",
     ) -> None:
         self.pipeline = pipeline
-        self._hop_s = hop_s
         self._stages = {
             stage.name: StageSim(
                 batch_timeout_s=stage.batch_timeout_s,
@@ -151,7 +149,7 @@ class PipelineSim:
                 lost: Bools = np.zeros(len(ids), dtype=np.bool_)
                 server = np.full(len(ids), -1)
             else:
-                came_s = times_s + self._hop_s if self._hop_s else times_s
+                came_s = times_s + stage.hop_s if stage.hop_s else times_s
                 born_s = self._born_s[ids] if self._routes.before[at] else times_s
                 sim.offer(came_s, ids, born_s, self._routes.items(at, ids))
                 served = sim.run(until_s)

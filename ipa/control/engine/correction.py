@@ -336,7 +336,7 @@ def _smoothed(
     if config.batch_size == 1:
         # Several items of one request are served at once; plans count them one after another.
         expected_s *= max(batches.items, 1.0)
-    seen = min(batches.service_s / expected_s, MOST_RATIO)
+    seen = min(_beside_savings(batches.service_s / expected_s, service.quota_cores), MOST_RATIO)
     variation = max(sqrt(service.spread), LEAST_VARIATION)
     deviation_ratio = variation / sqrt(batches.count)
     surprising = max(SURPRISE * deviation_ratio, STEP - 1)
@@ -345,6 +345,14 @@ def _smoothed(
     new = batches.count * passed_s / batches.window_s
     weight = min(1 - exp(-passed_s / SMOOTH_S), new * (SURE_RATIO / variation) ** 2)
     return max(ratio + weight * (seen - ratio), LEAST_RATIO)
+
+
+def _beside_savings(ratio: float, quota_cores: float) -> float:
+    """The ratio to a replica's busy time, where CPU time saved up while idle may be all that makes it quick.
+
+    With a quota that is anything between its full speed, `quota_cores`, and 1.
+    """
+    return max(ratio, min(1.0, ratio / quota_cores)) if quota_cores else ratio
 
 
 def _with(known: Correction, seen: ObservedSlowdown) -> Correction:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.columns import columns_of
 from ipa.optimize.mixture.sets import CoreLevel
+from ipa.queueing.saved_quota import sojourn_with_quota
 from ipa.queueing.tail import sojourn
 
 # The share of a capacity used in planning (InfAdapter).
@@ -62,15 +65,19 @@ def stage_tail(
         mean_s = point.latency_s if point.latency_mean_s is None else point.latency_mean_s
         # A replica is busy for longer if the measured throughput is lower than the service time allows.
         busy_s = max(mean_s, point.batch_size / point.capacity_rps)
-        return sojourn(
-            point.batch_size,
-            1,
-            busy_s,
-            max(point.latency_s, busy_s),
+        column = np.ones_like(rates_rps)
+        has_quota = point.cores < 1
+        formula = partial(sojourn_with_quota, sojourn, point.cores * column) if has_quota else sojourn
+        return formula(
+            point.batch_size * column,
+            column,
+            busy_s * column,
+            max(point.latency_s, busy_s) * column,
             rates_rps,
-            timeout_s=timeout_s,
+            items=column,
+            timeout_s=(inf if timeout_s is None else timeout_s) * column,
             percentile=percentile,
-            service_one_s=min(single_s[point], busy_s),
+            service_one_s=min(single_s[point], busy_s) * column,
         ).quantile_s
 
     return tail_latency_s

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ipa.files.document import Document
 from ipa.files.kinds.base import Section
-from ipa.files.kinds.fields import CHOICE, UNIQUE, Env, Maybe, Name, Number, Text
+from ipa.files.kinds.fields import CHOICE, UNIQUE, Duration, Env, Maybe, Name, Number, Text
 from ipa.files.kinds.holdings import with_resources
 from ipa.files.kinds.targets import TargetSections
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline, Variant
@@ -73,6 +73,8 @@ class SeldonTarget:
     ignores: tuple[str, ...] = field(default=(), metadata=NEVER)
     run_as_root: bool = field(default=False, metadata=UNLESS_DEFAULT)
     protocol: WireProtocol = field(default=WireProtocol.V2, metadata=UNLESS_DEFAULT)
+    # None: that of the shape (`HOPS_S`).
+    hop_s: float | None = field(default=None, metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,10 @@ class SeldonSection(Section):
         None,
         exclude_if=lambda protocol: protocol == _USUAL.protocol,
         description="Of requests; v2 where absent. With seldon every stage's server is a microservice.",
+    )
+    hop_s: Maybe[Duration] = Field(
+        None,
+        description="Time of a request to a stage and back, beside the stage's own: 3ms (single), 5ms (split).",
     )
     run_as_root: Maybe[bool] = Field(
         None,

@@ -12,13 +12,15 @@ from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.row_counts import Unbatched, batch_fault
-from ipa.targets.seldon.section import Shape, is_microservice, seldon_of
+from ipa.targets.seldon.section import SeldonTarget, Shape, is_microservice, seldon_of
 
 WHERE = "in one SeldonDeployment"
 REMEDY = "`seldon: {shape: split}`, whose queue counts each request's rows"
 # Of a stage whose server forms no batches.
 NO_BATCHES = "its server is a microservice, which answers each request by itself"
 WITH_MLSERVER = "serve it with MLServer (`protocol: v2`, and no `server: microservice`)"
+# Measured on two cores (`python -m experiments.fidelity.on_seldon`): orchestrator; router and queue.
+HOPS_S: Mapping[Shape, float] = MappingProxyType({Shape.SINGLE: 0.003, Shape.SPLIT: 0.005})
 NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 
 
@@ -39,11 +41,22 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
         pipeline,
         bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)),
         stages=tuple(
-            replace(stage, unbatched=why.get(stage.name, stage.unbatched), in_replica=is_single)
+            replace(
+                stage,
+                unbatched=why.get(stage.name, stage.unbatched),
+                in_replica=is_single,
+                hop_s=_hop_s(section),
+            )
             for stage in pipeline.stages
         ),
     )
     return with_profiles(carried, profiles)
+
+
+def _hop_s(section: SeldonTarget | None) -> float:
+    if section is None:
+        return 0.0
+    return HOPS_S[section.shape] if section.hop_s is None else section.hop_s
 
 
 def unbatched_stages(

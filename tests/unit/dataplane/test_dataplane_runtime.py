@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from prometheus_client import REGISTRY
 mlserver = pytest.importorskip("mlserver", reason="needs the extra `local`")
 from mlserver.errors import InferenceError  # noqa: E402
 from mlserver.settings import ModelParameters, ModelSettings  # noqa: E402
-from mlserver.types import InferenceRequest  # noqa: E402
+from mlserver.types import InferenceRequest, Parameters  # noqa: E402
 
 from ipa.dataplane.batch_times import BatchTimes  # noqa: E402
 from ipa.dataplane.runtime import StageRuntime, Tensor, decode, encode  # noqa: E402
@@ -35,13 +36,15 @@ class Halves(StageRuntime):
         }
 
 
-def answer(inputs: list[dict[str, Any]]) -> dict[str, Any]:
+def answer(inputs: list[dict[str, Any]], headers: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     async def scenario() -> dict[str, Any]:
         parameters = ModelParameters(extra={"divisor": "2"})
         model = Halves(ModelSettings(name="halves", implementation=Halves, parameters=parameters))
         assert await model.load()
         try:
-            response = await model.predict(InferenceRequest(id="r1", inputs=inputs))
+            response = await model.predict(
+                InferenceRequest(id="r1", inputs=inputs, parameters=Parameters(headers=dict(headers)))
+            )
         finally:
             await model.unload()
         return dict(response.model_dump(exclude_none=True))
@@ -98,6 +101,26 @@ def test_nested_and_flat_data_are_the_same_and_text_stays_text() -> None:
     assert decode(tensor(datatype="BYTES", data=["a", "ä"])) == ["a", "ä"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "ends"),
+    [
+        ({"host": "recognise:9000", "seldon-puid": "a1"}, True),
+        # From a queue, which spreads its batches itself.
+        ({"host": "10.0.0.3:8080"}, False),
+        # A call over gRPC, which must not carry this header.
+        ({"user-agent": "grpc-go/1.58", "seldon-puid": "a1"}, False),
+    ],
+)
+def test_an_orchestrators_connection_ends_so_that_its_next_request_reaches_any_replica(
+    headers: Mapping[str, str], ends: bool
+) -> None:
+    picture = {"name": "picture", "datatype": "BYTES", "shape": [1], "data": ["YQ=="]}
+    picture["parameters"] = {"content_type": "base64"}
+    number = {"name": "number", "datatype": "FP64", "shape": [1], "data": [1.0]}
+    found = answer([picture, number], headers).get("parameters", {}).get("headers", {})
+    assert found == ({"connection": "close"} if ends else {})
+
+
 def test_what_the_protocol_does_not_carry_is_refused() -> None:
     with pytest.raises(TypeError, match="complex"):
         encode("x", np.zeros(2, dtype=np.complex64))
@@ -138,16 +161,16 @@ def test_coding_between_close_batches_is_their_time_and_that_of_an_idle_server_i
     monkeypatch.setattr(BatchTimes, "_loop_cpu_s", lambda _: now["loop"])
     times = BatchTimes("timed")
 
-    def batch(idle_s: float, coding_s: float, took_s: float) -> float:
+    def batch(idle_s: float, coding_s: float, took_s: float, wait_s: float = 0.0) -> float:
         """The seconds that are counted for it."""
         before = counted("timed")[1]
         now["wall"] += idle_s
         now["loop"] += coding_s
-        begun = times.begin()
+        begun = times.now()
         now["wall"] += took_s
         # Coding for the next request meanwhile is in the time of this batch.
         now["loop"] += 0.5 * took_s
-        times.add(*begun, 1)
+        times.add(begun, times.now(), 1, wait_s)
         return counted("timed")[1] - before
 
     assert batch(0.01, 0.004, 0.1) == pytest.approx(0.104)
@@ -156,3 +179,6 @@ def test_coding_between_close_batches_is_their_time_and_that_of_an_idle_server_i
     # Half a minute of probes and scrapes: the coding is taken to be that of the last close batch.
     assert batch(30.0, 0.5, 0.1) == pytest.approx(0.106)
     assert batch(0.01, 0.004, 0.1) == pytest.approx(0.104)
+    # CPU time beyond the quota is paid for afterwards; the next batch begins, but pays after this one.
+    assert batch(0.01, 0.004, 0.1, wait_s=0.1) == pytest.approx(0.204)
+    assert batch(0.01, 0.004, 0.1, wait_s=0.19) == pytest.approx(0.2)

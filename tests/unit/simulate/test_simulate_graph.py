@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def simulate(
 
 
 def test_a_chain_adds_up_its_stages_and_hops() -> None:
-    pipeline = pipeline_of(*chain([stage("a"), stage("b")]))
-    _, finished = simulate(pipeline, [1.0, 2.0], {"a": 0.5, "b": 0.25}, hop_s=0.125)
+    stages = [replace(stage(name), hop_s=0.125) for name in "ab"]
+    _, finished = simulate(pipeline_of(*chain(stages)), [1.0, 2.0], {"a": 0.5, "b": 0.25})
     assert finished.ids.tolist() == [0, 1]
     assert finished.latency_s.tolist() == [1.0, 1.0]
 
@@ -142,10 +143,11 @@ def test_a_run_in_several_calls_is_equal_to_one_in_one_call(queue: str) -> None:
         stage("y", Edge("j")),
         stage("z", Edge("x"), Edge("y"), kind=StageKind.COMBINER, variants=()),
     )
+    stages = tuple(replace(each, hop_s=0.01) for each in stages)
 
     def run(cuts: list[float]) -> list[np.ndarray]:
         drop_after_s = 0.6 if queue == "central" else None
-        sim = PipelineSim(pipeline_of(*stages, drop_after_s=drop_after_s), queue=queue, seed=5, hop_s=0.01)
+        sim = PipelineSim(pipeline_of(*stages, drop_after_s=drop_after_s), queue=queue, seed=5)
         for name in "abcjxy":
             old = Pods(4, 8, ServiceTime(0.1, 0.05, 0.2), "old", "small")
             sim.set_replicas(name, 0.0, [old])
