@@ -39,6 +39,7 @@ class BatchTimes:
 
     A batch takes its time in the model, the CPU time of the event loop since the batch before, which codes
     what a client sends and gets, and the time until its CPU time is paid for. Time in a queue is not in it.
+    It takes no less than on a busy replica, which has saved up no CPU time.
     """
 
     def __init__(self, model: str, registry: CollectorRegistry = REGISTRY) -> None:
@@ -49,14 +50,16 @@ class BatchTimes:
         self._ended, self._coding_s = self.now(), 0.0
         self._paid_at_s = self._ended.at_s
 
-    def add(self, begun: BatchMoment, ended: BatchMoment, items: int, wait_s: float = 0.0) -> None:
-        """Count a batch whose CPU time is paid for `wait_s` after its end."""
+    def add(
+        self, begun: BatchMoment, ended: BatchMoment, items: int, wait_s: float = 0.0, busy_s: float = 0.0
+    ) -> None:
+        """Count a batch whose CPU time is paid for `wait_s` after its end, and is `busy_s` at its quota."""
         if begun.at_s - self._ended.at_s < CLOSE_S:
             self._coding_s = begun.coded_s - self._ended.coded_s
         paid_at_s = ended.at_s + wait_s
         self._batches.inc()
         # One that began before the batch before it was paid for paid its coding with its debt.
-        self._seconds.inc(max(0.0, paid_at_s - max(begun.at_s - self._coding_s, self._paid_at_s)))
+        self._seconds.inc(max(busy_s, paid_at_s - max(begun.at_s - self._coding_s, self._paid_at_s)))
         self._items.inc(items)
         self._ended, self._paid_at_s = ended, paid_at_s
 

@@ -104,8 +104,9 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         items = next((tensor.shape[0] for tensor in given if tensor.shape), 1)
         inputs = {tensor.name: decode(tensor) for tensor in given}
         outputs, begun, ended = await self._in_thread(self._serve, inputs)
-        wait_s = self._quota.charge(self._cpu_since_s())
-        self._times.add(begun, ended, items, wait_s)
+        cpu_s = self._cpu_since_s()
+        wait_s = self._quota.charge(cpu_s)
+        self._times.add(begun, ended, items, wait_s, cpu_s / self.cores if self.cores < 1 else 0.0)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         return InferenceResponse(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from math import log
@@ -32,6 +33,7 @@ from ipa.model.decision import Action, Mode, Notice
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.plan import StageConfig
 from ipa.model.slowdown import MOST_RATIO, Calibration, Slowdown
+from ipa.policies.base import Prediction
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, profiled, scenario
 
 SETTINGS = GuardSettings(tick_s=10.0, correct_profiles=True)
@@ -423,3 +425,24 @@ def test_a_calibrated_variant_is_not_announced_again() -> None:
     assert events == ()
     _, events = alarms(after(*[observed(2.0)] * 9), PIPELINE)
     assert len(events) == 1
+
+
+@pytest.mark.parametrize(
+    ("ratio", "learned_ratio"), [(0.5, 1.0), (0.7, 1.0), (1.0, 1.0), (1.5, 1.5), (0.4, 0.8)]
+)
+def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_ratio: float) -> None:
+    """Half a core computes at full speed after a pause: only what is quicker than that is a quick machine."""
+
+    def halves(configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
+        found = profiled().predict(configs, rate_rps)
+        return found and replace(
+            found, services=tuple(replace(each, quota_cores=0.5) for each in found.services)
+        )
+
+    known = UNCORRECTED
+    for tick in range(30):
+        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, in_flight=False)
+    seen = known.of("detect", "small")
+    assert seen is not None
+    assert seen.ratio == pytest.approx(learned_ratio, rel=0.03)
+    assert seen.planned_ratio == pytest.approx(learned_ratio, rel=0.03)

@@ -161,7 +161,9 @@ def test_coding_between_close_batches_is_their_time_and_that_of_an_idle_server_i
     monkeypatch.setattr(BatchTimes, "_loop_cpu_s", lambda _: now["loop"])
     times = BatchTimes("timed")
 
-    def batch(idle_s: float, coding_s: float, took_s: float, wait_s: float = 0.0) -> float:
+    def batch(
+        idle_s: float, coding_s: float, took_s: float, wait_s: float = 0.0, busy_s: float = 0.0
+    ) -> float:
         """The seconds that are counted for it."""
         before = counted("timed")[1]
         now["wall"] += idle_s
@@ -170,7 +172,7 @@ def test_coding_between_close_batches_is_their_time_and_that_of_an_idle_server_i
         now["wall"] += took_s
         # Coding for the next request meanwhile is in the time of this batch.
         now["loop"] += 0.5 * took_s
-        times.add(begun, times.now(), 1, wait_s)
+        times.add(begun, times.now(), 1, wait_s, busy_s)
         return counted("timed")[1] - before
 
     assert batch(0.01, 0.004, 0.1) == pytest.approx(0.104)
@@ -182,3 +184,5 @@ def test_coding_between_close_batches_is_their_time_and_that_of_an_idle_server_i
     # CPU time beyond the quota is paid for afterwards; the next batch begins, but pays after this one.
     assert batch(0.01, 0.004, 0.1, wait_s=0.1) == pytest.approx(0.204)
     assert batch(0.01, 0.004, 0.1, wait_s=0.19) == pytest.approx(0.2)
+    # What was saved up while idle makes it quick, but not a busy replica.
+    assert batch(2.0, 0.004, 0.1, busy_s=0.2) == pytest.approx(0.2)

@@ -105,5 +105,12 @@ def test_a_plan_counts_so_where_the_stage_says_so() -> None:
     own_s, own_tail_s = predicted(1, 4, 0.02, 0.02, 140.0, 0.01)
     assert seen[1][2] == pytest.approx(own_s)
     assert seen[1][0] + seen[1][1] == pytest.approx(own_tail_s)
+    (far,) = (replace(stage, in_replica=True, hop_s=0.005),)
+    problem = PlanningProblem("p", 140.0, 1.0, (far,), Objective(), compat=Compat.TAIL)
+    service_s, wait_s, mean_s, excess_s = stage_times(problem, 0, points[0], 4, 1.0)
+    # The way there and back is the same for each request.
+    assert mean_s == pytest.approx(own_s + 0.005)
+    assert excess_s == pytest.approx(seen[1][3])
+    assert service_s + wait_s == pytest.approx(own_tail_s + 0.005)
     # One queue for all of them waits less.
     assert seen[0][2] < 0.8 * own_s

@@ -74,6 +74,20 @@ def test_a_key_without_effect_is_named_where_it_has_none(
         assert fault.why and fault.remedy
 
 
+def test_a_hop_takes_what_the_section_says_or_what_was_measured_for_the_shape() -> None:
+    found = {
+        name: {stage.hop_s for stage in SELDON.shape(pipeline, {}).stages}
+        for name, pipeline in {
+            "single": SINGLE,
+            "split": SPLIT,
+            "own": with_seldon(SPLIT, hop_s=0.02),
+            "none": with_seldon(SINGLE, hop_s=0.0),
+        }.items()
+    }
+    assert found == {"single": {0.003}, "split": {0.005}, "own": {0.02}, "none": {0.0}}
+    assert {stage.hop_s for stage in LOCAL.shape(SINGLE, {}).stages} == {0.0}
+
+
 def test_an_orchestrators_cores_are_rendered_if_they_are_not_the_operators_own() -> None:
     (made,) = SELDON.render(SINGLE, SELDON.smallest(SINGLE))
     assert made["spec"]["predictors"][0]["svcOrchSpec"] == {"replicas": 1}
