@@ -7,10 +7,14 @@ from functools import cache
 
 import pytest
 
-from experiments.reality.worlds import AS_PROFILED, Cell, result_of, setup_of
+from experiments.reality.worlds import AS_PROFILED, ROOT, SERVICE, Cell, result_of, setup_of
+from ipa.files import load_pipeline, load_profiles
 from ipa.model.decision import Action, ReasonCode
+from ipa.service.simulation import setup_on
 from ipa.simulate.result import SimResult
-from ipa.simulate.run import simulate
+from ipa.simulate.run import ForecastSettings, simulate
+from ipa.targets.seldon.section import Shape, with_seldon
+from ipa.targets.seldon.target import Seldon
 from tests.faults.table import Case
 
 # Tests share runs, and so a worker.
@@ -80,3 +84,31 @@ def test_v6_a_constant_load_for_an_hour(case: Case, rate_rps: float, limit: int)
     case.told("rps", rate_rps)
     case.at_most("changes after 5 min", len(late), limit)
     case.equal("requests late %", late_percent(found), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rate_rps", "limit"), [(Shape.SINGLE, 2.0, 2), (Shape.SINGLE, 6.0, 4), (Shape.SPLIT, 6.0, 0)]
+)
+def test_v6_a_constant_load_where_a_change_replaces_pods(
+    case: Case, shape: Shape, rate_rps: float, limit: int
+) -> None:
+    """Half an hour. Between two plans that each suit some of the time every change would restart a stage."""
+    pipeline = load_pipeline(ROOT / "pipelines/ocr/pipeline.yaml")
+    image = "ipa-serving/dataplane:0.1.0" if shape is Shape.SPLIT else None
+    seldon = with_seldon(
+        replace(pipeline, bounds=replace(pipeline.bounds, cores=1.75, transition_cores=3.5)),
+        **{"shape": shape, "orchestrator_cores": 0.25, "queue_cores": 0.125, "image": image},
+    )
+    profiles = load_profiles(ROOT / "profiles", "ocr")
+    rates = (rate_rps,) * 1800
+    found = simulate(
+        setup_on(Seldon(), seldon, profiles, rates, ForecastSettings(), replace(SERVICE, tick_s=5.0))
+    )
+    late = [
+        it
+        for tick, it in zip(found.ticks, found.decisions, strict=True)
+        if tick.at_s > 300.0 and it.action is Action.APPLY
+    ]
+    case.told("shape, rps", f"{shape} {rate_rps:g}")
+    case.at_most("changes after 5 min", len(late), limit)
+    case.at_most("requests late %", late_percent(found), NONE_PERCENT)

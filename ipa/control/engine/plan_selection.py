@@ -61,7 +61,8 @@ def choose(
     if _is_waited_for(request, serving, late=bool(late), lacks=lacks):
         plan = _steadier(request, state, serving, forecast, plan)
     if late and (not urgent or plan.configs == serving):
-        return _while_late(request, state, running, plan, forecast, now, late), reset
+        verdict = _while_late(request, state, running, plan, forecast, now, late)
+        return verdict, _damped(request, reset, running, verdict, urgent=True)
     carries = carries and not urgent
     kept = _no_better(request, state, serving, plan, forecast, None if urgent else now, carries=carries)
     if kept is not None:
@@ -71,7 +72,7 @@ def choose(
     if now is not None and not urgent and not moves_requests:
         if state.counts(request):
             state = _pending(state, plan, request.settings.down_after_ticks)
-        settled_on, needed = _settled_on(state, now, request.settings)
+        settled_on, needed = _settled_on(request, state, running, now)
         if settled_on is None:
             seen = f"better for {state.pending_ticks} of {needed} ticks"
             words = f"a smaller plan must stay better; {seen}: {in_words(plan.configs)}"
@@ -81,7 +82,25 @@ def choose(
         if objection:
             words = f"the plan would remove capacity, but {objection}"
             return hold(ReasonCode.SIGNALS_DISAGREE, words, plan=plan, forecast=forecast), reset
-    return checked(request, state, running, plan=plan, forecast=forecast, urgent=urgent), state
+    verdict = checked(request, state, running, plan=plan, forecast=forecast, urgent=urgent)
+    return verdict, _damped(request, state, running, verdict, urgent=urgent)
+
+
+def _damped(
+    request: TickRequest, state: EngineState, running: Configs, verdict: TickVerdict, *, urgent: bool
+) -> EngineState:
+    """The state that knows of a smaller plan, or of a larger one that may take it back.
+
+    Replicas that are only more or fewer come and go with the load: that replaces none.
+    """
+    if verdict.action is not Action.APPLY or verdict.plan is None:
+        return state
+    if keeps_all(request.rolling, running, verdict.plan.configs):
+        return state
+    known, now_s = state.damping, request.now_s
+    return replace(
+        state, damping=known.grown(verdict.plan.rate_rps, now_s) if urgent else known.shrunk(now_s)
+    )
 
 
 def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Forecast:
@@ -189,19 +208,23 @@ def _pending(state: EngineState, plan: Plan, ticks: int) -> EngineState:
     )
 
 
-def _settled_on(state: EngineState, now: Prediction, settings: GuardSettings) -> tuple[Plan | None, int]:
+def _settled_on(
+    request: TickRequest, state: EngineState, running: Configs, now: Prediction
+) -> tuple[Plan | None, int]:
     """The smaller plan that stayed better for long enough, and the ticks that the smallest of them needs.
 
     The most careful plan of the last ticks if its gain is large, else that of the whole row.
     """
-    ticks = settings.down_after_ticks
-    needed = ticks
+    settings = request.settings
+    needed = ticks = settings.down_after_ticks
     recent = ripe(state.pending_scale_downs, ticks)
     for plan, seen in ((recent, ticks), (state.careful_scale_down, state.pending_ticks)):
         if plan is None:
             continue
         gain_ratio = _gain_ratio(plan, now.objective)
         needed = ticks_for(gain_ratio, ticks, settings.tick_s)
+        if not keeps_all(request.rolling, running, plan.configs):
+            needed = state.damping.ticks(plan, needed, request.now_s, settings.tick_s)
         if seen >= needed and (gain_ratio >= settings.tolerance_ratio or ticks <= 1 or not now.feasible):
             return plan, needed
     return None, needed

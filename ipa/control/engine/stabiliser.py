@@ -6,6 +6,7 @@ scatters makes small plans small, and each would be taken back at its next peak.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from math import ceil
 
 from ipa.model.plan import Plan
@@ -14,6 +15,45 @@ from ipa.model.plan import Plan
 # many, but no more than this time.
 LARGE_GAIN_RATIO = 0.05
 LONGEST_S = 300.0
+# A smaller plan that a larger one replaces within the first was too small; each such doubles the wait for
+# the next one, up to the second, until none has been for the third.
+TAKEN_BACK_S, LONGEST_DAMPED_S, FORGET_S = 600.0, 1800.0, 3600.0
+# A load this far below the one that a plan was too small for is another load.
+OTHER_LOAD_RATIO = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class FlapDamping:
+    """The smaller plans that were taken back: how many in a row, when the last one was, and for what rate.
+
+    `shrunk_s`: the time of the last smaller plan, None once it was taken back.
+    """
+
+    count: int = 0
+    at_s: float = 0.0
+    rate_rps: float = 0.0
+    shrunk_s: float | None = None
+
+    def shrunk(self, now_s: float) -> FlapDamping:
+        """The damping after a smaller plan was applied."""
+        return replace(self, shrunk_s=now_s)
+
+    def grown(self, rate_rps: float, now_s: float) -> FlapDamping:
+        """The damping after a plan for that rate was applied at once, since the running one was too small."""
+        if self.shrunk_s is None or now_s - self.shrunk_s > TAKEN_BACK_S:
+            return replace(self, shrunk_s=None)
+        before = self.count if now_s - self.at_s < FORGET_S else 0
+        return FlapDamping(before + 1, now_s, max(rate_rps, self.rate_rps if before else 0.0))
+
+    def ticks(self, plan: Plan, ticks: int, now_s: float, tick_s: float) -> int:
+        """The ticks that a smaller plan must stay better, where it would be `ticks` undamped."""
+        is_other = plan.rate_rps < OTHER_LOAD_RATIO * self.rate_rps
+        if not self.count or now_s - self.at_s >= FORGET_S or is_other or ticks <= 1:
+            return ticks
+        return max(ticks, min(ticks << min(self.count, 16), ceil(LONGEST_DAMPED_S / tick_s)))
+
+
+UNDAMPED = FlapDamping()
 
 
 def remember(window: tuple[Plan, ...], plan: Plan, ticks: int) -> tuple[Plan, ...]:

@@ -13,6 +13,7 @@ from ipa.control.engine.feedback import NO_FEEDBACK, Feedback
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.overload_guard import NOT_OVERLOADED, OverloadState
 from ipa.control.engine.quarantine import FailedRollout
+from ipa.control.engine.stabiliser import UNDAMPED, FlapDamping
 from ipa.control.engine.telemetry_loss import TELEMETRY_SEEN, TelemetryLoss
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.decision import Action, ReasonCode
@@ -117,7 +118,7 @@ class EngineState:
     `counted_s`: the last tick that counted (see `counts`). `memory`: the policy's own. `correction`: how the
     variants do beside their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the
     change of which this tick saw the end. `desired`: the replicas that we would run of stages whose number
-    another controller decides.
+    another controller decides. `damping`: the smaller plans that were taken back.
     """
 
     tick: int = 0
@@ -142,6 +143,7 @@ class EngineState:
     feedback: Feedback = NO_FEEDBACK
     ended: Actuation | None = None
     desired: Mapping[str, int] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
+    damping: FlapDamping = field(default=UNDAMPED, metadata=UNLESS_DEFAULT)
 
     def without_pending(self) -> EngineState:
         """The state with the row of smaller plans interrupted."""

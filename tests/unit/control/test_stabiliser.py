@@ -1,0 +1,64 @@
+"""Smaller plans that are taken back: each makes the next one wait longer, but not where another load is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ipa.control.engine.stabiliser import FORGET_S, LONGEST_DAMPED_S, TAKEN_BACK_S, UNDAMPED
+from ipa.model.pipeline import Pin
+from ipa.policies.ours import Ours
+from tests.fakes.world import PIPELINE, planner, scenario
+
+TICK_S, TICKS = 10.0, 3
+PLAN = planner(PIPELINE, 10.0)
+
+
+def waited(damping: object, *, rate_rps: float = 10.0, now_s: float = 0.0, ticks: int = TICKS) -> int:
+    """The ticks that a plan for that rate must stay better."""
+    found: int = damping.ticks(replace(PLAN, rate_rps=rate_rps), ticks, now_s, TICK_S)  # type: ignore[attr-defined]
+    return found
+
+
+def test_each_smaller_plan_that_is_taken_back_doubles_the_wait_up_to_half_an_hour() -> None:
+    damping, seen = UNDAMPED, []
+    for number in range(12):
+        now_s = 100.0 * number
+        damping = damping.shrunk(now_s).grown(10.0, now_s + 50.0)
+        seen.append(waited(damping, now_s=now_s + 50.0))
+    assert seen[:4] == [6, 12, 24, 48]
+    assert seen[-1] == LONGEST_DAMPED_S / TICK_S
+
+
+def test_a_plan_that_stayed_long_enough_was_no_mistake() -> None:
+    kept = UNDAMPED.shrunk(0.0).grown(10.0, TAKEN_BACK_S + 1)
+    assert waited(kept, now_s=TAKEN_BACK_S + 2) == TICKS
+    # Nor is one that grew twice.
+    twice = UNDAMPED.shrunk(0.0).grown(10.0, 10.0).grown(12.0, 20.0)
+    assert waited(twice, now_s=30.0) == 2 * TICKS
+
+
+def test_it_is_forgotten_after_an_hour_and_where_the_load_is_another() -> None:
+    damped = UNDAMPED.shrunk(0.0).grown(10.0, 10.0).shrunk(20.0).grown(10.0, 30.0)
+    assert waited(damped, now_s=40.0) == 4 * TICKS
+    assert waited(damped, rate_rps=6.0, now_s=40.0) == TICKS
+    assert waited(damped, now_s=31.0 + FORGET_S) == TICKS
+    later = damped.shrunk(30.0 + FORGET_S).grown(10.0, 31.0 + FORGET_S)
+    assert waited(later, now_s=32.0 + FORGET_S) == 2 * TICKS
+
+
+def test_a_plan_that_needs_no_wait_gets_none() -> None:
+    damped = UNDAMPED.shrunk(0.0).grown(10.0, 10.0)
+    assert waited(damped, now_s=20.0, ticks=1) == 1
+
+
+def test_replicas_that_come_and_go_with_the_load_are_not_damped() -> None:
+    """Nothing restarts where replicas are only more or fewer: they follow every swing of the load."""
+    pin = Pin(variant="small", batch_size=1, cores=1.0)
+    pinned = replace(PIPELINE, stages=tuple(replace(stage, pin=pin) for stage in PIPELINE.stages))
+    swing_s, swings = 200.0, 12
+    # By less than what would be another load.
+    made = scenario(
+        lambda t_s: 30.0 if t_s // swing_s % 2 else 40.0, pipeline=pinned, policy=Ours(pinned, planner)
+    )
+    made.ticks(int(swings * swing_s / made.settings.tick_s))
+    assert len(made.workload.accepted) >= swings - 1
