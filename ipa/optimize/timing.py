@@ -37,6 +37,7 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
             candidates.of_block("timeout_s"),
             candidates.of_block("in_replica") > 0,
             candidates.of_block("hop_s"),
+            _machine_cores(problem),
         )
     sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
     service_s = candidates.of_point("latency_s") * sequence
@@ -56,6 +57,7 @@ def _tail_times(
     timeout_s: Array,
     in_replica: NDArray[np.bool_],
     hop_s: Array,
+    machine_cores: float,
 ) -> tuple[Array, Array, Array, Array]:
     """As `option_times`; `points` has the rows of `PointColumns.table`."""
     _, batch_size, cores, latency_s, service_s, capacity_rps, single_s = points
@@ -68,7 +70,7 @@ def _tail_times(
         for is_quota, at in ((False, own & ~has_quota), (True, own & has_quota)):
             if not at.any():
                 continue
-            timed = partial(sojourn_with_quota, formula, cores[at]) if is_quota else formula
+            timed = partial(sojourn_with_quota, formula, cores[at], machine_cores) if is_quota else formula
             found = timed(
                 batch_size[at],
                 counts[at],
@@ -128,9 +130,16 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
         np.array([inf if stage.batch_timeout_s is None else stage.batch_timeout_s for stage in stages]),
         np.array([stage.in_replica for stage in stages]),
         np.array([stage.hop_s for stage in stages]),
+        _machine_cores(problem),
     )
     rows = (service_s, wait_s, mean_s, spread_s2**0.5)
     return list(zip(*(row.tolist() for row in rows), strict=True))
+
+
+def _machine_cores(problem: PlanningProblem) -> float:
+    """The cores of the machine that all replicas share; infinite where they are not known to share one."""
+    front = problem.bounds.front
+    return inf if front is None else front.machine_cores
 
 
 def _rate_rps(problem: PlanningProblem, chosen: Chosen) -> float:

@@ -34,6 +34,7 @@ class SojournFormula(Protocol):
 def sojourn_with_quota(
     formula: SojournFormula,
     quota_cores: Floats,
+    machine_cores: float,
     batch_size: Floats,
     replicas: Floats,
     service_mean_s: Floats,
@@ -48,8 +49,9 @@ def sojourn_with_quota(
     """The sojourn by the formula on replicas of `quota_cores` < 1 each; service times are those of busy ones.
 
     Such a replica computes at full speed, in `quota_cores` of its busy time, until it has used up what it
-    saved while idle: at most a period of its quota. It answers once its CPU time is paid for. That is a token
-    bucket, whose output is the later of two queues with the same arrivals: one served at full speed, and one
+    saved while idle: at most a period of its quota. It answers once its CPU time is paid for. Those that
+    serve the items of a request at once share `machine_cores` with one of another stage (infinite: a cluster,
+    whose nodes have CPUs to spare). That is a token bucket, whose output is the later of two queues with the same arrivals: one served at full speed, and one
     at the speed of the quota that is a period ahead. A quantile is the later of the two's, since both rise
     with the work before a request; the mean takes what their difference varies by as exponential. Accuracy:
     docs/explanation/queueing.md.
@@ -61,17 +63,20 @@ def sojourn_with_quota(
         percentile=percentile,
         service_one_s=service_one_s,
     )
+    at_once = np.minimum(replicas, np.maximum(items / batch_size, 1.0))
+    speed = np.minimum(machine_cores / (at_once + 1.0), 1.0)
+    quick_ratio = np.minimum(quota_cores / speed, 1.0)
     quick = formula(
-        *(batch_size, replicas, service_mean_s * quota_cores, service_tail_s * quota_cores, rate_rps),
+        *(batch_size, replicas, service_mean_s * quick_ratio, service_tail_s * quick_ratio, rate_rps),
         items=items,
         timeout_s=timeout_s,
         percentile=percentile,
-        service_one_s=service_one_s * quota_cores,
+        service_one_s=service_one_s * quick_ratio,
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         longer_s = busy.mean_s - quick.mean_s
         # By so much a single item is quicker, however little waits.
-        least_s = service_one_s * (1 - quota_cores)
+        least_s = service_one_s * (1 - quick_ratio)
         varying_s = np.maximum(longer_s - least_s, 0.0)
         left_s = CFS_PERIOD_S - least_s
         beyond_s = np.where(

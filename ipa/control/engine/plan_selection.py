@@ -9,7 +9,7 @@ from math import ceil
 from ipa.control.engine import lost_replicas, quarantine
 from ipa.control.engine.correction import planned_with
 from ipa.control.engine.feedback import loaded, present_rps
-from ipa.control.engine.guards import GuardSettings, bound_faults, limit_steps, total_cores
+from ipa.control.engine.guards import bound_faults, limit_steps, total_cores
 from ipa.control.engine.overload_guard import disagreement
 from ipa.control.engine.overrides import held_back, pin_faults, pins_of
 from ipa.control.engine.stabiliser import more_careful, remember, ripe, ticks_for

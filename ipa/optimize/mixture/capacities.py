@@ -67,7 +67,7 @@ def stage_tail(
         busy_s = max(mean_s, point.batch_size / point.capacity_rps)
         column = np.ones_like(rates_rps)
         has_quota = point.cores < 1
-        formula = partial(sojourn_with_quota, sojourn, point.cores * column) if has_quota else sojourn
+        formula = partial(sojourn_with_quota, sojourn, point.cores * column, inf) if has_quota else sojourn
         return formula(
             point.batch_size * column,
             column,

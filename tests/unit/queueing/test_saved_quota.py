@@ -28,9 +28,16 @@ def predicted(
 ) -> Sojourn:
     """The sojourn by the formula."""
     numbers = (quota, batch_size, replicas, full_s, TAIL * full_s, rate_rps, TIMEOUT_S, one_s, 1.0)
-    *columns, timeout, one, items = (np.array([value], dtype=np.float64) for value in numbers)
+    own, *columns, timeout, one, items = (np.array([value], dtype=np.float64) for value in numbers)
     return sojourn_with_quota(
-        FORMULAS[queue], *columns, items=items, timeout_s=timeout, percentile=99.0, service_one_s=one
+        FORMULAS[queue],
+        own,
+        np.inf,
+        *columns,
+        items=items,
+        timeout_s=timeout,
+        percentile=99.0,
+        service_one_s=one,
     )
 
 
