@@ -276,6 +276,8 @@ def _shape(pipeline: Pipeline) -> Shape:
 
 def _in_other_shape(pipeline: Pipeline) -> Pipeline:
     """The pipeline, which has a section, in the other shape, without the keys that only its own has."""
+    # The time of a hop in its file is that of its own shape.
+    pipeline = with_seldon(pipeline, hop_s=None)
     if _shape(pipeline) is Shape.SPLIT:
         return with_seldon(pipeline, shape=Shape.SINGLE, image=None, queue_cores=USUAL.queue_cores)
     return with_seldon(pipeline, shape=Shape.SPLIT, separate_orchestrator=True)
