@@ -86,8 +86,9 @@ class LiveState:
 
     `degraded` names in words what is not as it should be (metrics that do not answer, a rollback); empty
     means healthy, or that the pipeline is only planned and nothing runs. `latency_s` is at the SLA's
-    percentile, `in_time_ratio` the share of the ended requests that were answered within the SLA. `losses` are those without an answer, `planned_load_ratio` the load
-    that is planned for over the forecast. `next_tick_in_s` is None while no tick is due.
+    percentile, `in_time_ratio` the share of the ended requests that were answered within the SLA. `losses`
+    are those without an answer, `planned_load_ratio` the load that is planned for over the forecast.
+    `next_tick_in_s` is None while no tick is due.
     `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
     `calibration` says in words of which machine the profiles are, if not of this one, and what was measured.
