@@ -332,7 +332,9 @@ def _price(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
 
 def runs_nothing(pipeline: Pipeline, observation: Observation) -> bool:
     """True if the pipeline is only planned, and nothing of it was seen to run, which is no fault then."""
-    return not pipeline.runnable and observation.running() is None
+    running = [stage.running for stage in observation.stages]
+    is_gone = all(isinstance(it, Missing) and it.reason is MissingReason.ABSENT for it in running)
+    return not pipeline.runnable and is_gone
 
 
 def _degraded(

@@ -145,7 +145,7 @@ def test_a_pipeline_of_which_nothing_runs_is_no_fault_if_it_is_only_planned(
     pipeline = replace(a_pipeline(), runnable=is_runnable, not_runnable_because=words)
     seen = world.snapshot()
     assert seen.observation is not None
-    missing = Missing(MissingReason.UNREACHABLE, "SeldonDeployment default/ocr: does not exist")
+    missing = Missing(MissingReason.ABSENT, "SeldonDeployment default/ocr: does not exist")
     stages = tuple(replace(each, running=missing, ready_replicas=missing) for each in seen.observation.stages)
     nothing = replace(seen.observation, stages=stages, settled=False, problem=missing.detail)
     world.snapshot = lambda: replace(seen, observation=nothing)  # type: ignore[method-assign]
