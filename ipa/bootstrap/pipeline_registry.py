@@ -268,6 +268,10 @@ class Roster:
         """Reason why no loop runs for the pipeline; empty if one runs."""
         return self._unfit.get(name, "")
 
+    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline | str]:
+        """The pipeline as it would run in other shapes of the target, by their names, or why it cannot."""
+        return self.makers.target.elsewhere(pipeline, self.profiles[pipeline.name])
+
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""
         return digest(canonical_json(pipeline_to_mapping(pipeline)))[:32]

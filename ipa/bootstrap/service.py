@@ -20,6 +20,7 @@ from ipa.model.errors import IpaError
 from ipa.model.observation import Missing, MissingReason
 from ipa.service.job_queue import JobQueue
 from ipa.service.service import Alone, DependencyCheck, LeadershipView, Service
+from ipa.service.status import runs_nothing
 
 # Seconds for which the result of reading the store counts.
 CHECKED_S = 5.0
@@ -91,6 +92,8 @@ class ServiceHealth:
         observation = loop.snapshot().observation if loop else None
         if observation is None:
             return DependencyCheck(name, False, "nothing was observed yet")
+        if loop is not None and runs_nothing(loop.pipeline, observation):
+            return DependencyCheck(name, True, f"planned only: {loop.pipeline.not_runnable_because}")
         rate = observation.arrival_rate_rps
         if isinstance(rate, Missing) and rate.reason is MissingReason.UNREACHABLE:
             return DependencyCheck(name, False, f"metrics: {rate.detail}")

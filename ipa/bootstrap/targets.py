@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient, connect
@@ -20,7 +20,7 @@ from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
 from ipa.settings import Settings
 from ipa.simulate.realtime import Simulated
-from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
+from ipa.targets.base import ImportRequest, StartingSection, Target, check_honoured, target_named, targets
 from ipa.targets.gitops.workload import gitops_faults
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def cluster_target() -> Target:
     return next(target for target in targets() if target.on_kubernetes)
 
 
-def starting_sections(name: str, namespace: str) -> dict[str, Any]:
-    """The sections of targets in the file of a new pipeline, by key."""
-    found = {target.sections.key: target.starting_section(name, namespace) for target in targets()}
-    return {key: section for key, section in found.items() if section}
+def starting_sections(pipeline: Pipeline, namespace: str) -> dict[str, StartingSection]:
+    """The sections of targets in the file of the new pipeline, by key."""
+    found = {target.sections.key: target.starting_section(pipeline, namespace) for target in targets()}
+    return {key: section for key, section in found.items() if section.values}
 
 
 def manifest_target() -> Target:

@@ -6,6 +6,7 @@
     │   └── DomainError         a question outside what was measured                            (65)
     ├── ConfigurationError      a setting of the service is wrong                               (78)
     ├── NotFoundError           the named thing does not exist                                  (1)
+    │   └── IncompleteError     only some of its parts exist                                    (1)
     ├── UnauthenticatedError    the caller is not authenticated                                 (77)
     ├── ForbiddenError          not allowed by the other side                                   (77)
     ├── InfeasibleError         no plan meets the constraints; says what would                  (3)
@@ -110,6 +111,10 @@ class NotFoundError(IpaError):
 
     code = "not_found"
     status = 404
+
+
+class IncompleteError(NotFoundError):
+    """Only some of the parts of the named thing exist."""
 
 
 class UnauthenticatedError(IpaError):

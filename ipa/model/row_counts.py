@@ -38,9 +38,10 @@ def batch_fault(stage: str, batch_size: int, why: str) -> str:
     return f"stage {stage!r}: batch size {batch_size}{_where(why)} {effect}: {why}; {'; '.join(remedies)}"
 
 
-def unbatched_note(stage: str, why: str) -> str:
+def unbatched_note(stage: str, why: str, *, with_remedy: bool = False) -> str:
     """The note for a stage that is planned without batching."""
-    return f"stage {stage!r} has batch size 1{_where(why)}, since {why}"
+    remedy = f" (to batch it: {why.remedy})" if with_remedy and isinstance(why, Unbatched) else ""
+    return f"stage {stage!r} has batch size 1{_where(why)}, since {why}{remedy}"
 
 
 def _where(why: str) -> str:
@@ -51,9 +52,10 @@ def _remedy(why: str) -> list[str]:
     return [f"or {why.remedy}"] if isinstance(why, Unbatched) and why.remedy else []
 
 
-def unbatched_notes(pipeline: Pipeline) -> list[str]:
+def unbatched_notes(pipeline: Pipeline, *, with_remedies: bool = False) -> list[str]:
     """A note for each stage that is planned without batching."""
-    return [unbatched_note(stage.name, stage.unbatched) for stage in pipeline.stages if stage.unbatched]
+    without = [stage for stage in pipeline.stages if stage.unbatched]
+    return [unbatched_note(it.name, it.unbatched, with_remedy=with_remedies) for it in without]
 
 
 def wrong_rows(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:

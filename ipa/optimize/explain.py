@@ -53,14 +53,15 @@ def explain(
     deadline_s: float = 10.0,
     *,
     wider: Mapping[str, PlanningProblem] = NO_WIDER,
-    elsewhere: Mapping[str, PlanningProblem] = NO_WIDER,
+    elsewhere: Mapping[str, PlanningProblem | str] = NO_WIDER,
 ) -> Explanation:
     """Explain `plan` as the answer to `problem`, as far as time allows; `unfinished` lists missing parts.
 
     A plan with a configuration: the slack of every limit, the limits without which it would be better, the
     best plans of other variants, and its breakpoints. An infeasible one: the smallest moves of one limit that
     make it feasible. All of it is found by solving, exactly. `wider` holds problems without limits that
-    shaped the operating points, by kind ("batch_sizes"), `elsewhere` those of other places to run at.
+    shaped the operating points, by kind ("batch_sizes"), `elsewhere` those of other places to run at, or why
+    one cannot carry the pipeline.
 
     Errors: InputError if the plan is not one of the problem.
     """
@@ -109,11 +110,14 @@ def explain(
 
 
 def _elsewhere(
-    plan: Plan, elsewhere: Mapping[str, PlanningProblem], deadline: Deadline
+    plan: Plan, elsewhere: Mapping[str, PlanningProblem | str], deadline: Deadline
 ) -> tuple[tuple[ElsewherePlan, ...], tuple[str, ...]]:
     """The best plan of each other place, by how much it differs; and what time did not allow."""
     found, late, now = [], [], outcome_of(plan)
     for place, problem in elsewhere.items():
+        if isinstance(problem, str):
+            found.append(ElsewherePlan(place, f"{place}: {problem}", None))
+            continue
         try:
             if deadline.passed:
                 raise DeadlineError("the time is up")

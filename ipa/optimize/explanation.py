@@ -113,7 +113,10 @@ class StricterSla:
 
 @dataclass(frozen=True, slots=True)
 class ElsewherePlan:
-    """The best plan for the same rate if the pipeline ran there; `outcome` is None if none is feasible."""
+    """The best plan for the same rate if the pipeline ran there.
+
+    `outcome` is None if none is feasible, or the pipeline cannot run there; `text` says which.
+    """
 
     place: str
     text: str

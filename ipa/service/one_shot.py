@@ -15,7 +15,7 @@ from typing import Protocol
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase, begin, sent
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.observe import observe
+from ipa.control.engine.observe import observe, unseen_by
 from ipa.control.engine.overrides import stop_of
 from ipa.control.engine.plan_selection import changes
 from ipa.control.engine.state import EngineState
@@ -107,7 +107,9 @@ class OneShotLoop:
             state = self._state = self._workload.read(pipeline)
         except NotFoundError as error:
             problem = f"nothing runs: {error.message}; `ipa apply` creates it"
-            return _snapshot(observe(pipeline, NO_SIGNALS, None, problem=problem, at_s=at_s), "not there")
+            unseen = unseen_by(error)
+            nothing = observe(pipeline, NO_SIGNALS, None, problem=problem, unseen=unseen, at_s=at_s)
+            return _snapshot(nothing, "not there")
         except DriftError as error:
             return drifted(pipeline, error, at_s)
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
@@ -147,7 +149,7 @@ class OneShotLoop:
 
 def drifted(pipeline: Pipeline, error: DriftError, at_s: float) -> Snapshot:
     """The snapshot of a workload that runs no configuration of the pipeline."""
-    unseen = MissingReason.INVALID
+    unseen = unseen_by(error)
     observation = observe(pipeline, NO_SIGNALS, None, problem=str(error), unseen=unseen, at_s=at_s)
     return _snapshot(observation, "changed by another writer")
 

@@ -77,6 +77,9 @@ class PipelineRegistry(Protocol):
     def unfit(self, name: str) -> str:
         """The cause if no loop runs for the pipeline, in words; else empty."""
 
+    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline | str]:
+        """The pipeline as it would run in other shapes of its target, by their names, or why it cannot."""
+
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""
 

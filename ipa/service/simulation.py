@@ -15,7 +15,7 @@ from ipa.forecast.base import slo_quantile
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.model.serving import Batching, ServingSemantics
+from ipa.model.serving import ServingSemantics
 from ipa.report.stats import over_seeds
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
@@ -23,6 +23,7 @@ from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
+from ipa.simulate.world import discipline_of
 
 # A request takes some 100 bytes while it is simulated.
 MOST_REQUESTS = 2e7
@@ -90,7 +91,6 @@ def setup_on(
     shaped = target.shape(pipeline, profiles)
     serving = target.serving(pipeline)
     deadline_s = shaped.deadline_s if serving.drops_late else None
-    is_central = serving.batching is Batching.CENTRAL
     return SimSetup(
         replace(shaped, drop_after_s=deadline_s),
         profiles,
@@ -99,8 +99,7 @@ def setup_on(
         guards=guards,
         cluster=cluster,
         metrics=replace(metrics, stale_after_s=guards.stale_after_s),
-        drop="deadline" if is_central else "none",
-        queue="central" if is_central else "replica",
+        **discipline_of(serving),
     )
 
 

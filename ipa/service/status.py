@@ -85,9 +85,10 @@ class LiveState:
     """A pipeline now: the loop's latest observation, forecast and decision, and its recent past.
 
     `degraded` names in words what is not as it should be (metrics that do not answer, a rollback); empty
-    means healthy. `latency_s` is at the SLA's percentile, `in_time_ratio` the share of the ended requests
-    that were answered within the SLA. `losses` are those without an answer, `planned_load_ratio` the load
-    that is planned for over the forecast. `next_tick_in_s` is None while no tick is due.
+    means healthy, or that the pipeline is only planned and nothing runs. `latency_s` is at the SLA's
+    percentile, `in_time_ratio` the share of the ended requests that were answered within the SLA. `losses`
+    are those without an answer, `planned_load_ratio` the load that is planned for over the forecast.
+    `next_tick_in_s` is None while no tick is due.
     `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
     `calibration` says in words of which machine the profiles are, if not of this one, and what was measured.
@@ -198,7 +199,7 @@ def live_state(
         reason=decision.reason if decision else None,
         detail=snapshot.detail or (decision.detail if decision else ""),
         series=snapshot.history,
-        degraded=_degraded(observation, decision) + snapshot.problems,
+        degraded=_degraded(pipeline, observation, decision) + snapshot.problems,
         inputs=inputs_of(observation),
         cost_usd_per_hour=_price(pipeline, stages),
         calibration=snapshot.correction.calibration.words,
@@ -329,9 +330,20 @@ def _price(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
     return pipeline.prices.cost(pipeline.bounds.held(configs))
 
 
-def _degraded(observation: Observation | None, decision: Decision | None) -> tuple[str, ...]:
+def runs_nothing(pipeline: Pipeline, observation: Observation) -> bool:
+    """True if the pipeline is only planned, and nothing of it was seen to run, which is no fault then."""
+    running = [stage.running for stage in observation.stages]
+    is_gone = all(isinstance(it, Missing) and it.reason is MissingReason.ABSENT for it in running)
+    return not pipeline.runnable and is_gone
+
+
+def _degraded(
+    pipeline: Pipeline, observation: Observation | None, decision: Decision | None
+) -> tuple[str, ...]:
     if observation is None:
         return ("nothing was observed yet",)
+    if runs_nothing(pipeline, observation):
+        return ()
     found = [observation.problem] if observation.problem else []
     if decision and decision.reason in UNHEALTHY:
         found.append(

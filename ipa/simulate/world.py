@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TypedDict
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.resident import resident_variants
 from ipa.model.rolling import Rolling
+from ipa.model.serving import Batching, ServingSemantics
 from ipa.simulate.cluster import FIRST, ClusterSettings, SimCluster
 from ipa.simulate.columns import Floats
 from ipa.simulate.graph import PipelineSim
@@ -87,6 +89,20 @@ class SimWorkload:
         if change.decision_id != self._written:
             return Rollout(RolloutPhase.FAILED, "another change was written after it")
         return self._world.cluster.rollout(self._world.clock.monotonic_s())
+
+
+class QueueDiscipline(TypedDict):
+    """The queue of each stage, and which requests it drops, as `SimWorld` takes them."""
+
+    queue: str
+    drop: str
+
+
+def discipline_of(serving: ServingSemantics) -> QueueDiscipline:
+    """The discipline of a target with these semantics: a queue in each replica drops no request."""
+    if serving.batching is Batching.CENTRAL:
+        return {"queue": "central", "drop": "deadline"}
+    return {"queue": "replica", "drop": "none"}
 
 
 class SimWorld:

@@ -128,6 +128,14 @@ class Imported:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class StartingSection:
+    """A target's section in the file of a new pipeline, and the reason for what is unusual in it, if any."""
+
+    values: Mapping[str, Any]
+    note: str = ""
+
+
 class Target(ABC):
     """A place to run pipelines. Each method that is not abstract refuses, or needs nothing."""
 
@@ -169,8 +177,8 @@ class Target(ABC):
         """
         return ""
 
-    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline]:
-        """The pipeline in the target's other shapes, by their names."""
+    def elsewhere(self, pipeline: Pipeline, profiles: Profiles) -> Mapping[str, Pipeline | str]:
+        """The pipeline as it runs in the target's other shapes, by their names, or why it cannot."""
         return {}
 
     def place(self, pipeline: Pipeline) -> str:
@@ -192,9 +200,9 @@ class Target(ABC):
         """True if the pipeline's file says how it runs there."""
         return not self.sections.key or self.sections.key in pipeline.targets
 
-    def starting_section(self, name: str, namespace: str) -> dict[str, Any]:
-        """Its section in the file of a new pipeline; empty for none."""
-        return {}
+    def starting_section(self, pipeline: Pipeline, namespace: str) -> StartingSection:
+        """Its section in the file of the new pipeline, which carries what the file asks; empty for none."""
+        return StartingSection({})
 
     def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
         """The kind of object whose rights are asked about, and (namespace, name) of each of a pipeline."""

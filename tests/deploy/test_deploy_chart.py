@@ -39,13 +39,14 @@ PIPELINE = ("video", ("crop", "classification"))
 FILES = [
     f"--set-file=pipelines.video.pipeline={ROOT}/pipelines/video/pipeline.yaml",
     *(f"--set-file=pipelines.video.profiles.{s}={ROOT}/profiles/video/{s}.yaml" for s in PIPELINE[1]),
+    "--set=namespaces={default}",
 ]
 SQLITE = ["--set=store.kind=sqlite,replicas=1"]
 SECRETS = [
     "--set=webhookSecret.name=hook,gurobiLicence.name=grb",
     "--set=prometheus.secret.name=prom,prometheus.secret.ca=ca.crt,prometheus.url=https://prometheus",
 ]
-EVERYWHERE = ["--set=mode=active,namespaces={models,vision},auth.methods={keys,kubernetes}"]
+EVERYWHERE = ["--set=mode=active,namespaces={models,default},auth.methods={keys,kubernetes}"]
 MONITOR = ["--set=serviceMonitor.enabled=true"]
 # Each way that something is rendered in.
 WAYS = {
@@ -293,6 +294,13 @@ def test_the_service_reads_the_pipelines_that_are_mounted(tmp_path: Path) -> Non
     # The pod is made anew when they change.
     changed = charted(*FILES, f"--set-file=pipelines.video.profiles.crop={CHART}/Chart.yaml")
     assert only(changed, "Deployment") != only(objects, "Deployment")
+
+
+def test_a_pipeline_of_a_namespace_without_rights_is_refused() -> None:
+    done = helm(*FILES, "--set=namespaces={models,vision}")
+    assert done.returncode != 0
+    assert "pipelines.video: its file says seldon.namespace default" in done.stderr
+    assert "rights in models, vision only" in done.stderr
 
 
 REFUSED = {

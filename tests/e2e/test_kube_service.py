@@ -99,6 +99,26 @@ def test_readiness_asks_the_store_once_however_often_it_is_asked(root: Path, tmp
     assert answer["ready"] and len([one for one in asked if one.startswith("SELECT")]) == 1
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_pipeline_that_is_only_planned_is_no_fault_while_nothing_of_it_runs(
+    root: Path, tmp_path: Path, is_there: bool
+) -> None:
+    with deployed(root, tmp_path) as made:
+        if not is_there:
+            with made.kube.store.lock:
+                made.kube.store.delete(SDEPS, *made.place)
+        app = build(made.settings, ServeOptions(names=("video",)))
+        app.loops["video"].tick_once()
+        service = context_of(app).service
+        seen, *checks = status(service, app.pipelines["video"]), *service.health.checks()
+        app.close()
+    assert not seen.runnable
+    # Its metrics are missing, which is one where it runs.
+    assert (seen.healthy, seen.live.degraded == ()) == (not is_there, not is_there)
+    (check,) = (each for each in checks if each.name == "video")
+    assert (check.ok, check.detail.startswith("planned only: ")) == (not is_there, not is_there)
+
+
 @pytest.mark.parametrize("mode", Mode)
 def test_a_mode_that_writes_nothing_asks_for_what_the_observer_may(
     root: Path, tmp_path: Path, mode: Mode

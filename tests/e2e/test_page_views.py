@@ -9,6 +9,7 @@ from time import monotonic
 import pytest
 from playwright.sync_api import Browser, expect
 
+from ipa.model.observation import Missing, MissingReason
 from tests.fakes.browsing import OPENED, PHONE, VIEWS, opened, serious, serving, shoot
 from tests.fakes.services import FakeWorld, a_pipeline, over
 from tests.fakes.viewed import viewed
@@ -131,3 +132,38 @@ def test_a_planned_only_pipeline_says_why_on_its_page_and_in_the_fleet(browser: 
             )
         with opened(browser, f"{url}#/fleet") as page:
             expect(page.locator("tbody tr")).to_contain_text("planned only")
+            expect(page.get_by_role("region", name="All together")).to_contain_text("1, 1 planned only")
+
+
+@pytest.mark.parametrize("width", [1440, PHONE])
+@pytest.mark.parametrize("is_runnable", [False, True], ids=["planned only", "runnable"])
+def test_a_pipeline_of_which_nothing_runs_is_no_fault_if_it_is_only_planned(
+    browser: Browser, width: int, is_runnable: bool
+) -> None:
+    world = FakeWorld().play(3)
+    words = "" if is_runnable else "its weights are missing"
+    pipeline = replace(a_pipeline(), runnable=is_runnable, not_runnable_because=words)
+    seen = world.snapshot()
+    assert seen.observation is not None
+    missing = Missing(MissingReason.ABSENT, "SeldonDeployment default/ocr: does not exist")
+    stages = tuple(replace(each, running=missing, ready_replicas=missing) for each in seen.observation.stages)
+    nothing = replace(seen.observation, stages=stages, settled=False, problem=missing.detail)
+    world.snapshot = lambda: replace(seen, observation=nothing)  # type: ignore[method-assign]
+    with serving(over(viewed(world), pipelines={"ocr": pipeline})) as url:
+        with opened(browser, f"{url}#/now/ocr", width=width) as page:
+            chips = page.locator("#view .standing .chip").all_inner_texts()
+            shoot(page, f"nothing-runs-{'runnable' if is_runnable else 'planned'}-{width}")
+            assert ("planned only" in chips, "degraded" in chips) == (not is_runnable, is_runnable)
+            # What is not seen is neither healthy nor rolling out.
+            assert not {"healthy", "rolling out"} & set(chips)
+            assert serious(page) == []
+        with opened(browser, f"{url}#/fleet", width=width) as page:
+            expect(page.locator("tbody tr td.over", has_text="degraded")).to_have_count(int(is_runnable))
+        with opened(browser, f"{url}#/health", width=width) as page:
+            expect(page.locator(".card.health .chip.bad")).to_have_count(int(is_runnable))
+        with opened(browser, f"{url}#/what-if/ocr?rate_rps=6", width=width) as page:
+            page.get_by_role("button", name="Apply").click()
+            dialog = page.get_by_role("dialog")
+            expect(dialog).to_contain_text("What runs is not known" if is_runnable else "it is only planned")
+            expect(dialog).not_to_contain_text("rolling out")
+            expect(dialog.get_by_role("button", name="Apply")).to_be_disabled()

@@ -48,6 +48,8 @@ from ipa.policies.planning import PlanQuestion
 from ipa.service.job_queue import JobQueue
 from ipa.service.service import Alone, DependencyCheck, Service
 from ipa.settings import Settings
+from ipa.targets.base import Target
+from ipa.targets.local.target import LOCAL
 from tests.fakes.kept import FakeAnswers, FakePlans
 from tests.fakes.store import FakeRosterStore
 from tests.fakes.survey import FakePlanner
@@ -539,10 +541,10 @@ def solving(context: ApiContext) -> ApiContext:
 
 
 class FakeFactory:
-    """Pipelines that are planned, and not controlled here."""
+    """Pipelines that are planned, and not controlled here; they would run on the `target`."""
 
-    def __init__(self, store: FakeRosterStore) -> None:
-        self._store = store
+    def __init__(self, store: FakeRosterStore | None = None, target: Target = LOCAL) -> None:
+        self._store, self.target = store, target
 
     def both(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
         """None: it would fail the test."""
@@ -554,6 +556,7 @@ class FakeFactory:
 
     def profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
         """Those of the store."""
+        assert self._store is not None
         return self._store.profiles(pipeline.name)
 
     def shaped(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:

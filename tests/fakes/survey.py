@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ipa.model.plan import Plan
-from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
+from ipa.policies.explaining import explain_plan
 from ipa.policies.planning import PlanQuestion
 
 
@@ -20,7 +20,7 @@ async def plan_here(question: PlanQuestion, solver: str, deadline_s: float) -> P
 
 async def explain_here(question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
     """Why that is the plan."""
-    return explain(question.problem(), plan, deadline_s)
+    return explain_plan(question, plan, deadline_s)
 
 
 async def frontier_here(question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:

@@ -21,11 +21,10 @@ from ipa.model.pipeline import Bounds, Objective, Stage
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
-from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import SolveCache
+from ipa.policies.explaining import explain_plan
 from ipa.policies.planning import PlanQuestion
 
 A = TypeVar("A")
@@ -62,7 +61,7 @@ class PlannerProcesses:
         return await self._asked("plan", question, solver, deadline_s, Plan)
 
     async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
-        """Return the explanation of the plan, as `ipa.optimize.explain` does."""
+        """Return the explanation of the plan, as `ipa.policies.explaining` does."""
         return await self._asked("explanation", question, plan, deadline_s, Explanation)
 
     async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
@@ -138,10 +137,10 @@ class _Answering:
     def __init__(self) -> None:
         self._kept: dict[int, object] = {}
         plans = SolveCache(REMEMBERED)
-        self._answers: Mapping[str, Callable[[PlanningProblem, Any, float], Any]] = {
-            "plan": plans.solve,
-            "explanation": explain,
-            "frontier": lambda problem, _, deadline_s: frontier(problem, deadline_s),
+        self._answers: Mapping[str, Callable[[PlanQuestion, Any, float], Any]] = {
+            "plan": lambda asked, solver, deadline_s: plans.solve(asked.problem(), solver, deadline_s),
+            "explanation": explain_plan,
+            "frontier": lambda asked, _, deadline_s: frontier(asked.problem(), deadline_s),
         }
 
     def __call__(self, question: tuple[bool, bytes, bytes], deadline: Deadline) -> Any:
@@ -151,7 +150,7 @@ class _Answering:
         # Only ever from the process that started this one, over a socket that nobody else has.
         self._kept.update(pickle.loads(new))  # noqa: S301
         what, asked, about = _Unpickler(body, self._kept).load()
-        return self._answers[what](asked.problem(), about, deadline.remaining_s)
+        return self._answers[what](asked, about, deadline.remaining_s)
 
 
 if __name__ == "__main__":

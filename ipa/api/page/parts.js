@@ -13,9 +13,21 @@ export const MODES = {
   active: "Decisions are written",
 };
 
+/** True if the running configuration of any stage is known. */
+export const isSeen = (live) => live.stages.some((stage) => stage.config);
+
+/** True if a change is seen to roll out. */
+export const isRolling = (live) => isSeen(live) && !live.settled;
+
+/** The chip of a pipeline's health; null for one that is only planned, of which nothing runs. */
+export function healthChip({ healthy, runnable, live }) {
+  if (!healthy) return chip("bad", "degraded", live.degraded.join("; "));
+  return runnable || isSeen(live) ? chip("good", "healthy") : null;
+}
+
 /** The chips of mode, pause, freezes, pins and health. */
 export function chips(status) {
-  const { control, healthy, live } = status;
+  const { control, live } = status;
   const said = [MODES[control.mode], [control.mode_reason, control.mode_by].filter(Boolean).join(", by ")];
   const found = [chip(control.mode === "active" ? "info" : "warn", control.mode, said.filter(Boolean).join("; "))];
   if (control.paused) {
@@ -28,9 +40,10 @@ export function chips(status) {
   for (const pin of control.pins) {
     found.push(chip("info", `${pin.stage} pinned`, [pin.reason, pin.by].filter(Boolean).join(", by ")));
   }
-  found.push(healthy ? chip("good", "healthy") : chip("bad", "degraded", live.degraded.join("; ")));
+  if (!status.runnable) found.push(chip("info", "planned only", status.not_runnable_because));
+  found.push(...[healthChip(status)].filter(Boolean));
   if (!status.standing.leading) found.push(chip("warn", "standby", `${status.standing.leader || "nobody"} leads`));
-  if (!live.settled) found.push(chip("info", "rolling out", live.phase));
+  if (isRolling(live)) found.push(chip("info", "rolling out", live.phase));
   return found;
 }
 

@@ -14,13 +14,13 @@ from ipa.model.errors import DeadlineError, InfeasibleError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
-from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ipa.optimize.problem import PlanningProblem
+    from ipa.policies.planning import PlanQuestion
 
 EXIT_CODES = {
     Termination.INFEASIBLE: InfeasibleError.exit_code,
@@ -66,57 +66,33 @@ def plans(
     return found
 
 
-def unchanged(pipeline: Pipeline) -> Pipeline:
-    """The pipeline as its file says."""
-    return pipeline
+def problem_of(question: Question, rate_rps: float) -> tuple[PlanningProblem, Settings]:
+    """The problem of the question for the rate, and the settings."""
+    asked, settings = asked_of(question, rate_rps)
+    return asked.problem(), settings
 
 
-def problem_of(
-    question: Question, rate_rps: float, change: Callable[[Pipeline], Pipeline] = unchanged
-) -> tuple[PlanningProblem, Settings]:
-    """The problem of the question, with the pipeline changed by `change`, and the settings."""
+def asked_of(question: Question, rate_rps: float) -> tuple[PlanQuestion, Settings]:
+    """The question with its files, the pipeline as its target runs it and could elsewhere; the settings."""
     from ipa.optimize.problem import Compat
-    from ipa.policies.planning import planning_problem
+    from ipa.policies.planning import PlanQuestion
     from ipa.profiling.points import Allocation
 
     compat = choice_of("--compat", question.compat, Compat)
     allocation = choice_of("--allocation", question.allocation, Allocation)
     pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
-    problem = planning_problem(
-        _at(change(pipeline), profiles, question.at),
-        profiles,
-        rate_rps,
-        objective=question.objective,
-        compat=compat,
-        allocation=allocation,
-    )
-    return problem, settings
+    asked = PlanQuestion(pipeline, profiles, rate_rps, question.objective, compat, allocation)
+    return (asked if question.at is None else _at(asked, question.at)), settings
 
 
-def elsewhere_of(question: Question, rate_rps: float) -> dict[str, PlanningProblem]:
-    """The problem of the question in each other shape of its target, by its name; none without a target."""
-    if question.at is None:
-        return {}
-    from ipa.bootstrap.targets import target_named
-
-    pipeline, _, _ = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
-    others = target_named(question.at).elsewhere(pipeline)
-
-    def of(other: Pipeline) -> PlanningProblem:
-        return problem_of(question, rate_rps, lambda _: other)[0]
-
-    return {place: of(other) for place, other in others.items()}
-
-
-def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -> Pipeline:
-    """The pipeline as it runs on the target.
+def _at(asked: PlanQuestion, at: str) -> PlanQuestion:
+    """The question of the pipeline as it runs on the target.
 
     UsageError: no such target, or not in the pipeline's file. InputError lists keys without effect.
     """
-    if at is None:
-        return pipeline
     from ipa.bootstrap.targets import check_honoured, target_named
 
+    pipeline, profiles = asked.pipeline, asked.profiles
     target = target_named(at)
     if not target.placed(pipeline):
         raise UsageError(
@@ -125,11 +101,12 @@ def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -
             hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
         )
     check_honoured(target, [pipeline])
-    return target.shape(pipeline, profiles)
+    elsewhere = target.elsewhere(pipeline, profiles)
+    return replace(asked, pipeline=target.shape(pipeline, profiles), elsewhere=elsewhere)
 
 
-def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[PlanningProblem, Plan]:
-    """The problem of the rate and its best plan, for a verb that analyses it within `deadline_s`.
+def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[PlanQuestion, Plan]:
+    """The question for the rate and its best plan, for a verb that analyses it within `deadline_s`.
 
     UsageError if that is not above 0.
     """
@@ -137,9 +114,9 @@ def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[Plann
 
     if not deadline_s > 0:
         raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
-    problem, settings = problem_of(question, rate)
-    plan = solve(problem, question.solver or settings.solver, settings.solver_deadline_s, explain=True)
-    return problem, plan
+    asked, settings = asked_of(question, rate)
+    solver = question.solver or settings.solver
+    return asked, solve(asked.problem(), solver, settings.solver_deadline_s, explain=True)
 
 
 @dataclass(frozen=True, slots=True)

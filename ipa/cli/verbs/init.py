@@ -32,6 +32,16 @@ STAGES = typer.Option(
     help="a stage with its variants; repeat for each stage, in order",
 )
 
+FAN_OUT = typer.Option(
+    [],
+    "--fan-out",
+    metavar="STAGE=NUMBER",
+    help="items that a stage sends on for each it receives, if not 1; repeat for each such stage",
+)
+DROP_AFTER = typer.Option(
+    None, "--drop-after", metavar="TIME", help="drop requests older than this, such as 2s; else serve them"
+)
+
 
 def _write(
     output: Output,
@@ -82,6 +92,8 @@ def init(
     sla: str = SLA,
     percentile: float = PERCENTILE,
     cores: float | None = CORES,
+    fan_out: list[str] = FAN_OUT,
+    drop_after: str | None = DROP_AFTER,
     namespace: str = typer.Option("default", "--namespace", "-n", help="its namespace on a cluster"),
     force: bool = FORCE,
     output: Output = OUTPUT,
@@ -90,8 +102,10 @@ def init(
 ) -> None:
     """Write the files of a new pipeline: a commented pipeline.yaml, and a profile to fill in for each stage.
 
-    On a terminal it prompts for stages, SLA and cores if no --stage is given.
+    On a terminal it prompts for stages, SLA and cores if no --stage is given. On a cluster it runs in the
+    shape that carries what is asked for: a note says if that is not the usual one.
     """
+    from ipa.bootstrap.targets import starting_sections
     from ipa.files import pipeline_from_mapping
 
     if not stage:
@@ -101,8 +115,14 @@ def init(
             )
         stage, sla, cores = _asked(sla)
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
-    pipeline = pipeline_from_mapping(_mapping(name, stage, sla, percentile, cores, namespace))
-    _write(output, pipeline, settings, force=force)
+    mapping = _mapping(name, stage, sla, percentile, cores)
+    if drop_after is not None:
+        mapping["drop_after"] = drop_after
+    _set_fan_outs(mapping["stages"], fan_out)
+    sections = starting_sections(pipeline_from_mapping(mapping), namespace)
+    mapping |= {key: section.values for key, section in sections.items()}
+    notes = tuple(f"{key}: {section.note}" for key, section in sections.items() if section.note)
+    _write(output, pipeline_from_mapping(mapping), settings, notes=notes, force=force)
 
 
 def _asked(sla: str) -> tuple[list[str], str, float | None]:
@@ -118,11 +138,9 @@ def _asked(sla: str) -> tuple[list[str], str, float | None]:
 
 
 def _mapping(
-    name: str, stages: list[str], sla: str, percentile: float, cores: float | None, namespace: str
+    name: str, stages: list[str], sla: str, percentile: float, cores: float | None
 ) -> dict[str, Any]:
     """The pipeline as in a file; its reader checks the names."""
-    from ipa.bootstrap.targets import starting_sections
-
     split = [_stage(text) for text in stages]
     bounds: dict[str, Any] = {"max_replicas": 8}
     return {
@@ -133,7 +151,6 @@ def _mapping(
         "graph": [stage["name"] for stage in split],
         "bounds": bounds if cores is None else {"cores": cores, **bounds},
         "objectives": {"default": {}},
-        **starting_sections(name, namespace),
         "stages": split,
     }
 
@@ -146,6 +163,20 @@ def _stage(text: str) -> dict[str, Any]:
             f"--stage {text!r} is not NAME=VARIANT,...", hint="For example --stage detect=small,large"
         )
     return {"name": name.strip(), "variants": [{"name": variant} for variant in names]}
+
+
+def _set_fan_outs(stages: list[dict[str, Any]], texts: list[str]) -> None:
+    """Set the `fan_out` of the named stages; the reader of the file checks the numbers."""
+    named = {stage["name"]: stage for stage in stages}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            named[name]["fan_out"] = float(number)
+        except (KeyError, ValueError):
+            raise UsageError(
+                f"--fan-out {text!r} is not STAGE=NUMBER with a stage of --stage",
+                hint="For example --stage detect=small,large --stage read=base --fan-out detect=6",
+            ) from None
 
 
 def import_(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +13,7 @@ import typer
 from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
-from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, elsewhere_of, plans, problem_of
+from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans, problem_of
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.exits import ExitCode
@@ -116,41 +116,17 @@ def explain(
 
     Exit code 3: no plan is feasible, and what would be; 6: out of time.
     """
-    from ipa.optimize.explain import explain as explanation_of
+    from ipa.policies.explaining import explain_plan
 
     question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
-    problem, plan = best_plan(question, rate, deadline_s)
-    # The limits of batch sizes decide which operating points there are.
-    free, _ = problem_of(question, rate, lambda found: _any_batch_size(found, objective))
-    has_more = any(
-        len(more.points) > len(mine.points) for more, mine in zip(free.stages, problem.stages, strict=True)
-    )
-    explained = explanation_of(
-        problem,
-        plan,
-        deadline_s,
-        wider={"batch_sizes": free} if has_more else {},
-        elsewhere=elsewhere_of(question, rate),
-    )
+    asked, plan = best_plan(question, rate, deadline_s)
+    explained = explain_plan(asked, plan, deadline_s)
     if not printed(output, explained.to_json()):
         from ipa.cli.views.plan_text import print_explanation
 
         print_explanation(explained, printer(output))
     if plan.termination in EXIT_CODES:
         raise typer.Exit(EXIT_CODES[plan.termination])
-
-
-def _any_batch_size(pipeline: Pipeline, objective: str | None) -> Pipeline:
-    """The pipeline without limits on batch sizes."""
-    wanted = replace(pipeline.objective(objective), max_batch_size=None)
-    return replace(
-        pipeline,
-        bounds=replace(pipeline.bounds, batch_sizes=None),
-        objectives={**pipeline.objectives, objective or pipeline.default_objective: wanted},
-        stages=tuple(
-            replace(stage, bounds=replace(stage.bounds, batch_sizes=None)) for stage in pipeline.stages
-        ),
-    )
 
 
 def frontier(
@@ -177,9 +153,9 @@ def frontier(
 
     kind = "" if plot is None else _kind(plot)
     question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
-    problem, plan = best_plan(question, rate, deadline_s)
+    asked, plan = best_plan(question, rate, deadline_s)
     with progress("searching"):
-        points = frontier_of(problem, deadline_s) if plan.stages else ()
+        points = frontier_of(asked.problem(), deadline_s) if plan.stages else ()
     if not printed(output, [_json(point, plan) for point in points]):
         from ipa.cli.views.plan_text import print_frontier
 

@@ -86,7 +86,8 @@ def notes_of(checked: Checked) -> list[str]:
         return []
     planned_only = [] if pipeline.runnable else [f"planned only: {pipeline.not_runnable_because}"]
     placed = [it for it in targets() if it.sections.pipeline is not None and it.placed(pipeline)]
-    notes = [note for it in placed for note in unbatched_notes(it.shape(pipeline, checked.measured))]
+    shaped = [it.shape(pipeline, checked.measured) for it in placed]
+    notes = [note for each in shaped for note in unbatched_notes(each, with_remedies=True)]
     return (
         planned_only
         + notes

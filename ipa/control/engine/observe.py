@@ -11,6 +11,7 @@ from dataclasses import replace
 from math import isfinite
 
 from ipa.control.ports import Signals, StageSignals, WorkloadState
+from ipa.model.errors import DriftError, IncompleteError, IpaError, NotFoundError
 from ipa.model.observation import (
     Attainment,
     Batches,
@@ -30,6 +31,17 @@ from ipa.model.rounding import significant, to_ms
 NOT_READ = Missing(MissingReason.ABSENT, "the metrics have no such stage")
 
 
+def unseen_by(error: IpaError) -> MissingReason:
+    """Why the running configuration is not known after that error of reading the workload.
+
+    INVALID: it is none of the pipeline's. ABSENT: nothing of it is there.
+    """
+    if isinstance(error, DriftError):
+        return MissingReason.INVALID
+    is_gone = isinstance(error, NotFoundError) and not isinstance(error, IncompleteError)
+    return MissingReason.ABSENT if is_gone else MissingReason.UNREACHABLE
+
+
 def observe(
     pipeline: Pipeline,
     signals: Signals,
@@ -41,9 +53,8 @@ def observe(
 ) -> Observation:
     """The observation of a pipeline; `workload` is None if it could not be read, with the cause in `problem`.
 
-    `unseen` is then UNREACHABLE, or INVALID if the running configuration is not one of the pipeline's. Parts
-    that share the load have stages of their own. Metrics are per stage, so arrivals and queue length are
-    divided by the parts' shares, and batches are those of all parts.
+    `unseen` is then the reason (`unseen_by`). Parts that share the load have stages of their own. Metrics are
+    per stage, so arrivals and queue length are divided by the parts' shares, and batches are those of all.
     """
     running = list(workload.stages) if workload else []
     stages = []

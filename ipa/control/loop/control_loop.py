@@ -14,7 +14,7 @@ from ipa.control.engine.correction import Correction, recalled_slowdowns
 from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs
 from ipa.control.engine.feedback import FAR, recalled_feedback, risen_rps
 from ipa.control.engine.guards import GuardSettings, mean_rps
-from ipa.control.engine.observe import observe, with_earlier
+from ipa.control.engine.observe import observe, unseen_by, with_earlier
 from ipa.control.engine.quarantine import recalled
 from ipa.control.engine.state import (
     ChangeRequest,
@@ -44,7 +44,7 @@ from ipa.control.ports import (
     WorkloadState,
 )
 from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
-from ipa.model.errors import ConflictError, DriftError, InputError, IpaError, StandbyError
+from ipa.model.errors import ConflictError, InputError, IpaError, StandbyError
 from ipa.model.external import with_replicas_of
 from ipa.model.observation import LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
@@ -314,13 +314,11 @@ class ControlLoop:
         )
 
     def _workload(self) -> tuple[WorkloadState | None, str, MissingReason]:
-        """The workload's state; or None, why it is unknown, and INVALID if it is no plan of the pipeline."""
+        """The workload's state; or None, the error in words, and the reason why it is unknown."""
         try:
             return self._world.workload.read(self.pipeline), "", MissingReason.ABSENT
-        except DriftError as error:
-            return None, str(error), MissingReason.INVALID
         except IpaError as error:
-            return None, str(error), MissingReason.UNREACHABLE
+            return None, str(error), unseen_by(error)
 
     def _rollout(self) -> Rollout | None:
         actuation = self._state.actuation

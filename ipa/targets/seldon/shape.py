@@ -41,12 +41,8 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
         pipeline,
         bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)),
         stages=tuple(
-            replace(
-                stage,
-                unbatched=why.get(stage.name, stage.unbatched),
-                in_replica=is_single,
-                hop_s=_hop_s(section),
-            )
+            # The reason of another shape, in which it ran before, is none here.
+            replace(stage, unbatched=why.get(stage.name, ""), in_replica=is_single, hop_s=_hop_s(section))
             for stage in pipeline.stages
         ),
     )

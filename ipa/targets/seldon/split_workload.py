@@ -10,7 +10,14 @@ from typing import Any, NoReturn
 from ipa.adapters.kube.responses import last_hand
 from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.errors import READ_AGAIN, ConflictError, IpaError, NotFoundError, UnavailableError
+from ipa.model.errors import (
+    READ_AGAIN,
+    ConflictError,
+    IncompleteError,
+    IpaError,
+    NotFoundError,
+    UnavailableError,
+)
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
@@ -151,7 +158,7 @@ class SplitWorkload(SeldonObjects):
         missing = [part.name for part in parts if part.name not in objects]
         if missing:
             namespace = target_of(parts[0].pipeline).namespace
-            raise NotFoundError(
+            raise (IncompleteError if objects else NotFoundError)(
                 f"SeldonDeployment {', '.join(missing)} not found in {namespace}: "
                 f"{len(objects)} of {len(parts)} are there"
             )

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipa import __version__
 from ipa.control.loop.clock import StopSignal
 from ipa.control.ports import Metrics, PipelineManifest
 from ipa.model.findings import DoctorCheck
@@ -16,10 +17,12 @@ from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.probe import ProbeRequest, ProbeResult
 from ipa.model.rolling import DEPLOYMENT
+from ipa.model.row_counts import unbatched_note
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
 from ipa.targets import base
 from ipa.targets.seldon.section import (
+    KEY,
     SECTIONS,
     SeldonTarget,
     Shape,
@@ -54,6 +57,8 @@ SPLIT = ServingSemantics(
     rolling=DEPLOYMENT, rebatch=Rebatch.NEW_REPLICAS, runs_graphs=False, shares_replicas=True
 )
 USUAL = SeldonTarget("")
+# The image of router and queues, as `make images` names it.
+DATAPLANE = f"ipa-serving/dataplane:{__version__}"
 
 
 class Seldon(base.Target):
@@ -72,15 +77,13 @@ class Seldon(base.Target):
         """By shape: each replica batches for itself (single), or our queues before them (split)."""
         return SPLIT if _shape(pipeline) is Shape.SPLIT else SINGLE
 
-    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline]:
-        """The pipeline in the other shape, if it can run in it: shape split is for chains."""
-        if not self.placed(pipeline) or not pipeline.is_chain:
+    def elsewhere(self, pipeline: Pipeline, profiles: base.Profiles) -> Mapping[str, Pipeline | str]:
+        """The pipeline in the other shape, or the keys of its file that it cannot carry."""
+        if not self.placed(pipeline):
             return {}
-        if _shape(pipeline) is Shape.SPLIT:
-            other = with_seldon(pipeline, shape=Shape.SINGLE, image=None, queue_cores=USUAL.queue_cores)
-        else:
-            other = with_seldon(pipeline, shape=Shape.SPLIT)
-        return {} if self.unhonoured(other) else {f"shape {_shape(other)}": other}
+        other = _in_other_shape(pipeline)
+        faults = [f"{fault.key} cannot be carried: {fault.why}" for fault in self._faults(other)]
+        return {f"shape {_shape(other)}": "; ".join(faults) if faults else self.shape(other, profiles)}
 
     def place(self, pipeline: Pipeline) -> str:
         """Seldon in the pipeline's shape."""
@@ -88,12 +91,29 @@ class Seldon(base.Target):
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
         """Keys of the pipeline without effect in its shape, those of its section too."""
-        found = super().unhonoured(pipeline)
-        section = seldon_of(pipeline)
-        if section is not None:
-            found = [fault for fault in found if fault.key not in section.ignores]
-            found += _section_faults(section) + _microservice_faults(pipeline, section)
-        return found
+        found = self._faults(pipeline)
+        if not found or not self.placed(pipeline):
+            return found
+        other = _in_other_shape(pipeline)
+        refused = {fault.key for fault in self._faults(other)}
+        if not refused <= {fault.key for fault in found}:
+            # There it would be refused for something else.
+            return found
+        remedy = f"or use `seldon: {{shape: {_shape(other)}}}`"
+        return [
+            fault
+            if fault.key in refused or fault.key.startswith(f"{KEY}.")
+            else replace(fault, remedy=f"{fault.remedy}; {remedy}")
+            for fault in found
+        ]
+
+    def _faults(self, pipeline: Pipeline) -> list[Unhonoured]:
+        """Keys without effect in the pipeline's shape, but for those that the section says to ignore."""
+        found, section = super().unhonoured(pipeline), seldon_of(pipeline)
+        if section is None:
+            return found
+        found = [fault for fault in found if fault.key not in section.ignores]
+        return found + _section_faults(section) + _microservice_faults(pipeline, section)
 
     def unfit(self, pipeline: Pipeline) -> str:
         """Without a section it is not known where to run it."""
@@ -105,9 +125,18 @@ class Seldon(base.Target):
         """The pipeline with the cores of orchestrator, router and queues, and stages that must not batch."""
         return at_cluster(pipeline, profiles)
 
-    def starting_section(self, name: str, namespace: str) -> dict[str, Any]:
-        """A SeldonDeployment of the pipeline's name."""
-        return {"name": name, "namespace": namespace}
+    def starting_section(self, pipeline: Pipeline, namespace: str) -> base.StartingSection:
+        """A SeldonDeployment of the pipeline's name, in shape split if only that carries or batches it."""
+        section = {"name": pipeline.name, "namespace": namespace}
+        placed = replace(pipeline, targets={**pipeline.targets, KEY: SeldonTarget(pipeline.name, namespace)})
+        why = [fault.why for fault in self._faults(placed)]
+        why += [
+            f"otherwise {unbatched_note(stage, text)}" for stage, text in unbatched_stages(placed).items()
+        ]
+        if not why or self._faults(_in_other_shape(placed)):
+            return base.StartingSection(section)
+        note = f"shape split, because {why[0]}"
+        return base.StartingSection({**section, "shape": str(Shape.SPLIT), "image": DATAPLANE}, note)
 
     def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
         """SeldonDeployments."""
@@ -243,6 +272,15 @@ class Seldon(base.Target):
 def _shape(pipeline: Pipeline) -> Shape:
     section = seldon_of(pipeline)
     return section.shape if section else Shape.SINGLE
+
+
+def _in_other_shape(pipeline: Pipeline) -> Pipeline:
+    """The pipeline, which has a section, in the other shape, without the keys that only its own has."""
+    # The time of a hop in its file is that of its own shape.
+    pipeline = with_seldon(pipeline, hop_s=None)
+    if _shape(pipeline) is Shape.SPLIT:
+        return with_seldon(pipeline, shape=Shape.SINGLE, image=None, queue_cores=USUAL.queue_cores)
+    return with_seldon(pipeline, shape=Shape.SPLIT, separate_orchestrator=True)
 
 
 def _section_faults(section: SeldonTarget) -> list[Unhonoured]:

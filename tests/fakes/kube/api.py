@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.fakes.kube.kinds import Kinds, merged
 from tests.fakes.kube.patching import PatchError, json_patch, merge_patch
 from tests.fakes.kube.reviews import KINDS, Reviewer
 from tests.fakes.kube.schema import admit
@@ -22,7 +23,9 @@ LIST_KINDS = {
     "leases": ("coordination.k8s.io/v1", "LeaseList"),
 }
 SELDON = "machinelearning.seldon.io"
-DISCOVERY = "discovery"
+SELF_REVIEWS = ("selfsubjectreviews", "selfsubjectaccessreviews")
+DISCOVERY, OPENAPI = "discovery", "openapi"
+APPLY = "application/apply-patch+yaml"
 PATCHES = {
     "application/json-patch+json": json_patch,
     "application/merge-patch+json": merge_patch,
@@ -42,6 +45,7 @@ class Request:
     query: dict[str, str] = field(default_factory=dict)
     body: Any = None
     content_type: str = "application/json"
+    token: str = ""
 
     @property
     def is_dry_run(self) -> bool:
@@ -75,6 +79,10 @@ class Api:
     # What is left of lists that were asked for page by page, by their continue token.
     pages: dict[str, Page] = field(default_factory=dict)
     reviewer: Reviewer = field(default_factory=Reviewer)
+    # The kinds that an installation writes; None: those that the service asks for only, in any namespace.
+    kinds: Kinds | None = None
+    # What the bearers of a token may do by roles, (verb, group, resource, namespace, name); others all.
+    rights: dict[str, Callable[[str, str, str, str, str], bool]] = field(default_factory=dict)
 
     def serve(self, request: Request) -> tuple[int, Json]:
         """Status and body; ApiError for failures."""
@@ -83,9 +91,13 @@ class Api:
                 return 200, self._discovery(request)
             if request.resource in KINDS and request.verb == "create":
                 return 201, self.reviewer.answer(request.resource, request.body)
-            if request.resource in ("selfsubjectreviews", "selfsubjectaccessreviews"):
+            if request.resource in SELF_REVIEWS:
                 return 201, self._self_review(request)
-            if request.resource not in LIST_KINDS:
+            if request.resource == OPENAPI and self.kinds:
+                return 200, self.kinds.openapi(request.name)
+            if request.resource not in LIST_KINDS and not (
+                self.kinds and request.resource in self.kinds.by_resource
+            ):
                 raise ApiError(404, "NotFound", "the server could not find the requested resource")
             if request.subresource == "scale":
                 return 200, self._scale(request)
@@ -96,14 +108,19 @@ class Api:
         if request.resource == "selfsubjectreviews":
             return {**request.body, "status": {"userInfo": {"username": self.user}}}
         asked = request.body["spec"]["resourceAttributes"]
-        what = (asked["verb"], asked["resource"])
-        allowed = what not in self.denied() or (*what, asked.get("name", "")) in self.named
+        what, name = (asked["verb"], asked["resource"]), asked.get("name", "")
+        allowed = what not in self.denied() or (*what, name) in self.named
+        if request.token in self.rights:
+            group, place = asked.get("group", ""), asked.get("namespace", "")
+            allowed = self.rights[request.token](asked["verb"], group, asked["resource"], place, name)
         return {**request.body, "status": {"allowed": allowed}}
 
     def _discovery(self, request: Request) -> Json:
         """What the server says of itself: its version, a group's versions, or the kinds of one version."""
         if request.resource == "version":
             return {"major": "1", "minor": "32", "gitVersion": "v1.32.1"}
+        if self.kinds:
+            return self.kinds.discovery(request.group, request.name)
         if request.group != SELDON or request.name not in ("", *self.versions) or not self.versions:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         if request.name:
@@ -140,27 +157,47 @@ class Api:
             case "list":
                 return 200, self._list(request)
             case "create":
-                made = self._admit(request, request.body)
-                return 201, store.create(
-                    request.resource, request.namespace, made, dry_run=request.is_dry_run
-                )
+                return 201, self._create(request)
             case "update":
                 return 200, self._replace(request, request.body, store.get(*place))
             case "patch":
-                live = store.get(*place)
-                return 200, self._replace(request, _patched(request, live), live)
+                return self._patch(request)
             case "delete":
                 return 200, store.delete(*place)
             case _:
                 raise ApiError(405, "MethodNotAllowed", "the server does not allow this method")
 
+    def _create(self, request: Request) -> Json:
+        if self.kinds:
+            self.kinds.check_namespace(self.store, request.resource, request.namespace)
+        made = self._admit(request, request.body)
+        return self.store.create(request.resource, request.namespace, made, dry_run=request.is_dry_run)
+
+    def _patch(self, request: Request) -> tuple[int, Json]:
+        """A patch, or a server-side apply of one manager: that creates what is not there."""
+        is_apply = request.content_type == APPLY
+        try:
+            live = self.store.get(request.resource, request.namespace, request.name)
+        except ApiError:
+            if is_apply:
+                return 201, self._create(request)
+            raise
+        patched = merged(live, request.body) if is_apply else _patched(request, live)
+        return 200, self._replace(request, patched, live)
+
     def _list(self, request: Request) -> Json:
-        version, kind = LIST_KINDS[request.resource]
+        version, kind = self._list_kind(request.resource)
         asked = request.query.get("resourceVersion", "0")
         if asked.isdecimal() and 0 < int(asked) <= self.store.compacted:
             raise ApiError(410, "Expired", f"too old resource version: {asked}")
         metadata, items = self._page(request)
         return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
+
+    def _list_kind(self, resource: str) -> tuple[str, str]:
+        if self.kinds and resource in self.kinds.by_resource:
+            found = self.kinds.by_resource[resource]
+            return found.place, f"{found.kind}List"
+        return LIST_KINDS[resource]
 
     def _page(self, request: Request) -> tuple[Json, list[Json]]:
         """One page of the list, and what it says of the whole. 410 where the token is no more known."""
@@ -221,7 +258,7 @@ class Api:
 def labels_of(request: Request) -> dict[str, str]:
     """The equalities of the request's label selector."""
     selector = request.query.get("labelSelector", "")
-    return dict(pair.split("=", 1) for pair in selector.split(",") if pair)
+    return dict(pair.split("=", 1) for pair in selector.split(",") if "=" in pair)
 
 
 def _patched(request: Request, live: Json) -> Json:

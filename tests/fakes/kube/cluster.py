@@ -80,7 +80,7 @@ class Cluster:
             self._collect_garbage()
             for sdep in self.store.everything("seldondeployments"):
                 self._operate(sdep)
-            for deployment in self.store.everything("deployments"):
+            for deployment in self._deployments():
                 self._roll(deployment)
             for sdep in self.store.everything("seldondeployments"):
                 self._report(sdep)
@@ -331,9 +331,14 @@ class Cluster:
         state = "Creating" if self.stuck_status or not available else "Available"
         self.store.replace("seldondeployments", {**sdep, "status": {"state": state}})
 
+    def _deployments(self) -> list[Json]:
+        """Those of SeldonDeployments; pods of others are not made."""
+        found = self.store.everything("deployments")
+        return [each for each in found if "ownerReferences" in each["metadata"]]
+
     def _collect_garbage(self) -> None:
         owners = {sdep["metadata"]["uid"] for sdep in self.store.everything("seldondeployments")}
-        for deployment in self.store.everything("deployments"):
+        for deployment in self._deployments():
             if deployment["metadata"]["ownerReferences"][0]["uid"] not in owners:
                 self.store.delete(
                     "deployments", deployment["metadata"]["namespace"], deployment["metadata"]["name"]

@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.fakes.kube.api import DISCOVERY, Api, Request, labels_of
+import yaml
+
+from tests.fakes.kube import protobuf
+from tests.fakes.kube.api import APPLY, DISCOVERY, OPENAPI, SELF_REVIEWS, Api, Request, labels_of
 from tests.fakes.kube.cluster import Cluster
 from tests.fakes.kube.faults import Fault, FaultKind, FaultSchedule
+from tests.fakes.kube.kinds import Kinds, custom
 from tests.fakes.kube.schema import real_schema, small_schema
 from tests.fakes.kube.store import ApiError, Json, Store
 
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+READERS: dict[str, Callable[[bytes], Any]] = {APPLY: yaml.safe_load, protobuf.CONTENT_TYPE: protobuf.decoded}
 # Faults that come before the request is served.
 UNSERVED = (
     FaultKind.HANG,
@@ -45,9 +50,11 @@ class Listener(ThreadingHTTPServer):
 class FakeKube:
     """A running fake; use as a context manager. `tick()` moves the cluster's clock."""
 
-    def __init__(self, *, crd: Path | None = None, **cluster: Any) -> None:
+    def __init__(self, *, crd: Path | None = None, kinds: Kinds | None = None, **cluster: Any) -> None:
         self.store = Store()
-        self.api = Api(self.store, real_schema(crd) if crd else small_schema())
+        self.api = Api(self.store, real_schema(crd) if crd else small_schema(), kinds=kinds)
+        if kinds:
+            custom(self.store)
         self.cluster = Cluster(self.store, **cluster)
         self.faults = FaultSchedule()
         # (verb, group, resource) of every request, and the requests that wrote.
@@ -196,7 +203,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.kube.tokens is not None and token not in self.kube.tokens:
             return ApiError(401, "Unauthorized", "Unauthorized")
         what = (request.verb, request.resource)
-        if what in self.kube.denied and (*what, request.name) not in self.kube.api.named:
+        may = self.kube.api.rights.get(token)
+        is_refused = may is not None and not (
+            request.resource in (DISCOVERY, "version", *SELF_REVIEWS)
+            or may(request.verb, request.group, request.resource, request.namespace, request.name)
+        )
+        if is_refused or (what in self.kube.denied and (*what, request.name) not in self.kube.api.named):
             message = f'{request.resource} is forbidden: User "ipa" cannot {request.verb} resource'
             return ApiError(403, "Forbidden", message, {"kind": request.resource})
         return None
@@ -211,9 +223,14 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length) if length else b""
         parts = [part for part in url.path.split("/") if part]
+        token = (self.headers.get("Authorization") or "").partition(" ")[2]
+        if parts[:2] == [OPENAPI, "v3"]:
+            return Request("get", "", OPENAPI, name="/".join(parts[2:]))
         if parts[0] == "version" or (parts[0] == "apis" and len(parts) < 4):
             resource = "version" if parts[0] == "version" else DISCOVERY
-            return Request("get", "".join(parts[1:2]), resource, name="".join(parts[2:3]))
+            return Request("get", "".join(parts[1:2]), resource, name="".join(parts[2:3]), token=token)
+        if parts[0] == "api" and len(parts) < 3:
+            return Request("get", "api", DISCOVERY, name="".join(parts[1:2]), token=token)
         group = "" if parts[0] == "api" else parts[1]
         parts = parts[2:] if parts[0] == "api" else parts[3:]
         namespace = ""
@@ -222,8 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
         resource, name, subresource = (*parts, "", "")[:3]
         verb = VERBS.get(self.command) or ("get" if name else "watch" if "watch" in query else "list")
         content_type = (self.headers.get("Content-Type") or "").split(";")[0]
-        body = json.loads(raw) if raw else None
-        return Request(verb, group, resource, namespace, name, subresource, query, body, content_type)
+        body = READERS.get(content_type, json.loads)(raw) if raw else None
+        return Request(verb, group, resource, namespace, name, subresource, query, body, content_type, token)
 
     def _fail(self, fault: Fault) -> None:
         if fault.kind in (FaultKind.STATUS, FaultKind.FAILURE):

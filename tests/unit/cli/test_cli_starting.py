@@ -12,8 +12,10 @@ import yaml
 
 from ipa.cli.main import run
 from ipa.files import load_pipeline
+from ipa.model.row_counts import unbatched_notes
 from ipa.targets.seldon.manifest import render, smallest_configs
-from ipa.targets.seldon.section import seldon_of
+from ipa.targets.seldon.section import Shape, seldon_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.kube import FakeKube
 
 INIT = [
@@ -72,6 +74,39 @@ def test_what_init_writes_can_be_used_once_it_is_filled_in(capsys: pytest.Captur
     assert pipeline.bounds.cores == 16
     assert seldon_of(pipeline) is not None
     assert (seldon_of(pipeline).name, seldon_of(pipeline).namespace) == ("shop", "shops")
+
+
+@pytest.mark.parametrize(
+    ("asked", "shape", "why"),
+    [
+        ([], Shape.SINGLE, ""),
+        (["--fan-out", "detect=1"], Shape.SINGLE, ""),
+        (["--drop-after", "2s"], Shape.SPLIT, "Seldon in shape single drops no request by its age"),
+        (["--fan-out", "detect=6"], Shape.SPLIT, "stage 'detect' has batch size 1 in one SeldonDeployment"),
+    ],
+)
+def test_a_new_pipeline_has_the_shape_that_carries_what_it_asks(
+    here: Path, capsys: pytest.CaptureFixture[str], asked: list[str], shape: Shape, why: str
+) -> None:
+    assert run([*INIT, *asked]) == 0
+    out = capsys.readouterr().out
+    assert ("note: seldon: shape split, because " in out) == bool(why) and why in out
+    path = here / "pipelines/shop/pipeline.yaml"
+    pipeline = load_pipeline(path)
+    section = seldon_of(pipeline)
+    assert section is not None and section.shape is shape
+    assert (section.image is not None) == (shape is Shape.SPLIT)
+    assert why in path.read_text()
+    # The target carries all of it, and lets every stage batch.
+    assert not SELDON.unhonoured(pipeline) and not unbatched_notes(SELDON.shape(pipeline, {}))
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("text", ["other=6", "detect", "detect=many"])
+def test_a_fan_out_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*INIT, "--fan-out", text]) == 64
+    assert f"--fan-out '{text}' is not STAGE=NUMBER" in capsys.readouterr().err
+    assert not Path("pipelines").exists()
 
 
 def test_an_editor_finds_the_schemas(here: Path) -> None:

@@ -88,6 +88,26 @@ def test_a_hop_takes_what_the_section_says_or_what_was_measured_for_the_shape() 
     assert {stage.hop_s for stage in LOCAL.shape(SINGLE, {}).stages} == {0.0}
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "key", "shape"),
+    [
+        (replace(SINGLE, drop_after_s=2.0), "drop_after", "split"),
+        (replace(SPLIT, sets=True), "sets", "single"),
+        (replace(SPLIT, max_predictors=2), "max_predictors", "single"),
+        (with_seldon(FORKED, shape=Shape.SPLIT, image="i"), "graph", "single"),
+        # Neither shape keeps several variants in a replica.
+        (RESIDENT, "resident", ""),
+        # That shape would refuse the graph.
+        (replace(FORKED, drop_after_s=2.0), "drop_after", ""),
+    ],
+)
+def test_the_remedy_names_the_shape_that_honours_the_key(pipeline: Pipeline, key: str, shape: str) -> None:
+    (fault,) = SELDON.unhonoured(pipeline)
+    assert fault.key == key
+    assert ("shape: " in fault.remedy) == bool(shape)
+    assert fault.remedy.endswith(f"or use `seldon: {{shape: {shape}}}`") == bool(shape)
+
+
 def test_an_orchestrators_cores_are_rendered_if_they_are_not_the_operators_own() -> None:
     (made,) = SELDON.render(SINGLE, SELDON.smallest(SINGLE))
     assert made["spec"]["predictors"][0]["svcOrchSpec"] == {"replicas": 1}

@@ -11,7 +11,7 @@ export class Explained {
   constructor(box) { this.box = box; }
 
   show(found) {
-    const { binding, prices, alternatives, flips, unchanged, remedies, stricter, unfinished } = found;
+    const { binding, prices, alternatives, flips, unchanged, remedies, stricter, elsewhere, unfinished } = found;
     this.box.replaceChildren(
       el("h2", {}, "Why this plan ", el("small", {}, `for ${number(found.plan.rate_rps, 2)} rps`)),
       el("p", {}, found.summary),
@@ -21,6 +21,7 @@ export class Explained {
       ...(alternatives.length ? [el("h3", {}, "The next best plans with other variants"), this.next(alternatives)] : []),
       ...list("Changes that would flip the choice", [...flips.map((each) => each.text), ...unchanged]),
       ...list("One more nine", stricter ? [stricter.text] : []),
+      ...list("In another shape", elsewhere.map((each) => each.text)),
       ...list("Relaxations, each of which makes it feasible", remedies.map((each) => each.text)),
       ...list("Not found in time", unfinished));
   }

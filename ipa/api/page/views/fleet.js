@@ -20,12 +20,15 @@ const percent = (ratio) => (ratio === null ? UNSEEN : `${(100 * ratio).toFixed(0
 const used = (one) => (one.cores === null || one.budget_cores === null ? null : one.cores / one.budget_cores);
 const modeOf = (one) => [one.mode, one.paused && "paused", !one.runnable && "planned only"].filter(Boolean).join(", ");
 
+// Of one that is only planned nothing may run, which is no fault.
+const healthOf = (one) => (!one.healthy ? "degraded" : one.runnable || one.cores !== null ? "healthy" : UNSEEN);
+
 // Columns by name: the heading, the sort key, and [text, class] of the cell.
 const COLUMNS = {
   pipeline: { head: "Pipeline", by: (one) => one.pipeline },
   mode: { head: "Mode", by: modeOf, cell: (one) => [modeOf(one)] },
   reason: { head: "Last decision", by: (one) => one.reason ?? "", cell: (one) => [one.reason ? reasonTitle(one.reason) : "none yet", one.healthy ? "" : "over"] },
-  health: { head: "Health", by: (one) => one.healthy, cell: (one) => [one.healthy ? "healthy" : "degraded", one.healthy ? "" : "over"] },
+  health: { head: "Health", by: (one) => one.healthy, cell: (one) => [healthOf(one), one.healthy ? "" : "over"] },
   load: { head: "Load, rps", figure: true, by: (one) => one.rate_rps, cell: (one) => [number(one.rate_rps, 1)] },
   sla: { head: "Of the SLA", figure: true, by: share, cell: (one) => [one.latency_s === null ? UNSEEN : `${percent(share(one))} of ${seconds(one.sla_s)}`, levelOf(share(one))] },
   pas: { head: "PAS", figure: true, by: (one) => one.pas, cell: (one) => [number(one.pas, 3)] },
@@ -112,9 +115,10 @@ class Fleet {
     const names = Object.keys({ cpu_cores: 0, ...held });
     const sum = (name) => [plain(held[name] ?? 0), name in budget ? el("small", {}, ` of ${plain(budget[name])}, the budgets together`) : ""];
     const unhealthy = pipelines.filter((one) => !one.healthy).length;
+    const planned = pipelines.filter((one) => !one.runnable).length;
     const late = pipelines.filter((one) => share(one) > 1).length;
     this.totals.replaceChildren(terms([
-      ["Pipelines", String(pipelines.length)],
+      ["Pipelines", [String(pipelines.length), planned ? el("small", {}, `, ${planned} planned only`) : ""]],
       ...names.map((name) => [name === "cpu_cores" ? "Cores" : headOf(name), sum(name)]),
       ["Degraded", String(unhealthy)], ["Over their SLA", String(late)], ["Seen at", clock(at)],
     ]));
@@ -130,7 +134,7 @@ class Fleet {
       head.querySelector(".arrow-up-down").textContent = isIt ? (isDown ? " ▼" : " ▲") : "";
     }
     const words = this.set.filter.toLowerCase().split(/\s+/).filter(Boolean);
-    const of = (one) => `${one.pipeline} ${modeOf(one)} ${one.reason ?? ""} ${one.reason ? reasonTitle(one.reason) : ""} ${one.healthy ? "healthy" : "degraded"}`.toLowerCase();
+    const of = (one) => `${one.pipeline} ${modeOf(one)} ${one.reason ?? ""} ${one.reason ? reasonTitle(one.reason) : ""} ${healthOf(one)}`.toLowerCase();
     const found = this.fleet.pipelines.filter((one) => words.every((word) => of(one).includes(word))).sort(order(this.columns[name].by, isDown));
     this.count.textContent = `${found.length} of ${this.fleet.pipelines.length}`;
     // Once all rows are shown none is removed, or the page would jump.

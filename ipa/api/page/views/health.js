@@ -2,7 +2,7 @@
 
 import { callApi } from "../api.js";
 import { clock, duration, el, plain, putter } from "../dom.js";
-import { chip } from "../parts.js";
+import { chip, healthChip } from "../parts.js";
 import { formatRoute } from "../router.js";
 
 // The remedy of each failing check; any other name is a pipeline's.
@@ -62,7 +62,8 @@ function checks(list) {
 }
 
 /** The inputs of a pipeline: their age, and the missing ones. */
-function inputs({ pipeline, live }) {
+function inputs(status) {
+  const { pipeline, live } = status, health = healthChip(status);
   const wrong = live.inputs.filter((each) => each.missing && each.missing !== "not_asked");
   const rows = live.inputs.filter((each) => each.missing !== "not_asked").map((each) => el("tr", {},
     el("th", { scope: "row" }, [each.stage, NAMES[each.input] ?? each.input].filter(Boolean).join(": ")),
@@ -71,10 +72,10 @@ function inputs({ pipeline, live }) {
     el("td", {}, each.detail)));
   return el("article", { class: "card health" },
     el("header", {}, el("h3", {}, el("a", { href: formatRoute({ view: "now", path: [pipeline] }) }, pipeline)),
-      live.degraded.length ? chip("bad", "degraded") : chip("good", "healthy"),
+      health ?? chip("info", "planned only", status.not_runnable_because),
       el("span", { class: "note" }, `tick ${live.tick}, every ${plain(live.tick_s)} s, seen ${clock(live.at)}`)),
     live.degraded.map((text) => el("p", { class: "banner bad" }, text)),
-    el("details", { open: wrong.length ? "" : null }, el("summary", {}, wrong.length ? `${wrong.length} of ${rows.length} inputs are not seen` : `All ${rows.length} inputs are seen`),
+    el("details", { open: wrong.length && health ? "" : null }, el("summary", {}, wrong.length ? `${wrong.length} of ${rows.length} inputs are not seen` : `All ${rows.length} inputs are seen`),
       el("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": `Inputs of ${pipeline}` }, el("table", {},
         el("thead", {}, el("tr", {}, ["input", "state", "age", "detail"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)))));
 }

@@ -4,7 +4,7 @@ import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
 import { clock, el, plain, putter } from "../dom.js";
 import { Graph } from "../graph.js";
-import { chips, reason, tiles } from "../parts.js";
+import { chips, isRolling, isSeen, reason, tiles } from "../parts.js";
 import { formatRoute } from "../router.js";
 
 const COUNT_MS = 200;
@@ -30,7 +30,7 @@ export async function open(root, place, tools) {
     due = live.next_tick_in_s === null ? null : performance.now() + 1000 * live.next_tick_in_s;
     tickS = live.tick_s;
     const [kind, words] = reason(status);
-    put(parts.chips, [control, live.degraded, live.settled, status.standing], () => chips(status));
+    put(parts.chips, [control, live.degraded, isRolling(live), isSeen(live), status.standing], () => chips(status));
     actions?.see(status);
     put(parts.reason, [control, live.reason, live.detail, live.degraded], () => words);
     parts.reason.className = `banner ${kind}`;

@@ -3,6 +3,7 @@
 import { callApi } from "../api.js";
 import { ConfirmDialog, newKey } from "../confirm-dialog.js";
 import { el, number, plain } from "../dom.js";
+import { isRolling, isSeen } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { reasonTitle } from "../reasons.js";
 import { remedy } from "../runbook.js";
@@ -20,7 +21,8 @@ export function obstacles(status, pipeline, plan) {
   if (control.paused) refuse("hold.paused", `It is paused${control.paused_reason ? `: ${control.paused_reason}` : ""}.`);
   if (control.freezes.some((each) => each.active)) refuse("hold.frozen", "A freeze is on.");
   if (control.mode === "advisory" || control.mode === "shadow") refuse(`hold.${control.mode}`, `Its mode is ${control.mode}.`);
-  if (!live.settled) refuse("hold.in_progress", "A change is rolling out.");
+  if (!isSeen(live)) refuse("hold.workload_unknown", pipeline.runnable ? "What runs is not known." : `Nothing of it runs: it is only planned, since ${pipeline.not_runnable_because}.`);
+  if (isRolling(live)) refuse("hold.in_progress", "A change is rolling out.");
   const { cores } = pipeline.bounds;
   if (cores !== null && plan.cost_cores > cores + 1e-6) found.push({ text: `It takes ${plain(plan.cost_cores)} cores, and the pipeline's own bounds.cores is ${plain(cores)}.`, todo: "Plan within it, or have its owner raise it." });
   return found;
