@@ -174,6 +174,11 @@ class Node:
         """What a process needs beside `tests.fakes.kube.in_cluster` to reach Services by their names."""
         return {HOSTS: str(self.hosts)}
 
+    @property
+    def names(self) -> set[str]:
+        """The names of all pods, those that end included."""
+        return set(self._pods)
+
     def pods(self, app: str) -> list[NodePod]:
         """The pods of a Deployment that are not to end, those that are ready first."""
         found = [it for it in self.all_pods(app) if it.ask_s is None]
