@@ -40,11 +40,13 @@ from ipa.targets.seldon.target import Seldon
 
 PIPELINES, PROFILES = Path("pipelines"), Path("profiles")
 # The lowest and the highest requests a second.
-RATES_RPS = {"ocr": (1.5, 7.5), "digits": (12.0, 60.0), "text": (3.0, 15.0)}
+RATES_RPS = {"ocr": (1.5, 7.5), "digits": (6.0, 30.0), "text": (3.0, 15.0)}
 PORT = 8097
 # Queues, routers and orchestrators count on Seldon: the replicas have as much as in `make demo`.
 BOUNDS = {"cores": 1.75, "transition_cores": 3.5}
 QUANTILES = (0.5, 0.99)
+# After a change, until its pods serve alone; and the least time that says something of latencies.
+SETTLE_S, LEAST_S = 10.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +137,19 @@ def steady_latencies(
         from_s, to_s = began_s + start * load.seconds, began_s + end * load.seconds
         rate_rps = load.low_rps + (load.high_rps - load.low_rps) * ratio
         configs = configs_at(decisions, at_s, to_s)
-        plan = profiled.describe(configs, rate_rps) if configs else None
-        observed = {
-            ratio: stage_latencies_s(
-                here.prometheus_url, pipeline, shape, ratio, to_s - from_s, to_s + offset_s
-            )
-            for ratio in QUANTILES
-        }
+        # What an earlier configuration did says nothing of this one.
+        from_s = max(from_s, changed_s(decisions, at_s, to_s) + SETTLE_S)
+        plan = profiled.describe(configs, rate_rps) if configs and to_s - from_s >= LEAST_S else None
+        observed = (
+            {
+                each: stage_latencies_s(
+                    here.prometheus_url, pipeline, shape, each, to_s - from_s, to_s + offset_s
+                )
+                for each in QUANTILES
+            }
+            if plan
+            else {}
+        )
         for stage in plan.stages if plan else ():
             found.append(
                 {
@@ -154,6 +162,14 @@ def steady_latencies(
                 }
             )
     return found
+
+
+def changed_s(decisions: Sequence[Mapping[str, Any]], at_s: Mapping[int, float], now_s: float) -> float:
+    """When the last decision before that moment was seen that changed anything; 0 if none did."""
+    applied_in = {it["tick"] for it in decisions if it["action"] == "apply"}
+    return max(
+        (each_s for tick, each_s in at_s.items() if each_s < now_s and tick in applied_in), default=0.0
+    )
 
 
 def configs_at(
