@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from experiments.demo_seldon.__main__ import changed_s
 from experiments.demo_seldon.answers import mixed_up, possible_answers, predicted, wrong_answers
 from experiments.demo_seldon.changes import KEYS, Timed, error_ratios, wanted_of, waves_of
 from experiments.demo_seldon.figures import applied
@@ -85,6 +86,12 @@ def test_pods_between_two_changes_are_the_first_one_s() -> None:
     assert first.kind == second.kind == "replicas"
     assert (first.stage_started, first.stage_taken, first.front_taken, first.ended) == (1, 0, 1, 1)
     assert (second.stage_started, second.stage_taken, second.front_taken, second.ended) == (0, 1, 0, 0)
+
+
+def test_latencies_are_those_since_the_last_change() -> None:
+    decisions = [{"tick": tick, "action": "hold" if tick == 3 else "apply"} for tick in (1, 2, 3, 4)]
+    at_s = {1: 5.0, 2: 10.0, 3: 15.0, 4: 20.0}
+    assert [changed_s(decisions, at_s, now_s) for now_s in (4.0, 18.0, 25.0)] == [0.0, 10.0, 20.0]
 
 
 def test_changes_are_of_every_kind(root: Path) -> None:
