@@ -191,15 +191,8 @@ def as_inputs(body: bytes) -> bytes:
     return json.dumps(answer).encode()
 
 
-def main() -> None:
-    """Serve the predictor of ENGINE_PREDICTOR."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--sdep", required=True)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--http_port", type=int, default=8000)
-    options = parser.parse_args()
-    predictor = json.loads(base64.b64decode(os.environ["ENGINE_PREDICTOR"]))
-    executor = Executor(predictor, options.sdep)
+def app_of(executor: Executor) -> web.Application:
+    """The application that serves it."""
     app = web.Application(client_max_size=1 << 26)
     app.on_shutdown.append(executor.leave)
     app.add_routes(
@@ -209,6 +202,18 @@ def main() -> None:
             web.post("/v2/models/infer", executor.infer),
         ]
     )
+    return app
+
+
+def main() -> None:
+    """Serve the predictor of ENGINE_PREDICTOR."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--sdep", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--http_port", type=int, default=8000)
+    options = parser.parse_args()
+    predictor = json.loads(base64.b64decode(os.environ["ENGINE_PREDICTOR"]))
+    app = app_of(Executor(predictor, options.sdep))
     web.run_app(app, host=options.host, port=options.http_port, print=None, shutdown_timeout=GRACEFUL_S)
 
 
