@@ -1,4 +1,4 @@
-"""Runs ocr on Seldon on this machine in both shapes; writes runs/demo-seldon/summary.json."""
+"""Runs pipelines on Seldon on this machine in both shapes; writes runs/demo-seldon/summary.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from experiments.demo.live import LiveTable
 from experiments.demo.load import SHAPE, arrivals
 from experiments.demo.service import Service
 from experiments.demo.summary import quantile_s, read_requests
+from experiments.demo_seldon.answers import wrong_answers
 from experiments.demo_seldon.cluster import (
     SeldonHere,
     pipeline_in,
@@ -28,33 +29,45 @@ from experiments.demo_seldon.cluster import (
     start_sending,
     until_ready,
 )
-from experiments.demo_seldon.figures import applied, stage_latencies_s, wrong_answers
-from experiments.fidelity.case import PAGES, bodies_of
+from experiments.demo_seldon.figures import applied, stage_latencies_s
+from experiments.fidelity.case import bodies_of, scores_of
 from ipa.files import load_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.profiled import Profiled
 from ipa.targets.seldon.section import Shape
 from ipa.targets.seldon.target import Seldon
-from pipelines.ocr.client import score_answer
 
-PIPELINE, PIPELINES, PROFILES = "ocr", Path("pipelines"), Path("profiles")
+PIPELINES, PROFILES = Path("pipelines"), Path("profiles")
+# The lowest and the highest requests a second.
+RATES_RPS = {"ocr": (1.5, 7.5), "digits": (6.0, 30.0), "text": (3.0, 15.0)}
 PORT = 8097
 # Queues, routers and orchestrators count on Seldon: the replicas have as much as in `make demo`.
 BOUNDS = {"cores": 1.75, "transition_cores": 3.5}
 QUANTILES = (0.5, 0.99)
+# After a change, until its pods serve alone; and the least time that says something of latencies.
+SETTLE_S, LEAST_S = 10.0, 5.0
 
 
-def run(shape: Shape, folder: Path, options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The figures of one shape."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests whose rate rises from the lowest to the highest and falls, for so long."""
+
+    low_rps: float
+    high_rps: float
+    seconds: float
+
+
+def run(name: str, shape: Shape, load: Load, folder: Path, console: Console) -> dict[str, Any]:
+    """The figures of a pipeline in one shape."""
     shutil.rmtree(folder, ignore_errors=True)
-    source = PIPELINES / PIPELINE / "pipeline.yaml"
+    source = PIPELINES / name / "pipeline.yaml"
     bounds = {"min_replicas": 1, "max_replicas": 6, "batch_sizes": [1, 2, 4, 8]}
     pipeline = pipeline_in(shape, source, folder / "pipelines", {"bounds": {**bounds, **BOUNDS}})
-    profiles = load_profiles(PROFILES, PIPELINE)
+    profiles = load_profiles(PROFILES, name)
     shaped = Seldon().shape(pipeline, profiles)
     profiled = Profiled(shaped, profiles, solver="exact")
-    first = profiled.plan(shaped, options.low).configs
+    first = profiled.plan(shaped, load.low_rps).configs
     with seldon_here(folder) as here:
         here.create(pipeline, first)
         environment = {**here.settings, "IPA_PIPELINES_DIR": str(folder / "pipelines"), "IPA_HORIZON_S": "20"}
@@ -62,18 +75,18 @@ def run(shape: Shape, folder: Path, options: argparse.Namespace, console: Consol
             folder,
             PORT,
             ["--mode", "active"],
-            pipeline=PIPELINE,
+            pipeline=name,
             target="kubernetes",
             environment=environment,
         ) as service:
             service.wait_ready()
             until_ready(here, pipeline)
-            console.print(f"[bold]{shape}[/bold]: page at {service.url}", highlight=False)
-            began_s, at_s = play(here, service, pipeline, folder, options, console)
+            console.print(f"[bold]{name}, {shape}[/bold]: page at {service.url}", highlight=False)
+            began_s, at_s = play(here, service, pipeline, folder, load, console)
             decisions = service.decisions()
             (folder / "decisions.json").write_text(json.dumps(decisions, indent=1) + "\n")
             ended_s = here.node.monotonic()
-            stages = steady_latencies(here, pipeline, shape, profiled, decisions, at_s, began_s, options)
+            stages = steady_latencies(here, pipeline, shape, profiled, decisions, at_s, began_s, load)
         events = list(here.node.events)
     return summary(shape, pipeline, folder, decisions, at_s, events, ended_s, stages)
 
@@ -83,27 +96,27 @@ def play(
     service: Service,
     pipeline: Pipeline,
     folder: Path,
-    options: argparse.Namespace,
+    load: Load,
     console: Console,
 ) -> tuple[float, dict[int, float]]:
     """Send the load. Return when it began, and when each tick was seen, on the clock of the node."""
-    times_s = arrivals(SEED, options.seconds, options.low, options.high)
+    times_s = arrivals(SEED, load.seconds, load.low_rps, load.high_rps)
     seen: dict[int, float] = {}
     began_s = here.node.monotonic()
-    load = start_sending(here, pipeline, bodies_of(PIPELINE), times_s, folder)
+    sender = start_sending(here, pipeline, bodies_of(pipeline.name), times_s, folder)
     try:
-        with LiveTable(console, str(pipeline.name), options.seconds) as table:
-            while load.poll() is None:
+        with LiveTable(console, str(pipeline.name), load.seconds) as table:
+            while sender.poll() is None:
                 status = service.status()
                 now_s = here.node.monotonic()
                 seen.setdefault(status["tick"], now_s)
                 table.show(now_s - began_s, status)
                 time.sleep(0.5)
     finally:
-        load.terminate()
-        load.wait()
-    if load.returncode != 0:
-        raise RuntimeError(f"the sender ended with exit code {load.returncode}")
+        sender.terminate()
+        sender.wait()
+    if sender.returncode != 0:
+        raise RuntimeError(f"the sender ended with exit code {sender.returncode}")
     return began_s, seen
 
 
@@ -115,22 +128,28 @@ def steady_latencies(
     decisions: Sequence[Mapping[str, Any]],
     at_s: Mapping[int, float],
     began_s: float,
-    options: argparse.Namespace,
+    load: Load,
 ) -> list[dict[str, Any]]:
     """Predicted and observed latencies of the stages, at the lowest rate first and at the highest."""
     found = []
     offset_s = time.time() - here.node.monotonic()
     for (start, ratio), (end, _) in ((SHAPE[0], SHAPE[1]), (SHAPE[2], SHAPE[3])):
-        from_s, to_s = began_s + start * options.seconds, began_s + end * options.seconds
-        rate_rps = options.low + (options.high - options.low) * ratio
+        from_s, to_s = began_s + start * load.seconds, began_s + end * load.seconds
+        rate_rps = load.low_rps + (load.high_rps - load.low_rps) * ratio
         configs = configs_at(decisions, at_s, to_s)
-        plan = profiled.describe(configs, rate_rps) if configs else None
-        observed = {
-            ratio: stage_latencies_s(
-                here.prometheus_url, pipeline, shape, ratio, to_s - from_s, to_s + offset_s
-            )
-            for ratio in QUANTILES
-        }
+        # What an earlier configuration did says nothing of this one.
+        from_s = max(from_s, changed_s(decisions, at_s, to_s) + SETTLE_S)
+        plan = profiled.describe(configs, rate_rps) if configs and to_s - from_s >= LEAST_S else None
+        observed = (
+            {
+                each: stage_latencies_s(
+                    here.prometheus_url, pipeline, shape, each, to_s - from_s, to_s + offset_s
+                )
+                for each in QUANTILES
+            }
+            if plan
+            else {}
+        )
         for stage in plan.stages if plan else ():
             found.append(
                 {
@@ -143,6 +162,14 @@ def steady_latencies(
                 }
             )
     return found
+
+
+def changed_s(decisions: Sequence[Mapping[str, Any]], at_s: Mapping[int, float], now_s: float) -> float:
+    """When the last decision before that moment was seen that changed anything; 0 if none did."""
+    applied_in = {it["tick"] for it in decisions if it["action"] == "apply"}
+    return max(
+        (each_s for tick, each_s in at_s.items() if each_s < now_s and tick in applied_in), default=0.0
+    )
 
 
 def configs_at(
@@ -171,11 +198,12 @@ def summary(
     answered = [it for it in requests if it["outcome"] == "answered"]
     answers = [(it["page"], it["answer"]) for it in answered]
     latencies = [it["latency_s"] for it in answered]
-    score = lambda page, answer: score_answer(SEED, PAGES, page, answer)  # noqa: E731
     sla_s = pipeline.sla.latency_s
     changes = applied(decisions, at_s, events, ended_s)
     return {
+        "pipeline": pipeline.name,
         "shape": str(shape),
+        "sla_s": sla_s,
         "sent": len(requests),
         "answered": outcomes["answered"],
         "dropped": outcomes["dropped"],
@@ -183,11 +211,11 @@ def summary(
         "failures": dict(
             Counter(f"{it['status']} {it['detail'][:80]}" for it in requests if it["outcome"] == "failed")
         ),
-        "wrong": wrong_answers(answers, PAGES, score),
+        "wrong": wrong_answers(pipeline, answers),
         "latency_p50_s": quantile_s(latencies, 0.5),
         "latency_p99_s": quantile_s(latencies, 0.99),
         "within_sla_ratio": sum(it <= sla_s for it in latencies) / len(requests),
-        "accuracy": sum(score(*it) for it in answers) / max(1, len(answers)),
+        "accuracy": sum(scores_of(pipeline.name, answers)) / max(1, len(answers)),
         "decisions_by_reason": dict(Counter(it["reason"] for it in decisions)),
         "changes": [asdict(it) for it in changes],
         "stages": list(stages),
@@ -195,8 +223,9 @@ def summary(
 
 
 def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the figures."""
-    table = Table(title="OCR on Seldon, SLA 1 s", title_justify="left")
+    """Print the figures of a pipeline."""
+    title = f"{runs[0]['pipeline']} on Seldon, SLA {runs[0]['sla_s']:g} s"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     for each in runs:
         table.add_column(each["shape"], justify="right")
@@ -216,10 +245,11 @@ def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
     console.print(table)
     for each in runs:
         pods = Table(title=f"{each['shape']}: changes and pods", title_justify="left")
-        for name in ("change", "stage pods started", "stage pods taken away", "others taken away"):
+        names = ("stage pods started", "stage pods taken away", "others taken away", "containers ended")
+        for name in ("change", *names):
             pods.add_column(name, justify="left" if name == "change" else "right")
         for change in each["changes"]:
-            counts = (change["stage_started"], change["stage_taken"], change["front_taken"])
+            counts = [change[key] for key in ("stage_started", "stage_taken", "front_taken", "ended")]
             pods.add_row(change["kind"] or "none", *map(str, counts))
         console.print(pods)
         seen = Table(title=f"{each['shape']}: latency of stages", title_justify="left")
@@ -233,18 +263,25 @@ def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def main() -> int:
-    """Run each shape, print and write what came of it."""
+    """Run each pipeline in each shape, print and write what came of it."""
     parser = argparse.ArgumentParser(prog="python -m experiments.demo_seldon", description=__doc__)
+    parser.add_argument("--pipelines", default="ocr", help=f"by comma, of {', '.join(RATES_RPS)}")
     parser.add_argument("--shapes", default="single,split", help="by comma")
-    parser.add_argument("--low", type=float, default=1.5, help="lowest rate, pages a second")
-    parser.add_argument("--high", type=float, default=7.5, help="highest rate, pages a second")
+    parser.add_argument("--low", type=float, help="lowest rate, requests a second")
+    parser.add_argument("--high", type=float, help="highest rate, requests a second")
     parser.add_argument("--seconds", type=float, default=130.0, help="how long each run takes")
     parser.add_argument("--out", type=Path, default=Path("runs/demo-seldon"))
     options = parser.parse_args()
     console = Console(highlight=False, width=110)
     started = time.monotonic()
-    runs = [run(Shape(it), options.out / it, options, console) for it in options.shapes.split(",")]
-    show(runs, console)
+    runs = []
+    for name in options.pipelines.split(","):
+        low_rps, high_rps = RATES_RPS[name]
+        load = Load(options.low or low_rps, options.high or high_rps, options.seconds)
+        for shape in options.shapes.split(","):
+            runs.append(run(name, Shape(shape), load, options.out / name / shape, console))
+    for name in options.pipelines.split(","):
+        show([each for each in runs if each["pipeline"] == name], console)
     found = {"machine": machine(), "runs": runs}
     (options.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"{options.out / 'summary.json'}  ({time.monotonic() - started:.0f} s)")

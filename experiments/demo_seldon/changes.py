@@ -1,7 +1,9 @@
 """How long changes take on Seldon on this machine, and how long they should; runs/demo-seldon/changes.json.
 
-Every kind of change of a stage: variant, batch size, cores, replicas, and mixtures of them, with 1 to 8
-replicas. Predicted are the waves of starts times the time from start to ready, whose median is measured.
+Every kind of change of a stage: variant, batch size, cores, replicas, and several of them at once, with 1 to
+8 replicas; and mixtures, a second configuration that is added, given a share, and left alone. Predicted are
+the waves of starts times the readiness of a replica, measured as `ipa profile --at kubernetes` does: from the
+creation of a SeldonDeployment until the API server says that its pods are ready.
 """
 
 from __future__ import annotations
@@ -11,29 +13,40 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from experiments.demo_seldon.cluster import SeldonHere, pipeline_in, seldon_here, until_ready
+from experiments.demo_seldon.cluster import SeldonHere, pipeline_in, seldon_here
 from experiments.live.cells import PIPELINES
 from ipa.adapters.kube.client import connect
 from ipa.control.ports import RolloutPhase, Workload
 from ipa.model.decision import Change
+from ipa.model.parts import in_order, parts_of, share_of, stage_pairs, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, waves
 from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.ownership import OwningClient
 from ipa.targets.seldon.section import Shape
 
+Configs = tuple[StageConfig, ...]
+
 SEED, GOAL_RATIO, LONGEST_S = 5, 0.20, 240.0
 REPLICAS = (1, 2, 3, 4, 6, 8)
+CORES, BATCH_SIZES = (0.1, 0.2, 0.25), (1, 2, 4)
 LOOK_S = 0.1
+# After so many changes of one configuration, and again after each nine, comes a mixture.
+FIRST_MIXTURE, MIXTURE_EVERY = 4, 9
+# Starts of the pipeline whose median is the readiness.
+STARTS = 3
+KEYS = ("variant", "batch_size", "cores", "replicas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,54 +60,102 @@ class Timed:
     took_s: float
 
 
-def wanted_of(pipeline: Pipeline, count: int) -> Iterator[StageConfig]:
-    """So many configurations of the last stage, each different from the one before in one or several ways."""
+def wanted_of(pipeline: Pipeline, first: Configs, count: int) -> Iterator[tuple[str, Configs]]:
+    """So many configurations, each different from the one before, and in what it differs.
+
+    The last stage changes in one or several ways; in a mixture both stages of its second part are new.
+    """
     rng = random.Random(SEED)
-    stage = pipeline.stages[-1]
-    variants = [variant.name for variant in stage.variants]
-    config = StageConfig(stage.name, variants[0], 1, 0.25, 1)
-    for _ in range(count):
-        keys = rng.sample(("variant", "batch_size", "cores", "replicas"), rng.choice((1, 1, 2, 3)))
-        before = config
+    found: list[tuple[str, Configs]] = []
+    alone, plain = first, 0
+    while len(found) < count:
+        keys = rng.sample(KEYS, rng.choice((1, 1, 2, 3)))
+        config = alone[-1]
         for key in keys:
-            choices: dict[str, Sequence[object]] = {
-                "variant": variants,
-                "batch_size": [1, 2, 4],
-                "cores": [0.1, 0.2, 0.25],
-                "replicas": REPLICAS,
-            }
-            others = [it for it in choices[key] if it != getattr(before, key)]
-            config = replace(config, **{key: rng.choice(others)})  # type: ignore[arg-type]
-        yield config
+            others = [it for it in choices_of(pipeline, key) if it != getattr(config, key)]
+            config = replace(config, **{key: rng.choice(others)})
+        alone, plain = (*alone[:-1], config), plain + 1
+        found.append((", ".join(key for key in KEYS if key in keys), alone))
+        if plain % MIXTURE_EVERY == FIRST_MIXTURE:
+            other = tuple(another(pipeline, config, rng) for config in alone)
+            found.append(("mixture, a second part", in_order([alone, with_share(other, 0)])))
+            found.append(("mixture, shares", in_order([with_share(alone, 30), with_share(other, 70)])))
+            found.append(("mixture, left alone", other))
+            alone = other
+    yield from found[:count]
 
 
-def run(here: SeldonHere, pipeline: Pipeline, workload: Workload, wanted: StageConfig) -> Timed:
+def choices_of(pipeline: Pipeline, key: str) -> Sequence[Any]:
+    """What the last stage may have of a variant, batch size, cores or replicas."""
+    variants = [variant.name for variant in pipeline.stages[-1].variants]
+    return {"variant": variants, "batch_size": BATCH_SIZES, "cores": CORES, "replicas": REPLICAS}[key]
+
+
+def another(pipeline: Pipeline, config: StageConfig, rng: random.Random) -> StageConfig:
+    """A configuration of the stage with another variant."""
+    names = [variant.name for variant in pipeline.stage(config.stage).variants]
+    return replace(config, variant=rng.choice([name for name in names if name != config.variant]))
+
+
+def waves_of(before: Configs, after: Configs) -> int:
+    """The starts that a change waits for, one after the other: those of its slowest stage.
+
+    A part that is new starts all its replicas at once.
+    """
+    pairs = stage_pairs(before, after)
+    return max(1 if old is None else waves(old, new, DEPLOYMENT) for old, new in pairs)
+
+
+def run(pipeline: Pipeline, workload: Workload, kind: str, wanted: Configs) -> Timed:
     """Write one change and wait for it. RuntimeError if it is not ready in time."""
     state = workload.read(pipeline)
     now = tuple(stage.config for stage in state.stages)
-    configs = (*now[:-1], wanted)
-    change = Change(f"c{time.monotonic_ns()}", pipeline.name, state.revision, now, configs, LONGEST_S)
+    change = Change(f"c{time.monotonic_ns()}", pipeline.name, state.revision, now, wanted, LONGEST_S)
     began_s = time.monotonic()
     workload.write(pipeline, change)
-    while workload.rollout(pipeline, change).phase is not RolloutPhase.READY:
-        if time.monotonic() - began_s > LONGEST_S:
-            raise RuntimeError(f"{wanted} was not ready within {LONGEST_S:g} s")
+    until(
+        lambda: workload.rollout(pipeline, change).phase is RolloutPhase.READY,
+        f"{words_of(wanted)}: not ready",
+    )
+    return Timed(kind, words_of(now), words_of(wanted), waves_of(now, wanted), time.monotonic() - began_s)
+
+
+def words_of(configs: Configs) -> str:
+    """The configurations in words: of one alone those of the last stage, which is what changes."""
+    parts = parts_of(configs)
+    if len(parts) == 1:
+        return str(configs[-1])
+    return "; ".join(f"{share_of(part)} % {part[-1]}" for part in parts)
+
+
+def readiness_s(here: SeldonHere, pipeline: Pipeline, workload: Workload, configs: Configs) -> float:
+    """The median time from the creation of the pipeline until it is ready. It is left running."""
+    took_s = []
+    for number in range(STARTS):
+        if number:
+            remove(here, pipeline)
+        began_s = time.monotonic()
+        here.create(pipeline, configs)
+        until(lambda: workload.read(pipeline).settled, "the pipeline: not ready")
+        took_s.append(time.monotonic() - began_s)
+    return median(took_s)
+
+
+def remove(here: SeldonHere, pipeline: Pipeline) -> None:
+    """Remove the pipeline's object; return once its pods have ended."""
+    target = target_of(pipeline)
+    with here.kube.store.lock:
+        here.kube.store.delete("seldondeployments", target.namespace, target.name)
+    until(lambda: not here.node.names, "the pods: not ended")
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Return once it holds. RuntimeError if that takes too long."""
+    until_s = time.monotonic() + LONGEST_S
+    while not holds():
+        if time.monotonic() > until_s:
+            raise RuntimeError(f"{what} within {LONGEST_S:g} s")
         time.sleep(LOOK_S)
-    took_s = time.monotonic() - began_s
-    keys = ("variant", "batch_size", "cores", "replicas")
-    kind = ", ".join(key for key in keys if getattr(now[-1], key) != getattr(wanted, key))
-    return Timed(kind, str(now[-1]), str(wanted), waves(now[-1], wanted, DEPLOYMENT), took_s)
-
-
-def start_s(here: SeldonHere) -> float:
-    """The median time from the start of a stage's pod to its readiness."""
-    started = {it.pod: it.at_s for it in here.node.events if it.what == "started"}
-    ready = [
-        it.at_s - started[it.pod]
-        for it in here.node.events
-        if it.what == "ready" and not it.app.endswith("svc-orch")
-    ]
-    return median(ready)
 
 
 def error_ratios(found: Sequence[Timed], ready_s: float) -> list[float]:
@@ -109,7 +170,7 @@ def main() -> int:
     parser.add_argument("--ready-s", type=float, default=4.0, help="a pod is probed from then on")
     parser.add_argument("--out", type=Path, default=Path("runs/demo-seldon"))
     options = parser.parse_args()
-    bounds = {"bounds": {"cores": 8, "max_replicas": 8, "batch_sizes": [1, 2, 4]}}
+    bounds = {"bounds": {"cores": 8, "max_replicas": max(REPLICAS), "batch_sizes": [*BATCH_SIZES]}}
     folder = options.out / "changes"
     pipeline = pipeline_in(Shape.SINGLE, PIPELINES / "digits" / "pipeline.yaml", folder / "pipelines", bounds)
     first = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 0.25, 1) for stage in pipeline.stages)
@@ -117,13 +178,11 @@ def main() -> int:
         here.node.initial_delay_s = options.ready_s
         client = connect(str(here.kubeconfig), 5.0)
         workload = KubeWorkload(OwningClient(client, "changes"))
-        here.create(pipeline, first)
-        until_ready(here, pipeline)
+        ready_s = readiness_s(here, pipeline, workload, first)
         found = []
-        for wanted in wanted_of(pipeline, options.count):
-            found.append(run(here, pipeline, workload, wanted))
+        for kind, wanted in wanted_of(pipeline, first, options.count):
+            found.append(run(pipeline, workload, kind, wanted))
             print(json.dumps(asdict(found[-1])), flush=True)
-        ready_s = start_s(here)
         client.close()
     errors = error_ratios(found, ready_s)
     middle = median(abs(it) for it in errors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,10 @@ FRONTS = ("-svc-orch", "-queue", "-router-0-router")
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A decision that was written: when, what it changed, and what became of pods until the next one."""
+    """A decision that was written: when, what it changed, and what became of pods until the next one.
+
+    Pods of stages and others, which are orchestrators, routers and queues.
+    """
 
     at_s: float
     kind: str
@@ -29,6 +32,8 @@ class Applied:
     stage_started: int
     stage_taken: int
     front_taken: int
+    # Containers that ended by themselves.
+    ended: int
 
 
 def kind_of(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> str:
@@ -58,6 +63,7 @@ def applied(
                 seen[False, "started"],
                 seen[False, "taken"],
                 seen[True, "taken"],
+                seen[False, "ended"] + seen[True, "ended"],
             )
         )
     return found
@@ -65,18 +71,6 @@ def applied(
 
 def _is_front(app: str) -> bool:
     return app.endswith(FRONTS)
-
-
-def wrong_answers(
-    answers: Sequence[tuple[int, Mapping[str, Any]]],
-    pages: int,
-    score: Callable[[int, Mapping[str, Any]], float],
-) -> int:
-    """How many answers fit another page better than the one that was asked about."""
-    return sum(
-        any(score(other, answer) > score(page, answer) for other in range(pages) if other != page)
-        for page, answer in answers
-    )
 
 
 def stage_latencies_s(

@@ -12,7 +12,7 @@ from ipa.model.profile import OperatingPoint
 from ipa.model.resources import beside_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.timing import stage_times
+from ipa.optimize.timing import carried_rps, stage_times
 from ipa.optimize.verify import items_of, plan_latency_s
 from ipa.queueing.capacity import utilisation_ratio
 
@@ -113,6 +113,7 @@ def _stage_plan(
     problem: PlanningProblem, index: int, point: OperatingPoint, config: StageConfig, items: float
 ) -> StagePlan:
     replicas = config.replicas
+    capacity_rps = carried_rps(problem, problem.stages[index], point, items)
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items
     times_s = stage_times(problem, index, point, replicas, items)
     service_s, wait_s, mean_s, excess_s = (min(each, ENDLESS_S) for each in times_s)
@@ -123,10 +124,10 @@ def _stage_plan(
         cores=point.cores,
         replicas=replicas,
         rate_rps=rate_rps,
-        capacity_rps=point.capacity_rps,
+        capacity_rps=capacity_rps,
         latency_s=service_s,
         queue_delay_s=wait_s,
-        utilisation_ratio=utilisation_ratio(rate_rps, point.capacity_rps, replicas),
+        utilisation_ratio=utilisation_ratio(rate_rps, capacity_rps, replicas),
         accuracy=point.accuracy,
         items=items,
         mean_s=mean_s,

@@ -10,6 +10,7 @@ from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, ProgramAnswer, Totals, evaluate
 from ipa.optimize.solver_selection import CONTRADICTION
+from ipa.optimize.timing import carried_rps
 from ipa.queueing.capacity import utilisation_ratio
 from ipa.queueing.formation import formation_wait_s
 
@@ -84,7 +85,8 @@ def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int)
     number = int(options.point[at])
     point = stage.points[number]
     rate_rps = problem.rate_rps * problem.graph.reach[index] * float(options.items[at])
-    replicas = int(options.replicas[at])
+    replicas, items = int(options.replicas[at]), float(options.items[at])
+    capacity_rps = carried_rps(problem, stage, point, items)
     mean_s, spread_s2 = float(options.mean_s[at]), float(options.spread_s2[at])
     return StagePlan(
         stage=stage.name,
@@ -93,12 +95,12 @@ def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int)
         cores=point.cores,
         replicas=replicas,
         rate_rps=rate_rps,
-        capacity_rps=point.capacity_rps,
+        capacity_rps=capacity_rps,
         latency_s=float(options.service_s[at]),
         queue_delay_s=float(options.wait_s[at]),
-        utilisation_ratio=utilisation_ratio(rate_rps, point.capacity_rps, replicas),
+        utilisation_ratio=utilisation_ratio(rate_rps, capacity_rps, replicas),
         accuracy=point.accuracy,
-        items=float(options.items[at]),
+        items=items,
         mean_s=mean_s,
         excess_s=spread_s2**0.5,
         slowdown_ratio=point.slowdown_ratio,

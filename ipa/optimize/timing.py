@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.problem import Compat, PlanningProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
-from ipa.queueing.in_replica import sojourn_in_replica
+from ipa.queueing.in_replica import carried_in_replica, sojourn_in_replica
 from ipa.queueing.saved_quota import sojourn_with_quota
 from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
@@ -140,6 +140,19 @@ def _machine_cores(problem: PlanningProblem) -> float:
     """The cores of the machine that all replicas share; infinite where they are not known to share one."""
     front = problem.bounds.front
     return inf if front is None else front.machine_cores
+
+
+def carried_rps(problem: PlanningProblem, stage: StageProblem, point: OperatingPoint, items: float) -> float:
+    """The items a second that one replica carries: in full batches, or in those that it forms for itself."""
+    if problem.compat is not Compat.TAIL or not stage.in_replica or point.batch_size == 1:
+        return point.capacity_rps
+    columns = stage.columns
+    at = columns.place[point.variant, point.batch_size, point.cores]
+    full_s = float(busy_s(columns.mean_s[at], point.batch_size, point.capacity_rps))
+    one_s = min(float(columns.single_s[at]), full_s)
+    timeout_s = inf if stage.batch_timeout_s is None else stage.batch_timeout_s
+    own_rps = carried_in_replica(point.batch_size, full_s, one_s, items=items, timeout_s=timeout_s)
+    return min(point.capacity_rps, own_rps)
 
 
 def _rate_rps(problem: PlanningProblem, chosen: Chosen) -> float:

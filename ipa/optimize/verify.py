@@ -17,7 +17,7 @@ from ipa.model.resources import CORES, Resources, beside_of, in_words, total
 from ipa.model.rolling import peak_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
-from ipa.optimize.timing import Chosen, Times, times_of
+from ipa.optimize.timing import Chosen, Times, carried_rps, times_of
 from ipa.queueing.capacity import utilisation_ratio
 from ipa.queueing.tail import path_quantile_s
 
@@ -102,23 +102,24 @@ def _faults_of_stage(
     problem: PlanningProblem, stage: StagePlan, chosen: Chosen, times: Times
 ) -> Iterator[str]:
     index, point, items = chosen.index, chosen.point, chosen.items
+    capacity_rps = carried_rps(problem, problem.stages[index], point, items)
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items
     service_s, wait_s, mean_s, excess_s = times
     expected = {
         "rate_rps": rate_rps,
-        "capacity_rps": point.capacity_rps,
+        "capacity_rps": capacity_rps,
         "latency_s": service_s,
         "queue_delay_s": wait_s,
         "mean_s": mean_s,
         "excess_s": excess_s,
         "items": items,
-        "utilisation_ratio": utilisation_ratio(rate_rps, point.capacity_rps, stage.replicas),
+        "utilisation_ratio": utilisation_ratio(rate_rps, capacity_rps, stage.replicas),
         "accuracy": point.accuracy,
     }
     for name, value in expected.items():
         yield from differs(f"{stage.stage}: {name}", getattr(stage, name), value)
-    if stage.replicas * point.capacity_rps < rate_rps * (1 - AGREE):
-        yield f"{stage.config} carries {stage.replicas * point.capacity_rps:g} of {rate_rps:g} items a second"
+    if stage.replicas * capacity_rps < rate_rps * (1 - AGREE):
+        yield f"{stage.config} carries {stage.replicas * capacity_rps:g} of {rate_rps:g} items a second"
     least, most = problem.replica_limits(problem.stages[index])
     if stage.replicas < least or (most is not None and stage.replicas > most):
         yield f"{stage.config} has replicas outside {least}..{most}"

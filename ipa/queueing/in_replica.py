@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isinf, sqrt
+
 import numpy as np
 
 from ipa.queueing.tail import Sojourn, sojourn
@@ -70,3 +72,27 @@ def sojourn_in_replica(
         excess_s = np.sqrt((queue.excess_s * evener) ** 2 + (longest_s - forming_s) ** 2)
     is_stable = np.isfinite(queue.mean_s)
     return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, excess_s, np.inf))
+
+
+def carried_in_replica(
+    batch_size: int, full_s: float, one_s: float, *, items: float, timeout_s: float
+) -> float:
+    """The items a second that keep one replica busy, which batches what was spread to it; inf if none do.
+
+    `full_s` and `one_s` are the mean service times of `batch_size` items and of one. Under load its batches
+    have 1 + λ·`timeout_s` requests of so many `items`, and no more than `batch_size` (`sojourn_in_replica`):
+    with a short timeout it carries much less than full batches would.
+    """
+    item_s = (full_s - one_s) / (batch_size - 1) if batch_size > 1 else one_s
+    # Of a batch of one request, and what each request a second adds to it.
+    first_s = one_s + item_s * (items - 1)
+    if batch_size == 1:
+        return items / first_s
+    full_rps = batch_size / (first_s + item_s * items * (batch_size - 1))
+    if isinf(timeout_s) or full_rps * timeout_s >= batch_size - 1:
+        return items * full_rps
+    more_s2, spare_s = item_s * items * timeout_s, first_s - timeout_s
+    # Its batches take as long as they come apart: λ·(first_s + λ·more_s2) = 1 + λ·timeout_s.
+    if more_s2 > 0:
+        return items * min(full_rps, (sqrt(spare_s**2 + 4 * more_s2) - spare_s) / (2 * more_s2))
+    return items * (1 / spare_s if spare_s > 0 else full_rps)

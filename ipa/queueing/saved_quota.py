@@ -51,10 +51,12 @@ def sojourn_with_quota(
     Such a replica computes at full speed, in `quota_cores` of its busy time, until it has used up what it
     saved while idle: at most a period of its quota. It answers once its CPU time is paid for. Those that
     serve the items of a request at once share `machine_cores` with one of another stage (infinite: a cluster,
-    whose nodes have CPUs to spare). That is a token bucket, whose output is the later of two queues with the same arrivals: one served at full speed, and one
-    at the speed of the quota that is a period ahead. A quantile is the later of the two's, since both rise
-    with the work before a request; the mean takes what their difference varies by as exponential. Accuracy:
-    docs/explanation/queueing.md.
+    whose nodes have CPUs to spare).
+
+    That is a token bucket, whose output is the later of two queues with the same arrivals: one served at full
+    speed, and one at the speed of the quota that is a period ahead. A quantile is the later of the two's,
+    since both rise with the work before a request; the mean takes what their difference varies by as
+    exponential. Accuracy: docs/explanation/queueing.md.
     """
     busy = formula(
         *(batch_size, replicas, service_mean_s, service_tail_s, rate_rps),

@@ -1,4 +1,4 @@
-"""A store at each kind of database: SQLite, and PostgreSQL where a server is installed or named."""
+"""A store at each kind of database: SQLite, and PostgreSQL where a server is installed or named; a node."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.store import Store, open_store
+from tests.contract.node_harness import SharedNode, shared_node
 from tests.contract.store_harness import Reopen
 
 # Its tests share a cluster, and so a worker.
@@ -38,3 +39,10 @@ def reopen(url: str) -> Iterator[Reopen]:
 @pytest.fixture
 def store(reopen: Reopen) -> Store:
     return reopen()
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedNode]:
+    """The node of all tests that run on one."""
+    with shared_node(tmp_path_factory.mktemp("node")) as made:
+        yield made

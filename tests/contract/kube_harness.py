@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ipa.adapters.kube.client import KubeClient
@@ -12,7 +12,7 @@ from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.workload_harness import Settling
@@ -21,21 +21,31 @@ from tests.fakes.kube import FakeKube
 TIMEOUT_S = 10.0
 
 
-def contract_pipeline(namespace: str = "default", image: str = "registry.example/model:1") -> Pipeline:
-    """Two stages of two variants; variants differ by env alone, so that any image serves."""
+NAME = "ipa-contract"
+# What a variant runs, by its name: FIRST-s, FIRST-l, SECOND-s and SECOND-l of the stages FIRST and SECOND.
+RunOf = Callable[[str], SeldonRun]
+
+
+def runs_of(image: str = "registry.example/model:1") -> RunOf:
+    """Variants that differ by env alone, so that any image serves."""
+    return lambda name: SeldonRun(image=image, env={"MODEL_VARIANT": name})
+
+
+def contract_pipeline(namespace: str = "default", run_of: RunOf = runs_of()) -> Pipeline:  # noqa: B008
+    """Two stages of two variants."""
 
     def variant(name: str) -> Variant:
-        return Variant(name, targets={"seldon": SeldonRun(image=image, env={"MODEL_VARIANT": name})})
+        return Variant(name, targets={"seldon": run_of(name)})
 
     stages = chain(
         [Stage(name, (variant(f"{name}-s"), variant(f"{name}-l"))) for name in ("first", "second")]
     )
     return Pipeline(
-        "ipa-contract",
+        NAME,
         stages,
         Sla(1.0),
         {"default": Objective()},
-        targets={"seldon": SeldonTarget("ipa-contract", namespace)},
+        targets={"seldon": SeldonTarget(NAME, namespace)},
     )
 
 
@@ -62,11 +72,11 @@ class FakeKubeHarness(Settling):
         def scale(sdep: dict) -> None:
             sdep["spec"]["predictors"][0]["componentSpecs"][index]["replicas"] = replicas
 
-        self.kube.edit("default", "ipa-contract", scale)
+        self.kube.edit("default", NAME, scale)
 
     def remove(self) -> None:
         with self.kube.store.lock:
-            self.kube.store.delete("seldondeployments", "default", "ipa-contract")
+            self.kube.store.delete("seldondeployments", "default", NAME)
 
     def close(self) -> None:
         self.client.close()
@@ -80,13 +90,15 @@ class ClusterHarness(Settling):
     stays), IPA_TEST_TIMEOUT_S (for one rollout).
     """
 
-    def __init__(self, kubeconfig: str) -> None:
+    # The time between two looks.
+    look_s = 1.0
+
+    def __init__(self, kubeconfig: str, pipeline: Pipeline | None = None) -> None:
         from kubernetes import client, config
 
-        self.namespace = os.environ.get("IPA_TEST_NAMESPACE", "ipa-test")
-        self.attempts = int(float(os.environ.get("IPA_TEST_TIMEOUT_S", "180")))
-        image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
-        self.pipeline = contract_pipeline(self.namespace, image)
+        self.attempts = int(float(os.environ.get("IPA_TEST_TIMEOUT_S", "180")) / self.look_s)
+        self.pipeline = pipeline or _cluster_pipeline()
+        self.namespace = target_of(self.pipeline).namespace
         self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
         self.seldon = SeldonWorkload(self.client)
         self.workload: Workload = self.seldon
@@ -94,7 +106,7 @@ class ClusterHarness(Settling):
         config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         self._api = client.ApiClient(configuration)
         self._custom = client.CustomObjectsApi(self._api)
-        self._place = ("machinelearning.seldon.io", "v1", self.namespace, "seldondeployments", "ipa-contract")
+        self._place = ("machinelearning.seldon.io", "v1", self.namespace, "seldondeployments", NAME)
         self._pause = threading.Event()
         self._remove_if_there()
 
@@ -102,7 +114,7 @@ class ClusterHarness(Settling):
         self.seldon.create(self.pipeline, configs)
 
     def let_time_pass(self) -> None:
-        self._pause.wait(1)
+        self._pause.wait(self.look_s)
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         index = [one.name for one in self.pipeline.stages].index(stage)
@@ -123,15 +135,20 @@ class ClusterHarness(Settling):
 
     def _remove_if_there(self) -> None:
         try:
-            self.client.get(SELDON_DEPLOYMENT, self.namespace, "ipa-contract")
+            self.client.get(SELDON_DEPLOYMENT, self.namespace, NAME)
         except NotFoundError:
             return
         self.remove()
 
     def _wait_until_gone(self) -> None:
-        names = [f"ipa-contract-default-{i}-{stage.name}" for i, stage in enumerate(self.pipeline.stages)]
+        names = [f"{NAME}-default-{i}-{stage.name}" for i, stage in enumerate(self.pipeline.stages)]
         for _ in range(self.attempts):
             if not any(self.client.get_deployment(self.namespace, name) for name in names):
                 return
-            self._pause.wait(1)
+            self.let_time_pass()
         raise AssertionError("the children were not removed")
+
+
+def _cluster_pipeline() -> Pipeline:
+    image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
+    return contract_pipeline(os.environ.get("IPA_TEST_NAMESPACE", "ipa-test"), runs_of(image))

@@ -13,11 +13,11 @@ from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.section import SeldonTarget, Shape, seldon_of, with_seldon
 from ipa.targets.seldon.split import PartRole, parts_of
 from ipa.targets.seldon.split_workload import SplitWorkload
-from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
+from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline, runs_of
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
 
@@ -77,16 +77,15 @@ class ClusterSplitHarness(Settling):
     IPA_TEST_IMAGE serves its port. Where they are fake any will do.
     """
 
-    def __init__(self, kubeconfig: str) -> None:
+    # The time between two looks.
+    look_s = 1.0
+
+    def __init__(self, kubeconfig: str, pipeline: Pipeline | None = None) -> None:
         from kubernetes import client, config
 
-        self.namespace = os.environ.get("IPA_TEST_NAMESPACE", "ipa-test")
-        self.attempts = int(float(os.environ.get("IPA_TEST_TIMEOUT_S", "180")))
-        image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
-        made = split(contract_pipeline(self.namespace, image))
-        assert seldon_of(made) is not None
-        own = os.environ.get("IPA_TEST_SPLIT_IMAGE", image)
-        self.pipeline = with_seldon(made, image=own)
+        self.attempts = int(float(os.environ.get("IPA_TEST_TIMEOUT_S", "180")) / self.look_s)
+        self.pipeline = pipeline or _cluster_pipeline()
+        self.namespace = target_of(self.pipeline).namespace
         self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
         self.split = SplitWorkload(self.client)
         self.workload: Workload = self.split
@@ -102,7 +101,7 @@ class ClusterSplitHarness(Settling):
         self.split.create(self.pipeline, configs)
 
     def let_time_pass(self) -> None:
-        self._pause.wait(1)
+        self._pause.wait(self.look_s)
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         path = "/spec/predictors/0/componentSpecs/0/replicas"
@@ -118,7 +117,7 @@ class ClusterSplitHarness(Settling):
         for _ in range(self.attempts):
             if not any(self._has_children(name) for name in there):
                 return
-            self._pause.wait(1)
+            self.let_time_pass()
         raise AssertionError("the children were not removed")
 
     def close(self) -> None:
@@ -139,3 +138,10 @@ class ClusterSplitHarness(Settling):
         containers = ("router", "queue", *(stage.container or stage.name for stage in self.pipeline.stages))
         names = [f"{name}-{target.predictor}-0-{container}" for container in containers]
         return any(self.client.get_deployment(self.namespace, each) for each in names)
+
+
+def _cluster_pipeline() -> Pipeline:
+    image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
+    namespace = os.environ.get("IPA_TEST_NAMESPACE", "ipa-test")
+    made = split(contract_pipeline(namespace, runs_of(image)))
+    return with_seldon(made, image=os.environ.get("IPA_TEST_SPLIT_IMAGE", image))

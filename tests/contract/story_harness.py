@@ -35,7 +35,7 @@ from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.section import seldon_of
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.story_crasher import Crasher
-from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled
+from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled, runs_of
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
@@ -247,7 +247,9 @@ class FakeStory(Story):
     def __init__(self, folder: Path) -> None:
         self.kube = FakeKube(capacity_cores=FAKE_CORES)
         self.kube.__enter__()
-        super().__init__(str(self.kube.kubeconfig(folder)), pipeline("default", "model:1", "broken:1"))
+        super().__init__(
+            str(self.kube.kubeconfig(folder)), pipeline("default", runs_of("model:1", "broken:1"))
+        )
         self.clock = VirtualClock()
         self.settings = GuardSettings(tick_s=5.0, rollout_deadline_s=100.0, quarantine_s=600.0)
         self.patience_ticks = 60
@@ -271,17 +273,17 @@ class FakeStory(Story):
 class ClusterStory(Story):
     """On the cluster of IPA_TEST_KUBECONFIG: it has the CRD and the operator; its pods may be fake."""
 
-    def __init__(self, kubeconfig: str) -> None:
-        namespace = os.environ.get("IPA_TEST_NAMESPACE", "ipa-test")
-        image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
+    def __init__(
+        self, kubeconfig: str, made: Pipeline | None = None, *, tick_s: float = 1.0, timeout_s: float = 0.0
+    ) -> None:
         self.crash_image = os.environ.get("IPA_TEST_CRASH_IMAGE", "registry.invalid/ipa/none:1")
-        super().__init__(kubeconfig, pipeline(namespace, image, self.crash_image))
-        timeout_s = float(os.environ.get("IPA_TEST_TIMEOUT_S", "180"))
+        super().__init__(kubeconfig, made or _cluster_pipeline(self.crash_image))
+        timeout_s = timeout_s or float(os.environ.get("IPA_TEST_TIMEOUT_S", "180"))
         self.clock, self._pause = SystemClock(), threading.Event()
         self._crasher: Crasher | None = None
-        self.settings = GuardSettings(tick_s=1.0, rollout_deadline_s=timeout_s, quarantine_s=3600.0)
+        self.settings = GuardSettings(tick_s=tick_s, rollout_deadline_s=timeout_s, quarantine_s=3600.0)
         # A story has time for a rollout, and for its being taken back or over.
-        self.patience_ticks = 2 * int(timeout_s) + int(TIMES.lease_s)
+        self.patience_ticks = int((2 * timeout_s + TIMES.lease_s) / tick_s)
         self._clear()
 
     def _tick_cluster(self) -> None:
@@ -331,8 +333,13 @@ class ClusterStory(Story):
         for _ in range(self.patience_ticks):
             if not self.client.list_pods(self.namespace, labels):
                 return
-            self._pause.wait(1.0)
+            self._pause.wait(self.settings.tick_s)
         raise AssertionError("pods of an earlier story are still there")
+
+
+def _cluster_pipeline(crash_image: str) -> Pipeline:
+    image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
+    return pipeline(os.environ.get("IPA_TEST_NAMESPACE", "ipa-test"), runs_of(image, crash_image))
 
 
 def running(state: WorkloadState) -> Configs:

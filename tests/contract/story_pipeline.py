@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from functools import cache
@@ -26,20 +27,30 @@ VARIANTS = {"small": (0.6, 0.05), "big": (0.9, 0.15), "broken": (0.1, 0.4)}
 # So few cores that any cluster has them.
 CORES = (0.1, 0.2)
 SMALLEST: Configs = tuple(StageConfig(stage, "small", 1, 0.1, 1) for stage in STAGES)
+# What a variant of a stage runs.
+RunOf = Callable[[str, str], SeldonRun]
 
 
-def pipeline(namespace: str, image: str, crash_image: str) -> Pipeline:
-    """Two stages whose sound variants differ by env alone, so that any image serves."""
+def runs_of(image: str, crash_image: str) -> RunOf:
+    """Sound variants that differ by env alone, so that any image serves."""
 
-    def variant(name: str) -> Variant:
-        used = crash_image if name == "broken" else image
-        return Variant(name, targets={"seldon": SeldonRun(image=used, env={"MODEL_VARIANT": name})})
+    def run(_: str, name: str) -> SeldonRun:
+        return SeldonRun(image=crash_image if name == "broken" else image, env={"MODEL_VARIANT": name})
+
+    return run
+
+
+def pipeline(namespace: str, run_of: RunOf) -> Pipeline:
+    """Two stages of three variants."""
+
+    def variant(stage: str, name: str) -> Variant:
+        return Variant(name, targets={"seldon": run_of(stage, name)})
 
     return Pipeline(
         name=NAME,
         stages=chain(
             [
-                Stage(stage, tuple(variant(name) for name in VARIANTS), batch_timeout_s=0.05)
+                Stage(stage, tuple(variant(stage, name) for name in VARIANTS), batch_timeout_s=0.05)
                 for stage in STAGES
             ]
         ),
@@ -69,7 +80,7 @@ def _profile(stage: str) -> StageProfile:
 @cache
 def profiled() -> Profiled:
     """Planner and predictor of the pipeline, which do not ask where it runs."""
-    made = pipeline("any", "any", "any")
+    made = pipeline("any", runs_of("any", "any"))
     profiles = {stage: _profile(stage) for stage in STAGES}
     return Profiled(made, profiles, compat=Compat.PAPER, solver="exact")
 

@@ -1,4 +1,4 @@
-"""Whole stories with the real control loop, on the fake API server and unchanged on a cluster of yours.
+"""Whole stories with the real control loop: on the fake API server, on a node, and on a cluster of yours.
 
 `make test-cluster` runs them on the cluster that IPA_TEST_KUBECONFIG names. Nothing here depends on
 containers that serve, only on what the API server, the operator and the controllers do.
@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from ipa.model.decision import Action, Mode, ReasonCode
+from tests.contract.node_harness import MARKS as ON_A_NODE
+from tests.contract.node_harness import NodeStory, skip_unless_chosen
 from tests.contract.story_harness import TOO_MANY_CORES, ClusterStory, FakeStory, Story, applied, changed
 from tests.contract.story_pipeline import SMALLEST, keep, ours, profiled
 
@@ -29,12 +31,17 @@ def _cluster(_: Path) -> Story:
 
 
 STORIES: dict[str, Callable[[Path], Story]] = {"kube-fake": FakeStory, "kube-cluster": _cluster}
-MARKS = {"kube-cluster": [pytest.mark.cluster, pytest.mark.timeout(1800), pytest.mark.xdist_group("cluster")]}
+ON_A_CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(1800), pytest.mark.xdist_group("cluster")]
+MARKS = {"kube-cluster": ON_A_CLUSTER, "node": ON_A_NODE}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in STORIES])
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in (*STORIES, "node")])
 def story(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Story]:
-    made = STORIES[request.param](tmp_path)
+    if request.param == "node":
+        skip_unless_chosen(request.node.originalname)
+        made: Story = NodeStory(request.getfixturevalue("node"))
+    else:
+        made = STORIES[request.param](tmp_path)
     yield made
     made.close()
 

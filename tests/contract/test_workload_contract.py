@@ -17,6 +17,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from tests.contract.gitops_harness import FolderHarness, GitOpsHarness
 from tests.contract.kube_harness import ClusterHarness, FakeKubeHarness
+from tests.contract.node_harness import MARKS as ON_A_NODE
+from tests.contract.node_harness import NodeHarness, NodeSplitHarness, skip_unless_chosen
 from tests.contract.split_harness import ClusterSplitHarness, FakeSplitHarness
 from tests.contract.toy_harness import ToyHarness
 from tests.contract.workload_harness import WorkloadHarness
@@ -40,13 +42,19 @@ HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
     "kube-cluster": lambda _: ClusterHarness(_kubeconfig()),
     "kube-cluster-split": lambda _: ClusterSplitHarness(_kubeconfig()),
 }
+NODES = {"node": NodeHarness, "node-split": NodeSplitHarness}
 ON_A_CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("cluster")]
-MARKS = {"kube-cluster": ON_A_CLUSTER, "kube-cluster-split": ON_A_CLUSTER}
+MARKS = {"kube-cluster": ON_A_CLUSTER, "kube-cluster-split": ON_A_CLUSTER} | dict.fromkeys(NODES, ON_A_NODE)
 
 
-@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in HARNESSES])
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in (*HARNESSES, *NODES)])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkloadHarness]:
-    made = HARNESSES[request.param](tmp_path)
+    made: WorkloadHarness
+    if request.param in NODES:
+        skip_unless_chosen(request.node.originalname)
+        made = NODES[request.param](request.getfixturevalue("node"))
+    else:
+        made = HARNESSES[request.param](tmp_path)
     yield made
     made.close()
 

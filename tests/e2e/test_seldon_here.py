@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from experiments.demo.summary import read_requests
+from experiments.demo_seldon.answers import wrong_answers
 from experiments.demo_seldon.cluster import (
     SeldonHere,
     entry_url,
@@ -23,8 +24,7 @@ from experiments.demo_seldon.cluster import (
     start_sending,
     until_ready,
 )
-from experiments.demo_seldon.figures import wrong_answers
-from experiments.fidelity.case import PAGES, SEED, bodies_of
+from experiments.fidelity.case import bodies_of
 from ipa.adapters.kube.client import connect
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
@@ -33,7 +33,6 @@ from ipa.model.plan import StageConfig
 from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.ownership import OwningClient
 from ipa.targets.seldon.section import Shape
-from pipelines.ocr.client import score_answer
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.skipif(
@@ -113,4 +112,4 @@ def test_changes_under_load_lose_no_request_and_mix_none_up(
     requests = read_requests(tmp_path / "requests.jsonl")
     assert {it["outcome"] for it in requests} == {"answered"}, [it for it in requests if it["status"] != 200]
     answers = [(it["page"], it["answer"]) for it in requests]
-    assert wrong_answers(answers, PAGES, lambda page, answer: score_answer(SEED, PAGES, page, answer)) == 0
+    assert wrong_answers(pipeline, answers) == 0

@@ -147,7 +147,7 @@ class SeldonSection(Section):
     )
     hop_s: Maybe[Duration] = Field(
         None,
-        description="Time of a request to a stage and back, beside the stage's own: 3ms (single), 5ms (split).",
+        description="Of a request to a stage and back, beside the stage's own; 3ms (single), 5ms (split).",
     )
     run_as_root: Maybe[bool] = Field(
         None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -20,7 +20,10 @@ from tests.fakes.kube.store import ApiError, Json, Store, copied
 
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
 ENGINE = "seldon-container-engine"
-HTTP_PORT = 9000
+# Of the first container of a SeldonDeployment; each other has the next one.
+HTTP_PORT, GRPC_PORT = 9000, 9500
+# Of the first container of a pod.
+METRICS_PORT = 6000
 AUTOSCALER = "horizontalpodautoscalers"
 NODE, CPU = "worker-1", "Example CPU @ 2.10GHz"
 
@@ -32,6 +35,10 @@ class Trouble(StrEnum):
     IMAGE = "ImagePullBackOff"
     UNSCHEDULABLE = "Unschedulable"
     NEVER_READY = "NeverReady"
+
+
+# What is wrong with a container, and whether it is ready.
+ContainerState = tuple[Trouble | None, bool]
 
 
 def cores_of(pod_spec: Json) -> float:
@@ -59,8 +66,8 @@ class Cluster:
     trouble_of: Callable[[Json], Trouble | None] = lambda pod_spec: None
     # Pods that crash from now on, by name, whatever is in them.
     crashing: set[str] = field(default_factory=set)
-    # Where pods are real processes: what is wrong with one, and whether it is ready.
-    kubelet: Callable[[Json], tuple[Trouble | None, bool]] | None = None
+    # Where pods are real processes: the containers of one by name.
+    kubelet: Callable[[Json], Mapping[str, ContainerState]] | None = None
     # Whether images have the shell that init containers with a command ask for.
     has_shell: bool = True
     # Where true, `status.state` says Creating for ever, whatever the Deployments do (seldon-core#4224).
@@ -189,23 +196,19 @@ class Cluster:
     def _deployment(self, sdep: Json, predictor: Json, index: int, component: Json) -> Json:
         metadata = sdep["metadata"]
         pod = copied(component["spec"])
-        names = [container["name"] for container in pod["containers"]]
-        name = "-".join([metadata["name"], predictor["name"], str(index), *names])
-        if len(name) > 63:
-            name = f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
-        nodes = _nodes(predictor["graph"])
+        name = deployment_name(sdep, predictor, index)
+        nodes, numbers = _nodes(predictor["graph"]), _numbers(sdep)
         for position, container in enumerate(pod["containers"]):
             node = nodes.get(container["name"], {})
-            container.setdefault("env", []).extend(_operators_env(container["name"], index, position))
+            env = _operators_env(container["name"], numbers[container["name"]], position)
+            container.setdefault("env", []).extend(env)
             if "modelUri" in node:
                 fetch = {
                     "name": f"{node['name']}-model-initializer",
                     "args": [node["modelUri"], "/mnt/models"],
                 }
                 pod.setdefault("initContainers", []).append(fetch)
-        has_engine = "seldon.io/no-engine" not in predictor.get("annotations", {})
-        is_separate = "seldon.io/engine-separate-pod" in sdep["spec"].get("annotations", {})
-        if index == 0 and has_engine and not is_separate:
+        if index == 0 and has_engine(predictor) and not _separate(sdep):
             pod["containers"].append(_engine(sdep, predictor))
         levels = [component.get("replicas"), predictor.get("replicas"), sdep["spec"].get("replicas")]
         labels = {"seldon-deployment-id": metadata["name"], "app": name}
@@ -276,11 +279,13 @@ class Cluster:
         if trouble is None and not _is_scheduled(pod) and not self._has_room(pod):
             trouble = Trouble.UNSCHEDULABLE
         is_ready = self.now - pod["metadata"]["born"] >= self.roll_ticks
-        if self.kubelet and trouble is None:
-            trouble, is_ready = self.kubelet(pod)
         ended = [{"name": one["name"], "state": self._init_state(one)} for one in _inits(pod)]
         begins = all("terminated" in one["state"] for one in ended)
-        status = _pod_status(pod, trouble, is_ready=is_ready and begins)
+        names = [one["name"] for one in pod["spec"]["containers"]]
+        states: Mapping[str, ContainerState] = dict.fromkeys(names, (trouble, is_ready and begins))
+        if self.kubelet and trouble is None and begins:
+            states = self.kubelet(pod)
+        status = _pod_status(pod, states)
         if ended:
             status["initContainerStatuses"] = ended
         if status != pod["status"]:
@@ -365,16 +370,36 @@ class Cluster:
         return status.get("readyReplicas", 0) >= wanted > 0 and status.get("updatedReplicas") == wanted
 
 
+def has_engine(predictor: Json) -> bool:
+    """True if requests come through an orchestrator, as they do by default."""
+    return "seldon.io/no-engine" not in predictor.get("annotations", {})
+
+
+def _is_separate(sdep: Json) -> bool:
+    return "seldon.io/engine-separate-pod" in sdep["spec"].get("annotations", {})
+
+
 def _separate(sdep: Json) -> list[Json]:
     """The predictors whose orchestrator has a pod of its own."""
-    if "seldon.io/engine-separate-pod" not in sdep["spec"].get("annotations", {}):
-        return []
-    predictors = sdep["spec"]["predictors"]
-    return [it for it in predictors if "seldon.io/no-engine" not in it.get("annotations", {})]
+    return [it for it in sdep["spec"]["predictors"] if has_engine(it)] if _is_separate(sdep) else []
 
 
 def _orchestrator(sdep: Json, predictor: Json) -> str:
     return f"{sdep['metadata']['name']}-{predictor['name']}-svc-orch"
+
+
+def deployment_name(sdep: Json, predictor: Json, index: int) -> str:
+    """The name of the Deployment of a predictor's component."""
+    names = [container["name"] for container in predictor["componentSpecs"][index]["spec"]["containers"]]
+    name = "-".join([sdep["metadata"]["name"], predictor["name"], str(index), *names])
+    return name if len(name) <= 63 else f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
+
+
+def entry_deployment(sdep: Json, predictor: Json) -> str:
+    """The name of the Deployment that the predictor's Service leads to."""
+    if has_engine(predictor) and _is_separate(sdep):
+        return _orchestrator(sdep, predictor)
+    return deployment_name(sdep, predictor, 0)
 
 
 def service_of(sdep: Json, predictor: Json, container: str = "") -> str:
@@ -385,15 +410,13 @@ def service_of(sdep: Json, predictor: Json, container: str = "") -> str:
 
 def _engine(sdep: Json, predictor: Json) -> Json:
     """The orchestrator's container: it is told the whole predictor, with the replicas of each stage."""
-    ports = {
-        container["name"]: HTTP_PORT + _offset(index, position)
-        for index, component in enumerate(predictor.get("componentSpecs", []))
-        for position, container in enumerate(component["spec"]["containers"])
-    }
+    first, numbers = next(iter(predictor.get("componentSpecs", [])), None), _numbers(sdep)
+    beside = {one["name"] for one in first["spec"]["containers"]} if first and not _is_separate(sdep) else ()
     told = copied(predictor)
     for name, node in _nodes(told["graph"]).items():
-        host = f"{service_of(sdep, predictor, name)}.svc.cluster.local."
-        node["endpoint"] = {"service_host": host, "httpPort": ports.get(name, HTTP_PORT), "type": "REST"}
+        host = "localhost" if name in beside else f"{service_of(sdep, predictor, name)}.svc.cluster.local."
+        port = HTTP_PORT + numbers.get(name, 0)
+        node["endpoint"] = {"service_host": host, "httpPort": port, "type": "REST"}
     text = base64.b64encode(json.dumps(told, sort_keys=True).encode()).decode()
     own = (predictor.get("svcOrchSpec") or {}).get("resources") or {}
     return {
@@ -440,41 +463,48 @@ def _nodes(node: Json) -> dict[str, Json]:
     return found
 
 
-def _offset(index: int, position: int) -> int:
-    """By how much the ports of that container of a predictor are above those of its first."""
-    return index * 10 + position
+def _numbers(sdep: Json) -> dict[str, int]:
+    """The containers of a SeldonDeployment by name, numbered as its webhook numbers their ports."""
+    names = [
+        container["name"]
+        for predictor in sdep["spec"]["predictors"]
+        for component in predictor.get("componentSpecs", [])
+        for container in component["spec"]["containers"]
+    ]
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 
-def _operators_env(name: str, index: int, position: int) -> list[Json]:
-    port = _offset(index, position)
+def _operators_env(name: str, number: int, position: int) -> list[Json]:
     return [
-        {"name": "PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "value": str(HTTP_PORT + port)},
-        {"name": "MLSERVER_HTTP_PORT", "value": str(HTTP_PORT + port)},
-        {"name": "MLSERVER_GRPC_PORT", "value": str(9500 + port)},
+        {"name": "PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "value": str(HTTP_PORT + number)},
+        {"name": "MLSERVER_HTTP_PORT", "value": str(HTTP_PORT + number)},
+        {"name": "MLSERVER_GRPC_PORT", "value": str(GRPC_PORT + number)},
         {"name": "MLSERVER_MODEL_NAME", "value": name},
-        {"name": "MLSERVER_METRICS_PORT", "value": "6000"},
+        {"name": "MLSERVER_METRICS_PORT", "value": str(METRICS_PORT + position)},
         {"name": "MLSERVER_METRICS_ENDPOINT", "value": "/prometheus"},
     ]
 
 
-def _pod_status(pod: Json, trouble: Trouble | None, *, is_ready: bool) -> Json:
-    own = pod["spec"]["containers"][0]
-    name = own["name"]
+def _pod_status(pod: Json, states: Mapping[str, ContainerState]) -> Json:
     scheduled: Json = {"type": "PodScheduled", "status": "True"}
-    waiting: Json = {}
-    if trouble is Trouble.UNSCHEDULABLE:
+    if any(trouble is Trouble.UNSCHEDULABLE for trouble, _ in states.values()):
         message = "0/1 nodes are available: 1 Insufficient cpu."
         scheduled.update(status="False", reason="Unschedulable", message=message)
-    elif trouble in (Trouble.CRASH, Trouble.IMAGE):
-        waiting = {"waiting": {"reason": trouble.value}}
-    ready = is_ready and trouble is None
+    containers = [_container_status(one, *states[one["name"]]) for one in pod["spec"]["containers"]]
+    ready = all(one["ready"] for one in containers)
     return {
         "phase": "Running" if ready else "Pending",
         "conditions": [scheduled, {"type": "Ready", "status": str(ready)}],
-        "containerStatuses": [
-            {"name": name, "ready": ready, "state": waiting or {"running": {}}, "imageID": _image_id(own)}
-        ],
+        "containerStatuses": containers,
     }
+
+
+def _container_status(container: Json, trouble: Trouble | None, is_ready: bool) -> Json:
+    state: Json = {"running": {}}
+    if trouble in (Trouble.CRASH, Trouble.IMAGE):
+        state = {"waiting": {"reason": trouble.value}}
+    ready = is_ready and trouble is None
+    return {"name": container["name"], "ready": ready, "state": state, "imageID": _image_id(container)}
 
 
 def _is_ready(pod: Json) -> bool:

@@ -30,6 +30,8 @@ SERVER = "seldon_api_executor_server_requests_seconds"
 CLIENT = "seldon_api_executor_client_requests_seconds"
 OF_ALL = ("deployment_name", "predictor_name", "predictor_version", "service")
 OF_MODEL = ("model_name", "model_image", "model_version")
+# Requests under way have that to end, once it is asked to.
+GRACEFUL_S = 15.0
 OK = 200
 
 Json = dict[str, Any]
@@ -122,6 +124,11 @@ class Executor:
         self._server = Histogram(SERVER, "Requests.", (*OF_ALL, "method", "code"), **own)
         self._client = Histogram(CLIENT, "Calls.", (*OF_ALL, *OF_MODEL, "method", "code"), **own)
         self._connections: dict[str, Connections] = {}
+        self._is_leaving = False
+
+    async def leave(self, _: web.Application) -> None:
+        """Tell each client from now on that its connection ends with the answer, as Go's server does."""
+        self._is_leaving = True
 
     async def infer(self, request: web.Request) -> web.Response:
         """The answer of the last node, or that of the first one that fails."""
@@ -140,9 +147,12 @@ class Executor:
                 body = as_inputs(body)
         labels = {**self._labels, "service": "predictions", "method": "post", "code": str(status)}
         self._server.labels(**labels).observe(time.perf_counter() - began_s)
-        return web.Response(
+        response = web.Response(
             body=body, status=status, content_type="application/json", headers={"Seldon-Puid": puid}
         )
+        if self._is_leaving:
+            response.force_close()
+        return response
 
     async def _ask(self, node: Json, body: bytes, puid: str) -> tuple[int, bytes]:
         name, endpoint = node["name"], node["endpoint"]
@@ -181,6 +191,20 @@ def as_inputs(body: bytes) -> bytes:
     return json.dumps(answer).encode()
 
 
+def app_of(executor: Executor) -> web.Application:
+    """The application that serves it."""
+    app = web.Application(client_max_size=1 << 26)
+    app.on_shutdown.append(executor.leave)
+    app.add_routes(
+        [
+            web.get("/ready", executor.ready),
+            web.get("/prometheus", executor.metrics),
+            web.post("/v2/models/infer", executor.infer),
+        ]
+    )
+    return app
+
+
 def main() -> None:
     """Serve the predictor of ENGINE_PREDICTOR."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -189,16 +213,8 @@ def main() -> None:
     parser.add_argument("--http_port", type=int, default=8000)
     options = parser.parse_args()
     predictor = json.loads(base64.b64decode(os.environ["ENGINE_PREDICTOR"]))
-    executor = Executor(predictor, options.sdep)
-    app = web.Application(client_max_size=1 << 26)
-    app.add_routes(
-        [
-            web.get("/ready", executor.ready),
-            web.get("/prometheus", executor.metrics),
-            web.post("/v2/models/infer", executor.infer),
-        ]
-    )
-    web.run_app(app, host=options.host, port=options.http_port, print=None, shutdown_timeout=5.0)
+    app = app_of(Executor(predictor, options.sdep))
+    web.run_app(app, host=options.host, port=options.http_port, print=None, shutdown_timeout=GRACEFUL_S)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 HOSTS = "NODE_HOSTS"
-# The variable with the address of the process's own pod, and what stands for all addresses of that.
-OWN, EVERYWHERE = "NODE_ADDRESS", "0.0.0.0"
+# The variable with the address of the process's own pod, which all its containers share, and what else they
+# call that address.
+OWN = "NODE_ADDRESS"
+LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 SUFFIX = ".svc.cluster.local"
 # Where addresses of Services begin.
 SERVICES = "127.128."
@@ -36,7 +38,9 @@ def _services() -> dict[str, dict[str, Any]]:
 
 def _lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
     name = host.decode() if isinstance(host, bytes) else host
-    if name is None or name == "localhost" or _is_address(name):
+    if name == "localhost":
+        return _system_lookup(os.environ.get(OWN, LOOPBACK), port, *args, **kwargs)
+    if name is None or _is_address(name):
         return _system_lookup(host, port, *args, **kwargs)
     service = _services().get(name.removesuffix(".").removesuffix(SUFFIX))
     if service is None:
@@ -60,7 +64,7 @@ def _is_address(name: str) -> bool:
 def _pod(address: Any) -> Any:
     """The address of a ready pod instead of its Service's; without one as it is, where nobody listens."""
     if not isinstance(address, tuple) or not str(address[0]).startswith(SERVICES):
-        return address
+        return _in_pod(address, LOOPBACK)
     pods = [pod for it in _services().values() if it["address"] == address[0] for pod in it["pods"]]
     return (random.choice(pods), *address[1:]) if pods else address
 
@@ -74,9 +78,14 @@ def _connect_ex(self: socket.socket, address: Any) -> int:
 
 
 def _bind(self: socket.socket, address: Any) -> None:
+    _system_bind(self, _in_pod(address, "", EVERYWHERE, LOOPBACK, "localhost"))
+
+
+def _in_pod(address: Any, *names: str) -> Any:
+    """The process's own pod where the address is one of those names for it."""
     own = os.environ.get(OWN)
-    is_any = isinstance(address, tuple) and address[0] in ("", EVERYWHERE)
-    _system_bind(self, (own, *address[1:]) if own and is_any else address)
+    is_own = isinstance(address, tuple) and address[0] in names
+    return (own, *address[1:]) if own and is_own else address
 
 
 def install() -> None:

@@ -1,9 +1,10 @@
 """A node: the pods of the fake cluster as real processes of this machine.
 
-Each pod has an address of its own (127.0.64.1 and on), as it would have a network of its own, the CPUs that
-its limits allow, and the probes and the end that Seldon's operator gives it. Containers are what their images
-run: `python -m MODULE` where the manifest says so, the orchestrator, or MLServer with the pipelines of this
-repository. Names of Services lead to the ready pods (`tests.fakes.kube.names`); Prometheus scrapes every pod.
+Each pod has an address of its own (127.0.64.1 and on), as it would have a network of its own; each of its
+containers is a process with the CPUs that its limits allow, and the probes and the end that Seldon's operator
+gives it. Containers are what their images run: `python -m MODULE` where the manifest says so, the
+orchestrator, or MLServer with the pipelines of this repository. Names of Services lead to the ready pods
+(`tests.fakes.kube.names`); Prometheus scrapes every container.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import shutil
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,10 +29,21 @@ from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import FRONTS, SERVER, write_cores
-from tests.fakes.kube.cluster import ENGINE, HTTP_PORT, Cluster, Trouble, cores_of, service_of
+from tests.fakes.kube.cluster import (
+    ENGINE,
+    HTTP_PORT,
+    Cluster,
+    ContainerState,
+    Trouble,
+    cores_of,
+    deployment_name,
+    entry_deployment,
+    service_of,
+)
 from tests.fakes.kube.names import HOSTS, OWN, SERVICES
 from tests.fakes.kube.store import Json
 
+# So often the controllers look, and at once when a container got ready or ended.
 TICK_S = 0.25
 ENGINE_PORT = 8000
 # A container that ends is started again after this, and twice as long each time.
@@ -43,14 +54,10 @@ RUNTIMES = ("pipelines.ocr.runtime", "pipelines.digits.runtime", "pipelines.text
 
 @dataclass(slots=True)
 class Container:
-    """The process of a pod, which has one container."""
+    """One process of a pod."""
 
-    pod: str
-    app: str
-    namespace: str
-    deployment: str
+    name: str
     spec: Json
-    address: str
     port: int
     probe: str
     scraped: tuple[int, str]
@@ -58,36 +65,57 @@ class Container:
     pid: int = 0
     started_s: float = 0.0
     is_ready: bool = False
+    is_probed: bool = False
     # Set once its process has ended.
     ended_s: float | None = None
     restarts: int = 0
-    # Set once its pod is gone: when it is asked to end, and when it is made to.
+
+
+@dataclass(slots=True)
+class NodePod:
+    """A pod: its containers share an address, and are ready and end together; each restarts by itself."""
+
+    name: str
+    app: str
+    namespace: str
+    sdep: str
+    address: str
+    containers: list[Container]
+    # If it was ready at the last look.
+    was_ready: bool = False
+    # Set once it is taken away: when its containers are asked to end, and when they are made to.
     ask_s: float | None = None
     kill_s: float = 0.0
     is_asked: bool = False
 
     @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://{self.address}:{self.port}"
+    def is_ready(self) -> bool:
+        """True if requests are led to it."""
+        return self.ask_s is None and all(it.is_ready for it in self.containers)
+
+    def container(self, name: str) -> Container:
+        """The container of that name."""
+        return next(it for it in self.containers if it.name == name)
 
 
 @dataclass(frozen=True, slots=True)
 class PodEvent:
-    """A pod of a Deployment that was started, became ready, ended by itself, or was taken away."""
+    """A pod was started, got ready or was taken away; or its `container` ended or restarted."""
 
     at_s: float
     app: str
     pod: str
     what: str
+    container: str = ""
 
 
 @dataclass
 class Node:
     """Runs the cluster's pods; use as a context manager. Its clock is that of the machine.
 
-    A pod is probed from `initial_delay_s` after its start on; one that is to end goes on for `pre_stop_s`
-    first, and has `grace_s` in all. `folder` has a log for each pod.
+    A container is probed from `initial_delay_s` after its start on; a pod that is to end goes on for
+    `pre_stop_s` first, and has `grace_s` in all. A container that ends by itself is started again after
+    `back_off_s`, and twice as long each time. `folder` has a log for each container.
     """
 
     cluster: Cluster
@@ -96,9 +124,10 @@ class Node:
     initial_delay_s: float = 0.3
     pre_stop_s: float = 2.0
     grace_s: float = 20.0
+    back_off_s: float = BACK_OFF_S
     monotonic: Callable[[], float] = time.monotonic
     events: list[PodEvent] = field(default_factory=list)
-    _containers: dict[str, Container] = field(default_factory=dict)
+    _pods: dict[str, NodePod] = field(default_factory=dict)
     _exits: dict[int, int] = field(default_factory=dict)
     # Of Services, for good.
     _addresses: dict[str, str] = field(default_factory=dict)
@@ -112,7 +141,8 @@ class Node:
         self._write(self.hosts, {})
         self._write(self.targets, [])
         self._cpus = CpuMap()
-        self._stop = threading.Event()
+        self._is_open = True
+        self._news = threading.Event()
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
 
     def __enter__(self) -> Node:
@@ -131,7 +161,8 @@ class Node:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._is_open = False
+        self._news.set()
         self._thread.join()
         self._probes.shutdown()
         self._client.close()
@@ -143,53 +174,81 @@ class Node:
         """What a process needs beside `tests.fakes.kube.in_cluster` to reach Services by their names."""
         return {HOSTS: str(self.hosts)}
 
-    def running(self, app: str) -> list[Container]:
-        """The containers of a Deployment that run, those that are ready first."""
-        found = [it for it in self._containers.values() if it.app == app and it.ended_s is None]
+    @property
+    def names(self) -> set[str]:
+        """The names of all pods, those that end included."""
+        return set(self._pods)
+
+    def pods(self, app: str) -> list[NodePod]:
+        """The pods of a Deployment that are not to end, those that are ready first."""
+        found = [it for it in self.all_pods(app) if it.ask_s is None]
         return sorted(found, key=lambda it: not it.is_ready)
 
-    def kill(self, app: str) -> str:
-        """Kill the process of one of a Deployment's pods, as the kernel does where memory ends; its pod."""
-        container = self.running(app)[0]
-        self._processes.kill(container.pid, signal.SIGKILL)
-        return container.pod
+    def all_pods(self, app: str) -> list[NodePod]:
+        """The pods of a Deployment, those that end included."""
+        return [it for it in list(self._pods.values()) if it.app == app]
+
+    def kill(self, pod: NodePod, container: str) -> None:
+        """Kill the process of a container, as the kernel does where memory ends."""
+        self._processes.kill(pod.container(container).pid, signal.SIGKILL)
 
     def _run(self) -> None:
-        while not self._stop.wait(TICK_S):
+        while self._is_open:
             with self.cluster.store.lock:
                 self.cluster.tick()
                 pods = {pod["metadata"]["name"]: pod for pod in self.cluster.store.everything("pods")}
                 services = self._services()
             self._start_missing(pods)
+            self._note_ends()
             self._end_spare(pods)
             self._probe()
+            self._note_ready()
             self._tell(services)
+            self._news.wait(TICK_S)
+            self._news.clear()
 
-    def _state(self, pod: Json) -> tuple[Trouble | None, bool]:
-        """What the kubelet says of a pod."""
-        container = self._containers.get(pod["metadata"]["name"])
-        if container is None:
-            return None, False
-        if container.ended_s is not None and container.restarts:
-            return Trouble.CRASH, False
-        return None, container.is_ready
+    def _state(self, pod: Json) -> dict[str, ContainerState]:
+        """What the kubelet says of a pod's containers."""
+        here = self._pods.get(pod["metadata"]["name"])
+        if here is None:
+            return {one["name"]: (None, False) for one in pod["spec"]["containers"]}
+        return {
+            it.name: (Trouble.CRASH if it.ended_s is not None else None, it.is_ready)
+            for it in here.containers
+        }
 
     def _start_missing(self, pods: Mapping[str, Json]) -> None:
         now_s = self.monotonic()
         for name, pod in pods.items():
-            container = self._containers.get(name)
-            if container is None and _is_scheduled(pod):
-                container = self._containers[name] = self._container(name, pod)
-                self._start(container)
-            elif container and container.ended_s is not None:
-                again_s = container.ended_s + BACK_OFF_S * 2 ** (container.restarts - 1)
-                if now_s >= again_s:
-                    self._start(container)
+            here = self._pods.get(name)
+            if here is None:
+                if _is_scheduled(pod):
+                    self._run_pod(name, pod)
+                continue
+            for container in here.containers:
+                if container.ended_s is None:
+                    continue
+                if now_s >= container.ended_s + self.back_off_s * 2 ** (container.restarts - 1):
+                    self._start(here, container)
+                    self._note(here, "restarted", container.name)
 
-    def _container(self, name: str, pod: Json) -> Container:
+    def _run_pod(self, name: str, pod: Json) -> None:
+        here = self._pods[name] = self._pod(name, pod)
+        for container in here.containers:
+            self._start(here, container)
+        self._note(here, "started")
+
+    def _pod(self, name: str, pod: Json) -> NodePod:
         self._count += 1
         address = f"127.0.{64 + self._count // 250}.{self._count % 250 + 1}"
-        (spec,) = pod["spec"]["containers"]
+        metadata, specs = pod["metadata"], pod["spec"]["containers"]
+        return NodePod(
+            *(name, metadata["labels"]["app"], metadata.get("namespace", "default")),
+            *(metadata["labels"]["seldon-deployment-id"], address),
+            [self._container(spec, self.folder / f"{name}.{spec['name']}.log") for spec in specs],
+        )
+
+    def _container(self, spec: Json, log: Path) -> Container:
         env = _env(spec)
         port = int(env.get("MLSERVER_HTTP_PORT", HTTP_PORT))
         if spec["name"] == ENGINE:
@@ -199,14 +258,9 @@ class Node:
         else:
             probe = f"/v2/models/{env['MLSERVER_MODEL_NAME']}/ready"
             scraped = int(env["MLSERVER_METRICS_PORT"]), env["MLSERVER_METRICS_ENDPOINT"]
-        metadata = pod["metadata"]
-        return Container(
-            *(name, metadata["labels"]["app"], metadata.get("namespace", "default")),
-            *("" if spec["name"] == ENGINE else metadata["labels"]["seldon-deployment-id"], spec),
-            *(address, port, probe, scraped, self.folder / f"{name}.log"),
-        )
+        return Container(spec["name"], spec, port, probe, scraped, log)
 
-    def _start(self, container: Container) -> None:
+    def _start(self, pod: NodePod, container: Container) -> None:
         spec, cores = container.spec, cores_of({"containers": [container.spec]})
         threads = str(threads_of(cores))
         cores_file = container.log.with_suffix(".cores")
@@ -218,26 +272,25 @@ class Node:
             "IPA_CORES_FILE": str(cores_file),
             "IPA_THREADS": threads,
             HOSTS: str(self.hosts),
-            OWN: container.address,
+            OWN: pod.address,
             **_env(spec),
         }
-        cpus = self._cpus.place(container.pod, cores)
+        cpus = self._cpus.place(str(container.log), cores)
         command = spec.get("command", [])
         is_model = spec["name"] != ENGINE and not command
         if spec["name"] == ENGINE:
-            module, arguments = "tests.fakes.kube.executor", [*spec["args"], "--host", container.address]
+            module, arguments = "tests.fakes.kube.executor", [*spec["args"], "--host", pod.address]
         elif command:
             module, arguments = command[2], command[3:]
         else:
             module, arguments = SERVER, ["start", str(self._empty())]
-            env |= {"MLSERVER_HOST": container.address, "MLSERVER_PARALLEL_WORKERS": "0"}
+            env |= {"MLSERVER_HOST": pod.address, "MLSERVER_PARALLEL_WORKERS": "0"}
             env |= {"MLSERVER_DEBUG": "false"}
         container.pid = self._processes.start_module(
             module, arguments, env=env, cpus=cpus, log=container.log, yields=is_model
         )
         container.started_s, container.ended_s, container.is_ready = self.monotonic(), None, False
-        self._cpus.started(container.pod, container.pid)
-        self._note(container, "started")
+        self._cpus.started(str(container.log), container.pid)
 
     def _empty(self) -> Path:
         """A folder without model settings: MLServer takes the model from its environment."""
@@ -247,83 +300,89 @@ class Node:
 
     def _exited(self, pid: int, code: int) -> None:
         self._exits[pid] = code
+        self._news.set()
 
-    def _end_spare(self, pods: Iterable[str]) -> None:
+    def _note_ends(self) -> None:
         now_s = self.monotonic()
-        for name, container in list(self._containers.items()):
-            if container.pid in self._exits and container.ended_s is None:
-                container.ended_s, container.is_ready = now_s, False
-                container.restarts += 1
-                if name in pods:
-                    self._note(container, "ended")
-            if name in pods:
+        for pod in self._pods.values():
+            for container in pod.containers:
+                if container.pid in self._exits and container.ended_s is None:
+                    container.ended_s, container.is_ready = now_s, False
+                    container.restarts += 1
+                    if pod.ask_s is None:
+                        self._note(pod, "ended", container.name)
+
+    def _end_spare(self, wanted: Mapping[str, Json]) -> None:
+        now_s = self.monotonic()
+        for name, pod in list(self._pods.items()):
+            if name in wanted:
                 continue
-            if container.ask_s is None:
-                container.ask_s, container.kill_s = now_s + self.pre_stop_s, now_s + self.grace_s
-                container.is_ready = False
-                self._note(container, "taken")
-            if container.ended_s is not None:
-                self._cpus.release(name)
-                del self._containers[name]
-            elif now_s >= container.kill_s:
-                self._processes.kill(container.pid, signal.SIGKILL)
-            elif now_s >= container.ask_s and not container.is_asked:
-                container.is_asked = True
-                self._processes.kill(container.pid, signal.SIGTERM)
+            if pod.ask_s is None:
+                pod.ask_s, pod.kill_s = now_s + self.pre_stop_s, now_s + self.grace_s
+                self._note(pod, "taken")
+            running = [it for it in pod.containers if it.ended_s is None]
+            if not running:
+                for container in pod.containers:
+                    self._cpus.release(str(container.log))
+                del self._pods[name]
+            elif now_s >= pod.kill_s:
+                self._signal(running, signal.SIGKILL)
+            elif now_s >= pod.ask_s and not pod.is_asked:
+                pod.is_asked = True
+                self._signal(running, signal.SIGTERM)
+
+    def _signal(self, containers: Iterable[Container], number: signal.Signals) -> None:
+        for container in containers:
+            self._processes.kill(container.pid, number)
 
     def _probe(self) -> None:
         """Ask the containers that are not ready yet; one that is stays so until its process ends."""
         now_s = self.monotonic()
-        asked = [
-            it
-            for it in self._containers.values()
-            if not it.is_ready
-            and it.ended_s is None
-            and it.ask_s is None
-            and now_s - it.started_s >= self.initial_delay_s
-        ]
-        for container, is_ready in zip(asked, self._probes.map(self._answers, asked), strict=True):
-            if is_ready:
-                container.is_ready = True
-                serving_priority(container.pid)
-                self._note(container, "ready")
+        for pod in self._pods.values():
+            for container in pod.containers:
+                is_due = now_s - container.started_s >= self.initial_delay_s
+                if is_due and not (container.is_ready or container.is_probed) and container.ended_s is None:
+                    container.is_probed = True
+                    self._probes.submit(self._ask, pod, container)
 
-    def _answers(self, container: Container) -> bool:
+    def _ask(self, pod: NodePod, container: Container) -> None:
+        pid = container.pid
+        url = f"http://{pod.address}:{container.port}{container.probe}"
         try:
-            return self._client.get(container.url + container.probe).status_code == httpx.codes.OK
+            is_ready = self._client.get(url).status_code == httpx.codes.OK
         except httpx.HTTPError:
-            return False
+            is_ready = False
+        container.is_probed = False
+        if is_ready and container.pid == pid and pid not in self._exits:
+            serving_priority(pid)
+            container.is_ready = True
+            self._news.set()
+
+    def _note_ready(self) -> None:
+        for pod in self._pods.values():
+            if pod.is_ready and not pod.was_ready:
+                self._note(pod, "ready")
+            pod.was_ready = pod.is_ready
 
     def _services(self) -> dict[str, tuple[str, bool]]:
         """The Services of every predictor by name: the Deployment each leads to, and if it is headless."""
         found: dict[str, tuple[str, bool]] = {}
-        store = self.cluster.store
-        for sdep in store.everything("seldondeployments"):
+        for sdep in self.cluster.store.everything("seldondeployments"):
             is_headless = "seldon.io/headless-svc" in sdep["spec"].get("annotations", {})
             for predictor in sdep["spec"]["predictors"]:
-                prefix = f"{sdep['metadata']['name']}-{predictor['name']}"
-                own = [
-                    one["metadata"]["name"]
-                    for one in store.find("deployments", sdep["metadata"]["namespace"])
-                    if one["metadata"]["name"].startswith(f"{prefix}-")
-                    and one["metadata"]["ownerReferences"][0]["uid"] == sdep["metadata"]["uid"]
-                ]
-                for app in own:
-                    container = app.removeprefix(f"{prefix}-").partition("-")[2]
-                    if app.endswith("-svc-orch"):
-                        found[service_of(sdep, predictor)] = app, is_headless
-                        continue
-                    found[service_of(sdep, predictor, container)] = app, is_headless
-                    if "seldon.io/no-engine" in predictor.get("annotations", {}):
-                        found[service_of(sdep, predictor)] = app, is_headless
+                found[service_of(sdep, predictor)] = entry_deployment(sdep, predictor), is_headless
+                for index, component in enumerate(predictor["componentSpecs"]):
+                    app = deployment_name(sdep, predictor, index)
+                    for container in component["spec"]["containers"]:
+                        found[service_of(sdep, predictor, container["name"])] = app, is_headless
         return found
 
     def _tell(self, services: Mapping[str, tuple[str, bool]]) -> None:
         """Write what the DNS and Prometheus' discovery of pods say."""
         ready: dict[str, list[str]] = {}
-        for container in self._containers.values():
-            if container.is_ready:
-                ready.setdefault(container.app, []).append(container.address)
+        for pod in self._pods.values():
+            if pod.is_ready:
+                ready.setdefault(pod.app, []).append(pod.address)
         for name in services:
             self._addresses.setdefault(name, f"{SERVICES}0.{len(self._addresses) + 1}")
         hosts = {
@@ -333,18 +392,19 @@ class Node:
         self._write(self.hosts, hosts)
         groups = [
             {
-                "targets": [f"{it.address}:{it.scraped[0]}"],
+                "targets": [f"{pod.address}:{it.scraped[0]}"],
                 "labels": {
                     "__metrics_path__": it.scraped[1],
-                    "namespace": it.namespace,
-                    "pod": it.pod,
-                    "container": it.spec["name"],
+                    "namespace": pod.namespace,
+                    "pod": pod.name,
+                    "container": it.name,
                     # As `ipa render --monitors` has it: the executor says so itself.
-                    "deployment_name": it.deployment,
+                    "deployment_name": "" if it.name == ENGINE else pod.sdep,
                 },
             }
-            for it in self._containers.values()
-            if it.ended_s is None and it.ask_s is None
+            for pod in self._pods.values()
+            for it in pod.containers
+            if it.ended_s is None and pod.ask_s is None
         ]
         self._write(self.targets, groups)
 
@@ -356,12 +416,8 @@ class Node:
             part.write_text(text)
             part.replace(path)
 
-    def _note(self, container: Container, what: str) -> None:
-        self.events.append(PodEvent(self.monotonic(), container.app, container.pod, what))
-
-    def counts(self, since_s: float, until_s: float) -> Counter[tuple[str, str]]:
-        """How often what became of pods of each Deployment, in that time: {(app, what): times}."""
-        return Counter((it.app, it.what) for it in self.events if since_s <= it.at_s < until_s)
+    def _note(self, pod: NodePod, what: str, container: str = "") -> None:
+        self.events.append(PodEvent(self.monotonic(), pod.app, pod.name, what, container))
 
 
 def _env(spec: Json) -> dict[str, str]:

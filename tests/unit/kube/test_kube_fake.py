@@ -179,7 +179,7 @@ def test_the_operator_makes_deployments_with_its_env_and_its_engine(
     pod = deployment(http, "sample-main-1-reader").json()["spec"]["template"]["spec"]
     env = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
     assert env["MLSERVER_MODEL_NAME"] == "reader"
-    assert (env["MLSERVER_HTTP_PORT"], env["MLSERVER_METRICS_PORT"]) == ("9010", "6000")
+    assert (env["MLSERVER_HTTP_PORT"], env["MLSERVER_METRICS_PORT"]) == ("9001", "6000")
     assert len(pod["containers"]) == 1
     patch(http, [{"op": "remove", "path": "/spec/annotations"}])
     kube.tick(8)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from ipa.model.pipeline import Objective
+from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
+from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.timing import stage_times
-from ipa.queueing.in_replica import sojourn_in_replica
+from ipa.optimize.timing import carried_rps, stage_times
+from ipa.queueing.in_replica import carried_in_replica, sojourn_in_replica
 from ipa.queueing.service import ServiceTime
 from ipa.queueing.tail import sojourn
 from ipa.simulate.stage import Pods, StageSim
@@ -114,3 +116,50 @@ def test_a_plan_counts_so_where_the_stage_says_so() -> None:
     assert service_s + wait_s == pytest.approx(own_tail_s + 0.005)
     # One queue for all of them waits less.
     assert seen[0][2] < 0.8 * own_s
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "full_s", "one_s", "items", "timeout_s"),
+    [
+        (8, 0.038, 0.031, 1.0, 0.01),
+        (8, 0.03, 0.01, 1.0, 0.005),
+        (4, 0.04, 0.02, 3.0, 0.02),
+        (4, 0.03, 0.03, 1.0, 0.01),
+    ],
+)
+def test_what_a_replica_carries_is_where_its_queue_begins_to_grow(
+    batch_size: int, full_s: float, one_s: float, items: float, timeout_s: float
+) -> None:
+    """Of a forest of 8 that is never more than two: 40 a second, not the 210 of full batches."""
+    carried = carried_in_replica(batch_size, full_s, one_s, items=items, timeout_s=timeout_s)
+    item_s = (full_s - one_s) / (batch_size - 1)
+    assert carried < items * batch_size / (one_s + item_s * (items * batch_size - 1))
+    below, above = (
+        predicted(batch_size, 1, full_s, one_s, ratio * carried, timeout_s, items) for ratio in (0.999, 1.001)
+    )
+    assert np.isfinite(below).all() and not np.isfinite(above).any()
+
+
+def test_batches_that_fill_up_carry_what_was_measured() -> None:
+    for timeout_s in (1.0, np.inf):
+        assert carried_in_replica(8, 0.03, 0.01, items=1.0, timeout_s=timeout_s) == pytest.approx(8 / 0.03)
+    # None of the batches waits for a second request.
+    assert carried_in_replica(8, 0.03, 0.01, items=1.0, timeout_s=0.0) == pytest.approx(100.0)
+    assert carried_in_replica(1, 0.02, 0.02, items=6.0, timeout_s=0.01) == pytest.approx(50.0)
+
+
+def test_the_capacity_of_a_plan_is_that_of_the_batches_that_come_together() -> None:
+    points = (
+        OperatingPoint("forest", 0.97, 1, 0.5, 0.052, 32.06, 0.0312),
+        OperatingPoint("forest", 0.97, 8, 0.5, 0.052, 210.55, 0.038),
+    )
+    stage = StageProblem("classify", points, batch_timeout_s=0.01)
+    for in_replica, least_rps, most_rps in ((False, 210.55, 210.55), (True, 32.06, 50.0)):
+        own = replace(stage, in_replica=in_replica)
+        problem = PlanningProblem("p", 20.0, 1.0, (own,), Objective(), compat=Compat.TAIL)
+        assert least_rps <= carried_rps(problem, own, points[1], 1.0) <= most_rps
+        plan = describe(problem, (StageConfig("classify", "forest", 8, 0.5, 2),))
+        assert plan is not None
+        (planned,) = plan.stages
+        assert 2 * least_rps <= planned.replicas * planned.capacity_rps <= 2 * most_rps
+        assert planned.utilisation_ratio == pytest.approx(20.0 / (2 * planned.capacity_rps))

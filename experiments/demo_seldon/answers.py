@@ -1,0 +1,90 @@
+"""What is right of the answers on Seldon, of each pipeline: that none belongs to another request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from experiments.fidelity.case import PAGES, SEED, bodies_of
+from ipa.dataplane.runtime import DTYPES, StageRuntime
+from ipa.model.pipeline import Pipeline, Variant
+from ipa.targets.local.section import local_of
+from pipelines.ocr.client import score_answer
+
+Json = Mapping[str, Any]
+# The tensors of one item by name.
+Item = dict[str, Any]
+
+
+def wrong_answers(pipeline: Pipeline, answers: Sequence[tuple[int, Json]]) -> int:
+    """How many answers, each with the number of its request, are not that request's.
+
+    Of ocr, those that fit another page better than the one asked about; of the other pipelines, those that
+    no choice of variants gives for that request.
+    """
+    if pipeline.name == "ocr":
+        return mixed_up(answers, PAGES, lambda page, answer: score_answer(SEED, PAGES, page, answer))
+    possible = possible_answers(pipeline, [json.loads(body) for body in bodies_of(pipeline.name)])
+    return sum(outputs_of(answer) not in possible[number] for number, answer in answers)
+
+
+def mixed_up(answers: Sequence[tuple[int, Json]], pages: int, score: Callable[[int, Json], float]) -> int:
+    """How many answers fit another page better than the one that was asked about."""
+    return sum(
+        any(score(other, answer) > score(page, answer) for other in range(pages) if other != page)
+        for page, answer in answers
+    )
+
+
+def possible_answers(pipeline: Pipeline, requests: Sequence[Json]) -> list[set[str]]:
+    """The outputs (`outputs_of`) that each request of one item can have, by any variant of each stage."""
+    items: list[dict[str, Item]] = [keyed([item_of(request)]) for request in requests]
+    for stage in pipeline.stages:
+        different = {key: item for each in items for key, item in each.items()}
+        after: dict[str, dict[str, Item]] = {key: {} for key in different}
+        for variant in stage.variants:
+            answers = predicted(variant, list(different.values()))
+            for key, answer in zip(different, answers, strict=True):
+                after[key] |= keyed([answer])
+        items = [{key: item for old in each for key, item in after[old].items()} for each in items]
+    return [set(each) for each in items]
+
+
+def predicted(variant: Variant, items: Sequence[Item]) -> list[Item]:
+    """The variant's outputs of each item, all in one batch, without a server."""
+    local = local_of(variant)
+    assert local is not None and local.implementation is not None
+    module, _, name = local.implementation.rpartition(".")
+    # Without the settings of a server, which its model does not ask for.
+    model: StageRuntime = object.__new__(getattr(import_module(module), name))
+    model.load_model(local.parameters)
+    outputs = model.predict_batch({name: [item[name] for item in items] for name in items[0]})
+    return [{name: rows[at] for name, rows in outputs.items()} for at in range(len(items))]
+
+
+def item_of(request: Json) -> Item:
+    """The tensors of a V2 request of one item, as a stage's model is given them."""
+    return {
+        it["name"]: np.asarray(it["data"], DTYPES[it["datatype"]])
+        if it["datatype"] in DTYPES
+        else it["data"][0]
+        for it in request["inputs"]
+    }
+
+
+def keyed(items: Iterable[Item]) -> dict[str, Item]:
+    """The items by their content."""
+    return {_key(item.items()): item for item in items}
+
+
+def outputs_of(answer: Json) -> str:
+    """The outputs of a V2 answer to one item, as a text that is the same for equal ones."""
+    return _key((output["name"], output["data"]) for output in answer["outputs"])
+
+
+def _key(tensors: Iterable[tuple[str, Any]]) -> str:
+    return json.dumps({name: np.ravel(np.asarray(data)).tolist() for name, data in tensors}, sort_keys=True)
