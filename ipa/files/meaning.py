@@ -156,6 +156,7 @@ def _check_external(
     for key, several in (
         ("sets", data.get("sets")),
         ("max_predictors", (data.get("max_predictors") or 1) > 1),
+        ("canary", data.get("canary") is not None),
     ):
         if several:
             message = f"replicas are external, and {key} runs several configurations side by side"

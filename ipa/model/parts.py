@@ -52,14 +52,26 @@ def paired(
 ) -> tuple[tuple[Configs | None, Configs | None], ...]:
     """Pair each new part with the old one that it replaces (None: added), then list the old ones to remove.
 
-    A part replaces the one of the same variants. One configuration alone replaces another alone.
+    A part replaces the one that differs in its share at most, else one of the same variants. One
+    configuration alone replaces another alone.
     """
     olds, news = list(parts_of(old)), parts_of(new)
     if len(olds) == len(news) == 1:
         return ((olds[0], news[0]),)
+    alike = {
+        at: each
+        for at, part in enumerate(news)
+        for each in olds
+        if with_share(each, share_of(part)) == part
+    }
+    taken = list(alike.values())
     pairs: list[tuple[Configs | None, Configs | None]] = []
-    for part in news:
-        same = next((each for each in olds if _variants(each) == _variants(part)), None)
+    for at, part in enumerate(news):
+        same = alike.get(at)
+        if same is None:
+            same = next(
+                (each for each in olds if each not in taken and _variants(each) == _variants(part)), None
+            )
         if same is not None:
             olds.remove(same)
         pairs.append((same, part))

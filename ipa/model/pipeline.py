@@ -378,6 +378,19 @@ class Fallback:
     recover_ticks: int = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The trial of a new configuration: beside the running one, with a small share of the requests.
+
+    It is measured for `measure_s` with `share_percent` of the requests before it takes all.
+    """
+
+    share_percent: int = 5
+    measure_s: float = 120.0
+
+
+# The most configurations that a plan has side by side.
+MOST_PARTS = 3
 # The default of kubectl.
 DEFAULT_NAMESPACE = "default"
 
@@ -411,9 +424,16 @@ class Pipeline:
     # The cost in the objective is their sum over a plan's resources.
     prices: Prices = field(default=IN_CORES, metadata=UNLESS_DEFAULT)
     probe: PipelineProbe | None = field(default=None, metadata=UNLESS_DEFAULT)
+    # Without one a new configuration takes all requests at once.
+    canary: Canary | None = field(default=None, metadata=UNLESS_DEFAULT)
     # For people alone: no decision depends on them.
     runnable: bool = field(default=True, metadata=NEVER)
     not_runnable_because: str = field(default="", metadata=NEVER)
+
+    @property
+    def most_parts(self) -> int:
+        """The most configurations that may share the load; with `sets` as many as any plan has."""
+        return MOST_PARTS if self.sets else self.max_predictors
 
     @property
     def served(self) -> tuple[Stage, ...]:

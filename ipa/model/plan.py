@@ -104,6 +104,17 @@ class StagePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class SinglePlan:
+    """The figures of the best plan of one configuration, to compare one of several parts with."""
+
+    objective: float
+    pas: float
+    cost_cores: float
+    latency_s: float
+    configs: tuple[StageConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The best configuration found for a rate, or several that share it, or the reason for none.
 
@@ -134,6 +145,15 @@ class Plan:
     peak_rps: float | None = None
     # The price of its resources, if the pipeline has prices.
     cost_usd_per_hour: float | None = field(default=None, metadata=UNLESS_DEFAULT)
+    # The best plan of one configuration, if this one's parts share the rate and one is feasible.
+    single: SinglePlan | None = field(default=None, metadata=UNLESS_DEFAULT)
+
+    @property
+    def gain(self) -> float | None:
+        """The objective beyond that of the best plan of one configuration; None if it is one itself."""
+        if self.single is None or self.objective is None:
+            return None
+        return self.objective - self.single.objective
 
     @property
     def resources(self) -> Resources:

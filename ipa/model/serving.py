@@ -78,6 +78,10 @@ def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Ite
             f"{place} runs {'one configuration' if most == 1 else f'{most} configurations'} at a time",
             f"leave it out, or make it {most}",
         )
+    if pipeline.canary is not None and serving.most_parts == 1:
+        yield Unhonoured(
+            "canary", f"{place} cannot run a new configuration beside the old one", "leave it out"
+        )
     if not pipeline.is_chain and not serving.runs_graphs:
         yield Unhonoured("graph", f"{place} runs chains of stages only", "give it a graph such as [a, b]")
     if not serving.fans_out and any(_fans_out(edge) for stage in pipeline.stages for edge in stage.after):

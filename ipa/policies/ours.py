@@ -9,6 +9,7 @@ from math import floor, log
 from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
+from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained
@@ -27,6 +28,8 @@ WAIT_RATIO = 0.25
 
 # True if the planner could choose a configuration at some rate.
 Offers = Callable[[Pipeline, Configs], bool]
+# The running parts with more replicas, under the name of the policy.
+GrowingPlanner = Callable[[Pipeline, Forecast, PolicyState, str], Plan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Ours:
     `offers` is given if the planner decides less than ours, so that the running configuration may be none of
     its choices. `shorter` is given if requests may wait while a peak lasts, should that be worth more.
     `probe` is the same planner without explanations, for feasibility checks. `longer` is given if a plan that
-    exceeds the SLA is better than the running configuration.
+    exceeds the SLA is better than the running configuration. `grown` is given if parts may share the load: the
+    plan of the running parts with more replicas, for states that allow only additions.
     """
 
     pipeline: Pipeline
@@ -46,13 +50,20 @@ class Ours:
     probe: Planner | None = None
     shorter: SlaScaledPlanner | None = None
     longer: SlaScaledPlanner | None = None
+    grown: GrowingPlanner | None = None
 
     def at_once(self, running: Configs) -> bool:
-        """True if the planner would never choose the running configuration: it is no benchmark for a plan."""
-        return self.offers is not None and not self.offers(self.pipeline, running)
+        """True if the planner would never choose the running configuration: it is no benchmark for a plan.
+
+        Nor is one with a part without requests, which a process started that ended before it moved them.
+        """
+        is_begun = any(config.share_percent == 0 for config in running)
+        return is_begun or (self.offers is not None and not self.offers(self.pipeline, running))
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best plan, else one for the largest rate that can be carried, or for the least longer SLA."""
+        if self.grown is not None and state.only_more and is_shared(state.running):
+            return self.grown(self.pipeline, forecast, state, self.name)
         pipeline = constrained(self.pipeline, state)
         rate_rps = upper_rate_rps(forecast)
         plan = best_plan(self.planner, self.shorter, pipeline, forecast, state.running)

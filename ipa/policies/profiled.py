@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from ipa.model.errors import DeadlineError
-from ipa.model.parts import is_shared
+from ipa.model.parts import in_order, is_shared, with_share
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
@@ -16,8 +17,10 @@ from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
 from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
+from ipa.optimize.mixture.mixtures import MixtureLimits
+from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.solve import SolveCache
+from ipa.optimize.solve import COMPLETE, UNHURRIED, SolveCache
 from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
@@ -67,6 +70,8 @@ class Profiled:
         self._explain, self._until = explain, until
         self._slowed: dict[Slowdowns, tuple[PlanningProblem, PlanningProblem]] = {}
         self._plans = SolveCache(PLANS)
+        # Threads append and look through a copy.
+        self._mixtures: deque[tuple[tuple[object, ...], PlanningProblem, Configs]] = deque(maxlen=PLANS)
         self._described = lru_cache(PREDICTIONS)(self._describe)
         self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
 
@@ -87,6 +92,26 @@ class Profiled:
         problem = self._asked(pipeline, rate_rps, running)
         return self._solved(replace(problem, sla_s=problem.sla_s * sla_ratio), explain=False)
 
+    def mixture(
+        self, pipeline: Pipeline, rate_rps: float, limits: MixtureLimits, sla_ratio: float = 1.0
+    ) -> Configs:
+        """The best configurations side by side for the rate, with their shares; empty if none is feasible.
+
+        One configuration if that is as good. What changes cost is not counted.
+        """
+        problem = self._asked(pipeline, rate_rps, ())
+        problem = replace(problem, sla_s=problem.sla_s * sla_ratio)
+        key = (problem.rate_rps, problem.sla_s, limits)
+        for kept_key, kept_problem, kept in tuple(self._mixtures):
+            if kept_key == key and kept_problem == problem:
+                return kept
+        limit_s = self._limit_s()
+        found = solve_mixture(problem, limits, "exact", limit_s)
+        configs = in_order([with_share(part.plan.configs, part.share_percent) for part in found.parts])
+        if found.termination in COMPLETE and found.solve_s <= UNHURRIED * limit_s:
+            self._mixtures.append((key, problem, configs))
+        return configs
+
     def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> PlanningProblem:
         wanted = {stage.name: stage for stage in pipeline.stages}
         planned, _ = self._problems(pipeline.slowdowns)
@@ -106,12 +131,16 @@ class Profiled:
         return self._slowed[slowdowns]
 
     def _solved(self, problem: PlanningProblem, *, explain: bool) -> Plan:
-        limit_s = self._deadline_s
-        if self._until is not None:
-            if self._until.passed:
-                raise DeadlineError("the time for all plans together is over")
-            limit_s = min(limit_s, self._until.remaining_s)
+        limit_s = self._limit_s()
         return self._plans.solve(problem, self._solver, limit_s, explain=explain, solvers=self._solvers)
+
+    def _limit_s(self) -> float:
+        """The most time for the next plan; DeadlineError if that for all together is over."""
+        if self._until is None:
+            return self._deadline_s
+        if self._until.passed:
+            raise DeadlineError("the time for all plans together is over")
+        return min(self._deadline_s, self._until.remaining_s)
 
     def variants(self, stage: str) -> tuple[str, ...]:
         """The stage's variants whose every replica the planner may run, by rising accuracy."""

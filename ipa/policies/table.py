@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ipa.model.errors import UsageError
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.chord_branching import Solvers
@@ -18,6 +18,7 @@ from ipa.policies.frugal import Frugal, accurate, thrifty
 from ipa.policies.hpa import Hpa
 from ipa.policies.infadapter import InfAdapter
 from ipa.policies.kpa import Kpa
+from ipa.policies.mixing import MixtureSearch
 from ipa.policies.ms_plus import MsPlus, SingleStagePipeline
 from ipa.policies.oracle import Future, Oracle
 from ipa.policies.ours import Ours
@@ -95,19 +96,22 @@ class PolicyFactory:
     """A factory that says what its policy needs; a plain function of `PolicyInputs` needs nothing more.
 
     `needs_checker`: the policy needs `PolicyInputs.checker`. `shares_load`: its plans may have several
-    configurations side by side, which not every target carries.
+    configurations side by side, which not every target carries; `shares_if_asked`: only for pipelines that
+    ask for it (`sets`, `max_predictors`).
     """
 
     make: Callable[[PolicyInputs], Policy]
     needs_checker: bool = False
     shares_load: bool = False
+    shares_if_asked: bool = False
 
     def __call__(self, inputs: PolicyInputs) -> Policy:
         """The policy; UsageError if these inputs do not suffice."""
         return self.make(inputs)
 
 
-def ours(inputs: PolicyInputs) -> Ours:
+def _alone(inputs: PolicyInputs) -> Ours:
+    """Our policy with one configuration at a time."""
     profiled = inputs.profiled()
     return Ours(
         inputs.pipeline,
@@ -116,6 +120,32 @@ def ours(inputs: PolicyInputs) -> Ours:
         shorter=profiled.shorter,
         longer=profiled.shorter,
     )
+
+
+def _ours(inputs: PolicyInputs) -> Ours:
+    pipeline = inputs.pipeline
+    if pipeline.most_parts == 1:
+        return _alone(inputs)
+    objective = pipeline.objective(inputs.objective)
+    if objective.goal is not Goal.WEIGHTED:
+        raise UsageError(
+            f"pipeline {pipeline.name!r} asks for parts that share its load, which are planned for the goal "
+            f"weighted, and the goal of its objective {objective.name!r} is {objective.goal.value}",
+            hint="Leave out `sets` and `max_predictors`, or choose an objective with the goal weighted.",
+        )
+    profiled = inputs.profiled()
+    search = MixtureSearch(profiled, pipeline.most_parts, inputs.rolling.of(pipeline))
+    return Ours(
+        pipeline,
+        search.plan,
+        probe=search.probe,
+        shorter=search.shorter,
+        longer=search.shorter,
+        grown=search.grown,
+    )
+
+
+ours = PolicyFactory(_ours, shares_if_asked=True)
 
 
 def _ours_checked(inputs: PolicyInputs) -> Policy:
@@ -132,7 +162,7 @@ ours_checked = PolicyFactory(_ours_checked, needs_checker=True)
 def ours_frugal(inputs: PolicyInputs) -> Policy:
     cheap = replace(inputs, pipeline=thrifty(inputs.pipeline, inputs.objective)).profiled()
     exact = replace(inputs, pipeline=accurate(inputs.pipeline, inputs.objective)).published()
-    return Frugal(ours(inputs), exact.plan, cheap.plan, cheap.shorter)
+    return Frugal(_alone(inputs), exact.plan, cheap.plan, cheap.shorter)
 
 
 def ipa_paper(inputs: PolicyInputs) -> Policy:
@@ -190,7 +220,7 @@ def oracle(inputs: PolicyInputs) -> Policy:
             "the policy oracle needs the true rates of the future, which only a simulation knows",
             hint="Use it with `ipa simulate`.",
         )
-    return Oracle(ours(inputs), inputs.future)
+    return Oracle(_alone(inputs), inputs.future)
 
 
 def static(inputs: PolicyInputs) -> Policy:
@@ -205,6 +235,14 @@ def needs_checker(name: str) -> bool:
 def shares_load(name: str) -> bool:
     """True if its plans may have several configurations side by side. Errors: those of `POLICIES.load`."""
     return bool(getattr(POLICIES.load(name), "shares_load", False))
+
+
+def shares_if_asked(name: str) -> bool:
+    """True if its plans have several configurations side by side for pipelines that ask for it.
+
+    Errors: those of `POLICIES.load`.
+    """
+    return bool(getattr(POLICIES.load(name), "shares_if_asked", False))
 
 
 def make_policy(name: str, inputs: PolicyInputs, run: Runner = at_once) -> Policy:

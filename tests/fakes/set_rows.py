@@ -20,3 +20,25 @@ def sets(draw: st.DrawFn) -> Configs:
             for name, each, share in zip(names, cores, shares, strict=True)
         ]
     )
+
+
+@st.composite
+def mixtures(draw: st.DrawFn) -> Configs:
+    """One to three configurations of two stages side by side; two may be of the same variants."""
+    count = draw(st.integers(1, 3))
+    cuts = sorted(draw(st.lists(st.integers(1, 99), min_size=count - 1, max_size=count - 1, unique=True)))
+    shares = [high - low for low, high in zip([0, *cuts], [*cuts, 100], strict=True)]
+    parts = [
+        tuple(
+            StageConfig(
+                stage,
+                draw(st.sampled_from(["small", "large"])),
+                draw(st.sampled_from([1, 4])),
+                draw(st.sampled_from([1.0, 2.0])),
+                draw(st.integers(1, 5)),
+            )
+            for stage in ("detect", "classify")
+        )
+        for _ in range(count)
+    ]
+    return in_order([with_share(part, share) for part, share in zip(parts, shares, strict=True)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from math import inf
+
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ipa.control.engine.transition import safe_step
@@ -11,7 +13,7 @@ from ipa.model.parts import in_order, paired, parts_of, share_faults, share_of
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, change_peak
-from tests.fakes.set_rows import sets
+from tests.fakes.set_rows import mixtures, sets
 
 Configs = tuple[StageConfig, ...]
 BESIDE = Overhead(0.5)
@@ -59,3 +61,55 @@ def test_pairs_are_of_every_part_once(running: Configs, wanted: Configs) -> None
     assert in_order([new for _, new in pairs if new is not None]) == wanted
     assert in_order([old for old, _ in pairs if old is not None]) == running
     assert sum(share_of(new) for _, new in pairs if new) == 100
+
+
+def capacity_rps(config: StageConfig, replicas: int) -> float:
+    """Made up: more cores and batches carry more, a large variant less."""
+    each = {"small": 10.0, "large": 3.0}[config.variant]
+    return replicas * each * config.cores * (1.0 if config.batch_size == 1 else 1.7)
+
+
+def carried_rps(configs: Configs) -> float:
+    """The most requests a second that all parts carry at their shares."""
+    return min(
+        capacity_rps(config, config.replicas) * 100 / config.share_percent
+        for config in configs
+        if config.share_percent
+    )
+
+
+def carried_meanwhile_rps(running: Configs, step: Configs) -> float:
+    """The least that is carried while Deployments go from one to the other, with the new shares from the start."""
+    least = inf
+    for before, after in paired(running, step):
+        for at, new in enumerate(after or ()):
+            if not new.share_percent:
+                continue
+            old = before[at] if before else None
+            now = 0.0 if old is None else capacity_rps(old, min(old.replicas, new.replicas))
+            if old is not None and DEPLOYMENT.keeps_replicas(old, new):
+                later = now
+            else:
+                later = capacity_rps(new, new.replicas)
+            least = min(least, min(now, later) * 100 / new.share_percent)
+    return least
+
+
+def both(batch_size: int, percent: int) -> Configs:
+    small = (StageConfig("detect", "small", batch_size, 1.0, 2, percent),)
+    return in_order([small, (StageConfig("detect", "large", 1, 1.0, 9, 100 - percent),)])
+
+
+# Batches carry more on the same cores, so they must be there before the requests are.
+@example(both(1, 50), both(4, 80))
+@given(mixtures(), mixtures())
+def test_no_step_carries_less_than_what_runs_and_what_is_wanted_do(running: Configs, wanted: Configs) -> None:
+    load_rps = min(carried_rps(running), carried_rps(wanted))
+    for _ in range(4):
+        if running == wanted:
+            break
+        step = safe_step(running, wanted, DEPLOYMENT, Bounds()).configs
+        assert step != running and share_faults(step) == []
+        assert carried_meanwhile_rps(running, step) >= load_rps * (1 - 1e-9)
+        running = step
+    assert running == wanted

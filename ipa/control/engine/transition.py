@@ -102,7 +102,11 @@ def _limits(running: Sequence[StageConfig], bounds: Bounds) -> dict[str, float]:
 
 
 def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
-    """The running configuration with its growing parts grown and the new parts started at a share of 0."""
+    """The running configuration with all that must serve before requests move; new parts at a share of 0.
+
+    A part that is to take more requests is replaced and grown first; one that is to take fewer only grows, and
+    is replaced when it has fewer.
+    """
     parts = []
     for before, after in paired(running, wanted):
         if before is None:
@@ -110,12 +114,25 @@ def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
         elif after is None:
             parts.append(before)
         else:
+            takes_more = share_of(after) >= share_of(before)
+            begins = _must_start if takes_more else _only_grows
             grown = [
-                first_hop(old, new, rolling) if new.total_cores > old.total_cores else old
+                first_hop(old, new, rolling) if begins(old, new, rolling) else old
                 for old, new in zip(before, after, strict=True)
             ]
             parts.append(with_share(grown, share_of(before)))
     return in_order(parts)
+
+
+def _must_start(old: StageConfig, new: StageConfig, rolling: Rolling) -> bool:
+    """True if the change starts replicas."""
+    return new.replicas > old.replicas or not rolling.keeps_replicas(old, new)
+
+
+def _only_grows(old: StageConfig, new: StageConfig, rolling: Rolling) -> bool:
+    """True if it has more cores, and nothing less."""
+    is_less = new.cores < old.cores or new.replicas < old.replicas or new.batch_size != old.batch_size
+    return new.total_cores > old.total_cores and not is_less
 
 
 def _no_fewer(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:

@@ -39,6 +39,7 @@ from ipa.files.kinds.targets import OfTargets
 from ipa.model.pipeline import (
     AccuracyRule,
     Bounds,
+    Canary,
     CombineRule,
     Fallback,
     Goal,
@@ -93,6 +94,16 @@ class ProbeSection(Section):
     def given(self) -> dict[str, Any]:
         # Plain JSON: it is sent as it was written.
         return {**super().given(), "request": self.request}
+
+
+class CanarySection(Section):
+    """`canary:`."""
+
+    makes: ClassVar = Canary
+    share_percent: Maybe[Annotated[int, Field(ge=1, le=5), WHOLE]] = None
+    """Of the requests, 1 to 5; 5 where absent."""
+    measure_s: Maybe[PositiveDuration] = None
+    """How long its requests are watched before it takes all; 2min where absent."""
 
 
 class _CoreBounds(Section):
@@ -269,6 +280,8 @@ class PipelineKeys(DeclaredFile, OfTargets):
     changes then."""
     probe: Maybe[ProbeSection] = None
     """The smoke request of `ipa probe`, and what follows if it fails after a rollout; none if absent."""
+    canary: Maybe[CanarySection] = None
+    """Try a configuration with a new variant on a few requests before it takes all; none if absent."""
     sets: Maybe[bool] = Field(None, exclude_if=not_)
     """True to let several variants of the only stage share the load; false if absent."""
     max_predictors: Maybe[Annotated[int, Field(ge=1, le=3), WHOLE]] = None

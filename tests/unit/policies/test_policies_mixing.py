@@ -1,0 +1,1 @@
+"""The default policy with parts that share the load."""
