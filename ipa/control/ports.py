@@ -45,14 +45,26 @@ class StageSignals:
 
 
 @dataclass(frozen=True, slots=True)
+class PartSignals:
+    """The signals of one of several configurations side by side: its latency, and its requests that ended."""
+
+    latency_s: Measured[float] | Missing
+    attainment: Measured[Attainment] | Missing
+
+
+@dataclass(frozen=True, slots=True)
 class Signals:
-    """The signals of a pipeline: `latency_s` at the SLA's percentile, `load` one rate a second."""
+    """The signals of a pipeline: `latency_s` at the SLA's percentile, `load` one rate a second.
+
+    `parts` are those of each of several configurations side by side, by `StageState.part`.
+    """
 
     arrival_rate_rps: Measured[float] | Missing
     load: Load
     latency_s: Measured[float] | Missing
     stages: Mapping[str, StageSignals] = field(default_factory=dict)
     attainment: Measured[Attainment] | Missing = NOT_ASKED
+    parts: Mapping[str, PartSignals] = field(default_factory=dict)
 
 
 class Metrics(Protocol):
@@ -70,11 +82,13 @@ class StageState:
     """The running configuration of one stage, and the number of its ready replicas.
 
     `lost` says in words why replicas that no change waits for are not ready: nobody knows when they will be.
+    `part` is the name under which metrics know the one of several configurations that this belongs to.
     """
 
     config: StageConfig
     ready_replicas: int
     lost: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

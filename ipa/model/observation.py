@@ -127,13 +127,22 @@ class StageObservation:
 
 
 @dataclass(frozen=True, slots=True)
+class PartObservation:
+    """The observation of one of several configurations side by side: its latency and its ended requests."""
+
+    latency_s: Measured[float] | Missing
+    attainment: Measured[Attainment] | Missing
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """The observation of a pipeline at one moment: load, latency, running configuration and ready replicas.
 
     `revision` is the version of the workload that was read (uid and generation on Kubernetes); a change is
     written only against it. `settled` is false while an earlier change rolls out. `changed_by` is the author
     of the last change, if known and not this service. The rates of the last `bridged_s` are at least that of
-    before, since what counts the load was replaced.
+    before, since what counts the load was replaced. `parts` are those of `running()`, in its order; empty if
+    one configuration runs alone.
     """
 
     pipeline: str
@@ -148,6 +157,7 @@ class Observation:
     changed_by: str = ""
     attainment: Measured[Attainment] | Missing = NOT_ASKED
     bridged_s: float = field(default=0.0, metadata=UNLESS_DEFAULT)
+    parts: tuple[PartObservation, ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     @property
     def is_whole(self) -> bool:

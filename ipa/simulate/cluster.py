@@ -197,10 +197,11 @@ class SimCluster:
         return tuple(state.config for state in self.states())
 
     def states(self) -> tuple[StageState, ...]:
-        """The desired configuration of each stage, and its ready replicas; parts in their order."""
+        """The desired configuration of each stage, and its ready replicas; parts, by slot, in their order."""
+        active = [(number, slot) for number, slot in self._slots.items() if not slot.is_going]
         return tuple(
-            StageState(run.wanted, self._ready(run))
-            for slot in sorted(self._active(), key=lambda slot: order_of(slot.wanted))
+            StageState(run.wanted, self._ready(run), part=str(number) if len(active) > 1 else "")
+            for number, slot in sorted(active, key=lambda each: order_of(each[1].wanted))
             for run in slot.runs.values()
         )
 

@@ -9,11 +9,11 @@ from math import floor
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.control.ports import Load, Signals, StageSignals
+from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
-from ipa.simulate.columns import BatchLog, Floats, served
+from ipa.simulate.columns import BatchLog, Floats, Ints, served
 
 Counts = NDArray[np.int64]
 Value = Measured[float] | Missing
@@ -66,22 +66,25 @@ ON_CLUSTER = MetricsSettings(
 
 
 @dataclass(slots=True)
-class MetricsRecord:
-    """The events of each second; the world fills it, `SimMetrics` reads it.
+class EndedRequests:
+    """The requests that ended.
 
-    `arrivals` (requests) and each of `stage_arrivals` (items) count the arrivals of each second since the
-    beginning, `stage_queues` the items waiting at its end, up to the last second with an event. `answered`
-    holds pieces of (when, latency) of the answered requests, in rising order of when, `lost_s` pieces of the
-    times at which others were lost; `stage_batches` the batches of each stage, one log for each part that it
-    is in.
+    `answered` holds pieces of (when, latency) of the answered ones, in rising order of when, `lost_s` pieces
+    of the times at which others were lost.
     """
 
-    arrivals: Counts
-    stage_arrivals: Mapping[str, Counts] = field(default_factory=dict)
-    stage_queues: Mapping[str, Counts] = field(default_factory=dict)
-    stage_batches: Mapping[str, Sequence[BatchLog]] = field(default_factory=dict)
     answered: list[tuple[Floats, Floats]] = field(default_factory=list)
     lost_s: list[Floats] = field(default_factory=list)
+
+    def answer(self, ids: Ints, done_s: Floats, born_s: Floats) -> None:
+        """Add requests answered at `done_s`, by their ids in `born_s`."""
+        if len(ids):
+            self.answered.append((done_s, done_s - born_s[ids]))
+
+    def lost(self, lost_s: Floats) -> None:
+        """Add requests that were lost at those times."""
+        if len(lost_s):
+            self.lost_s.append(lost_s)
 
     def latencies_in(self, since_s: float, until_s: float) -> Floats:
         """Latencies of requests answered after `since_s` and until `until_s`, in seconds."""
@@ -103,6 +106,40 @@ class MetricsRecord:
                 break
         return count
 
+    def attainment(
+        self, sla_s: float, window_s: float, newest_s: float, age_s: float
+    ) -> Measured[Attainment] | Missing:
+        """The requests that ended in the window before `newest_s`."""
+        latencies_s = self.latencies_in(newest_s - window_s, newest_s)
+        ended = len(latencies_s) + self.lost_in(newest_s - window_s, newest_s)
+        if not ended:
+            return IDLE
+        ratio = float((latencies_s <= sla_s).sum()) / ended
+        return Measured(Attainment(float(ended), ratio, window_s), age_s)
+
+    def latency(self, quantile: float, window_s: float, newest_s: float, age_s: float) -> Value:
+        """The quantile of the latencies of the requests answered in the window before `newest_s`."""
+        latencies_s = self.latencies_in(newest_s - window_s, newest_s)
+        return Measured(float(np.quantile(latencies_s, quantile)), age_s) if len(latencies_s) else IDLE
+
+
+@dataclass(slots=True)
+class MetricsRecord:
+    """The events of each second; the world fills it, `SimMetrics` reads it.
+
+    `arrivals` (requests) and each of `stage_arrivals` (items) count the arrivals of each second since the
+    beginning, `stage_queues` the items waiting at its end, up to the last second with an event. `ended` are
+    the requests that ended, `parts` those of each of several parts by its slot; `stage_batches` the batches of
+    each stage, one log for each part that it is in.
+    """
+
+    arrivals: Counts
+    stage_arrivals: Mapping[str, Counts] = field(default_factory=dict)
+    stage_queues: Mapping[str, Counts] = field(default_factory=dict)
+    stage_batches: Mapping[str, Sequence[BatchLog]] = field(default_factory=dict)
+    ended: EndedRequests = field(default_factory=EndedRequests)
+    parts: dict[str, EndedRequests] = field(default_factory=dict)
+
 
 class SimMetrics:
     """The Metrics port: load by the second, rates, latency quantile and queues, as far as scraped.
@@ -121,15 +158,20 @@ class SimMetrics:
         newest_s = int(times[-1])
         age_s = self._now_s() - newest_s
         record, quantile = self._record, pipeline.sla.percentile / 100
-        latencies_s = record.latencies_in(newest_s - settings.latency_window_s, newest_s)
-        latency: Value = IDLE
-        if len(latencies_s):
-            latency = Measured(float(np.quantile(latencies_s, quantile)), age_s)
+        sla_s = pipeline.sla.latency_s
+
+        def latency(ended: EndedRequests) -> Value:
+            return ended.latency(quantile, settings.latency_window_s, newest_s, age_s)
+
+        def attainment(ended: EndedRequests) -> Measured[Attainment] | Missing:
+            return ended.attainment(sla_s, settings.rate_window_s, newest_s, age_s)
+
         return Signals(
             arrival_rate_rps=self._rate(record.arrivals, times, age_s),
             load=self._load(times, window_s, age_s),
-            latency_s=latency,
-            attainment=self._attainment(pipeline.sla.latency_s, newest_s, age_s),
+            latency_s=latency(record.ended),
+            attainment=attainment(record.ended),
+            parts={name: PartSignals(latency(each), attainment(each)) for name, each in record.parts.items()},
             stages={
                 stage.name: StageSignals(
                     self._rate(record.stage_arrivals[stage.name], times, age_s),
@@ -140,15 +182,6 @@ class SimMetrics:
                 for stage in pipeline.served
             },
         )
-
-    def _attainment(self, sla_s: float, newest_s: float, age_s: float) -> Measured[Attainment] | Missing:
-        window_s = self._settings.rate_window_s
-        latencies_s = self._record.latencies_in(newest_s - window_s, newest_s)
-        ended = len(latencies_s) + self._record.lost_in(newest_s - window_s, newest_s)
-        if not ended:
-            return IDLE
-        ratio = float((latencies_s <= sla_s).sum()) / ended
-        return Measured(Attainment(float(ended), ratio, window_s), age_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load over the last `window_s` seconds, as known now."""

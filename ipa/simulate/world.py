@@ -25,7 +25,7 @@ from ipa.simulate.cluster import FIRST, ClusterSettings, SimCluster
 from ipa.simulate.columns import Floats
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.metrics import MetricsRecord, MetricsSettings, SimMetrics
+from ipa.simulate.metrics import EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
 from ipa.simulate.stage import Pods
 from ipa.simulate.traffic_split import SplitPart, TrafficSplit, in_time, summed
 
@@ -208,16 +208,17 @@ class SimWorld:
         pieces = []
         for slot, lane in self._lanes.items():
             ids, done_s, lost_s = lane.run(until_s)
-            if len(lost_s):
-                self.record.lost_s.append(lost_s)
+            self.record.ended.lost(lost_s)
+            if len(self._lanes) > 1:
+                part = self.record.parts.setdefault(str(slot), EndedRequests())
+                part.lost(lost_s)
+                part.answer(*in_time([(ids, done_s)]), self.born_s)
             self.done_s[ids] = done_s
             self._accuracy[ids] = lane.pas
             pieces.append((ids, done_s))
             for drained in self._drained(lane):
                 self.cluster.drained(*drained, slot)
-        ids, done_s = in_time(pieces)
-        if len(ids):
-            self.record.answered.append((done_s, done_s - self.born_s[ids]))
+        self.record.ended.answer(*in_time(pieces), self.born_s)
 
     def _follow(self, at_s: float) -> None:
         """Tell the stages of each part which pods serve from now on."""

@@ -249,7 +249,7 @@ class _Fed:
         arrived = int(np.searchsorted(sim.born_s, now_s, side="right"))
         router.arrivals.inc(arrived - self.arrived)
         done = ~np.isnan(sim.done_s)
-        pieces = [latencies_s.tolist() for _, latencies_s in sim.record.answered[self.pieces :]]
+        pieces = [latencies_s.tolist() for _, latencies_s in sim.record.ended.answered[self.pieces :]]
         self.pieces += len(pieces)
         for latency_s in chain.from_iterable(pieces):
             router.request_s.observe(latency_s)

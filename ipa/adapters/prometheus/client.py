@@ -14,13 +14,21 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from ipa.adapters.prometheus.connection import PrometheusConnection
-from ipa.adapters.prometheus.dialects import LOCAL, BatchQueries, Dialect, HeldQueries, Queries, queries
+from ipa.adapters.prometheus.dialects import (
+    LOCAL,
+    BatchQueries,
+    Dialect,
+    HeldQueries,
+    PartQueries,
+    Queries,
+    queries,
+)
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate
 from ipa.adapters.prometheus.query_batching import Ask, PipelineLabel, QueryBatcher, Span
 from ipa.adapters.prometheus.series import rate_within
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.loop.scheduler import WORKERS
-from ipa.control.ports import Load, Signals, StageSignals
+from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
@@ -124,6 +132,7 @@ class PrometheusMetrics:
             latency_s=_aged(_pick(reading.instant(asked.latency), WHOLE), age),
             stages=stages,
             attainment=_attainment(reading, asked, pipeline.sla.latency_s, age),
+            parts=_parts(reading, asked.parts, pipeline.sla.latency_s, age) if asked.parts else {},
         )
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
@@ -288,17 +297,46 @@ def _attainment(
         return buckets
     if isinstance(lost, Missing):
         return lost
+    seen = _ended(buckets, sum(lost.values()), sla_s, asked.answered.window_s, age.age_s)
+    if isinstance(seen, Missing) or not asked.losses or not any(lost.values()):
+        return seen
+    return replace(seen, value=replace(seen.value, losses=_losses(reading, asked.losses)))
+
+
+def _ended(
+    buckets: Mapping[str, float], lost_rps: float, sla_s: float, window_s: float, age_s: float
+) -> Measured[Attainment] | Missing:
+    """The requests that ended, from the rates of answered ones by bucket and of those without an answer."""
     try:
         rates = {float(bound): rate for bound, rate in buckets.items()}
     except ValueError:
         return Missing(MissingReason.INVALID, "a latency bucket without its bound")
-    ended_rps = max(rates.values(), default=0.0) + sum(lost.values())
+    ended_rps = max(rates.values(), default=0.0) + lost_rps
     if not ended_rps:
-        return Missing(MissingReason.ABSENT, _IDLE, age.age_s)
-    window_s = asked.answered.window_s
+        return Missing(MissingReason.ABSENT, _IDLE, age_s)
     ratio = min(rate_within(rates, sla_s) / ended_rps, 1.0)
-    losses = _losses(reading, asked.losses) if asked.losses and any(lost.values()) else ()
-    return Measured(Attainment(ended_rps * window_s, ratio, window_s, losses), age.age_s)
+    return Measured(Attainment(ended_rps * window_s, ratio, window_s), age_s)
+
+
+def _parts(reading: _Reading, asked: PartQueries, sla_s: float, age: Value) -> dict[str, PartSignals]:
+    """The signals of each configuration side by side; none if they cannot be read."""
+    latencies = reading.instant(asked.latency)
+    buckets = _numbers(reading.instant(asked.answered))
+    lost = _numbers(reading.instant(asked.lost) if asked.lost else {})
+    if isinstance(age, Missing) or isinstance(buckets, Missing) or isinstance(lost, Missing):
+        return {}
+    by_part: dict[str, dict[str, float]] = {name: {} for name in lost}
+    for labels, rate in buckets.items():
+        name, _, bound = labels.rpartition(BETWEEN)
+        by_part.setdefault(name, {})[bound] = rate
+    window_s = asked.answered.window_s
+    return {
+        name: PartSignals(
+            _aged(_pick(latencies, name), age),
+            _ended(rates, lost.get(name, 0.0), sla_s, window_s, age.value),
+        )
+        for name, rates in by_part.items()
+    }
 
 
 def _losses(reading: _Reading, asked: Rate) -> tuple[Loss, ...]:

@@ -35,6 +35,16 @@ class HeldQueries:
 
 
 @dataclass(frozen=True, slots=True)
+class PartQueries:
+    """Queries of several configurations side by side, which answer for all by `label`."""
+
+    label: str
+    latency: Quantile
+    answered: Rate
+    lost: Rate | None
+
+
+@dataclass(frozen=True, slots=True)
 class Queries:
     """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`.
 
@@ -58,6 +68,7 @@ class Queries:
     stage_queue: Gauge | None
     stage_batches: BatchQueries | None
     stage_held: HeldQueries | None = None
+    parts: PartQueries | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +103,9 @@ class Dialect:
     """Whose metrics are read.
 
     `identity_label` is the label that says whose a series is, `identity` what it says of a pipeline;
-    `stage_label` and `stage_value` are the same for a stage; in `stage_held` its label is `held_label`. A
-    rate is the mean over `rate_window_s`: two samples at least.
+    `stage_label` and `stage_value` are the same for a stage; in `stage_held` its label is `held_label`.
+    `part_label` is the label that tells configurations side by side; empty if there are none. A rate is the
+    mean over `rate_window_s`: two samples at least.
     """
 
     name: str
@@ -108,6 +120,7 @@ class Dialect:
     # True if series may also say the namespace of what was scraped.
     has_namespaces: bool = True
     held_label: str = ""
+    part_label: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -135,6 +148,15 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         window_s, by = dialect.batches_window_s, (dialect.held_label,)
         requests, seconds = (Rate(selector, window_s, by) for selector in found.stage_held)
         held = HeldQueries(requests, seconds)
+    parts = None
+    if dialect.part_label and (pipeline.most_parts > 1 or pipeline.canary is not None):
+        part = dialect.part_label
+        parts = PartQueries(
+            part,
+            Quantile(quantile, found.latency, latency_s, (part,)),
+            Rate(found.latency, rate_s, (part, "le")),
+            Rate(found.lost, rate_s, (part,)) if found.lost else None,
+        )
     return Queries(
         age=Age(found.arrivals),
         arrivals=Rate(found.arrivals, rate_s),
@@ -151,6 +173,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         stage_queue=Gauge(found.stage_queue, (label,)) if found.stage_queue else None,
         stage_batches=batches,
         stage_held=held,
+        parts=parts,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 
-from ipa.control.ports import Signals, StageSignals, WorkloadState
+from ipa.control.ports import PartSignals, Signals, StageSignals, StageState, WorkloadState
 from ipa.model.errors import DriftError, IncompleteError, IpaError, NotFoundError
 from ipa.model.observation import (
     Attainment,
@@ -21,14 +21,17 @@ from ipa.model.observation import (
     Missing,
     MissingReason,
     Observation,
+    PartObservation,
     StageObservation,
 )
-from ipa.model.parts import parts_of
+from ipa.model.parts import is_shared, parts_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT
 from ipa.model.rounding import significant, to_ms
 
 NOT_READ = Missing(MissingReason.ABSENT, "the metrics have no such stage")
+# Of a part that no metrics tell from the others.
+UNSEEN = PartSignals(*[Missing(MissingReason.ABSENT, "the metrics have no such part")] * 2)
 
 
 def unseen_by(error: IpaError) -> MissingReason:
@@ -57,6 +60,7 @@ def observe(
     per stage, so arrivals and queue length are divided by the parts' shares, and batches are those of all.
     """
     running = list(workload.stages) if workload else []
+    parts = _parts(signals, running)
     stages = []
     for part in parts_of([state.config for state in running]) or ((),):
         states = {config.stage: running.pop(0) for config in part}
@@ -93,7 +97,17 @@ def observe(
         problem=problem or (workload.problem if workload else ""),
         changed_by=workload.changed_by if workload else "",
         attainment=checked_attainment(signals.attainment),
+        parts=parts,
     )
+
+
+def _parts(signals: Signals, running: Sequence[StageState]) -> tuple[PartObservation, ...]:
+    """The observation of each part; empty if one configuration runs alone."""
+    if not is_shared([state.config for state in running]):
+        return ()
+    first = running[0].config.stage
+    found = (signals.parts.get(state.part, UNSEEN) for state in running if state.config.stage == first)
+    return tuple(PartObservation(checked(it.latency_s), checked_attainment(it.attainment)) for it in found)
 
 
 def _waiting(stages: Sequence[StageObservation]) -> str:

@@ -77,6 +77,7 @@ EXECUTOR = Dialect(
     identity_label="deployment_name",
     stage_label="model_name",
     held_label="model",
+    part_label="predictor_name",
     identity=_deployment,
     stage_value=lambda stage: stage.container or stage.name,
 )

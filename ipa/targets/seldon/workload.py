@@ -25,7 +25,13 @@ from ipa.targets.seldon.locate import (
     target_of,
 )
 from ipa.targets.seldon.patch import Operation
-from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
+from ipa.targets.seldon.predictors import (
+    build_mixture_patch,
+    locate_mixture,
+    read_mixture,
+    read_named,
+    render_mixture,
+)
 from ipa.targets.seldon.rollout import counter_of, judge, lost_words, ready_replicas, rolling, unready
 
 
@@ -164,14 +170,19 @@ class SeldonWorkload(SeldonObjects):
         """Read the SeldonDeployment and its ready replicas. DriftError if its spec fits no configuration."""
         sdep = self._live(pipeline)
         try:
-            configs, places = read_mixture(pipeline, sdep), locate_mixture(pipeline, sdep)
+            named, places = read_named(pipeline, sdep), locate_mixture(pipeline, sdep)
         except DriftError as error:
             raise with_hand(error, sdep) from error
         self._check_autoscalers(pipeline, [target_of(pipeline).name], places)
         deployments = self._deployments(pipeline, places)
         places = all_as_scaled(places, deployments)
         lost = self._lost(pipeline, places, deployments)
-        stages = states_of(configs, places, deployments, lost)
+        configs = [config for _, part in named for config in part]
+        names = [target_of(each).predictor for each, part in named for _ in part]
+        stages = tuple(
+            replace(state, part=name if len(named) > 1 else "")
+            for state, name in zip(states_of(configs, places, deployments, lost), names, strict=True)
+        )
         settled = is_settled(places, deployments, lost)
         counter = counter_of(self._counters(pipeline, sdep, places, deployments))
         return WorkloadState(revision_of(sdep), stages, settled, last_hand(sdep), counter)

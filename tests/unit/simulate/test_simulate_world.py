@@ -271,7 +271,7 @@ def metrics(
     arrivals = np.array(counts, dtype=np.int64)
     record = MetricsRecord(arrivals, {"detect": 2 * arrivals}, {"detect": np.full(len(counts), queue)})
     done_s = np.arange(len(counts), dtype=np.float64) + 0.5
-    record.answered.append((done_s, 0.1 * (1 + np.arange(len(counts)))))
+    record.ended.answered.append((done_s, 0.1 * (1 + np.arange(len(counts)))))
     return SimMetrics(record, settings or MetricsSettings(), lambda: now_s)
 
 
