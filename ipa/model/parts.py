@@ -59,10 +59,7 @@ def paired(
     if len(olds) == len(news) == 1:
         return ((olds[0], news[0]),)
     alike = {
-        at: each
-        for at, part in enumerate(news)
-        for each in olds
-        if with_share(each, share_of(part)) == part
+        at: each for at, part in enumerate(news) for each in olds if with_share(each, share_of(part)) == part
     }
     taken = list(alike.values())
     pairs: list[tuple[Configs | None, Configs | None]] = []

@@ -1,4 +1,4 @@
-"""Plans whose parts share the load, if that is worth more than one configuration (`max_predictors`, `sets`)."""
+"""Plans whose parts share the load, if that is worth more than one configuration."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class MixtureSearch:
     def _fresh(
         self, single: Plan, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float
     ) -> Plan:
-        """The best mixture whatever runs; `single` if none is better, or none can be reached where it must."""
+        """The best mixture whatever runs; `single` if none is better, or is reachable where it must be."""
         limits = MixtureLimits(self.most_parts, STEP_PERCENT)
         configs = self.profiled.mixture(pipeline, rate_rps, limits, sla_ratio)
         if not is_shared(configs):

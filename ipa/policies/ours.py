@@ -39,8 +39,8 @@ class Ours:
     `offers` is given if the planner decides less than ours, so that the running configuration may be none of
     its choices. `shorter` is given if requests may wait while a peak lasts, should that be worth more.
     `probe` is the same planner without explanations, for feasibility checks. `longer` is given if a plan that
-    exceeds the SLA is better than the running configuration. `grown` is given if parts may share the load: the
-    plan of the running parts with more replicas, for states that allow only additions.
+    exceeds the SLA is better than the running configuration. `grown` is given if parts may share the load:
+    the plan of the running parts with more replicas, for states that allow only additions.
     """
 
     pipeline: Pipeline

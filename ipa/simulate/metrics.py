@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError
-from ipa.model.observation import Attainment, Batches, LoadHistory, Measured, Missing, MissingReason
+from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.simulate.columns import BatchLog, Floats, Ints, served
 
@@ -70,11 +70,12 @@ class EndedRequests:
     """The requests that ended.
 
     `answered` holds pieces of (when, latency) of the answered ones, in rising order of when, `lost_s` pieces
-    of the times at which others were lost.
+    of the times at which others were lost. Its attainment `tells_losses` if their number is asked for.
     """
 
     answered: list[tuple[Floats, Floats]] = field(default_factory=list)
     lost_s: list[Floats] = field(default_factory=list)
+    tells_losses: bool = False
 
     def answer(self, ids: Ints, done_s: Floats, born_s: Floats) -> None:
         """Add requests answered at `done_s`, by their ids in `born_s`."""
@@ -111,11 +112,13 @@ class EndedRequests:
     ) -> Measured[Attainment] | Missing:
         """The requests that ended in the window before `newest_s`."""
         latencies_s = self.latencies_in(newest_s - window_s, newest_s)
-        ended = len(latencies_s) + self.lost_in(newest_s - window_s, newest_s)
+        lost = self.lost_in(newest_s - window_s, newest_s)
+        ended = len(latencies_s) + lost
         if not ended:
             return IDLE
         ratio = float((latencies_s <= sla_s).sum()) / ended
-        return Measured(Attainment(float(ended), ratio, window_s), age_s)
+        losses = (Loss("", "lost", float(lost)),) if lost and self.tells_losses else ()
+        return Measured(Attainment(float(ended), ratio, window_s, losses), age_s)
 
     def latency(self, quantile: float, window_s: float, newest_s: float, age_s: float) -> Value:
         """The quantile of the latencies of the requests answered in the window before `newest_s`."""
@@ -129,8 +132,8 @@ class MetricsRecord:
 
     `arrivals` (requests) and each of `stage_arrivals` (items) count the arrivals of each second since the
     beginning, `stage_queues` the items waiting at its end, up to the last second with an event. `ended` are
-    the requests that ended, `parts` those of each of several parts by its slot; `stage_batches` the batches of
-    each stage, one log for each part that it is in.
+    the requests that ended, `parts` those of each of several parts by its slot; `stage_batches` the batches
+    of each stage, one log for each part that it is in.
     """
 
     arrivals: Counts

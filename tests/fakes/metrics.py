@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.ports import Load, Signals, StageSignals
+from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 
@@ -23,6 +23,8 @@ class FakeMetrics:
     ) -> None:
         self.clock, self.rate_rps, self.fault = clock, rate_rps, fault
         self.latency_s = 0.1
+        # By the part's name.
+        self.parts: dict[str, PartSignals] = {}
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         now_s = self.clock.monotonic_s()
@@ -38,6 +40,7 @@ class FakeMetrics:
             load=Measured(LoadHistory(1.0, rates)),
             latency_s=Measured(self.latency_s),
             stages={stage_of.name: stage for stage_of in pipeline.stages},
+            parts=self.parts,
         )
         return self.fault(now_s, signals) if self.fault else signals
 

@@ -79,7 +79,7 @@ def carried_rps(configs: Configs) -> float:
 
 
 def carried_meanwhile_rps(running: Configs, step: Configs) -> float:
-    """The least that is carried while Deployments go from one to the other, with the new shares from the start."""
+    """The least that is carried while Deployments change, with the new shares from the start."""
     least = inf
     for before, after in paired(running, step):
         for at, new in enumerate(after or ()):

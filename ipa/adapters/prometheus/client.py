@@ -333,10 +333,18 @@ def _parts(reading: _Reading, asked: PartQueries, sla_s: float, age: Value) -> d
     return {
         name: PartSignals(
             _aged(_pick(latencies, name), age),
-            _ended(rates, lost.get(name, 0.0), sla_s, window_s, age.value),
+            _failed(_ended(rates, lost.get(name, 0.0), sla_s, window_s, age.value), lost.get(name, 0.0)),
         )
         for name, rates in by_part.items()
     }
+
+
+def _failed(seen: Measured[Attainment] | Missing, lost_rps: float) -> Measured[Attainment] | Missing:
+    """With the failed requests, of which stage and cause are not known."""
+    if isinstance(seen, Missing) or not lost_rps:
+        return seen
+    losses = (Loss("", "failed", lost_rps * seen.value.window_s),)
+    return replace(seen, value=replace(seen.value, losses=losses))
 
 
 def _losses(reading: _Reading, asked: Rate) -> tuple[Loss, ...]:

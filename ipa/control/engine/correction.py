@@ -185,7 +185,8 @@ def learned(
         return replace(before, seen=kept)
     known = {config.stage: each for each in before.since for config in running if each.is_of(config)}
     if in_flight or not observation.settled or is_shared(running):
-        return replace(before, seen=kept, since=tuple(known.values()))
+        # One that ran beside others has batches of its own alone from the time on at which they are gone.
+        return replace(before, seen=kept, since=() if is_shared(running) else tuple(known.values()))
     since = tuple(known.get(config.stage) or _since(config, now_s) for config in running)
     after = replace(before, seen=kept, since=since, machine_steps=before.machine_steps if kept else 0)
     ripe = {

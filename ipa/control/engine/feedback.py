@@ -292,17 +292,17 @@ def is_broken(seen: Measured[Attainment] | Missing, target_ratio: float, setting
     """True if more requests were late than chance explains at the target."""
     if not isinstance(seen, Measured) or seen.age_s > settings.stale_after_s:
         return False
-    return seen.value.count >= LEAST_COUNT and _late(seen.value) > _most_late(seen.value.count, target_ratio)
+    return seen.value.count >= LEAST_COUNT and _late(seen.value) > most_late(seen.value.count, target_ratio)
 
 
 def _late(seen: Attainment) -> float:
     return seen.count * (1 - seen.in_time_ratio)
 
 
-def _most_late(count: float, target_ratio: float) -> float:
-    """The late requests that two deviations of chance allow."""
+def most_late(count: float, target_ratio: float, deviations: float = 2.0) -> float:
+    """The late requests that so many deviations of chance allow."""
     mean = count * (1 - target_ratio)
-    return mean + 2 * sqrt(mean * target_ratio) + 1
+    return mean + deviations * sqrt(mean * target_ratio) + 1
 
 
 def _rate_rps(observation: Observation, window_s: float) -> float:

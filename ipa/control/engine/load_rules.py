@@ -5,18 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.control.engine import quarantine
+from ipa.control.engine.canary import CanaryTrial, beside, without
 from ipa.control.engine.feedback import lateness
-from ipa.control.engine.guards import HoldReason, forecast_fault, load_of
+from ipa.control.engine.guards import HoldReason, bound_faults, forecast_fault, load_of
 from ipa.control.engine.overload_guard import Overload, overloaded_stages, with_more_replicas
 from ipa.control.engine.overrides import held_back
-from ipa.control.engine.plan_selection import changes, checked, choose, plan_for, wanted
+from ipa.control.engine.plan_selection import (
+    MORE,
+    capacity_rps,
+    changes,
+    checked,
+    choose,
+    plan_for,
+    wanted,
+)
 from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.control.engine.transition import safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError, PluginError
 from ipa.model.forecast import Forecast
-from ipa.model.parts import is_shared
+from ipa.model.parts import in_order, is_shared, parts_of
 from ipa.model.pipeline import Fallback
 from ipa.model.rounding import rounded_forecast
 from ipa.policies.base import ANY_RATE_RPS
@@ -48,6 +57,64 @@ def slo_broken(request: TickRequest, state: EngineState) -> tuple[TickVerdict | 
 def planned(request: TickRequest, state: EngineState) -> tuple[TickVerdict, EngineState]:
     """Apply the policy's plan for the forecast load, or hold if the running configuration is as good."""
     return _chosen(request, state)
+
+
+def carries_forecast(request: TickRequest, state: EngineState, configs: Configs) -> bool:
+    """True if the configuration carries the load to plan for in time."""
+    forecast = forecast_of(request)
+    if isinstance(forecast, HoldReason):
+        return False
+    seen = request.predict(configs, wanted(request, state, forecast).upper_rps)
+    return seen is not None and seen.feasible
+
+
+def planned_at_once(request: TickRequest, state: EngineState, why: str) -> TickVerdict:
+    """The verdict to apply the policy's plan for the forecast, without waiting; `why` is said first."""
+    forecast, running = forecast_of(request), request.observation.running()
+    assert isinstance(forecast, Forecast) and running is not None
+    plan = plan_for(request, state, running, forecast)
+    if isinstance(plan, TickVerdict):
+        return replace(plan, detail=f"{why}; {plan.detail}")
+    if plan.configs == running:
+        return hold(ReasonCode.NO_CHANGE, f"{why}; the running plan is the best", plan=plan, forecast=forecast)
+    return checked(request, state, running, plan=plan, forecast=forecast, urgent=True, why=why)
+
+
+def beside_trial(request: TickRequest, state: EngineState, trial: CanaryTrial, words: str) -> TickVerdict:
+    """The hold that waits for the canary; the change to more capacity of the others if the load needs it.
+
+    They are planned without unproven variants, in the room that the canary leaves.
+    """
+    forecast, pipeline = forecast_of(request), request.pipeline
+    running = request.observation.running()
+    assert isinstance(forecast, Forecast) and running is not None
+    held = hold(ReasonCode.CANARY_MEASURED, words, forecast=forecast)
+    if not state.feedback.is_broken and carries_forecast(request, state, running):
+        return held
+    base, limit = without(trial, running), pipeline.bounds.cores
+    room_cores = None if limit is None else limit - pipeline.bounds.held(trial.canary).cpu_cores
+    plan = plan_for(request, state, base, forecast, only_proven=True, room_cores=room_cores)
+    now = request.predict(base, ANY_RATE_RPS)
+    if isinstance(plan, TickVerdict) or now is None or capacity_rps(plan) <= now.capacity_rps * MORE:
+        return held
+    canary = in_order([part for part in parts_of(running) if trial.of(part)])
+    configs = beside(plan.configs, canary)
+    step = safe_step(running, configs, request.rolling, pipeline.bounds)
+    if step.configs == running or bound_faults(pipeline, configs):
+        return held
+    blocked = held_back(request.control.mode, running, step.configs)
+    if blocked is not None:
+        return replace(held, reason=blocked)
+    detail = f"{words}; the others need more: {changes(running, step.configs)}"
+    return TickVerdict(
+        Action.APPLY,
+        ReasonCode.SCALE_UP,
+        detail,
+        step.configs,
+        plan,
+        forecast,
+        follow_up=step.follow_up,
+    )
 
 
 def _chosen(request: TickRequest, state: EngineState, late: str = "") -> tuple[TickVerdict, EngineState]:

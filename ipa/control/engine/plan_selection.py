@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import ceil
 
 from ipa.control.engine import lost_replicas, quarantine
+from ipa.control.engine.canary import CanaryTrial, proven_by, trial_of
 from ipa.control.engine.correction import planned_with
 from ipa.control.engine.feedback import loaded, present_rps
 from ipa.control.engine.guards import bound_faults, limit_steps, total_cores
@@ -320,19 +321,26 @@ def plan_for(
     only_more: bool = False,
     reachable: bool = False,
     frees_external: bool = False,
+    only_proven: bool = False,
+    room_cores: float | None = None,
 ) -> Plan | TickVerdict:
     """The policy's plan; a hold if it has none.
 
-    Stages whose replicas another controller decides keep those of `running`, unless it `frees_external`.
+    Stages whose replicas another controller decides keep those of `running`, unless it `frees_external`. If
+    `only_proven`, it needs no canary. `room_cores` are all that it may have.
     """
+    excluded = quarantine.excluded(state.failures, running, request.now_s)
+    if only_proven:
+        excluded |= _unproven(request, state, running)
+    room = [quarantine.room_cores(state.failures, running, request.now_s), room_cores]
     slowdowns = state.correction.slowdowns(request.pipeline)
     asked = PolicyState(
         running,
-        quarantine.excluded(state.failures, running, request.now_s),
+        excluded,
         request.now_s,
         _all_pins(request, () if frees_external else running),
         only_more=only_more or request.control.mode is Mode.GUARDED,
-        room_cores=quarantine.room_cores(state.failures, running, request.now_s),
+        room_cores=min((each for each in room if each is not None), default=None),
         reachable=reachable,
         memory=state.memory,
         slowdowns=slowdowns,
@@ -352,6 +360,15 @@ def plan_for(
             ReasonCode.SOLVER_FAILED, plan.note or "no plan was found in time", plan=plan, forecast=forecast
         )
     return plan
+
+
+def _unproven(request: TickRequest, state: EngineState, running: Configs) -> frozenset[tuple[str, str]]:
+    """The variants that need a canary; none without one."""
+    canary, stages = request.pipeline.canary, request.pipeline.served
+    if canary is None:
+        return frozenset()
+    known = frozenset((stage.name, variant.name) for stage in stages for variant in stage.variants)
+    return known - proven_by(running, canary, state.proven)
 
 
 def _all_pins(request: TickRequest, running: Configs) -> tuple[tuple[str, Pin], ...]:
@@ -377,12 +394,22 @@ def checked(
 
     `reason` overrides the reason of the kind of the change; `why` is said first.
     """
-    found = _step_to(request, state, running, plan)
-    if isinstance(found, TickVerdict) and found.reason is ReasonCode.NO_ROOM:
+    trial = trial_for(request, state, running, plan)
+    if trial is not None and urgent:
+        # What is proven may help at once.
+        other = plan_for(request, state, running, forecast, only_proven=True)
+        now = request.predict(running, plan.rate_rps)
+        if isinstance(other, Plan) and (now is None or capacity_rps(other) > now.capacity_rps * MORE):
+            plan, trial = other, None
+    found = _step_to(request, state, running, plan, trial)
+    if trial is None and isinstance(found, TickVerdict) and found.reason is ReasonCode.NO_ROOM:
         plan, found = _within_reach(request, state, running, plan, forecast, found)
     if isinstance(found, TickVerdict):
         return replace(found, plan=plan, forecast=forecast)
-    if reason is None:
+    if trial is not None:
+        reason = ReasonCode.CANARY
+        why = f"a canary is measured first, then {changes(running, plan.configs)}"
+    elif reason is None:
         reason = classify(running, found.configs, urgent) if state.planned else ReasonCode.FIRST_PLAN
     slower = planned_with(plan)
     detail = (
@@ -399,16 +426,51 @@ def checked(
     if held is not None:
         words = f"would {reason.value}: {detail}"
         return hold(held, words, plan=plan, forecast=forecast, proposed=found.configs)
-    return TickVerdict(Action.APPLY, reason, detail, found.configs, plan, forecast, follow_up=found.follow_up)
+    return TickVerdict(
+        Action.APPLY,
+        reason,
+        detail,
+        found.configs,
+        plan,
+        forecast,
+        follow_up=found.follow_up,
+        trial=None if trial is None else trial[0],
+    )
+
+
+def trial_for(
+    request: TickRequest, state: EngineState, running: Configs, plan: Plan
+) -> tuple[CanaryTrial, Configs] | None:
+    """The canary that the plan needs first, and the configuration with it; None if it needs none.
+
+    Shadow mode runs none: nothing of it could be measured.
+    """
+    canary = request.pipeline.canary
+    if canary is None or request.control.mode is Mode.SHADOW:
+        return None
+    proven = proven_by(running, canary, state.proven)
+    return trial_of(plan.configs, running, canary, proven, request.predict, plan.rate_rps)
 
 
 def _step_to(
-    request: TickRequest, state: EngineState, running: Configs, plan: Plan
+    request: TickRequest,
+    state: EngineState,
+    running: Configs,
+    plan: Plan,
+    trial: tuple[CanaryTrial, Configs] | None = None,
 ) -> TransitionStep | TickVerdict:
-    """The first step to the plan; a hold if there is none."""
+    """The first step to the plan, or to its canary; a hold if there is none."""
     aim = _aim(request, state, running, plan)
     if isinstance(aim, TickVerdict):
         return aim
+    if trial is not None:
+        aim = trial[1]
+        faults = bound_faults(request.pipeline, aim)
+        if faults:
+            return hold(ReasonCode.NO_ROOM, f"for a canary beside what runs: {'; '.join(faults)}")
+    if trial is not None and aim == running:
+        words = "it runs already; its measurement begins"
+        return replace(hold(ReasonCode.CANARY_MEASURED, words), trial=trial[0])
     if aim == running:
         limit = request.settings.max_step_replicas
         why = f"the limit of {limit} replicas per step allows no change"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from ipa.control.engine.canary import FAILED
 from ipa.control.engine.guards import total_cores
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.plan import StageConfig
+from ipa.model.recording import UNLESS_DEFAULT
 
 # 300 s doubled five times is 2.7 h: a broken variant is tried a few times a day.
 MAX_DOUBLINGS = 5
@@ -20,13 +22,15 @@ LESS_CORES = 0.001
 class FailedRollout:
     """A failed rollout: its new variants as (stage, variant); none if it only added replicas.
 
-    Added replicas that do not start lack room: nothing as large as `cores` is tried before `until_s`.
+    Added replicas that do not start lack room: nothing as large as `cores` is tried before `until_s`. `why`
+    is the measurement by which a canary failed, in words.
     """
 
     variants: frozenset[tuple[str, str]]
     cores: float
     until_s: float
     times: int = 1
+    why: str = field(default="", metadata=UNLESS_DEFAULT)
 
 
 def add(
@@ -35,10 +39,11 @@ def add(
     configs: Sequence[StageConfig],
     base_s: float,
     now_s: float,
+    why: str = "",
 ) -> tuple[FailedRollout, ...]:
     """The failures with the change from `previous` to `configs`; a repeated one waits twice as long.
 
-    One that lacked room for less is a new one.
+    One that lacked room for less is a new one. `why` is the measurement by which a canary failed.
     """
     variants, cores = pairs(configs) - pairs(previous), total_cores(configs)
     before = next((failure for failure in failures if failure.variants == variants), None)
@@ -48,7 +53,7 @@ def add(
     times = before.times + (not is_active) if before else 1
     until_s = now_s + base_s * 2 ** min(times - 1, MAX_DOUBLINGS)
     others = tuple(failure for failure in failures if failure.variants != variants)
-    return (*others, FailedRollout(variants, cores, until_s, times))
+    return (*others, FailedRollout(variants, cores, until_s, times, why))
 
 
 def recalled(
@@ -62,7 +67,8 @@ def recalled(
     for decision in reversed(applied):
         if decision.reason is ReasonCode.ROLLBACK:
             at_s = now_s - (now - datetime.fromisoformat(decision.at)).total_seconds()
-            failures = add(failures, decision.configs, decision.previous, base_s, at_s)
+            why = decision.detail if decision.detail.startswith(FAILED) else ""
+            failures = add(failures, decision.configs, decision.previous, base_s, at_s, why)
     return tuple(failure for failure in failures if now_s < failure.until_s)
 
 
@@ -83,6 +89,16 @@ def excluded(
     """The (stage, variant) pairs that no plan may use now, never those of the running configuration."""
     active = (failure.variants for failure in failures if now_s < failure.until_s)
     return frozenset().union(*active) - pairs(running)
+
+
+def failed_canary(failures: Sequence[FailedRollout], running: Sequence[StageConfig], now_s: float) -> str:
+    """The canaries that failed lately, with their figures and the time left, in words; empty if none did."""
+    return "; ".join(
+        f"{', '.join(f'{stage}={name}' for stage, name in sorted(each.variants))} is not planned for "
+        f"{each.until_s - now_s:.0f} s: {each.why}"
+        for each in failures
+        if each.why and now_s < each.until_s and not each.variants <= pairs(running)
+    )
 
 
 def room_cores(

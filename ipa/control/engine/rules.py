@@ -13,8 +13,25 @@ from dataclasses import replace
 from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import IDLE, Actuation, ActuationPhase, advance, withdrawn
 from ipa.control.engine.amendment import amended
+from ipa.control.engine.canary import (
+    FAILED,
+    CanaryTrial,
+    has_failed,
+    has_passed,
+    measured,
+    proven_by,
+    without,
+)
 from ipa.control.engine.guards import bound_faults, restoring_faults
-from ipa.control.engine.load_rules import overloaded, planned, slo_broken, telemetry_lost
+from ipa.control.engine.load_rules import (
+    beside_trial,
+    carries_forecast,
+    overloaded,
+    planned,
+    planned_at_once,
+    slo_broken,
+    telemetry_lost,
+)
 from ipa.control.engine.overrides import held_back, pin_faults, stop_of
 from ipa.control.engine.plan_selection import changes, classify, no_room
 from ipa.control.engine.state import (
@@ -48,6 +65,8 @@ def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engine
             # A hold before the load's rules interrupts a row of smaller plans.
             return verdict, state.without_pending()
     verdict, state = telemetry_lost(request, state)
+    if verdict is None:
+        verdict, state = on_trial(request, state)
     if verdict is None:
         verdict, state = slo_broken(request, state)
     if verdict is None:
@@ -137,6 +156,69 @@ def requested(request: TickRequest, state: EngineState) -> Ruling:
     return verdict, replace(state, goal=goal)
 
 
+def on_trial(request: TickRequest, state: EngineState) -> Ruling:
+    """Hold while a canary is measured; it takes all requests if it passes, and is removed if it fails.
+
+    If the load rises meanwhile, the others get more replicas.
+    """
+    canary, running = request.pipeline.canary, _running(request)
+    if canary is None:
+        return None, replace(state, trial=None)
+    state = replace(state, proven=proven_by(running, canary, state.proven))
+    if state.trial is None or not state.trial.is_in(running):
+        return None, replace(state, trial=None)
+    trial = measured(state.trial, request.observation, request.now_s)
+    state = replace(state, trial=trial)
+    figures = trial.figures(request.pipeline)
+    if has_failed(trial, request.pipeline, canary, request.now_s):
+        return _canary_failed(request, state, trial, f"{FAILED}: {figures}")
+    if has_passed(trial, canary):
+        return _canary_passed(request, state, trial, f"the canary passed: {figures}")
+    words = f"a canary is measured for {trial.measured_s:.0f} of {canary.measure_s:g} s: {figures}"
+    return beside_trial(request, state, trial, words), state
+
+
+def _canary_failed(request: TickRequest, state: EngineState, trial: CanaryTrial, words: str) -> Ruling:
+    """Remove the canary, and leave its variants alone for a while."""
+    running, mode = _running(request), request.control.mode
+    if not mode.writes:
+        return hold(ReasonCode.ADVISORY, f"would take it back: {words}"), state
+    back = without(trial, running)
+    base_s = request.settings.quarantine_s
+    failures = quarantine.add(state.failures, back, running, base_s, request.now_s, words)
+    state = replace(state, failures=failures, trial=None, goal=None)
+    detail = f"{words}: {changes(running, back)}"
+    return TickVerdict(Action.APPLY, ReasonCode.ROLLBACK, detail, back), state
+
+
+def _canary_passed(request: TickRequest, state: EngineState, trial: CanaryTrial, words: str) -> Ruling:
+    """Run what was wanted when the canary began; what is planned now, if that does not carry the load."""
+    running, mode = _running(request), request.control.mode
+    held = held_back(mode, running, trial.wanted)
+    if held is not None:
+        return hold(held, f"{words}; would {changes(running, trial.wanted)}"), state
+    state = replace(state, trial=None, proven=state.proven | quarantine.pairs(trial.canary))
+    reason = classify(running, trial.wanted, urgent=True)
+    step_of, before = trial.decision_id, trial.before
+    asked = ChangeRequest(trial.wanted, words, reason, step_of=step_of, before=before)
+    if carries_forecast(request, state, trial.wanted):
+        verdict, goal = _on_request(request, asked, running)
+        if verdict.action is Action.APPLY:
+            return replace(verdict, continues=asked), replace(state, goal=goal)
+    verdict = planned_at_once(request, state, words)
+    return replace(verdict, continues=asked if verdict.action is Action.APPLY else None), state
+
+
+def canary_held(
+    request: TickRequest, state: EngineState, verdict: TickVerdict
+) -> tuple[TickVerdict, EngineState]:
+    """Say why a better plan is not made, if the variant that it would have failed as a canary."""
+    words = quarantine.failed_canary(state.failures, _running(request), request.now_s)
+    if not words or verdict.reason not in (ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE):
+        return verdict, state
+    return replace(verdict, reason=ReasonCode.QUARANTINED, detail=f"{words}; {verdict.detail}"), state
+
+
 def mixed_rows(
     request: TickRequest, state: EngineState, verdict: TickVerdict
 ) -> tuple[TickVerdict, EngineState]:
@@ -177,8 +259,8 @@ BEFORE_LOAD: tuple[Rule, ...] = (
     foreign_rollout,
     requested,
 )
-RULES: tuple[Rule, ...] = (*BEFORE_LOAD, telemetry_lost, slo_broken, planned)
-AMENDMENTS: tuple[Amendment, ...] = (overloaded, mixed_rows)
+RULES: tuple[Rule, ...] = (*BEFORE_LOAD, telemetry_lost, on_trial, slo_broken, planned)
+AMENDMENTS: tuple[Amendment, ...] = (overloaded, mixed_rows, canary_held)
 
 
 def _running(request: TickRequest) -> Configs:
@@ -265,9 +347,9 @@ def _take_back(
     assert change is not None
     base_s = request.settings.quarantine_s
     # If only room was lacking, the variants are not the cause: nothing as large is tried for a while.
-    before = change.configs if actuation.lacks_room else change.previous
+    before = change.configs if actuation.lacks_room else change.origin
     failures = quarantine.add(state.failures, before, change.configs, base_s, request.now_s)
-    state = replace(state, failures=failures, actuation=IDLE, goal=None)
+    state = replace(state, failures=failures, actuation=IDLE, goal=None, trial=None)
     if change.origin != change.previous:
         reason = classify(change.previous, change.origin, urgent=True)
         rest = ChangeRequest(change.origin, "the rollback goes on", reason, restores=True)

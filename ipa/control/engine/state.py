@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from ipa.control.engine.actuation import IDLE, Actuation
+from ipa.control.engine.canary import CanaryTrial, Variants
 from ipa.control.engine.correction import UNCORRECTED, Correction
 from ipa.control.engine.feedback import NO_FEEDBACK, Feedback
 from ipa.control.engine.guards import GuardSettings
@@ -118,7 +119,8 @@ class EngineState:
     `counted_s`: the last tick that counted (see `counts`). `memory`: the policy's own. `correction`: how the
     variants do beside their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the
     change of which this tick saw the end. `desired`: the replicas that we would run of stages whose number
-    another controller decides. `damping`: the smaller plans that were taken back.
+    another controller decides. `damping`: the smaller plans that were taken back. `trial`: the canary that
+    starts or is measured. `proven`: the variants that need none.
     """
 
     tick: int = 0
@@ -144,6 +146,8 @@ class EngineState:
     ended: Actuation | None = None
     desired: Mapping[str, int] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
     damping: FlapDamping = field(default=UNDAMPED, metadata=UNLESS_DEFAULT)
+    trial: CanaryTrial | None = field(default=None, metadata=UNLESS_DEFAULT)
+    proven: Variants = field(default=frozenset(), metadata=UNLESS_DEFAULT)
 
     def without_pending(self) -> EngineState:
         """The state with the row of smaller plans interrupted."""
@@ -171,6 +175,10 @@ class TickVerdict:
     follow_up: tuple[StageConfig, ...] = ()
     # True if it adds to the change in flight.
     amends: bool = False
+    # The canary that begins or goes on with it.
+    trial: CanaryTrial | None = None
+    # The request of which it is the next step, if that is not the state's goal.
+    continues: ChangeRequest | None = None
 
 
 def hold(

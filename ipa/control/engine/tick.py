@@ -8,6 +8,7 @@ from functools import cache
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine import external_replicas, lost_replicas
 from ipa.control.engine.actuation import Actuation, begin
+from ipa.control.engine.canary import without_canary
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.decision_inputs import inputs_of
 from ipa.control.engine.feedback import NO_FEEDBACK, is_broken, regulated
@@ -50,6 +51,9 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     events = (*_events(before, decision), *alarmed)
     counted_s = request.now_s if state.counts(request) else state.counted_s
     state = replace(state, last_reason=decision.reason, counted_s=counted_s)
+    if verdict.trial is not None:
+        trial = replace(verdict.trial, decision_id=decision.decision_id, before=decision.previous)
+        state = replace(state, trial=trial)
     change = None
     if verdict.action is Action.APPLY:
         asked = _steps_behind(before.goal, request, verdict)
@@ -84,7 +88,8 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
     """The state with the newest correction of the profiles, and the events about it."""
     target_ratio = request.pipeline.sla.percentile / 100
     learns = request.settings.correct_profiles
-    broken = learns and is_broken(request.observation.attainment, target_ratio, request.settings)
+    observation = without_canary(request.observation, state.trial)
+    broken = learns and is_broken(observation.attainment, target_ratio, request.settings)
     now = learned(
         state.correction,
         request.observation,
@@ -100,7 +105,7 @@ def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, t
     serving_s = _serving_s(request, state.actuation)
     feedback = regulated(
         state.feedback,
-        request.observation,
+        observation,
         corrected(request.predict, now.slowdowns(request.pipeline)),
         request.now_s,
         in_flight=state.actuation.in_flight and serving_s is None,
@@ -216,6 +221,8 @@ def _steps_behind(
     goal: ChangeRequest | None, request: TickRequest, verdict: TickVerdict
 ) -> ChangeRequest | None:
     """The remaining steps of an earlier decision if this verdict is the next of them; else None."""
+    if verdict.continues is not None:
+        return verdict.continues
     is_new = request.requested is not None or verdict.reason is ReasonCode.ROLLBACK or verdict.amends
     return None if is_new or verdict.action is Action.HOLD else goal
 

@@ -104,8 +104,8 @@ def _limits(running: Sequence[StageConfig], bounds: Bounds) -> dict[str, float]:
 def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
     """The running configuration with all that must serve before requests move; new parts at a share of 0.
 
-    A part that is to take more requests is replaced and grown first; one that is to take fewer only grows, and
-    is replaced when it has fewer.
+    A part that is to take more requests is replaced and grown first; one that is to take fewer only grows,
+    and is replaced when it has fewer.
     """
     parts = []
     for before, after in paired(running, wanted):
