@@ -24,6 +24,14 @@ from ipa.model.resident import resident_variants
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.optimize.graph import GraphNode, build_graph
 from ipa.service.service import Loop, Service
+from ipa.service.shared_load import (
+    CanaryLive,
+    MixtureLive,
+    PartLive,
+    canary_live,
+    mixture_live,
+    parts_live,
+)
 
 # Of a stage: variant, batch size and cores.
 Replica = tuple[str, str, int, float]
@@ -92,6 +100,8 @@ class LiveState:
     `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
     `calibration` says in words of which machine the profiles are, if not of this one, and what was measured.
+    `parts` are several configurations side by side, `mixture` is what the latest plan gains by them, `canary`
+    the new configuration that is measured first.
     """
 
     at: str
@@ -117,6 +127,9 @@ class LiveState:
     inputs: tuple[InputLive, ...] = ()
     cost_usd_per_hour: float | None = None
     calibration: str = ""
+    parts: tuple[PartLive, ...] = ()
+    mixture: MixtureLive | None = None
+    canary: CanaryLive | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +216,9 @@ def live_state(
         inputs=inputs_of(observation),
         cost_usd_per_hour=_price(pipeline, stages),
         calibration=snapshot.correction.calibration.words,
+        parts=parts_live(observation, snapshot),
+        mixture=mixture_live(snapshot.plan),
+        canary=canary_live(pipeline, snapshot),
     )
 
 

@@ -42,10 +42,39 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
         *(Text(text, style="yellow") for text in planned_only(status)),
+        *(Text(text) for text in (*_mixture(live), *_canary(status))),
         *(Text(text, style="yellow") for text in (*_lost(live), *_slower(live["stages"]))),
         *(Text(_sentence(text)) for text in [live.get("calibration", "")] if text),
         *(Text(text, style="yellow") for text in _standing(status)),
         *(Text(text) for text in _beside(status)),
+    ]
+
+
+def _mixture(live: dict[str, Any]) -> list[str]:
+    """The gain of a plan whose parts share the load; services before 0.2 do not tell."""
+    found = live.get("mixture")
+    if not found:
+        return []
+    return [
+        f"Shared load: {found['parts']} configurations are worth {found['objective']:.6g}, "
+        f"{found['gain']:+.3g} over the best single one "
+        f"(PAS {_n(found['single_pas'], 3)} → {_n(found['pas'], 3)}, "
+        f"{found['single_cost_cores']:g} → {_plain(found['cost_cores'])} cores)"
+    ]
+
+
+def _canary(status: dict[str, Any]) -> list[str]:
+    """The measurement of a canary so far."""
+    found = status["live"].get("canary")
+    if not found:
+        return []
+    measured = f"measured for {found['measured_s']:.0f} of {found['measure_s']:g} s"
+    if found["in_time_ratio"] is None:
+        return [f"Canary: {found['share_percent']} % of the requests, {measured}"]
+    return [
+        f"Canary: {found['share_percent']} % of the requests, {measured}: "
+        f"{100 * found['in_time_ratio']:.1f} % of {found['requests']:.0f} in time, "
+        f"{found['failed']:.0f} failed, p{status['sla_percentile']:g} {_n(found['latency_s'], 3)} s"
     ]
 
 

@@ -76,7 +76,8 @@ def planned_at_once(request: TickRequest, state: EngineState, why: str) -> TickV
     if isinstance(plan, TickVerdict):
         return replace(plan, detail=f"{why}; {plan.detail}")
     if plan.configs == running:
-        return hold(ReasonCode.NO_CHANGE, f"{why}; the running plan is the best", plan=plan, forecast=forecast)
+        words = f"{why}; the running plan is the best"
+        return hold(ReasonCode.NO_CHANGE, words, plan=plan, forecast=forecast)
     return checked(request, state, running, plan=plan, forecast=forecast, urgent=True, why=why)
 
 

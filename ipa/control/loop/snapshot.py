@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ipa.control.engine.actuation import Actuation, ActuationPhase
+from ipa.control.engine.canary import CanaryTrial
 from ipa.control.engine.correction import UNCORRECTED, Correction
 from ipa.control.engine.feedback import NO_FEEDBACK, Feedback
 from ipa.control.engine.guards import total_cores
@@ -52,7 +53,7 @@ class Snapshot:
     after all decisions of shadow mode; empty in other modes, or if the running one is unknown. `correction`
     are the slowdowns of the variants, `feedback` is the load to plan for beyond the forecast, `ended` the
     change that ended in this tick. `desired` are the replicas that this service would run of stages whose
-    number another controller decides.
+    number another controller decides. `trial` is the canary that starts or is measured.
     """
 
     pipeline: str
@@ -74,6 +75,7 @@ class Snapshot:
     ended: Actuation | None = None
     quarantines: tuple[FailedRollout, ...] = ()
     desired: Mapping[str, int] = field(default_factory=dict)
+    trial: CanaryTrial | None = None
     # The progress of a rollout that no loop follows, in words, and what is wrong with it.
     detail: str = ""
     problems: tuple[str, ...] = ()
@@ -104,6 +106,7 @@ def after_tick(
         ended=state.ended,
         quarantines=tuple(failure for failure in state.failures if request.now_s < failure.until_s),
         desired=state.desired,
+        trial=state.trial,
     )
 
 
