@@ -183,4 +183,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values, with the keys of docs/reference."""
-        return {**asdict(self), "termination": self.termination.value}
+        values = {**asdict(self), "termination": self.termination.value}
+        if self.single is None:
+            del values["single"]
+        return values

@@ -43,7 +43,7 @@ class TrafficSplit:
 class SplitPart:
     """A part's own stages and queues. `pas` is the accuracy of the serving pods, or of the last ones.
 
-    `is_emptying`: the part is being removed, and still serves its queue.
+    `is_emptying`: the part is being removed, and still serves the requests inside.
     """
 
     def __init__(self, sim: PipelineSim) -> None:
@@ -54,11 +54,6 @@ class SplitPart:
         self.is_emptying = False
         self._ids = np.empty(0, dtype=np.int64)
         self._count = 0
-
-    @property
-    def waiting(self) -> int:
-        """Items that wait at its stages."""
-        return sum(self.sim.stage(stage.name).waiting for stage in self.sim.pipeline.served)
 
     def offer(self, ids: Ints, times_s: Floats) -> None:
         """Offer the part its requests of the pipeline."""

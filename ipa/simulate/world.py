@@ -227,7 +227,7 @@ class SimWorld:
             if slot not in self._lanes:
                 self._lanes[slot] = SplitPart(self._made(slot))
         for slot, lane in self._lanes.items():
-            lane.is_emptying = self.cluster.is_going(slot) and lane.waiting > 0
+            lane.is_emptying = self.cluster.is_going(slot) and lane.sim.inside > 0
             if lane.is_emptying:
                 continue
             for stage in self.pipeline.served:

@@ -156,7 +156,7 @@ class SeldonSection(Section):
     )
     ignores: Maybe[
         Annotated[
-            list[Literal["drop_after", "sets", "max_predictors", "resident"]],
+            list[Literal["drop_after", "sets", "max_predictors", "canary", "resident"]],
             Field(min_length=1, max_length=4),
             UNIQUE,
         ]
