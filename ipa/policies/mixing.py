@@ -23,6 +23,9 @@ STEP_PERCENT = 5
 WORTH_STARTING_RATIO = 0.02
 # The running parts go on until something is better by this ratio, the default tolerance of the loop.
 WORTH_CHANGING_RATIO = 0.01
+# New parts, and new shares, are for this much more than the load: at the edge of what they carry, each jitter
+# of the load would take them back.
+HEADROOM_RATIO = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,9 @@ class MixtureSearch:
     ) -> Plan:
         """The best mixture whatever runs; `single` if none is better, or is reachable where it must be."""
         limits = MixtureLimits(self.most_parts, STEP_PERCENT)
-        configs = self.profiled.mixture(pipeline, rate_rps, limits, sla_ratio)
+        configs = self.profiled.mixture(pipeline, rate_rps * HEADROOM_RATIO, limits, sla_ratio)
+        if not configs and not single.stages:
+            configs = self.profiled.mixture(pipeline, rate_rps, limits, sla_ratio)
         if not is_shared(configs):
             return single
         if not pipeline.bounds.any_change and not is_reachable(pipeline, configs, running, self.rolling):
@@ -112,10 +117,10 @@ class MixtureSearch:
         now = self._described(running, pipeline, rate_rps, sla_ratio) if all(map(share_of, parts)) else None
         if now is not None and not _is_worth(fresh, now, WORTH_CHANGING_RATIO):
             return now
-        moved = (
-            self._described(in_order(each), pipeline, rate_rps, sla_ratio) for each in _with_shares(parts)
-        )
-        best = max(filter(None, moved), key=_worth, default=None)
+        moved = [in_order(each) for each in _with_shares(parts)]
+        roomy = [it for it in moved if self._described(it, pipeline, rate_rps * HEADROOM_RATIO, sla_ratio)]
+        found = (self._described(each, pipeline, rate_rps, sla_ratio) for each in roomy or moved)
+        best = max(filter(None, found), key=_worth, default=None)
         return None if best is None or _is_worth(fresh, best, WORTH_CHANGING_RATIO) else best
 
     def _described(

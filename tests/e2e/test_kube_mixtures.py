@@ -1,38 +1,216 @@
-"""Mixtures of the default policy on the fake API server: predictors with traffic, in the loop."""
+"""Mixtures and canaries of the default policy on the fake API server: predictors with traffic."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ipa.model.parts import is_shared, parts_of
+from ipa.bootstrap.targets import check_carried, target_of
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.ports import Attribution, ControlAction, PartSignals, PipelineControl
+from ipa.model.decision import Decision, Mode, ReasonCode
+from ipa.model.errors import InputError, UsageError
+from ipa.model.observation import Attainment, Loss, Measured
+from ipa.model.parts import is_shared, parts_of, share_of
+from ipa.model.pipeline import Canary, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.table import PolicyInputs, make_policy
+from ipa.settings import Settings
 from ipa.targets.seldon.shape import at_cluster
-from tests.fakes.looped import Looped, applied, looped
+from tests.contract.split_harness import split
+from tests.fakes.kube import Trouble
+from tests.fakes.looped import SETTINGS, Looped, applied, looped, troubled
 from tests.fakes.mixed import PROFILES
 from tests.fakes.mixed import SHOP as LOCAL
+from tests.fakes.world import window_max
 
 SHOP = at_cluster(LOCAL)
-ALONE = (StageConfig("detect", "only", 1, 1.0, 1), StageConfig("classify", "high", 1, 1.0, 4))
+TRIED = replace(SHOP, max_predictors=1, canary=Canary(5, 60.0))
+HIGH = (StageConfig("detect", "only", 1, 1.0, 1), StageConfig("classify", "high", 1, 1.0, 4))
+MIDDLE = (StageConfig("detect", "only", 1, 1.0, 1), StageConfig("classify", "middle", 1, 1.0, 3))
+
+
+@contextmanager
+def controlled(folder: Path, pipeline: Pipeline, configs: tuple[StageConfig, ...]) -> Iterator[Looped]:
+    inputs = PolicyInputs(pipeline, PROFILES, solver="exact", rolling=DEPLOYMENT)
+    policy, predict = make_policy("ours", inputs), inputs.predictor()
+    with looped(folder, pipeline, configs, policy=policy, predict=predict) as cluster:
+        cluster.rate_rps = 40.0
+        yield cluster
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Looped]:
-    inputs = PolicyInputs(SHOP, PROFILES, solver="exact", rolling=DEPLOYMENT)
-    policy = make_policy("ours", inputs)
-    with looped(tmp_path, SHOP, ALONE, policy=policy, predict=inputs.predictor()) as cluster:
-        cluster.rate_rps = 40.0
+    with controlled(tmp_path, SHOP, HIGH) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Iterator[Looped]:
+    with controlled(tmp_path, TRIED, MIDDLE) as cluster:
+        cluster.metrics.parts = {"default": part(1.0), "default-2": part(1.0)}
+        yield cluster
+
+
+def part(in_time_ratio: float, failed: float = 0.0) -> PartSignals:
+    """A part of which so many requests of the last 30 s were in time."""
+    losses = (Loss("", "failed", failed),) if failed else ()
+    return PartSignals(Measured(0.3), Measured(Attainment(60.0, in_time_ratio, 30.0, losses)))
+
+
+def traffic(cluster: Looped) -> dict[str, int | None]:
+    """The traffic of each predictor, by its name."""
+    with cluster.kube.store.lock:
+        (sdep,) = cluster.kube.store.everything("seldondeployments")
+    return {one["name"]: one.get("traffic") for one in sdep["spec"]["predictors"]}
+
+
+def until(cluster: Looped, reason: ReasonCode, most: int = 60) -> Decision:
+    """The first decision of that reason."""
+    for _ in range(most):
+        (decision,) = cluster.ticks(1)
+        if decision.reason is reason:
+            return decision
+    raise AssertionError(f"no {reason.value} in {most} ticks")
 
 
 def test_a_load_that_one_configuration_carries_badly_is_shared_by_two(cluster: Looped) -> None:
     cluster.ticks(10)
     assert not is_shared(cluster.running())
     cluster.rate_rps = 100.0
+    begun, moved, *_ = applied(cluster.ticks(40))
+    assert (begun.reason, moved.reason) == (ReasonCode.FIRST_PLAN, ReasonCode.RESHARE)
+    # What runs grows and goes on with all requests while the other starts.
+    assert [share_of(part) for part in parts_of(begun.configs)] == [100, 0]
+    assert moved.detail.startswith("the next step of the last change: ")
+    shares = {part[1].variant: share_of(part) for part in parts_of(cluster.running())}
+    assert traffic(cluster) == {"default": shares["high"], "default-2": shares["middle"]}
+    assert sum(shares.values()) == 100 and cluster.workload.read(SHOP).settled
+    assert SHOP.bounds.exceeded(cluster.running()) == ()
+    plan = cluster.loop.snapshot().plan
+    assert plan is not None and plan.gain is not None and plan.gain > 0
+    cluster.rate_rps = 40.0
+    cluster.ticks(60)
+    assert not is_shared(cluster.running()) and len(traffic(cluster)) == 1
+
+
+def test_a_part_that_crash_loops_is_taken_back_before_it_has_requests(cluster: Looped) -> None:
+    cluster.ticks(10)
+    cluster.kube.cluster.trouble_of = troubled(Trouble.CRASH, "middle")
+    cluster.rate_rps = 100.0
     decisions = applied(cluster.ticks(40))
-    assert is_shared(cluster.running()) and len(parts_of(cluster.running())) == 2
-    assert decisions
+    rolled = next(each for each in decisions if each.reason is ReasonCode.ROLLBACK)
+    assert "middle" in {it.variant for it in rolled.previous} and not is_shared(rolled.configs)
+    for each in decisions:
+        assert all(share_of(one) == 0 for one in parts_of(each.configs) if one[1].variant == "middle")
+
+
+def test_a_canary_that_passes_takes_all_requests(trial: Looped) -> None:
+    begun = until(trial, ReasonCode.CANARY)
+    assert traffic(trial) == {"default": 100, "default-2": 0}
+    assert "a canary is measured first, then classify=middle b1 3×1 cores → classify=high" in begun.detail
+    until(trial, ReasonCode.CANARY_MEASURED)
+    assert traffic(trial) == {"default": 95, "default-2": 5}
+    taken = until(trial, ReasonCode.SWITCH_VARIANT)
+    assert taken.detail.startswith("the canary passed: 100.0% of its ")
+    trial.ticks(20)
+    assert set(traffic(trial)) == {"default-2"} and not is_shared(trial.running())
+    assert {it.variant for it in trial.running()} == {"only", "high"}
+    # Both are proven now: a way back needs no canary.
+    trial.rate_rps = 110.0
+    reasons = {each.reason for each in trial.ticks(40)}
+    assert "middle" in {it.variant for it in trial.running()} and ReasonCode.CANARY not in reasons
+
+
+@pytest.mark.parametrize(
+    ("bad", "failed"),
+    [(part(0.7), r"0 failed"), (part(0.7, failed=18.0), r"[1-9]\d* failed")],
+    ids=["late", "failing"],
+)
+def test_a_canary_that_is_worse_is_removed_and_held_with_its_figures(
+    trial: Looped, bad: PartSignals, failed: str
+) -> None:
+    trial.metrics.parts["default-2"] = bad
+    rolled = until(trial, ReasonCode.ROLLBACK)
+    figures = rf"the canary failed: 70.0% of its \d+ requests \(5 %\) were in time and {failed}, p99 0.3 s"
+    assert re.match(figures, rolled.detail)
+    held = until(trial, ReasonCode.QUARANTINED)
+    assert rolled.detail.split(": ")[1] in held.detail and "is not planned for" in held.detail
+    trial.ticks(5)
+    assert trial.running() == MIDDLE and trial.workload.read(TRIED).settled
+    assert set(traffic(trial)) == {"default"}
+    (failure,) = trial.loop.snapshot().quarantines
+    assert failure.variants == {("classify", "high")} and failure.why in rolled.detail
+
+
+def test_a_canary_is_as_good_as_the_others_if_all_are_late(trial: Looped) -> None:
+    trial.metrics.parts = {"default": part(0.7), "default-2": part(0.72)}
+    assert until(trial, ReasonCode.SWITCH_VARIANT).detail.startswith("the canary passed: 72.0% of its ")
+
+
+def test_a_canary_that_nothing_measures_is_taken_back(trial: Looped) -> None:
+    trial.metrics.parts = {}
+    rolled = until(trial, ReasonCode.ROLLBACK, most=100)
+    assert "no request of its 5 % was measured" in rolled.detail
+
+
+def test_people_and_pauses_come_before_a_canary(trial: Looped) -> None:
+    until(trial, ReasonCode.CANARY_MEASURED)
+    control = PipelineControl(mode=Mode.ACTIVE, paused=True)
+    trial.store.set_control(TRIED.name, control, Attribution(ControlAction.PAUSE))
+    assert {each.reason for each in trial.ticks(30)} == {ReasonCode.PAUSED}
+    assert traffic(trial) == {"default": 95, "default-2": 5}
+    active = PipelineControl(mode=Mode.ACTIVE)
+    trial.store.set_control(TRIED.name, active, Attribution(ControlAction.RESUME))
+    trial.loop.request(MIDDLE, "back to middle", by="ann")
+    trial.ticks(3)
+    assert trial.running() == MIDDLE and trial.loop.snapshot().trial is None
+    # It is still the better plan.
+    until(trial, ReasonCode.CANARY)
+
+
+def test_a_process_that_starts_anew_measures_a_running_canary_again(trial: Looped) -> None:
+    until(trial, ReasonCode.CANARY_MEASURED)
+    inputs = PolicyInputs(TRIED, PROFILES, solver="exact", rolling=DEPLOYMENT)
+    trial.loop = ControlLoop(
+        TRIED,
+        LoopPorts(trial.clock, trial.metrics, trial.workload, trial.store, trial.store),
+        policy=make_policy("ours", inputs),
+        predict=inputs.predictor(),
+        forecaster=window_max,
+        settings=SETTINGS,
+        window_s=20.0,
+        run_id="second",
+    )
+    writes = len(trial.kube.writes)
+    begun = until(trial, ReasonCode.CANARY_MEASURED)
+    assert "begins" in begun.detail and len(trial.kube.writes) == writes
+    assert until(trial, ReasonCode.SWITCH_VARIANT).detail.startswith("the canary passed: ")
+
+
+def test_advisory_mode_says_that_a_canary_would_come_first(trial: Looped) -> None:
+    control = PipelineControl(mode=Mode.ADVISORY)
+    trial.store.set_control(TRIED.name, control, Attribution(ControlAction.MODE))
+    said = until(trial, ReasonCode.ADVISORY)
+    assert said.detail.startswith("would apply.canary: a canary is measured first, then ")
+    assert not trial.kube.writes
+
+
+def test_what_is_not_carried_is_refused_with_the_remedy() -> None:
+    on_seldon, here = target_of(Settings(target="kubernetes")), target_of(Settings(target="local"))
+    check_carried(on_seldon, [SHOP, TRIED], "ours")
+    for pipeline, key in ((SHOP, "max_predictors"), (TRIED, "canary")):
+        for target, shaped in ((here, pipeline), (on_seldon, split(pipeline))):
+            with pytest.raises(InputError) as refused:
+                check_carried(target, [shaped], "ours")
+            assert any(
+                it.message.startswith(f"{key}: ") or key in it.message for it in refused.value.problems
+            )
+    with pytest.raises(UsageError, match="max_predictors of shop has no effect: the policy hpa"):
+        check_carried(on_seldon, [SHOP], "hpa")
