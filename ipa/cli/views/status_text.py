@@ -42,7 +42,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
         *(Text(text, style="yellow") for text in planned_only(status)),
-        *(Text(text) for text in (*_mixture(live), *_canary(status))),
+        *(Text(text) for text in (*mixture_lines(live), *canary_lines(status))),
         *(Text(text, style="yellow") for text in (*_lost(live), *_slower(live["stages"]))),
         *(Text(_sentence(text)) for text in [live.get("calibration", "")] if text),
         *(Text(text, style="yellow") for text in _standing(status)),
@@ -50,7 +50,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
     ]
 
 
-def _mixture(live: dict[str, Any]) -> list[str]:
+def mixture_lines(live: dict[str, Any]) -> list[str]:
     """The gain of a plan whose parts share the load; services before 0.2 do not tell."""
     found = live.get("mixture")
     if not found:
@@ -63,7 +63,7 @@ def _mixture(live: dict[str, Any]) -> list[str]:
     ]
 
 
-def _canary(status: dict[str, Any]) -> list[str]:
+def canary_lines(status: dict[str, Any]) -> list[str]:
     """The measurement of a canary so far."""
     found = status["live"].get("canary")
     if not found:

@@ -16,7 +16,7 @@ from math import ceil
 
 from ipa.control.engine.feedback import LEAST_COUNT, most_late
 from ipa.model.observation import Measured, Observation, PartObservation
-from ipa.model.parts import in_order, is_shared, parts_of, share_of, with_share
+from ipa.model.parts import in_order, parts_of, share_of, with_share
 from ipa.model.pipeline import Canary, Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT
@@ -159,10 +159,10 @@ def with_rest(parts: Sequence[Configs], percent: int) -> Configs:
 def measured(trial: CanaryTrial, observation: Observation, now_s: float) -> CanaryTrial:
     """The trial with the requests since the last tick, once all in the window are of its time."""
     running = observation.running() or ()
-    if not is_shared(running) or len(observation.parts) != len(parts_of(running)) or not observation.is_whole:
-        return trial
     if trial.since_s is None:
         return replace(trial, since_s=now_s)
+    if len(observation.parts) != len(parts_of(running)):
+        return trial
     seen = list(zip(map(trial.of, parts_of(running)), observation.parts, strict=True))
     mine = [part.attainment for is_mine, part in seen if is_mine]
     whole = [each for each in mine if isinstance(each, Measured)]

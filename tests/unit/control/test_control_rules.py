@@ -53,11 +53,12 @@ def test_the_order_of_the_rules_is_this_one() -> None:
         "foreign_rollout",
         "requested",
         "telemetry_lost",
+        "on_trial",
         "slo_broken",
         "planned",
     ]
     assert RULES[: len(BEFORE_LOAD)] == BEFORE_LOAD
-    assert [amend.__name__ for amend in AMENDMENTS] == ["overloaded", "mixed_rows"]
+    assert [amend.__name__ for amend in AMENDMENTS] == ["overloaded", "mixed_rows", "canary_held"]
 
 
 def test_each_rule_gives_way_to_those_before_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -71,6 +72,16 @@ def test_shares_stay_while_the_parts_carry_the_load_and_move_before_parts_change
     assert moved != skewed and only_shares(skewed, moved)
     # Where no shares help, parts change.
     assert not only_shares(before, plan_of(140.0, before).configs)
+
+
+@pytest.mark.parametrize("most_rps", [100.0, 105.0, 110.0, 115.0, 120.0, 125.0])
+def test_a_load_that_scatters_by_some_percent_takes_nothing_back(most_rps: float) -> None:
+    running = plan_of(most_rps).configs
+    rows = [running]
+    for rate_rps in [0.97 * most_rps, most_rps] * 3:
+        running = plan_of(rate_rps, running).configs
+        rows.append(running)
+    assert sum(before != after for before, after in pairwise(rows)) <= 1
 
 
 def test_a_load_that_falls_ends_the_mixture() -> None:

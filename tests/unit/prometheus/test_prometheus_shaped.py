@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import ON_CLUSTER, Dialect, queries
+from ipa.adapters.prometheus.queries import Query
+from ipa.adapters.prometheus.query_batching import Answered, Span
+from ipa.adapters.prometheus.series import SeriesStore
 from ipa.control.engine.correction import UNCORRECTED, learned
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
@@ -18,6 +23,7 @@ from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.metrics import EXECUTOR, ShapedMetrics
 from tests.contract.split_harness import split
+from tests.fakes.exposition import executor
 from tests.fakes.kube.samples import sample_pipeline
 from tests.fakes.looped import PIPELINE
 from tests.fakes.world import SMALLEST, profiled
@@ -92,3 +98,43 @@ def test_profiles_are_corrected_by_the_batches_of_model_servers_and_what_waits_t
     assert waiting.value == pytest.approx(rate_rps * server.batch_s[configs[0].stage], rel=0.05)
     (told, *_) = overloaded_stages(seen, [0.1, 100.0], 1.0, replace(settings, max_utilisation_ratio=100.0))
     assert told.words.startswith(f"the queue of {configs[0].stage} takes ")
+
+
+def _samples(page: str) -> list[tuple[str, Mapping[str, str], float]]:
+    families = text_string_to_metric_families(page)
+    return [(each.name, each.labels, float(each.value)) for family in families for each in family.samples]
+
+
+def test_predictors_that_share_the_load_are_read_each_by_its_name() -> None:
+    """The first answers twice as many as the second, of which a sixth fail."""
+    store = SeriesStore()
+    shared = replace(PIPELINE, max_predictors=2)
+
+    def ask(query: Query, span: Span = None) -> Answered:
+        return Answered(store.series(query, 60.0, span), 60.0)
+
+    for second in range(0, 61, 5):
+        pages = [
+            executor("pages", "default", {("predictions", "post", "200"): 20.0 * second}, {}, 0.1),
+            executor(
+                "pages",
+                "default-2",
+                {("predictions", "post", "200"): 10.0 * second, ("predictions", "post", "500"): 2.0 * second},
+                {},
+                0.1,
+            ),
+        ]
+        for number, page in enumerate(pages):
+            store.add(f"executor-{number}", float(second), _samples(page))
+    alone = PrometheusMetrics(ask, dialect=EXECUTOR, monotonic_s=lambda: 60.0).read(PIPELINE, 60.0)
+    assert alone.parts == {}
+    seen = PrometheusMetrics(ask, dialect=EXECUTOR, monotonic_s=lambda: 60.0).read(shared, 60.0)
+    first, second_part = seen.parts["default"], seen.parts["default-2"]
+    assert isinstance(first.attainment, Measured) and isinstance(second_part.attainment, Measured)
+    assert first.attainment.value.count == pytest.approx(600.0, rel=0.01)
+    assert first.attainment.value.in_time_ratio == pytest.approx(1.0) and not first.attainment.value.losses
+    assert second_part.attainment.value.count == pytest.approx(360.0, rel=0.01)
+    assert second_part.attainment.value.in_time_ratio == pytest.approx(10 / 12, rel=0.01)
+    (loss,) = second_part.attainment.value.losses
+    assert (loss.cause, loss.count) == ("failed", pytest.approx(60.0, rel=0.01))
+    assert isinstance(first.latency_s, Measured) and first.latency_s.value == pytest.approx(0.5, abs=0.25)

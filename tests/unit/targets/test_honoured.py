@@ -11,7 +11,7 @@ import yaml
 from ipa.bootstrap.targets import check_carried, target_of
 from ipa.cli.main import run
 from ipa.model.errors import InputError, UsageError
-from ipa.model.pipeline import Edge, Pipeline
+from ipa.model.pipeline import Canary, Edge, Pipeline
 from ipa.settings import Settings
 from ipa.targets.base import Target, target_named, targets
 from ipa.targets.local.target import LOCAL
@@ -49,6 +49,10 @@ def test_what_every_target_honours_is_refused_by_none() -> None:
         (SELDON, replace(SINGLE, max_predictors=3), []),
         (SELDON, replace(SPLIT, max_predictors=2), ["max_predictors"]),
         (LOCAL, replace(SINGLE, max_predictors=2), ["max_predictors"]),
+        (SELDON, replace(SINGLE, canary=Canary()), []),
+        (SELDON, replace(SPLIT, canary=Canary()), ["canary"]),
+        (LOCAL, replace(SINGLE, canary=Canary()), ["canary"]),
+        (SIMULATED, replace(SINGLE, canary=Canary()), []),
         (SELDON, RESIDENT, ["resident"]),
         (SELDON, with_seldon(RESIDENT, shape=Shape.SPLIT, image="i"), ["resident"]),
         (SELDON, with_seldon(RESIDENT, ignores=("resident",)), []),
@@ -160,9 +164,14 @@ def test_validate_says_what_would_be_refused(house: Path, capsys: pytest.Capture
 def test_sets_need_a_policy_that_has_them() -> None:
     target = target_of(Settings(target="kubernetes"))
     check_carried(target, [replace(SINGLE, sets=True)], "infadapter")
-    with pytest.raises(UsageError, match="the policy ours runs one variant at a time") as refused:
-        check_carried(target, [replace(SINGLE, sets=True)], "ours")
-    assert "infadapter" in (refused.value.hint or "")
+    check_carried(target, [replace(SINGLE, sets=True), replace(SINGLE, max_predictors=2)], "ours")
+    for key, value, policy in (("sets", True, "hpa"), ("max_predictors", 2, "infadapter")):
+        asking = replace(SINGLE, **{key: value})
+        with pytest.raises(
+            UsageError, match=f"{key} of sample has no effect: the policy {policy}"
+        ) as refused:
+            check_carried(target, [asking], policy)
+        assert "policy ours" in (refused.value.hint or "")
     with pytest.raises(InputError, match="no effect on target kubernetes"):
         check_carried(target, [replace(SINGLE, drop_after_s=2.0)], "ours")
 
@@ -173,6 +182,7 @@ def test_the_table_of_the_documentation_says_the_same(root: Path) -> None:
         "`drop_after`": {"drop_after_s": 2.0},
         "`sets`": {"sets": True},
         "`max_predictors`": {"max_predictors": 2},
+        "`canary`": {"canary": Canary()},
         "`graph` that is no chain": {"stages": FORKED.stages},
     }
     text = (root / "docs/explanation/targets.md").read_text()
