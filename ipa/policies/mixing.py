@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipa.model.forecast import Forecast
 from ipa.model.parts import in_order, is_shared, parts_of, share_of, with_share
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import WHOLE_PERCENT, Plan, SinglePlan, StageConfig
+from ipa.model.plan import WHOLE_PERCENT, Plan, SinglePlan
 from ipa.model.resources import CORES
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.mixture.mixtures import MixtureLimits
@@ -150,10 +150,10 @@ def _with_shares(parts: tuple[Configs, ...]) -> Iterator[list[Configs]]:
         yield [with_share(part, percent) for part, percent in zip(parts, each, strict=True)]
 
 
-def _worth(plan: Plan) -> tuple[float, list[StageConfig]]:
+def _worth(plan: Plan) -> tuple[float, list[str]]:
     """The sort key of a feasible plan; of equals the one whose configurations sort last, to be definite."""
     assert plan.objective is not None
-    return round(plan.objective, 9), sorted(plan.configs, key=str)
+    return round(plan.objective, 9), sorted(map(str, plan.configs))
 
 
 def _is_worth(plan: Plan, other: Plan, gain_ratio: float) -> bool:

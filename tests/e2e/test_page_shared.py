@@ -59,8 +59,7 @@ def _stage(like: StageObservation, config: StageConfig) -> StageObservation:
     return replace(like, stage=config.stage, running=Measured(config), ready_replicas=ready)
 
 
-@pytest.mark.parametrize("percent", [40, 5])
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+@pytest.mark.parametrize(("look", "percent"), [("light", 40), ("dark", 5), ("phone", 5)])
 def test_parts_gain_and_canary_are_on_the_page(browser: Browser, look: str, percent: int) -> None:
     world = SharedWorld()
     world.percent = percent

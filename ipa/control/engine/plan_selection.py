@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -11,12 +11,12 @@ from ipa.control.engine.canary import CanaryTrial, proven_by, trial_of
 from ipa.control.engine.correction import planned_with
 from ipa.control.engine.feedback import loaded, present_rps
 from ipa.control.engine.guards import bound_faults, limit_steps, total_cores
+from ipa.control.engine.kept_replicas import is_kept, keeps_all, with_kept
 from ipa.control.engine.overload_guard import disagreement
 from ipa.control.engine.overrides import held_back, pin_faults, pins_of
 from ipa.control.engine.stabiliser import more_careful, remember, ripe, ticks_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import TransitionStep, make_room, safe_step
-from ipa.control.ports import StagePin
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.external import pins_for, replicas_of
@@ -126,13 +126,13 @@ def _steadier(
         return plan
     same = [(old, old) for old in running]
     for is_in_place in (True, False):
-        if _is_kept(request.rolling, running, plan.configs, is_in_place=is_in_place):
+        if is_kept(request.rolling, running, plan.configs, is_in_place=is_in_place):
             return plan
         asked = with_kept(request, same, is_in_place=is_in_place)
         steady = plan_for(asked, state, running, forecast)
         if isinstance(steady, TickVerdict) or steady.is_late or pin_faults(request.pipeline, steady.configs):
             continue
-        if not _is_kept(request.rolling, running, steady.configs, is_in_place=is_in_place):
+        if not is_kept(request.rolling, running, steady.configs, is_in_place=is_in_place):
             continue
         if _is_nearly_as_good(steady, plan, wanted(request, state, forecast).upper_rps):
             return steady
@@ -148,55 +148,6 @@ def _is_nearly_as_good(steady: Plan, plan: Plan, load_rps: float) -> bool:
         return False
     assert steady.objective is not None
     return _gain_ratio(plan, steady.objective) < WORTH_NEW_REPLICAS_RATIO
-
-
-def _is_kept(rolling: Rolling, running: Configs, wanted: Configs, *, is_in_place: bool) -> bool:
-    """True if no stage's replicas are replaced, and, in place, none are started."""
-    if not keeps_all(rolling, running, wanted):
-        return False
-    return not is_in_place or all(
-        old and new.replicas <= old.replicas for old, new in stage_pairs(running, wanted)
-    )
-
-
-def keeps_all(rolling: Rolling, running: Configs, wanted: Configs) -> bool:
-    """True if no stage's replicas are replaced."""
-    pairs = stage_pairs(running, wanted)
-    return all(old is not None and rolling.keeps_replicas(old, new) for old, new in pairs)
-
-
-def with_kept(
-    request: TickRequest,
-    pairs: Iterable[tuple[StageConfig | None, StageConfig]],
-    *,
-    is_in_place: bool = False,
-) -> TickRequest:
-    """The request with pins that keep what stages get as they change from old to new.
-
-    In place, their number of replicas too.
-    """
-    theirs = dict(pins_of(request.control))
-    kept = ((new, _kept_of(request.rolling, old, new)) for old, new in pairs)
-    pins = tuple(
-        StagePin(
-            new.stage,
-            merged_pin(
-                theirs.get(new.stage, Pin()), replace(pin, replicas=new.replicas) if is_in_place else pin
-            ),
-        )
-        for new, pin in kept
-    )
-    return replace(request, control=replace(request.control, pins=pins))
-
-
-def _kept_of(rolling: Rolling, old: StageConfig | None, new: StageConfig) -> Pin:
-    """The pin of a stage that changes from `old` to `new`: all but replicas while those are replaced."""
-    if old is None or not rolling.keeps_replicas(old, new):
-        return Pin(new.variant, new.batch_size, new.cores)
-    is_switched = new.stage in rolling.switches
-    is_rebatched = is_switched or rolling.rebatches
-    cores = None if is_switched and rolling.resizes else new.cores
-    return Pin(None if is_switched else new.variant, None if is_rebatched else new.batch_size, cores)
 
 
 def _pending(state: EngineState, plan: Plan, ticks: int) -> EngineState:
@@ -530,7 +481,7 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     if configs == running or (_carries_now(request, running) and not _carries_now(request, configs)):
         return None
     step = TransitionStep(configs, f"then {changes(running, plan.configs)}")
-    if enough is plan.configs:
+    if is_shared(running) or is_shared(enough):
         return step
     after = tuple(
         old if new == old else replace(want, replicas=min(new.replicas, want.replicas))

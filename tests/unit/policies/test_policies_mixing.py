@@ -144,3 +144,13 @@ def test_the_running_parts_go_if_the_bounds_no_longer_allow_them() -> None:
     policy = make_policy("ours", replace(INPUTS, pipeline=least))
     plan = policy.decide(SEEN, forecast(60.0), PolicyState(running))
     assert not least.bounds.exceeded(plan.configs) and plan.configs != running
+
+
+def test_of_shares_that_are_worth_the_same_one_is_taken() -> None:
+    # Two parts of the same variants: requests may go to either.
+    first, _ = parts_of(plan_of(110.0).configs)
+    twice = in_order([with_share(first, 100), with_share(first, 0)])
+    wide = replace(SHOP, bounds=replace(SHOP.bounds, cores=40.0))
+    policy = make_policy("ours", replace(INPUTS, pipeline=wide))
+    plan = policy.decide(SEEN, forecast(90.0), PolicyState(twice))
+    assert plan.configs == policy.decide(SEEN, forecast(90.0), PolicyState(twice)).configs
