@@ -92,7 +92,7 @@ def test_v6_a_constant_load_for_an_hour(case: Case, rate_rps: float, limit: int)
 def test_v6_a_constant_load_where_a_change_replaces_pods(
     case: Case, shape: Shape, rate_rps: float, limit: int
 ) -> None:
-    """Half an hour. Between two plans that each suit some of the time every change would restart a stage."""
+    """Twenty minutes. Between two plans that each suit some of the time every change would restart a stage."""
     pipeline = load_pipeline(ROOT / "pipelines/ocr/pipeline.yaml")
     image = "ipa-serving/dataplane:0.1.0" if shape is Shape.SPLIT else None
     seldon = with_seldon(
@@ -100,7 +100,7 @@ def test_v6_a_constant_load_where_a_change_replaces_pods(
         **{"shape": shape, "orchestrator_cores": 0.25, "queue_cores": 0.125, "image": image},
     )
     profiles = load_profiles(ROOT / "profiles", "ocr")
-    rates = (rate_rps,) * 1800
+    rates = (rate_rps,) * 1200
     found = simulate(
         setup_on(Seldon(), seldon, profiles, rates, ForecastSettings(), replace(SERVICE, tick_s=5.0))
     )

@@ -1,6 +1,6 @@
 """The DNS and kube-proxy of a cluster for processes of one machine; `in_cluster` puts them into effect.
 
-The file that NODE_HOSTS names says {"name": {"address": "127.128.0.1", "pods": ["127.0.64.1", ...]}}: a
+The file that NODE_HOSTS names says {"name": {"address": "127.128.0.1", "pods": ["127.64.0.1", ...]}}: a
 Service has an address of its own, a connection to which goes to one of its ready pods at random; the name of
 one without (a headless Service) leads to all of its ready pods.
 """

@@ -1,6 +1,7 @@
 """A node: the pods of the fake cluster as real processes of this machine.
 
-Each pod has an address of its own (127.0.64.1 and on), as it would have a network of its own; each of its
+Each pod has an address of its own (127.64.0.1 and on; of another node 127.65.0.1 and on), as it would have a
+network of its own; each of its
 containers is a process with the CPUs that its limits allow, and the probes and the end that Seldon's operator
 gives it. Containers are what their images run: `python -m MODULE` where the manifest says so, the
 orchestrator, or MLServer with the pipelines of this repository. Names of Services lead to the ready pods
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +47,8 @@ from tests.fakes.kube.store import Json
 
 # So often the controllers look, and at once when a container got ready or ended.
 TICK_S = 0.25
+# The second part of addresses: a node takes the first that no other has; Services are above.
+BLOCKS, CLAIM_PORT = (64, 128), 4194
 ENGINE_PORT = 8000
 # A container that ends is started again after this, and twice as long each time.
 BACK_OFF_S = 10.0
@@ -153,6 +157,7 @@ class Node:
             SERVER,
             *self.runtimes,
         ]
+        self._block, self._claim = _claimed_block()
         self._processes = ForkedProcesses(self.folder, preloads, self._exited)
         self._probes = ThreadPoolExecutor(4, thread_name_prefix="probe")
         self._client = httpx.Client(trust_env=False, timeout=PROBE_TIMEOUT_S)
@@ -167,6 +172,7 @@ class Node:
         self._probes.shutdown()
         self._client.close()
         self._processes.close()
+        self._claim.close()
         self.cluster.kubelet = None
 
     @property
@@ -240,7 +246,7 @@ class Node:
 
     def _pod(self, name: str, pod: Json) -> NodePod:
         self._count += 1
-        address = f"127.0.{64 + self._count // 250}.{self._count % 250 + 1}"
+        address = f"127.{self._block}.{self._count // 250}.{self._count % 250 + 1}"
         metadata, specs = pod["metadata"], pod["spec"]["containers"]
         return NodePod(
             *(name, metadata["labels"]["app"], metadata.get("namespace", "default")),
@@ -428,6 +434,19 @@ def _is_scheduled(pod: Json) -> bool:
     return any(
         it["type"] == "PodScheduled" and it["status"] == "True" for it in pod["status"].get("conditions", [])
     )
+
+
+def _claimed_block() -> tuple[int, socket.socket]:
+    """The second part of a node's addresses, and the socket that keeps them from other nodes."""
+    for block in range(*BLOCKS):
+        claim = socket.socket()
+        try:
+            claim.bind((f"127.{block}.255.254", CLAIM_PORT))
+        except OSError:
+            claim.close()
+        else:
+            return block, claim
+    raise RuntimeError("every block of addresses is taken by another node")
 
 
 @contextmanager
