@@ -92,7 +92,7 @@ def test_v6_a_constant_load_for_an_hour(case: Case, rate_rps: float, limit: int)
 def test_v6_a_constant_load_where_a_change_replaces_pods(
     case: Case, shape: Shape, rate_rps: float, limit: int
 ) -> None:
-    """Twenty minutes. Between two plans that each suit some of the time every change would restart a stage."""
+    """Twenty minutes. Between two plans that each suit some of the time a change would restart a stage."""
     pipeline = load_pipeline(ROOT / "pipelines/ocr/pipeline.yaml")
     image = "ipa-serving/dataplane:0.1.0" if shape is Shape.SPLIT else None
     seldon = with_seldon(
