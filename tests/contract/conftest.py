@@ -41,8 +41,8 @@ def store(reopen: Reopen) -> Store:
     return reopen()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedNode]:
-    """The node of all tests that run on one."""
+    """The node of a module's tests that run on one. Later tests look for processes that were left behind."""
     with shared_node(tmp_path_factory.mktemp("node")) as made:
         yield made

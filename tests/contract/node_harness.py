@@ -49,7 +49,7 @@ class SharedNode:
 
 @contextmanager
 def shared_node(folder: Path) -> Iterator[SharedNode]:
-    """The node of all tests of a worker. Pods that are taken away end at once."""
+    """A node of several tests. Pods that are taken away end at once."""
     runtimes = ("pipelines.digits.runtime",)
     with (
         FakeKube(capacity_cores=CORES) as kube,

@@ -289,8 +289,8 @@ def test_queue_length_zero_is_seen_not_missing(busy: Signals) -> None:
 def test_batches_are_those_of_their_window(busy: Signals, reader: Reader) -> None:
     assert isinstance(busy.stages["one"].batches, Measured)
     batches = busy.stages["one"].batches.value
-    assert batches.service_s == pytest.approx(0.15, rel=0.02)
-    assert batches.items == pytest.approx(3.0, rel=0.02)
+    assert batches.service_s == pytest.approx(0.15, rel=0.05)
+    assert batches.items == pytest.approx(3.0, rel=0.05)
     assert batches.window_s == 10.0
     # The window is not yet full: some are there, and at most what a full one has.
     assert 0 < batches.count <= 1.05 * RATE / 3 * 10.0
