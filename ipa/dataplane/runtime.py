@@ -19,6 +19,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, Parameters, Requ
 from ipa.dataplane.batch_times import BatchMoment, BatchTimes
 from ipa.dataplane.expectation import PUID_HEADER
 from ipa.dataplane.quota import CpuQuota, GivenCores
+from ipa.model.plan import quota_cores
 from ipa.model.row_counts import FAN_OUT
 
 # https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
@@ -106,7 +107,8 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         outputs, begun, ended = await self._in_thread(self._serve, inputs)
         cpu_s = self._cpu_since_s()
         wait_s = self._quota.charge(cpu_s)
-        self._times.add(begun, ended, items, wait_s, cpu_s / self.cores if self.cores < 1 else 0.0)
+        quota = quota_cores(self.cores)
+        self._times.add(begun, ended, items, wait_s, cpu_s / quota if quota else 0.0)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         return InferenceResponse(

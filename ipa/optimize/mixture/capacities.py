@@ -9,6 +9,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from ipa.model.plan import quota_cores
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.columns import columns_of
 from ipa.optimize.mixture.sets import CoreLevel
@@ -66,8 +67,8 @@ def stage_tail(
         # A replica is busy for longer if the measured throughput is lower than the service time allows.
         busy_s = max(mean_s, point.batch_size / point.capacity_rps)
         column = np.ones_like(rates_rps)
-        has_quota = point.cores < 1
-        formula = partial(sojourn_with_quota, sojourn, point.cores * column, inf) if has_quota else sojourn
+        quota = quota_cores(point.cores)
+        formula = partial(sojourn_with_quota, sojourn, quota * column, inf) if quota else sojourn
         return formula(
             point.batch_size * column,
             column,
