@@ -199,15 +199,17 @@ class KubeWorld:
 
     def settle(self, most: int = 80) -> int:
         """How many ticks it takes until what is wanted runs and nothing more is decided; -1: it does not."""
-        quiet = 0
+        since, seen = 0, 0
         for tick in range(most):
             decision = self.tick()
+            if decision.reason not in QUIET or not self.invariants.is_settled():
+                since, seen = tick + 1, 0
+                continue
             # Rates from before a restart of what counts the load say nothing of the load now.
-            is_quiet = decision.reason in QUIET and REPLACED not in decision.detail
-            quiet = quiet + 1 if is_quiet and self.invariants.is_settled() else 0
+            seen = 0 if REPLACED in decision.detail else seen + 1
             # More ticks than the forecaster looks back on: no load of before will change the plan any more.
-            if quiet == QUIET_TICKS:
-                return tick - (QUIET_TICKS - 1)
+            if seen == QUIET_TICKS:
+                return since
         return -1
 
     def quiet_writes(self, count: int = 10) -> int:
