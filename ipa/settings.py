@@ -8,21 +8,45 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ipa.forecast.registry import FORECASTERS
-from ipa.model.errors import ConfigurationError, PluginError, Problem, UsageError
+from ipa.model.errors import ConfigurationError, NotFoundError, PluginError, Problem, UsageError
 from ipa.optimize.registry import SOLVERS
 from ipa.plugins import Registry
 
+if TYPE_CHECKING:
+    from ipa.files.settings import SettingGroups
+
 PREFIX = "IPA_"
+# Names the file of settings; without it the file below is read where it exists.
+FILE_VARIABLE = "IPA_CONFIG_FILE"
+FILE = Path("ipa.yaml")
+
+
+class SettingSource(StrEnum):
+    """The place that a setting's value comes from, the weakest first."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    ENVIRONMENT = "environment"
+    OPTION = "option"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingOrigin:
+    """The source of a value, and its place there: FILE:LINE, or the variable."""
+
+    source: SettingSource = SettingSource.DEFAULT
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The service's settings. Environment variables named IPA_ and the setting in capitals override them."""
+    """The service's settings: from options, variables (IPA_ and the name in capitals), a file, or as here."""
 
     # Folder of pipeline.yaml files, one folder a pipeline.
     pipelines_dir: Path = Path("pipelines")
@@ -200,6 +224,11 @@ class Settings:
     # Name of this install of the service. An install claims each workload on a cluster with its first write
     # and leaves those of other installs alone; its replicas share the name.
     install: str = "ipa"
+    # Time limit of each call to the API server, in seconds.
+    kube_timeout_s: float = 10.0
+    # The way of `ipa profile --at kubernetes` to a Service: service (its address), port-forward (by kubectl),
+    # a URL with {service}, {namespace} and {port}, or auto: port-forward with a kubeconfig, else service.
+    profile_reach: str = "auto"
     # Destination of writes on Kubernetes: cluster, or gitops for only the files that a GitOps tool deploys.
     actuation: str = "cluster"
     # Folder of manifests or git repository for gitops, best a clone of its own.
@@ -214,11 +243,6 @@ class Settings:
     gitops_author: str = "ipa-serving <ipa-serving@localhost>"
     # Time limit of each git command, in seconds.
     gitops_timeout_s: float = 20.0
-    # Time limit of each call to the API server, in seconds.
-    kube_timeout_s: float = 10.0
-    # The way of `ipa profile --at kubernetes` to a Service: service (its address), port-forward (by kubectl),
-    # a URL with {service}, {namespace} and {port}, or auto: port-forward with a kubeconfig, else service.
-    profile_reach: str = "auto"
     # Leader election among replicas: auto (only in a pod of a cluster), on or off.
     leader_election: str = "auto"
     # Name of the shared Lease. Empty means <install>-serving.
@@ -250,48 +274,163 @@ class Settings:
     # Time limit of one delivery attempt, in seconds.
     webhook_timeout_s: float = 10.0
 
+    # The origin of each value that is not the default.
+    origins: Mapping[str, SettingOrigin] = field(default_factory=dict, repr=False, compare=False)
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-        """Return the settings: `overrides` over the environment over the defaults.
+        """Return the settings: `overrides` over the environment over the file over the defaults.
 
-        ConfigurationError lists every IPA_ variable that is unknown (with the nearest name), ill-typed or out
-        of range; UsageError every override that is, as the option of its name.
+        ConfigurationError lists everything in the environment and the file that is unknown (with the nearest
+        name), ill-typed or out of range; UsageError every override that is, as the option of its name.
         """
         env = os.environ if environ is None else environ
-        known = {each.name: each for each in fields(cls)}
-        defaults = cls()
-        values: dict[str, Any] = {}
-        problems: list[Problem] = []
-        for key, text in env.items():
-            if not key.startswith(PREFIX) or key in IGNORED or key.startswith(IGNORED_PREFIXES):
-                continue
-            name = key.removeprefix(PREFIX).lower()
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
-                problems.append(Problem(f"unknown setting {key}{hint}"))
-                continue
-            wanted = Path if isinstance(getattr(defaults, name), Path) else type(getattr(defaults, name))
-            try:
-                values[name] = _flag(text) if wanted is bool else wanted(text)
-            except ValueError:
-                problems.append(Problem(f"{key}={text!r} is not {KINDS[wanted]}"))
-                continue
-            fault = _fault(name, values[name])
-            if fault:
-                problems.append(Problem(f"{key}={text!r} {fault}"))
-        if problems:
-            raise ConfigurationError("the environment has settings that cannot be used", problems=problems)
+        values, problems = _from_file(env)
+        file = f"{config_file(env)}" if problems else ""
+        found, faults = _from_variables(env)
+        if problems or faults:
+            places = " and ".join(filter(None, (file, "the environment" if faults else "")))
+            has = "have" if file and faults else "has"
+            raise ConfigurationError(
+                f"{places} {has} settings that cannot be used", problems=[*problems, *faults]
+            )
         given = {name: value for name, value in overrides.items() if value is not None}
         faults = [
             Problem(f"--{name.replace('_', '-')} {value!r} {fault}")
             for name, value in given.items()
-            if (fault := _fault(name, value))
+            if (fault := setting_fault(name, value))
         ]
         if faults:
             raise UsageError("options that cannot be used", problems=faults)
-        values.update(given)
-        return cls(**values)
+        values |= found | {
+            name: (value, SettingOrigin(SettingSource.OPTION)) for name, value in given.items()
+        }
+        return cls(
+            **{name: value for name, (value, _) in values.items()},
+            origins={name: origin for name, (_, origin) in values.items()},
+        )
+
+
+SETTINGS = tuple(each for each in fields(Settings) if each.name != "origins")
+# Never shown, and refused in the file.
+SECRETS = frozenset(each.name for each in SETTINGS if not each.repr)
+# The first setting of each group; those that follow it in the class belong to it too.
+_GROUP_STARTS = {
+    "pipelines_dir": "files",
+    "store_url": "store",
+    "host": "api",
+    "auth": "access",
+    "prometheus_url": "prometheus",
+    "tick_s": "loop",
+    "horizon_s": "forecast",
+    "stale_after_s": "control",
+    "solver_deadline_s": "solver",
+    "target": "target",
+    "actuation": "gitops",
+    "leader_election": "lease",
+    "webhook_url": "webhook",
+}
+
+
+def _groups() -> Mapping[str, Mapping[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    group = ""
+    for each in SETTINGS:
+        group = _GROUP_STARTS.get(each.name, group)
+        key = each.name.removeprefix(f"{group}_")
+        # A unit alone is no name.
+        found.setdefault(group, {})[key if len(key) > 1 else each.name] = each.name
+    return found
+
+
+# The settings by group and key, as the file has them: the key omits the group's name.
+GROUPS = _groups()
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def config_file(env: Mapping[str, str]) -> Path | None:
+    """The file of settings: the one that IPA_CONFIG_FILE names, else ./ipa.yaml if it exists."""
+    named = env.get(FILE_VARIABLE, "")
+    if named:
+        return Path(named)
+    return FILE if FILE.is_file() else None
+
+
+_Values = dict[str, tuple[Any, SettingOrigin]]
+
+
+def _from_file(env: Mapping[str, str]) -> tuple[_Values, list[Problem]]:
+    path = config_file(env)
+    if path is None:
+        return {}, []
+    try:
+        found, problems = settings_in(path)
+    except NotFoundError:
+        return {}, [Problem(f"{FILE_VARIABLE}={str(path)!r} is not a file")]
+    return {
+        name: (value, SettingOrigin(SettingSource.FILE, where)) for name, (value, where) in found.items()
+    }, problems
+
+
+def settings_in(path: Path) -> tuple[dict[str, tuple[Any, str]], list[Problem]]:
+    """The settings of a file, each with FILE:LINE, and its problems. NotFoundError if there is none."""
+    # Most processes have no file, and do not wait for its reader.
+    from ipa.files.settings import read_settings
+
+    return read_settings(path, setting_groups({}), setting_fault)
+
+
+def setting_groups(words: Mapping[str, str]) -> SettingGroups:
+    """The keys of the file by group, without secrets; `words` describe the settings by name."""
+    from ipa.files.settings import SettingKey
+
+    defaults = Settings()
+    return {
+        group: [
+            SettingKey(
+                key,
+                name,
+                getattr(defaults, name),
+                # A URL is another choice of it.
+                () if name == "profile_reach" else CHOICES.get(name, ()),
+                f"{words[name]} {variable_of(name)}." if name in words else "",
+            )
+            for key, name in keys.items()
+            if name not in SECRETS
+        ]
+        for group, keys in GROUPS.items()
+    }
+
+
+def _from_variables(env: Mapping[str, str]) -> tuple[_Values, list[Problem]]:
+    known = {each.name: each for each in SETTINGS}
+    defaults = Settings()
+    values: _Values = {}
+    problems: list[Problem] = []
+    for key, text in env.items():
+        if not key.startswith(PREFIX) or key in IGNORED or key.startswith(IGNORED_PREFIXES):
+            continue
+        name = key.removeprefix(PREFIX).lower()
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {variable_of(near[0])}?" if near else ""
+            problems.append(Problem(f"unknown setting {key}{hint}"))
+            continue
+        wanted = Path if isinstance(getattr(defaults, name), Path) else type(getattr(defaults, name))
+        try:
+            value = _flag(text) if wanted is bool else wanted(text)
+        except ValueError:
+            problems.append(Problem(f"{key}={text!r} is not {KINDS[wanted]}"))
+            continue
+        fault = setting_fault(name, value)
+        if fault:
+            problems.append(Problem(f"{key}={text!r} {fault}"))
+        values[name] = (value, SettingOrigin(SettingSource.ENVIRONMENT, key))
+    return values, problems
 
 
 KINDS = {bool: "on or off", int: "a whole number", float: "a number", str: "text", Path: "a path"}
@@ -327,7 +466,7 @@ def _flag(text: str) -> bool:
     return FLAGS[text.strip().lower()]
 
 
-def _fault(name: str, value: Any) -> str:
+def setting_fault(name: str, value: Any) -> str:
     """The reason why the value is invalid, empty if it is valid."""
     if (
         name == "prometheus_url"
@@ -400,7 +539,10 @@ RANGES: Mapping[str, tuple[float, float]] = {
 MAY_BE_ZERO = frozenset({"port", "tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
 
 
-# Read by clients (the service's address, the token), by the tests and by make, not by the service.
-IGNORED = frozenset({"IPA_AT", "IPA_TOKEN", "IPA_HOSTILE_VALUES", "IPA_SHARED_DATA", "IPA_SCREENSHOTS"})
+# Read by clients (the service's address, the token), by the tests and by make, not by the service; and the
+# name of the file of settings.
+IGNORED = frozenset(
+    {"IPA_AT", "IPA_TOKEN", "IPA_HOSTILE_VALUES", "IPA_SHARED_DATA", "IPA_SCREENSHOTS", FILE_VARIABLE}
+)
 # Prefixes of variables that the tests read.
 IGNORED_PREFIXES = ("IPA_FAULT_", "IPA_TEST_")

@@ -30,30 +30,68 @@ NOT_IN_VALUES = {
 }
 
 
-def settings() -> str:
-    """The settings with their defaults and the comment above each."""
+SETTINGS_HEAD = """# Settings
+
+From the strongest: an option of the command, an environment variable, the file of settings, the default.
+`ipa config show` prints those in effect, and where each comes from; with `--at URL` those of a running
+service, for its operators. An unknown variable that begins with `IPA_` and an unknown key of the file are
+errors that name the nearest.
+
+The file is `ipa.yaml` in the working folder, if there is one, or the one that `IPA_CONFIG_FILE` names
+([an example](files.md#settings)). Its keys are in groups, here the sections. Paths are relative to the
+working folder, also those in the file. Secrets (here without a key) come from the environment or from a
+mounted file, never from this file.
+"""
+
+
+def setting_comments() -> dict[str, str]:
+    """The comment above each setting in the code."""
     source = (ROOT / "ipa" / "settings.py").read_text()
     lines = source.splitlines()
     body = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Settings")
-    rows = []
-    why = ""
+    found = {}
     for node in body.body:
-        if not isinstance(node, ast.AnnAssign) or node.value is None:
+        if not isinstance(node, ast.AnnAssign):
             continue
-        above = []
+        above: list[str] = []
         row = node.lineno - 2
         while lines[row].strip().startswith("#"):
             above.insert(0, lines[row].strip("# "))
             row -= 1
-        why = " ".join(above)
-        name = ast.unparse(node.target)
-        default = re.sub(r"^Path\('(.*)'\)$", r"\1", ast.unparse(node.value)).strip("'")
-        default = {"True": "on", "False": "off"}.get(default, default)
-        # field(default='', repr=False): a secret.
-        default = re.sub(r"^field\(default='(.*)', repr=False\)$", r"\1", default)
-        rows.append(f"| `IPA_{name.upper()}` | `{default or ' '}` | {why} |")
-    head = "Environment variables of the service. An unknown `IPA_` one is an error that names the nearest."
-    return f"# Settings\n\n{head}\n\n| variable | default | why |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+        found[ast.unparse(node.target)] = " ".join(above)
+    return found
+
+
+def settings_schema() -> str:
+    """The schema of the file of settings."""
+    from ipa.files.kinds import schema_of
+    from ipa.files.settings import settings_file
+    from ipa.settings import setting_groups
+
+    return schema_of("settings", settings_file(setting_groups(setting_comments())))
+
+
+def settings() -> str:
+    """The settings by group with their variables, keys, defaults and comments."""
+    from ipa.settings import GROUPS, SECRETS, Settings, variable_of
+
+    defaults, comments = Settings(), setting_comments()
+
+    def shown(value: object) -> str:
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return str(value) or " "
+
+    parts = [SETTINGS_HEAD]
+    for group, keys in GROUPS.items():
+        rows = [
+            f"| `{variable_of(name)}` | {'' if name in SECRETS else f'`{key}`'} | "
+            f"`{shown(getattr(defaults, name))}` | {comments[name]} |"
+            for key, name in keys.items()
+        ]
+        head = f"## {group}\n\n| variable | key | default | why |\n|---|---|---|---|\n"
+        parts.append(head + "\n".join(rows) + "\n")
+    return "\n".join(parts)
 
 
 # Without colours, at one width; read where the command line is imported.
@@ -102,15 +140,13 @@ def exit_codes() -> str:
 
 def chart_schema() -> str:
     """The chart's schema, in which `settings` takes what the service does, by type."""
-    from dataclasses import fields
-
-    from ipa.settings import Settings
+    from ipa.settings import SETTINGS
 
     kinds = {bool: "boolean", int: "integer", float: "number"}
     schema = json.loads(CHART.read_text())
     schema["properties"]["settings"]["properties"] = {
         each.name: {"type": kinds.get(type(each.default), "string")}
-        for each in fields(Settings)
+        for each in SETTINGS
         if each.name not in NOT_IN_VALUES
     }
     return json.dumps(schema, indent=2) + "\n"
@@ -287,6 +323,7 @@ def main() -> int:
         FOLDER / "access.md": access(),
         FOLDER / "python.md": python(),
         CHART: chart_schema(),
+        SCHEMAS / "settings.schema.json": settings_schema(),
         **{SCHEMAS / f"{kind}.schema.json": make_schema(kind) for kind in KINDS},
     }
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]

@@ -17,7 +17,8 @@ from ipa.control.audit.record import HEAD, head_of
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.service import analysis, history, status
+from ipa.service import analysis, configuration, history, status
+from ipa.service.configuration import ConfigurationView
 from ipa.service.history import DECISION, DecisionPage, RecordView, newest_first
 from ipa.service.service import Service
 from ipa.service.status import StatusView
@@ -174,3 +175,9 @@ def get_me(caller: CurrentCaller) -> MeView:
     For a page that hides what is not allowed: each request is checked again, and may still be refused.
     """
     return rights_of(caller)
+
+
+@router.get("/configuration", tags=["health"])
+def get_configuration(service: Using) -> ConfigurationView:
+    """Return the effective settings with their sources. Secrets and passwords are hidden."""
+    return configuration.configuration(service.settings)

@@ -55,6 +55,7 @@ ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
 ANY_DEFINE = Rule(Operation.DEFINE, Where.SEEN)
 METRICS = Rule(Operation.READ, Where.EVERYWHERE)
 AUDIT = Rule(Operation.READ, Where.EVERYWHERE)
+OPERATE = Rule(Operation.OPERATE, Where.EVERYWHERE)
 
 # HEAD counts as GET.
 RULES: Mapping[tuple[str, str], Rule | None] = {
@@ -87,6 +88,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("POST", "/v1/decisions/{decision_id}:replay"): ANY_WHAT_IF,
     ("GET", "/v1/events"): SEEN,
     ("GET", "/v1/audit"): AUDIT,
+    ("GET", "/v1/configuration"): OPERATE,
     ("POST", f"{PIPELINE}/plans"): WHAT_IF,
     ("POST", f"{PIPELINE}/explanations"): WHAT_IF,
     ("POST", f"{PIPELINE}/frontiers"): WHAT_IF,
@@ -153,6 +155,7 @@ _OTHER: Mapping[tuple[str, str], Work] = {
     ("GET", f"{PIPELINE}/record"): Work.VERIFY,
     ("GET", "/v1/events"): Work.STREAM,
     ("GET", "/v1/audit"): Work.STREAM,
+    ("GET", "/v1/configuration"): Work.READ,
     ("GET", "/v1/experiments"): Work.LIST,
     ("GET", "/v1/experiments/{experiment_id}/report"): Work.LIST,
     ("POST", "/v1/experiments"): Work.EXPERIMENT,

@@ -21,6 +21,7 @@ from ipa.model.exits import ExitCode
 VERBS: Mapping[str, tuple[str, ...]] = {
     "ci": ("ci",),
     "completion": ("completion",),
+    "config": ("show",),
     "doctor": ("doctor",),
     "events": ("events", "audit", "replay"),
     "fit": ("profile", "fit"),
@@ -40,6 +41,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
 }
 # The modules whose verbs follow the module's name, as in `ipa key create`.
 GROUPS: Mapping[str, str] = {
+    "config": "Show the settings in effect.",
     "forecast": "Evaluate forecasters of the load.",
     "key": "Create, list and revoke API keys of the service.",
     "store": "Back up, restore, prune and measure the store of the service.",

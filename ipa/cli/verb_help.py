@@ -63,7 +63,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "ipa render video --rate 20 | kubectl apply -f -",
             "ipa render video --monitors | kubectl apply -f -",
         ),
-        "ci": ("ipa ci --base origin/main --policy-file guardrails.yaml --comment comment.md",),
+        "ci": ("ipa ci --base origin/main --comment comment.md",),
     },
     "Simulate": {
         "simulate": (
@@ -75,6 +75,11 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "Operate": {
         "serve": ("ipa serve", "ipa serve video --target kubernetes --mode advisory --log json"),
+        "config": (),
+        "config show": (
+            "ipa config show --changed",
+            "ipa config show store api --at http://127.0.0.1:8080 -o json",
+        ),
         "key": (),
         "key create": ("ipa key create --role owner -n models", "ipa key create --role viewer --expires 30d"),
         "key list": ("ipa key list",),

@@ -131,6 +131,10 @@ class HttpClient(PipelineClient):
         """The pipeline as the service has it."""
         return self._get(pipeline_path(pipeline))
 
+    def configuration(self) -> JsonObject:
+        """The effective settings of the service, with their sources."""
+        return self._get("configuration")
+
     def profiles(self, pipeline: str) -> JsonObject:
         """The profiles that the service plans with, by stage."""
         return self._get(pipeline_path(pipeline, "profiles"))

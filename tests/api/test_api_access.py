@@ -20,8 +20,11 @@ from ipa.api.app import create_app
 from ipa.api.bodies import PIPELINE
 from ipa.api.rules import RULES
 from ipa.bootstrap.identity import Identities
+from ipa.cli.main import run
+from ipa.clients.http import HttpClient
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import EVERYWHERE, Grant, Role
+from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.watchers import places_of
 from tests.fakes.kube import FakeKube
@@ -36,11 +39,12 @@ from tests.fakes.people import (
     token,
     two_namespaces,
 )
-from tests.fakes.services import NOW, ApiClient, FakeHealth, over
+from tests.fakes.services import NOW, ApiClient, FakeHealth, InProcess, over
 
 # What the matrix expects is written here once more, in other words than the code's: by method and address.
 OPEN = ("/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json", "/problems/{code}", "/assets")
 EVERYWHERE_ALONE = ("/v1/audit",)
+OPERATORS_ALONE = ("/v1/configuration",)
 RECORD = ("/v1/audit", "/v1/events")
 WHAT_IFS = (
     "/plans",
@@ -254,7 +258,7 @@ def misfits(
         wanted = (401,)
         if not answer.headers.get("www-authenticate", "").startswith("Bearer"):
             return ["no challenge"]
-    elif path in EVERYWHERE_ALONE and not everywhere:
+    elif (path in EVERYWHERE_ALONE and not everywhere) or (path in OPERATORS_ALONE and role != "operator"):
         wanted = (403,)
     elif (method, path) in OF_BODY:
         allowed = is_enough(role, OF_BODY[method, path])
@@ -322,6 +326,30 @@ def test_who_asks_is_told_what_they_may_and_that_is_so(
                 assert refused == (operation not in each["operations"]), (person, path)
         assert ("read" in me["everywhere"]) == (len(PEOPLE[person]) == 2)
         assert me["name"]
+
+
+def test_an_operator_reads_the_settings_in_effect(
+    two: TwoNamespaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    services = replace(
+        two.services,
+        service=replace(
+            two.services.service, settings=Settings.from_env({"IPA_PROMETHEUS_TOKEN": "CANARY"}, port=9000)
+        ),
+        authenticators=(oidc(tmp_path),),
+    )
+    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
+    show = ["config", "show", "--changed", "--at", "http://127.0.0.1:8080"]
+    monkeypatch.setenv("IPA_TOKEN", token("act"))
+    assert run(show) == 77
+    monkeypatch.setenv("IPA_TOKEN", token("ops"))
+    capfd.readouterr()
+    assert run(show) == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines()[1:]]
+    assert rows == [
+        ["IPA_PORT", "api.port", "9000", "option"],
+        ["IPA_PROMETHEUS_TOKEN", "prometheus.token", "***", "IPA_PROMETHEUS_TOKEN"],
+    ]
 
 
 def test_where_nobody_has_to_say_who_they_are_everything_is_allowed(two: TwoNamespaces) -> None:

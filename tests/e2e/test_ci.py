@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,67 @@ def test_a_broken_guardrail_is_named_with_its_line_and_what_was_measured(ci: Ci,
     assert "accuracy_drop" in str(failure.get("message"))
 
 
+def test_guardrails_are_found_here_or_at_the_top(
+    ci: Ci, repository: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(repository / "guardrails.yaml", ("cores_mean > 40", "cores_mean > 1"))
+    code, out, err = ci(*SHORT)
+    assert code == 3 and "fails if cores_mean > 1" in out and "warning" not in err
+    monkeypatch.chdir(repository / "traces")
+    folders = ("--pipelines-dir", "../pipelines", "--profiles-dir", "../profiles")
+    assert ci("--trace", "short.txt", *folders)[0] == 3
+
+
+def test_the_absence_of_guardrails_is_loud(ci: Ci, repository: Path, short: Path) -> None:
+    (repository / "guardrails.yaml").unlink()
+    code, out, err = ci(*SHORT, "--comment", "c.md")
+    assert code == 2, "to remove them is a change that is worth reading"
+    assert "⚠️ the change removes the guardrails" in out
+    assert "⚠️ the change removes the guardrails" in (repository / "c.md").read_text()
+    assert "warning: the change removes the guardrails: no guardrails.yaml here or at the top" in err
+    git(repository, "commit", "--quiet", "-am", "none")
+    git(repository, "branch", "--force", "main")
+    edit(repository / PIPELINE, BREAKING)
+    code, out, err = ci(*SHORT)
+    assert code == 2 and "⚠️ no guardrails" in out and "so no figure can fail" in err
+
+
+def test_an_accuracy_without_a_new_measurement_fails_the_change(
+    ci: Ci, repository: Path, short: Path
+) -> None:
+    profile = repository / "profiles/video/crop.yaml"
+    edit(profile, ("    accuracy: 0.457\n", "    accuracy: 0.99\n"))
+    edit(profile, ("{cores: 1, batch: 1, latency: 88.1ms,", "{cores: 1, batch: 1, latency: 88.2ms,"))
+    said = "crop/yolov5n: accuracy 0.457 → 0.99, 1 of 20 points without a new measurement, since 2024-01-01"
+    code, out, _ = ci(*SHORT, "--comment", "c.md", "--junit", "j.xml", "--sarif", "s.json")
+    assert code == 3 and f"❌ video: {said}" in out and "❌ a profile without a new measurement" in out
+    assert said in (repository / "c.md").read_text()
+    [result] = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
+    place = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert (result["ruleId"], place) == ("evidence", "profiles/video/crop.yaml")
+    [failure] = ElementTree.parse(repository / "j.xml").getroot().iter("failure")
+    assert said in str(failure.get("message"))
+    # The measurement that the figures are from is named: they are taken, and what they change is told.
+    edit(profile, ("measured_on: 2024-01-01", "measured_on: 2026-11-20"))
+    code, out, _ = ci(*SHORT)
+    assert code == 2 and "measurement" not in out
+    edit(profile, ("measured_on: 2026-11-20", "measured_on: 2023-11-20"))
+    code, out, _ = ci(*SHORT)
+    assert code == 3 and "by an older measurement, of 2023-11-20 instead of 2024-01-01" in out
+
+
+def test_a_base_that_misses_its_own_sla_is_told(ci: Ci, repository: Path) -> None:
+    (repository / "traces" / "burst.txt").write_text("2\n" * 15 + "60\n" * 15)
+    edit(repository / PIPELINE, COSTLY)
+    code, out, _ = ci("--trace", "traces/burst.txt", "--comment", "c.md")
+    assert re.search(
+        r"video: the base misses its own SLA: \d\d\.\d\d % of the requests within 1 s, where 99 % is asked "
+        r"for, after the change \d\d\.\d\d %",
+        out,
+    )
+    assert code == 2 and "the base misses its own SLA" in (repository / "c.md").read_text()
+
+
 def test_the_json_has_both_sides_and_the_exit_code(ci: Ci, repository: Path, short: Path) -> None:
     edit(repository / PIPELINE, COSTLY)
     code, out, _ = ci(*SHORT, "-o", "json")
@@ -126,7 +188,7 @@ def test_a_frontier_that_takes_too_long_is_left_out_and_said(
     monkeypatch.setattr("ipa.service.review.review.FRONTIER_S", 0.0)
     edit(repository / PIPELINE, BREAKING)
     code, out, _ = ci(*SHORT, "-o", "md")
-    assert code == 2
+    assert code == 3
     assert "The frontier of accuracy and cost at 10 rps (p95) is unknown: it was not found within 0 s." in out
 
 

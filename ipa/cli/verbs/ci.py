@@ -30,7 +30,9 @@ def ci(
         "--workload",
         help="load if there is no trace: bursty (the default), steady_low, steady_high or fluctuating",
     ),
-    policy_file: Path | None = typer.Option(None, "--policy-file", help="file of guardrails"),
+    policy_file: Path | None = typer.Option(
+        None, "--policy-file", help="file of guardrails; guardrails.yaml here or at the top if not given"
+    ),
     policy: str = POLICY,
     forecaster: str | None = FORECASTER,
     seeds: int = typer.Option(3, "--seeds", min=1, max=MOST_SEEDS, help="simulated runs of each side"),
@@ -46,7 +48,8 @@ def ci(
     """Review changed pipeline, profile and guardrails files: plan and simulate both sides of the change.
 
     Compares the work tree with its merge base with REF. Exit codes: 0 no change above the threshold, 2 a
-    change above it, 3 a guardrail is broken or a rate has no plan, 65 a file is wrong.
+    change above it, 3 a guardrail is broken, a rate has no plan or a profile changed without a measurement,
+    65 a file is wrong.
     """
     from ipa.bootstrap.targets import base_revision, default_target
     from ipa.service.review.review import ReviewRequest, review_of
@@ -73,7 +76,7 @@ def _exit_code(review: Review) -> ExitCode:
         return ExitCode.INPUT
     if review.findings:
         return ExitCode.INFEASIBLE
-    return ExitCode.CHANGED if review.told else ExitCode.OK
+    return ExitCode.OK if review.is_silent else ExitCode.CHANGED
 
 
 def _write(review: Review, comment: Path | None, junit: Path | None, sarif: Path | None) -> None:

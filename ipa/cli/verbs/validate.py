@@ -1,4 +1,4 @@
-"""`ipa validate` checks pipeline, profile and guardrails files; `ipa schema` prints their schemas."""
+"""`ipa validate` checks the files of every kind; `ipa schema` prints their schemas."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class SchemaKind(StrEnum):
     PIPELINE = "pipeline"
     PROFILE = "profile"
     GUARDRAILS = "guardrails"
+    SETTINGS = "settings"
 
 
 def validate(
@@ -32,7 +33,7 @@ def validate(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="list every warning by variant"),
     output: Output = OUTPUT,
 ) -> None:
-    """Check pipeline, profile and guardrails files; list every problem with its file and line."""
+    """Check pipeline, profile, guardrails and settings files; list every problem with its file and line."""
     from ipa.files.check import check_files
     from ipa.settings import Settings
 
@@ -53,7 +54,7 @@ def validate(
 
 
 def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
-    """Print the JSON Schema (2020-12) of pipeline, profile or guardrails files."""
+    """Print the JSON Schema (2020-12) of pipeline, profile, guardrails or settings files."""
     from ipa.files.kinds import schema_text
 
     typer.echo(schema_text(kind.value), nl=False)
@@ -112,6 +113,8 @@ def _show(checked: Checked, *, verbose: bool) -> None:
         rules = checked.guardrails
         count = len(rules.fail_if) + sum(len(own) for own in (rules.by_pipeline or {}).values())
         typer.echo(f"OK {checked.path}: {_count(count, 'rule')}")
+    if checked.settings is not None:
+        typer.echo(f"OK {checked.path}: {_count(checked.settings, 'setting')}")
     if checked.profile is not None:
         _show_profile(checked.path, checked.profile, verbose=verbose)
 

@@ -26,14 +26,18 @@ def file_kind(kind: str) -> type[DeclaredFile]:
 
 
 def schema_text(kind: str) -> str:
-    """The published JSON Schema (draft 2020-12) of `pipeline`, `profile` or `guardrails` files."""
+    """The published JSON Schema (draft 2020-12) of `pipeline`, `profile`, `guardrails` or `settings`."""
     return resources.files("ipa.files").joinpath("schema", f"{kind}.schema.json").read_text("utf-8")
 
 
 @cache
 def make_schema(kind: str) -> str:
     """The text of the published schema, made from the declaration."""
-    file = file_kind(kind)
+    return schema_of(kind, file_kind(kind))
+
+
+def schema_of(kind: str, file: type[DeclaredFile]) -> str:
+    """The text of the schema of that declaration."""
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://ipa-serving.github.io/schema/v1/{kind}.schema.json",

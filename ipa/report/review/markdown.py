@@ -43,7 +43,9 @@ def comment(review: Review) -> str:
         return ""
     if review.problems:
         return "\n".join((MARKER, f"### IPA: {verdict(review)}", "", *_problems(review))) + "\n"
-    lines = [MARKER, f"### IPA: {headline(review)}   {verdict(review)}", "", *_table(review)]
+    lines = [MARKER, f"### IPA: {headline(review)}   {verdict(review)}"]
+    if review.pipelines:
+        lines += ["", *_table(review)]
     rest = [each.pipeline for each in review.pipelines if each not in review.told]
     if rest:
         lines += ["", f"Below the threshold: {', '.join(rest)}."]

@@ -116,11 +116,15 @@ class FileHash:
 
 @dataclass(frozen=True, slots=True)
 class ReviewFinding:
-    """A reason to refuse a change: a broken rule with the measured value, or (no rule) a missing plan."""
+    """A reason to refuse a change: a broken rule with the measured value, or (no rule) a missing plan.
+
+    With a `path` it is a profile there whose figures changed without a new measurement.
+    """
 
     rule: GuardrailRule | None
     value: float | None
     words: str
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,10 @@ class Review:
     guardrails: Guardrails
     pipelines: tuple[Reviewed, ...] = ()
     problems: tuple[Problem, ...] = ()
+    # The reason why there are no guardrails, in words; empty if there are.
+    guardrails_missing: str = ""
+    # True if the change removes the file of guardrails.
+    removes_guardrails: bool = False
 
     @property
     def told(self) -> tuple[Reviewed, ...]:
@@ -183,7 +191,7 @@ class Review:
     @property
     def is_silent(self) -> bool:
         """True if there is nothing to report."""
-        return not (self.told or self.problems)
+        return not (self.told or self.problems or self.removes_guardrails)
 
 
 def findings_of(
@@ -308,12 +316,16 @@ def verdict(review: Review) -> str:
         return "❌ files cannot be used"
     broken = sum(finding.rule is not None for finding in review.findings)
     against = [f"{broken} guardrail{'' if broken == 1 else 's'} broken"] if broken else []
-    if len(review.findings) > broken:
+    if any(finding.path for finding in review.findings):
+        against.append("a profile without a new measurement")
+    if any(finding.rule is None and not finding.path for finding in review.findings):
         against.append("a recorded rate has no plan")
     if against:
         return f"❌ {', '.join(against)}"
+    if review.guardrails_missing:
+        return f"⚠️ {review.guardrails_missing}"
     has_rules = any(each.rules for each in review.pipelines)
-    return "✅ guardrails passed" if has_rules else "no guardrails"
+    return "✅ guardrails passed" if has_rules else "⚠️ no rule"
 
 
 def cells(review: Review, reviewed: Reviewed) -> dict[str, str]:

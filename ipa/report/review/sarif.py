@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 
 from ipa.report.review.result import Review, Reviewed, cells
 
-FILE, GUARDRAIL, NO_PLAN, CHANGE = "file", "guardrail", "no-plan", "change"
+FILE, GUARDRAIL, NO_PLAN, EVIDENCE, CHANGE = "file", "guardrail", "no-plan", "evidence", "change"
 RULES = {
     FILE: "A file cannot be used.",
     GUARDRAIL: "The change breaks a guardrail.",
     NO_PLAN: "No plan carries a recorded rate.",
+    EVIDENCE: "A profile changed without a new measurement.",
     CHANGE: "The change is above the threshold.",
 }
 HELP = "docs/how-to/review-changes.md"
@@ -55,6 +56,9 @@ def _of(review: Review, reviewed: Reviewed) -> Iterator[dict[str, Any]]:
     here = _place(reviewed.path, 1, 1)
     for finding in reviewed.findings:
         words = f"{reviewed.pipeline}: {finding.words}"
+        if finding.path:
+            yield _result(EVIDENCE, "error", words, _place(finding.path, 1, 1), finding.path)
+            continue
         if finding.rule is None:
             yield _result(NO_PLAN, "error", words, here, reviewed.pipeline + finding.words)
             continue
@@ -122,8 +126,12 @@ def _counts(cases: Iterable[_Case]) -> dict[str, str]:
 
 def _cases(review: Review, reviewed: Reviewed) -> Iterator[_Case]:
     broken = {finding.rule: finding for finding in reviewed.findings if finding.rule}
-    plain = [finding.words for finding in reviewed.findings if finding.rule is None]
-    yield _Case("every recorded rate has a plan", reviewed.path, 1, "; ".join(plain))
+    plain = [finding for finding in reviewed.findings if finding.rule is None]
+    unplanned = "; ".join(finding.words for finding in plain if not finding.path)
+    yield _Case("every recorded rate has a plan", reviewed.path, 1, unplanned)
+    for finding in plain:
+        if finding.path:
+            yield _Case("a changed profile has a measurement", finding.path, 1, finding.words)
     for rule in reviewed.rules:
         words = f"fails if {rule}: {broken[rule].words}" if rule in broken else ""
         yield _Case(f"not {rule}", review.guardrails.path, rule.line, words)

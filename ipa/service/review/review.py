@@ -21,17 +21,20 @@ from ipa.model.resources import CORES, Prices, total
 from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.policies.registry import POLICIES
+from ipa.profiling.evidence import unmeasured
 from ipa.report.frontier_plot import accuracy_cost
 from ipa.report.review.result import (
     FrontierSpot,
     PlanAt,
     Review,
     Reviewed,
+    ReviewFinding,
     ReviewFrontier,
     ReviewInputs,
     ReviewSide,
     findings_of,
     notable,
+    percent,
 )
 from ipa.service.experiment_report import changes_of
 from ipa.service.review.revisions import BaseRevision, Files, Folders, Pair, folders_of, inside, pairs_of
@@ -49,6 +52,8 @@ SOLVER, DEADLINE_S = "exact", 120.0
 # The rate of the frontier, and its time limit; the packaged pipelines take a second.
 FRONTIER_AT, FRONTIER_S = "p95", 60.0
 DEFAULT_WORKLOAD = "bursty"
+# Found in the working folder, else at the top of the work tree.
+GUARDRAILS_FILE = "guardrails.yaml"
 Say = Callable[[str], None]
 
 
@@ -175,23 +180,37 @@ def review_of(
         pipelines_dir=asked.pipelines_dir, profiles_dir=asked.profiles_dir, forecaster=asked.forecaster
     )
     folders = folders_of(base, settings.pipelines_dir, settings.profiles_dir)
+    asked = replace(asked, policy_file=asked.policy_file or _default_guardrails(base))
     guardrails, problems = _guardrails(base, folders, asked.policy_file)
+    is_removed = asked.policy_file is None and GUARDRAILS_FILE in base.changed()
+    missing = ""
+    if asked.policy_file is None:
+        missing = "the change removes the guardrails" if is_removed else "no guardrails"
+        say(f"warning: {missing}: no {GUARDRAILS_FILE} here or at the top, so no figure can fail this")
     pairs = pairs_of(base, folders, all_of_them=guardrails.path in base.changed())
     problems += [problem for pair in pairs if pair.after for problem in pair.after.problems]
     problems += _unpriced(pairs, guardrails)
     rates_rps, inputs = _load(asked, base, guardrails)
     if problems:
-        return Review(inputs, guardrails, problems=tuple(problems))
+        return Review(inputs, guardrails, problems=tuple(problems), guardrails_missing=missing)
     trial = ReviewTrial(rates_rps, asked.seeds, asked.policy, settings, say, place_of)
     pairs = [pair for pair in pairs if pair.before or pair.after]
     return Review(
         inputs,
         guardrails,
         tuple(
-            _reviewed(pair, guardrails, trial, f"{at}/{len(pairs)} {pair.pipeline}")
+            _reviewed(pair, guardrails, folders, trial, f"{at}/{len(pairs)} {pair.pipeline}")
             for at, pair in enumerate(pairs, 1)
         ),
+        guardrails_missing=missing,
+        removes_guardrails=is_removed,
     )
+
+
+def _default_guardrails(base: BaseRevision) -> Path | None:
+    """The guardrails if no file is named; None if there are none."""
+    places = (Path(GUARDRAILS_FILE), base.root / GUARDRAILS_FILE)
+    return next((place for place in places if place.is_file()), None)
 
 
 def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tuple[Guardrails, list[Problem]]:
@@ -248,11 +267,17 @@ def _sha256(file: Path | None) -> str:
     return "" if file is None else sha256(file.read_bytes()).hexdigest()
 
 
-def _reviewed(pair: Pair, guardrails: Guardrails, trial: ReviewTrial, words: str) -> Reviewed:
+def _reviewed(
+    pair: Pair, guardrails: Guardrails, folders: Folders, trial: ReviewTrial, words: str
+) -> Reviewed:
     prices = _prices(pair, guardrails)
     after = _tried(pair.after, trial, prices, f"{words} after")
     before = after if pair.is_same else _tried(pair.before, trial, prices, f"{words} before")
     rules = guardrails.rules(pair.pipeline)
+    unproven = tuple(
+        ReviewFinding(None, None, words, path=f"{folders.profiles}/{pair.pipeline}/{stage}.yaml")
+        for stage, words in _unmeasured(pair)
+    )
     return Reviewed(
         pipeline=pair.pipeline,
         path=pair.path,
@@ -262,8 +287,31 @@ def _reviewed(pair: Pair, guardrails: Guardrails, trial: ReviewTrial, words: str
         files=pair.files,
         rules=rules,
         is_notable=notable(guardrails, pair.status, before, after),
-        findings=findings_of(rules, before, after),
-        note=pair.note,
+        findings=unproven + findings_of(rules, before, after),
+        note="; ".join(filter(None, (pair.note, _missed(pair, before, after)))),
+    )
+
+
+def _unmeasured(pair: Pair) -> list[tuple[str, str]]:
+    """The stages whose profiles changed without a new measurement, in words."""
+    if pair.before is None or pair.after is None:
+        return []
+    return list(unmeasured(pair.before.profiles, pair.after.profiles))
+
+
+def _missed(pair: Pair, before: ReviewSide | None, after: ReviewSide | None) -> str:
+    """The share of requests in time at the base, in words, if it is less than the base's own SLA asks for."""
+    if before is None or before.figures is None or pair.before is None or pair.before.pipeline is None:
+        return ""
+    sla, met = pair.before.pipeline.sla, before.figures.slo_ratio
+    if met * 100 >= sla.percentile:
+        return ""
+    now = ""
+    if after is not None and after.figures is not None and after is not before:
+        now = f", after the change {percent(after.figures.slo_ratio)}"
+    return (
+        f"the base misses its own SLA: {percent(met)} of the requests within {sla.latency_s:g} s, "
+        f"where {sla.percentile:g} % is asked for{now}"
     )
 
 

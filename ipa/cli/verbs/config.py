@@ -1,0 +1,80 @@
+"""`ipa config`: the settings in effect, and where each comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from ipa.cli.lookup import service_at
+from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.control.canonical import plain
+from ipa.files.document import unknown
+from ipa.model.errors import UsageError
+from ipa.settings import GROUPS, Settings
+
+
+def show_(
+    groups: list[str] | None = typer.Argument(
+        None,
+        metavar="[GROUP]...",
+        help=f"groups of settings, of {', '.join(GROUPS)}; all if not given",
+        autocompletion=lambda: list(GROUPS),
+    ),
+    *,
+    changed: bool = typer.Option(False, "--changed", help="only those that differ from the defaults"),
+    at: str | None = typer.Option(
+        None, "--at", metavar="URL", help="a running service, as one of its operators; else this environment"
+    ),
+    output: Output = OUTPUT,
+) -> None:
+    """Show the effective settings and where each comes from: default, file, environment or option.
+
+    Secrets are hidden. Without --at, they are those of a service that was started here and now: exit code 78
+    if the file or the environment has one that cannot be used.
+    """
+    for group in groups or ():
+        if group not in GROUPS:
+            raise UsageError(f"there is no group {group!r} of settings; {unknown(group, GROUPS)}")
+    view = _view(at)
+    view["settings"] = [
+        each
+        for each in view["settings"]
+        if (not groups or each["group"] in groups) and not (changed and each["value"] == each["default"])
+    ]
+    if not printed(output, view):
+        _print(view, output)
+
+
+def _view(at: str | None) -> dict[str, Any]:
+    """The settings in the form in which the API has them."""
+    if at is not None:
+        with service_at(at, "config show") as service:
+            return service.configuration()
+    from ipa.service.configuration import configuration
+
+    found: dict[str, Any] = plain(configuration(Settings.from_env()))
+    return found
+
+
+def _print(view: dict[str, Any], output: Output) -> None:
+    from rich.text import Text
+
+    from ipa.cli.views.status_text import bare_table
+
+    table = bare_table("setting", "in ipa.yaml", "value", "from")
+    for each in view["settings"]:
+        came = each["where"] or each["source"]
+        key = f"{each['group']}.{each['key']}"
+        table.add_row(*map(Text, (each["variable"], key, _value(each["value"]), came)))
+    if view["settings"]:
+        printer(output).print(table)
+    else:
+        typer.echo("Every setting has its default.")
+
+
+def _value(value: object) -> str:
+    """The value as the environment and the file have it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
