@@ -33,7 +33,7 @@ LEAST_RPS = 1.0
 # Windows evaluated at once, so that they fit into the cache.
 ROWS_AT_ONCE = 2048
 SEED = 7
-INSTALL = "Install it with: pip install 'ipa-serving[lstm]'"
+INSTALL = "Install it with: pip install torch"
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
             yield missing(name, f"not to be used: {error}", remedy or "grbgetkey KEY, or leave it to HiGHS")
         except (SolverError, IpaError) as error:
             yield missing(
-                name, f"it fails: {error}", remedy or f"pip install --force-reinstall {_package(solver)}"
+                name, f"it fails: {error}", remedy or _reinstall(solver)
             )
         else:
             objectives[solver] = plan.objective
@@ -216,8 +216,9 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
             )
 
 
-def _package(solver: str) -> str:
-    return {"gurobi": "gurobipy", "highs": "highspy"}.get(solver, "ipa-serving")
+def _reinstall(solver: str) -> str:
+    package = {"gurobi": "gurobipy", "highs": "highspy"}.get(solver)
+    return f"pip install --force-reinstall {package}" if package else "Make the environment anew from the repository."
 
 
 def port_findings(settings: Settings) -> Iterator[Finding]:

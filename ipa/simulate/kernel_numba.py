@@ -88,7 +88,7 @@ def _compiled(function: Callable[..., Any]) -> Any:
     try:
         import numba
     except ImportError as error:
-        raise InputError("numba is not installed", hint="pip install 'ipa-serving[simulate]'") from error
+        raise InputError("numba is not installed", hint="Install it with: pip install numba") from error
     try:
         return numba.njit(cache=True)(function)
     except RuntimeError:  # no folder to keep the compiled code in

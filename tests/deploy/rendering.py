@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "helm" / "ipa"
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
 NAMESPACE = "models"
+IMAGE = "registry.example/ipa-serving/service"
 
 Json = dict[str, Any]
 Objects = Mapping[tuple[str, str, str], Json]
@@ -43,8 +44,9 @@ def by_name(text: str) -> Objects:
 
 
 def helm(*words: str) -> subprocess.CompletedProcess[str]:
-    """Helm's answer to `helm template ipa CHART` with these words."""
-    command = [tool("helm"), "template", "ipa", str(CHART), "--namespace", NAMESPACE, *words]
+    """Helm's answer to `helm template ipa CHART` with these words, and an image unless they name one."""
+    named = [] if any("image.repository" in word for word in words) else [f"--set=image.repository={IMAGE}"]
+    command = [tool("helm"), "template", "ipa", str(CHART), "--namespace", NAMESPACE, *named, *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

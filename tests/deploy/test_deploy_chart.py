@@ -22,6 +22,7 @@ from ipa.files import load_pipelines, load_profiles
 from ipa.settings import PREFIX, Settings
 from tests.deploy.rendering import (
     CHART,
+    IMAGE,
     KUSTOMIZE,
     NAMESPACE,
     ROOT,
@@ -303,7 +304,17 @@ def test_a_pipeline_of_a_namespace_without_rights_is_refused() -> None:
     assert "rights in models, vision only" in done.stderr
 
 
+def test_the_image_is_of_a_registry_that_is_named_and_by_its_digest_if_there_is_one() -> None:
+    digest = f"sha256:{'0' * 64}"
+    assert container_of(charted())["image"].startswith(f"{IMAGE}:")
+    assert container_of(charted(f"--set=image.digest={digest}"))["image"] == f"{IMAGE}@{digest}"
+    for repository in ("", "ipa-serving/service", "service"):
+        done = helm(f"--set=image.repository={repository}")
+        assert done.returncode != 0 and "names no registry: push the image of `make images` to yours" in done.stderr
+
+
 REFUSED = {
+    "image.digest=latest": "digest",
     "replicas=2,store.kind=sqlite": "replicas",
     "replica=3": "replica",
     "mode=guarded": "mode",

@@ -186,7 +186,7 @@ def pods(
         }
         for url, its_port in services.items():
             env = {key: value.replace(url, f"http://127.0.0.1:{its_port}") for key, value in env.items()}
-        image: RunnableImage = mounted.image(container["image"])
+        image: RunnableImage = mounted.image(container["image"].removeprefix("registry.example/"))
         running = Container(
             image, folder / meta["name"] / name, command=container.get("command", ()), env=env
         )

@@ -190,12 +190,11 @@ def test_on_github_three_changes_end_as_they_should(runner: Runner, name: str) -
 
 
 def test_on_github_what_went_wrong_is_no_verdict(runner: Runner) -> None:
-    (runner.folder / "guardrails.yaml").unlink()
     (runner.folder / "summary").write_text("")
     (runner.folder / "comment.md").write_text("")
     step = github_step("Review")
-    done = runner(step["run"], BASE="origin/main", GITHUB_OUTPUT="outputs", GITHUB_STEP_SUMMARY="summary")
-    assert done.returncode == 1 and "guardrails.yaml" in done.stderr
+    done = runner(step["run"], BASE="origin/none", GITHUB_OUTPUT="outputs", GITHUB_STEP_SUMMARY="summary")
+    assert done.returncode == 64 and "'origin/none' is not a commit" in done.stderr
     assert not (runner.folder / "outputs").exists()
 
 
@@ -229,3 +228,54 @@ def test_on_gitlab_a_costly_change_is_orange_and_noted(runner: Runner) -> None:
     calls.write_text("")
     assert runner(note, IPA_REVIEW_TOKEN="secret", **environment).returncode == 0
     assert calls.read_text().splitlines()[1:] == [f"--request DELETE {notes}/41"]
+
+
+def test_what_is_installed_is_built_from_the_copy_of_the_repository(tmp_path: Path) -> None:
+    """Every package by the hashes of the lock, and ipa by no name that an index could answer."""
+    recorder = tmp_path / "python"
+    recorder.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    recorder.chmod(0o755)
+    script = ROOT / "deploy" / "ci" / "install.sh"
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run([str(script)], env={"PATH": path}, cwd=tmp_path, check=True, timeout=60)
+    locked, built, installed = (tmp_path / "calls").read_text().splitlines()
+    assert "--require-hashes --no-deps --only-binary :all:" in locked
+    assert [word for word in locked.split() if word.endswith(".txt")] == [
+        f"requirements/{name}.txt" for name in ("build", "service")
+    ]
+    assert built.split()[2] == "wheel" and "--no-deps --no-build-isolation" in built and built.endswith(" .")
+    assert "--no-deps --no-index dist/ipa_serving-" in installed
+    for file, variables in (
+        (GITHUB, ("vars.IPA_REPOSITORY", "vars.IPA_COMMIT")),
+        (GITLAB, ("$IPA_REPOSITORY",)),
+    ):
+        assert all(each in file.read_text() for each in variables)
+        assert "deploy/ci/install.sh" in file.read_text()
+
+
+# `pip install ipa-serving`, an extra of it, or an image that Docker Hub would be asked for.
+NAMES = re.compile(
+    r"(pip|uvx?|pipx)\b[^\n`]* (install|run|tool)\b[^\n`]*[ '\"]ipa(-serving)?([\[ '\"=<>~]|$)"
+    r"|ipa-serving\[|(docker|podman) (pull|run)[^\n`]* ipa(-serving)?/"
+    r"|image: ['\"]?ipa(-serving)?/",
+    re.MULTILINE,
+)
+
+
+def test_nothing_is_installed_or_run_by_a_name_that_is_not_ours() -> None:
+    folders = ("docs", "deploy", "pipelines", "ipa", "tools")
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
+    files += [
+        file
+        for folder in folders
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in (".md", ".yaml", ".yml", ".py", ".sh", ".toml", ".tpl", ".txt")
+    ]
+    found = [
+        f"{file.relative_to(ROOT)}: {match[0]}"
+        for file in files
+        for match in NAMES.finditer(file.read_text())
+    ]
+    assert found == []
+    for text in ("pip install ipa-serving", "pip install 'ipa-serving[demo]'", "image: ipa/digits:1"):
+        assert NAMES.search(text)

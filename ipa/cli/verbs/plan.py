@@ -198,7 +198,7 @@ def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -
         picture = frontier_picture(title, dots, chosen, plan.sla_s, kind, unit)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"--plot needs {error.name}", hint="Install it with: pip install 'ipa-serving[demo]'"
+            f"--plot needs {error.name}", hint="Install it with: pip install matplotlib"
         ) from error
     try:
         file.write_bytes(picture)

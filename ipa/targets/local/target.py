@@ -38,7 +38,9 @@ def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
         )
     elif missing:
         seen = f"not installed: {', '.join(missing)}"
-        yield fail("local runtime", seen, "pip install 'ipa-serving[local]'")
+        # mlserver ends at its start with a newer uvloop.
+        beside = ["'uvloop<0.22'"] if "mlserver" in missing else []
+        yield fail("local runtime", seen, f"pip install {' '.join(missing + beside)}")
     else:
         yield ok("local runtime", f"can start {', '.join(local)}")
     here = len(os.sched_getaffinity(0))

@@ -32,7 +32,7 @@ START_S = 30.0
 # One of these is in each message of Seldon's own protocol that is an answer.
 PAYLOADS = ("data", "strData", "jsonData", "binData", "customData")
 NO_CLIENT_HINT = (
-    "Install ipa-serving[seldon], or name in IPA_CLIENT_PYTHON an interpreter that has seldon-core "
+    "Install seldon-core, or name in IPA_CLIENT_PYTHON an interpreter that has it "
     "(1.17.1 is the last version under the Apache License)."
 )
 

@@ -57,8 +57,8 @@ SPLIT = ServingSemantics(
     rolling=DEPLOYMENT, rebatch=Rebatch.NEW_REPLICAS, runs_graphs=False, shares_replicas=True
 )
 USUAL = SeldonTarget("")
-# The image of router and queues, as `make images` names it.
-DATAPLANE = f"ipa-serving/dataplane:{__version__}"
+# The image of router and queues, as `make images REGISTRY=registry.example` names it: no registry of anybody.
+DATAPLANE = f"registry.example/ipa-serving/dataplane:{__version__}"
 
 
 class Seldon(base.Target):

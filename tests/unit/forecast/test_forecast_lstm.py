@@ -169,7 +169,7 @@ def test_without_pytorch_the_extra_is_named(tmp_path: Path, capsys: pytest.Captu
     assert run(["forecast", "backtest", str(tmp_path / "none"), "--also", "lstm"]) == 64
     said = capsys.readouterr().err
     assert "lstm needs PyTorch, which is not installed" in said
-    assert "pip install 'ipa-serving[lstm]'" in said
+    assert "pip install torch" in said
     with pytest.raises(UsageError, match="PyTorch"):
         learn(waves(1), 20.0, 0.9)
 
@@ -181,7 +181,7 @@ def test_an_experiment_says_that_it_is_left_out(root: Path) -> None:
     assert "lstm" not in {each.labels["forecaster"] for each in units}
     assert [each for each in notes if each.startswith("Forecaster")] == [
         "Forecaster lstm is left out: the forecaster lstm needs PyTorch, which is not installed. "
-        "Install it with: pip install 'ipa-serving[lstm]'"
+        "Install it with: pip install torch"
     ]
 
 

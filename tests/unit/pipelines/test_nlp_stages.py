@@ -106,7 +106,7 @@ def test_its_file_names_these_stages() -> None:
 
 real = pytest.mark.skipif(
     find_spec("transformers") is None or find_spec("torch") is None,
-    reason="needs transformers and torch: pip install 'ipa-serving[nlp]'",
+    reason="needs transformers and torch: pip install transformers torch sentencepiece",
 )
 # Weights large enough that the answer depends on the text.
 TINY: Mapping[str, Any] = {

@@ -14,6 +14,19 @@ labels:
   {{- include "ipa.selector" . | nindent 2 }}
 {{- end -}}
 
+{{/* The image: of a registry that is named, by its digest if there is one. */}}
+{{- define "ipa.image" -}}
+{{- $image := .Values.image -}}
+{{- if not (regexMatch "^(localhost|[^/]*[.:][^/]*)/." $image.repository) -}}
+{{- fail (printf "image.repository is %q, which names no registry: push the image of `make images` to yours, and name it, as in registry.example/ipa-serving/service" $image.repository) -}}
+{{- end -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository (default .Chart.AppVersion $image.tag) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The namespaces of pipelines, as words. */}}
 {{- define "ipa.namespaces" -}}
 {{- join " " (default (list .Release.Namespace) .Values.namespaces) -}}
