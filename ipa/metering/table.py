@@ -90,6 +90,11 @@ SLA_BUCKET_WEIGHT = Metric(
     "Weights of the router's latency buckets whose sum counts requests within the SLA, interpolated.",
     (of.PIPELINE, of.BOUND),
 )
+COST = Metric(
+    "ipa_running_usd_per_hour",
+    "Price of the running configuration, of all its resources; NaN without `prices` in the pipeline's file.",
+    HERE,
+)
 PAS = Metric("ipa_running_pas_ratio", "Product of the accuracies of the running configuration.", HERE)
 
 # The forecast.

@@ -474,6 +474,11 @@ class Pipeline:
         known = ", ".join(stage.name for stage in self.stages)
         raise NotFoundError(f"pipeline {self.name!r} has no stage {name!r}", hint=f"It has: {known}")
 
+    def usd_per_hour(self, configs: Sequence[StageConfig]) -> float | None:
+        """The price of all resources, overhead included; None without prices, or if they are not measured."""
+        known = all((config.stage, config.variant) in self.bounds.measured for config in configs)
+        return self.prices.cost(self.bounds.held(configs)) if self.prices.is_money and known else None
+
     def objective(self, name: str | None = None) -> Objective:
         """The objective of that name (the default for None); NotFoundError lists the existing ones."""
         wanted = name or self.default_objective

@@ -206,9 +206,7 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
         except (LicenceError, ImportError) as error:
             yield missing(name, f"not to be used: {error}", remedy or "grbgetkey KEY, or leave it to HiGHS")
         except (SolverError, IpaError) as error:
-            yield missing(
-                name, f"it fails: {error}", remedy or _reinstall(solver)
-            )
+            yield missing(name, f"it fails: {error}", remedy or _reinstall(solver))
         else:
             objectives[solver] = plan.objective
             yield ok(
@@ -218,7 +216,11 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
 
 def _reinstall(solver: str) -> str:
     package = {"gurobi": "gurobipy", "highs": "highspy"}.get(solver)
-    return f"pip install --force-reinstall {package}" if package else "Make the environment anew from the repository."
+    return (
+        f"pip install --force-reinstall {package}"
+        if package
+        else "Make the environment anew from the repository."
+    )
 
 
 def port_findings(settings: Settings) -> Iterator[Finding]:

@@ -340,10 +340,7 @@ def _cores(stages: Sequence[StageLive]) -> float | None:
 def _price(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
     """The price in USD an hour; None without prices, or if a configuration or its resources are unknown."""
     configs = [stage.config for stage in stages if stage.config]
-    known = all((config.stage, config.variant) in pipeline.bounds.measured for config in configs)
-    if not pipeline.prices.is_money or len(configs) < len(stages) or not known:
-        return None
-    return pipeline.prices.cost(pipeline.bounds.held(configs))
+    return None if len(configs) < len(stages) else pipeline.usd_per_hour(configs)
 
 
 def runs_nothing(pipeline: Pipeline, observation: Observation) -> bool:

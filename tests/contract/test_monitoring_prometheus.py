@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ import pytest
 
 from ipa.metering import table
 from ipa.metering.metric import MetricsEndpoint
+from ipa.model.measured import with_profiles
+from ipa.model.resources import CORES, Prices
 from tests.fakes.monitored import SCRAPE_S, Monitored
 from tests.fakes.promtool import promtool
+from tests.fakes.world import PIPELINE, PROFILES
 from tools.monitoring.alerts import ALERTS
 from tools.monitoring.dashboard import queries
 from tools.monitoring.rules import recordings
@@ -36,13 +40,15 @@ EPOCH_S = 1_767_225_600.0
 LENGTH_S = 900
 READY_S = 20.0
 # As Grafana fills them in.
-FILLED = {"$__rate_interval": "1m", "$namespace": ".*", "$pipeline": "pages"}
+FILLED = {"$__rate_interval": "1m", "$__range": "15m", "$namespace": ".*", "$pipeline": "pages"}
 
 
 def monitored() -> Monitored:
     """A run with changes, under a load that rises and falls; the API is asked too."""
     rates = [3.0 + 6.0 * abs((second / 225.0) % 2 - 1) for second in range(LENGTH_S)]
-    made = Monitored(rates, forecast="ladder", epoch_s=EPOCH_S)
+    priced = replace(PIPELINE, prices=Prices({CORES: 0.04}, is_money=True))
+    priced = with_profiles(priced, PROFILES)
+    made = Monitored(rates, pipeline=priced, forecast="ladder", epoch_s=EPOCH_S)
     made.at = [
         (float(at_s), partial(made.http.answered, "/v1/pipelines", "GET", 200, 0.01))
         for at_s in range(5, LENGTH_S, 5)
@@ -147,6 +153,11 @@ def test_plots_are_of_what_happened(prometheus: Prometheus) -> None:
     assert "apply.first_plan" in reasons and all(reason.startswith("apply.") for reason in reasons)
     missed = numbers(plotted("Requests that miss the SLA, last hour", "{{pipeline}}"))
     assert 0.0 <= max(missed) < 0.2
+    attained = numbers(plotted("Attainment and SLO", "in time"))
+    assert 0.8 < max(attained) <= 1.0
+    cores = numbers(plotted("Cores, mean of the range shown", "{{pipeline}}"))
+    price = numbers(plotted("Price", "an hour"))
+    assert 0.04 * min(cores) / 3 < min(price) <= max(price) < 0.04 * max(cores) * 3
     slow = numbers(plotted("Slower than the profile", "{{stage}}={{variant}}"))
     assert 0.9 < min(slow) <= max(slow) < 1.1
 

@@ -68,6 +68,12 @@ def quantile(ratio: float, metric: Metric, by: str, where: str) -> str:
     return f"histogram_quantile({ratio:g}, sum by ({labels}) (rate({selected}[{RATE}])))"
 
 
+def missed(window: str) -> str:
+    """The part of the requests at the router that failed, were dropped or late, by pipeline."""
+    valid = f'{table.ROUTER_REQUESTS.name}{{outcome!="refused"}}'
+    return f"clamp_min(1 - {in_time(window)} / (sum by (pipeline) (rate({valid}[{window}])) > 0), 0)"
+
+
 FLEET = (
     Panel(
         "Leaders",
@@ -81,8 +87,7 @@ FLEET = (
         "percentunit",
         (
             Query(
-                f"clamp_min(1 - {in_time('1h')} / "
-                f'(sum by (pipeline) (rate({table.ROUTER_REQUESTS.name}{{outcome!="refused"}}[1h])) > 0), 0)',
+                missed("1h"),
                 "{{pipeline}}",
             ),
         ),
@@ -106,6 +111,45 @@ FLEET = (
         ),
         "Of all replicas.",
         stacked=True,
+    ),
+    Panel(
+        "SLO attainment",
+        "percentunit",
+        (Query(f"{newest(table.IN_TIME, 'pipeline')} >= 0", "{{pipeline}}"),),
+        "Part of the ended requests that were in time, as the loop sees it; on Seldon as well.",
+    ),
+    Panel(
+        "Error budget spent in the range shown",
+        "percentunit",
+        (
+            Query(
+                f"{missed('$__range')} / (1 - max by (pipeline) ({table.SLA_PERCENTILE.name}))",
+                "{{pipeline}}",
+            ),
+        ),
+        "Late, failed and dropped requests over those that the SLA allows: above 100 % the SLO is broken. "
+        "Of pipelines with our router.",
+        "stat",
+    ),
+    Panel(
+        "Price by pipeline",
+        "currencyUSD",
+        (Query(f"{newest(table.COST, 'pipeline')} >= 0", "{{pipeline}}"),),
+        "An hour, of pipelines whose file has prices.",
+        stacked=True,
+    ),
+    Panel(
+        "Cores, mean of the range shown",
+        "none",
+        (
+            Query(
+                f"sum by (pipeline) (avg_over_time("
+                f"({newest(table.STAGE_CORES, 'pipeline, stage')} >= 0)[$__range:1m]))",
+                "{{pipeline}}",
+            ),
+        ),
+        "Times its hours they are the core hours; times the price of a core, what they cost.",
+        "stat",
     ),
     Panel(
         "API: answers",
@@ -151,6 +195,31 @@ TIMELINE = (
         ),
         "At the SLA's percentile. Seen far above predicted: the profile is wrong.",
         dashed=("SLA",),
+    ),
+    Panel(
+        "Attainment and SLO",
+        "percentunit",
+        (Query(newest(table.IN_TIME), "in time"), Query(newest(table.SLA_PERCENTILE), "SLO")),
+        "Part of the ended requests that were in time; below the line the SLO is broken.",
+        dashed=("SLO",),
+    ),
+    Panel(
+        "Price",
+        "currencyUSD",
+        (
+            Query(newest(table.COST), "an hour"),
+            Query(
+                f"1e4 * {newest(table.COST)} / (3600 * {newest(table.ARRIVAL_RATE)} > 0)",
+                "ten thousand requests",
+            ),
+        ),
+        "Of all resources held, by the prices in the pipeline's file; none without them.",
+    ),
+    Panel(
+        "Core seconds a request",
+        "s",
+        (Query(f"sum ({newest(table.STAGE_CORES, 'stage')}) / ({newest(table.ARRIVAL_RATE)} > 0)", "held"),),
+        "Cores held over requests a second: what a request costs without prices. High at little load.",
     ),
     Panel(
         "Replicas",

@@ -17,6 +17,7 @@ from ipa.metering import table
 from ipa.metering.make import MAKERS, combinations, gauge, gauged
 from ipa.metering.metric import Metric, MetricsEndpoint
 from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
 
 # The metrics that every pipeline has, on every target.
 OF_PIPELINE = tuple(
@@ -91,6 +92,11 @@ class Catalogue:
     def desire(self, pipeline: str, replicas: Mapping[str, int]) -> None:
         """Set the desired replicas of those stages of the pipeline, and of no other."""
         self._desired.of_pipelines[pipeline] = dict(replicas)
+
+    def usd_per_hour(self, pipeline: str, configs: Sequence[StageConfig]) -> float | None:
+        """Return the price of the configurations; None if it is unknown, or the pipeline was not started."""
+        known = self._pipelines.get(pipeline)
+        return known.usd_per_hour(configs) if known else None
 
     def stages(self, pipeline: str) -> tuple[str, ...]:
         """Return the stages of the pipeline; none if it was not started."""

@@ -118,6 +118,10 @@ class Publisher:
         by_stage: dict[str, list[StageObservation]] = {}
         for stage in observation.stages:
             by_stage.setdefault(stage.stage, []).append(stage)
+        running = [stage.running.value for stage in observation.stages if isinstance(stage.running, Measured)]
+        is_whole = bool(running) and len(running) == len(observation.stages)
+        price = self._metrics.usd_per_hour(name, running) if is_whole else None
+        self._show_or_nan(table.COST, price, name)
         for stage_name, parts in by_stage.items():
             self._stage(name, stage_name, parts, snapshot)
 

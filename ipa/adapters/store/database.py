@@ -217,7 +217,8 @@ def _engine(url: URL, access: Access) -> Engine:
         engine = create_engine(url, pool_pre_ping=path is None, **options)
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigurationError(
-            f"the driver of {shown(url)} is not installed", hint="For PostgreSQL install it with: pip install 'psycopg[binary]'"
+            f"the driver of {shown(url)} is not installed",
+            hint="For PostgreSQL install it with: pip install 'psycopg[binary]'",
         ) from error
     engine.update_execution_options(ipa_health=WriteHealth(shown(url)))
     if path is not None:

@@ -22,7 +22,16 @@ BOARD = json.loads((ROOT / "deploy" / "grafana" / "ipa.json").read_text())
 METRICS = {name: metric for metric in table.METRICS for name in metric.series}
 # Of targets, as Prometheus and its operator set them.
 TARGET = {"namespace", "job", "instance"}
-FUNCTIONS = {"absent", "clamp_max", "clamp_min", "histogram_quantile", "increase", "rate", "time"}
+FUNCTIONS = {
+    "absent",
+    "avg_over_time",
+    "clamp_max",
+    "clamp_min",
+    "histogram_quantile",
+    "increase",
+    "rate",
+    "time",
+}
 WORDS = {*FUNCTIONS, "and", "by", "group_left", "max", "min", "on", "or", "sum", "unless"}
 SELECTOR = re.compile(r"(\w[\w:]*)\{([^}]*)\}")
 GROUPING = re.compile(r"\b(?:by|on|group_left)\s*\(([^)]*)\)")
@@ -149,7 +158,7 @@ def test_the_dashboard_is_one_that_grafana_takes() -> None:
         assert not cells & taken and place["x"] + place["w"] <= 24, panel["title"]
         taken |= cells
     variables = [variable["name"] for variable in BOARD["templating"]["list"]]
-    used = set(re.findall(r"\$\{?(\w+)", json.dumps(BOARD))) - {"__rate_interval"}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(BOARD))) - {"__rate_interval", "__range"}
     assert used == set(variables) == {"datasource", "namespace", "pipeline"}
     # What fills to another series must find it.
     for panel in BOARD["panels"]:
