@@ -79,6 +79,7 @@ class QueuedRequest:
         "outcome",
         "parts",
         "retry_after_s",
+        "taken_s",
         "waiting",
         "wanted_s",
     )
@@ -100,6 +101,7 @@ class QueuedRequest:
         self.deadline_s = deadline_s
         self.due_s = deadline_s if due_s is None else due_s
         self.wanted_s = self.due_s if wanted_s is None else wanted_s
+        self.taken_s = arrived_s  # when its first batch was taken, of the last try
         self.number = 0  # in the order of arrival
         self.outcome: Outcome | None = None
         self.cause: LossCause | None = None
@@ -262,6 +264,8 @@ class Batcher:
                 rest = Slice(piece.request, cut, piece.stop, piece.is_alone)
                 piece = Slice(piece.request, piece.start, cut, piece.is_alone)
             room -= piece.items
+            if piece.start == 0:
+                piece.request.taken_s = now_s
             piece.request.waiting -= piece.items
             self.waiting_items -= piece.items
             taken.append(piece)

@@ -64,6 +64,16 @@ class Client:
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise ConnectionLostError(f"{url}: {error or type(error).__name__}", was_sent=True) from error
 
+    async def get(self, url: str, within_s: float) -> tuple[int, bytes]:
+        """Get the URL. Return the status and body. Errors as `post`: ConnectionLostError after `within_s`."""
+        assert self._session is not None, "it is open"
+        timeout = aiohttp.ClientTimeout(total=within_s)
+        try:
+            async with self._session.get(url, allow_redirects=False, timeout=timeout) as response:
+                return response.status, await self._read(response)
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise ConnectionLostError(f"{url}: {error or type(error).__name__}") from error
+
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         chunks: list[bytes] = []
         size = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 # The id that a cluster's orchestrator gives to each request, and passes on to every stage.
@@ -19,9 +19,15 @@ AHEAD_HEADER = "ipa-ahead-ms"
 # In a request to a queue: how many requests come to the pipeline for each that comes to the stage, while
 # some are lost on the way.
 ASKED_HEADER = "ipa-asked-ratio"
+# In the router's request to the last queue: the name of the pipeline, as which it answers.
+NAME_HEADER = "ipa-model-name"
+# In every answer: where its time went, as browsers show it.
+TIMING_HEADER = "server-timing"
 # A stage that tells nothing for this long may have changed: without an end, what it told could keep away the
 # requests whose answers would correct it.
 KEPT_S = 2.0
+# Queues tell two.
+MAX_TIMES = 8
 # Where hardly any request arrives, what comes for each of them is a matter of chance.
 MOST_ASKED_RATIO = 16.0
 # On an idle machine a request and its answer take 2 to 5 ms between router and queue.
@@ -67,6 +73,21 @@ def total(times: Iterable[StageTimes]) -> StageTimes:
         found = StageTimes(
             found.wait_s + each.wait_s, found.usual_s + each.usual_s, found.least_s + each.least_s
         )
+    return found
+
+
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """Return the `Server-Timing` header (milliseconds) of the times by name."""
+    return ", ".join(f"{name};dur={max(0.0, value) * 1000:.3f}" for name, value in seconds.items())
+
+
+def parse_timing(text: str | None) -> dict[str, float]:
+    """Return the seconds by name of a `Server-Timing` header; of an invalid one those that are understood."""
+    found = {}
+    for entry in (text or "").split(",")[:MAX_TIMES]:
+        name, _, value = entry.strip().partition(";dur=")
+        if (seconds := parse_ms(value)) is not None and name:
+            found[name] = seconds
     return found
 
 

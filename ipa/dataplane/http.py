@@ -9,11 +9,12 @@ import math
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import orjson
 
+from ipa.dataplane import compression
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig, BoundedServer
 
@@ -40,6 +41,9 @@ BACKLOG = 2048
 BUDGET_HEADER = "ipa-budget-ms"
 # No client waits longer for an answer; a larger value is a mistake in the unit.
 MAX_BUDGET_S = 3600.0
+
+# The most of a path that is quoted in an error.
+MOST_QUOTED = 100
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 # Probes and scrapes may use any host name: these paths disclose nothing that the check protects.
@@ -146,11 +150,21 @@ class Response:
 Handler = Callable[[Call], Awaitable[Response]]
 
 
+class Companion(Protocol):
+    """A server that shares the event loop of an application."""
+
+    async def start(self) -> None:
+        """Listen."""
+
+    async def stop(self) -> None:
+        """Accept no more calls, and wait for those in progress."""
+
+
 class Application:
     """An ASGI application over exact routes (method, path). `start` and `stop` are its lifespan hooks.
 
     `hosts` are the accepted host names, empty for any. The check stops DNS rebinding: a web page that was
-    rebound to this machine still sends its own host name.
+    rebound to this machine still sends its own host name. `served` says in errors what is served here.
     """
 
     def __init__(
@@ -160,38 +174,68 @@ class Application:
         start: Callable[[], Awaitable[None]],
         stop: Callable[[], Awaitable[None]],
         hosts: frozenset[str] = frozenset(),
+        served: str = "",
         max_body_bytes: int = MAX_BODY_BYTES,
         max_held_bytes: int = MAX_HELD_BYTES,
     ) -> None:
         self._routes = routes
+        self._paths = {path for _, path in routes}
+        self._served = served
         self._hosts = hosts
         self._start = start
         self._stop = stop
         self._max_body_bytes = max_body_bytes
         self._max_held_bytes = max_held_bytes
         self._held_bytes = 0
+        self._companions: list[Companion] = []
+
+    def add(self, companion: Companion) -> None:
+        """Start and stop a server beside this one, together with it."""
+        self._companions.append(companion)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            try:
-                response = await self._respond(scope, receive)
-            except HttpError as error:
-                response = error.response()
-            except Exception:  # answered, so that the client or the router does not wait
-                log.exception("%s %s failed", scope["method"], scope["path"])
-                response = HttpError(500, "error", "the request failed; the log has the cause").response()
-            await _send(send, response)
+            await _send(
+                send, await self._guarded(scope["method"], scope["path"], self._received(scope, receive))
+            )
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
-        path = scope["path"]
-        handler = self._routes.get((scope["method"], path))
+    async def call(self, method: str, call: Call) -> Response:
+        """Answer a call with its body, as another protocol has it. Errors are answers too."""
+
+        async def answered() -> Response:
+            handler = self._handler(method, call.path)
+            self._hold(len(call.body))
+            try:
+                return await handler(call)
+            finally:
+                self._held_bytes -= len(call.body)
+
+        return await self._guarded(method, call.path, answered())
+
+    async def _guarded(self, method: str, path: str, answered: Awaitable[Response]) -> Response:
+        try:
+            return await answered
+        except HttpError as error:
+            return error.response()
+        except Exception:  # answered, so that the client or the router does not wait
+            log.exception("%s %s failed", method, path)
+            return HttpError(500, "error", "the request failed; the log has the cause").response()
+
+    def _handler(self, method: str, path: str) -> Handler:
+        handler = self._routes.get((method, path))
+        if handler is None and path in self._paths:
+            raise HttpError(405, "method", f"{path} does not answer {method}", closes=True)
         if handler is None:
-            known = any(path == route for _, route in self._routes)
-            status, code = (405, "method") if known else (404, "not_found")
-            raise HttpError(status, code, path, closes=True)
+            served = f"; {self._served}" if self._served else ""
+            raise HttpError(404, "not_found", f"there is no {path[:MOST_QUOTED]!r} here{served}", closes=True)
+        return handler
+
+    async def _received(self, scope: Scope, receive: Receive) -> Response:
+        path = scope["path"]
+        handler = self._handler(scope["method"], path)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client = scope.get("client") or ("", 0)
         call = Call(path, headers, b"", client[0])
@@ -199,10 +243,32 @@ class Application:
             detail = f"the host name {headers.get('host', '')[:100]!r} is not accepted here"
             raise HttpError(403, "forbidden", detail, closes=True)
         body = await self._body(receive)
+        held_bytes = len(body)
         try:
-            return await handler(replace(call, body=body))
+            if encoding := headers.get("content-encoding"):
+                body = self._decompressed(body, encoding)
+                held_bytes += len(body)
+            response = await handler(replace(call, body=body))
         finally:
-            self._held_bytes -= len(body)
+            self._held_bytes -= held_bytes
+        return await _compressed(response, headers.get("accept-encoding"))
+
+    def _decompressed(self, body: bytes, encoding: str) -> bytes:
+        try:
+            found = compression.decompress(body, encoding, self._max_body_bytes)
+        except ValueError as error:
+            raise HttpError(415 if "content-encoding" in str(error) else 400, "input", str(error)) from error
+        if found is None:
+            raise HttpError(413, "too_large", f"the body has more than {self._max_body_bytes} bytes")
+        self._hold(len(found))
+        return found
+
+    def _hold(self, size: int) -> None:
+        """Count bytes that are held; HttpError 503, and none are counted, if they are too many."""
+        if self._held_bytes + size > self._max_held_bytes:
+            most = f"requests of more than {self._max_held_bytes} bytes are in progress; try again"
+            raise HttpError(503, "dropped", most, closes=True)
+        self._held_bytes += size
 
     async def _body(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
@@ -213,14 +279,11 @@ class Application:
                 if message["type"] == "http.disconnect":
                     raise HttpError(400, "input", "the connection ended before the body did")
                 chunk = message.get("body", b"")
-                size += len(chunk)
-                self._held_bytes += len(chunk)
-                if size > self._max_body_bytes:
+                if size + len(chunk) > self._max_body_bytes:
                     most = f"the body has more than {self._max_body_bytes} bytes, the most that is accepted"
                     raise HttpError(413, "too_large", most, closes=True)
-                if self._held_bytes > self._max_held_bytes:
-                    most = f"requests of more than {self._max_held_bytes} bytes are in progress; try again"
-                    raise HttpError(503, "dropped", most, closes=True)
+                self._hold(len(chunk))
+                size += len(chunk)
                 chunks.append(chunk)
                 if not message.get("more_body"):
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -231,10 +294,24 @@ class Application:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await self._start()
+        for each in self._companions:
+            await each.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        for each in self._companions:
+            await each.stop()
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _compressed(response: Response, accept: str | None) -> Response:
+    """The answer in an encoding that the client accepts, where it is long enough to gain by it."""
+    if not accept or response.status != 200 or len(response.body) < compression.LEAST_BYTES:
+        return response
+    if not (encoding := compression.accepted(accept)):
+        return response
+    headers = {**response.headers, "content-encoding": encoding, "vary": "accept-encoding"}
+    return replace(response, body=await compression.compress(response.body, encoding), headers=headers)
 
 
 async def _send(send: Send, response: Response) -> None:

@@ -1,7 +1,9 @@
 """A stage's queue as a process: `python -m ipa.dataplane.queue --pipeline P --stage S --port N`.
 
     POST /v2/models/{stage}/infer   a V2 request; its answer has one row an item, or as fan_out says
-    GET  /v2/health/ready           200 once there is a replica, 503 before
+    GET  /v2/models/{stage}         V2's metadata: the inputs and outputs that its model declares
+    GET  /v2/models/{stage}/ready   200 once there is a replica, 503 before; also /v2/health/ready
+    GET  /v2                        V2's metadata of the server
     GET  /metrics                   Prometheus
     GET  /admin/config              the configuration and the replicas: active, draining, suspected to hang
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."],
@@ -37,31 +39,40 @@ from urllib.parse import urlsplit
 import orjson
 from prometheus_client import CollectorRegistry
 
-from ipa.dataplane import http
+from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
-from ipa.dataplane.client import Client
-from ipa.dataplane.environment import add, add_address, start_metrics, words
+from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
+from ipa.dataplane.declared import UNDECLARED, parse_model
+from ipa.dataplane.environment import add, add_address, start_metrics, with_grpc, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
     ASKED_HEADER,
     EXPECTED_HEADER,
+    NAME_HEADER,
+    TIMING_HEADER,
     TOOK_HEADER,
     parse_ms,
     parse_ratio,
     parse_times,
+    server_timing,
 )
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.replicas import UNKNOWN_VARIANTS
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
-from ipa.dataplane.tensors import dump, parse_request
+from ipa.dataplane.tensors import InferRequest, check_outputs, parse_object, parse_request
+from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, server_routes, unsupported
 from ipa.model.errors import InputError
 from ipa.model.resident import ANY_VARIANT
+from ipa.model.row_counts import FAN_OUT
 
 log = logging.getLogger("ipa.dataplane")
 
 # A new ready pod is used after this, plus the 5 to 30 s for which the DNS of a cluster caches answers.
 LOOK_EVERY_S = 1.0
+
+# A model server answers for its model at once, but for while it loads.
+METADATA_S = 2.0
 
 # (host, port) -> its addresses; OSError if there are none.
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -109,6 +120,39 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
+class Declarations:
+    """What the model of a stage declares: asked of its replicas until one answers, and again after changes.
+
+    `ask` returns the metadata of a replica's model; ConnectionLostError if there is none.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[bytes]]) -> None:
+        self.model = UNDECLARED
+        self._ask = ask
+        self._changed = asyncio.Event()
+
+    def change(self) -> None:
+        """Ask again: there are other replicas, or other variants."""
+        self._changed.set()
+
+    async def look(self) -> bool:
+        """Ask once. Return True if a replica answered."""
+        try:
+            self.model = parse_model(await self._ask())
+        except (ConnectionLostError, OversizedAnswerError) as error:
+            log.debug("the metadata of the model cannot be read: %s", error)
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Ask until cancelled, after each change."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while not await self.look():
+                await asyncio.sleep(LOOK_EVERY_S)
+
+
 # The time budget of a request that has none.
 DEFAULT_BUDGET_S = 30.0
 TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
@@ -119,7 +163,7 @@ ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 
 
 class QueueServer:
-    """The HTTP server of a stage's queue. Without `sender` it posts to MLServer replicas.
+    """The HTTP server of a stage's queue. Without `sender` and `describe` it asks MLServer replicas.
 
     `model` is the model's name at MLServer (default: the stage's), in which {variant} stands for that of the
     replica, `model_url` the Service of its replicas.
@@ -134,6 +178,7 @@ class QueueServer:
         model: str | None = None,
         model_url: str | None = None,
         sender: Sender | None = None,
+        describe: Callable[[], Awaitable[bytes]] | None = None,
         hosts: frozenset[str] = frozenset(),
         admin_token: str = "",
         **queue: Any,
@@ -143,11 +188,11 @@ class QueueServer:
         self._admin_token = admin_token
         self._metrics = QueueMetrics(pipeline, stage)
         self._client = Client()
-        self._infer_path = f"/v2/models/{stage}/infer"
         self._model = model or stage
         self._queue = StageQueue(sender or self._post, self._metrics, stage=stage, **queue)
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
-        self._looking: asyncio.Task[None] | None = None
+        self._declared = Declarations(describe or self._describe)
+        self._looking: list[asyncio.Task[None]] = []
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -158,9 +203,11 @@ class QueueServer:
         """The ASGI application."""
         return http.Application(
             {
-                ("POST", self._infer_path): self._infer,
-                ("GET", "/v2/health/ready"): self._ready,
-                ("GET", "/v2/health/live"): self._live,
+                **server_routes(ready=self._ready),
+                **model_paths("POST", self._stage, "/infer", self._infer),
+                **model_paths("GET", self._stage, "", self._metadata),
+                **model_paths("GET", self._stage, "/ready", self._model_ready),
+                **unsupported(self._stage),
                 ("GET", "/metrics"): self._metrics.handle,
                 ("GET", "/admin/config"): self._read_config,
                 ("PUT", "/admin/config"): self._write_config,
@@ -168,6 +215,7 @@ class QueueServer:
             start=self._start,
             stop=self._stop,
             hosts=self._hosts,
+            served=f"the model here is {self._stage!r}, version {VERSION}",
         )
 
     async def _start(self) -> None:
@@ -175,14 +223,25 @@ class QueueServer:
         now_s = asyncio.get_running_loop().time
         # Called by the thread of the scrape.
         self._metrics.suspects.set_function(lambda: len(self._queue.suspects(now_s())))
+        self._declared.change()
+        self._looking.append(asyncio.create_task(self._declared.run()))
         if self._discovery:
-            self._looking = asyncio.create_task(self._discovery.run())
+            self._looking.append(asyncio.create_task(self._discovery.run()))
 
     async def _stop(self) -> None:
-        if self._looking:
-            self._looking.cancel()
+        for task in self._looking:
+            task.cancel()
         await self._queue.close()
         await self._client.close()
+
+    async def _describe(self) -> bytes:
+        """The metadata of a replica's model. ConnectionLostError: no replica answers for its model."""
+        for url, variant in self._queue.running().items():
+            model = self._model.replace(ANY_VARIANT, variant)
+            status, body = await self._client.get(f"{url}/v2/models/{model}", METADATA_S)
+            if status == 200:
+                return body
+        raise ConnectionLostError("no replica answers for its model")
 
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
         model = self._model.replace(ANY_VARIANT, self._queue.given_variant(url))
@@ -191,6 +250,7 @@ class QueueServer:
 
     def _serve_with(self, urls: tuple[str, ...]) -> None:
         self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, UNKNOWN_VARIANTS)))
+        self._declared.change()
 
     async def _infer(self, call: http.Call) -> http.Response:
         now_s = asyncio.get_running_loop().time
@@ -201,26 +261,62 @@ class QueueServer:
         aim_s = parse_ms(call.headers.get(AIM_HEADER))
         self._queue.asked(parse_ratio(call.headers.get(ASKED_HEADER)))
         try:
-            asked = parse_request(call.body)
+            asked = self._parse(call)
             request = await self._queue.infer(asked.inputs, budget_s, asked.members, ahead, aim_s)
+            response = self._answer(call, asked, request)
         except InputError as error:
             raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
-        if request.outcome is Outcome.ANSWERED:
-            body = dump("outputs", request.answer, model_name=self._stage, id=asked.request_id)
-            response = http.Response(body)
-        else:
-            response = _loss(request).response()
         expected = self._queue.expected(request.items).to_header()
         times = {EXPECTED_HEADER: expected, TOOK_HEADER: f"{(now_s() - came_s) * 1000:.3f}"}
         return replace(response, headers={**response.headers, **times})
 
-    async def _live(self, _call: http.Call) -> http.Response:
-        return http.Response(b"{}")
+    def _parse(self, call: http.Call) -> InferRequest:
+        """The request of a call; InputError if it is none, or none that the model takes."""
+        text, rest = binary.json_part(call.body, call.headers.get(binary.JSON_LENGTH_HEADER))
+        body = parse_object(text, "the body")
+        declared = self._declared.model
+        if rest or b'"' + binary.SIZE.encode() in text:
+            binary.fill(body.get("inputs"), rest, declared.content_type)
+        asked = parse_request(body)
+        declared.check_inputs(asked.inputs)
+        if asked.wanted is not None and declared.outputs:
+            check_outputs(asked.wanted, [FAN_OUT, *(it.name for it in declared.outputs)])
+        return asked
+
+    def _answer(self, call: http.Call, asked: InferRequest, request: QueuedRequest) -> http.Response:
+        """The response to a request that has ended; InputError: it names outputs that there are not."""
+        if request.outcome is not Outcome.ANSWERED:
+            return _loss(request).response()
+        outputs = asked.select(request.answer) if request.answer else ()
+        name = call.headers.get(NAME_HEADER) or self._stage
+        body, length = binary.dump_with_bytes(outputs, asked.is_binary, model_name=name, id=asked.request_id)
+        waited_s = request.taken_s - request.arrived_s
+        served_s = asyncio.get_running_loop().time() - request.taken_s
+        headers = {TIMING_HEADER: server_timing({"wait": waited_s, "model": served_s})}
+        if length is None:
+            return http.Response(body, headers=headers)
+        return http.Response(
+            body,
+            content_type=binary.CONTENT_TYPE,
+            headers={**headers, binary.JSON_LENGTH_HEADER: str(length)},
+        )
+
+    async def _metadata(self, _call: http.Call) -> http.Response:
+        if self._declared.model is UNDECLARED:
+            await self._declared.look()
+        return json_response(self._declared.model.to_json(self._stage, VERSION))
 
     async def _ready(self, _call: http.Call) -> http.Response:
+        self._require_replica()
+        return http.Response(b'{"ready":true}')
+
+    async def _model_ready(self, _call: http.Call) -> http.Response:
+        self._require_replica()
+        return model_ready(self._stage)
+
+    def _require_replica(self) -> None:
         if not self._queue.has_replicas:
             raise http.HttpError(503, "not_ready", f"stage {self._stage} has no replica yet")
-        return http.Response(b"{}")
 
     async def _read_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
@@ -229,6 +325,7 @@ class QueueServer:
     async def _write_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
         self._queue.configure(parse_config(call.body))
+        self._declared.change()
         return http.Response(orjson.dumps(self._queue.to_json()))
 
 
@@ -372,7 +469,7 @@ def main() -> None:
         admin_token=os.environ.pop(ADMIN_TOKEN, ""),
     )
     start_metrics(given, server.registry)
-    http.serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
+    http.serve(with_grpc(given, server.application()), given.host, given.port, given.drain_s, fd=given.fd)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,15 @@ As a container it takes the same from its environment: IPA_PIPELINE, IPA_STAGES 
 and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the
 port that the operator gives it, and IPA_SLA_S.
 
+    POST /v2/models/{pipeline}/infer   a V2 request, JSON or with binary tensors
+    GET  /v2/models/{pipeline}         V2's metadata: the inputs of the first stage, the outputs of the last
+    GET  /v2/models/{pipeline}/ready   200 once every stage has a replica, 503 before
+    GET  /v2, /v2/health/ready         V2's metadata of the server; 200 while the router runs
+    GET  /metrics                      Prometheus
+
 The router sends a V2 request through the stages' queues in order, as an orchestrator does: the outputs of
-one stage are the inputs of the next. A body that needs no change is forwarded as it is.
+one stage are the inputs of the next. A body that needs no change is forwarded as it is. Each answer says in
+`Server-Timing` where its time went.
 
 A queue says in each answer how long a request that comes now would take. The router passes it on to the
 queues of earlier stages, which refuse what cannot be in time: `ipa-budget-ms` leaves the later stages their
@@ -23,30 +30,45 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 from prometheus_client import CollectorRegistry
 
-from ipa.dataplane import http
+from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
-from ipa.dataplane.environment import add, add_address, start_metrics, words
+from ipa.dataplane.declared import UNDECLARED, DeclaredModel, parse_model
+from ipa.dataplane.environment import add, add_address, start_metrics, with_grpc, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
     ASKED_HEADER,
     EXPECTED_HEADER,
+    NAME_HEADER,
     PUID_HEADER,
+    TIMING_HEADER,
     TOOK_HEADER,
     UNKNOWN,
     StageTimes,
     parse_ms,
     parse_times,
+    parse_timing,
+    server_timing,
     total,
 )
 from ipa.dataplane.lag import LoopLag
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.passage import Passage
+from ipa.dataplane.tensors import (
+    BINARY_OUTPUT,
+    UnknownOutputError,
+    check_outputs,
+    parse_object,
+    wanted_outputs,
+)
+from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, server_routes, unsupported
+from ipa.model.errors import InputError
 from ipa.model.row_counts import FAN_OUT
 
 PUID = re.compile(r"[\x21-\x7e]{1,256}")
@@ -54,6 +76,11 @@ PUID = re.compile(r"[\x21-\x7e]{1,256}")
 # (URL, body, headers) -> (status, body, headers); ConnectionLostError if no answer comes.
 Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, bytes, Mapping[str, str]]]]
 
+# (URL, seconds) -> (status, body); ConnectionLostError if no answer comes.
+Get = Callable[[str, float], Awaitable[tuple[int, bytes]]]
+
+# A body with one of them may have what only the last stage is to know.
+LAST_MARKS = (b'"outputs"', f'"{BINARY_OUTPUT}"'.encode())
 # The time budget of a request without drop_after and without a budget from the client.
 DEFAULT_BUDGET_S = 30.0
 DROPPED = (503, 504)
@@ -66,6 +93,10 @@ ANSWER_GRACE_S = 0.1
 # A queue restarts within a second. Waits double, so that a long outage causes no flood of connections.
 FIRST_WAIT_S = 0.02
 LONGEST_WAIT_S = 0.5
+# For a queue to say what its model declares, or that it is ready.
+ASK_S = 2.0
+# What models declare changes with the pipeline's file; a restart of a stage may bring another.
+DECLARED_S = 10.0
 # A request that broke two connections in a row may be what crashes the queue.
 MAX_BROKEN = 2
 
@@ -78,6 +109,19 @@ class RoutedStage:
     url: str
     told: StageTimes = UNKNOWN
     told_at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A request as it is passed on: the body for the first stage, and the members that are the last one's.
+
+    `headers` say how the body is laid out; `names` are the outputs that the request wants, empty for all.
+    """
+
+    body: bytes
+    headers: Mapping[str, str]
+    last: Mapping[str, Any]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +156,20 @@ class RouterServer:
         drop_after_s: float | None = None,
         sla_s: float | None = None,
         post: Post | None = None,
+        get: Get | None = None,
         hosts: frozenset[str] = frozenset(),
     ) -> None:
         self._pipeline = pipeline
         self._hosts = hosts
-        self._stages = [RoutedStage(name, f"{url}/v2/models/{name}/infer") for name, url in stages]
+        self._stages = [RoutedStage(name, f"{url}/v2/models/{name}") for name, url in stages]
         self._budget_s = DEFAULT_BUDGET_S if drop_after_s is None else drop_after_s
         self._sla_s = self._budget_s if sla_s is None else sla_s
         self._metrics = RouterMetrics(pipeline, [name for name, _ in stages])
         self._client = Client()
         self._post = post or self._client.post
+        self._get = get or self._client.get
+        # What the last stage's model declares, and until when that counts.
+        self._last_declared, self._declared_until_s = UNDECLARED, 0.0
         self._lag = LoopLag()
         self._passage = Passage(len(stages))
 
@@ -132,18 +180,20 @@ class RouterServer:
 
     def application(self) -> http.Application:
         """The ASGI application."""
-        path = f"/v2/models/{self._pipeline}"
+        name = self._pipeline
         return http.Application(
             {
-                ("POST", f"{path}/infer"): self._infer,
-                ("GET", f"{path}/ready"): self._ready,
-                ("GET", "/v2/health/ready"): self._ready,
-                ("GET", "/v2/health/live"): self._ready,
+                **server_routes(ready=self._ready),
+                **model_paths("POST", name, "/infer", self._infer),
+                **model_paths("GET", name, "", self._metadata),
+                **model_paths("GET", name, "/ready", self._model_ready),
+                **unsupported(name),
                 ("GET", "/metrics"): self._metrics.handle,
             },
             start=self._start,
             stop=self._stop,
             hosts=self._hosts,
+            served=f"the model here is {name!r}, version {VERSION}",
         )
 
     async def _start(self) -> None:
@@ -155,14 +205,57 @@ class RouterServer:
         await self._client.close()
 
     async def _ready(self, _call: http.Call) -> http.Response:
-        return http.Response(b"{}")
+        """Ready while it runs: a queue that is away is waited for, and its replicas are its own affair."""
+        return http.Response(b'{"ready":true}')
+
+    async def _model_ready(self, _call: http.Call) -> http.Response:
+        """Ready if every stage is. HttpError 503 names the first that is not."""
+        for stage in self._stages:
+            status, _ = await self._asked(f"{stage.url}/ready", stage)
+            if status != 200:
+                raise http.HttpError(503, "not_ready", f"stage {stage.name!r} has no replica yet")
+        return model_ready(self._pipeline)
+
+    async def _metadata(self, _call: http.Call) -> http.Response:
+        """The inputs of the first stage and the outputs of the last."""
+        first, last = self._stages[0], self._stages[-1]
+        whole = DeclaredModel(
+            "ipa", (await self._declared(first)).inputs, (await self._declared(last)).outputs
+        )
+        return json_response(whole.to_json(self._pipeline, VERSION))
+
+    async def _declared(self, stage: RoutedStage) -> DeclaredModel:
+        """What the stage's model declares. HttpError 503: its queue does not answer."""
+        status, body = await self._asked(stage.url, stage)
+        return parse_model(body) if status == 200 else UNDECLARED
+
+    async def _asked(self, url: str, stage: RoutedStage) -> tuple[int, bytes]:
+        try:
+            return await self._get(url, ASK_S)
+        except (ConnectionLostError, OversizedAnswerError) as error:
+            detail = f"stage {stage.name!r}: its queue did not answer: {error}"
+            raise http.HttpError(503, "not_ready", detail) from error
+
+    async def _check_names(self, names: Sequence[str]) -> None:
+        """Raise InputError if the last stage's model declares outputs, and not all that are named."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._declared_until_s:
+            self._declared_until_s = now_s + DECLARED_S
+            try:
+                self._last_declared = await self._declared(self._stages[-1])
+            except http.HttpError:
+                # Its queue says so itself when it is asked.
+                self._last_declared, self._declared_until_s = UNDECLARED, 0.0
+        if self._last_declared.outputs:
+            check_outputs(names, [FAN_OUT, *(it.name for it in self._last_declared.outputs)])
 
     async def _infer(self, call: http.Call) -> http.Response:
         loop = asyncio.get_running_loop()
         # A busy router reads it late. The client counts from when it was sent.
-        began_s = loop.time() - self._lag.most_s
+        came_s = loop.time()
+        began_s = came_s - self._lag.most_s
         self._metrics.arrivals.inc()
-        self._passage.come(loop.time())
+        self._passage.come(came_s)
         puid = call.headers.get(PUID_HEADER) or uuid.uuid4().hex
         headers = {PUID_HEADER: puid}
         try:
@@ -172,7 +265,16 @@ class RouterServer:
             asked_s = call.budget_s()
             budget_s = self._budget_s if asked_s is None else min(asked_s, self._budget_s)
             due = Due(began_s + budget_s, began_s + min(self._sla_s, budget_s))
-            response = http.Response(await self._through_stages(call.body, puid, due))
+            try:
+                passed = self._passed(call)
+                if passed.names:
+                    await self._check_names(passed.names)
+            except InputError as error:
+                raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
+            response, times = await self._through_stages(passed, puid, due)
+            total_s = loop.time() - came_s
+            times |= {"router": total_s - sum(times.values()), "total": total_s}
+            headers[TIMING_HEADER] = server_timing(times)
         except StageLoss as error:
             response = error.response()
             self._metrics.losses[error.stage, LossCause(error.cause)].inc()
@@ -188,36 +290,71 @@ class RouterServer:
         self._metrics.requests[_outcome(response.status)].inc()
         return replace(response, headers={**response.headers, **headers})
 
-    async def _through_stages(self, body: bytes, puid: str, due: Due) -> bytes:
+    def _passed(self, call: http.Call) -> Passed:
+        """The request as it is passed on; InputError: its layout or its outputs are wrong.
+
+        A body of which nothing is the last stage's is passed on as it came.
+        """
+        text, rest = binary.json_part(call.body, call.headers.get(binary.JSON_LENGTH_HEADER))
+        layout = {binary.JSON_LENGTH_HEADER: str(len(text))} if rest else {}
+        if not any(mark in text for mark in LAST_MARKS):
+            return Passed(call.body, layout, {})
+        request = parse_object(text, "the body")
+        parameters = request.get("parameters")
+        parameters = parameters if isinstance(parameters, dict) else {}
+        has_bytes = BINARY_OUTPUT in parameters
+        wanted = wanted_outputs(request.get("outputs"), has_bytes)
+        names = tuple(wanted or ())
+        if len(self._stages) == 1:
+            return Passed(call.body, layout, {}, names)
+        last = {"outputs": request.pop("outputs")} if "outputs" in request else {}
+        if has_bytes:
+            last["parameters"] = {BINARY_OUTPUT: parameters.pop(BINARY_OUTPUT)}
+        text = orjson.dumps(request)
+        layout = {binary.JSON_LENGTH_HEADER: str(len(text))} if rest else {}
+        return Passed(text + rest, layout, last, names)
+
+    async def _through_stages(
+        self, passed: Passed, puid: str, due: Due
+    ) -> tuple[http.Response, dict[str, float]]:
         self._refuse_late(due.deadline_s)
         self._passage.enter()
         is_answered = False
         try:
-            answer = await self._serve(body, puid, due)
+            answer = await self._serve(passed, puid, due)
             is_answered = True
         finally:
             self._passage.leave(asyncio.get_running_loop().time(), is_answered=is_answered)
         return answer
 
-    async def _serve(self, body: bytes, puid: str, due: Due) -> bytes:
+    async def _serve(self, passed: Passed, puid: str, due: Due) -> tuple[http.Response, dict[str, float]]:
+        """The response of the last stage, and the seconds that the request was in each part of the stages."""
+        loop = asyncio.get_running_loop()
+        body, layout = passed.body, passed.headers
+        times: dict[str, float] = {}
+        last = len(self._stages) - 1
         for index, stage in enumerate(self._stages):
-            status, answer, headers = await self._ask(index, body, puid, due)
+            sent_s = loop.time()
+            headers = {**layout, NAME_HEADER: self._pipeline} if index == last else layout
+            status, answer, said = await self._ask(index, body, puid, due, headers)
             if status != 200:
-                raise _stage_error(stage.name, status, answer, headers, is_first=index == 0)
-            if index == len(self._stages) - 1:
-                return answer
+                raise _stage_error(stage.name, status, answer, said, is_first=index == 0)
+            _add_times(times, stage.name, said, loop.time() - sent_s)
+            if index == last:
+                return _response(answer, said), times
             try:
-                forwarded = outputs_as_inputs(answer)
+                forwarded = outputs_as_inputs(answer, passed.last if index == last - 1 else {})
             except (orjson.JSONDecodeError, LookupError, TypeError) as error:
                 detail = f"stage {stage.name!r}: its queue's answer is not a V2 response: {error!r}"
                 raise _unreachable(stage.name, detail) from error
             if forwarded is None:
-                return orjson.dumps({"model_name": self._pipeline, "outputs": []})
-            body = forwarded
+                empty = {"model_name": self._pipeline, **_id_of(orjson.loads(answer)), "outputs": []}
+                return json_response(empty), times
+            body, layout = forwarded, {}
         raise http.HttpError(502, "failed", f"pipeline {self._pipeline} has no stages")
 
     async def _ask(
-        self, index: int, body: bytes, puid: str, due: Due
+        self, index: int, body: bytes, puid: str, due: Due, given: Mapping[str, str]
     ) -> tuple[int, bytes, Mapping[str, str]]:
         """Status, body and headers of the queue's answer. StageLoss: 504 at the deadline, 502 without one."""
         loop = asyncio.get_running_loop()
@@ -227,12 +364,12 @@ class RouterServer:
         wait_s = FIRST_WAIT_S
         asked_ratio = self._passage.asked_ratio(index, loop.time())
         while (remaining_s := due.deadline_s - (sent_s := loop.time())) > 0:
-            headers = {PUID_HEADER: puid, **self._budget(index, due, sent_s)}
+            headers = {**given, PUID_HEADER: puid, **self._budget(index, due, sent_s)}
             if asked_ratio > 1:
                 headers[ASKED_HEADER] = f"{asked_ratio:.3f}"
             try:
                 async with asyncio.timeout(remaining_s + ANSWER_GRACE_S):
-                    answer = await self._post(stage.url, body, headers)
+                    answer = await self._post(f"{stage.url}/infer", body, headers)
             except TimeoutError:
                 raise _out_of_time(stage.name, "no answer within the time budget") from None
             except OversizedAnswerError as error:
@@ -287,14 +424,38 @@ class RouterServer:
         return headers
 
 
-def outputs_as_inputs(answer: bytes) -> bytes | None:
-    """Return the request for the next stage, made from a stage's answer; None if the answer has no rows."""
+def outputs_as_inputs(answer: bytes, members: Mapping[str, Any]) -> bytes | None:
+    """Return the request for the next stage, made from a stage's answer; None if the answer has no rows.
+
+    `members` are added to it.
+    """
     response = orjson.loads(answer)
     inputs = [tensor for tensor in response["outputs"] if tensor["name"] != FAN_OUT]
     if not inputs or not inputs[0]["shape"][0]:
         return None
-    request = {"id": response["id"], "inputs": inputs} if "id" in response else {"inputs": inputs}
-    return orjson.dumps(request)
+    return orjson.dumps({**_id_of(response), **members, "inputs": inputs})
+
+
+def _id_of(response: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": response["id"]} if "id" in response else {}
+
+
+def _response(answer: bytes, headers: Mapping[str, str]) -> http.Response:
+    """The answer of the last queue as the router's, with its layout."""
+    length = headers.get(binary.JSON_LENGTH_HEADER)
+    if length is None:
+        return http.Response(answer)
+    return http.Response(
+        answer, content_type=binary.CONTENT_TYPE, headers={binary.JSON_LENGTH_HEADER: length}
+    )
+
+
+def _add_times(times: dict[str, float], stage: str, headers: Mapping[str, str], took_s: float) -> None:
+    """Add where the time of a stage went, as its queue says; the rest is that of the hop to it and back."""
+    parts = parse_timing(headers.get(TIMING_HEADER))
+    for name, seconds in parts.items():
+        times[f"{stage}-{name}"] = seconds
+    times[f"{stage}-hop"] = took_s - sum(parts.values())
 
 
 def _unreachable(stage: str, detail: str) -> StageLoss:
@@ -323,9 +484,9 @@ def _stage_error(
         after = headers.get("retry-after", "")
         retry_after_s = float(after) if after.isdecimal() else 0.0
         return StageLoss(stage, status, "dropped", detail, cause=cause, retry_after_s=retry_after_s)
-    # Only the first stage sees the client's request; an error elsewhere is not the client's.
-    if is_first and 400 <= status < 500:
-        code = str(problem.get("code", "input"))
+    # Only the first stage sees the client's inputs; an error elsewhere is only the client's if of outputs.
+    code = str(problem.get("code", "input"))
+    if (is_first or code == UnknownOutputError.code) and 400 <= status < 500:
         return StageLoss(stage, status, code, detail, cause=LossCause.INVALID_REQUEST)
     detail = detail if f"stage {stage!r}" in detail else f"stage {stage!r}: {detail}"
     return StageLoss(stage, 502, "failed", detail, cause=cause)
@@ -379,7 +540,7 @@ def main() -> None:
     times = {"drop_after_s": given.drop_after_s, "sla_s": given.sla_s}
     server = RouterServer(given.pipeline, stages, **times, hosts=hosts)
     start_metrics(given, server.registry)
-    http.serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
+    http.serve(with_grpc(given, server.application()), given.host, given.port, given.drain_s, fd=given.fd)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,20 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from mlserver import MLModel
 from mlserver.errors import InferenceError
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataTensor,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+)
 
 from ipa.dataplane.batch_times import BatchMoment, BatchTimes
 from ipa.dataplane.expectation import PUID_HEADER
@@ -43,6 +51,16 @@ BASE64 = "base64"
 Tensor = Sequence[bytes] | Sequence[str] | np.ndarray[Any, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a stage's model; `shape` is that of an item."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...] = ()
+    content_type: str | None = None
+
+
 class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     """A stage's model. Subclasses implement `load_model` and `predict_batch`.
 
@@ -55,6 +73,15 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     # Of the process, which may have several models.
     _cpu_seen_s = 0.0
     _loading = 0
+
+    # The inputs and outputs: queues refuse requests that do not fit, and clients ask for them. Those of
+    # model-settings.json come first. Empty: not declared.
+    takes: tuple[TensorSpec, ...] = ()
+    gives: tuple[TensorSpec, ...] = ()
+
+    # MLServer's: what its metadata says.
+    inputs: Any
+    outputs: Any
 
     cores: float
     threads: int
@@ -81,6 +108,8 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         self._times = BatchTimes(self.name)
         settings = self.settings.parameters
         parameters = dict(settings.extra or {}) if settings else {}
+        self.inputs = self.inputs or _declared(self.takes)
+        self.outputs = self.outputs or _declared(self.gives)
         StageRuntime._loading += 1
         try:
             await self._in_thread(self.load_model, parameters)
@@ -132,6 +161,19 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+def _declared(tensors: Sequence[TensorSpec]) -> list[MetadataTensor] | None:
+    """As MLServer's metadata has them."""
+    return [
+        MetadataTensor(
+            name=spec.name,
+            datatype=spec.datatype,
+            shape=[-1, *spec.shape],
+            parameters=Parameters(content_type=spec.content_type) if spec.content_type else None,
+        )
+        for spec in tensors
+    ] or None
 
 
 def _spreading(payload: InferenceRequest) -> Parameters | None:

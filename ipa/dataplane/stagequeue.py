@@ -325,6 +325,10 @@ class StageQueue:
         """True if there is a replica to give a batch."""
         return not self._replicas.is_empty
 
+    def running(self) -> dict[str, str]:
+        """The variant that each replica runs, by URL; empty for one that is not known."""
+        return {url: variants[0] for url, variants in self._variants.items()}
+
     def given_variant(self, url: str) -> str:
         """The variant that the replica's last batch is for; empty if it is not known."""
         return self._replicas.given_variant(url)

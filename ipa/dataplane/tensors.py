@@ -27,6 +27,11 @@ MAX_VALUES = 8 * 1024 * 1024
 # Bytes of the parameters of a tensor, or of a request, as JSON.
 MAX_PARAMETERS_BYTES = 64 * 1024
 
+# The parameter of a request that wants the values of all outputs as bytes.
+BINARY_OUTPUT = "binary_data_output"
+# Parameters of an output that other servers honour; another answer than was asked for is an error.
+UNSUPPORTED = frozenset({"classification", "shared_memory_region"})
+
 # https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
 INTEGERS = {
     **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
@@ -59,6 +64,10 @@ class Tensor:
     parameters: dict[str, Any] | None = None
     depth: int = 0
     has_null: bool = False
+
+    def scalars(self) -> list[Any]:
+        """All values, without nesting."""
+        return _scalars(self.data, self.depth)
 
     @property
     def items(self) -> int:
@@ -93,11 +102,43 @@ NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """A V2 request: its inputs, its id, and the members that are sent to the model with them."""
+    """A V2 request: its inputs, its id, and the members that are sent to the model with them.
+
+    `wanted` are the outputs that it names, None if it wants all, with whether their values are to be bytes;
+    `wants_bytes` says it of all.
+    """
 
     inputs: Tensors
     request_id: str | None = None
     members: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    wanted: Mapping[str, bool] | None = None
+    wants_bytes: bool = False
+
+    def is_binary(self, output: str) -> bool:
+        """True if the values of that output are to follow the JSON part of the answer as bytes."""
+        return self.wants_bytes if self.wanted is None else self.wanted[output]
+
+    def select(self, outputs: Tensors) -> Tensors:
+        """Return the outputs that it names, in its order; InputError names those that are not there."""
+        if self.wanted is None:
+            return outputs
+        found = {tensor.name: tensor for tensor in outputs}
+        check_outputs(self.wanted, found)
+        return tuple(found[name] for name in self.wanted)
+
+
+class UnknownOutputError(InputError):
+    """A request names an output that there is not."""
+
+    code = "input.output"
+
+
+def check_outputs(wanted: Iterable[str], known: Iterable[str]) -> None:
+    """Raise UnknownOutputError unless all wanted outputs are known."""
+    names = [*known]
+    if unknown := [name for name in wanted if name not in names]:
+        given = ", ".join(map(repr, unknown))
+        raise UnknownOutputError(f"there is no output {given}; the outputs are {', '.join(names)}")
 
 
 def kind_of(tensors: Tensors, members: Mapping[str, Any] = NOTHING) -> Hashable:
@@ -137,9 +178,8 @@ def parse(tensors: Any, where: str, *, allow_null: bool = False) -> Tensors:
     return tuple(parsed)
 
 
-def parse_request(body: bytes) -> InferRequest:
+def parse_request(request: Mapping[str, Any]) -> InferRequest:
     """Return the V2 request; InputError if it is none, or if its inputs differ in their number of items."""
-    request = _object(body, "the body")
     inputs = parse(request.get("inputs"), "inputs")
     if not inputs:
         raise InputError("inputs must have at least one tensor")
@@ -150,21 +190,51 @@ def parse_request(body: bytes) -> InferRequest:
     if request_id is not None and not (isinstance(request_id, str) and len(request_id) <= MAX_NAME_LENGTH):
         raise InputError(f"id must be a string of at most {MAX_NAME_LENGTH} characters")
     try:
-        members = {"parameters": found} if (found := _parameters(parameters)) else NOTHING
+        found = _parameters(parameters)
     except (TypeError, ValueError) as error:
         raise InputError(f"the request {error}") from error
-    return InferRequest(inputs, request_id, members)
+    # For this server, not for the model: requests that differ in it share batches.
+    wants_bytes = bool(found.pop(BINARY_OUTPUT, False)) if found else False
+    members = {"parameters": found} if found else NOTHING
+    return InferRequest(
+        inputs, request_id, members, wanted_outputs(request.get("outputs"), wants_bytes), wants_bytes
+    )
+
+
+def wanted_outputs(outputs: Any, wants_bytes: bool) -> dict[str, bool] | None:
+    """Return the `outputs` of a request by name, with whether they are to be bytes; None if all are wanted.
+
+    InputError: they are no list of outputs, or ask for what is not supported.
+    """
+    if outputs is None:
+        return None
+    if not isinstance(outputs, list) or len(outputs) > MAX_TENSORS:
+        raise InputError(f"outputs must be a list of at most {MAX_TENSORS} outputs")
+    wanted: dict[str, bool] = {}
+    for index, output in enumerate(outputs):
+        name = output.get("name") if isinstance(output, dict) else None
+        if not isinstance(name, str):
+            raise InputError(f"outputs[{index}] needs a name")
+        parameters = output.get("parameters")
+        parameters = parameters if isinstance(parameters, dict) else {}
+        if refused := UNSUPPORTED & parameters.keys():
+            raise InputError(
+                f"outputs[{index}] asks for {', '.join(sorted(refused))}, which is not supported"
+            )
+        wanted[name] = bool(parameters.get("binary_data", wants_bytes))
+    return wanted or None
 
 
 def parse_answer(body: bytes) -> Tensors:
     """Return the outputs of a V2 response; InputError if it is none."""
-    outputs = parse(_object(body, "the answer").get("outputs"), "outputs", allow_null=True)
+    outputs = parse(parse_object(body, "the answer").get("outputs"), "outputs", allow_null=True)
     if not outputs:
         raise InputError("outputs must have at least one tensor")
     return outputs
 
 
-def _object(body: bytes, what: str) -> dict[str, Any]:
+def parse_object(body: bytes, what: str) -> dict[str, Any]:
+    """Return the JSON object; InputError if `what` is none."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ipa.dataplane.runtime import StageRuntime, Tensor
+from ipa.dataplane.runtime import StageRuntime, Tensor, TensorSpec
 from pipelines.digits.data import crops
 from pipelines.digits.train import load_model
 
 
 class Locate(StageRuntime):
     """`image` FP32 [n, 256] → `crop` FP32 [n, 64]."""
+
+    takes = (TensorSpec("image", "FP32", (256,)),)
+    gives = (TensorSpec("crop", "FP32", (64,)),)
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the variant that `model` names."""
@@ -28,6 +31,9 @@ class Locate(StageRuntime):
 
 class Classify(StageRuntime):
     """`crop` FP32 [n, 64] → `digit` INT64 [n]."""
+
+    takes = (TensorSpec("crop", "FP32", (64,)),)
+    gives = (TensorSpec("digit", "INT64"),)
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the variant that `model` names."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ipa.dataplane.runtime import StageRuntime, Tensor
+from ipa.dataplane.runtime import StageRuntime, Tensor, TensorSpec
 from pipelines.nlp.models import Classifier, TextToText
 
 # As language identification models call French, which the translations are from.
@@ -19,6 +19,12 @@ ENGLISH = "en"
 
 class Identify(StageRuntime):
     """`text` BYTES [n] → `text` handed on, `language` BYTES [n]."""
+
+    takes = (TensorSpec("text", "BYTES"),)
+    gives = (
+        TensorSpec("text", "BYTES"),
+        TensorSpec("language", "BYTES"),
+    )
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the classifier that `model` names."""
@@ -32,6 +38,15 @@ class Identify(StageRuntime):
 
 class Translate(StageRuntime):
     """`text` and `language` BYTES [n] → both: English where the text was French, else as they came."""
+
+    takes = (
+        TensorSpec("text", "BYTES"),
+        TensorSpec("language", "BYTES"),
+    )
+    gives = (
+        TensorSpec("text", "BYTES"),
+        TensorSpec("language", "BYTES"),
+    )
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the translator that `model` names."""
@@ -49,6 +64,12 @@ class Translate(StageRuntime):
 
 class Summarise(StageRuntime):
     """`text` BYTES [n], and `language`, which is not read → `text` handed on, `summary` BYTES [n]."""
+
+    takes = (TensorSpec("text", "BYTES"),)
+    gives = (
+        TensorSpec("text", "BYTES"),
+        TensorSpec("summary", "BYTES"),
+    )
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the model of summaries that `model` names."""

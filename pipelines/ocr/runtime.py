@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ipa.dataplane.runtime import StageRuntime, Tensor
+from ipa.dataplane.runtime import StageRuntime, Tensor, TensorSpec
 from pipelines.ocr.models import Detector, Recogniser
 from pipelines.ocr.pages import make_page
 
@@ -22,6 +22,13 @@ class Detect(StageRuntime):
 
     Parameters: `generation` (v4, v6) and `size_px`, the longer side of the network's input.
     """
+
+    takes = (TensorSpec("image", "BYTES", content_type="base64"),)
+    gives = (
+        TensorSpec("crop", "BYTES", content_type="base64"),
+        TensorSpec("box", "FP32", (4,)),
+        TensorSpec("fan_out", "INT64"),
+    )
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the weights and run them once, since the first run allocates."""
@@ -45,6 +52,16 @@ class Recognise(StageRuntime):
 
     Parameters: `generation` (v4, v6) and `size_px`, the width of the network's input.
     """
+
+    takes = (
+        TensorSpec("crop", "BYTES", content_type="base64"),
+        TensorSpec("box", "FP32", (4,)),
+    )
+    gives = (
+        TensorSpec("text", "BYTES"),
+        TensorSpec("box", "FP32", (4,)),
+        TensorSpec("score", "FP32"),
+    )
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the weights and run them once, since the first run allocates."""

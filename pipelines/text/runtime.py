@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from ipa.dataplane.runtime import StageRuntime, Tensor
+from ipa.dataplane.runtime import StageRuntime, Tensor, TensorSpec
 from pipelines.text.train import load_model
 
 
 class Extract(StageRuntime):
     """`passage` BYTES [n] → `prose` BYTES [n], its lines that are no code."""
+
+    takes = (TensorSpec("passage", "BYTES"),)
+    gives = (TensorSpec("prose", "BYTES"),)
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the variant that `model` names."""
@@ -34,6 +37,12 @@ class Extract(StageRuntime):
 class Topic(StageRuntime):
     """`prose` BYTES [n] → `prose` handed on, `topic` BYTES [n], the module that it documents."""
 
+    takes = (TensorSpec("prose", "BYTES"),)
+    gives = (
+        TensorSpec("prose", "BYTES"),
+        TensorSpec("topic", "BYTES"),
+    )
+
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the variant that `model` names."""
         self._model = load_model("topic", parameters["model"])
@@ -46,6 +55,16 @@ class Topic(StageRuntime):
 
 class Answer(StageRuntime):
     """`prose` and `topic` BYTES [n] → both handed on, `answer` BYTES [n], likely names, spaces between."""
+
+    takes = (
+        TensorSpec("prose", "BYTES"),
+        TensorSpec("topic", "BYTES"),
+    )
+    gives = (
+        TensorSpec("prose", "BYTES"),
+        TensorSpec("topic", "BYTES"),
+        TensorSpec("answer", "BYTES"),
+    )
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the variant that `model` names."""

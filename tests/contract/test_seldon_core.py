@@ -32,7 +32,7 @@ NEGATIVE = {"data": {"names": ["x"], "ndarray": [[-1.0]]}}
 @pytest.fixture(scope="module")
 def python() -> str:
     try:
-        return seldon_core.python()
+        return seldon_core.ENVIRONMENT.python()
     except RuntimeError as lacking:
         pytest.skip(str(lacking))
 

@@ -1,38 +1,38 @@
 """Seldon's own Python microservice, seldon-core 1.17.1, in an environment of its own and on loopback only.
 
 1.17.1 is the last version under the Apache License, and wants older versions of packages that this project
-has. The environment is made on demand in a folder that later runs find again; `IPA_TEST_SELDON_PYTHON` names
-an interpreter that has it already.
+has. `IPA_TEST_SELDON_PYTHON` names an interpreter that has it already.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ipa.adapters.file_lock import FileLock, HeldError
 from ipa.adapters.processes import child_environment, free_port, kill, start
+from tests.fakes.own_environment import OwnEnvironment
 from tests.fakes.waiting import until
 
 VERSION = "1.17.1"
-# setuptools has distutils, which Python has no longer from 3.12 on, and pkg_resources below 82.
-PACKAGES = (f"seldon-core=={VERSION}", "setuptools<81")
-# NumPy 1 has no wheels for later ones.
-PYTHONS = ("3.11", "3.12")
-MAKE_S, START_S = 600.0, 60.0
-CHECK = f"import seldon_core; assert seldon_core.__version__ == {VERSION!r}"
+ENVIRONMENT = OwnEnvironment(
+    "seldon-core",
+    VERSION,
+    f"import seldon_core; assert seldon_core.__version__ == {VERSION!r}",
+    "IPA_TEST_SELDON_PYTHON",
+    # NumPy 1 has no wheels for later ones.
+    pythons=("3.11", "3.12"),
+    # It has distutils, which Python has no longer from 3.12 on, and pkg_resources below 82.
+    beside=("setuptools<81",),
+)
+START_S = 60.0
 
 # The microservice binds 0.0.0.0 without asking: this has it bind 127.0.0.1.
 LAUNCHER = """
@@ -88,89 +88,6 @@ class Adds:
     def aggregate(self, features_list, feature_names_list):
         return sum(features_list)
 '''
-
-
-def python() -> str:
-    """The interpreter that has it. RuntimeError says why there is none."""
-    given = os.environ.get("IPA_TEST_SELDON_PYTHON", "")
-    found = given or _made()
-    if found.startswith("!"):
-        raise RuntimeError(found[1:])
-    return found
-
-
-@cache
-def _made() -> str:
-    """The interpreter of the environment, made if it is not there; after "!" why it cannot be made."""
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
-    home = cache_home / "ipa-tests"
-    folder = home / f"seldon-core-{VERSION}"
-    interpreter = folder / "bin" / "python"
-    if _has_it(interpreter):
-        return str(interpreter)
-    uv = Path(sys.executable).with_name("uv")
-    if not uv.is_file():
-        return "!seldon-core 1.17.1 needs uv to be installed, which is not beside this Python"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with _alone(home / "lock"):
-            return str(interpreter) if _has_it(interpreter) or _make(str(uv), folder) else _failed(folder)
-    except OSError as error:
-        return f"!the folder {home} cannot be written: {error}"
-
-
-def _has_it(interpreter: Path) -> bool:
-    if not interpreter.exists():
-        return False
-    # Tests of a foreign version prove nothing.
-    return subprocess.run([interpreter, "-Ic", CHECK], capture_output=True, check=False).returncode == 0
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One worker makes it, the others wait."""
-    taken: list[FileLock] = []
-
-    def take() -> bool:
-        with suppress(HeldError):
-            taken.append(FileLock(path))
-        return bool(taken)
-
-    until(take, MAKE_S)
-    try:
-        yield
-    finally:
-        taken[0].release()
-
-
-_said: dict[Path, str] = {}
-
-
-def _failed(folder: Path) -> str:
-    shutil.rmtree(folder, ignore_errors=True)
-    return f"!seldon-core {VERSION} cannot be installed: {_said.get(folder, '')}"
-
-
-def _make(uv: str, folder: Path) -> bool:
-    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
-    env.pop("VIRTUAL_ENV", None)
-    install = [uv, "pip", "install", "-q", "-p", str(folder), *PACKAGES]
-    for version in PYTHONS:
-        for command in ([uv, "venv", "-q", "--clear", "-p", version, str(folder)], install):
-            try:
-                run = subprocess.run(
-                    command, env=env, capture_output=True, text=True, check=False, timeout=MAKE_S
-                )
-            except subprocess.TimeoutExpired:
-                _said[folder] = f"{command[1]} took longer than {MAKE_S:g} s"
-                return False
-            if run.returncode:
-                told = f"Python {version}: {' '.join(run.stderr.split())[-200:]}"
-                _said[folder] = "; ".join(filter(None, [_said.get(folder, ""), told]))
-                break
-        else:
-            return _has_it(folder / "bin" / "python")
-    return False
 
 
 @dataclass(frozen=True)
