@@ -213,6 +213,10 @@ class Settings:
     solver: str = "auto"
     # Target that runs the pipelines: kubernetes, local for this machine, or a plug-in by its name.
     target: str = "local"
+    # Port of the router of a local pipeline, which takes its requests. Of several pipelines each has the next
+    # port, in the order of their names, unless its file gives one (`local: {port: 9000}`). 0 takes the port
+    # of the last run, or any free one.
+    router_port: int = 0
     # Kubeconfig file. Empty uses the pod's service account.
     kubeconfig: str = ""
     # URL of the gateway before the pipelines of a cluster, for smoke requests. Empty sends each to the
@@ -536,7 +540,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "": (1, 1e6),
 }
 # Port 0 is any that is free; 0 days and 0 MB keep all.
-MAY_BE_ZERO = frozenset({"port", "tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
+MAY_BE_ZERO = frozenset({"port", "router_port", "tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
 
 
 # Read by clients (the service's address, the token), by the tests and by make, not by the service; and the

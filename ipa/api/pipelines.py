@@ -31,6 +31,7 @@ from ipa.files import (
 from ipa.model.access import Operation
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
+from ipa.model.probe import RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.service import pipelines
 from ipa.service.pipelines import Origin, PipelineChange, PipelineList, PipelineView, Removed, pipeline_view
@@ -45,7 +46,7 @@ changing = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 _KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 _VIEW = TypeAdapter(PipelineView)
-_TEXTS: dict[str, tuple[Pipeline, tuple[str | None, Origin, str], bytes]] = {}
+_TEXTS: dict[str, tuple[Pipeline, tuple[str | None, Origin, str, RequestAddress], bytes]] = {}
 
 
 def media_type(request: Request) -> str:
@@ -212,7 +213,7 @@ def list_pipelines(service: Using) -> Response:
 
 def _text_of(service: Service, pipeline: Pipeline) -> bytes:
     """The view of the pipeline as JSON, cached: a thousand of them take half a second."""
-    kept, said = _TEXTS.get(pipeline.name), pipelines.shown_beside(service, pipeline.name)
+    kept, said = _TEXTS.get(pipeline.name), pipelines.shown_beside(service, pipeline)
     if kept is None or kept[0] is not pipeline or kept[1] != said:
         text = _VIEW.dump_json(pipeline_view(pipeline, *said))
         kept = _TEXTS[pipeline.name] = pipeline, said, text

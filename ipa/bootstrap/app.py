@@ -174,7 +174,18 @@ def build(settings: Settings, options: ServeOptions) -> App:
         webhook = monitored_webhook(webhook_of(settings, store, feed, leads), store, registry, resources)
         sight = forecast_setup(settings, profiles, target.rate_window_s)
         maker = PipelineFactory(
-            settings, target, options, sight, world, leadership, hooks, stop, store, catalogue, calibrations
+            settings,
+            target,
+            options,
+            sight,
+            world,
+            leadership,
+            hooks,
+            stop,
+            store,
+            catalogue,
+            calibrations,
+            opened.endpoints,
         )
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}

@@ -25,6 +25,7 @@ from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.model.probe import RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.model.row_counts import unbatched_notes
 from ipa.optimize.explanation import Explanation
@@ -149,7 +150,7 @@ def _service(
     profiles = ByName(lambda: pipelines, lambda name: _usable_profiles(settings, name))
     return Service(
         pipelines=pipelines,
-        registry=OneShotRegistry(pipelines, profiles, loops, target, error),
+        registry=OneShotRegistry(settings, pipelines, profiles, loops, target, error),
         log=store,
         controls=elsewhere,
         records=store,
@@ -250,6 +251,7 @@ class OneShotRegistry(Refused):
 
     def __init__(
         self,
+        settings: Settings,
         pipelines: Mapping[str, Pipeline],
         profiles: Mapping[str, Mapping[str, StageProfile]],
         loops: Mapping[str, Loop],
@@ -257,7 +259,7 @@ class OneShotRegistry(Refused):
         error: UsageError,
     ) -> None:
         super().__init__(error)
-        self._target = target
+        self._settings, self._target = settings, target
         self.pipelines, self.profiles, self.loops = pipelines, profiles, loops
         self.beside: Mapping[str, Loop] = {}
 
@@ -273,6 +275,10 @@ class OneShotRegistry(Refused):
     def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline | str]:
         """The pipeline in the target's other shapes."""
         return self._target.elsewhere(pipeline, self.profiles[pipeline.name])
+
+    def address(self, pipeline: Pipeline) -> RequestAddress:
+        """Where clients send the pipeline's requests."""
+        return self._target.address(pipeline, self._settings)
 
     def version(self, pipeline: Pipeline) -> str:
         """The digest of the pipeline."""

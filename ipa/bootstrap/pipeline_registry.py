@@ -30,6 +30,7 @@ from ipa.files import load_profiles, pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import ConflictError, InProgressError, InputError, IpaError, NotFoundError, UsageError
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
+from ipa.model.probe import RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.model.slowdown import UNCALIBRATED, Calibration
 from ipa.policies.base import Policy
@@ -130,6 +131,8 @@ class PipelineFactory:
     catalogue: Catalogue
     # By pipeline, as they were at start.
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    # Base URL of what takes the requests of a pipeline, where the target knows it.
+    endpoints: Mapping[str, str] = field(default_factory=dict)
     # None where nothing is watched.
     watchers: Watching | None = None
 
@@ -188,6 +191,10 @@ class PipelineFactory:
         """The pipeline as it runs here."""
         calibration = self.calibrations.get(pipeline.name, UNCALIBRATED)
         return with_profiles(self.target.shape(pipeline, profiles), calibrated(profiles, calibration))
+
+    def address(self, pipeline: Pipeline) -> RequestAddress:
+        """Where clients send the pipeline's requests, or why there is no such address."""
+        return self.target.address(pipeline, self.settings, self.endpoints.get(pipeline.name, ""))
 
     def goodbye(self, pipeline: Pipeline) -> str:
         """The end of a pipeline that is no longer controlled, in words."""
@@ -271,6 +278,10 @@ class Roster:
     def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline | str]:
         """The pipeline as it would run in other shapes of the target, by their names, or why it cannot."""
         return self.makers.target.elsewhere(pipeline, self.profiles[pipeline.name])
+
+    def address(self, pipeline: Pipeline) -> RequestAddress:
+        """Where clients send the pipeline's requests, or why there is no such address."""
+        return self.makers.address(pipeline)
 
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient, connect
@@ -14,7 +14,7 @@ from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, Problem, UsageError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
-from ipa.model.probe import PipelineProbe, ProbeRequest, ProbeResult
+from ipa.model.probe import V2, PipelineProbe, ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_if_asked, shares_load
@@ -39,6 +39,7 @@ __all__ = [
     "check_carried",
     "check_honoured",
     "default_target",
+    "infer_at",
     "measurement_bench",
     "probe_of",
     "running_bench",
@@ -176,6 +177,23 @@ def probe_of(
         return target.probe(pipeline, ProbeRequest(probe.request, probe.timeout_s, address), settings)
 
     return send
+
+
+def infer_at(address: RequestAddress, body: Mapping[str, Any], timeout_s: float) -> ProbeResult:
+    """The result of the request, sent to the address of a pipeline over HTTP.
+
+    UsageError: its requests have no URL, or another protocol than V2.
+    """
+    from ipa.targets.probing import probe_v2
+
+    if not address.url:
+        raise UsageError(f"there is no URL to send the request to: {address.note}")
+    if address.protocol != V2:
+        raise UsageError(
+            f"{address.url} speaks protocol {address.protocol}, not {V2}",
+            hint="Use `ipa probe PIPELINE --request FILE`, which sends it in the protocol of its file.",
+        )
+    return probe_v2(ProbeRequest(body, timeout_s), address.url)
 
 
 def base_revision(folder: Path, ref: str) -> BaseRevision:

@@ -33,7 +33,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
         *("mode", "pin", "unpin", "freeze", "unfreeze", "release"),
     ),
     "plan": ("plan", "sweep", "explain", "frontier", "fleet", "render"),
-    "probe": ("probe",),
+    "probe": ("infer", "probe", "url"),
     "serve": ("serve", "demo"),
     "simulate": ("simulate",),
     "store": ("backup", "restore", "prune", "stats"),

@@ -26,6 +26,8 @@ JOIN_S = 15.0
 LAST_S = 1.0
 # Milliseconds after which a connection whose client takes nothing is closed.
 STUCK_MS = 60_000
+# Pipelines whose addresses are printed at start.
+MOST_ADDRESSES = 10
 
 
 def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> None:
@@ -80,6 +82,16 @@ def _serve(running: App, listener: socket.socket) -> None:
     running.hand_over(lambda: all(loop.idle(LAST_S) for loop in list(running.loops.values())))
 
 
+def _say_addresses(running: App) -> None:
+    """Print where the requests of each pipeline go."""
+    pipelines = list(running.pipelines.values())
+    found = [(it.name, address.url) for it in pipelines if (address := running.roster.address(it)).url]
+    for name, url in found[:MOST_ADDRESSES]:
+        typer.echo(f"ipa: requests of {name} go to {url}")
+    if len(found) > MOST_ADDRESSES:
+        typer.echo(f"ipa: `ipa url PIPELINE` tells where those of {len(found) - MOST_ADDRESSES} others go")
+
+
 def _listen(running: App, listener: socket.socket) -> None:
     from ipa.api.app import create_app
     from ipa.api.wiring import bounds_of, config_of, context_of, settle
@@ -98,6 +110,7 @@ def _listen(running: App, listener: socket.socket) -> None:
             settle()
             # Only now, since a reader of the address may call it at once.
             typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
+            _say_addresses(running)
 
     app = create_app(context_of(running), hosts=hosts_of(running.settings))
     server = Server(config_of(app, bounds_of(running.settings)))

@@ -31,6 +31,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "history": ("ipa history video", "ipa history video --all --limit 100", "ipa history video --verify"),
         "events": ("ipa events", "ipa events video --since 42 --no-follow"),
         "audit": ("ipa audit > record.jsonl", "ipa audit --check record.jsonl"),
+        "url": ("ipa url video", "ipa url video --curl"),
+        "infer": ("ipa infer video -f request.json", "ipa infer video --timeout 1s -o json"),
         "probe": (
             "ipa probe video",
             "ipa probe video --request request.json --url http://127.0.0.1:8000 -o json",

@@ -42,6 +42,10 @@ class PipelineClient(ABC):
         """The pipelines that may be found here."""
 
     @abstractmethod
+    def definition(self, pipeline: str) -> JsonObject:
+        """The pipeline as its owner wrote it, and where it takes requests."""
+
+    @abstractmethod
     def status(self, pipeline: str) -> JsonObject:
         """The state of the pipeline."""
 

@@ -64,6 +64,9 @@ class HttpClient(PipelineClient):
     def names(self) -> list[str]:
         return [each["pipeline"] for each in self._get("pipelines")["pipelines"]]
 
+    def definition(self, pipeline: str) -> JsonObject:
+        return self._get(pipeline_path(pipeline))
+
     def status(self, pipeline: str) -> JsonObject:
         return self._get(pipeline_path(pipeline, "status"))
 
@@ -126,10 +129,6 @@ class HttpClient(PipelineClient):
     def audit(self, pipeline: str | None, *, after: int) -> Iterator[str]:
         """The lines of the record after the entry `after`."""
         return self._lines("audit", pipeline=pipeline, after=after)
-
-    def definition(self, pipeline: str) -> JsonObject:
-        """The pipeline as the service has it."""
-        return self._get(pipeline_path(pipeline))
 
     def configuration(self) -> JsonObject:
         """The effective settings of the service, with their sources."""

@@ -16,7 +16,7 @@ from ipa.model.access import LOCAL
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.service import commands, history, plans, status
+from ipa.service import commands, history, pipelines, plans, status
 from ipa.service.preconditions import Precondition, plain_version
 from ipa.service.service import Service
 from ipa.service.visibility import Caller
@@ -52,12 +52,16 @@ class InProcessClient(PipelineClient):
     def names(self) -> list[str]:
         return sorted(self._service.pipelines)
 
+    def definition(self, pipeline: str) -> JsonObject:
+        return _object(pipelines.view(self._service, self._service.pipeline(pipeline)))
+
     def status(self, pipeline: str) -> JsonObject:
         service, found = self._service, self._service.pipeline(pipeline)
         if self._one_shot is None:
             return _object(status.status(service, found))
         live = status.live_of(service, found.name)
-        view = status.status_view(found, PipelineControl(), live, service.clock.now())
+        address = service.registry.address(found)
+        view = status.status_view(found, PipelineControl(), live, service.clock.now(), address=address)
         # There is no loop here that a mode or a pause would hold.
         return {**_object(view), "control": None}
 

@@ -33,7 +33,7 @@ MEANINGS = {
     ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files "
     "exist already; for `serve` and `store restore`: another service uses the store, or it is not empty; for "
     "`replay`: a decision's pipeline or profiles were changed since",
-    ExitCode.DEGRADED: "degraded, or rolled back; for `probe`: no answer, or one that is an error",
+    ExitCode.DEGRADED: "degraded, or rolled back; for `probe` and `infer`: no answer, or an error",
     ExitCode.TIMEOUT: "time-out while waiting or solving",
     ExitCode.USAGE: "the command line makes no sense",
     ExitCode.INPUT: "an input file is wrong",

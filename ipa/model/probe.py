@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+# The Open Inference Protocol, version 2.
+V2 = "v2"
 # A pipeline answers within its SLA, which is seconds; a first request may load a model.
 USUAL_TIMEOUT_S = 5.0
 
@@ -23,6 +25,21 @@ class ProbeTransport(StrEnum):
 
     REST = "rest"
     GRPC = "grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAddress:
+    """The URL that clients post the requests of a pipeline to, and their protocol.
+
+    `note` says from where it is reached, or why there is none; `url` is empty then.
+    """
+
+    url: str = ""
+    protocol: str = V2
+    note: str = ""
+
+
+NO_ADDRESS = RequestAddress()
 
 
 @dataclass(frozen=True, slots=True)

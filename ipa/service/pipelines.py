@@ -12,6 +12,7 @@ from ipa.control.ports import Attribution, ControlAction
 from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
 from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
+from ipa.model.probe import NO_ADDRESS, RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.service.preconditions import Precondition
 from ipa.service.service import Service
@@ -60,7 +61,8 @@ class Origin(StrEnum):
 class PipelineView:
     """A pipeline as its owner wrote it. `not_controlled`: why no loop runs for it; empty where one does.
 
-    A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
+    A pipeline that is not `runnable` is only planned; `not_runnable_because` says why. `address` is where
+    clients send its requests.
     """
 
     pipeline: str
@@ -76,6 +78,7 @@ class PipelineView:
     not_controlled: str = ""
     runnable: bool = True
     not_runnable_because: str = ""
+    address: RequestAddress = NO_ADDRESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +175,14 @@ def set_profile(change: PipelineChange, pipeline: Pipeline, stage: str, profile:
 
 def view(service: Service, pipeline: Pipeline) -> PipelineView:
     """The pipeline as it is shown."""
-    return pipeline_view(pipeline, *shown_beside(service, pipeline.name))
+    return pipeline_view(pipeline, *shown_beside(service, pipeline))
 
 
-def shown_beside(service: Service, name: str) -> tuple[str | None, Origin, str]:
-    """The parts that the service adds to a pipeline: endpoint, origin, and why it is not controlled."""
-    origin = Origin.FILE if name in service.registry.files else Origin.API
-    return service.endpoints.get(name), origin, service.registry.unfit(name)
+def shown_beside(service: Service, pipeline: Pipeline) -> tuple[str | None, Origin, str, RequestAddress]:
+    """The parts that the service adds to a pipeline: endpoint, origin, why it is not controlled, address."""
+    name, registry = pipeline.name, service.registry
+    origin = Origin.FILE if name in registry.files else Origin.API
+    return service.endpoints.get(name), origin, registry.unfit(name), registry.address(pipeline)
 
 
 def _check_place(caller: Caller, pipeline: Pipeline) -> None:
@@ -227,7 +231,11 @@ def _check_profile(profile: StageProfile, pipeline: Pipeline, stage: str) -> Non
 
 
 def pipeline_view(
-    pipeline: Pipeline, endpoint: str | None, origin: Origin = Origin.FILE, not_controlled: str = ""
+    pipeline: Pipeline,
+    endpoint: str | None,
+    origin: Origin = Origin.FILE,
+    not_controlled: str = "",
+    address: RequestAddress = NO_ADDRESS,
 ) -> PipelineView:
     """The pipeline without how its containers are run."""
     return PipelineView(
@@ -256,6 +264,7 @@ def pipeline_view(
         not_controlled=not_controlled,
         runnable=pipeline.runnable,
         not_runnable_because=pipeline.not_runnable_because,
+        address=address,
     )
 
 

@@ -17,6 +17,7 @@ from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.probe import RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint
@@ -79,6 +80,9 @@ class PipelineRegistry(Protocol):
 
     def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline | str]:
         """The pipeline as it would run in other shapes of its target, by their names, or why it cannot."""
+
+    def address(self, pipeline: Pipeline) -> RequestAddress:
+        """Where clients send the pipeline's requests, or why there is no such address."""
 
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""

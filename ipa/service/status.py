@@ -19,6 +19,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
+from ipa.model.probe import NO_ADDRESS, RequestAddress
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.model.resident import resident_variants
 from ipa.model.resources import NO_RESOURCES, Resources
@@ -424,7 +425,7 @@ class StatusView:
 
     A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
     `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
-    policies that only say what they would do.
+    policies that only say what they would do. `address` is where clients send its requests.
     """
 
     pipeline: str
@@ -438,6 +439,7 @@ class StatusView:
     beside: tuple[BesideLive, ...]
     runnable: bool = True
     not_runnable_because: str = ""
+    address: RequestAddress = NO_ADDRESS
 
 
 def control_view(control: PipelineControl, now: datetime) -> ControlView:
@@ -483,6 +485,7 @@ def status_view(
     now: datetime,
     standing: LeaderStatus = ALONE,
     beside: tuple[BesideLive, ...] = (),
+    address: RequestAddress = NO_ADDRESS,
 ) -> StatusView:
     """Return the status of a pipeline: all that the page shows, except its decisions."""
     return StatusView(
@@ -497,6 +500,7 @@ def status_view(
         beside=beside,
         runnable=pipeline.runnable,
         not_runnable_because=pipeline.not_runnable_because,
+        address=address,
     )
 
 
@@ -509,6 +513,7 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
         service.clock.now(),
         service.leadership.standing(),
         _beside(service, pipeline.name),
+        service.registry.address(pipeline),
     )
 
 

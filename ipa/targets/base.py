@@ -23,7 +23,7 @@ from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline, Sla, Stage
 from ipa.model.plan import StageConfig
-from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport
+from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.model.serving import Rebatch, ServingSemantics, Unhonoured, unhonoured
 from ipa.settings import Settings
@@ -256,6 +256,12 @@ class Target(ABC):
         """The manifests that have the pipeline scraped for its loop. Errors: InputError."""
         raise self._cannot("have a pipeline scraped by a manifest")
 
+    def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
+        """Where clients send the pipeline's requests: V2 to `endpoint`, its base URL if that is known."""
+        if not endpoint:
+            return RequestAddress(note=f"{self.title} cannot tell where the pipeline takes requests")
+        return RequestAddress(f"{endpoint.rstrip('/')}/v2/models/{pipeline.name}/infer")
+
     def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
         """The result of a smoke request, sent as a client of the pipeline sends it: V2 to the given address.
 
@@ -268,7 +274,7 @@ class Target(ABC):
         if not asked.address:
             raise self._cannot("tell where the pipeline takes requests; give --url")
         check_url(asked.address)
-        return probe_v2(asked, f"{asked.address.rstrip('/')}/v2/models/{pipeline.name}/infer")
+        return probe_v2(asked, self.address(pipeline, settings, asked.address).url)
 
     def running_bench(self, pipeline: Pipeline, stage: Stage, address: str) -> MeasurementBench:
         """The bench of a server of the stage that runs at that base URL."""

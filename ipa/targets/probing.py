@@ -11,14 +11,13 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 
 from ipa.model.errors import UsageError
-from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport
+from ipa.model.probe import V2, ProbeRequest, ProbeResult, ProbeTransport
 
 HTTP = "http"
 # An answer is read to see that it is one; a larger one is not.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Of an answer that is none, in messages.
 MOST_SHOWN = 200
-V2 = "v2"
 
 # The reason why a JSON document is no answer; empty if it is one.
 Judge = Callable[[Any], str]

@@ -310,7 +310,10 @@ def test_the_image_is_of_a_registry_that_is_named_and_by_its_digest_if_there_is_
     assert container_of(charted(f"--set=image.digest={digest}"))["image"] == f"{IMAGE}@{digest}"
     for repository in ("", "ipa-serving/service", "service"):
         done = helm(f"--set=image.repository={repository}")
-        assert done.returncode != 0 and "names no registry: push the image of `make images` to yours" in done.stderr
+        assert (
+            done.returncode != 0
+            and "names no registry: push the image of `make images` to yours" in done.stderr
+        )
 
 
 REFUSED = {

@@ -42,6 +42,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Attainment, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
+from ipa.model.probe import RequestAddress
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.policies.planning import PlanQuestion
@@ -566,6 +567,10 @@ class FakeFactory:
     def goodbye(self, pipeline: Pipeline) -> str:
         """Nothing."""
         return ""
+
+    def address(self, pipeline: Pipeline) -> RequestAddress:
+        """What the target says; locally at a port that nobody listens on."""
+        return self.target.address(pipeline, Settings(), "http://127.0.0.1:9")
 
     def check(self, pipeline: Pipeline) -> None:
         """Take it as it is."""

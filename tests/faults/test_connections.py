@@ -25,7 +25,7 @@ def nursery() -> Iterator[subprocess.Popen[str]]:
     """Starts services."""
     command = [sys.executable, "-m", "tests.faults.attacked"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as made:
-        # Its input ends at the exit, and it stops the service that is still up; killed, it would leave that behind.
+        # At the exit its input ends, and it stops the service that is still up; killed, it would not.
         yield made
 
 

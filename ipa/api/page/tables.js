@@ -94,9 +94,9 @@ export function refusal(error) {
     (error.errors ?? []).map((each) => el("p", {}, [each.pointer, each.message ?? each.detail].filter(Boolean).join(": "))));
 }
 
-/** A button that copies `text` to the clipboard; `tools` are those of the view. */
-export function copyButton(text, what, tools) {
-  const button = el("button", { type: "button", class: "button" }, "Copy", el("span", { class: "hidden" }, ` ${what}`));
+/** A button that copies `text` to the clipboard; `tools` are those of the view, `label` what it says. */
+export function copyButton(text, what, tools, label = "Copy") {
+  const button = el("button", { type: "button", class: "button" }, label, el("span", { class: "hidden" }, ` ${what}`));
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text);

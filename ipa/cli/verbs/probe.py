@@ -1,26 +1,115 @@
-"""`ipa probe` sends a request to a pipeline as its clients do."""
+"""`ipa url`, `ipa infer` and `ipa probe`: the address of a pipeline's requests, and a request to it."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ipa.cli.lookup import client_at
 from ipa.cli.options import running as options
 from ipa.cli.options.parsing import duration_s
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR
-from ipa.cli.output import OUTPUT, Output, show
-from ipa.model.errors import InputError, UsageError
+from ipa.cli.output import OUTPUT, Output, json_text, printed, show
+from ipa.model.errors import InputError, NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeResult, ProbeTransport
+from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.clients.base import PipelineClient
 
 # As in a pipeline's file.
 MOST_S = 60.0
+# Statuses of a request that is refused for what it is; sent again it would be refused again.
+REFUSED = range(400, 500)
+TIMEOUT = typer.Option(None, "--timeout", help="most time for the answer, as 2s; 5s if not given")
+
+
+def url(
+    pipeline: str = options.PIPELINE,
+    *,
+    curl: bool = typer.Option(False, "--curl", help="print a curl command that sends request.json"),
+    output: Output = OUTPUT,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
+) -> None:
+    """Print the URL that takes the requests of a pipeline.
+
+    A note on from where it is reached goes to standard error.
+    """
+    with client_at(at, namespace) as service:
+        address = _address(service, pipeline)
+    if not address.url:
+        raise NotFoundError(f"the requests of pipeline {pipeline!r} have no URL: {address.note}")
+    if printed(output, address):
+        return
+    typer.echo(curl_line(address.url) if curl else address.url)
+    if address.note:
+        typer.echo(f"note: {address.note}", err=True)
+
+
+def infer(
+    pipeline: str = options.PIPELINE,
+    *,
+    file: Path | None = typer.Option(
+        None,
+        "--file",
+        "-f",
+        metavar="FILE",
+        help="JSON body of the request, - for standard input; `probe:` of its file, or the first of its "
+        "bench.py, if not given",
+    ),
+    timeout: str | None = TIMEOUT,
+    output: Output = OUTPUT,
+    at: str = options.AT,
+    namespace: str | None = options.NAMESPACE,
+    pipelines_dir: Path | None = PIPELINES_DIR,
+) -> None:
+    """Send one request to a running pipeline, and print the answer.
+
+    It is posted in the Open Inference Protocol (V2) to the address that `ipa url` prints. Exit codes: 5 not
+    answered, or by an error; 65 the pipeline refuses the request.
+    """
+    from ipa.bootstrap.targets import infer_at
+    from ipa.files.pipelines import find_pipeline
+
+    timeout_s = _timeout_s(timeout, USUAL_TIMEOUT_S)
+    if file is None:
+        folder = Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir
+        described = find_pipeline(pipeline, folder)
+        pipeline, body = described.name, _example(described, folder)
+    else:
+        body = _read(file)
+    with client_at(at, namespace) as service:
+        address = _address(service, pipeline)
+    found = infer_at(address, body, timeout_s)
+    if found.answered:
+        show(output, found.answer, json_text(found.answer))
+        return
+    if found.status in REFUSED:
+        raise InputError(f"{found.url} refused the request: {found.detail}")
+    typer.echo(f"error: {found.fault}", err=True)
+    raise typer.Exit(ExitCode.DEGRADED)
+
+
+def curl_line(url: str) -> str:
+    """The command that posts the file request.json to the URL."""
+    return f"curl -sS {shlex.quote(url)} -H 'Content-Type: application/json' -d @request.json"
+
+
+def _address(service: PipelineClient, pipeline: str) -> RequestAddress:
+    """Where the pipeline takes requests. UnavailableError: the service is too old to tell."""
+    found = service.definition(pipeline).get("address")
+    if found is None:
+        raise UnavailableError(f"the service at {service.at} does not tell where requests go: it is older")
+    return RequestAddress(**found)
 
 
 def probe(
@@ -47,9 +136,7 @@ def probe(
     reward: float | None = typer.Option(
         None, "--reward", help="then give the answer this reward by a feedback request"
     ),
-    timeout: str | None = typer.Option(
-        None, "--timeout", help="most time for the answer, as 2s; 5s if not given"
-    ),
+    timeout: str | None = TIMEOUT,
     output: Output = OUTPUT,
     namespace: str | None = options.NAMESPACE,
     pipelines_dir: Path | None = PIPELINES_DIR,
@@ -68,9 +155,7 @@ def probe(
     if namespace is not None:
         described = place.in_namespace(described, namespace)
     known_s = described.probe.timeout_s if described.probe else USUAL_TIMEOUT_S
-    timeout_s = known_s if timeout is None else duration_s("--timeout", timeout)
-    if not 0 < timeout_s <= MOST_S:
-        raise UsageError(f"--timeout {timeout} is not above 0 and at most {MOST_S:g}s")
+    timeout_s = _timeout_s(timeout, known_s)
     body = _body(described, request)
     asked = ProbeRequest(body, timeout_s, url, gateway, transport, native, reward)
     found = place.probe(described, asked, settings)
@@ -79,18 +164,43 @@ def probe(
         raise typer.Exit(ExitCode.DEGRADED)
 
 
+def _timeout_s(given: str | None, usual_s: float) -> float:
+    timeout_s = usual_s if given is None else duration_s("--timeout", given)
+    if not 0 < timeout_s <= MOST_S:
+        raise UsageError(f"--timeout {given} is not above 0 and at most {MOST_S:g}s")
+    return timeout_s
+
+
+def _example(pipeline: Pipeline, folder: Path) -> Mapping[str, Any]:
+    """The request of `probe:`, else the first that bench.py has for the first stage."""
+    from ipa.files.reading import is_file
+    from ipa.service.measuring import bench_workload
+
+    if pipeline.probe is None and is_file(folder / pipeline.name / "bench.py"):
+        return {"inputs": bench_workload(folder, pipeline.name, pipeline.served[0].name, 0).items[0]}
+    return _body(pipeline, None)
+
+
 def _body(pipeline: Pipeline, file: Path | None) -> Mapping[str, Any]:
     """The body to send, of the file or of the pipeline."""
-    if file is None:
-        if pipeline.probe is None:
-            raise UsageError(
-                f"pipeline {pipeline.name!r} has no request to send",
-                hint="Give one with --request FILE, or as `probe: {request: ...}` in its file.",
-            )
-        return pipeline.probe.request
+    if file is not None:
+        return _read(file)
+    if pipeline.probe is None:
+        raise UsageError(
+            f"pipeline {pipeline.name!r} has no request to send",
+            hint="Give one as a file, or as `probe: {request: ...}` in the pipeline's file.",
+        )
+    return pipeline.probe.request
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    """The JSON object in the file, or for `-` on standard input."""
     from ipa.files.reading import read_json
 
-    body = read_json(file)
+    try:
+        body = json.load(sys.stdin) if str(file) == "-" else read_json(file)
+    except ValueError as error:
+        raise InputError(f"standard input is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise InputError(f"{file} is no JSON object", hint='For example {"inputs": [...]}.')
     return body

@@ -38,6 +38,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
     return [
         Text(f"PAS {_n(live['pas'], 3)}   cost {_cost(live)}"),
         Text(why(status), style="" if status["healthy"] else "bold red"),
+        *(Text(text) for text in address_lines(status)),
         *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
@@ -48,6 +49,12 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(text, style="yellow") for text in _standing(status)),
         *(Text(text) for text in _beside(status)),
     ]
+
+
+def address_lines(status: dict[str, Any]) -> list[str]:
+    """The line about where requests go; services before 0.2 do not tell."""
+    found = status.get("address") or {"url": "", "note": ""}
+    return [f"Requests: POST {found['url']}"] if found["url"] else []
 
 
 def mixture_lines(live: dict[str, Any]) -> list[str]:

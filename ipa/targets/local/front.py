@@ -33,15 +33,55 @@ SHORT_LIFE_S = 0.5
 # On a busy machine it may take seconds until one that was started answers.
 START_S = 10.0
 FIRST_BACKOFF_S = 0.05
+# The processes of a service that was killed end within a second, and its ports are free then.
+PORT_S = 3.0
 MAX_BACKOFF_S = 0.5
 
 
-def listening_socket() -> socket.socket:
-    """A socket that listens on a port of this machine that was free."""
+def listening_socket(port: int = 0) -> socket.socket:
+    """A socket that listens on that port of this machine, 0 for one that is free. OSError: it is in use."""
     made = socket.socket()
-    made.bind((HOST, 0))
-    made.listen(BACKLOG)
+    # Connections that ended just now would keep a service that is started again from its port.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((HOST, port))
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
     return made
+
+
+def router_socket(port: int, kept: Path) -> socket.socket:
+    """The socket of a router: on that port, for 0 on that of the last run if it is free, else on any.
+
+    `kept` is the file that keeps the port. UnavailableError: that port is in use, and not by a service that
+    is ending.
+    """
+    if port:
+        made = _fixed_socket(port)
+    else:
+        try:
+            made = listening_socket(int(kept.read_text(encoding="ascii")))
+        except (OSError, ValueError, OverflowError):
+            made = listening_socket()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(str(made.getsockname()[1]), encoding="ascii")
+    return made
+
+
+def _fixed_socket(port: int) -> socket.socket:
+    give_up_s = time.monotonic() + PORT_S
+    while True:
+        try:
+            return listening_socket(port)
+        except OSError as error:
+            if time.monotonic() > give_up_s:
+                raise UnavailableError(
+                    f"the router cannot listen on {HOST}:{port}: {error.strerror}",
+                    hint="Choose another port with IPA_ROUTER_PORT, or as `local: {port: ...}` in the file.",
+                ) from error
+            time.sleep(FIRST_BACKOFF_S)
 
 
 @dataclass(slots=True)

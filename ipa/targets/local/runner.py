@@ -22,7 +22,15 @@ from ipa.model.plan import StageConfig
 from ipa.model.resident import lighter_variants, resident_variants
 from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.forkserver import serving_priority
-from ipa.targets.local.front import Front, FrontKeeper, QueueOrder, QueueReport, read_queue, write_queue
+from ipa.targets.local.front import (
+    Front,
+    FrontKeeper,
+    QueueOrder,
+    QueueReport,
+    read_queue,
+    router_socket,
+    write_queue,
+)
 from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import HUNG_AFTER, Phase, Replica, checked, launch, model_of, preloads
@@ -85,8 +93,10 @@ class PipelineRunner:
     """One pipeline's processes. Wishes are set by any thread; one thread carries them out."""
 
     def __init__(
-        self, pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, cpus: CpuMap
+        self, pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, cpus: CpuMap, port: int = 0
     ) -> None:
+        # First: it is what may fail.
+        listener = router_socket(port, folder / "router.port")
         self.pipeline = pipeline
         self._folder = folder
         self._cpus = cpus
@@ -106,7 +116,9 @@ class PipelineRunner:
         self.decision_id = ""
         wanted = checked(pipeline, configs)
         self._stages = [self._stage_run(it) for it in wanted]
-        self._router = Front("ipa.dataplane.router", "router", folder, self._router_arguments)
+        self._router = Front(
+            "ipa.dataplane.router", "router", folder, self._router_arguments, socket=listener
+        )
         fronts = [*(it.queue for it in self._stages), self._router]
         self._keeper = FrontKeeper(pipeline.name, fronts, lambda: self._processes, cpus)
         self._processes = self._start_processes()

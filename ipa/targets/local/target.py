@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ipa.adapters.file_lock import FileLock, HeldError
 from ipa.files import load_profiles
-from ipa.model.errors import ConflictError, NotFoundError
+from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
 from ipa.model.overhead import FrontCores
 from ipa.model.pipeline import Pipeline, Stage
@@ -22,7 +23,7 @@ from ipa.model.serving import ServingSemantics, Unhonoured
 from ipa.profiling.calibrate import foreign_to, hardware_of
 from ipa.settings import Settings
 from ipa.targets.base import Profiles, Site, Target, World
-from ipa.targets.local.section import SECTIONS, local_of
+from ipa.targets.local.section import SECTIONS, local_of, port_of
 
 if TYPE_CHECKING:
     from ipa.profiling.measure import MeasurementBench
@@ -144,8 +145,9 @@ class LocalTarget(Target):
         site.resources.callback(_held(site.folder).release)
         local = LocalWorkload(site.folder)
         site.resources.callback(local.stop)
+        ports = router_ports(site.settings, site.pipelines)
         for pipeline in site.pipelines.values():
-            local.start(pipeline, site.start(pipeline))
+            local.start(pipeline, site.start(pipeline), ports[pipeline.name])
         scraped = [target for name in site.pipelines for target in local.runner(name).scrape_targets]
         folder = site.folder / "metrics"
         server = start_metrics_server(scraped, scrape_interval_s=SCRAPE_INTERVAL_S, folder=folder)
@@ -167,6 +169,23 @@ class LocalTarget(Target):
             DoctorCheck("local runtime", lambda: local_findings(pipelines)),
             DoctorCheck("machine of profiles", lambda: machine_findings(settings, pipelines, self.machine())),
         ]
+
+
+def router_ports(settings: Settings, pipelines: Mapping[str, Pipeline]) -> dict[str, int]:
+    """The port of each pipeline's router: that of its file, else the next from `router_port` on.
+
+    0 where neither says one. InputError names files with the same port.
+    """
+    own = {name: port for name in sorted(pipelines) if (port := port_of(pipelines[name])) is not None}
+    twice = [name for name, port in own.items() if list(own.values()).count(port) > 1]
+    if twice:
+        raise InputError(
+            f"the files of {', '.join(twice)} have the same `local.port`", hint="Give each another port."
+        )
+    if not settings.router_port:
+        return dict.fromkeys(pipelines, 0) | own
+    free = (port for port in count(settings.router_port) if port not in own.values())
+    return {name: own[name] if name in own else next(free) for name in sorted(pipelines)}
 
 
 def _held(folder: Path) -> FileLock:

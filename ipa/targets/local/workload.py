@@ -41,17 +41,18 @@ class LocalWorkload:
         self._runners: dict[str, PipelineRunner] = {}
         self._lock = threading.Lock()
 
-    def start(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
-        """Return once the pipeline answers.
+    def start(self, pipeline: Pipeline, configs: Sequence[StageConfig], port: int = 0) -> None:
+        """Return once the pipeline answers, on that port; 0 for that of its last run, or a free one.
 
         Errors: UsageError (a variant needs accelerators, which no process here is given), ConflictError (it
-        runs already), RolloutError (it did not start).
+        runs already), UnavailableError (the port is in use), RolloutError (it did not start).
         """
         _check_accelerators(pipeline)
         with self._lock:
             if pipeline.name in self._runners:
                 raise ConflictError(f"pipeline {pipeline.name} is already running")
-            runner = PipelineRunner(pipeline, configs, self._folder.resolve() / pipeline.name, self._cpus)
+            home = self._folder.resolve() / pipeline.name
+            runner = PipelineRunner(pipeline, configs, home, self._cpus, port)
             self._runners[pipeline.name] = runner
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while True:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ipa.adapters.processes import child_environment, run
 from ipa.model.errors import InputError, UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport
+from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
 from ipa.targets.probing import check_url, post, probe_v2, shown, v2_fault
 from ipa.targets.seldon.locate import target_of
@@ -52,9 +52,7 @@ class Door:
 
 def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
     """The result of the request. UsageError for what the protocol, the shape or the client cannot do."""
-    target = target_of(pipeline)
-    if not asked.address and not asked.gateway and not is_split(pipeline):
-        asked = replace(asked, gateway=settings.gateway_url)
+    target, asked = target_of(pipeline), _through_gateway(pipeline, asked, settings)
     _check(pipeline, target, asked)
     door = _door(pipeline, target, asked)
     if asked.native or asked.transport is ProbeTransport.GRPC:
@@ -69,6 +67,29 @@ def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeR
         replace(asked, body=body), replace(door, path=_prefix(target, asked) + FEEDBACK).url, "", _any_fault
     )
     return replace(found, feedback=given.detail)
+
+
+def address(pipeline: Pipeline, settings: Settings) -> RequestAddress:
+    """The URL by the gateway of the settings, or by the Service of the pipeline's shape."""
+    target, asked = target_of(pipeline), _through_gateway(pipeline, ProbeRequest({}), settings)
+    try:
+        _check(pipeline, target, asked)
+        door = _door(pipeline, target, asked)
+    except UsageError as error:
+        return RequestAddress(protocol=target.protocol, note=f"{error.message}. {error.hint}")
+    note = ""
+    if not asked.gateway:
+        service, port = urlsplit(door.base).hostname or "", urlsplit(door.base).port
+        forward = f"kubectl -n {target.namespace} port-forward svc/{service.partition('.')[0]} {port}"
+        note = f"reached from within the cluster, or at http://127.0.0.1:{port} by `{forward}`"
+    return RequestAddress(door.url, target.protocol, note)
+
+
+def _through_gateway(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeRequest:
+    """The request by the gateway of the settings if it names no address, and a gateway leads there."""
+    if asked.address or asked.gateway or is_split(pipeline):
+        return asked
+    return replace(asked, gateway=settings.gateway_url)
 
 
 def seldon_fault(answer: Any) -> str:

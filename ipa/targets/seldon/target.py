@@ -15,7 +15,7 @@ from ipa.control.ports import Metrics, PipelineManifest
 from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
-from ipa.model.probe import ProbeRequest, ProbeResult
+from ipa.model.probe import ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.rolling import DEPLOYMENT
 from ipa.model.row_counts import unbatched_note
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
@@ -237,6 +237,16 @@ class Seldon(base.Target):
         from ipa.targets.seldon.monitors import monitors_of
 
         return [monitor.manifest(pipeline) for monitor in monitors_of(pipeline)]
+
+    def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
+        """By the gateway of the settings, or the Service of the pipeline's shape."""
+        if not self.placed(pipeline):
+            return RequestAddress(note=self.unfit(pipeline))
+        if not pipeline.runnable:
+            return RequestAddress(note=f"it is only planned: {pipeline.not_runnable_because}")
+        from ipa.targets.seldon.probe import address
+
+        return address(pipeline, settings)
 
     def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
         """The result of a smoke request by the Service or the gateway, in the pipeline's protocol."""

@@ -9,8 +9,10 @@ from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
+from ipa.model.probe import RequestAddress
 from ipa.model.rolling import PROCESSES
 from ipa.model.serving import ServingSemantics
+from ipa.settings import Settings
 from ipa.targets.base import Site, Target, World
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ class SimulatedTarget(Target):
         from ipa.simulate.realtime import RealtimeClock
 
         return RealtimeClock(load.pace, stop)
+
+    def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
+        """None: requests are simulated too."""
+        return RequestAddress(note="a simulated pipeline takes no requests; its load is simulated too")
 
     def machine(self) -> None:
         """None: service times are drawn from the profiles."""

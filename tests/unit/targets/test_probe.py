@@ -28,6 +28,7 @@ from tests.fakes.answering import Answer, answering
 from tests.fakes.kube.samples import sample_pipeline
 
 SETTINGS = Settings()
+FAILED = ProbeResult("", "v2", ProbeTransport.REST, "http", False, 0.0)
 V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.5]}]}
 V2_ANSWER = {"outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [7]}]}
 MESSAGE = {"data": {"names": ["x"], "ndarray": [[1.5, 2.5]]}}
@@ -81,6 +82,50 @@ def test_the_gateway_of_the_settings_is_taken_if_no_address_is_given() -> None:
         "/seldon/models/sample/v2/models/infer",
         "/v2/models/infer",
     ]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "url", "by_gateway"),
+    [
+        (
+            sample_pipeline(),
+            "http://sample-main.models:8000/v2/models/infer",
+            "http://gate/seldon/models/sample/v2/models/infer",
+        ),
+        (
+            wrapped(),
+            "http://sample-main.models:8000/api/v1.0/predictions",
+            "http://gate/seldon/models/sample/api/v1.0/predictions",
+        ),
+        (split(), "http://sample-router-main.models:9000/v2/models/sample/infer", None),
+    ],
+)
+def test_the_url_of_requests_is_that_of_shape_protocol_and_gateway(
+    pipeline: Pipeline, url: str, by_gateway: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = SELDON.address(pipeline, SETTINGS)
+    assert address.url == url
+    assert "kubectl -n models port-forward svc/" in address.note
+    gate = replace(SETTINGS, gateway_url="http://gate")
+    assert SELDON.address(pipeline, gate).url == (by_gateway or url)
+    # It is where a smoke request goes.
+    urls: list[str] = []
+    monkeypatch.setattr("ipa.targets.seldon.probe.post", lambda asked, url, *_: urls.append(url) or FAILED)
+    monkeypatch.setattr("ipa.targets.seldon.probe.probe_v2", lambda asked, url: urls.append(url) or FAILED)
+    for settings in (SETTINGS, gate):
+        SELDON.probe(pipeline, ProbeRequest({}), settings)
+    assert urls == [url, by_gateway or url]
+
+
+def test_no_url_is_told_where_none_takes_all_requests() -> None:
+    several = replace(sample_pipeline(), max_predictors=2)
+    found = SELDON.address(several, SETTINGS)
+    assert found.url == "" and "IPA_GATEWAY_URL" in found.note
+    planned = replace(sample_pipeline(), runnable=False, not_runnable_because="no images")
+    assert SELDON.address(planned, SETTINGS).note == "it is only planned: no images"
+    assert "no seldon section" in SELDON.address(replace(sample_pipeline(), targets={}), SETTINGS).note
+    assert target_named("simulated").address(sample_pipeline(), SETTINGS).url == ""
+    assert LOCAL.address(sample_pipeline(), SETTINGS).url == ""
 
 
 def test_without_an_address_the_service_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

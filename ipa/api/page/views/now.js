@@ -7,6 +7,7 @@ import { Graph } from "../graph.js";
 import { chips, isRolling, isSeen, reason, tiles } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { sharedLoad } from "../shared.js";
+import { requests } from "./now-notices.js";
 
 const COUNT_MS = 200;
 const CHANGES = 5;
@@ -38,6 +39,7 @@ export async function open(root, place, tools) {
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
     told = live.reason;
     put(parts.aside, [pipeline?.description, pipeline?.not_controlled, pipeline?.not_runnable_because], () => aside(pipeline));
+    put(parts.requests, status.address, () => requests(status, tools));
     put(parts.tiles, [live.rate_rps, live.latency_s, live.forecast, live.pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
     put(parts.shared, [live.parts, live.mixture, live.canary], () => sharedLoad(status));
     if (pipeline) graph.show(status, pipeline);
@@ -85,6 +87,7 @@ function frame(name) {
     actions: el("div", { class: "actions" }),
     reason: el("p", { class: "banner", id: "reason" }),
     aside: el("div", {}),
+    requests: el("section", { id: "requests", "aria-label": "Where requests go" }),
     tiles: el("section", { class: "tiles", id: "figures", "aria-label": "Load, latency, accuracy and cost" }),
     shared: el("section", { "aria-label": "Shared load" }),
     graph: el("section", { "aria-labelledby": "stages-title" }, el("h2", { id: "stages-title" }, "Stages")),
@@ -98,7 +101,7 @@ function frame(name) {
     el("div", {}, el("small", {}, "next tick"), countdown));
   return {
     ...parts,
-    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.reason, parts.aside, parts.tiles, parts.shared, parts.graph,
+    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.reason, parts.aside, parts.tiles, parts.shared, parts.graph, parts.requests,
       el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: formatRoute({ view: "timeline", path: [name] }) }, "Timeline")),
       el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen, parts.calibration],
   };

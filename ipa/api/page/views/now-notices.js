@@ -1,0 +1,13 @@
+// The lines of Now about the pipeline itself: where its requests go, and the latest edit of its file.
+
+import { el } from "../dom.js";
+import { copyButton } from "../tables.js";
+
+/** The address of the pipeline's requests, with a curl command to copy; `tools` are those of the view. */
+export function requests({ address }, tools) {
+  if (!address?.url) return [];
+  const curl = `curl -sS '${address.url}' -H 'Content-Type: application/json' -d @request.json`;
+  return [el("p", { class: "command" }, el("span", {}, "Requests: POST"), el("code", { tabindex: "0" }, address.url),
+    copyButton(address.url, "The URL", tools), copyButton(curl, "The curl command", tools, "Copy curl")),
+  address.note ? el("p", { class: "note" }, address.note.charAt(0).toUpperCase() + address.note.slice(1)) : ""];
+}
