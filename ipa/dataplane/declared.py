@@ -54,7 +54,7 @@ def _fits(wanted: Sequence[int], given: Sequence[int]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredModel:
-    """What a model declares of itself. Without inputs or outputs these are not known."""
+    """The declaration of a model: its inputs and outputs, empty where not known."""
 
     platform: str = ""
     inputs: tuple[DeclaredTensor, ...] = ()

@@ -121,7 +121,7 @@ def _bracketed(address: str) -> str:
 
 
 class Declarations:
-    """What the model of a stage declares: asked of its replicas until one answers, and again after changes.
+    """The declaration of the model of a stage: asked of its replicas until one answers, and again after changes.
 
     `ask` returns the metadata of a replica's model; ConnectionLostError if there is none.
     """

@@ -225,7 +225,7 @@ class RouterServer:
         return json_response(whole.to_json(self._pipeline, VERSION))
 
     async def _declared(self, stage: RoutedStage) -> DeclaredModel:
-        """What the stage's model declares. HttpError 503: its queue does not answer."""
+        """The declaration of the stage's model. HttpError 503: its queue does not answer."""
         status, body = await self._asked(stage.url, stage)
         return parse_model(body) if status == 200 else UNDECLARED
 
