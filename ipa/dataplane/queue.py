@@ -19,6 +19,8 @@ environment.
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
 headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
 which {variant} is the replica's variant: replicas that have several loaded switch with a PUT),
+IPA_VARIANT (the variant to run, of several that each pod has loaded), IPA_LIGHTER (those that may stand in
+for it), IPA_RESIDENTS (the variants that a pod has loaded together, a group a word), IPA_PROFILED_S,
 MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
 IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the operator gives it.
 """
@@ -30,7 +32,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from math import inf
 from typing import Any
@@ -74,8 +76,15 @@ LOOK_EVERY_S = 1.0
 # A model server answers for its model at once, but for while it loads.
 METADATA_S = 2.0
 
+# A pod of which it is asked which variants it has answers within that.
+LOADED_WITHIN_S = 1.0
+
 # (host, port) -> its addresses; OSError if there are none.
 Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+# Base URLs of the replicas -> True if they are served with, all of them.
+Found = Callable[[tuple[str, ...]], Awaitable[bool]]
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -88,9 +97,10 @@ class Discovery:
     """A poller that reports the replicas behind the base URL of their Service to a queue.
 
     If the name cannot be resolved, the last known replicas stay: sending to one finds out if it is gone.
+    Those of which `found` is not sure (False) are reported again.
     """
 
-    def __init__(self, url: str, found: Callable[[tuple[str, ...]], None], lookup: Resolve = resolve) -> None:
+    def __init__(self, url: str, found: Found, lookup: Resolve = resolve) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._found = found
@@ -105,9 +115,8 @@ class Discovery:
             log.debug("%s cannot be resolved: %s", self._host, error)
             return
         urls = tuple(sorted({f"http://{_bracketed(address)}:{self._port}" for address in addresses}))
-        if urls and urls != self._last:
+        if urls and urls != self._last and await self._found(urls):
             self._last = urls
-            self._found(urls)
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -166,7 +175,9 @@ class QueueServer:
     """The HTTP server of a stage's queue. Without `sender` and `describe` it asks MLServer replicas.
 
     `model` is the model's name at MLServer (default: the stage's), in which {variant} stands for that of the
-    replica, `model_url` the Service of its replicas.
+    replica, `model_url` the Service of its replicas. `variants` are those that replicas found there run: the
+    first and the lighter ones that may stand in for it; `groups` say which variants a replica has loaded
+    together, in an order in which neighbours are alike (empty: all).
     `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address.
     """
 
@@ -177,6 +188,8 @@ class QueueServer:
         *,
         model: str | None = None,
         model_url: str | None = None,
+        variants: tuple[str, ...] = UNKNOWN_VARIANTS,
+        groups: Sequence[tuple[str, ...]] = (),
         sender: Sender | None = None,
         describe: Callable[[], Awaitable[bytes]] | None = None,
         hosts: frozenset[str] = frozenset(),
@@ -193,6 +206,9 @@ class QueueServer:
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
         self._declared = Declarations(describe or self._describe)
         self._looking: list[asyncio.Task[None]] = []
+        self._asked, self._groups = variants, groups
+        # By URL: what it has loaded of them.
+        self._loaded: dict[str, tuple[str, ...]] = {}
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -248,9 +264,40 @@ class QueueServer:
         status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
         return status, answer
 
-    def _serve_with(self, urls: tuple[str, ...]) -> None:
-        self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, UNKNOWN_VARIANTS)))
-        self._declared.change()
+    async def _serve_with(self, urls: tuple[str, ...]) -> bool:
+        """Serve with the replicas there, and return True if it is known of all which variants they have."""
+        self._loaded = {url: self._loaded.get(url) or await self._variants_of(url) for url in urls}
+        known = {url: names for url, names in self._loaded.items() if names}
+        if known:
+            self._queue.configure(QueueConfig(replicas=known))
+            self._declared.change()
+        return len(known) == len(urls)
+
+    async def _variants_of(self, url: str) -> tuple[str, ...]:
+        """The variants that the replica runs; empty while it is not known which it has loaded.
+
+        One that has others loaded, as while pods are replaced, runs that which is most like the first.
+        """
+        if len(self._groups) < 2:
+            return self._asked
+        for group in self._groups:
+            if not await self._has(url, group[0]):
+                continue
+            if self._asked[0] in group:
+                return self._asked
+            order = [name for each in self._groups for name in each]
+            place = order.index(self._asked[0])
+            return (min(group, key=lambda name: abs(order.index(name) - place)),)
+        return ()
+
+    async def _has(self, url: str, variant: str) -> bool:
+        """True if the replica has the variant loaded."""
+        model = self._model.replace(ANY_VARIANT, variant)
+        try:
+            status, _ = await self._client.get(f"{url}/v2/models/{model}/ready", LOADED_WITHIN_S)
+        except ConnectionLostError:
+            return False
+        return status == 200
 
     async def _infer(self, call: http.Call) -> http.Response:
         now_s = asyncio.get_running_loop().time
@@ -451,12 +498,17 @@ def main() -> None:
         help="the model's name, {variant} in it is the replica's",
     )
     add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
+    add(parser, "--variant", "IPA_VARIANT", default="", help="the variant that pods run")
+    add(parser, "--lighter", "IPA_LIGHTER", default="", help="those that may stand in for it, in words")
+    add(parser, "--residents", "IPA_RESIDENTS", default="", help="those loaded together: a,b c,d")
     given = parser.parse_args()
     server = QueueServer(
         given.pipeline,
         given.stage,
         model=given.model,
         model_url=given.model_url,
+        variants=(given.variant, *given.lighter.split()),
+        groups=[tuple(group.split(",")) for group in given.residents.split()],
         # As MLServer's: 0 is no batching.
         batch_size=max(1, given.batch_size),
         largest_batch_size=given.largest_batch_size,

@@ -306,6 +306,9 @@ class Stage:
     hop_s: float = field(default=0.0, metadata=UNLESS_DEFAULT)
     # The number of variants that each replica keeps loaded, or `ALL_VARIANTS`; it runs one of them at a time.
     resident: int | str = field(default=1, metadata=UNLESS_DEFAULT)
+    # Set by the target too: the variants that a replica has loaded for good, in groups; empty: as `resident`
+    # says of the one that runs, and others are loaded while it serves.
+    resident_groups: tuple[tuple[str, ...], ...] = field(default=(), metadata=UNLESS_DEFAULT)
     replicas: ReplicaOwner = field(default=ReplicaOwner.PLANNED, metadata=UNLESS_DEFAULT)
 
     @property

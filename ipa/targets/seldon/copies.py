@@ -23,7 +23,8 @@ from ipa.model.resources import Resources
 from ipa.targets.seldon.locate import AUTOSCALERS, SELDON_DEPLOYMENT, StageLocation, locate, target_of
 from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR
 from ipa.targets.seldon.patch import Draft, change_all
-from ipa.targets.seldon.section import WireProtocol
+from ipa.targets.seldon.residents import MODELS
+from ipa.targets.seldon.section import WireProtocol, seldon_of
 from ipa.targets.seldon.split import alone
 from ipa.targets.seldon.variants import Json
 
@@ -88,6 +89,11 @@ def as_copy(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
         raise InputError(
             f"pipeline {pipeline.name!r} does not speak V2, which copies are asked by",
             hint="Measure a server of the stage that runs, by `ipa profile --url`.",
+        )
+    if any(MODELS in run.env for variant in stage.variants if (run := seldon_of(variant)) is not None):
+        raise InputError(
+            f"stage {stage.name!r} keeps several variants in a replica, of which no copy with one is made",
+            hint="Measure a server of one variant that runs, by `ipa profile --url`, or on this machine.",
         )
     return alone(pipeline, name, replace(stage, replicas=ReplicaOwner.PLANNED))
 

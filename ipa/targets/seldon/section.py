@@ -81,7 +81,8 @@ class SeldonTarget:
 class SeldonRun:
     """A variant's settings on Seldon: the container's image, env and resources, and the model it loads.
 
-    `server` None: that of the protocol, MLServer for v2.
+    `server` None: that of the protocol, MLServer for v2. `told` is env that is written with the variant and
+    does not tell it from others; it is in no file.
     """
 
     image: str | None = None
@@ -91,6 +92,7 @@ class SeldonRun:
     memory_gib: float | None = None
     accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
     server: ServerKind | None = field(default=None, metadata=UNLESS_DEFAULT)
+    told: Mapping[str, str] = field(default_factory=dict, hash=False, metadata=NEVER)
 
 
 @overload

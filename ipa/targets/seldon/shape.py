@@ -12,6 +12,7 @@ from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.row_counts import Unbatched, batch_fault
+from ipa.targets.seldon.residents import groups_of
 from ipa.targets.seldon.section import SeldonTarget, Shape, is_microservice, seldon_of
 
 WHERE = "in one SeldonDeployment"
@@ -29,7 +30,7 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
 
     The cores of containers beside its replicas count within its bounds. In one SeldonDeployment each replica
     batches for itself, and stages that MLServer would answer wrongly in batches (`unbatched_stages`) have
-    batch size 1 only. An ignored `resident` has no effect.
+    batch size 1 only. An ignored `resident` has no effect; in shape split it makes groups of variants.
     """
     why = unbatched_stages(pipeline, profiles)
     section = seldon_of(pipeline)
@@ -42,7 +43,13 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
         bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)),
         stages=tuple(
             # The reason of another shape, in which it ran before, is none here.
-            replace(stage, unbatched=why.get(stage.name, ""), in_replica=is_single, hop_s=_hop_s(section))
+            replace(
+                stage,
+                unbatched=why.get(stage.name, ""),
+                in_replica=is_single,
+                hop_s=_hop_s(section),
+                resident_groups=groups_of(pipeline, stage),
+            )
             for stage in pipeline.stages
         ),
     )

@@ -4,6 +4,8 @@
     <name>-<container>-queue      a stage's queue: central batching, early drop; it knows the model's Service
     <name>-<container>-model      the stage's model: variant, cores, replicas
 
+Of a stage with resident variants the model has a group of them loaded, and the queue says which one runs.
+
 Each is a SeldonDeployment of one node without Seldon's orchestrator (`seldon.io/no-engine`). The operator
 gives each a Service `<SeldonDeployment>-<predictor>` on the port of its first container, 9000. That of a
 model is headless, so that its name leads to every ready pod and the queue fills each of them.
@@ -14,13 +16,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig
+from ipa.model.resident import is_lighter
 from ipa.targets.seldon.locate import LONGEST_NAME, StageLocation, container_name, drift, locate, target_of
 from ipa.targets.seldon.manifest import check_configs, read, render
+from ipa.targets.seldon.residents import (
+    COMMAND,
+    Groups,
+    check_resident,
+    container_variants,
+    group_named,
+    groups_of,
+    model_template,
+    queue_variants,
+    served_variant,
+)
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants
 
@@ -49,12 +64,13 @@ class PartRole(StrEnum):
 class Part:
     """One SeldonDeployment, as a pipeline of one stage: it is rendered, read and patched as others are.
 
-    `stage` is the stage it belongs to, empty for the router.
+    `stage` is the stage it belongs to, empty for the router; `groups` are its resident variants, if any.
     """
 
     role: PartRole
     stage: str
     pipeline: Pipeline
+    groups: Groups = ()
 
     @property
     def name(self) -> str:
@@ -77,7 +93,8 @@ def is_split(pipeline: Pipeline) -> bool:
 def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     """Every part: the models and queues of the stages in order, then the router.
 
-    InputError where the graph is no chain, which the router cannot run, or a name is too long for a Service.
+    InputError where the graph is no chain, which the router cannot run, a name is too long for a Service, or
+    variants that are to be resident cannot share a container.
     """
     if not pipeline.is_chain:
         raise InputError(
@@ -87,8 +104,10 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     parts: list[Part] = []
     queues = []
     for stage in pipeline.stages:
-        model = Part(PartRole.MODEL, stage.name, _model(pipeline, stage))
-        queue = Part(PartRole.QUEUE, stage.name, _queue(pipeline, stage, model))
+        check_resident(pipeline, stage)
+        groups = groups_of(pipeline, stage)
+        model = Part(PartRole.MODEL, stage.name, _model(pipeline, stage, groups), groups)
+        queue = Part(PartRole.QUEUE, stage.name, _queue(pipeline, stage, model), groups)
         parts += [model, queue]
         queues.append(queue)
     parts.append(Part(PartRole.ROUTER, "", _router(pipeline, queues)))
@@ -109,8 +128,10 @@ def _is_long(name: str) -> bool:
     return len(name) > LONGEST_NAME
 
 
-def _model(pipeline: Pipeline, stage: Stage) -> Pipeline:
-    return _alone(pipeline, f"{container_name(stage)}-model", replace(stage, container=container_name(stage)))
+def _model(pipeline: Pipeline, stage: Stage, groups: Groups) -> Pipeline:
+    name = container_name(stage)
+    variants = container_variants(pipeline, stage, name, groups) if groups else stage.variants
+    return _alone(pipeline, f"{name}-model", replace(stage, container=name, variants=variants))
 
 
 def _queue(pipeline: Pipeline, stage: Stage, model: Part) -> Pipeline:
@@ -119,6 +140,9 @@ def _queue(pipeline: Pipeline, stage: Stage, model: Part) -> Pipeline:
         **{"IPA_MODEL": container_name(stage), "IPA_MODEL_URL": model.service},
     }
     queue = _stage(f"{stage.name}-queue", "queue", env)
+    if model.groups:
+        env["IPA_MODEL"] = model_template(container_name(stage))
+        queue = replace(queue, variants=queue_variants(pipeline, stage, model.groups, env))
     return _alone(
         pipeline, f"{container_name(stage)}-queue", replace(queue, batch_timeout_s=stage.batch_timeout_s)
     )
@@ -160,13 +184,16 @@ def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]
         return StageConfig(own.name, own.variants[0].name, 1, target.orchestrator_cores, 1)
     config = configs[part.stage]
     if part.role is PartRole.MODEL:
-        return replace(config, batch_size=1)
-    return StageConfig(own.name, own.variants[0].name, config.batch_size, target.queue_cores, 1)
+        return replace(config, variant=group_named(part.groups, config.variant), batch_size=1)
+    variant = config.variant if part.groups else own.variants[0].name
+    return StageConfig(own.name, variant, config.batch_size, target.queue_cores, 1)
 
 
 def changed_config(part: Part, before: StageConfig, after: StageConfig) -> StageConfig:
-    """The part's next configuration after `before`; a router or queue changes only its batch size."""
-    return after if part.role is PartRole.MODEL else replace(before, batch_size=after.batch_size)
+    """The part's next configuration after `before`; a router or queue keeps its cores and replicas."""
+    if part.role is PartRole.MODEL:
+        return after
+    return replace(before, variant=after.variant, batch_size=after.batch_size)
 
 
 def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
@@ -201,6 +228,9 @@ def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
     if part.role is not PartRole.QUEUE:
         # Batches are formed in the queue alone.
         container["env"] = [one for one in container["env"] if one["name"] not in (BATCH_SIZE, BATCH_TIME)]
+    if part.role is PartRole.MODEL and part.groups:
+        # It is ready once it has all of its variants loaded.
+        container |= {"command": list(COMMAND), "readinessProbe": dict(READY)}
     if part.role is not PartRole.MODEL:
         module = f"ipa.dataplane.{part.role.value}"
         container |= {"image": image, "command": ["python", "-m", module], "readinessProbe": dict(READY)}
@@ -248,9 +278,15 @@ def merged(parts: Sequence[Part], found: Mapping[str, StageConfig]) -> tuple[Sta
     models = [part for part in parts if part.role is PartRole.MODEL]
     queues = [part for part in parts if part.role is PartRole.QUEUE]
     return tuple(
-        replace(found[model.name], batch_size=found[queue.name].batch_size)
+        _merged(model.groups, found[model.name], found[queue.name])
         for model, queue in zip(models, queues, strict=True)
     )
+
+
+def _merged(groups: Groups, model: StageConfig, queue: StageConfig) -> StageConfig:
+    """The stage's configuration. Between two writes the queue may ask for what the model has not loaded."""
+    variant = served_variant(groups, model.variant, queue.variant) if groups else model.variant
+    return replace(model, variant=variant, batch_size=queue.batch_size)
 
 
 def revision_of_all(parts: Sequence[Part], objects: Objects) -> str:
@@ -264,23 +300,43 @@ def revision_of_all(parts: Sequence[Part], objects: Objects) -> str:
 GROWS, BIGGER_BATCH, SWITCHES, SMALLER_BATCH, SHRINKS = range(5)
 
 
-def steps(running: Sequence[StageConfig], wanted: Sequence[StageConfig]) -> tuple[tuple[PartRole, str], ...]:
+# The variant that its queue asks for, and the groups of variants, of each stage with resident variants.
+Asked = Mapping[str, tuple[str, Groups]]
+NONE_ASKED: Asked = MappingProxyType({})
+UNMEASURED = Bounds()
+
+
+def steps(
+    running: Sequence[StageConfig],
+    wanted: Sequence[StageConfig],
+    asked: Asked = NONE_ASKED,
+    bounds: Bounds = UNMEASURED,
+) -> tuple[tuple[PartRole, str], ...]:
     """Role and stage of the objects that differ, in an order of writes that may stop anywhere.
 
     The rule (docs/adr/0004): what only adds capacity goes first and what only takes it away last; a bigger
     batch goes before its model, a smaller one after it. Then, as long as a replica does not get slower by a
     bigger batch or by more cores, each stage carries after every single write at least what it carried before
     or what it is to carry after, whichever is less, and no stage is smaller than before until every stage
-    that grows has grown.
+    that grows has grown. A queue goes before its model if it switches to a lighter variant, else after it.
     """
     found: list[tuple[int, tuple[PartRole, str]]] = []
     for now, then in zip(running, wanted, strict=True):
-        if now.batch_size != then.batch_size:
-            rank = BIGGER_BATCH if then.batch_size > now.batch_size else SMALLER_BATCH
-            found.append((rank, (PartRole.QUEUE, now.stage)))
-        if (now.variant, now.cores, now.replicas) != (then.variant, then.cores, then.replicas):
-            found.append((_rank(now, then), (PartRole.MODEL, now.stage)))
+        variant, groups = asked.get(now.stage, (then.variant, ()))
+        if (now.batch_size, variant) != (then.batch_size, then.variant):
+            is_more = then.batch_size > now.batch_size
+            if variant != then.variant:
+                is_more = is_lighter(bounds, now.stage, variant, then.variant)
+            found.append((BIGGER_BATCH if is_more else SMALLER_BATCH, (PartRole.QUEUE, now.stage)))
+        loads = [replace(it, variant=group_named(groups, it.variant)) for it in (now, then)]
+        if _differs(*loads):
+            found.append((_rank(*loads), (PartRole.MODEL, now.stage)))
     return tuple(step for _, step in sorted(found, key=lambda each: each[0]))
+
+
+def _differs(now: StageConfig, then: StageConfig) -> bool:
+    """True if the model of a stage is another one, whatever its batches."""
+    return (now.variant, now.cores, now.replicas) != (then.variant, then.cores, then.replicas)
 
 
 def _rank(now: StageConfig, then: StageConfig) -> int:

@@ -266,7 +266,12 @@ def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change:
     by_stage = {config.stage: config for config in wanted}
     by_step: Mapping[tuple[PartRole, str], Part] = {(part.role, part.stage): part for part in parts}
     writes = []
-    for step in steps(running, wanted):
+    asked = {
+        part.stage: (found[part.name].variant, part.groups)
+        for part in parts
+        if part.role is PartRole.QUEUE and part.groups
+    }
+    for step in steps(running, wanted, asked, pipeline.bounds):
         part = by_step[step]
         live, before = objects[part.name], found[part.name]
         after = changed_config(part, before, config_of(pipeline, part, by_stage))

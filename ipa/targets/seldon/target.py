@@ -21,6 +21,7 @@ from ipa.model.row_counts import unbatched_note
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
 from ipa.targets import base
+from ipa.targets.seldon.residents import REMEDY, groups_of, resident_fault
 from ipa.targets.seldon.section import (
     KEY,
     SECTIONS,
@@ -54,8 +55,15 @@ SINGLE = ServingSemantics(
 )
 # Our router and queues before the replicas.
 SPLIT = ServingSemantics(
-    rolling=DEPLOYMENT, rebatch=Rebatch.NEW_REPLICAS, runs_graphs=False, shares_replicas=True
+    rolling=DEPLOYMENT,
+    rebatch=Rebatch.NEW_REPLICAS,
+    runs_graphs=False,
+    keeps_variants=True,
+    shares_replicas=True,
 )
+# From the write until a queue's pod with other settings serves, and the one before gets no more requests: its
+# start, a readiness probe every 2 s and the news of it. On the node of the tests, of processes, it takes 1 s.
+REQUEUE_S = 5.0
 USUAL = SeldonTarget("")
 # The image of router and queues, as `make images REGISTRY=registry.example` names it: no registry of anybody.
 DATAPLANE = f"registry.example/ipa-serving/dataplane:{__version__}"
@@ -113,7 +121,12 @@ class Seldon(base.Target):
         if section is None:
             return found
         found = [fault for fault in found if fault.key not in section.ignores]
-        return found + _section_faults(section) + _microservice_faults(pipeline, section)
+        return (
+            found
+            + _section_faults(section)
+            + _microservice_faults(pipeline, section)
+            + _resident_faults(pipeline)
+        )
 
     def unfit(self, pipeline: Pipeline) -> str:
         """Without a section it is not known where to run it."""
@@ -154,10 +167,13 @@ class Seldon(base.Target):
         return f"{where} runs on as it is"
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """Counters scraped every five seconds."""
+        """Counters scraped every five seconds; in shape split a queue with other settings is another pod."""
         from ipa.simulate.metrics import ON_CLUSTER
 
-        return super().simulation(pipeline)[0], ON_CLUSTER
+        cluster = super().simulation(pipeline)[0]
+        if _shape(pipeline) is Shape.SPLIT:
+            cluster = replace(cluster, requeue_s=REQUEUE_S)
+        return cluster, ON_CLUSTER
 
     def open(self, site: base.Site) -> base.World:
         """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
@@ -318,6 +334,15 @@ def _microservice_faults(pipeline: Pipeline, section: SeldonTarget) -> list[Unho
         return [Unhonoured("seldon.protocol", why, remedy)]
     served = [it.name for it in pipeline.served if any(is_microservice(pipeline, v) for v in it.variants)]
     return [Unhonoured(f"seldon.server of {', '.join(served)}", why, remedy)] if served else []
+
+
+def _resident_faults(pipeline: Pipeline) -> list[Unhonoured]:
+    """Resident variants that one container cannot serve."""
+    asking = [stage for stage in pipeline.served if groups_of(pipeline, stage)]
+    found = [(stage.name, why) for stage in asking if (why := resident_fault(pipeline, stage))]
+    if not found:
+        return []
+    return [Unhonoured("resident", "; ".join(f"of stage {name} {why}" for name, why in found), REMEDY)]
 
 
 def _metrics(site: base.Site) -> Metrics:

@@ -21,6 +21,8 @@ BATCH_TIME = "MLSERVER_MODEL_MAX_BATCH_TIME"
 
 # Which Python class MLServer runs in a container of ours.
 IMPLEMENTATION = "MLSERVER_MODEL_IMPLEMENTATION"
+# So begin the variables of one model; others are those of the whole server.
+MODEL_ENV = "MLSERVER_MODEL_"
 
 # What the operator itself gives to every MLServer container; a variant that set them would be overwritten.
 OPERATORS_ENV = frozenset(
@@ -32,11 +34,15 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One field of a variant: where it is and what it is there. `value` None: the field is not there."""
+    """One field of a variant: where it is and what it is there. `value` None: the field is not there.
+
+    One that is not `compared` is written with the others, and does not tell which variant runs.
+    """
 
     kind: str
     name: str
     value: str | None
+    compared: bool = True
 
     def __str__(self) -> str:
         return f"env {self.name}" if self.kind == "env" else self.name
@@ -48,11 +54,17 @@ def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
     Accelerators are those of the `seldon` section or of the profile, whichever are more; the rest is that of
     the section alone, since a container without a limit is not ended for what was measured.
     """
+    own = requested_of(pipeline, stage, variant)
+    return {resource_of(name): quantity_of(name, amount) for name, amount in own.items()}
+
+
+def requested_of(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, float]:
+    """The amounts of `requested`, by our names."""
     own = beside_cores(seldon_run(stage, variant))
     measured = pipeline.bounds.measured.get((stage.name, variant))
     for kind, count in (measured.beside.accelerators if measured else {}).items():
         own[kind] = max(count, own.get(kind, 0.0))
-    return {resource_of(name): quantity_of(name, amount) for name, amount in own.items()}
+    return own
 
 
 def accelerator_kinds(pipeline: Pipeline, stage: Stage) -> set[str]:
@@ -76,13 +88,14 @@ def _runs(stage: Stage) -> list[SeldonRun]:
     return [run for variant in stage.variants if (run := seldon_of(variant)) is not None]
 
 
-def _server(run: SeldonRun) -> str | None:
+def server_of(run: SeldonRun) -> str | None:
     """The prepackaged server (MLFLOW_SERVER) of the graph node; a class in an image of ours has a dot."""
     return None if run.implementation is None or "." in run.implementation else run.implementation
 
 
-def _env(run: SeldonRun) -> dict[str, str]:
-    own = {} if run.implementation is None or _server(run) else {IMPLEMENTATION: run.implementation}
+def env_of(run: SeldonRun) -> dict[str, str]:
+    """The variables of a container of the variant that tell it from others."""
+    own = {} if run.implementation is None or server_of(run) else {IMPLEMENTATION: run.implementation}
     return {**own, **run.env}
 
 
@@ -92,21 +105,23 @@ def leaves(stage: Stage, variant: str) -> tuple[Leaf, ...]:
     found = []
     if any(other.image is not None for other in runs):
         found.append(Leaf("container", "image", run.image))
-    if any(_server(other) is not None for other in runs):
-        found.append(Leaf("node", "implementation", _server(run)))
+    if any(server_of(other) is not None for other in runs):
+        found.append(Leaf("node", "implementation", server_of(run)))
     if any(other.model_uri is not None for other in runs):
         found.append(Leaf("node", "modelUri", run.model_uri))
-    found.extend(Leaf("env", name, _env(run).get(name)) for name in sorted(_env_names(stage)))
+    found.extend(Leaf("env", name, env_of(run).get(name)) for name in sorted(_env_names(stage)))
+    found.extend(Leaf("env", name, value, compared=False) for name, value in sorted(run.told.items()))
     return tuple(found)
 
 
 def _env_names(stage: Stage) -> set[str]:
-    return {name for run in _runs(stage) for name in _env(run)}
+    return {name for run in _runs(stage) for name in env_of(run)}
 
 
 def owned_env(stage: Stage) -> frozenset[str]:
     """The names of the stage's env that are ours: those of its variants, and those of batching."""
-    return frozenset({BATCH_SIZE, BATCH_TIME, *_env_names(stage)})
+    told = {name for run in _runs(stage) for name in run.told}
+    return frozenset({BATCH_SIZE, BATCH_TIME, *_env_names(stage), *told})
 
 
 def amounts_of(container: Json, resource: str) -> dict[str, Any]:
@@ -141,7 +156,7 @@ def recognise(stage: Stage, container: Json, node: Json) -> tuple[str | None, st
         differing = [
             f"{leaf} is {_shown(live_value(leaf, container, node))}, not {_shown(leaf.value)}"
             for leaf in leaves(stage, variant.name)
-            if live_value(leaf, container, node) != leaf.value
+            if leaf.compared and live_value(leaf, container, node) != leaf.value
         ]
         if not differing:
             return variant.name, ""

@@ -53,6 +53,8 @@ ENGINE_PORT = 8000
 # A container that ends is started again after this, and twice as long each time.
 BACK_OFF_S = 10.0
 PROBE_TIMEOUT_S = 1.0
+# MLServer with several models.
+STAGE = "ipa.dataplane.stage"
 RUNTIMES = ("pipelines.ocr.runtime", "pipelines.digits.runtime", "pipelines.text.runtime")
 
 
@@ -283,13 +285,14 @@ class Node:
         }
         cpus = self._cpus.place(str(container.log), cores)
         command = spec.get("command", [])
-        is_model = spec["name"] != ENGINE and not command
+        is_model = spec["name"] != ENGINE and (not command or command[2] == STAGE)
         if spec["name"] == ENGINE:
             module, arguments = "tests.fakes.kube.executor", [*spec["args"], "--host", pod.address]
         elif command:
             module, arguments = command[2], command[3:]
         else:
             module, arguments = SERVER, ["start", str(self._empty())]
+        if is_model:
             env |= {"MLSERVER_HOST": pod.address, "MLSERVER_PARALLEL_WORKERS": "0"}
             env |= {"MLSERVER_DEBUG": "false"}
         container.pid = self._processes.start_module(

@@ -211,8 +211,12 @@ def test_replicas_are_the_pods_behind_the_service() -> None:
             raise OSError("Name or service not known")
         return found
 
+    async def tell(urls: tuple[str, ...]) -> bool:
+        told.append(urls)
+        return True
+
     async def look_four_times() -> None:
-        discovery = Discovery("http://shop-detect-model-default.prod:9000", told.append, lookup)
+        discovery = Discovery("http://shop-detect-model-default.prod:9000", tell, lookup)
         for _ in range(4):
             await discovery.look()
 
