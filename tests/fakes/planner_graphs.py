@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -105,6 +106,7 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         accuracy_floor=floor if goal is not Goal.CHEAPEST else random.uniform(0.1, 0.6),
     )
     running = _running(random, stages) if random.random() < 0.4 else ()
+    switches = tuple(stage.name for stage in stages if running and random.random() < 0.2)
     rate_rps = random.choice([1.0, 5.0, 12.0, random.uniform(1, 20)])
     sla_s = loose_s * random.choice([0.4, 0.8, 1.5, 4.0])
     return PlanningProblem(
@@ -119,9 +121,16 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         running,
         replace(
             random.choice([SIDE_BY_SIDE, DEPLOYMENT, PROCESSES]),
-            switches=tuple(stage.name for stage in stages if running and random.random() < 0.2),
+            switches=switches,
+            together=_groups(stages, switches) if len(switches) % 2 else (),
         ),
     )
+
+
+def _groups(stages: Sequence[StageProblem], switches: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The first two variants of each stage that switches, loaded together, and the others."""
+    named = [(it.name, it.columns.variants) for it in stages if it.name in switches]
+    return tuple((name, *group) for name, found in named for group in (found[:2], found[2:]) if group)
 
 
 GPU = "nvidia.com/gpu"
