@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ipa.control.audit.incidents import Incident
+from ipa.control.audit.incidents import PipelineIncident
 from ipa.model.pipeline import Pipeline
 from ipa.service.service import Service
 
@@ -13,7 +13,7 @@ from ipa.service.service import Service
 class IncidentPage:
     """Incidents, the newest first; one without `ended_at` lasts."""
 
-    incidents: tuple[Incident, ...]
+    incidents: tuple[PipelineIncident, ...]
 
 
 def incidents(service: Service, pipeline: Pipeline, limit: int) -> IncidentPage:

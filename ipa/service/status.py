@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from ipa.control.audit.incidents import Incident
+from ipa.control.audit.incidents import PipelineIncident
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
@@ -460,7 +460,7 @@ class StatusView:
     runnable: bool = True
     not_runnable_because: str = ""
     address: RequestAddress = NO_ADDRESS
-    incident: Incident | None = None
+    incident: PipelineIncident | None = None
 
 
 def control_view(control: PipelineControl, now: datetime) -> ControlView:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import DecisionLog
+from ipa.metering.alerts import runbook_of
 from ipa.model.decision import HELD_BY_PEOPLE, UNHEALTHY, Action, Decision, ReasonCode
 
 # A minute in which all is well tells two incidents apart.
@@ -52,6 +52,24 @@ LATE = frozenset({ReasonCode.RELIEVED, ReasonCode.AMENDED, ReasonCode.SLO_BROKEN
 HELD = UNHEALTHY - BLIND - LATE - {ReasonCode.ROLLBACK, ReasonCode.SATURATED}
 
 
+# The alert whose runbook helps, by the worst trouble, or by the reason of a hold.
+ALERT_OF = {
+    Trouble.SLO_BROKEN: "IpaSloBurnFast",
+    Trouble.OVERLOADED: "IpaCrowded",
+    Trouble.BLIND: "IpaInputsStale",
+    Trouble.ROLLED_BACK: "IpaRolledBack",
+    ReasonCode.INFEASIBLE: "IpaInfeasible",
+    ReasonCode.NO_ROOM: "IpaNoRoom",
+    ReasonCode.SOLVER_FAILED: "IpaSolverFailing",
+    ReasonCode.QUARANTINED: "IpaQuarantined",
+    ReasonCode.ROLLBACK_FAILED: "IpaRollbackFailed",
+    ReasonCode.CONFLICT: "IpaWritesConflict",
+    ReasonCode.DRIFT: "IpaDrift",
+    ReasonCode.RBAC: "IpaWritesRefused",
+    ReasonCode.AUDIT_FAILED: "IpaAuditFailing",
+}
+
+
 def troubles_of(decision: Decision) -> frozenset[Trouble]:
     """The trouble that the decision shows; empty if all is well."""
     found = set()
@@ -80,7 +98,7 @@ class IncidentAction:
 
 
 @dataclass(frozen=True, slots=True)
-class Incident:
+class PipelineIncident:
     """A time of trouble; `ended_at` is None while it lasts. Times are in RFC 3339.
 
     `decision_id` is the first decision with trouble, `troubles` are the kinds, the worst first, `cause` is
@@ -102,6 +120,7 @@ class Incident:
     latency_s: float | None = None
     rate_rps: float | None = None
     lost: float = 0.0
+    runbook_url: str = ""
 
 
 @dataclass(slots=True)
@@ -110,9 +129,9 @@ class _Course:
 
     first: Decision | None = None
     last: Decision | None = None
-    found: deque[Incident] = field(default_factory=lambda: deque(maxlen=MOST_INCIDENTS))
-    # The causes of the newest incident, by their rank.
-    causes: dict[int, str] = field(default_factory=dict)
+    found: deque[PipelineIncident] = field(default_factory=lambda: deque(maxlen=MOST_INCIDENTS))
+    # The causes of the newest incident by their kind, in the order in which they were seen.
+    causes: dict[str, str] = field(default_factory=dict)
 
     def see(self, decision: Decision) -> None:
         """Take up the next decision."""
@@ -129,12 +148,12 @@ class _Course:
         else:
             if newest is None or not _continues(newest, decision.at):
                 self.causes = {}
-                newest = Incident(decision.pipeline, decision.at, decision.decision_id)
+                newest = PipelineIncident(decision.pipeline, decision.at, decision.decision_id)
                 self.found.append(newest)
-            for rank, words in _causes(decision, self.last):
-                self.causes.setdefault(rank, words)
-            first = sorted(self.causes)[:MOST_CAUSES]
-            words = "; ".join(self.causes[rank] for rank in first) or "the record does not tell"
+            for kind, words in _causes(decision, self.last):
+                self.causes.setdefault(kind, words)
+            first = list(self.causes.values())[:MOST_CAUSES]
+            words = "; ".join(first) or "the record does not tell"
             self.found[-1] = _with(newest, decision, self.last, troubles, words)
         self.last = decision
 
@@ -154,11 +173,11 @@ class _Course:
         self.found = deque((*earlier.found, *self.found), MOST_INCIDENTS)
 
 
-def _continues(incident: Incident, at: str) -> bool:
+def _continues(incident: PipelineIncident, at: str) -> bool:
     return incident.ended_at is None or _seconds(incident.ended_at, at) <= AGAIN_S
 
 
-def _joined(one: Incident, then: Incident) -> Incident:
+def _joined(one: PipelineIncident, then: PipelineIncident) -> PipelineIncident:
     """One incident of two of which the second continues the first."""
     return replace(
         then,
@@ -176,8 +195,12 @@ def _joined(one: Incident, then: Incident) -> Incident:
 
 
 def _with(
-    incident: Incident, decision: Decision, before: Decision | None, troubles: Iterable[Trouble], cause: str
-) -> Incident:
+    incident: PipelineIncident,
+    decision: Decision,
+    before: Decision | None,
+    troubles: Iterable[Trouble],
+    cause: str,
+) -> PipelineIncident:
     """The incident with the decision."""
     actions, held = incident.actions, incident.held
     if decision.action is Action.APPLY:
@@ -188,11 +211,14 @@ def _with(
     else:
         held = f"{decision.reason.value}: {decision.detail}"
     seen = decision.attainment
+    found = tuple(each for each in Trouble if each in {*incident.troubles, *troubles})
+    alert = ALERT_OF.get(decision.reason if found[0] is Trouble.HELD else found[0])
     passed_s = min(_seconds(before.at, decision.at), LONGEST_TICK_S) if before else 0.0
     return replace(
         incident,
         ended_at=None,
-        troubles=tuple(each for each in Trouble if each in {*incident.troubles, *troubles}),
+        troubles=found,
+        runbook_url=runbook_of(alert) if alert else incident.runbook_url,
         cause=cause,
         actions=actions,
         action_count=incident.action_count + (decision.action is Action.APPLY),
@@ -212,32 +238,32 @@ def _most(*values: float | None) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _causes(decision: Decision, before: Decision | None) -> Iterable[tuple[int, str]]:
-    """What the decision says about why, each with its rank: the lower, the nearer to the root."""
+def _causes(decision: Decision, before: Decision | None) -> Iterable[tuple[str, str]]:
+    """What the decision says about why, each with its kind, what is nearer to the root first."""
     reason, seen = decision.reason, decision.attainment
     if reason in BLIND:
-        yield 0, decision.detail or reason.value
+        yield "blind", decision.detail or reason.value
     for loss in seen.losses if seen else ():
         if not loss.is_drop:
             where = f" at {loss.stage}" if loss.stage else ""
-            yield 1, f"requests failed{where}: {loss.cause.replace('_', ' ')}"
+            yield "failed", f"requests failed{where}: {loss.cause.replace('_', ' ')}"
             break
     if reason is ReasonCode.ROLLBACK:
-        yield 2, decision.detail
+        yield "rolled back", decision.detail
     forecast = before.forecast if before else None
     rate = decision.observed_rate_rps
     if forecast is not None and rate is not None and rate > forecast.upper_rps:
-        yield 3, f"the load rose to {rate:.3g} rps, above the forecast of {forecast.upper_rps:.3g} rps"
+        yield "load", f"the load rose to {rate:.3g} rps, above the forecast of {forecast.upper_rps:.3g} rps"
     if reason in HELD or reason in HELD_BY_PEOPLE:
-        yield 4, f"{reason.value}: {decision.detail}"
+        yield "held", f"{reason.value}: {decision.detail}"
     if reason is ReasonCode.IN_PROGRESS:
-        yield 5, f"a change was rolling out: {decision.detail}"
+        yield "rollout", f"a change was rolling out: {decision.detail}"
     if reason in (ReasonCode.SATURATED, ReasonCode.RELIEVED, ReasonCode.SLO_BROKEN, ReasonCode.AMENDED):
-        yield 6, decision.detail
+        yield "late", decision.detail
     for loss in seen.losses if seen else ():
         if loss.is_drop:
             where = f" by {loss.stage}" if loss.stage else ""
-            yield 7, f"requests were dropped{where}: {loss.cause.replace('_', ' ')}"
+            yield "dropped", f"requests were dropped{where}: {loss.cause.replace('_', ' ')}"
             break
 
 
@@ -259,7 +285,7 @@ class IncidentBook:
         self._read: set[str] = set()
         self._lock = threading.Lock()
 
-    def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
+    def __call__(self, decision: Decision, snapshot: object) -> None:
         """Take up a loop's decision."""
         name = decision.pipeline
         with self._lock:
@@ -269,14 +295,14 @@ class IncidentBook:
             self._told.add(name)
             self._courses.setdefault(name, _Course()).see(decision)
 
-    def lasting(self, pipeline: str) -> Incident | None:
+    def lasting(self, pipeline: str) -> PipelineIncident | None:
         """The incident that lasts, as far as the loops told; None if there is none. It reads no record."""
         with self._lock:
             course = self._courses.get(pipeline)
             newest = course.found[-1] if course and course.found else None
             return newest if newest and newest.ended_at is None else None
 
-    def of(self, pipeline: str, log: DecisionLog) -> Sequence[Incident]:
+    def of(self, pipeline: str, log: DecisionLog) -> Sequence[PipelineIncident]:
         """The incidents of the pipeline, the newest first. Errors: those of the log."""
         with self._lock:
             course = self._courses.setdefault(pipeline, _Course())

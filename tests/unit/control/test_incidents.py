@@ -13,7 +13,7 @@ from ipa.control.audit.incidents import (
     HELD,
     LATE,
     SEED,
-    Incident,
+    PipelineIncident,
     IncidentBook,
     Trouble,
     troubles_of,
@@ -72,7 +72,7 @@ def decided(
     )
 
 
-def incidents(*decisions: Decision) -> Sequence[Incident]:
+def incidents(*decisions: Decision) -> Sequence[PipelineIncident]:
     """Those of the decisions as a loop tells them."""
     book = IncidentBook()
     for each in decisions:
