@@ -13,8 +13,8 @@ from ipa.control.audit.incidents import (
     HELD,
     LATE,
     SEED,
-    PipelineIncident,
     IncidentBook,
+    PipelineIncident,
     Trouble,
     troubles_of,
 )
