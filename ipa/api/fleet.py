@@ -17,7 +17,8 @@ from ipa.model.plan import Plan, Termination
 from ipa.optimize.fleet.plan import Fleet
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
-from ipa.service import fleet
+from ipa.service import alerts, fleet
+from ipa.service.alerts import AlertsView
 from ipa.service.fleet import FleetMember, FleetRequest, FleetView, ForecastView
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
@@ -117,6 +118,12 @@ def get_forecast(pipeline: Named, service: Using) -> ForecastView:
 def get_fleet(service: Using) -> FleetView:
     """Return the usage of all pipelines, their bounds, and the share of each."""
     return fleet.fleet_use(service)
+
+
+@router.get("/alerts", tags=["health"])
+def list_alerts(service: Using) -> AlertsView:
+    """Return the raised alerts: those of Prometheus, or what the service itself knows of their rules."""
+    return alerts.alerts(service)
 
 
 @router.post("/fleet/plans", tags=["fleet"], dependencies=[Rationed], response_model=FleetPlanView)

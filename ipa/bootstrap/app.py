@@ -34,6 +34,7 @@ from ipa.bootstrap.targets import (
 )
 from ipa.bootstrap.webhooks import monitored_webhook, webhook_faults, webhook_of
 from ipa.control.audit.feed import RecordFeed
+from ipa.control.audit.incidents import IncidentBook
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.probed_workload import ProbedWorkload
@@ -41,6 +42,7 @@ from ipa.control.loop.scheduler import Scheduler
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
 from ipa.files import load_pipelines, load_profiles
 from ipa.files.traces import read_trace
+from ipa.metering.alerts import AlertSource
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, InfeasibleError, IpaError, NotFoundError, Problem
@@ -82,6 +84,9 @@ class App:
     beside: Mapping[str, ControlLoop] = field(default_factory=dict)
     # None where nobody is to be told.
     webhook: Webhook | None = None
+    incidents: IncidentBook = field(default_factory=IncidentBook)
+    # None where no Prometheus is asked.
+    alerts: AlertSource | None = None
     # Who knows who asks; none where nobody has to say who they are.
     authenticators: tuple[Identities, ...] = ()
 
@@ -166,7 +171,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         )
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
-        hooks = (Publisher(catalogue), Changes(store.note))
+        hooks = (Publisher(catalogue), Changes(store.note), book := IncidentBook())
         feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
@@ -226,6 +231,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
             feed=feed,
             sight=sight,
             webhook=webhook,
+            incidents=book,
+            alerts=opened.alerts,
             authenticators=authenticators,
         )
 

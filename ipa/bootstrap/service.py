@@ -121,6 +121,8 @@ def service_of(app: App) -> Service:
         clock=app.clock,
         settings=app.settings,
         endpoints=app.endpoints,
+        incidents=app.incidents,
+        alerts=app.alerts,
     )
 
 

@@ -28,7 +28,12 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Watch": {
         "status": ("ipa status", "ipa status video --at kubernetes -o json"),
         "watch": ("ipa watch video", "ipa watch video --until settled --timeout 5min"),
-        "history": ("ipa history video", "ipa history video --all --limit 100", "ipa history video --verify"),
+        "history": (
+            "ipa history video",
+            "ipa history video --all --limit 100",
+            "ipa history video --incidents",
+            "ipa history video --verify",
+        ),
         "events": ("ipa events", "ipa events video --since 42 --no-follow"),
         "audit": ("ipa audit > record.jsonl", "ipa audit --check record.jsonl"),
         "url": ("ipa url video", "ipa url video --curl"),

@@ -16,7 +16,7 @@ from ipa.model.access import LOCAL
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.service import commands, history, pipelines, plans, status
+from ipa.service import commands, history, incidents, pipelines, plans, status
 from ipa.service.preconditions import Precondition, plain_version
 from ipa.service.service import Service
 from ipa.service.visibility import Caller
@@ -82,6 +82,9 @@ class InProcessClient(PipelineClient):
 
     def decision(self, decision_id: str) -> JsonObject:
         return _object(self._service.log.decision(decision_id))
+
+    def incidents(self, pipeline: str, limit: int) -> JsonObject:
+        return _object(incidents.incidents(self._service, self._service.pipeline(pipeline), limit))
 
     def record(self, pipeline: str, anchor: str | None) -> JsonObject:
         head = head_of(anchor) if anchor else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ipa.model.forecast import Forecast
+from ipa.model.observation import Attainment
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT
 
@@ -106,6 +107,18 @@ UNHEALTHY = frozenset(
 )
 
 
+# Reasons by which people keep the loop from writing a change.
+HELD_BY_PEOPLE = frozenset(
+    {
+        ReasonCode.ADVISORY,
+        ReasonCode.SHADOW,
+        ReasonCode.GUARDED,
+        ReasonCode.FROZEN,
+        ReasonCode.PAUSED,
+    }
+)
+
+
 class Notice(StrEnum):
     """Events that are no decisions."""
 
@@ -145,6 +158,10 @@ class Decision:
     plan_id: str = ""
     # The decision whose next step this is; empty if it is the first.
     step_of: str = field(default="", metadata=UNLESS_DEFAULT)
+    # The requests that ended lately; None if they were not observed.
+    attainment: Attainment | None = field(default=None, metadata=UNLESS_DEFAULT)
+    # True if they, or the latency where they are not known, broke the SLO.
+    slo_broken: bool = field(default=False, metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,15 @@ class Batches:
     items: float
     window_s: float
 
+    @property
+    def busy_replicas(self) -> float:
+        """The replicas that served at a time, on average."""
+        return self.count * self.service_s / self.window_s
+
+
+# The causes of requests that were given up; all others of `ipa.dataplane.batching.LossCause` are faults.
+DROPS = frozenset({"overload", "queue_full", "no_time_left", "no_replicas", "batch_late"})
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -86,19 +95,41 @@ class Loss:
     cause: str
     count: float
 
+    @property
+    def is_drop(self) -> bool:
+        """True if the data plane gave it up, since its answer would have been too late; else it failed."""
+        return self.cause in DROPS
+
 
 @dataclass(frozen=True, slots=True)
 class Attainment:
     """The requests that ended in the last `window_s`: their number, and the share answered within the SLA.
 
     Late, dropped and failed ones count against it. `losses` are those without an answer, most first, where
-    the source tells stage and cause.
+    the source tells stage and cause. `retried` are the batches whose replica was lost, and that another
+    served.
     """
 
     count: float
     in_time_ratio: float
     window_s: float
     losses: tuple[Loss, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+    retried: float = field(default=0.0, metadata=UNLESS_DEFAULT)
+
+    @property
+    def dropped_rps(self) -> float:
+        """The requests a second that were dropped."""
+        return sum(loss.count for loss in self.losses if loss.is_drop) / self.window_s
+
+    @property
+    def failed_rps(self) -> float:
+        """The requests a second that failed."""
+        return sum(loss.count for loss in self.losses if not loss.is_drop) / self.window_s
+
+    @property
+    def retried_rps(self) -> float:
+        """The batches a second that were served again."""
+        return self.retried / self.window_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +196,29 @@ class Observation:
         return self.settled and not any(stage.lost_replicas for stage in self.stages)
 
     @property
+    def ended(self) -> Attainment | None:
+        """The requests that ended lately; None if unknown."""
+        return self.attainment.value if isinstance(self.attainment, Measured) else None
+
+    @property
     def in_time_ratio(self) -> float | None:
         """The share of the ended requests that were answered within the SLA; None if unknown."""
-        return self.attainment.value.in_time_ratio if isinstance(self.attainment, Measured) else None
+        return self.ended.in_time_ratio if self.ended else None
+
+    def busy(self) -> dict[str, float]:
+        """The share of the time in which the ready replicas of each stage served batches, at most 1.
+
+        A stage is missing where its batches or its replicas were not observed.
+        """
+        ready: dict[str, int] = {}
+        for stage in self.stages:
+            if isinstance(stage.ready_replicas, Measured):
+                ready[stage.stage] = ready.get(stage.stage, 0) + stage.ready_replicas.value
+        return {
+            stage.stage: min(1.0, stage.batches.value.busy_replicas / ready[stage.stage])
+            for stage in self.stages
+            if isinstance(stage.batches, Measured) and ready.get(stage.stage)
+        }
 
     def running(self) -> tuple[StageConfig, ...] | None:
         """The configuration of every stage in order, of each part; None if one was not observed."""

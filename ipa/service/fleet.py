@@ -57,7 +57,8 @@ class ForecastView:
 class Share:
     """A pipeline's share of the fleet. `cores` is None if the running configuration is unknown.
 
-    `latency_s` is at the percentile of its SLA, `sla_s`; None where it was not seen.
+    `latency_s` is at the percentile of its SLA, `sla_s`; `in_time_ratio` the share of its requests that were
+    answered within it, `lost_rps` those without an answer; None where it was not seen.
     `budget_cores` is its own bound, `share_ratio` its part of the cores that were seen of all pipelines.
     `held` and `budget` are the use and the bound of each resource, such as `cpu_cores`, `memory_gib` or
     `nvidia.com/gpu`.
@@ -79,6 +80,11 @@ class Share:
     held: Mapping[str, float] | None
     budget: Mapping[str, float]
     runnable: bool = True
+    in_time_ratio: float | None = None
+    sla_percentile: float = 99.0
+    slo_broken: bool = False
+    lost_rps: float | None = None
+    retried_rps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +249,11 @@ def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) 
         held=_held(live),
         budget=by_field(pipeline.bounds.limits),
         runnable=pipeline.runnable,
+        in_time_ratio=live.in_time_ratio,
+        sla_percentile=pipeline.sla.percentile,
+        slo_broken=live.slo_broken,
+        lost_rps=None if live.dropped_rps is None else live.dropped_rps + (live.failed_rps or 0.0),
+        retried_rps=live.retried_rps,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ipa.control.audit.incidents import IncidentBook
 from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.election import ALONE, LeaderStatus
@@ -13,6 +14,7 @@ from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Attribution, Clock, ControlStore, DecisionLog
 from ipa.control.saved_plans import PlanStore
+from ipa.metering.alerts import AlertSource
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
@@ -212,6 +214,9 @@ class Service:
     health: HealthChecks
     clock: Clock
     settings: Settings
+    incidents: IncidentBook = field(default_factory=IncidentBook)
+    # Where alert rules are evaluated; None if it is not known.
+    alerts: AlertSource | None = None
     # Base URL of the router that takes the requests of a pipeline, if it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)
 

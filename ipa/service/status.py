@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from ipa.control.audit.incidents import PipelineIncident
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
+from ipa.control.engine.feedback import breaks_slo, lateness
+from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.overrides import end_of_freeze
 from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.control.ports import Freeze, PipelineControl, StagePin
@@ -42,12 +45,13 @@ Replica = tuple[str, str, int, float]
 class StageLive:
     """A stage now, or that of one part where several share the load. None is what was not seen.
 
-    `utilisation_ratio` is ρ = λ/(n·h) at the rate seen. `slowdown_ratio` is how many times its profile the
-    variant takes where it runs, None where it was not seen; `planned_slowdown_ratio` what is planned with.
-    `planned_latency_s` is what the latest plan expects of it, waiting included, None where another runs.
-    `beside` are the resources of one replica beside its cores, `resident` the other variants that it keeps
-    loaded and switches to in place. `desired_replicas` are those that this service would run, if another
-    controller decides their number.
+    `utilisation_ratio` is ρ = λ/(n·h) at the rate seen, `busy_ratio` the share of the time in which the
+    stage's replicas served batches, as measured; at an overload the first exceeds 1. `slowdown_ratio` is how
+    many times its profile the variant takes where it runs, None where it was not seen;
+    `planned_slowdown_ratio` what is planned with. `planned_latency_s` is what the latest plan expects of it,
+    waiting included, None where another runs. `beside` are the resources of one replica beside its cores,
+    `resident` the other variants that it keeps loaded and switches to in place. `desired_replicas` are those
+    that this service would run, if another controller decides their number.
     """
 
     stage: str
@@ -57,6 +61,7 @@ class StageLive:
     latency_s: float | None = None
     queue_length: float | None = None
     utilisation_ratio: float | None = None
+    busy_ratio: float | None = None
     accuracy: float | None = None
     slowdown_ratio: float | None = None
     planned_slowdown_ratio: float = 1.0
@@ -93,10 +98,13 @@ class LossLive:
 class LiveState:
     """A pipeline now: the loop's latest observation, forecast and decision, and its recent past.
 
-    `degraded` names in words what is not as it should be (metrics that do not answer, a rollback); empty
-    means healthy, or that the pipeline is only planned and nothing runs. `latency_s` is at the SLA's
-    percentile, `in_time_ratio` the share of the ended requests that were answered within the SLA. `losses`
-    are those without an answer, `planned_load_ratio` the load that is planned for over the forecast.
+    `degraded` names in words what is not as it should be (a broken SLO, metrics that do not answer, a
+    rollback); empty means healthy, or that the pipeline is only planned and nothing runs. `latency_s` is at
+    the SLA's percentile, `in_time_ratio` the share of the ended requests that were answered within the SLA.
+    `slo_broken`: fewer than the SLO asks for, or a latency above the SLA where that is not observed.
+    `losses` are the requests without an answer, `dropped_rps` and `failed_rps` their rates, `retried_rps`
+    that of batches whose replica was lost; None if not observed. `planned_load_ratio` is the load that is
+    planned for over the forecast.
     `next_tick_in_s` is None while no tick is due.
     `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
@@ -115,7 +123,11 @@ class LiveState:
     rate_rps: float | None = None
     latency_s: float | None = None
     in_time_ratio: float | None = None
+    slo_broken: bool = False
     losses: tuple[LossLive, ...] = ()
+    dropped_rps: float | None = None
+    failed_rps: float | None = None
+    retried_rps: float | None = None
     planned_load_ratio: float = 1.0
     forecast: Forecast | None = None
     pas: float | None = None
@@ -193,6 +205,8 @@ def live_state(
         for stage in (observation.stages if observation else ())
     ) or tuple(StageLive(stage.name) for stage in pipeline.served)
     due = snapshot.next_tick_at
+    ended = observation.ended if observation else None
+    is_late = observation is not None and breaks_slo(observation, pipeline.sla, GuardSettings())
     return LiveState(
         at=now.isoformat(),
         tick=snapshot.tick,
@@ -204,7 +218,11 @@ def live_state(
         rate_rps=_value(observation.arrival_rate_rps) if observation else None,
         latency_s=_value(observation.latency_s) if observation else None,
         in_time_ratio=observation.in_time_ratio if observation else None,
+        slo_broken=is_late,
         losses=_losses(observation),
+        dropped_rps=ended.dropped_rps if ended else None,
+        failed_rps=ended.failed_rps if ended else None,
+        retried_rps=ended.retried_rps if ended else None,
         planned_load_ratio=snapshot.feedback.planned_ratio,
         forecast=snapshot.forecast,
         pas=_pas(pipeline, stages),
@@ -224,10 +242,8 @@ def live_state(
 
 
 def _losses(observation: Observation | None) -> tuple[LossLive, ...]:
-    if observation is None or isinstance(observation.attainment, Missing):
-        return ()
-    seen = observation.attainment.value
-    return tuple(LossLive(it.stage, it.cause, it.count / seen.window_s) for it in seen.losses)
+    seen = observation.ended if observation else None
+    return tuple(LossLive(it.stage, it.cause, it.count / seen.window_s) for it in seen.losses) if seen else ()
 
 
 def _value(seen: Measured[float] | Missing) -> float | None:
@@ -259,6 +275,7 @@ def _stage(
         utilisation_ratio=rate_rps / (capacity_rps * config.replicas)
         if rate_rps is not None and capacity_rps and config and config.replicas
         else None,
+        busy_ratio=snapshot.observation.busy().get(seen.stage) if snapshot.observation else None,
         accuracy=running.accuracy if running else None,
         slowdown_ratio=correction.ratio(seen.stage, config.variant) if config else None,
         planned_slowdown_ratio=slower,
@@ -359,6 +376,8 @@ def _degraded(
     if runs_nothing(pipeline, observation):
         return ()
     found = [observation.problem] if observation.problem else []
+    if breaks_slo(observation, pipeline.sla, GuardSettings()):
+        found.append(f"the SLO is broken: {lateness(observation, pipeline)}")
     if decision and decision.reason in UNHEALTHY:
         found.append(
             f"{decision.reason.value}: {decision.detail}" if decision.detail else decision.reason.value
@@ -425,7 +444,8 @@ class StatusView:
 
     A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
     `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
-    policies that only say what they would do. `address` is where clients send its requests.
+    policies that only say what they would do. `address` is where clients send its requests. `incident` is the
+    one that lasts, None if there is none.
     """
 
     pipeline: str
@@ -440,6 +460,7 @@ class StatusView:
     runnable: bool = True
     not_runnable_because: str = ""
     address: RequestAddress = NO_ADDRESS
+    incident: PipelineIncident | None = None
 
 
 def control_view(control: PipelineControl, now: datetime) -> ControlView:
@@ -506,7 +527,7 @@ def status_view(
 
 def status(service: Service, pipeline: Pipeline) -> StatusView:
     """The status of a pipeline now."""
-    return status_view(
+    found = status_view(
         pipeline,
         service.controls.control(pipeline.name),
         live_of(service, pipeline.name),
@@ -515,6 +536,7 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
         _beside(service, pipeline.name),
         service.registry.address(pipeline),
     )
+    return replace(found, incident=service.incidents.lasting(pipeline.name))
 
 
 def live_of(service: Service, name: str) -> LiveState:

@@ -70,12 +70,11 @@ class EndedRequests:
     """The requests that ended.
 
     `answered` holds pieces of (when, latency) of the answered ones, in rising order of when, `lost_s` pieces
-    of the times at which others were lost. Its attainment `tells_losses` if their number is asked for.
+    of the times at which others were lost.
     """
 
     answered: list[tuple[Floats, Floats]] = field(default_factory=list)
     lost_s: list[Floats] = field(default_factory=list)
-    tells_losses: bool = False
 
     def answer(self, ids: Ints, done_s: Floats, born_s: Floats) -> None:
         """Add requests answered at `done_s`, by their ids in `born_s`."""
@@ -117,7 +116,8 @@ class EndedRequests:
         if not ended:
             return IDLE
         ratio = float((latencies_s <= sla_s).sum()) / ended
-        losses = (Loss("", "lost", float(lost)),) if lost and self.tells_losses else ()
+        # The simulated queues drop requests whose time is up; at which of them is not told.
+        losses = (Loss("", "no_time_left", float(lost)),) if lost else ()
         return Measured(Attainment(float(ended), ratio, window_s, losses), age_s)
 
     def latency(self, quantile: float, window_s: float, newest_s: float, age_s: float) -> Value:

@@ -210,7 +210,7 @@ class SimWorld:
             ids, done_s, lost_s = lane.run(until_s)
             self.record.ended.lost(lost_s)
             if len(self._lanes) > 1:
-                part = self.record.parts.setdefault(str(slot), EndedRequests(tells_losses=True))
+                part = self.record.parts.setdefault(str(slot), EndedRequests())
                 part.lost(lost_s)
                 part.answer(*in_time([(ids, done_s)]), self.born_s)
             self.done_s[ids] = done_s

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from ipa.control import ports
 from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.files.kinds.targets import TARGETS, TargetSections
+from ipa.metering.alerts import AlertSource
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.findings import DoctorCheck
@@ -86,6 +87,8 @@ class World:
     events: ports.EventSink = field(default_factory=ports.NoEvents)
     # None: changes by other writers are seen at the next tick.
     watch: Watch | None = None
+    # None: no Prometheus is asked.
+    alerts: AlertSource | None = None
 
 
 class TargetConnection(Protocol):

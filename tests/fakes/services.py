@@ -25,6 +25,7 @@ from ipa.bootstrap.replaying import Replayer
 from ipa.bootstrap.service import experiment_jobs
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.feed import RecordFeed
+from ipa.control.audit.incidents import IncidentBook
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
 from ipa.control.election import LeaderStatus
@@ -39,7 +40,16 @@ from ipa.control.saved_plans import PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import NotFoundError
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Attainment, Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.observation import (
+    Attainment,
+    Batches,
+    Loss,
+    Measured,
+    Missing,
+    MissingReason,
+    Observation,
+    StageObservation,
+)
 from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.probe import RequestAddress
@@ -238,6 +248,7 @@ class FakeWorld:
     broken: Exception | None = None
     # The resources of what runs beside its cores.
     held: Resources = NO_RESOURCES
+    incidents: IncidentBook = field(default_factory=IncidentBook)
     # The loops of policies beside.
     beside: dict[str, FakeLoop] = field(default_factory=dict)
     plans: PlanStore = field(default_factory=FakePlans)
@@ -270,6 +281,7 @@ class FakeWorld:
                 health=FakeHealth(lambda: self.checks),
                 clock=self.clock,
                 settings=Settings(tick_s=TICK_S),
+                incidents=self.incidents,
             ),
             jobs=self.jobs or experiment_jobs(self.clock),
             registry=registry,
@@ -304,6 +316,7 @@ class FakeWorld:
     def record(self, decision: Decision) -> None:
         """Keep it."""
         self.log.append(decision)
+        self.incidents(decision, Snapshot("ocr", decision.tick, PipelineControl(), ActuationPhase.IDLE))
         self.note(of_decision(decision, digest(decision.decision_id)))
 
     def decisions(
@@ -445,7 +458,7 @@ class FakeWorld:
             at=self.clock.now().isoformat(), action=action, reason=reason, detail=detail, configs=configs,
             previous=before, mode=Mode.ACTIVE, revision=str(self.applied_tick), observed_rate_rps=rate,
             observed_latency_s=self._latency(rate), forecast=forecast, plan=plan,
-            plan_id=plan_id,
+            plan_id=plan_id, attainment=self.ended, slo_broken=self.slo_broken and self.ended is not None,
         )  # fmt: skip
         self.record(decision)
         self.history.append(
@@ -457,10 +470,23 @@ class FakeWorld:
                 cores=sum(config.total_cores for config in configs), pas=LADDER[self.rung][1],
                 reason=reason.value,
                 predicted_latency_s=None if self.metrics_fail else 0.9 * self._latency(rate),
-                beside=self.held,
+                beside=self.held, slo_broken=decision.slo_broken,
+                in_time_ratio=self.ended.in_time_ratio if self.ended else None,
+                dropped_rps=self.ended.dropped_rps if self.ended else None,
+                failed_rps=self.ended.failed_rps if self.ended else None,
+                retried_rps=self.ended.retried_rps if self.ended else None,
+                busy={"detect": 0.72, "recognise": min(1.0, 0.06 * rate)},
             )
         )  # fmt: skip
         return decision
+
+    @property
+    def ended(self) -> Attainment | None:
+        """The requests that ended lately; while the SLO is broken some were dropped or failed."""
+        if self.metrics_fail:
+            return None
+        losses = (Loss("recognise", "overload", 45.0), Loss("detect", "model_error", 6.0))
+        return Attainment(200.0, 0.6, 15.0, losses, 3.0) if self.slo_broken else Attainment(200.0, 1.0, 15.0)
 
     def _latency(self, rate: float) -> float:
         most, _, latency_s, _ = LADDER[self.rung]
@@ -483,6 +509,7 @@ class FakeWorld:
                 arrival_rate_rps=Measured(rate * (6 if config.stage == "recognise" else 1)),
                 latency_s=Measured(self._latency(rate) * (0.4 if config.stage == "detect" else 0.6)),
                 queue_length=Measured(float(self.ticks % 4)),
+                batches=Measured(Batches(20.0, 0.36 * config.replicas, 2.0, 10.0)),
             )
             for config in LADDER[self.rung][3]
         )
@@ -490,7 +517,7 @@ class FakeWorld:
             "ocr", self.clock.monotonic_s(), missing if self.metrics_fail else Measured(rate), missing,
             missing if self.metrics_fail else Measured(self._latency(rate)), stages,
             revision=str(self.applied_tick), settled=not fresh,
-            attainment=Measured(Attainment(200.0, 0.6 if self.slo_broken else 1.0, 15.0)),
+            attainment=Measured(self.ended) if self.ended else missing,
         )  # fmt: skip
         return Snapshot(
             "ocr", self.ticks, self.control("ocr"),

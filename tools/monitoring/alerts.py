@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ipa.metering import table
+from ipa.metering.alerts import runbook_of
 from ipa.metering.labels import Incident
 from tools.monitoring.rules import BY, burning, held, incidents, share
 
-RUNBOOKS = "https://github.com/ipa-serving/ipa/blob/main/docs/how-to/alerts.md"
 CRITICAL, WARNING = "critical", "warning"
 SLA, LATENCY = table.SLA.name, table.LATENCY.name
 HERE = "{{ $labels.pipeline }}"
@@ -28,7 +28,7 @@ class Alert:
     @property
     def runbook(self) -> str:
         """Where it is said what to do."""
-        return f"{RUNBOOKS}#{self.name.lower()}"
+        return runbook_of(self.name)
 
 
 REQUESTS = (

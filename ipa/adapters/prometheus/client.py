@@ -298,9 +298,16 @@ def _attainment(
     if isinstance(lost, Missing):
         return lost
     seen = _ended(buckets, sum(lost.values()), sla_s, asked.answered.window_s, age.age_s)
-    if isinstance(seen, Missing) or not asked.losses or not any(lost.values()):
+    if isinstance(seen, Missing):
         return seen
-    return replace(seen, value=replace(seen.value, losses=_losses(reading, asked.losses)))
+    losses = _losses(reading, asked.losses) if asked.losses and any(lost.values()) else ()
+    return replace(seen, value=replace(seen.value, losses=losses, retried=_retried(reading, asked.retried)))
+
+
+def _retried(reading: _Reading, asked: Rate | None) -> float:
+    """The batches that were served again; 0 if they cannot be read, since they only inform."""
+    rates = _numbers(reading.instant(asked)) if asked else {}
+    return 0.0 if asked is None or isinstance(rates, Missing) else sum(rates.values()) * asked.window_s
 
 
 def _ended(

@@ -59,6 +59,7 @@ class Queries:
     answered: Rate
     lost: Rate | None
     losses: Rate | None
+    retried: Rate | None
     entry_arrivals: Rate | None
     alive: Gauge | None
     stage_label: str
@@ -76,10 +77,10 @@ class Selectors:
     """The series of a pipeline, and those of its stages; None for those that the source does not have.
 
     `lost` counts requests without an answer that are no fault of the client, `losses` tells their stages and
-    causes by `LOSS_LABELS`. `stage_batches` are the series of count, seconds and items of batches.
-    `stage_held` are those of the requests that replicas answered and of their seconds there, where replicas
-    have queues of their own; both are then of the replicas, not of what calls them. `alive` is what is there,
-    greater than 0, even before the first request.
+    causes by `LOSS_LABELS`, `retried` counts batches whose replica was lost. `stage_batches` are the series
+    of count, seconds and items of batches. `stage_held` are those of the requests that replicas answered and
+    of their seconds there, where replicas have queues of their own; both are then of the replicas, not of
+    what calls them. `alive` is what is there, greater than 0, even before the first request.
     """
 
     arrivals: Selector
@@ -91,6 +92,7 @@ class Selectors:
     stage_held: tuple[Selector, Selector] | None = None
     lost: Selector | None = None
     losses: Selector | None = None
+    retried: Selector | None = None
     alive: Selector | None = None
 
 
@@ -164,6 +166,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         answered=Rate(found.latency, rate_s, ("le",)),
         lost=Rate(found.lost, rate_s) if found.lost else None,
         losses=Rate(found.losses, rate_s, LOSS_LABELS) if found.losses else None,
+        retried=Rate(found.retried, rate_s) if found.retried else None,
         entry_arrivals=_entry_arrivals(pipeline, dialect, found),
         alive=Gauge(found.alive) if found.alive else None,
         stage_label=label,
@@ -201,6 +204,7 @@ def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapp
         ),
         lost=Selector(table.ROUTER_REQUESTS.name, labels, here, among={"outcome": ("dropped", "failed")}),
         losses=Selector(table.ROUTER_LOSSES.name, labels, here),
+        retried=Selector(table.QUEUE_RETRIES.name, labels, here),
     )
 
 

@@ -6,6 +6,9 @@ const TIME = /^\d{4}-\d\d-\d\dT/;
 const DAY_MS = 86400000;
 const STEPS_MS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200].map((s) => s * 1000);
 
+// A prediction of this many times all that was seen is a mark at the top of the figure.
+const ABSURD = 2;
+
 /** The x axis of the series: {kind, place(x) → number, from, to}. Words are at 0, 1, 2 … */
 export function xAxis(series, range) {
   const all = series.flatMap((one) => one.x);
@@ -22,11 +25,16 @@ export function xAxis(series, range) {
   return { kind, place, from, to: to > from ? to : from + 1 };
 }
 
-/** The y axis: from zero or the lowest negative value to a round number above all values. */
-export function yAxis(series, { y_max: ceiling, limit }) {
-  const values = series.flatMap((one) => [...(one.y ?? []), ...(one.lower ?? []), ...(one.upper ?? [])]).filter(isNumber);
-  const [low, high] = extent([0, ...values, limit ? limit.value * 1.12 : 0]);
-  return { from: low < 0 ? -round(-low * 1.06) : 0, to: ceiling ?? round(high * 1.06 || 1) };
+/**
+ * The y axis: from zero or the lowest negative value to a round number above all values. Values of series that may
+ * go `beyond` count only if they are not absurd beside the others.
+ */
+export function yAxis(series, { y_min: floor, y_max: ceiling, limit }) {
+  const of = (some) => some.flatMap((one) => [...(one.y ?? []), ...(one.lower ?? []), ...(one.upper ?? [])]).filter(isNumber);
+  const sure = [0, ...of(series.filter((one) => !one.beyond)), limit ? limit.value * 1.12 : 0];
+  const most = ABSURD * extent(sure)[1] || Infinity;
+  const [low, high] = extent([...sure, ...of(series.filter((one) => one.beyond)).filter((value) => value <= most)]);
+  return { from: floor ?? (low < 0 ? -round(-low * 1.06) : 0), to: ceiling ?? round(high * 1.06 || 1) };
 }
 
 /** True if it is a time in the service's format. */
@@ -77,6 +85,7 @@ export function readX({ kind, from, to, words }, value, exact = false) {
 
 /** The number with its significant digits. */
 export function readY(value) {
+  if (value === Infinity) return "without bound";
   if (!isNumber(value)) return "–";
   const size = Math.abs(value);
   if (size >= 1000000) return `${plain(value / 1000000)} M`;

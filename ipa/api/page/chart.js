@@ -33,8 +33,8 @@ export class Chart {
     const shown = this.clip(width, height);
     const parts = series.map((one) => [...(one.kind === "bars" ? this.bars(one, bars) : this.shape(one))]);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.svg.replaceChildren(...this.grid(), shown, el("g", { "clip-path": `url(#${this.clipId})` },
-      limit ? this.level(limit) : "", this.marks(), ...parts), this.cursor = el("path", { class: "cursor" }));
+    this.svg.replaceChildren(...this.stretches(), ...this.grid(), shown, el("g", { "clip-path": `url(#${this.clipId})` },
+      limit ? this.level(limit) : "", this.marks(), ...parts), ...this.beyond(), this.cursor = el("path", { class: "cursor" }));
     this.flags.replaceChildren(...this.links());
     this.onDraw?.();
   }
@@ -83,10 +83,34 @@ export class Chart {
     if (up) yield el("text", { class: "axis-title", x: LEFT + 2, y: TOP - 3 }, up);
   }
 
-  level({ value }) {
+  /** The stretches of time, shaded, with a line above that tells their kinds apart without colour. */
+  *stretches() {
+    for (const { from, to, kind, text } of this.facts.stretches ?? []) {
+      const left = Math.max(this.x(from), LEFT), right = Math.min(this.x(to), this.right);
+      if (right <= left) continue;
+      yield el("rect", { class: `shade ${kind}`, x: left, y: TOP, width: right - left, height: Math.max(this.floor - TOP, 0) }, el("title", {}, text));
+      yield el("path", { class: `l shade-edge ${kind}`, d: `M${left} ${this.floor + 1.5}H${right}` });
+    }
+  }
+
+  /** Marks at the top for values beyond the axis. */
+  *beyond() {
+    for (const one of this.facts.series.filter((each) => each.beyond)) {
+      let last = -Infinity;
+      for (let at = 0; at < one.x.length; at += 1) {
+        const x = this.x(one.x[at]);
+        const isBeyond = [one.y, one.upper].some((values) => values?.[at] > this.ys.to);
+        if (!isBeyond || x - last < 9 || x < LEFT || x > this.right) continue;
+        last = x;
+        yield el("path", { class: `beyond ${one.colour ?? "blue"}`, d: `M${x - 4} ${TOP + 2}L${x} ${TOP - 5}L${x + 4} ${TOP + 2}Z` });
+      }
+    }
+  }
+
+  level({ value, isFloor }) {
     const { width } = this, y = this.y(value);
     return el("g", {},
-      el("rect", { class: "a red", x: LEFT, y: TOP, width: Math.max(width - LEFT - RIGHT, 0), height: Math.max(y - TOP, 0) }),
+      isFloor ? "" : el("rect", { class: "a red", x: LEFT, y: TOP, width: Math.max(width - LEFT - RIGHT, 0), height: Math.max(y - TOP, 0) }),
       el("path", { class: "l red limit", d: `M${LEFT} ${y}H${width - RIGHT}` }));
   }
 

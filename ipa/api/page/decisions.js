@@ -56,7 +56,7 @@ const words = (config) => [config.variant, `b${config.batch_size}`, `${config.re
   ...(config.share_percent === 100 ? [] : [`for ${config.share_percent} %`])];
 
 /** The time of day, with the date unless it is today. */
-function when(at) {
+export function when(at) {
   const then = new Date(at);
   const day = then.toDateString() === new Date().toDateString() ? "" : `${then.toLocaleDateString([], { month: "short", day: "numeric" })} `;
   return day + clock(at);

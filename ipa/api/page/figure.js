@@ -1,6 +1,6 @@
 // A figure: a chart with title, export as CSV and PNG, link and table.
 
-import { isTime } from "./axes.js";
+import { isTime, readY, yAxis } from "./axes.js";
 import { Chart } from "./chart.js";
 import { el } from "./dom.js";
 import { csv, png, save, tableOf } from "./export.js";
@@ -10,6 +10,8 @@ import { Zooming } from "./zooming.js";
 
 const MOST_ROWS = 500;
 const TOLD_MS = 2500;
+/** The names of shaded stretches of time. */
+const STRETCHES = { broken: "SLO broken", blind: "not seen", held: "held" };
 
 /**
  * new Figure(parent, {id, title, unit, note, short, file, query, zoom}): appends an <article> to `parent`. `id` names it
@@ -30,9 +32,11 @@ const TOLD_MS = 2500;
  *     colour,             // "blue" | "violet" | "teal" | "amber" | "red" | "grey"
  *   }]
  *   x_title, y_title      // the axes; y_title is the figure's unit unless it is said
- *   limit: {name, value}  // a level not to cross
+ *     beyond,             // true for predictions: absurd or infinite values are marks at the top, not the axis' end
+ *   limit: {name, value, isFloor} // a level not to cross, from below unless it is a floor
+ *   stretches: [{from, to, kind, text}] // times that are shaded: "broken", "blind" or "held"
  *   marks: [{x, text, href}] // upright lines, with a flag that may be followed
- *   y_max                 // the axis ends there; otherwise where the data does
+ *   y_min, y_max          // the axis begins and ends there; otherwise where the data does
  *   x_range: [from, to]   // what the axis shows; otherwise what there is
  *   empty                 // what is said where there is nothing to draw
  */
@@ -72,6 +76,8 @@ export class Figure {
     this.chart.box.hidden = isEmpty;
     const names = facts.series.map((one) => [one.name, one.colour ?? "blue", one.kind]);
     if (facts.limit) names.push([facts.limit.name, "red", "limit"]);
+    for (const kind of new Set((facts.stretches ?? []).map((each) => each.kind))) names.push([STRETCHES[kind], kind, "stretch"]);
+    if (facts.series.some((one) => one.beyond)) names.push(...beyondKey(facts));
     if (this.told !== JSON.stringify(names)) this.legend.replaceChildren(...names.map((each) => key(...each)));
     this.told = JSON.stringify(names);
     this.names = names;
@@ -158,17 +164,27 @@ export class Figure {
   }
 }
 
+/** The key of marks at the top, if a value of a series is absurd or without bound. */
+function beyondKey({ series, ...facts }) {
+  const { to } = yAxis(series, facts);
+  const one = series.find((each) => each.beyond && [each.y, each.upper].some((values) => values?.some((value) => value > to)));
+  return one ? [[`${one.name} beyond the axis`, one.colour ?? "blue", "beyond"]] : [];
+}
+
 /** The value as text in a table; the CSV has every digit. */
 function readable(value) {
   if (value === null || value === undefined) return "";
+  if (value === Infinity) return readY(value);
   if (typeof value === "number") return String(Number(value.toPrecision(4)));
   return isTime(value) ? new Date(value).toLocaleString() : value;
 }
 
-const plainly = (value) => String(Number(value.toPrecision(3)));
+const plainly = (value) => (value === Infinity ? readY(value) : String(Number(value.toPrecision(3))));
 
 function key(name, colour, kind) {
   const shape = kind === "points" ? el("circle", { class: `dot ${colour}`, cx: 9, cy: 5, r: 4 })
+    : kind === "stretch" ? el("g", {}, el("rect", { class: `shade ${colour}`, width: 18, height: 10 }), el("path", { class: `l shade-edge ${colour}`, d: "M0 10H18" }))
+    : kind === "beyond" ? el("path", { class: `beyond ${colour}`, d: "M5 9L9 1L13 9Z" })
     : kind === "bars" ? el("rect", { class: `bar ${colour}`, width: 18, height: 10 }) : el("path", { class: `l ${colour}${{ band: " dashed", limit: " limit" }[kind] ?? ""}`, d: "M1 5H17" });
   const band = kind === "band" ? el("rect", { class: `a ${colour}`, width: 18, height: 10 }) : "";
   return el("span", {}, el("svg", { viewBox: "0 0 18 10", "aria-hidden": "true" }, band, shape), name);

@@ -94,8 +94,8 @@ function card(stage, parts, sla) {
 function one(stage, sla) {
   const { config } = stage;
   if (!config) return [el("p", { class: "empty" }, "The running configuration is unknown.")];
-  const busy = stage.utilisation_ratio, ready = stage.ready_replicas, isSlow = stage.slowdown_ratio !== null && stage.slowdown_ratio > 1.05;
-  const busyLevel = busy === null ? "" : busy > 1 ? "over" : busy > 0.9 ? "near" : "";
+  const offered = stage.utilisation_ratio, busy = stage.busy_ratio ?? offered, ready = stage.ready_replicas, isSlow = stage.slowdown_ratio !== null && stage.slowdown_ratio > 1.05;
+  const busyLevel = busy === null ? "" : Math.max(busy, offered ?? 0) > 1 ? "over" : busy > 0.9 ? "near" : "";
   const share = stage.latency_s === null ? null : stage.latency_s / sla;
   const planned = stage.planned_latency_s === null ? "" : [" of ", ...timed(stage.planned_latency_s), " planned"];
   return [
@@ -112,8 +112,15 @@ function one(stage, sla) {
       pair("speed", isSlow ? [`${plain(stage.slowdown_ratio)}×`, el("small", {}, " slower")] : stage.slowdown_ratio === null ? "–" : "as profiled"),
       pair("latency", stage.latency_s === null ? "–" : [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share > 1 ? "over" : "ok"),
         el("small", {}, `${(100 * share).toFixed(0)} % of the SLA`)], "full"),
-      pair("utilisation", busy === null ? "–" : [`${(100 * busy).toFixed(0)} %`, meter(busy, busyLevel)], "full")),
+      pair("utilisation", busy === null ? "–" : [`${(100 * busy).toFixed(0)} %`, meter(busy, busyLevel), el("small", {}, load(stage))], "full")),
   ];
+}
+
+/** The load beside the utilisation, which is measured where it can be: it shows how far an overload goes. */
+function load({ utilisation_ratio: offered, busy_ratio: busy, config }) {
+  if (busy === null) return "of its capacity, by the profile";
+  const measured = config.share_percent === 100 ? "measured" : "measured, of all that share the load";
+  return offered === null ? measured : `${measured}; the load is ${(100 * offered).toFixed(0)} % of its capacity`;
 }
 
 /** The replicas that the service would run, if another controller runs another number. */

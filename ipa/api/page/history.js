@@ -2,6 +2,7 @@
 
 import { callApi } from "./api.js";
 import { besideCores } from "./parts.js";
+import { BLIND, DROPS, HELD, reasonTitle } from "./reasons.js";
 
 const PAGE = 500;
 // About 2 kB each: a day of ticks every 10 s is 20 MB.
@@ -23,7 +24,9 @@ export class History {
     for (const sample of live.series) {
       this.ticks.set(sample.at, {
         at: sample.at, t: Date.parse(sample.at), rate: sample.rate_rps, point: sample.forecast_rps, upper: sample.forecast_upper_rps,
-        latency: sample.latency_s, predicted: sample.predicted_latency_s, cores: sample.cores, pas: sample.pas,
+        latency: sample.latency_s, predicted: sample.is_overload ? Infinity : sample.predicted_latency_s, cores: sample.cores, pas: sample.pas,
+        inTime: sample.in_time_ratio, dropped: sample.dropped_rps, failed: sample.failed_rps, retried: sample.retried_rps,
+        isBroken: sample.slo_broken, reason: sample.reason, busy: sample.busy,
         beside: sample.cores === null ? null : besideCores([{ beside: sample.beside, replicas: 1 }]),
       });
     }
@@ -74,6 +77,7 @@ export class History {
       upper: decision.forecast?.upper_rps ?? null, latency: decision.observed_latency_s, predicted: null,
       cores: decision.configs.length ? sum(decision.configs) : null, pas: runs(decision) ? decision.plan.pas : null,
       beside: runs(decision) ? besideCores(decision.plan.stages) : null,
+      ...ended(decision), isBroken: decision.slo_broken, reason: decision.reason, busy: {},
     });
   }
 
@@ -83,6 +87,21 @@ export class History {
   /** The ticks between the two times, oldest first. */
   between(from, to) {
     return [...this.ticks.values()].filter(({ t }) => t >= from && t <= to).sort((a, b) => a.t - b.t);
+  }
+
+  /** The stretches between the two times in which the SLO was broken, the tick was blind or held. */
+  stretches(from, to) {
+    const ticks = this.between(from, to), found = [], open = {};
+    ticks.forEach((tick, index) => {
+      const end = ticks[index + 1]?.at ?? new Date(to).toISOString();
+      const kinds = { broken: tick.isBroken ? "SLO broken" : "", blind: BLIND.has(tick.reason) ? reasonTitle(tick.reason) : "", held: HELD.has(tick.reason) ? reasonTitle(tick.reason) : "" };
+      for (const [kind, text] of Object.entries(kinds)) {
+        if (!text) open[kind] = null;
+        else if (open[kind]?.text === text) open[kind].to = end;
+        else found.push(open[kind] = { from: tick.at, to: end, kind, text });
+      }
+    });
+    return found;
   }
 
   /** The decisions between the two times, newest first. */
@@ -100,6 +119,13 @@ export class History {
     if (first < 0 && oldest?.previous.length) found.unshift({ at: new Date(from).toISOString(), count: counted(oldest.previous) });
     return found;
   }
+}
+
+/** The requests that ended, as a tick has them. */
+function ended({ attainment }) {
+  if (!attainment) return { inTime: null, dropped: null, failed: null, retried: null };
+  const rate = (isDrop) => attainment.losses.filter(({ cause }) => DROPS.has(cause) === isDrop).reduce((all, { count }) => all + count, 0) / attainment.window_s;
+  return { inTime: attainment.in_time_ratio, dropped: rate(true), failed: rate(false), retried: attainment.retried / attainment.window_s };
 }
 
 /** True if the plan of the decision runs after it. */

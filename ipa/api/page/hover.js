@@ -79,7 +79,8 @@ export class HoverReadout {
       return index < 0 ? [] : [[one.name, ...this.told(one, index, null)].join(" ")];
     });
     const marks = (chart.facts.marks ?? []).filter((mark) => Math.abs(chart.x(mark.x) - at.px) < 3).map((mark) => `▾ ${mark.text}`);
-    return [chart.xs.kind === "number" && chart.facts.x_title ? `${chart.facts.x_title} ${head}` : head, ...rows, ...marks.slice(0, 3)];
+    const within = (chart.facts.stretches ?? []).filter(({ from, to }) => chart.xs.place(from) <= at.value && at.value < chart.xs.place(to)).map(({ text }) => `▒ ${text}`);
+    return [chart.xs.kind === "number" && chart.facts.x_title ? `${chart.facts.x_title} ${head}` : head, ...rows, ...within, ...marks.slice(0, 3)];
   }
 
   told(one, index, x) {

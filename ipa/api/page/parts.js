@@ -1,4 +1,4 @@
-// The summary of a pipeline's state: chips, the reason, and four tiles.
+// The summary of a pipeline's state: chips, the reason, and the tiles.
 
 import { clock, duration, el, meter, number, plain } from "./dom.js";
 import { remedy } from "./runbook.js";
@@ -21,7 +21,7 @@ export const isRolling = (live) => isSeen(live) && !live.settled;
 
 /** The chip of a pipeline's health; null for one that is only planned, of which nothing runs. */
 export function healthChip({ healthy, runnable, live }) {
-  if (!healthy) return chip("bad", "degraded", live.degraded.join("; "));
+  if (!healthy) return chip("bad", live.slo_broken ? "SLO broken" : "degraded", live.degraded.join("; "));
   return runnable || isSeen(live) ? chip("good", "healthy") : null;
 }
 
@@ -60,7 +60,7 @@ export function reason(status) {
   const notes = [live.detail];
   if (control.paused) notes.push([control.paused_reason, control.paused_by].filter(Boolean).join(", by "));
   if (!status.healthy) notes.push(...live.degraded.filter((text) => !text.includes(live.detail) || !live.detail));
-  const next = remedy(live.reason, status.pipeline);
+  const next = remedy(live.reason, status.pipeline, live.slo_broken);
   return [kind, [el("b", {}, title), el("span", {}, [...new Set(notes.filter(Boolean))].join(" · ")),
     el("span", { class: "remedy" }, next.text, " ", el("a", { href: next.href }, next.name))]];
 }
@@ -82,23 +82,23 @@ export const besideWords = (stages) => [...besideCores(stages)].map(([name, amou
 /** The cost as [value, unit]: in money if the pipeline has prices. */
 const costOf = (it) => (it.cost_usd_per_hour === null ? [plain(it.cost_cores), "cores"] : [plain(it.cost_usd_per_hour), "USD/h"]);
 
-/** The share of the requests in time, and the load that is planned for because of it. */
-function inTime(live, status) {
-  const ratio = live.in_time_ratio ?? null;
-  const planned = live.planned_load_ratio ?? 1;
-  if (ratio === null) return [];
-  const broken = 100 * ratio < status.sla_percentile;
-  return [" · ", el("b", { class: broken ? "over" : "ok" }, `${(100 * ratio).toFixed(1)} %`), " in time",
-    ...(planned === 1 ? [] : [` · planned for ${planned.toFixed(2)} × the forecast`]), ...lost(live)];
+/** The tile of what came of the requests: the share in time, and those without an answer. */
+function ended(live, status) {
+  const ratio = live.in_time_ratio, planned = live.planned_load_ratio ?? 1;
+  const goal = `of ${plain(status.sla_percentile)} % asked for`;
+  if (ratio === null || ratio === undefined) return tile("In time", "–", "", ["not counted; the latency tells"]);
+  const rates = [["dropped", live.dropped_rps], ["failed", live.failed_rps]].map(([name, rate]) => [" · ", el("span", { class: rate > 0 ? "over" : "" }, `${name} ${number(rate ?? 0)}`)]);
+  const retried = live.retried_rps > 0 ? ` · ${number(live.retried_rps)} batches/s retried` : "";
+  const causes = (live.losses ?? []).map((it) => `${it.stage ? `${it.stage}: ` : ""}${it.cause.replaceAll("_", " ")} ${number(it.rate_rps)} rps`);
+  return tile("In time", percentOf(ratio), "%", [el("b", { class: live.slo_broken ? "over" : "ok" }, live.slo_broken ? "SLO broken" : "SLO kept"), `, ${goal}`, ...rates, " rps", retried,
+    ...(planned === 1 ? [] : [` · planned for ${planned.toFixed(2)} × the forecast`]), causes.length ? [el("br"), el("span", { class: "over" }, causes.join(", "))] : ""],
+  meter(ratio, live.slo_broken ? "over" : "ok"));
 }
 
-/** The requests without an answer, by stage and cause. */
-function lost(live) {
-  const found = (live.losses ?? []).map((it) => `${number(it.rate_rps)} rps at ${it.stage} (${it.cause.replaceAll("_", " ")})`);
-  return found.length ? [el("br"), el("span", { class: "over" }, `lost: ${found.join(", ")}`)] : [];
-}
+/** The share in percent; one that is not whole never reads as 100. */
+const percentOf = (ratio) => (ratio < 1 ? Math.min(100 * ratio, 99.9) : 100).toFixed(1);
 
-/** The four tiles: load, latency, accuracy and cost. */
+/** The tiles: load, latency, requests in time, accuracy and cost. */
 export function tiles(status) {
   const { live } = status;
   const [latency, unit] = duration(live.latency_s);
@@ -113,7 +113,8 @@ export function tiles(status) {
       ? ["forecast ", el("b", {}, number(ahead.point_rps)), ` · up to ${number(ahead.upper_rps)} within ${plain(ahead.horizon_s)} s`]
       : ["no forecast yet"]),
     tile(`Latency p${plain(status.sla_percentile)}`, latency, unit,
-      [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`, ...inTime(live, status)], meter(share, level)),
+      [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
+    ended(live, status),
     tile("Accuracy (PAS)", number(live.pas, 3), "", [`of ${new Set(live.stages.map((stage) => stage.stage)).size} stages`, ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
     tile("Cost", cost, costUnit, [costUnit === "cores" ? "" : `${plain(live.cost_cores)} cores · `, `${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
       ...besideWords(live.stages).map((words) => ` · ${words}`),
@@ -123,5 +124,5 @@ export function tiles(status) {
 
 function tile(title, value, unit, note, bar) {
   return el("article", { class: "card tile" }, el("h3", {}, title),
-    el("div", { class: "value" }, value, el("small", {}, unit)), bar ?? "", el("div", { class: "note" }, ...note));
+    el("div", { class: "value" }, value, el("small", {}, unit)), bar ?? "", el("div", { class: "note" }, note.flat(2)));
 }

@@ -42,6 +42,16 @@ export const REASONS = {
   "hold.audit_failed": "the decision could not be recorded, so nothing was written",
 };
 
+/** Reasons of ticks that did not see the load or what runs. */
+export const BLIND = new Set(["hold.metrics_missing", "hold.metrics_stale", "hold.metrics_invalid", "hold.workload_unknown", "apply.fallback"]);
+
+/** Reasons of ticks in which a change was due, or might have been, and was not made. */
+export const HELD = new Set(["hold.paused", "hold.frozen", "hold.advisory", "hold.shadow", "hold.guarded", "hold.no_room", "hold.infeasible", "hold.solver_failed",
+  "hold.quarantined", "hold.rollback_failed", "hold.conflict", "hold.drift", "hold.rbac", "hold.audit_failed"]);
+
+/** The causes of lost requests that were given up; all others are faults. */
+export const DROPS = new Set(["overload", "queue_full", "no_time_left", "no_replicas", "batch_late"]);
+
 /** The reason as a title: "Holding: no change". */
 export function reasonTitle(reason) {
   const [verb, word] = reason.split(".");

@@ -38,8 +38,12 @@ export const REMEDIES = {
   "apply.fallback": health("The load was missing for so long that the plan is for the fallback rate."),
 };
 
+// While the SLO is broken there is something to do, also where the last decision had nothing to change.
+const LATE = why("Requests are late or lost although the plan should carry the load: see which stage waits or fails, and profile it again.");
+
 /** {text, href, name} for a reason; without a remedy, a link to the decision. */
-export function remedy(reason, pipeline) {
-  const { text, link, name } = REMEDIES[reason] ?? why("");
+export function remedy(reason, pipeline, isBroken = false) {
+  const found = REMEDIES[reason] ?? why("");
+  const { text, link, name } = isBroken && (reason.startsWith("apply.") || found.text.startsWith("Nothing")) ? LATE : found;
   return { text: text.replaceAll("PIPELINE", pipeline), href: link(pipeline), name };
 }

@@ -35,5 +35,5 @@ function trial(canary, quantile) {
 function gain(mixture) {
   return el("p", { class: "note gain" }, `Planned for ${number(mixture.rate_rps)} rps, ${mixture.parts} configurations are worth ${number(mixture.objective, 2)}, `,
     el("b", {}, signed(mixture.gain, 2)), ` over the best single one (${named(mixture.single)}): accuracy ${number(mixture.single_pas, 3)} → ${number(mixture.pas, 3)}, `,
-    `${plain(mixture.single_cost_cores)} → ${plain(mixture.cost_cores)} cores`);
+    `${[...new Set([mixture.single_cost_cores, mixture.cost_cores].map(plain))].join(" → ")} cores`);
 }

@@ -99,6 +99,9 @@ def history(
     limit: int = typer.Option(20, "--limit", min=1, max=500, help="most decisions to list"),
     all_: bool = typer.Option(False, "--all", help="list holds too, not only changes"),
     before: str | None = typer.Option(None, "--before", metavar="ID", help="list those before this decision"),
+    incidents: bool = typer.Option(
+        False, "--incidents", help="list incidents instead: begin, end, cause and what was done"
+    ),
     verify: bool = typer.Option(False, "--verify", help="verify that no entry of the record was changed"),
     anchor: str | None = typer.Option(
         None, "--anchor", metavar="HEAD", help="with --verify, a head of the record that was kept elsewhere"
@@ -108,6 +111,7 @@ def history(
     namespace: str | None = options.NAMESPACE,
 ) -> None:
     """List the changes of a pipeline with their reasons, newest first."""
+    from ipa.cli.views.incident_text import incident_lines
     from ipa.cli.views.status_text import history_table
 
     with client_at(at, namespace) as service:
@@ -121,6 +125,10 @@ def history(
                     f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them"
                 )
             show(output, record, *found, f"head to keep elsewhere: {record['head']}")
+            return
+        if incidents:
+            listed = service.incidents(pipeline, min(limit, 100))
+            show(output, listed, *incident_lines(listed["incidents"]))
             return
         page = service.decisions(pipeline, limit=limit, before=before, applied_only=not all_)
     show(output, page, history_table(page["decisions"]))

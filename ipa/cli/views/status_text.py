@@ -12,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ipa.cli.difference import Difference, StageDifference
+from ipa.cli.views.incident_text import lasting_incident
 from ipa.model.plan import WHOLE_PERCENT
 from ipa.model.resources import NO_RESOURCES, Resources, heading_of, in_column, in_words, total, words_of
 
@@ -42,6 +43,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
+        *(Text(text, style="red") for text in lasting_incident(status)),
         *(Text(text, style="yellow") for text in planned_only(status)),
         *(Text(text) for text in (*mixture_lines(live), *canary_lines(status))),
         *(Text(text, style="yellow") for text in (*_lost(live), *_slower(live["stages"]))),
@@ -188,10 +190,13 @@ def _standing(status: dict[str, Any]) -> list[str]:
 def _lost(live: dict[str, Any]) -> list[str]:
     """The requests without an answer, by stage and cause."""
     found = [
-        f"{it['rate_rps']:.3g} rps at {it['stage']} ({it['cause'].replace('_', ' ')})"
+        f"{it['rate_rps']:.3g} rps{it['stage'] and ' at '}{it['stage']} ({it['cause'].replace('_', ' ')})"
         for it in live.get("losses", ())
     ]
-    return [f"Lost: {', '.join(found)}"] if found else []
+    retried = live.get("retried_rps")
+    return [f"Lost: {', '.join(found)}"] * bool(found) + (
+        [f"Retried: {retried:.3g} batches/s, whose replica was lost"] if retried else []
+    )
 
 
 def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:

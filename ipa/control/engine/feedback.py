@@ -20,7 +20,7 @@ from math import exp, inf, log, sqrt
 from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Attainment, LoadHistory, Measured, Missing, Observation
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, Sla
 from ipa.policies.base import Predictor
 
 # Plans use the ratio in steps of 5 %, so that they do not jitter with it.
@@ -140,10 +140,12 @@ def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
 
 
 def lateness(observation: Observation, pipeline: Pipeline) -> str:
-    """The requests in time and the SLO, in words; empty if they were not observed."""
-    seen = observation.attainment
-    if not isinstance(seen, Measured):
-        return ""
+    """The requests in time and the SLO, in words; the latency where they were not observed, else empty."""
+    seen, latency = observation.attainment, observation.latency_s
+    if isinstance(seen, Missing):
+        if isinstance(latency, Missing):
+            return ""
+        return f"p{pipeline.sla.percentile:g} is {latency.value:.3g} s, the SLA {pipeline.sla.latency_s:g} s"
     return (
         f"{seen.value.in_time_ratio:.1%} of the requests of the last {seen.value.window_s:g} s were in time, "
         f"the SLO is {pipeline.sla.percentile:g} % within {pipeline.sla.latency_s:g} s"
@@ -286,6 +288,15 @@ def _eased(
     least = LEAST if max(window_ratio, now.late_ratio) <= most_late_ratio else 1.0
     fallen = max(now.load_ratio * FALL**quicker, least)
     return replace(now, load_ratio=fallen, is_falling=True) if fallen < now.load_ratio else now
+
+
+def breaks_slo(observation: Observation, sla: Sla, settings: GuardSettings) -> bool:
+    """True if the SLO is broken: by the requests that ended, or by the latency where they are not known."""
+    if isinstance(observation.attainment, Measured):
+        return is_broken(observation.attainment, sla.percentile / 100, settings)
+    latency = observation.latency_s
+    is_fresh = isinstance(latency, Measured) and latency.age_s <= settings.stale_after_s
+    return is_fresh and isinstance(latency, Measured) and latency.value > sla.latency_s
 
 
 def is_broken(seen: Measured[Attainment] | Missing, target_ratio: float, settings: GuardSettings) -> bool:

@@ -159,7 +159,8 @@ def checked_attainment(attainment: Measured[Attainment] | Missing) -> Measured[A
         return Missing(MissingReason.ABSENT, "no request ended in the window", attainment.age_s)
     count, ratio, window_s = map(significant, (seen.count, seen.in_time_ratio, seen.window_s))
     losses = tuple(Loss(it.stage, it.cause, significant(it.count)) for it in seen.losses if sane(it.count))
-    return Measured(Attainment(count, ratio, window_s, losses), to_ms(attainment.age_s))
+    retried = significant(seen.retried) if sane(seen.retried) else 0.0
+    return Measured(Attainment(count, ratio, window_s, losses, retried), to_ms(attainment.age_s))
 
 
 def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory] | Missing:

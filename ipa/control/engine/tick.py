@@ -11,7 +11,7 @@ from ipa.control.engine.actuation import Actuation, begin
 from ipa.control.engine.canary import without_canary
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.decision_inputs import inputs_of
-from ipa.control.engine.feedback import NO_FEEDBACK, is_broken, regulated
+from ipa.control.engine.feedback import NO_FEEDBACK, breaks_slo, is_broken, regulated
 from ipa.control.engine.overrides import pins_of
 from ipa.control.engine.plan_selection import classify
 from ipa.control.engine.rules import judge
@@ -205,6 +205,8 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
         by=asked.by if asked else "",
         plan_id=asked.plan_id if asked else "",
         step_of=steps.step_of if steps else "",
+        attainment=observation.ended,
+        slo_broken=breaks_slo(observation, request.pipeline.sla, request.settings),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import unanswered, withdrawn
+from ipa.control.engine.feedback import breaks_slo
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import EngineState, TickRequest, WriteBlock
 from ipa.control.ports import PipelineControl
@@ -48,6 +49,7 @@ def standing_by(request: TickRequest) -> Decision:
         mode=request.control.mode,
         revision=request.observation.revision,
         observed_rate_rps=rate.value if isinstance(rate, Measured) else None,
+        slo_broken=breaks_slo(request.observation, request.pipeline.sla, request.settings),
     )
 
 

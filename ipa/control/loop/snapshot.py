@@ -28,8 +28,11 @@ HISTORY_S = 900.0
 class Sample:
     """A tick of the recent past; `at` in RFC 3339, None if missing.
 
-    `predicted_latency_s` is what the profiles say of what ran at the rate seen, `beside` the resources of
-    what ran beside its cores.
+    `predicted_latency_s` is what the profiles say of what ran at the rate seen; `is_overload` where they say
+    that it cannot carry that rate, so that no latency bounds it. `beside` are the resources of what ran
+    beside its cores, `busy` the share of the time in which the replicas of each stage served, as measured.
+    `slo_broken` is that of the decision; the rates of dropped, failed and retried requests are None if they
+    were not observed.
     """
 
     at: str
@@ -42,6 +45,13 @@ class Sample:
     reason: str
     predicted_latency_s: float | None = None
     beside: Resources = NO_RESOURCES
+    is_overload: bool = False
+    in_time_ratio: float | None = None
+    dropped_rps: float | None = None
+    failed_rps: float | None = None
+    retried_rps: float | None = None
+    slo_broken: bool = False
+    busy: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,7 @@ def _point(request: TickRequest, decision: Decision) -> Sample:
     observation, forecast = request.observation, decision.forecast
     running, rate_rps = observation.running(), _value(observation.arrival_rate_rps)
     seen = request.predict(running, rate_rps) if running and rate_rps else None
+    ended = decision.attainment
     return Sample(
         at=decision.at,
         rate_rps=rate_rps,
@@ -129,8 +140,15 @@ def _point(request: TickRequest, decision: Decision) -> Sample:
         cores=total_cores(running) if running else None,
         pas=seen.pas if seen else None,
         reason=decision.reason.value,
-        predicted_latency_s=seen.latency_s if seen else None,
+        predicted_latency_s=seen.latency_s if seen and seen.carries else None,
         beside=total(request.pipeline.bounds.beside(each) * each.replicas for each in running or ()),
+        is_overload=seen is not None and not seen.carries,
+        in_time_ratio=ended.in_time_ratio if ended else None,
+        dropped_rps=ended.dropped_rps if ended else None,
+        failed_rps=ended.failed_rps if ended else None,
+        retried_rps=ended.retried_rps if ended else None,
+        slo_broken=decision.slo_broken,
+        busy=observation.busy(),
     )
 
 

@@ -179,6 +179,8 @@ class Seldon(base.Target):
         """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
         from ipa.adapters.kube.client import connect
         from ipa.adapters.kube.events import KubeEvents
+        from ipa.adapters.prometheus.alerts import PrometheusAlerts
+        from ipa.adapters.prometheus.connection import connection_of
         from ipa.targets.seldon.layouts import KubeWorkload
         from ipa.targets.seldon.ownership import OwningClient
         from ipa.targets.seldon.watchers import entry_of
@@ -187,14 +189,15 @@ class Seldon(base.Target):
         client = connect(settings.kubeconfig, settings.kube_timeout_s)
         site.resources.callback(client.close)
         workload = KubeWorkload(OwningClient(client, settings.install))
-        metrics = _metrics(site)
+        metrics, alerts = _metrics(site), PrometheusAlerts(connection_of(settings))
         if settings.actuation == "gitops":
             from ipa.targets.gitops.workload import through_gitops
 
             # A GitOps tool writes the cluster: nothing at all of it is ours to write.
-            return base.World(through_gitops(settings, workload, self, site.decision), metrics)
+            return base.World(through_gitops(settings, workload, self, site.decision), metrics, alerts=alerts)
         events = KubeEvents(client, site.clock, entry_of)
-        return base.World(workload, metrics, events=events, watch=partial(_watch, site, client, events))
+        watch = partial(_watch, site, client, events)
+        return base.World(workload, metrics, events=events, watch=watch, alerts=alerts)
 
     def doctor_checks(
         self,

@@ -21,7 +21,7 @@ const used = (one) => (one.cores === null || one.budget_cores === null ? null : 
 const modeOf = (one) => [one.mode, one.paused && "paused", !one.runnable && "planned only"].filter(Boolean).join(", ");
 
 // Of one that is only planned nothing may run, which is no fault.
-const healthOf = (one) => (!one.healthy ? "degraded" : one.runnable || one.cores !== null ? "healthy" : UNSEEN);
+const healthOf = (one) => (one.slo_broken ? "SLO broken" : !one.healthy ? "degraded" : one.runnable || one.cores !== null ? "healthy" : UNSEEN);
 
 // Columns by name: the heading, the sort key, and [text, class] of the cell.
 const COLUMNS = {
@@ -31,6 +31,9 @@ const COLUMNS = {
   health: { head: "Health", by: (one) => one.healthy, cell: (one) => [healthOf(one), one.healthy ? "" : "over"] },
   load: { head: "Load, rps", figure: true, by: (one) => one.rate_rps, cell: (one) => [number(one.rate_rps, 1)] },
   sla: { head: "Of the SLA", figure: true, by: share, cell: (one) => [one.latency_s === null ? UNSEEN : `${percent(share(one))} of ${seconds(one.sla_s)}`, levelOf(share(one))] },
+  time: { head: "In time", figure: true, by: (one) => one.in_time_ratio, cell: (one) => [one.in_time_ratio === null ? UNSEEN : `${(100 * one.in_time_ratio).toFixed(1)} % of ${plain(one.sla_percentile)} %`, one.slo_broken ? "over" : ""] },
+  lost: { head: "Lost, rps", figure: true, by: (one) => one.lost_rps, cell: (one) => [number(one.lost_rps, 1), one.lost_rps > 0 ? "over" : ""] },
+  retried: { head: "Retried", figure: true, by: (one) => one.retried_rps, cell: (one) => [number(one.retried_rps, 1), one.retried_rps > 0 ? "near" : ""] },
   pas: { head: "PAS", figure: true, by: (one) => one.pas, cell: (one) => [number(one.pas, 3)] },
   cores: { head: "Cores", figure: true, by: (one) => one.cores, cell: (one) => [plain(one.cores)] },
   budget: { head: "Of its budget", figure: true, by: used, cell: (one) => [one.budget_cores === null ? "no budget" : `${percent(used(one))} of ${plain(one.budget_cores)}`, levelOf(used(one))] },
@@ -120,7 +123,7 @@ class Fleet {
     this.totals.replaceChildren(terms([
       ["Pipelines", [String(pipelines.length), planned ? el("small", {}, `, ${planned} planned only`) : ""]],
       ...names.map((name) => [name === "cpu_cores" ? "Cores" : headOf(name), sum(name)]),
-      ["Degraded", String(unhealthy)], ["Over their SLA", String(late)], ["Seen at", clock(at)],
+      ["Degraded", String(unhealthy)], ["SLO broken", String(pipelines.filter((one) => one.slo_broken).length)], ["Latency over the SLA", String(late)], ["Seen at", clock(at)],
     ]));
   }
 

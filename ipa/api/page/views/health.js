@@ -1,7 +1,9 @@
-// Health: the readiness of the service, its dependencies, and the missing inputs of each pipeline.
+// Health: alerts and incidents, the dependencies of the service, and the missing inputs of each pipeline.
 
 import { callApi } from "../api.js";
 import { clock, duration, el, plain, putter } from "../dom.js";
+import { when } from "../decisions.js";
+import { incidentItems } from "../incidents.js";
 import { chip, healthChip } from "../parts.js";
 import { formatRoute } from "../router.js";
 
@@ -14,21 +16,42 @@ const MEND_PIPELINE = "Is Prometheus up (IPA_PROMETHEUS_URL), does it scrape, an
 const MISSING = { unreachable: "no answer", absent: "nothing there", stale: "too old", invalid: "makes no sense", not_asked: "not asked for" };
 const NAMES = { load: "load over time", arrival_rate: "arrival rate", latency: "latency", running: "what runs", ready_replicas: "ready replicas" };
 
+// Incidents shown of all pipelines together.
+const INCIDENTS = 10, FEW = 8;
+
 export const title = "Health";
 
 export async function open(root, place, tools) {
   const gone = new AbortController(), put = putter(), signal = gone.signal;
-  const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "What is seen" }), about: el("p", { class: "note" }) };
-  root.append(parts.state, el("h2", {}, "What the service depends on"), parts.checks, el("h2", {}, "Inputs of each pipeline"), parts.inputs, parts.about);
+  const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "What is seen" }), about: el("p", { class: "note" }),
+    alertsTitle: el("h2", {}, "Alerts"), alerts: el("section", { "aria-label": "Alerts" }), incidentsTitle: el("h2", {}, "Incidents"), incidents: el("ol", { id: "incidents" }) };
+  root.append(parts.state, parts.alertsTitle, parts.alerts,
+    parts.incidentsTitle, el("section", { class: "card decisions incidents", "aria-label": "Incidents" }, parts.incidents),
+    el("h2", {}, "What the service depends on"), parts.checks, el("h2", {}, "Inputs of each pipeline"), parts.inputs, parts.about);
   const about = (version) => [`ipa ${version ?? ""} · metrics for Prometheus are at `, el("a", { href: "/metrics" }, "/metrics"), " · ", el("code", {}, "ipa doctor"), " looks at everything around the service."];
+
+  let ticks = null, list = [];
 
   async function update() {
     const ready = await readiness(signal);
     const names = [...tools.pipelines.keys()];
-    const found = await Promise.all(names.map((name) => callApi(`/v1/pipelines/${encodeURIComponent(name)}/status`, { signal })));
-    put(parts.state, ready, () => [
+    const ask = (some, path) => Promise.all(some.map((name) => callApi(`/v1/pipelines/${encodeURIComponent(name)}/${path}`, { signal })));
+    const found = await ask(names, "status");
+    const key = found.map(({ live }) => live.tick).join();
+    if (key !== ticks) {
+      // Of many pipelines only those with trouble: each is a request of its own.
+      const asked = names.length > FEW ? found.filter((each) => !each.healthy).map((each) => each.pipeline) : names;
+      const [raised, happened] = await Promise.all([callApi("/v1/alerts", { signal }), ask(asked, `incidents?limit=${INCIDENTS}`)]);
+      put(parts.alerts, raised, () => alerts(raised));
+      list = happened.flatMap((each) => each.incidents).sort((a, b) => Date.parse(b.begun_at) - Date.parse(a.begun_at)).slice(0, INCIDENTS);
+      ticks = key;
+    }
+    put(parts.incidents, [list, found[0]?.live.at], () => incidentItems(list, found[0]?.live.at, names.length > 1));
+    const broken = found.filter(({ live }) => live.slo_broken).map(({ pipeline }) => pipeline);
+    put(parts.state, [ready, broken], () => [
       ready.ready ? chip("good", "ready", "The API can serve") : chip("bad", "not ready", "The API cannot serve"),
-      ready.degraded ? chip("warn", "degraded", "Something below does not answer") : chip("good", "nothing degraded"),
+      ready.degraded ? chip("warn", "degraded", "Something below does not answer") : chip("good", "all dependencies answer"),
+      ...broken.map((name) => chip("bad", `SLO of ${name} broken`)),
     ]);
     put(parts.about, ready.version ?? "", () => about(ready.version));
     put(parts.checks, ready.checks, () => checks(ready.checks));
@@ -49,6 +72,20 @@ async function readiness(signal) {
     const failed = error.errors.map(({ detail }) => ({ name: detail.split(":")[0], ok: false, required: true, detail: detail.split(": ").slice(1).join(": ") }));
     return { ready: false, degraded: true, checks: failed };
   }
+}
+
+/** The raised alerts with their runbooks, and where they are evaluated. */
+function alerts({ source, detail, alerts: list }) {
+  const note = source === "prometheus" ? "As Prometheus evaluates the shipped rules."
+    : `As the service itself knows them, over the last quarter of an hour (${detail}). A pending alert fires if it lasts.`;
+  const items = list.map((each) => el("li", {},
+    el("div", { class: "when" }, each.since ? el("time", { datetime: each.since }, when(each.since)) : "now", el("span", { class: "tick" }, each.severity)),
+    el("div", { class: "chips" }, chip(each.state === "firing" ? "bad" : "warn", each.state)),
+    el("div", {}, el("b", {}, each.name), el("div", { class: "detail" }, each.summary), el("div", { class: "detail" },
+      each.pipeline ? [el("a", { href: formatRoute({ view: "now", path: [each.pipeline] }) }, each.pipeline), " · "] : "",
+      each.runbook_url ? el("a", { href: each.runbook_url, rel: "noreferrer" }, "Runbook", el("span", { class: "hidden" }, ` of ${each.name}`)) : ""))));
+  return [el("div", { class: "card decisions incidents" }, el("ol", {}, list.length ? items : el("li", { class: "empty" }, "No alert is pending or firing."))),
+    el("p", { class: "note" }, note)];
 }
 
 function checks(list) {

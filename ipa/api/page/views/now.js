@@ -1,9 +1,10 @@
-// Now: the running configuration, its figures, and the reason of the last decision.
+// Now: load, latency against the SLA, what was decided and why, and the running configuration.
 
 import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
 import { clock, el, plain, putter } from "../dom.js";
 import { Graph } from "../graph.js";
+import { banner } from "../incidents.js";
 import { chips, isRolling, isSeen, reason, tiles } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { sharedLoad } from "../shared.js";
@@ -32,6 +33,7 @@ export async function open(root, place, tools) {
     due = live.next_tick_in_s === null ? null : performance.now() + 1000 * live.next_tick_in_s;
     tickS = live.tick_s;
     const [kind, words] = reason(status);
+    put(parts.incident, [status.incident, status.incident && live.at], () => banner(status.incident, live.at));
     put(parts.chips, [control, live.degraded, isRolling(live), isSeen(live), status.standing], () => chips(status));
     actions?.see(status);
     put(parts.reason, [control, live.reason, live.detail, live.degraded], () => words);
@@ -40,7 +42,7 @@ export async function open(root, place, tools) {
     told = live.reason;
     put(parts.aside, [pipeline?.description, pipeline?.not_controlled, pipeline?.not_runnable_because], () => aside(pipeline));
     put(parts.requests, status.address, () => requests(status, tools));
-    put(parts.tiles, [live.rate_rps, live.latency_s, live.forecast, live.pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
+    put(parts.tiles, [live.rate_rps, live.latency_s, live.in_time_ratio, live.losses, live.retried_rps, live.forecast, live.pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
     put(parts.shared, [live.parts, live.mixture, live.canary], () => sharedLoad(status));
     if (pipeline) graph.show(status, pipeline);
     put(parts.changes, list, () => decisions(list, false));
@@ -85,6 +87,7 @@ function frame(name) {
   const parts = {
     chips: el("div", { class: "chips", id: "chips" }),
     actions: el("div", { class: "actions" }),
+    incident: el("div", {}),
     reason: el("p", { class: "banner", id: "reason" }),
     aside: el("div", {}),
     requests: el("section", { id: "requests", "aria-label": "Where requests go" }),
@@ -101,7 +104,7 @@ function frame(name) {
     el("div", {}, el("small", {}, "next tick"), countdown));
   return {
     ...parts,
-    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.reason, parts.aside, parts.tiles, parts.shared, parts.graph, parts.requests,
+    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.aside, parts.incident, parts.tiles, parts.reason, parts.shared, parts.graph, parts.requests,
       el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: formatRoute({ view: "timeline", path: [name] }) }, "Timeline")),
       el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen, parts.calibration],
   };

@@ -1,10 +1,11 @@
-// Timeline: load, latency, replicas, resources and accuracy over time, with the changes as marks.
+// Timeline: load, latency and what came of it against the SLA, what was done, then incidents and decisions.
 
 import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
 import { clock, el, putter } from "../dom.js";
 import { Figure } from "../figure.js";
 import { History } from "../history.js";
+import { incidentItems } from "../incidents.js";
 import { formatRoute } from "../router.js";
 import { Ranges, bounds, queryOf, rangeOf, within } from "../ranges.js";
 
@@ -12,7 +13,10 @@ const COLOURS = ["blue", "violet", "teal", "amber", "red", "grey"];
 const FIGURES = [
   { id: "load", title: "Load", unit: "rps", note: "A forecast is the peak expected within the forecaster's horizon from then, up to its upper quantile." },
   { id: "latency", title: "Latency", unit: "ms" },
+  { id: "in-time", title: "In time", unit: "%" },
+  { id: "lost", title: "Without an answer", unit: "rps" },
   { id: "replicas", title: "Replicas", unit: "" },
+  { id: "utilisation", title: "Utilisation", unit: "%", note: "The share of the time in which the replicas of a stage served, as measured." },
   { id: "cores", title: "Cost", unit: "cores", short: true },
   { id: "accuracy", title: "Accuracy", unit: "PAS", short: true },
 ];
@@ -23,11 +27,16 @@ export async function open(root, place, tools) {
   const name = place.path[0], base = `/v1/pipelines/${encodeURIComponent(name)}`;
   const gone = new AbortController(), put = putter();
   const past = new History(base, gone.signal);
-  const boxes = { ranges: el("div", {}), hint: el("p", { class: "note hint" }, "Drag over a figure to zoom in; double-click or press Escape to zoom out."), said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }) };
+  const boxes = {
+    ranges: el("div", {}), hint: el("p", { class: "note hint" }, "Drag over a figure to zoom in; double-click or press Escape to zoom out."),
+    said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }),
+  };
   const holds = el("input", { type: "checkbox", id: "all" });
   const list = el("ol", { id: "decisions" });
   let range = rangeOf(place.query), now = 0, shown = "", before = null;
+  const happened = el("ol", { id: "incidents" });
   root.append(boxes.ranges, boxes.hint, boxes.said, boxes.charts,
+    el("h2", {}, "Incidents"), el("section", { class: "card decisions incidents", "aria-label": "Incidents" }, happened),
     el("div", { class: "heading" }, el("h2", {}, "Decisions"), el("label", { class: "switch" }, holds, " show holds")),
     el("section", { class: "card decisions", "aria-label": "Decisions" }, list));
   const ranges = new Ranges(boxes.ranges, (query) => {
@@ -83,7 +92,14 @@ export async function open(root, place, tools) {
       const [title, unit = "pieces"] = name.split(", ");
       figures[name] ??= figure({ id: name.toLowerCase().replace(/[^a-z0-9]+/g, "-"), title, unit, short: true });
     }
-    for (const [id, facts] of Object.entries(factsOf(past, span, status))) figures[id].show(facts);
+    for (const [id, facts] of Object.entries(factsOf(past, span, status))) {
+      // Figures of what this pipeline does not measure.
+      figures[id].box.hidden = Boolean(facts.isOptional) && facts.series.every((one) => one.y.every((value) => value === null));
+      figures[id].show(facts);
+    }
+    const { incidents } = await callApi(`${base}/incidents?limit=100`, { signal: gone.signal });
+    const mine = incidents.filter((each) => Date.parse(each.begun_at) <= span[1] && (!each.ended_at || Date.parse(each.ended_at) >= span[0]));
+    put(happened, mine, () => incidentItems(mine, status.live.at));
     const decided = past.decided(...span).filter((each) => holds.checked || each.action === "apply");
     put(list, [decided.map((each) => each.decision_id), holds.checked], () => decisions(decided, holds.checked));
     boxes.said.textContent = span[0] < past.begin && !past.isWhole
@@ -106,17 +122,26 @@ function factsOf(past, [from, to], status) {
   const of = (key, scale = 1) => ticks.map((tick) => (tick[key] === null || tick[key] === undefined ? null : tick[key] * scale));
   const marks = past.decided(from, to).filter((each) => each.action === "apply")
     .map((each) => ({ x: each.at, text: `${each.reason} at tick ${each.tick}`, href: formatRoute({ view: "decision", path: [each.decision_id] }) }));
-  const common = { marks, x_range: [from, to], empty: "No tick between these times." };
+  const common = { marks, stretches: past.stretches(from, to), x_range: [from, to], empty: "No tick between these times." };
+  const inTime = of("inTime", 100), lowest = Math.min(status.sla_percentile, ...inTime.filter((value) => value !== null));
+  const busy = [...new Set(ticks.flatMap((tick) => Object.keys(tick.busy)))];
   const counts = past.counts(from, to);
   const stages = [...new Set(counts.flatMap(({ count }) => Object.keys(count)))];
   const predicted = of("predicted", 1000), point = of("point");
   return {
     load: { ...common, series: [
-      { name: "forecast", kind: "band", colour: "violet", x, y: point, lower: point, upper: of("upper") },
+      { name: "forecast", kind: "band", beyond: true, colour: "violet", x, y: point, lower: point, upper: of("upper") },
       { name: "seen", kind: "line", colour: "blue", x, y: of("rate") }] },
     latency: { ...common, limit: { name: "SLA", value: status.sla_s * 1000 }, series: [
-      ...(predicted.some((value) => value !== null) ? [{ name: "predicted", kind: "line", colour: "grey", x, y: predicted }] : []),
+      ...(predicted.some((value) => value !== null) ? [{ name: "predicted", kind: "line", beyond: true, colour: "grey", x, y: predicted }] : []),
       { name: `seen, p${status.sla_percentile}`, kind: "line", colour: "blue", x, y: of("latency", 1000) }] },
+    "in-time": { ...common, isOptional: true, y_min: lowest > 90 ? 90 : 0, y_max: 100, limit: { name: "SLO", value: status.sla_percentile, isFloor: true }, series: [
+      { name: "answered within the SLA", kind: "line", colour: "blue", x, y: inTime }] },
+    lost: { ...common, isOptional: true, series: [
+      { name: "dropped", kind: "line", colour: "red", x, y: of("dropped") }, { name: "failed", kind: "line", colour: "amber", x, y: of("failed") },
+      { name: "retried", unit: "batches/s", kind: "line", colour: "grey", x, y: of("retried") }] },
+    utilisation: { ...common, isOptional: true, y_max: 100, series: busy.map((stage, index) => ({
+      name: stage, kind: "line", colour: COLOURS[index % COLOURS.length], x, y: ticks.map((tick) => (stage in tick.busy ? 100 * tick.busy[stage] : null)) })) },
     replicas: { ...common, series: stages.map((stage, index) => ({
       name: stage, kind: "step", colour: COLOURS[index % COLOURS.length], x: [...counts.map(({ at }) => at), new Date(to).toISOString()],
       y: [...counts, counts[counts.length - 1]].map(({ count }) => count[stage] ?? null) })) },

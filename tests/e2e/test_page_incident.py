@@ -1,0 +1,138 @@
+"""The page in an incident: never healthy while the SLO is broken; what is lost, why, and what was done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from ipa.control.audit.incidents import BLIND, HELD
+from ipa.model.decision import HELD_BY_PEOPLE
+from ipa.model.observation import DROPS
+from tests.fakes.browsing import PHONE, VIEWS, opened, serious, serving, shoot
+from tests.fakes.pictured import in_an_incident
+from tests.fakes.services import FakeWorld
+from tests.fakes.viewed import viewed
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+PAGE = Path(__file__).resolve().parents[2] / "ipa" / "api" / "page"
+RUNBOOK = re.compile(r"docs/how-to/alerts\.md#ipasloburnfast$")
+
+
+@pytest.fixture(scope="module")
+def world() -> FakeWorld:
+    return in_an_incident()
+
+
+@pytest.fixture(scope="module")
+def url(world: FakeWorld) -> Iterator[str]:
+    with serving(viewed(world)) as url:
+        yield url
+
+
+@pytest.mark.parametrize("view", ["now", "timeline", "fleet", "health"])
+@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+def test_an_incident_is_told_and_axe_finds_nothing_serious(
+    browser: Browser, url: str, view: str, look: str
+) -> None:
+    size = {"width": PHONE} if look == "phone" else {}
+    scheme = "dark" if look == "dark" else "light"
+    with opened(browser, f"{url}#{VIEWS[view]}", **size, color_scheme=scheme) as page:
+        expect(page.locator("#view")).to_contain_text("SLO broken")
+        expect(page.locator("#view").get_by_text("healthy", exact=True)).to_have_count(0)
+        expect(page.locator("#view")).not_to_contain_text("Nothing to do")
+        assert serious(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        shoot(page, f"incident-{view}-{look}")
+
+
+def test_now_reads_from_the_load_to_the_reason(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#{VIEWS['now']}") as page:
+        banner = page.locator("#incident")
+        expect(banner).to_contain_text(
+            re.compile(r"SLO broken.*since 12:11:25, for 40 s · requests failed at detect: model error")
+        )
+        expect(banner).to_contain_text("at worst 60.0 % in time")
+        expect(banner.get_by_role("link", name="Runbook")).to_have_attribute("href", RUNBOOK)
+        titles = page.locator("#figures h3")
+        expect(titles).to_have_text(["Load", "Latency p99", "In time", "Accuracy (PAS)", "Cost"])
+        tile = page.locator("#figures .tile").nth(2)
+        expect(tile).to_contain_text("60.0%")
+        expect(tile).to_contain_text("dropped 3.0 · failed 0.4 rps · 0.2 batches/s retried")
+        expect(page.locator("#stages .stage").first).to_contain_text("72 %measured; the load is")
+        order = page.evaluate("['incident', 'figures', 'reason', 'stages', 'decisions'].map((id) => document"
+                              ".getElementById(id).getBoundingClientRect().top)")  # fmt: skip
+        assert order == sorted(order)
+
+
+def test_the_timeline_shades_what_was_broken_blind_and_held_and_marks_absurd_predictions(
+    browser: Browser, url: str
+) -> None:
+    with opened(browser, f"{url}#{VIEWS['timeline']}") as page:
+        titles = page.locator("#charts .chart h3")
+        expect(titles.nth(0)).to_have_text("Load rps")
+        expect(titles.nth(1)).to_have_text("Latency ms")
+        expect(titles.nth(2)).to_have_text("In time %")
+        for figure in ("load", "latency", "in-time", "lost", "utilisation"):
+            shades = page.locator(f"#figure-{figure} .plot > .shade")
+            expect(shades).to_have_count(4)
+            kinds = [shades.nth(at).get_attribute("class") for at in range(4)]
+            assert kinds == ["shade broken", "shade blind", "shade held", "shade broken"]
+        latency = page.locator("#figure-latency")
+        expect(latency.locator(".legend")).to_contain_text("predicted beyond the axis")
+        expect(latency.locator(".plot > .beyond").first).to_be_attached()
+        # The axis ends where the SLA and what was seen do, far below a prediction of 40 s.
+        labels = latency.locator(".plot text").all_text_contents()
+        assert max(int(text) for text in labels if text.isdigit()) <= 1500
+        latency.locator(".plot").focus()
+        page.keyboard.press("End")
+        expect(latency.locator("[aria-live]")).to_contain_text("predicted without bound")
+        expect(latency.locator("[aria-live]")).to_contain_text("SLO broken")
+
+
+def test_incidents_have_begin_end_cause_and_what_was_done(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#{VIEWS['timeline']}") as page:
+        items = page.locator("#incidents li")
+        expect(items).to_have_count(2)
+        expect(items.nth(0)).to_contain_text("lasts, 40 s so far")
+        expect(items.nth(1)).to_contain_text("to 12:09:05, 1 min 30 s")
+        expect(items.nth(1).locator(".chip")).to_have_text(["SLO broken", "not seen"])
+        expect(items.nth(1)).to_contain_text("Done: scale down at 12:08:30")
+        items.nth(1).get_by_role("link", name="Timeline").click()
+        expect(page).to_have_url(re.compile("from=2026-11-24T12%3A06%3A35.*&to=2026-11-24T12%3A10%3A05"))
+        expect(page.locator("#incidents li")).to_have_count(1)
+
+
+def test_health_lists_alerts_with_their_runbooks(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#{VIEWS['health']}") as page:
+        alerts = page.get_by_role("region", name="Alerts")
+        expect(alerts.locator("li")).to_have_count(1)
+        expect(alerts.locator("li")).to_contain_text("IpaSloBurnFast")
+        expect(alerts.get_by_role("link", name="Runbook")).to_have_attribute("href", RUNBOOK)
+        expect(alerts).to_contain_text("As the service itself knows them")
+        expect(page.locator("#incidents li")).to_have_count(2)
+
+
+def test_the_fleet_has_columns_of_what_is_late_and_lost(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#{VIEWS['fleet']}") as page:
+        row = page.locator("tbody tr")
+        expect(row.locator("td.over")).to_have_text(
+            ["Holding: no change", "SLO broken", "60.0 % of 99 %", "3.4"]
+        )
+        expect(page.get_by_role("region", name="All together")).to_contain_text("SLO broken1")
+
+
+def test_the_page_knows_the_same_kinds_of_reasons_and_causes_as_the_service() -> None:
+    text = (PAGE / "reasons.js").read_text()
+
+    def named(name: str) -> set[str]:
+        found = re.search(rf"{name} = new Set\(\[(.*?)\]\)", text, re.DOTALL)
+        assert found
+        return set(re.findall(r'"([^"]+)"', found[1]))
+
+    assert named("BLIND") == {reason.value for reason in BLIND}
+    assert named("HELD") == {reason.value for reason in HELD | HELD_BY_PEOPLE}
+    assert named("DROPS") == DROPS
