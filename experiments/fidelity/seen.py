@@ -50,7 +50,8 @@ def read_totals(targets: Sequence[str]) -> Totals:
         text = httpx.get(f"http://{target}/metrics").raise_for_status().text
         for family in text_string_to_metric_families(text):
             for sample in family.samples if family.name == SERVICE else ():
-                found.setdefault(sample.labels["stage"], {})[sample.name] = sample.value
+                of_stage = found.setdefault(sample.labels["stage"], {})
+                of_stage[sample.name] = of_stage.get(sample.name, 0.0) + sample.value
     return {
         stage: Total(values[f"{SERVICE}_count"], values[f"{SERVICE}_sum"]) for stage, values in found.items()
     }

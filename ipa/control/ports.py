@@ -46,10 +46,14 @@ class StageSignals:
 
 @dataclass(frozen=True, slots=True)
 class PartSignals:
-    """The signals of one of several configurations side by side: its latency, and its requests that ended."""
+    """The signals of one of several configurations side by side: its latency, and its requests that ended.
+
+    `batches` are by stage those that its replicas served; empty where metrics do not tell them apart.
+    """
 
     latency_s: Measured[float] | Missing
     attainment: Measured[Attainment] | Missing
+    batches: Mapping[str, Measured[Batches] | Missing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

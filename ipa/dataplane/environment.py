@@ -13,6 +13,8 @@ from ipa.dataplane.grpc_server import GrpcServer
 from ipa.dataplane.http import Application
 from ipa.dataplane.scraping import MetricsThread
 
+# The variable that tells a process the token of its supervisor.
+ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 # The variables by which the operator sets the port of a container.
 OPERATORS_PORT = ("PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "PREDICTIVE_UNIT_SERVICE_PORT")
 # Well below the grace period of 20 s that the operator sets, 10 s of which the pod sleeps first.

@@ -44,6 +44,10 @@ MAX_BUDGET_S = 3600.0
 
 # The most of a path that is quoted in an error.
 MOST_QUOTED = 100
+# The part that a call of a queue is for, where several configurations run side by side: from 1 on.
+PART_HEADER = "ipa-part"
+FIRST_PART = "1"
+PARTS = tuple(map(str, range(1, 17)))
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 # Probes and scrapes may use any host name: these paths disclose nothing that the check protects.
@@ -112,6 +116,13 @@ class Call:
                 400, "input", f"{BUDGET_HEADER}: {text[:40]!r} is not a number of ms from 0 to {most_ms}"
             )
         return budget_s
+
+    def part(self) -> str:
+        """The part that the call is for; the first without the header. HttpError 400: it is none."""
+        part = self.headers.get(PART_HEADER, FIRST_PART)
+        if part not in PARTS:
+            raise HttpError(400, "input", f"{PART_HEADER}: {part[:40]!r} is not one of {', '.join(PARTS)}")
+        return part
 
     def require_supervisor(self, token: str) -> None:
         """Raise HttpError unless the caller is on this machine and has the supervisor's token.

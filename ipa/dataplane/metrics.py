@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from typing import Self
 
 from prometheus_client import generate_latest
 
 from ipa.dataplane.batching import LossCause, Outcome
-from ipa.dataplane.http import Call, Response
+from ipa.dataplane.http import FIRST_PART, Call, Response
 from ipa.metering import table
 from ipa.metering.make import counter, gauge, histogram, new_registry
 
@@ -25,39 +27,69 @@ class Exposition:
         return Response(generate_latest(self.registry), content_type=CONTENT_TYPE)
 
 
-class QueueMetrics(Exposition):
+class PartMetrics(Exposition):
+    """Metrics of which some are of one of several parts: at first of the first, `of_part` of another."""
+
+    def of_part(self, part: str) -> Self:
+        """The same metrics, on the same registry, of that part."""
+        made = copy(self)
+        made._label(part)
+        return made
+
+    def _label(self, part: str) -> None:
+        """Set the series of the part."""
+        raise NotImplementedError
+
+
+class QueueMetrics(PartMetrics):
     """The metrics of a stage's queue. `arrivals`, `items` and `length` count items, not requests."""
 
     def __init__(self, pipeline: str, stage: str) -> None:
         super().__init__()
         here, labels = self.registry, (pipeline, stage)
-        self.arrivals = counter(table.QUEUE_ARRIVALS, here).labels(*labels)
+        self._labels = labels
         items = counter(table.QUEUE_ITEMS, here)
         self.items = {outcome: items.labels(*labels, outcome.value) for outcome in Outcome}
         losses = counter(table.QUEUE_LOSSES, here)
         self.losses = {cause: losses.labels(*labels, cause.value) for cause in LossCause}
-        self.length = gauge(table.QUEUE_LENGTH, here).labels(*labels)
-        self.stage_s = histogram(table.QUEUE_STAGE_SECONDS, here).labels(*labels)
-        self.service_s = histogram(table.QUEUE_SERVICE_SECONDS, here).labels(*labels)
-        self.batch_size = histogram(table.QUEUE_BATCH_SIZE, here).labels(*labels)
         self.lighter_items = counter(table.QUEUE_LIGHTER_ITEMS, here).labels(*labels)
         self.retries = counter(table.QUEUE_RETRIES, here).labels(*labels)
         self.suspects = gauge(table.QUEUE_SUSPECTS, here).labels(*labels)
+        self._arrivals = counter(table.QUEUE_ARRIVALS, here)
+        self._length = gauge(table.QUEUE_LENGTH, here)
+        self._stage_s = histogram(table.QUEUE_STAGE_SECONDS, here)
+        self._service_s = histogram(table.QUEUE_SERVICE_SECONDS, here)
+        self._batch_size = histogram(table.QUEUE_BATCH_SIZE, here)
+        self._label(FIRST_PART)
+
+    def _label(self, part: str) -> None:
+        labels = (*self._labels, part)
+        self.arrivals = self._arrivals.labels(*labels)
+        self.length = self._length.labels(*labels)
+        self.stage_s = self._stage_s.labels(*labels)
+        self.service_s = self._service_s.labels(*labels)
+        self.batch_size = self._batch_size.labels(*labels)
 
 
-class RouterMetrics(Exposition):
+class RouterMetrics(PartMetrics):
     """The metrics of a router, which count requests."""
 
     def __init__(self, pipeline: str, stages: Sequence[str]) -> None:
         super().__init__()
         here = self.registry
         self.arrivals = counter(table.ROUTER_ARRIVALS, here).labels(pipeline)
-        requests = counter(table.ROUTER_REQUESTS, here)
-        self.requests = {outcome: requests.labels(pipeline, outcome.value) for outcome in Outcome}
         losses = counter(table.ROUTER_LOSSES, here)
         self.losses = {
             (stage, cause): losses.labels(pipeline, stage, cause.value)
             for stage in stages
             for cause in LossCause
         }
-        self.request_s = histogram(table.ROUTER_SECONDS, here).labels(pipeline)
+        self._pipeline = pipeline
+        self._requests = counter(table.ROUTER_REQUESTS, here)
+        self._request_s = histogram(table.ROUTER_SECONDS, here)
+        self._label(FIRST_PART)
+
+    def _label(self, part: str) -> None:
+        labels = (self._pipeline, part)
+        self.requests = {outcome: self._requests.labels(*labels, outcome.value) for outcome in Outcome}
+        self.request_s = self._request_s.labels(*labels)

@@ -28,6 +28,11 @@ class Passage:
         self._answered: deque[float] = deque(maxlen=COUNTED)
         self._lost_s = -math.inf
 
+    @property
+    def in_flight(self) -> int:
+        """The requests that were admitted and have not ended."""
+        return self._in_flight
+
     def come(self, now_s: float) -> None:
         """Note a request that comes to the pipeline."""
         self._came_s.append(now_s)

@@ -12,9 +12,11 @@
 Every key of a PUT is optional. `profiled_s` are by variant the seconds for the first item of a batch
 and for each further one, as profiled: they say how long a batch takes until such a one was seen. A replica
 may be {"url": "http://...", "variant": "large", "lighter": ["small"]}: errors then name the variant, and
-batches that would be late are served by a lighter one. The admin address answers callers on this machine that
-have the token of IPA_ADMIN_TOKEN. It is off without a token, as in a container, which is configured by its
-environment.
+batches that would be late are served by a lighter one. Where several configurations run side by side, each
+has a queue of its own: the header ipa-part says which of them a request, or a configuration, is for.
+
+The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
+token, as in a container, which is configured by its environment.
 
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
 headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
@@ -45,7 +47,7 @@ from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.declared import UNDECLARED, parse_model
-from ipa.dataplane.environment import add, add_address, start_metrics, with_grpc, words
+from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, start_metrics, with_grpc, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
@@ -62,7 +64,7 @@ from ipa.dataplane.expectation import (
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.replicas import UNKNOWN_VARIANTS
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
-from ipa.dataplane.tensors import InferRequest, check_outputs, parse_object, parse_request
+from ipa.dataplane.tensors import NOTHING, InferRequest, check_outputs, parse_object, parse_request
 from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, server_routes, unsupported
 from ipa.model.errors import InputError
 from ipa.model.resident import ANY_VARIANT
@@ -168,7 +170,6 @@ TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
 MAX_BATCH_SIZE = 1024
 MAX_REPLICAS = 1024
 CONFIG_KEYS = {field.name for field in fields(QueueConfig)}
-ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 
 
 class QueueServer:
@@ -177,7 +178,8 @@ class QueueServer:
     `model` is the model's name at MLServer (default: the stage's), in which {variant} stands for that of the
     replica, `model_url` the Service of its replicas. `variants` are those that replicas found there run: the
     first and the lighter ones that may stand in for it; `groups` say which variants a replica has loaded
-    together, in an order in which neighbours are alike (empty: all).
+    together, in an order in which neighbours are alike (empty: all). `parts` are the configurations of
+    further parts by their names; the other settings are those of the first.
     `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address.
     """
 
@@ -194,6 +196,7 @@ class QueueServer:
         describe: Callable[[], Awaitable[bytes]] | None = None,
         hosts: frozenset[str] = frozenset(),
         admin_token: str = "",
+        parts: Mapping[str, QueueConfig] = NOTHING,
         **queue: Any,
     ) -> None:
         self._stage = stage
@@ -202,7 +205,11 @@ class QueueServer:
         self._metrics = QueueMetrics(pipeline, stage)
         self._client = Client()
         self._model = model or stage
-        self._queue = StageQueue(sender or self._post, self._metrics, stage=stage, **queue)
+        self._sender = sender
+        self._max_items = {key: queue[key] for key in ("max_items",) if key in queue}
+        first = StageQueue(self._send_of(http.FIRST_PART), self._metrics, stage=stage, **queue)
+        self._queues = {http.FIRST_PART: first}
+        self._parts = parts
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
         self._declared = Declarations(describe or self._describe)
         self._looking: list[asyncio.Task[None]] = []
@@ -237,8 +244,12 @@ class QueueServer:
     async def _start(self) -> None:
         await self._client.open()
         now_s = asyncio.get_running_loop().time
+        for part, config in self._parts.items():
+            self._queue_of(part).configure(config)
         # Called by the thread of the scrape.
-        self._metrics.suspects.set_function(lambda: len(self._queue.suspects(now_s())))
+        self._metrics.suspects.set_function(
+            lambda: sum(len(queue.suspects(now_s())) for queue in list(self._queues.values()))
+        )
         self._declared.change()
         self._looking.append(asyncio.create_task(self._declared.run()))
         if self._discovery:
@@ -247,29 +258,43 @@ class QueueServer:
     async def _stop(self) -> None:
         for task in self._looking:
             task.cancel()
-        await self._queue.close()
+        await asyncio.gather(*(queue.close() for queue in self._queues.values()))
         await self._client.close()
 
     async def _describe(self) -> bytes:
         """The metadata of a replica's model. ConnectionLostError: no replica answers for its model."""
-        for url, variant in self._queue.running().items():
-            model = self._model.replace(ANY_VARIANT, variant)
-            status, body = await self._client.get(f"{url}/v2/models/{model}", METADATA_S)
-            if status == 200:
-                return body
+        for queue in list(self._queues.values()):
+            for url, variant in queue.running().items():
+                model = self._model.replace(ANY_VARIANT, variant)
+                status, body = await self._client.get(f"{url}/v2/models/{model}", METADATA_S)
+                if status == 200:
+                    return body
         raise ConnectionLostError("no replica answers for its model")
 
-    async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        model = self._model.replace(ANY_VARIANT, self._queue.given_variant(url))
-        status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
-        return status, answer
+    def _send_of(self, part: str) -> Sender:
+        """Sends the batches of that part."""
+
+        async def post(url: str, body: bytes) -> tuple[int, bytes]:
+            model = self._model.replace(ANY_VARIANT, self._queues[part].given_variant(url))
+            status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
+            return status, answer
+
+        return self._sender or post
+
+    def _queue_of(self, part: str) -> StageQueue:
+        """The queue of that part, which has no replicas until it is configured."""
+        if part not in self._queues:
+            metrics = self._metrics.of_part(part)
+            made = StageQueue(self._send_of(part), metrics, stage=self._stage, **self._max_items)
+            self._queues[part] = made
+        return self._queues[part]
 
     async def _serve_with(self, urls: tuple[str, ...]) -> bool:
         """Serve with the replicas there, and return True if it is known of all which variants they have."""
         self._loaded = {url: self._loaded.get(url) or await self._variants_of(url) for url in urls}
         known = {url: names for url, names in self._loaded.items() if names}
         if known:
-            self._queue.configure(QueueConfig(replicas=known))
+            self._queues[http.FIRST_PART].configure(QueueConfig(replicas=known))
             self._declared.change()
         return len(known) == len(urls)
 
@@ -306,14 +331,15 @@ class QueueServer:
         budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
         ahead = parse_times(call.headers.get(AHEAD_HEADER))
         aim_s = parse_ms(call.headers.get(AIM_HEADER))
-        self._queue.asked(parse_ratio(call.headers.get(ASKED_HEADER)))
+        queue = self._queue_of(call.part())
+        queue.asked(parse_ratio(call.headers.get(ASKED_HEADER)))
         try:
             asked = self._parse(call)
-            request = await self._queue.infer(asked.inputs, budget_s, asked.members, ahead, aim_s)
+            request = await queue.infer(asked.inputs, budget_s, asked.members, ahead, aim_s)
             response = self._answer(call, asked, request)
         except InputError as error:
             raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
-        expected = self._queue.expected(request.items).to_header()
+        expected = queue.expected(request.items).to_header()
         times = {EXPECTED_HEADER: expected, TOOK_HEADER: f"{(now_s() - came_s) * 1000:.3f}"}
         return replace(response, headers={**response.headers, **times})
 
@@ -362,18 +388,19 @@ class QueueServer:
         return model_ready(self._stage)
 
     def _require_replica(self) -> None:
-        if not self._queue.has_replicas:
+        if not any(queue.has_replicas for queue in self._queues.values()):
             raise http.HttpError(503, "not_ready", f"stage {self._stage} has no replica yet")
 
     async def _read_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
-        return http.Response(orjson.dumps(self._queue.to_json()))
+        return http.Response(orjson.dumps(self._queue_of(call.part()).to_json()))
 
     async def _write_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
-        self._queue.configure(parse_config(call.body))
+        queue = self._queue_of(call.part())
+        queue.configure(parse_config(call.body))
         self._declared.change()
-        return http.Response(orjson.dumps(self._queue.to_json()))
+        return http.Response(orjson.dumps(queue.to_json()))
 
 
 def _loss(request: QueuedRequest) -> http.HttpError:
@@ -387,6 +414,12 @@ def _loss(request: QueuedRequest) -> http.HttpError:
         cause=request.cause or "",
         retry_after_s=request.retry_after_s,
     )
+
+
+def part_config(text: str) -> tuple[str, QueueConfig]:
+    """The part and the configuration of PART=JSON."""
+    part, _, config = text.partition("=")
+    return part, parse_config(config.encode())
 
 
 def parse_config(body: bytes) -> QueueConfig:
@@ -490,6 +523,9 @@ def main() -> None:
         optional=True,
         metavar="VARIANT=FIRST,NEXT",
     )
+    parser.add_argument(
+        "--part", action="append", default=[], metavar="PART=JSON", help="the configuration of a further part"
+    )
     add(
         parser,
         "--model",
@@ -516,6 +552,7 @@ def main() -> None:
         replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
         profiled_s=dict(profiled_times(text) for text in words(given.profiled_s, "IPA_PROFILED_S")),
         max_items=given.max_items,
+        parts=dict(map(part_config, given.part)),
         hosts=http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset(),
         # No process that this one starts inherits it.
         admin_token=os.environ.pop(ADMIN_TOKEN, ""),

@@ -20,16 +20,27 @@ least time, and `ipa-aim-ms` is what is left of the SLA.
 
 The router retries a queue that it cannot reach until the request's deadline. If a queue breaks the
 connection, the router sends the request once more: the queue may have restarted, and inference is idempotent.
+
+Several configurations of the pipeline may run side by side, as parts with shares of the requests. A request
+goes through one part, which the header ipa-part tells the queues.
+
+    GET  /admin/config   the shares, and each part's requests on their way
+    PUT  /admin/config   {"shares": {"1": 95, "2": 5}}, in whole percents
+
+The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
+token.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Any
 
 import orjson
@@ -39,7 +50,7 @@ from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.declared import UNDECLARED, DeclaredModel, parse_model
-from ipa.dataplane.environment import add, add_address, start_metrics, with_grpc, words
+from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, start_metrics, with_grpc, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
@@ -97,6 +108,11 @@ LONGEST_WAIT_S = 0.5
 ASK_S = 2.0
 # What models declare changes with the pipeline's file; a restart of a stage may bring another.
 DECLARED_S = 10.0
+# How far the next request's place is from the last one's, as a part of all: no other number spreads places
+# more evenly, and requests that repeat in a pattern do not meet the same part each time.
+STRIDE = (sqrt(5) - 1) / 2
+WHOLE_PERCENT = 100
+ALONE: Mapping[str, int] = {http.FIRST_PART: WHOLE_PERCENT}
 # A request that broke two connections in a row may be what crashes the queue.
 MAX_BROKEN = 2
 
@@ -109,6 +125,17 @@ class RoutedStage:
     url: str
     told: StageTimes = UNKNOWN
     told_at_s: float = 0.0
+
+
+class RoutedPart:
+    """One of the configurations side by side: its share, its stages, its requests and their metrics."""
+
+    def __init__(self, name: str, stages: Sequence[RoutedStage], metrics: RouterMetrics) -> None:
+        self.share_percent = 0
+        self.stages = [RoutedStage(stage.name, stage.url) for stage in stages]
+        self.passage = Passage(len(stages))
+        self.metrics = metrics.of_part(name)
+        self.headers = {} if name == http.FIRST_PART else {http.PART_HEADER: name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +172,8 @@ class StageLoss(http.HttpError):
 class RouterServer:
     """The HTTP server of a pipeline. `stages` are (name, base URL of its queue) in order.
 
-    `hosts` are the accepted host names, empty for any.
+    `hosts` are the accepted host names, empty for any. `shares` are the percents of the requests by part;
+    `admin_token` enables the admin address, by which they can be changed.
     """
 
     def __init__(
@@ -158,6 +186,8 @@ class RouterServer:
         post: Post | None = None,
         get: Get | None = None,
         hosts: frozenset[str] = frozenset(),
+        shares: Mapping[str, int] = ALONE,
+        admin_token: str = "",
     ) -> None:
         self._pipeline = pipeline
         self._hosts = hosts
@@ -171,7 +201,10 @@ class RouterServer:
         # What the last stage's model declares, and until when that counts.
         self._last_declared, self._declared_until_s = UNDECLARED, 0.0
         self._lag = LoopLag()
-        self._passage = Passage(len(stages))
+        self._admin_token = admin_token
+        self._parts: dict[str, RoutedPart] = {}
+        self._place = 0.0
+        self.share(shares)
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -189,6 +222,8 @@ class RouterServer:
                 **model_paths("GET", name, "/ready", self._model_ready),
                 **unsupported(name),
                 ("GET", "/metrics"): self._metrics.handle,
+                ("GET", "/admin/config"): self._read_config,
+                ("PUT", "/admin/config"): self._write_config,
             },
             start=self._start,
             stop=self._stop,
@@ -207,6 +242,43 @@ class RouterServer:
     async def _ready(self, _call: http.Call) -> http.Response:
         """Ready while it runs: a queue that is away is waited for, and its replicas are its own affair."""
         return http.Response(b'{"ready":true}')
+
+    async def _read_config(self, call: http.Call) -> http.Response:
+        call.require_supervisor(self._admin_token)
+        return json_response(self.to_json())
+
+    async def _write_config(self, call: http.Call) -> http.Response:
+        call.require_supervisor(self._admin_token)
+        self.share(parse_shares(call.body))
+        return json_response(self.to_json())
+
+    def share(self, shares: Mapping[str, int]) -> None:
+        """Give the parts these percents of the requests from now on; parts without any are forgotten."""
+        for name in shares.keys() - self._parts.keys():
+            self._parts[name] = RoutedPart(name, self._stages, self._metrics)
+        for name, part in list(self._parts.items()):
+            part.share_percent = shares.get(name, 0)
+            if name not in shares and not part.passage.in_flight:
+                del self._parts[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """The shares in percent, and the requests on their way, by part."""
+        parts = self._parts.items()
+        return {
+            "shares": {name: part.share_percent for name, part in parts if part.share_percent},
+            "in_flight": {name: part.passage.in_flight for name, part in parts},
+        }
+
+    def _choose(self) -> RoutedPart:
+        """The part of the next request: of any number of requests in a row each has nearly its share."""
+        self._place = (self._place + STRIDE) % 1.0
+        percent = self._place * WHOLE_PERCENT
+        *others, last = (part for part in self._parts.values() if part.share_percent)
+        for part in others:
+            percent -= part.share_percent
+            if percent < 0:
+                return part
+        return last
 
     async def _model_ready(self, _call: http.Call) -> http.Response:
         """Ready if every stage is. HttpError 503 names the first that is not."""
@@ -255,7 +327,8 @@ class RouterServer:
         came_s = loop.time()
         began_s = came_s - self._lag.most_s
         self._metrics.arrivals.inc()
-        self._passage.come(came_s)
+        part = self._choose()
+        part.passage.come(came_s)
         puid = call.headers.get(PUID_HEADER) or uuid.uuid4().hex
         headers = {PUID_HEADER: puid}
         try:
@@ -271,7 +344,7 @@ class RouterServer:
                     await self._check_names(passed.names)
             except InputError as error:
                 raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
-            response, times = await self._through_stages(passed, puid, due)
+            response, times = await self._through_stages(part, passed, puid, due)
             total_s = loop.time() - came_s
             times |= {"router": total_s - sum(times.values()), "total": total_s}
             headers[TIMING_HEADER] = server_timing(times)
@@ -279,15 +352,15 @@ class RouterServer:
             response = error.response()
             self._metrics.losses[error.stage, LossCause(error.cause)].inc()
             if error.cause in CROWDED:
-                self._passage.lose(loop.time())
+                part.passage.lose(loop.time())
         except http.HttpError as error:
             response = error.response()
         except Exception:
-            self._metrics.requests[Outcome.FAILED].inc()
+            part.metrics.requests[Outcome.FAILED].inc()
             raise
         if response.status == 200:
-            self._metrics.request_s.observe(loop.time() - began_s)
-        self._metrics.requests[_outcome(response.status)].inc()
+            part.metrics.request_s.observe(loop.time() - began_s)
+        part.metrics.requests[_outcome(response.status)].inc()
         return replace(response, headers={**response.headers, **headers})
 
     def _passed(self, call: http.Call) -> Passed:
@@ -315,28 +388,30 @@ class RouterServer:
         return Passed(text + rest, layout, last, names)
 
     async def _through_stages(
-        self, passed: Passed, puid: str, due: Due
+        self, part: RoutedPart, passed: Passed, puid: str, due: Due
     ) -> tuple[http.Response, dict[str, float]]:
-        self._refuse_late(due.deadline_s)
-        self._passage.enter()
+        _refuse_late(part, due.deadline_s)
+        part.passage.enter()
         is_answered = False
         try:
-            answer = await self._serve(passed, puid, due)
+            answer = await self._serve(part, passed, puid, due)
             is_answered = True
         finally:
-            self._passage.leave(asyncio.get_running_loop().time(), is_answered=is_answered)
+            part.passage.leave(asyncio.get_running_loop().time(), is_answered=is_answered)
         return answer
 
-    async def _serve(self, passed: Passed, puid: str, due: Due) -> tuple[http.Response, dict[str, float]]:
+    async def _serve(
+        self, part: RoutedPart, passed: Passed, puid: str, due: Due
+    ) -> tuple[http.Response, dict[str, float]]:
         """The response of the last stage, and the seconds that the request was in each part of the stages."""
         loop = asyncio.get_running_loop()
         body, layout = passed.body, passed.headers
         times: dict[str, float] = {}
-        last = len(self._stages) - 1
-        for index, stage in enumerate(self._stages):
+        last = len(part.stages) - 1
+        for index, stage in enumerate(part.stages):
             sent_s = loop.time()
             headers = {**layout, NAME_HEADER: self._pipeline} if index == last else layout
-            status, answer, said = await self._ask(index, body, puid, due, headers)
+            status, answer, said = await self._ask(part, index, body, puid, due, headers)
             if status != 200:
                 raise _stage_error(stage.name, status, answer, said, is_first=index == 0)
             _add_times(times, stage.name, said, loop.time() - sent_s)
@@ -354,17 +429,17 @@ class RouterServer:
         raise http.HttpError(502, "failed", f"pipeline {self._pipeline} has no stages")
 
     async def _ask(
-        self, index: int, body: bytes, puid: str, due: Due, given: Mapping[str, str]
+        self, part: RoutedPart, index: int, body: bytes, puid: str, due: Due, given: Mapping[str, str]
     ) -> tuple[int, bytes, Mapping[str, str]]:
         """Status, body and headers of the queue's answer. StageLoss: 504 at the deadline, 502 without one."""
         loop = asyncio.get_running_loop()
-        stage = self._stages[index]
+        stage = part.stages[index]
         lost: ConnectionLostError | None = None
         broken = 0
         wait_s = FIRST_WAIT_S
-        asked_ratio = self._passage.asked_ratio(index, loop.time())
+        asked_ratio = part.passage.asked_ratio(index, loop.time())
         while (remaining_s := due.deadline_s - (sent_s := loop.time())) > 0:
-            headers = {**given, PUID_HEADER: puid, **self._budget(index, due, sent_s)}
+            headers = {**given, PUID_HEADER: puid, **part.headers, **_budget(part, index, due, sent_s)}
             if asked_ratio > 1:
                 headers[ASKED_HEADER] = f"{asked_ratio:.3f}"
             try:
@@ -391,37 +466,39 @@ class RouterServer:
             raise _out_of_time(stage.name, "the time budget is used up")
         raise _unreachable(stage.name, f"stage {stage.name!r}: its queue did not answer: {lost}") from lost
 
-    def _refuse_late(self, deadline_s: float) -> None:
-        """Raise StageLoss 503 if requests wait on the way and this one would hardly be in time behind them.
 
-        The queue would refuse it too; under overload asking it costs more than all the rest. A request that
-        is admitted with no time to spare is lost at a later stage, after it has cost what others need.
-        """
-        now_s = asyncio.get_running_loop().time()
-        expected = [stage.told.after(now_s - stage.told_at_s) for stage in self._stages]
-        whole = total(expected)
-        left_s = deadline_s - now_s
-        took_s = whole.wait_s + whole.usual_s if whole.wait_s > 0 else 0.0
-        took_s = max(took_s, self._passage.expected_s(now_s))
-        missing_s = took_s - ENTRY_RATIO * left_s
-        if took_s > 0 and missing_s > 0:
-            longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)
-            detail = f"it would take {took_s:.3g} s, and has {left_s:.3g} s: too many requests wait"
-            raise StageLoss(
-                self._stages[longest].name,
-                *(503, "dropped", detail),
-                cause=LossCause.OVERLOAD,
-                retry_after_s=missing_s,
-            )
+def _refuse_late(part: RoutedPart, deadline_s: float) -> None:
+    """Raise StageLoss 503 if requests wait on the way and this one would hardly be in time behind them.
 
-    def _budget(self, index: int, due: Due, now_s: float) -> dict[str, str]:
-        """The headers that tell a queue how much time there is, and what the later stages take of it."""
-        ahead = total(stage.told.after(now_s - stage.told_at_s) for stage in self._stages[index + 1 :])
-        budget_s = max(0.0, due.deadline_s - now_s - ahead.least_s)
-        headers = {http.BUDGET_HEADER: f"{budget_s * 1000:.3f}", AHEAD_HEADER: ahead.to_header()}
-        if due.aim_s < due.deadline_s:
-            headers[AIM_HEADER] = f"{max(0.0, due.aim_s - now_s - ahead.least_s) * 1000:.3f}"
-        return headers
+    The queue would refuse it too; under overload asking it costs more than all the rest. A request that
+    is admitted with no time to spare is lost at a later stage, after it has cost what others need.
+    """
+    now_s = asyncio.get_running_loop().time()
+    expected = [stage.told.after(now_s - stage.told_at_s) for stage in part.stages]
+    whole = total(expected)
+    left_s = deadline_s - now_s
+    took_s = whole.wait_s + whole.usual_s if whole.wait_s > 0 else 0.0
+    took_s = max(took_s, part.passage.expected_s(now_s))
+    missing_s = took_s - ENTRY_RATIO * left_s
+    if took_s > 0 and missing_s > 0:
+        longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)
+        detail = f"it would take {took_s:.3g} s, and has {left_s:.3g} s: too many requests wait"
+        raise StageLoss(
+            part.stages[longest].name,
+            *(503, "dropped", detail),
+            cause=LossCause.OVERLOAD,
+            retry_after_s=missing_s,
+        )
+
+
+def _budget(part: RoutedPart, index: int, due: Due, now_s: float) -> dict[str, str]:
+    """The headers that tell a queue how much time there is, and what the later stages take of it."""
+    ahead = total(stage.told.after(now_s - stage.told_at_s) for stage in part.stages[index + 1 :])
+    budget_s = max(0.0, due.deadline_s - now_s - ahead.least_s)
+    headers = {http.BUDGET_HEADER: f"{budget_s * 1000:.3f}", AHEAD_HEADER: ahead.to_header()}
+    if due.aim_s < due.deadline_s:
+        headers[AIM_HEADER] = f"{max(0.0, due.aim_s - now_s - ahead.least_s) * 1000:.3f}"
+    return headers
 
 
 def outputs_as_inputs(answer: bytes, members: Mapping[str, Any]) -> bytes | None:
@@ -500,6 +577,30 @@ def _outcome(status: int) -> Outcome:
     return Outcome.DROPPED if status in DROPPED else Outcome.FAILED
 
 
+def parse_shares(body: bytes) -> dict[str, int]:
+    """The shares of a PUT; HttpError 422 says what is wrong with them."""
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
+    shares = given.get("shares") if isinstance(given, dict) and len(given) == 1 else None
+    is_valid = (
+        isinstance(shares, dict)
+        and all(name in http.PARTS for name in shares)
+        and all(type(percent) is int and percent > 0 for percent in shares.values())
+        and sum(shares.values()) == WHOLE_PERCENT
+    )
+    if not isinstance(shares, dict) or not is_valid:
+        words = f"by part ({', '.join(http.PARTS)}), {WHOLE_PERCENT} in all"
+        raise http.HttpError(422, "input", f"the body must be the shares in whole percents {words}")
+    return shares
+
+
+def _share(text: str) -> tuple[str, int]:
+    name, _, percent = text.partition("=")
+    return name, int(percent)
+
+
 def _stage(text: str) -> tuple[str, str]:
     name, separator, url = text.partition("=")
     if not separator:
@@ -531,6 +632,7 @@ def main() -> None:
         optional=True,
         help="answer within this many seconds, by lighter variants if need be",
     )
+    parser.add_argument("--share", type=_share, action="append", metavar="PART=PERCENT")
     given = parser.parse_args()
     try:
         stages = [_stage(text) for text in words(given.stage, "IPA_STAGES")]
@@ -538,7 +640,15 @@ def main() -> None:
         parser.error(f"--stage: {error}")
     hosts = http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset()
     times = {"drop_after_s": given.drop_after_s, "sla_s": given.sla_s}
-    server = RouterServer(given.pipeline, stages, **times, hosts=hosts)
+    server = RouterServer(
+        given.pipeline,
+        stages,
+        **times,
+        hosts=hosts,
+        shares=dict(given.share or ALONE),
+        # No process that this one starts inherits it.
+        admin_token=os.environ.pop(ADMIN_TOKEN, ""),
+    )
     start_metrics(given, server.registry)
     http.serve(with_grpc(given, server.application()), given.host, given.port, given.drain_s, fd=given.fd)
 

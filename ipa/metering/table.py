@@ -20,6 +20,7 @@ HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 HERE = (of.PIPELINE,)
 STAGE = (of.PIPELINE, of.STAGE)
+STAGE_PART = (of.PIPELINE, of.STAGE, of.PART)
 PART = (of.PIPELINE, of.STAGE, of.VARIANT)
 
 # The service itself.
@@ -204,7 +205,7 @@ ROUTER_ARRIVALS = Metric(
 ROUTER_REQUESTS = Metric(
     "ipa_router_requests_total",
     "Requests by outcome.",
-    (of.PIPELINE, of.OUTCOME),
+    (of.PIPELINE, of.PART, of.OUTCOME),
     place=MetricsEndpoint.ROUTER,
 )
 ROUTER_LOSSES = Metric(
@@ -216,11 +217,13 @@ ROUTER_LOSSES = Metric(
 ROUTER_SECONDS = Metric(
     "ipa_router_request_seconds",
     "Answered requests, end to end.",
-    HERE,
+    (of.PIPELINE, of.PART),
     place=MetricsEndpoint.ROUTER,
     buckets=LATENCY_BUCKETS_S,
 )
-QUEUE_ARRIVALS = Metric("ipa_queue_arrivals_total", "Items received.", STAGE, place=MetricsEndpoint.QUEUE)
+QUEUE_ARRIVALS = Metric(
+    "ipa_queue_arrivals_total", "Items received.", STAGE_PART, place=MetricsEndpoint.QUEUE
+)
 QUEUE_ITEMS = Metric(
     "ipa_queue_items_total",
     "Items by outcome.",
@@ -233,25 +236,25 @@ QUEUE_LOSSES = Metric(
     (of.PIPELINE, of.STAGE, of.LOSS_CAUSE),
     place=MetricsEndpoint.QUEUE,
 )
-QUEUE_LENGTH = Metric("ipa_queue_length", "Items waiting.", STAGE, place=MetricsEndpoint.QUEUE)
+QUEUE_LENGTH = Metric("ipa_queue_length", "Items waiting.", STAGE_PART, place=MetricsEndpoint.QUEUE)
 QUEUE_STAGE_SECONDS = Metric(
     "ipa_queue_stage_seconds",
     "Time from arrival to answer.",
-    STAGE,
+    STAGE_PART,
     place=MetricsEndpoint.QUEUE,
     buckets=LATENCY_BUCKETS_S,
 )
 QUEUE_SERVICE_SECONDS = Metric(
     "ipa_queue_service_seconds",
     "Time of one batch of the variant that runs in a replica.",
-    STAGE,
+    STAGE_PART,
     place=MetricsEndpoint.QUEUE,
     buckets=LATENCY_BUCKETS_S,
 )
 QUEUE_BATCH_SIZE = Metric(
     "ipa_queue_batch_size",
     "Items of a batch of the variant that runs.",
-    STAGE,
+    STAGE_PART,
     place=MetricsEndpoint.QUEUE,
     buckets=BATCH_BUCKETS,
 )

@@ -136,8 +136,8 @@ class Attainment:
 class StageObservation:
     """The observation of one stage, or of one part's stage if several configurations run side by side.
 
-    `batches` are those of all parts together. `lost` says in words why replicas that no change waits for are
-    not ready.
+    `batches` are those of all parts together, or if it `is_own` those of this part. `lost` says in words why
+    replicas that no change waits for are not ready.
     """
 
     stage: str
@@ -148,6 +148,7 @@ class StageObservation:
     queue_length: Measured[float] | Missing = NOT_ASKED
     batches: Measured[Batches] | Missing = NOT_ASKED
     lost: str = field(default="", metadata=UNLESS_DEFAULT)
+    is_own: bool = field(default=False, metadata=UNLESS_DEFAULT)
 
     @property
     def lost_replicas(self) -> int:

@@ -126,7 +126,7 @@ class SimCluster:
         """The desired configuration of each stage, and its ready replicas; parts, by slot, in their order."""
         active = [(number, slot) for number, slot in self._slots.items() if not slot.is_going]
         return tuple(
-            StageState(run.wanted, self._ready(run), part=str(number) if len(active) > 1 else "")
+            StageState(run.wanted, self._ready(run), part=str(number))
             for number, slot in sorted(active, key=lambda each: order_of(each[1].wanted))
             for run in slot.runs.values()
         )

@@ -32,7 +32,8 @@ class MetricsSettings:
     `load_window_s` before it: at least two intervals, if an interval is not a second. The latency quantile is
     that of requests answered in `latency_window_s`, batches are those that ended in `batches_window_s`. In
     `gaps` nothing is scraped, so samples grow old; in `outages` nothing answers at all. Samples older than
-    `stale_after_s` are Missing (stale). InputError for impossible windows.
+    `stale_after_s` are Missing (stale). It `tells_batches` of several configurations side by side apart, if
+    series have the part in a label. InputError for impossible windows.
     """
 
     scrape_interval_s: float = 1.0
@@ -44,6 +45,7 @@ class MetricsSettings:
     stale_after_s: float = 15.0
     gaps: tuple[Window, ...] = ()
     outages: tuple[Window, ...] = ()
+    tells_batches: bool = True
 
     def __post_init__(self) -> None:
         if self.scrape_interval_s < 1 or self.scrape_interval_s != floor(self.scrape_interval_s):
@@ -62,6 +64,7 @@ ON_CLUSTER = MetricsSettings(
     load_window_s=30.0,
     latency_window_s=60.0,
     batches_window_s=30.0,
+    tells_batches=False,
 )
 
 
@@ -133,13 +136,13 @@ class MetricsRecord:
     `arrivals` (requests) and each of `stage_arrivals` (items) count the arrivals of each second since the
     beginning, `stage_queues` the items waiting at its end, up to the last second with an event. `ended` are
     the requests that ended, `parts` those of each of several parts by its slot; `stage_batches` the batches
-    of each stage, one log for each part that it is in.
+    of each stage by the slot of the part.
     """
 
     arrivals: Counts
     stage_arrivals: Mapping[str, Counts] = field(default_factory=dict)
     stage_queues: Mapping[str, Counts] = field(default_factory=dict)
-    stage_batches: Mapping[str, Sequence[BatchLog]] = field(default_factory=dict)
+    stage_batches: Mapping[str, Mapping[str, BatchLog]] = field(default_factory=dict)
     ended: EndedRequests = field(default_factory=EndedRequests)
     parts: dict[str, EndedRequests] = field(default_factory=dict)
 
@@ -174,13 +177,23 @@ class SimMetrics:
             load=self._load(times, window_s, age_s),
             latency_s=latency(record.ended),
             attainment=attainment(record.ended),
-            parts={name: PartSignals(latency(each), attainment(each)) for name, each in record.parts.items()},
+            parts={
+                name: PartSignals(
+                    latency(each),
+                    attainment(each),
+                    {
+                        stage.name: self._batches([record.stage_batches[stage.name][name]], newest_s, age_s)
+                        for stage in (pipeline.served if settings.tells_batches else ())
+                    },
+                )
+                for name, each in record.parts.items()
+            },
             stages={
                 stage.name: StageSignals(
                     self._rate(record.stage_arrivals[stage.name], times, age_s),
                     NOT_ASKED,
                     self._queue(stage.name, newest_s, age_s),
-                    self._batches(stage.name, newest_s, age_s),
+                    self._batches(list(record.stage_batches.get(stage.name, {}).values()), newest_s, age_s),
                 )
                 for stage in pipeline.served
             },
@@ -243,8 +256,7 @@ class SimMetrics:
         queues = self._record.stage_queues[stage][:newest_s]
         return Measured(float(queues[-1]) if len(queues) else 0.0, age_s)
 
-    def _batches(self, stage: str, newest_s: int, age_s: float) -> Measured[Batches] | Missing:
-        logs = self._record.stage_batches.get(stage, ())
+    def _batches(self, logs: Sequence[BatchLog], newest_s: int, age_s: float) -> Measured[Batches] | Missing:
         batches = served(logs, newest_s - self._settings.batches_window_s, newest_s)
         return Measured(batches, age_s) if batches else NO_BATCHES
 

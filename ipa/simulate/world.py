@@ -260,7 +260,7 @@ class SimWorld:
             [lane.sim.waiting_per_s() for lane in self._lanes.values()], goes_on=True
         )
         self.record.stage_batches = {
-            stage.name: [lane.sim.stage(stage.name).batches for lane in self._lanes.values()]
+            stage.name: {str(slot): lane.sim.stage(stage.name).batches for slot, lane in self._lanes.items()}
             for stage in self.pipeline.served
         }
 

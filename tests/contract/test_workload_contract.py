@@ -17,6 +17,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from tests.contract.gitops_harness import FolderHarness, GitOpsHarness
 from tests.contract.kube_harness import ClusterHarness, FakeKubeHarness
+from tests.contract.local_harness import MARKS as ON_THIS_MACHINE
+from tests.contract.local_harness import LocalHarness
 from tests.contract.node_harness import MARKS as ON_A_NODE
 from tests.contract.node_harness import NodeHarness, NodeSplitHarness, skip_unless_chosen
 from tests.contract.split_harness import ClusterSplitHarness, FakeSplitHarness
@@ -38,13 +40,15 @@ HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
     "gitops-git": GitOpsHarness,
     "kube-fake": FakeKubeHarness,
     "toy": ToyHarness,
+    "local": LocalHarness,
     "kube-fake-split": FakeSplitHarness,
     "kube-cluster": lambda _: ClusterHarness(_kubeconfig()),
     "kube-cluster-split": lambda _: ClusterSplitHarness(_kubeconfig()),
 }
 NODES = {"node": NodeHarness, "node-split": NodeSplitHarness}
 ON_A_CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("cluster")]
-MARKS = {"kube-cluster": ON_A_CLUSTER, "kube-cluster-split": ON_A_CLUSTER} | dict.fromkeys(NODES, ON_A_NODE)
+MARKS = {"kube-cluster": ON_A_CLUSTER, "kube-cluster-split": ON_A_CLUSTER, "local": ON_THIS_MACHINE}
+MARKS |= dict.fromkeys(NODES, ON_A_NODE)
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in (*HARNESSES, *NODES)])

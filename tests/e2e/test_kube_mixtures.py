@@ -204,13 +204,11 @@ def test_advisory_mode_says_that_a_canary_would_come_first(trial: Looped) -> Non
 
 def test_what_is_not_carried_is_refused_with_the_remedy() -> None:
     on_seldon, here = target_of(Settings(target="kubernetes")), target_of(Settings(target="local"))
-    check_carried(on_seldon, [SHOP, TRIED], "ours")
+    for target in (on_seldon, here):
+        check_carried(target, [SHOP, TRIED], "ours")
     for pipeline, key in ((SHOP, "max_predictors"), (TRIED, "canary")):
-        for target, shaped in ((here, pipeline), (on_seldon, split(pipeline))):
-            with pytest.raises(InputError) as refused:
-                check_carried(target, [shaped], "ours")
-            assert any(
-                it.message.startswith(f"{key}: ") or key in it.message for it in refused.value.problems
-            )
+        with pytest.raises(InputError) as refused:
+            check_carried(on_seldon, [split(pipeline)], "ours")
+        assert any(key in it.message for it in refused.value.problems)
     with pytest.raises(UsageError, match="max_predictors of shop has no effect: the policy hpa"):
         check_carried(on_seldon, [SHOP], "hpa")

@@ -31,7 +31,7 @@ from ipa.control.loop.scheduler import WORKERS
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.settings import Settings
 
 # The load is read as one rate per second.
@@ -132,8 +132,26 @@ class PrometheusMetrics:
             latency_s=_aged(_pick(reading.instant(asked.latency), WHOLE), age),
             stages=stages,
             attainment=_attainment(reading, asked, pipeline.sla.latency_s, age),
-            parts=_parts(reading, asked.parts, pipeline.sla.latency_s, age) if asked.parts else {},
+            parts=self._parts(reading, asked.parts, pipeline, age) if asked.parts else {},
         )
+
+    def _parts(
+        self, reading: _Reading, asked: PartQueries, pipeline: Pipeline, age: Value
+    ) -> dict[str, PartSignals]:
+        """The signals of each configuration side by side; none if they cannot be read."""
+        found = _parts(reading, asked, pipeline.sla.latency_s, age)
+        if asked.batches is None:
+            return found
+        batches = _StageBatches(reading, asked.batches)
+
+        def of(part: str, stage: Stage) -> Measured[Batches] | Missing:
+            label = f"{part}{BETWEEN}{self._dialect.stage_value(stage)}"
+            return batches.of(label, age, self._stale_after_s)
+
+        return {
+            name: replace(part, batches={stage.name: of(name, stage) for stage in pipeline.served})
+            for name, part in found.items()
+        }
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """Return the load over the last `window_s` seconds, by two queries."""
@@ -326,7 +344,7 @@ def _ended(
 
 
 def _parts(reading: _Reading, asked: PartQueries, sla_s: float, age: Value) -> dict[str, PartSignals]:
-    """The signals of each configuration side by side; none if they cannot be read."""
+    """The latency and the ended requests of each configuration side by side; none if they cannot be read."""
     latencies = reading.instant(asked.latency)
     buckets = _numbers(reading.instant(asked.answered))
     lost = _numbers(reading.instant(asked.lost) if asked.lost else {})

@@ -36,12 +36,16 @@ class HeldQueries:
 
 @dataclass(frozen=True, slots=True)
 class PartQueries:
-    """Queries of several configurations side by side, which answer for all by `label`."""
+    """Queries of several configurations side by side, which answer for all by `label`.
+
+    `batches` answer by `label` and that of the stage; None where series of batches have no `label`.
+    """
 
     label: str
     latency: Quantile
     answered: Rate
     lost: Rate | None
+    batches: BatchQueries | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +110,9 @@ class Dialect:
 
     `identity_label` is the label that says whose a series is, `identity` what it says of a pipeline;
     `stage_label` and `stage_value` are the same for a stage; in `stage_held` its label is `held_label`.
-    `part_label` is the label that tells configurations side by side; empty if there are none. A rate is the
-    mean over `rate_window_s`: two samples at least.
+    `part_label` is the label that tells configurations side by side; empty if there are none. It
+    `tells_batches` if series of batches have that label too. A rate is the mean over `rate_window_s`: two
+    samples at least.
     """
 
     name: str
@@ -123,6 +128,7 @@ class Dialect:
     has_namespaces: bool = True
     held_label: str = ""
     part_label: str = ""
+    tells_batches: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -139,12 +145,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
     found = dialect.select(pipeline, labels, {namespace_label: pipeline.namespace} if known else {})
     rate_s, latency_s, label = dialect.rate_window_s, dialect.latency_window_s, dialect.stage_label
     quantile = pipeline.sla.percentile / 100
-    batches = None
-    if found.stage_batches:
-        window_s, by = dialect.batches_window_s, (label,)
-        count, service, items = (Rate(selector, window_s, by) for selector in found.stage_batches)
-        own_age = Age(found.stage_batches[0], by) if found.stage_held else None
-        batches = BatchQueries(count, service, items, own_age)
+    batches = _batches(dialect, found, label)
     held = None
     if found.stage_held:
         window_s, by = dialect.batches_window_s, (dialect.held_label,)
@@ -158,6 +159,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
             Quantile(quantile, found.latency, latency_s, (part,)),
             Rate(found.latency, rate_s, (part, "le")),
             Rate(found.lost, rate_s, (part,)) if found.lost else None,
+            _batches(dialect, found, part, label) if dialect.tells_batches else None,
         )
     return Queries(
         age=Age(found.arrivals),
@@ -178,6 +180,13 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         stage_held=held,
         parts=parts,
     )
+
+
+def _batches(dialect: Dialect, found: Selectors, *by: str) -> BatchQueries | None:
+    if not found.stage_batches:
+        return None
+    count, service, items = (Rate(it, dialect.batches_window_s, by) for it in found.stage_batches)
+    return BatchQueries(count, service, items, Age(found.stage_batches[0], by) if found.stage_held else None)
 
 
 def _entry_arrivals(pipeline: Pipeline, dialect: Dialect, found: Selectors) -> Rate | None:
@@ -211,8 +220,20 @@ def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapp
 # Our router and queues on this machine. Rates over five scrapes of a second: the mean a plan is made for
 # (forecast.SMOOTH_S). A p99 wants a hundred requests, a change should be seen within two ticks. Batches over
 # a tick: a mean wants fewer than a quantile.
-LOCAL = Dialect("local", _router_and_queues, 5.0, 15.0, 10.0, "pipeline", "stage", has_namespaces=False)
+LOCAL = Dialect(
+    *("local", _router_and_queues, 5.0, 15.0, 10.0, "pipeline", "stage"),
+    has_namespaces=False,
+    part_label="part",
+    tells_batches=True,
+)
 # The same on a cluster, scraped every 5 to 15 s.
 ON_CLUSTER = replace(
-    LOCAL, name="split", rate_window_s=30.0, latency_window_s=60.0, batches_window_s=30.0, has_namespaces=True
+    LOCAL,
+    name="split",
+    rate_window_s=30.0,
+    latency_window_s=60.0,
+    batches_window_s=30.0,
+    has_namespaces=True,
+    part_label="",
+    tells_batches=False,
 )

@@ -175,7 +175,8 @@ def learned(
 
     While the SLO `is_broken` a slowdown need not last for a window. Nothing is learned while a change is in
     flight; from batches that may be of other replicas, are too few, or old; and while several configurations
-    share the load, since metrics are per stage.
+    share the load, if metrics do not tell their batches apart. If two of them run the same variant, it is
+    learned from the one with more batches.
     """
     if not settings.correct_profiles:
         return Correction(calibration=before.calibration)
@@ -183,23 +184,26 @@ def learned(
     running = observation.running()
     if running is None:
         return replace(before, seen=kept)
-    known = {config.stage: each for each in before.since for config in running if each.is_of(config)}
-    if in_flight or not observation.settled or is_shared(running):
+    known = [next((each for each in before.since if each.is_of(config)), None) for config in running]
+    is_mixed = is_shared(running) and not all(stage.is_own for stage in observation.stages)
+    if in_flight or not observation.settled or is_mixed:
         # One that ran beside others has batches of its own alone from the time on at which they are gone.
-        return replace(before, seen=kept, since=() if is_shared(running) else tuple(known.values()))
-    since = tuple(known.get(config.stage) or _since(config, now_s) for config in running)
+        return replace(before, seen=kept, since=() if is_mixed else tuple(filter(None, known)))
+    since = tuple(each or _since(config, now_s) for each, config in zip(known, running, strict=True))
     after = replace(before, seen=kept, since=since, machine_steps=before.machine_steps if kept else 0)
-    ripe = {
-        stage.stage: stage.batches.value
-        for stage, one in zip(observation.stages, since, strict=True)
-        if isinstance(stage.batches, Measured) and _is_ripe(stage.batches, one, settings, now_s)
-    }
+    ripe: dict[tuple[str, str], tuple[Batches, int]] = {}
+    for at, (stage, one) in enumerate(zip(observation.stages, since, strict=True)):
+        if isinstance(stage.batches, Measured) and _is_ripe(stage.batches, one, settings, now_s):
+            each = stage.batches.value, at
+            ripe[one.stage, one.variant] = max(
+                ripe.get((one.stage, one.variant), each), each, key=lambda it: it[0].count
+            )
     by_profile = predict(running, ANY_RATE_RPS) if ripe else None
     if by_profile is None:
         return after
-    for config, service in zip(running, by_profile.services, strict=True):
-        if config.stage in ripe:
-            after = _with(after, _updated(after, config, service, ripe[config.stage], now_s, is_broken))
+    for batches, at in ripe.values():
+        config, service = running[at], by_profile.services[at]
+        after = _with(after, _updated(after, config, service, batches, now_s, is_broken))
     return replace(after, machine_steps=_machine_steps(after))
 
 

@@ -31,7 +31,8 @@ from ipa.model.rounding import significant, to_ms
 
 NOT_READ = Missing(MissingReason.ABSENT, "the metrics have no such stage")
 # Of a part that no metrics tell from the others.
-UNSEEN = PartSignals(*[Missing(MissingReason.ABSENT, "the metrics have no such part")] * 2)
+NO_PART = Missing(MissingReason.ABSENT, "the metrics have no such part")
+UNSEEN = PartSignals(NO_PART, NO_PART)
 
 
 def unseen_by(error: IpaError) -> MissingReason:
@@ -57,9 +58,11 @@ def observe(
     """The observation of a pipeline; `workload` is None if it could not be read, with the cause in `problem`.
 
     `unseen` is then the reason (`unseen_by`). Parts that share the load have stages of their own. Metrics are
-    per stage, so arrivals and queue length are divided by the parts' shares, and batches are those of all.
+    per stage, so arrivals and queue length are divided by the parts' shares; batches are those of all parts
+    together if metrics do not tell them apart.
     """
     running = list(workload.stages) if workload else []
+    several = is_shared([state.config for state in running])
     parts = _parts(signals, running)
     stages = []
     for part in parts_of([state.config for state in running]) or ((),):
@@ -68,6 +71,7 @@ def observe(
             state = states.get(stage.name)
             missing = Missing(unseen if workload is None else MissingReason.ABSENT, problem)
             seen = signals.stages.get(stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ, NOT_READ))
+            own = signals.parts.get(state.part, UNSEEN).batches.get(stage.name) if state else None
             ratio = state.config.share_percent / WHOLE_PERCENT if state else 1.0
             stages.append(
                 StageObservation(
@@ -77,8 +81,9 @@ def observe(
                     arrival_rate_rps=_shared(checked(seen.arrival_rate_rps), ratio),
                     latency_s=checked(seen.latency_s),
                     queue_length=_shared(checked(seen.queue_length), ratio),
-                    batches=checked_batches(seen.batches),
+                    batches=checked_batches(seen.batches if own is None else own),
                     lost=state.lost if state else "",
+                    is_own=several and own is not None,
                 )
             )
     rate, load = checked(signals.arrival_rate_rps), checked_load(signals.load)

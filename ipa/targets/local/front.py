@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import signal
@@ -16,6 +17,8 @@ from typing import Any
 
 import httpx
 
+from ipa.dataplane.environment import ADMIN_TOKEN
+from ipa.dataplane.http import FIRST_PART, PART_HEADER
 from ipa.model.errors import UnavailableError
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
@@ -23,8 +26,6 @@ from ipa.targets.local.replica import HOST, HUNG_AFTER
 
 log = logging.getLogger(__name__)
 
-# The variable that tells a queue the token of its supervisor (ipa.dataplane.queue).
-ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 # Connections that wait to be accepted while the process is replaced: 1 s at more than a machine serves.
 BACKLOG = 2048
 # One that dies this soon after its start is started again after a pause, twice as long each time. A start
@@ -276,8 +277,10 @@ class QueueOrder:
             "profiled_s": dict(self.profiled_s),
         }
 
-    def arguments(self) -> list[str]:
+    def arguments(self, part: str = FIRST_PART) -> list[str]:
         """As flags of a queue that is started."""
+        if part != FIRST_PART:
+            return ["--part", f"{part}={json.dumps(self.to_json())}"]
         given = ["--batch-size", str(self.batch_size), "--batch-timeout-s", str(self.batch_timeout_s)]
         given += ["--largest-batch-size", str(self.largest_batch_size)]
         for url, variants in self.replicas.items():
@@ -296,20 +299,52 @@ class QueueReport:
     suspects: tuple[str, ...]
 
 
-def read_queue(client: httpx.Client, queue: Front) -> QueueReport:
-    """Read the report of a queue; httpx.HTTPError or ValueError if it sends none or an invalid one."""
-    return _call(client, queue, "GET")
+def read_queue(client: httpx.Client, queue: Front, part: str) -> QueueReport:
+    """Read the report of a part's queue; httpx.HTTPError or ValueError if it sends none or an invalid one."""
+    return _queue_report(_call(client, queue, "GET", part=part))
 
 
-def write_queue(client: httpx.Client, queue: Front, order: QueueOrder) -> QueueReport:
-    """Configure a queue and return its report; errors as `read_queue`."""
-    return _call(client, queue, "PUT", json=order.to_json())
+def write_queue(client: httpx.Client, queue: Front, part: str, order: QueueOrder) -> QueueReport:
+    """Configure a part's queue and return its report; errors as `read_queue`."""
+    return _queue_report(_call(client, queue, "PUT", part=part, json=order.to_json()))
 
 
-def _call(client: httpx.Client, queue: Front, method: str, **body: Any) -> QueueReport:
-    headers = {"authorization": f"Bearer {queue.token}"}
-    response = client.request(method, f"{queue.url}/admin/config", headers=headers, **body)
+@dataclass(frozen=True, slots=True)
+class RouterReport:
+    """Report of a router: the percent of the requests of each part that has any, and those on their way."""
+
+    shares: Mapping[str, int]
+    in_flight: Mapping[str, int]
+
+
+def read_router(client: httpx.Client, router: Front) -> RouterReport:
+    """Read the report of a router; errors as `read_queue`."""
+    return _router_report(_call(client, router, "GET"))
+
+
+def write_router(client: httpx.Client, router: Front, shares: Mapping[str, int]) -> RouterReport:
+    """Give parts their shares and return the router's report; errors as `read_queue`."""
+    return _router_report(_call(client, router, "PUT", json={"shares": dict(shares)}))
+
+
+def _call(
+    client: httpx.Client, front: Front, method: str, *, part: str = FIRST_PART, **body: Any
+) -> httpx.Response:
+    headers = {"authorization": f"Bearer {front.token}", PART_HEADER: part}
+    response = client.request(method, f"{front.url}/admin/config", headers=headers, **body)
     response.raise_for_status()
+    return response
+
+
+def _router_report(response: httpx.Response) -> RouterReport:
+    try:
+        seen = response.json()
+        return RouterReport(dict(seen["shares"]), dict(seen["in_flight"]))
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{response.url} answered {response.text[:300]!r}") from error
+
+
+def _queue_report(response: httpx.Response) -> QueueReport:
     try:
         seen = response.json()
         replicas = {str(it["url"]): (str(it["variant"]), *it["lighter"]) for it in seen["replicas"]}
@@ -317,7 +352,7 @@ def _call(client: httpx.Client, queue: Front, method: str, **body: Any) -> Queue
         order = QueueOrder(*sizes, seen["batch_timeout_s"], replicas, _pairs(seen["profiled_s"]))
         return QueueReport(order, tuple(seen["draining"]), tuple(seen["suspects"]))
     except (LookupError, TypeError) as error:
-        raise ValueError(f"{queue.url} answered {response.text[:300]!r}") from error
+        raise ValueError(f"{response.url} answered {response.text[:300]!r}") from error
 
 
 def _pairs(given: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:

@@ -119,11 +119,14 @@ def switch(
     config: StageConfig,
     replicas: Sequence[Replica],
     resize: Callable[[Replica, float], None],
+    *,
+    may_shrink: bool = True,
 ) -> None:
     """Give variant and cores that are wanted to replicas, as soon as no capacity goes by that.
 
     More cores, and a less accurate variant, which is quicker, are given at once. Fewer, and another variant,
-    wait until enough replicas can serve it. `resize` gives a replica its cores.
+    wait until enough replicas can serve it, and fewer cores until they `may_shrink`. `resize` gives a replica
+    its cores.
     """
     able = [it for it in replicas if it.phase is Phase.READY and config.variant in it.loaded]
     staying = [it for it in able if it.fits(config)][: config.replicas]
@@ -134,6 +137,6 @@ def switch(
     for replica in able:
         if enough or is_lighter(pipeline.bounds, config.stage, replica.variant, config.variant):
             replica.switch(config.variant, time.monotonic())
-    for replica in staying if enough else ():
+    for replica in staying if enough and may_shrink else ():
         if replica.cores > config.cores:
             resize(replica, config.cores)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 import httpx
 
 from ipa.adapters.processes import free_port
-from ipa.model.errors import ConfigurationError, ConflictError
+from ipa.dataplane.http import PARTS
+from ipa.model.errors import ConfigurationError, ConflictError, InputError, Problem
+from ipa.model.parts import Configs, in_order, parts_of, share_faults
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.resident import ANY_VARIANT
@@ -98,6 +100,10 @@ class Replica:
         """True if it runs the configuration's variant on its cores."""
         return (self.variant, self.cores) == (config.variant, config.cores)
 
+    def carries(self, config: StageConfig) -> bool:
+        """True if it runs the configuration's variant, on as many cores at least."""
+        return self.fits(config) and self.variant == config.variant and self.cores >= config.cores
+
     def fits(self, config: StageConfig) -> bool:
         """True if it serves the configuration, or will with its variant and cores, without another start."""
         has_threads = threads_of(self.cores) == threads_of(config.cores)
@@ -136,31 +142,36 @@ def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
     return run
 
 
-def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageConfig]:
-    """One configuration a stage in the pipeline's order, all of them runnable here.
+def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+    """The configurations as a row of parts, each in the pipeline's order, all of them runnable here.
 
     ConflictError where stages are missing or unknown; NotFoundError and ConfigurationError for variants;
-    ConfigurationError for a graph that is no chain.
+    ConfigurationError for a graph that is no chain; InputError for shares that are no percents of 100.
     """
     if not pipeline.is_chain:
         raise ConfigurationError(
             f"pipeline {pipeline.name} is not a chain of stages; the local runtime supports only chains",
             hint="Run it with `--target kubernetes`, or use a chain such as [a, b].",
         )
-    by_stage = {config.stage: config for config in configs}
     names = [stage.name for stage in pipeline.stages]
-    if len(by_stage) < len(configs):
-        raise ConfigurationError(
-            f"pipeline {pipeline.name} cannot run several configurations side by side on this machine",
-            hint="Run it on Kubernetes, or use a single configuration.",
-        )
-    if sorted(by_stage) != sorted(names):
-        raise ConflictError(
-            f"pipeline {pipeline.name} has stages {', '.join(names)}; the change names {', '.join(by_stage)}"
+    parts = []
+    for part in parts_of(configs) or ((),):
+        given = [config.stage for config in part]
+        if sorted(given) != sorted(names):
+            raise ConflictError(
+                f"pipeline {pipeline.name} has stages {', '.join(names)}; the change names {', '.join(given)}"
+            )
+        parts.append(sorted(part, key=lambda config: names.index(config.stage)))
+    faults = share_faults(configs)
+    if len(parts) > len(PARTS):
+        faults.append(f"at most {len(PARTS)} configurations run side by side, not {len(parts)}")
+    if faults:
+        raise InputError(
+            f"pipeline {pipeline.name!r} cannot run these parts", problems=[Problem(it) for it in faults]
         )
     for config in configs:
         local_run(pipeline, config.stage, config.variant)
-    return [replace(by_stage[name]) for name in names]
+    return in_order(parts)
 
 
 def preloads(pipeline: Pipeline) -> list[str]:

@@ -9,14 +9,17 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import httpx
 
+from ipa.control.ports import StageState
+from ipa.dataplane.http import PARTS
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
+from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.resident import lighter_variants, resident_variants
@@ -28,10 +31,13 @@ from ipa.targets.local.front import (
     QueueOrder,
     QueueReport,
     read_queue,
+    read_router,
     router_socket,
     write_queue,
+    write_router,
 )
 from ipa.targets.local.loading import VariantLoader, switch
+from ipa.targets.local.part_run import PartRun, StageRun
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import HUNG_AFTER, Phase, Replica, checked, launch, model_of, preloads
 
@@ -55,31 +61,6 @@ GIVE_UP_AFTER = 3
 PROBES = 8
 
 
-@dataclass(slots=True)
-class StageRun:
-    """The wanted and the running configuration of one stage."""
-
-    stage: Stage
-    config: StageConfig
-    queue: Front
-    replicas: list[Replica] = field(default_factory=list)
-    told: QueueOrder | None = None
-    deaths: int = 0
-    start_after_s: float = 0.0
-    failure: str = ""
-
-    def ready(self) -> list[Replica]:
-        """The replicas that serve the wanted variant on the wanted cores."""
-        return [it for it in self.replicas if it.phase is Phase.READY and it.serves(self.config)]
-
-    def is_settled(self) -> bool:
-        """True if exactly what is wanted runs, and the queue knows."""
-        ready = self.ready()
-        wanted = (self.config.batch_size, {it.url: it.variant for it in ready})
-        told = (self.told.batch_size, self.told.running) if self.told else None
-        return len(ready) == len(self.replicas) == self.config.replicas and told == wanted
-
-
 def largest_batch(stage: Stage, bounds: Bounds, batch_size: int) -> int:
     """The most items of a batch where more arrives than batches of `batch_size` carry.
 
@@ -95,7 +76,8 @@ class PipelineRunner:
     def __init__(
         self, pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, cpus: CpuMap, port: int = 0
     ) -> None:
-        # First: it is what may fail.
+        wanted = checked(pipeline, configs)
+        # Before all that has to be closed: it may fail.
         listener = router_socket(port, folder / "router.port")
         self.pipeline = pipeline
         self._folder = folder
@@ -114,30 +96,56 @@ class PipelineRunner:
         self.corrections = 0
         self.revision = 1
         self.decision_id = ""
-        wanted = checked(pipeline, configs)
-        self._stages = [self._stage_run(it) for it in wanted]
+        self._queues = {stage.name: self._queue(stage) for stage in pipeline.stages}
+        self._parts: list[PartRun] = []
+        for part in parts_of(wanted):
+            self._open(part)
+        # The shares that the router has: in a change those before, until all parts carry what they get.
+        self._shares = self._wanted_shares()
         self._router = Front(
             "ipa.dataplane.router", "router", folder, self._router_arguments, socket=listener
         )
-        fronts = [*(it.queue for it in self._stages), self._router]
+        fronts = [*self._queues.values(), self._router]
         self._keeper = FrontKeeper(pipeline.name, fronts, lambda: self._processes, cpus)
         self._processes = self._start_processes()
         self._thread = threading.Thread(target=self._run, name=f"runner-{pipeline.name}", daemon=True)
         self._thread.start()
         self._keeper.start()
 
-    def _stage_run(self, config: StageConfig) -> StageRun:
-        stage = self.pipeline.stage(config.stage)
-
+    def _queue(self, stage: Stage) -> Front:
         def arguments() -> list[str]:
-            own = ["--pipeline", self.pipeline.name, "--stage", stage.name, "--model", model_of(stage)]
+            given = ["--pipeline", self.pipeline.name, "--stage", stage.name, "--model", model_of(stage)]
             # It goes on as it was: requests wait for it, and replicas are there.
-            return [*own, *(run.told.arguments() if run.told else ())]
+            for run in self._stages:
+                if run.stage is stage and run.told:
+                    given += run.told.arguments(run.part)
+            return given
 
-        run = StageRun(
-            stage, config, Front("ipa.dataplane.queue", f"queue-{stage.name}", self._folder, arguments)
-        )
-        return run
+        return Front("ipa.dataplane.queue", f"queue-{stage.name}", self._folder, arguments)
+
+    @property
+    def _stages(self) -> list[StageRun]:
+        """Every stage of every part."""
+        return [run for part in list(self._parts) for run in part.runs]
+
+    def _active(self) -> list[PartRun]:
+        """The parts that are wanted."""
+        return [part for part in self._parts if not part.is_going]
+
+    def _wanted_shares(self) -> dict[str, int]:
+        """The percent of the requests that each part is to have, of those that are to have any."""
+        return {it.name: share for it in self._active() if (share := share_of(it.configs))}
+
+    def _open(self, configs: Sequence[StageConfig]) -> None:
+        """Run the configurations as a part: that of the same variants if it is going, else a new one."""
+        variants = [config.variant for config in configs]
+        for part in self._parts:
+            if part.is_going and [config.variant for config in part.configs] == variants:
+                part.want(configs)
+                return
+        name = next(it for it in PARTS if all(part.name != it for part in self._parts))
+        runs = [StageRun(name, self.pipeline.stage(it.stage), it, self._queues[it.stage]) for it in configs]
+        self._parts = [*self._parts, PartRun(name, runs)]
 
     @property
     def endpoint(self) -> str:
@@ -147,7 +155,7 @@ class PipelineRunner:
     @property
     def scrape_targets(self) -> list[str]:
         """host:port of the metrics of router and queues."""
-        return [front.metrics_address for front in (self._router, *(it.queue for it in self._stages))]
+        return [front.metrics_address for front in (self._router, *self._queues.values())]
 
     @property
     def restarts(self) -> int:
@@ -171,18 +179,26 @@ class PipelineRunner:
             return [replica.url for replica in self._serving(stage)]
 
     def _serving(self, stage: str) -> list[Replica]:
-        run = next(it for it in self._stages if it.stage.name == stage)
-        return [replica for replica in run.replicas if replica.phase is Phase.READY]
+        runs = [it for it in self._stages if it.stage.name == stage]
+        return [replica for run in runs for replica in run.replicas if replica.phase is Phase.READY]
 
     def front_pids(self) -> dict[str, int]:
         """Process ids of router and queues by their names; 0 for one that is being started."""
         return {front.name: front.pid for front in self._keeper.fronts}
 
-    def state(self) -> tuple[str, list[tuple[StageConfig, int]], bool]:
-        """The revision, each stage's wanted configuration and ready replicas, and whether it is settled."""
+    def state(self) -> tuple[str, list[StageState], bool]:
+        """The revision, each stage's wanted configuration and ready replicas, and whether it is settled.
+
+        Parts are in their order.
+        """
         with self._lock:
-            seen = [(it.config, len(it.ready())) for it in self._stages]
-            return str(self.revision), seen, all(it.is_settled() for it in self._stages)
+            active = sorted(self._active(), key=lambda part: order_of(part.configs))
+            seen = [
+                StageState(run.config, len(run.ready()), part=part.name)
+                for part in active
+                for run in part.runs
+            ]
+            return str(self.revision), seen, self._is_settled()
 
     def set_desired(self, configs: Sequence[StageConfig], revision: str, decision_id: str) -> str:
         """The new revision; ConflictError where the present one is not `revision`."""
@@ -193,27 +209,55 @@ class PipelineRunner:
                     f"pipeline {self.pipeline.name} is at revision {self.revision}, not {revision}",
                     hint=READ_AGAIN,
                 )
+            if len(self._parts) + len(parts_of(wanted)) > len(PARTS):
+                raise ConflictError(
+                    f"pipeline {self.pipeline.name} still ends the configurations of earlier changes",
+                    hint=READ_AGAIN,
+                )
             self.revision += 1
             self.decision_id = decision_id
-            for run, config in zip(self._stages, wanted, strict=True):
-                run.config = config
+            self._assign(wanted)
+            for run in self._stages:
                 run.failure = ""
-                self._loader.forget(config, run.replicas)
+                self._loader.forget(run.config, run.replicas)
                 run.deaths = 0
                 run.start_after_s = 0.0
             self._wake.set()
             return str(self.revision)
 
+    def _assign(self, wanted: Configs) -> None:
+        """Give each part the place of the one that it replaces; the others are going."""
+        free = self._active()
+        for before, after in paired([config for part in free for config in part.configs], wanted):
+            here = next((part for part in free if part.configs == before), None)
+            if here is not None:
+                free.remove(here)
+                if after is None:
+                    here.is_going = True
+                else:
+                    here.want(after)
+            elif after is not None:
+                self._open(after)
+
+    def _is_settled(self) -> bool:
+        """True if the wanted parts run as wanted, with the requests that they are to have, and no others."""
+        is_alone = not any(part.is_going for part in self._parts)
+        return is_alone and self._is_shared_out() and all(it.is_settled() for it in self._stages)
+
     def progress(self) -> tuple[bool, list[str], list[str]]:
         """Progress of the pipeline: settled or not, its failure, and what it waits for."""
         with self._lock:
-            failed = [f"{it.stage.name}: {it.failure}" for it in self._stages if it.failure]
+            runs = [run for part in self._active() for run in part.runs]
+            failed = [f"{it.stage.name}: {it.failure}" for it in runs if it.failure]
             waits = [
                 f"{it.stage.name}: {len(it.ready())} of {it.config.replicas} replicas ready"
-                for it in self._stages
+                for it in runs
                 if not it.is_settled()
             ]
-        return not waits, failed, waits
+            if not self._is_shared_out():
+                waits.append("requests go as before until all of these serve")
+            waits += [f"{', '.join(map(str, part.configs))} ends" for part in self._parts if part.is_going]
+            return self._is_settled(), failed, waits
 
     def is_answering(self) -> bool:
         """True if the router answers."""
@@ -247,7 +291,8 @@ class PipelineRunner:
             except UnavailableError as error:
                 log.warning("%s; starting all of %s anew", error.message, self.pipeline.name)
                 self._restart_all()
-            is_busy = not all(it.is_settled() for it in self._stages)
+            with self._lock:
+                is_busy = not self._is_settled()
             self._wake.wait(BUSY_S if is_busy else CALM_S)
 
     def _restart_all(self) -> None:
@@ -263,6 +308,7 @@ class PipelineRunner:
         if not self._processes.is_open:
             raise UnavailableError("the process that starts model servers exited")
         self._check_health()
+        self._share_out()
         for run in self._stages:
             self._note_ready(run)
             self._start_missing(run)
@@ -274,12 +320,46 @@ class PipelineRunner:
             if report:
                 self._end_suspects(run, report.suspects)
             self._stop_drained(run, report.draining if report else None)
+        with self._lock:
+            self._parts = [part for part in self._parts if not part.has_ended]
+
+    def _share_out(self) -> None:
+        """Move requests to the wanted parts once all of these carry theirs; end the parts that have none.
+
+        A router whose shares differ, for whatever reason, is corrected.
+        """
+        with self._lock:
+            wanted, going = self._wanted_shares(), [part for part in self._parts if part.is_going]
+            if all(run.carries() for part in self._active() for run in part.runs):
+                shares = wanted
+            else:
+                shares = self._shares
+            if (shares == self._shares and len(self._parts) == 1) or not self._router.pid:
+                return
+        try:
+            report = read_router(self._client, self._router) if shares == self._shares else None
+            if report and report.shares != shares:
+                self.corrections += 1
+                log.warning("%s was changed to %s; putting it right", self._router.name, report.shares)
+                report = None
+            report = report or write_router(self._client, self._router, shares)
+        except (httpx.HTTPError, ValueError) as error:
+            log.debug("%s did not answer: %s", self._router.name, error)
+            return
+        with self._lock:
+            self._shares = shares
+            for part in going:
+                if part.is_going and part.name not in shares and not report.in_flight.get(part.name):
+                    for run in part.runs:
+                        run.config = replace(run.config, replicas=0)
 
     def _router_arguments(self) -> list[str]:
         arguments = ["--pipeline", self.pipeline.name, "--drop-after-s", str(self.pipeline.deadline_s)]
         arguments += ["--sla-s", str(self.pipeline.sla.latency_s)]
-        for run in self._stages:
-            arguments += ["--stage", f"{run.stage.name}={run.queue.url}"]
+        for stage, queue in self._queues.items():
+            arguments += ["--stage", f"{stage}={queue.url}"]
+        for part, percent in self._shares.items():
+            arguments += ["--share", f"{part}={percent}"]
         return arguments
 
     def _check_health(self) -> None:
@@ -327,9 +407,19 @@ class PipelineRunner:
         if run.stage.residents == 1:
             return
         self._loader.follow(run.config, run.replicas)
-        switch(self.pipeline, run.config, run.replicas, partial(self._resize, run))
+        switch(
+            self.pipeline,
+            run.config,
+            run.replicas,
+            partial(self._resize, run),
+            may_shrink=self._is_shared_out(),
+        )
         if not run.ready():
             run.failure = run.failure or self._loader.failure(run.config, run.replicas)
+
+    def _is_shared_out(self) -> bool:
+        """True if requests go as wanted."""
+        return self._shares == self._wanted_shares()
 
     def _resize(self, run: StageRun, replica: Replica, cores: float) -> None:
         """Give a replica other cores in place."""
@@ -342,8 +432,11 @@ class PipelineRunner:
         self._meter.add(replica.cores - before, time.monotonic())
 
     def _drain_surplus(self, run: StageRun) -> None:
-        """Old replicas go once the new ones are ready; of too many equal ones, the youngest."""
-        if len(run.ready()) < run.config.replicas:
+        """Old replicas go once the new ones are ready; of too many equal ones, the youngest.
+
+        While requests go as before, all of them are needed.
+        """
+        if len(run.ready()) < run.config.replicas or not self._is_shared_out():
             return
         keep = run.ready()[: run.config.replicas]
         for replica in run.replicas:
@@ -353,8 +446,9 @@ class PipelineRunner:
     def _wanted_of_queue(self, run: StageRun) -> QueueOrder:
         ready = [it for it in run.replicas if it.phase is Phase.READY]
         batch_size = run.config.batch_size
-        if run.told and not any(it.serves(run.config) for it in ready):
-            # Until the first new one serves, the old variant keeps the batch size it was planned with.
+        serves = any(it.serves(run.config) for it in ready)
+        if run.told and not (serves and self._is_shared_out()):
+            # Until the first new one serves, and requests go as planned, the old one keeps its batch size.
             batch_size = run.told.batch_size
         largest_batch_size = largest_batch(run.stage, self.pipeline.bounds, batch_size)
         variants = {it.url: (it.variant, *self._lighter(run, it)) for it in ready}
@@ -387,12 +481,12 @@ class PipelineRunner:
         if not run.queue.pid:
             return None
         try:
-            report = read_queue(self._client, run.queue) if run.told == wanted else None
+            report = read_queue(self._client, run.queue, run.part) if run.told == wanted else None
             if report and report.order != wanted:
                 self.corrections += 1
                 log.warning("%s was changed to %s; putting it right", run.queue.name, report.order)
                 report = None
-            report = report or write_queue(self._client, run.queue, wanted)
+            report = report or write_queue(self._client, run.queue, run.part, wanted)
         except (httpx.HTTPError, ValueError) as error:
             log.debug("%s did not answer: %s", run.queue.name, error)
             self._keeper.check(run.queue, not isinstance(error, httpx.TimeoutException))

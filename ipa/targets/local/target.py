@@ -17,7 +17,7 @@ from ipa.files import load_profiles
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
 from ipa.model.overhead import FrontCores
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import MOST_PARTS, Pipeline, Stage
 from ipa.model.rolling import PROCESSES
 from ipa.model.serving import ServingSemantics, Unhonoured
 from ipa.profiling.calibrate import foreign_to, hardware_of
@@ -97,8 +97,10 @@ class LocalTarget(Target):
     sections = SECTIONS
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """A queue for each stage of a chain, whose replicas run one of their variants at a time."""
-        return ServingSemantics(rolling=PROCESSES, runs_graphs=False, keeps_variants=True)
+        """A queue for each stage of each part, whose replicas run one of their variants at a time."""
+        return ServingSemantics(
+            rolling=PROCESSES, runs_graphs=False, most_parts=MOST_PARTS, keeps_variants=True
+        )
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
         """The pipeline with what router and queues take of this machine, if it is meant for one like it."""

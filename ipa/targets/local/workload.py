@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.metering import table
 from ipa.metering.make import counted
 from ipa.model.decision import Change
@@ -75,7 +75,7 @@ class LocalWorkload:
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The wanted configuration of each stage, and its ready replicas."""
         revision, stages, is_settled = self.runner(pipeline.name).state()
-        return WorkloadState(revision, tuple(StageState(*stage) for stage in stages), is_settled)
+        return WorkloadState(revision, tuple(stages), is_settled)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision, at once; the change is carried out in the background."""

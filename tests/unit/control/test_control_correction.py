@@ -168,14 +168,39 @@ def unmeasured() -> StageConfig:
     return replace(SMALLEST[0], cores=7.0)
 
 
-def test_parts_that_share_the_load_are_not_told_apart_so_not_learned_of() -> None:
-    slow = observed(2.0)
-    parts = [
-        replace(stage, running=Measured(replace(stage.running.value, share_percent=50)))
-        for stage in slow.stages * 2
+def side_by_side(*parts: Observation, is_own: bool = True) -> Observation:
+    """The parts with equal shares; `is_own`: metrics tell their batches apart."""
+    stages = [
+        replace(
+            stage,
+            running=Measured(replace(stage.running.value, share_percent=100 // len(parts))),
+            is_own=is_own,
+        )
+        for part in parts
+        for stage in part.stages
         if isinstance(stage.running, Measured)
     ]
-    assert after(*[replace(slow, stages=tuple(parts))] * 9).seen == ()
+    return replace(parts[0], stages=tuple(stages))
+
+
+def test_parts_that_share_the_load_are_not_told_apart_so_not_learned_of() -> None:
+    assert after(*[side_by_side(observed(2.0), observed(2.0), is_own=False)] * 9).seen == ()
+
+
+def test_parts_that_are_told_apart_are_learned_of_by_their_own_batches() -> None:
+    big = replace(SMALLEST[0], variant="big")
+    both = side_by_side(observed(1.3), observed(2.0, big))
+    known = after(*[both] * 9)
+    assert ratio_of(known) == pytest.approx(1.3, rel=0.03)
+    assert ratio_of(known, "big") == pytest.approx(2.0, rel=0.03)
+    # One of them goes on alone, and is known already.
+    assert after(observed(1.3), known=known, first_s=90.0).of("detect", "small").at_s == 90.0  # type: ignore[union-attr]
+
+
+def test_parts_of_one_variant_are_learned_of_by_the_one_with_more_batches() -> None:
+    quick = observed(1.3, replace(SMALLEST[0], replicas=2), count=MANY / 2)
+    for parts in ((quick, observed(2.0)), (observed(2.0), quick)):
+        assert ratio_of(after(*[side_by_side(*parts)] * 9)) == pytest.approx(2.0, rel=0.03)
 
 
 def test_other_replicas_are_watched_for_a_window_before_anything_is_learned_of_them() -> None:

@@ -22,7 +22,7 @@ from ipa.control.engine.overload_guard import overloaded_stages, with_more_repli
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl, Signals, StageSignals, StageState, WorkloadState
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.errors import ConfigurationError, InputError
+from ipa.model.errors import InputError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Canary
@@ -30,7 +30,6 @@ from ipa.model.plan import SinglePlan, StageConfig
 from ipa.policies.table import PolicyInputs
 from ipa.service.checks import checked_configs
 from ipa.service.status import live_state
-from ipa.targets.local.replica import checked
 from tests.fakes.images import IMAGES, PROFILES
 
 HIGH = StageConfig("classify", "high", 1, 8.0, 1)
@@ -132,11 +131,6 @@ def test_a_set_that_is_asked_for_is_checked_part_by_part() -> None:
     with pytest.raises(InputError) as twice:
         checked_configs(IMAGES, (HIGH, LOW))
     assert twice.value.problems[0].message == "stage 'classify' is given twice"
-
-
-def test_this_machine_refuses_a_set() -> None:
-    with pytest.raises(ConfigurationError, match="side by side"):
-        checked(IMAGES, BOTH)
 
 
 def test_the_gain_of_a_mixture_and_a_canary_s_figures_have_a_line_each() -> None:

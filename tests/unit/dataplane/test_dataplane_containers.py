@@ -175,7 +175,7 @@ def test_metrics_name_pipeline_and_stage(model: Model, containers: tuple[Contain
     for each in (router, queue):
         each.wait_ready()
     assert httpx.post(router.url("/v2/models/shop/infer"), json=REQUEST).status_code == 200
-    assert 'ipa_router_requests_total{outcome="answered",pipeline="shop"} 1.0' in (
+    assert 'ipa_router_requests_total{outcome="answered",part="1",pipeline="shop"} 1.0' in (
         httpx.get(router.url("/metrics")).text
     )
     assert 'ipa_queue_items_total{outcome="answered",pipeline="shop",stage="detect"} 1.0' in (

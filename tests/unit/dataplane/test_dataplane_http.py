@@ -84,9 +84,9 @@ def test_a_queue_answers_with_the_requests_id_and_counts() -> None:
             text = (await http.get("/metrics")).text
             assert 'ipa_queue_items_total{outcome="answered",pipeline="p",stage="s"} 2.0' in text
             assert 'ipa_queue_items_total{outcome="dropped",pipeline="p",stage="s"} 0.0' in text
-            assert 'ipa_queue_arrivals_total{pipeline="p",stage="s"} 2.0' in text
+            assert 'ipa_queue_arrivals_total{part="1",pipeline="p",stage="s"} 2.0' in text
             assert 'ipa_queue_retries_total{pipeline="p",stage="s"} 0.0' in text
-            assert 'ipa_queue_stage_seconds_count{pipeline="p",stage="s"} 1.0' in text
+            assert 'ipa_queue_stage_seconds_count{part="1",pipeline="p",stage="s"} 1.0' in text
 
     asyncio.run(scenario())
 
@@ -208,8 +208,8 @@ def test_the_router_chains_stages_without_fan_out_and_passes_the_budget() -> Non
         budgets = [float(headers["ipa-budget-ms"]) for headers in (first_headers, second_headers)]
         assert 5000 >= budgets[0] > budgets[1] > 0
         assert second_headers["seldon-puid"] == "me"
-        assert 'ipa_router_requests_total{outcome="answered",pipeline="p"} 1.0' in text
-        assert 'ipa_router_requests_total{outcome="failed",pipeline="p"} 0.0' in text
+        assert 'ipa_router_requests_total{outcome="answered",part="1",pipeline="p"} 1.0' in text
+        assert 'ipa_router_requests_total{outcome="failed",part="1",pipeline="p"} 0.0' in text
 
     asyncio.run(scenario())
 
@@ -257,7 +257,7 @@ def test_what_is_not_answered_says_why_and_is_counted(
             assert answer.headers["content-type"] == "application/problem+json"
             assert (answer.json()["code"] == "dropped") is (outcome == "dropped")
             text = (await http.get("/metrics")).text
-            assert f'ipa_router_requests_total{{outcome="{outcome}",pipeline="p"}} 1.0' in text
+            assert f'ipa_router_requests_total{{outcome="{outcome}",part="1",pipeline="p"}} 1.0' in text
             assert 'ipa_router_arrivals_total{pipeline="p"} 1.0' in text
 
     asyncio.run(scenario())

@@ -192,7 +192,7 @@ def test_losses_are_counted_by_stage_and_cause() -> None:
         if line.startswith("ipa_router_")
     }
     losses = sum(value for name, value in counted.items() if name.startswith("ipa_router_losses_total"))
-    assert losses == counted['ipa_router_requests_total{outcome="dropped",pipeline="p"}']
+    assert losses == counted['ipa_router_requests_total{outcome="dropped",part="1",pipeline="p"}']
     early = counted['ipa_router_losses_total{cause="overload",pipeline="p",stage="slow"}']
     assert early > 0.8 * losses
     assert 'ipa_queue_losses_total{cause="no_time_left",pipeline="p",stage="slow"}' in seen.metrics["slow"]

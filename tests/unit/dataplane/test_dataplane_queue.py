@@ -381,7 +381,7 @@ def test_a_lighter_variant_serves_what_would_be_late_in_larger_batches() -> None
         text = (await stage.queue._metrics.handle(None)).body.decode()  # type: ignore[arg-type]
         assert 'ipa_queue_lighter_items_total{pipeline="p",stage="s"} 6.0' in text
         # What is planned with is the time of the variant that runs.
-        assert 'ipa_queue_service_seconds_count{pipeline="p",stage="s"} 3.0' in text
+        assert 'ipa_queue_service_seconds_count{part="1",pipeline="p",stage="s"} 3.0' in text
 
     run(scenario())
 
@@ -488,8 +488,8 @@ def test_a_queue_posts_to_the_model_of_the_variant() -> None:
 
         server._client.post = post  # type: ignore[assignment, method-assign]
         for variant in ("v2.large", "small"):
-            server._queue.configure(QueueConfig(replicas={"http://a:1": (variant,)}))
-            await server._queue.infer(xs(1), 10.0)
+            server._queues["1"].configure(QueueConfig(replicas={"http://a:1": (variant,)}))
+            await server._queues["1"].infer(xs(1), 10.0)
 
     run(scenario())
     models = "http://a:1/v2/models"

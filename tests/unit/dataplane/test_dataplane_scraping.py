@@ -37,7 +37,7 @@ def test_metrics_are_answered_while_the_event_loop_does_something_else(thread: M
 
     answer = asyncio.run(busy())
     assert answer.status_code == 200
-    assert 'ipa_queue_length{pipeline="p",stage="s"} 0.0' in answer.text
+    assert 'ipa_queue_length{part="1",pipeline="p",stage="s"} 0.0' in answer.text
 
 
 def test_there_is_nothing_else(thread: MetricsThread) -> None:

@@ -133,7 +133,7 @@ def test_every_closed_label_has_all_its_series_at_the_start() -> None:
 
 
 # One value of each label that is not closed; none of them is one of several.
-ONE = {"pipeline": "pages", "stage": "detect", "variant": "small", "route": "/healthz"}
+ONE = {"pipeline": "pages", "stage": "detect", "part": "1", "variant": "small", "route": "/healthz"}
 
 
 def _closed(metric: Metric) -> list[tuple[str, ...]]:

@@ -164,3 +164,11 @@ def test_no_capacity_goes_by_other_cores(config: StageConfig, had: list[float], 
         each.loaded = set(ACCURACIES)
     switch(pipeline("all"), config, found, resize)
     assert [each.cores for each in found] == have
+
+
+def test_fewer_cores_wait_until_requests_have_moved() -> None:
+    (found,) = [replica(0, cores=0.5)]
+    config = StageConfig("detect", "tiny", 1, 0.25, 1)
+    for may_shrink, cores in ((False, 0.5), (True, 0.25)):
+        switch(pipeline("all"), config, [found], resize, may_shrink=may_shrink)
+        assert found.cores == cores and found.carries(config)
