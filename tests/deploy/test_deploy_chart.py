@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -262,20 +263,25 @@ def test_the_volume_holds_what_the_default_settings_keep() -> None:
     assert int(size.removesuffix("Gi")) * 1024**3 * (1 - LOW_RATIO) >= 2 * kept_bytes
 
 
-def mounted(objects: Objects, volume: str, folder: Path) -> Path:
-    """The volume as a kubelet lays it out: files behind links of links, for atomic updates."""
+def mounted(objects: Objects, volume: str, folder: Path, version: str = "..2026_11_25") -> Path:
+    """The volume as a kubelet lays it out: files behind links of links, which an update swaps at once."""
     (found,) = (v for v in pod_of(objects)["volumes"] if v["name"] == volume)
-    data = folder / "..2026_11_25"
+    data = folder / version
     data.mkdir(parents=True)
-    (folder / "..data").symlink_to(data.name)
     for source in found["projected"]["sources"]:
         config = objects["ConfigMap", NAMESPACE, source["configMap"]["name"]]
         for item in source["configMap"]["items"]:
             path = data / item["path"]
             path.parent.mkdir(exist_ok=True)
             path.write_text(config["data"][item["key"]])
+    before = (folder / "..data").resolve()
+    (folder / "..data_tmp").symlink_to(data.name)
+    (folder / "..data_tmp").rename(folder / "..data")
+    if before.name != "..data":
+        shutil.rmtree(before)
     for each in sorted(data.iterdir()):
-        (folder / each.name).symlink_to(Path("..data") / each.name)
+        if not (folder / each.name).is_symlink():
+            (folder / each.name).symlink_to(Path("..data") / each.name)
     return folder
 
 
@@ -292,9 +298,27 @@ def test_the_service_reads_the_pipelines_that_are_mounted(tmp_path: Path) -> Non
     read = load_profiles(profiles, name)
     assert set(read) == set(stages)
     assert read == load_profiles(ROOT / "profiles", name)
-    # The pod is made anew when they change.
-    changed = charted(*FILES, f"--set-file=pipelines.video.profiles.crop={CHART}/Chart.yaml")
-    assert only(changed, "Deployment") != only(objects, "Deployment")
+
+
+def test_changed_files_are_swapped_below_the_running_service_or_replace_its_pods(tmp_path: Path) -> None:
+    other = tmp_path / "pipeline.yaml"
+    other.write_text(
+        (ROOT / "pipelines/video/pipeline.yaml").read_text().replace("latency: 1s", "latency: 2s")
+    )
+    changes = [*FILES, f"--set-file=pipelines.video.pipeline={other}"]
+    objects, changed = charted(*FILES), charted(*changes)
+    assert only(changed, "Deployment") == only(objects, "Deployment")
+    restart = "--set=pipelineChanges=restart"
+    assert only(charted(*changes, restart), "Deployment") != only(charted(*FILES, restart), "Deployment")
+    folder = mounted(objects, "pipelines", tmp_path / "pipelines")
+    file = folder / "video" / "pipeline.yaml"
+    assert load_pipelines(folder)["video"].sla.latency_s == 1.0
+    before = file.stat()
+    mounted(changed, "pipelines", folder, "..2026_11_26")
+    after = file.stat()
+    # What a look at the files compares. Links are followed, so a swap is noticed though no file was written.
+    assert (after.st_ino, after.st_mtime_ns) != (before.st_ino, before.st_mtime_ns)
+    assert load_pipelines(folder)["video"].sla.latency_s == 2.0
 
 
 def test_a_pipeline_of_a_namespace_without_rights_is_refused() -> None:
@@ -318,6 +342,7 @@ def test_the_image_is_of_a_registry_that_is_named_and_by_its_digest_if_there_is_
 
 REFUSED = {
     "image.digest=latest": "digest",
+    "pipelineChanges=never": "pipelineChanges",
     "replicas=2,store.kind=sqlite": "replicas",
     "replica=3": "replica",
     "mode=guarded": "mode",

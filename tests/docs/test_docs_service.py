@@ -83,6 +83,22 @@ def test_its_commands_are_right(
             assert words[0] == "git", line
 
 
+IN_LINE = re.compile(r"(?:^|-- |&& |^[A-Z_]+=\S+ )(ipa [^|&>;#]*)")
+# Names plug-ins that its reader has.
+READERS_OWN = "write-a-policy"
+HOW_TOS = sorted(each.stem for each in (ROOT / "docs" / "how-to").glob("*.md"))
+
+
+@pytest.mark.parametrize("guide", [each for each in HOW_TOS if each not in (*GUIDES, READERS_OWN)])
+def test_its_commands_are_taken_by_the_command_line(guide: str) -> None:
+    """Those of pages that need a machine, a cluster or minutes: their verbs and options are there."""
+    for line in lines(guide):
+        for command in IN_LINE.findall(line):
+            words = shlex.split(re.sub(r"\\\?[%$]\(?[^ \"]*|\$\([^)]*\)", "x", command))
+            if "..." not in words and words[1:]:
+                parsed(words[1:])
+
+
 def is_path(word: str) -> bool:
     """Whether it is one of deploy/ here, not a Deployment."""
     return word.split("/")[1] in {each.name for each in (ROOT / "deploy").iterdir()}

@@ -23,6 +23,7 @@ from textwrap import dedent
 
 import httpx
 import pytest
+import yaml
 
 from ipa.bootstrap.app import build
 from ipa.bootstrap.targets import ServeOptions
@@ -43,13 +44,16 @@ OF_ALL = ("version", "discovery")
 # Programs that reach registries.
 IMAGES = ("make", "skopeo", "docker")
 IN_POD = re.compile(r"kubectl -n (\S+) exec deploy/ipa -- (.*)")
+ROLLOUT = re.compile(r"kubectl -n (\S+) rollout status deploy/(\S+)")
+# What a registry answers.
+INSPECT, DIGEST = re.compile(r"\$\(skopeo inspect [^)]*\)"), f"sha256:{'0' * 64}"
 FORWARD = re.compile(r"kubectl -n (\S+) port-forward svc/ipa (\d+):(\d+) &")
 KEY = re.compile(r"ipa_[0-9a-f]{12}_\S+")
 
 
 def commands(begin: str, end: str) -> Iterator[str]:
     """The commands between two texts of the page; what it calls a file is a command that writes it."""
-    text = PAGE[PAGE.index(begin) : PAGE.index(end)]
+    text = PAGE[PAGE.index(begin) : PAGE.index(end) if end in PAGE else None]
     for match in BLOCK.finditer(text):
         block = dedent(match[3])
         if match[2] == "yaml":
@@ -193,6 +197,7 @@ class Cluster:
 
     def follow(self, command: str) -> str:
         """What the command of the page prints, or what it would."""
+        command = INSPECT.sub(DIGEST, command)
         program = shlex.split(command, comments=True)[0]
         if program in IMAGES:
             check_images(command)
@@ -200,7 +205,9 @@ class Cluster:
         if match := IN_POD.fullmatch(command):
             assert match[1] == NAMESPACE
             self.bind()
-            return self.run(match[2], self.pod(), check=False)
+            return self.run(match[2].replace("/tmp/", f"{self.folder}/pod-"), self.pod(), check=False)
+        if match := ROLLOUT.fullmatch(command):
+            return str(self.found("deployments", match[2], match[1])["metadata"]["name"])
         if match := FORWARD.fullmatch(command):
             port = self.found("services", "ipa", match[1])["spec"]["ports"][0]
             assert int(match[3]) == port["port"]
@@ -271,6 +278,87 @@ def test_the_page_installs_what_it_says_as_printed(cluster: Cluster) -> None:
     assert {one.namespace for one in asked} == {NAMESPACE}
     for command in commands("## Two installs", "## What the cluster"):
         assert "digits" in cluster.follow(command)
+    operate(cluster)
+
+
+def operate(cluster: Cluster) -> None:
+    """What the page says of a running install: changes, more namespaces and teams, up, down and away."""
+    kube, template = cluster.kube, cluster.found("deployments", "ipa")["spec"]["template"]
+    assert "annotations" not in template["metadata"], "changed files are no reason to replace pods"
+    *commands_of, overlay, applied = commands("## Change a pipeline", "## Several namespaces")
+    for command in commands_of:
+        cluster.follow(command)
+    assert "latency: 200ms" in cluster.found("configmaps", "ipa-pipeline-digits")["data"]["pipeline.yaml"]
+    assert cluster.found("deployments", "ipa")["spec"]["template"] == template
+    _as_the_chart(cluster, overlay, applied)
+
+    for command in commands("## Several namespaces", "## Several teams"):
+        cluster.follow(command)
+    there = rights_of(kube.store, "ipa", NAMESPACE)
+    assert [there("get", *SDEP[:2], space, "x") for space in (NAMESPACE, "vision", "default")] == [
+        True,
+        True,
+        False,
+    ]
+
+    printed = {command: cluster.follow(command) for command in commands("## Several teams", "## How much")}
+    assert {"name": "IPA_API_NAMES", "value": "prefixed"} in cluster.container()["env"]
+    (made,) = (text for command, text in printed.items() if "key create" in command)
+    assert KEY.search(made)
+    (own,) = (
+        each
+        for each in cluster.found("deployments", "ipa", "speech")["spec"]["template"]["spec"]["containers"]
+    )
+    assert {"name": "IPA_INSTALL", "value": "speech"} in own["env"]
+    theirs = rights_of(kube.store, "ipa", "speech")
+    assert [theirs("get", *SDEP[:2], space, "x") for space in ("speech", NAMESPACE)] == [True, False]
+
+    before = cluster.container()["image"]
+    printed = {command: cluster.follow(command) for command in commands("## Upgrade", "## Downgrade")}
+    assert any("verified; sha256" in text for text in printed.values())
+    assert (cluster.folder / "before.sqlite3").stat().st_size > 10_000
+    assert cluster.container()["image"].endswith(f"/ipa-serving/service@{DIGEST}")
+    assert {"name": "IPA_API_NAMES", "value": "prefixed"} in cluster.container()["env"], "values are kept"
+    for command in commands("## Downgrade", "## Uninstall"):
+        cluster.follow(command)
+    assert cluster.container()["image"] == before
+
+    printed = {command: cluster.follow(command) for command in commands("## Uninstall", "## The end")}
+    assert "digits" in list(printed.values())[-1]
+    kinds = ("deployments", "roles", "rolebindings", "serviceaccounts", "services", "seldondeployments")
+    with kube.store.lock:
+        left = [kind for kind in kinds if kube.store.find(kind, NAMESPACE)]
+    assert left == ["deployments", "seldondeployments"], "those of the pipeline are left"
+    assert not [
+        each for each in kube.store.find("deployments", NAMESPACE) if each["metadata"]["name"] == "ipa"
+    ]
+
+
+def _as_the_chart(cluster: Cluster, overlay: str, applied: str) -> None:
+    """The overlay's pod has the chart's volumes, mounts and variables of the pipelines."""
+    cluster.run(overlay)
+    made = cluster.run(applied)
+    documents = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(made)}
+    assert (
+        documents["ConfigMap", "ipa-pipeline-digits"]["data"]
+        == (cluster.found("configmaps", "ipa-pipeline-digits")["data"])
+    )
+    ours = documents["Deployment", "ipa"]["spec"]["template"]["spec"]
+    theirs = cluster.found("deployments", "ipa")["spec"]["template"]["spec"]
+
+    def files(pod: Json) -> list[Json]:
+        (container,) = pod["containers"]
+        mounts = [each for each in container["volumeMounts"] if each["name"] in ("pipelines", "profiles")]
+        folders = [
+            each for each in container["env"] if each["name"] in ("IPA_PIPELINES_DIR", "IPA_PROFILES_DIR")
+        ]
+        volumes = [each for each in pod["volumes"] if each["name"] in ("pipelines", "profiles")]
+        for volume in volumes:
+            for source in volume["projected"]["sources"]:
+                source["configMap"]["items"].sort(key=str)
+        return mounts + folders + volumes
+
+    assert files(ours) == files(theirs)
 
 
 def test_one_replica_has_its_own_volume(cluster: Cluster) -> None:
