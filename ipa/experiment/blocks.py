@@ -18,15 +18,14 @@ from ipa.report.stats import Mean
 STYLE = """
 body { max-width: 72rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-p { max-width: 46rem; } p.note, figcaption, caption { color: #4b5563; font-size: .92em; }
-caption { caption-side: top; text-align: left; padding: .2rem 0; } figure { margin: .8rem 0; }
-table { font-size: .94em; width: auto; min-width: 40rem; }
+p, figcaption { max-width: 46rem; } p.note, figcaption { color: #4b5563; font-size: .92em; }
+figure { margin: 1rem 0; } table { font-size: .94em; width: auto; min-width: 40rem; }
 th, td { white-space: nowrap; padding: .18rem .55rem; }
 tr.group td { border-top: 2px solid #d1d5db; } td.better { color: #047857; } td.worse { color: #b91c1c; }
 td small { color: #6b7280; font-size: .88em; } td.text { white-space: normal; min-width: 18rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
 .scroll { overflow-x: auto; } pre { background: #f3f4f6; padding: .6rem .8rem; overflow-x: auto; }
-svg { max-width: 60rem; display: block; margin: .2rem 0; }
+svg { max-width: 60rem; min-width: 38rem; display: block; margin: .2rem 0; }
 """
 
 
@@ -38,7 +37,15 @@ class TableCell:
     half: str = ""
     kind: str = ""
 
+    @property
+    def in_words(self) -> str:
+        """The cell as one text, without colour."""
+        value = f"{self.text} ± {self.half}" if self.half else self.text
+        return value + MARKS.get(self.kind, "")
 
+
+# Colour never carries meaning alone.
+MARKS = {"better": " ✓", "worse": " ✗"}
 DASH = TableCell("–")
 
 
@@ -100,18 +107,21 @@ Block = Heading | Paragraph | CodeBlock | Table | FigureBlock | Folded
 def figure(mean: Mean | None, form: str, *, scale: float = 1.0, kind: str = "") -> TableCell:
     """The cell of a mean and half the width of its interval; a dash if there is none.
 
-    A value that rounds to zero in this format, its interval included, is a plain 0 and neither better nor
-    worse: it is below what the table resolves.
+    A value that rounds to zero in this format is neither better nor worse: it is below what the table
+    resolves. So is an interval that rounds to zero: it is shown as less than the last digit, or not at all if
+    the value is zero too.
     """
     if mean is None:
         return DASH
     shown = signless(format(mean.value * scale, form))
-    if mean.half_width is None:
-        return TableCell(shown, kind=kind if not is_zero(shown) else "")
+    if is_zero(shown):
+        kind = ""
+    if not mean.half_width:
+        return TableCell("0" if is_zero(shown) and mean.half_width == 0 else shown, kind=kind)
     half = format(mean.half_width * scale, form.replace("+", ""))
     if is_zero(half):
-        return TableCell("0" if is_zero(shown) else shown, kind="" if is_zero(shown) else kind)
-    return TableCell(shown, half, "" if is_zero(shown) else kind)
+        return TableCell("0") if is_zero(shown) else TableCell(shown, f"<{half[:-1]}1", kind)
+    return TableCell(shown, half, kind)
 
 
 def is_zero(shown: str) -> bool:
@@ -180,7 +190,7 @@ def as_html(blocks: Sequence[Block]) -> Iterator[str]:
             case Table():
                 yield _html_table(block)
             case FigureBlock():
-                yield f"<figure><figcaption>{escape(block.caption)}</figcaption>{block.svg}</figure>"
+                yield _captioned(block.caption, block.svg)
             case Folded():
                 yield f"<details><summary>{escape(block.summary)}</summary>"
                 yield from as_html(block.blocks)
@@ -193,7 +203,8 @@ def _html_table(table: Table) -> str:
         return f' class="{found}"' if found else ""
 
     def shown(cell: TableCell) -> str:
-        return escape(cell.text) + (f" <small>± {escape(cell.half)}</small>" if cell.half else "")
+        half = f" <small>± {escape(cell.half)}</small>" if cell.half else ""
+        return escape(cell.text) + half + MARKS.get(cell.kind, "")
 
     head = "".join(f"<th{classes(at)}>{escape(name)}</th>" for at, name in enumerate(table.header))
     body = "".join(
@@ -203,10 +214,16 @@ def _html_table(table: Table) -> str:
         for rows in table.groups
         for number, row in enumerate(rows)
     )
-    caption = f"<caption>{escape(table.caption)}</caption>"
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return _captioned(table.caption, whole)
+
+
+def _captioned(caption: str, wide: str) -> str:
+    """A table or figure under its caption, which stays in sight if the rest scrolls on a narrow screen."""
+    label = escape(caption, quote=True)
     return (
-        f'<div class="scroll" tabindex="0"><table>{caption}<thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f"<figure><figcaption>{escape(caption)}</figcaption>"
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">{wide}</div></figure>'
     )
 
 
@@ -222,11 +239,7 @@ def _markdown(blocks: Sequence[Block], folder: str, figures: dict[str, str]) -> 
             case Table():
                 heads = [as_text(name) for name in block.header]
                 rules = ["---" if at < block.texts else "---:" for at in range(len(heads))]
-                rows = [
-                    [as_text(f"{cell.text} ± {cell.half}" if cell.half else cell.text) for cell in row]
-                    for rows in block.groups
-                    for row in rows
-                ]
+                rows = [[as_text(cell.in_words) for cell in row] for rows in block.groups for row in rows]
                 lines = (f"| {' | '.join(row)} |" for row in (heads, rules, *rows))
                 yield f"**{as_text(block.caption)}**\n\n" + "\n".join(lines)
             case FigureBlock():

@@ -19,10 +19,11 @@ TIME, RATE, UPPER = "at_s", "rate_rps", "upper_rps"
 
 @dataclass(frozen=True, slots=True)
 class TimePlot:
-    """A column of the ticks as a figure: its title, axis, and factor."""
+    """A column of the ticks as a figure: its title, caption, axis, and factor."""
 
     column: str
     title: str
+    caption: str
     y_label: str
     scale: float = 1.0
     from_zero: bool = True
@@ -30,12 +31,17 @@ class TimePlot:
 
 
 PLOTS = (
-    TimePlot("request_p99_s", "Latency of requests, 99th percentile of each interval", "seconds"),
+    TimePlot("request_p99_s", "Latency", "Latency of requests, 99th percentile of each interval", "seconds"),
     TimePlot(
-        "attained_ratio", "Requests within the SLA, of those sent in each interval", "%", 100, y_max=102
+        "attained_ratio",
+        "Within the SLA",
+        "Requests within the SLA, by interval",
+        "% of those sent",
+        100,
+        y_max=102,
     ),
-    TimePlot("cores", "Cores paid", "cores"),
-    TimePlot("pas", "Accuracy of the running configuration", "PAS, %", 100, from_zero=False),
+    TimePlot("cores", "Cores", "Cores paid", "cores"),
+    TimePlot("pas", "Accuracy", "Accuracy of the running configuration", "PAS, %", 100, from_zero=False),
 )
 
 
@@ -73,7 +79,7 @@ def over_time(grid: Grid, finished: Sequence[Finished]) -> list[Block]:
         FigureBlock(f"Load over time: {where}.", svg(Plot("Load", "requests / s", load))),
     ]
     return found + [
-        FigureBlock(f"{plot.title}: {where}.", picture)
+        FigureBlock(f"{plot.caption}: {where}.", picture)
         for plot in PLOTS
         if (picture := _drawn(plot, shown, sla_s))
     ]

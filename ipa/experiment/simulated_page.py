@@ -162,8 +162,8 @@ def _differences(grid: Grid) -> list[Block]:
     ]
     caption = (
         f"Differences from {grid.reference} under the same requests, paired by seed; ± is half the 95 % "
-        "interval of the pairs (Student's t). Green and red: the interval excludes 0, and the difference is "
-        "one that this table resolves."
+        "interval of the pairs (Student's t). ✓ better, ✗ worse: the interval excludes 0, and the table "
+        "resolves the difference."
     )
     found: list[Block] = [Table(caption, ["policy", *(it.difference for it in COMPARED)], [rows])]
     places = [

@@ -101,5 +101,4 @@ def compare(
         if isinstance(block, Table):
             console.print(block.caption, markup=False)
             console.print(as_table(block), markup=False)
-    console.print("✓ better and ✗ worse than the reference: the interval excludes 0.", markup=False)
     console.print(f"Report: {page}", markup=False)

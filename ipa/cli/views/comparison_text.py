@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ipa.experiment.blocks import TableCell, figure
+from ipa.experiment.blocks import figure
 
 if TYPE_CHECKING:
     from ipa.experiment.blocks import Table as ReportTable
@@ -16,20 +16,14 @@ if TYPE_CHECKING:
 
 
 def as_table(table: ReportTable) -> Table:
-    """A table of a report for the terminal; a policy that is better or worse says so in words."""
+    """A table of a report for the terminal."""
     found = Table(*table.header)
     for at in range(table.texts, len(table.header)):
         found.columns[at].justify = "right"
     for rows in table.groups:
         for row in rows:
-            found.add_row(*(_shown(cell) for cell in row))
+            found.add_row(*(cell.in_words for cell in row))
     return found
-
-
-def _shown(cell: TableCell) -> str:
-    value = f"{cell.text} ± {cell.half}" if cell.half else cell.text
-    mark = {"better": " ✓", "worse": " ✗"}.get(cell.kind, "")
-    return f"{value}{mark}"
 
 
 def change_table(changes: Sequence[ResultChange]) -> Table:
@@ -43,9 +37,9 @@ def change_table(changes: Sequence[ResultChange]) -> Table:
             found.add_row(
                 "" if at else policy,
                 it.heading,
-                *(_shown(figure(mean, it.form, scale=it.scale)) for mean in (each.before, each.after)),
-                f"{_shown(figure(each.difference, it.difference_form, scale=it.difference_scale))}"
-                f" {'%' if it.relative else ''}".rstrip(),
+                *(figure(mean, it.form, scale=it.scale).in_words for mean in (each.before, each.after)),
+                figure(each.difference, it.difference_form, scale=it.difference_scale).in_words
+                + (" %" if it.relative else ""),
             )
     return found
 
