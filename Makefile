@@ -83,8 +83,10 @@ agreement: install ## the planner's engines against each other and enumeration, 
 	$(PY) -m experiments.agreement $(if $(INSTANCES),--instances $(INSTANCES))
 
 # All of them in their quick form, or the one that is named, whole.
-experiment: install ## the quick form of all experiments, ten minutes (or one: NAME=ipa-paper, QUICK=1; RESUME=1)
-	$(PY) -m experiments.lab $(NAME) $(if $(or $(QUICK),$(if $(NAME),,1)),--quick) $(if $(RESUME),--resume) \
+EXPERIMENTS := ipa-paper ipa-tight infadapter fan-out forecast scale what-if
+experiment: install ## the quick form of all experiments, eight minutes (or one: NAME=ipa-paper, QUICK=1; FRESH=1, ENGINE=dask://...)
+	.venv/bin/ipa experiment run $(or $(NAME),$(EXPERIMENTS)) $(if $(or $(QUICK),$(if $(NAME),,1)),--quick) \
+	  $(if $(FRESH),--fresh) $(if $(ENGINE),--engine $(ENGINE)) \
 	  $(if $(TRACE),--trace $(TRACE)) $(if $(PIPELINE),--pipeline $(PIPELINE))
 
 # Two parts, since types take as long as all else: `make -j2 lint` does both at once.

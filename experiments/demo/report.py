@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.demo.summary import RunRecord, rate_seen
-from experiments.plots import svg
+from ipa.experiment.plots import svg
 from ipa.report import html
 from ipa.report.sketch import BLUE, GREEN, ORANGE, RED, Line, Plot
 

@@ -9,15 +9,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ipa.experiment.published import SERIES, peak_rates
 from ipa.model.pipeline import AccuracyRule, Objective
 
 PIPELINES = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
 WORKLOADS = ("bursty", "steady_low", "steady_high", "fluctuating")
 FILES = ("ipa_published.json", "ipa_profiles.json", "ipa_workloads.json")
-# The authors' series for the revised paper.
-SERIES = "18"
-TICK_S = 10
-HORIZON_S = 20
 # Half a unit of the last published digit of a PAS in percent.
 HALF_DIGIT = 0.5e-5
 RULES = {
@@ -105,17 +102,6 @@ def runs_of(
             raise ValueError(f"two runs of {pipeline} have the rates of {workload}")
         found[workload] = row
     return found
-
-
-def peak_rates(pattern: Sequence[float], margin_pct: float) -> tuple[float, ...]:
-    """The rate to plan for at each tick: the largest of the next 20 seconds, and the margin on it.
-
-    It is what the authors' forecaster is trained to say, here said without error.
-    """
-    return tuple(
-        max(pattern[start : start + HORIZON_S]) * (1 + margin_pct / 100)
-        for start in range(0, len(pattern), TICK_S)
-    )
 
 
 def objective_of(settings: Mapping[str, Any], sla_s: float) -> Objective:

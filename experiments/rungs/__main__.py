@@ -14,7 +14,7 @@ from statistics import mean, median
 
 import numpy as np
 
-from experiments.lab.loads import read_trace
+from ipa.files.traces import read_trace
 from ipa.forecast.base import Floats, Series, prepare, sliding_max
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
 from ipa.forecast.quality import pinball
@@ -42,7 +42,7 @@ def loads(data: Path) -> dict[str, Floats]:
     made["demo"] = np.repeat([5.0, 12.0, 20.0, 8.0, 18.0, 4.0], 60)
     found = {name: rng.poisson(rates).astype(float) for name, rates in made.items()}
     if (data / TRACE).is_file():
-        trace = np.array(read_trace(data / TRACE))
+        trace = np.array(read_trace(data / TRACE, zeros_are_gaps=False), dtype=float)
         for day in DAYS:
             part = trace[day * DAY_S + START_S :][:LENGTH_S]
             found[f"day {day}"] = part * MEAN_RPS / part.mean()

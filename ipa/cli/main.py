@@ -20,10 +20,12 @@ from ipa.model.exits import ExitCode
 # The verbs of each module: functions, whose names may end in an underscore. Heavy imports belong inside them.
 VERBS: Mapping[str, tuple[str, ...]] = {
     "ci": ("ci",),
+    "compare": ("compare",),
     "completion": ("completion",),
     "config": ("show",),
     "doctor": ("doctor",),
     "events": ("events", "audit", "replay"),
+    "experiment": ("run", "compare", "report"),
     "fit": ("profile", "fit"),
     "forecast": ("backtest",),
     "init": ("init", "import"),
@@ -42,6 +44,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
 # The modules whose verbs follow the module's name, as in `ipa key create`.
 GROUPS: Mapping[str, str] = {
     "config": "Show the settings in effect.",
+    "experiment": "Run experiments: policies, loads and seeds in the simulator, with a report to cite.",
     "forecast": "Evaluate forecasters of the load.",
     "key": "Create, list and revoke API keys of the service.",
     "store": "Back up, restore, prune and measure the store of the service.",

@@ -77,6 +77,17 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "ipa simulate video",
             "ipa simulate video --workload trace.txt --policy hpa --repeats 5",
         ),
+        "compare": (
+            "ipa compare video --policies ours,ipa,hpa",
+            "ipa compare video --policies ours,ipa --trace trace.txt --seeds 5",
+        ),
+        "experiment": (),
+        "experiment run": (
+            "ipa experiment run",
+            "ipa experiment run mine/experiment.yaml --engine dask://10.0.0.1:8786",
+        ),
+        "experiment compare": ("ipa experiment compare before/mine after/mine",),
+        "experiment report": ("ipa experiment report runs/experiments/mine",),
         "forecast": (),
         "forecast backtest": ("ipa forecast backtest trace.txt --train 0.7",),
     },

@@ -1,9 +1,10 @@
-"""Trace files: one whole number of requests a line, a line a second."""
+"""Trace files: one number of requests a line, a line a second."""
 
 from __future__ import annotations
 
 import gzip
 import os
+import re
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from ipa.model.errors import InputError, Problem
 # A file that is no trace at all need not be quoted line by line.
 MOST_PROBLEMS = 20
 MOST_CHARACTERS = 100
+_DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
 # Four months, a line a second.
 MOST_LINES = 10_000_000
 
@@ -24,8 +26,15 @@ def _unpacked(path: Path, raw: BinaryIO) -> BufferedReader | gzip.GzipFile:
     )
 
 
+def _rate(text: str) -> float | None:
+    """The number in the line; None if it is not one from 0 on."""
+    if text.isdecimal():
+        return float(text)
+    return float(text) if text.isascii() and _DECIMAL.fullmatch(text) else None
+
+
 def read_trace(path: Path, zeros_are_gaps: bool | None = None) -> tuple[float | None, ...]:
-    """The rates of a trace file; InputError lists the lines that are not whole numbers from 0 on.
+    """The rates of a trace file; InputError lists the lines that are not numbers from 0 on.
 
     Gaps are all zeros, none of them, or (None) those in runs where requests were due.
     """
@@ -38,11 +47,14 @@ def read_trace(path: Path, zeros_are_gaps: bool | None = None) -> tuple[float | 
                 if number > MOST_LINES:
                     raise InputError(f"{path} has more than {MOST_LINES} lines; a trace has one a second")
                 text = line.decode().strip()
-                if text.isdecimal():
-                    count = int(text)
-                    rates.append(None if zeros_are_gaps and count == 0 else float(count))
-                elif text:
-                    problems.append(Problem(f"{text[:40]!r} is not a whole number", str(path), number, 1))
+                if not text:
+                    continue
+                rate = _rate(text)
+                if rate is None:
+                    message = f"{text[:40]!r} is not a number of requests from 0 on"
+                    problems.append(Problem(message, str(path), number, 1))
+                else:
+                    rates.append(None if zeros_are_gaps and rate == 0 else rate)
                 if len(problems) == MOST_PROBLEMS:
                     break
     except (OSError, EOFError, UnicodeDecodeError) as error:

@@ -9,6 +9,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 LEVEL = 0.95
+# Two figures that differ by less than this part of them are equal.
+ROUNDING = 1e-9
 Row = Mapping[str, float | int | None]
 REASONS = "decisions_by_reason"
 
@@ -30,6 +32,10 @@ class Mean:
     def high(self) -> float:
         """The upper end of the interval; the mean without one."""
         return self.value + (self.half_width or 0.0)
+
+    def scaled(self, by: float) -> Mean:
+        """The mean and its interval in another unit."""
+        return Mean(by * self.value, None if self.half_width is None else by * self.half_width, self.count)
 
     def differs_from(self, value: float) -> bool | None:
         """True if the interval excludes the value; None without an interval."""
@@ -72,14 +78,23 @@ def means_of(rows: Sequence[Mapping[str, float | None]], *, missing: float | Non
 
 
 def paired(values: Sequence[float], others: Sequence[float], *, relative: bool) -> Mean | None:
-    """The mean of value − other, or of value/other − 1, pair by pair: a seed is the same load for both.
+    """The mean of value − other, or of value/other − 1, pair by pair, with Student's t interval of the pairs.
 
-    Pairs whose other is 0 have no ratio and are left out.
+    A seed is the same load for both. Pairs whose other is 0 have no ratio and are left out.
     """
-    pairs = list(zip(values, others, strict=True))
+    return mean_of([difference(*pair, relative=relative) for pair in zip(values, others, strict=True)])
+
+
+def difference(value: float, other: float, *, relative: bool) -> float:
+    """Value − other, or value/other − 1, which is NaN if other is 0.
+
+    Sums of the same numbers in another order differ in their last digits: such a difference is 0.
+    """
+    if math.isclose(value, other, rel_tol=ROUNDING, abs_tol=ROUNDING):
+        return 0.0 if other or not relative else math.nan
     if relative:
-        return mean_of([value / other - 1 for value, other in pairs if other])
-    return mean_of([value - other for value, other in pairs])
+        return value / other - 1 if other else math.nan
+    return value - other
 
 
 def student_t(freedom: int) -> float:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments.lab.experiment import Experiment
-from experiments.lab.markup import Cell, figure, grouped_table, note, subheading, text
-from experiments.lab.pictures import colours_of
-from experiments.lab.units import Finished
-from experiments.plots import svg
-from ipa.report import html
+from experiments.scale.fleets import cells, work
+from ipa.experiment.blocks import Block, FigureBlock, Heading, Paragraph, Table, TableCell, figure
+from ipa.experiment.cells import Finished
+from ipa.experiment.experiment import Experiment
+from ipa.experiment.pictures import colours_of
+from ipa.experiment.plots import svg
+from ipa.experiment.runners import Runner
 from ipa.report.sketch import GREY, Line, Plot
 from ipa.report.stats import mean_of
 
@@ -34,32 +34,30 @@ EXPLAINED = (
 )
 
 
-def parts(experiment: Experiment, finished: Sequence[Finished], data: Path) -> list[str]:
-    """A table over fleets and ways, and the day of one seed."""
-    found = [html.heading("Fleets and ways to share the budget"), headline(experiment, finished)]
-    found.append(note(EXPLAINED))
-    counts = dict.fromkeys(each.unit.labels["pipelines"] for each in finished)
-    for count in counts:
-        kept = [each for each in finished if each.unit.labels["pipelines"] == count and each.outcome.ticks]
-        if kept:
-            found += [
-                subheading(f"{count} pipelines, a day, seed {kept[0].unit.labels['seed']}"),
-                *_day(kept),
-            ]
+def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
+    """A table over fleets and ways, and the day of the first seed."""
+    found: list[Block] = [Heading("Fleets and ways to share the budget"), headline(experiment, finished)]
+    found.append(Paragraph(EXPLAINED, is_note=True))
+    first = experiment.seeds[0]
+    for count in dict.fromkeys(each.labels["pipelines"] for each in finished):
+        kept = [
+            each for each in finished if each.labels["pipelines"] == count and each.labels["seed"] == first
+        ]
+        found += [Heading(f"{count} pipelines, a day, seed {first}", 3), *_day(kept)]
     return found
 
 
-def headline(experiment: Experiment, finished: Sequence[Finished]) -> str:
+def headline(experiment: Experiment, finished: Sequence[Finished]) -> Table:
     """The table."""
     groups: dict[object, dict[str, list[Finished]]] = {}
     for each in finished:
-        ways = groups.setdefault(each.unit.labels["pipelines"], {})
-        ways.setdefault(str(each.unit.labels["way"]), []).append(each)
-    rows: list[list[list[Cell]]] = [
+        ways = groups.setdefault(each.labels["pipelines"], {})
+        ways.setdefault(str(each.labels["way"]), []).append(each)
+    rows = [
         [
             [
-                text(str(count) if not at else ""),
-                text(way),
+                TableCell(str(count) if not at else ""),
+                TableCell(way),
                 *(
                     figure(mean_of([float(run.row[key]) for run in runs]), form, scale=scale)
                     for key, _, form, scale in FIGURES
@@ -69,11 +67,12 @@ def headline(experiment: Experiment, finished: Sequence[Finished]) -> str:
         ]
         for count, ways in groups.items()
     ]
-    return grouped_table(["pipelines", "way", *(name for _, name, *_ in FIGURES)], rows, texts=2)
+    header = ["pipelines", "way", *(name for _, name, *_ in FIGURES)]
+    return Table("Fleets, and ways to share the budget: means over the seeds.", header, rows, texts=2)
 
 
-def _day(kept: Sequence[Finished]) -> list[str]:
-    ways = [str(each.unit.labels["way"]) for each in kept]
+def _day(kept: Sequence[Finished]) -> list[Block]:
+    ways = [str(each.labels["way"]) for each in kept]
     colours = colours_of(ways)
 
     def lines(key: str, scale: float = 1.0) -> list[Line]:
@@ -92,13 +91,13 @@ def _day(kept: Sequence[Finished]) -> list[str]:
 
     budget = float(kept[0].row["budget_cores"])
     load = [Line("all pipelines", lines("rate_rps")[0].points, GREY, "step")]
-    return [
-        svg(Plot("Load", "requests / s", load, x_label="hours")),
-        svg(Plot("Cores", "cores", lines("cost_cores"), x_label="hours", limit=("budget", budget))),
-        svg(
-            Plot(
-                "Accuracy of what is carried", "PAS, %", lines("pas", 100.0), x_label="hours", from_zero=False
-            )
-        ),
-        svg(Plot("Beyond capacity", "% of requests", lines("lost_ratio", 100.0), x_label="hours")),
+    plots = [
+        Plot("Load", "requests / s", load, x_label="hours"),
+        Plot("Cores", "cores", lines("cost_cores"), x_label="hours", limit=("budget", budget)),
+        Plot("Accuracy of what is carried", "PAS, %", lines("pas", 100.0), x_label="hours", from_zero=False),
+        Plot("Beyond capacity", "% of requests", lines("lost_ratio", 100.0), x_label="hours"),
     ]
+    return [FigureBlock(f"{plot.title} over the day.", svg(plot)) for plot in plots]
+
+
+RUNNER = Runner(cells, work, blocks, headline)

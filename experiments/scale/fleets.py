@@ -10,16 +10,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import pi
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.bench_fleet import least_cores, random_fleet
-from experiments.lab.experiment import Experiment
-from experiments.lab.units import Outcome, Unit
-from ipa.model.errors import InfeasibleError
+from ipa.experiment.cells import ExperimentCell, Outcome, code_of
+from ipa.experiment.experiment import Experiment
+from ipa.experiment.runners import RUNNERS
+from ipa.model.errors import InfeasibleError, InputError
 from ipa.model.plan import StageConfig
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.problem import PlanningProblem
@@ -41,21 +41,38 @@ BLOCK = 50
 ZONES_H = (0.0, 2.0, 8.0)
 
 
-def units(experiment: Experiment, data: Path) -> tuple[list[Unit], list[str]]:
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """The settings of the experiment: fleets of so many pipelines, planned anew every interval.
+
+    The budget lies at `budget_ratio` of the way from the least cores to those that no budget would take.
+    """
+
+    pipelines: Sequence[int]
+    hours: float
+    interval_min: float
+    budget_ratio: float
+
+
+def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
     """A day of each fleet, way and seed."""
-    fleet = experiment.fleet
-    assert fleet is not None
+    try:
+        fleet = FleetSettings(**experiment.settings)
+    except TypeError as error:
+        hint = f"Its keys are: {', '.join(FleetSettings.__annotations__)}"
+        raise InputError(f"{experiment.path}: settings of this runner: {error}", hint=hint) from error
     found = [
-        Unit(
+        ExperimentCell(
             {"pipelines": count, "way": way, "seed": seed},
+            experiment.runner,
             {
                 "pipelines": count,
                 "way": way,
                 "seed": seed,
                 "hours": fleet.hours,
-                "interval_s": fleet.interval_s,
+                "interval_s": 60 * fleet.interval_min,
                 "budget_ratio": fleet.budget_ratio,
-                "ticks": seed == experiment.seeds[0],
+                "code": code_of(RUNNERS, experiment.runner),
             },
             weight=count * {"together": 1.0, "apart": 1.0, "once": 0.2}[way],
         )
@@ -66,7 +83,7 @@ def units(experiment: Experiment, data: Path) -> tuple[list[Unit], list[str]]:
     return found, []
 
 
-def work(payload: Mapping[str, Any]) -> Outcome:
+def work(payload: Mapping[str, Any], series: Mapping[str, Any]) -> Outcome:
     """The day."""
     day = _Day(payload)
     plans_s: list[float] = []
@@ -120,7 +137,7 @@ def work(payload: Mapping[str, Any]) -> Outcome:
     }
     # The first plan warms nothing up that the second does not need, but it is another kind of plan.
     timings = {"plan_s_median": float(np.median(plans_s)), "plan_s_most": float(np.max(plans_s))}
-    return Outcome(figures, columns if payload["ticks"] else {}, timings)
+    return Outcome(figures, columns, timings)
 
 
 @dataclass(frozen=True, slots=True)

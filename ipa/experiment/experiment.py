@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineArm:
-    """A pipeline of the repository, and what is other than in its file."""
+    """A pipeline by name or path, and the values that replace those of its file."""
 
     pipeline: str
     name: str
@@ -56,32 +57,22 @@ class TraceArm:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetArm:
-    """Fleets of so many pipelines on one budget, planned anew every interval.
-
-    The budget lies at `budget_ratio` of the way from the least cores to those that no budget would take.
-    """
-
-    pipelines: tuple[int, ...]
-    hours: float
-    interval_s: float
-    budget_ratio: float
-
-
-@dataclass(frozen=True, slots=True)
 class Experiment:
-    """One experiment: every combination of its arms is a run.
+    """One experiment: every combination of its arms is a cell.
 
     `slas` are as written: `own`, a multiple of the fastest plan's latency (`1.5x`) or a duration. `reference`
-    is the policy that the others are compared with. `root` is what its relative paths start from.
+    is the policy that the others are compared with. `minutes` None: as long as its trace. `settings` are
+    those of a runner that is not part of ipa. Pipelines and profiles lie in the two folders.
     """
 
     name: str
     title: str
     runner: str
     path: Path
+    pipelines_dir: Path
+    profiles_dir: Path
     question: str = ""
-    minutes: float = 20.0
+    minutes: float | None = 20.0
     seeds: tuple[int, ...] = (1, 2, 3)
     spacing: str = "poisson"
     interval_s: float = 10.0
@@ -93,5 +84,5 @@ class Experiment:
     reference: str | None = None
     published: str | None = None
     traces: tuple[TraceArm, ...] = ()
-    fleet: FleetArm | None = None
-    quick: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    is_quick: bool = False

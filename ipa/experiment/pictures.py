@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.plots import drawn
+from ipa.experiment.plots import drawn
 from ipa.report.sketch import BLUE, GREEN, GREY, ORANGE, RED
 from ipa.report.stats import Mean
 
@@ -15,6 +15,8 @@ OTHERS = ("#cc79a7", "#56b4e9", "#000000", "#b59f00", "#8c564b", "#7f7f7f")
 FIXED = {"ours": BLUE, "ipa": ORANGE, "fa2-low": GREEN, "fa2-high": RED}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 PUBLISHED = "published"
+# The shortest axes of differences in cores and in accuracy.
+LEAST_CORES_PCT, LEAST_POINTS = 1.0, 0.1
 # Values this many times apart are drawn on a logarithmic axis.
 WIDE = 8
 
@@ -58,6 +60,8 @@ def trade_off(title: str, places: Sequence[Place], x_label: str, y_label: str) -
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.margins(0.12)
+        _at_least(axes.set_xlim, axes.get_xlim, LEAST_CORES_PCT)
+        _at_least(axes.set_ylim, axes.get_ylim, LEAST_POINTS)
         axes.grid(alpha=0.25, linewidth=0.6)
         _tidy(axes)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
@@ -78,6 +82,8 @@ class Dots:
     log: bool = False
     # A vertical line where the figure should be at most, or where the reference is.
     line: float | None = None
+    # The axis is never shorter: differences below it are noise.
+    least_span: float = 0.0
 
 
 def dots(plot: Dots) -> str:
@@ -126,6 +132,7 @@ def dots(plot: Dots) -> str:
         axes.set_ylim(len(plot.cells) - 0.5, -0.5)
         axes.set_xlabel(plot.x_label)
         known = [mean.value for row in plot.means for mean in row if mean]
+        _at_least(axes.set_xlim, axes.get_xlim, plot.least_span)
         if plot.log and known and max(known) > WIDE * min(known) > 0:
             _log_axis(axes)
         axes.set_title(plot.title, loc="left", fontsize=10, fontweight="bold")
@@ -144,6 +151,16 @@ def _log_axis(axes: Any) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _at_least(
+    change: Callable[[float, float], Any], ends: Callable[[], tuple[float, float]], span: float
+) -> None:
+    """Widen the axis to the span around its middle, so that no rounding error fills it."""
+    low, high = ends()
+    if high - low < span:
+        middle = (low + high) / 2
+        change(middle - span / 2, middle + span / 2)
 
 
 def _tidy(axes: Any) -> None:

@@ -1,17 +1,20 @@
-"""Backtests of the forecasters on days of load: one run is one forecaster on one trace."""
+"""Backtests of the forecasters on days of load: a cell is one forecaster on one trace."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.lab.experiment import Experiment, TraceArm
-from experiments.lab.units import Outcome, Unit
+from ipa.experiment.cells import ExperimentCell, Outcome, as_series
+from ipa.experiment.experiment import Experiment, TraceArm
+from ipa.experiment.published import data_folder
 from ipa.forecast.base import Forecaster
 from ipa.model.errors import UsageError
 
@@ -23,26 +26,25 @@ WEIGHTS = {"boosted": 10.0, "lstm": 40.0}
 TIMES = ("fit_s", "predict_ms")
 
 
-def units(experiment: Experiment, data: Path) -> tuple[list[Unit], list[str]]:
-    """Every forecaster on every trace that is there, and what is left out."""
+def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
+    """A cell for every forecaster on every trace that is there, and notes on what is left out."""
     rungs, notes = _rungs()
     found = []
     for arm in experiment.traces:
-        path = _path(arm, data)
-        if path is not None and not path.is_file():
-            notes.append(f"Trace {arm.name} is left out: {path} is not there.")
+        counts = _counts(arm, notes)
+        if counts is None:
             continue
+        series = {"counts": as_series(counts)}
         for rung in rungs:
-            labels = {"trace": arm.name, "forecaster": rung.name}
             payload = {
                 "forecaster": rung.name,
-                "trace": str(path) if path else None,
-                "generate_days": arm.generate_days,
                 "train_days": list(arm.train_days),
                 "test_days": list(arm.test_days),
                 "divide": arm.divide,
             }
-            found.append(Unit(labels, payload, weight=WEIGHTS.get(rung.name, 2.0)))
+            labels = {"trace": arm.name, "forecaster": rung.name}
+            weight = WEIGHTS.get(rung.name, 2.0)
+            found.append(ExperimentCell(labels, "forecast", payload, series, weight))
     return found, notes
 
 
@@ -61,19 +63,14 @@ def _rungs() -> tuple[list[Forecaster], list[str]]:
     return rungs, notes
 
 
-def _path(arm: TraceArm, data: Path) -> Path | None:
-    if arm.shared is not None:
-        return data / arm.shared
-    return None if arm.trace is None else Path(arm.trace)
-
-
-def work(payload: Mapping[str, Any]) -> Outcome:
-    """The forecaster's score; where it has too little to learn from, a row without figures."""
+def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Outcome:
+    """The forecaster's score; a row without figures if it has too little to learn from."""
     from ipa.forecast.backtest import Backtest
     from ipa.forecast.traces import as_load
 
     train, test = (_seconds(payload[key]) for key in ("train_days", "test_days"))
-    load = as_load(_counts(payload), int(payload["divide"]))
+    counts = tuple(None if isnan(count) else count for count in series["counts"])
+    load = as_load(counts, int(payload["divide"]))
     replay = Backtest(
         window_s=WINDOW_S,
         horizon_s=HORIZON_S,
@@ -99,12 +96,16 @@ def _seconds(days: tuple[int, int]) -> tuple[float, float]:
     return (first - 1) * float(DAY_S), last * float(DAY_S)
 
 
-def _counts(payload: Mapping[str, Any]) -> tuple[float | None, ...]:
+def _counts(arm: TraceArm, notes: list[str]) -> Sequence[float | None] | None:
     from ipa.files.traces import read_trace
 
-    if payload["trace"] is not None:
-        return read_trace(Path(payload["trace"]))
-    return tuple(made_up_days(payload["generate_days"]))
+    if arm.generate_days is not None:
+        return made_up_days(arm.generate_days)
+    path = Path(arm.trace) if arm.trace is not None else data_folder() / str(arm.shared)
+    if arm.trace is None and not path.is_file():
+        notes.append(f"Trace {arm.name} is left out: {path} is not there.")
+        return None
+    return read_trace(path)
 
 
 def made_up_days(days: int, seed: int = 0) -> list[float]:

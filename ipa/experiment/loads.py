@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from math import log
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from experiments.lab.experiment import PipelineArm, WorkloadArm
-from ipa.files import load_pipeline, load_profiles
+from ipa.experiment.experiment import PipelineArm, WorkloadArm
+from ipa.files import load_profiles
+from ipa.files.pipelines import find_pipeline
 from ipa.files.quantities import DURATION
+from ipa.files.traces import read_trace
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Edge, Pipeline
 from ipa.model.profile import ProfilePoint, StageProfile
 from ipa.policies.planning import planning_problem
-
-
-def read_trace(path: Path) -> list[float]:
-    """Requests a second, one number a line; InputError says which line is none."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    rates = []
-    with opened(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            text = line.strip()
-            if not text:
-                continue
-            try:
-                rate = float(text)
-            except ValueError:
-                rate = -1.0
-            if not 0 <= rate < float("inf"):
-                raise InputError(f"{path}:{number}: {text[:40]!r} is no number of requests from 0 on")
-            rates.append(rate)
-    if not rates:
-        raise InputError(f"{path} has no rates", hint="One number of requests a second on each line.")
-    return rates
 
 
 def rates_of(arm: WorkloadArm, data: Path) -> list[float] | None:
@@ -48,14 +27,18 @@ def rates_of(arm: WorkloadArm, data: Path) -> list[float] | None:
     InputError where the place `at` in a published file holds no numbers.
     """
     if arm.trace is not None:
-        rates = read_trace(Path(arm.trace))
+        rates = _read(Path(arm.trace))
     else:
         assert arm.shared is not None
         path = data / arm.shared
         if not path.is_file():
             return None
-        rates = read_trace(path) if arm.at is None else _numbers(path, arm.at)
+        rates = _read(path) if arm.at is None else _numbers(path, arm.at)
     return [rate * arm.scale for rate in rates]
+
+
+def _read(path: Path) -> list[float]:
+    return [rate or 0.0 for rate in read_trace(path, zeros_are_gaps=False)]
 
 
 def _numbers(path: Path, at: str) -> list[float]:
@@ -67,9 +50,15 @@ def _numbers(path: Path, at: str) -> list[float]:
     return [float(each) for each in value]
 
 
-def pipeline_of(arm: PipelineArm, root: Path) -> tuple[Pipeline, dict[str, StageProfile]]:
-    """The arm's pipeline and profiles, with what the arm has otherwise."""
-    pipeline, profiles = _read(arm.pipeline, root)
+def pipeline_of(
+    arm: PipelineArm, pipelines_dir: Path, profiles_dir: Path
+) -> tuple[Pipeline, dict[str, StageProfile]]:
+    """The arm's pipeline and profiles by stage, with the values that the arm replaces.
+
+    Errors: InputError, NotFoundError.
+    """
+    pipeline = find_pipeline(arm.pipeline, pipelines_dir)
+    profiles = load_profiles(profiles_dir, pipeline.name)
     bounds = pipeline.bounds
     if arm.accuracy_floor is not None:
         bounds = replace(bounds, accuracy_floor=arm.accuracy_floor)
@@ -87,16 +76,7 @@ def pipeline_of(arm: PipelineArm, root: Path) -> tuple[Pipeline, dict[str, Stage
         stages=stages,
         default_objective=arm.objective or pipeline.default_objective,
     )
-    if arm.capacity_within_s is not None:
-        profiles = {name: as_servers(each, arm.capacity_within_s) for name, each in profiles.items()}
-    return pipeline, dict(profiles)
-
-
-@cache
-def _read(name: str, root: Path) -> tuple[Pipeline, Mapping[str, StageProfile]]:
-    """Its files: read once by a worker, whose runs share them and change nothing in them."""
-    pipeline = load_pipeline(root / "pipelines" / name / "pipeline.yaml")
-    return pipeline, load_profiles(root / "profiles", name)
+    return pipeline, profiles
 
 
 def as_servers(profile: StageProfile, within_s: float) -> StageProfile:
@@ -158,9 +138,3 @@ def fastest_s(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> float
         own = min((point.latency_s for point in stage.points if point.batch_size == 1), default=0.0)
         until[stage.name] = own + max((until[edge.parent] for edge in stage.after), default=0.0)
     return max(until.values())
-
-
-def shape_of(rates: Sequence[float]) -> str:
-    """A load in words."""
-    mean = sum(rates) / len(rates)
-    return f"{len(rates) / 60:.0f} minutes, {mean:.1f} rps on the mean, {max(rates):.0f} at most"

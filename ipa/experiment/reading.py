@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments.lab.experiment import Experiment, PipelineArm, TraceArm, WorkloadArm
-from experiments.lab.keys import ExperimentFile
-from ipa.files import load_pipeline
+from ipa.experiment.experiment import Experiment, PipelineArm, TraceArm, WorkloadArm
+from ipa.experiment.keys import ExperimentFile
+from ipa.experiment.runners import RUNNERS
 from ipa.files.document import Document, Pointer, parse, read_text, unknown
 from ipa.files.faults import check
+from ipa.files.pipelines import find_pipeline
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import IpaError, PluginError, UsageError
 from ipa.model.pipeline import Pipeline
@@ -19,60 +20,66 @@ from ipa.plugins import Registry
 from ipa.policies.registry import POLICIES
 from ipa.simulate.arrivals import WORKLOADS
 
-ROOT = Path(__file__).resolve().parents[2]
 FILE_NAME = "experiment.yaml"
-# What each runner must be told.
+# The keys that each of the built-in runners needs.
 NEEDED = {
     "simulate": ("pipelines", "workloads", "policies"),
     "forecast": ("traces",),
-    "fleet": ("fleet", "seeds"),
 }
 Arm = TypeVar("Arm", WorkloadArm, TraceArm)
 _SOURCES = ("like", "trace", "shared")
 
 
-def find_experiments(root: Path = ROOT) -> dict[str, Path]:
-    """The experiment files of the repository by name."""
-    return {path.parent.name: path for path in sorted((root / "experiments").glob(f"*/{FILE_NAME}"))}
+def find_experiments(folder: Path) -> dict[str, Path]:
+    """The experiment files in the sub-folders, by the name of the folder."""
+    return {path.parent.name: path for path in sorted(folder.glob(f"*/{FILE_NAME}"))}
 
 
-def find_experiment(name: str, root: Path = ROOT) -> Path:
-    """The file of that name: that of an experiment of the repository, or a path; UsageError names all."""
-    known = find_experiments(root)
+def find_experiment(name: str, folder: Path) -> Path:
+    """The file of the experiment of that name in the folder, or of that path.
+
+    UsageError names the experiments there are.
+    """
+    known = find_experiments(folder)
     if name in known:
         return known[name]
-    if name.endswith((".yaml", ".yml")) or "/" in name:
+    if name.endswith((".yaml", ".yml")):
         return Path(name)
-    raise UsageError(f"there is no experiment {name!r}; {unknown(name, known)}")
+    raise UsageError(f"there is no experiment {name!r} in {folder}; {unknown(name, known)}")
 
 
-def load_experiment(path: Path, *, quick: bool = False, root: Path = ROOT) -> Experiment:
-    """The experiment in the file, in its quick form where wanted.
+def load_experiment(
+    path: Path, *, pipelines_dir: Path, profiles_dir: Path, quick: bool = False
+) -> Experiment:
+    """The experiment in the file, in its quick form if asked for.
 
-    InputError lists every problem with its line and column; NotFoundError where there is no such file.
+    InputError lists every problem with its line and column; NotFoundError if there is no such file.
     """
     document = parse(read_text(path), str(path))
     file = check(document, ExperimentFile)
     if isinstance(document.data, dict):
-        _Check(document, path.parent, root).all()
+        _Check(document, path.parent, pipelines_dir).all()
     document.raise_problems()
     assert file is not None, "without a file there are problems"
     given = file.given()
     shorter = given.pop("quick", {})
-    return _experiment(given | shorter if quick else given, path, quick)
+    values = given | shorter if quick else given
+    return _experiment(values, path, is_quick=quick, pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
 
 
 class _Check:
-    """What a schema cannot say: names that must exist, keys that belong together."""
+    """Finds what a schema cannot say: names that must exist, keys that belong together."""
 
-    def __init__(self, document: Document, folder: Path, root: Path) -> None:
-        self.document, self.folder, self.root = document, folder, root
+    def __init__(self, document: Document, folder: Path, pipelines_dir: Path) -> None:
+        self.document, self.folder, self.pipelines_dir = document, folder, pipelines_dir
 
     def all(self) -> None:
         data = self.document.data
         self._part(data, ())
         if isinstance(data.get("quick"), dict):
             self._part(data["quick"], ("quick",))
+        if isinstance(data.get("runner"), str):
+            self._name(data["runner"], ("runner",), RUNNERS)
         for key in NEEDED.get(str(data.get("runner")), ()):
             if key not in data:
                 self.document.problem((), f"runner {data['runner']} needs the key {key!r}; add it")
@@ -102,15 +109,16 @@ class _Check:
     def _names(self, names: Any, place: Pointer, known: Registry) -> None:
         """The file is its user's own, so it may name code as the command line may."""
         for at, name in _entries(names):
-            if not isinstance(name, str):
-                continue
-            try:
-                known.admit(name)
-            except UsageError:
-                words = f"there is no {known.kind} {name!r}; {unknown(name, known)}"
-                self.document.problem((*place, at), words)
-            except PluginError as error:
-                self.document.problem((*place, at), error.message)
+            if isinstance(name, str):
+                self._name(name, (*place, at), known)
+
+    def _name(self, name: str, place: Pointer, known: Registry) -> None:
+        try:
+            known.admit(name)
+        except UsageError:
+            self.document.problem(place, f"there is no {known.kind} {name!r}; {unknown(name, known)}")
+        except PluginError as error:
+            self.document.problem(place, error.message)
 
     def _unique(self, entries: Any, place: Pointer, word: str) -> None:
         seen: set[str] = set()
@@ -126,12 +134,12 @@ class _Check:
         if not isinstance(name, str):
             return
         at = (*place, "pipeline") if isinstance(entry, dict) else place
-        known = [path.parent.name for path in sorted((self.root / "pipelines").glob("*/pipeline.yaml"))]
-        if name not in known:
+        known = [path.parent.name for path in sorted(self.pipelines_dir.glob("*/pipeline.yaml"))]
+        if name not in known and not name.endswith((".yaml", ".yml")):
             self.document.problem(at, f"there is no pipeline {name!r}; {unknown(name, known)}")
         elif isinstance(entry, dict):
             try:
-                pipeline = load_pipeline(self.root / "pipelines" / name / "pipeline.yaml")
+                pipeline = find_pipeline(name, self.pipelines_dir)
             except IpaError as error:
                 self.document.problem(at, f"pipeline {name!r} cannot be read: {error.message}")
             else:
@@ -208,7 +216,7 @@ def _label(entry: Any) -> str:
     return str(entry)
 
 
-def _experiment(given: Mapping[str, Any], path: Path, quick: bool) -> Experiment:
+def _experiment(given: Mapping[str, Any], path: Path, **places: Any) -> Experiment:
     pipelines = (PipelineArm(it, it) if isinstance(it, str) else it for it in given.get("pipelines", ()))
     workloads = (WorkloadArm(it, like=it) if isinstance(it, str) else it for it in given.get("workloads", ()))
     values = {
@@ -217,7 +225,7 @@ def _experiment(given: Mapping[str, Any], path: Path, quick: bool) -> Experiment
         "workloads": tuple(_placed(arm, path.parent) for arm in workloads),
         "traces": tuple(_placed(arm, path.parent) for arm in given.get("traces", ())),
     }
-    return Experiment(path=path, quick=quick, **values)
+    return Experiment(path=path, **places, **values)
 
 
 def _placed(arm: Arm, folder: Path) -> Arm:

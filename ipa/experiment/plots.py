@@ -1,4 +1,4 @@
-"""Plots as SVG text: one style for every report. Needs matplotlib, of the `demo` extra."""
+"""Plots as SVG text: one style for every report. Needs matplotlib, of the extras `demo` and `experiments`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
-from experiments.lab.experiment import FleetArm, PipelineArm, TraceArm, WorkloadArm
+from ipa.experiment.experiment import PipelineArm, TraceArm, WorkloadArm
 from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import (
     MAPPING,
@@ -24,6 +24,9 @@ from ipa.files.kinds.fields import (
 
 _END = r"$(?!\n)"
 Word = Annotated[str, Field(max_length=60)]
+PipelineName = Annotated[
+    str, Field(min_length=1, max_length=1000, title="a name, or the path of a pipeline.yaml")
+]
 Words = Annotated[list[Word], Field(min_length=1, max_length=50, title="at least one name"), UNIQUE]
 Reference = Annotated[str, Field(max_length=200)]
 TracePath = Annotated[str, Field(max_length=1000)]
@@ -80,7 +83,7 @@ class PipelineArmSection(Section):
 
     model_config = ConfigDict(title="the name of a pipeline, or a mapping with the key pipeline")
     makes: ClassVar = PipelineArm
-    pipeline: Name
+    pipeline: PipelineName
     name: Maybe[Word] = None
     objective: Maybe[Word] = None
     accuracy_floor: Maybe[Fraction] = None
@@ -118,21 +121,10 @@ class TraceArmSection(Section):
     divide: Maybe[PositiveNumber] = None
 
 
-class FleetSection(Section):
-    """`fleet:`."""
-
-    model_config = ConfigDict(title="how many pipelines, for how long, how often planned and how many cores")
-    makes: ClassVar = FleetArm
-    pipelines: Seeds
-    hours: Annotated[Number, Field(gt=0, le=240)]
-    interval_s: PositiveDuration
-    budget_ratio: Annotated[Number, Field(gt=0, le=1)]
-
-
 Pipelines = Annotated[
     list[
         Annotated[
-            Annotated[Name, Tag(SCALAR)] | Annotated[PipelineArmSection, Tag(MAPPING)],
+            Annotated[PipelineName, Tag(SCALAR)] | Annotated[PipelineArmSection, Tag(MAPPING)],
             Discriminator(form),
             Field(title="the name of a pipeline, or a mapping with the key pipeline"),
         ]
@@ -163,7 +155,7 @@ class RunsSection(Section):
     policies: Maybe[Words] = None
     forecasters: Maybe[Words] = None
     traces: Maybe[Traces] = None
-    fleet: Maybe[FleetSection] = None
+    settings: Maybe[Annotated[dict[str, Any], Field(title="a mapping")]] = None
 
 
 class ExperimentFile(DeclaredFile, RunsSection):
@@ -173,7 +165,7 @@ class ExperimentFile(DeclaredFile, RunsSection):
     name: Name
     title: Question
     question: Maybe[Question] = None
-    runner: Literal["simulate", "forecast", "fleet"]
+    runner: Word
     spacing: Maybe[Literal["poisson", "even", "burst"]] = None
     interval_s: Maybe[PositiveDuration] = None
     reference: Maybe[Word] = None

@@ -1,0 +1,104 @@
+"""`ipa compare`: policies on one pipeline under one load, with a table and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from ipa.cli.options.experiments import ENGINE, FRESH, RESULTS_DIR, WORKERS, check_reports, conducted
+from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.model.errors import NotFoundError, UsageError
+from ipa.policies.registry import POLICIES
+
+
+def compare(
+    pipeline: str = PIPELINE,
+    *,
+    policies: str = typer.Option(
+        "ours,ipa,hpa", "--policies", help="policies with commas between; module:attribute too"
+    ),
+    trace: str = typer.Option(
+        "bursty", "--trace", help="bursty, steady_low, steady_high, fluctuating, or a trace file"
+    ),
+    reference: str | None = typer.Option(
+        None, "--reference", help="policy that the others are compared with; the last one if not given"
+    ),
+    seeds: int = typer.Option(3, "--seeds", min=1, max=100, help="number of seeds; one has no interval"),
+    sla: list[str] = typer.Option(
+        ["own"], "--sla", help="own, a multiple of the fastest plan's latency such as 1.5x, or a duration"
+    ),
+    minutes: float | None = typer.Option(
+        None, min=0.01, max=14_400, help="minutes; all of the trace if absent"
+    ),
+    engine: str = ENGINE,
+    workers: int = WORKERS,
+    fresh: bool = FRESH,
+    out: Path = RESULTS_DIR,
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Compare policies on one pipeline under the same requests.
+
+    Prints the figures of each policy and their differences from the reference, and writes a report beside
+    tables in Parquet. Outcomes are kept: the same command continues after Ctrl-C.
+    """
+    from ipa.cli.views.comparison_text import as_table
+    from ipa.experiment.blocks import Table
+    from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
+    from ipa.experiment.report import write_report
+    from ipa.experiment.results import SIMULATE, differences_of
+    from ipa.experiment.runners import runner_of
+    from ipa.files.pipelines import find_pipeline
+    from ipa.settings import Settings
+    from ipa.simulate.arrivals import WORKLOADS
+
+    check_reports()
+    names = tuple(dict.fromkeys(POLICIES.admit(name.strip()) for name in policies.split(",") if name.strip()))
+    if not names:
+        raise UsageError("--policies names none", hint=POLICIES.known())
+    reference = reference or names[-1]
+    if reference not in names:
+        raise UsageError(f"--reference {reference!r} is not among --policies {policies}")
+    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    name = find_pipeline(pipeline, settings.pipelines_dir).name
+    if trace in WORKLOADS:
+        load = WorkloadArm(trace, like=trace)
+    elif Path(trace).is_file():
+        load = WorkloadArm(Path(trace).name.partition(".")[0], trace=trace)
+    else:
+        raise NotFoundError(
+            f"there is no trace file and no load {trace!r}", hint=f"Loads are: {', '.join(WORKLOADS)}"
+        )
+    experiment = Experiment(
+        name=f"compare-{name}-{load.name}",
+        title=f"{', '.join(names)} on {name} under {load.name}",
+        runner=SIMULATE,
+        path=Path(),
+        pipelines_dir=settings.pipelines_dir,
+        profiles_dir=settings.profiles_dir,
+        minutes=minutes,
+        seeds=tuple(range(1, seeds + 1)),
+        pipelines=(PipelineArm(pipeline, name),),
+        workloads=(load,),
+        slas=tuple(dict.fromkeys(sla)),
+        policies=names,
+        reference=reference if len(names) > 1 else None,
+    )
+    results = conducted(experiment, out, engine, workers, is_fresh=fresh)
+    page = write_report(results, out / experiment.name)
+    values = {
+        "runs": [each.row for each in results.finished],
+        "differences": differences_of(results),
+        "report": str(page),
+    }
+    if printed(output, values):
+        return
+    console = printer(output)
+    for block in runner_of(SIMULATE).blocks(experiment, results.finished)[:3]:
+        if isinstance(block, Table):
+            console.print(block.caption, markup=False)
+            console.print(as_table(block), markup=False)
+    console.print(f"Report: {page}", markup=False)

@@ -1,0 +1,143 @@
+"""`ipa experiment`: run experiments, compare two results, and write a report again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ipa.cli.options.experiments import ENGINE, FRESH, RESULTS_DIR, WORKERS, check_reports, conducted
+from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.output import OUTPUT, Output, show
+from ipa.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from ipa.experiment.experiment import Experiment
+
+
+def run(
+    names: list[str] = typer.Argument(
+        None,
+        metavar="[NAME|FILE]...",
+        help="folders of the experiments' folder, or paths of experiment.yaml files; all if not given",
+    ),
+    *,
+    quick: bool = typer.Option(False, "--quick", help="the quick form of each"),
+    check: bool = typer.Option(False, "--check", help="read the files and count the cells only"),
+    trace: Path | None = typer.Option(None, "--trace", help="a trace file in place of the workloads"),
+    pipeline: str | None = typer.Option(None, "--pipeline", help="a pipeline in place of the pipelines"),
+    engine: str = ENGINE,
+    workers: int = WORKERS,
+    fresh: bool = FRESH,
+    out: Path = RESULTS_DIR,
+    experiments_dir: Path = typer.Option(
+        Path("experiments"), "--experiments-dir", help="folder of experiments"
+    ),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Run experiments and write their tables and reports.
+
+    Outcomes are kept by the digest of their inputs, so the same command continues after Ctrl-C and computes
+    only what changed. The first Ctrl-C finishes the cells under way.
+    """
+    from rich.table import Table
+
+    from ipa.experiment.reading import find_experiment, find_experiments, load_experiment
+    from ipa.experiment.report import write_index, write_report
+    from ipa.experiment.runners import runner_of
+    from ipa.settings import Settings
+
+    check_reports()
+    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    order = names or list(find_experiments(experiments_dir))
+    if not order:
+        raise UsageError(
+            f"there are no experiments in {experiments_dir}", hint="Name an experiment.yaml file."
+        )
+    # All files are read before the first cell: a mistake in the last one shows now.
+    found = [
+        _replaced(
+            load_experiment(
+                find_experiment(name, experiments_dir),
+                quick=quick,
+                pipelines_dir=settings.pipelines_dir,
+                profiles_dir=settings.profiles_dir,
+            ),
+            trace,
+            pipeline,
+        )
+        for name in order
+    ]
+    table = Table("experiment", "cells", "seconds", "report")
+    rows = []
+    for experiment in found:
+        begin = time.monotonic()
+        if check:
+            count, page, seconds = len(runner_of(experiment.runner).cells(experiment)[0]), None, None
+        else:
+            results = conducted(experiment, out, engine, workers, is_fresh=fresh)
+            count, page = len(results.finished), str(write_report(results, out / experiment.name))
+            seconds = round(time.monotonic() - begin, 1)
+        rows.append({"experiment": experiment.name, "cells": count, "seconds": seconds, "report": page})
+        table.add_row(experiment.name, str(count), "" if seconds is None else f"{seconds:.0f}", page or "")
+    index = None if check else str(write_index(out, [each.name for each in found]))
+    show(output, {"experiments": rows, "index": index}, table, *([f"All of them: {index}"] if index else []))
+
+
+def compare(
+    before: Path = typer.Argument(metavar="BEFORE", help="folder of results"),
+    after: Path = typer.Argument(metavar="AFTER", help="folder of results of the same experiment"),
+    output: Output = OUTPUT,
+) -> None:
+    """Compare two results of the same cells, such as with two versions of the code or of profiles.
+
+    Differences are paired by seed; ± is half their 95 % interval (Student's t).
+    """
+    from ipa.cli.views.comparison_text import change_table, changes_as_values
+    from ipa.experiment.comparison import compared
+    from ipa.experiment.results import read_results
+
+    check_reports()
+    first, second = read_results(before), read_results(after)
+    changes, cells = compared(first, second)
+    words = f"{cells} cells in both: {before} ({first.made.version}), {after} ({second.made.version})"
+    values = {
+        "before": str(before),
+        "after": str(after),
+        "cells": cells,
+        "changes": changes_as_values(changes),
+    }
+    show(output, values, change_table(changes), words)
+
+
+def report(
+    folder: Path = typer.Argument(metavar="DIR", help="folder of results, such as runs/experiments/mine"),
+    output: Output = OUTPUT,
+) -> None:
+    """Write the report of kept results again: report.html, and report.md with its figures."""
+    from ipa.experiment.report import MARKDOWN, write_report
+    from ipa.experiment.results import read_results
+
+    check_reports()
+    page = write_report(read_results(folder), folder)
+    found = {"html": str(page), "markdown": str(folder / MARKDOWN)}
+    show(output, found, *found.values())
+
+
+def _replaced(experiment: Experiment, trace: Path | None, pipeline: str | None) -> Experiment:
+    """The experiment with the trace for its workloads, as long as it lasts, and the pipeline for its own."""
+    from ipa.experiment.experiment import PipelineArm, WorkloadArm
+    from ipa.experiment.results import SIMULATE
+
+    if (trace or pipeline) and experiment.runner != SIMULATE:
+        raise UsageError(f"--trace and --pipeline are for simulations; {experiment.name} is none")
+    if trace is not None:
+        experiment = replace(experiment, workloads=(WorkloadArm(trace.stem, trace=str(trace)),), minutes=None)
+    if pipeline is not None:
+        experiment = replace(experiment, pipelines=(PipelineArm(pipeline, pipeline),))
+    return experiment

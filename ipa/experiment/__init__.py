@@ -1,0 +1,1 @@
+"""Experiments as files: an experiment.yaml becomes cells, Parquet tables, and a self-contained report."""

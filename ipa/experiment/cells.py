@@ -1,0 +1,129 @@
+"""A cell, the unit of work of every experiment, and its outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version as version_of
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import ipa
+from ipa.plugins import Registry
+
+Row = Mapping[str, Any]
+Columns = Mapping[str, Sequence[Any]]
+Labels = Mapping[str, str | int | float]
+
+# Packages whose versions change figures in their last digits.
+NUMERIC = ("highspy", "numpy", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentCell:
+    """One run: all its inputs as values.
+
+    `payload` has plain JSON values, `series` long rows of numbers by name (NaN is a gap). The outcome is a
+    function of the version, `runner`, `payload` and `series` alone. `labels` are the first columns of the
+    results; `weight` is the cell's duration relative to others.
+    """
+
+    labels: Labels
+    runner: str
+    payload: Mapping[str, Any]
+    series: Mapping[str, array[float]] = field(default_factory=dict)
+    weight: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """The labels in one line."""
+        values = self.labels.values()
+        return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+    def digest(self, version: str) -> str:
+        """The address of the outcome: SHA-256 of the version and the inputs, the labels left out."""
+        rows = {name: hashlib.sha256(values.tobytes()).hexdigest() for name, values in self.series.items()}
+        text = json.dumps([version, self.runner, self.payload, rows], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a cell: its figures (one row), a table by tick, and times that no two runs have alike."""
+
+    row: Row
+    ticks: Columns = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain JSON values; floats read back as they are."""
+        return {
+            "row": dict(self.row),
+            "ticks": {key: list(values) for key, values in self.ticks.items()},
+            "timings": dict(self.timings),
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Outcome:
+        """The outcome that `to_json` gave."""
+        return Outcome(data["row"], data["ticks"], data["timings"])
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The labels of a cell and its outcome."""
+
+    labels: Labels
+    outcome: Outcome
+
+    @property
+    def row(self) -> Row:
+        """Labels and figures as one row."""
+        return {**self.labels, **self.outcome.row}
+
+
+def as_series(values: Sequence[float | None]) -> array[float]:
+    """The numbers as a series; None becomes NaN."""
+    return array("d", (nan if value is None else value for value in values))
+
+
+@cache
+def code_version() -> str:
+    """The version of the code that makes outcomes: `0.1.0+` and a digest of its sources.
+
+    The digest covers the Python files of ipa and the versions of the packages that compute. A checkout and a
+    wheel of the same sources have the same version.
+    """
+    found = hashlib.sha256()
+    package = Path(ipa.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        found.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for name in NUMERIC:
+        found.update(f"{name} {version_of(name)}\0".encode())
+    return f"{ipa.__version__}+{found.hexdigest()[:16]}"
+
+
+def code_of(registry: Registry, name: str) -> str:
+    """A digest of the code of a plug-in that is not part of ipa; empty for one that is.
+
+    It covers the folder of its module, or the one file outside a package. Errors: UsageError (no such name),
+    PluginError.
+    """
+    plugin = registry.find(name)
+    if plugin.is_ours:
+        return ""
+    plugin.load()
+    module = import_module(plugin.reference.partition(":")[0])
+    if module.__file__ is None:
+        return plugin.package
+    path = Path(module.__file__)
+    found = hashlib.sha256()
+    for each in sorted(path.parent.rglob("*.py")) if module.__package__ else [path]:
+        found.update(each.read_bytes() + b"\0")
+    return found.hexdigest()

@@ -1,0 +1,47 @@
+"""The runners by name: a kind of experiment is one object that makes cells, computes one, and reports."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ipa.experiment.blocks import Block, Table
+from ipa.experiment.cells import ExperimentCell, Finished, Outcome
+from ipa.experiment.experiment import Experiment
+from ipa.plugins import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """A kind of experiment.
+
+    `cells` returns the cells in a fixed order, and notes on what was left out. `work` computes the outcome
+    of a cell from its payload and series; workers import it. `blocks` returns the report's contents,
+    `headline` its one table for the index. `words` describes each cell in a sentence.
+    """
+
+    cells: Callable[[Experiment], tuple[list[ExperimentCell], list[str]]]
+    work: Callable[[Mapping[str, Any], Mapping[str, array[float]]], Outcome]
+    blocks: Callable[[Experiment, Sequence[Finished]], list[Block]]
+    headline: Callable[[Experiment, Sequence[Finished]], Table]
+    words: Callable[[Experiment], str] = lambda experiment: ""
+
+
+RUNNERS = Registry(
+    "ipa.runners",
+    "runner",
+    {
+        "simulate": "ipa.experiment.simulated_page:RUNNER",
+        "forecast": "ipa.experiment.forecasts_page:RUNNER",
+    },
+)
+
+
+def runner_of(name: str) -> Runner:
+    """The runner of that name, or of module:attribute. Errors: UsageError, PluginError."""
+    found = RUNNERS.load(RUNNERS.admit(name))
+    if not isinstance(found, Runner):
+        raise RUNNERS.find(name).fault("is no ipa.experiment.runners.Runner")
+    return found

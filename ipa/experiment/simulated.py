@@ -1,0 +1,184 @@
+"""Cells of the simulator: a policy keeps a pipeline under a load, for a seed."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from ipa.control.canonical import plain
+from ipa.control.engine.guards import GuardSettings
+from ipa.experiment.cells import ExperimentCell, Labels, Outcome, as_series, code_of
+from ipa.experiment.experiment import Experiment, WorkloadArm
+from ipa.experiment.loads import as_servers, pipeline_of, rates_of, sla_of, with_sla
+from ipa.experiment.published import data_folder
+from ipa.files import pipeline_from_mapping, pipeline_to_mapping
+from ipa.forecast.registry import FORECASTERS
+from ipa.model.errors import InfeasibleError
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
+from ipa.policies.base import Policy
+from ipa.policies.registry import POLICIES
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.settings import Settings
+from ipa.simulate.arrivals import workload_rates
+from ipa.simulate.result import SimResult
+from ipa.simulate.run import ForecastSettings, SimSetup, first_configs, simulate
+
+# Policies whose rule is about the measured throughput, not about service times.
+AS_MEASURED = ("infadapter", "ms+")
+# Policies that run in the service's own loop, which reads the load between ticks.
+OWN = ("ours", "ours-checked", "ours-frugal")
+# How many times the SLA a start may take if nothing keeps it.
+LOOSER = (1.0, 2.0, 4.0, 16.0)
+_PROFILES = TypeAdapter(list[StageProfile])
+Profiles = Mapping[str, StageProfile]
+
+
+def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
+    """Every cell of the experiment in a fixed order, and notes on what is left out."""
+    notes: list[str] = []
+    loads = [
+        (arm.name, by_seed)
+        for arm in experiment.workloads
+        if (by_seed := _loads(arm, experiment, notes)) is not None
+    ]
+    found = []
+    for arm in experiment.pipelines:
+        pipeline, profiles = pipeline_of(arm, experiment.pipelines_dir, experiment.profiles_dir)
+        inputs = {
+            "pipeline": pipeline_to_mapping(pipeline),
+            "profiles": plain(list(profiles.values())),
+            "capacity_within_s": arm.capacity_within_s,
+            "spacing": experiment.spacing,
+            "interval_s": experiment.interval_s,
+        }
+        planned = _as_planned(profiles, arm.capacity_within_s)
+        slas = [(text, sla_of(text, pipeline, planned)) for text in experiment.slas]
+        arms = product(loads, slas, experiment.forecasters, experiment.policies, experiment.seeds)
+        for (workload, by_seed), (sla, sla_s), forecaster, policy, seed in arms:
+            asked: dict[str, str | int | float] = {
+                "sla_s": sla_s,
+                "forecaster": forecaster,
+                "policy": policy,
+                "seed": seed,
+            }
+            names = ((POLICIES, policy), (FORECASTERS, forecaster))
+            code = [digest for registry, name in names if (digest := code_of(registry, name))]
+            payload = {**inputs, **asked, **({"code": code} if code else {})}
+            labels: Labels = {"pipeline": arm.name, "workload": workload, "sla": sla, **asked}
+            rates = by_seed[seed]
+            found.append(
+                ExperimentCell(labels, "simulate", payload, {"rates_rps": rates}, weight=len(rates) / 60)
+            )
+    return found, notes
+
+
+def _loads(arm: WorkloadArm, experiment: Experiment, notes: list[str]) -> dict[int, array[float]] | None:
+    """The rates by the second for each seed; None with a note if published data is not there.
+
+    A load that is shorter than the experiment begins again.
+    """
+    if arm.like is not None:
+        own = {seed: workload_rates(arm.like, seed=seed) for seed in experiment.seeds}
+        rates = {seed: [float(rate) * arm.scale for rate in each] for seed, each in own.items()}
+    else:
+        folder = data_folder()
+        read = rates_of(arm, folder)
+        if read is None:
+            notes.append(f"Workload {arm.name} is left out: {folder / str(arm.shared)} is not there.")
+            return None
+        rates = dict.fromkeys(experiment.seeds, read)
+    return {seed: as_series(_lasting(each, experiment.minutes)) for seed, each in rates.items()}
+
+
+def _lasting(rates: Sequence[float], minutes: float | None) -> Sequence[float]:
+    if minutes is None:
+        return rates
+    return [rates[at % len(rates)] for at in range(max(1, round(minutes * 60)))]
+
+
+def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Outcome:
+    """The cell's figures as a row, and its ticks."""
+    result = simulate(setup_of(payload, series))
+    row = {key: value for key, value in result.summary().items() if not isinstance(value, dict)}
+    return Outcome(row, {**result.columns(), **_by_interval(result)})
+
+
+def _by_interval(result: SimResult) -> dict[str, list[Any]]:
+    """Of the requests that arrive between a tick and the next: their number, attainment and latency.
+
+    Before the first tick there is nothing to see: its requests count with the first.
+    """
+    edges = [tick.at_s for tick in result.ticks[1:]]
+    place = np.searchsorted(edges, result.born_s, side="right")
+    latencies = result.done_s - result.born_s
+    found: dict[str, list[Any]] = {"sent": [], "attained_ratio": [], "request_p99_s": []}
+    for at in range(len(result.ticks)):
+        own = latencies[place == at]
+        answered = own[~np.isnan(own)]
+        found["sent"].append(len(own))
+        found["attained_ratio"].append(
+            float((answered <= result.sla_s).sum() / len(own)) if len(own) else None
+        )
+        found["request_p99_s"].append(float(np.quantile(answered, 0.99)) if len(answered) else None)
+    return found
+
+
+def setup_of(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> SimSetup:
+    """The inputs of the simulator. If nothing keeps the SLA at first, the start takes more time."""
+    own, measured = _values(json.dumps([payload["pipeline"], payload["profiles"]], sort_keys=True))
+    profiles = _as_planned(measured, payload["capacity_within_s"])
+    pipeline = with_sla(own, payload["sla_s"])
+    is_own = payload["policy"] in OWN
+    setup = SimSetup(
+        pipeline=pipeline,
+        profiles=profiles,
+        rates_rps=tuple(series["rates_rps"]),
+        policy=_policy(payload["policy"], pipeline, profiles, measured),
+        seed=payload["seed"],
+        spacing=payload["spacing"],
+        forecast=ForecastSettings(FORECASTERS.admit(payload["forecaster"])),
+        guards=GuardSettings(tick_s=payload["interval_s"], peek_s=Settings().peek_s if is_own else 0.0),
+    )
+    for eased in _eased(setup, own, payload["sla_s"]):
+        try:
+            return replace(setup, start=first_configs(eased, PolicyInputs(eased.pipeline, profiles)))
+        except InfeasibleError:
+            continue
+    return setup
+
+
+def _eased(setup: SimSetup, own: Pipeline, sla_s: float) -> Iterator[SimSetup]:
+    for looser in LOOSER:
+        yield replace(setup, pipeline=with_sla(own, sla_s * looser))
+
+
+@lru_cache(maxsize=16)
+def _values(text: str) -> tuple[Pipeline, Profiles]:
+    """The pipeline and profiles of a payload: the cells of a worker share them and change nothing in them."""
+    pipeline, profiles = json.loads(text)
+    measured = _PROFILES.validate_python(profiles)
+    return pipeline_from_mapping(pipeline), {each.stage: each for each in measured}
+
+
+def _as_planned(profiles: Profiles, within_s: float | None) -> Profiles:
+    """The profiles that the replicas perform by."""
+    if within_s is None:
+        return profiles
+    return {name: as_servers(each, within_s) for name, each in profiles.items()}
+
+
+def _policy(name: str, pipeline: Pipeline, profiles: Profiles, measured: Profiles) -> str | Policy:
+    """The policy by name; those that plan with capacities as they were measured are given these."""
+    POLICIES.admit(name)
+    if profiles is measured or name not in AS_MEASURED:
+        return name
+    return make_policy(name, PolicyInputs(pipeline, measured))

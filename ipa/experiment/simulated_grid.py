@@ -1,0 +1,123 @@
+"""The outcomes of an experiment by case, policy and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isnan, log, nan
+from statistics import fmean
+
+import numpy as np
+
+from ipa.experiment.cells import Finished, Row
+from ipa.experiment.experiment import Experiment
+from ipa.experiment.published import PublishedRun
+from ipa.report.stats import Mean, difference, mean_of, paired
+
+# A pipeline under a load at an SLA: policies are compared within it. Policies here may carry a forecaster.
+CaseKey = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The outcomes in order: by case and policy the rows of all seeds."""
+
+    cases: tuple[CaseKey, ...]
+    policies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: Mapping[tuple[CaseKey, str], Mapping[int, Row]]
+    reference: str | None
+    published: Mapping[tuple[str, str, str], PublishedRun] = field(default_factory=dict)
+
+    def values(self, case: CaseKey, policy: str, key: str) -> list[float]:
+        """The figure of every seed, in the order of the seeds; NaN where a run has none."""
+        rows = self.rows[case, policy]
+        return [number(rows[seed].get(key)) for seed in self.seeds]
+
+    def mean(self, case: CaseKey, policy: str, key: str) -> Mean | None:
+        """The figure's mean over the seeds."""
+        return mean_of(self.values(case, policy, key))
+
+    def against(self, case: CaseKey, policy: str, key: str, *, relative: bool) -> Mean | None:
+        """The figure against the reference, seed by seed."""
+        if self.reference is None:
+            return None
+        values, others = (self.values(case, name, key) for name in (policy, self.reference))
+        return paired(values, others, relative=relative)
+
+    def overall(self, policy: str, key: str, *, against: str = "") -> Mean | None:
+        """The mean over all cases, its interval over seeds; against the reference as "ratio" or "less"."""
+        per_seed = []
+        for at in range(len(self.seeds)):
+            each = []
+            for case in self.cases:
+                value = self.values(case, policy, key)[at]
+                if against and self.reference is not None:
+                    other = self.values(case, self.reference, key)[at]
+                    value = difference(value, other, relative=against == "ratio")
+                each.append(value)
+            known = [value for value in each if not isnan(value)]
+            per_seed.append(fmean(known) if known else nan)
+        return mean_of(per_seed)
+
+    def theirs(self, case: CaseKey, policy: str) -> PublishedRun | None:
+        """The published run of that case."""
+        return self.published.get((case[0], case[1], policy)) if case[2] == "own" else None
+
+
+def number(value: object) -> float:
+    """The value, NaN where there is none."""
+    return float(value) if isinstance(value, int | float) else nan
+
+
+def grid_of(
+    experiment: Experiment,
+    finished: Sequence[Finished],
+    published: Mapping[tuple[str, str, str], PublishedRun],
+) -> Grid:
+    """The runs by case, policy and seed. Where there are several forecasters each is a policy of its own."""
+    several = len({each.labels["forecaster"] for each in finished}) > 1
+    rows: dict[tuple[CaseKey, str], dict[int, Row]] = {}
+    cases: dict[CaseKey, None] = {}
+    policies: dict[str, None] = {}
+    for each in finished:
+        labels = each.labels
+        case = (str(labels["pipeline"]), str(labels["workload"]), str(labels["sla"]))
+        policy = str(labels["policy"])
+        name = f"{policy}, {labels['forecaster']}" if several else policy
+        cases[case] = policies[name] = None
+        rows.setdefault((case, name), {})[int(labels["seed"])] = each.row
+    reference = experiment.reference
+    if reference is not None and reference not in policies:
+        reference = next((name for name in policies if name.startswith(f"{reference}, ")), None)
+    return Grid(tuple(cases), tuple(policies), experiment.seeds, rows, reference, published)
+
+
+# The figures by which a case is judged to be typical; of the cores the logarithm, since ratios count.
+TYPICAL = ("pas_mean", "cores_mean", "violation_ratio")
+
+
+def representative(grid: Grid) -> tuple[CaseKey, int]:
+    """The case and the seed nearest to the median: the one to show over time.
+
+    Each case and seed is a point: the accuracy, the logarithm of the cores and the late or lost requests
+    under every policy. The distance to the point of the medians counts each in its interquartile range; one
+    without a range is left out. Of equally near ones it is the first.
+    """
+    keys = [(case, seed) for case in grid.cases for seed in grid.seeds]
+    points = np.array(
+        [
+            [
+                log(max(value, 1e-9)) if figure == "cores_mean" else value
+                for policy in grid.policies
+                for figure in TYPICAL
+                for value in [number(grid.rows[case, policy][seed].get(figure))]
+            ]
+            for case, seed in keys
+        ]
+    )
+    low, middle, high = np.nanquantile(points, (0.25, 0.5, 0.75), axis=0)
+    ranges = high - low
+    kept = ranges > 0
+    away = np.nansum(((points - middle)[:, kept] / ranges[kept]) ** 2, axis=1)
+    return keys[int(np.argmin(np.round(away, 9)))]
