@@ -132,7 +132,7 @@ def _bracketed(address: str) -> str:
 
 
 class Declarations:
-    """The declaration of the model of a stage: asked of its replicas until one answers, and again after changes.
+    """The declaration of a stage's model: asked of its replicas until one answers, and again after changes.
 
     `ask` returns the metadata of a replica's model; ConnectionLostError if there is none.
     """
