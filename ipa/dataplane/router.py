@@ -40,7 +40,6 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
 from typing import Any
 
 import orjson
@@ -60,8 +59,6 @@ from ipa.dataplane.expectation import (
     PUID_HEADER,
     TIMING_HEADER,
     TOOK_HEADER,
-    UNKNOWN,
-    StageTimes,
     parse_ms,
     parse_times,
     parse_timing,
@@ -70,7 +67,14 @@ from ipa.dataplane.expectation import (
 )
 from ipa.dataplane.lag import LoopLag
 from ipa.dataplane.metrics import RouterMetrics
-from ipa.dataplane.passage import Passage
+from ipa.dataplane.routed_parts import (
+    ALONE,
+    RoutedPart,
+    RoutedParts,
+    RoutedStage,
+    parse_shares,
+    share_of_text,
+)
 from ipa.dataplane.tensors import (
     BINARY_OUTPUT,
     UnknownOutputError,
@@ -108,34 +112,8 @@ LONGEST_WAIT_S = 0.5
 ASK_S = 2.0
 # What models declare changes with the pipeline's file; a restart of a stage may bring another.
 DECLARED_S = 10.0
-# How far the next request's place is from the last one's, as a part of all: no other number spreads places
-# more evenly, and requests that repeat in a pattern do not meet the same part each time.
-STRIDE = (sqrt(5) - 1) / 2
-WHOLE_PERCENT = 100
-ALONE: Mapping[str, int] = {http.FIRST_PART: WHOLE_PERCENT}
 # A request that broke two connections in a row may be what crashes the queue.
 MAX_BROKEN = 2
-
-
-@dataclass(slots=True)
-class RoutedStage:
-    """A stage: its name, the URL of its queue, and what the queue told last of its times, and when."""
-
-    name: str
-    url: str
-    told: StageTimes = UNKNOWN
-    told_at_s: float = 0.0
-
-
-class RoutedPart:
-    """One of the configurations side by side: its share, its stages, its requests and their metrics."""
-
-    def __init__(self, name: str, stages: Sequence[RoutedStage], metrics: RouterMetrics) -> None:
-        self.share_percent = 0
-        self.stages = [RoutedStage(stage.name, stage.url) for stage in stages]
-        self.passage = Passage(len(stages))
-        self.metrics = metrics.of_part(name)
-        self.headers = {} if name == http.FIRST_PART else {http.PART_HEADER: name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +180,7 @@ class RouterServer:
         self._last_declared, self._declared_until_s = UNDECLARED, 0.0
         self._lag = LoopLag()
         self._admin_token = admin_token
-        self._parts: dict[str, RoutedPart] = {}
-        self._place = 0.0
-        self.share(shares)
+        self.parts = RoutedParts(self._stages, self._metrics, shares)
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -245,40 +221,12 @@ class RouterServer:
 
     async def _read_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
-        return json_response(self.to_json())
+        return json_response(self.parts.to_json())
 
     async def _write_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
-        self.share(parse_shares(call.body))
-        return json_response(self.to_json())
-
-    def share(self, shares: Mapping[str, int]) -> None:
-        """Give the parts these percents of the requests from now on; parts without any are forgotten."""
-        for name in shares.keys() - self._parts.keys():
-            self._parts[name] = RoutedPart(name, self._stages, self._metrics)
-        for name, part in list(self._parts.items()):
-            part.share_percent = shares.get(name, 0)
-            if name not in shares and not part.passage.in_flight:
-                del self._parts[name]
-
-    def to_json(self) -> dict[str, Any]:
-        """The shares in percent, and the requests on their way, by part."""
-        parts = self._parts.items()
-        return {
-            "shares": {name: part.share_percent for name, part in parts if part.share_percent},
-            "in_flight": {name: part.passage.in_flight for name, part in parts},
-        }
-
-    def _choose(self) -> RoutedPart:
-        """The part of the next request: of any number of requests in a row each has nearly its share."""
-        self._place = (self._place + STRIDE) % 1.0
-        percent = self._place * WHOLE_PERCENT
-        *others, last = (part for part in self._parts.values() if part.share_percent)
-        for part in others:
-            percent -= part.share_percent
-            if percent < 0:
-                return part
-        return last
+        self.parts.share(parse_shares(call.body))
+        return json_response(self.parts.to_json())
 
     async def _model_ready(self, _call: http.Call) -> http.Response:
         """Ready if every stage is. HttpError 503 names the first that is not."""
@@ -327,7 +275,7 @@ class RouterServer:
         came_s = loop.time()
         began_s = came_s - self._lag.most_s
         self._metrics.arrivals.inc()
-        part = self._choose()
+        part = self.parts.choose()
         part.passage.come(came_s)
         puid = call.headers.get(PUID_HEADER) or uuid.uuid4().hex
         headers = {PUID_HEADER: puid}
@@ -577,30 +525,6 @@ def _outcome(status: int) -> Outcome:
     return Outcome.DROPPED if status in DROPPED else Outcome.FAILED
 
 
-def parse_shares(body: bytes) -> dict[str, int]:
-    """The shares of a PUT; HttpError 422 says what is wrong with them."""
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
-    shares = given.get("shares") if isinstance(given, dict) and len(given) == 1 else None
-    is_valid = (
-        isinstance(shares, dict)
-        and all(name in http.PARTS for name in shares)
-        and all(type(percent) is int and percent > 0 for percent in shares.values())
-        and sum(shares.values()) == WHOLE_PERCENT
-    )
-    if not isinstance(shares, dict) or not is_valid:
-        words = f"by part ({', '.join(http.PARTS)}), {WHOLE_PERCENT} in all"
-        raise http.HttpError(422, "input", f"the body must be the shares in whole percents {words}")
-    return shares
-
-
-def _share(text: str) -> tuple[str, int]:
-    name, _, percent = text.partition("=")
-    return name, int(percent)
-
-
 def _stage(text: str) -> tuple[str, str]:
     name, separator, url = text.partition("=")
     if not separator:
@@ -632,7 +556,7 @@ def main() -> None:
         optional=True,
         help="answer within this many seconds, by lighter variants if need be",
     )
-    parser.add_argument("--share", type=_share, action="append", metavar="PART=PERCENT")
+    parser.add_argument("--share", type=share_of_text, action="append", metavar="PART=PERCENT")
     given = parser.parse_args()
     try:
         stages = [_stage(text) for text in words(given.stage, "IPA_STAGES")]

@@ -12,7 +12,8 @@ import pytest
 
 from ipa.dataplane.http import PART_HEADER, Application, HttpError
 from ipa.dataplane.queue import QueueServer, part_config
-from ipa.dataplane.router import RouterServer, parse_shares
+from ipa.dataplane.routed_parts import parse_shares
+from ipa.dataplane.router import RouterServer
 
 TOKEN = "t0k3n"
 BODY = {"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [1]}]}
@@ -113,7 +114,7 @@ def test_shares_are_not_for_strangers(
             for method, body in (("GET", None), ("PUT", {"shares": {"2": 100}})):
                 answer = await http.request(method, "/admin/config", json=body, headers=headers)
                 assert answer.status_code == status
-        assert server.to_json()["shares"] == {"1": 100}
+        assert server.parts.to_json()["shares"] == {"1": 100}
 
     asyncio.run(scenario())
 

@@ -1,0 +1,107 @@
+"""Configurations of a pipeline side by side, as its router knows them: shares, stages, requests in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import orjson
+
+from ipa.dataplane import http
+from ipa.dataplane.expectation import UNKNOWN, StageTimes
+from ipa.dataplane.metrics import RouterMetrics
+from ipa.dataplane.passage import Passage
+
+# How far the next request's place is from the last one's, as a part of all: no other number spreads places
+# more evenly, and requests that repeat in a pattern do not meet the same part each time.
+STRIDE = (sqrt(5) - 1) / 2
+WHOLE_PERCENT = 100
+ALONE: Mapping[str, int] = {http.FIRST_PART: WHOLE_PERCENT}
+
+
+@dataclass(slots=True)
+class RoutedStage:
+    """A stage: its name, the URL of its queue, and what the queue told last of its times, and when."""
+
+    name: str
+    url: str
+    told: StageTimes = UNKNOWN
+    told_at_s: float = 0.0
+
+
+class RoutedPart:
+    """One of the configurations side by side: its share, its stages, its requests and their metrics."""
+
+    def __init__(self, name: str, stages: Sequence[RoutedStage], metrics: RouterMetrics) -> None:
+        self.share_percent = 0
+        self.stages = [RoutedStage(stage.name, stage.url) for stage in stages]
+        self.passage = Passage(len(stages))
+        self.metrics = metrics.of_part(name)
+        self.headers = {} if name == http.FIRST_PART else {http.PART_HEADER: name}
+
+
+class RoutedParts:
+    """The parts of a pipeline by their names, each with its share of the requests."""
+
+    def __init__(
+        self, stages: Sequence[RoutedStage], metrics: RouterMetrics, shares: Mapping[str, int]
+    ) -> None:
+        self._stages, self._metrics = stages, metrics
+        self._parts: dict[str, RoutedPart] = {}
+        self._place = 0.0
+        self.share(shares)
+
+    def share(self, shares: Mapping[str, int]) -> None:
+        """Give the parts these percents of the requests from now on; parts without any are forgotten."""
+        for name in shares.keys() - self._parts.keys():
+            self._parts[name] = RoutedPart(name, self._stages, self._metrics)
+        for name, part in list(self._parts.items()):
+            part.share_percent = shares.get(name, 0)
+            if name not in shares and not part.passage.in_flight:
+                del self._parts[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """The shares in percent, and the requests on their way, by part."""
+        parts = self._parts.items()
+        return {
+            "shares": {name: part.share_percent for name, part in parts if part.share_percent},
+            "in_flight": {name: part.passage.in_flight for name, part in parts},
+        }
+
+    def choose(self) -> RoutedPart:
+        """The part of the next request: of any number of requests in a row each has nearly its share."""
+        self._place = (self._place + STRIDE) % 1.0
+        percent = self._place * WHOLE_PERCENT
+        *others, last = (part for part in self._parts.values() if part.share_percent)
+        for part in others:
+            percent -= part.share_percent
+            if percent < 0:
+                return part
+        return last
+
+
+def parse_shares(body: bytes) -> dict[str, int]:
+    """The shares of a PUT; HttpError 422 says what is wrong with them."""
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
+    shares = given.get("shares") if isinstance(given, dict) and len(given) == 1 else None
+    is_valid = (
+        isinstance(shares, dict)
+        and all(name in http.PARTS for name in shares)
+        and all(type(percent) is int and percent > 0 for percent in shares.values())
+        and sum(shares.values()) == WHOLE_PERCENT
+    )
+    if not isinstance(shares, dict) or not is_valid:
+        words = f"by part ({', '.join(http.PARTS)}), {WHOLE_PERCENT} in all"
+        raise http.HttpError(422, "input", f"the body must be the shares in whole percents {words}")
+    return shares
+
+
+def share_of_text(text: str) -> tuple[str, int]:
+    """The part and its percent of PART=PERCENT."""
+    name, _, percent = text.partition("=")
+    return name, int(percent)
