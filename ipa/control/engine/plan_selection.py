@@ -76,6 +76,9 @@ def choose(
         settled_on, needed = _settled_on(request, state, running, now)
         if settled_on is None:
             seen = f"better for {state.pending_ticks} of {needed} ticks"
+            must_rps = state.damping.must_carry_rps(plan, request.now_s)
+            if state.pending_ticks >= needed and must_rps > plan.rate_rps:
+                seen = f"it must carry {must_rps:.3g} rps too, for which the last one was too small"
             words = f"a smaller plan must stay better; {seen}: {in_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         plan = settled_on
@@ -177,6 +180,10 @@ def _settled_on(
         needed = ticks_for(gain_ratio, ticks, settings.tick_s)
         if not keeps_all(request.rolling, running, plan.configs):
             needed = state.damping.ticks(plan, needed, request.now_s, settings.tick_s)
+            must_rps = state.damping.must_carry_rps(plan, request.now_s)
+            at_peak = request.predict(plan.configs, must_rps) if must_rps > plan.rate_rps else None
+            if at_peak is not None and not at_peak.feasible:
+                continue
         if seen >= needed and (gain_ratio >= settings.tolerance_ratio or ticks <= 1 or not now.feasible):
             return plan, needed
     return None, needed

@@ -26,13 +26,15 @@ OTHER_LOAD_RATIO = 0.7
 class FlapDamping:
     """The smaller plans that were taken back: how many in a row, when the last one was, and for what rate.
 
-    `shrunk_s`: the time of the last smaller plan, None once it was taken back.
+    `shrunk_s`: the time of the last smaller plan, None once it was taken back. `last_rps`: the rate of the
+    plan that took it back.
     """
 
     count: int = 0
     at_s: float = 0.0
     rate_rps: float = 0.0
     shrunk_s: float | None = None
+    last_rps: float = 0.0
 
     def shrunk(self, now_s: float) -> FlapDamping:
         """The damping after a smaller plan was applied."""
@@ -43,14 +45,23 @@ class FlapDamping:
         if self.shrunk_s is None or now_s - self.shrunk_s > TAKEN_BACK_S:
             return replace(self, shrunk_s=None)
         before = self.count if now_s - self.at_s < FORGET_S else 0
-        return FlapDamping(before + 1, now_s, max(rate_rps, self.rate_rps if before else 0.0))
+        highest_rps = max(rate_rps, self.rate_rps if before else 0.0)
+        return FlapDamping(before + 1, now_s, highest_rps, last_rps=rate_rps)
+
+    def counts(self, plan: Plan, now_s: float) -> bool:
+        """True if smaller plans were taken back lately, under a load like the plan's."""
+        is_other = plan.rate_rps < OTHER_LOAD_RATIO * self.rate_rps
+        return self.count > 0 and now_s - self.at_s < FORGET_S and not is_other
 
     def ticks(self, plan: Plan, ticks: int, now_s: float, tick_s: float) -> int:
         """The ticks that a smaller plan must stay better, where it would be `ticks` undamped."""
-        is_other = plan.rate_rps < OTHER_LOAD_RATIO * self.rate_rps
-        if not self.count or now_s - self.at_s >= FORGET_S or is_other or ticks <= 1:
+        if ticks <= 1 or not self.counts(plan, now_s):
             return ticks
         return max(ticks, min(ticks << min(self.count, 16), ceil(LONGEST_DAMPED_S / tick_s)))
+
+    def must_carry_rps(self, plan: Plan, now_s: float) -> float:
+        """The rate that a smaller plan must carry: that for which the last one was too small, else 0."""
+        return self.last_rps if self.counts(plan, now_s) else 0.0
 
 
 UNDAMPED = FlapDamping()

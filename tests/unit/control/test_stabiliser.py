@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ipa.control.engine.stabiliser import FORGET_S, LONGEST_DAMPED_S, TAKEN_BACK_S, UNDAMPED
+from ipa.control.engine.stabiliser import FORGET_S, LONGEST_DAMPED_S, TAKEN_BACK_S, UNDAMPED, FlapDamping
 from ipa.model.pipeline import Pin
 from ipa.policies.ours import Ours
 from tests.fakes.world import PIPELINE, planner, scenario
@@ -62,3 +62,15 @@ def test_replicas_that_come_and_go_with_the_load_are_not_damped() -> None:
     )
     made.ticks(int(swings * swing_s / made.settings.tick_s))
     assert len(made.workload.accepted) >= swings - 1
+
+
+def test_the_next_smaller_plan_must_carry_what_the_last_one_did_not() -> None:
+    def must(damping: FlapDamping, rate_rps: float, now_s: float) -> float:
+        return damping.must_carry_rps(replace(PLAN, rate_rps=rate_rps), now_s)
+
+    assert must(UNDAMPED, 10.0, 0.0) == 0.0
+    damped = UNDAMPED.shrunk(0.0).grown(12.0, 10.0).shrunk(20.0).grown(10.5, 30.0)
+    assert must(damped, 10.0, 40.0) == 10.5
+    # Another load, and long after.
+    assert must(damped, 8.0, 40.0) == 0.0
+    assert must(damped, 10.0, 31.0 + FORGET_S) == 0.0

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from ipa.dataplane.http import FIRST_PART
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.stage import models_of, settings_of
 from ipa.model.errors import ConfigurationError
@@ -53,7 +54,7 @@ def variants(asked: tuple[str, ...], loaded: dict[str, Iterable[str]]) -> tuple[
             groups=[("s", "m"), ("l", "x")],
         )
         is_known = await queue._serve_with(tuple(loaded))
-        found = queue._queue.to_json()["replicas"]
+        found = queue._queues[FIRST_PART].to_json()["replicas"]
         return is_known, {it["url"]: [it["variant"], *it["lighter"]] for it in found}
 
     return asyncio.run(find())

@@ -66,7 +66,7 @@ def test_only_a_chain_is_run_on_this_machine(stages: tuple[Stage, ...], expected
     pipeline = a_pipeline(*stages)
     assert pipeline.is_chain is expected
     if expected:
-        assert checked(pipeline, configs(pipeline)) == list(configs(pipeline))
+        assert checked(pipeline, configs(pipeline)) == configs(pipeline)
     else:
         with pytest.raises(ConfigurationError, match="supports only chains"):
             checked(pipeline, configs(pipeline))
