@@ -546,7 +546,10 @@ MAY_BE_ZERO = frozenset({"port", "router_port", "tolerance_ratio", "keep_changes
 # Read by clients (the service's address, the token), by the tests and by make, not by the service; and the
 # name of the file of settings.
 IGNORED = frozenset(
-    {"IPA_AT", "IPA_TOKEN", "IPA_HOSTILE_VALUES", "IPA_SHARED_DATA", "IPA_SCREENSHOTS", FILE_VARIABLE}
+    {
+        *("IPA_AT", "IPA_TOKEN", "IPA_HOSTILE_VALUES", "IPA_SHARED_DATA", "IPA_SCREENSHOTS"),
+        *("IPA_WRITE_TABLES", FILE_VARIABLE),
+    }
 )
 # Prefixes of variables that the tests read.
 IGNORED_PREFIXES = ("IPA_FAULT_", "IPA_TEST_")
