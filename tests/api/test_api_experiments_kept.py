@@ -20,7 +20,7 @@ from ipa.service.job_queue import MOST_STARTS, JobQueue
 from tests.api.test_api_experiments import BODY, ENDLESS, begin, said_of, until
 from tests.fakes.services import NOW, ApiClient, FakeClock, FakeWorld
 
-LOAD = {"rates_rps": [2.0] * 60 + [8.0] * 60}
+LOAD = {"rates_rps": [2.0] * 30 + [8.0] * 30}
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def test_curves_say_what_the_requests_met() -> None:
     said = said_of(**LOAD)[-1]
     (run,) = said["report"]
     curves, figures = run["curves"], said["result"]
-    assert len(curves["at_s"]) == 120 and curves["at_s"][:2] == [0.0, 1.0]
+    assert len(curves["at_s"]) == 60 and curves["at_s"][:2] == [0.0, 1.0]
     assert sum(curves["rate_rps"]) == pytest.approx(figures["requests"])
     met = [
         (rate, ratio)

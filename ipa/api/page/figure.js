@@ -28,6 +28,7 @@ const STRETCHES = { broken: "SLO broken", blind: "not seen", held: "held" };
  *     y: [...],           // numbers; null is a gap
  *     lower, upper: [..], // of a band, with y or without; with "points" or "line" an interval around y
  *     text: [...],        // what a point says when it is pointed at, after its numbers
+ *     labels: [...],      // what stands beside a point
  *     href: [...],        // where a click on a point goes
  *     colour,             // "blue" | "violet" | "teal" | "amber" | "red" | "grey"
  *   }]
