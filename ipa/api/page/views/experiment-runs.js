@@ -43,7 +43,7 @@ export class Runs {
     const x_title = "seconds";
     this.figures.load.show({ x_title, series: loads.map((load, index) => ({ name: load.label, kind: "line", colour: loads.length > 1 ? colour(index) : "grey", x: load.at_s, y: load.rate_rps })) });
     const most = Math.max(0, ...done.flatMap((run) => run.curves?.latency_s ?? []));
-    this.figures.latency.show({ x_title, y_title: percentile ? `p${percentile}` : "", series: lines("line", (it) => it.latency_s), limit: sla_s ? { name: `SLA, ${seconds(sla_s)}`, value: sla_s } : undefined,
+    this.figures.latency.show({ x_title, y_title: percentile ? `p${percentile}` : "", series: lines("line", (it) => it.latency_s).map((one) => ({ ...one, beyond: true })), limit: sla_s ? { name: `SLA, ${seconds(sla_s)}`, value: sla_s } : undefined,
       // A queue that grew for minutes is beyond the axis, not its measure.
       ...(sla_s && most > 4 * sla_s ? { y_max: 4 * sla_s } : {}) });
     this.figures.in_time.show({ x_title, y_max: 100, series: lines("line", (it) => it.in_time_ratio.map((ratio) => (ratio === null ? null : 100 * ratio))) });

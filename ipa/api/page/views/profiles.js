@@ -90,7 +90,7 @@ class Profiles {
       x_title: "batch size", ...this.axis(measured.points),
       series: fits.flatMap((fit, index) => [
         { name: `fit on ${onCores(fit.cores)}`, kind: "line", colour: colour(index), ...curve(fit) },
-        { name: `measured on ${onCores(fit.cores)}`, kind: "points", colour: colour(index), x: on(fit.cores).map((it) => it.batch_size), y: on(fit.cores).map((it) => 1000 * it.latency_s) },
+        { name: `measured on ${onCores(fit.cores)}`, kind: "points", beyond: true, colour: colour(index), x: on(fit.cores).map((it) => it.batch_size), y: on(fit.cores).map((it) => 1000 * it.latency_s) },
       ]),
     });
     this.figures.residuals.show({
@@ -120,7 +120,7 @@ class Profiles {
       ...this.axis(this.profile.variants.flatMap((each) => each.points.filter((it) => it.batch_size === batch))),
       series: this.profile.variants.map((variant, index) => {
         const points = variant.points.filter((it) => it.batch_size === batch).sort((one, other) => one.cores - other.cores);
-        return { name: variant.variant, kind: "line", colour: COLOURS[index % COLOURS.length], x: points.map((it) => it.cores), y: points.map((it) => 1000 * it.latency_s) };
+        return { name: variant.variant, kind: "line", beyond: true, colour: COLOURS[index % COLOURS.length], x: points.map((it) => it.cores), y: points.map((it) => 1000 * it.latency_s) };
       }).filter((each) => each.x.length),
     });
   }
