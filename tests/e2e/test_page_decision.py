@@ -81,7 +81,7 @@ def test_the_plan_has_all_its_resources(browser: Browser, url: str, world: FakeW
 
 def rounded(text: str) -> str:
     """A sentence of the service as people read it: three digits, true minus signs."""
-    shown = re.sub(r"(?<![\w.])\d+\.\d{3,}", lambda it: f"{float(it[0]):.3g}".replace("0.000", "0"), text)
+    shown = re.sub(r"(?<![\w.])\d+\.\d{3,}", lambda it: f"{float(it[0]):.3g}", text)
     return re.sub(r"(?<=[\s(])-(?=\d)", "−", shown)
 
 
