@@ -44,6 +44,19 @@ PAGE = Path(__file__).parent / "page"
 router = APIRouter()
 # An entity tag, or several.
 TAG = r'^(W/)?"[^"]*"'
+# The groups of operations, in the order of /docs.
+GROUPS = {
+    "pipelines": "Pipelines and their state: what runs, how late it is, and why",
+    "decisions": "What was decided, with the inputs of each decision, and the record that proves it",
+    "events": "What happens, as it happens",
+    "plans": "What-ifs: the best plan for a load, why it is best, and its alternatives; apply one",
+    "forecasts": "The load that is expected",
+    "fleet": "All pipelines together, and plans under one budget",
+    "experiments": "Policies under a load, in simulated time",
+    "control": "Mode, pauses, freezes, pins, and changes by hand",
+    "profiles": "Measurements of the variants, and the fits that plans use",
+    "health": "The service itself",
+}
 
 
 def create_app(context: ApiContext, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
@@ -66,6 +79,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         title="ipa",
         version=ipa.__version__,
         summary="Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost.",
+        openapi_tags=[{"name": name, "description": text} for name, text in GROUPS.items()],
         docs_url=None,  # FastAPI's page loads its script from elsewhere; ours is page/docs.html
         redoc_url=None,
         redirect_slashes=False,

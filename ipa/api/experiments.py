@@ -14,15 +14,18 @@ from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import AcceleratorCounts, Body, Name, Positive
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Using
+from ipa.model.errors import InputError, Problem
 from ipa.policies.registry import POLICIES
 from ipa.report.run import Run, html_of, markdown_of
 from ipa.service import experiments
 from ipa.service.experiment_report import as_json
-from ipa.service.experiments import MOST_S, SEEDS, ExperimentRequest, ExperimentView
+from ipa.service.experiments import MOST_S, SEEDS, ExperimentCurves, ExperimentRequest, ExperimentView
 from ipa.simulate.arrivals import WORKLOADS
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"], route_class=JsonRoute)
 MOST_REPEATS = 20
+# As many as a figure can tell apart.
+MOST_POLICIES = 6
 # A rate takes some thirty bytes while it is kept.
 KEPT_RATES = 600
 # Seconds after which to look again; a run takes some seconds.
@@ -40,6 +43,7 @@ Rate = Annotated[float, Field(ge=0, le=1e9, strict=True, allow_inf_nan=False)]
 class ExperimentBody(Body):
     """A pipeline under a load, controlled by a policy, in virtual time: one of `workload` and `rates_rps`.
 
+    `policies` in place of `policy` compares them under the same requests, each with the first.
     `minutes` is how much of the workload is used, `times` multiplies its rates; `rates_rps` has one rate for
     each second. It is run with `repeats` seeds, from `seed` on. The cluster has `capacity_cores` and the
     `accelerators`, a count by kind such as `nvidia.com/gpu`; what is not given is unlimited.
@@ -50,6 +54,7 @@ class ExperimentBody(Body):
     # The first wrong rate is enough to say: there may be as many as seconds in a day.
     rates_rps: Annotated[list[Rate], Field(min_length=1, max_length=MOST_S, fail_fast=True)] | None = None
     policy: Name = "ours"
+    policies: Annotated[list[Name], Field(min_length=1, max_length=MOST_POLICIES)] | None = None
     objective: Name | None = None
     minutes: Annotated[float, Field(ge=1e-3, le=MOST_S / 60, strict=True)] | None = None
     times: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] = 1.0
@@ -62,7 +67,11 @@ class ExperimentBody(Body):
 
     def request(self) -> ExperimentRequest:
         """The request of the use case; it is kept without rates that are too long to keep for many."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
+        if self.policies is not None and "policy" in self.model_fields_set:
+            problem = Problem("give one of policy and policies", pointer="/policies")
+            raise InputError("the experiment cannot be run", problems=[problem])
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "policy"}
+        values["policies"] = self.policies or [self.policy]
         is_long = self.rates_rps is not None and len(self.rates_rps) > KEPT_RATES
         asked = self.model_dump(mode="json", exclude_unset=True, exclude={"rates_rps"} if is_long else None)
         if is_long:
@@ -100,7 +109,7 @@ def start_experiment(
 ) -> ExperimentView:
     """Simulate a pipeline under a load, in a process of its own; its address (Location) shows its progress.
 
-    429 if too many wait already. Experiments are kept until the service ends.
+    429 if too many wait already. Experiments survive a restart of the service; one that ran begins again.
     """
     view = experiments.start(caller, context.jobs, body.request(), client_of(request.scope))
     response.headers["Location"] = f"/v1/experiments/{view.experiment_id}"
@@ -131,17 +140,24 @@ def get_report(
     service: Using,
     context: Context,
     as_: Annotated[ReportFormat, Query(alias="as")] = ReportFormat.HTML,
+    policy: Annotated[Name | None, Query(description="the policy to report on; the first without")] = None,
     save: Annotated[bool, Query(description="as a file to keep, instead of to look at")] = False,
 ) -> Response:
     """The report of a finished experiment: one self-contained page, or its twins for programs.
 
     The same experiment has the same bytes. A browser shows it in a sandbox: it can run and ask for nothing.
     """
-    run = experiments.report(service, context.jobs, experiment_id)
+    run = experiments.report(service, context.jobs, experiment_id, policy)
     kind, written = WRITTEN[as_]
     name = f'filename="experiment-{experiment_id}.{as_.value}"'
     headers = {**SANDBOX, "Content-Disposition": f"{'attachment' if save else 'inline'}; {name}"}
     return Response(written(run), headers=headers, media_type=kind)
+
+
+@router.get("/{experiment_id}/curves")
+def get_curves(experiment_id: ExperimentId, service: Using, context: Context) -> ExperimentCurves:
+    """Load, latency, attainment, cores and accuracy over time of each policy of a finished experiment."""
+    return experiments.curves(service, context.jobs, experiment_id)
 
 
 @router.post("/{experiment_id}:cancel")

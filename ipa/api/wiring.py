@@ -21,8 +21,8 @@ GRACE_S = 5
 
 
 def context_of(app: App) -> ApiContext:
-    """The context of a running application. Its experiments end with it."""
-    jobs = experiment_jobs(app.clock)
+    """The context of a running application; its experiments go on after a restart."""
+    jobs = experiment_jobs(app.clock, store=app.store.experiments)
     app.resources.callback(jobs.close)
     app.roster.on_end = jobs.end_record
     return ApiContext(

@@ -1,11 +1,11 @@
-"""The data of an experiment's report: the figures of its run, thinned so that many can be kept."""
+"""The data of an experiment's runs: figures, reports and curves, thinned so that many can be kept."""
 
 from __future__ import annotations
 
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 import ipa
 from ipa.control.canonical import canonical_json, digest
 from ipa.report.run import Run, RunChange, Ticks
-from ipa.report.stats import Repeats, SeedFigures, means_of, sorted_by_name, span
+from ipa.report.stats import Repeats, Row, SeedFigures, means_of, paired, sorted_by_name, span
 from ipa.simulate.result import SimResult
 
 # More points than a plot has pixels are of no use.
@@ -22,10 +22,89 @@ MOST_TICKS = 800
 CDF_POINTS = 200
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 _RUN = TypeAdapter(Run)
+# Points of a curve; a bucket has at least a second.
+MOST_BUCKETS = 120
 # The parts of a specification that the report lists as asked for; the others are inputs.
 _ASKED = ("policy", "objective", "seed", "spacing", "capacity_cores", "target")
 
 _INPUTS = ("pipeline", "profiles", "rates_rps", "guards", "forecast")
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """A run over time, in buckets that begin at `at_s`; None where nothing was sent, or nothing answered.
+
+    `rate_rps` is the load that was sent, `latency_s` the SLA's percentile of the latency, and
+    `in_time_ratio` the share of the requests that were answered within the SLA. `cores` and `pas` are those
+    of the last tick.
+    """
+
+    at_s: tuple[float, ...]
+    rate_rps: tuple[float, ...]
+    latency_s: tuple[float | None, ...]
+    in_time_ratio: tuple[float | None, ...]
+    cores: tuple[float | None, ...]
+    pas: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRun:
+    """The run of one policy of an experiment, over all its seeds; the curves are of the first seed."""
+
+    policy: str
+    run: Run
+    curves: Curves
+
+
+_RUNS = TypeAdapter(tuple[PolicyRun, ...])
+
+
+def curves_of(result: SimResult, percentile: float) -> Curves:
+    """The curves of a run, with the latency at that percentile (0 to 100)."""
+    count = max(1, min(MOST_BUCKETS, int(result.duration_s)))
+    starts = np.linspace(0.0, result.duration_s, count, endpoint=False)
+    width_s = result.duration_s / count
+    bucket = np.minimum((result.born_s / width_s).astype(int), count - 1)
+    latencies_s = result.done_s - result.born_s
+    rows: list[tuple[float, float | None, float | None]] = []
+    for at in range(count):
+        of = latencies_s[bucket == at]
+        answered = of[~np.isnan(of)]
+        latency_s = float(np.quantile(answered, percentile / 100)) if len(answered) else None
+        in_time = float((answered <= result.sla_s).sum() / len(of)) if len(of) else None
+        rows.append((len(of) / width_s, latency_s, in_time))
+    ticks = np.searchsorted([tick.at_s for tick in result.ticks], starts + width_s) - 1
+    last = [result.ticks[at] if at >= 0 else None for at in ticks]
+    rates, latencies, in_time_ratios = zip(*rows, strict=True)
+    return Curves(
+        at_s=tuple(round(float(at), 3) for at in starts),
+        rate_rps=tuple(round(rate, 4) for rate in rates),
+        latency_s=latencies,
+        in_time_ratio=in_time_ratios,
+        cores=tuple(None if tick is None else tick.cores for tick in last),
+        pas=tuple(None if tick is None else tick.pas for tick in last),
+    )
+
+
+def differences(run: Run, reference: Run) -> dict[str, dict[str, float | None]]:
+    """The figures of a run minus those of the reference, each as {"value", "half_width"}.
+
+    With several seeds they are compared seed by seed, and `half_width` is half of the 95 % interval of the
+    mean difference. A figure that either lacks is left out.
+    """
+    ours, theirs = _by_seed(run), _by_seed(reference)
+    found = {}
+    for name in ours[0]:
+        pairs = [(one.get(name), other.get(name)) for one, other in zip(ours, theirs, strict=True)]
+        known = [(one, other) for one, other in pairs if one is not None and other is not None]
+        mean = paired([one for one, _ in known], [other for _, other in known], relative=False)
+        if mean is not None:
+            found[name] = {"value": mean.value, "half_width": mean.half_width}
+    return found
+
+
+def _by_seed(run: Run) -> list[Row]:
+    return [each.figures for each in run.repeats.seeds] if run.repeats else [run.figures]
 
 
 def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
@@ -112,9 +191,9 @@ def _ticks(result: SimResult) -> Ticks:
     return Ticks(**{each.name: tuple(getattr(it, each.name) for it in kept) for each in fields(Ticks)})
 
 
-def told(run: Run) -> Any:
-    """The run as plain JSON values, as the process of an experiment sends it."""
-    return _RUN.dump_python(run, mode="json")
+def told(runs: Sequence[PolicyRun]) -> Any:
+    """The runs as plain JSON values, as the process of an experiment sends them."""
+    return _RUNS.dump_python(tuple(runs), mode="json")
 
 
 def packed(values: Any) -> bytes:
@@ -122,9 +201,9 @@ def packed(values: Any) -> bytes:
     return zlib.compress(json.dumps(values).encode())
 
 
-def unpacked(kept: bytes) -> Run:
-    """The run of which `packed` holds the values."""
-    return _RUN.validate_json(zlib.decompress(kept))
+def unpacked(kept: bytes) -> tuple[PolicyRun, ...]:
+    """The runs of which `packed` holds the values."""
+    return _RUNS.validate_json(zlib.decompress(kept))
 
 
 def as_json(run: Run) -> str:

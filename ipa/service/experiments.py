@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ipa.control.canonical import plain
+from ipa.control.jobs import Job, JobFault, JobPhase
 from ipa.files import pipeline_to_mapping
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.access import Operation
@@ -17,8 +18,8 @@ from ipa.model.profile import StageProfile
 from ipa.policies.registry import POLICIES
 from ipa.report.run import Run
 from ipa.report.stats import span
-from ipa.service.experiment_report import unpacked
-from ipa.service.job_queue import UNKNOWN, Job, JobFault, JobPhase, JobQueue
+from ipa.service.experiment_report import Curves, PolicyRun, unpacked
+from ipa.service.job_queue import UNKNOWN, JobQueue
 from ipa.service.service import Service
 from ipa.service.simulation import forecast_values, guard_values
 from ipa.service.visibility import Caller
@@ -35,18 +36,19 @@ SEEDS = 2**32
 
 @dataclass(frozen=True, slots=True)
 class ExperimentRequest:
-    """A simulation of a pipeline under a load, controlled by a policy: one of `workload` and `rates_rps`.
+    """A simulation of a pipeline under a load: one of `workload` and `rates_rps`.
 
-    `minutes` is how much of the workload is used, `times` multiplies its rates; `rates_rps` has one rate for
-    each second. It is run with `repeats` seeds, from `seed` on. The cluster has `capacity_cores` and the
-    `accelerators`, a count by kind; what is not given is unlimited. `asked` is the request as shown.
+    Each of the policies controls it under the same requests. `minutes` is how much of the workload is used,
+    `times` multiplies its rates; `rates_rps` has one rate for each second. It is run with `repeats` seeds,
+    from `seed` on. The cluster has `capacity_cores` and the `accelerators`, a count by kind; what is not
+    given is unlimited. `asked` is the request as shown.
     """
 
     pipeline: str
     asked: Mapping[str, Any]
     workload: str | None = None
     rates_rps: Sequence[float] | None = None
-    policy: str = "ours"
+    policies: Sequence[str] = ("ours",)
     objective: str | None = None
     minutes: float | None = None
     times: float = 1.0
@@ -72,9 +74,13 @@ class ExperimentRequest:
         if self.workload is not None and self.workload not in WORKLOADS:
             message = f"there is no workload {self.workload!r}; there are: {', '.join(WORKLOADS)}"
             problems.append(Problem(message, pointer="/workload"))
-        if self.policy not in POLICIES:
-            message = f"there is no policy {self.policy!r}. {POLICIES.known(self.policy)}"
-            problems.append(Problem(message, pointer="/policy"))
+        for at, policy in enumerate(self.policies):
+            pointer = f"/policies/{at}" if "policies" in self.asked else "/policy"
+            if policy not in POLICIES:
+                message = f"there is no policy {policy!r}. {POLICIES.known(policy)}"
+                problems.append(Problem(message, pointer=pointer))
+            elif policy in self.policies[:at]:
+                problems.append(Problem(f"policy {policy!r} is there twice", pointer=pointer))
         if self.forecaster not in FORECASTERS:
             message = f"there is no forecaster {self.forecaster!r}. {FORECASTERS.known(self.forecaster)}"
             problems.append(Problem(message, pointer="/forecaster"))
@@ -96,14 +102,52 @@ class ExperimentRequest:
         return rates
 
     def _check_requests(self, of_one: float) -> None:
-        """InputError if all repeats, of `of_one` requests each, have too many requests."""
-        if self.repeats * of_one <= MOST_REQUESTS:
+        """InputError if all runs, of `of_one` requests each, have too many requests."""
+        policies = len(self.policies)
+        if policies * self.repeats * of_one <= MOST_REQUESTS:
             return
-        is_many = of_one <= MOST_REQUESTS
-        each = f"{self.repeats} repeats of {of_one:.3g} requests" if is_many else f"{of_one:.3g} requests"
-        message = f"{each} are more than the {MOST_REQUESTS} of one experiment"
-        pointer = "/repeats" if is_many else "/times"
+        words, pointer = f"{of_one:.3g} requests", "/times"
+        if of_one <= MOST_REQUESTS and self.repeats > 1:
+            words, pointer = f"{self.repeats} repeats of {words}", "/repeats"
+        if self.repeats * of_one <= MOST_REQUESTS:
+            words, pointer = f"{policies} policies with {words}", "/policies"
+        message = f"{words} are more than the {MOST_REQUESTS} of one experiment"
         raise InputError("the load is too large", problems=[Problem(message, pointer=pointer)])
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """The outcome of one policy of an experiment.
+
+    `difference` is its figures minus those of the first policy, seed by seed; with several seeds
+    `half_width` is half of the 95 % interval of each. A policy that cannot control the pipeline has a `fault`
+    in place of its result and its report.
+    """
+
+    policy: str
+    result: dict[str, Any] | None
+    difference: dict[str, dict[str, float | None]] | None
+    fault: str | None
+    report: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentCurves:
+    """The runs of an experiment over time, of the first seed; latencies at the `percentile` of the SLA."""
+
+    experiment_id: str
+    seed: int
+    sla_s: float
+    percentile: float
+    runs: tuple[PolicyCurves, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCurves:
+    """The curves of one policy."""
+
+    policy: str
+    curves: Curves
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +157,7 @@ class ExperimentView:
     `asked` is the request; in place of more than 600 rates of its own it has `rates_s`, their number.
     `result` has the figures of `ipa simulate -o json`: with `repeats` their means over the seeds, and beside
     them `intervals`, half the width of the 95 % interval of each. `fault` says why there are none. `report`
-    is the address of its report.
+    is the address of its report. Both are of the first policy; `policies` has those of each.
     """
 
     experiment_id: str
@@ -126,6 +170,7 @@ class ExperimentView:
     result: dict[str, Any] | None
     fault: JobFault | None
     report: str | None
+    policies: tuple[PolicyView, ...] = ()
 
 
 def start(caller: Caller, jobs: JobQueue, request: ExperimentRequest, client: str) -> ExperimentView:
@@ -154,12 +199,35 @@ def experiment(service: Service, jobs: JobQueue, experiment_id: str) -> Experime
     return experiment_view(_job(service, jobs, experiment_id))
 
 
-def report(service: Service, jobs: JobQueue, experiment_id: str) -> Run:
-    """The data of the experiment's report; NotFoundError if it has none."""
+def report(service: Service, jobs: JobQueue, experiment_id: str, policy: str | None = None) -> Run:
+    """The data of the report about that policy, by default the first; NotFoundError if there is none."""
+    runs = _runs(_job(service, jobs, experiment_id))
+    for each in runs:
+        if policy in (None, each.policy):
+            return each.run
+    raise NotFoundError(
+        f"experiment {experiment_id!r} has no report of policy {policy!r}",
+        hint=f"It has one of {', '.join(each.policy for each in runs)}.",
+    )
+
+
+def curves(service: Service, jobs: JobQueue, experiment_id: str) -> ExperimentCurves:
+    """The experiment's runs over time; NotFoundError unless it is done."""
     job = _job(service, jobs, experiment_id)
+    runs = _runs(job)
+    return ExperimentCurves(
+        experiment_id,
+        int(job.asked.get("seed", 0)),
+        runs[0].run.sla_s,
+        service.pipelines[job.asked["pipeline"]].sla.percentile,
+        tuple(PolicyCurves(each.policy, each.curves) for each in runs),
+    )
+
+
+def _runs(job: Job) -> tuple[PolicyRun, ...]:
     if job.report is None:
         raise NotFoundError(
-            f"experiment {experiment_id!r} has no report; it is {job.phase.value}",
+            f"experiment {job.job_id!r} has no report; it is {job.phase.value}",
             hint="One that is done has: GET /v1/experiments/ID says how far it is.",
         )
     return unpacked(job.report)
@@ -192,7 +260,7 @@ def specification(
         "memory_mb": settings.experiment_memory_mb,
         "rates_rps": list(rates_rps),
         "load": request.load,
-        "policy": request.policy,
+        "policies": list(request.policies),
         "objective": request.objective,
         "seed": request.seed,
         "repeats": request.repeats,
@@ -206,6 +274,11 @@ def specification(
 
 def experiment_view(job: Job) -> ExperimentView:
     """The job as the API shows it."""
+    result = None if job.result is None else dict(job.result)
+    address = None if job.report is None else f"/v1/experiments/{job.job_id}/report"
+    policies = None if result is None else result.pop("policies", None)
+    if result is not None and policies is None:
+        policies = [{"policy": result["policy"], "result": result, "difference": None, "fault": None}]
     return ExperimentView(
         experiment_id=job.job_id,
         phase=job.phase,
@@ -214,9 +287,15 @@ def experiment_view(job: Job) -> ExperimentView:
         created_at=job.created_at,
         started_at=job.started_at,
         ended_at=job.ended_at,
-        result=None if job.result is None else dict(job.result),
+        result=result,
         fault=job.fault,
-        report=None if job.report is None else f"/v1/experiments/{job.job_id}/report",
+        report=address,
+        policies=tuple(
+            PolicyView(
+                **each, report=address and (f"{address}?policy={each['policy']}" if each["result"] else None)
+            )
+            for each in policies or ()
+        ),
     )
 
 

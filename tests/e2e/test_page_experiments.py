@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -37,6 +38,7 @@ def stuck() -> Iterator[str]:
 
 
 def fill(page: Page, **fields: str) -> None:
+    page.locator("form details").evaluate("box => { box.open = true }")
     for name, value in fields.items():
         field = page.locator(f"form [name={name}]")
         if field.evaluate("field => field.tagName") == "SELECT":
@@ -67,14 +69,12 @@ def test_it_starts_one_and_shows_what_came_of_it(browser: Browser, url: str) -> 
         }
         result = found["result"]
         expect(shown.get_by_role("term").filter(has_text=re.compile("^Seed$"))).to_be_visible()
-        expect(shown).not_to_contain_text("±")
-        expect(shown).to_contain_text(f"{result['pas_mean']:.4f}")
-        expect(shown).to_contain_text(f"{result['cores_mean']:.2f}")
-        expect(shown).to_contain_text(f"{100 * result['violation_ratio']:.2f} % of {result['requests']}")
-        figure = page.locator("#figure-reasons")
-        figure.get_by_role("button", name="Table").click()
-        for count in result["decisions_by_reason"].values():
-            expect(figure.get_by_role("cell", name=str(count), exact=True).first).to_be_visible()
+        assert cells(page)["static"] == shown_figures(result)
+        decided = page.get_by_role("region", name="What was decided").last.locator("tbody tr")
+        expect(decided).to_have_count(len(result["decisions_by_reason"]))
+        assert sorted(decided.locator("td").all_inner_texts()) == sorted(
+            str(count) for count in result["decisions_by_reason"].values()
+        )
         assert serious(page) == []
         keeps = page.get_by_role("group", name="The report")
         for name, ending in (("HTML", "html"), ("Markdown", "md"), ("JSON", "json")):
@@ -100,6 +100,40 @@ def test_it_starts_one_and_shows_what_came_of_it(browser: Browser, url: str) -> 
         assert httpx.get(f"{url}v1/experiments").json()["experiments"] == []
 
 
+def cells(page: Page) -> dict[str, list[str]]:
+    """The cells of each run, of which what is under the figure is its difference."""
+    rows = page.get_by_role("region", name="Runs side by side").locator("tbody tr")
+    rows.first.wait_for(timeout=RUN_MS)
+    return {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows.all()}
+
+
+def time_of(value_s: float) -> str:
+    if value_s < 1:
+        return f"{1000 * value_s:.1f} ms" if value_s < 0.01 else f"{1000 * value_s:.0f} ms"
+    return f"{value_s:.2f} s"
+
+
+def shown_figures(result: dict[str, Any], **halves: float) -> list[str]:
+    """The figures as the table has them."""
+
+    def both(name: str, show: Callable[[float], str], half: Callable[[float], str] | None = None) -> str:
+        width = (half or show)(halves[name]) if name in halves else ""
+        return show(result[name]) + (f" ± {width}" if re.search("[1-9]", width) else "")
+
+    def count(value: float) -> str:
+        return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
+
+    return [
+        both("violation_ratio", lambda it: f"{100 - 100 * it:.2f} %", lambda it: f"{100 * it:.2f} %"),
+        both("latency_p50_s", time_of),
+        both("latency_p99_s", time_of),
+        both("cores_mean", lambda it: f"{it:.2f}"),
+        both("pas_mean", lambda it: f"{it:.3f}"),
+        both("lost", count),
+        both("changes", count),
+    ]
+
+
 def test_a_cluster_with_accelerators_is_asked_for_or_refused(browser: Browser, url: str) -> None:
     with opened(browser, f"{url}#/experiments", allowed="422") as page:
         fill(page, minutes="1", accelerators="gpu")
@@ -120,6 +154,7 @@ def test_a_cluster_with_accelerators_is_asked_for_or_refused(browser: Browser, u
 def test_one_of_several_seeds_shows_how_sure_its_figures_are(browser: Browser, url: str) -> None:
     with opened(browser, f"{url}#/experiments") as page:
         expect(page.get_by_label("Seeds")).to_have_value("1")
+        page.get_by_label("static").uncheck()
         fill(page, workload="bursty", minutes="2", times="0.5", seed="4", repeats="3")
         page.get_by_role("button", name="Start").click()
         shown = page.get_by_role("region", name="The experiment")
@@ -127,23 +162,10 @@ def test_one_of_several_seeds_shows_how_sure_its_figures_are(browser: Browser, u
         (found,) = httpx.get(f"{url}v1/experiments").json()["experiments"]
         assert (found["asked"]["seed"], found["asked"]["repeats"]) == (4, 3)
         result, halves = found["result"], found["result"]["intervals"]
-
-        def value_of(term: str) -> str:
-            of = shown.locator("dl > div").filter(has=page.get_by_role("term").filter(has_text=term))
-            return of.get_by_role("definition").inner_text()
-
-        def both(name: str, form: str, scale: float = 1) -> str:
-            return f"{scale * result[name]:{form}} ± {scale * halves[name]:{form}}"
-
         assert halves["cores_mean"] > 0 and halves["requests"] > 0
-        assert value_of("Seeds") == "4 to 6"
-        assert value_of("Accuracy of a request") == both("pas_mean", ".4f")
-        assert value_of("Cores, mean") == both("cores_mean", ".2f")
-        late = both("violation_ratio", ".2f", 100)
-        assert value_of("Late or lost") == f"{late} % of {both('requests', '.1f')}"
-        assert value_of("Changes") == both("changes", ".1f")
-        assert re.fullmatch(r"[\d.]+ m?s ± [\d.]+ m?s", value_of("Latency p50"))
-        assert re.match(r"[\d.]+ m?s ± [\d.]+ m?s SLA", value_of("Latency p99"))
+        seeds = shown.locator("dl > div").filter(has=page.get_by_role("term").filter(has_text="Seeds"))
+        expect(seeds.get_by_role("definition")).to_have_text("4 to 6")
+        assert cells(page) == {"ours": shown_figures(result, **halves)}
         assert serious(page) == []
         with page.context.expect_page() as another:
             page.get_by_role("link", name="Open the report").click()
@@ -155,6 +177,54 @@ def test_one_of_several_seeds_shows_how_sure_its_figures_are(browser: Browser, u
         alone.set_content(httpx.get(f"{url}{found['report'][1:]}").text)
         assert serious(alone) == []
         alone.close()
+
+
+def test_policies_side_by_side_and_experiments_compared(browser: Browser, url: str) -> None:
+    body = {"pipeline": "ocr", "workload": "bursty", "minutes": 2, "seed": 1}
+    asked = [{**body, "policies": ["ours", "static"], "repeats": 2}, {**body, "policy": "ours", "times": 0.5}]
+    ids = [httpx.post(f"{url}v1/experiments", json=each).json()["experiment_id"] for each in asked]
+    with opened(browser, f"{url}#/experiments/{ids[0]}") as page:
+        rows = cells(page)
+        found = httpx.get(f"{url}v1/experiments/{ids[0]}").json()
+        for each in found["policies"]:
+            figures = shown_figures(each["result"], **each["result"]["intervals"])
+            assert [cell.split("\n")[0] for cell in rows[each["policy"]]] == figures
+        other = found["policies"][1]["difference"]["cores_mean"]
+        assert re.match(r"[−+]?[\d.]+", rows["static"][3].split("\n")[1])[0] == (  # type: ignore[index]
+            f"{other['value']:+.2f}".replace("-", "−").rstrip("0").rstrip(".")
+        )
+        curves = httpx.get(f"{url}v1/experiments/{ids[0]}/curves").json()["runs"]
+        for figure, names in (
+            ("load", ["sent"]),
+            ("latency", ["ours", "static", "SLA, 900 ms"]),
+            ("cores", ["ours", "static"]),
+        ):
+            expect(page.locator(f"#figure-{figure} .legend > span")).to_have_text(names)
+        page.locator("#figure-cores").get_by_role("button", name="Table").click()
+        shown = page.locator("#figure-cores tbody tr").last.locator("td").all_inner_texts()
+        assert shown[1:] == [f"{run['curves']['cores'][-1]:g}" for run in curves]
+        expect(page.get_by_role("combobox", name="Policy of the report")).to_have_value("ours")
+        assert serious(page) == []
+        page.get_by_role("link", name="All experiments").click()
+        expect(page.get_by_role("button", name="Compare")).to_be_disabled()
+        boxes = page.get_by_role("checkbox", name="Compare ocr")
+        expect(boxes).to_have_count(2)
+        expect(boxes.first).to_be_enabled(timeout=RUN_MS)
+        for box in boxes.all():
+            box.check()
+        page.get_by_role("button", name="Compare").click()
+        expect(page).to_have_url(re.compile("experiments/compare"))
+        assert list(cells(page)) == [
+            "ours · bursty, 2 min, × 0.5, seed 1",
+            "ours · bursty, 2 min, seed 1",
+            "static · bursty, 2 min, seed 1",
+        ]
+        expect(page.locator("#figure-load .legend > span")).to_have_count(2)
+        assert serious(page) == []
+    with opened(browser, f"{url}#/experiments/{ids[0]}", width=PHONE, color_scheme="dark") as page:
+        cells(page)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert serious(page) == []
 
 
 def test_one_that_runs_is_cancelled_there(browser: Browser, stuck: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -131,3 +132,22 @@ def test_a_filter_is_kept_in_the_link_and_leads_on(browser: Browser, url: str, p
         again.get_by_role("searchbox").fill("p0042")
         again.get_by_role("link", name="p0042").click()
         expect(again).to_have_title("Now · p0042 · ipa")
+
+
+def test_it_begins_with_those_that_need_somebody(page: Page, url: str) -> None:
+    shares = httpx.get(f"{url}v1/fleet").json()["pipelines"]
+    bad = [share for share in shares if not share["healthy"] or share["latency_s"] > 0.85 * share["sla_s"]]
+    attention = page.get_by_role("region", name="Needs attention")
+    expect(attention.get_by_role("heading")).to_have_text(f"{len(bad)} need attention")
+    lines = attention.get_by_role("listitem")
+    expect(lines).to_have_count(6)
+    # Those that are degraded and late come first.
+    worst = {
+        share["pipeline"] for share in bad if not share["healthy"] and share["latency_s"] > share["sla_s"]
+    }
+    assert len(worst) >= 6
+    assert {line.get_by_role("link").inner_text() for line in lines.all()} <= worst
+    expect(attention).to_contain_text(f"and {len(bad) - 6} more")
+    expect(page.locator("#figure-cores .plot .bar")).to_have_count(24)
+    lines.first.get_by_role("link").click()
+    expect(page).to_have_title(re.compile(r"Now · p\d{4} · ipa"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from ipa.model.pipeline import Sla
 from tests.fakes.browsing import PHONE, opened, serious, serving
-from tests.fakes.services import FakeWorld
+from tests.fakes.services import FakeWorld, over
 from tests.fakes.viewed import CORES, PROFILES, viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -38,12 +40,12 @@ def test_the_figure_has_every_measured_point_and_the_fit(browser: Browser, url: 
         head, *rows = numbers(page, "over-batch", tmp_path)
         table = {name: at for at, name in enumerate(head)}
         for point in PROFILES["detect"].variant("v4-480").points:
-            name = next(name for name in table if name.startswith(f"measured on {point.cores:g} cores"))
+            name = next(name for name in table if name.startswith(f"measured on {point.cores:g} core"))
             shown = {float(row[0]): row[table[name]] for row in rows if row[table[name]]}
             assert float(shown[point.batch_size]) == pytest.approx(1000 * point.latency_s)
         fits = httpx.get(f"{url}v1/pipelines/ocr/profiles/detect/fits").json()["variants"]
         for fit in next(each for each in fits if each["variant"] == "v4-480")["fits"]:
-            name = next(name for name in table if name.startswith(f"fit on {fit['cores']:g} cores"))
+            name = next(name for name in table if name.startswith(f"fit on {fit['cores']:g} core"))
             shown = {float(row[0]): row[table[name]] for row in rows if row[table[name]]}
             first, last = (fit["latencies_s"][at] for at in (0, -1))
             assert float(shown[fit["batch_min"]]) == pytest.approx(1000 * first)
@@ -74,6 +76,45 @@ def test_the_tables_are_of_the_chosen_variant_and_stage(browser: Browser, url: s
         for at, variant in enumerate(PROFILES["recognise"].variants):
             expect(rows.nth(at)).to_contain_text(variant.variant)
             expect(rows.nth(at).locator("td").first).to_have_text(f"{variant.accuracy:.3f}")
+
+
+def test_where_it_was_measured_is_one_sentence_and_points_are_named(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#/profiles/ocr/detect") as page:
+        origin = page.get_by_role("region", name="Where it was measured")
+        expect(origin.get_by_role("paragraph")).to_have_count(1)
+        expect(origin).to_contain_text("4 variants measured at 48 points")
+        expect(origin).to_contain_text("2 cores; the fit that is furthest off misses by")
+        expect(origin.get_by_text("Method")).to_be_hidden()
+        origin.get_by_text("How it was measured").click()
+        expect(origin.get_by_text("Method")).to_be_visible()
+        labels = page.locator("#figure-trade .point-label")
+        expect(labels).to_have_text([variant.variant for variant in PROFILES["detect"].variants])
+        boxes = [label.bounding_box() for label in labels.all()]
+        for at, one in enumerate(boxes):
+            for other in boxes[:at]:
+                assert one and other
+                beside = one["x"] >= other["x"] + other["width"] or other["x"] >= one["x"] + one["width"]
+                assert beside or abs(one["y"] - other["y"]) >= 10
+        assert serious(page) == []
+
+
+def test_the_axis_ends_at_the_sla_where_latencies_are_beyond(browser: Browser) -> None:
+    context = viewed(FakeWorld().play(20))
+    pipeline = replace(context.service.pipelines["ocr"], sla=Sla(0.1))
+    with serving(over(context, pipelines={"ocr": pipeline}, profiles=PROFILES)) as url:
+        assert max(point.latency_s for point in PROFILES["detect"].variant("v4-640").points) > 0.5
+        with opened(browser, f"{url}#/profiles/ocr/detect?variant=v4-640") as page:
+            figure = page.locator("#figure-over-batch")
+            expect(figure.locator(".plot .limit")).to_have_count(1)
+            ticks = [
+                float(text)
+                for text in figure.locator(".plot text[text-anchor=end]").all_text_contents()
+                if text.isdigit()
+            ]
+            assert max(ticks) <= 115
+        with opened(browser, f"{url}#/profiles/ocr/detect?variant=v4-320&batch=1") as page:
+            # Those of the slower variants come near.
+            expect(page.locator("#figure-over-cores .legend")).to_contain_text("SLA")
 
 
 def test_a_link_restores_variant_and_batch(browser: Browser, url: str) -> None:

@@ -18,9 +18,10 @@ from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
 from ipa.adapters.processes import JsonChild
 from ipa.api.context import ApiContext
+from ipa.control.jobs import Job, JobPhase
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.saved_plans import Basis, StoredPlan
-from ipa.service.job_queue import Job, JobPhase, JobQueue, _Entry
+from ipa.service.job_queue import JobQueue, _Entry
 from ipa.targets.seldon.section import SeldonTarget
 from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan, over
 

@@ -21,9 +21,10 @@ from ipa.api.limits import ApiLimits, RequestGate, TokenBuckets
 from ipa.api.queries import PAGE_BYTES
 from ipa.api.rules import BOUNDS, RULES, Work, work_of
 from ipa.bootstrap.service import experiment_jobs
+from ipa.control.jobs import Job, JobPhase
 from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import BusyError
-from ipa.service.job_queue import KEPT, WAITING_BYTES, Job, JobPhase
+from ipa.service.job_queue import KEPT, WAITING_BYTES
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.crowded import DECISIONS, ENDLESS, INPUTS_BYTES, Crowded, crowded
 from tests.faults.table import Case

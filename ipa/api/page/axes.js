@@ -1,6 +1,6 @@
 // The axes of a chart: kinds, ranges and ticks.
 
-import { clock, plain } from "./dom.js";
+import { clock, minus, plain } from "./dom.js";
 
 const TIME = /^\d{4}-\d\d-\d\dT/;
 const DAY_MS = 86400000;
@@ -89,6 +89,6 @@ export function readY(value) {
   if (!isNumber(value)) return "–";
   const size = Math.abs(value);
   if (size >= 1000000) return `${plain(value / 1000000)} M`;
-  if (size >= 100 || size === 0) return value.toFixed(0);
-  return String(Number(value.toPrecision(3)));
+  if (size >= 100 || size === 0) return minus(value.toFixed(0));
+  return minus(Number(value.toPrecision(3)));
 }

@@ -34,7 +34,7 @@ export class Chart {
     const parts = series.map((one) => [...(one.kind === "bars" ? this.bars(one, bars) : this.shape(one))]);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.replaceChildren(...this.stretches(), ...this.grid(), shown, el("g", { "clip-path": `url(#${this.clipId})` },
-      limit ? this.level(limit) : "", this.marks(), ...parts), ...this.beyond(), this.cursor = el("path", { class: "cursor" }));
+      limit ? this.level(limit) : "", this.marks(), ...parts), ...this.beyond(), ...this.labels(), this.cursor = el("path", { class: "cursor" }));
     this.flags.replaceChildren(...this.links());
     this.onDraw?.();
   }
@@ -167,6 +167,22 @@ export class Chart {
   whisker({ x, lower, upper }, at) { return `M${this.x(x[at])} ${this.y(lower[at])}V${this.y(upper[at])}`; }
 
   dot({ x, y, colour = "blue" }, at) { return el("circle", { class: `dot ${colour}`, cx: this.x(x[at]), cy: this.y(y[at]), r: 4 }); }
+
+  /** The labels of points, moved away from each other, inside of the axes. */
+  *labels() {
+    const taken = [];
+    for (const one of this.facts.series.filter((each) => each.labels)) {
+      for (const [at, text] of one.labels.entries()) {
+        if (!text || !isNumber(one.y[at])) continue;
+        const x = this.x(one.x[at]), wide = 6.2 * text.length, isLeft = x + 8 + wide > this.width;
+        const from = isLeft ? x - 8 - wide : x + 8;
+        let y = this.y(one.y[at]) + 4;
+        while (taken.some((box) => from < box.to && from + wide > box.from && Math.abs(y - box.y) < 12) && y < this.floor - 4) y += 12;
+        taken.push({ from, to: from + wide, y });
+        yield el("text", { class: "point-label", x: isLeft ? x - 8 : x + 8, y, "text-anchor": isLeft ? "end" : "start" }, text);
+      }
+    }
+  }
 
   /** Bars, side by side if several series have them. */
   *bars(one, all) {

@@ -13,14 +13,37 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** The text of a number with a true minus sign. */
+export const minus = (text) => String(text).replaceAll("-", "−");
+
 /** The number with `digits` decimals; a dash if it is missing. */
 export function number(value, digits = 1) {
-  return value === null || value === undefined ? "–" : value.toFixed(digits);
+  return value === null || value === undefined ? "–" : minus(value.toFixed(digits));
 }
 
 /** The number with at most two decimals and no trailing zeros; a dash if it is missing. */
 export function plain(value) {
-  return value === null || value === undefined ? "–" : String(Math.round(value * 100) / 100);
+  return value === null || value === undefined ? "–" : minus(Math.round(value * 100) / 100);
+}
+
+/** The share in percent, with `digits` decimals; a dash if it is missing. */
+export function percent(ratio, digits = 0) {
+  return ratio === null || ratio === undefined ? "–" : `${number(100 * ratio, digits)} %`;
+}
+
+const LONG = /(?<![\w.-])([≥≤] )?(\d+\.(?:\d{3,}|\d{2}(?= rps)))(?![\w.]* ?%)(?![\w-])(?=( rps)?)/g;
+
+/**
+ * A sentence of the service with its numbers rounded: rates to a tenth, others to three digits, limits to the side
+ * on which they hold. Minus signs are true ones. Names such as v6-240 stay.
+ */
+export function people(text) {
+  return text.replace(/(^|[\s(,])-(?=\d)/g, "$1−").replace(LONG, (_, sign, digits, unit) => {
+    const value = Number(digits), decimals = unit && value >= 1 ? 1 : Math.max(2 - Math.floor(Math.log10(value || 1)), 0);
+    const scale = 10 ** decimals, near = value * scale;
+    const whole = sign === "≥ " ? Math.ceil(near - 1e-9) : sign === "≤ " ? Math.floor(near + 1e-9) : Math.round(near);
+    return `${sign ?? ""}${Number((whole / scale).toFixed(decimals))}`;
+  });
 }
 
 /** [value, unit]: seconds below one are in milliseconds. */

@@ -2,7 +2,7 @@
 
 import { isTime, readY, yAxis } from "./axes.js";
 import { Chart } from "./chart.js";
-import { el } from "./dom.js";
+import { el, minus } from "./dom.js";
 import { csv, png, save, tableOf } from "./export.js";
 import { formatRoute, parseRoute } from "./router.js";
 import { HoverReadout } from "./hover.js";
@@ -28,6 +28,7 @@ const STRETCHES = { broken: "SLO broken", blind: "not seen", held: "held" };
  *     y: [...],           // numbers; null is a gap
  *     lower, upper: [..], // of a band, with y or without; with "points" or "line" an interval around y
  *     text: [...],        // what a point says when it is pointed at, after its numbers
+ *     labels: [...],      // what stands beside a point
  *     href: [...],        // where a click on a point goes
  *     colour,             // "blue" | "violet" | "teal" | "amber" | "red" | "grey"
  *   }]
@@ -175,11 +176,11 @@ function beyondKey({ series, ...facts }) {
 function readable(value) {
   if (value === null || value === undefined) return "";
   if (value === Infinity) return readY(value);
-  if (typeof value === "number") return String(Number(value.toPrecision(4)));
+  if (typeof value === "number") return minus(Number(value.toPrecision(4)));
   return isTime(value) ? new Date(value).toLocaleString() : value;
 }
 
-const plainly = (value) => (value === Infinity ? readY(value) : String(Number(value.toPrecision(3))));
+const plainly = (value) => (value === Infinity ? readY(value) : minus(Number(value.toPrecision(3))));
 
 function key(name, colour, kind) {
   const shape = kind === "points" ? el("circle", { class: `dot ${colour}`, cx: 9, cy: 5, r: 4 })

@@ -37,7 +37,7 @@ export function delta(now, then, { digits = 2, unit = "", better = "" } = {}) {
 /** A number with its sign and no zeros at its end. */
 export function signed(value, digits) {
   const text = String(Number(Math.abs(value).toFixed(digits)));
-  return `${value < 0 ? "−" : "+"}${text}`;
+  return text === "0" ? text : `${value < 0 ? "−" : "+"}${text}`;
 }
 
 const HEADS = ["Stage", "Variant", { text: "Batch", figure: true }, { text: "Replicas", figure: true },

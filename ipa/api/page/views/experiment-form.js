@@ -13,18 +13,22 @@ export class ExperimentForm {
     const wanted = query.get("pipeline") ?? pipelines[0];
     this.problem = el("div");
     this.button = el("button", { type: "submit", class: "button primary" }, "Start");
+    const chosen = (query.get("policy") ?? "ours,static").split(",");
+    this.policies = known.policies.map((name) => el("input", { type: "checkbox", name: "policies", value: name, checked: chosen.includes(name) ? "" : null }));
     const form = el("form", { "aria-label": "Start an experiment" },
-      this.choice("pipeline", "Pipeline", pipelines, wanted),
-      this.choice("workload", "Load", known.workloads, query.get("workload") ?? "steady_low"),
-      this.choice("policy", "Policy", known.policies, query.get("policy") ?? "ours"),
-      this.choice("objective", "Objective", [], ""),
-      this.number("minutes", "Minutes of it (20 at most)", "2", { min: 0.1, max: 20 }),
-      this.number("times", "Times its rates", "1", { min: 0.000001 }),
-      this.number("seed", "Seed", "0", { min: 0, step: 1 }),
-      this.number("repeats", "Seeds", "1", { min: 1, max: 20, step: 1 }),
-      this.choice("spacing", "Requests come", ["poisson", "even", "burst"], "poisson"),
-      this.number("capacity_cores", "Cores there are (any: empty)", "", { min: 0.1 }),
-      this.text("accelerators", "Accelerators there are (any: empty)", "nvidia.com/gpu=4, …"),
+      el("div", { class: "fields" },
+        this.choice("pipeline", "Pipeline", pipelines, wanted),
+        this.choice("workload", "Load", known.workloads, query.get("workload") ?? known.workloads[0]),
+        this.number("minutes", "Minutes, 20 at most", "2", { min: 0.1, max: 20 }),
+        this.number("times", "Times its rates", "1", { min: 0.000001 }),
+        this.number("repeats", "Seeds", "1", { min: 1, max: 20, step: 1 })),
+      el("fieldset", { class: "choices" }, el("legend", {}, "Policies, each under the same requests"), this.policies.map((box) => el("label", {}, box, ` ${box.value}`))),
+      el("details", {}, el("summary", {}, "Objective, cluster, arrivals"), el("div", { class: "fields" },
+        this.choice("objective", "Objective", [], ""),
+        this.number("seed", "First seed", "0", { min: 0, step: 1 }),
+        this.choice("spacing", "Requests come", ["poisson", "even", "burst"], "poisson"),
+        this.number("capacity_cores", "Cores there are, any if empty", "", { min: 0.1 }),
+        this.text("accelerators", "Accelerators there are, any if empty", "nvidia.com/gpu=4, …"))),
       this.button);
     this.fields.pipeline.addEventListener("change", () => this.objectives());
     this.objectives();
@@ -56,10 +60,12 @@ export class ExperimentForm {
   }
 
   body() {
-    const words = ["pipeline", "workload", "policy", "objective", "spacing"].map((name) => [name, this.fields[name].value]);
+    const chosen = this.policies.filter((box) => box.checked).map((box) => box.value);
+    const policies = chosen.length > 1 ? { policies: chosen } : { policy: chosen[0] ?? "ours" };
+    const words = ["pipeline", "workload", "objective", "spacing"].map((name) => [name, this.fields[name].value]);
     const numbers = ["minutes", "times", "seed", "repeats", "capacity_cores"].filter((name) => this.fields[name].value !== "").map((name) => [name, Number(this.fields[name].value)]);
     const counts = this.fields.accelerators.value.split(",").map((each) => each.trim()).filter(Boolean).map(count);
-    return Object.fromEntries([...words.filter(([, value]) => value), ...numbers, ...(counts.length ? [["accelerators", Object.fromEntries(counts)]] : [])]);
+    return { ...policies, ...Object.fromEntries([...words.filter(([, value]) => value), ...numbers, ...(counts.length ? [["accelerators", Object.fromEntries(counts)]] : [])]) };
   }
 
   async start() {

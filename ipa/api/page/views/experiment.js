@@ -2,12 +2,11 @@
 
 import { callApi } from "../api.js";
 import { request } from "../auth.js";
-import { clock, el, number, plain } from "../dom.js";
+import { clock, el, plain } from "../dom.js";
 import { save } from "../export.js";
-import { Figure } from "../figure.js";
 import { formatRoute } from "../router.js";
-import { reasonTitle } from "../reasons.js";
-import { refusal, seconds, terms } from "../tables.js";
+import { refusal, terms } from "../tables.js";
+import { Runs } from "./experiment-runs.js";
 
 const ENDS = new Set(["done", "failed", "cancelled"]);
 
@@ -23,6 +22,11 @@ export function loadOf(asked) {
 function seedsOf({ seed = 0, repeats = 1 }) {
   return repeats > 1 ? ["Seeds", `${seed} to ${seed + repeats - 1}`] : ["Seed", String(seed)];
 }
+
+/** The policies of an experiment. */
+export const policiesOf = (asked) => asked.policies ?? [asked.policy ?? "ours"];
+
+export const curvesOf = (id, signal) => callApi(`/v1/experiments/${encodeURIComponent(id)}/curves`, { signal });
 
 export class Experiment {
   constructor(root, id, tools) {
@@ -45,47 +49,46 @@ export class Experiment {
     const { asked } = one;
     this.bar ??= el("progress", { class: "progress", max: "100", "aria-label": "Progress" });
     this.bar.value = one.percent;
-    const about = terms([["Pipeline", el("a", { href: formatRoute({ view: "now", path: [asked.pipeline] }) }, asked.pipeline)], ["Load", loadOf(asked)], ["Policy", asked.policy ?? "ours"],
+    const about = terms([["Pipeline", el("a", { href: formatRoute({ view: "now", path: [asked.pipeline] }) }, asked.pipeline)], ["Load", loadOf(asked)], [policiesOf(asked).length > 1 ? "Policies" : "Policy", policiesOf(asked).join(", ")],
       ["Objective", asked.objective ?? null], seedsOf(asked), ["Asked at", clock(one.created_at)], ["Ended at", one.ended_at ? clock(one.ended_at) : null]]);
     const focused = this.box.contains(document.activeElement) ? document.activeElement.dataset.of : null;
     this.box.replaceChildren(el("h2", {}, `${one.phase[0].toUpperCase()}${one.phase.slice(1)}${isEnded(one) ? "" : `, ${one.percent} %`}`), about,
       ...(isEnded(one) ? [] : [this.bar, el("p", { class: "command" }, this.act("Cancel", "POST", ":cancel"))]),
-      ...(one.fault ? [refusal({ message: one.fault.detail, hint: one.fault.hint })] : []), ...(one.result ? this.result(one) : []),
+      ...(one.fault ? [refusal({ message: one.fault.detail, hint: one.fault.hint })] : []),
       ...(one.report ? [this.report(one)] : []),
-      ...(isEnded(one) ? [el("p", { class: "command" }, el("a", { href: formatRoute({ view: "experiments", query: { pipeline: asked.pipeline, workload: asked.workload, policy: asked.policy } }) }, "Start one like it"), this.act("Forget it", "DELETE", ""))] : []));
+      ...(isEnded(one) ? [el("p", { class: "command" }, el("a", { href: formatRoute({ view: "experiments", query: { pipeline: asked.pipeline, workload: asked.workload, policy: policiesOf(asked).join(",") } }) }, "Start one like it"), this.act("Forget it", "DELETE", ""))] : []));
     // A moving bar must not take the focus.
     if (focused) this.box.querySelector(`[data-of="${focused}"]`)?.focus();
-    if (one.result && !this.figure) this.drawReasons(one.result.decisions_by_reason);
+    if (one.result && !this.runs) this.drawRuns(one);
   }
 
-  result({ result, asked }) {
-    const sla = this.tools.pipelines.get(asked.pipeline)?.sla_s;
-    const halves = result.intervals ?? {};
-    // A figure, and of several seeds half the width of the interval of their mean.
-    const both = (name, shown) => `${shown(result[name])}${(halves[name] ?? null) === null ? "" : ` ± ${shown(halves[name])}`}`;
-    const count = (value) => (result.intervals ? number(value) : String(value));
-    return [el("h2", {}, "Results"), terms([
-      ["Accuracy of a request (PAS)", both("pas_mean", (value) => number(value, 4))], ["Cores, mean", both("cores_mean", (value) => number(value, 2))],
-      ["Late or lost", `${both("violation_ratio", (value) => (100 * value).toFixed(2))} % of ${both("requests", count)}`], ["Lost", both("lost", count)],
-      ["Latency p50", both("latency_p50_s", seconds)], ["Latency p99", el("span", {}, both("latency_p99_s", seconds), sla ? el("small", {}, ` SLA ${seconds(sla)}`) : "")],
-      ["Changes", both("changes", count)], ["Simulated", seconds(result.duration_s)]])];
-  }
-
-  drawReasons(reasons) {
-    this.figure = new Figure(this.root, { id: "reasons", title: "What was decided", unit: "decisions", short: true, file: `experiment-${this.id}-reasons` });
-    const names = Object.keys(reasons);
-    this.figure.show({ series: [{ name: "decisions", kind: "bars", colour: "blue", x: names.map((name) => reasonTitle(name)), y: Object.values(reasons) }] });
+  async drawRuns({ policies, experiment_id: id }) {
+    this.runs = new Runs(this.root, `experiment-${id}`);
+    const curves = await curvesOf(id, this.closing.signal);
+    const of = (policy) => curves.runs.find((run) => run.policy === policy)?.curves ?? null;
+    const { sla_s, percentile, runs: [first] } = curves;
+    this.runs.show(policies.map((each) => ({ ...each, label: each.policy, curves: of(each.policy) })), {
+      loads: [{ label: "sent", ...first.curves }], sla_s, percentile, compared: policies.some((each) => each.difference) ? first.policy : "",
+    });
   }
 
   /** To look at where the service asks nobody who they are: a link does not say it. And to keep. */
-  report({ report }) {
-    const link = el("a", { href: report, target: "_blank", rel: "noopener" }, "Open the report", el("span", { class: "hidden" }, " in another tab"));
+  report({ policies }) {
+    const reported = policies.filter((each) => each.report);
+    const link = el("a", { target: "_blank", rel: "noopener" }, "Open the report", el("span", { class: "hidden" }, " in another tab"));
+    const choice = el("select", { "aria-label": "Policy of the report" }, reported.map((each) => el("option", { value: each.policy, selected: each.policy === this.reported ? "" : null }, each.policy)));
+    const chosen = () => reported.find((each) => each.policy === choice.value).report;
+    choice.addEventListener("change", () => {
+      this.reported = choice.value;
+      link.href = chosen();
+    });
+    link.href = chosen();
     const kept = [["HTML", "html"], ["Markdown", "md"], ["JSON", "json"]].map(([text, as]) => {
       const button = el("button", { type: "button", class: "button" }, text);
-      button.addEventListener("click", () => this.keep(`${report}?as=${as}`, `experiment-${this.id}.${as}`));
+      button.addEventListener("click", () => this.keep(`${chosen()}&as=${as}`, `experiment-${this.id}${reported.length > 1 ? `-${choice.value}` : ""}.${as}`));
       return button;
     });
-    return el("p", { class: "command", role: "group", "aria-label": "The report" }, this.tools.me.name ? "" : link, el("span", {}, "Save the report as"), kept);
+    return el("p", { class: "command", role: "group", "aria-label": "The report" }, reported.length > 1 ? choice : "", this.tools.me.name ? "" : link, el("span", {}, "Save the report as"), kept);
   }
 
   async keep(address, file) {
@@ -112,6 +115,6 @@ export class Experiment {
 
   close() {
     this.closing.abort();
-    this.figure?.close();
+    this.runs?.close();
   }
 }

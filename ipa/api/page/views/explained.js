@@ -1,20 +1,22 @@
 // An explanation: binding limits, the next best plans, the values at which the choice changes, and relaxations.
 
-import { el, number, plain } from "../dom.js";
+import { el, number, people, plain } from "../dom.js";
 import { refusal, seconds, signed, table } from "../tables.js";
 
 const figure = (text) => ({ text, figure: true });
 // A change of variants is listed as one of the configuration too.
-const list = (heading, all, lines = [...new Set(all)]) => (lines.length ? [el("h3", {}, heading), el("ul", {}, lines.map((line) => el("li", {}, line)))] : []);
+const list = (heading, all, lines = [...new Set(all)]) => (lines.length ? [el("h3", {}, heading), el("ul", {}, lines.map((line) => el("li", {}, people(line))))] : []);
 
 export class Explained {
   constructor(box) { this.box = box; }
 
-  show(found) {
+  /** `plan` is the one on the page: an explanation that ran out of time may be of another. */
+  show(found, plan = found.plan) {
     const { binding, prices, alternatives, flips, unchanged, remedies, stricter, elsewhere, unfinished } = found;
     this.box.replaceChildren(
-      el("h2", {}, "Why this plan ", el("small", {}, `for ${number(found.plan.rate_rps, 2)} rps`)),
-      el("p", {}, found.summary),
+      el("h2", {}, "Why this plan ", el("small", {}, `for ${number(found.plan.rate_rps, 1)} rps`)),
+      el("p", {}, people(found.summary)),
+      isSame(found.plan, plan) ? "" : el("p", { class: "note" }, "This explains a plan found within the time of an explanation; the one above is another."),
       ...(found.plan.stages.length ? this.bound(binding, found) : []),
       ...list("Distance to the limits", found.limits.filter(isTold).map(limitWords)),
       ...list("Approximate gain of one more unit", prices.map((each) => each.text)),
@@ -34,14 +36,17 @@ export class Explained {
   /** The best three alternatives, as differences to the plan. */
   next(alternatives) {
     return table("Rejected alternatives", ["Differs by", figure("PAS"), figure("Cores"), figure("Latency"), figure("Objective"), "Why not"],
-      alternatives.slice(0, 3).map((each) => [each.differences.join("; "), signed(each.pas_change, 3), signed(each.cost_cores_change, 2),
-        `${signed(1000 * each.latency_change_s, 0)} ms`, signed(each.objective_change, 4), each.why]));
+      alternatives.slice(0, 3).map((each) => [people(each.differences.join("; ")), signed(each.pas_change, 3), signed(each.cost_cores_change, 2),
+        `${signed(1000 * each.latency_change_s, 0)} ms`, signed(each.objective_change, 3), people(each.why)]));
   }
 
   refused(error) {
     this.box.replaceChildren(el("h2", {}, "Why this plan"), refusal(error));
   }
 }
+
+const isSame = (one, other) => JSON.stringify(one.stages.map(inWords)) === JSON.stringify(other?.stages.map(inWords) ?? one.stages.map(inWords));
+const inWords = ({ stage, variant, batch_size, cores, replicas }) => [stage, variant, batch_size, cores, replicas];
 
 const ALWAYS = new Set(["sla", "throughput", "cores", "memory", "front", "max_cost_cores", "accuracy_floor"]);
 const isTold = (limit) => ALWAYS.has(limit.kind) || limit.slack_ratio < 0.1;

@@ -5,6 +5,7 @@ import { clock, el, number, plain } from "../dom.js";
 import { formatRoute } from "../router.js";
 import { REASONS, reasonTitle } from "../reasons.js";
 import { seconds, terms } from "../tables.js";
+import { Overview } from "./fleet-overview.js";
 
 export const title = "Fleet";
 
@@ -75,7 +76,9 @@ class Fleet {
     this.setColumns({});
     const scroll = el("div", { class: "scroll", role: "region", "aria-label": "Pipelines", tabindex: "0" },
       el("table", { class: "facts" }, el("caption", { class: "hidden" }, "All pipelines"), el("thead", {}, this.header), this.body));
-    root.append(this.totals, el("div", { class: "filter" }, el("label", { for: "fleet-filter" }, "Filter by name, mode or reason ", this.input), this.count),
+    root.append(this.totals);
+    this.overview = new Overview(root);
+    root.append(el("div", { class: "filter" }, el("label", { for: "fleet-filter" }, "Filter by name, mode or reason ", this.input), this.count),
       el("section", { class: "card fleet-table", "aria-label": "Each pipeline" }, scroll));
   }
 
@@ -110,6 +113,7 @@ class Fleet {
     this.key = key;
     this.setColumns(resourceColumns(this.fleet.pipelines));
     this.drawTotals();
+    this.overview.show(this.fleet.pipelines);
     this.draw();
   }
 
@@ -170,7 +174,17 @@ class Fleet {
   close() {
     this.closing.abort();
     clearTimeout(this.timer);
+    this.overview.close();
   }
+}
+
+// Ratios that a bar under the text shows.
+const BARS = { sla: share, budget: used };
+
+function bar(ratio, level) {
+  const node = el("i", { class: `bar-line ${level}` });
+  node.style.width = `${Math.min(100 * ratio, 100).toFixed(0)}%`;
+  return node;
 }
 
 function row(one, columns) {
@@ -178,7 +192,7 @@ function row(one, columns) {
   return el("tr", { "data-name": one.pipeline }, el("th", { scope: "row" }, link), Object.entries(columns).slice(1).map(([name, { cell, figure }]) => {
     const [text, level] = cell(one);
     const says = name === "reason" && one.reason ? REASONS[one.reason] : null;
-    return el("td", { class: [figure && "figure-cell", level].filter(Boolean).join(" ") || null, title: says }, text);
+    return el("td", { class: [figure && "figure-cell", level].filter(Boolean).join(" ") || null, title: says }, text, BARS[name]?.(one) ? bar(BARS[name](one), level) : "");
   }));
 }
 

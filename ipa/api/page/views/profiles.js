@@ -1,7 +1,7 @@
 // Profiles: the measurements of a stage's variants, the fits that plans use, and their errors.
 
 import { callApi } from "../api.js";
-import { el, number, plain } from "../dom.js";
+import { el, number, percent, plain } from "../dom.js";
 import { Figure } from "../figure.js";
 import { formatRoute } from "../router.js";
 import { seconds, table, terms } from "../tables.js";
@@ -10,6 +10,7 @@ export const title = "Profiles";
 const COLOURS = ["blue", "teal", "amber", "violet", "red", "grey"];
 const DAY_MS = 86400000;
 const head = (text) => ({ text, figure: true });
+const onCores = (cores) => `${plain(cores)} ${cores === 1 ? "core" : "cores"}`;
 const unique = (values) => [...new Set(values)].sort((one, other) => one - other);
 
 export async function open(root, { path: [name, asked], query }, tools) {
@@ -23,7 +24,7 @@ export async function open(root, { path: [name, asked], query }, tools) {
   const closing = new AbortController();
   const path = `/v1/pipelines/${encodeURIComponent(name)}/profiles/${encodeURIComponent(stage)}`;
   const [profile, fits] = await Promise.all([callApi(path, { signal: closing.signal }), callApi(`${path}/fits`, { signal: closing.signal })]);
-  const view = new Profiles(root, { name, stage, stages, profile, fits, query, tools });
+  const view = new Profiles(root, { name, stage, stages, profile, fits, query, tools, sla_s: pipeline.sla_s });
   return { close: () => { closing.abort(); view.close(); } };
 }
 
@@ -40,26 +41,32 @@ class Profiles {
     const plots = el("div", { class: "pair" });
     this.fit = el("section", { class: "card fit", "aria-label": "Fits of one variant" });
     root.append(el("nav", { class: "path", "aria-label": "Stages" }, "Stage: ", this.stages.map((each) => linkTo(this.name, each, each === this.stage))),
-      this.origin(), this.pickers, plots, this.fit, this.variants());
+      this.origin(), this.variants(), this.pickers, plots, this.fit);
     const make = (id, title, unit, note) => new Figure(plots, { id, title, unit, note, file: `${parts.name}-${parts.stage}-${id}` });
     this.figures = {
-      batch: make("over-batch", "Latency over batch size", "ms", "Points are measured, lines are the fits that plans are made with. Outside of the measured batches there is no answer."),
-      cores: make("over-cores", "Latency over cores", "ms", "Only measured numbers of cores are planned with; between them there is no answer."),
-      residuals: make("residuals", "How far the fit misses", "%", "Of the measured latency; above zero the fit is slower."),
-      accuracy: make("trade", "Accuracy and speed of the variants", "accuracy", "Each at the cores and batch that carry the most items a second for a core."),
+      batch: make("over-batch", "Latency over batch size", "ms", "Points are measured, lines are the fits that plans use."),
+      cores: make("over-cores", "Latency over cores", "ms", "Plans use the measured numbers of cores alone."),
+      residuals: make("residuals", "How far the fit misses", "%", "Of the measured latency. Above zero the fit is slower."),
+      accuracy: make("trade", "Accuracy and speed of the variants", "accuracy", "At the cores and batch that carry the most items a second for a core. Up and to the right is better."),
     };
     this.pick("variant", "Variant", names);
     this.pick("batch", "Batch of the second figure", unique(this.profile.variants.flatMap((each) => each.points.map((point) => point.batch_size))));
     this.draw();
   }
 
+  /** One sentence, and behind it how it was measured. */
   origin() {
-    const { profile } = this;
+    const { profile, fits } = this;
     const days = Math.max(0, Math.floor((Date.now() - Date.parse(profile.measured_on)) / DAY_MS));
-    return el("section", { class: "card inputs", "aria-label": "Where it was measured" }, terms([
-      ["Measured on", el("span", {}, profile.measured_on, el("small", {}, ` ${days} ${days === 1 ? "day" : "days"} old`))],
-      ["Hardware", profile.hardware], ["How", profile.method], ["Source", profile.source || null],
-      ["Load while measuring", profile.load_rps === null ? null : `${plain(profile.load_rps)} rps`]]));
+    const points = profile.variants.reduce((sum, each) => sum + each.points.length, 0);
+    const all = fits.variants.flatMap((each) => each.fits.map((fit) => ({ ...fit, variant: each.variant })));
+    const worst = all.reduce((one, other) => (other.max_error_ratio > one.max_error_ratio ? other : one), all[0]);
+    const age = days === 0 ? "today" : days === 1 ? "yesterday" : days < 90 ? `${days} days ago` : days < 700 ? `${Math.round(days / 30)} months ago` : `${Math.round(days / 365)} years ago`;
+    return el("section", { class: "card inputs origin", "aria-label": "Where it was measured" },
+      el("p", {}, `${profile.variants.length} variants measured at ${points} points `, el("b", {}, age), ` (${profile.measured_on}) on ${profile.hardware}; `,
+        worst ? `the fit that is furthest off misses by ${percent(worst.max_error_ratio, 1)} (${worst.variant} on ${onCores(worst.cores)}).` : "there is no fit."),
+      el("details", {}, el("summary", {}, "How it was measured"), terms([["Method", profile.method], ["Source", profile.source || null],
+        ["Load while measuring", profile.load_rps === null ? null : `${plain(profile.load_rps)} rps`]])));
   }
 
   pick(name, label, choices) {
@@ -80,16 +87,16 @@ class Profiles {
     const on = (cores) => measured.points.filter((point) => point.cores === cores).sort((one, other) => one.batch_size - other.batch_size);
     const colour = (index) => COLOURS[index % COLOURS.length];
     this.figures.batch.show({
-      x_title: "batch size",
+      x_title: "batch size", ...this.axis(measured.points),
       series: fits.flatMap((fit, index) => [
-        { name: `fit on ${plain(fit.cores)} cores`, kind: "line", colour: colour(index), ...curve(fit) },
-        { name: `measured on ${plain(fit.cores)} cores`, kind: "points", colour: colour(index), x: on(fit.cores).map((it) => it.batch_size), y: on(fit.cores).map((it) => 1000 * it.latency_s) },
+        { name: `fit on ${onCores(fit.cores)}`, kind: "line", colour: colour(index), ...curve(fit) },
+        { name: `measured on ${onCores(fit.cores)}`, kind: "points", beyond: true, colour: colour(index), x: on(fit.cores).map((it) => it.batch_size), y: on(fit.cores).map((it) => 1000 * it.latency_s) },
       ]),
     });
     this.figures.residuals.show({
       x_title: "batch size",
       series: fits.map((fit, index) => ({
-        name: `${plain(fit.cores)} cores`, kind: "points", colour: colour(index), x: fit.batch_sizes,
+        name: onCores(fit.cores), kind: "points", colour: colour(index), x: fit.batch_sizes,
         y: on(fit.cores).map((it, at) => 100 * (fit.latencies_s[at] / it.latency_s - 1)),
       })),
     });
@@ -98,14 +105,22 @@ class Profiles {
     this.drawFits(measured, fits);
   }
 
+  /** The axis of latencies: where any comes near the SLA or is above it, it ends there. */
+  axis(points) {
+    const sla = 1000 * this.sla_s, most = 1000 * Math.max(...points.map((it) => it.latency_s));
+    if (most < 0.5 * sla) return {};
+    return { limit: { name: `SLA of the pipeline, ${seconds(this.sla_s)}`, value: sla }, ...(most > sla ? { y_max: 1.15 * sla } : {}) };
+  }
+
   drawCores() {
     const batch = Number(this.set.batch);
     this.figures.cores.show({
       x_title: `cores of a replica, at batches of ${batch}`,
       empty: `No variant was measured at batches of ${batch}.`,
+      ...this.axis(this.profile.variants.flatMap((each) => each.points.filter((it) => it.batch_size === batch))),
       series: this.profile.variants.map((variant, index) => {
         const points = variant.points.filter((it) => it.batch_size === batch).sort((one, other) => one.cores - other.cores);
-        return { name: variant.variant, kind: "line", colour: COLOURS[index % COLOURS.length], x: points.map((it) => it.cores), y: points.map((it) => 1000 * it.latency_s) };
+        return { name: variant.variant, kind: "line", beyond: true, colour: COLOURS[index % COLOURS.length], x: points.map((it) => it.cores), y: points.map((it) => 1000 * it.latency_s) };
       }).filter((each) => each.x.length),
     });
   }
@@ -114,25 +129,27 @@ class Profiles {
     const best = this.profile.variants.map((variant) => ({ variant, rate: Math.max(...variant.points.map((it) => perCore(it))) }));
     this.figures.accuracy.show({
       x_title: "items a second for each core",
-      series: best.map(({ variant, rate }, index) => ({ name: variant.variant, kind: "points", colour: COLOURS[index % COLOURS.length], x: [rate], y: [variant.accuracy] })),
+      series: [{ name: "variants", kind: "points", x: best.map(({ rate }) => rate), y: best.map(({ variant }) => variant.accuracy), labels: best.map(({ variant }) => variant.variant), text: best.map(({ variant }) => variant.variant) }],
     });
   }
 
   drawFits(measured, fits) {
-    const percent = (ratio) => (ratio === null ? "–" : `${(100 * ratio).toFixed(1)} %`);
     this.fit.replaceChildren(el("h2", {}, `Fits of ${measured.variant}`), table(`Fits of ${measured.variant}`,
       ["Cores", "Form", head("Batches"), head("R²"), head("Worst error"), head("Left-out error"), head("Latency at 1st and last")],
-      fits.map((fit) => [plain(fit.cores), fit.form, `${fit.batch_min} to ${fit.batch_max}`, number(fit.r2_ratio, 4), percent(fit.max_error_ratio), percent(fit.loo_error_ratio),
+      fits.map((fit) => [plain(fit.cores), fit.form, `${fit.batch_min} to ${fit.batch_max}`, number(fit.r2_ratio, 3), percent(fit.max_error_ratio, 1), percent(fit.loo_error_ratio, 1),
         `${seconds(fit.latencies_s[0])} – ${seconds(fit.latencies_s.at(-1))}`])));
   }
 
   variants() {
     const worst = (name) => Math.max(...this.fits.variants.find((each) => each.variant === name).fits.map((fit) => fit.max_error_ratio));
     const range = (values) => (values.length === 1 ? plain(values[0]) : `${plain(values[0])} to ${plain(values.at(-1))}`);
+    // Without the columns that no variant has.
+    const has = (name) => this.profile.variants.some((each) => each[name] !== null);
+    const ready = has("readiness_s"), memory = has("memory_gib");
     return el("section", { class: "card fit", "aria-label": "All variants" }, el("h2", {}, `Variants of ${this.stage}`), table("Variants",
-      ["Variant", head("Accuracy"), head("Points"), head("Cores"), head("Batches"), head("Worst error of a fit"), head("Ready in"), head("Memory")],
+      ["Variant", head("Accuracy"), head("Points"), head("Cores"), head("Batches"), head("Worst error of a fit"), ...(ready ? [head("Ready in")] : []), ...(memory ? [head("Memory")] : [])],
       this.profile.variants.map((each) => [each.variant, number(each.accuracy, 3), String(each.points.length), range(unique(each.points.map((it) => it.cores))),
-        range(unique(each.points.map((it) => it.batch_size))), `${(100 * worst(each.variant)).toFixed(1)} %`, seconds(each.readiness_s), each.memory_gib === null ? "–" : `${plain(each.memory_gib)} GiB`])));
+        range(unique(each.points.map((it) => it.batch_size))), percent(worst(each.variant), 1), ...(ready ? [seconds(each.readiness_s)] : []), ...(memory ? [each.memory_gib === null ? "–" : `${plain(each.memory_gib)} GiB`] : [])])));
   }
 
   close() {

@@ -1,10 +1,9 @@
 // The plan of a what-if beside the running configuration: figures, stages and limits.
 
-import { el, number, plain } from "../dom.js";
+import { clock, el, number, people, percent, plain } from "../dom.js";
 import { besideCores } from "../parts.js";
 import { changes, delta, refusal, seconds, table } from "../tables.js";
 
-const percent = (ratio) => (ratio === null || ratio === undefined ? "–" : `${(100 * ratio).toFixed(0)} %`);
 const ONE = { sla: "second of SLA", cores: "core", memory: "GiB" };
 const PLANNED = [
   { text: "Busy (ρ)", figure: true, of: (stage) => percent(stage.utilisation_ratio) },
@@ -12,20 +11,56 @@ const PLANNED = [
 ];
 
 export class Comparison {
-  constructor(parent, root) {
+  /** `takeLoad()` plans for the present load; `setRate(rps)` for that rate. */
+  constructor(parent, root, takeLoad, setRate) {
+    this.setRate = setRate;
+    this.rate = el("p", { class: "held", role: "status" });
+    this.take = el("button", { type: "button", class: "button", hidden: "" });
+    this.take.addEventListener("click", takeLoad);
     this.shown = el("div", {}, el("p", { class: "empty" }, "Planning …"));
     // Outside of the redrawn part, so that it keeps the focus.
     this.foot = el("p", { class: "command" });
-    this.box = el("section", { class: "card answer", "aria-label": "What runs and what would be best", "aria-busy": "true" }, this.shown, this.foot);
+    this.box = el("section", { class: "card answer", "aria-label": "What runs and what would be best", "aria-busy": "true" }, this.rate, this.shown, this.foot);
     // On a narrow page the tables are far below the controls.
     this.line = el("p", { class: "card in-short", "aria-hidden": "true" });
     parent.append(this.box);
     root.append(this.line);
   }
 
-  see(status) {
-    this.status = status;
-    if (this.plan || this.error) this.draw();
+  /** Compares with what runs by that status, until it is told of another; without a rate asks for one. */
+  see(status, basis) {
+    Object.assign(this, { status, seenAt: new Date() });
+    this.follow(basis);
+    this.box.classList.toggle("asks", !basis.rate);
+    if (!basis.rate) this.ask(basis);
+  }
+
+  /** Says which rate holds and what the load does meanwhile; a `status` comes where what runs has changed. */
+  follow(basis, status = null) {
+    this.basis = basis;
+    if (status) Object.assign(this, { status, seenAt: new Date() });
+    const { rate, origin, moved } = basis;
+    this.take.hidden = !moved;
+    this.take.textContent = moved ? `Plan for the load now, ${number(moved, 1)} rps` : "";
+    this.rate.hidden = !rate;
+    if (rate) this.rate.replaceChildren(el("span", {}, "Plan, frontier and explanation are for ", el("b", {}, `${number(rate, 1)} rps`), `, ${origin}. They stay until you change something.`), " ", this.take);
+    if (status && (this.plan || this.error)) this.draw();
+  }
+
+  /** Asks for a rate where there is no load to take it from. */
+  ask({ isIdle }) {
+    Object.assign(this, { plan: null, error: null, drawn: "" });
+    this.box.removeAttribute("aria-busy");
+    if (this.asking?.isConnected) return;
+    const input = el("input", { id: "what-if-ask", type: "number", min: "0.01", step: "any", required: "", inputmode: "decimal" });
+    this.asking = el("form", { class: "ask" }, el("label", { for: "what-if-ask" }, "Plan for"), input, el("span", {}, "requests per second"), el("button", { type: "submit", class: "button primary" }, "Plan"));
+    this.asking.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.setRate(Number(input.value));
+    });
+    this.line.textContent = "How many requests per second?";
+    this.shown.replaceChildren(el("h2", {}, "How many requests come in a second?"),
+      el("p", { class: "note" }, isIdle ? "No request comes at present, so there is no load to plan for." : "No load was seen yet, so there is none to plan for.", " Say what you expect at the busiest time; the page plans for the observed load once there is one."), this.asking);
   }
 
   planned(plan, set) {
@@ -43,14 +78,14 @@ export class Comparison {
     if (this.error) return `Not planned: ${this.error.message}`;
     if (!this.plan) return "Planning";
     const { plan } = this;
-    if (!plan.stages.length) return `Nothing is feasible. ${plan.relaxations.map((move) => `Feasible with ${move}.`).join(" ")}`;
+    if (!plan.stages.length) return `Nothing is feasible. ${plan.relaxations.map((move) => `Feasible with ${people(move)}.`).join(" ")}`;
     return `Accuracy ${number(plan.pas, 3)}, ${plain(plan.cost_cores)} cores, ${plan.cost_usd_per_hour === null ? "" : `${plain(plan.cost_usd_per_hour)} USD an hour, `}latency ${seconds(plan.latency_s)}`;
   }
 
   draw() {
     const { plan, error, status } = this;
     const { live } = status;
-    const key = JSON.stringify([plan, error?.message, live.stages.map((stage) => stage.config), live.pas, live.cost_cores, live.latency_s, live.rate_rps]);
+    const key = JSON.stringify([plan, error?.message, this.seenAt, live.stages.map((stage) => stage.config)]);
     if (key === this.drawn) return;
     this.drawn = key;
     this.box.removeAttribute("aria-busy");
@@ -68,8 +103,7 @@ export class Comparison {
     const { plan, running: now, status: { live } } = this;
     return [
       el("h2", {}, this.isChange ? "Another plan is better" : "The running plan is the best"),
-      el("p", { class: "note" }, `For ${number(plan.rate_rps, 2)} rps within ${seconds(plan.sla_s)}; ${plan.solver}, ${plan.termination}, ${seconds(plan.solve_s)}.`,
-        plan.note ? ` ${plan.note}.` : ""),
+      el("p", { class: "note" }, `Within ${seconds(plan.sla_s)}. `, `The running configuration is as of ${clock(this.seenAt)}.`),
       figures(live, plan),
       changes("What each stage runs now and would run", now, plan.stages, [...heldColumns(plan.stages), ...PLANNED]),
       now.length ? "" : el("p", { class: "note" }, "The running configuration is unknown."),
@@ -82,24 +116,26 @@ export class Comparison {
     const { plan, set } = this;
     const of = [`latency takes ${percent(plan.latency_s / plan.sla_s)} of the SLA`];
     if (set.cores) of.push(`cores take ${percent(plan.cost_cores / Number(set.cores))} of the budget`);
-    const prices = plan.prices.filter(([, price]) => price > 0).map(([limit, price]) => `one ${ONE[limit] ?? `unit of ${limit}`} more is worth about ${price.toPrecision(3)}`);
-    return el("p", { class: "note" }, `${[...of, ...prices].join("; ")}. Objective ${plan.objective.toPrecision(5)}.`);
+    const prices = plan.prices.filter(([, price]) => price > 0).map(([limit, price]) => `one ${ONE[limit] ?? `unit of ${limit}`} more is worth about ${people(price.toFixed(9))}`);
+    return el("p", { class: "note" }, `${sentence([...of, ...prices].join("; "))}. Objective ${number(plan.objective, 3)}; found by ${plan.solver} in ${seconds(plan.solve_s)}, ${plan.termination.replaceAll("_", " ")}${plan.note ? ` (${people(plan.note)})` : ""}.`);
   }
 
   none() {
     const { plan } = this;
     return [
       el("h2", {}, "No plan is feasible"),
-      el("p", { class: "note" }, `At ${number(plan.rate_rps, 2)} rps no plan is within ${seconds(plan.sla_s)} and the other limits (${plan.termination.replaceAll("_", " ")}).`),
+      el("p", { class: "note" }, `At ${number(plan.rate_rps, 1)} rps no plan is within ${seconds(plan.sla_s)} and the other limits (${plan.termination.replaceAll("_", " ")}).`),
       plan.relaxations.length ? el("p", {}, "Each of these alone makes it feasible:") : "",
-      el("ul", { class: "relaxations" }, plan.relaxations.map((move) => el("li", {}, move))),
-      plan.note ? el("p", { class: "note" }, plan.note) : "",
+      el("ul", { class: "relaxations" }, plan.relaxations.map((move) => el("li", {}, people(move)))),
+      plan.note ? el("p", { class: "note" }, people(plan.note)) : "",
     ];
   }
 }
 
 /** Columns of the resources beside cores that any stage of the plan has. */
 const heldColumns = (stages) => [...besideCores(stages).keys()].map((name) => ({ text: name, figure: true, of: (stage) => plain(besideCores([stage]).get(name) ?? 0) }));
+
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 
 const same = ({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent];
 

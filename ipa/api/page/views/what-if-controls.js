@@ -9,16 +9,15 @@ const optional = (value, otherwise) => value ?? otherwise;
  * The controls of a pipeline, by their names in the API. `now` is what holds without it (null: no limit), `most`
  * and `step` those of its slider.
  */
-export function controlsOf(pipeline, status, objectiveName) {
+export function controlsOf(pipeline, status, objectiveName, rate) {
   const objective = pipeline.objectives[objectiveName];
   const { bounds } = pipeline, { live } = status;
   const sla = objective.sla_s ?? pipeline.sla_s;
-  const rate = live.forecast?.upper_rps ?? live.rate_rps;
   const cores = bounds.cores ?? Math.max(4 * (live.cost_cores ?? 4), 8);
   const isWeighted = objective.goal === "weighted";
   const weight = (name, label, now, note) => ({ name, label, unit: "", now, least: 0, most: now ? round(5 * now) : 1, note, off: !isWeighted });
   const found = [
-    { name: "rate_rps", label: "Rate", unit: "rps", now: rate, least: 0.01, most: nice(4 * optional(rate, 10)), note: "the upper forecast now" },
+    { name: "rate_rps", label: "Rate", unit: "rps", now: rate, least: 0.01, most: nice(4 * optional(rate, 10)), note: rate === null ? "requests per second" : "the load that is held" },
     { name: "sla_s", label: "SLA", unit: "s", now: sla, least: 0.001, most: round(3 * sla), note: "latency that a plan must meet" },
     { name: "cores", label: "Core budget", unit: "cores", now: bounds.cores, least: 0.1, most: nice(2 * cores), step: 0.5, note: bounds.cores === null ? "no budget now" : bounds.transition_cores === null ? "" : `${plain(bounds.transition_cores)} while it changes, or the budget` },
     weight("alpha", "Weight of accuracy, α", objective.alpha, ""),
@@ -99,14 +98,15 @@ export class Control {
       this.slider.setAttribute("aria-valuetext", shown === "" ? "no limit" : `${shown} ${spec.unit}`.trim());
     }
     const isKnown = spec.now !== null && spec.now !== undefined && !(spec.choices && text === "");
-    const known = !isKnown ? "" : `now ${spec.isList || spec.choices ? spec.now : plainest(spec.now)}`;
+    const known = !isKnown ? "" : `${spec.name === "rate_rps" ? "" : "now "}${spec.isList || spec.choices ? spec.now : plainest(spec.now)}`;
     this.said.textContent = spec.off ? "the goal of this objective has no weights" : [known, spec.note].filter(Boolean).join(", ");
     this.back.hidden = text === "";
     this.box.classList.toggle("moved", text !== "");
   }
 }
 
-const plainest = (value) => (Math.abs(value) < 0.01 && value ? value.toExponential() : plain(value));
+// Small weights such as 0.000001 in full.
+const plainest = (value) => (Math.abs(value) < 0.01 && value ? value.toFixed(9).replace(/0+$/, "") : plain(value));
 
 function stepOf(most) {
   return Number((10 ** Math.floor(Math.log10(most / 100))).toPrecision(1));

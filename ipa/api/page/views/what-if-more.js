@@ -26,13 +26,18 @@ export class Background {
     this.explained = new Explained(this.why);
   }
 
+  /** Hides the parts while there is nothing to plan for. */
+  hide(isHidden) {
+    for (const part of [this.figure.box, this.list, this.why]) part.hidden = isHidden;
+  }
+
   follow(body) {
     this.wanted = body;
     // After the figures, which must not wait for it.
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => this.drawFrontier());
     clearTimeout(this.timer);
-    // The forecast may change with each tick; do not wait for ever.
+    // While a control keeps moving; do not wait for ever.
     this.since ??= performance.now();
     this.timer = setTimeout(() => this.ask(), Math.min(REST_MS, Math.max(0, this.since + MOST_MS - performance.now())));
   }
@@ -43,7 +48,7 @@ export class Background {
     this.since = null;
     const body = this.wanted;
     await this.askFrontier(body);
-    // Also if the forecast changed meanwhile; only other settings make it obsolete.
+    // Only other settings make it obsolete.
     if (JSON.stringify(this.wanted) === JSON.stringify(body)) await this.askWhy(body);
     this.isAsking = false;
     if (this.wanted !== body) this.follow(this.wanted);
@@ -77,16 +82,16 @@ export class Background {
     const { frontier, refusal: error, view } = this;
     if (error) return this.list.replaceChildren(el("summary", {}, "No frontier"), refusal(error));
     if (!frontier) return this.figure.show({ series: [], empty: "Follows once the controls rest." });
-    const { points } = frontier, { live } = view.status, plan = view.answer;
+    const { points } = frontier, { live } = view.comparison.status, plan = view.answer;
     // In money if the pipeline has prices.
     const isPriced = points.length > 0 && points.every((it) => it.cost_usd_per_hour !== null);
     const cost = (it) => (isPriced ? it.cost_usd_per_hour : it.cost_cores);
     const chosen = plan?.stages.length ? [plan] : [], now = live.pas !== null && cost(live) !== null ? [live] : [];
-    const spot = (name, from, colour) => ({ name, kind: "points", colour, x: from.map(cost), y: from.map((it) => it.pas) });
+    const spot = (name, from, colour) => ({ name, kind: "points", colour, x: from.map(cost), y: from.map((it) => it.pas), labels: from.map(() => name) });
     const budget = isPriced ? 0 : Number(view.set.cores ?? view.pipeline.bounds.cores ?? 0);
     const costs = [budget, ...[...points, ...chosen, ...now].map(cost)];
     this.figure.show({
-      x_title: `cost, ${isPriced ? "USD/h" : "cores"}, at ${number(frontier.rate_rps, 2)} rps`, empty: "Nothing is feasible at any cost.",
+      x_title: `cost, ${isPriced ? "USD/h" : "cores"}, at ${number(frontier.rate_rps, 1)} rps`, empty: "Nothing is feasible at any cost.",
       series: [
         { name: "most accurate at that cost", kind: "step", colour: "grey", x: points.map(cost), y: points.map((it) => it.pas) },
         { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map(cost), y: points.map((it) => it.pas), href: this.hrefs, text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
@@ -111,14 +116,16 @@ export class Background {
 
   /** The budget and the accuracy floor that select this point alone. */
   formatRoute(point) {
-    const set = { ...this.view.set, cores: Math.ceil(point.cost_cores * 1e6) / 1e6, accuracy_floor: Math.floor(point.pas * 1e6) / 1e6 };
+    // With the rate, so that the taken plan is one for the same load.
+    const set = { ...this.view.set, rate_rps: this.frontier.rate_rps, cores: Math.ceil(point.cost_cores * 1e6) / 1e6, accuracy_floor: Math.floor(point.pas * 1e6) / 1e6 };
     return formatRoute({ view: "what-if", path: [this.view.name], query: set });
   }
 
   async askWhy(body) {
     this.why.setAttribute("aria-busy", "true");
     try {
-      this.explained.show(await callApi(`${this.view.base}/explanations`, { method: "POST", body, signal: this.closing.signal }));
+      const found = await callApi(`${this.view.base}/explanations`, { method: "POST", body, signal: this.closing.signal });
+      this.explained.show(found, this.view.answer);
     } catch (error) {
       if (this.closing.signal.aborted) return;
       this.explained.refused(error);

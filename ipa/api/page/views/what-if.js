@@ -1,7 +1,7 @@
 // What-if: set the SLA, the weights, the rate or the budget, and see the best plan. Only Apply changes anything.
 
 import { callApi } from "../api.js";
-import { el } from "../dom.js";
+import { clock, el, number } from "../dom.js";
 import { Comparison } from "./what-if-answer.js";
 import { Control, NAMES, bodyOf, controlsOf, furtherOf } from "./what-if-controls.js";
 import { Background } from "./what-if-more.js";
@@ -14,7 +14,8 @@ const REST_MS = 400;
 // A request that takes longer is aborted once another one waits.
 const PATIENCE_MS = 150;
 
-const NO_RATE = { message: "No load was seen yet", hint: "Say the rate to plan for." };
+// The load has moved if it is this much away from the rate that is planned for.
+const MOVED = 0.01;
 
 export async function open(root, place, tools) {
   const view = new WhatIf(root, place, tools);
@@ -43,16 +44,51 @@ class WhatIf {
     const results = el("div", { class: "results" });
     this.root.append(el("p", { class: "lede" }, "Move any control: the best plan is computed at once and shown beside the running configuration. ",
       el("b", {}, this.mayApply ? "Nothing is written to what runs until you apply it." : "Nothing here is written to what runs.")), el("div", { class: "what-if-columns" }, this.form, results));
+    this.hold();
     this.build();
-    this.comparison = new Comparison(results, this.root);
+    this.comparison = new Comparison(results, this.root, () => this.takeLoad(), (rate) => this.setRate(rate));
     this.more = new Background(results, this);
     this.apply = el("button", { type: "button", class: "main", hidden: "", "aria-haspopup": "dialog" }, "Apply …");
     this.apply.addEventListener("click", () => this.startApplying());
     this.comparison.foot.append(this.apply);
-    this.comparison.see(this.status);
+    this.comparison.see(this.status, this.basis);
     await this.plan();
     // After the plan is shown; a failed load is retried with the next update.
     this.prepare().catch(() => {});
+  }
+
+  /** Keeps the present load as the rate, so that plan, frontier and explanation are for one rate while they are read. */
+  hold() {
+    const { forecast, rate_rps: seen } = this.status.live;
+    const rate = forecast?.upper_rps || seen;
+    this.held = rate ? { rate, at: new Date(), isForecast: Boolean(forecast?.upper_rps), horizon_s: forecast?.horizon_s ?? 0 } : null;
+  }
+
+  /** The rate of the plan, its origin in words, and the present load if it has moved away from the rate. */
+  get basis() {
+    const { live } = this.status, now = live.forecast?.upper_rps || live.rate_rps;
+    const rate = Number(this.set.rate_rps) || this.held?.rate || null;
+    const origin = this.set.rate_rps ? "as set here" : !this.held ? "" : `${this.held.isForecast ? `the most that is expected within ${number(this.held.horizon_s, 0)} s` : "the load"}, seen at ${clock(this.held.at)}`;
+    return { rate, origin, moved: now && rate && Math.abs(now / rate - 1) > MOVED ? now : null, isIdle: live.rate_rps === 0 };
+  }
+
+  /** The body of each request: all are for the same rate. */
+  get body() { return bodyOf({ ...this.set, rate_rps: this.basis.rate }, this.pipeline.bounds); }
+
+  /** Plans for the present load instead of the held rate. */
+  takeLoad() {
+    delete this.set.rate_rps;
+    this.hold();
+    this.follow();
+    this.rested();
+    return this.plan();
+  }
+
+  setRate(rate) {
+    const control = this.controls.get("rate_rps");
+    control.put(String(rate));
+    this.change("rate_rps", String(rate));
+    control.input.focus();
   }
 
   async prepare() {
@@ -93,7 +129,7 @@ class WhatIf {
     this.further = el("details", { open: isOpen ? "" : null }, el("summary", {}, "Replicas, batches, solver"), further);
     const reset = el("button", { type: "button", class: "button" }, "Reset all");
     reset.addEventListener("click", () => this.reset());
-    this.form.replaceChildren(objective, ...controlsOf(this.pipeline, this.status, this.objective).map(make), this.further, reset);
+    this.form.replaceChildren(objective, ...controlsOf(this.pipeline, this.status, this.objective, this.held?.rate ?? null).map(make), this.further, reset);
   }
 
   reset() {
@@ -128,11 +164,13 @@ class WhatIf {
   }
 
   async planNow() {
-    if (!this.hasRate()) return this.refused(NO_RATE);
+    const { body, basis } = this;
+    this.comparison.see(this.status, basis);
+    this.more.hide(!basis.rate);
+    if (!basis.rate) return this.offer();
     this.isAsking = true;
     this.running = new AbortController();
     this.askedAt = performance.now();
-    const body = bodyOf(this.set, this.pipeline.bounds);
     try {
       const { body: answer, headers } = await callApi.full(`${this.base}/plans`, { method: "POST", body, signal: this.running.signal });
       Object.assign(this, { answer, tag: headers.get("ETag") });
@@ -146,7 +184,7 @@ class WhatIf {
       clearTimeout(this.impatient);
       this.isAsking = false;
     }
-    if (!this.isWanted) return this.more.follow(bodyOf(this.set, this.pipeline.bounds));
+    if (!this.isWanted) return this.more.follow(this.body);
     this.isWanted = false;
     return this.plan();
   }
@@ -156,35 +194,29 @@ class WhatIf {
     this.offer();
   }
 
-  hasRate() {
-    const { live } = this.status;
-    return this.set.rate_rps || live.forecast || live.rate_rps;
-  }
-
   rested() {
     this.tools.replace(this.set);
     this.tools.say(this.comparison.words());
   }
 
-  /** Takes a new status. Without a set rate the plan is for the forecast, which changes too. */
+  /** Takes a new status. The rate stays; the plan is made again if what runs has changed, since it would be refused. */
   async update() {
     const before = this.status.live;
     this.status = await callApi(`${this.base}/status`, { signal: this.closing.signal });
     const { live } = this.status;
-    this.comparison.see(this.status);
+    const isStale = live.revision !== before.revision || isKnown(live) !== isKnown(before);
+    const isFirst = !this.basis.rate && (live.forecast?.upper_rps || live.rate_rps);
+    if (isFirst) this.takeLoad();
+    this.comparison.follow(this.basis, isStale ? this.status : null);
     await this.prepare();
     if (this.answer) this.dialog?.see(this.status);
-    // The service refuses a plan whose inputs have changed.
-    const isStale = live.revision !== before.revision;
-    const isMoved = live.forecast?.upper_rps !== before.forecast?.upper_rps || live.rate_rps !== before.rate_rps;
-    if (isMoved) this.follow(live);
-    if (isStale || (isMoved && !this.set.rate_rps)) await this.plan();
+    if (isStale && !isFirst) await this.plan();
   }
 
-  /** Updates the rate that applies if none is set. */
-  follow(live) {
+  /** Shows the held rate where none is set. */
+  follow() {
     const control = this.controls.get("rate_rps");
-    control.spec.now = live.forecast?.upper_rps ?? live.rate_rps;
+    control.spec.now = this.held?.rate ?? null;
     if (document.activeElement !== control.input) control.put(this.set.rate_rps ?? "");
   }
 
@@ -196,3 +228,5 @@ class WhatIf {
     this.more.close();
   }
 }
+
+const isKnown = (live) => live.stages.some((stage) => stage.config);
