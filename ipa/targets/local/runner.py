@@ -35,11 +35,22 @@ from ipa.targets.local.front import (
     router_socket,
     write_queue,
     write_router,
+    write_times,
 )
 from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.part_run import PartRun, StageRun
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.replica import HUNG_AFTER, Phase, Replica, checked, launch, model_of, preloads
+from ipa.targets.local.replica import (
+    HUNG_AFTER,
+    Phase,
+    Replica,
+    checked,
+    launch,
+    local_run,
+    model_of,
+    preloads,
+)
+from ipa.targets.local.section import local_of, port_of
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +81,12 @@ def largest_batch(stage: Stage, bounds: Bounds, batch_size: int) -> int:
     return batch_size if stage.pin.batch_size is not None or not sizes else max(sizes)
 
 
+def _changed_runs(before: Stage, now: Stage) -> frozenset[str]:
+    """The variants that are started in another way than before."""
+    old = {variant.name: local_of(variant) for variant in before.variants}
+    return frozenset(it.name for it in now.variants if it.name in old and local_of(it) != old[it.name])
+
+
 class PipelineRunner:
     """One pipeline's processes. Wishes are set by any thread; one thread carries them out."""
 
@@ -93,6 +110,8 @@ class PipelineRunner:
         self._loader = VariantLoader(pipeline, folder, self._client, self._wake)
         self._health_checked_s = 0.0
         self._deaths = 0
+        # True until the router has been told of other times than it was started with.
+        self._is_router_behind = False
         self.corrections = 0
         self.revision = 1
         self.decision_id = ""
@@ -117,7 +136,7 @@ class PipelineRunner:
             given = ["--pipeline", self.pipeline.name, "--stage", stage.name, "--model", model_of(stage)]
             # It goes on as it was: requests wait for it, and replicas are there.
             for run in self._stages:
-                if run.stage is stage and run.told:
+                if run.stage.name == stage.name and run.told:
                     given += run.told.arguments(run.part)
             return given
 
@@ -244,6 +263,45 @@ class PipelineRunner:
         is_alone = not any(part.is_going for part in self._parts)
         return is_alone and self._is_shared_out() and all(it.is_settled() for it in self._stages)
 
+    def check(self, pipeline: Pipeline) -> None:
+        """ConflictError if the pipeline, as its file has it now, cannot be run by these processes."""
+        again = "Start the service again to take the file as it is."
+        if (there := [it.name for it in pipeline.stages]) != (
+            here := [it.name for it in self.pipeline.stages]
+        ):
+            raise ConflictError(
+                f"the stages would be {', '.join(there)} instead of {', '.join(here)}", hint=again
+            )
+        if port_of(pipeline) != port_of(self.pipeline):
+            raise ConflictError("the port of the router would change, which takes a restart", hint=again)
+        for run in self._stages:
+            stage = pipeline.stage(run.stage.name)
+            if model_of(stage) != model_of(run.stage):
+                raise ConflictError(
+                    f"`resident` of {stage.name} would change, which takes a restart", hint=again
+                )
+            if run.config.variant not in [it.name for it in stage.variants]:
+                raise ConflictError(
+                    f"the variant {run.config.variant} of {stage.name} runs, and is no longer in the file",
+                    hint=f"Run another one first: `ipa pin {pipeline.name} {stage.name} --variant ...`.",
+                )
+            for variant in stage.variants:
+                local_run(pipeline, stage.name, variant.name)
+
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Run on as the pipeline's file says now; replicas that it starts in another way are replaced."""
+        with self._lock:
+            before, self.pipeline = self.pipeline, pipeline
+            self._loader.adopt(pipeline)
+            for run in self._stages:
+                run.stage = pipeline.stage(run.stage.name)
+                changed = _changed_runs(before.stage(run.stage.name), run.stage)
+                for replica in run.replicas:
+                    replica.is_outdated |= not changed.isdisjoint({replica.variant, *replica.loaded})
+                run.failure, run.deaths = "", 0
+            self._is_router_behind = True
+            self._wake.set()
+
     def progress(self) -> tuple[bool, list[str], list[str]]:
         """Progress of the pipeline: settled or not, its failure, and what it waits for."""
         with self._lock:
@@ -309,6 +367,7 @@ class PipelineRunner:
             raise UnavailableError("the process that starts model servers exited")
         self._check_health()
         self._share_out()
+        self._tell_router()
         for run in self._stages:
             self._note_ready(run)
             self._start_missing(run)
@@ -361,6 +420,17 @@ class PipelineRunner:
         for part, percent in self._shares.items():
             arguments += ["--share", f"{part}={percent}"]
         return arguments
+
+    def _tell_router(self) -> None:
+        """Tell the router that runs the times of the file; one that is started is told by its arguments."""
+        if not self._is_router_behind or not self._router.pid:
+            return
+        try:
+            write_times(self._client, self._router, self.pipeline.sla.latency_s, self.pipeline.deadline_s)
+        except httpx.HTTPError as error:
+            log.debug("the router of %s did not take its times: %s", self.pipeline.name, error)
+            return
+        self._is_router_behind = False
 
     def _check_health(self) -> None:
         now_s = time.monotonic()
