@@ -135,8 +135,11 @@ def build(settings: Settings, options: ServeOptions) -> App:
         # Before anything is started: a name that is wrong is said at once.
         inputs = {name: inputs_of(settings, options, it, profiles[name]) for name, it in pipelines.items()}
         chosen = {name: policy_of(options.policy, it, settings.tick_s) for name, it in inputs.items()}
-        other = options.shadow_policy
-        shadows = {name: policy_of(other, it, settings.tick_s) for name, it in inputs.items() if other}
+        shadows = {
+            name: policy_of(options.shadow_policy, it, settings.tick_s)
+            for name, it in inputs.items()
+            if options.shadow_policy
+        }
         calibrations = calibrations_of(settings, target, pipelines, profiles, store, clock)
         pipelines = {
             name: with_profiles(it, calibrated(profiles[name], calibrations[name]))

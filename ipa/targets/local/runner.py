@@ -23,6 +23,7 @@ from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.resident import lighter_variants, resident_variants
+from ipa.targets.local.adopting import check_adoptable, started_otherwise
 from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.front import (
@@ -40,17 +41,7 @@ from ipa.targets.local.front import (
 from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.part_run import PartRun, StageRun
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.replica import (
-    HUNG_AFTER,
-    Phase,
-    Replica,
-    checked,
-    launch,
-    local_run,
-    model_of,
-    preloads,
-)
-from ipa.targets.local.section import local_of, port_of
+from ipa.targets.local.replica import HUNG_AFTER, Phase, Replica, checked, launch, model_of, preloads
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +70,6 @@ def largest_batch(stage: Stage, bounds: Bounds, batch_size: int) -> int:
     """
     sizes = stage.limits(bounds).batch_sizes
     return batch_size if stage.pin.batch_size is not None or not sizes else max(sizes)
-
-
-def _changed_runs(before: Stage, now: Stage) -> frozenset[str]:
-    """The variants that are started in another way than before."""
-    old = {variant.name: local_of(variant) for variant in before.variants}
-    return frozenset(it.name for it in now.variants if it.name in old and local_of(it) != old[it.name])
 
 
 class PipelineRunner:
@@ -265,28 +250,8 @@ class PipelineRunner:
 
     def check(self, pipeline: Pipeline) -> None:
         """ConflictError if the pipeline, as its file has it now, cannot be run by these processes."""
-        again = "Start the service again to take the file as it is."
-        if (there := [it.name for it in pipeline.stages]) != (
-            here := [it.name for it in self.pipeline.stages]
-        ):
-            raise ConflictError(
-                f"the stages would be {', '.join(there)} instead of {', '.join(here)}", hint=again
-            )
-        if port_of(pipeline) != port_of(self.pipeline):
-            raise ConflictError("the port of the router would change, which takes a restart", hint=again)
-        for run in self._stages:
-            stage = pipeline.stage(run.stage.name)
-            if model_of(stage) != model_of(run.stage):
-                raise ConflictError(
-                    f"`resident` of {stage.name} would change, which takes a restart", hint=again
-                )
-            if run.config.variant not in [it.name for it in stage.variants]:
-                raise ConflictError(
-                    f"the variant {run.config.variant} of {stage.name} runs, and is no longer in the file",
-                    hint=f"Run another one first: `ipa pin {pipeline.name} {stage.name} --variant ...`.",
-                )
-            for variant in stage.variants:
-                local_run(pipeline, stage.name, variant.name)
+        with self._lock:
+            check_adoptable(self.pipeline, pipeline, [run.config for run in self._stages])
 
     def adopt(self, pipeline: Pipeline) -> None:
         """Run on as the pipeline's file says now; replicas that it starts in another way are replaced."""
@@ -295,7 +260,7 @@ class PipelineRunner:
             self._loader.adopt(pipeline)
             for run in self._stages:
                 run.stage = pipeline.stage(run.stage.name)
-                changed = _changed_runs(before.stage(run.stage.name), run.stage)
+                changed = started_otherwise(before.stage(run.stage.name), run.stage)
                 for replica in run.replicas:
                     replica.is_outdated |= not changed.isdisjoint({replica.variant, *replica.loaded})
                 run.failure, run.deaths = "", 0
