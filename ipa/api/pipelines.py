@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -28,6 +27,7 @@ from ipa.files import (
     pipeline_to_mapping,
     profile_in,
 )
+from ipa.files.changes import merged
 from ipa.model.access import Operation
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
@@ -90,19 +90,6 @@ async def patch_of(request: Request, body: Body) -> dict[str, Any]:
 
 DocumentBody = Annotated[Document, Depends(document_of)]
 PatchBody = Annotated[dict[str, Any], Depends(patch_of)]
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """The target with the patch applied (RFC 7396): null removes, objects merge, all else replaces."""
-    if not isinstance(patch, dict):
-        return deepcopy(patch)
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
 
 
 def parse_json(text: str) -> Any:
@@ -267,7 +254,10 @@ def create_pipeline(
 def replace_pipeline(
     pipeline: Named, service: Using, change: Checked, wanted: PipelineBody, response: Response
 ) -> PipelineView:
-    """Replace a pipeline that was created over the API; its loop restarts at once."""
+    """Replace a pipeline that was created over the API, or SLA, bounds and objectives of one of a file.
+
+    Its loop restarts at once, and goes on from where it was. What differs else from the file is a 409.
+    """
     made = pipelines.replace(change, pipeline, wanted, Operation.REPLACE)
     response.headers["ETag"] = _tag_of(service, wanted)
     return made
@@ -286,7 +276,10 @@ def replace_pipeline(
 def patch_pipeline(
     pipeline: Named, service: Using, change: Checked, wanted: PatchedBody, response: Response
 ) -> PipelineView:
-    """Change parts of a pipeline that was created over the API, by a JSON merge patch of its file."""
+    """Change parts of a pipeline by a JSON merge patch of its file.
+
+    Of a pipeline that comes from a file these may be its SLA, bounds and objectives.
+    """
     made = pipelines.replace(change, pipeline, wanted, Operation.AMEND)
     response.headers["ETag"] = _tag_of(service, wanted)
     return made

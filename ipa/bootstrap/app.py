@@ -21,6 +21,7 @@ from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.calibration import calibrated, calibrations_of
+from ipa.bootstrap.file_edits import FileEdits, PipelineFiles
 from ipa.bootstrap.identity import Identities, authenticators_of, oidc_issuer
 from ipa.bootstrap.leader_election import election_faults, leadership_of
 from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, inputs_of, policy_of
@@ -40,7 +41,7 @@ from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.probed_workload import ProbedWorkload
 from ipa.control.loop.scheduler import Scheduler
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
-from ipa.files import load_pipelines, load_profiles
+from ipa.files import load_profiles
 from ipa.files.traces import read_trace
 from ipa.metering.alerts import AlertSource
 from ipa.metering.make import new_registry
@@ -109,7 +110,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
     start rate), ConfigurationError, UnavailableError.
     """
     check_settings(settings)
-    found = load_pipelines(settings.pipelines_dir)
+    files = PipelineFiles(settings.pipelines_dir, settings.profiles_dir)
+    found = files.load()
     stop = StopSignal()
     target = target_of(settings)
     clock = target.clock(stop, options.simulated)
@@ -118,7 +120,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
         store = open_from(settings, Access.SERVE)
         resources.callback(store.close)
         authenticators = authenticators_of(settings, store, clock, resources)
-        pipelines = _chosen(found, options.names, store.given.all())
+        edits = FileEdits(files, store.given, clock.now)
+        pipelines = edits.started(_chosen(found, options.names, store.given.all()))
         check_carried(target, pipelines.values(), options.policy)
         for pipeline in pipelines.values():
             store.records.resume(pipeline.name, pipeline.namespace)
@@ -131,10 +134,12 @@ def build(settings: Settings, options: ServeOptions) -> App:
             _set_mode(store, pipelines, options.mode)
         # Before anything is started: a name that is wrong is said at once.
         inputs = {name: inputs_of(settings, options, it, profiles[name]) for name, it in pipelines.items()}
-        limit_s = settings.tick_s
-        chosen = {name: policy_of(options.policy, it, limit_s) for name, it in inputs.items()}
-        other = options.shadow_policy
-        shadows = {name: policy_of(other, it, limit_s) for name, it in inputs.items() if other}
+        chosen = {name: policy_of(options.policy, it, settings.tick_s) for name, it in inputs.items()}
+        shadows = {
+            name: policy_of(options.shadow_policy, it, settings.tick_s)
+            for name, it in inputs.items()
+            if options.shadow_policy
+        }
         calibrations = calibrations_of(settings, target, pipelines, profiles, store, clock)
         pipelines = {
             name: with_profiles(it, calibrated(profiles[name], calibrations[name]))
@@ -204,7 +209,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             profiles,
             loops,
             others,
-            replace(maker, watchers=watching),
+            replace(maker, watchers=watching, adopting=opened.adopting),
             store,
             clock,
             stop,
@@ -212,6 +217,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
             # A simulated service is not started again: what it was given need not be found then.
             only=frozenset(() if options.simulated else options.names),
             follow_s=settings.tick_s if leadership is not None else None,
+            look_s=settings.peek_s,
+            edits=edits,
         )
         roster.sync()
         return App(

@@ -280,6 +280,9 @@ class OneShotRegistry(Refused):
         """Where clients send the pipeline's requests."""
         return self._target.address(pipeline, self._settings)
 
+    def edit(self, name: str) -> None:
+        """None: a command reads the files once."""
+
     def version(self, pipeline: Pipeline) -> str:
         """The digest of the pipeline."""
         return digest_of(pipeline)

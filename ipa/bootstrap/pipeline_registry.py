@@ -16,6 +16,7 @@ from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
 from ipa.adapters.time_limit import PluginRunner
 from ipa.bootstrap.calibration import calibrated, unmeasured
+from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.leader_election import own_world
 from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
 from ipa.control.canonical import canonical_json, digest
@@ -36,10 +37,11 @@ from ipa.model.slowdown import UNCALIBRATED, Calibration
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
+from ipa.service.service import PipelineEdit
 from ipa.service.simulation import guards_of
 from ipa.settings import Settings
 from ipa.simulate.plancheck import with_checker
-from ipa.targets.base import Target, Watching
+from ipa.targets.base import Adopting, Target, Watching
 
 # What a policy is made of, and itself.
 Chosen = tuple[PolicyInputs, Policy]
@@ -130,11 +132,13 @@ class PipelineFactory:
     store: Store
     catalogue: Catalogue
     # By pipeline, as they were at start.
-    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
     # Base URL of what takes the requests of a pipeline, where the target knows it.
     endpoints: Mapping[str, str] = field(default_factory=dict)
     # None where nothing is watched.
     watchers: Watching | None = None
+    # None where what runs need not be told of changed pipelines.
+    adopting: Adopting | None = None
 
     def loop(self, chosen: Chosen) -> ControlLoop:
         """The loop of a pipeline, not yet started."""
@@ -175,6 +179,20 @@ class PipelineFactory:
         if not self.target.unfit(pipeline):
             check_carried(self.target, [pipeline], self.options.policy)
 
+    def check_change(self, pipeline: Pipeline) -> None:
+        """Return if the pipeline of a file, which runs, can go on as that.
+
+        Errors: ConflictError (it takes another start), InputError and UsageError (as at a start).
+        """
+        check_carried(self.target, [pipeline], self.options.policy)
+        if self.adopting is not None:
+            self.adopting.check(pipeline)
+
+    def change(self, pipeline: Pipeline) -> None:
+        """Have the pipeline run on as it is now."""
+        if self.adopting is not None:
+            self.adopting.adopt(pipeline)
+
     def unfit(self, pipeline: Pipeline) -> str:
         """The reason why the service cannot run the pipeline; empty if it can."""
         return self.target.unfit(pipeline)
@@ -195,6 +213,10 @@ class PipelineFactory:
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """Where clients send the pipeline's requests, or why there is no such address."""
         return self.target.address(pipeline, self.settings, self.endpoints.get(pipeline.name, ""))
+
+    def leads(self) -> bool:
+        """True if this replica writes the record."""
+        return self.leadership is None or self.leadership.leading()
 
     def goodbye(self, pipeline: Pipeline) -> str:
         """The end of a pipeline that is no longer controlled, in words."""
@@ -226,7 +248,7 @@ class _Made:
 class Roster:
     """The pipelines by name, with their profiles and loops.
 
-    Those in `pipelines` at first come from files, and stay as these say; others come, change and go over the
+    Those in `pipelines` at first come from files, and change with these; others come, change and go over the
     API and are kept in the store. The mappings change in place: read them key by key.
     """
 
@@ -243,6 +265,9 @@ class Roster:
     only: frozenset[str] = frozenset()
     # How often it is looked what another replica was given; None where there is no other.
     follow_s: float | None = None
+    # How often it is looked whether files were edited; never where `edits` is None.
+    look_s: float = 2.0
+    edits: FileEdits | None = None
     files: frozenset[str] = frozenset()
     # Told of the record of each pipeline that goes.
     on_end: Callable[[str], None] = lambda record: None
@@ -265,7 +290,15 @@ class Roster:
                 tick_s = self.loops[name].tick_s
                 self._start(name, tick_s * number / len(names) if is_crowd else 0.0)
         if self.follow_s is not None:
-            threading.Thread(target=self._follow, args=(self.follow_s,), name="roster", daemon=True).start()
+            self._repeat(self.follow_s, self.sync, "roster")
+        if self.edits is not None:
+            self._repeat(self.look_s, self.look, "edits")
+
+    def look(self) -> None:
+        """Take up, or refuse, what was edited in files since the last look."""
+        with self._lock:
+            if self.edits is not None:
+                self.edits.look(self)
 
     def join(self, until_s: float) -> None:
         """Wait for the loops to end, at most until then (monotonic). `stop` is to be set before."""
@@ -283,6 +316,10 @@ class Roster:
         """Where clients send the pipeline's requests, or why there is no such address."""
         return self.makers.address(pipeline)
 
+    def edit(self, name: str) -> PipelineEdit | None:
+        """The latest edit of the pipeline while it ran; None if there was none."""
+        return self.edits.latest(name) if self.edits is not None else None
+
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""
         return digest(canonical_json(pipeline_to_mapping(pipeline)))[:32]
@@ -297,9 +334,12 @@ class Roster:
         """
         name = pipeline.name
         with self._lock:
+            is_new = said.deed is ControlAction.GIVE
+            if name in self.files and self.edits is not None and not is_new:
+                self.edits.push(self, pipeline, said)
+                return
             self._check_free(name)
             self._check_idle(name)
-            is_new = said.deed is ControlAction.GIVE
             if not self._wants(name):
                 raise ConflictError(
                     f"this service controls only {', '.join(sorted(self.only))}, "
@@ -314,18 +354,73 @@ class Roster:
             self.makers.check(pipeline)
             ready = self._made(pipeline)
             old = self.pipelines.get(name)
+
+            def keep() -> None:
+                self.store.given.keep(name, pipeline_to_mapping(pipeline), self.clock.now().isoformat())
+
             if old is not None and old.namespace == pipeline.namespace:
-                control = self.store.control(name)
-            else:
-                if old is not None:
-                    self._retire(old, said)
-                self.store.records.begin(name, pipeline.namespace)
-                # Without the profiles of an earlier one of this name, and what was said of that.
-                ready, control = self._made(pipeline), PipelineControl()
-            self.store.set_control(name, control, said)
-            self.store.given.keep(name, pipeline_to_mapping(pipeline), self.clock.now().isoformat())
+                self._swap(ready, said, keep)
+                return
+            if old is not None:
+                self._retire(old, said)
+            self.store.records.begin(name, pipeline.namespace)
+            # Without the profiles of an earlier one of this name, and what was said of that.
+            ready = self._made(pipeline)
+            self.store.set_control(name, PipelineControl(), said)
+            keep()
             self._end(name)
             self._take(ready)
+
+    def exchange(
+        self, pipeline: Pipeline, profiles: Profiles, said: Attribution, keep: Callable[[], None]
+    ) -> None:
+        """Control the pipeline of a file as it is now; `keep` stores what the next start must know.
+
+        What runs of it goes on, but for replicas that have changed. Errors: InProgressError, ConflictError
+        (it takes another start), InputError and UsageError (as at a start). Nothing has changed then.
+        """
+        with self._lock:
+            name, is_profiled = pipeline.name, profiles != self.profiles[pipeline.name]
+            self._check_idle(name)
+            self.makers.check_change(pipeline)
+            missing = ", ".join(stage.name for stage in pipeline.served if stage.name not in profiles)
+            if missing:
+                raise InputError(
+                    f"there is no profile of {missing}", hint=f"Measure it: `ipa profile {name} --write`."
+                )
+            if is_profiled:
+                self.makers.calibrations.pop(name, None)
+            shaped = self.makers.shaped(pipeline, profiles)
+            made = _Made(shaped, profiles, "", *self.makers.both(shaped, profiles))
+
+            def keep_all() -> None:
+                keep()
+                for profile in profiles.values() if is_profiled else ():
+                    self.store.save_profile(profile)
+
+            # Every replica reads the files; the leader writes the record.
+            self._swap(made, said if self.makers.leads() else None, keep_all)
+
+    def _swap(self, made: _Made, said: Attribution | None, keep: Callable[[], None]) -> None:
+        """Record and `keep` the change, unless nobody is `said` to, and go on with other loops.
+
+        They show what those before saw last, and take up from the record what these learned.
+        """
+        name = made.pipeline.name
+        old = self.loops.get(name)
+        self._end(name)
+        try:
+            if said is not None:
+                self.store.set_control(name, self.store.control(name), said)
+                keep()
+        except IpaError:
+            self._start(name)
+            raise
+        if name in self.files:
+            self.makers.change(made.pipeline)
+        if old is not None and made.loop is not None:
+            made.loop.succeed(old)
+        self._take(made)
 
     def give_profile(self, profile: StageProfile, said: Attribution) -> None:
         """Keep the profile as the newest of its stage, and plan with it from now on. Errors: as `give`."""
@@ -367,16 +462,21 @@ class Roster:
                 self._drop(self.pipelines[name])
             for name, mapping in kept.items():
                 self._sync(name, mapping)
+            if self.edits is not None:
+                self.edits.sync(self, Attribution(ControlAction.REPLACE))
 
     def _wants(self, name: str) -> bool:
         return name not in self.files and (not self.only or name in self.only or name in self.pipelines)
 
-    def _follow(self, every_s: float) -> None:
-        while not self.stop.wait(every_s):
-            try:
-                self.sync()
-            except IpaError as error:
-                log.warning("what other replicas were given is not known: %s", error.message)
+    def _repeat(self, every_s: float, act: Callable[[], None], name: str) -> None:
+        def run() -> None:
+            while not self.stop.wait(every_s):
+                try:
+                    act()
+                except IpaError as error:
+                    log.warning("what other replicas were given is not known: %s", error.message)
+
+        threading.Thread(target=run, name=name, daemon=True).start()
 
     def _sync(self, name: str, mapping: Any) -> None:
         try:
@@ -480,6 +580,6 @@ class Roster:
         if name in self.files:
             raise ConflictError(
                 f"pipeline {name!r} comes from a file, which this service only reads",
-                hint="Change its file (IPA_PIPELINES_DIR) and start the service again; "
-                "what is given over the API may be changed over it.",
+                hint="Change its files, which are taken up without a restart; over the API only its SLA, "
+                "bounds and objectives may be changed.",
             )

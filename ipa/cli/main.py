@@ -36,6 +36,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     ),
     "plan": ("plan", "sweep", "explain", "frontier", "fleet", "render"),
     "probe": ("infer", "probe", "url"),
+    "push": ("push",),
     "serve": ("serve", "demo"),
     "simulate": ("simulate",),
     "store": ("backup", "restore", "prune", "stats"),

@@ -48,6 +48,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "diff": ("ipa diff video", "ipa diff video --rate 20 --at kubernetes"),
         "apply": ("ipa apply video --rate 20", "ipa apply plan.json", "ipa apply video --plan plan.json"),
         "rollback": ("ipa rollback video --reason 'latency rose'",),
+        "push": ("ipa push video", "ipa push video --set sla.latency=800ms --reason 'checkout week'"),
         "pause": ("ipa pause video --for 30min --reason release",),
         "resume": ("ipa resume video",),
         "mode": ("ipa mode video active", "ipa mode video advisory --reason 'new profiles'"),

@@ -137,6 +137,28 @@ class HttpClient(PipelineClient):
         """The effective settings of the service, with their sources."""
         return self._get("configuration")
 
+    def file(self, pipeline: str) -> tuple[str, str]:
+        """The pipeline as the text of its file, and its version."""
+        try:
+            path = f"/v1/{pipeline_path(pipeline)}"
+            answer = self._client.get(path, headers={"Accept": "application/yaml"})
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
+        if not answer.is_success:
+            self._read(answer)
+        return answer.text, answer.headers.get("etag", "")
+
+    def create(self, file: Mapping[str, Any], *, by: str, reason: str) -> JsonObject:
+        """The new pipeline, which is advisory at first; `file` has the keys of its file."""
+        return self._send("POST", "pipelines", dict(file), by=by, reason=reason)
+
+    def replace(
+        self, pipeline: str, file: Mapping[str, Any], *, version: str, by: str, reason: str
+    ) -> JsonObject:
+        """The pipeline once it is as `file`; PreconditionError if it is not at that version any more."""
+        path = pipeline_path(pipeline)
+        return self._send("PUT", path, dict(file), revision=version, by=by, reason=reason)
+
     def profiles(self, pipeline: str) -> JsonObject:
         """The profiles that the service plans with, by stage."""
         return self._get(pipeline_path(pipeline, "profiles"))

@@ -226,6 +226,8 @@ class ControlAction(StrEnum):
     REPLACE = "replace"
     PROFILE = "profile"
     REMOVE = "remove"
+    # To the files of the pipeline.
+    EDIT = "edit"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ goes through one part, which the header ipa-part tells the queues.
 
     GET  /admin/config   the shares, and each part's requests on their way
     PUT  /admin/config   {"shares": {"1": 95, "2": 5}}, in whole percents
+    PUT  /admin/times    {"sla_s": 0.5, "drop_after_s": 1}, for requests from now on
 
 The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
 token.
@@ -200,6 +201,7 @@ class RouterServer:
                 ("GET", "/metrics"): self._metrics.handle,
                 ("GET", "/admin/config"): self._read_config,
                 ("PUT", "/admin/config"): self._write_config,
+                ("PUT", "/admin/times"): self._write_times,
             },
             start=self._start,
             stop=self._stop,
@@ -268,6 +270,11 @@ class RouterServer:
                 self._last_declared, self._declared_until_s = UNDECLARED, 0.0
         if self._last_declared.outputs:
             check_outputs(names, [FAN_OUT, *(it.name for it in self._last_declared.outputs)])
+
+    async def _write_times(self, call: http.Call) -> http.Response:
+        call.require_supervisor(self._admin_token)
+        self._sla_s, self._budget_s = parse_times_of(call.body)
+        return json_response({"sla_s": self._sla_s, "drop_after_s": self._budget_s})
 
     async def _infer(self, call: http.Call) -> http.Response:
         loop = asyncio.get_running_loop()
@@ -523,6 +530,18 @@ def _outcome(status: int) -> Outcome:
     if 400 <= status < 500:
         return Outcome.REFUSED
     return Outcome.DROPPED if status in DROPPED else Outcome.FAILED
+
+
+def parse_times_of(body: bytes) -> tuple[float, float]:
+    """The SLA and the time after which a request is dropped, of a PUT; HttpError says what is wrong."""
+    try:
+        given = orjson.loads(body)
+        sla_s, drop_after_s = float(given["sla_s"]), float(given["drop_after_s"])
+    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError) as error:
+        raise http.HttpError(422, "input", "sla_s and drop_after_s must be numbers of seconds") from error
+    if not 0 < min(sla_s, drop_after_s) <= max(sla_s, drop_after_s) < float("inf"):
+        raise http.HttpError(422, "input", "sla_s and drop_after_s must be above 0 and finite")
+    return sla_s, drop_after_s
 
 
 def _stage(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ipa.control.ports import Attribution, ControlAction
+from ipa.files import pipeline_to_mapping
+from ipa.files.changes import changes_of
 from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
 from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
@@ -131,10 +134,11 @@ def create(caller: Caller, pipeline: Pipeline, *, by: str = "", reason: str = ""
 
 
 def replace(change: PipelineChange, old: Pipeline, new: Pipeline, operation: Operation) -> PipelineView:
-    """Replace a pipeline that was given over the API; its loop starts anew at once.
+    """Replace a pipeline that was given over the API, or SLA, bounds and objectives of one of a file.
 
-    `operation` is what the caller must be allowed to do: REPLACE or AMEND. Errors: PreconditionError,
-    ForbiddenError, InputError (another name), ConflictError, InProgressError.
+    Its loop goes on with them at once, and the record says what changed. `operation` is what the caller must
+    be allowed to do: REPLACE or AMEND. Errors: PreconditionError, ForbiddenError, InputError (another name),
+    ConflictError, InProgressError.
     """
     if new.name != old.name:
         problem = Problem(f"the name is {new.name!r}, the address says {old.name!r}", pointer="/name")
@@ -149,8 +153,11 @@ def replace(change: PipelineChange, old: Pipeline, new: Pipeline, operation: Ope
     with _one_at_a_time:
         # Again, now that nobody else can come between.
         change.check(old)
-        service.registry.give(new, said)
-        LOG.info("pipeline %s was replaced by %s", new.name, said.by or "someone")
+        now = service.registry.pipelines.get(old.name, old)
+        changes = "; ".join(changes_of(pipeline_to_mapping(now), pipeline_to_mapping(new)))
+        why = ": ".join(filter(None, (said.why, changes)))
+        service.registry.give(new, dataclasses.replace(said, why=why))
+        LOG.info("pipeline %s was replaced by %s: %s", new.name, said.by or "someone", why)
         return view(service, new)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from ipa.control.audit.incidents import IncidentBook
@@ -50,11 +51,41 @@ class Loop(Protocol):
         """Carry out a configuration that ran before, as `request`; it may replace an unfinished change."""
 
 
+class EditState(StrEnum):
+    """The state of an edit."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    # Something else has to end first, such as a change that rolls out; then it is tried again.
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineEdit:
+    """An edit of a running pipeline: by whom, of which file or over the API (`source`), and its changes.
+
+    `message` says why it is refused, or what it waits for: the version before it is in force then.
+    """
+
+    state: EditState
+    source: str
+    at: str
+    by: str = ""
+    changes: tuple[str, ...] = ()
+    message: str = ""
+
+    @property
+    def words(self) -> str:
+        """The changes in one line."""
+        return "; ".join(self.changes)
+
+
 class PipelineRegistry(Protocol):
     """The pipelines of the service with their profiles and loops; some come and go while it runs.
 
     The mappings change in place: read them key by key. Errors of changes: ConflictError (the pipeline is one
-    of a file), InProgressError (a change of it is rolling out).
+    of a file, and more than its SLA, bounds and objectives would change), InProgressError (a change of it is
+    rolling out).
     """
 
     @property
@@ -85,6 +116,9 @@ class PipelineRegistry(Protocol):
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """Where clients send the pipeline's requests, or why there is no such address."""
+
+    def edit(self, name: str) -> PipelineEdit | None:
+        """The latest edit of the pipeline while it ran; None if there was none."""
 
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""

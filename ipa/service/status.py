@@ -27,7 +27,7 @@ from ipa.model.profile import StageProfile, VariantProfile
 from ipa.model.resident import resident_variants
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.optimize.graph import GraphNode, build_graph
-from ipa.service.service import Loop, Service
+from ipa.service.service import Loop, PipelineEdit, Service
 from ipa.service.shared_load import (
     CanaryLive,
     MixtureLive,
@@ -445,7 +445,7 @@ class StatusView:
     A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
     `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
     policies that only say what they would do. `address` is where clients send its requests. `incident` is the
-    one that lasts, None if there is none.
+    one that lasts, None if there is none; `edit` the latest change of its files, or over the API.
     """
 
     pipeline: str
@@ -461,6 +461,7 @@ class StatusView:
     not_runnable_because: str = ""
     address: RequestAddress = NO_ADDRESS
     incident: PipelineIncident | None = None
+    edit: PipelineEdit | None = None
 
 
 def control_view(control: PipelineControl, now: datetime) -> ControlView:
@@ -507,6 +508,7 @@ def status_view(
     standing: LeaderStatus = ALONE,
     beside: tuple[BesideLive, ...] = (),
     address: RequestAddress = NO_ADDRESS,
+    edit: PipelineEdit | None = None,
 ) -> StatusView:
     """Return the status of a pipeline: all that the page shows, except its decisions."""
     return StatusView(
@@ -522,6 +524,7 @@ def status_view(
         runnable=pipeline.runnable,
         not_runnable_because=pipeline.not_runnable_because,
         address=address,
+        edit=edit,
     )
 
 
@@ -535,6 +538,7 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
         service.leadership.standing(),
         _beside(service, pipeline.name),
         service.registry.address(pipeline),
+        service.registry.edit(pipeline.name),
     )
     return replace(found, incident=service.incidents.lasting(pipeline.name))
 

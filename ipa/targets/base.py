@@ -73,6 +73,16 @@ class Watching(Protocol):
         """Watch it no longer."""
 
 
+class Adopting(Protocol):
+    """Lets running pipelines go on as their changed files say."""
+
+    def check(self, pipeline: Pipeline) -> None:
+        """Return if it can go on as that; ConflictError if it takes another start."""
+
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Run it on as that, and replace only replicas that have changed. It was checked before."""
+
+
 # Starts a watch: pipelines, the loop to wake, the least seconds between two wakes, the signal that ends it.
 Watch = Callable[[Iterable[Pipeline], Callable[[str], None], float, StopSignal], Watching]
 
@@ -89,6 +99,8 @@ class World:
     watch: Watch | None = None
     # None: no Prometheus is asked.
     alerts: AlertSource | None = None
+    # None: nothing of what runs has to be told of another file.
+    adopting: Adopting | None = None
 
 
 class TargetConnection(Protocol):

@@ -34,6 +34,7 @@ GUIDES = (
     "use-the-page",
     "take-a-decision-again",
     "send-requests",
+    "change-a-running-pipeline",
 )
 BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # The world has another pipeline than the guides.
@@ -41,7 +42,7 @@ NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320", "video-57-9b15ae
 # Where a difference is what one looks for.
 DIFFERS = "--policy"
 # What starts something, or needs a cluster: its words are checked, and no more.
-ONLY_PARSED = ("demo", "events", "serve", "release", "watch", "doctor", "infer")
+ONLY_PARSED = ("demo", "events", "serve", "release", "watch", "doctor", "infer", "push")
 
 
 def lines(guide: str) -> list[str]:

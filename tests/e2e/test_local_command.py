@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,10 +16,10 @@ import pytest
 
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
-from ipa.model.errors import NotFoundError, RolloutError
+from ipa.model.errors import ConflictError, NotFoundError, RolloutError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
-from ipa.targets.local.section import LocalRun
+from ipa.targets.local.section import LocalPlace, LocalRun, local_of
 from ipa.targets.local.workload import LocalWorkload
 from tests.fakes.postgres import other_children
 
@@ -141,6 +142,46 @@ def test_router_queue_and_nursery_are_replaced_when_they_die(
     nursery.send_signal(signal.SIGKILL)
     until(lambda: workload.runner("echo").pids("say") not in ([before], []))
     until(lambda: _is_answered(workload))
+
+
+def test_a_changed_file_is_adopted_and_only_what_it_starts_otherwise_is_replaced(
+    workload: LocalWorkload, pipeline: Pipeline
+) -> None:
+    workload.start(pipeline, (config("fine"),))
+    runner = workload.runner("echo")
+    fronts, pids, url = runner.front_pids(), runner.pids("say"), runner.endpoint
+    hasty = replace(pipeline, sla=Sla(1e-6), drop_after_s=1e-6)
+    workload.check(hasty)
+    workload.adopt(hasty)
+    until(lambda: say(workload).status_code in {503, 504})
+    workload.adopt(pipeline)
+    until(lambda: _is_answered(workload))
+    assert (runner.front_pids(), runner.pids("say")) == (fronts, pids), "nothing was restarted"
+
+    (stage,) = pipeline.stages
+    fine, broken = stage.variants
+    local = local_of(fine)
+    assert local is not None
+    other = replace(fine, targets={"local": replace(local, env={"WORD": "anew"})})
+    changed = replace(pipeline, stages=(replace(stage, variants=(other, broken)),))
+    workload.check(changed)
+    workload.adopt(changed)
+    answers = []
+    until(lambda: answers.append(say(workload).status_code) or runner.pids("say") not in (pids, []))  # type: ignore[func-returns-value]
+    until(lambda: workload.read(changed).settled)
+    assert set(answers) == {200}, "the old replica serves until the new one does"
+    assert (runner.front_pids(), runner.endpoint) == (fronts, url)
+    assert workload.read(changed).stages[0].config == config("fine"), "no plan has changed"
+
+    for wrong, said in (
+        (replace(stage, name="tell", variants=(fine,)), "the stages would be tell instead of say"),
+        (replace(stage, variants=(broken,)), "fine of say runs, and is no longer in the file"),
+        (replace(stage, resident="all"), "`resident` of say would change"),
+    ):
+        with pytest.raises(ConflictError, match=said):
+            workload.check(replace(pipeline, stages=(wrong,)))
+    with pytest.raises(ConflictError, match="the port of the router"):
+        workload.check(replace(pipeline, targets={"local": LocalPlace(9000)}))
 
 
 def _is_answered(workload: LocalWorkload) -> bool:

@@ -200,14 +200,37 @@ class AnswerRows:
             connection.execute(statement.where(AnswerRow.key == digest(key)))
 
 
+# Ends the key of what was pushed over a pipeline's file; no pipeline has such a name.
+PUSHED = "@pushed"
+
+
 class PipelineRows:
-    """The pipelines created over the API, each as the mapping of a pipeline file."""
+    """The pipelines created over the API, each as the mapping of a pipeline file.
+
+    Beside them is what was pushed over the pipelines of files.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def all(self) -> dict[str, Any]:
         """Return every pipeline by its name."""
+        return {name: body for name, body in self._rows().items() if not name.endswith(PUSHED)}
+
+    def pushed(self) -> dict[str, Any]:
+        """Return what was pushed over files, by the name of the pipeline."""
+        found = self._rows().items()
+        return {name.removesuffix(PUSHED): body for name, body in found if name.endswith(PUSHED)}
+
+    def keep_pushed(self, name: str, body: Mapping[str, Any], at: str) -> None:
+        """Store what was pushed over the file of the pipeline, in place of what was before."""
+        self.keep(name + PUSHED, body, at)
+
+    def forget_pushed(self, name: str) -> None:
+        """Delete what was pushed over the file of the pipeline."""
+        self.remove(name + PUSHED)
+
+    def _rows(self) -> dict[str, Any]:
         with reading(self._engine) as connection:
             rows = connection.execute(select(PipelineRow.pipeline, PipelineRow.body)).all()
         try:

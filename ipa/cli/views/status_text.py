@@ -45,6 +45,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
         *(Text(text, style="red") for text in lasting_incident(status)),
         *(Text(text, style="yellow") for text in planned_only(status)),
+        *edit_lines(status),
         *(Text(text) for text in (*mixture_lines(live), *canary_lines(status))),
         *(Text(text, style="yellow") for text in (*_lost(live), *_slower(live["stages"]))),
         *(Text(_sentence(text)) for text in [live.get("calibration", "")] if text),
@@ -57,6 +58,18 @@ def address_lines(status: dict[str, Any]) -> list[str]:
     """The line about where requests go; services before 0.2 do not tell."""
     found = status.get("address") or {"url": "", "note": ""}
     return [f"Requests: POST {found['url']}"] if found["url"] else []
+
+
+def edit_lines(status: dict[str, Any]) -> list[Text]:
+    """The latest edit while it ran: what changed, or why it is not in force."""
+    edit = status.get("edit")
+    if not edit:
+        return []
+    if edit["state"] == "taken":
+        who, what = edit["by"] or "someone", "; ".join(edit["changes"])
+        return [Text(f"Changed by {who} at {edit['at'][:19]} ({edit['source']}): {what}")]
+    head = "Edit refused" if edit["state"] == "refused" else "Edit waits"
+    return [Text(f"{head}, the version before it is in force: {edit['message']}", style="yellow")]
 
 
 def mixture_lines(live: dict[str, Any]) -> list[str]:

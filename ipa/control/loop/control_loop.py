@@ -136,6 +136,12 @@ class ControlLoop:
         """The state of the loop now; a value that no later tick changes."""
         return self._snapshot
 
+    def succeed(self, earlier: ControlLoop) -> None:
+        """Show what an earlier loop of the same stages saw last, until the first tick."""
+        seen = earlier.snapshot()
+        if [it.name for it in self.pipeline.served] == [it.name for it in earlier.pipeline.served]:
+            self._snapshot = replace(seen, correction=self._fresh.correction, next_tick_at=None)
+
     def tick_once(self) -> Decision:
         """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised."""
         return self._tick(None)

@@ -327,11 +327,23 @@ def write_router(client: httpx.Client, router: Front, shares: Mapping[str, int])
     return _router_report(_call(client, router, "PUT", json={"shares": dict(shares)}))
 
 
+def write_times(client: httpx.Client, router: Front, sla_s: float, drop_after_s: float) -> None:
+    """Give a router other times; httpx.HTTPError if it does not take them."""
+    times = {"sla_s": sla_s, "drop_after_s": drop_after_s}
+    _call(client, router, "PUT", path="/admin/times", json=times)
+
+
 def _call(
-    client: httpx.Client, front: Front, method: str, *, part: str = FIRST_PART, **body: Any
+    client: httpx.Client,
+    front: Front,
+    method: str,
+    *,
+    part: str = FIRST_PART,
+    path: str = "/admin/config",
+    **body: Any,
 ) -> httpx.Response:
     headers = {"authorization": f"Bearer {front.token}", PART_HEADER: part}
-    response = client.request(method, f"{front.url}/admin/config", headers=headers, **body)
+    response = client.request(method, front.url + path, headers=headers, **body)
     response.raise_for_status()
     return response
 

@@ -60,6 +60,12 @@ class VariantLoader:
                     replica.loaded.discard(variant)
                     self._pool.submit(self._change, replica, action, variant)
 
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Follow the pipeline as its file has it now."""
+        with self._lock:
+            self._pipeline = pipeline
+            self._failed.clear()
+
     def failure(self, config: StageConfig, replicas: Sequence[Replica]) -> str:
         """The reason why a replica could not load the wanted variant, in words; empty if none failed."""
         with self._lock:

@@ -62,6 +62,8 @@ class Replica:
     loaded: set[str]
     phase: Phase = Phase.STARTING
     failed_checks: int = 0
+    # True if the pipeline's file starts its variant in another way by now.
+    is_outdated: bool = False
     # Those that its queue may choose instead of `variant`.
     lighter: tuple[str, ...] = ()
     # When each variant that it has run was last one of these.
@@ -97,8 +99,8 @@ class Replica:
         return ANY_VARIANT in self.model
 
     def serves(self, config: StageConfig) -> bool:
-        """True if it runs the configuration's variant on its cores."""
-        return (self.variant, self.cores) == (config.variant, config.cores)
+        """True if it runs the configuration's variant on its cores, as the file says."""
+        return not self.is_outdated and (self.variant, self.cores) == (config.variant, config.cores)
 
     def carries(self, config: StageConfig) -> bool:
         """True if it runs the configuration's variant, on as many cores at least."""
@@ -107,7 +109,7 @@ class Replica:
     def fits(self, config: StageConfig) -> bool:
         """True if it serves the configuration, or will with its variant and cores, without another start."""
         has_threads = threads_of(self.cores) == threads_of(config.cores)
-        return self.serves(config) or (self.is_resident and has_threads)
+        return self.serves(config) or (self.is_resident and not self.is_outdated and has_threads)
 
     def model_url(self, variant: str, root: str = "v2/models") -> str:
         """The address of the variant's model; `root` may be that of the repository."""

@@ -23,6 +23,7 @@ from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.resident import lighter_variants, resident_variants
+from ipa.targets.local.adopting import check_adoptable, started_otherwise
 from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.front import (
@@ -35,6 +36,7 @@ from ipa.targets.local.front import (
     router_socket,
     write_queue,
     write_router,
+    write_times,
 )
 from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.part_run import PartRun, StageRun
@@ -93,6 +95,8 @@ class PipelineRunner:
         self._loader = VariantLoader(pipeline, folder, self._client, self._wake)
         self._health_checked_s = 0.0
         self._deaths = 0
+        # True until the router has been told of other times than it was started with.
+        self._is_router_behind = False
         self.corrections = 0
         self.revision = 1
         self.decision_id = ""
@@ -117,7 +121,7 @@ class PipelineRunner:
             given = ["--pipeline", self.pipeline.name, "--stage", stage.name, "--model", model_of(stage)]
             # It goes on as it was: requests wait for it, and replicas are there.
             for run in self._stages:
-                if run.stage is stage and run.told:
+                if run.stage.name == stage.name and run.told:
                     given += run.told.arguments(run.part)
             return given
 
@@ -244,6 +248,25 @@ class PipelineRunner:
         is_alone = not any(part.is_going for part in self._parts)
         return is_alone and self._is_shared_out() and all(it.is_settled() for it in self._stages)
 
+    def check(self, pipeline: Pipeline) -> None:
+        """ConflictError if the pipeline, as its file has it now, cannot be run by these processes."""
+        with self._lock:
+            check_adoptable(self.pipeline, pipeline, [run.config for run in self._stages])
+
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Run on as the pipeline's file says now; replicas that it starts in another way are replaced."""
+        with self._lock:
+            before, self.pipeline = self.pipeline, pipeline
+            self._loader.adopt(pipeline)
+            for run in self._stages:
+                run.stage = pipeline.stage(run.stage.name)
+                changed = started_otherwise(before.stage(run.stage.name), run.stage)
+                for replica in run.replicas:
+                    replica.is_outdated |= not changed.isdisjoint({replica.variant, *replica.loaded})
+                run.failure, run.deaths = "", 0
+            self._is_router_behind = True
+            self._wake.set()
+
     def progress(self) -> tuple[bool, list[str], list[str]]:
         """Progress of the pipeline: settled or not, its failure, and what it waits for."""
         with self._lock:
@@ -309,6 +332,7 @@ class PipelineRunner:
             raise UnavailableError("the process that starts model servers exited")
         self._check_health()
         self._share_out()
+        self._tell_router()
         for run in self._stages:
             self._note_ready(run)
             self._start_missing(run)
@@ -361,6 +385,17 @@ class PipelineRunner:
         for part, percent in self._shares.items():
             arguments += ["--share", f"{part}={percent}"]
         return arguments
+
+    def _tell_router(self) -> None:
+        """Tell the router that runs the times of the file; one that is started is told by its arguments."""
+        if not self._is_router_behind or not self._router.pid:
+            return
+        try:
+            write_times(self._client, self._router, self.pipeline.sla.latency_s, self.pipeline.deadline_s)
+        except httpx.HTTPError as error:
+            log.debug("the router of %s did not take its times: %s", self.pipeline.name, error)
+            return
+        self._is_router_behind = False
 
     def _check_health(self) -> None:
         now_s = time.monotonic()

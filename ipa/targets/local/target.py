@@ -156,7 +156,8 @@ class LocalTarget(Target):
         site.resources.callback(server.stop)
         site.registry.register(LocalCosts(local, tuple(site.pipelines)))
         metrics = metrics_of(site.settings, server.source, DIALECT, site.pipelines)
-        return World(local, metrics, {name: local.runner(name).endpoint for name in site.pipelines})
+        endpoints = {name: local.runner(name).endpoint for name in site.pipelines}
+        return World(local, metrics, endpoints, adopting=local)
 
     def doctor_checks(
         self,

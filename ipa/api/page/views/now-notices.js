@@ -1,6 +1,6 @@
 // The lines of Now about the pipeline itself: where its requests go, and the latest edit of its file.
 
-import { el } from "../dom.js";
+import { clock, el } from "../dom.js";
 import { copyButton } from "../tables.js";
 
 /** The address of the pipeline's requests, with a curl command to copy; `tools` are those of the view. */
@@ -10,4 +10,14 @@ export function requests({ address }, tools) {
   return [el("p", { class: "command" }, el("span", {}, "Requests: POST"), el("code", { tabindex: "0" }, address.url),
     copyButton(address.url, "The URL", tools), copyButton(curl, "The curl command", tools, "Copy curl")),
   address.note ? el("p", { class: "note" }, address.note.charAt(0).toUpperCase() + address.note.slice(1)) : ""];
+}
+
+/** The latest edit of the pipeline while it ran: what changed, or why it is not in force. */
+export function latestEdit({ edit }) {
+  if (!edit) return [];
+  if (edit.state === "taken") {
+    return [el("p", { class: "note" }, `Changed ${edit.by ? `by ${edit.by} ` : ""}at ${clock(edit.at)} (${edit.source}): ${edit.changes.join("; ")}`)];
+  }
+  const head = edit.state === "refused" ? "Edit refused" : "Edit waits";
+  return [el("p", { class: "banner warn", role: "status" }, el("b", {}, head), el("span", {}, `${edit.message}. The version before it is in force.`))];
 }

@@ -8,7 +8,7 @@ import { banner } from "../incidents.js";
 import { chips, isRolling, isSeen, reason, tiles } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { sharedLoad } from "../shared.js";
-import { requests } from "./now-notices.js";
+import { latestEdit, requests } from "./now-notices.js";
 
 const COUNT_MS = 200;
 const CHANGES = 5;
@@ -41,6 +41,7 @@ export async function open(root, place, tools) {
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
     told = live.reason;
     put(parts.aside, [pipeline?.description, pipeline?.not_controlled, pipeline?.not_runnable_because], () => aside(pipeline));
+    put(parts.edit, status.edit, () => latestEdit(status));
     put(parts.requests, status.address, () => requests(status, tools));
     put(parts.tiles, [live.rate_rps, live.latency_s, live.in_time_ratio, live.losses, live.retried_rps, live.forecast, live.pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
     put(parts.shared, [live.parts, live.mixture, live.canary], () => sharedLoad(status));
@@ -90,6 +91,7 @@ function frame(name) {
     incident: el("div", {}),
     reason: el("p", { class: "banner", id: "reason" }),
     aside: el("div", {}),
+    edit: el("div", { id: "edit" }),
     requests: el("section", { id: "requests", "aria-label": "Where requests go" }),
     tiles: el("section", { class: "tiles", id: "figures", "aria-label": "Load, latency, accuracy and cost" }),
     shared: el("section", { "aria-label": "Shared load" }),
@@ -104,7 +106,7 @@ function frame(name) {
     el("div", {}, el("small", {}, "next tick"), countdown));
   return {
     ...parts,
-    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.aside, parts.incident, parts.tiles, parts.reason, parts.shared, parts.graph, parts.requests,
+    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.edit, parts.aside, parts.incident, parts.tiles, parts.reason, parts.shared, parts.graph, parts.requests,
       el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: formatRoute({ view: "timeline", path: [name] }) }, "Timeline")),
       el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen, parts.calibration],
   };
