@@ -88,6 +88,19 @@ class Finished:
         return {**self.labels, **self.outcome.row}
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyComparison:
+    """Policies under the same requests: rows and columns that `pandas.DataFrame` takes.
+
+    The columns of `runs`, of each of `ticks` and of `differences` are those of runs.parquet, ticks.parquet
+    and differences.parquet (docs/reference/results.md). `ticks` has a table for each of `runs`.
+    """
+
+    runs: tuple[Row, ...]
+    ticks: tuple[Columns, ...]
+    differences: tuple[Row, ...]
+
+
 def as_series(values: Sequence[float | None]) -> array[float]:
     """The numbers as a series; None becomes NaN."""
     return array("d", (nan if value is None else value for value in values))

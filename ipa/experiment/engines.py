@@ -56,7 +56,7 @@ class Engine:
             )
 
     def __str__(self) -> str:
-        return f"local, {self.workers} processes" if self.address == LOCAL else self.address
+        return "local processes" if self.address == LOCAL else self.address
 
 
 def compute(

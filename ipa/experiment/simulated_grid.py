@@ -116,6 +116,7 @@ def representative(grid: Grid) -> tuple[CaseKey, int]:
             for case, seed in keys
         ]
     )
+    points = points[:, ~np.isnan(points).all(axis=0)]
     low, middle, high = np.nanquantile(points, (0.25, 0.5, 0.75), axis=0)
     ranges = high - low
     kept = ranges > 0

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.lab.fleets import WAYS, work
-from experiments.lab.forecasts import made_up_days
-from experiments.lab.units import Outcome
+from experiments.scale.fleets import WAYS, work
+from ipa.experiment.cells import Outcome
+from ipa.experiment.forecasts import made_up_days
 
-PAYLOAD = {"pipelines": 6, "seed": 3, "hours": 6.0, "interval_s": 3600.0, "budget_ratio": 0.5, "ticks": True}
+PAYLOAD = {"pipelines": 6, "seed": 3, "hours": 6.0, "interval_s": 3600.0, "budget_ratio": 0.5}
 
 
 @pytest.fixture(scope="module")
 def days() -> dict[str, Outcome]:
-    return {way: work({**PAYLOAD, "way": way}) for way in WAYS}
+    return {way: work({**PAYLOAD, "way": way}, {}) for way in WAYS}
 
 
 def test_the_budget_holds_at_every_interval(days: dict[str, Outcome]) -> None:
@@ -36,7 +36,7 @@ def test_planned_together_is_worth_most(days: dict[str, Outcome]) -> None:
 
 
 def test_the_same_day_again(days: dict[str, Outcome]) -> None:
-    again = work({**PAYLOAD, "way": "together"})
+    again = work({**PAYLOAD, "way": "together"}, {})
     assert again.row == days["together"].row
     assert again.ticks == days["together"].ticks
 
