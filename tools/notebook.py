@@ -1,7 +1,7 @@
 """Executes docs/how-to/compare-in-a-notebook.ipynb and writes the outputs into it.
 
-`--check` fails if they differ. A small stand-in for Jupyter, which need not be installed: cells run in one namespace; what they print and the
-value of their last expression are their outputs, as text, HTML or SVG.
+`--check` fails if they differ. A small stand-in for Jupyter, which need not be installed: cells run in one
+namespace; what they print and the value of their last expression are their outputs, as text, HTML or SVG.
 """
 
 from __future__ import annotations
