@@ -54,7 +54,7 @@ class ExperimentCell:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CellOutcome:
     """The result of a cell: its figures (one row), a table by tick, and times that no two runs have alike."""
 
     row: Row
@@ -70,9 +70,9 @@ class Outcome:
         }
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Outcome:
+    def from_json(data: Mapping[str, Any]) -> CellOutcome:
         """The outcome that `to_json` gave."""
-        return Outcome(data["row"], data["ticks"], data["timings"])
+        return CellOutcome(data["row"], data["ticks"], data["timings"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Finished:
     """The labels of a cell and its outcome."""
 
     labels: Labels
-    outcome: Outcome
+    outcome: CellOutcome
 
     @property
     def row(self) -> Row:

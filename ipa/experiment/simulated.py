@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
-from ipa.experiment.cells import ExperimentCell, Labels, Outcome, as_series, code_of
+from ipa.experiment.cells import CellOutcome, ExperimentCell, Labels, as_series, code_of
 from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.loads import as_servers, pipeline_of, rates_of, sla_of, with_sla
 from ipa.experiment.published import data_folder
@@ -120,11 +120,11 @@ def _lasting(rates: Sequence[float], minutes: float | None) -> Sequence[float]:
     return [rates[at % len(rates)] for at in range(max(1, round(minutes * 60)))]
 
 
-def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Outcome:
+def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:
     """The cell's figures as a row, and its ticks."""
     result = simulate(setup_of(payload, series))
     row = {key: value for key, value in result.summary().items() if not isinstance(value, dict)}
-    return Outcome(row, {**result.columns(), **_by_interval(result)})
+    return CellOutcome(row, {**result.columns(), **_by_interval(result)})
 
 
 def _by_interval(result: SimResult) -> dict[str, list[Any]]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ipa.experiment import simulated, simulated_page
-from ipa.experiment.cells import ExperimentCell, Outcome
+from ipa.experiment.cells import CellOutcome, ExperimentCell
 from ipa.experiment.experiment import Experiment
-from ipa.experiment.runners import Runner
+from ipa.experiment.runners import ExperimentRunner
 
 COST = {"ours": 0.8, "ipa": 1.0, "fa2-low": 0.6, "fa2-high": 1.9, "rim": 1.4}
 
@@ -29,7 +29,7 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
     return [replace(cell, runner=experiment.runner) for cell in found], notes
 
 
-def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Outcome:
+def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:
     """Made-up figures that depend on the cell alone."""
     _strike()
     noise = random.Random(repr((sorted(payload.items()), sum(series["rates_rps"]))))
@@ -53,7 +53,7 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Outc
         "attained_ratio": [None, *[0.99] * 11],
         "request_p99_s": [0.4] * 12,
     }
-    return Outcome(row, ticks)
+    return CellOutcome(row, ticks)
 
 
 def _strike() -> None:
@@ -67,4 +67,4 @@ def _strike() -> None:
         os.kill(os.getppid(), getattr(signal, os.environ["LAB_SIGNAL"]))
 
 
-RUNNER = Runner(cells, work, simulated_page.blocks, simulated_page.headline, simulated_page.words)
+RUNNER = ExperimentRunner(cells, work, simulated_page.blocks, simulated_page.headline, simulated_page.words)

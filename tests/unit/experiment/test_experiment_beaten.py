@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from ipa.experiment.beaten import beaten, better_in_both
 from ipa.experiment.blocks import as_page
-from ipa.experiment.simulated_grid import Grid, representative
+from ipa.experiment.simulated_grid import CaseGrid, representative
 
 CASE, OTHER = ("video", "bursty", "2x"), ("video", "bursty", "3x")
 
 
-def grid(**figures: list[tuple[float, float]]) -> Grid:
+def grid(**figures: list[tuple[float, float]]) -> CaseGrid:
     """Violations and cores of each policy, in CASE and OTHER; the second seed has the same."""
     rows = {
         (cell, policy): {seed: {"violation_ratio": late, "cores_mean": cores} for seed in (1, 2)}
         for policy, cells in figures.items()
         for cell, (late, cores) in zip((CASE, OTHER), cells, strict=True)
     }
-    return Grid((CASE, OTHER), tuple(figures), (1, 2), rows, None)
+    return CaseGrid((CASE, OTHER), tuple(figures), (1, 2), rows, None)
 
 
 def test_beaten_is_who_has_more_violations_and_more_cores() -> None:
@@ -50,4 +50,4 @@ def test_the_representative_case_is_nearest_to_the_median() -> None:
         for policy, cores in (("ours", 1.0), ("ipa", 2.0))
     }
     case = ("p", "w", "own")
-    assert representative(Grid((case,), ("ours", "ipa"), (1, 2, 3, 4, 5), rows, None)) == (case, 3)
+    assert representative(CaseGrid((case,), ("ours", "ipa"), (1, 2, 3, 4, 5), rows, None)) == (case, 3)
