@@ -160,10 +160,12 @@ def _differences(grid: CaseGrid) -> list[Block]:
         ]
         for policy in others
     ]
-    caption = (
-        f"Differences from {grid.reference} under the same requests, paired by seed; ± is half the 95 % "
-        "interval of the pairs (Student's t). ✓ better, ✗ worse: the interval excludes 0, and the table "
-        "resolves the difference."
+    caption = f"Differences from {grid.reference} under the same requests"
+    caption += (
+        ", paired by seed; ± is half the 95 % interval of the pairs (Student's t). ✓ better, ✗ worse: the "
+        "interval excludes 0, and the table resolves the difference."
+        if len(grid.seeds) > 1
+        else ", of one seed: how much is chance is unknown."
     )
     found: list[Block] = [Table(caption, ["policy", *(it.difference for it in COMPARED)], [rows])]
     places = [
