@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ipa.experiment.cells import PolicyComparison
 from ipa.files import load_pipeline as _load_pipeline
 from ipa.files import load_profile
 from ipa.files.packaged import packaged_example
@@ -83,6 +84,7 @@ __all__ = [
     "Plan",
     "PluginError",
     "Policy",
+    "PolicyComparison",
     "PolicyFactory",
     "PolicyInputs",
     "PolicyState",
@@ -97,6 +99,7 @@ __all__ = [
     "Termination",
     "UsageError",
     "backtest",
+    "compare",
     "describe",
     "example",
     "forecast",
@@ -147,7 +150,7 @@ def load_profiles(folder: str | Path) -> dict[str, StageProfile]:
 
 
 def load_trace(path: str | Path) -> tuple[float, ...]:
-    """The rates of a trace file in requests a second, one a second: one whole number a line, also as .gz.
+    """The rates of a trace file in requests a second, one a second: one number a line, also as .gz.
 
     Errors: InputError, NotFoundError.
     """
@@ -289,6 +292,56 @@ def simulate(
         solver=SOLVERS.admit(solver),
     )
     return run(setup)
+
+
+def compare(
+    pipeline: Pipeline,
+    profiles: Profiles,
+    rates_rps: Sequence[float],
+    policies: Sequence[str],
+    *,
+    seeds: Sequence[int] = (1, 2, 3),
+    reference: str | None = None,
+    objective: str | None = None,
+    forecaster: str = "ladder",
+    tick_s: float = 10.0,
+) -> PolicyComparison:
+    """The figures of policies on one pipeline under the same requests, and their paired differences.
+
+    As `ipa compare` does, in this process: the papers' policies decide at ticks only, ours also read the load
+    between them. `policies` are names of `policies()` or module:attribute; the others are compared with
+    `reference`, the last one if not given.
+
+    Errors: UsageError (no such name), InputError (rates), PluginError, those of `plan`.
+    """
+    from ipa.experiment.cells import Finished, as_series
+    from ipa.experiment.experiment import Experiment, PipelineArm
+    from ipa.experiment.simulated import cells_of, work
+    from ipa.experiment.simulated_page import differences
+
+    names = tuple(POLICIES.admit(name) for name in policies)
+    experiment = Experiment(
+        name="compare",
+        title="",
+        runner="simulate",
+        path=Path(),
+        pipelines_dir=Path(),
+        profiles_dir=Path(),
+        seeds=tuple(seeds),
+        interval_s=tick_s,
+        policies=names,
+        forecasters=(FORECASTERS.admit(forecaster),),
+        reference=reference or names[-1],
+    )
+    asked = replace(pipeline, default_objective=objective or pipeline.default_objective)
+    loads = [("rates", dict.fromkeys(experiment.seeds, as_series(tuple(rates_rps))))]
+    cells = cells_of(experiment, PipelineArm(pipeline.name, pipeline.name), asked, profiles, loads)
+    finished = [Finished(cell.labels, work(cell.payload, cell.series)) for cell in cells]
+    return PolicyComparison(
+        runs=tuple(each.row for each in finished),
+        ticks=tuple(each.outcome.ticks for each in finished),
+        differences=tuple(differences(experiment, finished)),
+    )
 
 
 def forecast(

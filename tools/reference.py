@@ -152,6 +152,33 @@ def chart_schema() -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
+RESULTS_HEAD = """# Results of experiments
+
+`ipa experiment run` and `ipa compare` write these tables as Parquet ([how to](../how-to/run-experiments.md)).
+Each column has its unit and description in the file's metadata too. A ratio is from 0 to 1. Equal code and
+inputs give equal bytes, on any machine and engine.
+
+```text
+import pyarrow.parquet as pq
+runs = pq.read_table("runs/experiments/ipa-paper/runs.parquet")
+print(runs.schema.field("cores_mean").metadata)
+```
+"""
+
+
+def results() -> str:
+    """The columns of the tables of experiments."""
+    from ipa.experiment.tables import SCHEMA
+
+    parts = [RESULTS_HEAD]
+    for name, columns in SCHEMA.items():
+        rows = [f"| `{key}` | {it.type} | {it.unit} | {it.meaning} |" for key, it in columns.items()]
+        parts.append(
+            f"## {name}\n\n| column | type | unit | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+        )
+    return "\n".join(parts)
+
+
 def access() -> str:
     """Which role may what, and which operation each route is."""
     from ipa.adapters.identity.reviews import VERBS
@@ -322,6 +349,7 @@ def main() -> int:
         FOLDER / "exit-codes.md": exit_codes(),
         FOLDER / "access.md": access(),
         FOLDER / "python.md": python(),
+        FOLDER / "results.md": results(),
         CHART: chart_schema(),
         SCHEMAS / "settings.schema.json": settings_schema(),
         **{SCHEMAS / f"{kind}.schema.json": make_schema(kind) for kind in KINDS},

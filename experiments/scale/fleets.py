@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.bench_fleet import least_cores, random_fleet
-from ipa.experiment.cells import ExperimentCell, Outcome, code_of
+from ipa.experiment.cells import CellOutcome, ExperimentCell, code_of
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.runners import RUNNERS
 from ipa.model.errors import InfeasibleError, InputError
@@ -83,7 +83,7 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
     return found, []
 
 
-def work(payload: Mapping[str, Any], series: Mapping[str, Any]) -> Outcome:
+def work(payload: Mapping[str, Any], series: Mapping[str, Any]) -> CellOutcome:
     """The day."""
     day = _Day(payload)
     plans_s: list[float] = []
@@ -137,7 +137,7 @@ def work(payload: Mapping[str, Any], series: Mapping[str, Any]) -> Outcome:
     }
     # The first plan warms nothing up that the second does not need, but it is another kind of plan.
     timings = {"plan_s_median": float(np.median(plans_s)), "plan_s_most": float(np.max(plans_s))}
-    return Outcome(figures, columns, timings)
+    return CellOutcome(figures, columns, timings)
 
 
 @dataclass(frozen=True, slots=True)

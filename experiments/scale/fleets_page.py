@@ -10,7 +10,7 @@ from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.pictures import colours_of
 from ipa.experiment.plots import svg
-from ipa.experiment.runners import Runner
+from ipa.experiment.runners import ExperimentRunner
 from ipa.report.sketch import GREY, Line, Plot
 from ipa.report.stats import mean_of
 
@@ -100,4 +100,4 @@ def _day(kept: Sequence[Finished]) -> list[Block]:
     return [FigureBlock(f"{plot.title} over the day.", svg(plot)) for plot in plots]
 
 
-RUNNER = Runner(cells, work, blocks, headline)
+RUNNER = ExperimentRunner(cells, work, blocks, headline)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ipa.experiment.blocks import Block, Heading, Table, TableCell
-from ipa.experiment.simulated_grid import CaseKey, Grid
+from ipa.experiment.simulated_grid import CaseGrid, CaseKey
 
 
-def beaten(grid: Grid) -> list[Block]:
+def beaten(grid: CaseGrid) -> list[Block]:
     """For each policy the cases in which another has fewer violations and fewer cores, and the winners."""
     rows = []
     for policy in grid.policies:
@@ -26,7 +26,7 @@ def beaten(grid: Grid) -> list[Block]:
     return [heading, Table(caption, ["policy", "where, by whom", "cases"], [rows], texts=2)]
 
 
-def better_in_both(grid: Grid, case: CaseKey, policy: str) -> Iterator[str]:
+def better_in_both(grid: CaseGrid, case: CaseKey, policy: str) -> Iterator[str]:
     """The policies with fewer violations and fewer cores in the case."""
     keys = ("violation_ratio", "cores_mean")
     own = [grid.mean(case, policy, key) for key in keys]

@@ -54,7 +54,7 @@ class ExperimentCell:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CellOutcome:
     """The result of a cell: its figures (one row), a table by tick, and times that no two runs have alike."""
 
     row: Row
@@ -70,9 +70,9 @@ class Outcome:
         }
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Outcome:
+    def from_json(data: Mapping[str, Any]) -> CellOutcome:
         """The outcome that `to_json` gave."""
-        return Outcome(data["row"], data["ticks"], data["timings"])
+        return CellOutcome(data["row"], data["ticks"], data["timings"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,25 @@ class Finished:
     """The labels of a cell and its outcome."""
 
     labels: Labels
-    outcome: Outcome
+    outcome: CellOutcome
 
     @property
     def row(self) -> Row:
         """Labels and figures as one row."""
         return {**self.labels, **self.outcome.row}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyComparison:
+    """Policies under the same requests: rows and columns that `pandas.DataFrame` takes.
+
+    The columns of `runs`, of each of `ticks` and of `differences` are those of runs.parquet, ticks.parquet
+    and differences.parquet (docs/reference/results.md). `ticks` has a table for each of `runs`.
+    """
+
+    runs: tuple[Row, ...]
+    ticks: tuple[Columns, ...]
+    differences: tuple[Row, ...]
 
 
 def as_series(values: Sequence[float | None]) -> array[float]:

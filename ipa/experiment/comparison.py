@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from ipa.experiment.cells import Finished
 from ipa.experiment.results import SIMULATE, Results
-from ipa.experiment.simulated_grid import Grid, grid_of
-from ipa.experiment.simulated_page import COMPARED, Metric
+from ipa.experiment.simulated_grid import CaseGrid, grid_of
+from ipa.experiment.simulated_page import COMPARED, ReportMetric
 from ipa.model.errors import InputError
 from ipa.report.stats import Mean
 
@@ -21,7 +21,7 @@ class ResultChange:
     """A figure of a policy in two results, over the cells that both have, and the paired difference."""
 
     policy: str
-    metric: Metric
+    metric: ReportMetric
     before: Mean | None
     after: Mean | None
     difference: Mean | None
@@ -63,7 +63,7 @@ def _key(each: Finished) -> tuple[object, ...]:
     return tuple(each.labels[name] for name in KEYS)
 
 
-def _grid(before: Results, after: Results, common: set[tuple[object, ...]], policy: object) -> Grid:
+def _grid(before: Results, after: Results, common: set[tuple[object, ...]], policy: object) -> CaseGrid:
     """The cells of one policy, as if before and after were two policies."""
 
     def renamed(results: Results, name: str) -> Iterator[Finished]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa.adapters.processes import end_with_parent
-from ipa.experiment.cells import ExperimentCell, Finished, Outcome, code_version
+from ipa.experiment.cells import CellOutcome, ExperimentCell, Finished, code_version
 from ipa.experiment.runners import runner_of
 from ipa.experiment.store import CellStore
 from ipa.model.errors import ConfigurationError, IpaError, UsageError
@@ -30,7 +30,7 @@ _TURN = threading.Lock()
 
 Say = Callable[[str], None]
 Watch = Callable[[int], AbstractContextManager[Say]]
-Indexed = tuple[int, Outcome]
+Indexed = tuple[int, CellOutcome]
 
 
 class Interrupted(Exception):  # noqa: N818 # a person said stop
@@ -56,7 +56,7 @@ class Engine:
             )
 
     def __str__(self) -> str:
-        return f"local, {self.workers} processes" if self.address == LOCAL else self.address
+        return "local processes" if self.address == LOCAL else self.address
 
 
 def compute(

@@ -1,4 +1,4 @@
-"""What an experiment.yaml says, as values."""
+"""An experiment.yaml as values."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ipa.experiment.cells import ExperimentCell, Outcome, as_series
+from ipa.experiment.cells import CellOutcome, ExperimentCell, as_series
 from ipa.experiment.experiment import Experiment, TraceArm
 from ipa.experiment.published import data_folder
 from ipa.forecast.base import Forecaster
@@ -63,7 +63,7 @@ def _rungs() -> tuple[list[Forecaster], list[str]]:
     return rungs, notes
 
 
-def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Outcome:
+def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:
     """The forecaster's score; a row without figures if it has too little to learn from."""
     from ipa.forecast.backtest import Backtest
     from ipa.forecast.traces import as_load
@@ -83,9 +83,9 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Outc
     rung = next(rung for rung in _rungs()[0] if rung.name == payload["forecaster"])
     found = replay.run(load, [rung], time.perf_counter).get(rung.name)
     if found is None:
-        return Outcome({"count": 0})
+        return CellOutcome({"count": 0})
     figures = asdict(found)
-    return Outcome(
+    return CellOutcome(
         {key: value for key, value in figures.items() if key not in TIMES},
         timings={key: figures[key] for key in TIMES},
     )

@@ -9,7 +9,7 @@ from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.forecasts import cells, work
 from ipa.experiment.pictures import bars
-from ipa.experiment.runners import Runner
+from ipa.experiment.runners import ExperimentRunner
 
 FIGURES = (
     ("smape_ratio", "SMAPE %", ".2f", 100.0),
@@ -62,4 +62,4 @@ def headline(experiment: Experiment, finished: Sequence[Finished]) -> Table:
     return Table(caption, header, list(groups.values()), texts=2)
 
 
-RUNNER = Runner(cells, work, blocks, headline)
+RUNNER = ExperimentRunner(cells, work, blocks, headline)

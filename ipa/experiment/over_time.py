@@ -9,7 +9,7 @@ from ipa.experiment.blocks import Block, FigureBlock, Paragraph
 from ipa.experiment.cells import Finished
 from ipa.experiment.pictures import colours_of
 from ipa.experiment.plots import svg
-from ipa.experiment.simulated_grid import Grid, representative
+from ipa.experiment.simulated_grid import CaseGrid, representative
 from ipa.report.sketch import GREY, ORANGE, Line, Plot
 
 # More lines than this hide each other.
@@ -45,7 +45,7 @@ PLOTS = (
 )
 
 
-def over_time(grid: Grid, finished: Sequence[Finished]) -> list[Block]:
+def over_time(grid: CaseGrid, finished: Sequence[Finished]) -> list[Block]:
     """Figures of the representative case and seed; none if no cell has ticks."""
     case, seed = representative(grid)
     kept = [

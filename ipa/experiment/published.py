@@ -23,7 +23,7 @@ NEAR = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedRun:
+class PublishedFigures:
     """Means over a run's decisions; PAS as a fraction."""
 
     cores: float
@@ -35,7 +35,7 @@ def data_folder() -> Path:
     return Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
 
 
-def read_published(folder: Path) -> dict[tuple[str, str, str], PublishedRun]:
+def read_published(folder: Path) -> dict[tuple[str, str, str], PublishedFigures]:
     """The published runs by (pipeline, workload, policy); empty where the data is not there.
 
     Which workload a run had is told by the mean rate it planned for: labels in the logs are not reliable.
@@ -45,7 +45,7 @@ def read_published(folder: Path) -> dict[tuple[str, str, str], PublishedRun]:
         return {}
     published, workloads = (json.loads(path.read_text("utf-8")) for path in files)
     patterns: Mapping[str, Sequence[float]] = workloads["patterns"]
-    best: dict[tuple[str, str, str], tuple[float, PublishedRun]] = {}
+    best: dict[tuple[str, str, str], tuple[float, PublishedFigures]] = {}
     for row in published["rows"]:
         policy = _policy(row["system"])
         if row["series"] != SERIES or policy is None:
@@ -53,7 +53,7 @@ def read_published(folder: Path) -> dict[tuple[str, str, str], PublishedRun]:
         workload, distance = _nearest(row, patterns)
         key = (row["pipeline"], workload, policy)
         if distance <= NEAR and distance < best.get(key, (NEAR * 2, None))[0]:
-            best[key] = (distance, PublishedRun(row["cores_mean"], row["pas_mean_pct"] / 100))
+            best[key] = (distance, PublishedFigures(row["cores_mean"], row["pas_mean_pct"] / 100))
     return {key: run for key, (_, run) in best.items()}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ipa.experiment.cells import Finished, Outcome, code_version
+from ipa.experiment.cells import CellOutcome, Finished, code_version
 from ipa.experiment.engines import Engine, Say, Watch, compute
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.provenance import Provenance, provenance
@@ -114,5 +114,5 @@ def read_results(folder: Path) -> Results:
         run = row.pop("run")
         del row["cell"]
         named = {name: row.pop(name) for name in labels}
-        finished.append(Finished(named, Outcome(row, dict(ticks.get(run, {})))))
+        finished.append(Finished(named, CellOutcome(row, dict(ticks.get(run, {})))))
     return Results(experiment, finished, notes, made)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa.experiment.blocks import Block, Table
-from ipa.experiment.cells import ExperimentCell, Finished, Outcome
+from ipa.experiment.cells import CellOutcome, ExperimentCell, Finished
 from ipa.experiment.experiment import Experiment
 from ipa.plugins import Registry
 
 
 @dataclass(frozen=True, slots=True)
-class Runner:
+class ExperimentRunner:
     """A kind of experiment.
 
     `cells` returns the cells in a fixed order, and notes on what was left out. `work` computes the outcome
@@ -23,7 +23,7 @@ class Runner:
     """
 
     cells: Callable[[Experiment], tuple[list[ExperimentCell], list[str]]]
-    work: Callable[[Mapping[str, Any], Mapping[str, array[float]]], Outcome]
+    work: Callable[[Mapping[str, Any], Mapping[str, array[float]]], CellOutcome]
     blocks: Callable[[Experiment, Sequence[Finished]], list[Block]]
     headline: Callable[[Experiment, Sequence[Finished]], Table]
     words: Callable[[Experiment], str] = lambda experiment: ""
@@ -39,9 +39,9 @@ RUNNERS = Registry(
 )
 
 
-def runner_of(name: str) -> Runner:
+def runner_of(name: str) -> ExperimentRunner:
     """The runner of that name, or of module:attribute. Errors: UsageError, PluginError."""
     found = RUNNERS.load(RUNNERS.admit(name))
-    if not isinstance(found, Runner):
-        raise RUNNERS.find(name).fault("is no ipa.experiment.runners.Runner")
+    if not isinstance(found, ExperimentRunner):
+        raise RUNNERS.find(name).fault("is no ipa.experiment.runners.ExperimentRunner")
     return found

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
-from ipa.experiment.cells import ExperimentCell, Labels, Outcome, as_series, code_of
-from ipa.experiment.experiment import Experiment, WorkloadArm
+from ipa.experiment.cells import CellOutcome, ExperimentCell, Labels, as_series, code_of
+from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.loads import as_servers, pipeline_of, rates_of, sla_of, with_sla
 from ipa.experiment.published import data_folder
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
@@ -53,32 +53,47 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
     found = []
     for arm in experiment.pipelines:
         pipeline, profiles = pipeline_of(arm, experiment.pipelines_dir, experiment.profiles_dir)
-        inputs = {
-            "pipeline": pipeline_to_mapping(pipeline),
-            "profiles": plain(list(profiles.values())),
-            "capacity_within_s": arm.capacity_within_s,
-            "spacing": experiment.spacing,
-            "interval_s": experiment.interval_s,
-        }
-        planned = _as_planned(profiles, arm.capacity_within_s)
-        slas = [(text, sla_of(text, pipeline, planned)) for text in experiment.slas]
-        arms = product(loads, slas, experiment.forecasters, experiment.policies, experiment.seeds)
-        for (workload, by_seed), (sla, sla_s), forecaster, policy, seed in arms:
-            asked: dict[str, str | int | float] = {
-                "sla_s": sla_s,
-                "forecaster": forecaster,
-                "policy": policy,
-                "seed": seed,
-            }
-            names = ((POLICIES, policy), (FORECASTERS, forecaster))
-            code = [digest for registry, name in names if (digest := code_of(registry, name))]
-            payload = {**inputs, **asked, **({"code": code} if code else {})}
-            labels: Labels = {"pipeline": arm.name, "workload": workload, "sla": sla, **asked}
-            rates = by_seed[seed]
-            found.append(
-                ExperimentCell(labels, "simulate", payload, {"rates_rps": rates}, weight=len(rates) / 60)
-            )
+        found += cells_of(experiment, arm, pipeline, profiles, loads)
     return found, notes
+
+
+def cells_of(
+    experiment: Experiment,
+    arm: PipelineArm,
+    pipeline: Pipeline,
+    profiles: Profiles,
+    loads: Sequence[tuple[str, Mapping[int, array[float]]]],
+) -> list[ExperimentCell]:
+    """The cells of one pipeline: every load, SLA, forecaster, policy and seed of the experiment.
+
+    `loads` are named rates by the second for each seed.
+    """
+    inputs = {
+        "pipeline": pipeline_to_mapping(pipeline),
+        "profiles": plain(list(profiles.values())),
+        "capacity_within_s": arm.capacity_within_s,
+        "spacing": experiment.spacing,
+        "interval_s": experiment.interval_s,
+    }
+    planned = _as_planned(profiles, arm.capacity_within_s)
+    slas = [(text, sla_of(text, pipeline, planned)) for text in experiment.slas]
+    arms = product(loads, slas, experiment.forecasters, experiment.policies, experiment.seeds)
+    found = []
+    for (workload, by_seed), (sla, sla_s), forecaster, policy, seed in arms:
+        asked: dict[str, str | int | float] = {
+            "sla_s": sla_s,
+            "forecaster": forecaster,
+            "policy": policy,
+            "seed": seed,
+        }
+        names = ((POLICIES, policy), (FORECASTERS, forecaster))
+        code = [digest for registry, name in names if (digest := code_of(registry, name))]
+        payload = {**inputs, **asked, **({"code": code} if code else {})}
+        labels: Labels = {"pipeline": arm.name, "workload": workload, "sla": sla, **asked}
+        series = {"rates_rps": by_seed[seed]}
+        weight = len(by_seed[seed]) / 60
+        found.append(ExperimentCell(labels, "simulate", payload, series, weight))
+    return found
 
 
 def _loads(arm: WorkloadArm, experiment: Experiment, notes: list[str]) -> dict[int, array[float]] | None:
@@ -105,11 +120,11 @@ def _lasting(rates: Sequence[float], minutes: float | None) -> Sequence[float]:
     return [rates[at % len(rates)] for at in range(max(1, round(minutes * 60)))]
 
 
-def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Outcome:
+def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:
     """The cell's figures as a row, and its ticks."""
     result = simulate(setup_of(payload, series))
     row = {key: value for key, value in result.summary().items() if not isinstance(value, dict)}
-    return Outcome(row, {**result.columns(), **_by_interval(result)})
+    return CellOutcome(row, {**result.columns(), **_by_interval(result)})
 
 
 def _by_interval(result: SimResult) -> dict[str, list[Any]]:

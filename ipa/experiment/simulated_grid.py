@@ -11,7 +11,7 @@ import numpy as np
 
 from ipa.experiment.cells import Finished, Row
 from ipa.experiment.experiment import Experiment
-from ipa.experiment.published import PublishedRun
+from ipa.experiment.published import PublishedFigures
 from ipa.report.stats import Mean, difference, mean_of, paired
 
 # A pipeline under a load at an SLA: policies are compared within it. Policies here may carry a forecaster.
@@ -19,7 +19,7 @@ CaseKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class CaseGrid:
     """The outcomes in order: by case and policy the rows of all seeds."""
 
     cases: tuple[CaseKey, ...]
@@ -27,7 +27,7 @@ class Grid:
     seeds: tuple[int, ...]
     rows: Mapping[tuple[CaseKey, str], Mapping[int, Row]]
     reference: str | None
-    published: Mapping[tuple[str, str, str], PublishedRun] = field(default_factory=dict)
+    published: Mapping[tuple[str, str, str], PublishedFigures] = field(default_factory=dict)
 
     def values(self, case: CaseKey, policy: str, key: str) -> list[float]:
         """The figure of every seed, in the order of the seeds; NaN where a run has none."""
@@ -60,7 +60,7 @@ class Grid:
             per_seed.append(fmean(known) if known else nan)
         return mean_of(per_seed)
 
-    def theirs(self, case: CaseKey, policy: str) -> PublishedRun | None:
+    def theirs(self, case: CaseKey, policy: str) -> PublishedFigures | None:
         """The published run of that case."""
         return self.published.get((case[0], case[1], policy)) if case[2] == "own" else None
 
@@ -73,8 +73,8 @@ def number(value: object) -> float:
 def grid_of(
     experiment: Experiment,
     finished: Sequence[Finished],
-    published: Mapping[tuple[str, str, str], PublishedRun],
-) -> Grid:
+    published: Mapping[tuple[str, str, str], PublishedFigures],
+) -> CaseGrid:
     """The runs by case, policy and seed. Where there are several forecasters each is a policy of its own."""
     several = len({each.labels["forecaster"] for each in finished}) > 1
     rows: dict[tuple[CaseKey, str], dict[int, Row]] = {}
@@ -90,14 +90,14 @@ def grid_of(
     reference = experiment.reference
     if reference is not None and reference not in policies:
         reference = next((name for name in policies if name.startswith(f"{reference}, ")), None)
-    return Grid(tuple(cases), tuple(policies), experiment.seeds, rows, reference, published)
+    return CaseGrid(tuple(cases), tuple(policies), experiment.seeds, rows, reference, published)
 
 
 # The figures by which a case is judged to be typical; of the cores the logarithm, since ratios count.
 TYPICAL = ("pas_mean", "cores_mean", "violation_ratio")
 
 
-def representative(grid: Grid) -> tuple[CaseKey, int]:
+def representative(grid: CaseGrid) -> tuple[CaseKey, int]:
     """The case and the seed nearest to the median: the one to show over time.
 
     Each case and seed is a point: the accuracy, the logarithm of the cores and the late or lost requests
@@ -116,6 +116,7 @@ def representative(grid: Grid) -> tuple[CaseKey, int]:
             for case, seed in keys
         ]
     )
+    points = points[:, ~np.isnan(points).all(axis=0)]
     low, middle, high = np.nanquantile(points, (0.25, 0.5, 0.75), axis=0)
     ranges = high - low
     kept = ranges > 0

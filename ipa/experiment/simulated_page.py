@@ -24,16 +24,16 @@ from ipa.experiment.experiment import Experiment
 from ipa.experiment.over_time import over_time
 from ipa.experiment.pictures import Dots, Place, dots, trade_off
 from ipa.experiment.published import data_folder, read_published
-from ipa.experiment.runners import Runner
+from ipa.experiment.runners import ExperimentRunner
 from ipa.experiment.simulated import cells, work
-from ipa.experiment.simulated_grid import CaseKey, Grid, grid_of
+from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of
 from ipa.report.stats import Mean
 
 V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class ReportMetric:
     """A figure of the summary: its column, heading, format and factor, and how differences of it are told.
 
     `relative`: as a ratio; `more_is_better` None: a difference is neither.
@@ -55,12 +55,12 @@ class Metric:
 
 
 METRICS = (
-    Metric("pas_mean", "PAS %", ".2f", 100.0, True, "PAS, points", "+.2f"),
-    Metric("cores_mean", "cores", ".2f", 1.0, False, "cores, %", "+.1f", relative=True),
-    Metric("violation_ratio", "late or lost %", ".2f", 100.0, False, "late or lost, points", "+.2f"),
-    Metric("latency_p50_s", "p50 s", ".3f"),
-    Metric("latency_p99_s", "p99 s", ".2f", 1.0, False, "p99, s", "+.2f"),
-    Metric("changes", "changes", ".1f", 1.0, None, "changes", "+.1f"),
+    ReportMetric("pas_mean", "PAS %", ".2f", 100.0, True, "PAS, points", "+.2f"),
+    ReportMetric("cores_mean", "cores", ".2f", 1.0, False, "cores, %", "+.1f", relative=True),
+    ReportMetric("violation_ratio", "late or lost %", ".2f", 100.0, False, "late or lost, points", "+.2f"),
+    ReportMetric("latency_p50_s", "p50 s", ".3f"),
+    ReportMetric("latency_p99_s", "p99 s", ".2f", 1.0, False, "p99, s", "+.2f"),
+    ReportMetric("changes", "changes", ".1f", 1.0, None, "changes", "+.1f"),
 )
 COMPARED = tuple(metric for metric in METRICS if metric.difference)
 
@@ -89,7 +89,7 @@ def words(experiment: Experiment) -> str:
     )
 
 
-RUNNER = Runner(cells, work, blocks, headline, words)
+RUNNER = ExperimentRunner(cells, work, blocks, headline, words)
 
 
 def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[di
     return rows
 
 
-def _overall_table(grid: Grid) -> Table:
+def _overall_table(grid: CaseGrid) -> Table:
     rows = [
         [
             TableCell(policy),
@@ -139,13 +139,13 @@ def _overall_table(grid: Grid) -> Table:
     return Table(how, ["policy", *(it.heading for it in METRICS)], [rows])
 
 
-def _differences(grid: Grid) -> list[Block]:
+def _differences(grid: CaseGrid) -> list[Block]:
     """The differences from the reference over all cases, and their two main ones as a figure."""
     if grid.reference is None or len(grid.policies) < 2:
         return []
     others = [policy for policy in grid.policies if policy != grid.reference]
 
-    def change(policy: str, metric: Metric) -> Mean | None:
+    def change(policy: str, metric: ReportMetric) -> Mean | None:
         found = grid.overall(policy, metric.key, against="ratio" if metric.relative else "less")
         return found and found.scaled(metric.difference_scale)
 
@@ -160,10 +160,12 @@ def _differences(grid: Grid) -> list[Block]:
         ]
         for policy in others
     ]
-    caption = (
-        f"Differences from {grid.reference} under the same requests, paired by seed; ± is half the 95 % "
-        "interval of the pairs (Student's t). ✓ better, ✗ worse: the interval excludes 0, and the table "
-        "resolves the difference."
+    caption = f"Differences from {grid.reference} under the same requests"
+    caption += (
+        ", paired by seed; ± is half the 95 % interval of the pairs (Student's t). ✓ better, ✗ worse: the "
+        "interval excludes 0, and the table resolves the difference."
+        if len(grid.seeds) > 1
+        else ", of one seed: how much is chance is unknown."
     )
     found: list[Block] = [Table(caption, ["policy", *(it.difference for it in COMPARED)], [rows])]
     places = [
@@ -176,13 +178,13 @@ def _differences(grid: Grid) -> list[Block]:
     return [*found, FigureBlock(caption, trade_off(title, places, "cores, % more", "PAS, points more"))]
 
 
-def _kind(mean: Mean | None, metric: Metric) -> str:
+def _kind(mean: Mean | None, metric: ReportMetric) -> str:
     if metric.more_is_better is None:
         return ""
     return judged(mean, 0.0, more_is_better=metric.more_is_better)
 
 
-def _pictures(grid: Grid) -> list[Block]:
+def _pictures(grid: CaseGrid) -> list[Block]:
     """Cores and accuracy of every case, against the reference if there is one; late and lost requests."""
 
     def over(value: Callable[[CaseKey, str], V]) -> list[list[V]]:
@@ -224,14 +226,14 @@ def _pictures(grid: Grid) -> list[Block]:
     return [FigureBlock(f"{plot.title} in every case ({plot.x_label}){end}", dots(plot)) for plot in shown]
 
 
-def _cores(grid: Grid, case: CaseKey, policy: str) -> Mean | None:
+def _cores(grid: CaseGrid, case: CaseKey, policy: str) -> Mean | None:
     if grid.reference is None:
         return grid.mean(case, policy, "cores_mean")
     change = grid.against(case, policy, "cores_mean", relative=True)
     return None if change is None else Mean(change.value + 1, change.half_width, change.count)
 
 
-def _pas(grid: Grid, case: CaseKey, policy: str) -> Mean | None:
+def _pas(grid: CaseGrid, case: CaseKey, policy: str) -> Mean | None:
     mean = (
         grid.mean(case, policy, "pas_mean")
         if grid.reference is None
@@ -240,26 +242,26 @@ def _pas(grid: Grid, case: CaseKey, policy: str) -> Mean | None:
     return mean and mean.scaled(100)
 
 
-def _their_cores(grid: Grid, case: CaseKey, policy: str) -> float | None:
+def _their_cores(grid: CaseGrid, case: CaseKey, policy: str) -> float | None:
     own, base = grid.theirs(case, policy), grid.theirs(case, grid.reference or "")
     if grid.reference is None:
         return own.cores if own else None
     return own.cores / base.cores if own and base and policy != grid.reference else None
 
 
-def _their_pas(grid: Grid, case: CaseKey, policy: str) -> float | None:
+def _their_pas(grid: CaseGrid, case: CaseKey, policy: str) -> float | None:
     own, base = grid.theirs(case, policy), grid.theirs(case, grid.reference or "")
     if grid.reference is None:
         return 100 * own.pas if own else None
     return 100 * (own.pas - base.pas) if own and base and policy != grid.reference else None
 
 
-def _case_name(grid: Grid, case: CaseKey) -> str:
+def _case_name(grid: CaseGrid, case: CaseKey) -> str:
     varied = [at for at in range(3) if len({each[at] for each in grid.cases}) > 1]
     return " ".join(case[at] for at in varied) or case[0]
 
 
-def _tables(grid: Grid) -> list[Block]:
+def _tables(grid: CaseGrid) -> list[Block]:
     found: list[Block] = []
     has_published = any(grid.theirs(case, policy) for case in grid.cases for policy in grid.policies)
     header = ["workload", "SLA", "policy", *(it.heading for it in METRICS), "lost"]

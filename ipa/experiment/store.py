@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from ipa.experiment.cells import ExperimentCell, Outcome
+from ipa.experiment.cells import CellOutcome, ExperimentCell
 
 
 class CellStore:
@@ -16,14 +16,14 @@ class CellStore:
         """`version` is that of the code that makes the outcomes (`code_version`)."""
         self._folder, self._version = folder, version
 
-    def load(self, cell: ExperimentCell) -> Outcome | None:
+    def load(self, cell: ExperimentCell) -> CellOutcome | None:
         """The outcome of the cell with this version; None if it has not finished."""
         try:
-            return Outcome.from_json(json.loads(self.path(cell).read_text("utf-8")))
+            return CellOutcome.from_json(json.loads(self.path(cell).read_text("utf-8")))
         except FileNotFoundError:
             return None
 
-    def keep(self, cell: ExperimentCell, outcome: Outcome) -> None:
+    def keep(self, cell: ExperimentCell, outcome: CellOutcome) -> None:
         """Write the outcome so that a reader finds all of it or nothing, power cuts included."""
         path = self.path(cell)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,7 @@ SCHEMA: Mapping[str, Mapping[str, Column]] = {
         "seed": Column(_WHOLE, "", "seed of arrivals and service times"),
         "pas_mean": Column(_REAL, "ratio", "accuracy of the running configuration (PAS), mean over time"),
         "cores_mean": Column(_REAL, "cores", "cores paid, old and new replicas of a change, mean over time"),
+        "memory_gib_mean": Column(_REAL, "GiB", "memory held, mean over time; other resources likewise"),
         "violation_ratio": Column(_REAL, "ratio", "requests that were late or lost, of those sent"),
         "lost": Column(_WHOLE, "requests", "requests without an answer"),
         "latency_p50_s": Column(_REAL, "s", "median latency of the answered requests; null if none"),

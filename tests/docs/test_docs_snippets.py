@@ -67,7 +67,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(("where", "kind", "block"), [pytest.param(*s, id=s[0]) for s in snippets()])
 def test_snippet(where: str, kind: str, block: str, tmp_path: Path) -> None:
-    for name in ("pipelines", "profiles", "deploy"):
+    for name in ("pipelines", "profiles", "deploy", "experiments"):
         (tmp_path / name).symlink_to(ROOT / name)
     if kind == "python":
         subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, timeout=60)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.lab import forecasts
-from experiments.lab.files import load_experiment
 from ipa.cli.main import run
+from ipa.experiment import forecasts
+from ipa.experiment.reading import load_experiment
 from ipa.forecast.base import Series, conformal, prepare, sliding_max
 from ipa.forecast.learned import LAGS
 from ipa.forecast.lstm import Lstm, LstmModel, Network, Training, forward, learn, trained
@@ -175,20 +175,32 @@ def test_without_pytorch_the_extra_is_named(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.usefixtures("without_torch")
-def test_an_experiment_says_that_it_is_left_out(root: Path) -> None:
-    experiment = load_experiment(root / "experiments" / "forecast" / "experiment.yaml")
-    units, notes = forecasts.units(experiment, root / "nowhere")
-    assert "lstm" not in {each.labels["forecaster"] for each in units}
+def test_an_experiment_says_that_it_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPA_SHARED_DATA", str(root / "nowhere"))
+    experiment = load_experiment(
+        root / "experiments" / "forecast" / "experiment.yaml",
+        pipelines_dir=root / "pipelines",
+        profiles_dir=root / "profiles",
+    )
+    cells, notes = forecasts.cells(experiment)
+    assert "lstm" not in {each.labels["forecaster"] for each in cells}
     assert [each for each in notes if each.startswith("Forecaster")] == [
         "Forecaster lstm is left out: the forecaster lstm needs PyTorch, which is not installed. "
         "Install it with: pip install torch"
     ]
 
 
-def test_an_experiment_has_it_where_pytorch_is(torch: Any, root: Path) -> None:
-    experiment = load_experiment(root / "experiments" / "forecast" / "experiment.yaml")
-    units, notes = forecasts.units(experiment, root / "nowhere")
-    assert "lstm" in {each.labels["forecaster"] for each in units}
+def test_an_experiment_has_it_where_pytorch_is(
+    torch: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPA_SHARED_DATA", str(root / "nowhere"))
+    experiment = load_experiment(
+        root / "experiments" / "forecast" / "experiment.yaml",
+        pipelines_dir=root / "pipelines",
+        profiles_dir=root / "profiles",
+    )
+    cells, notes = forecasts.cells(experiment)
+    assert "lstm" in {each.labels["forecaster"] for each in cells}
     assert not [each for each in notes if each.startswith("Forecaster")]
 
 

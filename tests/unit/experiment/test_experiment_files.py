@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments.lab.files import find_experiment, find_experiments, load_experiment
-from experiments.lab.published import data_folder
-from experiments.lab.runners import runner_of
+from ipa.experiment.reading import find_experiment, find_experiments, load_experiment
+from ipa.experiment.runners import runner_of
 from ipa.model.errors import InputError, UsageError
 
+ROOT = Path(__file__).resolve().parents[3]
+EXPERIMENTS = ROOT / "experiments"
+FOLDERS = {"pipelines_dir": ROOT / "pipelines", "profiles_dir": ROOT / "profiles"}
 GOOD = """\
 apiVersion: ipa/v1
 kind: Experiment
@@ -41,12 +43,12 @@ def write(folder: Path, text: str) -> Path:
 
 def problems(folder: Path, text: str) -> list[str]:
     with pytest.raises(InputError) as caught:
-        load_experiment(write(folder, text))
+        load_experiment(write(folder, text), **FOLDERS)
     return [f"{problem.line}: {problem.message}" for problem in caught.value.problems]
 
 
 def test_all_is_read(tmp_path: Path) -> None:
-    found = load_experiment(write(tmp_path, GOOD))
+    found = load_experiment(write(tmp_path, GOOD), **FOLDERS)
     assert found.seeds == (1, 2, 3)
     assert [(arm.pipeline, arm.objective) for arm in found.pipelines] == [
         ("video", None),
@@ -60,7 +62,7 @@ def test_all_is_read(tmp_path: Path) -> None:
 
 
 def test_the_quick_form_replaces(tmp_path: Path) -> None:
-    found = load_experiment(write(tmp_path, GOOD), quick=True)
+    found = load_experiment(write(tmp_path, GOOD), quick=True, **FOLDERS)
     assert (found.seeds, found.slas, found.policies) == ((1,), ("own",), ("ours", "ipa"))
 
 
@@ -104,7 +106,7 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
             "video, name: v, fan_out: {crob: 2}",
             "no stage 'crob'; did you mean 'crop'?",
         ),
-        ("runner: simulate", "runner: dream", 'runner is "dream"; expected one of simulate, forecast, fleet'),
+        ("runner: simulate", "runner: dream", "there is no runner 'dream'; known: simulate, forecast"),
     ],
 )
 def test_a_problem(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -114,22 +116,27 @@ def test_a_problem(tmp_path: Path, old: str, new: str, says: str) -> None:
 
 
 def test_the_experiments_of_the_repository_can_be_read() -> None:
-    known = find_experiments()
+    known = find_experiments(EXPERIMENTS)
     assert {"ipa-paper", "ipa-tight", "infadapter", "forecast", "fan-out", "scale", "what-if"} <= set(known)
     for name, path in known.items():
         for quick in (False, True):
-            assert load_experiment(path, quick=quick).name == name
+            assert load_experiment(path, quick=quick, **FOLDERS).name == name
 
 
 def test_an_unknown_experiment() -> None:
     with pytest.raises(UsageError, match="did you mean 'ipa-paper'"):
-        find_experiment("ipa-papr")
-    assert find_experiment("mine/experiment.yaml") == Path("mine/experiment.yaml")
+        find_experiment("ipa-papr", EXPERIMENTS)
+    assert find_experiment("mine/experiment.yaml", EXPERIMENTS) == Path("mine/experiment.yaml")
 
 
-@pytest.mark.parametrize("path", find_experiments().values(), ids=lambda path: path.parent.name)
-def test_every_experiment_has_runs_that_are_kept_as_json(path: Path) -> None:
-    experiment = load_experiment(path, quick=True)
-    units, _ = runner_of(experiment.runner).units(experiment, data_folder())
-    for unit in units:
-        assert json.loads(json.dumps(unit.payload)) is not None
+@pytest.mark.parametrize("path", find_experiments(EXPERIMENTS).values(), ids=lambda path: path.parent.name)
+def test_every_experiment_has_cells_that_are_kept_as_json(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPA_SHARED_DATA", str(tmp_path))
+    experiment = load_experiment(path, quick=True, **FOLDERS)
+    cells, notes = runner_of(experiment.runner).cells(experiment)
+    assert cells or notes
+    assert len({cell.digest("x") for cell in cells}) == len(cells)
+    for cell in cells:
+        assert json.loads(json.dumps(cell.payload)) == cell.payload

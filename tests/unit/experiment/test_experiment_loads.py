@@ -9,36 +9,33 @@ from pathlib import Path
 
 import pytest
 
-from experiments.lab.experiment import PipelineArm, WorkloadArm
-from experiments.lab.files import load_experiment
-from experiments.lab.loads import (
-    as_servers,
-    fastest_s,
-    pipeline_of,
-    rates_of,
-    read_trace,
-    sla_of,
-    with_sla,
-)
-from experiments.lab.published import read_published
-from experiments.lab.simulated import load_of, setup_of, units
+from ipa.experiment.cells import code_of
+from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
+from ipa.experiment.loads import as_servers, fastest_s, pipeline_of, rates_of, sla_of, with_sla
+from ipa.experiment.published import read_published
+from ipa.experiment.reading import load_experiment
+from ipa.experiment.simulated import cells, setup_of
 from ipa.model.errors import InputError
+from ipa.plugins import Registry
+
+
+def folders(root: Path) -> tuple[Path, Path]:
+    return root / "pipelines", root / "profiles"
+
+
+def tight(root: Path) -> Experiment:
+    pipelines_dir, profiles_dir = folders(root)
+    path = root / "experiments" / "ipa-tight" / "experiment.yaml"
+    return load_experiment(path, pipelines_dir=pipelines_dir, profiles_dir=profiles_dir, quick=True)
 
 
 def test_a_trace_is_read_and_scaled(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
     path.write_text("3\n\n4.5\n0\n")
-    assert read_trace(path) == [3.0, 4.5, 0.0]
     assert rates_of(WorkloadArm("x", trace=str(path), scale=2.0), tmp_path) == [6.0, 9.0, 0.0]
     path.write_text("3\nmany\n")
-    with pytest.raises(InputError, match=r"trace\.txt:2: 'many' is no number of requests"):
-        read_trace(path)
-    path.write_text("3\n-1\n")
-    with pytest.raises(InputError, match=r":2: '-1'"):
-        read_trace(path)
-    path.write_text("\n")
-    with pytest.raises(InputError, match="has no rates"):
-        read_trace(path)
+    with pytest.raises(InputError, match=r"trace\.txt:2:1: 'many' is not a number of requests from 0 on"):
+        rates_of(WorkloadArm("x", trace=str(path)), tmp_path)
 
 
 def test_published_rates_are_left_out_where_they_are_not_there(tmp_path: Path) -> None:
@@ -53,18 +50,18 @@ def test_published_rates_are_left_out_where_they_are_not_there(tmp_path: Path) -
 def test_what_an_arm_has_otherwise(root: Path) -> None:
     fan_out = {"crop": {"yolov5n": 2.0, "yolov5s": 3, "yolov5m": 4, "yolov5l": 5, "yolov5x": 6}}
     arm = PipelineArm("video", "v", objective="paper-v3", accuracy_floor=0.3, cores=9.0, fan_out=fan_out)
-    pipeline, profiles = pipeline_of(arm, root)
+    pipeline, profiles = pipeline_of(arm, *folders(root))
     assert pipeline.default_objective == "paper-v3"
     assert (pipeline.bounds.accuracy_floor, pipeline.bounds.cores) == (0.3, 9.0)
     (edge,) = pipeline.stage("classification").after
     assert [edge.items(name) for name in ("yolov5n", "yolov5x")] == [2.0, 6]
     assert set(profiles) == {"crop", "classification"}
-    plain = pipeline_of(PipelineArm("video", "video", fan_out={"crop": 7.0}), root)[0]
+    plain = pipeline_of(PipelineArm("video", "video", fan_out={"crop": 7.0}), *folders(root))[0]
     assert plain.stage("classification").after[0].fan_out == 7.0
 
 
 def test_slas(root: Path) -> None:
-    pipeline, profiles = pipeline_of(PipelineArm("video", "video", objective="paper-v3"), root)
+    pipeline, profiles = pipeline_of(PipelineArm("video", "video", objective="paper-v3"), *folders(root))
     assert sla_of("own", pipeline, profiles) == pipeline.objectives["paper-v3"].sla_s
     assert sla_of("800ms", pipeline, profiles) == 0.8
     fastest = fastest_s(pipeline, profiles)
@@ -80,7 +77,7 @@ def test_slas(root: Path) -> None:
 
 
 def test_servers_of_which_the_measured_capacity_is_true(root: Path) -> None:
-    profile = pipeline_of(PipelineArm("resnets", "resnets"), root)[1]["classify"]
+    profile = pipeline_of(PipelineArm("resnets", "resnets"), *folders(root))[1]["classify"]
     served = as_servers(profile, 0.75)
     for before, after in zip(profile.variants[0].points, served.variants[0].points, strict=True):
         assert before.throughput_rps is not None and after.latency_mean_s is not None
@@ -91,24 +88,49 @@ def test_servers_of_which_the_measured_capacity_is_true(root: Path) -> None:
 
 
 def test_every_policy_has_the_same_requests(root: Path) -> None:
-    experiment = load_experiment(root / "experiments" / "ipa-tight" / "experiment.yaml", quick=True)
-    found, notes = units(experiment, root / "nowhere")
+    experiment = tight(root)
+    found, notes = cells(experiment)
     assert notes == []
     arms = 2 * 1 * 3 * 4 * 3  # pipelines, workloads, SLAs, policies, seeds
     assert len(found) == arms
-    assert len({unit.digest("x") for unit in found}) == arms
-    rates = {unit.labels["policy"]: load_of(unit.payload) for unit in found if unit.labels["seed"] == 2}
+    assert len({cell.digest("x") for cell in found}) == arms
+    rates = {cell.labels["policy"]: cell.series["rates_rps"] for cell in found if cell.labels["seed"] == 2}
     assert len(rates) == 4
     assert len({tuple(each) for each in rates.values()}) == 1
     assert len(next(iter(rates.values()))) == 1200
 
 
+def test_a_cell_is_addressed_by_its_inputs_alone(root: Path) -> None:
+    experiment = replace(tight(root), seeds=(1,), slas=("2x",))
+    first = cells(experiment)[0][0]
+    address = first.digest("1.0")
+    renamed = replace(experiment, pipelines=tuple(replace(arm, name="v") for arm in experiment.pipelines))
+    assert cells(renamed)[0][0].digest("1.0") == address
+    loud = replace(experiment, workloads=(WorkloadArm("fluctuating", like="fluctuating", scale=1.1),))
+    others = {
+        first.digest("1.1"),
+        cells(replace(experiment, seeds=(2,)))[0][0].digest("1.0"),
+        cells(replace(experiment, spacing="even"))[0][0].digest("1.0"),
+        cells(loud)[0][0].digest("1.0"),
+    }
+    assert len(others - {address}) == 4
+
+
+def test_code_of_a_plug_in_is_part_of_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry("none", "policy", {"ours": "ipa.policies.ours:Ours"})
+    assert code_of(registry, "ours") == ""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "try_policy.py").write_text("Mine = 1\n")
+    before = code_of(registry, registry.admit("try_policy:Mine"))
+    (tmp_path / "try_policy.py").write_text("Mine = 2\n")
+    assert before != code_of(registry, "try_policy:Mine") != ""
+
+
 def test_a_start_that_no_plan_allows_is_eased(root: Path) -> None:
-    experiment = load_experiment(root / "experiments" / "ipa-tight" / "experiment.yaml", quick=True)
-    unit = units(replace(experiment, slas=("0.9x",)), root)[0][0]
-    setup = setup_of(unit.payload)
+    cell = cells(replace(tight(root), slas=("0.9x",)))[0][0]
+    setup = setup_of(cell.payload, cell.series)
     assert setup.start
-    assert setup.pipeline.sla.latency_s == unit.labels["sla_s"]
+    assert setup.pipeline.sla.latency_s == cell.labels["sla_s"]
 
 
 def test_published_runs_are_told_by_their_rate(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""What reports of experiments show: figures with intervals; noise is not shown, and not judged."""
+
+from __future__ import annotations
+
+import re
+
+from ipa.experiment.blocks import (
+    FigureBlock,
+    Folded,
+    Table,
+    TableCell,
+    as_markdown,
+    as_page,
+    figure,
+    judged,
+    signless,
+)
+from ipa.experiment.pictures import Place, trade_off
+from ipa.report.stats import Mean, paired
+
+
+def test_only_what_is_sure_is_judged() -> None:
+    assert judged(Mean(-0.2, 0.1, 3), 0.0, more_is_better=False) == "better"
+    assert judged(Mean(-0.2, 0.1, 3), 0.0, more_is_better=True) == "worse"
+    assert judged(Mean(-0.2, 0.3, 3), 0.0, more_is_better=False) == ""
+    assert judged(Mean(-0.2, None, 1), 0.0, more_is_better=False) == ""
+
+
+def test_figures() -> None:
+    assert figure(Mean(0.12345, 0.004, 3), ".2f", scale=100) == TableCell("12.35", "0.40")
+    assert figure(None, ".2f").text == "–"
+    assert signless("-0.00") == "0.00"
+    assert signless("-0.01") == "−0.01"
+
+
+def test_nothing_below_the_noise_is_shown() -> None:
+    # The same cores, summed in another order.
+    rounding = paired([0.1 + 0.2, 3.0], [0.3, 3.0], relative=False)
+    assert rounding == Mean(0.0, 0.0, 2)
+    assert judged(Mean(1e-14, 1e-16, 3), 0.0, more_is_better=True) == ""
+    assert figure(rounding, "+.2f", kind="better") == TableCell("0")
+    assert figure(Mean(0.004, 0.001, 3), "+.2f", kind="worse") == TableCell("0")
+    assert figure(Mean(0.004, 0.02, 3), "+.2f", kind="worse") == TableCell("0.00", "0.02")
+    assert figure(Mean(1.5, 0.001, 3), "+.2f", kind="better") == TableCell("+1.50", "<0.01", "better")
+    place = Place("ours", Mean(0.0, 0.0, 3), Mean(1e-14, 1e-15, 3))
+    picture = trade_off("Same", [place], "cores, % more", "PAS, points more")
+    assert not re.search(r"1e.?-|10\^\{", picture)
+    assert "<!-- 0.00 -->" in picture or ">0.00<" in picture
+
+
+def test_tables_and_figures_are_numbered_each_by_itself() -> None:
+    table = Table("One <row>.", ["a", "b"], [[[TableCell("x|y"), TableCell("1", "2", "better")]]])
+    blocks = [table, FigureBlock("A plot.", "<svg/>"), Folded("More", [table])]
+    page = as_page("T", "L", blocks)
+    assert "Table 1. One &lt;row&gt;." in page and "Table 2. One" in page and "Figure 1. A plot." in page
+    assert '<td class="n better">1 <small>± 2</small> ✓</td>' in page
+    text, figures = as_markdown("T", "L", blocks, "figures")
+    assert figures == {"figure-1.svg": "<svg/>"}
+    assert "| x\\|y | 1 ± 2 ✓ |" in text
+    assert "![Figure 1. A plot.](figures/figure-1.svg)" in text
