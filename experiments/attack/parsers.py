@@ -19,7 +19,7 @@ from ipa.api import auth, hardening
 from ipa.api.app import create_app
 from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.api.limits import BODY_LIMIT_BYTES, HEADERS_LIMIT_BYTES, MOST_YAML_VALUES, JsonRoute
-from ipa.api.pipelines import merged, parse_json
+from ipa.api.pipelines import parse_json
 from ipa.api.preconditions import is_known, required_match
 from ipa.api.request_body import structure_fault
 from ipa.files import (
@@ -30,6 +30,7 @@ from ipa.files import (
     pipeline_to_mapping,
     profile_in,
 )
+from ipa.files.changes import merged
 from ipa.files.document import resolve_plain
 from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import IpaError
