@@ -16,6 +16,7 @@ from ipa.adapters.store.api_state import MOST_PLANS
 from ipa.adapters.store.database import MOST_WAL_BYTES
 from ipa.adapters.store.health import LOW_RATIO
 from ipa.api.rules import OPEN, RULES
+from ipa.bootstrap.file_edits import PipelineFiles
 from ipa.bootstrap.identity import check_listening
 from ipa.cli.main import build_app
 from ipa.control.store_admin import Retention
@@ -311,14 +312,12 @@ def test_changed_files_are_swapped_below_the_running_service_or_replace_its_pods
     restart = "--set=pipelineChanges=restart"
     assert only(charted(*changes, restart), "Deployment") != only(charted(*FILES, restart), "Deployment")
     folder = mounted(objects, "pipelines", tmp_path / "pipelines")
-    file = folder / "video" / "pipeline.yaml"
-    assert load_pipelines(folder)["video"].sla.latency_s == 1.0
-    before = file.stat()
+    files = PipelineFiles(folder, mounted(objects, "profiles", tmp_path / "profiles"))
+    assert files.load()["video"].sla.latency_s == 1.0
     mounted(changed, "pipelines", folder, "..2026_11_26")
-    after = file.stat()
-    # What a look at the files compares. Links are followed, so a swap is noticed though no file was written.
-    assert (after.st_ino, after.st_mtime_ns) != (before.st_ino, before.st_mtime_ns)
-    assert load_pipelines(folder)["video"].sla.latency_s == 2.0
+    assert files.stamp("video") != files.stamps["video"], "a look at the files notices the swap"
+    pipeline, profiles = files.read("video")
+    assert pipeline.sla.latency_s == 2.0 and set(profiles) == set(PIPELINE[1])
 
 
 def test_a_pipeline_of_a_namespace_without_rights_is_refused() -> None:
