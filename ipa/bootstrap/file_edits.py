@@ -140,7 +140,10 @@ class _Pushed:
 
 def _in_a_line(error: IpaError) -> str:
     """The message, the problems and the hint of the error."""
-    return "; ".join(line.strip() for line in str(error).splitlines())
+    lines = [line.strip() for line in str(error).splitlines()]
+    # Problems with a place say more than how many there are.
+    has_places = bool(error.problems) and all(problem.path for problem in error.problems)
+    return "; ".join(lines[1:] if has_places else lines)
 
 
 def _digest_of_wishes(mapping: Mapping[str, Any]) -> str:
@@ -182,7 +185,7 @@ class FileEdits:
             try:
                 self._edited(roster, name)
             except (InProgressError, UnavailableError) as error:
-                self._note(name, EditState.WAITING, message=_in_a_line(error))
+                self._note(name, EditState.WAITING, message=error.message)
                 continue
             except IpaError as error:
                 self._note(name, EditState.REFUSED, message=_in_a_line(error))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.snapshot import Snapshot
@@ -51,6 +51,27 @@ def test_now_is_the_graph_of_the_stages_with_what_runs(page: Page, world: FakeWo
     left, right = first.bounding_box(), second.bounding_box()
     assert left and right and left["x"] + left["width"] < right["x"]
     expect(page.locator("#figures")).to_contain_text("900 ms")
+    expect(page.locator("#requests code")).to_have_text("http://127.0.0.1:9/v2/models/ocr/infer")
+    expect(page.locator("#requests button")).to_have_text(["Copy The URL", "Copy curl The curl command"])
+
+
+def test_an_edit_is_told_with_what_changed_or_why_it_is_refused(page: Page) -> None:
+    edit = {"source": "ocr/pipeline.yaml", "at": "2026-11-24T12:00:00+00:00", "by": "kim"}
+    taken = {**edit, "state": "taken", "changes": ["sla.latency: 1s → <b>2s</b>"], "message": ""}
+    refused = {**edit, "state": "refused", "changes": [], "message": "pipeline.yaml:5:16: latency is 400"}
+    told = [taken]
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json={**response.json(), "edit": told[-1]})
+
+    page.route("**/v1/pipelines/ocr/status", answer)
+    expect(page.locator("#edit")).to_contain_text("Changed by kim at")
+    expect(page.locator("#edit")).to_contain_text("sla.latency: 1s → <b>2s</b>")
+    told.append(refused)
+    expect(page.locator("#edit .banner.warn b")).to_have_text("Edit refused")
+    expect(page.locator("#edit")).to_contain_text("latency is 400. The version before it is in force.")
+    page.unroute_all(behavior="wait")
 
 
 def test_the_stages_stand_below_each_other_on_a_phone(browser: Browser, url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 import orjson
@@ -16,6 +17,12 @@ from ipa.dataplane.routed_parts import parse_shares
 from ipa.dataplane.router import RouterServer
 
 TOKEN = "t0k3n"
+WRONG_TIMES: tuple[Any, ...] = (
+    {},
+    [],
+    {"sla_s": 0, "drop_after_s": 1},
+    {"sla_s": "soon", "drop_after_s": 1},
+)
 BODY = {"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [1]}]}
 
 
@@ -114,6 +121,8 @@ def test_shares_are_not_for_strangers(
             for method, body in (("GET", None), ("PUT", {"shares": {"2": 100}})):
                 answer = await http.request(method, "/admin/config", json=body, headers=headers)
                 assert answer.status_code == status
+            times = {"sla_s": 9, "drop_after_s": 9}
+            assert (await http.put("/admin/times", json=times, headers=headers)).status_code == status
         assert server.parts.to_json()["shares"] == {"1": 100}
 
     asyncio.run(scenario())
@@ -175,5 +184,21 @@ def test_parts_of_a_stage_have_queues_of_their_own() -> None:
             for part in ("0", "17", "x"):
                 assert (await http.post(path, json=BODY, headers={PART_HEADER: part})).status_code == 400
         await server._stop()
+
+    asyncio.run(scenario())
+
+
+def test_other_times_count_for_the_requests_from_now_on() -> None:
+    async def scenario() -> None:
+        stages = Stages()
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with client(router(stages, {"1": 100}, TOKEN).application()) as http:
+            for wrong in WRONG_TIMES:
+                answer = await http.put("/admin/times", json=wrong, headers=headers)
+                assert (answer.status_code, answer.json()["code"]) == (422, "input")
+            assert (await http.post("/v2/models/p/infer", json=BODY)).status_code == 200
+            hasty = {"sla_s": 1e-9, "drop_after_s": 1e-9}
+            assert (await http.put("/admin/times", json=hasty, headers=headers)).json() == hasty
+            assert (await http.post("/v2/models/p/infer", json=BODY)).status_code == 504
 
     asyncio.run(scenario())
