@@ -70,8 +70,9 @@ def test_every_row_is_what_the_api_says(page: Page, url: str) -> None:
         assert cells[2] == ("healthy" if share["healthy"] else "degraded")
         assert cells[3] == ("–" if share["rate_rps"] is None else f"{share['rate_rps']:.1f}")
         assert cells[4] == f"{late:.0f} % of 900 ms"
-        assert cells[5:7] == [f"{share['pas']:.3f}", f"{share['cores']:g}"]
-        assert cells[7] == f"{100 * share['cores'] / share['budget_cores']:.0f} % of 4"
+        assert cells[5:8] == [f"{100 * share['in_time_ratio']:.1f} % of 99 %", "0.0", "0.0"]
+        assert cells[8:10] == [f"{share['pas']:.3f}", f"{share['cores']:g}"]
+        assert cells[10] == f"{100 * share['cores'] / share['budget_cores']:.0f} % of 4"
     together = page.get_by_role("region", name="All together")
     expect(together).to_contain_text(f"{sum(share['cores'] for share in shares):g} of {4 * MANY}")
     expect(together).to_contain_text(str(sum(share["latency_s"] > share["sla_s"] for share in shares)))

@@ -79,12 +79,12 @@ export class HoverReadout {
       return index < 0 ? [] : [[one.name, ...this.told(one, index, null)].join(" ")];
     });
     const marks = (chart.facts.marks ?? []).filter((mark) => Math.abs(chart.x(mark.x) - at.px) < 3).map((mark) => `▾ ${mark.text}`);
-    const within = (chart.facts.stretches ?? []).filter(({ from, to }) => chart.xs.place(from) <= at.value && at.value < chart.xs.place(to)).map(({ text }) => `▒ ${text}`);
+    const within = (chart.facts.stretches ?? []).filter(({ from, to }) => chart.xs.place(from) <= at.value && at.value <= chart.xs.place(to)).map(({ text }) => `▒ ${text}`);
     return [chart.xs.kind === "number" && chart.facts.x_title ? `${chart.facts.x_title} ${head}` : head, ...rows, ...within, ...marks.slice(0, 3)];
   }
 
   told(one, index, x) {
-    const unit = one.unit ?? this.chart.facts.unit ?? "";
+    const unit = one.y?.[index] === Infinity ? "" : one.unit ?? this.chart.facts.unit ?? "";
     const value = one.y ? [readY(one.y[index])] : [];
     const range = one.lower ? [one.y ? `(${readY(one.lower[index])} – ${readY(one.upper[index])})` : `${readY(one.lower[index])} – ${readY(one.upper[index])}`] : [];
     const place = x === null || this.chart.xs.kind === "words" ? [] : [`at ${readX(this.chart.xs, x)} ${this.chart.facts.x_title ?? ""}`.trim()];
