@@ -447,7 +447,8 @@ def test_grpcs_messages_are_those_of_other_servers() -> None:
     ],
 )
 def test_contents_that_grpc_cannot_carry_are_refused(values: Any, says: str) -> None:
-    server = GrpcServer(Stage().application, "127.0.0.1", 0, 1.0)
+    server = GrpcServer(Stage().application, 1.0)
+    server._messages = grpc_messages
     made = grpc_messages.CLASSES["ModelInferRequest"](raw_input_contents=values.get("raw", ()))
     for name in ("x", "word"):
         made.inputs.add(name=name, datatype=values.get("datatype", "FP32"), shape=[1])
