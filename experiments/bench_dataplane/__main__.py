@@ -143,9 +143,12 @@ async def send(
 
     async def ask(session: aiohttp.ClientSession, due_s: float) -> None:
         nonlocal failed
-        async with session.post(f"{url}/infer", data=body, headers=headers) as answer:
-            await answer.read()
-            failed += answer.status != 200
+        try:
+            async with session.post(f"{url}/infer", data=body, headers=headers) as answer:
+                await answer.read()
+                failed += answer.status != 200
+        except aiohttp.ClientError:
+            failed += 1
         # From when it was to be sent: a sender that is late must not hide it.
         latencies_s.append(time.monotonic() - due_s)
 

@@ -338,7 +338,7 @@ def serve(
 
     The server then accepts no new connection, and requests in flight have `drain_s` to be answered. `fd` is a
     listening socket that the parent process passes: the parent keeps the port open, and connections wait in
-    it, while this process is replaced. `h2_server` answers connections that begin with HTTP/2, at the same port.
+    it, while this process is replaced. `h2_server` answers connections that begin with HTTP/2.
     """
     # The limit of open files is the only bound on their number: all requests may come from one address.
     bounds = ServerBounds(
