@@ -41,7 +41,7 @@ class ConnectionPhase(Enum):
 
 
 class BoundedConfig(uvicorn.Config):
-    """uvicorn's configuration of a server with bounds. `h2_server` serves connections that begin with HTTP/2."""
+    """uvicorn's configuration of a server with bounds; `h2_server` has the connections of HTTP/2."""
 
     def __init__(
         self,
