@@ -44,7 +44,7 @@ class MalformedAnswerError(Exception):
     """The answer is not HTTP/1.1."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """A connection to a server, with one request on it at a time. `idle_s` is when the last one ended."""
 
     def __init__(self, max_answer_bytes: int) -> None:
@@ -225,7 +225,7 @@ class Client:
     def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._max_answer_bytes = max_answer_bytes
         # The connections without a request, the one that was used last at the end.
-        self._idle: dict[Place, list[Connection]] = {}
+        self._idle: dict[Place, list[ClientConnection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
@@ -269,7 +269,7 @@ class Client:
             connection.abort()
         return answer
 
-    def _take_idle(self, place: Place) -> Connection | None:
+    def _take_idle(self, place: Place) -> ClientConnection | None:
         idle = self._idle.get(place)
         expired_s = asyncio.get_running_loop().time() - IDLE_S
         while idle:
@@ -279,11 +279,13 @@ class Client:
             connection.abort()
         return None
 
-    async def _connect(self, place: Place, url: str) -> Connection:
+    async def _connect(self, place: Place, url: str) -> ClientConnection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_S):
-                _, made = await loop.create_connection(lambda: Connection(self._max_answer_bytes), *place)
+                _, made = await loop.create_connection(
+                    lambda: ClientConnection(self._max_answer_bytes), *place
+                )
         except OSError as error:  # a TimeoutError too
             raise ConnectionLostError(f"{url}: {error or 'it does not accept connections'}") from error
         return made
