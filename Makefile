@@ -7,7 +7,7 @@ export UV_NO_PROGRESS := 1
 # With it every `ipa` that is started compiles the package anew; tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install images test faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-live lint lint-style lint-types lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live lint lint-style lint-types lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,9 @@ page-speed: install ## how long each view of the page takes to open, and its fig
 
 pictures: install ## every view of the page, desk and phone, light and dark, quiet, in an incident and empty, into runs/pictures (DEMO=1: those of the docs)
 	$(PY) -m tools.pictures $(if $(DEMO),--demo)
+
+bench-dataplane: install ## what router and queue add to MLServer alone, CPU time and latency, about two minutes (RATES=100,500; QUICK=1: does it work)
+	$(PY) -m experiments.bench_dataplane $(if $(RATES),--rates $(RATES)) $(if $(QUICK),--quick)
 
 bench-api: install ## the API and a thousand loops under load, about two minutes (QUICK=1: does it work)
 	$(PY) -m experiments.bench_api $(if $(QUICK),--quick)

@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from ipa.dataplane import http
 from ipa.dataplane.grpc_server import GrpcServer
 from ipa.dataplane.http import Application
 from ipa.dataplane.scraping import MetricsThread
@@ -55,22 +56,13 @@ def add_address(parser: argparse.ArgumentParser) -> None:
         help="answer /metrics there too, by a thread that requests do not delay",
     )
     parser.add_argument("--metrics-fd", type=int, help="an inherited socket for that")
-    add(
-        parser,
-        "--grpc-port",
-        "IPA_GRPC_PORT",
-        type=int,
-        optional=True,
-        help="answer V2 over gRPC there (needs grpcio and protobuf)",
-    )
     add(parser, "--drain-s", "IPA_DRAIN_S", type=float, default=DRAIN_S, help="to end requests in flight")
 
 
-def with_grpc(given: argparse.Namespace, application: Application) -> Application:
-    """Return the application, with gRPC beside it if a port is given. ConfigurationError: it is missing."""
-    if given.grpc_port is not None:
-        application.add(GrpcServer(application, given.host, given.grpc_port, given.drain_s))
-    return application
+def serve(given: argparse.Namespace, application: Application) -> None:
+    """Serve the application at the address that is given, over HTTP and gRPC, until a stop signal."""
+    h2_server = GrpcServer(application, given.drain_s)
+    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd, h2_server=h2_server)
 
 
 def start_metrics(given: argparse.Namespace, registry: CollectorRegistry) -> None:

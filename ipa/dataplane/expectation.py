@@ -26,8 +26,8 @@ TIMING_HEADER = "server-timing"
 # A stage that tells nothing for this long may have changed: without an end, what it told could keep away the
 # requests whose answers would correct it.
 KEPT_S = 2.0
-# Queues tell two.
-MAX_TIMES = 8
+# Three of each stage, and a few more.
+MAX_TIMES = 256
 # Where hardly any request arrives, what comes for each of them is a matter of chance.
 MOST_ASKED_RATIO = 16.0
 # On an idle machine a request and its answer take 2 to 5 ms between router and queue.

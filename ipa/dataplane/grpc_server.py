@@ -1,4 +1,4 @@
-"""V2 over gRPC beside an application: each call is answered as the same request over HTTP would be.
+"""V2 over gRPC at the port of an application: each call is answered as the same request over HTTP would be.
 
 Raw contents become binary tensors, and typed ones JSON, both ways; an answer is as its request. A deadline of
 the caller bounds the time budget. Needs the packages grpcio and protobuf.
@@ -6,6 +6,7 @@ the caller bounds the time budget. Needs the packages grpcio and protobuf.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,9 +14,17 @@ import orjson
 
 from ipa.dataplane import binary
 from ipa.dataplane.expectation import PUID_HEADER, TIMING_HEADER
-from ipa.dataplane.http import BUDGET_HEADER, MAX_BODY_BYTES, MAX_BUDGET_S, Application, Call, Response
+from ipa.dataplane.http import (
+    BUDGET_HEADER,
+    KEEP_ALIVE_S,
+    MAX_BODY_BYTES,
+    MAX_BUDGET_S,
+    Application,
+    Call,
+    Response,
+)
 from ipa.dataplane.tensors import BINARY_OUTPUT
-from ipa.model.errors import ConfigurationError
+from ipa.serving.relay import HOST
 
 # What a message has beside its contents.
 MAX_MESSAGE_BYTES = MAX_BODY_BYTES + 1024 * 1024
@@ -30,28 +39,40 @@ Method = Callable[[Any, Any], Awaitable[Any]]
 
 
 class GrpcServer:
-    """A gRPC server that asks the application, from `start` on. ConfigurationError: gRPC is not installed."""
+    """A gRPC server that asks the application: it starts with the first connection that wants it.
 
-    def __init__(self, application: Application, host: str, port: int, drain_s: float) -> None:
+    It listens at a port of this machine that connections are passed on to.
+    """
+
+    def __init__(self, application: Application, drain_s: float) -> None:
+        self._application, self._drain_s = application, drain_s
+        self._messages: Any = None
+        self._server: Any = None
+        self._port = 0
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> int:
+        """Listen, if it does not yet, and return the port. OSError: it cannot, or gRPC is not installed."""
+        async with self._starting:
+            if self._server is None:
+                await self._start()
+        return self._port
+
+    async def _start(self) -> None:
         try:
+            import grpc
+
             from ipa.dataplane import grpc_messages
         except ImportError as error:
-            raise ConfigurationError(
-                f"gRPC at port {port} needs the packages grpcio and protobuf: {error}",
-                hint="Install them, or leave out --grpc-port (IPA_GRPC_PORT).",
-            ) from error
+            raise OSError(f"gRPC needs the packages grpcio and protobuf: {error}") from error
         self._messages = grpc_messages
-        self._application = application
-        self._host, self.port, self._drain_s = host, port, drain_s
-        self._server: Any = None
-
-    async def start(self) -> None:
-        """Listen. Its port is in `port` then; OSError: it cannot be had."""
-        import grpc
-
         size = MAX_MESSAGE_BYTES
-        options = (("grpc.max_receive_message_length", size), ("grpc.max_send_message_length", size))
-        self._server = grpc.aio.server(options=options)
+        options = (
+            ("grpc.max_receive_message_length", size),
+            ("grpc.max_send_message_length", size),
+            ("grpc.max_connection_idle_ms", 1000 * KEEP_ALIVE_S),
+        )
+        server = grpc.aio.server(options=options)
         methods: Mapping[str, Method] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
@@ -63,23 +84,25 @@ class GrpcServer:
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 method,
-                request_deserializer=self._messages.CLASSES[f"{name}Request"].FromString,
-                response_serializer=self._messages.CLASSES[f"{name}Response"].SerializeToString,
+                request_deserializer=grpc_messages.CLASSES[f"{name}Request"].FromString,
+                response_serializer=grpc_messages.CLASSES[f"{name}Response"].SerializeToString,
             )
             for name, method in methods.items()
         }
-        generic = grpc.method_handlers_generic_handler(self._messages.SERVICE, handlers)
-        self._server.add_generic_rpc_handlers((generic,))
-        address = f"[{self._host}]" if ":" in self._host else self._host
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(grpc_messages.SERVICE, handlers),)
+        )
         try:
-            self.port = self._server.add_insecure_port(f"{address}:{self.port}")
+            self._port = server.add_insecure_port(f"{HOST}:0")
         except RuntimeError as error:
-            raise OSError(f"gRPC cannot listen at port {self.port}: {error}") from error
-        await self._server.start()
+            raise OSError(f"gRPC cannot listen: {error}") from error
+        await server.start()
+        self._server = server
 
     async def stop(self) -> None:
         """Accept no more calls, and wait for those in progress."""
-        await self._server.stop(self._drain_s)
+        if self._server is not None:
+            await self._server.stop(self._drain_s)
 
     async def _server_live(self, _request: Any, context: Any) -> Any:
         await self._get(context, "/v2/health/live")

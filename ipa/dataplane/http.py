@@ -9,7 +9,7 @@ import math
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -17,6 +17,7 @@ import orjson
 from ipa.dataplane import compression
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig, BoundedServer
+from ipa.serving.relay import Http2Server
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -161,16 +162,6 @@ class Response:
 Handler = Callable[[Call], Awaitable[Response]]
 
 
-class Companion(Protocol):
-    """A server that shares the event loop of an application."""
-
-    async def start(self) -> None:
-        """Listen."""
-
-    async def stop(self) -> None:
-        """Accept no more calls, and wait for those in progress."""
-
-
 class Application:
     """An ASGI application over exact routes (method, path). `start` and `stop` are its lifespan hooks.
 
@@ -198,11 +189,6 @@ class Application:
         self._max_body_bytes = max_body_bytes
         self._max_held_bytes = max_held_bytes
         self._held_bytes = 0
-        self._companions: list[Companion] = []
-
-    def add(self, companion: Companion) -> None:
-        """Start and stop a server beside this one, together with it."""
-        self._companions.append(companion)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -305,12 +291,8 @@ class Application:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await self._start()
-        for each in self._companions:
-            await each.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        for each in self._companions:
-            await each.stop()
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -344,13 +326,19 @@ def is_loopback(host: str) -> bool:
 
 
 def serve(
-    application: Application, host: str, port: int, drain_s: float = 5.0, *, fd: int | None = None
+    application: Application,
+    host: str,
+    port: int,
+    drain_s: float = 5.0,
+    *,
+    fd: int | None = None,
+    h2_server: Http2Server | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     The server then accepts no new connection, and requests in flight have `drain_s` to be answered. `fd` is a
     listening socket that the parent process passes: the parent keeps the port open, and connections wait in
-    it, while this process is replaced.
+    it, while this process is replaced. `h2_server` answers connections that begin with HTTP/2.
     """
     # The limit of open files is the only bound on their number: all requests may come from one address.
     bounds = ServerBounds(
@@ -366,6 +354,7 @@ def serve(
         host=host,
         port=port,
         backlog=BACKLOG,
+        h2_server=h2_server,
         lifespan="on",
         log_level="warning",
         access_log=False,

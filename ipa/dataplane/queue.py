@@ -47,7 +47,7 @@ from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.declared import UNDECLARED, parse_model
-from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, start_metrics, with_grpc, words
+from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, serve, start_metrics, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
@@ -134,10 +134,11 @@ def _bracketed(address: str) -> str:
 class Declarations:
     """The declaration of a stage's model: asked of its replicas until one answers, and again after changes.
 
-    `ask` returns the metadata of a replica's model; ConnectionLostError if there is none.
+    `ask` returns the metadata of a replica's model; ConnectionLostError if there is none. None: it cannot be
+    asked, and nothing is known.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[bytes]] | None) -> None:
         self.model = UNDECLARED
         self._ask = ask
         self._changed = asyncio.Event()
@@ -147,7 +148,9 @@ class Declarations:
         self._changed.set()
 
     async def look(self) -> bool:
-        """Ask once. Return True if a replica answered."""
+        """Ask once. Return True if a replica answered, or cannot be asked."""
+        if self._ask is None:
+            return True
         try:
             self.model = parse_model(await self._ask())
         except (ConnectionLostError, OversizedAnswerError) as error:
@@ -211,7 +214,7 @@ class QueueServer:
         self._queues = {http.FIRST_PART: first}
         self._parts = parts
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
-        self._declared = Declarations(describe or self._describe)
+        self._declared = Declarations(self._describe if sender is None else describe)
         self._looking: list[asyncio.Task[None]] = []
         self._asked, self._groups = variants, groups
         # By URL: what it has loaded of them.
@@ -558,7 +561,7 @@ def main() -> None:
         admin_token=os.environ.pop(ADMIN_TOKEN, ""),
     )
     start_metrics(given, server.registry)
-    http.serve(with_grpc(given, server.application()), given.host, given.port, given.drain_s, fd=given.fd)
+    serve(given, server.application())
 
 
 if __name__ == "__main__":

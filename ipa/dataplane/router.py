@@ -50,7 +50,7 @@ from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.declared import UNDECLARED, DeclaredModel, parse_model
-from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, start_metrics, with_grpc, words
+from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, serve, start_metrics, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
@@ -593,7 +593,7 @@ def main() -> None:
         admin_token=os.environ.pop(ADMIN_TOKEN, ""),
     )
     start_metrics(given, server.registry)
-    http.serve(with_grpc(given, server.application()), given.host, given.port, given.drain_s, fd=given.fd)
+    serve(given, server.application())
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class ProbeResult:
 
     `answered`: the answer came in time, and is one of the protocol without an error; else `detail` says what
     came instead. `status` is that of HTTP, None if there was none. `feedback` is None if none was sent, empty
-    if it was accepted, else the reason why not.
+    if it was accepted, else the reason why not. `timing` is the answer's `Server-Timing`, empty without one.
     """
 
     url: str
@@ -91,6 +91,7 @@ class ProbeResult:
     detail: str = ""
     answer: Any = None
     feedback: str | None = None
+    timing: str = ""
 
     @property
     def fault(self) -> str:

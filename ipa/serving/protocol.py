@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Connections, ServerBounds
+from ipa.serving.relay import PREFACE, Http2Server, Relay
 
 # Seconds after which a refused client may retry.
 RETRY_S = 1
@@ -40,10 +41,16 @@ class ConnectionPhase(Enum):
 
 
 class BoundedConfig(uvicorn.Config):
-    """uvicorn's configuration of a server with bounds."""
+    """uvicorn's configuration of a server with bounds; `h2_server` has the connections of HTTP/2."""
 
     def __init__(
-        self, app: Any, bounds: ServerBounds, *, backlog: int = ACCEPT_BATCH, **options: Any
+        self,
+        app: Any,
+        bounds: ServerBounds,
+        *,
+        backlog: int = ACCEPT_BATCH,
+        h2_server: Http2Server | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(
             app,
@@ -55,7 +62,7 @@ class BoundedConfig(uvicorn.Config):
             h11_max_incomplete_event_size=bounds.head_bytes,
             **options,
         )
-        self.bounds = bounds
+        self.bounds, self.h2_server = bounds, h2_server
         self.registry = Connections(bounds)
         # One buffer for all connections: a read is handed on before the next one starts.
         self.chunk = memoryview(bytearray(bounds.chunk_bytes))
@@ -70,6 +77,14 @@ class BoundedServer(uvicorn.Server):
         for each in sockets or ():
             each.listen(ACCEPT_QUEUE)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer the requests in progress, those of HTTP/2 too."""
+        h2_server = self.config.h2_server if isinstance(self.config, BoundedConfig) else None
+        ending = asyncio.create_task(h2_server.stop()) if h2_server is not None else None
+        await super().shutdown(sockets=sockets)
+        if ending is not None:
+            await ending
+
 
 class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     """One connection of a server with bounds.
@@ -80,6 +95,8 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     def __init__(self, config: BoundedConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._bounds, self._registry, self._chunk = config.bounds, config.registry, config.chunk
+        self._h2_server = config.h2_server
+        self._relay: Relay | None = None
         self._phase: ConnectionPhase | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._has_begun = False
@@ -100,6 +117,8 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         self._registry.forget(self)
         if self._deadline is not None:
             self._deadline.cancel()
+        if self._relay is not None:
+            self._relay.close()
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -113,6 +132,11 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         """Process received bytes. uvloop calls this itself, with any amount."""
         if self.transport.is_closing():
+            return
+        if self._relay is None and self._h2_server is not None and self.cycle is None and not self._has_begun:
+            self._begin_relay(data, self._h2_server)
+        if self._relay is not None:
+            self._relay.send(data)
             return
         is_dropping = self._phase is ConnectionPhase.DROP
         if is_dropping:
@@ -129,6 +153,33 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
             # Reading resumes when the application asks for more.
             self.flow.pause_reading()
         self._watch()
+
+    def _begin_relay(self, data: bytes, server: Http2Server) -> None:
+        """Pass the connection on if it begins with HTTP/2; its deadlines are the other server's then."""
+        if not data.startswith(PREFACE):
+            return
+        self._relay = Relay(self.transport, server)
+        self._registry.works(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def shutdown(self) -> None:
+        """Close the connection once its request is answered; a relay's server closes its own."""
+        if self._relay is None:
+            super().shutdown()
+
+    def pause_writing(self) -> None:
+        """Produce no more: the client is slow."""
+        super().pause_writing()
+        if self._relay is not None:
+            self._relay.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Produce more."""
+        super().resume_writing()
+        if self._relay is not None:
+            self._relay.resume_reading()
 
     def on_response_complete(self) -> None:
         """Continue with the next request of the client, or wait for it."""

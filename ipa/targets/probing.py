@@ -57,7 +57,7 @@ def probe_v2(asked: ProbeRequest, url: str) -> ProbeResult:
 def post(asked: ProbeRequest, url: str, protocol: str, judge: Judge) -> ProbeResult:
     """The result of posting the request's body to the URL; nothing is raised for an answer that fails."""
     started_s = time.perf_counter()
-    status, answer, detail = _posted(url, asked.body, asked.timeout_s)
+    status, answer, detail, timing = _posted(url, asked.body, asked.timeout_s)
     latency_s = time.perf_counter() - started_s
     if not detail:
         detail = judge(answer)
@@ -71,11 +71,12 @@ def post(asked: ProbeRequest, url: str, protocol: str, judge: Judge) -> ProbeRes
         status=status,
         detail=detail,
         answer=answer,
+        timing=timing,
     )
 
 
-def _posted(url: str, body: Mapping[str, Any], timeout_s: float) -> tuple[int | None, Any, str]:
-    """Status, JSON document and fault of the answer, each as far as there is one."""
+def _posted(url: str, body: Mapping[str, Any], timeout_s: float) -> tuple[int | None, Any, str, str]:
+    """Status, JSON document, fault and `Server-Timing` of the answer, each as far as there is one."""
     status: int | None = None
     try:
         # No redirects: another server would answer. No proxy of the environment: the address is the server's.
@@ -84,15 +85,16 @@ def _posted(url: str, body: Mapping[str, Any], timeout_s: float) -> tuple[int | 
             client.stream("POST", url, json=dict(body)) as response,
         ):
             status = response.status_code
+            timing = response.headers.get("server-timing", "")
             content = _read(response, time.monotonic() + timeout_s)
     except (httpx.TimeoutException, TimeoutError):
-        return status, None, f"no answer within {timeout_s:g} s"
+        return status, None, f"no answer within {timeout_s:g} s", ""
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         # A host name may be too long to be encoded.
-        return status, None, f"no answer: {error or type(error).__name__}"
+        return status, None, f"no answer: {error or type(error).__name__}", ""
     except OverflowError:
-        return status, None, f"the answer has more than {MAX_ANSWER_BYTES} bytes"
-    return status, *_judged(status, content)
+        return status, None, f"the answer has more than {MAX_ANSWER_BYTES} bytes", ""
+    return status, *_judged(status, content), timing
 
 
 def _read(response: httpx.Response, until_s: float) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ipa.cli.main import run
+from ipa.cli.verbs.probe import _times
 from ipa.clients.http import HttpClient
 from ipa.model.probe import RequestAddress
 from tests.fakes.answering import answering
@@ -85,6 +86,12 @@ def test_infer_prints_the_answer_alone(
         assert run(["infer", "ocr", "-f", "-", "-o", "yaml"]) == 0
         assert capsys.readouterr().out.startswith("outputs:\n- name: y\n")
     assert server.asked == [("/v2/models/ocr/infer", BODY)] * 2
+
+
+def test_infer_says_where_the_time_went() -> None:
+    timing = "locate-wait;dur=0.2, locate-model;dur=4.0, locate-hop;dur=0.61, router;dur=0.5, total;dur=5.31"
+    assert _times(timing) == "answered in 5.3 ms: locate (wait 0.2, model 4.0, hop 0.6), router 0.5"
+    assert _times("db;dur=3") == _times("") == ""
 
 
 @pytest.mark.parametrize(

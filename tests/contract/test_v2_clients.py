@@ -80,11 +80,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         _start(resources, folder, "mlserver", [mlserver, "start", str(folder)])
         for stage in STAGES:
             own = ["--pipeline", "pair", "--stage", stage, "--port", str(ports[stage])]
-            grpc_port = ["--grpc-port", str(ports["second grpc"])] if stage == "second" else []
-            queue = [*own, *grpc_port, "--replica", f"adds={model_url}", "--batch-timeout-s", "0"]
+            queue = [*own, "--replica", f"adds={model_url}", "--batch-timeout-s", "0"]
             _start(resources, folder, stage, [sys.executable, "-m", "ipa.dataplane.queue", *queue])
         router = ["--pipeline", "pair", "--port", str(ports["router"])]
-        router += ["--grpc-port", str(ports["router grpc"])]
         router += [word for stage in STAGES for word in ("--stage", f"{stage}={urls[stage]}")]
         _start(resources, folder, "router", [sys.executable, "-m", "ipa.dataplane.router", *router])
         until(
@@ -100,8 +98,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             return {**addresses, "model": model, "stages": stages}
 
         found = {
-            "router": server("router", "router grpc", "pair", 2),
-            "queue": server("second", "second grpc", "second", 1),
+            "router": server("router", "router", "pair", 2),
+            "queue": server("second", "second", "second", 1),
             "mlserver": server("mlserver", "mlserver grpc", "second", 1),
         }
         file = folder / "servers.json"

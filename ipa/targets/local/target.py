@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
     """Check that pipelines that run on this machine find their model servers."""
     local = [name for name, pipeline in pipelines.items() if all(map(_is_local, pipeline.served))]
-    missing = [module for module in ("mlserver", "aiohttp", "orjson") if find_spec(module) is None]
+    missing = [module for module in ("mlserver", "orjson") if find_spec(module) is None]
     if not local:
         yield warn(
             "local runtime", "no pipeline says how it runs on this machine", "ipa doctor --at kubernetes"

@@ -56,7 +56,9 @@ def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeR
     _check(pipeline, target, asked)
     door = _door(pipeline, target, asked)
     if asked.native or asked.transport is ProbeTransport.GRPC:
-        return _by_worker(target, asked, door, settings.client_python or sys.executable)
+        # An orchestrator calls each node by its own name, whatever this one is; the router answers to one.
+        model = pipeline.name if is_split(pipeline) else target.name
+        return _by_worker(target, model, asked, door, settings.client_python or sys.executable)
     if target.protocol is WireProtocol.V2:
         return probe_v2(asked, door.url)
     found = post(asked, door.url, target.protocol, seldon_fault)
@@ -126,8 +128,6 @@ def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Non
             "several predictors may share its requests, each with a Service of its own",
             hint="Name the gateway before them: --gateway or IPA_GATEWAY_URL.",
         )
-    if is_split(pipeline) and asked.transport is ProbeTransport.GRPC:
-        raise UsageError("the router of shape split speaks REST only", hint="Leave out --transport.")
     if is_split(pipeline) and asked.gateway:
         raise UsageError(
             "no gateway leads to the router of shape split by its path", hint="Give its address with --url."
@@ -152,7 +152,7 @@ def _door(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Door
     return Door(given or service, _prefix(target, asked) + path)
 
 
-def _by_worker(target: SeldonTarget, asked: ProbeRequest, door: Door, python: str) -> ProbeResult:
+def _by_worker(target: SeldonTarget, model: str, asked: ProbeRequest, door: Door, python: str) -> ProbeResult:
     """The result of the request by `client_worker` in that interpreter."""
     address = urlsplit(door.base)
     if address.scheme != "http":
@@ -167,8 +167,7 @@ def _by_worker(target: SeldonTarget, asked: ProbeRequest, door: Door, python: st
         "gateway": bool(asked.gateway),
         "namespace": target.namespace,
         "name": target.name,
-        # The orchestrator calls each node by its own name, whatever this one is.
-        "model": target.name,
+        "model": model,
         "body": dict(asked.body),
         "reward": asked.reward,
         "timeout_s": asked.timeout_s,

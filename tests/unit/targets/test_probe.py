@@ -253,7 +253,6 @@ def test_feedback_that_is_refused_is_a_fault() -> None:
             ProbeRequest(V2, native=True),
             "SeldonClient does not speak protocol v2 over REST",
         ),
-        (split(), ProbeRequest(V2, transport=ProbeTransport.GRPC), "speaks REST only"),
         (split(), ProbeRequest(V2, gateway="http://gateway"), "no gateway leads"),
         (sample_pipeline(), ProbeRequest(V2, address="ftp://x"), "is no http or https URL"),
         (
@@ -402,6 +401,8 @@ def test_v2_over_grpc_is_as_the_published_protocol_has_it() -> None:
         by_grpc = ProbeRequest(body, address=address, transport=ProbeTransport.GRPC)
         found = SELDON.probe(sample_pipeline(), by_grpc, SETTINGS)
         refused = SELDON.probe(sample_pipeline(), replace(by_grpc, body={"inputs": []}), SETTINGS)
+        # The router of shape split is called by the name of the pipeline, at the port of HTTP.
+        in_parts = SELDON.probe(replace(split(), name="shop"), by_grpc, SETTINGS)
     finally:
         server.stop(None).wait()
     assert found.fault == "" and found.client == "grpc"
@@ -409,6 +410,7 @@ def test_v2_over_grpc_is_as_the_published_protocol_has_it() -> None:
         "model_name": "m",
         "outputs": [{"name": "y", "datatype": "BYTES", "shape": [1], "data": ["grün"]}],
     }
+    assert in_parts.fault == "" and asked[2][0].model_name == "shop"
     request, metadata = asked[0]
     assert (request.id, request.model_name) == ("one", "sample")
     assert request.parameters["fresh"].bool_param is True

@@ -1,0 +1,462 @@
+"""V2 as standard clients speak it: binary tensors, compression, declared inputs, named outputs, gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from ipa.dataplane import compression, grpc_messages
+from ipa.dataplane.binary import JSON_LENGTH_HEADER, dump_with_bytes, fill, json_part
+from ipa.dataplane.client import ConnectionLostError
+from ipa.dataplane.declared import UNDECLARED, DeclaredTensor, parse_model
+from ipa.dataplane.expectation import parse_timing, server_timing
+from ipa.dataplane.grpc_server import GrpcServer
+from ipa.dataplane.http import Application, Response
+from ipa.dataplane.queue import QueueServer
+from ipa.dataplane.router import RouterServer
+from ipa.dataplane.tensors import UnknownOutputError, parse, parse_request
+from ipa.model.errors import InputError
+
+REPLICA = "http://127.0.0.1:1"
+NOTHING: Any = None
+DECLARED = {
+    "platform": "numpy",
+    "inputs": [
+        {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
+        {"name": "word", "datatype": "BYTES", "shape": [-1], "parameters": {"content_type": "base64"}},
+    ],
+    "outputs": [{"name": name, "datatype": "FP32", "shape": [-1, 2]} for name in ("x", "z")],
+}
+X = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}
+WORD = {"name": "word", "datatype": "BYTES", "shape": [2], "data": ["YQ==", "Yg=="]}
+
+
+def client(application: Application) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=transport, base_url="http://testserver")
+
+
+class Stage:
+    """A queue whose model hands on its inputs and adds `z`; `asked` are the requests that reach the model."""
+
+    def __init__(self, name: str = "s", declares: Any = DECLARED) -> None:
+        self.asked: list[Any] = []
+        self._declares = declares
+        server = QueueServer(
+            "p",
+            name,
+            sender=self._send,
+            describe=self._describe,
+            replicas={REPLICA: ("v",)},
+            batch_size=4,
+            batch_timeout_s=0,
+        )
+        self.application = server.application()
+
+    async def _send(self, url: str, body: bytes) -> tuple[int, bytes]:
+        request = orjson.loads(body)
+        self.asked.append(request)
+        x = next(it for it in request["inputs"] if it["name"] == "x")
+        others = [it for it in request["inputs"] if it["name"] != "z"]
+        return 200, orjson.dumps({"outputs": [*others, {**x, "name": "z"}]})
+
+    async def _describe(self) -> bytes:
+        if self._declares is None:
+            raise ConnectionLostError("no replica")
+        return orjson.dumps(self._declares)
+
+    async def learn(self, http: httpx.AsyncClient, name: str = "s") -> None:
+        """Have it ask for what the model declares: the lifespan's tasks do not run here."""
+        assert (await http.get(f"/v2/models/{name}")).status_code == 200
+
+
+def pipeline(*stages: Stage) -> Application:
+    names = [f"s{number}" for number in range(len(stages))]
+
+    async def ask(method: str, url: str, **how: Any) -> httpx.Response:
+        stage = stages[names.index(url.split("/")[2])]
+        async with client(stage.application) as http:
+            return await http.request(method, "/" + url.split("/", 3)[3], **how)
+
+    async def post(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes, Mapping[str, str]]:
+        answer = await ask("POST", url, content=body, headers=headers)
+        return answer.status_code, answer.content, answer.headers
+
+    async def get(url: str, within_s: float) -> tuple[int, bytes]:
+        answer = await ask("GET", url)
+        return answer.status_code, answer.content
+
+    return RouterServer("p", [(it, f"http://{it}") for it in names], post=post, get=get).application()
+
+
+def binary(request: Mapping[str, Any], *raw: bytes) -> dict[str, Any]:
+    text = orjson.dumps(request)
+    return {"content": b"".join((text, *raw)), "headers": {JSON_LENGTH_HEADER: str(len(text))}}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "raw"),
+    [
+        ("BOOL", [True, False], b"\x01\x00"),
+        ("INT8", [-1, 2], b"\xff\x02"),
+        ("UINT16", [1, 65535], b"\x01\x00\xff\xff"),
+        ("INT64", [-2, 3], struct.pack("<2q", -2, 3)),
+        ("FP16", [0.5, -2.0], struct.pack("<2e", 0.5, -2.0)),
+        ("BF16", [1.0, -2.0], b"\x80\x3f\x00\xc0"),
+        ("FP32", [0.25, 1e30], struct.pack("<2f", 0.25, 1e30)),
+        ("FP64", [0.1, 1e300], struct.pack("<2d", 0.1, 1e300)),
+        ("BYTES", ["a", "größe"], b"\x01\0\0\0a\x07\0\0\0gr\xc3\xb6\xc3\x9fe"),
+    ],
+)
+def test_values_are_the_same_as_bytes_and_as_json(datatype: str, values: list[Any], raw: bytes) -> None:
+    given = {"name": "x", "datatype": datatype, "shape": [2], "parameters": {"binary_data_size": len(raw)}}
+    fill([given], raw, lambda name: None)
+    assert given["data"] == pytest.approx(values) if datatype == "FP32" else given["data"] == values
+    assert given["parameters"] == {}
+    body, length = dump_with_bytes(parse([given], "inputs"), lambda name: True)
+    assert length is not None
+    assert body[length:] == raw
+    [written] = orjson.loads(body[:length])["outputs"]
+    assert written["parameters"] == {"binary_data_size": len(raw)}
+
+
+def test_bytes_that_are_no_text_travel_as_base64_and_come_back_as_they_were() -> None:
+    raw = b"\x02\0\0\0\xff\xfe\x01\0\0\0a"
+    given = {"name": "x", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(raw)}}
+    fill([given], raw, lambda name: None)
+    assert (given["parameters"], given["data"]) == ({"content_type": "base64"}, ["//4=", "YQ=="])
+    body, length = dump_with_bytes(parse([given], "inputs"), lambda name: True)
+    assert body[length:] == raw
+    assert orjson.loads(body[:length])["outputs"][0]["parameters"] == {"binary_data_size": len(raw)}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "raw", "says"),
+    [
+        ({"datatype": "FP32", "shape": [2]}, b"\0" * 7, "do not fit FP32"),
+        ({"datatype": "FP32", "shape": [3]}, b"\0" * 8, "do not fit FP32"),
+        ({"datatype": "FP32", "shape": [2**40]}, b"\0" * 8, "do not fit FP32"),
+        ({"datatype": "FP32", "shape": ["2"]}, b"\0" * 8, "do not fit FP32"),
+        ({"datatype": "FP32", "shape": [1]}, struct.pack("<f", float("nan")), "NaN"),
+        ({"datatype": "FP64", "shape": [1]}, struct.pack("<d", float("inf")), "NaN or infinity"),
+        ({"datatype": "FP128", "shape": [1]}, b"\0" * 16, "no binary form"),
+        ({"datatype": ["FP32"], "shape": [1]}, b"\0" * 4, "no binary form"),
+        ({"shape": [1]}, b"\0" * 4, "lacks 'datatype'"),
+        ({"datatype": "BYTES", "shape": [1]}, b"\x09\0\0\0a", "longer than its bytes"),
+        ({"datatype": "FP32", "shape": [1], "data": [1.0]}, b"\0" * 4, "both data and"),
+        ({"datatype": "FP32", "shape": [1], "size": 9}, b"\0" * 4, "not a size within"),
+        ({"datatype": "FP32", "shape": [1], "size": -1}, b"\0" * 4, "not a size within"),
+        ({"datatype": "FP32", "shape": [1], "size": 4}, b"\0" * 9, "5 bytes after the tensors"),
+        (
+            {"datatype": "BYTES", "shape": [1], "parameters": {"content_type": "str"}},
+            b"\x01\0\0\0\xff",
+            "no text of content_type",
+        ),
+    ],
+)
+def test_bytes_that_are_no_tensor_are_refused_in_words(tensor: Any, raw: bytes, says: str) -> None:
+    size = tensor.pop("size", len(raw))
+    parameters = {**tensor.get("parameters", {}), "binary_data_size": size}
+    with pytest.raises(InputError, match=says):
+        fill([{"name": "x", **tensor, "parameters": parameters}], raw, lambda name: None)
+
+
+@pytest.mark.parametrize("length", ["", "x", "-1", "9", "9" * 400, "²"])
+def test_a_length_outside_the_body_is_refused(length: str) -> None:
+    with pytest.raises(InputError, match="not a length"):
+        json_part(b"12345", length)
+
+
+def test_a_binary_request_reaches_the_model_as_json_and_shares_batches_with_others() -> None:
+    async def scenario() -> None:
+        stage = Stage()
+        head = {key: X[key] for key in ("name", "datatype", "shape")}
+        raw = struct.pack("<4f", 1, 2, 3, 4), b"\x01\0\0\0a\x01\0\0\0b"
+        inputs = [
+            {**head, "parameters": {"binary_data_size": 16}},
+            {"name": "word", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 10}},
+        ]
+        async with client(stage.application) as http:
+            await stage.learn(http)
+            asked = binary({"inputs": inputs, "parameters": {"binary_data_output": True}}, *raw)
+            answer = await http.post("/v2/models/s/infer", **asked)
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["content-type"] == "application/octet-stream"
+            length = int(answer.headers[JSON_LENGTH_HEADER])
+            # Base64, which the model declares, is decoded where bytes are asked for.
+            assert answer.content[length:] == raw[0] + raw[1] + raw[0]
+            assert [it["name"] for it in orjson.loads(answer.content[:length])["outputs"]] == [
+                "x",
+                "word",
+                "z",
+            ]
+        # Nothing of how it came is told to the model: JSON of the same is of the same kind.
+        assert stage.asked == [{"inputs": [X, {**WORD, "parameters": {"content_type": "base64"}}]}]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ([{**X, "name": "y"}, WORD], "input 'x' is missing"),
+        ([X], "input 'word' is missing"),
+        ([{**X, "datatype": "FP64"}, WORD], "'x' is FP64, not FP32"),
+        (
+            [{**X, "shape": [4], "data": X["data"]}, {**WORD, "shape": [4], "data": [""] * 4}],
+            "shape [4], not [-1, 2]",
+        ),
+        ([{**X, "shape": [1, 4]}, {**WORD, "shape": [1], "data": [""]}], "shape [1, 4], not [-1, 2]"),
+    ],
+)
+def test_inputs_that_the_model_does_not_declare_are_a_400_before_it_is_asked(inputs: Any, says: str) -> None:
+    async def scenario() -> None:
+        stage = Stage()
+        async with client(stage.application) as http:
+            await stage.learn(http)
+            answer = await http.post("/v2/models/s/infer", json={"inputs": inputs})
+            assert answer.status_code == 400
+            assert says in answer.json()["error"], answer.json()
+            assert "it takes x FP32 [-1, 2], word BYTES [-1]" in answer.json()["detail"]
+            assert stage.asked == []
+            # What is not declared is handed on: a stage is given all that the one before it has made.
+            more = await http.post("/v2/models/s/infer", json={"inputs": [X, WORD, {**X, "name": "more"}]})
+            assert more.status_code == 200
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("declared", "given", "fits"),
+    [
+        ([-1, 3], [7, 3], True),
+        ([-1, 3], [7, 4], False),
+        ([-1, -1], [7], True),
+        ([-1], [7, 1], True),
+        ([-1], [7, 2], False),
+        ([1, 3], [7, 3], True),
+        ([3], [7, 3], True),
+        ([-1, 3], [7, 3, 3], False),
+        ([-1, -1, 3], [2, 5, 3], True),
+    ],
+)
+def test_shapes_fit_whatever_the_number_of_items(declared: list[int], given: list[int], fits: bool) -> None:
+    assert DeclaredTensor("x", "FP32", tuple(declared)).fits(given) is fits
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"<html>",
+        b"[]",
+        b'{"inputs": 3}',
+        b'{"inputs": [{"name": "x"}]}',
+        b'{"inputs": [3]}',
+        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": []}]}',
+        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-2]}]}',
+        b'{"inputs": [{"name": "x", "datatype": "FP99", "shape": [1]}]}',
+        # One that is not understood: the others would refuse what the model takes.
+        b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1]}, {"name": "y"}]}',
+    ],
+)
+def test_a_model_that_declares_nothing_that_is_understood_takes_everything(metadata: bytes) -> None:
+    assert parse_model(metadata).inputs == UNDECLARED.inputs
+
+
+def test_outputs_are_selected_in_their_order_and_unknown_ones_refused() -> None:
+    async def scenario() -> None:
+        stage = Stage()
+        async with client(stage.application) as http:
+
+            async def ask(*outputs: Any) -> httpx.Response:
+                body = {"inputs": [X, WORD], "outputs": [*outputs]}
+                return await http.post("/v2/models/s/infer", json=body)
+
+            found = (await ask({"name": "z"}, {"name": "x"})).json()
+            assert [it["name"] for it in found["outputs"]] == ["z", "x"]
+            late = await ask({"name": "nothing"})
+            # The model is not known to have it not, and is asked.
+            assert (late.status_code, late.json()["code"], len(stage.asked)) == (400, "input.output", 2)
+            await stage.learn(http)
+            early = await ask({"name": "nothing"})
+            assert "'nothing'" in early.json()["error"] and "x, z" in early.json()["error"]
+            assert len(stage.asked) == 2
+            for wrong in (3, {"name": 3}, {"name": "x", "parameters": {"classification": 2}}):
+                assert (await ask(wrong)).status_code == 400
+            assert (await http.post("/v2/models/s/infer", json={"inputs": [X, WORD], "outputs": 3})).is_error
+
+    asyncio.run(scenario())
+
+
+def test_the_router_gives_outputs_and_layout_to_the_last_stage_and_answers_in_its_own_name() -> None:
+    async def scenario() -> None:
+        stages = Stage("s0"), Stage("s1")
+        parameters = {"binary_data_output": True, "flavour": "mild"}
+        body = {"id": "r7", "inputs": [X, WORD], "outputs": [{"name": "z"}], "parameters": parameters}
+        async with client(pipeline(*stages)) as http:
+            answer = await http.post("/v2/models/p/versions/1/infer", json=body)
+            assert answer.status_code == 200, answer.text
+            length = int(answer.headers[JSON_LENGTH_HEADER])
+            head = orjson.loads(answer.content[:length])
+            assert (head["model_name"], head["id"]) == ("p", "r7")
+            assert [it["name"] for it in head["outputs"]] == ["z"]
+            assert answer.content[length:] == struct.pack("<4f", 1, 2, 3, 4)
+            # The first stage is asked for all outputs, and told the request's own parameters.
+            assert stages[0].asked[0]["parameters"] == {"flavour": "mild"}
+            assert {it["name"] for it in stages[1].asked[0]["inputs"]} == {"x", "word", "z"}
+            times = parse_timing(answer.headers["server-timing"])
+            assert times.keys() == {
+                *("s0-wait", "s0-model", "s0-hop", "s1-wait", "s1-model", "s1-hop", "router", "total"),
+            }
+            parts = sum(seconds for name, seconds in times.items() if name != "total")
+            assert parts == pytest.approx(times["total"], abs=1e-5)
+            unknown = await http.post("/v2/models/p/infer", json={**body, "outputs": [{"name": "nothing"}]})
+            assert (unknown.status_code, unknown.json()["code"]) == (400, "input.output")
+            # The last stage says so by what it declares, before the first is asked.
+            assert len(stages[0].asked) == 1
+
+    asyncio.run(scenario())
+
+
+def test_an_output_that_no_model_declares_is_refused_by_the_answer() -> None:
+    async def scenario() -> None:
+        async with client(pipeline(Stage("s0", None), Stage("s1", None))) as http:
+            body = {"inputs": [X, WORD], "outputs": [{"name": "nothing"}]}
+            answer = await http.post("/v2/models/p/infer", json=body)
+            assert (answer.status_code, answer.json()["code"]) == (400, UnknownOutputError.code)
+
+    asyncio.run(scenario())
+
+
+def test_metadata_of_a_pipeline_has_the_first_inputs_and_the_last_outputs() -> None:
+    async def scenario() -> None:
+        last = {"outputs": [{"name": "digit", "datatype": "INT64", "shape": [-1]}]}
+        async with client(pipeline(Stage("s0"), Stage("s1", last))) as http:
+            found = (await http.get("/v2/models/p")).json()
+            assert found == {
+                **{"name": "p", "versions": ["1"], "platform": "ipa"},
+                **{"inputs": DECLARED["inputs"], "outputs": last["outputs"]},
+            }
+            assert (await http.get("/v2")).json()["extensions"] == ["binary_tensor_data"]
+            assert (await http.get("/v2/health/live")).json() == {"live": True}
+            assert (await http.get("/v2/models/p/ready")).json() == {"name": "p", "ready": True}
+            config = await http.get("/v2/models/p/config")
+            assert (config.status_code, config.json()["code"]) == (501, "unsupported")
+            missing = await http.get("/v2/models/other")
+            assert missing.status_code == 404
+            assert "the model here is 'p', version 1" in missing.json()["error"]
+
+    asyncio.run(scenario())
+
+
+def test_bodies_are_compressed_both_ways_within_the_bounds() -> None:
+    async def nothing() -> None:
+        return NOTHING
+
+    async def echo(call: Any) -> Response:
+        return Response(call.body)
+
+    async def scenario() -> None:
+        routes = {("POST", "/x"): echo}
+        application = Application(
+            routes, start=nothing, stop=nothing, max_body_bytes=10_000, max_held_bytes=30_000
+        )
+        text = b"abcd" * 1000
+        async with client(application) as http:
+
+            async def ask(content: bytes, encoding: str, **headers: str) -> httpx.Response:
+                return await http.post(
+                    "/x", content=content, headers={"content-encoding": encoding, **headers}
+                )
+
+            for encoding, content in (("gzip", gzip.compress(text)), ("deflate", zlib.compress(text))):
+                answer = await ask(content, encoding, **{"accept-encoding": f"br, {encoding};q=0.5"})
+                assert (answer.content, answer.headers["content-encoding"]) == (text, encoding)
+            plain = await ask(gzip.compress(text), "gzip", **{"accept-encoding": "gzip;q=0, identity"})
+            assert (plain.content, plain.headers.get("content-encoding")) == (text, None)
+            short = await ask(b"a", "identity", **{"accept-encoding": "gzip"})
+            assert short.headers.get("content-encoding") is None
+            bomb = await ask(gzip.compress(bytes(10_001)), "gzip")
+            assert (bomb.status_code, bomb.json()["code"]) == (413, "too_large")
+            assert (await ask(text, "gzip")).status_code == 400
+            assert (await ask(gzip.compress(text)[:-9], "gzip")).status_code == 400
+            assert (await ask(text, "br")).status_code == 415
+            # Nothing of them is held any more.
+            assert [(await ask(gzip.compress(text), "gzip")).status_code for _ in range(9)] == [200] * 9
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        ("gzip, deflate, br", "gzip"),
+        ("deflate", "deflate"),
+        ("GZIP", "gzip"),
+        ("br", ""),
+        ("gzip; q=0", ""),
+        ("", ""),
+    ],
+)
+def test_the_encoding_of_an_answer_is_one_that_the_client_accepts(header: str, wanted: str) -> None:
+    assert compression.accepted(header) == wanted
+
+
+def test_times_are_told_in_milliseconds() -> None:
+    assert server_timing({"wait": 0.0015, "model": -1.0}) == "wait;dur=1.500, model;dur=0.000"
+    assert parse_timing("wait;dur=1.5, model;dur=x, ;dur=1, odd") == {"wait": 0.0015}
+    assert parse_timing(None) == {}
+
+
+def test_grpcs_messages_are_those_of_other_servers() -> None:
+    """Field by field, by number and type: bytes of one are read by the other."""
+    theirs = pytest.importorskip("mlserver.grpc.dataplane_pb2")
+    names = {
+        "InferTensor": "ModelInferRequest.InferInputTensor",
+        "InferRequestedOutputTensor": "ModelInferRequest.InferRequestedOutputTensor",
+        "TensorMetadata": "ModelMetadataResponse.TensorMetadata",
+    }
+    for name, ours in grpc_messages.CLASSES.items():
+        message: Any = theirs
+        for part in names.get(name, name).split("."):
+            message = getattr(message, part)
+        for field in ours.DESCRIPTOR.fields:
+            # MLServer's has fewer kinds of parameters than Triton's.
+            if field.name not in ("double_param", "uint64_param"):
+                other = message.DESCRIPTOR.fields_by_number[field.number]
+                assert (field.name, field.type, field.is_repeated) == (
+                    other.name,
+                    other.type,
+                    other.is_repeated,
+                )
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"raw": [b"\0" * 16]}, "1 raw_input_contents for 2 inputs"),
+        ({"datatype": "FP16"}, "FP16 must be in raw_input_contents"),
+    ],
+)
+def test_contents_that_grpc_cannot_carry_are_refused(values: Any, says: str) -> None:
+    server = GrpcServer(Stage().application, 1.0)
+    server._messages = grpc_messages
+    made = grpc_messages.CLASSES["ModelInferRequest"](raw_input_contents=values.get("raw", ()))
+    for name in ("x", "word"):
+        made.inputs.add(name=name, datatype=values.get("datatype", "FP32"), shape=[1])
+    with pytest.raises(ValueError, match=says):
+        server._body(made)
+
+
+def test_a_request_without_outputs_wants_all() -> None:
+    asked = parse_request({"inputs": [X], "outputs": []})
+    assert asked.wanted is None
+    assert asked.select(asked.inputs) == asked.inputs
