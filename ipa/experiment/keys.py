@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
 from ipa.experiment.experiment import PipelineArm, TraceArm, WorkloadArm
+from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
 from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import (
     MAPPING,
@@ -42,9 +43,8 @@ Slas = Annotated[
         Annotated[
             str,
             Field(
-                pattern=rf"^(own|[0-9]+(\.[0-9]+)?x|[0-9]+(\.[0-9]+)? ?(ms|s|min)){_END}",
-                title="own (that of the pipeline), a multiple of the fastest plan's latency such as "
-                '"1.5x", or a duration such as "800ms"',
+                pattern=rf"^{SLA_PATTERN}{_END}",
+                title=SLA_WORDS,
             ),
         ]
     ],

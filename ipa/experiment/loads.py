@@ -118,6 +118,14 @@ def with_sla(pipeline: Pipeline, sla_s: float) -> Pipeline:
     )
 
 
+# An SLA as it is written.
+SLA_PATTERN = r"(own|[0-9]+(\.[0-9]+)?x|[0-9]+(\.[0-9]+)? ?(ms|s|min))"
+SLA_WORDS = (
+    "own (that of the pipeline), a multiple of the fastest plan's latency such as "
+    '"1.5x", or a duration such as "800ms"'
+)
+
+
 def sla_of(text: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> float:
     """The seconds that an SLA of an experiment stands for."""
     if text == "own":

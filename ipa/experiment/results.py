@@ -54,6 +54,8 @@ def conduct(
     """
     runner = runner_of(experiment.runner)
     cells, notes = runner.cells(experiment)
+    # A folder that cannot be made is known before anything is computed.
+    (out / CELLS).mkdir(parents=True, exist_ok=True)
     store = CellStore(out / CELLS, code_version())
     if is_fresh:
         for cell in cells:

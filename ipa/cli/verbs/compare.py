@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import typer
@@ -48,6 +49,7 @@ def compare(
     from ipa.cli.views.comparison_text import as_table
     from ipa.experiment.blocks import Table
     from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
+    from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
     from ipa.experiment.report import write_report
     from ipa.experiment.results import SIMULATE, differences_of
     from ipa.experiment.runners import runner_of
@@ -62,6 +64,9 @@ def compare(
     reference = reference or names[-1]
     if reference not in names:
         raise UsageError(f"--reference {reference!r} is not among --policies {policies}")
+    for text in sla:
+        if not re.fullmatch(SLA_PATTERN, text):
+            raise UsageError(f"--sla {text} is not {SLA_WORDS}")
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
     name = find_pipeline(pipeline, settings.pipelines_dir).name
     if trace in WORKLOADS:
