@@ -34,7 +34,7 @@ export async function open(root, place, tools) {
     tickS = live.tick_s;
     const [kind, words] = reason(status);
     put(parts.incident, [status.incident, status.incident && live.at], () => banner(status.incident, live.at));
-    put(parts.chips, [control, live.degraded, isRolling(live), isSeen(live), status.standing], () => chips(status));
+    put(parts.chips, [control, live.degraded, isRolling(live), isSeen(live), status.standing, status.simulated_speed], () => chips(status));
     actions?.see(status);
     put(parts.reason, [control, live.reason, live.detail, live.degraded], () => words);
     parts.reason.className = `banner ${kind}`;
