@@ -32,7 +32,7 @@ MONTH_DAYS, YEAR_DAYS = 30, 365
 WARM_S, SAMPLE_S = 90.0, 10.0
 LOOK_AT = (
     "Its load rises and falls, with a burst every seven simulated minutes.\n"
-    "Look at the latency on the page: it stays below the SLA while variants, batches and replicas change.\n"
+    "Look at the latency on the page: it is kept below the SLA while variants, batches and replicas change.\n"
     "Each line below is such a change with its reason; the page and `ipa watch` show the same times."
 )
 STATM = Path("/proc/self/statm")
