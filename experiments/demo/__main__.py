@@ -22,6 +22,7 @@ from experiments.demo.live import LiveTable
 from experiments.demo.report import render, runs_rows
 from experiments.demo.service import PIPELINE, Service
 from experiments.demo.summary import RunRecord, compare, read_requests, summarise
+from experiments.demo.table import markdown
 from experiments.neighbours import neighbours
 from ipa.files import load_pipeline
 from pipelines.ocr.client import score_answer
@@ -179,6 +180,7 @@ def main() -> None:
     console = Console()
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
+    load_before, _, _ = os.getloadavg()
     pipeline = load_pipeline(Path("pipelines") / PIPELINE / "pipeline.yaml")
     records = {
         job.name: run(job, options.folder, options, console)
@@ -196,11 +198,13 @@ def main() -> None:
         "sla_s": pipeline.sla.latency_s,
         "rate_rps": {"low": options.low, "high": options.high},
         "neighbours": options.busy,
+        "load_before": load_before,
         "runs": runs,
         "comparison": compare(runs),
         "took_s": time.monotonic() - started,
     }
     (options.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (options.folder / "table.md").write_text(f"{markdown(summary)}\n")
     (options.folder / "report.html").write_text(render(summary, records))
     show(console, summary, options.folder)
 

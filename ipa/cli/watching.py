@@ -15,6 +15,7 @@ from rich.live import Live
 
 from ipa.cli.output import Output, json_text, printed
 from ipa.cli.views.status_text import status_line, status_tree
+from ipa.cli.views.times import date_time
 from ipa.clients.base import PipelineClient
 from ipa.control.ports import Clock
 from ipa.model.errors import DeadlineError, RolloutError, UnavailableError, UsageError
@@ -38,7 +39,7 @@ class StreamEvent:
             return f"{self.kind}: {said['detail']}"
         by = f" by {said['by']}" if said["by"] else ""
         why = f": {said['why']}" if said["why"] else ""
-        line = f"{self.id} {said['at']} {said['pipeline']} {said['kind']} {said['what']}{by}{why}"
+        line = f"{self.id} {date_time(said['at'])} {said['pipeline']} {said['kind']} {said['what']}{by}{why}"
         # Reasons that people write may contain control characters.
         return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
@@ -192,7 +193,9 @@ Show = Callable[[dict[str, Any], Sequence[StreamEvent]], None]
 def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
     """The function that prints events and a status: in place on a terminal, else a line or value a tick."""
     if console.is_terminal and output is Output.TEXT:
-        tree = screen.enter_context(Live(console=console, auto_refresh=False))
+        # A display in place crops lines that are not wrapped.
+        console.soft_wrap = False
+        tree = screen.enter_context(Live(console=console, auto_refresh=False, vertical_overflow="visible"))
 
         def update(status: dict[str, Any], happened: Sequence[StreamEvent]) -> None:
             _tell(console, happened)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ipa.model.decision import Change, Decision, Event, Mode
 from ipa.model.observation import NOT_ASKED, Attainment, Batches, LoadHistory, Measured, Missing
@@ -29,6 +29,15 @@ class Clock(Protocol):
 
     def wait(self, seconds: float) -> None:
         """Return after so many seconds, or earlier when the service stops."""
+
+
+@runtime_checkable
+class SimulatedClock(Clock, Protocol):
+    """A clock of a simulated world."""
+
+    @property
+    def speed(self) -> float:
+        """Simulated seconds per real second."""
 
 
 @dataclass(frozen=True, slots=True)

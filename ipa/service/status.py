@@ -15,7 +15,7 @@ from ipa.control.engine.feedback import breaks_slo, lateness
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.overrides import end_of_freeze
 from ipa.control.loop.snapshot import Sample, Snapshot
-from ipa.control.ports import Freeze, PipelineControl, StagePin
+from ipa.control.ports import Freeze, PipelineControl, SimulatedClock, StagePin
 from ipa.model.decision import UNHEALTHY, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.forecast import Forecast
@@ -446,6 +446,7 @@ class StatusView:
     `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
     policies that only say what they would do. `address` is where clients send its requests. `incident` is the
     one that lasts, None if there is none; `edit` the latest change of its files, or over the API.
+    `simulated_speed` are the simulated seconds in a real one, None if the pipeline is real.
     """
 
     pipeline: str
@@ -460,6 +461,7 @@ class StatusView:
     runnable: bool = True
     not_runnable_because: str = ""
     address: RequestAddress = NO_ADDRESS
+    simulated_speed: float | None = None
     incident: PipelineIncident | None = None
     edit: PipelineEdit | None = None
 
@@ -540,7 +542,11 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
         service.registry.address(pipeline),
         service.registry.edit(pipeline.name),
     )
-    return replace(found, incident=service.incidents.lasting(pipeline.name))
+    return replace(
+        found,
+        incident=service.incidents.lasting(pipeline.name),
+        simulated_speed=clock.speed if isinstance(clock := service.clock, SimulatedClock) else None,
+    )
 
 
 def live_of(service: Service, name: str) -> LiveState:

@@ -11,7 +11,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +20,11 @@ from enum import StrEnum
 MOST_WAITING = 5000
 # How long `close` waits for the queue.
 FLUSH_S = 1.0
+
+
+# Turns the time of a record into the one that the log shows.
+ShownAt = Callable[[datetime], datetime]
+TIME = "%Y-%m-%d %H:%M:%S"
 
 
 class Format(StrEnum):
@@ -32,8 +37,13 @@ class Format(StrEnum):
 class TextLines(logging.Formatter):
     """Lines of time, level, logger and message; control characters in a message are escaped."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown_at: ShownAt = lambda at: at) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+        self._shown_at = shown_at
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """The local time of the record to the second, as everywhere for people."""
+        return f"{self._shown_at(datetime.fromtimestamp(record.created, UTC)).astimezone():{TIME}}"
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its end. A traceback follows on lines that start with a tab."""
@@ -109,10 +119,13 @@ class LineQueue(logging.Handler):
 
 
 @contextmanager
-def logged(form: Format, descriptor: int = 2) -> Iterator[LineQueue]:
-    """Log records of INFO and above in this format only. Yields the handler, which counts dropped lines."""
+def logged(form: Format, descriptor: int = 2, shown_at: ShownAt = lambda at: at) -> Iterator[LineQueue]:
+    """Log records of INFO and above in this format only. Yields the handler, which counts dropped lines.
+
+    `shown_at` is for a simulated clock: text then has its times.
+    """
     handler = LineQueue(descriptor)
-    handler.setFormatter(JsonLines() if form is Format.JSON else TextLines())
+    handler.setFormatter(JsonLines() if form is Format.JSON else TextLines(shown_at))
     root = logging.getLogger()
     others, level = root.handlers[:], root.level
     root.handlers[:] = [handler]

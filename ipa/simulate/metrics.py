@@ -32,7 +32,8 @@ class MetricsSettings:
     `load_window_s` before it: at least two intervals, if an interval is not a second. The latency quantile is
     that of requests answered in `latency_window_s`, batches are those that ended in `batches_window_s`. In
     `gaps` nothing is scraped, so samples grow old; in `outages` nothing answers at all. Samples older than
-    `stale_after_s` are Missing (stale). It `tells_batches` of several configurations side by side apart, if
+    `stale_after_s` are Missing (stale). It `tells_stage_latencies` for people, which no decision uses and
+    which take time. It `tells_batches` of several configurations side by side apart, if
     series have the part in a label. InputError for impossible windows.
     """
 
@@ -46,6 +47,7 @@ class MetricsSettings:
     gaps: tuple[Window, ...] = ()
     outages: tuple[Window, ...] = ()
     tells_batches: bool = True
+    tells_stage_latencies: bool = False
 
     def __post_init__(self) -> None:
         if self.scrape_interval_s < 1 or self.scrape_interval_s != floor(self.scrape_interval_s):
@@ -150,7 +152,7 @@ class MetricsRecord:
 class SimMetrics:
     """The Metrics port: load by the second, rates, latency quantile and queues, as far as scraped.
 
-    It has no latencies of single stages.
+    Latencies of single stages only if the settings ask for them.
     """
 
     def __init__(self, record: MetricsRecord, settings: MetricsSettings, now_s: Callable[[], float]) -> None:
@@ -191,7 +193,7 @@ class SimMetrics:
             stages={
                 stage.name: StageSignals(
                     self._rate(record.stage_arrivals[stage.name], times, age_s),
-                    NOT_ASKED,
+                    self._stage_latency(stage.name, quantile, newest_s, age_s),
                     self._queue(stage.name, newest_s, age_s),
                     self._batches(list(record.stage_batches.get(stage.name, {}).values()), newest_s, age_s),
                 )
@@ -256,12 +258,22 @@ class SimMetrics:
         queues = self._record.stage_queues[stage][:newest_s]
         return Measured(float(queues[-1]) if len(queues) else 0.0, age_s)
 
+    def _stage_latency(self, stage: str, quantile: float, newest_s: int, age_s: float) -> Value:
+        """The quantile of wait and service of the items that left the stage in the window."""
+        if not self._settings.tells_stage_latencies:
+            return NOT_ASKED
+        since_s = newest_s - self._settings.latency_window_s
+        logs = self._record.stage_batches.get(stage, {}).values()
+        found = [log.latencies_in(since_s, newest_s) for log in logs]
+        latencies_s = np.concatenate(found) if found else np.empty(0)
+        return Measured(float(np.quantile(latencies_s, quantile)), age_s) if len(latencies_s) else IDLE
+
     def _batches(self, logs: Sequence[BatchLog], newest_s: int, age_s: float) -> Measured[Batches] | Missing:
         batches = served(logs, newest_s - self._settings.batches_window_s, newest_s)
         return Measured(batches, age_s) if batches else NO_BATCHES
 
 
-NOT_ASKED = Missing(MissingReason.NOT_ASKED, "the simulator keeps no latency of single stages")
+NOT_ASKED = Missing(MissingReason.NOT_ASKED, "latencies of single stages are not asked for")
 IDLE = Missing(MissingReason.ABSENT, "no request was answered in the window")
 NO_BATCHES = Missing(MissingReason.ABSENT, "no batch was served in the window")
 

@@ -36,6 +36,10 @@ class Pace:
     began_s: float = field(default_factory=time.monotonic)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    def simulated(self, wall: datetime) -> datetime:
+        """The simulated time at that time of the machine's wall clock."""
+        return self.began + (wall - self.began) * self.speed
+
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
@@ -51,6 +55,11 @@ class RealtimeClock:
 
     def __init__(self, pace: Pace, stop: threading.Event) -> None:
         self._pace, self._stop = pace, stop
+
+    @property
+    def speed(self) -> float:
+        """Simulated seconds per real second."""
+        return self._pace.speed
 
     def monotonic_s(self) -> float:
         """Simulated seconds since the beginning."""

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from ipa.cli.main import run
+from ipa.cli.views.times import date_time
 from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
@@ -197,7 +198,7 @@ def test_rollback_goes_back(ipa: Ipa, world: FakeWorld) -> None:
 
 def test_pause_and_resume(ipa: Ipa, world: FakeWorld) -> None:
     code, out, _ = ipa("pause", "ocr", "--for", "30min", "--reason", "release")
-    assert code == 0 and "paused until 2026-11-24T12:35:00Z" in out
+    assert code == 0 and f"paused until {date_time('2026-11-24T12:35:00Z')}" in out
     control = world.control("ocr")
     assert (control.paused_by, control.paused_reason) == ("kim", "release")
     assert "Paused until" in ipa("status", "ocr")[1]

@@ -110,7 +110,7 @@ function one(stage, sla) {
       pair("waiting", plain(stage.queue_length)),
       pair("accuracy", number(stage.accuracy, 3)),
       pair("speed", isSlow ? [`${plain(stage.slowdown_ratio)}×`, el("small", {}, " slower")] : stage.slowdown_ratio === null ? "–" : "as profiled"),
-      pair("latency", stage.latency_s === null ? "–" : [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share > 1 ? "over" : "ok"),
+      pair("latency", stage.latency_s === null ? (planned && ["≈ ", ...timed(stage.planned_latency_s), el("small", {}, " planned")]) || "–" : [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share > 1 ? "over" : "ok"),
         el("small", {}, `${(100 * share).toFixed(0)} % of the SLA`)], "full"),
       pair("utilisation", busy === null ? "–" : [`${(100 * busy).toFixed(0)} %`, meter(busy, busyLevel), el("small", {}, load(stage))], "full")),
   ];

@@ -29,7 +29,9 @@ export function healthChip({ healthy, runnable, live }) {
 export function chips(status) {
   const { control, live } = status;
   const said = [MODES[control.mode], [control.mode_reason, control.mode_by].filter(Boolean).join(", by ")];
-  const found = [chip(control.mode === "active" ? "info" : "warn", control.mode, said.filter(Boolean).join("; "))];
+  const speed = status.simulated_speed;
+  const found = speed ? [chip("warn", `simulated, ×${speed}`, `${speed} simulated seconds pass in one; times are those of the simulation`)] : [];
+  found.push(chip(control.mode === "active" ? "info" : "warn", control.mode, said.filter(Boolean).join("; ")));
   if (control.paused) {
     const until = control.paused_until ? ` until ${clock(control.paused_until)}` : "";
     found.push(chip("warn", `paused${until}`, [control.paused_reason, control.paused_by].filter(Boolean).join(", by ")));

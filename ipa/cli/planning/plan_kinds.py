@@ -126,6 +126,8 @@ class PlanChoice:
     sets: bool | None = None
     max_predictors: int | None = None
     running: Path | None = None
+    # Also print how the solver was chosen.
+    verbose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
     pipeline = find_pipeline(question.pipeline, folder)
     if pipeline.sets if choice.sets is None else choice.sets:
         _refuse_with_sets(question, choice)
-        return _set(replace(question, compat=compat or "paper"), rate_rps)
+        return _set(replace(question, compat=compat or "paper"), rate_rps, verbose=choice.verbose)
     question = replace(question, compat=compat or "tail")
     predictors = pipeline.max_predictors if choice.max_predictors is None else choice.max_predictors
     if not 1 <= predictors <= MOST_PREDICTORS:
@@ -166,10 +168,10 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
             hint="Add --max-predictors 1.",
         )
     if predictors > 1:
-        return _mixture(question, rate_rps, predictors)
+        return _mixture(question, rate_rps, predictors, verbose=choice.verbose)
     if choice.running is not None:
-        return _change(question, rate_rps, pipeline, choice.running)
-    return _plan(question, rate_rps)
+        return _change(question, rate_rps, pipeline, choice.running, verbose=choice.verbose)
+    return _plan(question, rate_rps, verbose=choice.verbose)
 
 
 def _refuse_with_sets(question: Question, choice: PlanChoice) -> None:
@@ -191,14 +193,16 @@ def _refuse_with_sets(question: Question, choice: PlanChoice) -> None:
         )
 
 
-def _plan(question: Question, rate_rps: float) -> PlanAnswer:
+def _plan(question: Question, rate_rps: float, *, verbose: bool) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_plan
 
     found = plans(question, [rate_rps], explain=True)[0]
-    return PlanAnswer(found.to_json(), lambda out: print_plan(found, out), found.termination)
+    return PlanAnswer(found.to_json(), lambda out: print_plan(found, out, verbose=verbose), found.termination)
 
 
-def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> PlanAnswer:
+def _change(
+    question: Question, rate_rps: float, pipeline: Pipeline, path: Path, *, verbose: bool
+) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_change, print_plan
     from ipa.files.plans import load_running
     from ipa.optimize.change import change_of
@@ -211,7 +215,7 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
     change = change_of(problem, found) if found.configs else None
 
     def show(out: Console) -> None:
-        print_plan(found, out)
+        print_plan(found, out, verbose=verbose)
         if change is not None:
             print_change(change, out)
 
@@ -219,7 +223,7 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
     return PlanAnswer(values, show, found.termination)
 
 
-def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer:
+def _mixture(question: Question, rate_rps: float, predictors: int, *, verbose: bool) -> PlanAnswer:
     from ipa.cli.views.plan_text import mixture_values, print_mixture
     from ipa.optimize.mixture.mixtures import MixtureLimits
     from ipa.optimize.mixture.solve import solve_mixture
@@ -236,12 +240,12 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer
         mixture = replace(mixture, single=replace(mixture.single, note=note))
     return PlanAnswer(
         mixture_values(mixture),
-        lambda out: print_mixture(mixture, predictors, out),
+        lambda out: print_mixture(mixture, predictors, out, verbose=verbose),
         mixture.termination if mixture.parts else mixture.single.termination,
     )
 
 
-def _set(question: Question, rate_rps: float) -> PlanAnswer:
+def _set(question: Question, rate_rps: float, *, verbose: bool) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_set
     from ipa.optimize.problem import Compat
     from ipa.optimize.registry import EXACT
@@ -253,4 +257,6 @@ def _set(question: Question, rate_rps: float) -> PlanAnswer:
     asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
     solver = question.solver or settings.solver
     found = plan_set(asked, EXACT if solver == AUTO else solver, settings.solver_deadline_s)
-    return PlanAnswer(found.to_json(), lambda out: print_set(found, out), found.plan.termination)
+    return PlanAnswer(
+        found.to_json(), lambda out: print_set(found, out, verbose=verbose), found.plan.termination
+    )

@@ -14,6 +14,7 @@ from ipa.cli.options import running as options
 from ipa.cli.options.parsing import duration_s
 from ipa.cli.output import OUTPUT, Output, printer, show
 from ipa.cli.views.status_text import freeze_words, pin_words
+from ipa.cli.views.times import date_time
 from ipa.model.decision import Mode
 from ipa.model.errors import (
     ConflictError,
@@ -249,7 +250,7 @@ def pause(
     for_s = None if for_ is None else duration_s("--for", for_)
     with service_at(at, "pause") as service:
         control = service.pause(pipeline, by=by, reason=reason, for_s=for_s, until=until)
-    end = f"until {control['paused_until']}" if control["paused_until"] else "until `ipa resume`"
+    end = f"until {date_time(control['paused_until'])}" if control["paused_until"] else "until `ipa resume`"
     show(output, control, f"{pipeline} is paused {end}")
 
 

@@ -30,6 +30,11 @@ HUNDRED = 100
 MONTH_DAYS, YEAR_DAYS = 30, 365
 # Seconds until every module is loaded, and between two samples of the memory.
 WARM_S, SAMPLE_S = 90.0, 10.0
+LOOK_AT = (
+    "Its load rises and falls, with a burst every seven simulated minutes.\n"
+    "Look at the latency on the page: it is kept below the SLA while variants, batches and replicas change.\n"
+    "Each line below is such a change with its reason; the page and `ipa watch` show the same times."
+)
 STATM = Path("/proc/self/statm")
 
 
@@ -96,7 +101,10 @@ def demo(
 
     simulated, low_rps = _simulated(rates, speed, seed)
     folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()
-    with logged(Format.TEXT) as logs, TemporaryDirectory(prefix="ipa-demo-") as folder:
+    with (
+        logged(Format.TEXT, shown_at=simulated.pace.simulated) as logs,
+        TemporaryDirectory(prefix="ipa-demo-") as folder,
+    ):
         logging.getLogger().setLevel(logging.WARNING)
         # The decisions are what a demo shows.
         logging.getLogger("ipa.control").setLevel(logging.INFO)
@@ -118,7 +126,7 @@ def demo(
             (pipeline or EXAMPLE,), policy, mode=mode, start_rate_rps=low_rps, simulated=simulated
         )
         span = rates.replace(":", " to ")
-        typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, {speed:g} s in a second, under {span} rps")
+        typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, ×{speed:g}, under {span} rps.\n{LOOK_AT}")
         with _Memory() as memory:
             run_service(settings, options, logs)
         typer.echo(f"{_growth(settings)}{memory.words()}")

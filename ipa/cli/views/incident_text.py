@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.text import Text
 
+from ipa.cli.views.times import date_time, time_of_day
+
 # The kinds of trouble in words.
 TROUBLES = {
     "slo_broken": "SLO broken",
@@ -29,20 +31,20 @@ def lasting_incident(status: dict[str, Any]) -> list[str]:
     if not found:
         return []
     since = _lasted(found["begun_at"], status["live"]["at"])
-    return [f"Incident since {found['begun_at'][:19]} ({since}), {_kinds(found)}: {found['cause']}"]
+    return [f"Incident since {date_time(found['begun_at'])} ({since}), {_kinds(found)}: {found['cause']}"]
 
 
 def _lines(incident: dict[str, Any]) -> list[Text]:
     begun, ended = incident["begun_at"], incident["ended_at"]
     when = f"lasted {_lasted(begun, ended)}" if ended else "lasts"
     lines = [
-        Text(f"{begun[:19]}  {when}  {_kinds(incident)}", style="" if ended else "bold red"),
+        Text(f"{date_time(begun)}  {when}  {_kinds(incident)}", style="" if ended else "bold red"),
         Text(f"  cause  {incident['cause']}"),
     ]
     if worst := _worst(incident):
         lines.append(Text(f"  worst  {worst}"))
     lines += [
-        Text(f"  done   {each['at'][11:19]} {each['reason']}: {each['detail']}{_by(each)}")
+        Text(f"  done   {time_of_day(each['at'])} {each['reason']}: {each['detail']}{_by(each)}")
         for each in incident["actions"]
     ]
     more = incident["action_count"] - len(incident["actions"])

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from ipa.cli.views.status_text import bare_table, config_words
+from ipa.cli.views.times import date_time
 
 Pair = dict[str, Any]
 # The outcome in a word or two.
@@ -57,7 +58,7 @@ def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
 def detail(pair: Pair) -> list[RenderableType]:
     """One decision: its outcome, every difference, and both plans."""
     decision, replayed = pair["decision"], pair["replayed"]
-    head = f"{decision['decision_id']} at {decision['at'][:19]}, tick {decision['tick']}"
+    head = f"{decision['decision_id']} at {date_time(decision['at'])}, tick {decision['tick']}"
     policy = f" by {replayed['policy']}" if replayed["policy"] else ""
     lines: list[RenderableType] = [
         Text(f"{head}: {decision['reason']}: {decision['detail']}"),
@@ -76,7 +77,7 @@ def _same_table(found: Sequence[Pair]) -> RenderableType:
     for pair in found:
         each, replayed = pair["decision"], pair["replayed"]
         configs = "  ".join(config_words(config) for config in each["configs"])
-        cells = (each["at"][:19], str(each["tick"]), each["reason"], configs, _result(replayed))
+        cells = (date_time(each["at"]), str(each["tick"]), each["reason"], configs, _result(replayed))
         style = {"differs": "bold red", "stale": "yellow"}.get(replayed["outcome"], "")
         row = [Text(cell) for cell in (*cells, each["decision_id"])]
         row[4].stylize(style)
@@ -93,7 +94,7 @@ def _other_table(found: Sequence[Pair], policy: str) -> RenderableType:
         plan = again["plan"]
         wanted = plan["stages"] if plan and plan["stages"] else again["configs"]
         row = (
-            each["at"][:19],
+            date_time(each["at"]),
             each["reason"],
             *_worth(each),
             again["reason"],

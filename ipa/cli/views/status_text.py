@@ -13,6 +13,7 @@ from rich.tree import Tree
 
 from ipa.cli.difference import Difference, StageDifference
 from ipa.cli.views.incident_text import lasting_incident
+from ipa.cli.views.times import date_time, time_of_day
 from ipa.model.plan import WHOLE_PERCENT
 from ipa.model.resources import NO_RESOURCES, Resources, heading_of, in_column, in_words, total, words_of
 
@@ -171,8 +172,14 @@ def head(status: dict[str, Any]) -> str:
     latency = f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s"
     return (
         f"Pipeline {status['pipeline']}   λ {_n(live['rate_rps'], 1)}{ahead} rps   "
-        f"{latency}{_in_time(live)}   {_mode(status)}"
+        f"{latency}{_in_time(live)}   {_mode(status)}{_simulated(status)}"
     )
+
+
+def _simulated(status: dict[str, Any]) -> str:
+    """The badge of a simulated pipeline; services before 0.2 do not tell."""
+    speed = status.get("simulated_speed")
+    return "" if speed is None else f"   simulated, ×{speed:g}"
 
 
 def _in_time(live: dict[str, Any]) -> str:
@@ -251,7 +258,8 @@ def status_line(status: dict[str, Any]) -> str:
     stages = "  ".join(_short(stage) for stage in live["stages"])
     ahead = f"→{forecast['upper_rps']:.1f}" if forecast else ""
     parts = [
-        f"{live['at'][11:19]} {status['pipeline']}" + (f" tick {live['tick']}" if status["control"] else ""),
+        f"{time_of_day(live['at'])} {status['pipeline']}"
+        + (f" tick {live['tick']}" if status["control"] else ""),
         f"λ {_n(live['rate_rps'], 1)}{ahead} rps",
         f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)}/{status['sla_s']:g} s{_in_time(live)}",
         f"PAS {_n(live['pas'], 3)}",
@@ -273,7 +281,7 @@ def history_table(decisions: Sequence[dict[str, Any]]) -> RenderableType:
     table = bare_table("at", "tick", "reason", "configuration", *map(heading_of, columns), "detail", "id")
     for each, beside in zip(decisions, held, strict=True):
         row = (
-            each["at"][:19],
+            date_time(each["at"]),
             str(each["tick"]),
             each["reason"],
             "  ".join(config_words(config) for config in each["configs"]),
@@ -339,11 +347,16 @@ def bare_table(
 def _stage_row(
     stage: dict[str, Any], sla_s: float, columns: Resources, shown: Callable[[str, float], str]
 ) -> list[Text]:
-    """The cells of a stage; `columns` name the resources beside its cores, which `shown` words."""
+    """The cells of a stage; `columns` name the resources beside its cores, which `shown` words.
+
+    A latency that is not measured is the planned one, after ≈.
+    """
     config = stage["config"]
     if config is None:
         return [Text(f"  {stage['stage']}"), Text("not seen")]
-    latency, busy = stage["latency_s"], stage["utilisation_ratio"]
+    latency, busy, about = stage["latency_s"], stage["utilisation_ratio"], ""
+    if latency is None:
+        latency, about = stage.get("planned_latency_s"), "≈"
     ready = "–" if stage["ready_replicas"] is None else stage["ready_replicas"]
     is_waiting = stage["ready_replicas"] != config["replicas"]
     return [
@@ -354,8 +367,8 @@ def _stage_row(
         Text(f"{config['cores'] * config['replicas']:g}"),
         *(Text(shown(name, _beside_of(stage).amount(name))) for name in columns.amounts),
         Text(f"{_n(stage['arrival_rate_rps'], 1)}/s"),
-        Text(f"{_n(latency, 3)} s"),
-        Text("–" if latency is None else f"{latency / sla_s:.0%}"),
+        Text("–" if latency is None else f"{about}{latency:.3f} s"),
+        Text("–" if latency is None else f"{about}{latency / sla_s:.0%}"),
         Text(_n(busy, 2), style="red" if busy is not None and busy > 1 else ""),
         Text(_plain(stage["queue_length"])),
     ]
@@ -410,7 +423,7 @@ def _resource_delta(old: Resources | None, new: Resources | None, name: str) -> 
 def _pause(control: dict[str, Any] | None) -> list[str]:
     if control is None or not control["paused"]:
         return []
-    until = f" until {control['paused_until']}" if control["paused_until"] else ""
+    until = f" until {date_time(control['paused_until'])}" if control["paused_until"] else ""
     by = f" by {control['paused_by']}" if control["paused_by"] else ""
     return [until + by + (f": {control['paused_reason']}" if control["paused_reason"] else "")]
 
@@ -482,7 +495,8 @@ def freeze_words(freeze: dict[str, Any]) -> str:
     """A freeze as the status shows it: window, author, reason, and its id."""
     weekly = ", every week" if freeze["weekly"] else ""
     now = ", now" if freeze["active"] else ""
-    return f"{freeze['start']} to {freeze['end']}{weekly}{now}{_who(freeze)}   ({freeze['id']})"
+    window = f"{date_time(freeze['start'])} to {date_time(freeze['end'])}"
+    return f"{window}{weekly}{now}{_who(freeze)}   ({freeze['id']})"
 
 
 def _who(said: dict[str, Any]) -> str:

@@ -68,7 +68,7 @@ class SimulatedTarget(Target):
                 site.start(pipeline),
                 request_times(load.rates_rps, seed=(load.seed, index)),
                 cluster=ClusterSettings(PROCESSES),
-                metrics=MetricsSettings(),
+                metrics=MetricsSettings(tells_stage_latencies=True),
                 seed=load.seed,
             )
             for index, (name, pipeline) in enumerate(site.pipelines.items())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from experiments.demo import table
 from experiments.demo.load import Sent, arrivals, play, rate_at
 from experiments.demo.report import render
 from experiments.demo.summary import RunRecord, changes, compare, rate_seen, summarise
@@ -175,3 +177,32 @@ def test_every_request_is_sent_and_what_became_of_it_is_read() -> None:
     assert sent[0].answer == {"kind": "answered"} and "overload" in sent[1].detail
     assert sent[3].detail == "TimeoutError" and sent[3].latency_s >= 0.2
     assert all(it.lag_s >= 0 for it in sent)
+
+
+def _run(share: float, accuracy: float) -> dict[str, float]:
+    counts = ("answered", "dropped", "failed", "variant_switches", "replica_or_core_changes")
+    figures = {"cores_mean": 1.5, "latency_p50_s": 0.2, "latency_p99_s": 0.8, **dict.fromkeys(counts, 1)}
+    return {"within_sla_ratio": share, "accuracy": accuracy, **figures}
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "said"),
+    [
+        ((1.0, 0.139), (0.85, 0.86), "more accurate: 0.550 against 0.139** of the smallest plan"),
+        ((1.0, 0.139), (0.988, 0.743), "largest plan was more accurate at an equal share"),
+        ((0.9, 0.139), (0.85, 0.86), "No static plan had as many"),
+    ],
+)
+def test_the_table_names_the_win_or_that_there_is_none(
+    smallest: tuple[float, float], largest: tuple[float, float], said: str
+) -> None:
+    static = {"static-smallest": _run(*smallest), "static-largest": _run(*largest)}
+    runs = {"adaptive": _run(0.989, 0.55), **static}
+    summary = {"made_at": "2026-11-28T10:00:00Z", "machine": {"cores": 2}, "sla_s": 1.0, "neighbours": 0}
+    text = table.markdown({**summary, "load_before": 0.3, "runs": runs})
+    assert said in text and "load average of 0.3" in text
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+    page = table.inserted(readme, text)
+    assert page.count(text) == 1 and table.inserted(page, text) == page
+    with pytest.raises(ValueError, match="add both"):
+        table.inserted("no marks", text)

@@ -1,0 +1,86 @@
+"""The demo's table as Markdown, put into a page: `python -m experiments.demo.table SUMMARY.json PAGE.md`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- made by experiments.demo.table -->", "<!-- end -->"
+NAMES = {
+    "adaptive": "adaptive",
+    "static-smallest": "smallest plan that carries the peak",
+    "static-largest": "largest plan",
+}
+# A share of requests in time is equal within what a run of some hundred requests can tell.
+EQUAL_RATIO = 0.005
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The conditions, the table and the win: the accuracy at an equal share of requests in time."""
+    runs = {name: summary["runs"][name] for name in NAMES}
+    load = summary.get("load_before")
+    beside = "a load not recorded" if load is None else f"a load average of {load:.1f} before it"
+    lines = [
+        f"Made {summary['made_at'][:10]} on {summary['machine']['cores']} cores with {beside} and "
+        f"{summary['neighbours']} busy loops beside; SLA {summary['sla_s']:g} s.",
+        "",
+        f"| | {' | '.join(NAMES.values())} |",
+        f"|---|{'---|' * len(NAMES)}",
+    ]
+    rows = {
+        f"within the SLA of {summary['sla_s']:g} s": lambda run: f"{run['within_sla_ratio']:.1%}",
+        "measured accuracy of the answers": lambda run: f"{run['accuracy']:.3f}",
+        "cores, mean": lambda run: f"{run['cores_mean']:.2f}",
+        "latency p50, p99": lambda run: f"{run['latency_p50_s']:.2f} s, {run['latency_p99_s']:.2f} s",
+        "answered / dropped / failed": lambda run: f"{run['answered']} / {run['dropped']} / {run['failed']}",
+        "variant switches; replica or core changes": lambda run: (
+            f"{run['variant_switches']}; {run['replica_or_core_changes']}"
+        ),
+    }
+    lines += [f"| {name} | {' | '.join(map(cell, runs.values()))} |" for name, cell in rows.items()]
+    return "\n".join([*lines, "", win(runs)])
+
+
+def win(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The comparison of accuracies with the best static plan that has as many requests in time."""
+    own = runs["adaptive"]
+    equal = {
+        name: run
+        for name, run in runs.items()
+        if name != "adaptive" and run["within_sla_ratio"] >= own["within_sla_ratio"] - EQUAL_RATIO
+    }
+    if not equal:
+        return "**No static plan had as many requests in time.**"
+    best = max(equal, key=lambda name: equal[name]["accuracy"])
+    word = "at an equal share of requests in time"
+    if equal[best]["accuracy"] > own["accuracy"]:
+        return (
+            f"In this run the {NAMES[best]} was more accurate {word}: "
+            f"{equal[best]['accuracy']:.3f} against {own['accuracy']:.3f}."
+        )
+    return (
+        f"**{word.capitalize()}, the answers were more accurate: {own['accuracy']:.3f} against "
+        f"{equal[best]['accuracy']:.3f}** of the {NAMES[best]}."
+    )
+
+
+def inserted(page: str, text: str) -> str:
+    """The page with the text between the marks. ValueError without both of them."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no {BEGIN} with {END} after it: add both where the table belongs")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def main() -> None:
+    """Put the table of a summary into a page."""
+    source, page = map(Path, sys.argv[1:3])
+    page.write_text(inserted(page.read_text(), markdown(json.loads(source.read_text()))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What a newcomer sees first: times, wrapped lines, remarks, and a simulated pipeline told as such."""
+
+from __future__ import annotations
+
+import io
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ipa.cli.output import Output
+from ipa.cli.views.plan_text import note_line
+from ipa.cli.views.times import date_time, time_of_day
+from ipa.cli.watching import _shower
+from ipa.serving.logs import TextLines
+from ipa.simulate.columns import BatchLog, FormedBatches
+from ipa.simulate.realtime import Pace
+from tests.unit.serving.test_logs import record
+
+DETAIL = " ".join(f"word{number}" for number in range(60))
+
+
+def test_times_are_local_and_to_the_second() -> None:
+    at = datetime(2026, 11, 24, 12, 35, 1, 999, UTC)
+    local = at.astimezone()
+    assert date_time(at.isoformat()) == f"{local:%Y-%m-%d %H:%M:%S}"
+    assert time_of_day("2026-11-24T12:35:01Z") == f"{local:%H:%M:%S}"
+
+
+def test_a_watch_on_a_terminal_wraps_instead_of_cutting_off() -> None:
+    written = io.StringIO()
+    console = Console(
+        file=written, force_terminal=True, width=60, height=5, soft_wrap=True, color_system=None
+    )
+    live = {"rate_rps": 1.0, "latency_s": 0.1, "forecast": None, "tick": 1, "revision": "1", "stages": []}
+    live |= {"pas": 0.5, "cost_cores": 1.0, "degraded": [], "reason": "hold", "detail": DETAIL}
+    control = {"mode": "active", "mode_by": "", "mode_reason": "", "paused": False, "pins": [], "freezes": []}
+    status = {
+        "pipeline": "video", "sla_s": 1.0, "sla_percentile": 99.0, "healthy": True, "simulated_speed": 10.0,
+        "control": control, "live": live | {"next_tick_in_s": None}, "standing": {"leading": True},
+    }  # fmt: skip
+    with ExitStack() as screen:
+        _shower(console, screen, Output.TEXT)(status, ())
+    assert all(word in written.getvalue() for word in (*DETAIL.split(), "simulated, ×10"))
+
+
+@pytest.mark.parametrize(
+    ("note", "short"),
+    [
+        ("auto: exact, since a quantile is not linear", []),
+        ("auto: gurobi; then exact: late; rows repeat", ["  Note: rows repeat."]),
+        ("", []),
+    ],
+)
+def test_remarks_on_solvers_are_for_those_who_ask(note: str, short: list[str]) -> None:
+    assert note_line(note, verbose=False) == short
+    assert note_line(note, verbose=True) == ([f"  Note: {note}."] if note else [])
+
+
+def test_the_log_of_a_simulation_has_its_clock() -> None:
+    said = record("decided")
+    wall = datetime.fromtimestamp(said.created, UTC)
+    pace = Pace(speed=10.0, began=wall - timedelta(seconds=60))
+    shown = date_time((wall + timedelta(seconds=540)).isoformat())
+    assert TextLines(pace.simulated).format(said).startswith(f"{shown} ")
+
+
+def test_a_stage_tells_wait_and_service_of_its_items() -> None:
+    log = BatchLog()
+    times, ints = np.array([0.0, 1.0, 2.0]), np.array([0, 1, 2])
+    lost = np.array([False, False, True])
+    stops, server = np.array([2, 3]), np.array([0, 0])
+    starts, ends = np.array([1.0, 2.0]), np.array([1.5, 2.5])
+    log.add(FormedBatches(ints, times, times, stops, starts, ends, server, lost))
+    assert log.latencies_in(0.0, 2.0).tolist() == [1.5, 0.5]
+    assert log.latencies_in(2.0, 3.0).tolist() == []
