@@ -38,7 +38,7 @@ EPOCH_S = 1e9
 
 
 @dataclass(slots=True)
-class Recorded:
+class RecordedLoad:
     """The content of a trace file: requests by second, or (start in s, rate in rps) of steps."""
 
     arrivals: dict[int, int] = field(default_factory=dict)
@@ -78,7 +78,9 @@ class Source:
 
 def number(text: str) -> float | None:
     """The number in the text; None if it is not a finite one from 0 on."""
-    if len(text) > MOST_CHARACTERS or not text.isascii() or not _NUMBER.fullmatch(text):
+    if len(text) > MOST_CHARACTERS or not text.isascii():
+        return None
+    if not (text.isdecimal() or _NUMBER.fullmatch(text)):
         return None
     value = float(text)
     return value if isfinite(value) else None
@@ -102,19 +104,20 @@ def moment(text: str, unit: str | None = None) -> float | None:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-def _rates(source: Source) -> Recorded:
-    found = Recorded(step_s=source.step_s or 1.0)
+def _rates(source: Source) -> RecordedLoad:
+    step_s = source.step_s or 1.0
+    found = RecordedLoad(step_s=step_s)
     for line, text in source.lines:
         value = number(text)
         if value is None:
             source.problem(line, f"{text[:40]!r} is not a number of requests from 0 on; correct or remove it")
         else:
-            found.steps.append((len(found.steps) * (source.step_s or 1.0), value / (source.step_s or 1.0)))
+            found.steps.append((len(found.steps) * step_s, value / step_s))
     return found
 
 
-def _timestamps(source: Source) -> Recorded:
-    found = Recorded()
+def _timestamps(source: Source) -> RecordedLoad:
+    found = RecordedLoad()
     for line, text in source.lines:
         at_s = moment(text)
         if at_s is None:
@@ -227,8 +230,8 @@ def _columns(source: Source, line: int, row: Mapping[str, str]) -> _Columns:
     return _Columns(time, values[0], _per_s(values[0])) if values else _Columns(time, None, None)
 
 
-def _table(source: Source, rows: Iterator[tuple[int, dict[str, str]]]) -> Recorded:
-    found = Recorded(step_s=source.step_s)
+def _table(source: Source, rows: Iterator[tuple[int, dict[str, str]]]) -> RecordedLoad:
+    found = RecordedLoad(step_s=source.step_s)
     columns: _Columns | None = None
     unit: str | None = None
     for line, row in _selected(source, rows):
@@ -280,7 +283,7 @@ def _step_s(source: Source, steps: Sequence[tuple[float, float]]) -> float:
     return distances[(len(distances) - 1) // 2]
 
 
-def _azure_functions(source: Source) -> Recorded:
+def _azure_functions(source: Source) -> RecordedLoad:
     """Invocations of each function by minute of a day: their sum over the functions."""
     import numpy as np
 
@@ -304,14 +307,14 @@ def _azure_functions(source: Source) -> Recorded:
             source.problem(at, f"minute {wrong + 1}: {cells[wrong][:40]!r} is not a number of invocations")
         else:
             sums += counts
-    return Recorded(steps=[(60.0 * at, float(each) / 60) for at, each in enumerate(sums)], step_s=60.0)
+    return RecordedLoad(steps=[(60.0 * at, float(each) / 60) for at, each in enumerate(sums)], step_s=60.0)
 
 
-def _alibaba_gpu(source: Source) -> Recorded:
+def _alibaba_gpu(source: Source) -> RecordedLoad:
     """Jobs, tasks or instances of cluster-trace-gpu-v2020 by their start_time in s."""
     # The tables have no header: start_time is the fifth of jobs and tasks, the seventh of instances.
     place = 6 if source.path.name.startswith("pai_instance_table") else 4
-    found = Recorded()
+    found = RecordedLoad()
     for line, text in source.lines:
         cells = _cells(text, ",")
         started = cells[place] if len(cells) > place else ""
@@ -323,7 +326,7 @@ def _alibaba_gpu(source: Source) -> Recorded:
     return found
 
 
-def _alibaba_microservice(source: Source) -> Recorded:
+def _alibaba_microservice(source: Source) -> RecordedLoad:
     """Requests of the call graphs (2021, 2022): the earliest time in ms of each traceid."""
     first: dict[str, float] = {}
     for line, row in _selected(source, _csv_rows(source)):
@@ -334,13 +337,13 @@ def _alibaba_microservice(source: Source) -> Recorded:
         else:
             name = row.get("traceid", "")
             first[name] = min(first.get(name, inf), at_ms)
-    found = Recorded()
+    found = RecordedLoad()
     for at_ms in first.values():
         found.arrive(at_ms / 1e3)
     return found
 
 
-FORMATS: Mapping[str, Callable[[Source], Recorded]] = {
+FORMATS: Mapping[str, Callable[[Source], RecordedLoad]] = {
     "rates": _rates,
     "timestamps": _timestamps,
     "csv": lambda source: _table(source, _csv_rows(source)),

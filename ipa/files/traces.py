@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from ipa.files.quantities import Quantity
 from ipa.files.reading import is_file, opened
-from ipa.files.trace_formats import FORMATS, Recorded, Source, format_of, number
+from ipa.files.trace_formats import FORMATS, RecordedLoad, Source, format_of, number
 from ipa.model.errors import InputError
 
 # A row of Azure's functions has 1440 numbers.
@@ -174,14 +174,14 @@ def _lines(path: Path, file: BufferedReader | gzip.GzipFile) -> Iterator[tuple[i
             yield at, text
 
 
-def _recorded(asked: TraceReference) -> Recorded:
+def _recorded(asked: TraceReference) -> RecordedLoad:
     path = asked.path
     try:
         with opened(path) as raw, _unpacked(path, raw) as file:
             lines = _lines(path, file)
             first = next(lines, None)
             if first is None:
-                return Recorded(step_s=1.0)
+                return RecordedLoad(step_s=1.0)
             source = Source(path, chain([first], lines), asked.column, asked.step_s, asked.where)
             found = FORMATS[asked.format or format_of(path, first[1])](source)
             source.raise_problems()
@@ -190,7 +190,7 @@ def _recorded(asked: TraceReference) -> Recorded:
         raise InputError(f"{path} cannot be read as a trace: {error}") from error
 
 
-def _by_second(path: Path, found: Recorded) -> list[float | None]:
+def _by_second(path: Path, found: RecordedLoad) -> list[float | None]:
     if found.arrivals:
         first, last = min(found.arrivals), max(found.arrivals)
         _check_span(path, last - first)

@@ -198,6 +198,16 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "none does not exist" in capsys.readouterr().err
 
 
+def test_without_a_file_the_packaged_trace_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["forecast", "backtest", "--forecasts", "20", "-o", "json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["learned"]["count"] > 0
+    assert scores["learned"]["smape_ratio"] < scores["last"]["smape_ratio"]
+
+
 @pytest.mark.parametrize("arguments", [["-o", "xml"], ["--quantile", "2"], ["--horizon", "soon"]])
 def test_options_that_make_no_sense(trace: Path, arguments: list[str]) -> None:
     assert run(["forecast", "backtest", str(trace), *arguments]) == 64
