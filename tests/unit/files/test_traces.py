@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ipa.experiment.experiment import WorkloadArm
+from ipa.experiment.forecasts import cells, work
 from ipa.experiment.loads import rates_of as experiment_rates
+from ipa.experiment.reading import load_experiment
 from ipa.files.traces import EXAMPLE_TRACE, parse_trace, read_rates, read_trace, trace_file, trace_in
 from ipa.forecast.traces import as_load
 from ipa.library import load_trace
@@ -174,3 +176,21 @@ def test_rates_below_one_are_kept() -> None:
 
 def test_options_are_decoded() -> None:
     assert parse_trace("t.csv?where=a%26b:c&column=x%3Dy").where == ("a&b", "c")
+
+
+def test_the_forecast_experiment_has_cells_without_published_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    monkeypatch.setenv("IPA_SHARED_DATA", str(tmp_path))
+    experiment = load_experiment(
+        root / "experiments" / "forecast" / "experiment.yaml",
+        pipelines_dir=root / "pipelines",
+        profiles_dir=root / "profiles",
+        quick=True,
+    )
+    found, notes = cells(experiment)
+    assert any("twitter is left out" in note for note in notes)
+    learned = next(each for each in found if each.labels["forecaster"] == "learned")
+    assert learned.labels["trace"] == "azure conversation"
+    # The fifth ten minutes, a forecast every ten seconds.
+    assert work(learned.payload, learned.series).row["count"] == 60
