@@ -22,7 +22,7 @@ from ipa.files import load_pipeline as _load_pipeline
 from ipa.files import load_profile
 from ipa.files.packaged import packaged_example
 from ipa.files.pipelines import FILE_NAME
-from ipa.files.traces import read_trace
+from ipa.files.traces import read_rates
 from ipa.forecast.base import Forecaster, Peak, Series
 from ipa.forecast.ladder import forecast as _forecast
 from ipa.forecast.ladder import rungs_of
@@ -150,11 +150,11 @@ def load_profiles(folder: str | Path) -> dict[str, StageProfile]:
 
 
 def load_trace(path: str | Path) -> tuple[float, ...]:
-    """The rates of a trace file in requests a second, one a second: one number a line, also as .gz.
+    """The rates of a trace file in requests a second, one a second, read as docs/how-to/use-a-trace.md says.
 
     Errors: InputError, NotFoundError.
     """
-    return tuple(rate or 0.0 for rate in read_trace(Path(path), zeros_are_gaps=False))
+    return read_rates(path)
 
 
 def plan(

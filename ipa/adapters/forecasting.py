@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 
 from ipa.adapters.time_limit import TimeLimited
 from ipa.control.engine.state import PeakForecaster
@@ -126,7 +125,7 @@ def forecast_setup(
             return ladder(horizon_s, slo_quantile(quantile, pipeline.sla.percentile))
 
         return ForecastSetup(of, settings.window_s)
-    load = as_load(read_trace(Path(settings.forecast_trace)))
+    load = as_load(read_trace(settings.forecast_trace))
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
     horizon_s = horizon_of(settings, [stage for each in profiles.values() for stage in each.values()])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -318,7 +317,7 @@ def _trace_faults(settings: Settings) -> Iterator[str]:
     if not settings.forecast_trace:
         return
     try:
-        rates = read_trace(Path(settings.forecast_trace))
+        rates = read_trace(settings.forecast_trace)
     except IpaError as error:
         yield f"IPA_FORECAST_TRACE: {error}"
         return

@@ -90,7 +90,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "experiment compare": ("ipa experiment compare before/mine after/mine",),
         "experiment report": ("ipa experiment report runs/experiments/mine",),
         "forecast": (),
-        "forecast backtest": ("ipa forecast backtest trace.txt --train 0.7",),
+        "forecast backtest": ("ipa forecast backtest", "ipa forecast backtest trace.csv --train 0.7"),
     },
     "Operate": {
         "serve": ("ipa serve", "ipa serve video --target kubernetes --mode advisory --log json"),

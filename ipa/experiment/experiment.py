@@ -44,7 +44,7 @@ class WorkloadArm:
 class TraceArm:
     """A load for forecasters: days of requests a second, some to learn from and some to be scored on.
 
-    The days are those of the trace, counted from 1, both ends included.
+    The days are those of the trace, counted from 1, both ends included; a short trace has shorter ones.
     """
 
     name: str
@@ -54,6 +54,7 @@ class TraceArm:
     shared: str | None = None
     generate_days: int | None = None
     divide: float = 1.0
+    day_s: float = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)

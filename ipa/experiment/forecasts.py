@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import isnan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
                 "train_days": list(arm.train_days),
                 "test_days": list(arm.test_days),
                 "divide": arm.divide,
+                "day_s": arm.day_s,
             }
             labels = {"trace": arm.name, "forecaster": rung.name}
             weight = WEIGHTS.get(rung.name, 2.0)
@@ -68,7 +68,7 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
     from ipa.forecast.backtest import Backtest
     from ipa.forecast.traces import as_load
 
-    train, test = (_seconds(payload[key]) for key in ("train_days", "test_days"))
+    train, test = (_seconds(payload[key], payload["day_s"]) for key in ("train_days", "test_days"))
     counts = tuple(None if isnan(count) else count for count in series["counts"])
     load = as_load(counts, int(payload["divide"]))
     replay = Backtest(
@@ -91,9 +91,9 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
     )
 
 
-def _seconds(days: tuple[int, int]) -> tuple[float, float]:
+def _seconds(days: tuple[int, int], day_s: float) -> tuple[float, float]:
     first, last = days
-    return (first - 1) * float(DAY_S), last * float(DAY_S)
+    return (first - 1) * day_s, last * day_s
 
 
 def _counts(arm: TraceArm, notes: list[str]) -> Sequence[float | None] | None:
@@ -101,8 +101,10 @@ def _counts(arm: TraceArm, notes: list[str]) -> Sequence[float | None] | None:
 
     if arm.generate_days is not None:
         return made_up_days(arm.generate_days)
-    path = Path(arm.trace) if arm.trace is not None else data_folder() / str(arm.shared)
-    if arm.trace is None and not path.is_file():
+    if arm.trace is not None:
+        return read_trace(arm.trace)
+    path = data_folder() / str(arm.shared)
+    if not path.is_file():
         notes.append(f"Trace {arm.name} is left out: {path} is not there.")
         return None
     return read_trace(path)

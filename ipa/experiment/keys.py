@@ -119,6 +119,7 @@ class TraceArmSection(Section):
     train_days: Days
     test_days: Days
     divide: Maybe[PositiveNumber] = None
+    day_s: Maybe[PositiveDuration] = None
 
 
 Pipelines = Annotated[

@@ -14,7 +14,7 @@ from ipa.experiment.experiment import PipelineArm, WorkloadArm
 from ipa.files import load_profiles
 from ipa.files.pipelines import find_pipeline
 from ipa.files.quantities import DURATION
-from ipa.files.traces import read_trace
+from ipa.files.traces import read_rates
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Edge, Pipeline
 from ipa.model.profile import ProfilePoint, StageProfile
@@ -27,18 +27,14 @@ def rates_of(arm: WorkloadArm, data: Path) -> list[float] | None:
     InputError where the place `at` in a published file holds no numbers.
     """
     if arm.trace is not None:
-        rates = _read(Path(arm.trace))
+        rates = list(read_rates(arm.trace))
     else:
         assert arm.shared is not None
         path = data / arm.shared
         if not path.is_file():
             return None
-        rates = _read(path) if arm.at is None else _numbers(path, arm.at)
+        rates = list(read_rates(path)) if arm.at is None else _numbers(path, arm.at)
     return [rate * arm.scale for rate in rates]
-
-
-def _read(path: Path) -> list[float]:
-    return [rate or 0.0 for rate in read_trace(path, zeros_are_gaps=False)]
 
 
 def _numbers(path: Path, at: str) -> list[float]:

@@ -13,6 +13,8 @@ from ipa.experiment.runners import RUNNERS
 from ipa.files.document import Document, Pointer, parse, read_text, unknown
 from ipa.files.faults import check
 from ipa.files.pipelines import find_pipeline
+from ipa.files.reading import is_file
+from ipa.files.traces import trace_file, trace_in
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import IpaError, PluginError, UsageError
 from ipa.model.pipeline import Pipeline
@@ -195,8 +197,10 @@ class _Check:
 
     def _file(self, entry: dict[str, Any], place: Pointer) -> None:
         name = entry.get("trace")
-        if isinstance(name, str) and not (self.folder / name).is_file():
-            message = f"there is no file {self.folder / name}; the path starts from this file's folder"
+        if isinstance(name, str) and not is_file(trace_file(trace_in(self.folder, name))):
+            message = (
+                f"there is no file {trace_file(self.folder / name)}; the path starts from this file's folder"
+            )
             self.document.problem((*place, "trace"), message)
 
 
@@ -229,4 +233,4 @@ def _experiment(given: Mapping[str, Any], path: Path, **places: Any) -> Experime
 
 
 def _placed(arm: Arm, folder: Path) -> Arm:
-    return arm if arm.trace is None else replace(arm, trace=str(folder / arm.trace))
+    return arm if arm.trace is None else replace(arm, trace=trace_in(folder, arm.trace))

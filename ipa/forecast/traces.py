@@ -37,11 +37,13 @@ def outages(counts: Sequence[float]) -> Flags:
 def as_load(counts: Sequence[float | None], divide: int = 1) -> LoadHistory:
     """Return the counts of a trace as a load that begins at midnight, `divide` requests counted as one.
 
-    The papers thin their trace so. UsageError if `divide` is below 1.
+    The papers thin their trace so: whole requests, rounded down. UsageError if `divide` is below 1.
     """
     if divide < 1:
         raise UsageError(f"a trace cannot be divided by {divide}", hint="Give a whole number from 1 on.")
-    rates = tuple(None if count is None else float(count // divide) for count in counts)
+    rates = tuple(
+        None if count is None else float(count if divide == 1 else count // divide) for count in counts
+    )
     return LoadHistory(1.0, rates, end_s=float(len(rates)))
 
 

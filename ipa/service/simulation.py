@@ -5,12 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from ipa.control.engine.guards import GuardSettings
 from ipa.files.reading import is_file
-from ipa.files.traces import read_trace
+from ipa.files.traces import read_rates, trace_file
 from ipa.forecast.base import slo_quantile
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
@@ -107,8 +106,8 @@ def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float,
     """The rates by the second of a named workload or of a trace file; UsageError if none are left."""
     if workload in WORKLOADS:
         rates = tuple(float(rate) for rate in workload_rates(workload))
-    elif is_file(Path(workload)):
-        rates = tuple(rate or 0.0 for rate in read_trace(Path(workload), zeros_are_gaps=False))
+    elif is_file(trace_file(workload)):
+        rates = read_rates(workload)
     else:
         known = ", ".join(WORKLOADS)
         raise NotFoundError(

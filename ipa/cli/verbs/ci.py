@@ -24,7 +24,9 @@ def ci(
     base: str = typer.Option(
         ..., "--base", metavar="REF", help="branch or commit that the change will be merged into"
     ),
-    trace: Path | None = typer.Option(None, "--trace", help="file of requests a second, one a line"),
+    trace: str | None = typer.Option(
+        None, "--trace", help="trace file, with options as FILE?scale=2&from=1h"
+    ),
     workload: str | None = typer.Option(
         None,
         "--workload",
@@ -59,7 +61,7 @@ def ci(
     for file in (comment, junit, sarif):
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
-    load = str(trace) if trace is not None else workload
+    load = trace if trace is not None else workload
     asked = ReviewRequest(base, load, policy_file, policy, forecaster, seeds, pipelines_dir, profiles_dir)
     revision = base_revision(Path.cwd(), base)
     review = review_of(asked, revision, lambda words: typer.echo(words, err=True), default_target)

@@ -21,7 +21,9 @@ def compare(
         "ours,ipa,hpa", "--policies", help="policies with commas between; module:attribute too"
     ),
     trace: str = typer.Option(
-        "bursty", "--trace", help="bursty, steady_low, steady_high, fluctuating, or a trace file"
+        "bursty",
+        "--trace",
+        help="bursty, steady_low, steady_high, fluctuating, or a trace file (or FILE?scale=2&from=1h)",
     ),
     reference: str | None = typer.Option(
         None, "--reference", help="policy that the others are compared with; the last one if not given"
@@ -54,6 +56,8 @@ def compare(
     from ipa.experiment.results import SIMULATE, differences_of
     from ipa.experiment.runners import runner_of
     from ipa.files.pipelines import find_pipeline
+    from ipa.files.reading import is_file
+    from ipa.files.traces import trace_file
     from ipa.settings import Settings
     from ipa.simulate.arrivals import WORKLOADS
 
@@ -71,8 +75,8 @@ def compare(
     name = find_pipeline(pipeline, settings.pipelines_dir).name
     if trace in WORKLOADS:
         load = WorkloadArm(trace, like=trace)
-    elif Path(trace).is_file():
-        load = WorkloadArm(Path(trace).name.partition(".")[0], trace=trace)
+    elif is_file(trace_file(trace)):
+        load = WorkloadArm(trace_file(trace).name.partition(".")[0], trace=trace)
     else:
         raise NotFoundError(
             f"there is no trace file and no load {trace!r}", hint=f"Loads are: {', '.join(WORKLOADS)}"

@@ -27,7 +27,9 @@ def run(
     *,
     quick: bool = typer.Option(False, "--quick", help="the quick form of each"),
     check: bool = typer.Option(False, "--check", help="read the files and count the cells only"),
-    trace: Path | None = typer.Option(None, "--trace", help="a trace file in place of the workloads"),
+    trace: str | None = typer.Option(
+        None, "--trace", help="a trace file (or FILE?scale=2&from=1h) in place of the workloads"
+    ),
     pipeline: str | None = typer.Option(None, "--pipeline", help="a pipeline in place of the pipelines"),
     engine: str = ENGINE,
     workers: int = WORKERS,
@@ -129,15 +131,17 @@ def report(
     show(output, found, *found.values())
 
 
-def _replaced(experiment: Experiment, trace: Path | None, pipeline: str | None) -> Experiment:
+def _replaced(experiment: Experiment, trace: str | None, pipeline: str | None) -> Experiment:
     """The experiment with the trace for its workloads, as long as it lasts, and the pipeline for its own."""
     from ipa.experiment.experiment import PipelineArm, WorkloadArm
     from ipa.experiment.results import SIMULATE
+    from ipa.files.traces import trace_file
 
     if (trace or pipeline) and experiment.runner != SIMULATE:
         raise UsageError(f"--trace and --pipeline are for simulations; {experiment.name} is none")
     if trace is not None:
-        experiment = replace(experiment, workloads=(WorkloadArm(trace.stem, trace=str(trace)),), minutes=None)
+        load = WorkloadArm(trace_file(trace).name.partition(".")[0], trace=trace)
+        experiment = replace(experiment, workloads=(load,), minutes=None)
     if pipeline is not None:
         experiment = replace(experiment, pipelines=(PipelineArm(pipeline, pipeline),))
     return experiment

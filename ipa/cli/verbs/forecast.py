@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
+from ipa.files.traces import EXAMPLE_TRACE
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 
@@ -25,7 +25,10 @@ NO_RUNGS = (LADDER, FORESIGHT)
 
 
 def backtest(
-    trace: Path = typer.Argument(help="file of requests a second, one whole number a line; may be .gz"),
+    trace: str = typer.Argument(
+        EXAMPLE_TRACE,
+        help="trace file, with options as FILE?scale=2&from=1h; without one, the packaged trace",
+    ),
     *,
     horizon_s: float = typer.Option(
         20.0, "--horizon", min=1, help="seconds ahead whose peak rate is forecast"

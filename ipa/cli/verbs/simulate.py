@@ -22,7 +22,7 @@ def simulate(
     *,
     workload: str = typer.Option(
         "bursty",
-        help="bursty, steady_low, steady_high, fluctuating, or a file of requests a second, one a line",
+        help="bursty, steady_low, steady_high, fluctuating, or a trace file (or FILE?scale=2&from=1h)",
     ),
     policy: str | None = option(
         None,

@@ -54,11 +54,7 @@ class GuardrailsFile(DeclaredFile):
     """A change is told of where it is more than one of these, up or down."""
     usd_per_core_hour: Maybe[PositiveNumber] = None
     """The price of a core in a pipeline without its own prices."""
-    trace: Maybe[
-        Annotated[
-            str, Field(min_length=1, title="a file of requests a second, one a line, relative to this file")
-        ]
-    ] = None
+    trace: Maybe[Annotated[str, Field(min_length=1, title="a trace file, relative to this file")]] = None
     """The recorded load to simulate, where the command names none."""
     workload: Maybe[Literal["bursty", "fluctuating", "steady_high", "steady_low"]] = None
     """The named load to simulate, where the command names none."""

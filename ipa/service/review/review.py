@@ -12,6 +12,8 @@ import numpy as np
 import ipa
 from ipa.files.document import unknown
 from ipa.files.guardrails import NEEDS_PRICE, read_guardrails
+from ipa.files.reading import is_file
+from ipa.files.traces import trace_file, trace_in
 from ipa.model.errors import DeadlineError, InfeasibleError, InputError, Problem, UsageError
 from ipa.model.guardrails import GuardrailFigures, Guardrails, Measure
 from ipa.model.pipeline import Pipeline
@@ -226,8 +228,8 @@ def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tupl
     except InputError as error:
         problems = error.problems or [Problem(error.message)]
         return Guardrails(path=path), [replace(problem, path=path) for problem in problems]
-    if found.trace is not None and not (file.parent / found.trace).is_file():
-        document.problem(("trace",), f"there is no file {file.parent / found.trace}")
+    if found.trace is not None and not is_file(trace_file(trace_in(file.parent, found.trace))):
+        document.problem(("trace",), f"there is no file {trace_file(file.parent / found.trace)}")
         found = replace(found, trace=None)
     names = [folder.parent.name for folder in sorted((base.root / folders.pipelines).glob("*/pipeline.yaml"))]
     for name in found.by_pipeline or {}:
@@ -243,7 +245,7 @@ def _load(
     """The rates by the second, and the inputs as the review prints them."""
     load = asked.load or guardrails.workload or DEFAULT_WORKLOAD
     if asked.load is None and guardrails.trace is not None and asked.policy_file is not None:
-        load = str(asked.policy_file.parent / guardrails.trace)
+        load = trace_in(asked.policy_file.parent, guardrails.trace)
     rates_rps = rates_of(load, None, 1.0)
     if not max(rates_rps) > 0:
         raise InputError(f"the trace {load} has no requests")

@@ -183,7 +183,7 @@ def test_every_bad_line_is_named(tmp_path: Path) -> None:
     path.write_text("1\n2.5\nmany\n-3\n")
     with pytest.raises(InputError) as caught:
         read_trace(path, zeros_are_gaps=False)
-    assert [problem.line for problem in caught.value.problems] == [2, 3, 4]
+    assert [problem.line for problem in caught.value.problems] == [3, 4]
 
 
 def test_a_truncated_archive_gets_a_message(tmp_path: Path) -> None:
@@ -196,6 +196,16 @@ def test_a_truncated_archive_gets_a_message(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["forecast", "backtest", str(tmp_path / "none")]) == 1
     assert "none does not exist" in capsys.readouterr().err
+
+
+def test_without_a_file_the_packaged_trace_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["forecast", "backtest", "--forecasts", "20", "-o", "json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["learned"]["count"] > 0
+    assert scores["learned"]["smape_ratio"] < scores["last"]["smape_ratio"]
 
 
 @pytest.mark.parametrize("arguments", [["-o", "xml"], ["--quantile", "2"], ["--horizon", "soon"]])

@@ -1,0 +1,196 @@
+"""Traces in the formats people have them, their options, and messages for lines that cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ipa.experiment.experiment import WorkloadArm
+from ipa.experiment.forecasts import cells, work
+from ipa.experiment.loads import rates_of as experiment_rates
+from ipa.experiment.reading import load_experiment
+from ipa.files.traces import EXAMPLE_TRACE, parse_trace, read_rates, read_trace, trace_file, trace_in
+from ipa.forecast.traces import as_load
+from ipa.library import load_trace
+from ipa.model.errors import InputError, NotFoundError
+from ipa.service.simulation import rates_of as simulated_rates
+
+FUNCTIONS = "HashOwner,HashApp,HashFunction,Trigger,1,2,3\no,a,f,http,60,0,120\no,a,g,timer,60,60,0\n"
+LLM = (
+    "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
+    "2023-11-16 18:15:46.9951690,396,109\n2023-11-16 18:15:48.0000000,1,2\n"
+)
+CALLS = (
+    ",traceid,timestamp,rpcid,um,rpctype,dm,interface,rt\n0,t1,500,0,u,http,d,i,3\n1,t1,900,0.1,d,rpc,e,i,1\n"
+    "2,t2,2400,0,u,http,d,i,3\n"
+)
+JOBS = "j1,i,u,Terminated,100.0,900.0\nj2,i,u,Waiting,,\nj3,i,u,Running,102.5,\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rates"),
+    [
+        ("plain.txt", "1\n.5\n1e1\n+2.\n", (1, 0.5, 10, 2)),
+        ("comment.txt", "\ufeff# measured in May\n3\n\n4\n", (3, 4)),
+        ("minutes.txt?step=60s", "60\n120\n", (1,) * 60 + (2,) * 60),
+        ("rate.csv", "time_s,rate_rps\n0,5\n1,6\n2,7\n", (5, 6, 7)),
+        (
+            "rpm.csv",
+            "timestamp;requests_per_minute\n2026-01-01T00:00:00Z;60\n2026-01-01T00:00:02Z;120\n",
+            (1, 1, 2, 2),
+        ),
+        ("unit.csv", '"Time","load [1/min]"\n0,60\n1,120\n', (1, 2)),
+        ("count.csv", "time_ms,requests\n0,10\n2000,20\n4000,0\n", (5, 5, 10, 10, 0, 0)),
+        ("fine.csv", "time_ms,requests\n0,10\n500,20\n1000,30\n1500,10\n", (30, 40)),
+        ("one.csv", "qps\n4\n5\n", (4, 5)),
+        ("pick.csv?column=b_rps", "a_rps,b_rps\n1,8\n1,9\n", (8, 9)),
+        ("where.csv?where=host:x", "ts,host\n5.2,x\n5.4,y\n6.1,x\n6.2,x\n", (1, 2)),
+        ("hole.csv", "time_s,rps\n0,5\n1,5\n4,7\n5,7\n6,7\n", (5, 5, 0, 0, 7, 7, 7)),
+        ("iso.txt", "2026-01-01T00:00:01.5Z\n2026-01-01T01:00:00+01:00\n2026-01-01 00:00:01\n", (1, 2)),
+        ("epoch.txt", "1767225601.2\n1767225600\n1767225601.9\n", (1, 2)),
+        ("epoch_ms.txt", "1767225600000\n1767225601999\n", (1, 1)),
+        ("offsets.txt?format=timestamps", "0.1\n0.9\n2.5\n", (2, 0, 1)),
+        ("log.jsonl", '{"ts": 10.5, "path": "/"}\n{"ts": 10.6}\n{"ts": "11"}\n', (2, 1)),
+        ("rates.jsonl", '{"time_s": 0, "rps": 3}\n{"time_s": 1, "rps": 4.5}\n', (3, 4.5)),
+        ("functions.csv", FUNCTIONS, (2,) * 60 + (1,) * 60 + (2,) * 60),
+        ("functions.csv?where=Trigger:timer", FUNCTIONS, (1,) * 120 + (0,) * 60),
+        ("llm.csv", LLM, (2, 0, 1)),
+        ("calls.csv", CALLS, (1, 0, 1)),
+        ("pai_job_table.csv", JOBS, (1, 0, 1)),
+        ("jobs.csv?format=alibaba-gpu", JOBS, (1, 0, 1)),
+        ("twitter.txt?format=twitter", "3\n4\n", (3, 4)),
+        ("t.txt?from=1s&to=3s", "1\n2\n3\n4\n", (2, 3)),
+        ("t.txt?speed=2", "1\n3\n5\n7\n9\n", (2, 6)),
+        ("t.txt?average=2s", "1\n3\n5\n7\n9\n", (2, 2, 6, 6, 9)),
+        ("t.txt?scale=0.5", "1\n3\n", (0.5, 1.5)),
+        ("t.txt?from=1s&mean=10", "100\n1\n3\n", (5, 15)),
+        ("a?b.txt", "7\n", (7,)),
+    ],
+)
+def test_formats_and_options(tmp_path: Path, name: str, text: str, rates: tuple[float, ...]) -> None:
+    path = tmp_path / (name if name == "a?b.txt" else name.partition("?")[0])
+    path.write_text(text)
+    assert read_rates(tmp_path / name) == pytest.approx(rates)
+
+
+def test_seconds_without_a_record_are_gaps(tmp_path: Path) -> None:
+    (tmp_path / "hole.csv").write_text("time_s,rps\n0,5\n1,5\n3,7\n")
+    assert read_trace(tmp_path / "hole.csv", zeros_are_gaps=False) == (5, 5, None, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line", "words"),
+    [
+        ("a.txt", "1\nmany\n", 2, "'many' is not a number of requests"),
+        ("a.txt", "1\n-3\n", 2, "'-3' is not a number"),
+        ("a.txt", "1\nnan\n", 2, "'nan' is not a number"),
+        ("a.txt", "1\n1e99999\n", 2, "'1e99999' is not a number"),
+        ("a.txt", "0" * 200, 1, "is not a number"),
+        ("iso.txt", "2026-01-01T00:00:00Z\nyesterday\n", 2, "'yesterday' is no time"),
+        ("a.csv", "1,2\n3,4\n", 1, "add a header line"),
+        ("a.csv", "time_s,rps\n0,5\n1\n", 3, "has 1 columns; the header has 2"),
+        ("a.csv", "time_s,rps\n0,5\n1,x\n", 3, "rps: 'x' is not a number"),
+        ("a.csv", "time_s,rps\nsoon,5\n", 2, "time_s: 'soon' is no time"),
+        ("a.csv", "cpu,ram\n1,2\n", 2, "no column is a load or a time; there are: cpu, ram"),
+        ("a.csv", "x_rps,y_rps\n1,2\n", 2, "choose one with column=x_rps"),
+        ("a.csv", "host,requests\nx,2\n", 2, "say how long a line lasts, as step=60s"),
+        ("a.csv?column=z", "time_s,rps\n0,5\n", 2, "no column 'z'"),
+        ("a.csv?where=z:1", "time_s,rps\n0,5\n", 2, "no column 'z'"),
+        ("a.jsonl", '{"ts": 1}\n[2]\n', 2, "is no JSON object"),
+        ("a.csv", FUNCTIONS.replace("120", "-1"), 2, "minute 3: '-1' is not a number of invocations"),
+        ("pai_task_table.csv", "j,t,1.0,Running,soon,\n", 1, "column 5: 'soon' is no start_time"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(
+    tmp_path: Path, name: str, text: str, line: int, words: str
+) -> None:
+    path = tmp_path / name.partition("?")[0]
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_trace(tmp_path / name)
+    problem = caught.value.problems[0]
+    assert (problem.path, problem.line) == (str(path), line)
+    assert words in problem.message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("scale=0", "scale=0 is not a number above 0"),
+        ("scale=two", "scale=two"),
+        ("size=2", "'size=2' is no option"),
+        ("scale", "'scale' is no option"),
+        ("step=0s", "step=0s is no time"),
+        ("from=1", "from=1"),
+        ("from=9s", "nothing from 9 s to its end: it lasts 3 s"),
+        ("speed=4", "leaves nothing of 3 s"),
+        ("format=excel", "no format 'excel'"),
+        ("where=Trigger", "is no COLUMN:VALUE"),
+        ("to=2s&mean=3", "no requests to scale"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(tmp_path: Path, options: str, words: str) -> None:
+    (tmp_path / "t.txt").write_text("0\n0\n1\n")
+    with pytest.raises(InputError, match=r"t\.txt") as caught:
+        read_trace(tmp_path / f"t.txt?{options}", zeros_are_gaps=False)
+    assert words in str(caught.value)
+
+
+def test_times_that_are_years_apart_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("2020-01-01\n2026-01-01\n")
+    with pytest.raises(InputError, match=r"spans 1\.89e\+08 s"):
+        read_trace(tmp_path / "t.txt")
+
+
+def test_one_reader_for_every_command(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("time_s,rps\n0,5\n1,6\n2,7\n")
+    trace = f"{tmp_path / 't.csv'}?scale=2&from=1s"
+    assert simulated_rates(trace, None, 1.0) == (12, 14)
+    assert experiment_rates(WorkloadArm("t", trace=trace), tmp_path) == [12, 14]
+    assert load_trace(trace) == (12, 14)
+    assert trace_in(tmp_path, "t.csv?scale=2") == f"{tmp_path / 't.csv'}?scale=2"
+
+
+def test_the_packaged_trace_has_every_request_and_its_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rates = read_rates(EXAMPLE_TRACE)
+    assert (len(rates), sum(rates)) == (3503, 19366)
+    text = trace_file(EXAMPLE_TRACE).read_text("utf-8")
+    assert "Creative Commons Attribution 4.0" in text
+    assert "Microsoft" in text
+    assert trace_file(EXAMPLE_TRACE).stat().st_size < 200_000
+    # A file of one's own with that name wins.
+    Path(EXAMPLE_TRACE).write_text("1\n")
+    assert read_rates(EXAMPLE_TRACE) == (1,)
+    with pytest.raises(NotFoundError, match=r"none\.csv does not exist"):
+        read_rates("none.csv?scale=2")
+
+
+def test_rates_below_one_are_kept() -> None:
+    assert as_load((0.5, None, 2.5)).rates_rps == (0.5, None, 2.5)
+    assert as_load((15.0, 17.0), 8).rates_rps == (1, 2)
+
+
+def test_options_are_decoded() -> None:
+    assert parse_trace("t.csv?where=a%26b:c&column=x%3Dy").where == ("a&b", "c")
+
+
+def test_the_forecast_experiment_has_cells_without_published_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    monkeypatch.setenv("IPA_SHARED_DATA", str(tmp_path))
+    experiment = load_experiment(
+        root / "experiments" / "forecast" / "experiment.yaml",
+        pipelines_dir=root / "pipelines",
+        profiles_dir=root / "profiles",
+        quick=True,
+    )
+    found, notes = cells(experiment)
+    assert any("twitter is left out" in note for note in notes)
+    learned = next(each for each in found if each.labels["forecaster"] == "learned")
+    assert learned.labels["trace"] == "azure conversation"
+    # The fifth ten minutes, a forecast every ten seconds.
+    assert work(learned.payload, learned.series).row["count"] == 60
