@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ipa.cli.main import run
+from ipa.cli.views.times import date_time
 from ipa.clients.http import HttpClient
 from ipa.control.ports import PipelineControl, StagePin
 from ipa.model.decision import Mode
@@ -222,7 +223,7 @@ def test_the_verbs_say_it_and_the_status_shows_it(ipa: Ipa, world: FakeWorld) ->
     code, out, _ = ipa("pin", "ocr", "detect", "--variant", "v4-480", "--reason", "canary")
     assert (code, out) == (0, "detect of ocr is pinned: variant v4-480 by kim: canary\n")
     code, out, _ = ipa("freeze", "ocr", "--until", "2026-11-25T12:00Z", "--reason", "sales", "--by", "ann")
-    assert code == 0 and "2026-11-25T12:00:00Z, now by ann: sales" in out
+    assert code == 0 and f"to {date_time('2026-11-25T12:00:00Z')}, now by ann: sales" in out
     shown = ipa("status", "ocr")[1]
     for said in (
         "mode shadow",
@@ -241,7 +242,7 @@ def test_one_of_several_freezes_is_ended_by_its_id(ipa: Ipa) -> None:
     (freeze,) = json.loads(ipa("freeze", "ocr", *window)[1])["freezes"]
     ipa("freeze", "ocr", "--until", "2026-11-25T12:00Z")
     code, out, _ = ipa("unfreeze", "ocr", freeze["id"])
-    assert code == 0 and "2026-11-25T12:00:00Z" in out and "every week" not in out
+    assert code == 0 and f"to {date_time('2026-11-25T12:00:00Z')}, " in out and "every week" not in out
     assert ipa("unfreeze", "ocr", "nope")[0] == 1
 
 

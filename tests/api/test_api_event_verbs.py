@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
+from ipa.cli.views.times import date_time
 from ipa.cli.watching import AGAIN_S, followed, parsed
 from ipa.clients.http import HttpClient
 from ipa.control.loop.clock import VirtualClock
@@ -42,7 +43,9 @@ def test_events_are_a_line_each(ipa: Ipa, world: FakeWorld) -> None:
     code, out, _ = ipa("events", "ocr", "--no-follow")
     lines = out.splitlines()
     assert (code, len(lines)) == (0, 5)
-    assert lines[0].startswith(f"1 {world.log[0].at} ocr decision {world.log[0].reason.value} by ipa: ")
+    assert lines[0].startswith(
+        f"1 {date_time(world.log[0].at)} ocr decision {world.log[0].reason.value} by ipa: "
+    )
     assert lines[4].endswith("ocr control pause by kim: release\N{REPLACEMENT CHARACTER}[2J")
     found = ipa("events", "--no-follow", "--since", "4", "-o", "json")[1]
     assert json.loads(found)["what"] == "pause"

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ipa.cli.main import run
+from ipa.cli.views.times import date_time
 from ipa.clients.http import HttpClient
 from ipa.clients.in_process import InProcessClient
 from ipa.control.audit.incidents import ALERT_OF
@@ -90,13 +91,14 @@ def test_the_command_line_tells_incidents(
     world.play(2)
     assert run(["history", "ocr", "--incidents"]) == 0
     first, cause, worst, *done = capfd.readouterr().out.splitlines()
-    assert first == f"{world.log[10].at[:19]}  lasts  SLO broken"
+    assert first == f"{date_time(world.log[10].at)}  lasts  SLO broken"
     assert cause.startswith("  cause  requests failed at detect: model error")
     assert worst.startswith("  worst  60.0 % in time, latency 0.")
     assert done and all(line.startswith("  done   ") for line in done)
     assert run(["status", "ocr"]) == 5
     out = capfd.readouterr().out
-    assert "Incident since 2026-11-24T12:00:55 (5 s), SLO broken: requests failed at detect" in out
+    since = date_time("2026-11-24T12:00:55Z")
+    assert f"Incident since {since} (5 s), SLO broken: requests failed at detect" in out
     assert "Retried: 0.2 batches/s, whose replica was lost" in out
     assert run(["history", "ocr", "--incidents", "-o", "json"]) == 0
     assert len(json.loads(capfd.readouterr().out)["incidents"]) == 1

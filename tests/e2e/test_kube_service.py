@@ -88,8 +88,8 @@ def test_readiness_asks_the_store_once_however_often_it_is_asked(root: Path, tmp
     with deployed(root, tmp_path) as made:
         app = build(made.settings, ServeOptions(names=("video",)))
         asked: list[str] = []
-        event.listen(app.store._engine, "before_cursor_execute", lambda *of: asked.append(of[2]))
         client = ApiClient(context_of(app))
+        event.listen(app.store._engine, "before_cursor_execute", lambda *of: asked.append(of[2]))
         for _ in range(10):
             answer = client.get("/readyz?verbose").json()
         app.close()

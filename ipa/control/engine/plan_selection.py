@@ -178,7 +178,7 @@ def _settled_on(
             continue
         gain_ratio = _gain_ratio(plan, now.objective)
         needed = ticks_for(gain_ratio, ticks, settings.tick_s)
-        if not keeps_all(request.rolling, running, plan.configs):
+        if ticks > 1 and not keeps_all(request.rolling, running, plan.configs):
             needed = state.damping.ticks(plan, needed, request.now_s, settings.tick_s)
             must_rps = state.damping.must_carry_rps(plan, request.now_s)
             at_peak = request.predict(plan.configs, must_rps) if must_rps > plan.rate_rps else None

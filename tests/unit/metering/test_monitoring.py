@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from ipa.metering import table
-from tools.monitoring.alerts import ALERTS, RUNBOOKS, Alert
+from ipa.metering.alerts import RUNBOOKS
+from tools.monitoring.alerts import ALERTS, Alert
 from tools.monitoring.dashboard import queries
 from tools.monitoring.rules import recordings
 
