@@ -6,10 +6,11 @@ scatters makes small plans small, and each would be taken back at its next peak.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from ipa.model.plan import Plan
+from ipa.model.recording import UNLESS_DEFAULT
 
 # A gain of this share of the objective is taken after the fewest ticks; a tenth of it after ten times as
 # many, but no more than this time.
@@ -34,7 +35,7 @@ class FlapDamping:
     at_s: float = 0.0
     rate_rps: float = 0.0
     shrunk_s: float | None = None
-    last_rps: float = 0.0
+    last_rps: float = field(default=0.0, metadata=UNLESS_DEFAULT)
 
     def shrunk(self, now_s: float) -> FlapDamping:
         """The damping after a smaller plan was applied."""
