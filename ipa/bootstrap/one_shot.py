@@ -277,7 +277,7 @@ class OneShotRegistry(Refused):
         return self._target.elsewhere(pipeline, self.profiles[pipeline.name])
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
-        """Where clients send the pipeline's requests."""
+        """The address for the pipeline's requests."""
         return self._target.address(pipeline, self._settings)
 
     def edit(self, name: str) -> None:

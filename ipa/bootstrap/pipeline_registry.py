@@ -211,7 +211,7 @@ class PipelineFactory:
         return with_profiles(self.target.shape(pipeline, profiles), calibrated(profiles, calibration))
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
-        """Where clients send the pipeline's requests, or why there is no such address."""
+        """The address for the pipeline's requests, or why there is no such address."""
         return self.target.address(pipeline, self.settings, self.endpoints.get(pipeline.name, ""))
 
     def leads(self) -> bool:
@@ -313,7 +313,7 @@ class Roster:
         return self.makers.target.elsewhere(pipeline, self.profiles[pipeline.name])
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
-        """Where clients send the pipeline's requests, or why there is no such address."""
+        """The address for the pipeline's requests, or why there is no such address."""
         return self.makers.address(pipeline)
 
     def edit(self, name: str) -> PipelineEdit | None:

@@ -43,7 +43,7 @@ class Interrupted(Exception):  # noqa: N818 # a person said stop
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Where cells are computed: `local` with that many processes, or the address of a scheduler."""
+    """The place where cells are computed: `local` with that many processes, or the address of a scheduler."""
 
     address: str = LOCAL
     workers: int = 2

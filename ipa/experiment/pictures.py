@@ -29,7 +29,7 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one policy lies: two means with their intervals."""
+    """The position of one policy: two means with their intervals."""
 
     name: str
     x: Mean

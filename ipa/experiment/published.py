@@ -31,7 +31,7 @@ class PublishedFigures:
 
 
 def data_folder() -> Path:
-    """Where the published data is, if it is anywhere: IPA_SHARED_DATA."""
+    """The folder of the published data, which need not be there: IPA_SHARED_DATA."""
     return Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
 
 

@@ -36,7 +36,7 @@ class RaisedAlert:
 
 
 class AlertSource(Protocol):
-    """Where alert rules are evaluated."""
+    """The evaluator of alert rules."""
 
     def raised(self) -> Sequence[RaisedAlert] | None:
         """The raised alerts of the shipped rules; None if no such rule is loaded.

@@ -22,7 +22,7 @@ SLOW_RATIO = 1.25
 
 
 class AlertOrigin(StrEnum):
-    """Where the rules were evaluated."""
+    """The evaluator of the rules."""
 
     PROMETHEUS = "prometheus"
     SERVICE = "service"
@@ -75,7 +75,7 @@ def _of_service(service: Service) -> Iterator[RaisedAlert]:
 
 
 def _known(pipeline: Pipeline, live: LiveState) -> Iterator[RaisedAlert]:
-    """What the samples of the last quarter of an hour say of the rules."""
+    """The rules' states by the samples of the last quarter of an hour."""
     name, series = pipeline.name, live.series
 
     def found(alert: str, severity: str, seen: Seen, summary: str) -> Iterator[RaisedAlert]:

@@ -115,7 +115,7 @@ class PipelineRegistry(Protocol):
         """The pipeline as it would run in other shapes of its target, by their names, or why it cannot."""
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
-        """Where clients send the pipeline's requests, or why there is no such address."""
+        """The address for the pipeline's requests, or why there is no such address."""
 
     def edit(self, name: str) -> PipelineEdit | None:
         """The latest edit of the pipeline while it ran; None if there was none."""

@@ -272,7 +272,7 @@ class Target(ABC):
         raise self._cannot("have a pipeline scraped by a manifest")
 
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
-        """Where clients send the pipeline's requests: V2 to `endpoint`, its base URL if that is known."""
+        """The address for the pipeline's requests: V2 to `endpoint`, its base URL if that is known."""
         if not endpoint:
             return RequestAddress(note=f"{self.title} cannot tell where the pipeline takes requests")
         return RequestAddress(f"{endpoint.rstrip('/')}/v2/models/{pipeline.name}/infer")

@@ -102,7 +102,7 @@ def infer(
 
 
 def _times(timing: str) -> str:
-    """Where the time of an answer went, by its `Server-Timing`; empty if that does not say."""
+    """The parts of an answer's time by its `Server-Timing`; empty if that does not say."""
     from ipa.dataplane.expectation import parse_timing
 
     found = parse_timing(timing)
@@ -124,7 +124,7 @@ def curl_line(url: str) -> str:
 
 
 def _address(service: PipelineClient, pipeline: str) -> RequestAddress:
-    """Where the pipeline takes requests. UnavailableError: the service is too old to tell."""
+    """The address for the pipeline's requests. UnavailableError: the service is too old to tell."""
     found = service.definition(pipeline).get("address")
     if found is None:
         raise UnavailableError(f"the service at {service.at} does not tell where requests go: it is older")

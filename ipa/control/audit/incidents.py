@@ -239,7 +239,7 @@ def _most(*values: float | None) -> float | None:
 
 
 def _causes(decision: Decision, before: Decision | None) -> Iterable[tuple[str, str]]:
-    """What the decision says about why, each with its kind, what is nearer to the root first."""
+    """The causes that the decision names, each with its kind, the nearest to the root first."""
     reason, seen = decision.reason, decision.attainment
     if reason in BLIND:
         yield "blind", decision.detail or reason.value
