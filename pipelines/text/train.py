@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from io import BytesIO
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ipa.dataplane.model_files import trained_model, write_models
 from pipelines.text.data import SEED, documented, part, passages
@@ -40,6 +40,14 @@ def train(folder: Path = MODELS) -> dict[str, dict[str, float]]:
 
     Extracting is scored by the F1 of the lines; the two others on the true prose, and on the true topic.
     """
+    # More threads than idle cores wait for each other, for minutes; one takes seconds.
+    with threadpool_limits(1):
+        scores, files = _trained()
+    write_models(folder, {**files, SCORES: json.dumps(scores, indent=1).encode()})
+    return scores
+
+
+def _trained() -> tuple[dict[str, dict[str, float]], dict[str, bytes]]:
     files: dict[str, bytes] = {}
     scores: dict[str, dict[str, float]] = {"extract": {}, "topic": {}, "answer": {}}
 
@@ -72,8 +80,7 @@ def train(folder: Path = MODELS) -> dict[str, dict[str, float]]:
             answers,
             fmean(it.name in names for it, names in zip(test, suggested, strict=True)),
         )
-    write_models(folder, {**files, SCORES: json.dumps(scores, indent=1).encode()})
-    return scores
+    return scores, files
 
 
 def _training_lines() -> tuple[list[str], list[bool]]:
@@ -90,7 +97,6 @@ def _training_lines() -> tuple[list[str], list[bool]]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     for stage_name, accuracies in train().items():
         for variant_name, accuracy in accuracies.items():
             print(f"{stage_name:9} {variant_name:13} {accuracy:.3f}")
