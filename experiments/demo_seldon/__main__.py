@@ -47,6 +47,8 @@ BOUNDS = {"cores": 1.75, "transition_cores": 3.5}
 QUANTILES = (0.5, 0.99)
 # After a change, until its pods serve alone; and the least time that says something of latencies.
 SETTLE_S, LEAST_S = 10.0, 5.0
+# At a constant rate a configuration is found within five minutes and then kept.
+FINDING_S, STEADY_S = 300.0, 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def run(name: str, shape: Shape, load: Load, folder: Path, console: Console) -> 
             ended_s = here.node.monotonic()
             stages = steady_latencies(here, pipeline, shape, profiled, decisions, at_s, began_s, load)
         events = list(here.node.events)
-    return summary(shape, pipeline, folder, decisions, at_s, events, ended_s, stages)
+    return summary(shape, pipeline, folder, decisions, at_s, events, began_s, ended_s, stages)
 
 
 def play(
@@ -189,6 +191,7 @@ def summary(
     decisions: Sequence[Mapping[str, Any]],
     at_s: Mapping[int, float],
     events: Sequence[Any],
+    began_s: float,
     ended_s: float,
     stages: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -217,7 +220,8 @@ def summary(
         "within_sla_ratio": sum(it <= sla_s for it in latencies) / len(requests),
         "accuracy": sum(scores_of(pipeline.name, answers)) / max(1, len(answers)),
         "decisions_by_reason": dict(Counter(it["reason"] for it in decisions)),
-        "changes": [asdict(it) for it in changes],
+        "changes": [{**asdict(it), "at_s": it.at_s - began_s} for it in changes],
+        "changes_after_5_min": sum(it.at_s - began_s > FINDING_S for it in changes),
         "stages": list(stages),
     }
 
@@ -239,6 +243,7 @@ def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
         ("latency p99, s", "latency_p99_s", "{:.3f}"),
         ("share within SLA", "within_sla_ratio", "{:.1%}"),
         ("measured accuracy of the answers", "accuracy", "{:.3f}"),
+        ("changes after the first five minutes", "changes_after_5_min", "{}"),
     )
     for name, key, words in rows:
         table.add_row(name, *(words.format(each[key]) for each in runs))
@@ -262,6 +267,13 @@ def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
         console.print(seen)
 
 
+def load_of(name: str, options: argparse.Namespace) -> Load:
+    """The load that the options ask for."""
+    low_rps, high_rps = (options.steady, options.steady) if options.steady else RATES_RPS[name]
+    seconds = options.seconds or (STEADY_S if options.steady else 130.0)
+    return Load(options.low or low_rps, options.high or high_rps, seconds)
+
+
 def main() -> int:
     """Run each pipeline in each shape, print and write what came of it."""
     parser = argparse.ArgumentParser(prog="python -m experiments.demo_seldon", description=__doc__)
@@ -269,15 +281,17 @@ def main() -> int:
     parser.add_argument("--shapes", default="single,split", help="by comma")
     parser.add_argument("--low", type=float, help="lowest rate, requests a second")
     parser.add_argument("--high", type=float, help="highest rate, requests a second")
-    parser.add_argument("--seconds", type=float, default=130.0, help="how long each run takes")
+    parser.add_argument("--seconds", type=float, help="how long each run takes, 130 by default")
+    parser.add_argument(
+        "--steady", type=float, metavar="RPS", help="this rate all the time, for half an hour"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/demo-seldon"))
     options = parser.parse_args()
     console = Console(highlight=False, width=110)
     started = time.monotonic()
     runs = []
     for name in options.pipelines.split(","):
-        low_rps, high_rps = RATES_RPS[name]
-        load = Load(options.low or low_rps, options.high or high_rps, options.seconds)
+        load = load_of(name, options)
         for shape in options.shapes.split(","):
             runs.append(run(name, Shape(shape), load, options.out / name / shape, console))
     for name in options.pipelines.split(","):
