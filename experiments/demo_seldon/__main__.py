@@ -60,8 +60,10 @@ class Load:
     seconds: float
 
 
-def run(name: str, shape: Shape, load: Load, folder: Path, console: Console) -> dict[str, Any]:
-    """The figures of a pipeline in one shape."""
+def run(
+    name: str, shape: Shape, load: Load, folder: Path, console: Console, port: int = PORT
+) -> dict[str, Any]:
+    """The figures of a pipeline in one shape, with the service at that port."""
     shutil.rmtree(folder, ignore_errors=True)
     source = PIPELINES / name / "pipeline.yaml"
     bounds = {"min_replicas": 1, "max_replicas": 6, "batch_sizes": [1, 2, 4, 8]}
@@ -75,7 +77,7 @@ def run(name: str, shape: Shape, load: Load, folder: Path, console: Console) -> 
         environment = {**here.settings, "IPA_PIPELINES_DIR": str(folder / "pipelines"), "IPA_HORIZON_S": "20"}
         with Service(
             folder,
-            PORT,
+            port,
             ["--mode", "active"],
             pipeline=name,
             target="kubernetes",
@@ -285,6 +287,7 @@ def main() -> int:
     parser.add_argument(
         "--steady", type=float, metavar="RPS", help="this rate all the time, for half an hour"
     )
+    parser.add_argument("--port", type=int, default=PORT, help="of the service")
     parser.add_argument("--out", type=Path, default=Path("runs/demo-seldon"))
     options = parser.parse_args()
     console = Console(highlight=False, width=110)
@@ -293,7 +296,7 @@ def main() -> int:
     for name in options.pipelines.split(","):
         load = load_of(name, options)
         for shape in options.shapes.split(","):
-            runs.append(run(name, Shape(shape), load, options.out / name / shape, console))
+            runs.append(run(name, Shape(shape), load, options.out / name / shape, console, options.port))
     for name in options.pipelines.split(","):
         show([each for each in runs if each["pipeline"] == name], console)
     found = {"machine": machine(), "runs": runs}
