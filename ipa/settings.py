@@ -106,6 +106,9 @@ class Settings:
     # in every namespace may use only their namespace's name, or names that begin with it and a hyphen, so a
     # refused name does not reveal pipelines of other namespaces.
     api_names: str = "any"
+    # Address of runbooks of your own, with a heading for each alert by its name. Empty shows the shipped ones
+    # at /runbooks; else that redirects there.
+    runbooks_url: str = ""
     # Authentication methods, comma-separated: keys (`ipa key`), oidc, kubernetes. Empty disables
     # authentication and restricts the service to loopback.
     auth: str = ""
@@ -474,7 +477,7 @@ def setting_fault(name: str, value: Any) -> str:
     """The reason why the value is invalid, empty if it is valid."""
     if (
         name == "prometheus_url"
-        or (name == "gateway_url" and value)
+        or (name in ("gateway_url", "runbooks_url") and value)
         or (name == "profile_reach" and "://" in value)
     ):
         return _url_fault(value, REACHED if name == "profile_reach" else frozenset())

@@ -12,7 +12,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import ipa
@@ -38,6 +38,7 @@ from ipa.api.queries import Using
 from ipa.api.request_body import BodyReader
 from ipa.api.rules import WorkPlaces
 from ipa.files.kinds import KINDS, schema_text
+from ipa.metering.alerts import RUNBOOKS
 from ipa.model.errors import Problem, StandbyError, UnavailableError
 
 PAGE = Path(__file__).parent / "page"
@@ -181,6 +182,14 @@ async def page() -> Response:
 async def docs() -> Response:
     """The API's documentation."""
     return FileResponse(PAGE / "docs.html")
+
+
+@router.get(RUNBOOKS, include_in_schema=False)
+async def runbooks(service: Using) -> Response:
+    """The remedy of each alert, under its name; or the way to those that the settings name."""
+    own = service.settings.runbooks_url
+    # A client keeps the fragment, which is the alert's name.
+    return RedirectResponse(own, 307) if own else FileResponse(PAGE / "runbooks.html")
 
 
 @router.get("/problems/{code}", include_in_schema=False)

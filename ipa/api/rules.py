@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ipa.api.limits import ApiLimits, client_of, ration
 from ipa.api.problems import ipa_problem
+from ipa.metering.alerts import RUNBOOKS
 from ipa.model.access import Operation
 from ipa.model.errors import BusyError
 
@@ -66,6 +67,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/docs"): OPEN,
     ("GET", "/openapi.json"): OPEN,
     ("GET", "/problems/{code}"): OPEN,
+    ("GET", RUNBOOKS): OPEN,
     ("GET", "/assets"): OPEN,
     ("GET", "/v1/me"): SEEN,
     ("GET", "/v1/pipelines"): SEEN,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-RUNBOOKS = "https://github.com/ipa-serving/ipa/blob/main/docs/how-to/alerts.md"
+# The page of the service with a section for each alert.
+RUNBOOKS = "/runbooks"
 # The beginning of the names of the shipped alerts.
 PREFIX = "Ipa"
 
@@ -23,7 +24,8 @@ class AlertState(StrEnum):
 class RaisedAlert:
     """An alert that is pending or firing; `since` in RFC 3339, None if unknown.
 
-    `pipeline` is empty for one of the whole service. `runbook_url` is where its remedy is.
+    `pipeline` is empty for one of the whole service. `runbook_url` is a path of the service,
+    or an address, that shows its remedy.
     """
 
     name: str
@@ -46,5 +48,5 @@ class AlertSource(Protocol):
 
 
 def runbook_of(alert: str) -> str:
-    """The address of the section about the alert."""
+    """The address of the section about the alert, at the service."""
     return f"{RUNBOOKS}#{alert.lower()}"

@@ -309,7 +309,7 @@ def rollback_target(
             )
         configs = _last_step(pipeline, stayed, decision).configs
     else:
-        configs = _first_step(pipeline, stayed).previous if stayed else ()
+        configs = _before_the_newest(pipeline, stayed)
     if not configs:
         raise ConflictError(
             f"there is no known configuration to roll back pipeline {pipeline.name!r} to",
@@ -337,12 +337,27 @@ def _that_stayed(pipeline: Pipeline, applied: Sequence[Decision]) -> list[Decisi
     return stayed
 
 
-def _first_step(pipeline: Pipeline, stayed: Sequence[Decision]) -> Decision:
-    """The first step of the newest decision."""
+def _before_the_newest(pipeline: Pipeline, stayed: Sequence[Decision]) -> tuple[StageConfig, ...]:
+    """The configurations before the first step of the newest decision; empty without one.
+
+    A state on the way to a plan may be above the budget, since old and new replicas are there together. If
+    a newer plan left it, the configurations before that way count.
+    """
+    configs: tuple[StageConfig, ...] = ()
     at = len(stayed) - 1
-    while at > 0 and _continues(pipeline, stayed[at], stayed[at - 1]):
+    while at >= 0:
+        while at > 0 and _continues(pipeline, stayed[at], stayed[at - 1]):
+            at -= 1
+        configs = stayed[at].previous
         at -= 1
-    return stayed[at]
+        if at < 0 or not _is_partial(pipeline, stayed[at]) or not pipeline.bounds.exceeded(configs):
+            break
+    return configs
+
+
+def _is_partial(pipeline: Pipeline, decision: Decision) -> bool:
+    """True if its plan takes further steps."""
+    return decision.plan is not None and not _same(pipeline, decision.plan.configs, decision.configs)
 
 
 def _last_step(pipeline: Pipeline, stayed: Sequence[Decision], decision: Decision) -> Decision:
@@ -375,8 +390,7 @@ def _continues(pipeline: Pipeline, step: Decision, last: Decision) -> bool:
     if step.plan is None or last.plan is None or not _same(pipeline, step.previous, last.configs):
         return False
     # A plan that is reached in several steps is made again before each.
-    is_partial = not _same(pipeline, last.plan.configs, last.configs)
-    return is_partial and _same(pipeline, step.plan.configs, last.plan.configs)
+    return _is_partial(pipeline, last) and _same(pipeline, step.plan.configs, last.plan.configs)
 
 
 def _same(pipeline: Pipeline, one: Sequence[StageConfig], other: Sequence[StageConfig]) -> bool:

@@ -88,6 +88,14 @@ def test_infer_prints_the_answer_alone(
     assert server.asked == [("/v2/models/ocr/infer", BODY)] * 2
 
 
+def test_infer_prints_an_example_that_it_can_send(capsys: Capture, root: Path, tmp_path: Path) -> None:
+    """Without a service: the request is that of the pipeline's own files."""
+    assert run(["infer", "digits", "--example", "--pipelines-dir", str(root / "pipelines")]) == 0
+    (given,) = json.loads(capsys.readouterr().out)["inputs"]
+    assert given["datatype"] and given["shape"][0] == 1
+    assert run(["infer", "digits", "--example", "-f", str(tmp_path / "request.json")]) == 64
+
+
 def test_infer_says_where_the_time_went() -> None:
     timing = "locate-wait;dur=0.2, locate-model;dur=4.0, locate-hop;dur=0.61, router;dur=0.5, total;dur=5.31"
     assert _times(timing) == "answered in 5.3 ms: locate (wait 0.2, model 4.0, hop 0.6), router 0.5"

@@ -20,6 +20,7 @@ from ipa.metering.alerts import AlertState, RaisedAlert, runbook_of
 from ipa.model.decision import ReasonCode
 from ipa.model.errors import UnavailableError
 from ipa.service.alerts import SEEN, SHARES
+from ipa.settings import Settings, setting_fault
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, over
 
 OCR = "/v1/pipelines/ocr"
@@ -179,4 +180,14 @@ def test_every_alert_that_is_named_is_shipped_with_that_severity_and_a_runbook()
     titles = Path("docs/how-to/alerts.md").read_text()
     assert all(f"### {name}\n" in titles for name in severity)
     runbooks = {rule["annotations"]["runbook_url"] for rule in rules if "alert" in rule}
-    assert {runbook_of(name) for name in severity} == runbooks
+    assert {f"docs/how-to/alerts.md#{name.lower()}" for name in severity} == runbooks
+
+
+def test_the_runbook_that_is_named_is_shown_or_the_way_to_that_of_the_settings(world: FakeWorld) -> None:
+    path, _, fragment = runbook_of("IpaSloBurnFast").partition("#")
+    shown = ApiClient(world.services()).get(path)
+    assert shown.status_code == 200 and f'id="{fragment}"' in shown.text
+    own = Settings(runbooks_url="https://wiki.example/alerts")
+    led = ApiClient(over(world.services(), settings=own)).get(path)
+    assert (led.status_code, led.headers["location"]) == (307, own.runbooks_url)
+    assert setting_fault("runbooks_url", "wiki/alerts") and not setting_fault("runbooks_url", "")

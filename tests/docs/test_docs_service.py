@@ -33,8 +33,6 @@ GUIDES = (
     "follow-events",
     "use-the-page",
     "take-a-decision-again",
-    "send-requests",
-    "change-a-running-pipeline",
 )
 BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # The world has another pipeline than the guides.
@@ -42,7 +40,7 @@ NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320", "video-57-9b15ae
 # Where a difference is what one looks for.
 DIFFERS = "--policy"
 # What starts something, or needs a cluster: its words are checked, and no more.
-ONLY_PARSED = ("demo", "events", "serve", "release", "watch", "doctor", "infer", "push")
+ONLY_PARSED = ("demo", "events", "serve", "release", "watch", "doctor")
 
 
 def lines(guide: str) -> list[str]:

@@ -1,54 +1,25 @@
-"""The page on installing as it is printed: its commands, in their order, on a cluster without the namespace.
-
-kubectl and Helm are the real ones, the API server is that of the tests. Commands for images are checked only,
-and what the page runs in the pod runs here instead, with the pod's environment and the rights of its account.
-"""
+"""The page on installing as it is printed: its commands, in their order, and what there is then."""
 
 from __future__ import annotations
 
-import base64
-import os
 import re
-import secrets
-import shlex
-import shutil
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
-import httpx
 import pytest
 import yaml
 
-from ipa.bootstrap.app import build
-from ipa.bootstrap.targets import ServeOptions
-from ipa.model.decision import Mode, ReasonCode
-from ipa.settings import Settings
 from tests.deploy.rendering import ROOT, Json, tool
-from tests.docs.test_docs_snippets import check_make
-from tests.fakes.kube import FakeKube
+from tests.fakes.installing import DIGEST, KEY, NAMESPACE, Cluster, empty_cluster
 from tests.fakes.kube.api import SELF_REVIEWS
-from tests.fakes.kube.kinds import Kinds, rights_of
+from tests.fakes.kube.kinds import rights_of
 
 PAGE = (ROOT / "docs" / "how-to" / "install-on-a-cluster.md").read_text()
 BLOCK = re.compile(r"^( *)```(bash|yaml)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-NAMESPACE, WAIT_S = "models", 60.0
 SDEP = ("machinelearning.seldon.io", "seldondeployments", NAMESPACE, "digits")
 # What every account may ask.
 OF_ALL = ("version", "discovery")
-# Programs that reach registries.
-IMAGES = ("make", "skopeo", "docker")
-IN_POD = re.compile(r"kubectl -n (\S+) exec deploy/ipa -- (.*)")
-ROLLOUT = re.compile(r"kubectl -n (\S+) rollout status deploy/(\S+)")
-# What a registry answers.
-INSPECT, DIGEST = re.compile(r"\$\(skopeo inspect [^)]*\)"), f"sha256:{'0' * 64}"
-FORWARD = re.compile(r"kubectl -n (\S+) port-forward svc/ipa (\d+):(\d+) &")
-KEY = re.compile(r"ipa_[0-9a-f]{12}_\S+")
 
 
 def commands(begin: str, end: str) -> Iterator[str]:
@@ -63,187 +34,12 @@ def commands(begin: str, end: str) -> Iterator[str]:
         yield from block.replace("\\\n", "").splitlines()
 
 
-@dataclass
-class Cluster:
-    """A machine with the page's folders, a cluster without the namespace, and the pod of the service."""
-
-    kube: FakeKube
-    folder: Path
-    token: str = field(default_factory=lambda: secrets.token_hex(8))
-    key: str = ""
-    service: subprocess.Popen[bytes] | None = None
-    port: int = 0
-
-    def run(self, command: str, env: dict[str, str] | None = None, *, check: bool = True) -> str:
-        """What the command prints, run by a shell."""
-        place = {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(self.folder),
-            "PYTHONPATH": str(ROOT),
-            "IPA_TOKEN": self.key,
-            "NO_COLOR": "1",
-            "COLUMNS": "160",
-        }
-        done = subprocess.run(
-            ["bash", "-ec", command],
-            cwd=self.folder,
-            env=place | (env or {}),
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
-        if check:
-            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        return done.stdout + done.stderr
-
-    def found(self, resource: str, name: str, namespace: str = NAMESPACE) -> Json:
-        """The object in the cluster."""
-        with self.kube.store.lock:
-            return self.kube.store.get(resource, namespace, name)
-
-    def container(self) -> Json:
-        """The container of the service's Deployment."""
-        (container,) = self.found("deployments", "ipa")["spec"]["template"]["spec"]["containers"]
-        assert isinstance(container, dict)
-        return container
-
-    def pod(self) -> dict[str, str]:
-        """The environment of the service's pod, with a store and files of this machine."""
-        env: dict[str, str] = {}
-        for each in self.container()["env"]:
-            source = each.get("valueFrom", {}).get("secretKeyRef")
-            env[each["name"]] = each["value"] if source is None else self._secret(source)
-        assert env["IPA_STORE_URL"].startswith(("postgresql+psycopg://", "sqlite:////var/lib/ipa/"))
-        return env | {
-            "IPA_STORE_URL": f"sqlite:///{self.folder}/ipa.sqlite3",
-            "IPA_KUBECONFIG": str(self.kube.kubeconfig(self.folder, self.token)),
-            "IPA_LEASE_NAMESPACE": NAMESPACE,
-            "IPA_LEADER_ELECTION": "on",
-            "IPA_PIPELINES_DIR": str(self._mounted("pipelines", env["IPA_PIPELINES_DIR"])),
-            "IPA_PROFILES_DIR": str(self._mounted("profiles", env["IPA_PROFILES_DIR"])),
-            "IPA_HOST": "127.0.0.1",
-            "IPA_PORT": str(self.port),
-        }
-
-    def _secret(self, source: Json) -> str:
-        return base64.b64decode(self.found("secrets", source["name"])["data"][source["key"]]).decode()
-
-    def _mounted(self, name: str, path: str) -> Path:
-        """The volume's files, which are mounted there."""
-        pod = self.found("deployments", "ipa")["spec"]["template"]["spec"]
-        (mount,) = (each for each in self.container()["volumeMounts"] if each["mountPath"] == path)
-        (volume,) = (each for each in pod["volumes"] if each["name"] == mount["name"])
-        for source in volume["projected"]["sources"]:
-            data = self.found("configmaps", source["configMap"]["name"])["data"]
-            for item in source["configMap"]["items"]:
-                file = self.folder / "pod" / name / item["path"]
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(data[item["key"]])
-        return self.folder / "pod" / name
-
-    def write(self) -> None:
-        """Start the pod's service in this process, hand the pipeline over, and have it make a change."""
-        given = self.pod() | {"IPA_LEADER_ELECTION": "off"}
-        app = build(Settings.from_env(given), ServeOptions(names=("digits",), mode=Mode.ACTIVE))
-        try:
-            loop = app.loops["digits"]
-            loop.tick_once()
-            running = loop.snapshot().observation
-            assert running is not None
-            wanted = tuple(replace(stage.running.value, batch_size=2) for stage in running.stages)
-            made = loop.request(wanted, "by the test")
-            assert made.reason is ReasonCode.REQUESTED, made.detail
-        finally:
-            app.close()
-
-    def serve(self) -> None:
-        """Start the container, and wait until it is ready, as its probe asks."""
-        container = self.container()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **self.pod()}
-        command = [str(Path(sys.executable).parent / "ipa"), *container["args"]]
-        self.service = subprocess.Popen(
-            command, cwd=self.folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        asked = f"http://127.0.0.1:{self.port}{container['readinessProbe']['httpGet']['path']}"
-        patience = threading.Event()
-        for _ in range(int(WAIT_S / 0.1)):
-            try:
-                if httpx.get(asked).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            assert self.service.poll() is None, "the service ended"
-            patience.wait(0.1)
-        raise AssertionError("the service does not get ready")
-
-    def stop(self) -> None:
-        """End the service."""
-        if self.service is not None:
-            self.service.terminate()
-            self.service.wait(WAIT_S)
-            self.service = None
-
-    def bind(self) -> Callable[[str, str, str, str, str], bool]:
-        """Let the pod's account do what its roles allow, and nothing else."""
-        name = self.found("deployments", "ipa")["spec"]["template"]["spec"]["serviceAccountName"]
-        self.found("serviceaccounts", name)
-        self.kube.api.user = f"system:serviceaccount:{NAMESPACE}:{name}"
-        may = rights_of(self.kube.store, name, NAMESPACE)
-        self.kube.api.rights[self.token] = may
-        return may
-
-    def follow(self, command: str) -> str:
-        """What the command of the page prints, or what it would."""
-        command = INSPECT.sub(DIGEST, command)
-        program = shlex.split(command, comments=True)[0]
-        if program in IMAGES:
-            check_images(command)
-            return ""
-        if match := IN_POD.fullmatch(command):
-            assert match[1] == NAMESPACE
-            self.bind()
-            return self.run(match[2].replace("/tmp/", f"{self.folder}/pod-"), self.pod(), check=False)
-        if match := ROLLOUT.fullmatch(command):
-            return str(self.found("deployments", match[2], match[1])["metadata"]["name"])
-        if match := FORWARD.fullmatch(command):
-            port = self.found("services", "ipa", match[1])["spec"]["ports"][0]
-            assert int(match[3]) == port["port"]
-            self.bind()
-            self.serve()
-            return ""
-        if program == "export":
-            return ""
-        if command.startswith("ipa status"):
-            # It is at the page's port there.
-            command += f" --at http://127.0.0.1:{self.port}"
-        return self.run(command)
-
-
-def check_images(command: str) -> None:
-    """The targets of make are there, and an image is one that `make images` builds."""
-    if command.startswith("make "):
-        check_make(command)
-    for name in re.findall(r"build/images:(\S+):\S+", command):
-        known = {"ipa-serving/service", "ipa-serving/dataplane"}
-        assert name in known or (ROOT / "pipelines" / name.removeprefix("ipa/") / "runtime.py").exists()
-
-
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     for name in ("kubectl", "helm"):
         tool(name)
-    for kind in ("pipelines", "profiles"):
-        shutil.copytree(ROOT / kind / "digits", tmp_path / kind / "digits")
-    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
-    (tmp_path / ".kube").mkdir()
-    with FakeKube(kinds=Kinds()) as kube:
-        kube.kubeconfig(tmp_path / ".kube").rename(tmp_path / ".kube" / "config")
-        made = Cluster(kube, tmp_path)
+    with empty_cluster(tmp_path) as made:
         yield made
-        made.stop()
 
 
 def test_the_page_installs_what_it_says_as_printed(cluster: Cluster) -> None:
@@ -251,12 +47,7 @@ def test_the_page_installs_what_it_says_as_printed(cluster: Cluster) -> None:
     for command in commands("1. **Build", "## With kustomize"):
         if command.startswith("helm upgrade ipa "):
             may_before = rights_of(cluster.kube.store, "ipa", NAMESPACE)("patch", *SDEP)
-            cluster.stop()
         printed[command] = cluster.follow(command)
-        if "key create" in command:
-            (cluster.key,) = KEY.findall(printed[command])
-        if command.startswith("ipa render digits --rate"):
-            cluster.kube.tick(5)
     status = next(text for command, text in printed.items() if command.startswith("ipa status"))
     assert "mode advisory" in status and "locate" in status
     # Nothing lacks but the Prometheus of the page, and the right to write, which advisory mode does without.

@@ -19,7 +19,7 @@ from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 PAGE = Path(__file__).resolve().parents[2] / "ipa" / "api" / "page"
-RUNBOOK = re.compile(r"docs/how-to/alerts\.md#ipasloburnfast$")
+RUNBOOK = "/runbooks#ipasloburnfast"
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,9 @@ def test_health_lists_alerts_with_their_runbooks(browser: Browser, url: str) -> 
         expect(alerts.get_by_role("link", name="Runbook")).to_have_attribute("href", RUNBOOK)
         expect(alerts).to_contain_text("As the service itself knows them")
         expect(page.locator("#incidents li")).to_have_count(2)
+        alerts.get_by_role("link", name="Runbook").click()
+        expect(page.get_by_role("heading", name="IpaSloBurnFast")).to_be_in_viewport()
+        assert serious(page) == []
 
 
 def test_the_fleet_has_columns_of_what_is_late_and_lost(browser: Browser, url: str) -> None:

@@ -51,5 +51,10 @@ def _raised(alert: dict[str, Any], name: str) -> RaisedAlert:
         summary=str(said.get("summary", name)),
         pipeline=str(labels.get("pipeline", "")),
         since=str(alert["activeAt"]) if alert.get("activeAt") else None,
-        runbook_url=str(said.get("runbook_url") or runbook_of(name)),
+        runbook_url=_address(said.get("runbook_url")) or runbook_of(name),
     )
+
+
+def _address(text: Any) -> str:
+    """The runbook's address; empty for none that a browser opens, as the path in the shipped rules."""
+    return str(text) if str(text).startswith(("https://", "http://")) else ""

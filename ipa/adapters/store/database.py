@@ -29,7 +29,7 @@ from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, Unavai
 
 LOG = logging.getLogger(__name__)
 # Alembic logs every read of the schema; `_migrate` logs changes.
-logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
+logging.getLogger("alembic.runtime").setLevel(logging.WARNING)
 # Not alembic's default: a PostgreSQL database may be shared with another program that uses alembic.
 VERSION_TABLE = "ipa_schema_version"
 # The wait for another process's transaction; ours take milliseconds.

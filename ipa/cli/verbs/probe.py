@@ -66,6 +66,9 @@ def infer(
         help="JSON body of the request, - for standard input; `probe:` of its file, or the first of its "
         "bench.py, if not given",
     ),
+    example: bool = typer.Option(
+        False, "--example", help="print the request that is sent without --file, and send nothing"
+    ),
     timeout: str | None = TIMEOUT,
     output: Output = OUTPUT,
     at: str = options.AT,
@@ -81,10 +84,15 @@ def infer(
     from ipa.files.pipelines import find_pipeline
 
     timeout_s = _timeout_s(timeout, USUAL_TIMEOUT_S)
+    if file is not None and example:
+        raise UsageError("--example prints a request, and --file names one")
     if file is None:
         folder = Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir
         described = find_pipeline(pipeline, folder)
         pipeline, body = described.name, _example(described, folder)
+        if example:
+            show(output, body, json_text(body))
+            return
     else:
         body = _read(file)
     with client_at(at, namespace) as service:

@@ -113,6 +113,22 @@ def test_a_change_that_was_refused_is_passed_over() -> None:
     assert rollback_target(PIPELINE, made.store, None, made.workload.desired) == BEFORE
 
 
+def test_a_state_between_two_steps_that_is_above_the_budget_is_passed_over() -> None:
+    """Old and new replicas may be more together than the budget; a newer plan left that state."""
+    store, made = FakeStore(), stepping().loop.request(WANTED, "", "")
+    above = (replace(BEFORE[0], replicas=6), BEFORE[1])
+    after = (replace(BEFORE[0], replicas=4), BEFORE[1])
+    for tick, (old, new, plan) in enumerate([(BEFORE, above, WANTED), (above, after, after)], 1):
+        at, step = f"2026-01-01T00:00:0{tick}+00:00", f"d-{tick}"
+        plan_ = stages_of(*plan)
+        store.record(replace(made, decision_id=step, tick=tick, at=at, previous=old, configs=new, plan=plan_))
+    bounded = replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=8.0))
+    assert rollback_target(bounded, store, None) == BEFORE
+    assert rollback_target(PIPELINE, store, None) == above
+    # A decision that is named is meant.
+    assert rollback_target(bounded, store, "d-1") == above
+
+
 def test_steps_of_one_plan_are_one_decision() -> None:
     """The loop plans anew before each step: the same plan, reached a little further."""
     store, at = FakeStore(), "2026-01-01T00:00:00+00:00"

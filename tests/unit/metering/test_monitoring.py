@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from ipa.metering import table
-from ipa.metering.alerts import RUNBOOKS
-from tools.monitoring.alerts import ALERTS, Alert
+from ipa.metering.alerts import RUNBOOKS, runbook_of
+from tools.monitoring.alerts import ALERTS, RUNBOOK, Alert
 from tools.monitoring.dashboard import queries
 from tools.monitoring.rules import recordings
+from tools.monitoring.runbooks import anchor
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy" / "prometheus"
@@ -88,21 +89,26 @@ def test_values_of_closed_labels_are_those_there_are() -> None:
 def test_every_alert_says_what_it_is_and_what_to_do(alert: Alert) -> None:
     assert alert.severity in ("critical", "warning")
     assert alert.summary and alert.description.endswith(".")
-    page, _, anchor = alert.runbook.removeprefix("https://github.com/ipa-serving/ipa/blob/main/").partition(
-        "#"
-    )
+    page, _, fragment = alert.runbook.partition("#")
     text = (ROOT / page).read_text()
-    anchors = [
-        re.sub(r"[^\w -]", "", title).lower() for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    ]
-    assert anchors.count(anchor) == 1
+    assert [anchor(title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)].count(fragment) == 1
     section = text.partition(f"### {alert.name}\n")[2].partition("\n### ")[0]
     assert section.strip().startswith(f"*{alert.severity.capitalize()}.*")
 
 
 def test_every_runbook_is_of_an_alert() -> None:
-    page = ROOT / RUNBOOKS.partition("/blob/main/")[2]
+    page = ROOT / RUNBOOK
     assert re.findall(r"^### (.*)$", page.read_text(), re.MULTILINE) == [alert.name for alert in ALERTS]
+
+
+def test_the_service_shows_the_runbook_that_it_names() -> None:
+    page = (ROOT / "ipa" / "api" / "page" / "runbooks.html").read_text()
+    ids = re.findall(r'<h\d id="([^"]*)"', page)
+    named = [runbook_of(alert.name).partition("#") for alert in ALERTS]
+    assert {path for path, _, _ in named} == {RUNBOOKS}
+    assert all(ids.count(fragment) == 1 for _, _, fragment in named)
+    links = re.findall(r'href="([^"]*)"', page.partition("<main")[2])
+    assert links and all(link.startswith("#") and link[1:] in ids for link in links)
 
 
 def test_the_operators_rules_are_the_same() -> None:

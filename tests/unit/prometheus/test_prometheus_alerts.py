@@ -56,7 +56,8 @@ RAISED = {
 
 
 def test_the_raised_alerts_of_the_shipped_rules_are_read_and_kept_for_a_moment() -> None:
-    plain = {"labels": {"severity": "critical"}, "state": "pending"}
+    path = {"runbook_url": "docs/how-to/alerts.md#ipadown"}
+    plain = {"labels": {"severity": "critical"}, "annotations": path, "state": "pending"}
     groups = [
         {"rules": [rule("IpaDrift", RAISED), rule("Watchdog", RAISED)]},
         {"rules": [rule("IpaDown", plain)]},
