@@ -19,9 +19,8 @@ from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 
 # The shell has the same engine and no windows: a page takes a third of the CPU time.
-CHROMIUM = next(
-    (path for path in (Path("/usr/bin/chromium-headless-shell"), Path("/usr/bin/chromium")) if path.exists()), None
-)
+_PROGRAMS = (Path("/usr/bin/chromium-headless-shell"), Path("/usr/bin/chromium"))
+CHROMIUM = next((path for path in _PROGRAMS if path.exists()), None)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"] + [
     f"--disable-{name}" for name in ("background-networking", "component-update", "sync")
 ]
