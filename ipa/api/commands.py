@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 
 from ipa.api.auth import CurrentCaller
 from ipa.api.bodies import ApplyBody, FreezeBody, ModeBody, PauseBody, Person, PinBody, Reason, RollbackBody
 from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import IfMatch, required_match
-from ipa.api.queries import Named, Using
+from ipa.api.queries import Named, Using, only_the_leader
 from ipa.model.decision import Decision
 from ipa.service import commands
 from ipa.service.status import ControlView
 
-router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
+router = APIRouter(
+    prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute, dependencies=[Depends(only_the_leader)]
+)
 StageName = Annotated[str, Path(description="one of the pipeline's stages")]
 FreezeId = Annotated[str, Path(description="the id that the status shows")]
 By = Annotated[Person, Query(description="who asks")]

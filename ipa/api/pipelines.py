@@ -17,7 +17,7 @@ from ipa.api.bodies import PIPELINE, PIPELINE_PATCH, PROFILE
 from ipa.api.commands import By, Why
 from ipa.api.limits import MOST_YAML_VALUES, Rationed, off_loop, shortened
 from ipa.api.preconditions import IfMatch, IfNoneMatch, etag, is_known, required_match
-from ipa.api.queries import Named, Using
+from ipa.api.queries import Named, Using, only_the_leader
 from ipa.files import (
     Document,
     dump_pipeline,
@@ -42,7 +42,7 @@ JSON, YAML, MERGE_PATCH = "application/json", "application/yaml", "application/m
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 YAMLS = frozenset({YAML, "application/x-yaml", "text/yaml"})
 reading = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
-changing = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
+changing = APIRouter(prefix="/v1/pipelines", tags=["pipelines"], dependencies=[Depends(only_the_leader)])
 _KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 _VIEW = TypeAdapter(PipelineView)

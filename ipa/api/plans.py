@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import TypeAdapter
 
 from ipa.api.auth import Context, CurrentCaller
@@ -21,14 +21,14 @@ from ipa.api.preconditions import (
     is_known,
     required_match,
 )
-from ipa.api.queries import Named, Using
+from ipa.api.queries import Named, Using, only_the_leader
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.decision import Decision
 from ipa.model.plan import Plan
 from ipa.service import plans
 
 making = APIRouter(prefix="/v1", route_class=JsonRoute)
-applying = APIRouter(prefix="/v1", route_class=JsonRoute)
+applying = APIRouter(prefix="/v1", route_class=JsonRoute, dependencies=[Depends(only_the_leader)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

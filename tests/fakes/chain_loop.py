@@ -118,7 +118,7 @@ def overload(
     rate_rps: float,
     *,
     sla_s: float,
-    seconds: float = 12.0,
+    seconds: float = 8.0,
     warm_up_s: float = 3.0,
     seed: int = 1,
 ) -> Seen:

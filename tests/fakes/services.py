@@ -6,7 +6,6 @@ import asyncio
 import math
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
@@ -15,7 +14,6 @@ from typing import Any, NoReturn
 import httpx
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
-from starlette.datastructures import State
 
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
@@ -622,25 +620,11 @@ def _started_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-@cache
-def _built() -> FastAPI:
-    return create_app(FakeWorld().services())
-
-
-def application(services: ApiContext) -> FastAPI:
-    """The application over those services. Its routes, which take a fifth of a second, are built once."""
-    if services.http is not None:
-        return create_app(services)
-    app = copy(_built())
-    app.state = State({"context": services})
-    return app
-
-
 class InProcess(httpx.BaseTransport):
     """Carries requests to an application in this process, without a socket."""
 
     def __init__(self, services: ApiContext, app: FastAPI | None = None) -> None:
-        self._transport = httpx.ASGITransport(app or application(services))
+        self._transport = httpx.ASGITransport(app or create_app(services))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The application's response."""

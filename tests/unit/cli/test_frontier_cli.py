@@ -24,7 +24,7 @@ from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
 Capture = pytest.CaptureFixture[str]
-MOST_PLANS = 20_000
+MOST_PLANS = 5000
 Figures = tuple[float, float, float]
 
 

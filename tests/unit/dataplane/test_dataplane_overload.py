@@ -37,7 +37,8 @@ SLA_S = 0.4
 def test_goodput_beyond_capacity_is_near_it(path: str, load_ratio: float, spread: float) -> None:
     """Without refusals at most 44 % of it were in time at 1.6 times the capacity, and 13 % at five times."""
     stages = [replace(stage, spread=spread) for stage in PATHS[path]]
-    seen = overload(stages, load_ratio * SLOW.capacity_rps, sla_s=SLA_S)
+    # As many arrivals as it takes for their number to be near its mean.
+    seen = overload(stages, load_ratio * SLOW.capacity_rps, sla_s=SLA_S, seconds=12.0)
     assert seen.goodput_rps > 0.9 * SLOW.capacity_rps
     assert seen.outcomes[200, "late"] == 0
 
@@ -87,7 +88,7 @@ HEAVY = (
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_refusals_at_the_entry_do_not_keep_a_stage_at_what_it_cannot_carry(seed: int) -> None:
     """Else 40 to 44 % are in time, and a third of the batches is lighter: what is refused hides the load."""
-    seen = overload(HEAVY, 25.0, sla_s=1.0, seed=seed)
+    seen = overload(HEAVY, 25.0, sla_s=1.0, seconds=12.0, seed=seed)
     assert seen.in_time > 0.98 * seen.sent
     answered, by_lighter = seen.served("detect")
     assert by_lighter > 0.8 * answered
@@ -116,11 +117,11 @@ def test_batches_grow_where_more_arrives_than_they_carry(place: int, load_ratio:
     stages = [QUICK, replace(QUICK, name="last")]
     rate_rps = load_ratio * single.capacity_rps
     stages.insert(place, replace(single, largest_batch_size=8))
-    seen = overload(stages, rate_rps, sla_s=SLA_S, seconds=8.0)
+    seen = overload(stages, rate_rps, sla_s=SLA_S, seconds=6.0)
     assert seen.in_time > 0.99 * seen.sent
     assert seen.served("single")[1] == 0
     stages[place] = single
-    assert overload(stages, rate_rps, sla_s=SLA_S, seconds=8.0).in_time < 1.1 / load_ratio * seen.sent
+    assert overload(stages, rate_rps, sla_s=SLA_S, seconds=6.0).in_time < 1.1 / load_ratio * seen.sent
 
 
 @pytest.mark.parametrize("load_ratio", [0.8, 1.6])

@@ -27,6 +27,8 @@ from ipa.optimize.solve import solve
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
+# Tests share explanations, and so a worker.
+pytestmark = pytest.mark.xdist_group("explanations")
 Capture = pytest.CaptureFixture[str]
 LONG_S = 60.0
 
