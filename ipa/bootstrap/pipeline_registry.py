@@ -210,6 +210,10 @@ class PipelineFactory:
         calibration = self.calibrations.get(pipeline.name, UNCALIBRATED)
         return with_profiles(self.target.shape(pipeline, profiles), calibrated(profiles, calibration))
 
+    def address(self, pipeline: Pipeline) -> RequestAddress:
+        """The address for the pipeline's requests, or why there is no such address."""
+        return self.target.address(pipeline, self.settings, self.endpoints.get(pipeline.name, ""))
+
     def leads(self) -> bool:
         """True if this replica writes the record."""
         return self.leadership is None or self.leadership.leading()
@@ -310,8 +314,7 @@ class Roster:
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """The address for the pipeline's requests, or why there is no such address."""
-        makers = self.makers
-        return makers.target.address(pipeline, makers.settings, makers.endpoints.get(pipeline.name, ""))
+        return self.makers.address(pipeline)
 
     def edit(self, name: str) -> PipelineEdit | None:
         """The latest edit of the pipeline while it ran; None if there was none."""
