@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.demo.summary import RunRecord, rate_seen
-from ipa.experiment.plots import svg
 from ipa.report import html
-from ipa.report.sketch import BLUE, GREEN, ORANGE, RED, Line, Plot
+from ipa.report.sketch import BLUE, GREEN, ORANGE, RED, Line, Plot, sketch
 
 # (key of the summary, what it is called, how it is shown)
 FIGURES: tuple[tuple[str, str, str], ...] = (
@@ -43,10 +42,10 @@ def render(summary: Mapping[str, Any], records: Mapping[str, RunRecord]) -> str:
         _runs_table(summary["runs"]),
         html.paragraph(_verdict(summary["comparison"])),
         html.heading("The adaptive run"),
-        svg(_load_plot(adaptive)),
-        svg(_latency_plot("Latency of each request", adaptive, sla_s)),
-        svg(Plot("Cores", "cores", [_steps("allocated", adaptive, "cost_cores", BLUE)])),
-        svg(
+        sketch(_load_plot(adaptive)),
+        sketch(_latency_plot("Latency of each request", adaptive, sla_s)),
+        sketch(Plot("Cores", "cores", [_steps("allocated", adaptive, "cost_cores", BLUE)])),
+        sketch(
             Plot(
                 "Accuracy of what runs (PAS)",
                 "accuracy",
@@ -55,8 +54,8 @@ def render(summary: Mapping[str, Any], records: Mapping[str, RunRecord]) -> str:
             )
         ),
         html.heading("The same shape under the static plans"),
-        svg(_latency_plot("Smallest plan", records["static-smallest"], sla_s)),
-        svg(_latency_plot("Largest plan", records["static-largest"], sla_s)),
+        sketch(_latency_plot("Smallest plan", records["static-smallest"], sla_s)),
+        sketch(_latency_plot("Largest plan", records["static-largest"], sla_s)),
         html.heading("Decisions that changed something"),
         _decisions_table(adaptive.decisions),
         html.heading("All decisions by reason"),

@@ -9,9 +9,8 @@ from ipa.experiment.blocks import Block, FigureBlock, Heading, Paragraph, Table,
 from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.pictures import colours_of
-from ipa.experiment.plots import svg
 from ipa.experiment.runners import ExperimentRunner
-from ipa.report.sketch import GREY, Line, Plot
+from ipa.report.sketch import GREY, Line, Plot, sketch
 from ipa.report.stats import mean_of
 
 FIGURES = (
@@ -97,7 +96,7 @@ def _day(kept: Sequence[Finished]) -> list[Block]:
         Plot("Accuracy of what is carried", "PAS, %", lines("pas", 100.0), x_label="hours", from_zero=False),
         Plot("Beyond capacity", "% of requests", lines("lost_ratio", 100.0), x_label="hours"),
     ]
-    return [FigureBlock(f"{plot.title} over the day.", svg(plot)) for plot in plots]
+    return [FigureBlock(f"{plot.title} over the day.", sketch(plot)) for plot in plots]
 
 
 RUNNER = ExperimentRunner(cells, work, blocks, headline)

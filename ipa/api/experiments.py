@@ -16,9 +16,8 @@ from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.queries import Using
 from ipa.model.errors import InputError, Problem
 from ipa.policies.registry import POLICIES
-from ipa.report.run import Run, html_of, markdown_of
 from ipa.service import experiments
-from ipa.service.experiment_report import as_json
+from ipa.service.experiment_report import ExperimentReport, html_of, json_of, markdown_of
 from ipa.service.experiments import MOST_S, SEEDS, ExperimentCurves, ExperimentRequest, ExperimentView
 from ipa.simulate.arrivals import WORKLOADS
 
@@ -96,10 +95,10 @@ class ExperimentList:
     policies: tuple[str, ...] = field(default_factory=lambda: tuple(POLICIES))
 
 
-WRITTEN: Mapping[ReportFormat, tuple[str, Callable[[Run], str]]] = {
+WRITTEN: Mapping[ReportFormat, tuple[str, Callable[[ExperimentReport], str]]] = {
     ReportFormat.HTML: ("text/html", html_of),
     ReportFormat.MD: ("text/markdown", markdown_of),
-    ReportFormat.JSON: ("application/json", as_json),
+    ReportFormat.JSON: ("application/json", json_of),
 }
 
 
@@ -140,18 +139,17 @@ def get_report(
     service: Using,
     context: Context,
     as_: Annotated[ReportFormat, Query(alias="as")] = ReportFormat.HTML,
-    policy: Annotated[Name | None, Query(description="the policy to report on; the first without")] = None,
     save: Annotated[bool, Query(description="as a file to keep, instead of to look at")] = False,
 ) -> Response:
     """The report of a finished experiment: one self-contained page, or its twins for programs.
 
     The same experiment has the same bytes. A browser shows it in a sandbox: it can run and ask for nothing.
     """
-    run = experiments.report(service, context.jobs, experiment_id, policy)
+    report = experiments.report(service, context.jobs, experiment_id)
     kind, written = WRITTEN[as_]
     name = f'filename="experiment-{experiment_id}.{as_.value}"'
     headers = {**SANDBOX, "Content-Disposition": f"{'attachment' if save else 'inline'}; {name}"}
-    return Response(written(run), headers=headers, media_type=kind)
+    return Response(written(report), headers=headers, media_type=kind)
 
 
 @router.get("/{experiment_id}/curves")

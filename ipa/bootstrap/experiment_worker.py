@@ -18,20 +18,18 @@ from ipa.adapters.processes import asked_by_parent, limit_memory
 from ipa.bootstrap.targets import target_named
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.jobs import LONGEST_S
+from ipa.experiment.cells import Finished
 from ipa.files import pipeline_from_mapping
-from ipa.model.errors import IpaError, UsageError
+from ipa.model.errors import IpaError
 from ipa.model.profile import StageProfile
-from ipa.report.run import Run
 from ipa.service.experiment_report import (
     Curves,
-    PolicyRun,
-    curves_of,
-    differences,
-    result_of,
+    ExperimentReport,
+    differences_by_name,
+    plain_report,
+    report_of,
+    results_of,
     run_of,
-    run_over,
-    seed_of,
-    told,
 )
 from ipa.service.simulation import setup_on
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
@@ -55,7 +53,6 @@ def setup_of(spec: Mapping[str, Any]) -> SimSetup:
     )
     return replace(
         setup,
-        policy=spec["policy"],
         objective=spec["objective"],
         seed=spec["seed"],
         spacing=spec["spacing"],
@@ -67,67 +64,51 @@ def setup_of(spec: Mapping[str, Any]) -> SimSetup:
 
 def outcome(
     spec: Mapping[str, Any], on_tick: Callable[[float], None]
-) -> tuple[dict[str, Any], tuple[PolicyRun, ...]]:
-    """The figures of a specification and the runs of its policies, over all seeds.
+) -> tuple[dict[str, Any], ExperimentReport]:
+    """The figures of a specification, over all seeds, and its report.
 
     The figures are those of the first policy; with several policies `policies` has those of each, and its
     differences to the first. A policy that cannot control the pipeline has a `fault` instead.
     `on_tick` is told how much of all is over. Errors: those of pipeline files and of `simulate`.
     """
-    names = spec["policies"]
-    runs: dict[str, PolicyRun] = {}
-    figures: dict[str, dict[str, Any]] = {}
-    faults: dict[str, str] = {}
-    for at, name in enumerate(names):
+    names, repeats = spec["policies"], spec["repeats"]
+    setup = setup_of(spec)
+    runs: list[tuple[Finished, Curves]] = []
+    faults: dict[str, IpaError] = {}
 
-        def on_part(done_ratio: float, before: int = at) -> None:
-            on_tick((before + done_ratio) / len(names))
-
-        try:
-            figures[name], runs[name] = _one_policy({**spec, "policy": name}, on_part)
-        except IpaError as error:
-            if len(names) == 1:
-                raise
-            faults[name] = str(error)
-    if not runs:
-        raise UsageError(next(iter(faults.values())))
-    first = next(iter(runs))
-    told_of = [
-        {
-            "policy": name,
-            "result": figures.get(name),
-            "difference": differences(runs[name].run, runs[first].run)
-            if name in runs and name != first
-            else None,
-            "fault": faults.get(name),
-        }
-        for name in names
-    ]
-    return {**figures[first], **({"policies": told_of} if len(names) > 1 else {})}, tuple(runs.values())
-
-
-def _one_policy(
-    spec: Mapping[str, Any], on_tick: Callable[[float], None]
-) -> tuple[dict[str, Any], PolicyRun]:
-    """The figures and the run of one policy."""
-    setup, repeats = setup_of(spec), spec["repeats"]
-    curves: list[Curves] = []
-
-    def one(nth: int) -> tuple[dict[str, Any], Run]:
+    def run(at: int, nth: int) -> tuple[Finished, Curves]:
         # Loop and world of the run before hold each other and a kilobyte for each of its requests.
         gc.collect()
         result = simulate(
-            replace(setup, seed=setup.seed + nth), lambda done_ratio: on_tick((nth + done_ratio) / repeats)
+            replace(setup, policy=names[at], seed=setup.seed + nth),
+            lambda done_ratio: on_tick((at + (nth + done_ratio) / repeats) / len(names)),
         )
-        if nth == 0:
-            curves.append(curves_of(result, setup.pipeline.sla.percentile))
-        return {"policy": result.policy, "duration_s": result.duration_s}, run_of(spec, result)
+        return run_of(spec, names[at], result, setup.pipeline.sla.percentile)
 
-    about, run = one(0)
-    if repeats > 1:
-        others = (seed_of(one(nth)[1], setup.seed + nth) for nth in range(1, repeats))
-        run = run_over(run, [seed_of(run, setup.seed), *others])
-    return {**about, **result_of(run)}, PolicyRun(spec["policy"], run, curves[0])
+    for at, name in enumerate(names):
+        try:
+            runs += [run(at, nth) for nth in range(repeats)]
+        except IpaError as error:
+            # Without the frames, which hold all requests of the run.
+            faults[name] = error.with_traceback(None)
+    if not runs:
+        raise next(iter(faults.values()))
+    report = report_of(spec, runs)
+    results, changes = results_of(report), differences_by_name(report)
+    duration_s = float(len(spec["rates_rps"]))
+    told_of = [
+        {
+            "policy": name,
+            "result": {"policy": name, "duration_s": duration_s, **results[name]}
+            if name in results
+            else None,
+            "difference": changes.get(name),
+            "fault": str(faults[name]) if name in faults else None,
+        }
+        for name in names
+    ]
+    first = next(each["result"] for each in told_of if each["result"])
+    return {**first, **({"policies": told_of} if len(names) > 1 else {})}, report
 
 
 def answer(spec: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -> None:
@@ -142,14 +123,14 @@ def answer(spec: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -
             tell({"percent": percent})
 
     try:
-        figures, runs = outcome(spec, on_tick)
+        figures, report = outcome(spec, on_tick)
     except IpaError as error:
         tell({"fault": {"code": error.code, "detail": str(error), "hint": error.hint}})
         return
     except Exception as error:
         tell({"fault": {"code": "internal", "detail": f"{type(error).__name__}: {error}", "hint": ""}})
         raise
-    tell({"result": figures, "report": told(runs)})
+    tell({"result": figures, "report": plain_report(report)})
 
 
 def main() -> None:

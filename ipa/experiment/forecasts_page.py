@@ -8,8 +8,9 @@ from ipa.experiment.blocks import DASH, Block, FigureBlock, Heading, Paragraph, 
 from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.forecasts import cells, work
-from ipa.experiment.pictures import bars
+from ipa.experiment.pictures import CellFigure, over_cells
 from ipa.experiment.runners import ExperimentRunner
+from ipa.report.stats import Mean
 
 FIGURES = (
     ("smape_ratio", "SMAPE %", ".2f", 100.0),
@@ -39,10 +40,10 @@ def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
             ("smape_ratio", "SMAPE, %", None),
             ("coverage_ratio", "coverage of the 95 % quantile, %", 95.0),
         ):
-            values = [100 * float(each.row[key]) for each in rows]
-            if values:
-                title = f"{trace}: {words}"
-                found.append(FigureBlock(f"{title}.", bars(title, words, names, values, line)))
+            scores = [[Mean(100 * float(each.row[key]), None, 1)] for each in rows]
+            if scores:
+                plot = CellFigure(f"{trace}: {words}", words, names, [""], scores, line=line)
+                found.append(FigureBlock(f"{plot.title}.", over_cells(plot)))
     return found
 
 

@@ -1,20 +1,31 @@
-"""The representative run of each policy over time: load, latency, attainment, cores and accuracy by tick."""
+"""The representative case: load, latency, attainment, cores and accuracy by tick, and what was decided."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ipa.experiment.blocks import Block, FigureBlock, Paragraph
+from ipa.experiment.blocks import Block, FigureBlock, Folded, Paragraph, Table, TableCell, figure
 from ipa.experiment.cells import Finished
 from ipa.experiment.pictures import colours_of
-from ipa.experiment.plots import svg
-from ipa.experiment.simulated_grid import CaseGrid, representative
-from ipa.report.sketch import GREY, ORANGE, Line, Plot
+from ipa.experiment.simulated import CHANGED
+from ipa.experiment.simulated_grid import CaseGrid, CaseKey, representative
+from ipa.report.sketch import GREY, ORANGE, Line, Plot, sketch
+from ipa.report.stats import mean_of
 
 # More lines than this hide each other.
 MOST = 5
-TIME, RATE, UPPER = "at_s", "rate_rps", "upper_rps"
+TIME, RATE, UPPER, LATENCY = "at_s", "rate_rps", "upper_rps", "request_latency_s"
+# Rows of a long list; the caption gives their number.
+MOST_CHANGES = 200
+QUANTILES = {
+    "latency_p50_s": "p50",
+    "latency_p90_s": "p90",
+    "latency_p95_s": "p95",
+    "latency_p99_s": "p99",
+    "latency_p999_s": "p99.9",
+    "latency_max_s": "max",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,7 @@ class TimePlot:
 
 
 PLOTS = (
-    TimePlot("request_p99_s", "Latency", "Latency of requests, 99th percentile of each interval", "seconds"),
+    TimePlot(LATENCY, "Latency", "Latency of requests at the SLA's percentile, by interval", "seconds"),
     TimePlot(
         "attained_ratio",
         "Within the SLA",
@@ -46,21 +57,18 @@ PLOTS = (
 
 
 def over_time(grid: CaseGrid, finished: Sequence[Finished]) -> list[Block]:
-    """Figures of the representative case and seed; none if no cell has ticks."""
+    """Figures and tables of the representative case and seed; none if no cell has ticks."""
     case, seed = representative(grid)
-    kept = [
+    own = [
         each
         for each in finished
-        if each.outcome.ticks
-        and (each.labels["pipeline"], each.labels["workload"], each.labels["sla"]) == case
-        and each.labels["seed"] == seed
+        if (each.labels["pipeline"], each.labels["workload"], each.labels["sla"]) == case
+        and each.labels["forecaster"] == finished[0].labels["forecaster"]
     ]
-    if not kept:
+    own.sort(key=lambda each: each.labels["policy"] not in ("ours", grid.reference))
+    shown = [each for each in own if each.outcome.ticks and each.labels["seed"] == seed][:MOST]
+    if not shown:
         return []
-    first = str(kept[0].labels["forecaster"])
-    kept = [each for each in kept if each.labels["forecaster"] == first]
-    kept.sort(key=lambda each: each.labels["policy"] not in ("ours", grid.reference))
-    shown = kept[:MOST]
     sla_s = float(shown[0].labels["sla_s"])
     where = f"{case[0]} under {case[1]}, SLA {sla_s:.3g} s, seed {seed}"
     many = len(grid.cases) * len(grid.seeds)
@@ -74,15 +82,59 @@ def over_time(grid: CaseGrid, finished: Sequence[Finished]) -> list[Block]:
         Line("seen", _points(shown[0], RATE), GREY),
         Line(f"planned for, {shown[0].labels['policy']}", _points(shown[0], UPPER), ORANGE),
     ]
-    found: list[Block] = [
+    changes = list(_changes(shown))
+    plots = [(plot.caption, _drawn(plot, shown, sla_s)) for plot in PLOTS]
+    return [
         Paragraph(f"{where}. {chosen}"),
-        FigureBlock(f"Load over time: {where}.", svg(Plot("Load", "requests / s", load))),
+        FigureBlock(f"Load over time: {where}.", sketch(Plot("Load", "requests / s", load))),
+        *(FigureBlock(f"{caption}: {where}.", picture) for caption, picture in plots if picture),
+        _quantiles(grid, case),
+        _decisions(own),
+        *([Folded("What was changed", changes)] if changes else []),
     ]
-    return found + [
-        FigureBlock(f"{plot.caption}: {where}.", picture)
-        for plot in PLOTS
-        if (picture := _drawn(plot, shown, sla_s))
+
+
+def _quantiles(grid: CaseGrid, case: CaseKey) -> Table:
+    rows = [
+        [TableCell(policy), *(figure(grid.mean(case, policy, key), ".4f") for key in QUANTILES)]
+        for policy in grid.policies
     ]
+    caption = "Latency of the answered requests in this case, in seconds: means over the seeds."
+    return Table(caption, ["policy", *QUANTILES.values()], [rows])
+
+
+def _decisions(own: Sequence[Finished]) -> Table:
+    """The decisions of a case by reason, a column for each policy."""
+    by_policy: dict[str, list[Mapping[str, int]]] = {}
+    for each in own:
+        by_policy.setdefault(str(each.labels["policy"]), []).append(each.outcome.decisions)
+    reasons = sorted({reason for seeds in by_policy.values() for each in seeds for reason in each})
+    form = ".0f" if all(len(seeds) == 1 for seeds in by_policy.values()) else ".1f"
+    rows = [
+        [
+            TableCell(reason),
+            *(figure(mean_of([each.get(reason, 0) for each in seeds]), form) for seeds in by_policy.values()),
+        ]
+        for reason in reasons
+    ]
+    return Table("Decisions in this case by reason: means over the seeds.", ["reason", *by_policy], [rows])
+
+
+def _changes(shown: Sequence[Finished]) -> Iterator[Table]:
+    """The first changes of each run that has any."""
+    for each in shown:
+        ticks = each.outcome.ticks
+        ran = zip(ticks[TIME], ticks.get("reason", ()), ticks.get("configs", ()), strict=False)
+        rows = [
+            [TableCell(f"{at_s:.0f}"), TableCell(reason), TableCell(configs, kind="text")]
+            for at_s, reason, configs in ran
+            if reason.startswith(CHANGED)
+        ]
+        caption = f"Changes by {each.labels['policy']}, seed {each.labels['seed']}: {len(rows)}"
+        caption += f", of which the first {MOST_CHANGES}." if len(rows) > MOST_CHANGES else "."
+        if rows:
+            header = ["second", "reason", "running configuration"]
+            yield Table(caption, header, [rows[:MOST_CHANGES]], texts=3)
 
 
 def _drawn(plot: TimePlot, shown: Sequence[Finished], sla_s: float) -> str:
@@ -95,14 +147,16 @@ def _drawn(plot: TimePlot, shown: Sequence[Finished], sla_s: float) -> str:
     ]
     if not lines:
         return ""
-    is_latency = plot.column == "request_p99_s"
+    is_latency = plot.column == LATENCY
     highest = max(y for line in lines for _, y in line.points)
-    return svg(
+    return sketch(
         Plot(
             plot.title,
             plot.y_label,
             lines,
             from_zero=plot.from_zero,
+            # Less than a point of accuracy must not fill the axis.
+            least_span=(0.0, 0.0 if plot.from_zero else 1.0),
             limit=("SLA", sla_s) if is_latency else None,
             # What an overloaded policy comes to must not hide the others.
             y_max=min(1.1 * max(highest, sla_s), 4 * sla_s) if is_latency else plot.y_max,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass
@@ -116,5 +116,7 @@ def read_results(folder: Path) -> Results:
         run = row.pop("run")
         del row["cell"]
         named = {name: row.pop(name) for name in labels}
-        finished.append(Finished(named, CellOutcome(row, dict(ticks.get(run, {})))))
+        columns = dict(ticks.get(run, {}))
+        decisions = dict(sorted(Counter(columns.get("reason", ())).items()))
+        finished.append(Finished(named, CellOutcome(row, columns, decisions=decisions)))
     return Results(experiment, finished, notes, made)

@@ -38,6 +38,8 @@ AS_MEASURED = ("infadapter", "ms+")
 OWN = ("ours", "ours-checked", "ours-frugal")
 # How many times the SLA a start may take if nothing keeps it.
 LOOSER = (1.0, 2.0, 4.0, 16.0)
+# The beginning of the reason codes of changes.
+CHANGED = "apply."
 _PROFILES = TypeAdapter(list[StageProfile])
 Profiles = Mapping[str, StageProfile]
 
@@ -122,28 +124,38 @@ def _lasting(rates: Sequence[float], minutes: float | None) -> Sequence[float]:
 
 def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:
     """The cell's figures as a row, and its ticks."""
-    result = simulate(setup_of(payload, series))
-    row = {key: value for key, value in result.summary().items() if not isinstance(value, dict)}
-    return CellOutcome(row, {**result.columns(), **_by_interval(result)})
+    setup = setup_of(payload, series)
+    return outcome_of(simulate(setup), setup.pipeline.sla.percentile)
 
 
-def _by_interval(result: SimResult) -> dict[str, list[Any]]:
-    """Of the requests that arrive between a tick and the next: their number, attainment and latency.
+def outcome_of(result: SimResult, percentile: float, most_ticks: int | None = None) -> CellOutcome:
+    """The figures of a run as a row, its ticks, and its decisions by reason; latencies at that percentile.
 
-    Before the first tick there is nothing to see: its requests count with the first.
+    With `most_ticks` about as many of them are kept, and all that changed something.
     """
-    edges = [tick.at_s for tick in result.ticks[1:]]
-    place = np.searchsorted(edges, result.born_s, side="right")
+    row = result.summary()
+    decisions = row.pop("decisions_by_reason")
+    every = 1 if most_ticks is None else -(-len(result.ticks) // most_ticks) or 1
+    kept = [it for at, it in enumerate(result.ticks) if at % every == 0 or it.reason.startswith(CHANGED)]
+    # Before the first tick there is nothing to see: its requests count with the first.
+    seen = by_interval(result, [tick.at_s for tick in kept[1:]], percentile)
+    return CellOutcome(row, {**replace(result, ticks=tuple(kept)).columns(), **seen}, decisions=decisions)
+
+
+def by_interval(result: SimResult, edges_s: Sequence[float], percentile: float) -> dict[str, list[Any]]:
+    """Of the requests that arrive between each of the times and the next: number, attainment and latency."""
+    place = np.searchsorted(edges_s, result.born_s, side="right")
     latencies = result.done_s - result.born_s
-    found: dict[str, list[Any]] = {"sent": [], "attained_ratio": [], "request_p99_s": []}
-    for at in range(len(result.ticks)):
+    found: dict[str, list[Any]] = {"sent": [], "attained_ratio": [], "request_latency_s": []}
+    for at in range(len(edges_s) + 1):
         own = latencies[place == at]
         answered = own[~np.isnan(own)]
         found["sent"].append(len(own))
         found["attained_ratio"].append(
             float((answered <= result.sla_s).sum() / len(own)) if len(own) else None
         )
-        found["request_p99_s"].append(float(np.quantile(answered, 0.99)) if len(answered) else None)
+        latency_s = float(np.quantile(answered, percentile / 100)) if len(answered) else None
+        found["request_latency_s"].append(latency_s)
     return found
 
 

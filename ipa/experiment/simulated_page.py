@@ -22,12 +22,12 @@ from ipa.experiment.blocks import (
 from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.over_time import over_time
-from ipa.experiment.pictures import Dots, Place, dots, trade_off
+from ipa.experiment.pictures import CellFigure, Place, over_cells, trade_off
 from ipa.experiment.published import data_folder, read_published
 from ipa.experiment.runners import ExperimentRunner
 from ipa.experiment.simulated import cells, work
-from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of
-from ipa.report.stats import Mean
+from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of, number
+from ipa.report.stats import Mean, mean_of
 
 V = TypeVar("V")
 
@@ -69,8 +69,12 @@ def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
     """All cases in one table, differences, every case, and the representative one over time."""
     published = read_published(data_folder()) if experiment.published == "ipa" else {}
     grid = grid_of(experiment, finished, published)
-    found = [Heading("All cases together"), _overall_table(grid), *_differences(grid), *beaten(grid)]
-    found += [Heading("Every case"), *_pictures(grid), Folded("All figures of every case", _tables(grid))]
+    found = [Heading("All cases together"), _overall_table(grid), *_differences(grid)]
+    if len(grid.policies) > 1:
+        found += beaten(grid)
+    if len(grid.policies) * len(grid.cases) > 1:
+        found += [Heading("Every case"), *_pictures(grid)]
+    found.append(Folded("All figures of every case", [*_tables(grid), *_by_seed(grid)]))
     example = over_time(grid, finished)
     return found + ([Heading("The representative case over time"), *example] if example else [])
 
@@ -199,7 +203,7 @@ def _pictures(grid: CaseGrid) -> list[Block]:
         return mean and mean.scaled(100)
 
     shown = [
-        Dots(
+        CellFigure(
             "Cores",
             f"cores{of}",
             names,
@@ -210,7 +214,7 @@ def _pictures(grid: CaseGrid) -> list[Block]:
             line=1.0 if of else None,
             least_span=0.02,
         ),
-        Dots(
+        CellFigure(
             "Accuracy of a request (PAS)",
             f"PAS, {than}",
             names,
@@ -220,10 +224,14 @@ def _pictures(grid: CaseGrid) -> list[Block]:
             line=0.0 if of else None,
             least_span=0.1,
         ),
-        Dots("Late or lost", "% of the requests sent", names, grid.policies, over(late), least_span=0.1),
+        CellFigure(
+            "Late or lost", "% of the requests sent", names, grid.policies, over(late), least_span=0.1
+        ),
     ]
     end = "; bars are 95 % intervals over the seeds." if len(grid.seeds) > 1 else ", of one seed."
-    return [FigureBlock(f"{plot.title} in every case ({plot.x_label}){end}", dots(plot)) for plot in shown]
+    return [
+        FigureBlock(f"{plot.title} in every case ({plot.x_label}){end}", over_cells(plot)) for plot in shown
+    ]
 
 
 def _cores(grid: CaseGrid, case: CaseKey, policy: str) -> Mean | None:
@@ -259,6 +267,25 @@ def _their_pas(grid: CaseGrid, case: CaseKey, policy: str) -> float | None:
 def _case_name(grid: CaseGrid, case: CaseKey) -> str:
     varied = [at for at in range(3) if len({each[at] for each in grid.cases}) > 1]
     return " ".join(case[at] for at in varied) or case[0]
+
+
+def _by_seed(grid: CaseGrid) -> list[Block]:
+    """The figures of each run, where there is one case with several seeds."""
+    if len(grid.cases) > 1 or len(grid.seeds) < 2:
+        return []
+    groups = [
+        [
+            [
+                TableCell("" if at else policy),
+                TableCell(str(seed)),
+                *(figure(mean_of([number(row.get(it.key))]), it.form, scale=it.scale) for it in METRICS),
+                figure(mean_of([number(row.get("lost"))]), ".0f"),
+            ]
+            for at, (seed, row) in enumerate(grid.rows[grid.cases[0], policy].items())
+        ]
+        for policy in grid.policies
+    ]
+    return [Table("By seed.", ["policy", "seed", *(it.heading for it in METRICS), "lost"], groups, texts=2)]
 
 
 def _tables(grid: CaseGrid) -> list[Block]:

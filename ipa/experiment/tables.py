@@ -43,7 +43,11 @@ SCHEMA: Mapping[str, Mapping[str, Column]] = {
         "violation_ratio": Column(_REAL, "ratio", "requests that were late or lost, of those sent"),
         "lost": Column(_WHOLE, "requests", "requests without an answer"),
         "latency_p50_s": Column(_REAL, "s", "median latency of the answered requests; null if none"),
+        "latency_p90_s": Column(_REAL, "s", "90th percentile of the same"),
+        "latency_p95_s": Column(_REAL, "s", "95th percentile of the same"),
         "latency_p99_s": Column(_REAL, "s", "99th percentile of the same"),
+        "latency_p999_s": Column(_REAL, "s", "99.9th percentile of the same"),
+        "latency_max_s": Column(_REAL, "s", "longest of the same"),
         "changes": Column(_WHOLE, "", "changes of the configuration that were written"),
         "requests": Column(_WHOLE, "requests", "requests sent"),
         "accuracy_mean": Column(_REAL, "ratio", "accuracy of the answers, mean over the answered requests"),
@@ -69,8 +73,8 @@ SCHEMA: Mapping[str, Mapping[str, Column]] = {
         "configs": Column(_TEXT, "", "running configuration"),
         "sent": Column(_WHOLE, "requests", "requests that arrive until the next tick"),
         "attained_ratio": Column(_REAL, "ratio", "of these, answered within the SLA; null if none was sent"),
-        "request_p99_s": Column(
-            _REAL, "s", "of these, 99th percentile of the latency; null if none answered"
+        "request_latency_s": Column(
+            _REAL, "s", "of these, latency at the SLA's percentile; null if none answered"
         ),
     },
     DIFFERENCES: {

@@ -11,7 +11,6 @@ from typing import Any
 LEVEL = 0.95
 # Two figures that differ by less than this part of them are equal.
 ROUNDING = 1e-9
-Row = Mapping[str, float | int | None]
 REASONS = "decisions_by_reason"
 
 
@@ -105,39 +104,11 @@ def student_t(freedom: int) -> float:
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-@dataclass(frozen=True, slots=True)
-class SeedFigures:
-    """The figures of one seed's run; latencies in seconds, None if nothing was answered."""
-
-    seed: int
-    figures: Row
-    latency_quantiles_s: Row
-    decisions_by_reason: Row
-
-
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """The error of means over seeds: half the width of each one's 95 % interval, None if unknown.
-
-    `seeds` are the runs, in the order of their seeds.
-    """
-
-    seeds: tuple[SeedFigures, ...]
-    intervals: Row
-    latency_intervals_s: Row
-    decision_intervals: Row
-
-
 def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of `ipa simulate -o json` as means over seeds, and `intervals` beside them."""
     figures = means_of([{name: it[name] for name in it if name != REASONS} for it in summaries])
     reasons = means_of([it[REASONS] for it in summaries], missing=0)
-    return {**figures.values, REASONS: sorted_by_name(reasons.values), "intervals": figures.half_widths}
-
-
-def sorted_by_name(values: Row) -> dict[str, float | int | None]:
-    """The same, sorted by name: seeds name reasons in different orders."""
-    return dict(sorted(values.items()))
+    return {**figures.values, REASONS: dict(sorted(reasons.values.items())), "intervals": figures.half_widths}
 
 
 def span(first: int, count: int) -> str:

@@ -1,32 +1,34 @@
-"""The data of an experiment's runs: figures, reports and curves, thinned so that many can be kept."""
+"""The data of an experiment's report, thinned so that many can be kept: the same cells as `ipa compare`."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-import ipa
 from ipa.control.canonical import canonical_json, digest
-from ipa.report.run import Run, RunChange, Ticks
-from ipa.report.stats import Repeats, Row, SeedFigures, means_of, paired, sorted_by_name, span
+from ipa.experiment.blocks import Block, FigureBlock, Heading, Table, TableCell, as_markdown, as_page
+from ipa.experiment.cells import CellOutcome, Finished, code_version
+from ipa.experiment.experiment import Experiment
+from ipa.experiment.simulated import by_interval, outcome_of
+from ipa.experiment.simulated_grid import grid_of, representative
+from ipa.experiment.simulated_page import blocks, differences
+from ipa.model.errors import NotFoundError
+from ipa.report.stats import REASONS, over_seeds, span
 from ipa.simulate.result import SimResult
 
 # More points than a plot has pixels are of no use.
 MOST_TICKS = 800
-CDF_POINTS = 200
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-_RUN = TypeAdapter(Run)
 # Points of a curve; a bucket has at least a second.
 MOST_BUCKETS = 120
 # The parts of a specification that the report lists as asked for; the others are inputs.
-_ASKED = ("policy", "objective", "seed", "spacing", "capacity_cores", "target")
-
+_ASKED = ("objective", "spacing", "capacity_cores", "target")
 _INPUTS = ("pipeline", "profiles", "rates_rps", "guards", "forecast")
 
 
@@ -48,165 +50,192 @@ class Curves:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyRun:
-    """The run of one policy of an experiment, over all its seeds; the curves are of the first seed."""
+class PolicyCurves:
+    """The curves of one policy."""
 
     policy: str
-    run: Run
     curves: Curves
 
 
-_RUNS = TypeAdapter(tuple[PolicyRun, ...])
+@dataclass(frozen=True, slots=True)
+class ExperimentReport:
+    """The runs of an experiment and their origin; `inputs` are digests by name.
+
+    Only runs of the representative `seed` have ticks, and the curves are of it.
+    """
+
+    experiment: Experiment
+    asked: Mapping[str, str]
+    inputs: Mapping[str, str]
+    version: str
+    seed: int
+    finished: tuple[Finished, ...]
+    curves: tuple[PolicyCurves, ...]
+
+    @property
+    def sla_s(self) -> float:
+        """The SLA of its pipeline."""
+        return float(self.finished[0].labels["sla_s"])
 
 
-def curves_of(result: SimResult, percentile: float) -> Curves:
-    """The curves of a run, with the latency at that percentile (0 to 100)."""
+_REPORT = TypeAdapter(ExperimentReport)
+
+
+def run_of(
+    spec: Mapping[str, Any], policy: str, result: SimResult, percentile: float
+) -> tuple[Finished, Curves]:
+    """A run of that specification (`experiments.specification`), latencies at that percentile (0 to 100)."""
+    labels = {
+        "pipeline": result.pipeline,
+        "workload": spec["load"],
+        "sla": "own",
+        "sla_s": result.sla_s,
+        "forecaster": spec["forecast"]["name"],
+        "policy": policy,
+        "seed": result.seed,
+    }
+    return Finished(labels, outcome_of(result, percentile, MOST_TICKS)), _curves_of(result, percentile)
+
+
+def _curves_of(result: SimResult, percentile: float) -> Curves:
     count = max(1, min(MOST_BUCKETS, int(result.duration_s)))
     starts = np.linspace(0.0, result.duration_s, count, endpoint=False)
     width_s = result.duration_s / count
-    bucket = np.minimum((result.born_s / width_s).astype(int), count - 1)
-    latencies_s = result.done_s - result.born_s
-    rows: list[tuple[float, float | None, float | None]] = []
-    for at in range(count):
-        of = latencies_s[bucket == at]
-        answered = of[~np.isnan(of)]
-        latency_s = float(np.quantile(answered, percentile / 100)) if len(answered) else None
-        in_time = float((answered <= result.sla_s).sum() / len(of)) if len(of) else None
-        rows.append((len(of) / width_s, latency_s, in_time))
+    seen = by_interval(result, starts[1:].tolist(), percentile)
     ticks = np.searchsorted([tick.at_s for tick in result.ticks], starts + width_s) - 1
     last = [result.ticks[at] if at >= 0 else None for at in ticks]
-    rates, latencies, in_time_ratios = zip(*rows, strict=True)
     return Curves(
         at_s=tuple(round(float(at), 3) for at in starts),
-        rate_rps=tuple(round(rate, 4) for rate in rates),
-        latency_s=latencies,
-        in_time_ratio=in_time_ratios,
+        rate_rps=tuple(round(sent / width_s, 4) for sent in seen["sent"]),
+        latency_s=tuple(seen["request_latency_s"]),
+        in_time_ratio=tuple(seen["attained_ratio"]),
         cores=tuple(None if tick is None else tick.cores for tick in last),
         pas=tuple(None if tick is None else tick.pas for tick in last),
     )
 
 
-def differences(run: Run, reference: Run) -> dict[str, dict[str, float | None]]:
-    """The figures of a run minus those of the reference, each as {"value", "half_width"}.
-
-    With several seeds they are compared seed by seed, and `half_width` is half of the 95 % interval of the
-    mean difference. A figure that either lacks is left out.
-    """
-    ours, theirs = _by_seed(run), _by_seed(reference)
-    found = {}
-    for name in ours[0]:
-        pairs = [(one.get(name), other.get(name)) for one, other in zip(ours, theirs, strict=True)]
-        known = [(one, other) for one, other in pairs if one is not None and other is not None]
-        mean = paired([one for one, _ in known], [other for _, other in known], relative=False)
-        if mean is not None:
-            found[name] = {"value": mean.value, "half_width": mean.half_width}
-    return found
-
-
-def _by_seed(run: Run) -> list[Row]:
-    return [each.figures for each in run.repeats.seeds] if run.repeats else [run.figures]
-
-
-def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
-    """The run of that specification (`experiments.specification`); the same gives the same."""
-    figures = result.summary()
-    reasons = figures.pop("decisions_by_reason")
-    latencies_s, rates = result.latencies_s, spec["rates_rps"]
-    shares = np.linspace(0.0, 1.0, CDF_POINTS)
-    cdf = zip(np.quantile(latencies_s, shares), shares, strict=True) if len(latencies_s) else ()
+def report_of(spec: Mapping[str, Any], runs: Sequence[tuple[Finished, Curves]]) -> ExperimentReport:
+    """The report of all runs of that specification; the same gives the same."""
+    finished = [each for each, _ in runs]
+    policies = tuple(dict.fromkeys(str(each.labels["policy"]) for each in finished))
+    seeds = tuple(range(spec["seed"], spec["seed"] + spec["repeats"]))
+    rates, labels = spec["rates_rps"], finished[0].labels
+    experiment = Experiment(
+        name="experiment",
+        title=f"{', '.join(policies)} on {labels['pipeline']} under {labels['workload']}",
+        runner="simulate",
+        path=Path(),
+        pipelines_dir=Path(),
+        profiles_dir=Path(),
+        question=(
+            f"Simulated for {len(rates)} s at {np.mean(rates):.3g} rps, {np.max(rates):.3g} at the most, "
+            f"within an SLA of {labels['sla_s']:g} s, with {len(seeds)} seed{'s' if len(seeds) > 1 else ''} "
+            f"({span(seeds[0], len(seeds))})."
+        ),
+        seeds=seeds,
+        policies=policies,
+        reference=policies[0] if len(policies) > 1 else None,
+    )
+    _, seed = representative(grid_of(experiment, finished, {}))
     asked = {name: str(spec[name]) for name in _ASKED if spec[name] is not None}
     if spec["accelerators"] is not None:
         asked["accelerators"] = ", ".join(f"{kind}={count}" for kind, count in spec["accelerators"].items())
-    return Run(
-        pipeline=result.pipeline,
-        load=spec["load"],
-        asked={**asked, "forecaster": spec["forecast"]["name"]},
-        inputs={name: digest(canonical_json(spec[name])) for name in _INPUTS},
-        version=ipa.__version__,
-        duration_s=result.duration_s,
-        sla_s=result.sla_s,
-        mean_rps=float(np.mean(rates)),
-        peak_rps=float(np.max(rates)),
-        figures=figures,
-        slo_ratio=1.0 - figures["violation_ratio"],
-        core_hours=result.core_seconds / 3600.0,
-        latency_quantiles_s={
-            name: float(np.quantile(latencies_s, at)) if len(latencies_s) else None
-            for name, at in QUANTILES.items()
-        },
-        latency_cdf=tuple((round(float(value), 6), round(float(share), 6)) for value, share in cdf),
-        decisions_by_reason=reasons,
-        changes=changes_of(result),
-        ticks=_ticks(result),
-    )
-
-
-def changes_of(result: SimResult) -> tuple[RunChange, ...]:
-    """The changes that the loop wrote during the run."""
-    return tuple(
-        RunChange(it.at_s, it.reason, it.configs) for it in result.ticks if it.reason.startswith("apply.")
-    )
-
-
-def seed_of(run: Run, seed: int) -> SeedFigures:
-    """The figures of a run that are kept beside those of other seeds; no time series."""
-    return SeedFigures(seed, run.figures, run.latency_quantiles_s, run.decisions_by_reason)
-
-
-def run_over(first: Run, seeds: Sequence[SeedFigures]) -> Run:
-    """The run of all these seeds, of which `first` is the run of the first: its figures are their means.
-
-    Time series, distribution and changes stay those of the first.
-    """
-    figures = means_of([it.figures for it in seeds])
-    latencies = means_of([it.latency_quantiles_s for it in seeds])
-    reasons = means_of([it.decisions_by_reason for it in seeds], missing=0)
-    words = span(seeds[0].seed, len(seeds))
-    return replace(
-        first,
-        asked=dict(("seeds", words) if name == "seed" else (name, first.asked[name]) for name in first.asked),
-        figures=figures.values,
-        slo_ratio=1.0 - (figures.values["violation_ratio"] or 0.0),
-        core_hours=(figures.values["cores_mean"] or 0.0) * first.duration_s / 3600.0,
-        latency_quantiles_s=latencies.values,
-        decisions_by_reason=sorted_by_name(reasons.values),
-        repeats=Repeats(
-            seeds=tuple(seeds),
-            intervals=figures.half_widths,
-            latency_intervals_s=latencies.half_widths,
-            decision_intervals=sorted_by_name(reasons.half_widths),
+    return ExperimentReport(
+        experiment,
+        {**asked, "forecaster": str(labels["forecaster"])},
+        {name: digest(canonical_json(spec[name])) for name in _INPUTS},
+        code_version(),
+        seed,
+        tuple(_without_ticks(each) if each.labels["seed"] != seed else each for each in finished),
+        tuple(
+            PolicyCurves(str(each.labels["policy"]), curves)
+            for each, curves in runs
+            if each.labels["seed"] == seed
         ),
     )
 
 
-def result_of(run: Run) -> dict[str, Any]:
-    """The figures of `ipa simulate -o json`; of several seeds their means, and `intervals` beside them."""
-    figures = {**run.figures, "decisions_by_reason": dict(run.decisions_by_reason)}
-    return {**figures, "intervals": dict(run.repeats.intervals)} if run.repeats else figures
+def _without_ticks(each: Finished) -> Finished:
+    return Finished(each.labels, CellOutcome(each.outcome.row, decisions=each.outcome.decisions))
 
 
-def _ticks(result: SimResult) -> Ticks:
-    """Every tick, or of a long run every so many."""
-    kept = result.ticks[:: -(-len(result.ticks) // MOST_TICKS) or 1]
-    return Ticks(**{each.name: tuple(getattr(it, each.name) for it in kept) for each in fields(Ticks)})
+def results_of(report: ExperimentReport) -> dict[str, dict[str, Any]]:
+    """The figures of `ipa simulate -o json` by policy; of several seeds means, with their `intervals`."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in report.finished:
+        summary = {**each.outcome.row, REASONS: dict(each.outcome.decisions)}
+        found.setdefault(str(each.labels["policy"]), []).append(summary)
+    return {policy: each[0] if len(each) == 1 else over_seeds(each) for policy, each in found.items()}
 
 
-def told(runs: Sequence[PolicyRun]) -> Any:
-    """The runs as plain JSON values, as the process of an experiment sends them."""
-    return _RUNS.dump_python(tuple(runs), mode="json")
+def differences_by_name(report: ExperimentReport) -> dict[str, dict[str, dict[str, float | None]]]:
+    """By policy its figures minus those of the first, seed by seed, each as {"value", "half_width"}.
+
+    With several seeds `half_width` is half of the 95 % interval of the mean difference. A figure that either
+    lacks is left out.
+    """
+    grid = grid_of(report.experiment, report.finished, {})
+    names = report.finished[0].outcome.row
+    return {
+        policy: {
+            name: {"value": mean.value, "half_width": mean.half_width}
+            for name in names
+            if (mean := grid.against(grid.cases[0], policy, name, relative=False)) is not None
+        }
+        for policy in grid.policies
+        if policy != grid.reference
+    }
 
 
-def packed(values: Any) -> bytes:
-    """The values compressed: some ten kilobytes."""
-    return zlib.compress(json.dumps(values).encode())
+def html_of(report: ExperimentReport) -> str:
+    """The report as one self-contained page. The same report gives the same bytes."""
+    experiment = report.experiment
+    return as_page(experiment.title, experiment.question, list(_blocks(report)))
 
 
-def unpacked(kept: bytes) -> tuple[PolicyRun, ...]:
-    """The runs of which `packed` holds the values."""
-    return _RUNS.validate_json(zlib.decompress(kept))
+def markdown_of(report: ExperimentReport) -> str:
+    """The same without figures."""
+    shown = [each for each in _blocks(report) if not isinstance(each, FigureBlock)]
+    return as_markdown(report.experiment.title, report.experiment.question, shown, "")[0]
 
 
-def as_json(run: Run) -> str:
-    """The run as JSON text: the report for programs."""
-    unsaid = {"repeats"} if run.repeats is None else None
-    return _RUN.dump_json(run, indent=1, exclude=unsaid).decode() + "\n"
+def json_of(report: ExperimentReport) -> str:
+    """The report for programs: tables whose columns are those of `ipa compare`, and its origin."""
+    values = {
+        "title": report.experiment.title,
+        "asked": report.asked,
+        "inputs": report.inputs,
+        "version": report.version,
+        "runs": [{**each.row, REASONS: each.outcome.decisions} for each in report.finished],
+        "ticks": {
+            str(each.labels["policy"]): each.outcome.ticks for each in report.finished if each.outcome.ticks
+        },
+        "differences": differences(report.experiment, report.finished),
+    }
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def _blocks(report: ExperimentReport) -> Iterator[Block]:
+    yield from blocks(report.experiment, report.finished)
+    yield Heading("How it was made")
+    for caption, values in (
+        ("What was asked.", report.asked),
+        ("Digests of the inputs (SHA-256).", {**report.inputs, "version of ipa": report.version}),
+    ):
+        rows = [[TableCell(name), TableCell(value, kind="text")] for name, value in values.items()]
+        yield Table(caption, ["", "value"], [rows], texts=2)
+
+
+def plain_report(report: ExperimentReport) -> Any:
+    """The report as plain JSON values, as the process of an experiment sends it."""
+    return _REPORT.dump_python(report, mode="json")
+
+
+def unpacked(kept: bytes) -> ExperimentReport:
+    """The report that `job_queue.packed` holds; NotFoundError for one that an earlier version kept."""
+    try:
+        return _REPORT.validate_json(zlib.decompress(kept))
+    except ValidationError as error:
+        raise NotFoundError(
+            "its report was kept by an earlier version", hint="Start the experiment again."
+        ) from error

@@ -16,9 +16,8 @@ from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.policies.registry import POLICIES
-from ipa.report.run import Run
 from ipa.report.stats import span
-from ipa.service.experiment_report import Curves, PolicyRun, unpacked
+from ipa.service.experiment_report import ExperimentReport, PolicyCurves, unpacked
 from ipa.service.job_queue import UNKNOWN, JobQueue
 from ipa.service.service import Service
 from ipa.service.simulation import forecast_values, guard_values
@@ -121,19 +120,21 @@ class PolicyView:
 
     `difference` is its figures minus those of the first policy, seed by seed; with several seeds
     `half_width` is half of the 95 % interval of each. A policy that cannot control the pipeline has a `fault`
-    in place of its result and its report.
+    in place of its result.
     """
 
     policy: str
     result: dict[str, Any] | None
     difference: dict[str, dict[str, float | None]] | None
     fault: str | None
-    report: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentCurves:
-    """The runs of an experiment over time, of the first seed; latencies at the `percentile` of the SLA."""
+    """The runs of an experiment over time, of its representative seed.
+
+    Latencies are at the `percentile` of the SLA.
+    """
 
     experiment_id: str
     seed: int
@@ -143,21 +144,14 @@ class ExperimentCurves:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyCurves:
-    """The curves of one policy."""
-
-    policy: str
-    curves: Curves
-
-
-@dataclass(frozen=True, slots=True)
 class ExperimentView:
     """An experiment: its progress and its result.
 
     `asked` is the request; in place of more than 600 rates of its own it has `rates_s`, their number.
     `result` has the figures of `ipa simulate -o json`: with `repeats` their means over the seeds, and beside
     them `intervals`, half the width of the 95 % interval of each. `fault` says why there are none. `report`
-    is the address of its report. Both are of the first policy; `policies` has those of each.
+    is the address of its report, about all policies. The result is that of the first policy; `policies` has
+    that of each.
     """
 
     experiment_id: str
@@ -199,38 +193,22 @@ def experiment(service: Service, jobs: JobQueue, experiment_id: str) -> Experime
     return experiment_view(_job(service, jobs, experiment_id))
 
 
-def report(service: Service, jobs: JobQueue, experiment_id: str, policy: str | None = None) -> Run:
-    """The data of the report about that policy, by default the first; NotFoundError if there is none."""
-    runs = _runs(_job(service, jobs, experiment_id))
-    for each in runs:
-        if policy in (None, each.policy):
-            return each.run
-    raise NotFoundError(
-        f"experiment {experiment_id!r} has no report of policy {policy!r}",
-        hint=f"It has one of {', '.join(each.policy for each in runs)}.",
-    )
-
-
-def curves(service: Service, jobs: JobQueue, experiment_id: str) -> ExperimentCurves:
-    """The experiment's runs over time; NotFoundError unless it is done."""
+def report(service: Service, jobs: JobQueue, experiment_id: str) -> ExperimentReport:
+    """The data of the experiment's report; NotFoundError if there is none."""
     job = _job(service, jobs, experiment_id)
-    runs = _runs(job)
-    return ExperimentCurves(
-        experiment_id,
-        int(job.asked.get("seed", 0)),
-        runs[0].run.sla_s,
-        service.pipelines[job.asked["pipeline"]].sla.percentile,
-        tuple(PolicyCurves(each.policy, each.curves) for each in runs),
-    )
-
-
-def _runs(job: Job) -> tuple[PolicyRun, ...]:
     if job.report is None:
         raise NotFoundError(
             f"experiment {job.job_id!r} has no report; it is {job.phase.value}",
             hint="One that is done has: GET /v1/experiments/ID says how far it is.",
         )
     return unpacked(job.report)
+
+
+def curves(service: Service, jobs: JobQueue, experiment_id: str) -> ExperimentCurves:
+    """The experiment's runs over time; NotFoundError unless it is done."""
+    found = report(service, jobs, experiment_id)
+    pipeline = service.pipelines[_job(service, jobs, experiment_id).asked["pipeline"]]
+    return ExperimentCurves(experiment_id, found.seed, found.sla_s, pipeline.sla.percentile, found.curves)
 
 
 def cancel(caller: Caller, jobs: JobQueue, experiment_id: str) -> ExperimentView:
@@ -290,12 +268,7 @@ def experiment_view(job: Job) -> ExperimentView:
         result=result,
         fault=job.fault,
         report=address,
-        policies=tuple(
-            PolicyView(
-                **each, report=address and (f"{address}?policy={each['policy']}" if each["result"] else None)
-            )
-            for each in policies or ()
-        ),
+        policies=tuple(PolicyView(**each) for each in policies or ()),
     )
 
 

@@ -17,7 +17,6 @@ from uuid import uuid4
 from ipa.control.jobs import LONGEST_S, Job, JobFault, JobPhase, JobStore
 from ipa.control.ports import Clock
 from ipa.model.errors import BusyError, NotFoundError, UnavailableError
-from ipa.service.experiment_report import packed
 
 LOG = logging.getLogger(__name__)
 # The loops need the other core.
@@ -404,3 +403,8 @@ def _sent(entry: _Entry) -> str:
 def _size(job: Job) -> int:
     """An estimate of the bytes that the job takes in memory."""
     return 2048 + len(job.report or b"") + len(json.dumps(job.result))
+
+
+def packed(values: Any) -> bytes:
+    """JSON values compressed."""
+    return zlib.compress(json.dumps(values).encode())

@@ -12,6 +12,9 @@ from ipa.model.decision import Action, Decision
 from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, field_of
 from ipa.simulate.columns import Floats
 
+# The latencies of the summary: their names, and the shares of the answered requests that took no longer.
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999, "max": 1.0}
+
 
 @dataclass(frozen=True, slots=True)
 class SimTick:
@@ -82,7 +85,6 @@ class SimResult:
         beside = {
             f"{field_of(name)}_mean": amount for name, amount in held_mean.amounts.items() if name != CORES
         }
-        p50, p99 = np.quantile(latencies_s, (0.5, 0.99)) if len(latencies_s) else (None, None)
         return {
             "pas_mean": self.pas_mean,
             "cores_mean": self.core_seconds / self.duration_s,
@@ -90,8 +92,10 @@ class SimResult:
             **({"usd_per_hour": self.prices.cost(held_mean)} if self.prices.is_money else {}),
             "violation_ratio": (late + lost) / sent if sent else 0.0,
             "lost": lost,
-            "latency_p50_s": None if p50 is None else float(p50),
-            "latency_p99_s": None if p99 is None else float(p99),
+            **{
+                f"latency_{name}_s": float(np.quantile(latencies_s, at)) if len(latencies_s) else None
+                for name, at in QUANTILES.items()
+            },
             "changes": self.changes,
             "requests": sent,
             "accuracy_mean": self.accuracy_mean,

@@ -51,9 +51,11 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
         "cores": [10 * cost + (5 if 4 <= at < 9 else 0) for at in range(12)],
         "pas": [0.5, None, *[0.6] * 10],
         "attained_ratio": [None, *[0.99] * 11],
-        "request_p99_s": [0.4] * 12,
+        "request_latency_s": [0.4] * 12,
+        "reason": ["apply.scale_up", *["hold.no_change"] * 11],
+        "configs": ["detect=small b1 2×1 cores"] * 12,
     }
-    return CellOutcome(row, ticks)
+    return CellOutcome(row, ticks, decisions={"apply.scale_up": 1, "hold.no_change": 11})
 
 
 def _strike() -> None:

@@ -25,16 +25,13 @@ FRESH = typer.Option(False, "--fresh", help="compute also the cells whose outcom
 RESULTS_DIR = typer.Option(
     Path("runs/experiments"), "--out", metavar="DIR", help="folder of kept cells, tables and reports"
 )
-# The packages of the extra `experiments`.
-_FOR_REPORTS = ("matplotlib", "pyarrow")
 
 
 def check_reports() -> None:
-    """ConfigurationError if the packages that write tables and reports are not installed."""
-    missing = [name for name in _FOR_REPORTS if find_spec(name) is None]
-    if missing:
+    """ConfigurationError if the package that writes the tables is not installed."""
+    if find_spec("pyarrow") is None:
         raise ConfigurationError(
-            f"tables and reports need {' and '.join(missing)}, which this environment lacks",
+            "tables in Parquet need pyarrow, which this environment lacks",
             hint="Install ipa with its extra `experiments`.",
         )
 

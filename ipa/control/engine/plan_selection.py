@@ -73,13 +73,9 @@ def choose(
     if now is not None and not urgent and not moves_requests:
         if state.counts(request):
             state = _pending(state, plan, request.settings.down_after_ticks)
-        settled_on, needed = _settled_on(request, state, running, now)
-        if settled_on is None:
-            seen = f"better for {state.pending_ticks} of {needed} ticks"
-            must_rps = state.damping.must_carry_rps(plan, request.now_s)
-            if state.pending_ticks >= needed and must_rps > plan.rate_rps:
-                seen = f"it must carry {must_rps:.3g} rps too, for which the last one was too small"
-            words = f"a smaller plan must stay better; {seen}: {in_words(plan.configs)}"
+        settled_on = _settled_on(request, state, running, now)
+        if isinstance(settled_on, str):
+            words = f"a smaller plan must stay better; {settled_on}: {in_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         plan = settled_on
         objection = _objection(request, state, plan, now)
@@ -163,15 +159,14 @@ def _pending(state: EngineState, plan: Plan, ticks: int) -> EngineState:
     )
 
 
-def _settled_on(
-    request: TickRequest, state: EngineState, running: Configs, now: Prediction
-) -> tuple[Plan | None, int]:
-    """The smaller plan that stayed better for long enough, and the ticks that the smallest of them needs.
+def _settled_on(request: TickRequest, state: EngineState, running: Configs, now: Prediction) -> Plan | str:
+    """The smaller plan that stayed better for long enough; without one what it lacks, in words.
 
     The most careful plan of the last ticks if its gain is large, else that of the whole row.
     """
     settings = request.settings
     needed = ticks = settings.down_after_ticks
+    too_small_rps = 0.0
     recent = ripe(state.pending_scale_downs, ticks)
     for plan, seen in ((recent, ticks), (state.careful_scale_down, state.pending_ticks)):
         if plan is None:
@@ -183,10 +178,13 @@ def _settled_on(
             must_rps = state.damping.must_carry_rps(plan, request.now_s)
             at_peak = request.predict(plan.configs, must_rps) if must_rps > plan.rate_rps else None
             if at_peak is not None and not at_peak.feasible:
+                too_small_rps = must_rps
                 continue
         if seen >= needed and (gain_ratio >= settings.tolerance_ratio or ticks <= 1 or not now.feasible):
-            return plan, needed
-    return None, needed
+            return plan
+    if too_small_rps and state.pending_ticks >= needed:
+        return f"it must carry {too_small_rps:.3g} rps too, for which the last one was too small"
+    return f"better for {state.pending_ticks} of {needed} ticks"
 
 
 def _while_late(

@@ -18,7 +18,6 @@ from ipa.model.guardrails import (
 )
 from ipa.model.plan import Plan
 from ipa.model.resources import heading_of, total
-from ipa.report.run import RunChange
 
 # Sums of the same cores in another order differ by less.
 SAME_CORES = 1e-9
@@ -26,6 +25,15 @@ NOTHING = "–"
 # Cores to a tenth, whole dollars, dollars to a cent, seconds to a millisecond, a PAS to three digits.
 cores, usd, cents = "{:.1f}".format, "${:,.0f}".format, "{:.2f}".format
 seconds = accuracy = "{:.3f}".format
+
+
+@dataclass(frozen=True, slots=True)
+class RunChange:
+    """A change that the run wrote."""
+
+    at_s: float
+    reason: str
+    configs: str
 
 
 @dataclass(frozen=True, slots=True)

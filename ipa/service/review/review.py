@@ -34,11 +34,11 @@ from ipa.report.review.result import (
     ReviewFrontier,
     ReviewInputs,
     ReviewSide,
+    RunChange,
     findings_of,
     notable,
     percent,
 )
-from ipa.service.experiment_report import changes_of
 from ipa.service.review.revisions import BaseRevision, Files, Folders, Pair, folders_of, inside, pairs_of
 from ipa.service.simulation import SimulatedPlace, as_served, rates_of
 from ipa.settings import Settings
@@ -107,7 +107,10 @@ def tried(
         except InfeasibleError as error:
             return ReviewSide(plans, None, why=error.message, frontier=could)
     figures = _figures(results, prices)
-    return ReviewSide(plans, figures, changes_of(results[0]), frontier=could)
+    changes = tuple(
+        RunChange(it.at_s, it.reason, it.configs) for it in results[0].ticks if it.reason.startswith("apply.")
+    )
+    return ReviewSide(plans, figures, changes, frontier=could)
 
 
 def _deterministic(pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float) -> Plan:

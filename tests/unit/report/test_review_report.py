@@ -23,6 +23,7 @@ from ipa.report.review.result import (
     ReviewFrontier,
     ReviewInputs,
     ReviewSide,
+    RunChange,
     Status,
     cells,
     findings_of,
@@ -30,7 +31,6 @@ from ipa.report.review.result import (
     signed,
 )
 from ipa.report.review.sarif import junit, sarif
-from ipa.report.run import RunChange
 
 INPUTS = ReviewInputs(
     "0.1.0", "main", "c" * 40, "traces/day.txt", "d" * 64, "e" * 64, 600, 10.0, 20.0, 3, "ours"

@@ -28,7 +28,7 @@ export class Runs {
     parent.append(this.rows, this.plots, this.reasons);
     const make = (id, title, unit, note = "") => new Figure(this.plots, { id, title, unit, note, file: `${file}-${id}` });
     this.figures = {
-      load: make("load", "Load", "rps", "Requests as they were sent, in the first seed."), latency: make("latency", "Latency", "s"),
+      load: make("load", "Load", "rps", "Requests as they were sent, in the representative seed."), latency: make("latency", "Latency", "s"),
       in_time: make("in-time", "In time", "%", "Of the requests sent in each stretch; a gap where none was."), cores: make("cores", "Cores", "cores"), pas: make("pas", "Accuracy", "PAS"),
     };
   }

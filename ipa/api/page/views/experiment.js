@@ -73,22 +73,14 @@ export class Experiment {
   }
 
   /** To look at where the service asks nobody who they are: a link does not say it. And to keep. */
-  report({ policies }) {
-    const reported = policies.filter((each) => each.report);
-    const link = el("a", { target: "_blank", rel: "noopener" }, "Open the report", el("span", { class: "hidden" }, " in another tab"));
-    const choice = el("select", { "aria-label": "Policy of the report" }, reported.map((each) => el("option", { value: each.policy, selected: each.policy === this.reported ? "" : null }, each.policy)));
-    const chosen = () => reported.find((each) => each.policy === choice.value).report;
-    choice.addEventListener("change", () => {
-      this.reported = choice.value;
-      link.href = chosen();
-    });
-    link.href = chosen();
+  report({ report }) {
     const kept = [["HTML", "html"], ["Markdown", "md"], ["JSON", "json"]].map(([text, as]) => {
       const button = el("button", { type: "button", class: "button" }, text);
-      button.addEventListener("click", () => this.keep(`${chosen()}&as=${as}`, `experiment-${this.id}${reported.length > 1 ? `-${choice.value}` : ""}.${as}`));
+      button.addEventListener("click", () => this.keep(`${report}?as=${as}`, `experiment-${this.id}.${as}`));
       return button;
     });
-    return el("p", { class: "command", role: "group", "aria-label": "The report" }, reported.length > 1 ? choice : "", this.tools.me.name ? "" : link, el("span", {}, "Save the report as"), kept);
+    const link = el("a", { href: report, target: "_blank", rel: "noopener" }, "Open the report", el("span", { class: "hidden" }, " in another tab"));
+    return el("p", { class: "command", role: "group", "aria-label": "The report" }, this.tools.me.name ? "" : link, el("span", {}, "Save the report as"), kept);
   }
 
   async keep(address, file) {
