@@ -73,6 +73,15 @@ def test_a_saved_plan_is_carried_out_where_it_was_made_for(house: House) -> None
     assert code == 0 and "No change." in out
 
 
+def test_the_usual_place_is_not_that_of_a_saved_plan(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPA_AT", "http://127.0.0.1:9")
+    assert house(*SAVE)[0] == 0
+    assert house("apply", "plan.json")[0] == 0
+    for words in (("apply", "video", "--rate", RATE), ("apply", "plan.json", "--at", "http://127.0.0.1:9")):
+        code, _, err = house(*words)
+        assert code == 1 and "127.0.0.1:9 does not answer" in err
+
+
 def test_equal_plans_are_equal_files(house: House) -> None:
     house(*SAVE)
     first = (house.folder / "plan.json").read_bytes()

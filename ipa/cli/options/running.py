@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 
 import typer
 
@@ -25,6 +26,13 @@ AT = typer.Option(
     envvar="IPA_AT",
     help="a service's URL, kubernetes[:KUBECONFIG], or a manifest's FILE.yaml",
 )
+
+
+def usual_at() -> str:
+    """The place that a command asks without --at."""
+    return os.environ.get("IPA_AT") or DEFAULT_AT
+
+
 NAMESPACE = typer.Option(
     None,
     "--namespace",
@@ -51,10 +59,11 @@ PIPELINE_OR_PLAN = typer.Argument(
     help="name of the pipeline, or a FILE.json of `ipa plan --out`",
     autocompletion=completing.pipelines,
 )
+# Not the variable's before that of a saved plan, which is for one place.
 APPLY_AT = typer.Option(
     None,
     "--at",
     metavar="WHERE",
-    envvar="IPA_AT",
-    help="a service's URL, kubernetes[:KUBECONFIG] or a FILE.yaml; that of the saved plan if not given",
+    help="a service's URL, kubernetes[:KUBECONFIG] or a FILE.yaml; that of the saved plan, or for any other "
+    "IPA_AT, if not given",
 )

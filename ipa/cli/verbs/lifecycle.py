@@ -191,7 +191,7 @@ def apply(
         if plan is not None or rate is not None or objective is not None:
             raise UsageError(f"{file} is a plan, so --plan, --rate and --objective cannot be given with it")
         pipeline, at = saved.pipeline, at or saved.at
-    at = at or options.DEFAULT_AT
+    at = at or options.usual_at()
     with client_at(at, namespace) as service:
         running = service.status(pipeline)
         if saved is not None and file is not None:
