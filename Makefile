@@ -17,9 +17,10 @@ install: .venv/.installed ## .venv with all that demo and tests need
 .venv/.installed: requirements/all.txt pyproject.toml tools/install.sh
 	@tools/install.sh
 
-test: install ## all tests
+# Some wait for processes, browsers and databases: on two cores a third worker fills the time.
+test: install ## all tests (WORKERS=3; DURATIONS=40: the longest)
 	@tools/system.sh
-	$(PY) -m pytest tests -n 2 --dist loadgroup
+	$(PY) -m pytest tests -n $(or $(WORKERS),3) --dist loadgroup $(if $(DURATIONS),--durations $(DURATIONS))
 
 test-fast: install ## the quick tests of the pure rooms, within a minute on two cores
 	@time $(PY) -m pytest $$($(PY) -m tools.pure_tests) -n 2 --dist loadgroup

@@ -106,8 +106,9 @@ def _of_topic(topic: str) -> list[Documented]:
         if "tests" in path.relative_to(folder).parts:
             continue
         for it in _of_file(topic, path.read_text(encoding="utf-8")):
-            if len(found) < OBJECTS_OF_A_TOPIC:
-                found.setdefault(it.name, it)
+            found.setdefault(it.name, it)
+            if len(found) == OBJECTS_OF_A_TOPIC:
+                return list(found.values())
     return list(found.values())
 
 

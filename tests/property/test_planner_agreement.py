@@ -24,7 +24,7 @@ INSTANCES = 150
 # Instances with three limited resources that are enumerated, and the tests that share them.
 ENUMERATED, PARTS = 250, 5
 # Configurations up to which all are tried.
-MOST = 10_000
+MOST = 4_000
 
 
 @pytest.mark.parametrize("kind", KINDS)

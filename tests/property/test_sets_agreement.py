@@ -15,7 +15,7 @@ from tests.fakes.set_instances import GPU, bounded_set, enumerate_sets, random_s
 DEADLINE_S = 60.0
 GROUPS, GROUP = 20, 25
 # Of so many groups every instance is enumerated, with shares of any size and in whole percents.
-ENUMERATED = 10
+ENUMERATED = 6
 
 
 @pytest.mark.parametrize("group", range(ENUMERATED))

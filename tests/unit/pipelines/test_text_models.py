@@ -27,6 +27,8 @@ from pipelines.text.data import (
 )
 from pipelines.text.models import ANSWER, EXTRACT, SUGGESTIONS, TOPIC, lines_f1
 
+# Tests share the passages and trained models, and so a worker.
+pytestmark = pytest.mark.xdist_group("text-models")
 STAGES = {"extract": "tree", "topic": "bayes", "answer": "words-100"}
 PASSAGES = 120
 
