@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ipa.experiment.beaten import beaten
-from ipa.experiment.blocks import (
+from ipa.experiment.cells import Finished
+from ipa.experiment.experiment import Experiment
+from ipa.experiment.over_time import over_time
+from ipa.experiment.pictures import CellFigure, Place, over_cells, trade_off
+from ipa.experiment.published import data_folder, read_published
+from ipa.experiment.runners import ExperimentRunner
+from ipa.experiment.simulated import cells, work
+from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of, number
+from ipa.report.blocks import (
     DASH,
     Block,
     FigureBlock,
@@ -19,14 +27,6 @@ from ipa.experiment.blocks import (
     figure,
     judged,
 )
-from ipa.experiment.cells import Finished
-from ipa.experiment.experiment import Experiment
-from ipa.experiment.over_time import over_time
-from ipa.experiment.pictures import CellFigure, Place, over_cells, trade_off
-from ipa.experiment.published import data_folder, read_published
-from ipa.experiment.runners import ExperimentRunner
-from ipa.experiment.simulated import cells, work
-from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of, number
 from ipa.report.stats import Mean, mean_of
 
 V = TypeVar("V")
