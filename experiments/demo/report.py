@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.demo.summary import RunRecord, rate_seen
-from ipa.report import html
+from ipa.report.blocks import FigureBlock, Heading, Paragraph, Table, TableCell, as_page
 from ipa.report.sketch import BLUE, GREEN, ORANGE, RED, Line, Plot, sketch
 
 # (key of the summary, what it is called, how it is shown)
@@ -37,38 +37,48 @@ def render(summary: Mapping[str, Any], records: Mapping[str, RunRecord]) -> str:
         f"{summary['machine']['cores']} cores ({summary['machine']['processor']}); SLA {sla_s:g} s. "
         f"Made {summary['made_at']}."
     )
-    parts = [
-        html.heading("The three runs"),
-        _runs_table(summary["runs"]),
-        html.paragraph(_verdict(summary["comparison"])),
-        html.heading("The adaptive run"),
-        sketch(_load_plot(adaptive)),
-        sketch(_latency_plot("Latency of each request", adaptive, sla_s)),
-        sketch(Plot("Cores", "cores", [_steps("allocated", adaptive, "cost_cores", BLUE)])),
-        sketch(
-            Plot(
-                "Accuracy of what runs (PAS)",
-                "accuracy",
-                [_steps("predicted", adaptive, "pas", GREEN)],
-                y_max=1.0,
-            )
+    blocks = [
+        Heading("The three runs"),
+        _table("The runs side by side.", ("", *summary["runs"]), runs_rows(summary["runs"])),
+        Paragraph(_verdict(summary["comparison"])),
+        Heading("The adaptive run"),
+        *map(
+            _figure,
+            (
+                _load_plot(adaptive),
+                _latency_plot("Latency of each request", adaptive, sla_s),
+                Plot("Cores", "cores", [_steps("allocated", adaptive, "cost_cores", BLUE)]),
+                Plot(
+                    "Accuracy of what runs (PAS)",
+                    "accuracy",
+                    [_steps("predicted", adaptive, "pas", GREEN)],
+                    y_max=1.0,
+                ),
+            ),
         ),
-        html.heading("The same shape under the static plans"),
-        sketch(_latency_plot("Smallest plan", records["static-smallest"], sla_s)),
-        sketch(_latency_plot("Largest plan", records["static-largest"], sla_s)),
-        html.heading("Decisions that changed something"),
+        Heading("The same shape under the static plans"),
+        _figure(_latency_plot("Smallest plan", records["static-smallest"], sla_s)),
+        _figure(_latency_plot("Largest plan", records["static-largest"], sla_s)),
+        Heading("Decisions"),
         _decisions_table(adaptive.decisions),
-        html.heading("All decisions by reason"),
-        html.table(
+        _table(
+            "All decisions of the adaptive run by reason.",
             ("reason", "times"),
             [
                 (reason, str(n))
                 for reason, n in sorted(summary["runs"]["adaptive"]["decisions_by_reason"].items())
             ],
-            numeric=(1,),
         ),
     ]
-    return html.page("An OCR pipeline under a load that rises and falls", lead, parts)
+    return as_page("An OCR pipeline under a load that rises and falls", lead, blocks)
+
+
+def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:
+    return Table(caption, header, [[[TableCell(cell) for cell in row] for row in rows]], texts=texts)
+
+
+def _figure(plot: Plot) -> FigureBlock:
+    return FigureBlock(f"{plot.title}.", sketch(plot))
 
 
 def runs_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -79,10 +89,6 @@ def runs_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
 def shown(value: float | None, form: str) -> str:
     """The value in that format, a dash where there is none."""
     return "–" if value is None else format(value, form)
-
-
-def _runs_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    return html.table(("", *runs), runs_rows(runs), numeric=range(1, len(runs) + 1))
 
 
 def _verdict(comparison: Mapping[str, Any]) -> str:
@@ -127,16 +133,17 @@ def _steps(label: str, run: RunRecord, key: str, colour: str) -> Line:
     return Line(label, points, colour, "step")
 
 
-def _decisions_table(decisions: Sequence[Mapping[str, Any]]) -> str:
+def _decisions_table(decisions: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (
             decision["at"][11:19],
             decision["reason"],
+            decision["detail"],
             shown(decision["observed_rate_rps"], ".2f"),
             shown((decision["forecast"] or {}).get("upper_rps"), ".2f"),
-            decision["detail"],
         )
         for decision in decisions
         if decision["action"] == "apply"
     ]
-    return html.table(("time (UTC)", "reason", "seen, rps", "planned for, rps", "what"), rows, numeric=(2, 3))
+    header = ("time (UTC)", "reason", "what", "seen, rps", "planned for, rps")
+    return _table("Decisions of the adaptive run that changed something.", header, rows, texts=3)

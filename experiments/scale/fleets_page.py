@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.scale.fleets import cells, work
-from ipa.experiment.blocks import Block, FigureBlock, Heading, Paragraph, Table, TableCell, figure
 from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.pictures import colours_of
 from ipa.experiment.runners import ExperimentRunner
+from ipa.report.blocks import Block, FigureBlock, Heading, Paragraph, Table, TableCell, figure
 from ipa.report.sketch import GREY, Line, Plot, sketch
 from ipa.report.stats import mean_of
 

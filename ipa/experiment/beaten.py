@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ipa.experiment.blocks import Block, Heading, Table, TableCell
 from ipa.experiment.simulated_grid import CaseGrid, CaseKey
+from ipa.report.blocks import Block, Heading, Table, TableCell
 
 
 def beaten(grid: CaseGrid) -> list[Block]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ipa.experiment.blocks import DASH, Block, FigureBlock, Heading, Paragraph, Table, TableCell
 from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.forecasts import cells, work
 from ipa.experiment.pictures import CellFigure, over_cells
 from ipa.experiment.runners import ExperimentRunner
+from ipa.report.blocks import DASH, Block, FigureBlock, Heading, Paragraph, Table, TableCell
 from ipa.report.stats import Mean
 
 FIGURES = (

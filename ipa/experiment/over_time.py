@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ipa.experiment.blocks import Block, FigureBlock, Folded, Paragraph, Table, TableCell, figure
 from ipa.experiment.cells import Finished
 from ipa.experiment.pictures import colours_of
 from ipa.experiment.simulated import CHANGED
 from ipa.experiment.simulated_grid import CaseGrid, CaseKey, representative
+from ipa.report.blocks import Block, FigureBlock, Folded, Paragraph, Table, TableCell, figure
 from ipa.report.sketch import GREY, ORANGE, Line, Plot, sketch
 from ipa.report.stats import mean_of
 

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from ipa.experiment.blocks import (
-    STYLE,
+from ipa.experiment.experiment import Experiment
+from ipa.experiment.provenance import CITE_PAPER
+from ipa.experiment.results import Results
+from ipa.experiment.runners import runner_of
+from ipa.report.blocks import (
     Block,
     CodeBlock,
     Heading,
@@ -17,13 +20,9 @@ from ipa.experiment.blocks import (
     TableCell,
     as_html,
     as_markdown,
+    as_page,
 )
-from ipa.experiment.blocks import as_page as page_of
-from ipa.experiment.experiment import Experiment
-from ipa.experiment.provenance import CITE_PAPER
-from ipa.experiment.results import Results
-from ipa.experiment.runners import runner_of
-from ipa.report import html
+from ipa.report.blocks import page as page_of
 
 PAGE, MARKDOWN, HEADLINE, FIGURES = "report.html", "report.md", "headline.html", "figures"
 
@@ -37,7 +36,7 @@ def write_report(results: Results, folder: Path) -> Path:
     blocks += _origin(results)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / PAGE
-    page.write_text(page_of(experiment.title, experiment.question, blocks), encoding="utf-8")
+    page.write_text(as_page(experiment.title, experiment.question, blocks), encoding="utf-8")
     text, figures = as_markdown(experiment.title, experiment.question, blocks, FIGURES)
     (folder / MARKDOWN).write_text(text, encoding="utf-8")
     shutil.rmtree(folder / FIGURES, ignore_errors=True)
@@ -65,7 +64,7 @@ def write_index(folder: Path, order: Sequence[str]) -> Path:
     lead = "Each heading leads to the whole report. ± is half a 95 % interval over seeds."
     parts = [there[name].read_text("utf-8") for name in names]
     page = folder / PAGE
-    page.write_text(html.page("Experiments", lead, parts, style=STYLE), encoding="utf-8")
+    page.write_text(page_of("Experiments", lead, parts), encoding="utf-8")
     return page
 
 

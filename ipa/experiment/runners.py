@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ipa.experiment.blocks import Block, Table
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Finished
 from ipa.experiment.experiment import Experiment
 from ipa.plugins import Registry
+from ipa.report.blocks import Block, Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ipa.experiment.beaten import beaten
-from ipa.experiment.blocks import (
+from ipa.experiment.cells import Finished
+from ipa.experiment.experiment import Experiment
+from ipa.experiment.over_time import over_time
+from ipa.experiment.pictures import CellFigure, Place, over_cells, trade_off
+from ipa.experiment.published import data_folder, read_published
+from ipa.experiment.runners import ExperimentRunner
+from ipa.experiment.simulated import cells, work
+from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of, number
+from ipa.report.blocks import (
     DASH,
     Block,
     FigureBlock,
@@ -19,14 +27,6 @@ from ipa.experiment.blocks import (
     figure,
     judged,
 )
-from ipa.experiment.cells import Finished
-from ipa.experiment.experiment import Experiment
-from ipa.experiment.over_time import over_time
-from ipa.experiment.pictures import CellFigure, Place, over_cells, trade_off
-from ipa.experiment.published import data_folder, read_published
-from ipa.experiment.runners import ExperimentRunner
-from ipa.experiment.simulated import cells, work
-from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of, number
 from ipa.report.stats import Mean, mean_of
 
 V = TypeVar("V")
@@ -209,7 +209,7 @@ def _pictures(grid: CaseGrid) -> list[Block]:
             names,
             grid.policies,
             over(lambda case, policy: _cores(grid, case, policy)),
-            over(lambda case, policy: _their_cores(grid, case, policy)),
+            over(lambda case, policy: _theirs(grid, case, policy)[0]),
             log=True,
             line=1.0 if of else None,
             least_span=0.02,
@@ -220,7 +220,7 @@ def _pictures(grid: CaseGrid) -> list[Block]:
             names,
             grid.policies,
             over(lambda case, policy: _pas(grid, case, policy)),
-            over(lambda case, policy: _their_pas(grid, case, policy)),
+            over(lambda case, policy: _theirs(grid, case, policy)[1]),
             line=0.0 if of else None,
             least_span=0.1,
         ),
@@ -238,7 +238,7 @@ def _cores(grid: CaseGrid, case: CaseKey, policy: str) -> Mean | None:
     if grid.reference is None:
         return grid.mean(case, policy, "cores_mean")
     change = grid.against(case, policy, "cores_mean", relative=True)
-    return None if change is None else Mean(change.value + 1, change.half_width, change.count)
+    return change and replace(change, value=change.value + 1)
 
 
 def _pas(grid: CaseGrid, case: CaseKey, policy: str) -> Mean | None:
@@ -250,18 +250,14 @@ def _pas(grid: CaseGrid, case: CaseKey, policy: str) -> Mean | None:
     return mean and mean.scaled(100)
 
 
-def _their_cores(grid: CaseGrid, case: CaseKey, policy: str) -> float | None:
+def _theirs(grid: CaseGrid, case: CaseKey, policy: str) -> tuple[float | None, float | None]:
+    """The published cores and PAS in percent, against those of the reference if there is one."""
     own, base = grid.theirs(case, policy), grid.theirs(case, grid.reference or "")
-    if grid.reference is None:
-        return own.cores if own else None
-    return own.cores / base.cores if own and base and policy != grid.reference else None
-
-
-def _their_pas(grid: CaseGrid, case: CaseKey, policy: str) -> float | None:
-    own, base = grid.theirs(case, policy), grid.theirs(case, grid.reference or "")
-    if grid.reference is None:
-        return 100 * own.pas if own else None
-    return 100 * (own.pas - base.pas) if own and base and policy != grid.reference else None
+    if own and grid.reference is None:
+        return own.cores, 100 * own.pas
+    if own and base and policy != grid.reference:
+        return own.cores / base.cores, 100 * (own.pas - base.pas)
+    return None, None
 
 
 def _case_name(grid: CaseGrid, case: CaseKey) -> str:

@@ -52,28 +52,17 @@ def mean_of(values: Sequence[float]) -> Mean | None:
     return Mean(fmean(known), student_t(count - 1) * stdev(known) / math.sqrt(count), count)
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """Means by name and half the width of the interval of each; None is unknown."""
-
-    values: dict[str, float | None]
-    half_widths: dict[str, float | None]
-
-
-def means_of(rows: Sequence[Mapping[str, float | None]], *, missing: float | None = None) -> Means:
-    """The means of rows of figures, a row a seed, over the rows that have the figure.
+def means_of(
+    rows: Sequence[Mapping[str, float | None]], *, missing: float | None = None
+) -> dict[str, Mean | None]:
+    """The means of rows of figures, a row a seed, over the rows that have the figure; None is unknown.
 
     `missing` stands for a name that a row lacks.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    found = {
+    return {
         name: mean_of([value for row in rows if (value := row.get(name, missing)) is not None])
-        for name in names
+        for name in dict.fromkeys(name for row in rows for name in row)
     }
-    return Means(
-        {name: None if mean is None else mean.value for name, mean in found.items()},
-        {name: None if mean is None else mean.half_width for name, mean in found.items()},
-    )
 
 
 def paired(values: Sequence[float], others: Sequence[float], *, relative: bool) -> Mean | None:
@@ -108,7 +97,11 @@ def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of `ipa simulate -o json` as means over seeds, and `intervals` beside them."""
     figures = means_of([{name: it[name] for name in it if name != REASONS} for it in summaries])
     reasons = means_of([it[REASONS] for it in summaries], missing=0)
-    return {**figures.values, REASONS: dict(sorted(reasons.values.items())), "intervals": figures.half_widths}
+    return {
+        **{name: mean and mean.value for name, mean in figures.items()},
+        REASONS: {name: mean and mean.value for name, mean in sorted(reasons.items())},
+        "intervals": {name: mean and mean.half_width for name, mean in figures.items()},
+    }
 
 
 def span(first: int, count: int) -> str:

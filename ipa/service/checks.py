@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from ipa.control.engine.guards import accuracy_faults
+from ipa.files.document import unknown
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.parts import in_order, parts_of, share_faults
 from ipa.model.pipeline import Pin, Pipeline, StageBounds
@@ -20,7 +20,7 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
     stages = {stage.name: stage for stage in pipeline.served}
     if name not in stages:
         raise NotFoundError(
-            f"pipeline {pipeline.name!r} has no stage {name!r} to pin", hint=_known(name, stages)
+            f"pipeline {pipeline.name!r} has no stage {name!r} to pin", hint=unknown(name, stages)
         )
     stage, problems = stages[name], []
     limits, given = stage.limits(pipeline.bounds), asdict(pin)
@@ -28,7 +28,7 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
         problems.append(Problem(f"nothing is pinned; give one of {', '.join(given)}"))
     variants = [variant.name for variant in stage.variants]
     if pin.variant is not None and pin.variant not in variants:
-        message = f"stage {name!r} has no variant {pin.variant!r}; {_known(pin.variant, variants)}"
+        message = f"stage {name!r} has no variant {pin.variant!r}; {unknown(pin.variant, variants)}"
         problems.append(Problem(message, pointer="/variant"))
     sizes, least, most = limits.batch_sizes, limits.min_replicas or 1, limits.max_replicas
     if pin.batch_size is not None and pin.batch_size > 1 and stage.unbatched:
@@ -64,13 +64,6 @@ def _pin_over_bounds(pipeline: Pipeline, name: str, pin: Pin, least: int) -> lis
         for name in limits
         for fault in alone.exceeded({name: limits[name]})
     ]
-
-
-def _known(name: str, known: Iterable[str]) -> str:
-    """The nearest known name, or all of them."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names)}"
 
 
 def checked_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
@@ -110,15 +103,16 @@ def _misnamed_part(pipeline: Pipeline, configs: Sequence[StageConfig], first: in
         stage = stages.get(config.stage)
         where = f"/configs/{index}"
         if stage is None:
-            known = ", ".join(stages)
-            problems.append(Problem(f"no stage {config.stage!r}; it has: {known}", pointer=f"{where}/stage"))
+            message = f"no stage {config.stage!r}; {unknown(config.stage, stages)}"
+            problems.append(Problem(message, pointer=f"{where}/stage"))
             continue
         if config.stage in seen:
             problems.append(Problem(f"stage {config.stage!r} is given twice", pointer=f"{where}/stage"))
         seen.add(config.stage)
-        known = ", ".join(variant.name for variant in stage.variants)
-        if config.variant not in [variant.name for variant in stage.variants]:
-            message = f"stage {config.stage!r} has no variant {config.variant!r}; it has: {known}"
+        variants = [variant.name for variant in stage.variants]
+        if config.variant not in variants:
+            hint = unknown(config.variant, variants)
+            message = f"stage {config.stage!r} has no variant {config.variant!r}; {hint}"
             problems.append(Problem(message, pointer=f"{where}/variant"))
     problems += [
         Problem(f"stage {name!r} is missing", pointer="/configs") for name in stages if name not in seen

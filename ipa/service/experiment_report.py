@@ -13,13 +13,13 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ipa.control.canonical import canonical_json, digest
-from ipa.experiment.blocks import Block, FigureBlock, Heading, Table, TableCell, as_markdown, as_page
 from ipa.experiment.cells import CellOutcome, Finished, code_version
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.simulated import by_interval, outcome_of
 from ipa.experiment.simulated_grid import grid_of, representative
 from ipa.experiment.simulated_page import blocks, differences
 from ipa.model.errors import NotFoundError
+from ipa.report.blocks import Block, FigureBlock, Heading, Table, TableCell, as_markdown, as_page
 from ipa.report.stats import REASONS, over_seeds, span
 from ipa.simulate.result import SimResult
 

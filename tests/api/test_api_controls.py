@@ -77,7 +77,7 @@ def test_a_pin_is_kept_with_who_and_why_and_replaces_the_stage_s(api: ApiClient,
     ("stage", "body", "status", "said"),
     [
         ("detekt", {"replicas": 1}, 404, "did you mean 'detect'?"),
-        ("nothing-like-it", {"replicas": 1}, 404, "it has: detect, recognise"),
+        ("nothing-like-it", {"replicas": 1}, 404, "known: detect, recognise"),
         ("detect", {"variant": "v4-48"}, 422, "did you mean 'v4-480'?"),
         ("detect", {}, 422, "variant, batch_size, cores, replicas"),
         ("detect", {"batch_size": 3}, 422, "batch size 3 is not one of"),

@@ -15,7 +15,7 @@ from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, S
 from ipa.files.document import parse as parse_document
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
-from ipa.report.html import heading, page, paragraph, table
+from ipa.report.blocks import Heading, Paragraph, Table, TableCell, as_page
 from ipa.targets.seldon.metrics import EXECUTOR
 from tests.fakes.promql import parse
 from tests.fakes.services import ApiClient, FakeWorld
@@ -151,7 +151,8 @@ def tags_of(text: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def report(word: str) -> str:
-    return page(word, word, [heading(word), paragraph(word), table([word, "n"], [[word, "1"]], numeric=(1,))])
+    table = Table(word, [word, "n"], [[[TableCell(word), TableCell("1")]]])
+    return as_page(word, word, [Heading(word), Paragraph(word), table])
 
 
 @pytest.mark.parametrize("word", MARKUP)

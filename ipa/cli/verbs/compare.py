@@ -49,7 +49,6 @@ def compare(
     tables in Parquet. Outcomes are kept: the same command continues after Ctrl-C.
     """
     from ipa.cli.views.comparison_text import as_table
-    from ipa.experiment.blocks import Table
     from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
     from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
     from ipa.experiment.report import write_report
@@ -58,6 +57,7 @@ def compare(
     from ipa.files.pipelines import find_pipeline
     from ipa.files.reading import is_file
     from ipa.files.traces import trace_file
+    from ipa.report.blocks import Table
     from ipa.settings import Settings
     from ipa.simulate.arrivals import WORKLOADS
 

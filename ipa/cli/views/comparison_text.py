@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ipa.experiment.blocks import figure
+from ipa.report.blocks import figure
 
 if TYPE_CHECKING:
-    from ipa.experiment.blocks import Table as ReportTable
     from ipa.experiment.comparison import ResultChange
+    from ipa.report.blocks import Table as ReportTable
 
 
 def as_table(table: ReportTable) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ipa.model.guardrails import GuardrailRule, measured
 from ipa.model.plan import Plan
 from ipa.model.resources import CORES, heading_of, total
-from ipa.report.html import as_text, rows_of
+from ipa.report.blocks import as_text, rows_of
 from ipa.report.review.result import (
     NOTHING,
     SAME_CORES,

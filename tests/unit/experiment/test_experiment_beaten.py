@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ipa.experiment.beaten import beaten, better_in_both
-from ipa.experiment.blocks import as_page
 from ipa.experiment.simulated_grid import CaseGrid, representative
+from ipa.report.blocks import as_page
 
 CASE, OTHER = ("video", "bursty", "2x"), ("video", "bursty", "3x")
 

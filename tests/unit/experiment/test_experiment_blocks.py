@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ipa.experiment.blocks import (
+from ipa.experiment.pictures import Place, trade_off
+from ipa.report.blocks import (
     FigureBlock,
     Folded,
     Table,
@@ -15,7 +16,6 @@ from ipa.experiment.blocks import (
     judged,
     signless,
 )
-from ipa.experiment.pictures import Place, trade_off
 from ipa.report.stats import Mean, paired
 
 

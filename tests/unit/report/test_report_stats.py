@@ -41,13 +41,14 @@ def test_paired_takes_out_what_seeds_share() -> None:
 
 def test_means_by_name_are_over_the_rows_that_know() -> None:
     found = means_of([{"a": 1, "b": None, "c": 5.0}, {"a": 3, "b": 4.0, "c": None}, {"a": 5, "b": 8.0}])
-    assert found.values == {"a": 3.0, "b": 6.0, "c": 5.0}
-    assert found.half_widths["a"] == pytest.approx(4.303 * 2 / 3**0.5, abs=1e-3)
-    assert found.half_widths["b"] == pytest.approx(12.706 * 8**0.5 / 2**0.5, abs=1e-2)
-    assert found.half_widths["c"] is None
-    assert means_of([{"a": None}]).values == {"a": None}
+    assert {name: mean and mean.value for name, mean in found.items()} == {"a": 3.0, "b": 6.0, "c": 5.0}
+    halves = [mean and mean.half_width for mean in found.values()]
+    assert halves[0] == pytest.approx(4.303 * 2 / 3**0.5, abs=1e-3)
+    assert halves[1] == pytest.approx(12.706 * 8**0.5 / 2**0.5, abs=1e-2)
+    assert halves[2] is None
+    assert means_of([{"a": None}]) == {"a": None}
 
 
 def test_a_name_that_a_row_lacks_may_stand_for_a_value() -> None:
     found = means_of([{"x": 2}, {"y": 4}], missing=0)
-    assert found.values == {"x": 1.0, "y": 2.0}
+    assert [mean and mean.value for mean in found.values()] == [1.0, 2.0]

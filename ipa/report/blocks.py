@@ -11,21 +11,29 @@ from html import escape
 from itertools import count
 from math import isclose
 
-from ipa.report import html
-from ipa.report.html import as_text
 from ipa.report.stats import Mean
 
 STYLE = """
-body { max-width: 72rem; }
+:root { color-scheme: light; }
+body { font: 14px/1.5 system-ui, sans-serif; color: #1f2937; background: #fff;
+       max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 p, figcaption { max-width: 46rem; } p.note, figcaption { color: #4b5563; font-size: .92em; }
-figure { margin: 1rem 0; } table { font-size: .94em; width: auto; min-width: 40rem; }
-th, td { white-space: nowrap; padding: .18rem .55rem; }
+p.lead { color: #4b5563; margin: 0 0 1rem; }
+figure { margin: 1rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .94em; min-width: 40rem; }
+th, td { text-align: left; padding: .18rem .55rem; border-bottom: 1px solid #e5e7eb; vertical-align: top;
+         white-space: nowrap; }
+th { font-weight: 600; color: #374151; } td.n, th.n { text-align: right; }
 tr.group td { border-top: 2px solid #d1d5db; } td.better { color: #047857; } td.worse { color: #b91c1c; }
 td small { color: #6b7280; font-size: .88em; } td.text { white-space: normal; min-width: 18rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
 .scroll { overflow-x: auto; } pre { background: #f3f4f6; padding: .6rem .8rem; overflow-x: auto; }
-svg { max-width: 60rem; min-width: 38rem; display: block; margin: .2rem 0; }
+code { font-size: .92em; }
+svg { width: 100%; height: auto; max-width: 60rem; min-width: 38rem; display: block; margin: .2rem 0; }
+@media print { body { margin: 0; max-width: none; }
+  h2 { break-after: avoid; } svg, table { break-inside: avoid; } }
 """
 
 
@@ -148,7 +156,18 @@ def judged(mean: Mean | None, zero: float, *, more_is_better: bool) -> str:
 
 def as_page(title: str, lead: str, blocks: Sequence[Block]) -> str:
     """The blocks as one HTML page."""
-    return html.page(title, lead, list(as_html(numbered(blocks))), style=STYLE)
+    return page(title, lead, list(as_html(numbered(blocks))))
+
+
+def page(title: str, lead: str, parts: Sequence[str]) -> str:
+    """A self-contained HTML page whose parts are HTML already, as `as_html` makes it."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
+        f'<body><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>\n'
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
 
 
 def as_markdown(title: str, lead: str, blocks: Sequence[Block], folder: str) -> tuple[str, dict[str, str]]:
@@ -237,10 +256,8 @@ def _markdown(blocks: Sequence[Block], folder: str, figures: dict[str, str]) -> 
             case CodeBlock():
                 yield f"```text\n{block.text}\n```"
             case Table():
-                heads = [as_text(name) for name in block.header]
-                rules = ["---" if at < block.texts else "---:" for at in range(len(heads))]
                 rows = [[as_text(cell.in_words) for cell in row] for rows in block.groups for row in rows]
-                lines = (f"| {' | '.join(row)} |" for row in (heads, rules, *rows))
+                lines = rows_of([as_text(name) for name in block.header], rows, texts=block.texts)
                 yield f"**{as_text(block.caption)}**\n\n" + "\n".join(lines)
             case FigureBlock():
                 name = f"figure-{len(figures) + 1}.svg"
@@ -249,3 +266,15 @@ def _markdown(blocks: Sequence[Block], folder: str, figures: dict[str, str]) -> 
                 yield f"![{caption}]({folder}/{name})\n\n*{caption}*"
             case Folded():
                 yield from _markdown(block.blocks, folder, figures)
+
+
+def rows_of(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int | None = None) -> list[str]:
+    """The lines of a table in Markdown, the first `texts` columns text; cells are Markdown already."""
+    rules = ("---|" if texts is None or at < texts else "---:|" for at in range(len(heads)))
+    return [f"| {' | '.join(heads)} |", "|" + "".join(rules), *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def as_text(text: str) -> str:
+    """Escape text of files, errors and people: no markup, no extra cells, no mentions."""
+    escaped = "".join(f"\\{each}" if each in "\\`*_[]|~" else each for each in " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
