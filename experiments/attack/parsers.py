@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import h11
+import httptools
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
@@ -34,7 +34,6 @@ from ipa.files.changes import merged
 from ipa.files.document import resolve_plain
 from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import IpaError
-from ipa.serving.connections import ServerBounds
 from tests.fakes.services import FakeWorld
 
 # R4: what 100 kB may take. R1 asks the same of the event loop for 1 MB, which is parsed beside it: there the
@@ -66,7 +65,8 @@ def quiet(parse_it: Callable[[Any], object]) -> Callable[[Any], object]:
             IpaError,
             HTTPException,
             RequestValidationError,
-            h11.RemoteProtocolError,
+            httptools.HttpParserError,
+            httptools.HttpParserUpgrade,
             ValueError,
         ) as error:
             # An answer shows it.
@@ -305,12 +305,19 @@ HEADER_PLACES = (
 
 
 def _head(raw: bytes) -> object:
-    connection = h11.Connection(h11.SERVER, ServerBounds().head_bytes)
-    event: object = None
+    lines: list[bytes] = []
+
+    class Head:
+        def on_url(self, url: bytes) -> None:
+            lines.append(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            lines.append(name.lower() + value.strip())
+
+    parser = httptools.HttpRequestParser(Head())
     for start in range(0, len(raw), 1024):
-        connection.receive_data(raw[start : start + 1024])
-        event = connection.next_event()
-    return event
+        parser.feed_data(raw[start : start + 1024])
+    return lines
 
 
 def _tags(value: str) -> None:

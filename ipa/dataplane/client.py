@@ -6,11 +6,12 @@ A general client costs several times as much CPU time for each request.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import cast
 from urllib.parse import urlsplit
+
+import httptools
 
 # The caller gives up much earlier, at the deadline. This bound closes a connection whose peer vanished.
 LONGEST_ANSWER_S = 600.0
@@ -22,8 +23,8 @@ IDLE_S = 4.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 # Servers write less than 1 kB.
 MAX_HEAD_BYTES = 64 * 1024
-LINE_END, HEAD_END = b"\r\n", b"\r\n\r\n"
-CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+# The headers that tell where a body ends; without them it ends with the connection.
+FRAMING = ("content-length", "transfer-encoding")
 Answer = tuple[int, bytes, Mapping[str, str]]
 Place = tuple[str, int]
 
@@ -45,22 +46,24 @@ class MalformedAnswerError(Exception):
 
 
 class ClientConnection(asyncio.Protocol):
-    """A connection to a server, with one request on it at a time. `idle_s` is when the last one ended."""
+    """A connection to a server, with one request on it at a time.
+
+    `asked_s` is when that was sent, `idle_s` when the last one ended.
+    """
 
     def __init__(self, max_answer_bytes: int) -> None:
-        self.idle_s = 0.0
+        self.asked_s = self.idle_s = 0.0
         self.is_usable = True
         self._max_answer_bytes = max_answer_bytes
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer] | None = None
-        self._clear()
-
-    def _clear(self) -> None:
-        self._received = bytearray()
-        self._head: tuple[int, dict[str, str]] | None = None
-        # The length of the body by the head, None if its end is that of the chunks or of the connection.
-        self._length: int | None = None
-        self._chunks: Chunks | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._is_in_body = False
+        # Bytes since the last that were passed on: of a head, the size of a chunk, a trailer.
+        self._pending_bytes = 0
 
     async def ask(self, head: bytes, body: bytes) -> Answer:
         """Send a request and return its answer. ConnectionLostError, OversizedAnswerError: none is usable."""
@@ -86,124 +89,73 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take a part of the answer."""
-        if self._answer is None or self._answer.done():
-            # Nothing was asked: what comes now would be taken for the next answer.
-            self.abort()
-            return
-        self._received += data
+        self._pending_bytes += len(data)
         try:
-            self._take()
-        except (OversizedAnswerError, MalformedAnswerError) as error:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.fail(_cause(error))
+            # What was not asked for would be taken for the next answer.
+            self.abort()
+        else:
+            if self._pending_bytes > MAX_HEAD_BYTES:
+                self.fail(MalformedAnswerError(f"its head is longer than {MAX_HEAD_BYTES} bytes"))
+
+    def fail(self, error: Exception) -> None:
+        """End the request with that error, if it has not ended."""
+        if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
 
-    def _take(self) -> None:
-        while self._head is None:
-            end = self._received.find(HEAD_END)
-            if end < 0:
-                if len(self._received) > MAX_HEAD_BYTES:
-                    raise MalformedAnswerError(f"its head is longer than {MAX_HEAD_BYTES} bytes")
-                return
-            status, headers = _parse_head(bytes(self._received[:end]))
-            del self._received[: end + len(HEAD_END)]
-            # 1xx comes before the answer.
-            if status >= 200:
-                self._head = status, headers
-                self._begin_body(status, headers)
-        if self._chunks is not None:
-            self._chunks.take(self._received, self._max_answer_bytes)
-            if self._chunks.is_done:
-                self._end(bytes(self._chunks.body))
-        elif self._length is None:
-            self._check_size(len(self._received))
-        elif len(self._received) >= self._length:
-            body = bytes(self._received[: self._length])
-            del self._received[: self._length]
-            self._end(body)
+    def on_message_begin(self) -> None:
+        """Begin the head of an answer. MalformedAnswerError: nothing was asked."""
+        if self._answer is None or self._answer.done():
+            raise MalformedAnswerError("nothing was asked")
+        self._headers, self._body, self._body_bytes = {}, [], 0
 
-    def _begin_body(self, status: int, headers: Mapping[str, str]) -> None:
-        if status in (204, 304):
-            self._length = 0
-        elif (coding := headers.get("transfer-encoding")) is not None:
-            if coding.lower() != "chunked":
-                raise MalformedAnswerError(f"its transfer-encoding is {coding[:40]!r}")
-            self._chunks = Chunks()
-        elif (length := headers.get("content-length")) is not None:
-            if not (length.isascii() and length.isdecimal() and len(length) < 20):
-                raise MalformedAnswerError(f"its content-length is {length[:40]!r}")
-            self._length = int(length)
-            self._check_size(self._length)
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer, which comes after the body, is none."""
+        if not self._is_in_body:
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+
+    def on_headers_complete(self) -> None:
+        """Begin the body. OversizedAnswerError: it is too large."""
+        self._is_in_body, self._pending_bytes = True, 0
+        if not self._parser.should_keep_alive():
+            self.is_usable = False
+        if (length := self._headers.get("content-length")) is not None:
+            self._check_size(int(length))
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body. OversizedAnswerError: it is too large."""
+        self._pending_bytes = 0
+        self._body_bytes += len(body)
+        self._check_size(self._body_bytes)
+        self._body.append(body)
 
     def _check_size(self, size: int) -> None:
         if size > self._max_answer_bytes:
             raise OversizedAnswerError(f"the answer has more than {self._max_answer_bytes} bytes")
 
-    def _end(self, body: bytes) -> None:
-        assert self._head is not None and self._answer is not None, "an answer is complete"
-        status, headers = self._head
-        # What is left would be taken for the next answer.
-        if self._received or headers.get("connection", "").lower() == "close":
-            self.is_usable = False
-        self._clear()
-        self._answer.set_result((status, body, headers))
+    def on_message_complete(self) -> None:
+        """End the answer; 1xx comes before it."""
+        self._is_in_body, self._pending_bytes = False, 0
+        status = self._parser.get_status_code()
+        if status >= 200 and self._answer is not None and not self._answer.done():
+            self._answer.set_result((status, b"".join(self._body), self._headers))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the answer if it ends with the connection, else the request."""
         self.is_usable = False
-        if self._answer is None or self._answer.done():
-            return
-        if self._head is not None and self._chunks is None and self._length is None and exc is None:
-            self._end(bytes(self._received))
-        else:
-            self._answer.set_exception(ConnectionLostError(str(exc or "the server closed it"), was_sent=True))
+        if exc is None and self._is_in_body and self._headers.keys().isdisjoint(FRAMING):
+            self.on_message_complete()
+        self.fail(ConnectionLostError(str(exc or "the server closed it"), was_sent=True))
 
 
-class Chunks:
-    """A body in chunks: `body` is what has come of it."""
-
-    def __init__(self) -> None:
-        self.body = bytearray()
-        self.is_done = False
-
-    def take(self, received: bytearray, most_bytes: int) -> None:
-        """Take the complete chunks from the front of the bytes.
-
-        MalformedAnswerError: they are no chunks. OversizedAnswerError: the body has more than `most_bytes`.
-        """
-        while (end := received.find(LINE_END)) >= 0:
-            text = bytes(received[:end]).partition(b";")[0].strip()
-            if not CHUNK_SIZE.fullmatch(text):
-                raise MalformedAnswerError(f"a chunk begins with {text[:40]!r}")
-            size = int(text, 16)
-            if len(self.body) + size > most_bytes:
-                raise OversizedAnswerError(f"the answer has more than {most_bytes} bytes")
-            if size == 0:
-                # The trailer is empty, or ends as a head does.
-                last = received.find(HEAD_END, end)
-                self.is_done = last >= 0
-                del received[: last + len(HEAD_END) if self.is_done else 0]
-                return
-            begin = end + len(LINE_END)
-            if len(received) < begin + size + len(LINE_END):
-                return
-            self.body += received[begin : begin + size]
-            del received[: begin + size + len(LINE_END)]
-        if len(received) > MAX_HEAD_BYTES:
-            raise MalformedAnswerError("a chunk has no size")
-
-
-def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
-    first, *lines = head.decode("latin-1").split("\r\n")
-    version, _, rest = first.partition(" ")
-    status = rest[:3]
-    if version not in ("HTTP/1.1", "HTTP/1.0") or not (status.isascii() and status.isdecimal()):
-        raise MalformedAnswerError(f"it begins with {first[:40]!r}")
-    headers = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers[name.lower()] = value.strip()
-    if version == "HTTP/1.0":
-        headers.setdefault("connection", "close")
-    return int(status), headers
+def _cause(error: Exception) -> Exception:
+    """The error that a callback of the parser raised, or what the parser found."""
+    own = error.__context__
+    if isinstance(own, OversizedAnswerError | MalformedAnswerError):
+        return own
+    return MalformedAnswerError(str(own or error))
 
 
 @lru_cache(maxsize=4096)
@@ -226,6 +178,8 @@ class Client:
         self._max_answer_bytes = max_answer_bytes
         # The connections without a request, the one that was used last at the end.
         self._idle: dict[Place, list[ClientConnection]] = {}
+        # Those with one.
+        self._asked: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
@@ -238,30 +192,32 @@ class Client:
         Errors: ConnectionLostError, OversizedAnswerError.
         """
         given = {"content-type": "application/json", "content-length": str(len(body)), **headers}
-        return await self._request("POST", url, body, given, LONGEST_ANSWER_S)
+        return await self._request("POST", url, body, given)
 
     async def get(self, url: str, within_s: float) -> tuple[int, bytes]:
         """Get the URL. Return the status and body. Errors as `post`: ConnectionLostError after `within_s`."""
-        status, body, _ = await self._request("GET", url, b"", {}, within_s)
-        return status, body
-
-    async def _request(
-        self, method: str, url: str, body: bytes, headers: Mapping[str, str], within_s: float
-    ) -> Answer:
-        place, begin = _parse_url(url)
-        lines = [f"{name}: {value}" for name, value in headers.items()]
-        if any("\r" in line or "\n" in line for line in lines):
-            raise ValueError(f"{url}: a header has more than one line")
-        head = "\r\n".join((f"{method} {begin}", *lines)).encode("latin-1") + HEAD_END
-        connection = self._take_idle(place) or await self._connect(place, url)
         try:
             async with asyncio.timeout(within_s):
-                answer = await connection.ask(head, body)
-        except ConnectionLostError as error:
+                status, body, _ = await self._request("GET", url, b"", {})
+        except TimeoutError as error:
+            raise ConnectionLostError(f"{url}: no answer within {within_s:g} s", was_sent=True) from error
+        return status, body
+
+    async def _request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        place, begin = _parse_url(url)
+        lines = "".join([f"\r\n{name}: {value}" for name, value in headers.items()])
+        if not lines.count("\r") == lines.count("\n") == len(headers):
+            raise ValueError(f"{url}: a header has more than one line")
+        head = f"{method} {begin}{lines}\r\n\r\n".encode("latin-1")
+        connection = self._take_idle(place) or await self._connect(place, url)
+        connection.asked_s = asyncio.get_running_loop().time()
+        self._asked.add(connection)
+        try:
+            answer = await connection.ask(head, body)
+        except (ConnectionLostError, MalformedAnswerError) as error:
             raise ConnectionLostError(f"{url}: {error}", was_sent=True) from error
-        except (TimeoutError, MalformedAnswerError) as error:
-            words = f"no answer within {within_s:g} s" if isinstance(error, TimeoutError) else error
-            raise ConnectionLostError(f"{url}: {words}", was_sent=True) from error
+        finally:
+            self._asked.discard(connection)
         if connection.is_usable:
             connection.idle_s = asyncio.get_running_loop().time()
             self._idle.setdefault(place, []).append(connection)
@@ -288,11 +244,17 @@ class Client:
                 )
         except OSError as error:  # a TimeoutError too
             raise ConnectionLostError(f"{url}: {error or 'it does not accept connections'}") from error
+        if not made.is_usable:
+            # It was closed before it was seen here to be open: no answer to anything would come.
+            raise ConnectionLostError(f"{url}: the server closed it")
         return made
 
     def _sweep(self) -> None:
-        """Close what has been idle for long, now and from time to time."""
+        """Close what has been idle for long, or not answered for longer, now and from time to time."""
         loop = asyncio.get_running_loop()
+        for connection in self._asked:
+            if connection.asked_s <= loop.time() - LONGEST_ANSWER_S:
+                connection.fail(ConnectionLostError(f"no answer within {LONGEST_ANSWER_S:g} s"))
         expired_s = loop.time() - IDLE_S
         for place, idle in list(self._idle.items()):
             for connection in idle:

@@ -9,6 +9,7 @@ import math
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -132,21 +133,13 @@ class Call:
         """
         if not token:
             raise HttpError(403, "forbidden", "the admin address is off: the process was given no token")
-        if not is_loopback(self.client) or self.host not in LOOPBACK_NAMES:
+        if not is_loopback(self.client) or host_of(self.headers) not in LOOPBACK_NAMES:
             raise HttpError(403, "forbidden", "the admin address answers this machine only")
         if "origin" in self.headers:
             raise HttpError(403, "forbidden", "the admin address answers no web page")
         given = self.headers.get("authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, f"Bearer {token}".encode()):
             raise HttpError(401, "unauthenticated", "the admin address needs the token of its supervisor")
-
-    @property
-    def host(self) -> str:
-        """The host name of the request, without the port; empty if there is none."""
-        try:
-            return urlsplit(f"//{self.headers.get('host', '')}").hostname or ""
-        except ValueError:
-            return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +150,10 @@ class Response:
     status: int = 200
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def with_headers(self, headers: Mapping[str, str]) -> Response:
+        """The response with those headers too."""
+        return Response(self.body, self.status, self.content_type, {**self.headers, **headers})
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -235,8 +232,7 @@ class Application:
         handler = self._handler(scope["method"], path)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client = scope.get("client") or ("", 0)
-        call = Call(path, headers, b"", client[0])
-        if self._hosts and path not in OPEN_PATHS and call.host not in self._hosts:
+        if self._hosts and path not in OPEN_PATHS and host_of(headers) not in self._hosts:
             detail = f"the host name {headers.get('host', '')[:100]!r} is not accepted here"
             raise HttpError(403, "forbidden", detail, closes=True)
         body = await self._body(receive)
@@ -245,7 +241,7 @@ class Application:
             if encoding := headers.get("content-encoding"):
                 body = self._decompressed(body, encoding)
                 held_bytes += len(body)
-            response = await handler(replace(call, body=body))
+            response = await handler(Call(path, headers, body, client[0]))
         finally:
             self._held_bytes -= held_bytes
         return await _compressed(response, headers.get("accept-encoding"))
@@ -315,6 +311,20 @@ async def _send(send: Send, response: Response) -> None:
     ]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
+
+
+def host_of(headers: Mapping[str, str]) -> str:
+    """The host name of the request with those headers, without the port; empty if there is none."""
+    return _host(headers.get("host", ""))
+
+
+# Of the clients of a server most give the same.
+@lru_cache(maxsize=64)
+def _host(value: str) -> str:
+    try:
+        return urlsplit(f"//{value}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:

@@ -35,7 +35,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from math import inf
 from typing import Any
 from urllib.parse import urlsplit
@@ -344,7 +344,7 @@ class QueueServer:
             raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
         expected = queue.expected(request.items).to_header()
         times = {EXPECTED_HEADER: expected, TOOK_HEADER: f"{(now_s() - came_s) * 1000:.3f}"}
-        return replace(response, headers={**response.headers, **times})
+        return response.with_headers(times)
 
     def _parse(self, call: http.Call) -> InferRequest:
         """The request of a call; InputError if it is none, or none that the model takes."""

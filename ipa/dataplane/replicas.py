@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import truediv
 from typing import Any
 
 from ipa.dataplane.tensors import NOTHING
@@ -137,18 +138,19 @@ class ServiceTimes:
 
     def _fit(self) -> None:
         """The least squares' time for each item, and by rank what each batch took beside that."""
-        taken = [(items, service_s) for _, items, service_s in self._last]
-        self._sorted_s, self.most_items = [], max((items for items, _ in taken), default=0)
-        if not taken:
+        if not self._last:
+            self._sorted_s, self.most_items = [], 0
             return
-        item_s = time_per_item(taken)
+        _, items, times_s = zip(*self._last, strict=True)
+        self.most_items = max(items)
+        item_s = time_per_item([*zip(items, times_s, strict=True)])
         self.is_spread = item_s is not None
         if item_s is None:
-            mean_s = sum(took_s for _, took_s in taken) / len(taken)
+            mean_s = sum(times_s) / len(times_s)
             item_s = min(mean_s * self._more / self.profiled(self.most_items), mean_s / self.most_items)
         self._item_s = item_s
-        self._least_item_s = min(took_s / items for items, took_s in taken)
-        self._sorted_s = sorted(took_s - self._item_s * items for items, took_s in taken)
+        self._least_item_s = min(map(truediv, times_s, items))
+        self._sorted_s = sorted([took_s - item_s * of for took_s, of in zip(times_s, items, strict=True)])
 
 
 class ModelServers:

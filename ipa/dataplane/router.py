@@ -38,9 +38,8 @@ import argparse
 import asyncio
 import os
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -87,6 +86,8 @@ from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, s
 from ipa.model.errors import InputError
 from ipa.model.row_counts import FAN_OUT
 
+# As many as a UUID has.
+PUID_BYTES = 16
 PUID = re.compile(r"[\x21-\x7e]{1,256}")
 
 # (URL, body, headers) -> (status, body, headers); ConnectionLostError if no answer comes.
@@ -210,7 +211,6 @@ class RouterServer:
         )
 
     async def _start(self) -> None:
-        self._lag.start()
         await self._client.open()
 
     async def _stop(self) -> None:
@@ -280,11 +280,11 @@ class RouterServer:
         loop = asyncio.get_running_loop()
         # A busy router reads it late. The client counts from when it was sent.
         came_s = loop.time()
-        began_s = came_s - self._lag.most_s
+        began_s = came_s - self._lag.measure()
         self._metrics.arrivals.inc()
         part = self.parts.choose()
         part.passage.come(came_s)
-        puid = call.headers.get(PUID_HEADER) or uuid.uuid4().hex
+        puid = call.headers.get(PUID_HEADER) or os.urandom(PUID_BYTES).hex()
         headers = {PUID_HEADER: puid}
         try:
             if not PUID.fullmatch(puid):
@@ -316,7 +316,7 @@ class RouterServer:
         if response.status == 200:
             part.metrics.request_s.observe(loop.time() - began_s)
         part.metrics.requests[_outcome(response.status)].inc()
-        return replace(response, headers={**response.headers, **headers})
+        return response.with_headers(headers)
 
     def _passed(self, call: http.Call) -> Passed:
         """The request as it is passed on; InputError: its layout or its outputs are wrong.

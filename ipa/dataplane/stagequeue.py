@@ -102,6 +102,7 @@ class StageQueue:
         self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
 
     async def infer(
         self,
@@ -142,7 +143,7 @@ class StageQueue:
             self._futures[request] = ended = loop.create_future()
             self._pump()
             # A caller that disconnects does not stop its request: it may be part of a batch.
-            await asyncio.shield(ended)
+            await ended
         else:
             request.end(Outcome.DROPPED, LossCause.QUEUE_FULL, "the queue is full")
         self._metrics.items[request.outcome or Outcome.FAILED].inc(request.items)
@@ -374,17 +375,26 @@ class StageQueue:
         self._set_timer(loop, now_s, least_s)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, now_s: float, service_s: float) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
         next_batch_s = self._batcher.next_batch_s()
         if next_batch_s is not None and not self._replicas.has_idle(now_s):
             next_batch_s = self._replicas.next_up_s(now_s)
         moments = [
             moment for moment in (next_batch_s, self._batcher.next_drop_s(service_s)) if moment is not None
         ]
-        if moments:
-            self._timer = loop.call_at(min(moments), self._pump)
+        if not moments:
+            return
+        # An earlier timer is left: to pump once more is cheaper than a new timer with each request.
+        due_s = min(moments)
+        if self._timer and self._timer_s > due_s:
+            self._timer.cancel()
+            self._timer = None
+        if not self._timer:
+            # Not asked of the timer: one of uvloop's that is due at once does not know.
+            self._timer, self._timer_s = loop.call_at(due_s, self._wake), due_s
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._pump()
 
     async def _serve(self, replica: ModelServer, batch: Batch) -> None:
         """Send the batch to the replica, which gets no other until it answers, waited for or not."""
@@ -441,7 +451,10 @@ class StageQueue:
 
     def _end(self, requests: list[QueuedRequest]) -> None:
         for request in requests:
-            self._futures.pop(request).set_result(None)
+            ended = self._futures.pop(request)
+            # Cancelled if its caller disconnected.
+            if not ended.done():
+                ended.set_result(None)
 
     async def close(self) -> None:
         """Wait for the batches that requests wait for, and cancel the others."""

@@ -151,6 +151,13 @@ class StageObservation:
     is_own: bool = field(default=False, metadata=UNLESS_DEFAULT)
 
     @property
+    def service_s(self) -> float | None:
+        """The mean time of a batch in a replica; None if none was seen."""
+        if isinstance(self.batches, Missing) or not self.batches.value.count:
+            return None
+        return self.batches.value.service_s
+
+    @property
     def lost_replicas(self) -> int:
         """The replicas that are not ready and that no change waits for."""
         if not self.lost or isinstance(self.running, Missing) or isinstance(self.ready_replicas, Missing):

@@ -47,10 +47,13 @@ def time_per_item(batches: Sequence[tuple[int, float]]) -> float | None:
     `batches` are their items and times. Neither an item nor a batch beside its items takes less than nothing
     on the mean.
     """
+    if len({items for items, _ in batches}) == 1:
+        return None
     mean, mean_s = (sum(each) / len(batches) for each in zip(*batches, strict=True))
     spread = sum((items - mean) ** 2 for items, _ in batches)
     shared = sum((items - mean) * (took_s - mean_s) for items, took_s in batches)
-    return min(max(shared / spread, 0.0), mean_s / mean) if spread else None
+    item_s: float = min(max(shared / spread, 0.0), mean_s / mean)
+    return item_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ class StageLive:
     stage's replicas served batches, as measured; at an overload the first exceeds 1. `slowdown_ratio` is how
     many times its profile the variant takes where it runs, None where it was not seen;
     `planned_slowdown_ratio` what is planned with. `planned_latency_s` is what the latest plan expects of it,
-    waiting included, None where another runs. `beside` are the resources of one replica beside its cores,
+    waiting included, None where another runs. `service_s` is the mean time of a batch in a replica, of all
+    parts together. `beside` are the resources of one replica beside its cores,
     `resident` the other variants that it keeps loaded and switches to in place. `desired_replicas` are those
     that this service would run, if another controller decides their number.
     """
@@ -59,6 +60,7 @@ class StageLive:
     ready_replicas: int | None = None
     arrival_rate_rps: float | None = None
     latency_s: float | None = None
+    service_s: float | None = None
     queue_length: float | None = None
     utilisation_ratio: float | None = None
     busy_ratio: float | None = None
@@ -271,6 +273,7 @@ def _stage(
         ready_replicas=seen.ready_replicas.value if isinstance(seen.ready_replicas, Measured) else None,
         arrival_rate_rps=rate_rps,
         latency_s=_value(seen.latency_s),
+        service_s=seen.service_s,
         queue_length=_value(seen.queue_length),
         utilisation_ratio=rate_rps / (capacity_rps * config.replicas)
         if rate_rps is not None and capacity_rps and config and config.replicas

@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import sys
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
 
-import h11
+import httptools
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Connections, ServerBounds
 from ipa.serving.relay import PREFACE, Http2Server, Relay
 
 # Seconds after which a refused client may retry.
 RETRY_S = 1
+# Requests that a client may send before the first of them is answered. Each takes a hundred times the memory
+# of its text; clients that do so at all send ten or so.
+MOST_PIPELINED = 64
+# The resolution of the clocks of event loops: a timer may fire so much early.
+CLOCK_S = 0.001
 
 
 class ConnectionPhase(Enum):
@@ -59,11 +63,19 @@ class BoundedConfig(uvicorn.Config):
             ws="none",
             backlog=backlog,
             timeout_keep_alive=bounds.idle_s,  # type: ignore[arg-type]
-            h11_max_incomplete_event_size=bounds.head_bytes,
             **options,
         )
         self.bounds, self.h2_server = bounds, h2_server
         self.registry = Connections(bounds)
+        # By phase: after so many seconds it ends; None: not by itself.
+        self.longest_s = {
+            ConnectionPhase.HEAD: bounds.head_s,
+            ConnectionPhase.BODY: bounds.body_s,
+            ConnectionPhase.ANSWER: None,
+            ConnectionPhase.DROP: bounds.linger_s,
+            ConnectionPhase.IDLE: bounds.idle_s,
+            ConnectionPhase.CLOSING: bounds.linger_s,
+        }
         # One buffer for all connections: a read is handed on before the next one starts.
         self.chunk = memoryview(bytearray(bounds.chunk_bytes))
 
@@ -86,11 +98,17 @@ class BoundedServer(uvicorn.Server):
             await ending
 
 
-class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
+class UnacceptableRequestError(Exception):
+    """A request that the parser accepts and the server does not: the connection ends with it."""
+
+
+class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     """One connection of a server with bounds.
 
     A BufferedProtocol, since that decides how much is read at once from asyncio's own event loop.
     """
+
+    config: BoundedConfig
 
     def __init__(self, config: BoundedConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
@@ -98,8 +116,18 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         self._h2_server = config.h2_server
         self._relay: Relay | None = None
         self._phase: ConnectionPhase | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self._has_begun = False
+        # When the phase is to end, if it has an end; the timer for that, or for an earlier phase's.
+        self._due_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
+        # The request that is being answered, or was last. `cycle` is the last one of which the head came.
+        self._answered: RequestResponseCycle | None = None
+        # The part of a request that is being read.
+        self._is_in_head = self._is_in_body = False
+        # Bytes since the last that were passed on: of a head, the size of a chunk, a trailer.
+        self._pending_bytes = 0
+        # What follows is not read, since it cannot be.
+        self._is_unreadable = False
         self._dropped_bytes = 0
         self._unsent_bytes = 0
 
@@ -115,10 +143,13 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Remove the connection from the registry."""
         self._registry.forget(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._relay is not None:
             self._relay.close()
+        if self._answered is not None and self._answered is not self.cycle:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -133,36 +164,101 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         """Process received bytes. uvloop calls this itself, with any amount."""
         if self.transport.is_closing():
             return
-        if self._relay is None and self._h2_server is not None and self.cycle is None and not self._has_begun:
+        if self._h2_server is not None and self._answered is None and not self._is_in_head:
             self._begin_relay(data, self._h2_server)
         if self._relay is not None:
             self._relay.send(data)
             return
-        is_dropping = self._phase is ConnectionPhase.DROP
-        if is_dropping:
+        if self._phase is ConnectionPhase.DROP:
             self._dropped_bytes += len(data)
             if self._dropped_bytes > self._bounds.dropped_bytes:
                 self.transport.abort()
                 return
-        before = self.cycle
-        super().data_received(data)
-        cycle = self.cycle
-        self._has_begun = cycle is before and not is_dropping
-        is_unread = cycle is not None and cycle.more_body and not cycle.response_complete
-        if is_unread and len(cycle.body) >= self._bounds.chunk_bytes // 2:
+        if not self._is_unreadable:
+            self._parse(data)
+        self._watch()
+        cycle = self._answered
+        if cycle and self._phase is ConnectionPhase.BODY and len(cycle.body) >= self._bounds.chunk_bytes // 2:
             # Reading resumes when the application asks for more.
             self.flow.pause_reading()
-        self._watch()
+
+    def _parse(self, data: bytes) -> None:
+        self._pending_bytes += len(data)
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                # No other protocol is spoken here: the request is answered as if it did not ask for one.
+                data = data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                own = error.__context__
+                self._refuse(400, "http.bad_request", f"this is not an HTTP request: {own or error}"[:200])
+                return
+        if self._pending_bytes > self._bounds.head_bytes:
+            limit = self._bounds.head_bytes
+            self._refuse(431, "http.headers_too_large", f"the request's head is longer than {limit} bytes")
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Close the connection, with this answer, or with those to the complete requests before."""
+        self._is_unreadable = True
+        if self._answered is None or self._answered.response_complete or self._answered.more_body:
+            self._close(status, code, detail)
+        elif self.pipeline and self._is_in_body:
+            # The last of them is the one that cannot be read.
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._answered
+            self.cycle.keep_alive = False
+        else:
+            self.cycle.keep_alive = False
+
+    def on_message_begin(self) -> None:
+        """Begin to read the head of a request."""
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise UnacceptableRequestError(f"more than {MOST_PIPELINED} requests wait for their answers")
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer, which comes after the body, is none."""
+        if self._is_in_head:
+            self.headers.append((name.lower(), value.strip()))
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer the request, or to wait for those before it."""
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+            # Which of them counts others may see otherwise.
+            raise UnacceptableRequestError(f"it has {hosts} headers Host")
+        super().on_headers_complete()
+        self._is_in_head, self._is_in_body, self._pending_bytes = False, True, 0
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._pending_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the body."""
+        self._is_in_body, self._pending_bytes = False, 0
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _begin_relay(self, data: bytes, server: Http2Server) -> None:
         """Pass the connection on if it begins with HTTP/2; its deadlines are the other server's then."""
-        if not data.startswith(PREFACE):
+        if self._relay is not None or not data.startswith(PREFACE):
             return
         self._relay = Relay(self.transport, server)
         self._registry.works(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._arm(None)
 
     def shutdown(self) -> None:
         """Close the connection once its request is answered; a relay's server closes its own."""
@@ -182,21 +278,16 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
             self._relay.resume_reading()
 
     def on_response_complete(self) -> None:
-        """Continue with the next request of the client, or wait for it."""
-        self._has_begun = False
-        super().on_response_complete()
-        # The deadlines of this class replace uvicorn's.
-        self._unset_keepalive_if_required()
-        self._watch()
+        """Continue with the next request of the client, or wait for it.
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse a request that is not HTTP, or whose head is too long."""
-        error = sys.exc_info()[1]
-        if getattr(error, "error_status_hint", 400) == 431:
-            limit = self._bounds.head_bytes
-            self._close(431, "http.headers_too_large", f"the request's head is longer than {limit} bytes")
-        else:
-            self._close(400, "http.bad_request", f"this is not an HTTP request: {error or msg}"[:200])
+        The deadlines of this class replace uvicorn's.
+        """
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+        self._watch()
 
     def displace(self) -> None:
         """Close at once, to make room for another connection."""
@@ -207,15 +298,12 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     def _now(self) -> ConnectionPhase:
         if self.transport.is_closing():
             return ConnectionPhase.CLOSING
-        cycle = self.cycle
-        if cycle is None or (cycle.response_complete and self._has_begun and not self._is_dropping()):
-            return ConnectionPhase.HEAD
-        if not cycle.response_complete:
+        cycle = self._answered
+        if cycle is not None and not cycle.response_complete:
             return ConnectionPhase.BODY if cycle.more_body else ConnectionPhase.ANSWER
-        return ConnectionPhase.DROP if self._is_dropping() else ConnectionPhase.IDLE
-
-    def _is_dropping(self) -> bool:
-        return self.conn.our_state is h11.DONE and self.conn.their_state is not h11.DONE
+        if self._is_in_body:
+            return ConnectionPhase.DROP
+        return ConnectionPhase.HEAD if cycle is None or self._is_in_head else ConnectionPhase.IDLE
 
     def _watch(self) -> None:
         """Set the deadline of the phase if the phase has changed."""
@@ -227,40 +315,52 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
             self._registry.works(self)
         elif phase is not ConnectionPhase.CLOSING:
             self._registry.waits(self)
-        self._arm()
+        self._arm(self.config.longest_s[phase])
 
-    def _arm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        bounds = self._bounds
-        seconds = {
-            ConnectionPhase.HEAD: bounds.head_s,
-            ConnectionPhase.BODY: bounds.body_s,
-            ConnectionPhase.DROP: bounds.linger_s,
-            ConnectionPhase.IDLE: bounds.idle_s,
-            ConnectionPhase.CLOSING: bounds.linger_s,
-        }
-        if self._phase in seconds:
-            self._deadline = self.loop.call_later(seconds[self._phase], self._expire)
+    def _arm(self, seconds: float | None) -> None:
+        """End the phase after so many seconds; None: never.
+
+        An earlier timer is left to look again: that is cheaper than a new one with each request.
+        """
+        if seconds is None:
+            self._due_s = None
+            return
+        self._due_s = self.loop.time() + seconds
+        if self._timer is not None and self._timer_s > self._due_s:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._set_timer(self._due_s)
+
+    def _set_timer(self, at_s: float) -> None:
+        # Not asked of the timer: one of uvloop's that is due at once does not know.
+        self._timer, self._timer_s = self.loop.call_at(at_s, self._look), at_s
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._due_s is None:
+            return
+        if self.loop.time() < self._due_s - CLOCK_S:
+            self._set_timer(self._due_s)
+        else:
+            self._expire()
 
     def _expire(self) -> None:
         """Close the connection: its client did not send, or receive, in time."""
-        self._deadline = None
         unsent_bytes, before_bytes = self.transport.get_write_buffer_size(), self._unsent_bytes
         self._unsent_bytes = unsent_bytes
         if self._phase is ConnectionPhase.BODY and self.flow.read_paused:
             # The client waits for the application.
-            self._deadline = self.loop.call_later(self._bounds.linger_s, self._expire)
+            self._arm(self._bounds.linger_s)
         elif self._phase in (ConnectionPhase.IDLE, ConnectionPhase.CLOSING) and unsent_bytes:
             # The client is still receiving the answer if it has received some of it since.
             if self._phase is ConnectionPhase.IDLE and unsent_bytes != before_bytes:
-                self._arm()
+                self._arm(self._bounds.idle_s)
             else:
                 self.transport.abort()
         elif self._phase is ConnectionPhase.BODY:
             self._close(408, "http.timeout", f"the body did not arrive within {self._bounds.body_s:g} s")
-        elif self._phase is ConnectionPhase.HEAD and self._has_begun:
+        elif self._phase is ConnectionPhase.HEAD and self._is_in_head:
             self._close(408, "http.timeout", f"the head did not arrive within {self._bounds.head_s:g} s")
         elif self._phase in (ConnectionPhase.HEAD, ConnectionPhase.IDLE):
             self.transport.close()
@@ -276,7 +376,7 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
 
     def _answer(self, status: int, code: str, detail: str) -> None:
         """Answer instead of the application, unless its own answer has started."""
-        cycle = self.cycle
+        cycle = self._answered
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started:
                 return

@@ -28,7 +28,7 @@ SERVER = "mlserver.cli.main"
 # Router and queue, and what Uvicorn imports only when it starts.
 FRONTS = (
     *("ipa.dataplane.queue", "ipa.dataplane.router"),
-    *("uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on"),
+    *("uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on"),
 )
 # Of so many health checks in a row that fail, each after 2 s, a replica counts as hung.
 HUNG_AFTER = 3

@@ -119,8 +119,14 @@ def test_an_answer_that_is_none_loses_the_connection_after_the_request_was_sent(
     "answer",
     [
         OK + b"content-length: 1001\r\n\r\n",
-        OK + b"transfer-encoding: chunked\r\n\r\nFFFFFFFF\r\n",
-        OK + b"transfer-encoding: chunked\r\n\r\n" + b"1F4\r\n" + b"a" * 500 + b"\r\n" + b"1F5\r\n",
+        OK + b"transfer-encoding: chunked\r\n\r\nFFFFFFFF\r\n" + b"a" * 1001,
+        OK
+        + b"transfer-encoding: chunked\r\n\r\n"
+        + b"1F4\r\n"
+        + b"a" * 500
+        + b"\r\n"
+        + b"1F5\r\n"
+        + b"a" * 501,
         OK + b"\r\n" + b"a" * 1001,
     ],
 )

@@ -533,3 +533,28 @@ def test_an_answer_that_does_not_fit_fails_the_request(answer: Any) -> None:
         assert request.detail
 
     run(scenario())
+
+
+def test_a_request_comes_while_a_batch_is_due_at_once_on_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def scenario() -> None:
+        async def sender(url: str, body: bytes) -> tuple[int, bytes]:
+            await asyncio.sleep(0.01)
+            given = orjson.loads(body)["inputs"][0]
+            return 200, orjson.dumps({"outputs": [given]})
+
+        # The batch's timeout is below the resolution of the loop's timers.
+        queue = StageQueue(
+            sender,
+            QueueMetrics("p", "s"),
+            batch_size=8,
+            batch_timeout_s=0.0004,
+            replicas={"http://a": ("v",)},
+        )
+        tensor = Tensor("x", "FP32", (1, 1), [0.5])
+        found = await asyncio.gather(*(queue.infer((tensor,), 10.0) for _ in range(4)))
+        assert [it.outcome for it in found] == [Outcome.ANSWERED] * 4
+        await queue.close()
+
+    uvloop.run(scenario())

@@ -121,9 +121,9 @@ def test_the_far_end_closes_with_its_client_and_starts_once() -> None:
 def test_without_a_server_of_http2_they_end(echo: Echo | None) -> None:
     async def scenario(connect: Callable[[], Awaitable[Streams]]) -> None:
         reader, writer = await connect()
-        writer.write(PREFACE + b"\r\n")
+        writer.write(PREFACE + b"\r\nSM\r\n\r\n")
         answer = await reader.read()
-        assert answer == b"" if echo else answer.startswith(b"HTTP/1.1 404 ")
+        assert answer == b"" if echo else answer.startswith(b"HTTP/1.1 400 ")
         writer.close()
 
     served(echo, scenario)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ipa.serving.connections import FEW, Connections, ServerBounds, address_group, within_files
-from ipa.serving.protocol import BoundedConfig, BoundedProtocol, BoundedServer
+from ipa.serving.protocol import MOST_PIPELINED, BoundedConfig, BoundedProtocol, BoundedServer
 
 WAIT_S = 20.0
 
@@ -119,20 +119,23 @@ async def application(scope: Any, receive: Callable[..., Any], send: Callable[..
 
 @contextmanager
 def serving(
-    bounds: ServerBounds, lets: threading.Event | None = None, inside: threading.Semaphore | None = None
+    bounds: ServerBounds,
+    lets: threading.Event | None = None,
+    inside: threading.Semaphore | None = None,
+    app: Callable[..., Any] = application,
 ) -> Iterator[Callable[[], socket.socket]]:
     """Connects to a server with those bounds."""
     started = threading.Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await application({**scope, "lets": lets, "inside": inside}, receive, send)
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "lets": lets, "inside": inside}, receive, send)
 
     class Server(BoundedServer):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets=sockets)
             started.set()
 
-    server = Server(BoundedConfig(app, bounds, loop="asyncio", log_config=None, lifespan="off"))
+    server = Server(BoundedConfig(told, bounds, loop="asyncio", log_config=None, lifespan="off"))
     made: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -215,6 +218,7 @@ def test_a_byte_now_and_then_does_not_keep_an_idle_connection() -> None:
         connection = connect()
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(65536)
+        connection.sendall(b"GET /")
         ended = threading.Event()
 
         def drip() -> None:
@@ -278,3 +282,63 @@ def test_who_finds_every_place_taken_by_an_answer_is_told_to_come_again() -> Non
         assert b"Retry-After: 1" in rest(connect())
         lets.set()
         assert [rest(each).startswith(b"HTTP/1.1 200 ") for each in held].count(True) == 3
+
+
+def test_requests_after_one_that_cannot_be_read_end_with_the_answers_before_it() -> None:
+    with serving(ServerBounds()) as connect:
+        connection = connect()
+        connection.sendall(LINE + b"Content-Length: 1\r\n\r\nx" + LINE + b"Content-Length: x\r\n\r\n")
+        assert rest(connection).count(b"HTTP/1.1 200 ") == 1
+        broken = connect()
+        chunked = LINE + b"Transfer-Encoding: chunked\r\n\r\n"
+        broken.sendall(LINE + b"Content-Length: 1\r\n\r\nx" + chunked + b"no size\r\n")
+        assert rest(broken).count(b"HTTP/1.1 200 ") == 1
+
+
+def test_no_more_requests_wait_on_a_connection_than_it_may_hold() -> None:
+    with serving(ServerBounds(idle_s=0.2)) as connect:
+        within, beyond = connect(), connect()
+        request = LINE + b"Content-Length: 0\r\n\r\n"
+        within.sendall(request * (MOST_PIPELINED + 1))
+        assert rest(within).count(b"HTTP/1.1 200 ") == MOST_PIPELINED + 1
+        beyond.sendall(request * (MOST_PIPELINED + 9))
+        assert rest(beyond).count(b"HTTP/1.1 200 ") == MOST_PIPELINED + 1
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: x\r\nHost: y\r\n"], ids=["none", "two"])
+def test_a_request_says_its_host_once(hosts: bytes) -> None:
+    with serving(ServerBounds()) as connect:
+        connection = connect()
+        connection.sendall(b"GET / HTTP/1.1\r\n" + hosts + b"\r\n")
+        assert rest(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_request_to_change_the_protocol_is_answered_and_the_next_one_too() -> None:
+    upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    with serving(ServerBounds(idle_s=0.2)) as connect:
+        connection = connect()
+        connection.sendall(upgrade + LINE + b"Content-Length: 2\r\n\r\nab")
+        answers = rest(connection).split(b"HTTP/1.1 200 OK")[1:]
+        assert [answer[-1:] for answer in answers] == [b"0", b"2"]
+
+
+def test_a_trailer_is_no_header_and_has_an_end() -> None:
+    seen: list[list[tuple[bytes, bytes]]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        seen.append(scope["headers"])
+        await application({**scope, "path": "/early"}, receive, send)
+
+    chunked = LINE + b"Transfer-Encoding: chunked\r\n\r\n"
+    with serving(ServerBounds(head_bytes=2000), app=app) as connect:
+        connection = connect()
+        connection.sendall(chunked + b"1\r\nx\r\n0\r\nAuthorization: y\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert b"authorization" not in dict(seen[0])
+        for endless in (b"0\r\nX: ", b"1;x="):
+            other = connect()
+            with suppress(OSError):
+                other.sendall(chunked + endless + b"x" * 50_000)
+            assert rest(other).startswith(b"HTTP/1.1 431 ")

@@ -8,6 +8,7 @@ import { banner } from "../incidents.js";
 import { chips, isRolling, isSeen, reason, tiles } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { sharedLoad } from "../shared.js";
+import { timeSpent } from "../time-spent.js";
 import { latestEdit, requests } from "./now-notices.js";
 
 const COUNT_MS = 200;
@@ -49,6 +50,7 @@ export async function open(root, place, tools) {
     put(parts.tiles, [live.rate_rps, live.latency_s, live.in_time_ratio, live.losses, live.retried_rps, live.forecast, live.pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
     put(parts.shared, [live.parts, live.mixture, live.canary], () => sharedLoad(status));
     if (pipeline) graph.show(status, pipeline);
+    put(parts.time, [live.latency_s, live.stages, status.sla_s], () => timeSpent(status));
     put(parts.changes, list, () => decisions(list, false));
     put(parts.seen, live.tick, () => `tick ${live.tick} · every ${plain(live.tick_s)} s · seen ${clock(live.at)}`);
     put(parts.calibration, live.calibration, () => live.calibration.charAt(0).toUpperCase() + live.calibration.slice(1));
@@ -99,6 +101,7 @@ function frame(name) {
     tiles: el("section", { class: "tiles", id: "figures", "aria-label": "Load, latency, accuracy and cost" }),
     shared: el("section", { "aria-label": "Shared load" }),
     graph: el("section", { "aria-labelledby": "stages-title" }, el("h2", { id: "stages-title" }, "Stages")),
+    time: el("section", { id: "time-spent", "aria-label": "Where a request’s time goes" }),
     changes: el("ol", { id: "decisions" }),
     seen: el("p", { class: "note" }),
     calibration: el("p", { class: "note" }),
@@ -109,7 +112,7 @@ function frame(name) {
     el("div", {}, el("small", {}, "next tick"), countdown));
   return {
     ...parts,
-    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.edit, parts.aside, parts.incident, parts.tiles, parts.reason, parts.shared, parts.graph, parts.requests,
+    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.edit, parts.aside, parts.incident, parts.tiles, parts.reason, parts.shared, parts.graph, parts.time, parts.requests,
       el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: formatRoute({ view: "timeline", path: [name] }) }, "Timeline")),
       el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen, parts.calibration],
   };
