@@ -17,6 +17,9 @@ HALF_LIFE_S = 2.5
 HALF_LIFE_RATIO = 0.125
 # A trend is followed for about half a minute, then levels out (damped trend, Gardner & McKenzie 1985).
 DAMPING_S = 30.0
+# A rise goes on by at most twice what has risen outside its steepest `smooth_s`. A step rises within that
+# time, so it is no trend; once would miss peaks of ramps (test_forecast_ramps, test_forecast_steps).
+CARRIED_RATIO = 2.0
 # A past of eight half-lives carries all of the weight but 0.4 %.
 HALF_LIVES = 8
 # The share of the slope's own uncertainty in the spread of the forecast.
@@ -52,7 +55,10 @@ class Seasonal:
         return self
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The highest of level + damped trend + season over the horizon, and its calibrated quantile."""
+        """The highest of level + damped trend + season over the horizon, and its calibrated quantile.
+
+        The trend of a step is not carried on: see CARRIED_RATIO.
+        """
         points, uppers = self._grown(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
         return Peak(float(points[0]), float(uppers[0]))
 
@@ -92,19 +98,34 @@ class Seasonal:
     def _fits(self, series: Series, ahead: int, width: int, half_life: float) -> tuple[Floats, Floats]:
         """The centre of the peak after each window of `width` steps, and its spread."""
         season = _season(series, self.season_s, ahead)
-        windows = np.lib.stride_tricks.sliding_window_view(series.rates_rps - season[:-ahead], width)
+        rates = series.rates_rps - season[:-ahead]
+        windows = np.lib.stride_tricks.sliding_window_view(rates, width)
         level_weights, slope_weights = _weights(width, half_life)
         levels, slopes = windows @ level_weights, windows @ slope_weights
         damped = DAMPING_S * (1 - np.exp(-np.arange(ahead + 1) * series.step_s / DAMPING_S)) / series.step_s
         seasons = np.lib.stride_tricks.sliding_window_view(season, ahead + 1)[width - 1 :]
-        centres = np.maximum((levels[:, None] + slopes[:, None] * damped + seasons).max(axis=1), 0.0)
         smooth = series.steps(series.smooth_s)
+        most = CARRIED_RATIO * _trend_rises(rates, levels, width, smooth)
+        growths = np.minimum(slopes[:, None] * damped, most[:, None])
+        centres = np.maximum((levels[:, None] + growths + seasons).max(axis=1), 0.0)
         slope_noise = _slope_noise(width, half_life, smooth, series.step_s) * damped[-1]
         spreads = np.sqrt(
             np.maximum(centres, LEAST_RATE_RPS) / series.smooth_s
             + (SLOPE_SHARE * slope_noise) ** 2 * np.maximum(levels, LEAST_RATE_RPS)
         )
         return centres, spreads
+
+
+def _trend_rises(rates: Floats, levels: Floats, width: int, smooth: int) -> Floats:
+    """The rise to each level from the least rate of its window, less the steepest rise in `smooth` steps.
+
+    The window begins `smooth` steps before that of the level, so that it also holds a trend where means are
+    longer than the level's window. Never below 0.
+    """
+    before = np.concatenate((np.full(smooth, rates[0]), rates))
+    rises = np.concatenate((np.zeros(smooth), rates - before[: len(rates)]))
+    lowest, steepest = -sliding_max(-before, width + smooth), sliding_max(rises, width + smooth)
+    return np.maximum(levels - lowest - np.maximum(steepest, 0.0), 0.0)
 
 
 @lru_cache(64)
