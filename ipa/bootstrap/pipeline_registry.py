@@ -37,6 +37,7 @@ from ipa.model.slowdown import UNCALIBRATED, Calibration
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
+from ipa.profiling.credibility import doubts
 from ipa.service.service import PipelineEdit
 from ipa.service.simulation import guards_of
 from ipa.settings import Settings
@@ -144,7 +145,15 @@ class PipelineFactory:
         """The loop of a pipeline, not yet started."""
         waker = self.stop.linked()
         calibration = self._calibration(chosen)
+        self._warn_of_doubts(chosen[0])
         return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker, calibration)
+
+    def _warn_of_doubts(self, inputs: PolicyInputs) -> None:
+        """Log the profiles that cannot be believed of a pipeline whose mode writes."""
+        pipeline = inputs.pipeline
+        if self.store.control(pipeline.name).mode.writes:
+            for doubt in doubts(pipeline.served, inputs.profiles):
+                log.warning("%s: its plans may be wrong: %s; %s", pipeline.name, doubt, doubt.remedy)
 
     def beside(self, chosen: Chosen) -> ControlLoop:
         """The loop of a policy that only says what it would do."""

@@ -146,8 +146,7 @@ def _measure(pipeline: str) -> str:
     return f"ipa profile {pipeline} --write"
 
 
-# A p99 of forty batches, the default, is the slowest of them.
-_LONGER = "{measure} --repeats 400 --budget 10"
+_LONGER = "{measure} --repeats 4000 --budget 10"
 _MORE_BATCHES = "--batches 1,2,3,4,6,8"
 _TOPICS = {
     ProfileStatus.FEW_BATCHES: (
@@ -169,4 +168,5 @@ _REMEDIES: dict[Oddity | ProfileStatus, str] = {
     ProfileStatus.FEW_BATCHES: f"measure more of them: {{measure}} {_MORE_BATCHES}",
     Oddity.MEAN_ABOVE_P99: f"measure longer: {_LONGER}",
     Oddity.CENSORED: "offer more than it carries, as this does: {measure}",
+    Oddity.DISTURBED: "end what else runs there, or wait for it: {measure} --wait-quiet 600",
 }

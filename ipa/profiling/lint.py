@@ -8,8 +8,8 @@ from enum import StrEnum
 from itertools import groupby, pairwise
 from statistics import fmean
 
-from ipa.model.profile import StageProfile, VariantProfile
-from ipa.profiling.fit import fit_variant
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.profiling.fit import LatencyFit, fit_variant
 
 # Below this a fit explains little more than the mean does.
 POOR_R2_RATIO = 0.8
@@ -20,7 +20,7 @@ POOR_ERROR_RATIO = 0.25
 CENSORED_RATIO = 0.95
 # Smaller steps are the scatter of two p99s: of `ocr`, whose latencies nothing else disturbs, four in five
 # fits meet each of their points within 5 %. It is also the error of a profile from which plans use observed
-# times instead (the dead band of ipa.control.engine.correction).
+# times instead (the dead band of ipa.control.engine.correction). Means scatter less than p99s.
 SCATTER_RATIO = 0.10
 
 
@@ -32,6 +32,7 @@ class Oddity(StrEnum):
     POOR_FIT = "poor_fit"
     MEAN_ABOVE_P99 = "mean_above_p99"
     CENSORED = "censored"
+    DISTURBED = "disturbed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +55,43 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class FitSummary:
-    """The quality of a stage's latency fits: their number, mean R², the worst and the left-out error."""
+    """The quality of a stage's latency fits: their number, mean R², the worst and the left-out error.
+
+    R² is that of the fits that are not flat, None if all are: it compares a fit with a constant.
+    """
 
     fits: int
-    r2_ratio: float
+    r2_ratio: float | None
     max_error_ratio: float
     loo_error_ratio: float | None
 
     def __str__(self) -> str:
         left_out = "" if self.loo_error_ratio is None else f", {self.loo_error_ratio:.0%} left out"
         fits = "1 fit" if self.fits == 1 else f"{self.fits} fits"
-        return f"{fits}, R² {self.r2_ratio:.2f}, error up to {self.max_error_ratio:.0%}{left_out}"
+        r2 = "flat" if self.r2_ratio is None else f"R² {self.r2_ratio:.2f}"
+        return f"{fits}, {r2}, error up to {self.max_error_ratio:.0%}{left_out}"
 
 
 def summarise_fit(profile: StageProfile) -> FitSummary:
     """The error of the fits of all variants and core counts together."""
     fits = [fit for variant in profile.variants for fit in fit_variant(variant).fits.values()]
     left_out = [fit.loo_error_ratio for fit in fits if fit.loo_error_ratio is not None]
+    curved = [fit.r2_ratio for fit in fits if not is_flat(fit)]
     return FitSummary(
         fits=len(fits),
-        r2_ratio=fmean(fit.r2_ratio for fit in fits),
+        r2_ratio=fmean(curved) if curved else None,
         max_error_ratio=max(fit.max_error_ratio for fit in fits),
         loo_error_ratio=fmean(left_out) if left_out else None,
     )
+
+
+def is_flat(fit: LatencyFit) -> bool:
+    """True if a constant meets the latencies about as well: R², which compares with one, then says nothing.
+
+    Neither the fit's rise over its batch sizes nor its error is more than that of a poor fit.
+    """
+    rise_ratio = fit.latency_s(fit.batch_max) / fit.latency_s(fit.batch_min) - 1
+    return max(rise_ratio, fit.max_error_ratio) <= POOR_ERROR_RATIO
 
 
 # A place, with the size of the oddity there.
@@ -102,31 +117,38 @@ def _falling(variant: VariantProfile, _: StageProfile) -> Places:
     by_cores = sorted(variant.points, key=lambda each: (each.cores, each.batch_size))
     for cores, points in groupby(by_cores, key=lambda each: each.cores):
         for small, large in pairwise(points):
-            fall_ratio = 1 - large.latency_s / small.latency_s
-            if fall_ratio > SCATTER_RATIO:
-                yield (
-                    fall_ratio,
-                    f"{cores:g} cores batch {small.batch_size}→{large.batch_size} (-{fall_ratio:.0%})",
-                )
+            place = f"{cores:g} cores batch {small.batch_size}→{large.batch_size}"
+            yield from _beyond_scatter(place, small, large, -1)
 
 
 def _rising(variant: VariantProfile, _: StageProfile) -> Places:
     by_batch = sorted(variant.points, key=lambda each: (each.batch_size, each.cores))
     for batch_size, points in groupby(by_batch, key=lambda each: each.batch_size):
         for few, many in pairwise(points):
-            rise_ratio = many.latency_s / few.latency_s - 1
-            if rise_ratio > SCATTER_RATIO:
-                yield (
-                    rise_ratio,
-                    f"batch {batch_size} {few.cores:g}→{many.cores:g} cores (+{rise_ratio:.0%})",
-                )
+            place = f"batch {batch_size} {few.cores:g}→{many.cores:g} cores"
+            yield from _beyond_scatter(place, few, many, 1)
+
+
+def _beyond_scatter(place: str, before: ProfilePoint, after: ProfilePoint, sign: int) -> Places:
+    """The place, if the latency changes in the direction of the sign by more than measurements scatter.
+
+    If means were measured they show a small change; p99s of the same batches scatter by more than that.
+    """
+    change_ratio = after.latency_s / before.latency_s - 1
+    has_means = before.latency_mean_s is not None and after.latency_mean_s is not None
+    if sign * change_ratio > (POOR_ERROR_RATIO if has_means else SCATTER_RATIO):
+        yield abs(change_ratio), f"{place} ({change_ratio:+.0%})"
+    elif before.latency_mean_s is not None and after.latency_mean_s is not None:
+        change_ratio = after.latency_mean_s / before.latency_mean_s - 1
+        if sign * change_ratio > SCATTER_RATIO:
+            yield abs(change_ratio), f"{place} (mean {change_ratio:+.0%})"
 
 
 def _poor_fits(variant: VariantProfile, _: StageProfile) -> Places:
     """Fits that are far off, and those little better than a mean unless the latencies merely scatter."""
     for fit in fit_variant(variant).fits.values():
-        is_flat = fit.max_error_ratio <= SCATTER_RATIO
-        if fit.max_error_ratio > POOR_ERROR_RATIO or (fit.r2_ratio < POOR_R2_RATIO and not is_flat):
+        is_close = fit.max_error_ratio <= SCATTER_RATIO or is_flat(fit)
+        if fit.max_error_ratio > POOR_ERROR_RATIO or (fit.r2_ratio < POOR_R2_RATIO and not is_close):
             words = f"{fit.cores:g} cores R² {fit.r2_ratio:.2f} (error up to {fit.max_error_ratio:.0%})"
             yield fit.max_error_ratio, words
 
@@ -145,12 +167,20 @@ def _censored(variant: VariantProfile, profile: StageProfile) -> Places:
         yield held, f"{held} of {len(variant.points)} points"
 
 
+def _disturbed(variant: VariantProfile, _: StageProfile) -> Places:
+    for point in variant.points:
+        if point.foreign_cpu_ratio is not None:
+            words = f"{point.cores:g} cores batch {point.batch_size} ({point.foreign_cpu_ratio:.0%})"
+            yield point.foreign_cpu_ratio, words
+
+
 _LOOKS: dict[Oddity, Callable[[VariantProfile, StageProfile], Places]] = {
     Oddity.FALLS_WITH_BATCH: _falling,
     Oddity.RISES_WITH_CORES: _rising,
     Oddity.POOR_FIT: _poor_fits,
     Oddity.MEAN_ABOVE_P99: _high_means,
     Oddity.CENSORED: _censored,
+    Oddity.DISTURBED: _disturbed,
 }
 _TOPICS = {
     Oddity.FALLS_WITH_BATCH: "latency falls as the batch grows: the larger batch may never have filled",
@@ -158,4 +188,5 @@ _TOPICS = {
     Oddity.POOR_FIT: "poor fit of latency",
     Oddity.MEAN_ABOVE_P99: "mean latency above the p99: too few batches were measured",
     Oddity.CENSORED: "throughput is censored at the offered load of {load_rps:g} rps",
+    Oddity.DISTURBED: "measured while others used its CPUs",
 }

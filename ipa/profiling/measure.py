@@ -9,23 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
+from math import ceil, floor, sqrt
 from statistics import fmean
 from typing import Any, Protocol
 
 from ipa.model.errors import InputError
 from ipa.model.profile import ProfilePoint
+from ipa.profiling.quiet import QuietWatch, WatchedReplica
 
 # A V2 request of one item: its `inputs`, each with one row.
 Item = Sequence[Mapping[str, Any]]
 # The values of one item's outputs by name; more than one row if the stage fans out.
 Outputs = Mapping[str, Sequence[Any]]
 
-# Not counted: the first batches of a size allocate memory, and use up the quota saved while idle.
+# Not counted: the first batches of a size allocate memory.
 WARM_UP_BATCHES = 2
+# Not counted either: a replica below one core first spends the quota that it saved while idle, up to a
+# period's worth. Three periods of 100 ms are enough up to three quarters of a core.
+WARM_UP_S = 0.3
 # Fewer give no high percentile.
 MIN_BATCHES = 5
 TAIL_QUANTILE = 0.99
+# A point whose p99 scatters more is measured longer: half of the scatter that plans tolerate.
+STEADY_RATIO = 0.05
 # Twice the items take about this many times as long: a size that would exceed the limit is not tried.
 DOUBLING_RATIO = 1.8
 
@@ -45,7 +53,7 @@ class MeasuredReplica(Protocol):
         """The answer to the items as one batch."""
 
 
-class ServedReplica(MeasuredReplica, Protocol):
+class ServedReplica(MeasuredReplica, WatchedReplica, Protocol):
     """A model server that was started to be measured, or that runs already."""
 
     @property
@@ -89,30 +97,41 @@ class MeasuredWorkload(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MeasurementEffort:
-    """The duration of a measurement: up to a number of batches or seconds, but at least MIN_BATCHES."""
+    """The duration of a measurement: up to a number of batches or seconds, but at least MIN_BATCHES.
 
-    repeats: int = 40
-    budget_s: float = 1.2
+    It is doubled up to `doublings` times while the p99 scatters. It begins after `warm_up_s` seconds, but at
+    least WARM_UP_BATCHES.
+    """
+
+    # A p99 of a few dozen batches is the slowest of them, and scatters; so does one of short batches that end
+    # within a single disturbance.
+    repeats: int = 1000
+    budget_s: float = 3.0
+    warm_up_s: float = WARM_UP_S
+    doublings: int = 2
 
 
 def measure_points(
-    replica: MeasuredReplica,
+    replica: ServedReplica,
     items: Sequence[Item],
     *,
     cores: float,
     batch_sizes: Sequence[int],
     limit_s: float,
     effort: MeasurementEffort,
+    watch: QuietWatch,
 ) -> tuple[ProfilePoint, ...]:
     """Measure one point a batch size, by rising size, up to the first that would take longer than `limit_s`.
 
-    A size beyond the SLA cannot be part of a plan, and costs the most time to measure.
+    A size beyond the SLA cannot be part of a plan, and costs the most time to measure. `watch` has points
+    measured again that others disturbed.
     """
     points: list[ProfilePoint] = []
     for size in sorted(batch_sizes):
         if points and points[-1].latency_s * DOUBLING_RATIO > limit_s:
             break
-        points.append(measure_point(replica, items, cores=cores, batch_size=size, effort=effort))
+        one = partial(measure_point, replica, items, cores=cores, batch_size=size, effort=effort)
+        points.append(watch.measured(replica, cores, one))
     return tuple(points)
 
 
@@ -130,14 +149,29 @@ def measure_point(
     load, the throughput is its maximum.
     """
     batches = _batches(items, batch_size)
-    for batch in islice(batches, WARM_UP_BATCHES):
-        replica.infer(batch)
+    warm, warm_s = 0, 0.0
+    while warm < WARM_UP_BATCHES or warm_s < effort.warm_up_s:
+        warm, warm_s = warm + 1, warm_s + replica.infer(next(batches)).latency_s
     latencies_s: list[float] = []
-    while len(latencies_s) < MIN_BATCHES or (
-        len(latencies_s) < effort.repeats and sum(latencies_s) < effort.budget_s
-    ):
-        latencies_s.append(replica.infer(next(batches)).latency_s)
+    for doubling in range(effort.doublings + 1):
+        most, until_s = effort.repeats * 2**doubling, effort.budget_s * 2**doubling
+        while len(latencies_s) < MIN_BATCHES or (len(latencies_s) < most and sum(latencies_s) < until_s):
+            latencies_s.append(replica.infer(next(batches)).latency_s)
+        if is_steady(latencies_s):
+            break
     return summarise(latencies_s, cores=cores, batch_size=batch_size)
+
+
+def is_steady(latencies_s: Sequence[float]) -> bool:
+    """True if the standard error of the p99 is at most STEADY_RATIO of it.
+
+    By the order statistics one binomial standard deviation below and above; those of fewer than some fifty
+    batches reach to the slowest one.
+    """
+    ordered, most = sorted(latencies_s), len(latencies_s) - 1
+    rank, off = TAIL_QUANTILE * most, sqrt(len(ordered) * TAIL_QUANTILE * (1 - TAIL_QUANTILE))
+    low_s, high_s = ordered[max(floor(rank - off), 0)], ordered[min(ceil(rank + off), most)]
+    return high_s - low_s <= 2 * STEADY_RATIO * ordered[round(rank)]
 
 
 def summarise(latencies_s: Sequence[float], *, cores: float, batch_size: int) -> ProfilePoint:

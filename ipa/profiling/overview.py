@@ -9,6 +9,7 @@ from datetime import date
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.profiling.findings import age_days
 from ipa.profiling.fit import Form, fit_variant
+from ipa.profiling.lint import is_flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class FitRow:
     """A variant on one number of cores.
 
     Latencies are the planned ones, of one batch at the high percentile; `throughput_rps` are items a second
-    at the largest batch. Errors are those of `LatencyFit`.
+    at the largest batch. Errors are those of `LatencyFit`; R² says nothing of a flat one.
     """
 
     variant: str
@@ -32,6 +33,7 @@ class FitRow:
     latency_min_s: float
     latency_max_s: float
     throughput_rps: float
+    is_flat: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +81,5 @@ def _rows(variant: VariantProfile) -> Iterator[FitRow]:
             latency_min_s=fit.latency_s(fit.batch_min),
             latency_max_s=fit.latency_s(fit.batch_max),
             throughput_rps=fitted.capacity_rps(fit.batch_max, cores),
+            is_flat=is_flat(fit),
         )

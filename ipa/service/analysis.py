@@ -10,6 +10,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.optimize.explanation import Explanation
+from ipa.profiling.credibility import doubts
 from ipa.profiling.fit import LatencyFit, fit_variant
 from ipa.report.frontier_plot import accuracy_cost
 from ipa.service.plans import PlanRequest, plan_for, what_if
@@ -70,11 +71,15 @@ class VariantFitView:
 
 @dataclass(frozen=True, slots=True)
 class StageFits:
-    """The fits of a stage's variants, which plans use instead of the measured points."""
+    """The fits of a stage's variants, which plans use instead of the measured points.
+
+    `doubts` are the reasons for which they cannot be believed, with figures.
+    """
 
     pipeline: str
     stage: str
     variants: tuple[VariantFitView, ...]
+    doubts: tuple[str, ...] = ()
 
 
 async def explain(
@@ -130,6 +135,9 @@ def stage_fits(service: Service, pipeline: Pipeline, stage: str) -> StageFits:
         tuple(
             VariantFitView(each.variant, tuple(_fit_view(fit, sizes) for fit, sizes in _fits_of(each)))
             for each in profile.variants
+        ),
+        tuple(
+            reason for doubt in doubts([pipeline.stage(stage)], {stage: profile}) for reason in doubt.reasons
         ),
     )
 

@@ -63,12 +63,16 @@ def resume(service: Service, pipeline: Pipeline, *, by: str = "", reason: str = 
 def set_mode(
     service: Service, pipeline: Pipeline, mode: Mode, *, by: str = "", reason: str = ""
 ) -> ControlView:
-    """Set the mode of the pipeline."""
+    """Set the mode of the pipeline. A mode that writes is logged with the doubts of the profiles, if any."""
 
     def trusted(control: PipelineControl) -> PipelineControl:
         return replace(control, mode=mode, mode_by=by, mode_reason=reason)
 
-    return _changed(service, pipeline, Attribution(ControlAction.MODE, by, reason), trusted)
+    view = _changed(service, pipeline, Attribution(ControlAction.MODE, by, reason), trusted)
+    if mode.writes:
+        for doubt in view.profile_doubts:
+            LOG.warning("%s is %s by plans that may be wrong: %s", pipeline.name, mode.value, doubt)
+    return view
 
 
 def set_pin(
@@ -175,7 +179,8 @@ def _changed(
         control = change(service.controls.control(pipeline.name))
         service.controls.set_control(pipeline.name, control, said)
     LOG.info("%s of %s by %s: %s", said.deed.value, pipeline.name, said.by or "someone", said.why)
-    return control_view(control, service.clock.now())
+    view = control_view(control, service.clock.now())
+    return replace(view, profile_doubts=service.profile_doubts(pipeline))
 
 
 def _pause_end(now: datetime, until: datetime | None, for_s: float | None) -> datetime | None:

@@ -146,6 +146,7 @@ def _some(problems: Sequence[Problem | str]) -> str:
 
 def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Iterator[Finding]:
     """Check the pipeline's profiles: the variants measured, the fit, and the age."""
+    from ipa.profiling.credibility import doubts
     from ipa.profiling.findings import OLD, age_days, is_old, unmeasured
 
     name, measure = f"profiles of {pipeline.name}", f"ipa profile {pipeline.name} --write"
@@ -169,9 +170,10 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
     if old:
         yield warn(f"age of {name}", f"older than {OLD.days} days: {_some(old)}", measure)
     poor = [remark for stage, profile in used.items() for remark in _poor(stage, profile)]
-    if poor:
-        remedy = f"ipa fit {pipeline.name}; {measure}"
-        yield warn(f"fit of {name}", f"poor fits: {_some(poor)}", remedy)
+    doubted = [str(doubt) for doubt in doubts(pipeline.served, used)]
+    if doubted or poor:
+        seen = _some(doubted) if doubted else f"poor fits: {_some(poor)}"
+        yield warn(f"fit of {name}", seen, f"ipa fit {pipeline.name}; {measure}")
 
 
 def _named(stage: str, variant: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,7 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import Resources
 from ipa.model.row_counts import FAN_OUT
 from ipa.profiling import measure
+from ipa.profiling.quiet import QuietWatch
 
 # Digits of an accuracy in a profile: a workload of sixty pages supports no more.
 ACCURACY_DIGITS = 4
@@ -25,12 +26,16 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class MeasureRequest:
-    """The cores and batch sizes to measure, how long each point may take, and the latency to stop above."""
+    """The cores and batch sizes to measure, how long each point may take, and the latency to stop above.
+
+    `watch` sees to it that the machine is quiet meanwhile.
+    """
 
     cores: tuple[float, ...]
     batches: tuple[int, ...]
     effort: measure.MeasurementEffort
     limit_s: float
+    watch: QuietWatch
 
 
 def measure_stage(
@@ -84,6 +89,7 @@ def _variant_profile(
                 batch_sizes=request.batches,
                 limit_s=request.limit_s,
                 effort=request.effort,
+                watch=request.watch,
             )
             readiness_s += _known(replica.readiness_s)
             memory_gib += _known(replica.memory_gib())
@@ -93,9 +99,11 @@ def _variant_profile(
         step(f"{stage.name}/{variant.name} on {cores:g} cores")
     say(f"{stage.name}/{variant.name}: accuracy {accuracy:.3f}, rows an item {fmean(rows):.2f}")
     for point in points:
+        foreign = point.foreign_cpu_ratio
+        beside = "" if foreign is None else f"   DISTURBED: others used {foreign:.0%} of its CPUs"
         say(
             f"  {point.cores:g} cores, batch {point.batch_size}: p99 {point.latency_s * 1e3:.0f} ms, "
-            f"{point.throughput_rps:.1f} rps"
+            f"{point.throughput_rps:.1f} rps{beside}"
         )
     return VariantProfile(
         variant=variant.name,
@@ -115,9 +123,8 @@ def _known(value: float | None) -> list[float]:
 def rounded(point: ProfilePoint) -> ProfilePoint:
     """The point rounded to the digits that a repetition would confirm: 0.1 ms, 0.01 rps."""
     assert point.latency_mean_s is not None and point.throughput_rps is not None
-    return ProfilePoint(
-        cores=point.cores,
-        batch_size=point.batch_size,
+    return replace(
+        point,
         latency_s=round(point.latency_s, 4),
         latency_mean_s=round(point.latency_mean_s, 4),
         throughput_rps=round(point.throughput_rps, 2),

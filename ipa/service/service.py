@@ -25,6 +25,7 @@ from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint
 from ipa.policies.planning import PlanQuestion
+from ipa.profiling.credibility import doubts
 from ipa.settings import Settings
 
 
@@ -264,6 +265,10 @@ class Service:
     def profiles(self, name: str) -> Mapping[str, StageProfile]:
         """The newest profiles of that pipeline by stage."""
         return self.registry.profiles.get(name, {})
+
+    def profile_doubts(self, pipeline: Pipeline) -> tuple[str, ...]:
+        """The reasons for which the profiles of its stages cannot be believed, with figures; one a stage."""
+        return tuple(map(str, doubts(pipeline.served, self.profiles(pipeline.name))))
 
     def sees(self, pipeline: str, record: str) -> bool:
         """True if that record is the one that a pipeline that may be seen writes now.

@@ -428,7 +428,11 @@ class FreezeView:
 
 @dataclass(frozen=True, slots=True)
 class ControlView:
-    """The overrides of a pipeline in force now: an expired pause is omitted."""
+    """The overrides of a pipeline in force now: an expired pause is omitted.
+
+    `profile_doubts` are the reasons for which plans, and so what the mode writes, cannot be believed; each is
+    of one stage's profile, with its figures.
+    """
 
     mode: Mode
     mode_reason: str
@@ -439,6 +443,7 @@ class ControlView:
     paused_by: str
     pins: tuple[StagePin, ...]
     freezes: tuple[FreezeView, ...]
+    profile_doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -547,6 +552,7 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
     )
     return replace(
         found,
+        control=replace(found.control, profile_doubts=service.profile_doubts(pipeline)),
         incident=service.incidents.lasting(pipeline.name),
         simulated_speed=clock.speed if isinstance(clock := service.clock, SimulatedClock) else None,
     )

@@ -20,7 +20,8 @@ from ipa.profiling.measure import BatchMeasurement, Item
 TIMEOUT_S = 60.0
 METHOD = (
     "A server that ran already, at its address: one client sends requests back to back, coding included; "
-    "latency is the p99, throughput the batch size over the mean. Cores are those that were said to be its."
+    "latency is the p99, throughput the batch size over the mean. Cores are those that were said to be its; "
+    "what else ran there was not seen."
 )
 
 
@@ -90,6 +91,9 @@ class RunningServer:
 
     def memory_gib(self) -> None:
         """None: it is not seen from here."""
+
+    def cpu_times(self) -> None:
+        """None: its processes are not known."""
 
 
 class RunningBench:

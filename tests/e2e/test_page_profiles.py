@@ -130,3 +130,20 @@ def test_a_stage_that_is_not_there_names_those_that_are(browser: Browser, url: s
         expect(page.locator("#view")).to_contain_text("no stage nope")
         page.locator("#view").get_by_role("link", name="recognise").click()
         expect(page.get_by_role("region", name="Fits of v4-160")).to_be_visible()
+
+
+def test_a_profile_that_cannot_be_believed_is_told_on_profiles_and_now(browser: Browser) -> None:
+    detect = PROFILES["detect"]
+    beside = [replace(it, points=tuple(point.beside(0.4) for point in it.points)) for it in detect.variants]
+    profiles = {**PROFILES, "detect": replace(detect, variants=tuple(beside))}
+    words = "thers used up to 40% of the CPUs while"
+    with serving(over(viewed(FakeWorld().play(20)), profiles=profiles)) as url:
+        with opened(browser, f"{url}#/profiles/ocr/detect") as page:
+            expect(page.locator(".banner.warn")).to_contain_text(f"Not to be believedO{words}")
+            assert serious(page) == []
+            page.goto(f"{url}#/profiles/ocr/recognise")
+            expect(page.locator(".banner.warn")).to_have_count(0)
+        for mode, told in (("advisory", "p.note"), ("active", ".banner.warn")):
+            httpx.put(f"{url}v1/pipelines/ocr/mode", json={"mode": mode}).raise_for_status()
+            with opened(browser, f"{url}#/now/ocr", width=PHONE) as page:
+                expect(page.locator(f"#edit {told}")).to_contain_text(f"cannot be believed: o{words}")

@@ -17,11 +17,12 @@ from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import load, service_at
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
-from ipa.model.errors import NotFoundError, UnavailableError, UsageError
+from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Edge, Pipeline, Stage, Variant
 from ipa.model.profile import StageProfile
 from ipa.profiling import measure
+from ipa.profiling.quiet import QUIET_RATIO, QuietWatch
 from ipa.settings import Settings
 
 Number = TypeVar("Number", int, float)
@@ -55,9 +56,10 @@ def fit(
 ) -> None:
     """Show how well profiles fit, where they come from, and what to correct in them.
 
-    One row for each variant and number of cores. "left out" is the mean error on inner batch sizes, each
-    predicted from the others; the latencies are those of the smallest and the largest batch, rps the
-    throughput of the largest. Exit code 3 with --strict: there is a finding.
+    One row for each variant and number of cores. R² is "flat" where the latency hardly depends on the batch.
+    "left out" is the mean error on inner batch sizes, each predicted from the others; the latencies are those
+    of the smallest and the largest batch, rps the throughput of the largest. Exit code 3 with --strict: there
+    is a finding.
     """
     from ipa.cli.views.fit_text import FitResult, print_fits
     from ipa.profiling.findings import findings
@@ -140,7 +142,11 @@ def profile(
         measure.MeasurementEffort().repeats, min=1, help="most batches for each point"
     ),
     budget: float = typer.Option(
-        measure.MeasurementEffort().budget_s, help="about how many seconds for each point"
+        measure.MeasurementEffort().budget_s,
+        help="about how many seconds for each point; up to four times as many while its p99 scatters",
+    ),
+    wait_quiet: float = typer.Option(
+        60.0, "--wait-quiet", min=0, help="most seconds to wait, in all, until nothing else uses the CPUs"
     ),
     seed: int = typer.Option(1, min=0, help="seed of the workload"),
     url: str = typer.Option(
@@ -148,6 +154,9 @@ def profile(
     ),
     folder: Path | None = typer.Option(None, "--folder", help="write a file for each stage into this folder"),
     write: bool = typer.Option(False, "--write", help="replace the profiles of the pipeline"),
+    force: bool = typer.Option(
+        False, "--force", help="with --write: replace a profile that can be believed by one that cannot"
+    ),
     at: str | None = typer.Option(
         None,
         "--at",
@@ -161,7 +170,10 @@ def profile(
 ) -> None:
     """Measure accuracy, latency, throughput and readiness of every variant with real model servers.
 
-    Requests and accuracy come from pipelines/PIPELINE/bench.py. Run nothing else on the machine meanwhile.
+    Requests and accuracy come from pipelines/PIPELINE/bench.py. Run nothing else on the machine meanwhile:
+    points during which others used more than a tenth of the CPUs that a replica and its client need, steal
+    included, are measured again once it is quiet. Points that stay disturbed are marked and say so in the
+    profile. Exit code 3 with --write: a profile that can be believed was not replaced by one that cannot.
     With --url nothing is started: a server that runs is called as the orchestrator of its pipeline calls it.
 
     With --at each variant runs as a copy of its stage, one replica at a time, which gets no request of the
@@ -174,9 +186,12 @@ def profile(
         )
     if namespace is not None and at is None:
         raise UsageError("--namespace is that on a cluster, so give --at kubernetes with it")
+    if force and not write:
+        raise UsageError("--force is for --write, so give both")
     if write and (variants or folder):
         raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
     from ipa.bootstrap.targets import bench_at, measurement_bench, running_bench
+    from ipa.control.loop.clock import SystemClock
     from ipa.files import load_pipeline
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
 
@@ -188,11 +203,13 @@ def profile(
         _batches(batches, described, stages) if url else _numbers(batches, int, "--batches"),
         measure.MeasurementEffort(repeats, budget),
         described.sla.latency_s,
+        QuietWatch(wait_quiet, SystemClock().wait, _say),
     )
     if url:
         _check_one(chosen, request.cores)
     place = settings.profiles_dir / pipeline if write else folder
     found: list[tuple[StageProfile, Path | None]] = []
+    kept: list[str] = []
     with progress(f"measuring {pipeline}", sum(map(len, chosen.values())) * len(request.cores)) as step:
         for it in stages:
             workload = bench_workload(settings.pipelines_dir, pipeline, it.name, seed)
@@ -205,8 +222,16 @@ def profile(
                 made = measurement_bench(described)
             with unwinding_on_sigterm(), made as bench:
                 profile = measure_stage(bench, described, it, chosen[it.name], workload, request, step, _say)
-            found.append((profile, _written(profile, place)))
+            keeps = write and not force and _is_worse(profile, place)
+            found.append((profile, None if keeps else _written(profile, place)))
+            kept += [it.name] if keeps else []
     _show(output, found)
+    _say_credibility(request.watch, found)
+    if kept:
+        raise InfeasibleError(
+            f"the profile of {', '.join(kept)} was not replaced: it can be believed, the new one cannot",
+            hint="Measure again on a quiet machine, or replace it all the same with --force.",
+        )
 
 
 def _check_one(chosen: Mapping[str, Sequence[Variant]], cores: Sequence[float]) -> None:
@@ -263,6 +288,39 @@ def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:
     if min(values) <= 0:
         raise UsageError(f"{option} {text!r}: every number must be above 0")
     return values
+
+
+def _is_worse(profile: StageProfile, folder: Path | None) -> bool:
+    """True if the profile cannot be believed, and that of its file in the folder can."""
+    from ipa.files import load_profile
+    from ipa.profiling.credibility import doubt_of
+
+    path = folder / f"{profile.stage}.yaml" if folder else None
+    if path is None or not path.is_file() or doubt_of(profile) is None:
+        return False
+    try:
+        return doubt_of(load_profile(path)) is None
+    except InputError:
+        return False
+
+
+def _say_credibility(watch: QuietWatch, found: Sequence[tuple[StageProfile, Path | None]]) -> None:
+    """Say which points were disturbed, and which profiles cannot be believed."""
+    from ipa.profiling.credibility import doubt_of
+
+    points = sum(len(variant.points) for profile, _ in found for variant in profile.variants)
+    if watch.disturbed:
+        _say(
+            f"warning: {watch.disturbed} of {points} points were measured while others used more than "
+            f"{QUIET_RATIO:.0%} of their CPUs; end what else runs here, or wait for it: --wait-quiet 600"
+        )
+    elif watch.is_seen:
+        _say(
+            f"quiet: no other process used more than {QUIET_RATIO:.0%} of the CPUs of any of {points} points"
+        )
+    for profile, _ in found:
+        if doubt := doubt_of(profile):
+            _say(f"warning: {doubt}\n  → {doubt.remedy}")
 
 
 def _written(profile: StageProfile, folder: Path | None) -> Path | None:

@@ -320,11 +320,19 @@ def mode(
     """Set a pipeline's mode: advisory, shadow, guarded or active.
 
     advisory: the service decides and writes nothing. shadow: the same, each decision based on the one before.
-    guarded: it writes only changes that add replicas. active: it writes every change.
+    guarded: it writes only changes that add replicas. active: it writes every change. If the profiles of the
+    pipeline cannot be believed, that is said.
     """
     with service_at(at, "mode") as service:
         control = service.set_mode(pipeline, mode_.value, by=by, reason=reason)
     show(output, control, f"{pipeline} is {control['mode']}")
+    # Services before 0.2 do not tell.
+    doubts = control.get("profile_doubts", ()) if Mode(control["mode"]).writes else ()
+    for doubt in doubts:
+        typer.echo(f"warning: it writes by plans that may be wrong: {doubt}", err=True)
+    if doubts:
+        typer.echo(f"  → ipa fit {pipeline} shows where. Until it is measured again:", err=True)
+        typer.echo(f"    ipa mode {pipeline} advisory", err=True)
 
 
 def pin(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from ipa.cli.lookup import load, service_at
 from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
@@ -67,12 +68,34 @@ def plan(
         from ipa.cli.planning.plan_out import propose
 
         code, is_change = propose(question, rate, compat, choice, out, output)
+        _warn_of_doubts(question)
         raise typer.Exit(code or (ExitCode.CHANGED if detailed and is_change else 0))
     found = planned(question, rate, compat, choice)
     if not printed(output, found.values):
         found.show(printer(output))
+    _warn_of_doubts(question)
     if found.exit_code:
         raise typer.Exit(found.exit_code)
+
+
+def _warn_of_doubts(question: Question) -> None:
+    """Say on standard error that plans rest on profiles which cannot be believed, in one line."""
+    from ipa.clients.http import is_service
+    from ipa.profiling.credibility import doubts
+
+    if question.at is not None and is_service(question.at):
+        with service_at(question.at, "plan") as service:
+            control = service.status(question.pipeline)["control"]
+        # Services before 0.2 do not tell.
+        for doubt in control.get("profile_doubts", ()):
+            typer.echo(f"warning: {doubt}", err=True)
+        return
+    pipeline, profiles, _ = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
+    found = doubts(pipeline.served, profiles)
+    if found:
+        each = ", ".join(f"{doubt.stage} ({'; '.join(doubt.reasons)})" for doubt in found)
+        remedy = f"ipa fit {pipeline.name}"
+        typer.echo(f"warning: the plan rests on profiles that cannot be believed: {each}: {remedy}", err=True)
 
 
 def sweep(

@@ -33,7 +33,10 @@ def validate(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="list every warning by variant"),
     output: Output = OUTPUT,
 ) -> None:
-    """Check pipeline, profile, guardrails and settings files; list every problem with its file and line."""
+    """Check pipeline, profile, guardrails and settings files; list every problem with its file and line.
+
+    A profile that can be used and cannot be believed gets WARNING instead of OK, with the reasons.
+    """
     from ipa.files.check import check_files
     from ipa.settings import Settings
 
@@ -62,6 +65,7 @@ def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
 
 def _values(checked: Checked) -> dict[str, Any]:
     """The result for a file as plain values: its problems, warnings and notes."""
+    from ipa.profiling.credibility import doubt_of
     from ipa.profiling.lint import lint_profile
 
     remarks = lint_profile(checked.profile) if checked.profile is not None else ()
@@ -73,6 +77,7 @@ def _values(checked: Checked) -> dict[str, Any]:
             {"variant": each.variant, "kind": each.oddity, "topic": each.topic, "detail": each.detail}
             for each in remarks
         ],
+        "doubts": list(doubt.reasons if (doubt := checked.profile and doubt_of(checked.profile)) else ()),
         "notes": notes_of(checked),
     }
 
@@ -120,11 +125,17 @@ def _show(checked: Checked, *, verbose: bool) -> None:
 
 
 def _show_profile(path: Path, profile: StageProfile, *, verbose: bool) -> None:
+    from ipa.profiling.credibility import doubt_of
     from ipa.profiling.lint import lint_profile, summarise_fit
 
     points = sum(len(variant.points) for variant in profile.variants)
     variants = _count(len(profile.variants), "variant")
-    typer.echo(f"OK {path}: {variants}, {_count(points, 'point')}, {summarise_fit(profile)}")
+    doubt = doubt_of(profile)
+    verdict = "WARNING" if doubt else "OK"
+    typer.echo(f"{verdict} {path}: {variants}, {_count(points, 'point')}, {summarise_fit(profile)}")
+    if doubt:
+        typer.echo(f"warning: {path}: it cannot be believed: {'; '.join(doubt.reasons)}", err=True)
+        typer.echo(f"  → {doubt.remedy}", err=True)
     by_topic: dict[str, list[str]] = {}
     for remark in lint_profile(profile):
         by_topic.setdefault(remark.topic, []).append(f"{remark.variant}: {remark.detail}")

@@ -98,7 +98,7 @@ def _table(rows: Sequence[FitRow]) -> Table:
             f"{row.accuracy:.4g}" if first else "",
             f"{row.cores:g}",
             _range(row),
-            f"{row.r2_ratio:.2f}",
+            "flat" if row.is_flat else f"{row.r2_ratio:.2f}",
             f"{row.max_error_ratio:.0%}",
             "–" if row.loo_error_ratio is None else f"{row.loo_error_ratio:.0%}",
             _latencies(row),

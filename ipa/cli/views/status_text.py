@@ -44,6 +44,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
+        *(Text(_sentence(text), style="yellow") for text in (control or {}).get("profile_doubts", ())),
         *(Text(text, style="red") for text in lasting_incident(status)),
         *(Text(text, style="yellow") for text in planned_only(status)),
         *edit_lines(status),

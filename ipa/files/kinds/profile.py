@@ -25,6 +25,10 @@ class PointSection(Section):
     latency_mean_s: fields.Maybe[fields.PositiveDuration] = None
     throughput_rps: fields.Maybe[fields.PositiveRate] = None
     """The most items a second."""
+    foreign_cpu_ratio: fields.Maybe[
+        Annotated[fields.Number, Field(gt=0, le=1, title="a fraction, such as 0.4")]
+    ] = None
+    """The share of its CPUs that other processes or machines used meanwhile, if they disturbed it."""
 
 
 class _VariantKeys(Section):

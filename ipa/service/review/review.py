@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +23,7 @@ from ipa.model.resources import CORES, Prices, total
 from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.policies.registry import POLICIES
+from ipa.profiling.credibility import doubt_of, doubts
 from ipa.profiling.evidence import unmeasured
 from ipa.report.frontier_plot import accuracy_cost
 from ipa.report.review.result import (
@@ -293,7 +294,7 @@ def _reviewed(
         rules=rules,
         is_notable=notable(guardrails, pair.status, before, after),
         findings=unproven + findings_of(rules, before, after),
-        note="; ".join(filter(None, (pair.note, _missed(pair, before, after)))),
+        note="; ".join(filter(None, (pair.note, _missed(pair, before, after), *_doubted(pair)))),
     )
 
 
@@ -302,6 +303,16 @@ def _unmeasured(pair: Pair) -> list[tuple[str, str]]:
     if pair.before is None or pair.after is None:
         return []
     return list(unmeasured(pair.before.profiles, pair.after.profiles))
+
+
+def _doubted(pair: Pair) -> Iterator[str]:
+    """The profiles after the change that cannot be believed, unless they could not be before either."""
+    if pair.after is None or pair.after.pipeline is None:
+        return
+    before = pair.before.profiles if pair.before is not None else {}
+    for doubt in doubts(pair.after.pipeline.served, pair.after.profiles):
+        if doubt.stage not in before or doubt_of(before[doubt.stage]) is None:
+            yield str(doubt)
 
 
 def _missed(pair: Pair, before: ReviewSide | None, after: ReviewSide | None) -> str:

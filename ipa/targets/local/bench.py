@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,9 @@ from ipa.model.errors import UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.profiling.measure import BatchMeasurement, Item
+from ipa.profiling.quiet import CpuTimes
 from ipa.targets.local.affinity import CpuMap
+from ipa.targets.local.cpu_times import cpu_times
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import Replica, launch, preloads
 from ipa.targets.running import infer_v2, machine
@@ -36,8 +39,11 @@ METHOD = (
 class ServedModel:
     """A ready model server, asked over V2 as a queue asks it: merged inputs, JSON, answers split again."""
 
-    def __init__(self, client: httpx.Client, replica: Replica, readiness_s: float) -> None:
+    def __init__(
+        self, client: httpx.Client, replica: Replica, readiness_s: float, cpus: Collection[int]
+    ) -> None:
         self._client, self._pid, self.readiness_s = client, replica.pid, readiness_s
+        self._cpus = cpus
         self._url = f"{replica.model_url(replica.variant)}/infer"
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
@@ -50,6 +56,10 @@ class ServedModel:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / GIB
         raise UnavailableError(f"the model server {self._pid} exited")
+
+    def cpu_times(self) -> CpuTimes | None:
+        """The CPU times so far; its own are those of the model server and of this process."""
+        return cpu_times([self._pid], self._cpus)
 
 
 class Bench:
@@ -100,7 +110,7 @@ class Bench:
                     time.sleep(READY_POLL_S)
             readiness_s = time.monotonic() - started_s
             with httpx.Client(timeout=within_s) as client:
-                yield ServedModel(client, replica, readiness_s)
+                yield ServedModel(client, replica, readiness_s, os.sched_getaffinity(replica.pid))
         finally:
             self._stop(replica.pid)
 

@@ -68,6 +68,9 @@ class CopiedReplica:
         """The memory that it may have at most; 0 if nothing limits it."""
         return self._memory_gib
 
+    def cpu_times(self) -> None:
+        """None: what else runs on its node is not seen from here."""
+
 
 class _NoShellError(UnavailableError):
     """The image has no shell to name the processor with."""
@@ -106,8 +109,8 @@ class ClusterBench:
         return (
             f"One replica in a copy of SeldonDeployment {target.namespace}/{target.name}, asked by {way} "
             f"{self._reach.words}. One client sends batches back to back over HTTP, JSON coding included; "
-            f"latency is the p99 of a batch, throughput the batch size over the mean. "
-            f"{'; '.join(self._facts)}."
+            f"latency is the p99 of a batch, throughput the batch size over the mean. What else ran on the "
+            f"node was not seen. {'; '.join(self._facts)}."
         )
 
     def clear(self) -> list[str]:

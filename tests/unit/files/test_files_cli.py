@@ -68,11 +68,14 @@ def test_good_files_get_a_line_each_and_their_warnings(
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "OK pipelines/shop/pipeline.yaml: 1 stage, 2 variants, SLA 1 s at p99, objectives default",
-        "OK profiles/shop/detect.yaml: 2 variants, 4 points, "
-        "2 fits, R² -0.24, error up to 88%, 350% left out",
+        "WARNING profiles/shop/detect.yaml: 2 variants, 4 points, "
+        "2 fits, R² -1.47, error up to 88%, 350% left out",
     ]
     where = "warning: profiles/shop/detect.yaml:"
     assert err.splitlines() == [
+        f"{where} it cannot be believed: poor latency fits: 1 of 2, mean R² -1.47, error up to 88%; "
+        "a single point of large",
+        "  → measure it on a quiet machine: ipa profile shop -s detect --write; `ipa fit shop` shows where",
         f"{where} latency falls as the batch grows: the larger batch may never have filled (1 of 2 variants)",
         f"{where} poor fit of latency (1 of 2 variants)",
         f"{where} mean latency above the p99: too few batches were measured (1 of 2 variants)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -22,9 +22,11 @@ from ipa.profiling.measure import (
     rows,
     summarise,
 )
+from ipa.profiling.quiet import QuietWatch
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.targets.seldon.section import SeldonRun
 
+QUIET = QuietWatch(0.0, lambda _: None, lambda _: None)
 ITEMS: list[Item] = [[{"name": "x", "data": [number]}] for number in range(5)]
 
 
@@ -50,6 +52,9 @@ class FakeServed(FakeReplica):
     def memory_gib(self) -> float:
         return 1.5
 
+    def cpu_times(self) -> None:
+        return None
+
 
 class FakeBench:
     hardware, method = "none", "fake"
@@ -70,7 +75,7 @@ def test_a_profile_has_the_accelerators_that_the_variant_asks_for() -> None:
     gpu = {"nvidia.com/gpu": 2}
     stage = Stage("detect", (Variant("small"), Variant("large", {"seldon": SeldonRun(accelerators=gpu)})))
     pipeline = Pipeline("text", (stage,), Sla(1.0), {"default": Objective()})
-    request = MeasureRequest((1.0,), (1,), MeasurementEffort(1, 0.0), 1.0)
+    request = MeasureRequest((1.0,), (1,), MeasurementEffort(1, 0.0), 1.0, QUIET)
     profile = measure_stage(
         FakeBench(), pipeline, stage, stage.variants, FakeWorkload(), request, lambda _: None, lambda _: None
     )
@@ -88,7 +93,7 @@ def test_a_point_has_the_tail_the_mean_and_the_throughput_of_its_batches() -> No
 def test_the_first_batches_of_a_size_do_not_count() -> None:
     replica = FakeReplica(first_s=9.0)
     point = measure_point(
-        replica, ITEMS, cores=1, batch_size=2, effort=MeasurementEffort(repeats=10, budget_s=60)
+        replica, ITEMS, cores=1, batch_size=2, effort=MeasurementEffort(10, 60, warm_up_s=0.0)
     )
     assert point.latency_s == pytest.approx(0.02)
     assert len(replica.batches) == WARM_UP_BATCHES + 10
@@ -97,9 +102,9 @@ def test_the_first_batches_of_a_size_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("effort", "measured"),
     [
-        (MeasurementEffort(repeats=40, budget_s=0.1), 10),
-        (MeasurementEffort(repeats=7, budget_s=60), 7),
-        (MeasurementEffort(1, 0.0), MIN_BATCHES),
+        (MeasurementEffort(40, 0.1, warm_up_s=0.0), 10),
+        (MeasurementEffort(7, 60, warm_up_s=0.0), 7),
+        (MeasurementEffort(1, 0.0, warm_up_s=0.0), MIN_BATCHES),
     ],
 )
 def test_a_point_ends_with_its_batches_or_its_seconds_but_not_before_the_least(
@@ -108,6 +113,28 @@ def test_a_point_ends_with_its_batches_or_its_seconds_but_not_before_the_least(
     replica = FakeReplica(item_s=0.0101)
     measure_point(replica, ITEMS, cores=1, batch_size=1, effort=effort)
     assert len(replica.batches) == WARM_UP_BATCHES + measured
+
+
+def test_a_point_begins_once_the_quota_that_was_saved_is_spent() -> None:
+    replica = FakeReplica(item_s=0.0101)
+    measure_point(replica, ITEMS, cores=0.5, batch_size=1, effort=MeasurementEffort(7, 60, warm_up_s=0.1))
+    assert len(replica.batches) == 10 + 7
+
+
+def test_a_point_whose_p99_scatters_is_measured_longer() -> None:
+    class Scattering(FakeReplica):
+        def infer(self, items: Sequence[Item]) -> BatchMeasurement:
+            found = super().infer(items)
+            slower = 1 + 4 * (len(self.batches) % 50 == 49) * len(self.batches) / 100
+            return replace(found, latency_s=found.latency_s * slower)
+
+    def measured(replica: FakeReplica, doublings: int) -> int:
+        effort = MeasurementEffort(100, 60, warm_up_s=0.0, doublings=doublings)
+        measure_point(replica, ITEMS, cores=1, batch_size=1, effort=effort)
+        return len(replica.batches) - WARM_UP_BATCHES
+
+    assert measured(FakeReplica(), 2) == 100
+    assert [measured(Scattering(), doublings) for doublings in (0, 1, 2)] == [100, 200, 400]
 
 
 def test_batches_go_round_the_items_and_are_always_full() -> None:
@@ -119,12 +146,13 @@ def test_batches_go_round_the_items_and_are_always_full() -> None:
 
 def test_sizes_that_would_take_longer_than_the_limit_are_not_tried() -> None:
     points = measure_points(
-        FakeReplica(item_s=0.1),
+        FakeServed(item_s=0.1),
         ITEMS,
         cores=1,
         batch_sizes=[8, 1, 4, 2],
         limit_s=0.5,
         effort=MeasurementEffort(5, 0.1),
+        watch=QUIET,
     )
     assert [point.batch_size for point in points] == [1, 2, 4]
 

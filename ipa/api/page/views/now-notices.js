@@ -1,6 +1,8 @@
-// The lines of Now about the pipeline itself: where its requests go, and the latest edit of its file.
+// The lines of Now about the pipeline itself: where its requests go, the latest edit of its file, and doubts of
+// its profiles.
 
 import { clock, el } from "../dom.js";
+import { formatRoute } from "../router.js";
 import { copyButton } from "../tables.js";
 
 /** The address of the pipeline's requests, with a curl command to copy; `tools` are those of the view. */
@@ -20,4 +22,14 @@ export function latestEdit({ edit }) {
   }
   const head = edit.state === "refused" ? "Edit refused" : "Edit waits";
   return [el("p", { class: "banner warn", role: "status" }, el("b", {}, head), el("span", {}, `${edit.message}. The version before it is in force.`))];
+}
+
+/** The profiles that cannot be believed: a warning if the mode writes by them. */
+export function profileDoubts({ pipeline, control }) {
+  const doubts = control.profile_doubts ?? [];
+  if (!doubts.length) return [];
+  const text = doubts.map((each) => each.charAt(0).toUpperCase() + each.slice(1)).join(". ");
+  const link = el("a", { href: formatRoute({ view: "profiles", path: [pipeline] }) }, "Profiles");
+  if (!["guarded", "active"].includes(control.mode)) return [el("p", { class: "note" }, `${text}. `, link)];
+  return [el("p", { class: "banner warn" }, el("b", {}, "Plans may be wrong"), el("span", {}, `${text}. `, link))];
 }

@@ -9,7 +9,7 @@ import { chips, isRolling, isSeen, reason, tiles } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { sharedLoad } from "../shared.js";
 import { timeSpent } from "../time-spent.js";
-import { latestEdit, requests } from "./now-notices.js";
+import { latestEdit, profileDoubts, requests } from "./now-notices.js";
 
 const COUNT_MS = 200;
 const CHANGES = 5;
@@ -45,7 +45,7 @@ export async function open(root, place, tools) {
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
     told = live.reason;
     put(parts.aside, [status.simulated_speed, pipeline?.description, pipeline?.not_controlled, pipeline?.not_runnable_because], () => aside(pipeline, status.simulated_speed));
-    put(parts.edit, status.edit, () => latestEdit(status));
+    put(parts.edit, [status.edit, control.mode, control.profile_doubts], () => [...latestEdit(status), ...profileDoubts(status)]);
     put(parts.requests, status.address, () => requests(status, tools));
     put(parts.tiles, [live.rate_rps, live.latency_s, live.in_time_ratio, live.losses, live.retried_rps, live.forecast, live.pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
     put(parts.shared, [live.parts, live.mixture, live.canary], () => sharedLoad(status));

@@ -41,7 +41,7 @@ class Profiles {
     const plots = el("div", { class: "pair" });
     this.fit = el("section", { class: "card fit", "aria-label": "Fits of one variant" });
     root.append(el("nav", { class: "path", "aria-label": "Stages" }, "Stage: ", this.stages.map((each) => linkTo(this.name, each, each === this.stage))),
-      this.origin(), this.variants(), this.pickers, plots, this.fit);
+      this.doubts(), this.origin(), this.variants(), this.pickers, plots, this.fit);
     const make = (id, title, unit, note) => new Figure(plots, { id, title, unit, note, file: `${parts.name}-${parts.stage}-${id}` });
     this.figures = {
       batch: make("over-batch", "Latency over batch size", "ms", "Points are measured, lines are the fits that plans use."),
@@ -52,6 +52,13 @@ class Profiles {
     this.pick("variant", "Variant", names);
     this.pick("batch", "Batch of the second figure", unique(this.profile.variants.flatMap((each) => each.points.map((point) => point.batch_size))));
     this.draw();
+  }
+
+  /** The reasons for which the profile cannot be believed, and the remedy. */
+  doubts() {
+    const text = (this.fits.doubts ?? []).join("; ");
+    return text ? el("p", { class: "banner warn" }, el("b", {}, "Not to be believed"),
+      el("span", {}, `${text.charAt(0).toUpperCase() + text.slice(1)}. Measure it on a quiet machine: `, el("code", {}, `ipa profile ${this.name} -s ${this.stage} --write`))) : "";
   }
 
   /** One sentence, and behind it how it was measured. */

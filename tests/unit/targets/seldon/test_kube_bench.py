@@ -22,6 +22,7 @@ from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
 from ipa.model.pipeline import Bounds, Pipeline, ReplicaOwner, StageKind
 from ipa.profiling.measure import Item, MeasurementEffort, Outputs
+from ipa.profiling.quiet import QuietWatch
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
 from ipa.targets.seldon.copies import HOLDER, LABEL_COPY_OF, UNTIL, CopyHold, as_copy
@@ -38,6 +39,7 @@ from tests.fakes.v2_server import V2Server
 
 Json = dict[str, Any]
 PIPELINE = sample_pipeline()
+QUIET = QuietWatch(0.0, lambda _: None, lambda _: None)
 ITEMS: list[Item] = [[{"name": "x", "shape": [1], "datatype": "FP64", "data": [float(n)]}] for n in range(4)]
 
 
@@ -100,7 +102,7 @@ def test_it_is_measured_on_the_way_of_requests_and_leaves_nothing(
     before = workload.read(PIPELINE)
     stage = PIPELINE.stage("detect")
     said: list[str] = []
-    request = MeasureRequest((0.5, 1.0), (1, 4), MeasurementEffort(3, 0.01), 1.0)
+    request = MeasureRequest((0.5, 1.0), (1, 4), MeasurementEffort(3, 0.01, 0.0), 1.0, QUIET)
     made = bench(client, kube, server)
     tell = said.append
     found = measure_stage(made, PIPELINE, stage, stage.variants, Doubled(), request, tell, tell)

@@ -1,0 +1,71 @@
+"""`ipa profile` with a real model server: a quiet machine passes `ipa fit`, busy loops beside are told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ipa.cli.main import run
+from ipa.files import load_profile
+from ipa.profiling.quiet import QUIET_RATIO
+
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(600)]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def file(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The profile to write, of a pipeline that is one stage of one variant of digits."""
+    # Its runtime and its models are imported from where they are.
+    monkeypatch.chdir(root)
+    folder = tmp_path / "pipelines" / "digits"
+    shutil.copytree(root / "pipelines" / "digits", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    described = yaml.safe_load((folder / "pipeline.yaml").read_text("utf-8"))
+    (stage,) = (each for each in described["stages"] if each["name"] == "classify")
+    stage["variants"] = [each for each in stage["variants"] if each["name"] == "logistic"]
+    described |= {"graph": ["classify"], "stages": [stage]}
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
+    (folder.parent / "__init__.py").touch()
+    monkeypatch.setenv("IPA_PIPELINES_DIR", str(folder.parent))
+    monkeypatch.setenv("IPA_PROFILES_DIR", str(tmp_path / "profiles"))
+    return tmp_path / "profiles" / "digits" / "classify.yaml"
+
+
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """A busy loop for each CPU."""
+    with ExitStack() as stack:
+        for _ in os.sched_getaffinity(0):
+            loop = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while 1: pass"]))
+            stack.callback(loop.kill)
+        yield
+
+
+def test_what_the_defaults_measure_passes_fit(file: Path, capsys: Capture) -> None:
+    assert run(["profile", "digits", "--write"]) == 0
+    said = capsys.readouterr().err
+    if "DISTURBED" in said:
+        pytest.skip(f"others used the CPUs: {said.splitlines()[-1]}")
+    assert len(load_profile(file).variants[0].points) == 12
+    assert run(["fit", "digits", "--strict"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("busy")
+def test_busy_loops_beside_are_told_and_recorded(file: Path, capsys: Capture) -> None:
+    words = ["--cores", "1", "--batches", "1,2,4", "--repeats", "200", "--budget", "0.5", "--wait-quiet", "0"]
+    assert run(["profile", "digits", "--write", *words]) == 0
+    said = capsys.readouterr().err
+    assert said.count("DISTURBED: others used") == 3
+    assert "warning: 3 of 3 points were measured while others used more than 10% of their CPUs" in said
+    points = load_profile(file).variants[0].points
+    assert all((point.foreign_cpu_ratio or 0) > QUIET_RATIO for point in points)
+    assert run(["validate", str(file)]) == 0
+    assert capsys.readouterr().out.startswith("WARNING ")

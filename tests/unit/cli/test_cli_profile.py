@@ -1,0 +1,214 @@
+"""`ipa profile` and its profiles: the defaults pass `ipa fit`, and every command tells of disturbances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from ipa.bootstrap import targets
+from ipa.cli.main import run
+from ipa.control.loop import clock
+from ipa.control.loop.clock import VirtualClock
+from ipa.files import load_profile
+from ipa.model.exits import ExitCode
+from ipa.profiling.measure import BatchMeasurement, Item
+from ipa.profiling.quiet import CpuTimes
+
+Capture = pytest.CaptureFixture[str]
+PIPELINE = """
+apiVersion: ipa/v1
+kind: Pipeline
+name: shop
+sla: {latency: 5s}
+graph: [detect]
+objectives: {default: {alpha: 1, beta: 0.1}}
+stages:
+  - name: detect
+    variants: [{name: small}, {name: large}]
+"""
+BENCH = """
+class Workload:
+    items = [[{"name": "x", "shape": [1], "datatype": "FP64", "data": [float(n)]}] for n in range(4)]
+
+    def accuracy(self, answers):
+        return answers[0]["y"][0]
+
+
+def workload(stage, seed):
+    return Workload()
+"""
+ACCURACY = {"small": 0.7, "large": 0.9}
+# Seconds of one core for a batch and for each item of it.
+COSTS = {"small": (0.002, 0.001), "large": (0.008, 0.006)}
+
+
+@dataclass
+class Machine:
+    """Two CPUs, of which others use `foreign` cores; a batch takes longer by as much, and scatters."""
+
+    foreign: float = 0.0
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    random: Random = field(default_factory=lambda: Random(4))
+    foreign_s: float = 0.0
+    own_s: float = 0.0
+    hardware: str = "a virtual machine"
+    method: str = "made up"
+    readiness_s: float = 1.0
+    variant: str = "small"
+    cores: float = 1.0
+
+    def run(self, seconds: float, used: float = 0.0) -> None:
+        self.foreign_s += self.foreign * seconds
+        self.own_s += used * seconds
+        self.clock.wait(seconds)
+
+    @contextmanager
+    def serve(self, stage: str, variant: str, cores: float, within_s: float = 60.0) -> Iterator[Machine]:
+        self.variant, self.cores = variant, cores
+        yield self
+
+    def infer(self, items: Sequence[Item]) -> BatchMeasurement:
+        batch_s, item_s = COSTS[self.variant]
+        took_s = (batch_s + item_s * len(items)) / self.cores * self.random.lognormvariate(0.0, 0.1)
+        # Rarely a timer or the garbage collector, often another process.
+        if self.random.random() < 0.02 + 0.3 * self.foreign:
+            took_s += self.random.expovariate(1 / (0.3 * took_s + 0.05 * self.foreign))
+        self.run(took_s, used=1.0)
+        return BatchMeasurement(took_s, tuple({"y": [ACCURACY[self.variant]]} for _ in items))
+
+    def memory_gib(self) -> float:
+        return 0.5
+
+    def cpu_times(self) -> CpuTimes:
+        others_s = {(7, "train"): self.foreign_s}
+        now_s = self.clock.monotonic_s()
+        return CpuTimes(now_s, {0: self.own_s, 1: self.foreign_s}, own_s=self.own_s, others_s=others_s)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine()
+
+    @contextmanager
+    def bench(_: object) -> Iterator[Machine]:
+        yield made
+
+    class Waits:
+        def wait(self, seconds: float) -> None:
+            made.run(seconds)
+
+    folder = tmp_path / "shops" / "shop"
+    folder.mkdir(parents=True)
+    for each in (folder.parent, folder):
+        (each / "__init__.py").touch()
+    (folder / "bench.py").write_text(BENCH)
+    (folder / "pipeline.yaml").write_text(PIPELINE)
+    monkeypatch.setenv("IPA_PIPELINES_DIR", str(folder.parent))
+    monkeypatch.setenv("IPA_PROFILES_DIR", str(tmp_path / "profiles"))
+    monkeypatch.setattr(targets, "measurement_bench", bench)
+    monkeypatch.setattr(clock, "SystemClock", Waits)
+    return made
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "profiles" / "shop" / "detect.yaml"
+
+
+def test_what_the_defaults_measure_passes_fit_and_validate(machine: Machine, capsys: Capture) -> None:
+    assert run(["profile", "shop", "--write"]) == 0
+    assert (
+        "quiet: no other process used more than 10% of the CPUs of any of 24 points"
+        in capsys.readouterr().err
+    )
+    assert run(["fit", "shop", "--strict"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "No findings."
+    assert run(["validate"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["OK", "OK"]
+    assert run(["plan", "shop", "--rate", "10"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_profile_measured_beside_others_is_told_by_all_commands(
+    machine: Machine, file: Path, capsys: Capture
+) -> None:
+    machine.foreign = 0.9
+    assert run(["profile", "shop", "--write", "--wait-quiet", "20"]) == 0
+    said = capsys.readouterr().err
+    assert (
+        "others used 45% of the 2 CPUs that it needs (train, pid 7: 0.9 cores); waiting up to 20 s for quiet"
+    ) in said
+    assert said.count("DISTURBED: others used 45% of its CPUs") == 24
+    assert "warning: 24 of 24 points were measured while others used more than 10% of their CPUs" in said
+    words = "others used up to 45% of the CPUs while 24 of 24 points were measured"
+    assert words in said
+    points = [point for variant in load_profile(file).variants for point in variant.points]
+    assert {point.foreign_cpu_ratio for point in points} == {0.45}
+
+    assert run(["fit", "shop", "--strict"]) == ExitCode.INFEASIBLE
+    shown = capsys.readouterr().out
+    assert "detect: measured while others used its CPUs" in shown
+    assert "→ end what else runs there, or wait for it: ipa profile shop --write --wait-quiet 600" in shown
+
+    assert run(["validate", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"WARNING {file}: 2 variants, 24 points")
+    assert f"warning: {file}: it cannot be believed: " in err
+    assert words in err
+    assert run(["validate", str(file), "-o", "json"]) == 0
+    (checked,) = json.loads(capsys.readouterr().out)
+    assert checked["ok"] is True
+    assert words in checked["doubts"]
+
+    assert run(["plan", "shop", "--rate", "10"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the plan rests on profiles that cannot be believed: detect (")
+    assert line.endswith(": ipa fit shop")
+
+
+def test_one_disturbance_is_waited_for_and_leaves_nothing(
+    machine: Machine, file: Path, capsys: Capture
+) -> None:
+    machine.foreign = 0.9
+    waited_s = 0.0
+    before = machine.run
+
+    def until_it_ends(seconds: float, used: float = 0.0) -> None:
+        nonlocal waited_s
+        waited_s += 0.0 if used else seconds
+        machine.foreign = 0.0 if waited_s > 30 else machine.foreign
+        before(seconds, used)
+
+    machine.run = until_it_ends  # type: ignore[method-assign]
+    assert run(["profile", "shop", "--write"]) == 0
+    assert "waiting up to 60 s for quiet" in capsys.readouterr().err
+    assert not [it for each in load_profile(file).variants for it in each.points if it.foreign_cpu_ratio]
+
+
+def test_a_profile_that_can_be_believed_is_not_replaced_by_one_that_cannot(
+    machine: Machine, file: Path, capsys: Capture
+) -> None:
+    assert run(["profile", "shop", "--write"]) == 0
+    good = file.read_text()
+    machine.foreign = 0.9
+    capsys.readouterr()
+    again = ["profile", "shop", "--write", "--wait-quiet", "0"]
+    assert run(again) == ExitCode.INFEASIBLE
+    out, err = capsys.readouterr()
+    assert file.read_text() == good
+    assert "the profile of detect was not replaced: it can be believed, the new one cannot" in err
+    assert "foreign_cpu_ratio: 0.45" in out, "what was measured is printed"
+    assert run([*again, "--force"]) == 0
+    assert file.read_text() != good
+    assert run(again) == 0, "neither can be believed"
+
+
+def test_force_is_for_write(machine: Machine, capsys: Capture) -> None:
+    assert run(["profile", "shop", "--force"]) == ExitCode.USAGE
+    assert "--force is for --write" in capsys.readouterr().err
