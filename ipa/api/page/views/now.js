@@ -58,7 +58,7 @@ export async function open(root, place, tools) {
 
   function count() {
     const left = due === null ? null : Math.max(0, (due - performance.now()) / 1000);
-    parts.countdown.textContent = left === null ? "–" : `${left.toFixed(1)} s`;
+    parts.countdown.textContent = left === null ? "not known yet" : `${left.toFixed(1)} s`;
     parts.ring.style.strokeDashoffset = String(left === null ? 100 : 100 - Math.min(left / tickS, 1) * 100);
   }
 
@@ -89,7 +89,7 @@ export async function open(root, place, tools) {
 function frame(name) {
   const circle = (attributes) => el("circle", { cx: 18, cy: 18, r: 15.5, ...attributes });
   const ring = circle({ class: "ring-left", pathLength: 100, transform: "rotate(-90 18 18)" });
-  const countdown = el("span", {}, "–");
+  const countdown = el("span", {}, "not known yet");
   const parts = {
     chips: el("div", { class: "chips", id: "chips" }),
     actions: el("div", { class: "actions" }),
