@@ -310,6 +310,18 @@ def _azure_functions(source: Source) -> RecordedLoad:
     return RecordedLoad(steps=[(60.0 * at, float(each) / 60) for at, each in enumerate(sums)], step_s=60.0)
 
 
+def _azure_invocations(source: Source) -> RecordedLoad:
+    """Invocations of the Azure Functions trace of 2021 by their starts: the end less the duration, in s."""
+    found = RecordedLoad()
+    for line, row in _selected(source, _csv_rows(source)):
+        end_s, duration_s = number(row.get("end_timestamp", "")), number(row.get("duration", ""))
+        if end_s is None or duration_s is None:
+            source.problem(line, "end_timestamp and duration are no seconds from 0 on; correct the line")
+        else:
+            found.arrive(end_s - duration_s)
+    return found
+
+
 def _alibaba_gpu(source: Source) -> RecordedLoad:
     """Jobs, tasks or instances of cluster-trace-gpu-v2020 by their start_time in s."""
     # The tables have no header: start_time is the fifth of jobs and tasks, the seventh of instances.
@@ -349,6 +361,7 @@ FORMATS: Mapping[str, Callable[[Source], RecordedLoad]] = {
     "csv": lambda source: _table(source, _csv_rows(source)),
     "jsonl": lambda source: _table(source, _json_rows(source)),
     "azure-functions": _azure_functions,
+    "azure-functions-2021": _azure_invocations,
     "azure-llm": lambda source: _table(source, _csv_rows(source)),
     "twitter": _rates,
     "alibaba-gpu": _alibaba_gpu,
@@ -365,6 +378,7 @@ def format_of(path: Path, first: str) -> str:
         "alibaba-gpu": path.name.startswith(("pai_job_table", "pai_task_table", "pai_instance_table")),
         "jsonl": first.startswith("{"),
         "azure-functions": "hashfunction" in names,
+        "azure-functions-2021": {"func", "end_timestamp", "duration"} <= names,
         "alibaba-microservice": {"traceid", "timestamp"} <= names and bool(names & {"rpcid", "rpc_id"}),
         "azure-llm": {"timestamp", "contexttokens"} <= names,
         "csv": len(names) > 1 or _per_s(first) is not None or first.lower() in _COUNTS | _TIMES,

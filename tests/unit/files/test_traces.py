@@ -55,6 +55,7 @@ JOBS = "j1,i,u,Terminated,100.0,900.0\nj2,i,u,Waiting,,\nj3,i,u,Running,102.5,\n
         ("rates.jsonl", '{"time_s": 0, "rps": 3}\n{"time_s": 1, "rps": 4.5}\n', (3, 4.5)),
         ("functions.csv", FUNCTIONS, (2,) * 60 + (1,) * 60 + (2,) * 60),
         ("functions.csv?where=Trigger:timer", FUNCTIONS, (1,) * 120 + (0,) * 60),
+        ("starts.csv", "app,func,end_timestamp,duration\na,f,5.2,0.1\na,f,47.6,42.3\nb,f,7,0\n", (2, 0, 1)),
         ("llm.csv", LLM, (2, 0, 1)),
         ("calls.csv", CALLS, (1, 0, 1)),
         ("pai_job_table.csv", JOBS, (1, 0, 1)),
@@ -99,6 +100,7 @@ def test_seconds_without_a_record_are_gaps(tmp_path: Path) -> None:
         ("a.csv?where=z:1", "time_s,rps\n0,5\n", 2, "no column 'z'"),
         ("a.jsonl", '{"ts": 1}\n[2]\n', 2, "is no JSON object"),
         ("a.csv", FUNCTIONS.replace("120", "-1"), 2, "minute 3: '-1' is not a number of invocations"),
+        ("a.csv", "app,func,end_timestamp,duration\na,f,5.2,-1\n", 2, "end_timestamp and duration are no"),
         ("pai_task_table.csv", "j,t,1.0,Running,soon,\n", 1, "column 5: 'soon' is no start_time"),
     ],
 )
