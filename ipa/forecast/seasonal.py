@@ -17,8 +17,8 @@ HALF_LIFE_S = 2.5
 HALF_LIFE_RATIO = 0.125
 # A trend is followed for about half a minute, then levels out (damped trend, Gardner & McKenzie 1985).
 DAMPING_S = 30.0
-# A rise goes on by at most twice what has risen outside its steepest `smooth_s`. A step rises within that
-# time, so it is no trend; once would miss peaks of ramps (test_forecast_ramps, test_forecast_steps).
+# The point carries a rise on by at most twice what has risen outside its steepest `smooth_s`. A step rises
+# within that time, so it is no trend. The upper quantile has no such limit: more may follow.
 CARRIED_RATIO = 2.0
 # A past of eight half-lives carries all of the weight but 0.4 %.
 HALF_LIVES = 8
@@ -57,7 +57,7 @@ class Seasonal:
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The highest of level + damped trend + season over the horizon, and its calibrated quantile.
 
-        The trend of a step is not carried on: see CARRIED_RATIO.
+        The point does not carry on the slope of a step: see CARRIED_RATIO.
         """
         points, uppers = self._grown(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
         return Peak(float(points[0]), float(uppers[0]))
@@ -78,7 +78,7 @@ class Seasonal:
         """Points and upper quantiles for the first `counts` steps each, with the season of the whole."""
         ahead, rates = series.steps(horizon_s), series.rates_rps
         width = max(3, series.steps(HALF_LIVES * _half_life_s(horizon_s)))
-        centres, spreads = self._fits(series, ahead, width, _half_life_s(horizon_s) / series.step_s)
+        likely, centres, spreads = self._fits(series, ahead, width, _half_life_s(horizon_s) / series.step_s)
         futures = sliding_max(rates, ahead)[width:]
         errors = (futures - centres[: len(futures)]) / spreads[: len(futures)]
         known = np.clip(counts - ahead - width + 1, 0, len(errors))
@@ -88,15 +88,18 @@ class Seasonal:
             quantiles_of(errors, known, quantile, most), normal + CALIBRATION_FLOOR, normal + CALIBRATION_CAP
         )
         centre, spread = centres[counts - width], spreads[counts - width]
-        points = centre + PEAK_EXCESS * np.sqrt(centre / series.smooth_s)
+        points = likely[counts - width]
+        points = points + PEAK_EXCESS * np.sqrt(points / series.smooth_s)
         recent = recent_max(rates, counts, series.steps(series.smooth_s))
         uppers = np.maximum(np.maximum(points, centre + calibrated * spread), recent)
         # The forecast of a load that was always zero is zero.
         is_idle = np.maximum.accumulate(rates)[counts - 1] == 0
         return np.where(is_idle, 0.0, points), np.where(is_idle, 0.0, uppers)
 
-    def _fits(self, series: Series, ahead: int, width: int, half_life: float) -> tuple[Floats, Floats]:
-        """The centre of the peak after each window of `width` steps, and its spread."""
+    def _fits(
+        self, series: Series, ahead: int, width: int, half_life: float
+    ) -> tuple[Floats, Floats, Floats]:
+        """The likely peak after each window of `width` steps, that with the whole slope, and its spread."""
         season = _season(series, self.season_s, ahead)
         rates = series.rates_rps - season[:-ahead]
         windows = np.lib.stride_tricks.sliding_window_view(rates, width)
@@ -106,14 +109,17 @@ class Seasonal:
         seasons = np.lib.stride_tricks.sliding_window_view(season, ahead + 1)[width - 1 :]
         smooth = series.steps(series.smooth_s)
         most = CARRIED_RATIO * _trend_rises(rates, levels, width, smooth)
-        growths = np.minimum(slopes[:, None] * damped, most[:, None])
-        centres = np.maximum((levels[:, None] + growths + seasons).max(axis=1), 0.0)
+        growths = slopes[:, None] * damped
+        likely, centres = (
+            np.maximum((levels[:, None] + each + seasons).max(axis=1), 0.0)
+            for each in (np.minimum(growths, most[:, None]), growths)
+        )
         slope_noise = _slope_noise(width, half_life, smooth, series.step_s) * damped[-1]
         spreads = np.sqrt(
             np.maximum(centres, LEAST_RATE_RPS) / series.smooth_s
             + (SLOPE_SHARE * slope_noise) ** 2 * np.maximum(levels, LEAST_RATE_RPS)
         )
-        return centres, spreads
+        return likely, centres, spreads
 
 
 def _trend_rises(rates: Floats, levels: Floats, width: int, smooth: int) -> Floats:

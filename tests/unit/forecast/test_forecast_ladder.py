@@ -65,7 +65,7 @@ def test_too_little_history_steps_down(length: int, rung: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lost", "rung"), [(0.0, "seasonal"), (0.15, "seasonal"), (0.3, "window"), (0.7, "last")]
+    ("lost", "rung"), [(0.0, "seasonal"), (0.15, "window"), (0.3, "window"), (0.7, "last")]
 )
 def test_gaps_step_down(lost: float, rung: str) -> None:
     gaps = set(RNG.choice(np.arange(1, 120), round(lost * 120), replace=False).tolist())

