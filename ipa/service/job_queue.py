@@ -180,7 +180,9 @@ class JobQueue:
             left = [entry.job for entry in unended if entry.is_kept]
             for entry in unended:
                 self._end(entry, JobPhase.CANCELLED)
-            self._unsaved.clear()
+                del self._unsaved[entry.job.job_id]
+        # What has ended before may not be in the store yet.
+        self._save()
         if (store := self._store) is None:
             return
         for job in left:

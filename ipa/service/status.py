@@ -50,9 +50,8 @@ class StageLive:
     many times its profile the variant takes where it runs, None where it was not seen;
     `planned_slowdown_ratio` what is planned with. `planned_latency_s` is what the latest plan expects of it,
     waiting included, None where another runs. `service_s` is the mean time of a batch in a replica, of all
-    parts together. `beside` are the resources of one replica beside its cores,
-    `resident` the other variants that it keeps loaded and switches to in place. `desired_replicas` are those
-    that this service would run, if another controller decides their number.
+    parts together. `beside` are a replica's resources beside its cores, `resident` the other variants that it
+    keeps loaded. `desired_replicas` are those that this service would run, if another decides their number.
     """
 
     stage: str
@@ -430,8 +429,7 @@ class FreezeView:
 class ControlView:
     """The overrides of a pipeline in force now: an expired pause is omitted.
 
-    `profile_doubts` are the reasons for which plans, and so what the mode writes, cannot be believed; each is
-    of one stage's profile, with its figures.
+    `profile_doubts` tells by stage, with figures, what makes the plans that are written unbelievable.
     """
 
     mode: Mode

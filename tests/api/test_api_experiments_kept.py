@@ -135,6 +135,21 @@ def test_one_that_is_done_outlives_the_service(store: ExperimentRows) -> None:
         assert api.get("/v1/experiments").json()["experiments"] == []
 
 
+def test_one_that_is_done_just_before_the_service_ends_is_kept(
+    store: ExperimentRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = experiment_jobs(FakeClock(), store=store)
+    api = ApiClient(FakeWorld(jobs=queue).play(5).services())
+    begun = begin(api)
+    with monkeypatch.context() as patch:
+        # Its thread has not come to write it.
+        patch.setattr(queue, "_save", lambda: None)
+        done = until(api, begun.headers["location"], "done", "failed")
+    queue.close()
+    (kept,) = store.jobs()
+    assert kept.phase is JobPhase.DONE and kept.result == done["result"]
+
+
 def test_those_that_wait_and_run_begin_again(store: ExperimentRows) -> None:
     with service(store, ENDLESS) as api:
         running, waiting = begin(api).json(), begin(api, seed=4).json()
