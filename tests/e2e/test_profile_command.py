@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,8 @@ import yaml
 
 from ipa.cli.main import run
 from ipa.files import load_profile
-from ipa.profiling.quiet import QUIET_RATIO
+from ipa.profiling.quiet import LOOK_S, QUIET_RATIO, foreign_use
+from ipa.targets.local.cpu_times import cpu_times
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(600)]
 Capture = pytest.CaptureFixture[str]
@@ -49,6 +51,18 @@ def busy() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def quiet() -> None:
+    """Skips unless the machine is quiet: beside other tests it measures for minutes, and shows nothing."""
+    before = cpu_times(())
+    time.sleep(LOOK_S)
+    after = cpu_times(())
+    use = foreign_use(before, after, cores=1.0) if before and after else None
+    if use is not None and not use.is_quiet:
+        pytest.skip(f"{use}: run it alone")
+
+
+@pytest.mark.usefixtures("quiet")
 def test_what_the_defaults_measure_passes_fit(file: Path, capsys: Capture) -> None:
     assert run(["profile", "digits", "--write"]) == 0
     said = capsys.readouterr().err
