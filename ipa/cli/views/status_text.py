@@ -69,7 +69,7 @@ def edit_lines(status: dict[str, Any]) -> list[Text]:
         return []
     if edit["state"] == "taken":
         who, what = edit["by"] or "someone", "; ".join(edit["changes"])
-        return [Text(f"Changed by {who} at {edit['at'][:19]} ({edit['source']}): {what}")]
+        return [Text(f"Changed by {who} at {date_time(edit['at'])} ({edit['source']}): {what}")]
     head = "Edit refused" if edit["state"] == "refused" else "Edit waits"
     return [Text(f"{head}, the version before it is in force: {edit['message']}", style="yellow")]
 

@@ -202,9 +202,9 @@ def _watched(
     if rollout.phase is RolloutPhase.FAILED:
         return _failed(actuation, rollout.detail)
     if rollout.phase is RolloutPhase.READY and tuple(running) == change.configs:
-        return replace(
-            actuation, phase=ActuationPhase.ROLLED_BACK if change.is_rollback else ActuationPhase.SETTLED
-        )
+        end = ActuationPhase.ROLLED_BACK if change.is_rollback else ActuationPhase.SETTLED
+        # What it waited for last is over.
+        return replace(actuation, phase=end, detail="")
     moved = _moved(change, running, rollout)
     if moved:
         return replace(actuation, phase=ActuationPhase.MOVED, detail=moved)

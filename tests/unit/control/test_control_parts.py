@@ -70,6 +70,12 @@ def test_a_change_in_flight_follows_what_is_seen(
     assert advance(waiting(), seen(running), rollout, now_s).phase is phase
 
 
+def test_a_change_that_has_settled_waits_for_nothing() -> None:
+    found = advance(waiting(), seen(GROWN), WAITING, 5.0)
+    assert found.detail == WAITING.detail
+    assert advance(found, seen(GROWN), READY, 10.0).detail == ""
+
+
 @pytest.mark.parametrize(
     ("running", "phase"),
     [
