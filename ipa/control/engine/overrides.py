@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from ipa.control.ports import Freeze, PipelineControl
 from ipa.model.decision import Mode, ReasonCode
@@ -25,15 +25,20 @@ def stop_of(control: PipelineControl, at: datetime) -> Stop | None:
 def _pause(control: PipelineControl, at: datetime) -> Stop | None:
     if not control.paused or (control.paused_until is not None and at >= control.paused_until):
         return None
-    until = f" until {control.paused_until.isoformat()}" if control.paused_until else ""
+    until = f" until {in_utc(control.paused_until)}" if control.paused_until else ""
     return ReasonCode.PAUSED, f"paused{_by(control.paused_by)}{until}{_why(control.paused_reason)}"
+
+
+def in_utc(at: datetime) -> str:
+    """The time in words that are the same wherever the record is read, such as 2026-01-31 12:00:00 UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _freeze(freezes: Sequence[Freeze], at: datetime) -> Stop | None:
     for freeze in freezes:
         end = end_of_freeze(freeze, at)
         if end is not None:
-            words = f"frozen{_by(freeze.by)} until {end.isoformat()}{_why(freeze.reason)}"
+            words = f"frozen{_by(freeze.by)} until {in_utc(end)}{_why(freeze.reason)}"
             return ReasonCode.FROZEN, words
     return None
 

@@ -115,7 +115,7 @@ def test_a_pause_ends_by_the_wall_clock_and_says_who_and_why() -> None:
     decisions = made.ticks(4)
     assert [decision.reason for decision in decisions[:3]] == [ReasonCode.PAUSED] * 3
     assert decisions[3].action is Action.APPLY
-    assert decisions[0].detail == f"paused by ann until {until.isoformat()}: load test"
+    assert decisions[0].detail == f"paused by ann until {until:%Y-%m-%d %H:%M:%S} UTC: load test"
 
 
 def test_a_conflict_is_read_again_never_sent_again() -> None:

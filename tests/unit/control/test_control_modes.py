@@ -101,7 +101,7 @@ def test_a_frozen_pipeline_is_not_written_until_the_window_ends() -> None:
     made.say(freezes=(Freeze(START, START + timedelta(seconds=60), "Black Friday", "kim"),))
     decisions = made.ticks(13)
     assert {decision.reason for decision in decisions[:12]} == {ReasonCode.FROZEN}
-    assert "frozen by kim until 2026-01-01T00:01:00+00:00: Black Friday" in decisions[0].detail
+    assert "frozen by kim until 2026-01-01 00:01:00 UTC: Black Friday" in decisions[0].detail
     assert decisions[12].action is Action.APPLY
 
 
