@@ -341,7 +341,7 @@ def _smoothed(
     if config.batch_size == 1:
         # Several items of one request are served at once; plans count them one after another.
         expected_s *= max(batches.items, 1.0)
-    seen = min(_beside_savings(batches.service_s / expected_s, service.quota_cores), MOST_RATIO)
+    seen = min(_within_savings(ratio, batches.service_s / expected_s, service.quota_cores), MOST_RATIO)
     variation = max(sqrt(service.spread), LEAST_VARIATION)
     deviation_ratio = variation / sqrt(batches.count)
     surprising = max(SURPRISE * deviation_ratio, STEP - 1)
@@ -352,12 +352,15 @@ def _smoothed(
     return max(ratio + weight * (seen - ratio), LEAST_RATIO)
 
 
-def _beside_savings(ratio: float, quota_cores: float) -> float:
-    """The ratio to a replica's busy time, where CPU time saved up while idle may be all that makes it quick.
+def _within_savings(ratio: float, seen: float, quota_cores: float) -> float:
+    """The ratio nearest to the known one that agrees with what is seen of a replica with a quota.
 
-    With a quota that is anything between its full speed, `quota_cores`, and 1.
+    It computes at full speed, in `quota_cores` of its busy time, with CPU time saved up while idle. So its
+    busy time is what was seen, if nothing was saved, up to all that full speed would make of it.
     """
-    return max(ratio, min(1.0, ratio / quota_cores)) if quota_cores else ratio
+    if not quota_cores or seen >= 1:
+        return seen
+    return min(max(ratio, seen), 1.0, seen / quota_cores)
 
 
 def _with(known: Correction, seen: ObservedSlowdown) -> Correction:

@@ -452,17 +452,17 @@ def test_a_calibrated_variant_is_not_announced_again() -> None:
     assert len(events) == 1
 
 
+def halves(configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
+    """The prediction where each replica has a quota of half a core."""
+    found = profiled().predict(configs, rate_rps)
+    return found and replace(found, services=tuple(replace(each, quota_cores=0.5) for each in found.services))
+
+
 @pytest.mark.parametrize(
     ("ratio", "learned_ratio"), [(0.5, 1.0), (0.7, 1.0), (1.0, 1.0), (1.5, 1.5), (0.4, 0.8)]
 )
 def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_ratio: float) -> None:
     """Half a core computes at full speed after a pause: only what is quicker than that is a quick machine."""
-
-    def halves(configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
-        found = profiled().predict(configs, rate_rps)
-        return found and replace(
-            found, services=tuple(replace(each, quota_cores=0.5) for each in found.services)
-        )
 
     known = UNCORRECTED
     for tick in range(30):
@@ -471,3 +471,18 @@ def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_
     assert seen is not None
     assert seen.ratio == pytest.approx(learned_ratio, rel=0.03)
     assert seen.planned_ratio == pytest.approx(learned_ratio, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "kept_ratio"), [(0.45, 0.7), (0.6, 0.7), (0.9, 0.9), (1.5, 1.5), (0.3, 0.6)]
+)
+def test_a_quicker_machine_is_known_until_batches_contradict_it(ratio: float, kept_ratio: float) -> None:
+    """A busier replica saves less: it takes longer than it did, and the machine is no slower."""
+    known = UNCORRECTED
+    for tick in range(30):
+        known = learned(known, observed(0.35), halves, SETTINGS, 10.0 * tick, in_flight=False)
+    for tick in range(30, 60):
+        known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, in_flight=False)
+    seen = known.of("detect", "small")
+    assert seen is not None
+    assert seen.ratio == pytest.approx(kept_ratio, rel=0.03)
