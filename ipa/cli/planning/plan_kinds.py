@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ipa.model.errors import DeadlineError, InfeasibleError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
+from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ EXIT_CODES = {
 MOST_PREDICTORS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
     """The planning problem of a command line, without its rates."""
 
@@ -42,6 +44,11 @@ class Question:
     profiles_dir: Path | None
     # The target of the plan; None: only replicas count.
     at: str | None = None
+
+    @cached_property
+    def files(self) -> tuple[Pipeline, dict[str, StageProfile], Settings]:
+        """The pipeline, its profiles by stage, and the settings, read once. Errors: those of `load`."""
+        return load(self.pipeline, self.pipelines_dir, self.profiles_dir)
 
 
 def plans(
@@ -80,7 +87,7 @@ def asked_of(question: Question, rate_rps: float) -> tuple[PlanQuestion, Setting
 
     compat = choice_of("--compat", question.compat, Compat)
     allocation = choice_of("--allocation", question.allocation, Allocation)
-    pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
+    pipeline, profiles, settings = question.files
     asked = PlanQuestion(pipeline, profiles, rate_rps, question.objective, compat, allocation)
     return (asked if question.at is None else _at(asked, question.at)), settings
 
@@ -252,7 +259,7 @@ def _set(question: Question, rate_rps: float, *, verbose: bool) -> PlanAnswer:
     from ipa.optimize.solve import AUTO
     from ipa.policies.setplanning import plan_set, set_question
 
-    pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
+    pipeline, profiles, settings = question.files
     compat = choice_of("--compat", question.compat, Compat)
     asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
     solver = question.solver or settings.solver

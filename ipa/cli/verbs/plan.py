@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from ipa.cli.lookup import load, service_at
+from ipa.cli.lookup import service_at
 from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
@@ -90,7 +90,7 @@ def _warn_of_doubts(question: Question) -> None:
         for doubt in control.get("profile_doubts", ()):
             typer.echo(f"warning: {doubt}", err=True)
         return
-    pipeline, profiles, _ = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
+    pipeline, profiles, _ = question.files
     found = doubts(pipeline.served, profiles)
     if found:
         each = ", ".join(f"{doubt.stage} ({'; '.join(doubt.reasons)})" for doubt in found)
