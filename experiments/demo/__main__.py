@@ -1,4 +1,7 @@
-"""Runs the main job: adaptive, then under two static plans; writes runs/demo/summary.json and report.html."""
+"""Runs the main job: adaptive, then under static plans; writes runs/demo/summary.json and report.html.
+
+The rates follow the machine: at its peak the load is more than the most accurate plan carries here.
+"""
 
 from __future__ import annotations
 
@@ -23,44 +26,85 @@ from experiments.demo.report import render, runs_rows
 from experiments.demo.service import PIPELINE, Service
 from experiments.demo.summary import RunRecord, compare, read_requests, summarise
 from experiments.demo.table import markdown
+from experiments.live.cells import Subject, calibrated_subject, pinned_folder
 from experiments.neighbours import neighbours
-from ipa.files import load_pipeline
+from ipa.control.engine.plan_selection import capacity_rps
+from ipa.model.plan import Plan
+from ipa.policies.planning import plan_pipeline
 from pipelines.ocr.client import score_answer
 
 # The pages that are sent and the truth they are scored by come from the same seed.
 SEED, PAGES = 7, 24
 SAMPLE_EVERY_S = 1.0
+# The peak, of what the most accurate plan carries, and of what any plan does.
+PEAK_RATIO, MOST_RATIO = 2.0, 0.75
+# The peak, of the lowest rate.
+RISE = 5.0
+CALIBRATED_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run: its name, how the service is started, and how long the shape of the load takes."""
+    """One run: its name, how the service is started, and how long the shape of the load takes.
+
+    With `fixed`, a plan, all of it is pinned: queues choose nothing either.
+    """
 
     name: str
     arguments: tuple[str, ...]
     duration_s: float
+    fixed: Plan | None = None
 
 
-def jobs(low_rps: float, high_rps: float, seconds: float, static_seconds: float) -> list[Job]:
-    """The three runs. The smallest plan is made for the peak, the largest for the lowest rate."""
-    static = ("--mode", "active", "--policy", "static")
+def planned(subject: Subject, objective: str, rate_rps: float) -> Plan:
+    """The plan for that objective and rate, by the profiles calibrated here."""
+    return plan_pipeline(subject.pipeline, subject.profiles, rate_rps, objective=objective)
+
+
+def rates_rps(subject: Subject, low_rps: float | None, high_rps: float | None) -> tuple[float, float]:
+    """The lowest and the highest rate, where they are not given from what plans carry on this machine."""
+    if high_rps is None:
+        carried_rps = capacity_rps(planned(subject, "largest", 1.0))
+        high_rps = min(PEAK_RATIO * carried_rps, MOST_RATIO * subject.largest.rate_rps)
+    return (high_rps / RISE if low_rps is None else low_rps), high_rps
+
+
+def jobs(
+    subject: Subject, low_rps: float, high_rps: float, seconds: float, static_seconds: float
+) -> list[Job]:
+    """The runs. The smallest plan is made for the peak, the largest for the lowest rate."""
+    active = ("--mode", "active", "--rate", str(low_rps), "--policy")
+    smallest, largest = planned(subject, "smallest", high_rps), planned(subject, "largest", low_rps)
+    by_queues = (*active, "static", "--objective", "largest")
     return [
-        Job("adaptive", ("--mode", "active", "--policy", "ours", "--rate", str(low_rps)), seconds),
-        Job("static-smallest", (*static, "--objective", "smallest", "--rate", str(high_rps)), static_seconds),
-        Job("static-largest", (*static, "--objective", "largest", "--rate", str(low_rps)), static_seconds),
+        Job("adaptive", (*active, "ours"), seconds),
+        Job("static-smallest", (*active, "static"), static_seconds, smallest),
+        Job("static-largest", (*active, "static"), static_seconds, largest),
+        Job("static-largest-resident", by_queues, static_seconds),
     ]
 
 
-def run(job: Job, folder: Path, options: argparse.Namespace, console: Console) -> RunRecord:
+def run(
+    job: Job,
+    subject: Subject,
+    rates: tuple[float, float],
+    folder: Path,
+    options: argparse.Namespace,
+    console: Console,
+) -> RunRecord:
     """The record of one run, from start of the service to its end."""
     place = folder / job.name
-    with Service(place, options.port, job.arguments) as service:
+    environment = {"IPA_PROFILES_DIR": str(subject.profiles_dir)}
+    if job.fixed is not None:
+        pipelines = pinned_folder(subject.pipeline, job.fixed.configs, place / "pipelines")
+        environment["IPA_PIPELINES_DIR"] = str(pipelines)
+    with Service(place, options.port, job.arguments, environment=environment) as service:
         service.wait_ready()
         console.print(f"[bold]{job.name}[/bold]: page at {service.url}", highlight=False)
         paid = service.counter("ipa_allocated_core_seconds_total")
         out = place / "requests.jsonl"
         with neighbours(options.busy):
-            load = start_load(service, job, out, options)
+            load = start_load(service, job, rates, out)
             try:
                 samples = watch(service, job, load, console, options)
             finally:
@@ -79,7 +123,7 @@ def run(job: Job, folder: Path, options: argparse.Namespace, console: Console) -
         )
 
 
-def start_load(service: Service, job: Job, out: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
+def start_load(service: Service, job: Job, rates: tuple[float, float], out: Path) -> subprocess.Popen[bytes]:
     """The load generator, in a process of its own so that it does not slow the service."""
     command = [
         sys.executable,
@@ -90,7 +134,8 @@ def start_load(service: Service, job: Job, out: Path, options: argparse.Namespac
         "--out",
         str(out),
     ]
-    command += ["--duration", str(job.duration_s), "--low", str(options.low), "--high", str(options.high)]
+    low_rps, high_rps = rates
+    command += ["--duration", str(job.duration_s), "--low", str(low_rps), "--high", str(high_rps)]
     return subprocess.Popen([*command, "--seed", str(SEED), "--pages", str(PAGES)])
 
 
@@ -165,10 +210,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="experiments.demo", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/demo"))
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--low", type=float, default=1.5, help="lowest rate, pages a second")
-    parser.add_argument("--high", type=float, default=7.5, help="highest rate, pages a second")
-    parser.add_argument("--seconds", type=float, default=150.0, help="how long the adaptive run takes")
-    parser.add_argument("--static-seconds", type=float, default=60.0, help="how long each static run takes")
+    parser.add_argument("--low", type=float, help="lowest rate, pages a second")
+    parser.add_argument(
+        "--high", type=float, help="highest rate (default: twice what the most accurate plan carries)"
+    )
+    parser.add_argument("--seconds", type=float, default=130.0, help="how long the adaptive run takes")
+    parser.add_argument("--static-seconds", type=float, default=45.0, help="how long each static run takes")
     parser.add_argument("--busy", type=int, default=0, help="busy loops beside each run")
     parser.add_argument("--screenshot", type=Path, help="write a picture of the page there")
     return parser.parse_args(arguments)
@@ -182,10 +229,13 @@ def main() -> None:
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     load_before, _, _ = os.getloadavg()
-    pipeline = load_pipeline(Path("pipelines") / PIPELINE / "pipeline.yaml")
+    subject = calibrated_subject(PIPELINE, (options.folder / "profiles").resolve(), CALIBRATED_WITHIN_S)
+    pipeline = subject.pipeline
+    rates = low_rps, high_rps = rates_rps(subject, options.low, options.high)
+    console.print(f"{low_rps:.3g} to {high_rps:.3g} pages a second", highlight=False)
     records = {
-        job.name: run(job, options.folder, options, console)
-        for job in jobs(options.low, options.high, options.seconds, options.static_seconds)
+        job.name: run(job, subject, rates, options.folder, options, console)
+        for job in jobs(subject, low_rps, high_rps, options.seconds, options.static_seconds)
     }
     runs = {}
     for name, record in records.items():
@@ -197,7 +247,7 @@ def main() -> None:
         "pipeline": PIPELINE,
         "machine": machine(),
         "sla_s": pipeline.sla.latency_s,
-        "rate_rps": {"low": options.low, "high": options.high},
+        "rate_rps": {"low": low_rps, "high": high_rps},
         "neighbours": options.busy,
         "load_before": load_before,
         "runs": runs,

@@ -38,7 +38,7 @@ def render(summary: Mapping[str, Any], records: Mapping[str, RunRecord]) -> str:
         f"Made {summary['made_at']}."
     )
     blocks = [
-        Heading("The three runs"),
+        Heading("The runs"),
         _table("The runs side by side.", ("", *summary["runs"]), runs_rows(summary["runs"])),
         Paragraph(_verdict(summary["comparison"])),
         Heading("The adaptive run"),
@@ -59,6 +59,7 @@ def render(summary: Mapping[str, Any], records: Mapping[str, RunRecord]) -> str:
         Heading("The same shape under the static plans"),
         _figure(_latency_plot("Smallest plan", records["static-smallest"], sla_s)),
         _figure(_latency_plot("Largest plan", records["static-largest"], sla_s)),
+        _figure(_latency_plot("Largest plan, its queues choose", records["static-largest-resident"], sla_s)),
         Heading("Decisions"),
         _decisions_table(adaptive.decisions),
         _table(

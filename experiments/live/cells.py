@@ -203,7 +203,7 @@ def _served(
     arguments = ["--mode", "active", "--policy", "static" if policy in STATIC else policy]
     environment = {"IPA_PROFILES_DIR": str(subject.profiles_dir)}
     if configs:
-        environment["IPA_PIPELINES_DIR"] = str(_pinned(subject.pipeline, configs, folder / "pipelines"))
+        environment["IPA_PIPELINES_DIR"] = str(pinned_folder(subject.pipeline, configs, folder / "pipelines"))
     with Service(
         folder, PORT, [*arguments, "--rate", f"{rate_rps:g}"], pipeline=subject.name, environment=environment
     ) as service:
@@ -211,7 +211,7 @@ def _served(
         yield service
 
 
-def _pinned(pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path) -> Path:
+def pinned_folder(pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path) -> Path:
     """The folder with a copy of the pipeline in which all is pinned, without what other targets ask for."""
     place = folder / pipeline.name
     place.mkdir(parents=True)

@@ -53,6 +53,7 @@ class QueueMetrics(PartMetrics):
         losses = counter(table.QUEUE_LOSSES, here)
         self.losses = {cause: losses.labels(*labels, cause.value) for cause in LossCause}
         self.lighter_items = counter(table.QUEUE_LIGHTER_ITEMS, here).labels(*labels)
+        self.heavier_items = counter(table.QUEUE_HEAVIER_ITEMS, here).labels(*labels)
         self.retries = counter(table.QUEUE_RETRIES, here).labels(*labels)
         self.suspects = gauge(table.QUEUE_SUSPECTS, here).labels(*labels)
         self._arrivals = counter(table.QUEUE_ARRIVALS, here)

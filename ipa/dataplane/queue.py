@@ -11,8 +11,9 @@
 
 Every key of a PUT is optional. `profiled_s` are by variant the seconds for the first item of a batch
 and for each further one, as profiled: they say how long a batch takes until such a one was seen. A replica
-may be {"url": "http://...", "variant": "large", "lighter": ["small"]}: errors then name the variant, and
-batches that would be late are served by a lighter one. Where several configurations run side by side, each
+may be {"url": "http://...", "variant": "large", "lighter": ["small"], "heavier": ["huge"]}: errors then name
+the variant, batches that would be late are served by a lighter one, and heavier ones serve while there is
+time. Where several configurations run side by side, each
 has a queue of its own: the header ipa-part says which of them a request, or a configuration, is for.
 
 The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
@@ -22,8 +23,9 @@ As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STA
 headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
 which {variant} is the replica's variant: replicas that have several loaded switch with a PUT),
 IPA_VARIANT (the variant to run, of several that each pod has loaded), IPA_LIGHTER (those that may stand in
-for it), IPA_RESIDENTS (the variants that a pod has loaded together, a group a word), IPA_PROFILED_S,
-MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
+for it), IPA_HEAVIER (those that may serve while there is time), IPA_RESIDENTS (the variants that a pod has
+loaded together, a group a word), IPA_PROFILED_S, MLSERVER_MODEL_MAX_BATCH_SIZE and
+MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
 IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the operator gives it.
 """
 
@@ -180,8 +182,9 @@ class QueueServer:
 
     `model` is the model's name at MLServer (default: the stage's), in which {variant} stands for that of the
     replica, `model_url` the Service of its replicas. `variants` are those that replicas found there run: the
-    first and the lighter ones that may stand in for it; `groups` say which variants a replica has loaded
-    together, in an order in which neighbours are alike (empty: all). `parts` are the configurations of
+    first and the lighter ones that may stand in for it; `heavier_variants` may while there is time. `groups`
+    say which variants a replica has loaded together, in an order in which neighbours are alike (empty: all).
+    `parts` are the configurations of
     further parts by their names; the other settings are those of the first.
     `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address.
     """
@@ -194,6 +197,7 @@ class QueueServer:
         model: str | None = None,
         model_url: str | None = None,
         variants: tuple[str, ...] = UNKNOWN_VARIANTS,
+        heavier_variants: tuple[str, ...] = (),
         groups: Sequence[tuple[str, ...]] = (),
         sender: Sender | None = None,
         describe: Callable[[], Awaitable[bytes]] | None = None,
@@ -216,7 +220,7 @@ class QueueServer:
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
         self._declared = Declarations(self._describe if sender is None else describe)
         self._looking: list[asyncio.Task[None]] = []
-        self._asked, self._groups = variants, groups
+        self._asked, self._heavier, self._groups = variants, heavier_variants, groups
         # By URL: what it has loaded of them.
         self._loaded: dict[str, tuple[str, ...]] = {}
 
@@ -297,7 +301,8 @@ class QueueServer:
         self._loaded = {url: self._loaded.get(url) or await self._variants_of(url) for url in urls}
         known = {url: names for url, names in self._loaded.items() if names}
         if known:
-            self._queues[http.FIRST_PART].configure(QueueConfig(replicas=known))
+            heavier = {url: self._heavier for url, names in known.items() if names == self._asked}
+            self._queues[http.FIRST_PART].configure(QueueConfig(replicas=known, heavier=heavier))
             self._declared.change()
         return len(known) == len(urls)
 
@@ -444,7 +449,7 @@ def parse_config(body: bytes) -> QueueConfig:
     profiled = given.get("profiled_s")
     if profiled is not None and not _is_profile(profiled):
         wrong.append("profiled_s must be [first, next] by variant, in seconds")
-    replicas = _replicas(urls) if urls is not None else None
+    replicas, heavier = _replicas(urls) if urls is not None else (None, None)
     if urls is not None and replicas is None:
         wrong.append(
             f"replicas must be a list of at most {MAX_REPLICAS} addresses like http://127.0.0.1:9000"
@@ -452,7 +457,9 @@ def parse_config(body: bytes) -> QueueConfig:
     if wrong:
         raise http.HttpError(422, "input", "; ".join(wrong))
     times = None if profiled is None else {name: tuple(pair) for name, pair in profiled.items()}
-    return QueueConfig(**sizes, batch_timeout_s=timeout_s, replicas=replicas, profiled_s=times)
+    return QueueConfig(
+        **sizes, batch_timeout_s=timeout_s, replicas=replicas, profiled_s=times, heavier=heavier
+    )
 
 
 def _is_profile(given: Any) -> bool:
@@ -465,28 +472,38 @@ def _is_profile(given: Any) -> bool:
     )
 
 
-def _replicas(given: Any) -> Mapping[str, tuple[str, ...]] | None:
-    """The variants by URL; None if it is not a list of replicas."""
+# By URL.
+Variants = Mapping[str, tuple[str, ...]]
+
+
+def _replicas(given: Any) -> tuple[Variants, Variants] | tuple[None, None]:
+    """The variants by URL, and the heavier ones; None if it is not a list of replicas."""
     if not isinstance(given, list) or len(given) > MAX_REPLICAS:
-        return None
+        return None, None
     found: dict[str, tuple[str, ...]] = {}
+    heavier: dict[str, tuple[str, ...]] = {}
     for each in given:
         entry = {"url": each} if isinstance(each, str) else each
-        if not isinstance(entry, dict) or not entry.keys() <= {"url", "variant", "lighter"}:
-            return None
-        url, lighter = entry.get("url"), entry.get("lighter", [])
-        if not isinstance(url, str) or not _is_replica(url) or not isinstance(lighter, list):
-            return None
-        found[url] = (entry.get("variant", ""), *lighter)
-        if not all(isinstance(name, str) for name in found[url]):
-            return None
-    return found
+        if not isinstance(entry, dict) or not entry.keys() <= {"url", "variant", "lighter", "heavier"}:
+            return None, None
+        url, lists = entry.get("url"), [entry.get("lighter", []), entry.get("heavier", [])]
+        if not isinstance(url, str) or not _is_replica(url) or not all(isinstance(it, list) for it in lists):
+            return None, None
+        found[url], heavier[url] = (entry.get("variant", ""), *lists[0]), tuple(lists[1])
+        if not all(isinstance(name, str) for name in found[url] + heavier[url]):
+            return None, None
+    return found, heavier
 
 
-def replica(text: str) -> tuple[str, tuple[str, ...]]:
-    """The URL and the variants of URL or VARIANT[,LIGHTER]=URL."""
-    variants, _, url = text.rpartition("=")
-    return url, tuple(variants.split(","))
+def replicas(texts: Sequence[str]) -> tuple[Variants, Variants]:
+    """The variants by URL, and the heavier ones, of URL or VARIANT[,LIGHTER][/HEAVIER]=URL each."""
+    found, heavier = {}, {}
+    for text in texts:
+        names, _, url = text.rpartition("=")
+        variants, _, more = names.partition("/")
+        found[url] = tuple(variants.split(","))
+        heavier[url] = tuple(filter(None, more.split(",")))
+    return found, heavier
 
 
 def profiled_times(text: str) -> tuple[str, tuple[float, float]]:
@@ -516,7 +533,12 @@ def main() -> None:
     add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
     add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
     add(
-        parser, "--replica", "IPA_REPLICAS", action="append", optional=True, metavar="[VARIANT[,LIGHTER]=]URL"
+        parser,
+        "--replica",
+        "IPA_REPLICAS",
+        action="append",
+        optional=True,
+        metavar="[VARIANT[,LIGHTER][/HEAVIER]=]URL",
     )
     add(
         parser,
@@ -539,20 +561,24 @@ def main() -> None:
     add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
     add(parser, "--variant", "IPA_VARIANT", default="", help="the variant that pods run")
     add(parser, "--lighter", "IPA_LIGHTER", default="", help="those that may stand in for it, in words")
+    add(parser, "--heavier", "IPA_HEAVIER", default="", help="those that serve while there is time, in words")
     add(parser, "--residents", "IPA_RESIDENTS", default="", help="those loaded together: a,b c,d")
     given = parser.parse_args()
+    variants, heavier = replicas(words(given.replica, "IPA_REPLICAS"))
     server = QueueServer(
         given.pipeline,
         given.stage,
         model=given.model,
         model_url=given.model_url,
         variants=(given.variant, *given.lighter.split()),
+        heavier_variants=tuple(given.heavier.split()),
         groups=[tuple(group.split(",")) for group in given.residents.split()],
         # As MLServer's: 0 is no batching.
         batch_size=max(1, given.batch_size),
         largest_batch_size=given.largest_batch_size,
         batch_timeout_s=given.batch_timeout_s,
-        replicas=dict(replica(text) for text in words(given.replica, "IPA_REPLICAS")),
+        replicas=variants,
+        heavier=heavier,
         profiled_s=dict(profiled_times(text) for text in words(given.profiled_s, "IPA_PROFILED_S")),
         max_items=given.max_items,
         parts=dict(map(part_config, given.part)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import truediv
 from typing import Any
@@ -46,11 +46,13 @@ class ModelServer:
     """A replica: its batches in flight, the time of its last batch, and the end of its back-off.
 
     `variants` are the one that it runs, empty if it is not known, and what it can run instead: the same one
-    in larger batches, and lighter ones, the most accurate first. A level is a place among them.
+    in larger batches, and lighter ones, the most accurate first. A level is a place among them; those below 0
+    are the `heavier` ones, of which −1 is the next more accurate.
     """
 
     url: str
     variants: tuple[str, ...] = UNKNOWN_VARIANTS
+    heavier: tuple[str, ...] = ()
     in_flight: int = 0
     last_used: int = 0
     down_until_s: float = 0.0
@@ -81,7 +83,16 @@ class ModelServer:
 
     def level(self, wanted: int) -> int:
         """The level that it runs where `wanted` is asked for: not every replica has as many."""
-        return min(wanted, len(self.variants) - 1)
+        return max(-len(self.heavier), min(wanted, len(self.variants) - 1))
+
+    def variant(self, level: int) -> str:
+        """The variant of one of its levels."""
+        return variant_at(self.variants, self.heavier, level)
+
+
+def variant_at(variants: Sequence[str], heavier: Sequence[str], level: int) -> str:
+    """The variant of a level that there is."""
+    return heavier[-level - 1] if level < 0 else variants[level]
 
 
 class ServiceTimes:
@@ -160,12 +171,13 @@ class ModelServers:
         self,
         variants: Mapping[str, tuple[str, ...]],
         profiled_s: Mapping[str, tuple[float, float]] = NOTHING,
+        heavier: Mapping[str, tuple[str, ...]] = NOTHING,
     ) -> None:
         self.profiled_s = profiled_s
         # That of the last batch.
         self._seen = ""
-        self._active = {url: ModelServer(url, names) for url, names in variants.items()}
-        self._variants = self._longest()
+        self._active = {url: ModelServer(url, names, heavier.get(url, ())) for url, names in variants.items()}
+        self._variants, self._heavier = self._longest()
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
         self._services: dict[str, ServiceTimes] = {}
@@ -173,12 +185,18 @@ class ModelServers:
 
     @property
     def levels(self) -> int:
-        """The number of levels: 1 without lighter variants."""
+        """The number of levels from 0 on: 1 without lighter variants."""
         return len(self._variants)
 
-    def _longest(self) -> tuple[str, ...]:
-        """The variants of the replica that has most levels."""
-        return max((it.variants for it in self._active.values()), key=len, default=UNKNOWN_VARIANTS)
+    @property
+    def heavier_levels(self) -> int:
+        """The number of levels below 0."""
+        return len(self._heavier)
+
+    def _longest(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The variants of the replicas that have most levels, from 0 on and below."""
+        lighter = max((it.variants for it in self._active.values()), key=len, default=UNKNOWN_VARIANTS)
+        return lighter, max((it.heavier for it in self._active.values()), key=len, default=())
 
     def least_s(self, now_s: float) -> float:
         """The least time of a single item by the last batches of any variant; 0 if one is unknown."""
@@ -222,12 +240,21 @@ class ModelServers:
         )
 
     def _variant(self, level: int) -> str:
-        return self._variants[min(level, self.levels - 1)]
+        level = max(-self.heavier_levels, min(level, self.levels - 1))
+        return variant_at(self._variants, self._heavier, level)
 
     def _service_s(self, ratio: float, now_s: float, items: int, variant: str, remembered_s: float) -> float:
         """The time of that rank of the variant: as seen, else by its profile; 0 if it is unknown."""
         seen_s = self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
         return seen_s or self._profiled_s(ratio, now_s, items, variant)
+
+    def as_planned_s(self, replica: ModelServer, service_s: float) -> float:
+        """The time that a batch of its heavier variant would have taken the one that it is to run.
+
+        By their profiles: what makes one slower makes the other slower.
+        """
+        given, planned = self._times(replica.given_variant), self._times(replica.variants[0])
+        return service_s * planned.profiled(replica.given_items) / given.profiled(replica.given_items)
 
     def _remembered_s(self, variant: str) -> float:
         return REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
@@ -294,7 +321,9 @@ class ModelServers:
         """True if no replica can be given a batch."""
         return not self._active
 
-    def set_urls(self, variants: Mapping[str, tuple[str, ...]]) -> None:
+    def set_urls(
+        self, variants: Mapping[str, tuple[str, ...]], heavier: Mapping[str, tuple[str, ...]] = NOTHING
+    ) -> None:
         """Set the replicas with their variants. Others drain.
 
         Service times are forgotten where no profile says how those of other cores differ.
@@ -311,7 +340,9 @@ class ModelServers:
             self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
             if not self.profiled_s:
                 self._forget()
-        self._variants = self._longest()
+        for url, it in self._active.items():
+            it.heavier = heavier.get(url, ())
+        self._variants, self._heavier = self._longest()
         if self._quickest not in self._variants:
             self._quickest = self._variants[-1]
 
@@ -334,7 +365,7 @@ class ModelServers:
         chosen.in_flight += 1
         chosen.last_used = self._uses
         chosen.given_s, chosen.given_items, chosen.given_level = now_s, items, chosen.level(level)
-        chosen.given_variant = chosen.variants[chosen.given_level]
+        chosen.given_variant = chosen.variant(chosen.given_level)
         return chosen
 
     def _idle(self, now_s: float) -> list[ModelServer]:
@@ -382,6 +413,7 @@ class ModelServers:
                     "url": it.url,
                     "variant": it.variants[0],
                     "lighter": [name for name in it.variants[1:] if name != it.variants[0]],
+                    "heavier": list(it.heavier),
                     "in_flight": it.in_flight,
                 }
                 for it in self._active.values()

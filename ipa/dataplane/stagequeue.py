@@ -47,7 +47,8 @@ SAID_BYTES = 300
 class QueueConfig:
     """The settings that can change while the queue runs; None keeps one.
 
-    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead.
+    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead; `heavier`:
+    the more accurate ones, if it has any, the next one first.
     `largest_batch_size`: the most items of a batch where more arrives than batches of `batch_size` carry.
     `profiled_s`: by variant the seconds for the first item of a batch and for each further one, as
     profiled.
@@ -58,6 +59,7 @@ class QueueConfig:
     batch_timeout_s: float | None = None
     replicas: Mapping[str, tuple[str, ...]] | None = None
     profiled_s: Mapping[str, tuple[float, float]] | None = None
+    heavier: Mapping[str, tuple[str, ...]] | None = None
 
 
 class StageQueue:
@@ -65,7 +67,8 @@ class StageQueue:
 
     A request ends by its deadline, whatever the replicas do. Where more arrives than they carry, batches
     grow; where a request would be late, replicas also run their lighter variants, as light as is needed,
-    until no more than a batch waits. `replicas` as in `QueueConfig`.
+    until no more than a batch waits. While all that comes is served in a good time, they run heavier ones.
+    `replicas` and `heavier` as in `QueueConfig`.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class StageQueue:
         batch_timeout_s: float = 0.1,
         replicas: Mapping[str, tuple[str, ...]] = NOTHING,
         profiled_s: Mapping[str, tuple[float, float]] = NOTHING,
+        heavier: Mapping[str, tuple[str, ...]] = NOTHING,
         max_items: int = 4096,
     ) -> None:
         self._send = send
@@ -89,16 +93,18 @@ class StageQueue:
         self._batch_size, self._largest_batch_size = batch_size, largest_batch_size
         # By level, since the last batch: the largest that is quick.
         self._quick_sizes: dict[int, int] = {}
-        self._variants = replicas
-        self._replicas = ModelServers(self._by_level(), profiled_s)
-        # 0: the variants that are to run; above, larger batches of them, then lighter ones.
+        self._variants, self._heavier = replicas, heavier
+        self._replicas = ModelServers(self._by_level(), profiled_s, heavier)
+        # 0: the variants that are to run; above, larger batches of them, then lighter ones; below, heavier.
         self._level = 0
+        # A heavier variant failed or was late: none is tried until then.
+        self._lighter_until_s = -inf
         # Time and items of the arrivals of the last ARRIVED_S.
         self._arrived: deque[tuple[float, int]] = deque()
         # The requests that come to the pipeline for each that comes here, and until when it is to carry all.
         self._asked_ratio, self._pressed_until_s = 1.0, -inf
-        # The time that the last request had.
-        self._slack_s = 0.0
+        # The time that the last request had, and that it was to wait at later stages.
+        self._slack_s = self._later_wait_s = 0.0
         self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -123,7 +129,7 @@ class StageQueue:
         due_s = now_s + budget_s - later_s
         wanted_s = due_s if aim_s is None else min(due_s, now_s + aim_s - later_s)
         request = QueuedRequest(inputs, now_s, now_s + budget_s, members, due_s, wanted_s)
-        self._slack_s = wanted_s - now_s
+        self._slack_s, self._later_wait_s = wanted_s - now_s, ahead.wait_s
         if request.items > max(1, self._max_items):
             raise InputError(
                 f"the request has {request.items} items, more than the {self._max_items} that may wait",
@@ -212,23 +218,40 @@ class StageQueue:
                 return level
         return last
 
+    def _heavier_level(self, now_s: float) -> int:
+        """The level of the most accurate variant that leaves a good part of the time that requests have.
+
+        It carries what arrived in the last second, and what waits is served quickly. 0 without one, and
+        while requests wait at later stages: time that is spent here would cost accuracy there.
+        """
+        if self._later_wait_s or now_s < max(self._pressed_until_s, self._lighter_until_s):
+            return 0
+        waiting = max(1, self._batcher.waiting_items)
+        for level in range(-self._replicas.heavier_levels, 0):
+            usual_s = self._next_s(now_s, level)
+            batches = ceil(waiting / (self._batch_size * len(self._replicas)))
+            is_quick = 0 < batches * usual_s <= QUICK_RATIO * self._slack_s
+            if is_quick and self._carried(now_s, level, ARRIVED_S, 0):
+                return level
+        return 0
+
     def _carries(self, now_s: float, level: int) -> bool:
         """True if the replicas carry at that level what arrived lately, up to two deviations of chance.
 
         While requests are lost, also all that came in the last second, whatever the chance.
         """
+        lately_s = min(ARRIVED_S, max(CARRIED_S, self._full_s(now_s, level)))
+        is_all = not self._is_pressed(now_s) or self._carried(now_s, level, ARRIVED_S, 0)
+        return is_all and self._carried(now_s, level, lately_s, 2)
+
+    def _carried(self, now_s: float, level: int, over_s: float, deviations: float) -> bool:
+        """True if the replicas carry at that level what arrived over that time, so many deviations aside."""
         usual_s = self._full_s(now_s, level)
         if usual_s <= 0:
             return True
-        carried_rps = self._size(level) * len(self._replicas) / usual_s
-
-        def carries(over_s: float, deviations: float) -> bool:
-            came = sum(items for at_s, items in self._arrived if at_s > now_s - over_s)
-            carried = carried_rps * over_s
-            return came * self._asked_ratio <= carried + deviations * sqrt(carried)
-
-        is_all = not self._is_pressed(now_s) or carries(ARRIVED_S, 0)
-        return is_all and carries(min(ARRIVED_S, max(CARRIED_S, usual_s)), 2)
+        came = sum(items for at_s, items in self._arrived if at_s > now_s - over_s)
+        carried = self._size(level) * len(self._replicas) / usual_s * over_s
+        return came * self._asked_ratio <= carried + deviations * sqrt(carried)
 
     def _is_pressed(self, now_s: float) -> bool:
         """True if requests were lost lately, here or before: a level that does not carry all is not tried."""
@@ -260,7 +283,7 @@ class StageQueue:
 
     def _size(self, level: int) -> int:
         """The most items of a batch at that level."""
-        if not level or not self._may_grow:
+        if level <= 0 or not self._may_grow:
             return self._batch_size
         if level not in self._quick_sizes:
             self._quick_sizes[level] = self._quick_size(asyncio.get_running_loop().time(), level)
@@ -313,12 +336,12 @@ class StageQueue:
         if config.batch_timeout_s is not None:
             self._batcher.batch_timeout_s = config.batch_timeout_s
         if config.replicas is not None:
-            self._variants = config.replicas
+            self._variants, self._heavier = config.replicas, config.heavier or {}
         if config.profiled_s is not None:
             self._replicas.set_profile(config.profiled_s)
-        self._replicas.set_urls(self._by_level())
+        self._replicas.set_urls(self._by_level(), self._heavier)
         self._quick_sizes.clear()
-        self._set_level(min(self._level, self._replicas.levels - 1))
+        self._set_level(max(0, min(self._level, self._replicas.levels - 1)))
         self._pump()
 
     @property
@@ -356,6 +379,7 @@ class StageQueue:
         least_s = self._replicas.least_s(now_s)
         self._end(self._batcher.drop_late(now_s, least_s, has_replicas=self.has_replicas))
         while self._replicas.has_idle(now_s):
+            self._set_level(max(0, self._level))
             if self._replicas.levels > 1:
                 if self._batcher.waiting_items <= self._batch_size:
                     self._set_level(self._carrying_level(now_s))
@@ -364,6 +388,8 @@ class StageQueue:
                 elif self._level == 0 and self._has_larger and not self._carries(now_s, 0):
                     self._set_level(LARGER)
                 self._lighten(lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s())
+            if self._level == 0:
+                self._set_level(self._heavier_level(now_s))
             self._end(self._batcher.give_way(now_s, self._next_s(now_s, self._level)))
             if (batch := self._batcher.take(now_s)) is None:
                 break
@@ -432,12 +458,16 @@ class StageQueue:
         now_s = asyncio.get_running_loop().time()
         self._replicas.release(replica, now_s, service_s)
         self._quick_sizes.clear()
-        if replica.given_level:
+        if replica.given_level < 0:
+            self._metrics.heavier_items.inc(batch.items)
+            self._observe(self._replicas.as_planned_s(replica, service_s), batch.items)
+            if status != 200 or any(now_s > piece.request.wanted_s for piece in batch.slices):
+                self._lighter_until_s = now_s + PRESSED_S
+        elif replica.given_level:
             is_lighter = replica.given_variant != replica.variants[0]
             self._metrics.lighter_items.inc(batch.items * is_lighter)
         else:
-            self._metrics.service_s.observe(service_s)
-            self._metrics.batch_size.observe(batch.items)
+            self._observe(service_s, batch.items)
         if status != 200:
             said = body[:SAID_BYTES].decode(errors="replace")
             self._end(self._batcher.fail(batch, f"{where}: the model answered {status}: {said}"))
@@ -448,6 +478,11 @@ class StageQueue:
             self._end(self._batcher.fail(batch, f"{where}: the model's answer is not a V2 response: {error}"))
         else:
             self._end(self._batcher.answer(batch, outputs, f"{where}: "))
+
+    def _observe(self, service_s: float, items: int) -> None:
+        """Count a batch of the variant that is to run: the loop learns from it how quick that is."""
+        self._metrics.service_s.observe(service_s)
+        self._metrics.batch_size.observe(items)
 
     def _end(self, requests: list[QueuedRequest]) -> None:
         for request in requests:

@@ -264,6 +264,12 @@ QUEUE_LIGHTER_ITEMS = Metric(
     STAGE,
     place=MetricsEndpoint.QUEUE,
 )
+QUEUE_HEAVIER_ITEMS = Metric(
+    "ipa_queue_heavier_items_total",
+    "Items that a more accurate resident variant served, since there was time.",
+    STAGE,
+    place=MetricsEndpoint.QUEUE,
+)
 QUEUE_RETRIES = Metric(
     "ipa_queue_retries_total", "Batches whose replica was lost.", STAGE, place=MetricsEndpoint.QUEUE
 )

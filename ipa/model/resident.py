@@ -40,6 +40,18 @@ def lighter_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str,
     return tuple(sorted(names, key=lambda name: -bounds.measured[stage, name].accuracy))
 
 
+def heavier_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str, ...]:
+    """The more accurate variants that may serve instead of `variant` while there is time; the next one first.
+
+    None where the file pins the variant, or new ones are to be measured by a canary first.
+    """
+    found, bounds = pipeline.stage(stage), pipeline.bounds
+    if found.pin.variant is not None or pipeline.canary is not None:
+        return ()
+    names = [each.name for each in found.variants if is_lighter(bounds, stage, each.name, variant)]
+    return tuple(sorted(names, key=lambda name: bounds.measured[stage, name].accuracy))
+
+
 def is_lighter(bounds: Bounds, stage: str, old: str, new: str) -> bool:
     """True if the new variant is known to be less accurate and no slower: it serves for its speed alone."""
     before, after = (bounds.measured.get((stage, variant)) for variant in (old, new))

@@ -31,6 +31,8 @@ class ToyStage:
     spread: float = 0.2
     # By lighter variant, the most accurate first: the part of a batch's time that it takes.
     lighter: Mapping[str, float] = field(default_factory=dict)
+    # The same for heavier variants, the next more accurate one first.
+    heavier: Mapping[str, float] = field(default_factory=dict)
     largest_batch_size: int = 1
     # True if the queue knows from profiles how much quicker the lighter variants are.
     is_profiled: bool = False
@@ -38,7 +40,7 @@ class ToyStage:
     @property
     def profiled_s(self) -> dict[str, tuple[float, float]]:
         """By variant the time of the first item and of each further one, if they are known."""
-        known = {"toy": 1.0, **self.lighter}
+        known = {"toy": 1.0, **self.lighter, **self.heavier}
         times = {name: (self.one_s * ratio, self.more_s * ratio) for name, ratio in known.items()}
         return times if self.is_profiled else {}
 
@@ -62,18 +64,16 @@ class Seen:
     # The text of the metrics of the router and each queue.
     metrics: dict[str, str] = field(default_factory=dict)
 
-    def served(self, stage: str) -> tuple[float, float]:
-        """The items that the stage's queue answered, and those that lighter variants served."""
+    def served(self, stage: str, by: str = "lighter") -> tuple[float, float]:
+        """The items that the stage's queue answered, and those that lighter or heavier variants served."""
         lines = [line.split(" ") for line in self.metrics[stage].splitlines() if not line.startswith("#")]
         answered = sum(
             float(value)
             for name, value in lines
             if name.startswith("ipa_queue_items_total") and 'outcome="answered"' in name
         )
-        lighter = sum(
-            float(value) for name, value in lines if name.startswith("ipa_queue_lighter_items_total")
-        )
-        return answered, lighter
+        others = sum(float(value) for name, value in lines if name.startswith(f"ipa_queue_{by}_items_total"))
+        return answered, others
 
     @property
     def goodput_rps(self) -> float:
@@ -132,16 +132,19 @@ def overload(
             items = inputs[0]["shape"][0]
             shape = 1 / stage.spread**2
             mean_s = stage.one_s + stage.more_s * (items - 1)
-            mean_s *= stage.lighter.get(server._queues["1"].given_variant(url), 1.0)
+            ratios = {**stage.lighter, **stage.heavier}
+            mean_s *= ratios.get(server._queues["1"].given_variant(url), 1.0)
             await asyncio.sleep(mean_s * rng.gammavariate(shape, 1 / shape))
             return 200, orjson.dumps({"outputs": inputs})
 
         variants = ("toy", *stage.lighter)
+        urls = [f"http://127.0.0.1:{9000 + number}" for number in range(stage.replicas)]
         server = QueueServer(
             "p",
             stage.name,
             sender=serve,
-            replicas={f"http://127.0.0.1:{9000 + number}": variants for number in range(stage.replicas)},
+            replicas=dict.fromkeys(urls, variants),
+            heavier=dict.fromkeys(urls, tuple(stage.heavier)),
             batch_size=stage.batch_size,
             largest_batch_size=stage.largest_batch_size,
             batch_timeout_s=0.005,

@@ -15,6 +15,7 @@ from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs
 from ipa.control.engine.feedback import FAR, recalled_feedback, risen_rps
 from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
+from ipa.control.engine.overrides import pins_of
 from ipa.control.engine.quarantine import recalled
 from ipa.control.engine.state import (
     ChangeRequest,
@@ -51,7 +52,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rounding import moment_to_ms, to_ms
 from ipa.model.slowdown import UNCALIBRATED, Calibration
-from ipa.policies.base import Policy, Predictor, corrected
+from ipa.policies.base import Policy, Predictor, corrected, pinned
 
 log = logging.getLogger("ipa.control")
 
@@ -322,9 +323,14 @@ class ControlLoop:
     def _workload(self) -> tuple[WorkloadState | None, str, MissingReason]:
         """The workload's state; or None, the error in words, and the reason why it is unknown."""
         try:
-            return self._world.workload.read(self.pipeline), "", MissingReason.ABSENT
+            return self._world.workload.read(self._pinned()), "", MissingReason.ABSENT
         except IpaError as error:
             return None, str(error), unseen_by(error)
+
+    def _pinned(self) -> Pipeline:
+        """The pipeline with the pins of people, which a target's queues follow as well."""
+        pins = pins_of(self._control)
+        return pinned(self.pipeline, pins) if pins else self.pipeline
 
     def _rollout(self) -> Rollout | None:
         actuation = self._state.actuation
@@ -407,7 +413,7 @@ class ControlLoop:
         self._state = replace(self._state, actuation=sent(self._state.actuation))
         try:
             self._check_still()
-            self._world.workload.write(self.pipeline, change)
+            self._world.workload.write(self._pinned(), change)
         except IpaError as error:
             return self._failed(decision, change, error)
         self._state = replace(self._state, actuation=accepted(self._state.actuation))

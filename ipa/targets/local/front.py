@@ -248,8 +248,9 @@ class FrontKeeper:
 class QueueOrder:
     """The configuration of a queue: batch sizes, batch timeout, and the variants of its replicas by URL.
 
-    A replica runs the first of its variants; the others are lighter, the most accurate first. `profiled_s`
-    are by variant the seconds for the first item of a batch and for each further one, as profiled.
+    A replica runs the first of its variants; the others are lighter, the most accurate first. `heavier` are
+    by URL those that it may run while there is time, the next more accurate one first. `profiled_s` are by
+    variant the seconds for the first item of a batch and for each further one, as profiled.
     """
 
     batch_size: int
@@ -257,6 +258,7 @@ class QueueOrder:
     batch_timeout_s: float
     replicas: Mapping[str, tuple[str, ...]]
     profiled_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    heavier: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def running(self) -> dict[str, str]:
@@ -266,7 +268,12 @@ class QueueOrder:
     def to_json(self) -> dict[str, Any]:
         """As the queue's admin address takes it."""
         replicas = [
-            {"url": url, "variant": variants[0], "lighter": list(variants[1:])}
+            {
+                "url": url,
+                "variant": variants[0],
+                "lighter": list(variants[1:]),
+                "heavier": list(self.heavier.get(url, ())),
+            }
             for url, variants in self.replicas.items()
         ]
         return {
@@ -284,7 +291,8 @@ class QueueOrder:
         given = ["--batch-size", str(self.batch_size), "--batch-timeout-s", str(self.batch_timeout_s)]
         given += ["--largest-batch-size", str(self.largest_batch_size)]
         for url, variants in self.replicas.items():
-            given += ["--replica", f"{','.join(variants)}={url}"]
+            names = "/".join(filter(None, map(",".join, (variants, self.heavier.get(url, ())))))
+            given += ["--replica", f"{names}={url}"]
         for variant, (first_s, next_s) in self.profiled_s.items():
             given += ["--profiled-s", f"{variant}={first_s},{next_s}"]
         return given
@@ -360,8 +368,9 @@ def _queue_report(response: httpx.Response) -> QueueReport:
     try:
         seen = response.json()
         replicas = {str(it["url"]): (str(it["variant"]), *it["lighter"]) for it in seen["replicas"]}
+        heavier = {str(it["url"]): tuple(it["heavier"]) for it in seen["replicas"] if it["heavier"]}
         sizes = seen["batch_size"], seen["largest_batch_size"]
-        order = QueueOrder(*sizes, seen["batch_timeout_s"], replicas, _pairs(seen["profiled_s"]))
+        order = QueueOrder(*sizes, seen["batch_timeout_s"], replicas, _pairs(seen["profiled_s"]), heavier)
         return QueueReport(order, tuple(seen["draining"]), tuple(seen["suspects"]))
     except (LookupError, TypeError) as error:
         raise ValueError(f"{response.url} answered {response.text[:300]!r}") from error

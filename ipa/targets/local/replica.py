@@ -65,7 +65,7 @@ class Replica:
     # True if the pipeline's file starts its variant in another way by now.
     is_outdated: bool = False
     # Those that its queue may choose instead of `variant`.
-    lighter: tuple[str, ...] = ()
+    stand_ins: tuple[str, ...] = ()
     # When each variant that it has run was last one of these.
     left_s: dict[str, float] = field(default_factory=dict)
 
@@ -75,15 +75,15 @@ class Replica:
             self.left_s[self.variant] = now_s
             self.variant = variant
 
-    def set_lighter(self, variants: tuple[str, ...], now_s: float) -> None:
+    def set_stand_ins(self, variants: tuple[str, ...], now_s: float) -> None:
         """Let its queue choose these variants from now on."""
-        for variant in set(self.lighter) - set(variants):
+        for variant in set(self.stand_ins) - set(variants):
             self.left_s[variant] = now_s
-        self.lighter = variants
+        self.stand_ins = variants
 
     def is_left(self, variant: str, since_s: float) -> bool:
         """True if it cannot have been given that variant since then."""
-        if variant == self.variant or variant in self.lighter:
+        if variant == self.variant or variant in self.stand_ins:
             return False
         return self.left_s.get(variant, since_s) <= since_s
 

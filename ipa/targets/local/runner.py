@@ -22,7 +22,7 @@ from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
-from ipa.model.resident import lighter_variants, resident_variants
+from ipa.model.resident import heavier_variants, lighter_variants, resident_variants
 from ipa.targets.local.adopting import check_adoptable, started_otherwise
 from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.forkserver import serving_priority
@@ -82,6 +82,8 @@ class PipelineRunner:
         # Before all that has to be closed: it may fail.
         listener = router_socket(port, folder / "router.port")
         self.pipeline = pipeline
+        # The same with the pins of people, which say what queues may choose.
+        self._asked = pipeline
         self._folder = folder
         self._cpus = cpus
         self._lock = threading.RLock()
@@ -190,12 +192,13 @@ class PipelineRunner:
         """Process ids of router and queues by their names; 0 for one that is being started."""
         return {front.name: front.pid for front in self._keeper.fronts}
 
-    def state(self) -> tuple[str, list[StageState], bool]:
+    def state(self, asked: Pipeline) -> tuple[str, list[StageState], bool]:
         """The revision, each stage's wanted configuration and ready replicas, and whether it is settled.
 
-        Parts are in their order.
+        Parts are in their order. `asked` is the pipeline with the pins of people: queues follow them.
         """
         with self._lock:
+            self._asked = asked
             active = sorted(self._active(), key=lambda part: order_of(part.configs))
             seen = [
                 StageState(run.config, len(run.ready()), part=part.name)
@@ -256,7 +259,7 @@ class PipelineRunner:
     def adopt(self, pipeline: Pipeline) -> None:
         """Run on as the pipeline's file says now; replicas that it starts in another way are replaced."""
         with self._lock:
-            before, self.pipeline = self.pipeline, pipeline
+            before, self.pipeline, self._asked = self.pipeline, pipeline, pipeline
             self._loader.adopt(pipeline)
             for run in self._stages:
                 run.stage = pipeline.stage(run.stage.name)
@@ -485,28 +488,37 @@ class PipelineRunner:
         if run.told and not (serves and self._is_shared_out()):
             # Until the first new one serves, and requests go as planned, the old one keeps its batch size.
             batch_size = run.told.batch_size
-        largest_batch_size = largest_batch(run.stage, self.pipeline.bounds, batch_size)
-        variants = {it.url: (it.variant, *self._lighter(run, it)) for it in ready}
+        asked = self._asked.stage(run.stage.name)
+        largest_batch_size = largest_batch(asked, self.pipeline.bounds, batch_size)
+        stand_ins = {it.url: self._stand_ins(run, it) for it in ready}
+        variants = {it.url: (it.variant, *stand_ins[it.url][0]) for it in ready}
+        heavier = {url: names for url, (_, names) in stand_ins.items() if names}
         cores = min((it.cores for it in ready), default=run.config.cores)
         profiled_s = {
             name: (measured.batch_core_s[0] / cores, measured.batch_core_s[1] / cores)
             for (stage, name), measured in self.pipeline.bounds.measured.items()
             if stage == run.stage.name and measured.batch_core_s[0] > 0
         }
-        return QueueOrder(batch_size, largest_batch_size, run.stage.batch_timeout_s, variants, profiled_s)
+        timeout_s = run.stage.batch_timeout_s
+        return QueueOrder(batch_size, largest_batch_size, timeout_s, variants, profiled_s, heavier)
 
-    def _lighter(self, run: StageRun, replica: Replica) -> tuple[str, ...]:
-        """The variants that its queue may choose instead of the one that it runs.
+    def _stand_ins(self, run: StageRun, replica: Replica) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The lighter and the heavier variants that its queue may choose instead of the one that it runs.
 
         None while the wanted one has to be loaded first: it may take the place of one of them.
         """
         kept: Sequence[str] = ()
         if run.config.variant in replica.loaded:
             kept = resident_variants(self.pipeline, run.stage.name, run.config.variant)
-        names = lighter_variants(self.pipeline, run.stage.name, replica.variant)
-        found = tuple(name for name in names if name in kept and name in replica.loaded)
-        replica.set_lighter(found, time.monotonic())
-        return found
+        lighter, heavier = (
+            tuple(name for name in names if name in kept and name in replica.loaded)
+            for names in (
+                lighter_variants(self._asked, run.stage.name, replica.variant),
+                heavier_variants(self._asked, run.stage.name, replica.variant),
+            )
+        )
+        replica.set_stand_ins(lighter + heavier, time.monotonic())
+        return lighter, heavier
 
     def _tell_queue(self, run: StageRun, wanted: QueueOrder) -> QueueReport | None:
         """Send the order to the queue and return its report; None if it did not respond.

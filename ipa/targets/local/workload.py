@@ -83,7 +83,7 @@ class LocalWorkload:
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The wanted configuration of each stage, and its ready replicas."""
-        revision, stages, is_settled = self.runner(pipeline.name).state()
+        revision, stages, is_settled = self.runner(pipeline.name).state(pipeline)
         return WorkloadState(revision, tuple(stages), is_settled)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:

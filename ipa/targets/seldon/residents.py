@@ -15,14 +15,15 @@ from itertools import pairwise
 
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Stage, Variant
-from ipa.model.resident import ANY_VARIANT, lighter_variants
+from ipa.model.resident import ANY_VARIANT, heavier_variants, lighter_variants
 from ipa.targets.seldon.section import SeldonRun, Shape, is_microservice, seldon_of
 from ipa.targets.seldon.variants import IMPLEMENTATION, MODEL_ENV, env_of, requested_of, server_of
 
 KEY, MEMORY = "resident", "memory"
 # The variables of the container and of the queue; see `ipa.dataplane.stage` and `ipa.dataplane.queue`.
 MODELS = "IPA_MODELS"
-VARIANT, LIGHTER, GROUPS, PROFILED = "IPA_VARIANT", "IPA_LIGHTER", "IPA_RESIDENTS", "IPA_PROFILED_S"
+VARIANT, LIGHTER, HEAVIER = "IPA_VARIANT", "IPA_LIGHTER", "IPA_HEAVIER"
+GROUPS, PROFILED = "IPA_RESIDENTS", "IPA_PROFILED_S"
 COMMAND = ("python", "-m", "ipa.dataplane.stage")
 REMEDY = (
     "give them one image with ipa-serving, and env that differs in MLSERVER_MODEL_... alone; or leave it out"
@@ -154,8 +155,14 @@ def queue_variants(
 
     def run(variant: str) -> SeldonRun:
         (group,) = (each for each in groups if variant in each)
-        lighter = [name for name in lighter_variants(pipeline, stage.name, variant) if name in group]
-        told = {LIGHTER: " ".join(lighter), PROFILED: profiled}
+        lighter, heavier = (
+            " ".join(name for name in names if name in group)
+            for names in (
+                lighter_variants(pipeline, stage.name, variant),
+                heavier_variants(pipeline, stage.name, variant),
+            )
+        )
+        told = {LIGHTER: lighter, HEAVIER: heavier, PROFILED: profiled}
         return SeldonRun(env={**fixed, VARIANT: variant}, told=told)
 
     return tuple(replace(each, targets={"seldon": run(each.name)}) for each in stage.variants)

@@ -137,7 +137,7 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
         async with client(application) as http:
             http.headers.update(with_token)
             assert (await http.get("/v2/health/ready")).status_code == 503
-            replicas = [{"url": REPLICA, "variant": "large", "lighter": ["small"]}]
+            replicas = [{"url": REPLICA, "variant": "large", "lighter": ["small"], "heavier": ["huge"]}]
             profiled = {"large": [0.2, 0.1], "small": [0.05, 0.02]}
             config = {
                 **{"batch_size": 8, "largest_batch_size": 16},
@@ -183,6 +183,7 @@ def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -
         {"largest_batch_size": 0},
         {"replicas": [{"url": "http://127.0.0.1:1", "lighter": "small"}]},
         {"replicas": [{"url": "http://127.0.0.1:1", "lighter": [3]}]},
+        {"replicas": [{"url": "http://127.0.0.1:1", "heavier": [3]}]},
         {"replicas": [{"url": "http://127.0.0.1:1", "in_flight": 0}]},
         {"batchsize": 3},
         [],

@@ -110,6 +110,46 @@ def test_no_lighter_variant_is_chosen_below_the_capacity(path: str) -> None:
     assert seen.served("slow")[1] == 0
 
 
+MORE_ACCURATE = {"twice": 2.0, "four": 4.0}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_heavier_variants_serve_while_there_is_time(path: str) -> None:
+    stages = [replace(stage, heavier=MORE_ACCURATE, is_profiled=True) for stage in PATHS[path]]
+    calm = overload(stages, 0.15 * SLOW.capacity_rps, sla_s=SLA_S)
+    assert calm.in_time == calm.sent
+    for stage in stages:
+        answered, by_heavier = calm.served(stage.name, "heavier")
+        # The last of three has what the first two leave of the time.
+        assert by_heavier > (0.1 if path == "last" and stage.name == "slow" else 0.7) * answered
+    # The next heavier variant of the slow stage carries half of what the planned one does.
+    busy = overload(stages, 0.7 * SLOW.capacity_rps, sla_s=SLA_S, seconds=20.0)
+    # Without them 99.6 % and more are in time.
+    assert busy.in_time > 0.99 * busy.sent
+    assert busy.served("slow", "heavier")[1] < 0.05 * busy.served("slow")[0]
+
+
+def test_a_stage_spends_no_time_on_accuracy_that_a_later_one_needs() -> None:
+    """Else the lighter variant serves 35 % of the items at the middle stage, 2 % without heavier ones."""
+    stages = [
+        replace(stage, lighter={"half": 0.5}, heavier=MORE_ACCURATE, largest_batch_size=8, is_profiled=True)
+        for stage in PATHS["middle"]
+    ]
+    seen = overload(stages, 0.9 * SLOW.capacity_rps, sla_s=SLA_S, seconds=20.0)
+    assert seen.in_time == seen.sent
+    answered, by_lighter = seen.served("slow")
+    assert by_lighter < 0.1 * answered
+    answered, by_heavier = seen.served("quick", "heavier")
+    assert by_heavier > 0.8 * answered
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_too_much_is_carried_though_heavier_variants_are_there(path: str) -> None:
+    stages = [replace(stage, heavier=MORE_ACCURATE, is_profiled=True) for stage in PATHS[path]]
+    seen = overload(stages, 1.6 * SLOW.capacity_rps, sla_s=SLA_S, seconds=12.0)
+    assert seen.goodput_rps > 0.9 * SLOW.capacity_rps
+
+
 @pytest.mark.parametrize("load_ratio", [1.5, 3.0])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_batches_grow_where_more_arrives_than_they_carry(place: int, load_ratio: float) -> None:

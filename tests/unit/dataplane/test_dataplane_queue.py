@@ -16,7 +16,7 @@ from ipa.dataplane.expectation import StageTimes
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, ModelServers, ServiceTimes
-from ipa.dataplane.stagequeue import QueueConfig, StageQueue
+from ipa.dataplane.stagequeue import PRESSED_S, QueueConfig, StageQueue
 from ipa.dataplane.tensors import Tensor, Tensors
 from ipa.model.row_counts import FAN_OUT
 from tests.fakes.virtual_loop import run
@@ -429,6 +429,47 @@ def test_a_lighter_variant_that_is_slower_here_is_not_tried_again_soon() -> None
     assert servers.usual_s(4.0, 1, level=1) == 0.3
     # The quicker one is judged by its last batches alone.
     assert servers.usual_s(4.0, 1) == 0.0
+
+
+@pytest.mark.parametrize(("status", "aim_s"), [(500, 9.0), (200, 0.4)])
+def test_no_heavier_variant_is_tried_for_a_while_after_one_failed_or_was_late(
+    status: int, aim_s: float
+) -> None:
+    """One that takes three times its profile is late, though it should be quick."""
+    sent: list[str] = []
+
+    async def send(url: str, body: bytes) -> tuple[int, bytes]:
+        data, variant = orjson.loads(body)["inputs"][0]["data"], queue.given_variant(url)
+        sent.append(variant)
+        is_slow = variant == "large" and status == 200
+        await asyncio.sleep(0.45 if is_slow else 0.1 if variant == "large" else 0.05)
+        return status if variant == "large" else 200, orjson.dumps({"outputs": [_y(data)]})
+
+    async def scenario() -> None:
+        nonlocal queue
+        queue = StageQueue(
+            send,
+            QueueMetrics("p", "s"),
+            replicas={A: ("small",)},
+            heavier={A: ("large",)},
+            profiled_s={"small": (0.05, 0.05), "large": (0.1, 0.1)},
+            batch_timeout_s=0.0,
+        )
+        for x in range(5):
+            request = await queue.infer(xs(x), 9, aim_s=aim_s)
+            assert request.outcome is (
+                Outcome.FAILED if sent[-1] == "large" and status == 500 else Outcome.ANSWERED
+            )
+        # Nothing was known of either, then it was tried.
+        assert sent == ["small", "large", "small", "small", "small"]
+        await asyncio.sleep(PRESSED_S)
+        await queue.infer(xs(9), 9, aim_s=9.0)
+        assert sent[-1] == "large"
+        text = (await queue._metrics.handle(None)).body.decode()  # type: ignore[arg-type]
+        assert 'ipa_queue_heavier_items_total{pipeline="p",stage="s"} 2.0' in text
+
+    queue: StageQueue
+    run(scenario())
 
 
 def test_a_variant_that_was_not_seen_takes_its_profile_as_wrong_as_that_of_the_last_one() -> None:

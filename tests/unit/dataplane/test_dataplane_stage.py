@@ -38,7 +38,9 @@ def test_models_that_are_not_said_end_it(said: str) -> None:
         models_of({"IPA_MODELS": said})
 
 
-def variants(asked: tuple[str, ...], loaded: dict[str, Iterable[str]]) -> tuple[bool, dict[str, list[str]]]:
+def variants(
+    asked: tuple[str, ...], loaded: dict[str, Iterable[str]], heavier: tuple[str, ...] = ()
+) -> tuple[bool, dict[str, list[str]]]:
     """Whether all pods are known, and the variants with which the queue serves at each."""
 
     class Here(QueueServer):
@@ -51,11 +53,12 @@ def variants(asked: tuple[str, ...], loaded: dict[str, Iterable[str]]) -> tuple[
             model="detect--{variant}",
             model_url="http://detect.prod:9000",
             variants=asked,
+            heavier_variants=heavier,
             groups=[("s", "m"), ("l", "x")],
         )
         is_known = await queue._serve_with(tuple(loaded))
         found = queue._queues[FIRST_PART].to_json()["replicas"]
-        return is_known, {it["url"]: [it["variant"], *it["lighter"]] for it in found}
+        return is_known, {it["url"]: [it["variant"], *it["lighter"], *it["heavier"]] for it in found}
 
     return asyncio.run(find())
 
@@ -64,7 +67,7 @@ def test_a_pod_that_has_others_loaded_runs_the_one_most_like_it() -> None:
     """While pods are replaced the queue asks old and new ones, each for what it has."""
     loaded = {NEW: ("l", "x"), OLD: ("s", "m")}
     assert variants(("x", "l"), loaded) == (True, {NEW: ["x", "l"], OLD: ["m"]})
-    assert variants(("s",), loaded) == (True, {NEW: ["l"], OLD: ["s"]})
+    assert variants(("s",), loaded, ("m",)) == (True, {NEW: ["l"], OLD: ["s", "m"]})
 
 
 def test_a_pod_that_does_not_answer_is_not_served_with_yet() -> None:

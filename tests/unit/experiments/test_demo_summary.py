@@ -117,7 +117,7 @@ def test_rates_are_counted_over_windows() -> None:
 def test_the_comparison_and_the_report_say_by_how_much() -> None:
     good = summarise(RUN, 1.0, [0.9])
     poor = summarise(RUN, 0.15, [0.4])
-    runs = {"adaptive": good, "static-smallest": poor, "static-largest": poor}
+    runs = {"adaptive": good, **dict.fromkeys(list(table.NAMES)[1:], poor)}
     comparison = compare(runs)
     assert comparison["accuracy_above_smallest"] == pytest.approx(0.5)
     assert comparison["adaptive_beats_largest_on_sla"] is True
@@ -190,17 +190,19 @@ def _run(share: float, accuracy: float) -> dict[str, float]:
     [
         ((1.0, 0.139), (0.85, 0.86), "more accurate: 0.550 against 0.139** of the smallest plan"),
         ((1.0, 0.139), (0.988, 0.743), "largest plan was more accurate at an equal share"),
-        ((0.9, 0.139), (0.85, 0.86), "No static plan had as many"),
+        ((0.9, 0.139), (0.85, 0.86), "No fixed plan had as many"),
     ],
 )
 def test_the_table_names_the_win_or_that_there_is_none(
     smallest: tuple[float, float], largest: tuple[float, float], said: str
 ) -> None:
     static = {"static-smallest": _run(*smallest), "static-largest": _run(*largest)}
-    runs = {"adaptive": _run(0.989, 0.55), **static}
+    runs = {"adaptive": _run(0.989, 0.55), **static, "static-largest-resident": _run(0.7, 0.9)}
     summary = {"made_at": "2026-11-28T10:00:00Z", "machine": {"cores": 2}, "sla_s": 1.0, "neighbours": 0}
+    summary["rate_rps"] = {"low": 2.0, "high": 10.0}
     text = table.markdown({**summary, "load_before": 0.3, "runs": runs})
-    assert said in text and "load average of 0.3" in text
+    assert said in text and "load average of 0.3" in text and "2 to 10 pages a second" in text
+    assert text.endswith("had 70.0% in time at 0.900, with 1.50 cores instead of 1.50.")
     readme = (Path(__file__).resolve().parents[3] / "README.md").read_text()
     page = table.inserted(readme, text)
     assert page.count(text) == 1 and table.inserted(page, text) == page

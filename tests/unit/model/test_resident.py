@@ -10,10 +10,10 @@ import pytest
 
 from ipa.model.errors import InputError
 from ipa.model.measured import with_profiles
-from ipa.model.pipeline import Bounds, Objective, Pin, Pipeline, Sla, Stage, Variant
+from ipa.model.pipeline import Bounds, Canary, Objective, Pin, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.model.resident import is_lighter, lighter_variants, resident_variants
+from ipa.model.resident import heavier_variants, is_lighter, lighter_variants, resident_variants
 from ipa.model.resources import Resources
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, change_peak, first_hop
 from ipa.model.serving import ServingSemantics, unhonoured
@@ -83,6 +83,27 @@ def test_none_stands_in_where_the_file_pins_the_variant_or_asks_for_an_accuracy(
     assert lighter_variants(replace(measured, stages=(pinned,)), "detect", "large") == ()
     # Nothing is known of their accuracy.
     assert lighter_variants(pipeline("all"), "detect", "large") == ()
+
+
+@pytest.mark.parametrize(
+    ("variant", "heavier"),
+    [("tiny", ("small", "medium", "large")), ("medium", ("large",)), ("large", ())],
+)
+def test_all_more_accurate_variants_may_serve_while_there_is_time(
+    variant: str, heavier: tuple[str, ...]
+) -> None:
+    measured = with_profiles(pipeline("all"), profiles())
+    assert heavier_variants(measured, "detect", variant) == heavier
+    assert heavier_variants(pipeline("all"), "detect", variant) == (), "nothing is known of their accuracy"
+    floor = replace(measured, bounds=replace(measured.bounds, accuracy_floor=0.1))
+    assert heavier_variants(floor, "detect", variant) == heavier, "no less than what was asked for"
+
+
+def test_no_heavier_variant_serves_where_one_is_pinned_or_new_ones_are_measured_first() -> None:
+    measured = with_profiles(pipeline("all"), profiles())
+    pinned = replace(measured.stages[0], pin=Pin(variant="tiny"))
+    assert heavier_variants(replace(measured, stages=(pinned,)), "detect", "tiny") == ()
+    assert heavier_variants(replace(measured, canary=Canary()), "detect", "tiny") == ()
 
 
 @pytest.mark.parametrize(("resident", "memory_gib"), [(2, 6.0), (3, 7.0), ("all", 7.5)])

@@ -85,7 +85,7 @@ def test_the_container_has_every_variant_and_the_queue_asks_for_one() -> None:
     # As plans count it: what was measured is more than what the file requests.
     assert given["resources"]["limits"]["memory"] == "3072Mi"
     assert queue["IPA_MODEL"] == "reader--{variant}"
-    assert (queue["IPA_VARIANT"], queue["IPA_LIGHTER"]) == ("r-l", "r-m r-s")
+    assert (queue["IPA_VARIANT"], queue["IPA_LIGHTER"], queue["IPA_HEAVIER"]) == ("r-l", "r-m r-s", "")
     assert queue["IPA_PROFILED_S"] == "r-l=0.08,0.04 r-m=0.04,0.02 r-s=0.02,0.01"
 
 
@@ -96,6 +96,8 @@ def test_a_number_makes_groups_that_a_pod_has_loaded_together() -> None:
     assert list(json.loads(env_of(made["model"])["IPA_MODELS"])) == ["reader--r-s", "reader--r-m"]
     assert env_of(made["queue"])["IPA_RESIDENTS"] == "r-s,r-m r-l"
     assert env_of(made["queue"])["IPA_LIGHTER"] == "r-s"
+    least = env_of(bodies(PAIRS, SMALL)["queue"])
+    assert (least["IPA_LIGHTER"], least["IPA_HEAVIER"]) == ("", "r-m"), "the third is in another group"
 
 
 @pytest.mark.parametrize("of", [PIPELINE, PAIRS])
