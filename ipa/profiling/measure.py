@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import cycle, islice
-from math import ceil, floor, sqrt
-from statistics import fmean
+from itertools import chain, cycle, islice
+from math import ceil, floor, inf, sqrt
+from statistics import fmean, median, stdev
 from typing import Any, Protocol
 
 from ipa.model.errors import InputError
@@ -21,6 +21,8 @@ from ipa.profiling.quiet import QuietWatch, WatchedReplica
 
 # A V2 request of one item: its `inputs`, each with one row.
 Item = Sequence[Mapping[str, Any]]
+# The service times of one round by batch size.
+Round = Mapping[int, Sequence[float]]
 # The values of one item's outputs by name; more than one row if the stage fans out.
 Outputs = Mapping[str, Sequence[Any]]
 
@@ -32,8 +34,12 @@ WARM_UP_S = 0.3
 # Fewer give no high percentile.
 MIN_BATCHES = 5
 TAIL_QUANTILE = 0.99
-# A point whose p99 scatters more is measured longer: half of the scatter that plans tolerate.
+# Rounds of all batch sizes in turn.
+ROUNDS = 5
+# Points whose p99 scatters more are measured longer: half of the scatter that plans tolerate.
 STEADY_RATIO = 0.05
+# The standard error of a median, in that of a mean: √(π/2).
+MEDIAN_ERROR = 1.25
 # Twice the items take about this many times as long: a size that would exceed the limit is not tried.
 DOUBLING_RATIO = 1.8
 
@@ -97,10 +103,10 @@ class MeasuredWorkload(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MeasurementEffort:
-    """The duration of a measurement: up to a number of batches or seconds, but at least MIN_BATCHES.
+    """The duration of a point's measurement: up to a number of batches or seconds, in ROUNDS rounds.
 
-    It is doubled up to `doublings` times while the p99 scatters. It begins after `warm_up_s` seconds, but at
-    least WARM_UP_BATCHES.
+    It is doubled up to `doublings` times while the p99 scatters. A round begins after `warm_up_s` seconds,
+    each size of it after WARM_UP_BATCHES.
     """
 
     # A p99 of a few dozen batches is the slowest of them, and scatters; so does one of short batches that end
@@ -123,16 +129,56 @@ def measure_points(
 ) -> tuple[ProfilePoint, ...]:
     """Measure one point a batch size, by rising size, up to the first that would take longer than `limit_s`.
 
-    A size beyond the SLA cannot be part of a plan, and costs the most time to measure. `watch` has points
-    measured again that others disturbed.
+    A size beyond the SLA cannot be part of a plan, and costs the most time to measure. All sizes are measured
+    in turn, for ROUNDS rounds: what slows the machine for some seconds then slows all of them. `watch` has
+    rounds measured again that others disturbed; those that stay so are left out where at least half are
+    quiet, else points are marked.
     """
-    points: list[ProfilePoint] = []
-    for size in sorted(batch_sizes):
-        if points and points[-1].latency_s * DOUBLING_RATIO > limit_s:
+    sizes = sorted(batch_sizes)
+    found: list[tuple[Round, float | None]] = []
+    for doubling in range(effort.doublings + 1):
+        while len(found) < ROUNDS * 2**doubling:
+            one = partial(_measure_round, replica, items, cores, sizes, effort, limit_s if not found else inf)
+            found.append(watch.measured(replica, cores, f"batches of {_sizes(sizes)}", one))
+            sizes = sorted(found[0][0])
+        used, ratio = _quiet_rounds(found)
+        if all(is_steady([each[size] for each in used]) for size in sizes):
             break
-        one = partial(measure_point, replica, items, cores=cores, batch_size=size, effort=effort)
-        points.append(watch.measured(replica, cores, one))
-    return tuple(points)
+    watch.disturbed += len(sizes) if ratio is not None else 0
+    points = (summarise([each[size] for each in used], cores=cores, batch_size=size) for size in sizes)
+    return tuple(point if ratio is None else point.beside(ratio) for point in points)
+
+
+def _quiet_rounds(found: Sequence[tuple[Round, float | None]]) -> tuple[list[Round], float | None]:
+    """The rounds to use: the quiet ones where they are half of them, else all, with the worst disturbance."""
+    quiet = [each for each, ratio in found if ratio is None]
+    if 2 * len(quiet) >= len(found):
+        return quiet, None
+    return [each for each, _ in found], max(ratio for _, ratio in found if ratio is not None)
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+
+
+def _measure_round(
+    replica: MeasuredReplica,
+    items: Sequence[Item],
+    cores: float,
+    sizes: Sequence[int],
+    effort: MeasurementEffort,
+    limit_s: float,
+) -> Round:
+    """The service times of a round by batch size, up to the first that would take longer than `limit_s`."""
+    of_round = replace(effort, repeats=effort.repeats // ROUNDS, budget_s=effort.budget_s / ROUNDS)
+    found: dict[int, list[float]] = {}
+    for size in sizes:
+        if found and _tail_s(found[max(found)]) * DOUBLING_RATIO > limit_s:
+            break
+        found[size] = measure_batches(replica, items, size, of_round, least=1)
+        # The quota is spent from the first size on.
+        of_round = replace(of_round, warm_up_s=0.0)
+    return found
 
 
 def measure_point(
@@ -143,7 +189,20 @@ def measure_point(
     batch_size: int,
     effort: MeasurementEffort,
 ) -> ProfilePoint:
-    """Measure the point of that batch size: each batch is sent when the last is answered.
+    """Measure the point of that batch size once."""
+    return summarise(
+        [measure_batches(replica, items, batch_size, effort)], cores=cores, batch_size=batch_size
+    )
+
+
+def measure_batches(
+    replica: MeasuredReplica,
+    items: Sequence[Item],
+    batch_size: int,
+    effort: MeasurementEffort,
+    least: int = MIN_BATCHES,
+) -> list[float]:
+    """The service times of at least so many batches, each sent when the last is answered.
 
     The replica is busy all the time and its CPU quota, if any, is spent: the latency is that under sustained
     load, the throughput is its maximum.
@@ -153,37 +212,52 @@ def measure_point(
     while warm < WARM_UP_BATCHES or warm_s < effort.warm_up_s:
         warm, warm_s = warm + 1, warm_s + replica.infer(next(batches)).latency_s
     latencies_s: list[float] = []
-    for doubling in range(effort.doublings + 1):
-        most, until_s = effort.repeats * 2**doubling, effort.budget_s * 2**doubling
-        while len(latencies_s) < MIN_BATCHES or (len(latencies_s) < most and sum(latencies_s) < until_s):
-            latencies_s.append(replica.infer(next(batches)).latency_s)
-        if is_steady(latencies_s):
-            break
-    return summarise(latencies_s, cores=cores, batch_size=batch_size)
+    while len(latencies_s) < least or (
+        len(latencies_s) < effort.repeats and sum(latencies_s) < effort.budget_s
+    ):
+        latencies_s.append(replica.infer(next(batches)).latency_s)
+    return latencies_s
 
 
-def is_steady(latencies_s: Sequence[float]) -> bool:
+def is_steady(rounds: Sequence[Sequence[float]]) -> bool:
     """True if the standard error of the p99 is at most STEADY_RATIO of it.
 
-    By the order statistics one binomial standard deviation below and above; those of fewer than some fifty
-    batches reach to the slowest one.
+    By the scatter of the rounds' own p99s; where they are too short to have one, by the order statistics one
+    binomial standard deviation below and above, which for fewer than some fifty batches reach to the slowest.
     """
-    ordered, most = sorted(latencies_s), len(latencies_s) - 1
+    if _have_tails(rounds):
+        tails_s = [_tail_s(each) for each in rounds]
+        return MEDIAN_ERROR * stdev(tails_s) <= STEADY_RATIO * median(tails_s) * sqrt(len(tails_s))
+    ordered = sorted(chain.from_iterable(rounds))
+    most = len(ordered) - 1
     rank, off = TAIL_QUANTILE * most, sqrt(len(ordered) * TAIL_QUANTILE * (1 - TAIL_QUANTILE))
     low_s, high_s = ordered[max(floor(rank - off), 0)], ordered[min(ceil(rank + off), most)]
     return high_s - low_s <= 2 * STEADY_RATIO * ordered[round(rank)]
 
 
-def summarise(latencies_s: Sequence[float], *, cores: float, batch_size: int) -> ProfilePoint:
-    """Summarise service times of back-to-back batches as a point."""
+def _have_tails(rounds: Sequence[Sequence[float]]) -> bool:
+    return len(rounds) > 1 and min(map(len, rounds)) * (1 - TAIL_QUANTILE) >= 1
+
+
+def _tail_s(latencies_s: Sequence[float]) -> float:
     # Imported here, since every verb of the command line loads this module for its defaults.
     import numpy as np
 
-    mean_s = fmean(latencies_s)
+    return float(np.quantile(latencies_s, TAIL_QUANTILE))
+
+
+def summarise(rounds: Sequence[Sequence[float]], *, cores: float, batch_size: int) -> ProfilePoint:
+    """Summarise rounds of service times of back-to-back batches as a point.
+
+    The p99 is the median of those of the rounds: one in which the machine was slow for a moment does not
+    count. Where they are too short, that of all batches.
+    """
+    pooled = list(chain.from_iterable(rounds))
+    mean_s = fmean(pooled)
     return ProfilePoint(
         cores=cores,
         batch_size=batch_size,
-        latency_s=float(np.quantile(latencies_s, TAIL_QUANTILE)),
+        latency_s=median(map(_tail_s, rounds)) if _have_tails(rounds) else _tail_s(pooled),
         latency_mean_s=mean_s,
         throughput_rps=batch_size / mean_s,
     )

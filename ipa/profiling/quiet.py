@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import ceil, inf
-from typing import Protocol
-
-from ipa.model.profile import ProfilePoint
+from math import ceil
+from typing import Protocol, TypeVar
 
 # Others that take a tenth of the CPUs make a batch about a tenth longer: the scatter that plans tolerate
 # (ipa.profiling.lint.SCATTER_RATIO, whose module takes long to import).
 QUIET_RATIO = 0.10
 # CPU times are counted in hundredths of a second: half a second of two CPUs is right to a few percent.
 LOOK_S = 0.5
-# A point is measured this many times at most until none of it was disturbed.
+# A round is measured this many times at most until none of it was disturbed.
 TRIES = 3
 # The client that sends the batches, beside the replica.
 CLIENT_CPUS = 1
+
+Measurement = TypeVar("Measurement")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _largest(before: CpuTimes, after: CpuTimes, took_s: float) -> str:
 
 @dataclass
 class QuietWatch:
-    """Has points measured again that were disturbed, and waits up to `left_s` in all for quiet.
+    """Has measured again what was disturbed, and waits up to `left_s` in all for quiet.
 
     `wait` sleeps for seconds, `say` receives why it waits. `disturbed` counts points that stayed disturbed,
     `is_seen` is true once the CPU times of a machine were seen.
@@ -113,26 +113,25 @@ class QuietWatch:
     is_seen: bool = False
 
     def measured(
-        self, replica: WatchedReplica, cores: float, measure: Callable[[], ProfilePoint]
-    ) -> ProfilePoint:
-        """The point that `measure` returns, undisturbed, else the least disturbed one with its ratio."""
-        best, least = None, inf
+        self, replica: WatchedReplica, cores: float, place: str, measure: Callable[[], Measurement]
+    ) -> tuple[Measurement, float | None]:
+        """The undisturbed result of `measure`, else the least disturbed one with the share of the others."""
+        best: tuple[Measurement, float] | None = None
         for attempt in range(TRIES):
             before = replica.cpu_times()
-            point = measure()
+            found = measure()
             after = replica.cpu_times()
             use = foreign_use(before, after, cores) if before and after else None
             self.is_seen = self.is_seen or use is not None
             if use is None or use.is_quiet:
-                return point
-            if use.ratio < least:
-                best, least = point.beside(round(use.ratio, 2)), use.ratio
+                return found, None
+            if best is None or use.ratio < best[1]:
+                best = found, use.ratio
             is_last = attempt == TRIES - 1
-            if is_last or not self._becomes_quiet(replica, cores, use, f"batch {point.batch_size}"):
+            if is_last or not self._becomes_quiet(replica, cores, use, place):
                 break
         assert best is not None, "it is quiet or disturbed"
-        self.disturbed += 1
-        return best
+        return best[0], round(best[1], 2)
 
     def _becomes_quiet(self, replica: WatchedReplica, cores: float, use: ForeignUse, place: str) -> bool:
         """True once the machine is quiet; False if the time to wait is over before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from ipa.model.errors import InputError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant
 from ipa.profiling.measure import (
     MIN_BATCHES,
+    ROUNDS,
     WARM_UP_BATCHES,
     BatchMeasurement,
     Item,
@@ -83,7 +85,7 @@ def test_a_profile_has_the_accelerators_that_the_variant_asks_for() -> None:
 
 
 def test_a_point_has_the_tail_the_mean_and_the_throughput_of_its_batches() -> None:
-    point = summarise([0.1] * 99 + [0.3], cores=0.5, batch_size=4)
+    point = summarise([[0.1] * 99 + [0.3]], cores=0.5, batch_size=4)
     assert (point.cores, point.batch_size) == (0.5, 4)
     assert 0.1 < point.latency_s < 0.3
     assert point.latency_mean_s == pytest.approx(0.102)
@@ -121,20 +123,82 @@ def test_a_point_begins_once_the_quota_that_was_saved_is_spent() -> None:
     assert len(replica.batches) == 10 + 7
 
 
-def test_a_point_whose_p99_scatters_is_measured_longer() -> None:
-    class Scattering(FakeReplica):
+class Scattering(FakeServed):
+    """Every round has another tail than the one before."""
+
+    def infer(self, items: Sequence[Item]) -> BatchMeasurement:
+        found = super().infer(items)
+        count = len(self.batches)
+        return replace(found, latency_s=found.latency_s * (1 + count // 102 % 3 * (count % 20 == 0)))
+
+
+def points_of(replica: FakeServed, effort: MeasurementEffort, watch: QuietWatch = QUIET, **given: Any) -> Any:
+    return measure_points(
+        replica,
+        ITEMS,
+        **{"cores": 1, "batch_sizes": [1], "limit_s": 9.0, "effort": effort, "watch": watch, **given},
+    )
+
+
+def test_points_whose_p99_scatters_are_measured_longer() -> None:
+    def measured(replica: FakeServed, doublings: int) -> int:
+        points_of(replica, MeasurementEffort(500, 60, warm_up_s=0.0, doublings=doublings))
+        return len(replica.batches)
+
+    of_round = WARM_UP_BATCHES + 100
+    assert measured(FakeServed(), 2) == ROUNDS * of_round
+    assert [measured(Scattering(), doublings) for doublings in (0, 1, 2)] == [
+        ROUNDS * of_round,
+        2 * ROUNDS * of_round,
+        4 * ROUNDS * of_round,
+    ]
+
+
+def test_sizes_are_measured_in_turn_and_a_slow_moment_counts_for_none() -> None:
+    """A tenth of the time, in one round, all batches take three times as long."""
+
+    class Slowed(FakeServed):
         def infer(self, items: Sequence[Item]) -> BatchMeasurement:
             found = super().infer(items)
-            slower = 1 + 4 * (len(self.batches) % 50 == 49) * len(self.batches) / 100
-            return replace(found, latency_s=found.latency_s * slower)
+            is_slow = 1000 < len(self.batches) <= 1300
+            return replace(found, latency_s=found.latency_s * (3 if is_slow else 1))
 
-    def measured(replica: FakeReplica, doublings: int) -> int:
-        effort = MeasurementEffort(100, 60, warm_up_s=0.0, doublings=doublings)
-        measure_point(replica, ITEMS, cores=1, batch_size=1, effort=effort)
-        return len(replica.batches) - WARM_UP_BATCHES
+    replica = Slowed()
+    effort = MeasurementEffort(5 * 300, 3600, warm_up_s=0.0, doublings=0)
+    points = points_of(replica, effort, batch_sizes=[2, 1, 4])
+    assert [(point.batch_size, point.latency_s) for point in points] == [
+        (1, pytest.approx(0.01)),
+        (2, pytest.approx(0.02)),
+        (4, pytest.approx(0.04)),
+    ]
+    of_size = WARM_UP_BATCHES + 300
+    order = [len(batch) for batch in replica.batches[::of_size]]
+    assert order == [1, 2, 4] * ROUNDS
 
-    assert measured(FakeReplica(), 2) == 100
-    assert [measured(Scattering(), doublings) for doublings in (0, 1, 2)] == [100, 200, 400]
+
+def test_a_p99_of_rounds_that_are_too_short_to_have_one_is_that_of_all_batches() -> None:
+    rounds = [[0.1] * 20, [0.1] * 19 + [0.5], [0.1] * 20]
+    assert summarise(rounds, cores=1, batch_size=1).latency_s > 0.2
+    long = [5 * each for each in rounds]
+    assert summarise(long, cores=1, batch_size=1).latency_s == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("quiet", "ratio"), [(3, None), (2, 0.5)])
+def test_disturbed_rounds_are_left_out_where_half_are_quiet_and_else_marked(
+    quiet: int, ratio: float | None
+) -> None:
+    class Watch(QuietWatch):
+        rounds = 0
+
+        def measured(self, replica: Any, cores: float, place: str, measure: Any) -> Any:
+            self.rounds += 1
+            return measure(), None if self.rounds <= quiet else 0.5
+
+    watch = Watch(0.0, lambda _: None, lambda _: None)
+    effort = MeasurementEffort(500, 60, warm_up_s=0.0, doublings=0)
+    points = points_of(FakeServed(), effort, watch, batch_sizes=[1, 2])
+    assert {point.foreign_cpu_ratio for point in points} == {ratio}
+    assert watch.disturbed == (0 if ratio is None else 2)
 
 
 def test_batches_go_round_the_items_and_are_always_full() -> None:
@@ -145,15 +209,8 @@ def test_batches_go_round_the_items_and_are_always_full() -> None:
 
 
 def test_sizes_that_would_take_longer_than_the_limit_are_not_tried() -> None:
-    points = measure_points(
-        FakeServed(item_s=0.1),
-        ITEMS,
-        cores=1,
-        batch_sizes=[8, 1, 4, 2],
-        limit_s=0.5,
-        effort=MeasurementEffort(5, 0.1),
-        watch=QUIET,
-    )
+    effort = MeasurementEffort(5, 0.1)
+    points = points_of(FakeServed(item_s=0.1), effort, batch_sizes=[8, 1, 4, 2], limit_s=0.5)
     assert [point.batch_size for point in points] == [1, 2, 4]
 
 

@@ -96,31 +96,31 @@ class Machine:
         return QuietWatch(wait_s, self.run, self.said.append)
 
 
-def test_a_quiet_point_is_measured_once_and_not_marked() -> None:
+def test_what_is_quiet_is_measured_once_and_not_marked() -> None:
     machine = Machine(lambda _: 0.1)
     watch = machine.watch(60.0)
-    point = watch.measured(machine, 1.0, machine.measure)
-    assert (machine.measured, point.foreign_cpu_ratio, watch.disturbed, watch.is_seen) == (1, None, 0, True)
+    _point, ratio = watch.measured(machine, 1.0, "batch 4", machine.measure)
+    assert (machine.measured, ratio, watch.is_seen) == (1, None, True)
     assert machine.said == []
 
 
-def test_a_disturbed_point_is_measured_again_once_it_is_quiet() -> None:
+def test_what_is_disturbed_is_measured_again_once_it_is_quiet() -> None:
     machine = Machine(lambda now_s: 1.0 if now_s < 10 else 0.0)
     watch = machine.watch(60.0)
-    point = watch.measured(machine, 1.0, machine.measure)
-    assert (machine.measured, point.foreign_cpu_ratio, watch.disturbed) == (2, None, 0)
+    point, ratio = watch.measured(machine, 1.0, "batch 4", machine.measure)
+    assert (machine.measured, ratio) == (2, None)
     assert point.latency_s == pytest.approx(0.2), "of the second measurement"
     assert machine.said == [
         "  1 cores, batch 4: others used 50% of the 2 CPUs that it needs; waiting up to 60 s for quiet"
     ]
 
 
-def test_a_point_that_stays_disturbed_is_marked_and_the_time_to_wait_is_of_all_points() -> None:
+def test_what_stays_disturbed_is_marked_and_the_time_to_wait_is_of_all() -> None:
     machine = Machine(lambda _: 0.8)
     watch = machine.watch(5.0)
-    points = [watch.measured(machine, 1.0, machine.measure) for _ in range(4)]
-    assert {point.foreign_cpu_ratio for point in points} == {0.4}
-    assert (machine.measured, watch.disturbed) == (4, 4)
+    ratios = [watch.measured(machine, 1.0, "batch 4", machine.measure)[1] for _ in range(4)]
+    assert set(ratios) == {0.4}
+    assert machine.measured == 4
     spent_s = machine.clock.monotonic_s() - 4 * POINT_S
     assert spent_s < 5.0 + 4 * 1.0, "one look for each point once the time is over"
 
@@ -134,14 +134,14 @@ def test_short_disturbances_have_the_least_disturbed_of_a_few_measurements_kept(
         machine.used_s += POINT_S * next(shares)
         return machine.measure()
 
-    point = machine.watch(60.0).measured(machine, 1.0, measure)
+    point, ratio = machine.watch(60.0).measured(machine, 1.0, "batch 4", measure)
     assert machine.measured == TRIES
-    assert (point.latency_s, point.foreign_cpu_ratio) == (pytest.approx(0.2), 0.2)
+    assert (point.latency_s, ratio) == (pytest.approx(0.2), 0.2)
 
 
-def test_a_machine_that_is_not_seen_has_each_point_measured_once() -> None:
+def test_a_machine_that_is_not_seen_has_all_measured_once() -> None:
     machine = Machine(lambda _: 1.0)
     machine.cpu_times = lambda: None  # type: ignore[method-assign]
     watch = machine.watch(60.0)
-    point = watch.measured(machine, 1.0, machine.measure)
-    assert (machine.measured, point.foreign_cpu_ratio, watch.is_seen) == (1, None, False)
+    _point, ratio = watch.measured(machine, 1.0, "batch 4", machine.measure)
+    assert (machine.measured, ratio, watch.is_seen) == (1, None, False)
