@@ -146,6 +146,8 @@ class Rollout:
 class Workload(Protocol):
     """The running pipeline: local processes, objects of a cluster, or the simulator.
 
+    The pipeline that is read and written has the pins of people beside those of its file.
+
     Errors: NotFoundError (nothing runs under this name), ConflictError (the revision changed, or someone else
     changed it), ForbiddenError, UnavailableError (no answer; a write may or may not have happened: read).
     """

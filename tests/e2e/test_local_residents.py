@@ -17,8 +17,9 @@ from ipa.dataplane.http import BUDGET_HEADER
 from ipa.files import load_profiles
 from ipa.files.pipelines import load_pipeline
 from ipa.model.measured import with_profiles
-from ipa.model.pipeline import Pipeline, StageBounds
+from ipa.model.pipeline import Pin, Pipeline, StageBounds
 from ipa.model.plan import StageConfig
+from ipa.policies.base import pinned
 from ipa.targets.local.target import LOCAL
 from ipa.targets.local.workload import LocalWorkload
 from tests.e2e.test_local_digits import Load, canvas, carry_out, change, until
@@ -124,16 +125,41 @@ def test_a_burst_that_would_be_late_is_served_by_lighter_variants(
     # The first tell the queue how long a batch takes.
     for count in (1, 1):
         assert asyncio.run(burst(count)) == [200] * count
-    before = lighter_items(runner.scrape_targets, "locate")
+    before = items_of_others(runner.scrape_targets, "locate")
     # The ensemble alone serves some 60 in time; a machine that stands still for a moment costs a few.
     assert asyncio.run(burst(160)).count(200) >= 120
-    served = lighter_items(runner.scrape_targets, "locate") - before
+    served = items_of_others(runner.scrape_targets, "locate") - before
     assert 40 <= served <= 160, served
 
 
-def lighter_items(targets: list[str], stage: str) -> float:
-    """The items of the stage that lighter variants have served."""
-    name = f'ipa_queue_lighter_items_total{{pipeline="digits",stage="{stage}"}} '
+def test_heavier_variants_serve_while_there_is_time_unless_a_person_pins_one(
+    workload: LocalWorkload, digits: Pipeline
+) -> None:
+    runner = workload.runner("digits")
+    wanted = change(workload, digits, "light", StageConfig("locate", "ridge", 1, 0.5, 1), START[1])
+    assert carry_out(workload, digits, wanted) is RolloutPhase.READY
+    until(lambda: loaded(workload, "locate") == [{"ridge", "logistic", "ensemble"}])
+    url = f"{runner.endpoint}/v2/models/digits/infer"
+
+    def by_heavier(count: int) -> float:
+        before = items_of_others(runner.scrape_targets, "locate", "heavier")
+        with httpx.Client(timeout=30, trust_env=False) as client:
+            for _ in range(count):
+                assert client.post(url, json=canvas(1)).status_code == 200
+        return items_of_others(runner.scrape_targets, "locate", "heavier") - before
+
+    # The first tells the queue how quick the machine is, and a busy one has no time for all of them.
+    until(lambda: by_heavier(10) >= 5)
+    workload.read(pinned(digits, [("locate", Pin(variant="ridge"))]))
+    until(lambda: by_heavier(10) == 0)
+    assert by_heavier(20) == 0
+    workload.read(digits)
+    until(lambda: by_heavier(10) >= 5)
+
+
+def items_of_others(targets: list[str], stage: str, others: str = "lighter") -> float:
+    """The items of the stage that lighter or heavier variants have served."""
+    name = f'ipa_queue_{others}_items_total{{pipeline="digits",stage="{stage}"}} '
     texts = [httpx.get(f"http://{target}/metrics", trust_env=False).text for target in targets]
     (line,) = [line for text in texts for line in text.splitlines() if line.startswith(name)]
     return float(line.removeprefix(name))

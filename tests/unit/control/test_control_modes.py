@@ -9,8 +9,8 @@ import pytest
 
 from ipa.control.engine.overrides import end_of_freeze, stop_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
-from ipa.control.ports import Freeze, PipelineControl, Signals, StagePin
-from ipa.model.decision import Action, Event, Mode, ReasonCode
+from ipa.control.ports import Freeze, PipelineControl, Signals, StagePin, WorkloadState
+from ipa.model.decision import Action, Change, Event, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError, UnavailableError
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Fallback, Pin, Pipeline
@@ -138,6 +138,30 @@ def test_a_pin_is_planned_for_and_put_in_place_even_where_the_plan_without_it_is
     made.say(pins=())
     made.ticks(20)
     assert made.workload.desired[1].variant == "big"
+
+
+def test_a_workload_is_told_of_pins_since_its_queues_choose_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = scenario(5.0)
+    told: list[str | None] = []
+    read, write = made.workload.read, made.workload.write
+
+    def reading(pipeline: Pipeline) -> WorkloadState:
+        told.append(pipeline.stage("read").pin.variant)
+        return read(pipeline)
+
+    def writing(pipeline: Pipeline, change: Change) -> str:
+        told.append(pipeline.stage("read").pin.variant)
+        return write(pipeline, change)
+
+    monkeypatch.setattr(made.workload, "read", reading)
+    made.ticks(2)
+    made.say(pins=(StagePin("read", Pin(variant="big")),))
+    made.ticks(1)
+    assert told == [None, None, "big"]
+    monkeypatch.setattr(made.workload, "write", writing)
+    made.say(pins=(StagePin("read", Pin(variant="small")),))
+    made.ticks(1)
+    assert told == [None, None, "big", "small", "small"], "as it is read and as it is written"
 
 
 def test_what_a_person_asks_for_against_a_pin_is_refused() -> None:
