@@ -230,7 +230,8 @@ def _lacking(name: str) -> ConfigurationError:
 
 
 def _unreachable(engine: Engine, error: Exception) -> ConfigurationError:
-    words = " ".join(str(error).split())[:200] or type(error).__name__
+    # A traceback of the server ends with its reason.
+    words = str(error).strip().rpartition("\n")[2][:200] or type(error).__name__
     return ConfigurationError(
         f"no worker answers at {engine.address}: {words}",
         hint="Start a scheduler with at least one worker, and name its address.",

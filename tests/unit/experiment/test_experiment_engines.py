@@ -1,6 +1,6 @@
 """The same outcomes, byte for byte, from this process and from the workers of real schedulers.
 
-The test of an engine is skipped if its extra is not installed. Schedulers and workers listen on loopback.
+The test of an engine is skipped if its extra is not installed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +30,8 @@ from ipa.model.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[3]
 READY_S = 60
+# Ray's client server forks while gRPC has threads; the child often ends at once if gRPC looks after forks.
+RAY = {"RAY_USAGE_STATS_ENABLED": "0", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def running(folder: Path, *command: str) -> Iterator[Path]:
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **RAY, "PYTHONPATH": str(ROOT)},
         )
         try:
             yield log
@@ -110,7 +114,11 @@ def test_ray_gives_the_bytes_of_one_process(
     words = ["--head", "--block", "--node-ip-address=127.0.0.1", "--include-dashboard=false", "--num-cpus=2"]
     words += ["--object-store-memory=100000000", f"--port={port}"]
     head = [str(Path(sys.executable).with_name("ray")), "start", *words]
-    with running(tmp_path, *head, f"--ray-client-server-port={client}") as log:
+    # Its sockets are in there, and the name of a socket is short.
+    with (
+        TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as home,
+        running(tmp_path, *head, f"--temp-dir={home}", f"--ray-client-server-port={client}") as log,
+    ):
         wait_for(log, "Ray runtime started")
         assert outcomes(wanted, tmp_path / "kept", Engine(f"ray://127.0.0.1:{client}")) == local
 
@@ -123,3 +131,24 @@ def test_an_engine_without_its_package_names_the_extra(
     with pytest.raises(ConfigurationError, match=f"the engine {name} needs a package") as caught:
         outcomes(wanted, tmp_path, Engine(f"{name}://127.0.0.1:1"))
     assert f"extra `{name}`" in caught.value.hint
+
+
+def test_an_engine_that_does_not_answer_gives_the_last_line_of_its_reason(
+    wanted: list[ExperimentCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(address: str, **_: object) -> None:
+        raise ConnectionError(
+            "Initialization failure:\nTraceback\n  File 1\nRuntimeError: it ended at once\n"
+        )
+
+    joblib = SimpleNamespace(register_ray=None)
+    for name, module in (
+        ("ray", SimpleNamespace(init=init)),
+        ("ray.util", None),
+        ("ray.util.joblib", joblib),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(
+        ConfigurationError, match=r"no worker answers at ray://there: RuntimeError: it ended at once\n"
+    ):
+        outcomes(wanted, tmp_path, Engine("ray://there"))
