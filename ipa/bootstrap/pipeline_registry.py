@@ -38,6 +38,7 @@ from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.profiling.credibility import doubts
+from ipa.profiling.remedies import measure_command, remedy_of_doubt
 from ipa.service.service import PipelineEdit
 from ipa.service.simulation import guards_of
 from ipa.settings import Settings
@@ -153,7 +154,8 @@ class PipelineFactory:
         pipeline = inputs.pipeline
         if self.store.control(pipeline.name).mode.writes:
             for doubt in doubts(pipeline.served, inputs.profiles):
-                log.warning("%s: its plans may be wrong: %s; %s", pipeline.name, doubt, doubt.remedy)
+                remedy = remedy_of_doubt(pipeline.name, doubt.stage, planned_only=not pipeline.runnable)
+                log.warning("%s: its plans may be wrong: %s; %s", pipeline.name, doubt, remedy)
 
     def beside(self, chosen: Chosen) -> ControlLoop:
         """The loop of a policy that only says what it would do."""
@@ -394,9 +396,8 @@ class Roster:
             self.makers.check_change(pipeline)
             missing = ", ".join(stage.name for stage in pipeline.served if stage.name not in profiles)
             if missing:
-                raise InputError(
-                    f"there is no profile of {missing}", hint=f"Measure it: `ipa profile {name} --write`."
-                )
+                command = measure_command(name, planned_only=not pipeline.runnable)
+                raise InputError(f"there is no profile of {missing}", hint=f"Measure it: `{command}`.")
             if is_profiled:
                 self.makers.calibrations.pop(name, None)
             shaped = self.makers.shaped(pipeline, profiles)

@@ -17,9 +17,9 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "validate": ("ipa validate", "ipa validate pipelines/video"),
         "schema": ("ipa schema pipeline > pipeline.schema.json",),
         "profile": (
-            "ipa profile video --write",
-            "ipa profile video -s crop --cores 1,2 --batches 1,4,16",
-            "ipa profile video -s crop --variants yolov5n --cores 1 --url http://127.0.0.1:9000",
+            "ipa profile digits --write",
+            "ipa profile digits -s locate --cores 1,2 --batches 1,4,16",
+            "ipa profile digits -s locate --variants ridge --cores 1 --url http://127.0.0.1:9000",
         ),
         "fit": ("ipa fit video", "ipa fit video --stage crop --strict"),
         "doctor": ("ipa doctor", "ipa doctor video --at kubernetes", "ipa doctor --store"),

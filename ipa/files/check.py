@@ -35,6 +35,8 @@ class Checked:
     document: Document = field(repr=False, default_factory=lambda: Document("", None))
     pipeline: Pipeline | None = None
     profile: StageProfile | None = None
+    # Of a profile: true if its pipeline is known, and only planned.
+    planned_only: bool = False
     # Of a pipeline: the profiles that it was checked against, by stage.
     measured: dict[str, StageProfile] = field(default_factory=dict)
     guardrails: Guardrails | None = None
@@ -51,9 +53,15 @@ def check_files(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) 
     checked = [_check(path, kind) for path, kind in _find(paths, pipelines_dir, profiles_dir)]
     profiles = {(each.profile.pipeline, each.profile.stage): each for each in checked if each.profile}
     seen = {each.path for each in checked}
+    pipelines = [each.pipeline for each in checked if each.pipeline]
+    elsewhere = {name for name, _ in profiles} - {pipeline.name for pipeline in pipelines}
+    others = [_check(pipelines_dir / name / FILE_NAME, PIPELINE).pipeline for name in elsewhere]
+    planned_only = {one.name for one in (*pipelines, *others) if one and not one.runnable}
     for each in checked:
-        if each.profile is not None and each.path.is_relative_to(profiles_dir):
-            _check_place(each, f"{each.profile.pipeline}/{each.profile.stage}.yaml", profiles_dir)
+        if each.profile is not None:
+            each.planned_only = each.profile.pipeline in planned_only
+            if each.path.is_relative_to(profiles_dir):
+                _check_place(each, f"{each.profile.pipeline}/{each.profile.stage}.yaml", profiles_dir)
         if each.pipeline is not None:
             if each.path.is_relative_to(pipelines_dir):
                 _check_place(each, f"{each.pipeline.name}/{FILE_NAME}", pipelines_dir)

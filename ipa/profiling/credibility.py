@@ -26,11 +26,10 @@ MOST_POOR_RATIO = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ProfileDoubt:
-    """The reasons for which a stage's profile cannot be believed, with figures, and the remedy."""
+    """The reasons for which a stage's profile cannot be believed, with figures."""
 
     stage: str
     reasons: tuple[str, ...]
-    remedy: str
 
     def __str__(self) -> str:
         return f"the profile of {self.stage} cannot be believed: {'; '.join(self.reasons)}"
@@ -54,14 +53,7 @@ def doubts(stages: Sequence[Stage], profiles: Mapping[str, StageProfile]) -> tup
 def doubt_of(profile: StageProfile) -> ProfileDoubt | None:
     """The doubt of a profile; None if it can be believed."""
     reasons = tuple(_reasons(profile))
-    if not reasons:
-        return None
-    measure = f"ipa profile {profile.pipeline} -s {profile.stage} --write"
-    return ProfileDoubt(
-        profile.stage,
-        reasons,
-        f"measure it on a quiet machine: {measure}; `ipa fit {profile.pipeline}` shows where",
-    )
+    return ProfileDoubt(profile.stage, reasons) if reasons else None
 
 
 def _reasons(profile: StageProfile) -> Iterator[str]:

@@ -12,6 +12,7 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.dominance import dominated
 from ipa.profiling.lint import Oddity, lint_profile
 from ipa.profiling.measure import DOUBLING_RATIO
+from ipa.profiling.remedies import measure_command
 
 # Model servers, kernels and drivers change, and profiles with them.
 OLD = timedelta(days=90)
@@ -54,21 +55,25 @@ def findings(
     profiles: Mapping[str, StageProfile],
     today: date,
     only: Sequence[str] = (),
+    *,
+    planned_only: bool = False,
 ) -> tuple[ProfileFinding, ...]:
     """The findings on the profiles of the pipeline's stages, stage by stage, or only on those in `only`.
 
     `sla_s` is the pipeline's: few batch sizes are no finding if a batch of twice the size would be late.
+    The remedies for a pipeline that is `planned_only` name the place where its models run.
     """
+    measure = measure_command(pipeline, planned_only=planned_only)
     served = [stage for stage in stages if stage.variants and (not only or stage.name in only)]
     found: list[ProfileFinding] = []
     for name, variant in unmeasured(served, profiles):
-        found.append(_finding(pipeline, ProfileStatus.NOT_MEASURED, name, variant))
+        found.append(_finding(measure, ProfileStatus.NOT_MEASURED, name, variant))
     for stage in served:
         if stage.name in profiles:
-            found += _of_stage(pipeline, stage, stages, sla_s, profiles[stage.name], today)
+            found += _of_stage(measure, stage, stages, sla_s, profiles[stage.name], today)
     known = {stage.name for stage in stages if stage.variants}
     strange = [name for name in profiles if name not in known and (not only or name in only)]
-    found += [_finding(pipeline, ProfileStatus.NOT_IN_PIPELINE, name) for name in strange]
+    found += [_finding(measure, ProfileStatus.NOT_IN_PIPELINE, name) for name in strange]
     order = [stage.name for stage in served] + strange
     return tuple(sorted(found, key=lambda each: order.index(each.stage)))
 
@@ -98,7 +103,7 @@ def is_old(profile: StageProfile, today: date) -> bool:
 
 
 def _of_stage(
-    pipeline: str,
+    measure: str,
     stage: Stage,
     stages: Sequence[Stage],
     sla_s: float,
@@ -108,19 +113,19 @@ def _of_stage(
     names = [variant.name for variant in stage.variants]
     for each in profile.variants:
         if each.variant not in names:
-            yield _finding(pipeline, ProfileStatus.NOT_IN_PIPELINE, stage.name, each.variant)
+            yield _finding(measure, ProfileStatus.NOT_IN_PIPELINE, stage.name, each.variant)
     if is_old(profile, today):
         age = f"{age_days(profile, today)} days, on {profile.measured_on}"
-        yield _finding(pipeline, ProfileStatus.OLD, stage.name, None, (age,))
+        yield _finding(measure, ProfileStatus.OLD, stage.name, None, (age,))
     for variant, other in dominated(profile, names, stages):
-        yield _finding(pipeline, ProfileStatus.DOMINATED, stage.name, variant, (f"by {other}",))
+        yield _finding(measure, ProfileStatus.DOMINATED, stage.name, variant, (f"by {other}",))
     used = replace(profile, variants=tuple(each for each in profile.variants if each.variant in names))
     for each in used.variants:
         few = tuple(_few_batches(each, sla_s))
         if few:
-            yield _finding(pipeline, ProfileStatus.FEW_BATCHES, stage.name, each.variant, few)
+            yield _finding(measure, ProfileStatus.FEW_BATCHES, stage.name, each.variant, few)
     for remark in lint_profile(used):
-        remedy = _REMEDIES[remark.oddity].format(measure=_measure(pipeline))
+        remedy = _REMEDIES[remark.oddity].format(measure=measure)
         yield ProfileFinding(remark.oddity, stage.name, remark.variant, remark.topic, remark.places, remedy)
 
 
@@ -136,14 +141,10 @@ def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:
 
 
 def _finding(
-    pipeline: str, kind: ProfileStatus, stage: str, variant: str | None = None, places: tuple[str, ...] = ()
+    measure: str, kind: ProfileStatus, stage: str, variant: str | None = None, places: tuple[str, ...] = ()
 ) -> ProfileFinding:
-    remedy = _REMEDIES[kind].format(measure=_measure(pipeline))
+    remedy = _REMEDIES[kind].format(measure=measure)
     return ProfileFinding(kind, stage, variant, _TOPICS[kind], places, remedy)
-
-
-def _measure(pipeline: str) -> str:
-    return f"ipa profile {pipeline} --write"
 
 
 _LONGER = "{measure} --repeats 4000 --budget 10"

@@ -12,6 +12,7 @@ from ipa.model.profile import StageProfile, VariantProfile
 from ipa.optimize.explanation import Explanation
 from ipa.profiling.credibility import doubts
 from ipa.profiling.fit import LatencyFit, fit_variant
+from ipa.profiling.remedies import remedy_of_doubt
 from ipa.report.frontier_plot import accuracy_cost
 from ipa.service.plans import PlanRequest, plan_for, what_if
 from ipa.service.service import Service
@@ -73,13 +74,15 @@ class VariantFitView:
 class StageFits:
     """The fits of a stage's variants, which plans use instead of the measured points.
 
-    `doubts` are the reasons for which they cannot be believed, with figures.
+    `doubts` are the reasons for which they cannot be believed, with figures. If there are some, `remedy` says
+    how to measure again, and ends with the command.
     """
 
     pipeline: str
     stage: str
     variants: tuple[VariantFitView, ...]
     doubts: tuple[str, ...] = ()
+    remedy: str = ""
 
 
 async def explain(
@@ -129,6 +132,9 @@ def stage_profile(service: Service, pipeline: Pipeline, stage: str) -> StageProf
 def stage_fits(service: Service, pipeline: Pipeline, stage: str) -> StageFits:
     """The fits of a stage's profile: latency over batch size, one fit for each number of cores measured."""
     profile = stage_profile(service, pipeline, stage)
+    reasons = [
+        reason for doubt in doubts([pipeline.stage(stage)], {stage: profile}) for reason in doubt.reasons
+    ]
     return StageFits(
         pipeline.name,
         stage,
@@ -136,9 +142,8 @@ def stage_fits(service: Service, pipeline: Pipeline, stage: str) -> StageFits:
             VariantFitView(each.variant, tuple(_fit_view(fit, sizes) for fit, sizes in _fits_of(each)))
             for each in profile.variants
         ),
-        tuple(
-            reason for doubt in doubts([pipeline.stage(stage)], {stage: profile}) for reason in doubt.reasons
-        ),
+        tuple(reasons),
+        remedy_of_doubt(pipeline.name, stage, planned_only=not pipeline.runnable) if reasons else "",
     )
 
 

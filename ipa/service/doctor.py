@@ -148,8 +148,10 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
     """Check the pipeline's profiles: the variants measured, the fit, and the age."""
     from ipa.profiling.credibility import doubts
     from ipa.profiling.findings import OLD, age_days, is_old, unmeasured
+    from ipa.profiling.remedies import measure_command
 
-    name, measure = f"profiles of {pipeline.name}", f"ipa profile {pipeline.name} --write"
+    name = f"profiles of {pipeline.name}"
+    measure = measure_command(pipeline.name, planned_only=not pipeline.runnable)
     try:
         profiles = load_profiles(settings.profiles_dir, pipeline.name)
     except NotFoundError:

@@ -48,8 +48,10 @@ def test_the_answer_to_a_mode_has_the_doubts_and_one_that_writes_is_logged(
 
 def test_the_fits_of_a_stage_have_the_reasons(services: ApiContext) -> None:
     api = ApiClient(services)
-    (reason,) = api.get(f"{OCR}/profiles/detect/fits").json()["doubts"]
+    fits = api.get(f"{OCR}/profiles/detect/fits").json()
+    (reason,) = fits["doubts"]
     assert WORDS.endswith(reason.removesuffix(" were measured"))
+    assert fits["remedy"] == "measure it on a quiet machine: ipa profile ocr -s detect --write"
     assert api.get(f"{OCR}/profiles/recognise/fits").json()["doubts"] == []
 
 

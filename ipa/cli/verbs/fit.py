@@ -38,6 +38,7 @@ class ProfiledPipeline:
     stages: Sequence[Stage]
     sla_s: float
     profiles: Mapping[str, StageProfile]
+    runnable: bool
 
 
 def fit(
@@ -71,7 +72,15 @@ def fit(
     found = FitResult(
         known.pipeline,
         tuple(overview(known.profiles[each], today) for each in wanted if each in known.profiles),
-        findings(known.pipeline, known.stages, known.sla_s, known.profiles, today, stage),
+        findings(
+            known.pipeline,
+            known.stages,
+            known.sla_s,
+            known.profiles,
+            today,
+            stage,
+            planned_only=not known.runnable,
+        ),
     )
     if not printed(output, found.to_json()):
         print_fits(found, printer(output))
@@ -85,7 +94,8 @@ def _known(
     """The pipeline and its profiles, from files or from the service."""
     if at is None:
         described, profiles, _ = load(pipeline, pipelines_dir, profiles_dir)
-        return ProfiledPipeline(described.name, described.stages, described.sla.latency_s, profiles)
+        sla_s = described.sla.latency_s
+        return ProfiledPipeline(described.name, described.stages, sla_s, profiles, described.runnable)
     if pipelines_dir is not None or profiles_dir is not None:
         raise UsageError(
             "--at reads from a service, so --pipelines-dir and --profiles-dir cannot be given with it"
@@ -97,7 +107,8 @@ def _known(
     with service_at(at, "fit") as service:
         view, documents = service.definition(pipeline), service.profiles(pipeline)
     stages = [_stage(each) for each in view["stages"]]
-    return ProfiledPipeline(view["pipeline"], stages, view["sla_s"], _profiles(documents))
+    known = _profiles(documents)
+    return ProfiledPipeline(view["pipeline"], stages, view["sla_s"], known, view["runnable"])
 
 
 def _stage(view: Mapping[str, Any]) -> Stage:
@@ -193,9 +204,16 @@ def profile(
     from ipa.bootstrap.targets import bench_at, measurement_bench, running_bench
     from ipa.control.loop.clock import SystemClock
     from ipa.files import load_pipeline
+    from ipa.profiling.remedies import measure_command
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
 
     described = load_pipeline(settings.pipelines_dir / pipeline / "pipeline.yaml")
+    if not described.runnable and not url and at is None:
+        command = measure_command(pipeline, stage[0] if stage else "", planned_only=True)
+        raise UsageError(
+            f"{pipeline} is only planned, so nothing measures it here: {described.not_runnable_because}",
+            hint=f"Measure it where its models run: `{command}`, or a server of a variant, by --url.",
+        )
     stages = [described.stage(name) for name in stage] or list(described.stages)
     chosen = {it.name: _chosen(it, variants) for it in stages}
     request = MeasureRequest(
@@ -320,7 +338,10 @@ def _say_credibility(watch: QuietWatch, found: Sequence[tuple[StageProfile, Path
         )
     for profile, _ in found:
         if doubt := doubt_of(profile):
-            _say(f"warning: {doubt}\n  → {doubt.remedy}")
+            _say(
+                f"warning: {doubt}\n  → measure it again when the machine is quiet, by the same command; "
+                f"`ipa fit {profile.pipeline}` shows where"
+            )
 
 
 def _written(profile: StageProfile, folder: Path | None) -> Path | None:

@@ -121,13 +121,15 @@ def _show(checked: Checked, *, verbose: bool) -> None:
     if checked.settings is not None:
         typer.echo(f"OK {checked.path}: {_count(checked.settings, 'setting')}")
     if checked.profile is not None:
-        _show_profile(checked.path, checked.profile, verbose=verbose)
+        _show_profile(checked, checked.profile, verbose=verbose)
 
 
-def _show_profile(path: Path, profile: StageProfile, *, verbose: bool) -> None:
+def _show_profile(checked: Checked, profile: StageProfile, *, verbose: bool) -> None:
     from ipa.profiling.credibility import doubt_of
     from ipa.profiling.lint import lint_profile, summarise_fit
+    from ipa.profiling.remedies import remedy_of_doubt
 
+    path = checked.path
     points = sum(len(variant.points) for variant in profile.variants)
     variants = _count(len(profile.variants), "variant")
     doubt = doubt_of(profile)
@@ -135,7 +137,8 @@ def _show_profile(path: Path, profile: StageProfile, *, verbose: bool) -> None:
     typer.echo(f"{verdict} {path}: {variants}, {_count(points, 'point')}, {summarise_fit(profile)}")
     if doubt:
         typer.echo(f"warning: {path}: it cannot be believed: {'; '.join(doubt.reasons)}", err=True)
-        typer.echo(f"  → {doubt.remedy}", err=True)
+        remedy = remedy_of_doubt(profile.pipeline, profile.stage, planned_only=checked.planned_only)
+        typer.echo(f"  → {remedy}; `ipa fit {profile.pipeline}` shows where", err=True)
     by_topic: dict[str, list[str]] = {}
     for remark in lint_profile(profile):
         by_topic.setdefault(remark.topic, []).append(f"{remark.variant}: {remark.detail}")

@@ -139,7 +139,8 @@ def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
     if run is None:
         raise ConfigurationError(
             f"variant {variant!r} of stage {pipeline.name}/{stage} has no `local:` section",
-            hint="Add `local: {implementation: ..., parameters: {...}}` to it in the pipeline's file.",
+            hint="Add `local: {implementation: ..., parameters: {...}}` to it in the pipeline's file; "
+            f"`ipa profile {pipeline.name} --at kubernetes` measures it on its cluster.",
         )
     return run
 

@@ -56,9 +56,10 @@ class Profiles {
 
   /** The reasons for which the profile cannot be believed, and the remedy. */
   doubts() {
-    const text = (this.fits.doubts ?? []).join("; ");
+    const text = this.fits.doubts.join("; "), [words, command] = this.fits.remedy.split(/(?=ipa profile )/u);
+    const sentence = (part) => part.charAt(0).toUpperCase() + part.slice(1);
     return text ? el("p", { class: "banner warn" }, el("b", {}, "Not to be believed"),
-      el("span", {}, `${text.charAt(0).toUpperCase() + text.slice(1)}. Measure it on a quiet machine: `, el("code", {}, `ipa profile ${this.name} -s ${this.stage} --write`))) : "";
+      el("span", {}, `${sentence(text)}. ${sentence(words)}`, el("code", {}, command))) : "";
   }
 
   /** One sentence, and behind it how it was measured. */
