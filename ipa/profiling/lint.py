@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import groupby, pairwise
 from statistics import fmean
 
@@ -98,6 +99,8 @@ def is_flat(fit: LatencyFit) -> bool:
 Places = Iterator[tuple[float, str]]
 
 
+# Credibility asks for it too, and commands show both.
+@lru_cache(maxsize=512)
 def lint_profile(profile: StageProfile) -> tuple[Remark, ...]:
     """The oddities of a profile, variant by variant; within each in the order of `Oddity`."""
     return tuple(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
+from ipa.model.profile import StageProfile, VariantProfile
+from ipa.profiling import lint
 
 PIPELINE = """\
 apiVersion: ipa/v1
@@ -83,6 +85,21 @@ def test_good_files_get_a_line_each_and_their_warnings(
     ]
 
 
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_each_variant_is_linted_once(house: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    # Others may have linted the same profile before.
+    edit(house / "profiles/shop/detect.yaml", "method: by hand", f"method: {output}")
+    look, seen = lint._LOOKS[lint.Oddity.POOR_FIT], []
+
+    def counted(variant: VariantProfile, profile: StageProfile) -> lint.Places:
+        seen.append(variant.variant)
+        return look(variant, profile)
+
+    monkeypatch.setitem(lint._LOOKS, lint.Oddity.POOR_FIT, counted)
+    assert run(["validate", "-o", output]) == 0
+    assert seen == ["small", "large"]
+
+
 def test_a_planned_only_pipeline_says_why(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = house / "pipelines/shop/pipeline.yaml"
     edit(path, "sla:", "runnable: false\nsla:")
@@ -96,6 +113,29 @@ def test_a_planned_only_pipeline_says_why(house: Path, capsys: pytest.CaptureFix
     edit(path, "runnable: false\n", "")
     assert run(["validate", "pipelines"]) == 65
     assert "4:1: not_runnable_because has no meaning without" in capsys.readouterr().err
+
+
+def test_the_remedy_of_a_planned_only_pipeline_can_be_carried_out(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "runnable: false\nnot_runnable_because: its weights are missing\nsla:"
+    edit(house / "pipelines/shop/pipeline.yaml", "sla:", words)
+    for paths in ([], ["profiles"]):
+        assert run(["validate", *paths]) == 0
+        assert (
+            "  → its pipeline is only planned, so nothing measures it here; where its models run, with a "
+            "bench.py of their requests: ipa profile shop -s detect --at kubernetes --write; "
+            "`ipa fit shop` shows where\n"
+        ) in capsys.readouterr().err
+    assert run(["fit", "shop"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("ipa profile shop") == out.count("ipa profile shop --at kubernetes --write") > 0
+    assert run(["profile", "shop", "--write"]) == 64
+    assert capsys.readouterr().err.splitlines() == [
+        "error: shop is only planned, so nothing measures it here: its weights are missing",
+        "  Measure it where its models run: `ipa profile shop --at kubernetes --write`, or a server of a "
+        "variant, by --url.",
+    ]
 
 
 def test_verbose_says_which_variants(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
