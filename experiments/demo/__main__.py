@@ -28,6 +28,7 @@ from experiments.demo.summary import RunRecord, compare, read_requests, summaris
 from experiments.demo.table import markdown
 from experiments.live.cells import Subject, calibrated_subject, pinned_folder
 from experiments.neighbours import neighbours
+from ipa.adapters.processor import processor_name
 from ipa.control.engine.plan_selection import capacity_rps
 from ipa.model.plan import Plan
 from ipa.policies.planning import plan_pipeline
@@ -196,11 +197,9 @@ def take_screenshot(url: str, path: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """The machine the figures are from."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
     return {
         "cores": os.cpu_count(),
-        "processor": names[0] if names else platform.machine(),
+        "processor": processor_name(),
         "python": platform.python_version(),
     }
 

@@ -13,7 +13,9 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 import ipa
+from ipa.adapters.processor import processor_name
 from ipa.experiment.cells import NUMERIC, code_version
+from ipa.model.times import in_utc
 
 PACKAGES = ("joblib", "numba", *NUMERIC)
 GIT_S = 5.0
@@ -65,8 +67,8 @@ def provenance(engine: str) -> Provenance:
     return Provenance(
         version=code_version(),
         commit=_commit(Path(ipa.__file__).parent),
-        made_at=now.strftime("%Y-%m-%d %H:%M UTC"),
-        machine=f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB of memory",
+        made_at=in_utc(now),
+        machine=f"{processor_name()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB of memory",
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         packages=", ".join(_packages()),
         engine=engine,
@@ -92,15 +94,6 @@ def _git(folder: Path, *words: str) -> str:
         check=True,
     )
     return done.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _memory_gib() -> float:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 import orjson
 
+from ipa.adapters.processor import processor_name
 from ipa.dataplane import tensors
 from ipa.model.errors import UnavailableError
 from ipa.profiling.measure import BatchMeasurement, Item
@@ -33,14 +32,7 @@ class ServerCall(Protocol):
 
 def machine() -> str:
     """The cores of this process and the name of the processor, as profiles name the machine they are of."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        name = models[0] if models else name
-    return f"{len(os.sched_getaffinity(0))} cores, {name}"
+    return f"{len(os.sched_getaffinity(0))} cores, {processor_name()}"
 
 
 def infer_v2(client: httpx.Client, *, url: str, items: Sequence[Item]) -> BatchMeasurement:

@@ -15,6 +15,7 @@ from ipa.control.loop import clock
 from ipa.model.access import EVERYWHERE, Grant, Role, name_fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import DEFAULT_NAMESPACE
+from ipa.model.times import in_utc
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def create(
         return
     # Only the key, so that a shell can capture it: IPA_TOKEN=$(ipa key create ...)
     typer.echo(token)
-    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends else "without end"
+    until = f"until {in_utc(ends)}" if ends else "without end"
     typer.echo(f"key {key.key_id} of {wanted}: {grant}, {until}; it is not shown again", err=True)
 
 
@@ -136,6 +137,6 @@ def _table(keys: Sequence[ApiKey], now: datetime) -> Table:
     for title in ("key", "of", "may", "state", "ends"):
         table.add_column(title)
     for key in keys:
-        ends = f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else NEVER
+        ends = in_utc(key.expires_at) if key.expires_at else NEVER
         table.add_row(key.key_id, key.name, str(key.grant), key.state(now), ends)
     return table

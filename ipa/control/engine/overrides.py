@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from ipa.control.ports import Freeze, PipelineControl
 from ipa.model.decision import Mode, ReasonCode
@@ -11,6 +11,7 @@ from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import only_replicas
+from ipa.model.times import in_utc
 
 WEEK = timedelta(days=7)
 
@@ -27,11 +28,6 @@ def _pause(control: PipelineControl, at: datetime) -> Stop | None:
         return None
     until = f" until {in_utc(control.paused_until)}" if control.paused_until else ""
     return ReasonCode.PAUSED, f"paused{_by(control.paused_by)}{until}{_why(control.paused_reason)}"
-
-
-def in_utc(at: datetime) -> str:
-    """The time in words that are the same wherever the record is read, such as 2026-01-31 12:00:00 UTC."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _freeze(freezes: Sequence[Freeze], at: datetime) -> Stop | None:

@@ -148,7 +148,7 @@ def test_the_page_is_numbered_names_its_origin_and_fetches_nothing(whole: Path) 
     for word, count in (("Table", page.count("<table>")), ("Figure", page.count("<svg"))):
         numbers = [int(found) for found in re.findall(rf"<figcaption>{word} (\d+)\. ", page)]
         assert numbers == list(range(1, count + 1)) != []
-    origin = ("commit", "1970-01-01 00:00 UTC", " cores, ", "seeds 1, 2, 3", "local processes")
+    origin = ("commit", "1970-01-01 00:00:00 UTC", " cores, ", "seeds 1, 2, 3", "local processes")
     for said in (*origin, "@software{ipa"):
         assert said in page
     assert "Of the 6 cases and seeds this one is representative" in page
