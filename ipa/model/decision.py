@@ -202,9 +202,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """The effects of one tick, which the loop carries out in this order: record, write, notify, wait."""
+    """The effects of one tick, which the loop carries out in this order: record, write, notify."""
 
     decision: Decision
     change: Change | None = None
-    next_tick_s: float = 0.0
     events: tuple[Event, ...] = field(default=())

@@ -9,10 +9,9 @@ from ipa.model.errors import DomainError
 from ipa.model.pipeline import Objective
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 
-# SLA_s = 5 × the mean batch-1 latency, as the paper has it.
-PAPER_SLA_FACTOR = 5.0
-# The released code multiplies by five twice; base allocations and published SLAs come from this one.
-RELEASED_SLA_FACTOR = 25.0
+# The paper has SLA_s = 5 × the mean batch-1 latency. The released code multiplies by five twice; base
+# allocations and published SLAs come from that.
+SLA_FACTOR = 25.0
 
 
 def point_latency_s(point: ProfilePoint, objective: Objective) -> float:
@@ -31,12 +30,13 @@ def point_capacity_rps(point: ProfilePoint, objective: Objective) -> float:
     return measured_rps * (1 + objective.throughput_margin_ratio)
 
 
-def stage_sla_s(profile: StageProfile, objective: Objective, *, factor: float = RELEASED_SLA_FACTOR) -> float:
-    """A stage's own SLA in seconds: `factor` × the mean over variants of the batch-1 latency, margin applied.
+def stage_sla_s(profile: StageProfile, objective: Objective) -> float:
+    """A stage's own SLA in seconds: `SLA_FACTOR` × the mean of the variants' batch-1 latencies.
 
-    Taken at each variant's largest measured cores. DomainError if a variant has no batch of 1 there.
+    With the objective's margin, taken at the largest measured cores. DomainError if a variant has no
+    batch of 1 there.
     """
-    return factor * fmean(_single_latency_s(variant, objective) for variant in profile.variants)
+    return SLA_FACTOR * fmean(_single_latency_s(variant, objective) for variant in profile.variants)
 
 
 def _single_latency_s(variant: VariantProfile, objective: Objective) -> float:

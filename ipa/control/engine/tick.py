@@ -81,7 +81,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             state = replace(state, goal=following)
         if state.goal is not None:
             state = replace(state, goal=replace(state.goal, step_of=step_of, before=origin))
-    return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
+    return Effects(decision, change, events), state
 
 
 def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, tuple[Event, ...]]:

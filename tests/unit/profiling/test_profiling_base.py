@@ -13,8 +13,7 @@ from ipa.model.errors import DomainError
 from ipa.model.pipeline import Objective
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.base import (
-    PAPER_SLA_FACTOR,
-    RELEASED_SLA_FACTOR,
+    SLA_FACTOR,
     base_allocation,
     point_capacity_rps,
     stage_sla_s,
@@ -109,8 +108,7 @@ TWO = stage(
 
 
 def test_the_stage_sla_is_taken_at_the_largest_cores() -> None:
-    assert stage_sla_s(TWO, Objective()) == pytest.approx(RELEASED_SLA_FACTOR * 0.10)
-    assert stage_sla_s(TWO, Objective(), factor=PAPER_SLA_FACTOR) == pytest.approx(0.5)
+    assert stage_sla_s(TWO, Objective()) == pytest.approx(SLA_FACTOR * 0.10)
     assert stage_sla_s(TWO, Objective(latency_margin_ratio=1.0)) == pytest.approx(5.0)
 
 

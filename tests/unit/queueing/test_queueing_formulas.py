@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.queueing.capacity import replicas_to_carry, utilisation_ratio
 from ipa.queueing.formation import batches_in_sequence, ceil_ratio, formation_wait_s, released_wait_s
 
 rates = st.floats(0.01, 1e4)
@@ -40,12 +38,3 @@ def test_the_batches_a_request_needs_one_after_the_other(
 def test_a_ratio_is_not_rounded_up_for_its_last_bits() -> None:
     assert 2.1 / 0.7 > 3
     assert ceil_ratio(2.1, 0.7) == 3
-    assert replicas_to_carry(2.1, 0.7) == 3
-
-
-@given(rates, st.floats(0.1, 1e3), st.integers(1, 4))
-def test_replicas_are_the_least_that_carry_the_rate(rate: float, capacity: float, least: int) -> None:
-    replicas = replicas_to_carry(rate, capacity, least)
-    assert replicas >= least
-    assert utilisation_ratio(rate, capacity, replicas) <= 1 + 1e-8
-    assert replicas == least or (replicas - 1) * capacity < rate
