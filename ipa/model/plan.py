@@ -104,8 +104,8 @@ class StagePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class SinglePlan:
-    """The figures of the best plan of one configuration, to compare one of several parts with."""
+class PlanSummary:
+    """A plan in short; `objective` is that of the goal."""
 
     objective: float
     pas: float
@@ -146,7 +146,14 @@ class Plan:
     # The price of its resources, if the pipeline has prices.
     cost_usd_per_hour: float | None = field(default=None, metadata=UNLESS_DEFAULT)
     # The best plan of one configuration, if this one's parts share the rate and one is feasible.
-    single: SinglePlan | None = field(default=None, metadata=UNLESS_DEFAULT)
+    single: PlanSummary | None = field(default=None, metadata=UNLESS_DEFAULT)
+
+    @property
+    def summary(self) -> PlanSummary | None:
+        """The plan in short; None without a configuration."""
+        if self.objective is None or self.pas is None or self.cost_cores is None or self.latency_s is None:
+            return None
+        return PlanSummary(self.objective, self.pas, self.cost_cores, self.latency_s, self.configs)
 
     @property
     def gain(self) -> float | None:

@@ -9,7 +9,7 @@ from math import floor, log10
 from ipa.model.errors import DeadlineError
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.explanation import Flip, differences, outcome_of
+from ipa.optimize.explanation import Flip, differences
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 
@@ -163,7 +163,7 @@ class _Search:
 
     def _made(self, what: str, same: float, changed: float) -> Flip:
         axis = self._axis
-        to = outcome_of(self._known[changed])
+        to = self._known[changed].summary
         sign = "≥" if self._direction == "above" else "≤"
         text = f"{axis.words} {sign} {changed:.10g} {axis.unit}: "
         if to is None:

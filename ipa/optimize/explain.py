@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
-from ipa.model.plan import Plan, Termination, in_words
+from ipa.model.plan import Plan, PlanSummary, Termination, in_words
 from ipa.optimize.breakpoints import PRECISION, flips_of
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import (
@@ -18,12 +18,10 @@ from ipa.optimize.explanation import (
     Binding,
     ElsewherePlan,
     Explanation,
-    PlanSummary,
     Remedy,
     StricterSla,
     differences,
     listed,
-    outcome_of,
 )
 from ipa.optimize.kbest import Ranked, plans_of, ranking
 from ipa.optimize.limits import NAMES, binding_of, limits_of, prices_of
@@ -113,7 +111,7 @@ def _elsewhere(
     plan: Plan, elsewhere: Mapping[str, PlanningProblem | str], deadline: Deadline
 ) -> tuple[tuple[ElsewherePlan, ...], tuple[str, ...]]:
     """The best plan of each other place, by how much it differs; and what time did not allow."""
-    found, late, now = [], [], outcome_of(plan)
+    found, late, now = [], [], plan.summary
     for place, problem in elsewhere.items():
         if isinstance(problem, str):
             found.append(ElsewherePlan(place, f"{place}: {problem}", None))
@@ -121,7 +119,7 @@ def _elsewhere(
         try:
             if deadline.passed:
                 raise DeadlineError("the time is up")
-            outcome = outcome_of(solve(problem, "exact", deadline.remaining_s, explain=False))
+            outcome = solve(problem, "exact", deadline.remaining_s, explain=False).summary
         except DeadlineError:
             late.append(f"the plan in {place}")
             continue
@@ -148,12 +146,12 @@ def _stricter(
         if deadline.passed:
             raise DeadlineError("the time is up")
         asked = replace(problem, percentile=percentile)
-        outcome = outcome_of(solve(asked, "exact", deadline.remaining_s, explain=False))
+        outcome = solve(asked, "exact", deadline.remaining_s, explain=False).summary
     except DeadlineError:
         return None, (f"the plan with {words}",)
     if outcome is None:
         return StricterSla(percentile, f"{words}: no plan is feasible", None), ()
-    now = outcome_of(plan)
+    now = plan.summary
     assert now is not None
     more, pas = outcome.cost_cores - now.cost_cores, outcome.pas - now.pas
     text = f"{words}: PAS {pas:+.4f}, cores {more:+g}" if (more, pas) != (0, 0) else f"{words}: nothing more"
@@ -200,7 +198,7 @@ def _infeasible(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> Exp
             if deadline.passed:
                 raise DeadlineError("the time is up")
             better = solve(move.problem, "exact", deadline.remaining_s, explain=False)
-            outcome = outcome_of(better)
+            outcome = better.summary
         except DeadlineError:
             unfinished.append(f"the best plan with {move.text}")
         remedies.append(Remedy(move.kind, move.value, move.text, outcome))
@@ -266,7 +264,7 @@ def alternatives_of(
     variants = [stage.variant for stage in plan.stages]
     found: list[Alternative] = []
     for each, other in zip(ranked, plans_of(problem, ranked, 0.0), strict=True):
-        outcome = outcome_of(other)
+        outcome = other.summary
         if outcome is None or [stage.variant for stage in other.stages] == variants or len(found) == most:
             continue
         assert plan.objective is not None

@@ -6,18 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ipa.model.plan import Plan, StageConfig
-
-
-@dataclass(frozen=True, slots=True)
-class PlanSummary:
-    """A plan in short; `objective` is that of the goal."""
-
-    objective: float
-    pas: float
-    cost_cores: float
-    latency_s: float
-    configs: tuple[StageConfig, ...]
+from ipa.model.plan import Plan, PlanSummary, StageConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +139,6 @@ class Explanation:
     def to_json(self) -> dict[str, Any]:
         """The explanation as plain JSON values."""
         return {**asdict(self), "plan": self.plan.to_json()}
-
-
-def outcome_of(plan: Plan) -> PlanSummary | None:
-    """The summary of a plan, None without a configuration."""
-    if plan.objective is None or plan.pas is None or plan.cost_cores is None or plan.latency_s is None:
-        return None
-    return PlanSummary(plan.objective, plan.pas, plan.cost_cores, plan.latency_s, plan.configs)
 
 
 def differences(before: Sequence[StageConfig], after: Sequence[StageConfig]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from ipa.model.pipeline import Goal, Pin
 from ipa.model.plan import Plan, Termination
 from ipa.model.resources import CORES, unit_of
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.explanation import Binding, LimitSlack, Price, differences, outcome_of
+from ipa.optimize.explanation import Binding, LimitSlack, Price, differences
 from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.program import EQUAL, Program, Totals
 from ipa.optimize.relaxations import LOOSE_SLA_S, TINY_FLOOR
@@ -104,7 +104,7 @@ def binding_of(
         except DeadlineError:
             unsettled.append(f"what the plan would be without {name}")
             continue
-        outcome = outcome_of(better)
+        outcome = better.summary
         if outcome is None or plan.objective is None or not _is_better(problem, better, plan):
             continue
         changes = "; ".join(differences(plan.configs, outcome.configs))

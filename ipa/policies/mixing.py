@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipa.model.forecast import Forecast
 from ipa.model.parts import in_order, is_shared, parts_of, share_of, with_share
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import WHOLE_PERCENT, Plan, SinglePlan
+from ipa.model.plan import WHOLE_PERCENT, Plan
 from ipa.model.resources import CORES
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.mixture.mixtures import MixtureLimits
@@ -168,6 +168,4 @@ def _beside(plan: Plan, single: Plan) -> Plan:
     """The plan with the figures of the best single one beside it, if one is feasible."""
     if not single.stages:
         return replace(plan, note="no single configuration is feasible")
-    figures = single.objective, single.pas, single.cost_cores, single.latency_s
-    objective, pas, cost_cores, latency_s = (0.0 if each is None else each for each in figures)
-    return replace(plan, single=SinglePlan(objective, pas, cost_cores, latency_s, single.configs))
+    return replace(plan, single=single.summary)

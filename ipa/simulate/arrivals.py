@@ -15,10 +15,8 @@ SPACINGS = ("poisson", "even", "burst")
 DAY_S = 86_400
 
 
-def request_times(
-    rates_rps: ArrayLike, spacing: str = "poisson", *, seed: int | Sequence[int] = 0, start_s: float = 0.0
-) -> Floats:
-    """The times in s of all requests, rising: `rates_rps[i]` a second in [start_s + i, start_s + i + 1).
+def request_times(rates_rps: ArrayLike, spacing: str = "poisson", *, seed: int | Sequence[int] = 0) -> Floats:
+    """The times in s of all requests, rising: `rates_rps[i]` a second in [i, i + 1).
 
     "poisson": a random number in each second, at random places. "even": the sum of the rates, each request
     where the rates' integral reaches the next half. "burst": likewise, all at their second's start, as the
@@ -45,7 +43,7 @@ def request_times(
         places = np.repeat(seconds.astype(np.float64), np.diff(ends, prepend=0))
     else:
         raise InputError(f"there is no spacing {spacing!r}", hint=f"There are: {', '.join(SPACINGS)}")
-    return places + start_s
+    return places
 
 
 def steps(*parts: tuple[float, int]) -> Floats:
@@ -58,14 +56,13 @@ class LoadPattern:
     """A load of 20 minutes as the IPA paper names them.
 
     `corners` are (second, rate in rps), straight lines between; `noise_rps` the standard deviation of a
-    second's rate around them; `cuts` are the seconds of the 21-day trace that the original uses (from, to).
+    second's rate around them.
     """
 
     corners: tuple[tuple[int, float], ...]
     noise_rps: float
     least_rps: float
     most_rps: float
-    cuts: tuple[tuple[int, int], ...]
 
 
 # Shape and figures of the workloads of Ghafouri et al., IPA, JSys 2024: a Twitter trace over 8.
@@ -76,40 +73,29 @@ WORKLOADS = {
             (0, 5.0), (300, 5.1), (385, 6.0), (392, 15.0), *((392 + at, rate) for at, rate in _BURST),
             (1200, 5.5),
         ),
-        1.5, 3.0, 34.0, ((1_301_160, 1_302_360),),
+        1.5, 3.0, 34.0,
     ),
-    "steady_low": LoadPattern(((0, 5.06), (1200, 5.06)), 0.94, 3.0, 8.0, ((1_299_600, 1_300_800),)),
-    "steady_high": LoadPattern(((0, 28.84), (1200, 28.84)), 1.92, 23.0, 34.0, ((1_768_800, 1_769_400),) * 2),
+    "steady_low": LoadPattern(((0, 5.06), (1200, 5.06)), 0.94, 3.0, 8.0),
+    "steady_high": LoadPattern(((0, 28.84), (1200, 28.84)), 1.92, 23.0, 34.0),
     "fluctuating": LoadPattern(
         (
             (0, 5.0), (145, 6.0), (152, 15.0), *((152 + at, rate) for at, rate in _BURST), (600, 6.3),
             (735, 7.5), (750, 17.0), (765, 25.0), (810, 28.5), (885, 27.5), (915, 23.0), (985, 20.5),
             (1005, 12.0), (1035, 8.0), (1065, 6.9), (1200, 6.3),
         ),
-        1.7, 3.0, 34.0, ((1_301_400, 1_302_000), (1_308_600, 1_309_200)),
+        1.7, 3.0, 34.0,
     ),
 }  # fmt: skip
 
 
-def workload_rates(name: str, *, seed: int = 0, trace: Sequence[float] | None = None) -> Floats:
-    """The 1 200 rates per second in rps of the named workload.
+def workload_rates(name: str, *, seed: int = 0) -> Floats:
+    """The 1 200 rates per second in rps of the named workload; InputError if there is none of that name.
 
-    Without `trace` they are generated: the same shape, mean and range, whole requests a second. With the
-    trace of the papers (requests per second over 21 days from its start) they are the papers' own: cut from
-    it, a second's count over 8, rounded down. InputError for an unknown name, or too short a trace.
+    They are generated with the shape, mean and range of the papers' own, in whole requests a second.
     """
     if name not in WORKLOADS:
         raise InputError(f"there is no workload {name!r}", hint=f"There are: {', '.join(WORKLOADS)}")
     load = WORKLOADS[name]
-    if trace is not None:
-        last = max(stop for _, stop in load.cuts)
-        if len(trace) < last:
-            raise InputError(
-                f"workload {name!r} is cut from a trace up to second {last}; this one has {len(trace)}",
-                hint="Leave the trace out: then the workload is made with the same shape.",
-            )
-        cut = np.concatenate([np.asarray(trace[start:stop], dtype=np.float64) for start, stop in load.cuts])
-        return np.floor(cut / 8)
     at, rates = zip(*load.corners, strict=True)
     smooth = np.interp(np.arange(1200), at, rates)
     names = sorted(WORKLOADS)

@@ -147,7 +147,6 @@ def seen_with(
     *,
     ready: int | None = None,
     queued: float = 0.0,
-    at_s: float = 0.0,
 ) -> Observation:
     """An observation of that rate, steady for two minutes; with None, of no rate at all."""
     rate = UNSEEN if rate_rps is None else Measured(rate_rps)
@@ -163,7 +162,7 @@ def seen_with(
         )
         for config in running
     )
-    return Observation(PIPELINE.name, at_s, rate, load, UNSEEN, stages)
+    return Observation(PIPELINE.name, 0.0, rate, load, UNSEEN, stages)
 
 
 def expected(rate_rps: float) -> Forecast:

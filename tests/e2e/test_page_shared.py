@@ -12,7 +12,7 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.model.observation import Attainment, Measured, PartObservation, StageObservation
 from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Canary
-from ipa.model.plan import SinglePlan, StageConfig
+from ipa.model.plan import PlanSummary, StageConfig
 from tests.fakes.browsing import DESK, PHONE, opened, serious, serving, shoot
 from tests.fakes.services import FakeWorld, a_pipeline, over
 
@@ -44,7 +44,7 @@ class SharedWorld(FakeWorld):
             canary, with_share(canary, 100), 0.0, 60.0, 60.0, EndedCount(61, 2, 1), EndedCount(1100, 6)
         )
         both = tuple(replace(it, share_percent=percent) for percent in (60, 40) for it in found.plan.stages)
-        single = SinglePlan(2.9, 0.66, 2.0, 0.2, running)
+        single = PlanSummary(2.9, 0.66, 2.0, 0.2, running)
         plan = replace(found.plan, stages=both, objective=3.1, pas=0.71, single=single)
         return replace(
             found,

@@ -26,7 +26,7 @@ from ipa.model.errors import InputError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Canary
-from ipa.model.plan import SinglePlan, StageConfig
+from ipa.model.plan import PlanSummary, StageConfig
 from ipa.policies.table import PolicyInputs
 from ipa.service.checks import checked_configs
 from ipa.service.status import live_state
@@ -139,7 +139,7 @@ def test_the_gain_of_a_mixture_and_a_canary_s_figures_have_a_line_each() -> None
     assert live.mixture is None and live.canary is None
     known = PolicyInputs(IMAGES, PROFILES, solver="exact").profiled().describe(BOTH, 30.0)
     assert known is not None and known.objective is not None
-    plan = replace(known, single=SinglePlan(known.objective - 2.5, 0.7, 8.0, 0.3, (HIGH,)))
+    plan = replace(known, single=PlanSummary(known.objective - 2.5, 0.7, 8.0, 0.3, (HIGH,)))
     trial = CanaryTrial(
         (BOTH[1],), (LOW,), 0.0, 40.0, 40.0, EndedCount(50.0, 2.0, 1.0), EndedCount(200.0), latency_s=0.4
     )

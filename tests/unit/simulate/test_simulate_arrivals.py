@@ -24,7 +24,7 @@ PUBLISHED = {
 
 def test_even_requests_are_where_the_integral_reaches_halves() -> None:
     assert request_times([2.0, 0.0, 4.0], "even").tolist() == [0.25, 0.75, 2.125, 2.375, 2.625, 2.875]
-    assert request_times([0.5, 0.5, 0.5, 0.5], "even", start_s=10.0).tolist() == [11.0, 13.0]
+    assert request_times([0.5, 0.5, 0.5, 0.5], "even") == pytest.approx([1.0, 3.0])
 
 
 def test_bursts_are_at_their_seconds_start() -> None:
@@ -87,16 +87,6 @@ def test_named_workloads_have_the_published_shape(name: str) -> None:
     difference = (workload_rates(name) - published).reshape(40, 30).mean(axis=1)
     assert np.max(np.abs(difference)) <= 3.0
     assert np.mean(np.abs(difference)) <= 0.7
-
-
-def test_a_trace_is_cut_where_the_papers_cut_it() -> None:
-    trace = np.arange(1_310_000)
-    rates = workload_rates("fluctuating", trace=trace)
-    assert rates[0] == 1_301_400 // 8
-    assert rates[600] == 1_308_600 // 8
-    assert len(rates) == 1200
-    with pytest.raises(InputError, match="1769400"):
-        workload_rates("steady_high", trace=trace)
 
 
 def test_a_workload_that_there_is_not_is_refused() -> None:
