@@ -140,7 +140,9 @@ def test_a_profile_that_cannot_be_believed_is_told_on_profiles_and_now(browser: 
     with serving(over(viewed(FakeWorld().play(20)), profiles=profiles)) as url:
         with opened(browser, f"{url}#/profiles/ocr/detect") as page:
             expect(page.locator(".banner.warn")).to_contain_text(f"Not to be believedO{words}")
-            expect(page.locator(".banner.warn")).to_contain_text(". Measure it on a quiet machine: ipa profile ")
+            expect(page.locator(".banner.warn")).to_contain_text(
+                ". Measure it on a quiet machine: ipa profile "
+            )
             expect(page.locator(".banner.warn code")).to_have_text("ipa profile ocr -s detect --write")
             assert serious(page) == []
             page.goto(f"{url}#/profiles/ocr/recognise")
