@@ -6,9 +6,10 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
+from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.api.context import ApiContext
 from ipa.cli.lookup import load
-from tests.fakes.services import FakeWorld, over, solving
+from tests.fakes.services import FakeWorld, over
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 RATE_RPS = 10
@@ -39,14 +40,14 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in PIPELINES.glob("*/pipeline.yaml"))
 
 
-def given(world: FakeWorld) -> ApiContext:
+def given(world: FakeWorld, planner: PlannerProcesses) -> ApiContext:
     """Services over the pipelines that come with us, none of which runs."""
     loaded = {name: load(name, None, None)[:2] for name in names()}
     profiles = {name: found[1] for name, found in loaded.items()}
     pipelines = {name: found[0] for name, found in loaded.items()}
-    context = over(world.services(), pipelines=pipelines, loops={})
+    context = over(world.services(), pipelines=pipelines, loops={}, planner=planner)
     context.service.registry.profiles.update(profiles)  # type: ignore[attr-defined]
-    return solving(context)
+    return context
 
 
 def sliding_ms(page: Page, url: str, pipeline: str, times: int) -> list[float]:

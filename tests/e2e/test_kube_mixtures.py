@@ -118,7 +118,7 @@ def test_a_canary_that_passes_takes_all_requests(trial: Looped) -> None:
     until(trial, ReasonCode.CANARY_MEASURED)
     assert traffic(trial) == {"default": 95, "default-2": 5}
     taken = until(trial, ReasonCode.SWITCH_VARIANT)
-    assert taken.detail.startswith("the canary passed: 100.0% of its ")
+    assert taken.detail.startswith("the canary passed: 100.0 % of its ")
     trial.ticks(20)
     assert set(traffic(trial)) == {"default-2"} and not is_shared(trial.running())
     assert {it.variant for it in trial.running()} == {"only", "high"}
@@ -138,7 +138,7 @@ def test_a_canary_that_is_worse_is_removed_and_held_with_its_figures(
 ) -> None:
     trial.metrics.parts["default-2"] = bad
     rolled = until(trial, ReasonCode.ROLLBACK)
-    figures = rf"the canary failed: 70.0% of its \d+ requests \(5 %\) were in time and {failed}, p99 0.3 s"
+    figures = rf"the canary failed: 70.0 % of its \d+ requests \(5 %\) were in time and {failed}, p99 0.3 s"
     assert re.match(figures, rolled.detail)
     held = until(trial, ReasonCode.QUARANTINED)
     assert rolled.detail.split(": ")[1] in held.detail and "is not planned for" in held.detail
@@ -151,7 +151,7 @@ def test_a_canary_that_is_worse_is_removed_and_held_with_its_figures(
 
 def test_a_canary_is_as_good_as_the_others_if_all_are_late(trial: Looped) -> None:
     trial.metrics.parts = {"default": part(0.7), "default-2": part(0.72)}
-    assert until(trial, ReasonCode.SWITCH_VARIANT).detail.startswith("the canary passed: 72.0% of its ")
+    assert until(trial, ReasonCode.SWITCH_VARIANT).detail.startswith("the canary passed: 72.0 % of its ")
 
 
 def test_a_canary_that_nothing_measures_is_taken_back(trial: Looped) -> None:

@@ -361,7 +361,7 @@ def test_a_canary_is_measured_then_widened_and_one_that_fails_is_taken_back(
     # Requests moved once the new part served: there is no second write.
     assert [share_of(part) for part in parts_of(running(workload, tried))] == [95, 5]
     rolled = looped.until(ReasonCode.ROLLBACK)
-    assert rolled.detail.startswith("the canary failed: 0.0% of its ") and "failed" in rolled.detail
+    assert rolled.detail.startswith("the canary failed: 0.0 % of its ") and "failed" in rolled.detail
     assert running(workload, tried) == middle
     failed = [each for each in clients.answers if each != 21]
     # No more than its share, and none of the others.
@@ -377,7 +377,7 @@ def test_a_canary_is_measured_then_widened_and_one_that_fails_is_taken_back(
     # Of the canary's few requests too.
     assert all(isinstance(stage.batches, Measured) for stage in seen.stages)
     taken = looped.until(ReasonCode.SWITCH_VARIANT)
-    assert taken.detail.startswith("the canary passed: 100.0% of its ")
+    assert taken.detail.startswith("the canary passed: 100.0 % of its ")
     (wide,) = parts_of(running(workload, tried))
     assert wide[1].variant == "high" and clients.send(20) == {31: 20}
     assert set(clients.answers[before:]) == {21, 31}

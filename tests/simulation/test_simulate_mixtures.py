@@ -120,12 +120,12 @@ def test_a_new_variant_has_a_small_share_until_it_was_measured_and_then_all(plac
         begun, taken = applied(result)[:2]
         shared = begun
         assert begun.reason is ReasonCode.CANARY
-        assert taken.detail.startswith("the canary passed: 100.0% of its ")
+        assert taken.detail.startswith("the canary passed: 100.0 % of its ")
     else:
         begun, shared, grown, taken = applied(result)[:4]
         assert [it.reason for it in (begun, shared)] == [ReasonCode.CANARY, ReasonCode.RESHARE]
         assert [share_of(part) for part in parts_of(begun.configs)] == [100, 0]
-        assert grown.detail.startswith("the canary passed: 100.0% of its ")
+        assert grown.detail.startswith("the canary passed: 100.0 % of its ")
         assert [share_of(part) for part in parts_of(grown.configs)] == [95, 5]
         assert {each.step_of for each in (shared, grown)} == {begun.decision_id}
     assert [share_of(part) for part in parts_of(shared.configs)] == [95, 5]
@@ -144,8 +144,8 @@ def test_a_variant_that_is_late_is_taken_back_and_held_with_what_was_measured(pl
     reasons = [each.reason for each in result.decisions]
     at = reasons.index(ReasonCode.ROLLBACK)
     failed = result.decisions[at]
-    assert failed.detail.startswith("the canary failed: 0.0% of its ")
-    assert "100.0% of the others were in time" in failed.detail and failed.configs == MIDDLE
+    assert failed.detail.startswith("the canary failed: 0.0 % of its ")
+    assert "100.0 % of the others were in time" in failed.detail and failed.configs == MIDDLE
     for each in result.decisions:
         assert all(share_of(part) <= 5 for part in parts_of(each.configs) if part[1].variant == "high")
     after = result.decisions[at + 1]

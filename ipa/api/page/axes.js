@@ -1,10 +1,10 @@
 // The axes of a chart: kinds, ranges and ticks.
 
-import { clock, minus, plain } from "./dom.js";
+import { clock, day, minus, plain } from "./dom.js";
 
 const TIME = /^\d{4}-\d\d-\d\dT/;
 const DAY_MS = 86400000;
-const STEPS_MS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200].map((s) => s * 1000);
+const STEPS_MS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200].map((s) => s * 1000);
 
 // A prediction of this many times all that was seen is a mark at the top of the figure.
 const ABSURD = 2;
@@ -75,12 +75,11 @@ export function timeTicks({ from, to }, most) {
   return found;
 }
 
-/** The text of an x; `exact` for that of a single value. */
+/** The text of an x; a time is `exact` with its seconds. */
 export function readX({ kind, from, to, words }, value, exact = false) {
   if (kind === "words") return String(words[Math.round(value)]);
   if (kind === "number") return readY(value);
-  const day = to - from > DAY_MS ? `${new Date(value).toLocaleDateString([], { month: "short", day: "numeric" })} ` : "";
-  return `${day}${to - from > 600000 && !exact ? clock(value).slice(0, 5) : clock(value)}`;
+  return `${to - from > DAY_MS ? `${day(value)} ` : ""}${exact ? clock(value) : clock(value).slice(0, 5)}`;
 }
 
 /** The number with its significant digits. */

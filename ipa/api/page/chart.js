@@ -3,7 +3,8 @@
 import { isNumber, numberTicks, readX, readY, timeTicks, xAxis, yAxis } from "./axes.js";
 import { el } from "./dom.js";
 
-const LEFT = 44, RIGHT = 12, TOP = 14, BOTTOM = 20;
+const LEFT = 44, RIGHT = 12, BOTTOM = 20;
+const MINUTE_MS = 60000, DAY_MS = 1440 * MINUTE_MS;
 
 /** A chart in `parent` of the facts of figure.js. It redraws when its size changes. */
 export class Chart {
@@ -13,7 +14,11 @@ export class Chart {
     this.flags = el("div", { class: "flags" });
     this.box = el("div", { class: "plot-box" }, this.svg, this.flags);
     parent.append(this.box);
-    this.sizes = new ResizeObserver(() => this.draw());
+    this.size = { width: 0, height: 0 };
+    this.sizes = new ResizeObserver(([{ contentRect }]) => {
+      this.size = contentRect;
+      this.draw();
+    });
     this.sizes.observe(this.svg);
   }
 
@@ -25,7 +30,8 @@ export class Chart {
   close() { this.sizes.disconnect(); }
 
   draw() {
-    const width = this.svg.clientWidth, height = this.svg.clientHeight;
+    // As observed: to ask for it lays out the page anew, for each figure.
+    const { width, height } = this.size;
     if (!width || !this.facts) return;
     this.place(width, height);
     const { series, limit } = this.facts;
@@ -44,9 +50,9 @@ export class Chart {
     const { series, x_range: range } = this.facts;
     this.xs = xAxis(series, range);
     this.ys = yAxis(series, this.facts);
-    Object.assign(this, { width, height, floor: height - BOTTOM, top: TOP, left: LEFT, right: Math.max(width - RIGHT, LEFT) });
+    Object.assign(this, { width, height, floor: height - BOTTOM, top: this.facts.x_title || this.facts.y_title ? 20 : 14, left: LEFT, right: Math.max(width - RIGHT, LEFT) });
     const across = (width - LEFT - RIGHT) / (this.xs.to - this.xs.from);
-    const up = (height - TOP - BOTTOM) / (this.ys.to - this.ys.from);
+    const up = (height - this.top - BOTTOM) / (this.ys.to - this.ys.from);
     this.atX = (value) => LEFT + (value - this.xs.from) * across;
     this.valueAt = (px) => this.xs.from + (Math.min(Math.max(px, LEFT), this.right) - LEFT) / across;
     this.within = (value) => value >= this.xs.from && value <= this.xs.to;
@@ -58,7 +64,7 @@ export class Chart {
   clip(width, height) {
     this.clipId ??= `clip-${Math.random().toString(36).slice(2)}`;
     return el("clipPath", { id: this.clipId },
-      el("rect", { x: LEFT - 4, y: TOP - 8, width: Math.max(width - LEFT - RIGHT + 8, 0), height: Math.max(height - TOP - BOTTOM + 10, 0) }));
+      el("rect", { x: LEFT - 4, y: this.top - 8, width: Math.max(width - LEFT - RIGHT + 8, 0), height: Math.max(height - this.top - BOTTOM + 10, 0) }));
   }
 
   *grid() {
@@ -68,19 +74,19 @@ export class Chart {
       yield el("path", { class: "gridline", d: `M${LEFT} ${y}H${width - RIGHT}` });
       yield el("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, readY(value));
     }
-    const most = Math.max(Math.floor((width - LEFT) / 95), 2);
+    const most = Math.max(Math.floor((width - LEFT) / (xs.kind === "time" && xs.to - xs.from > DAY_MS ? 95 : 66)), 2);
     const every = xs.kind === "words" ? xs.words.map((_, index) => index) : (xs.kind === "time" ? timeTicks : numberTicks)(xs, most);
+    const isExact = xs.kind === "time" && every.some((value) => value % MINUTE_MS);
     for (const value of every) {
-      const x = this.atX(value), text = readX(xs, value);
+      const x = this.atX(value), text = readX(xs, value, isExact);
       const room = xs.kind === "words" ? Math.floor((width - LEFT - RIGHT) / xs.words.length / 7) : 99;
       if (xs.kind !== "words" && (x < LEFT + 16 || x > width - 22)) continue;
       yield el("text", { x, y: height - 4, "text-anchor": "middle" },
         text.length > room ? `${text.slice(0, Math.max(room - 1, 1))}…` : text, text.length > room ? el("title", {}, text) : "");
     }
     const { x_title: across, y_title: up } = this.facts;
-    // Above the line.
-    if (across) yield el("text", { class: "axis-title", x: width - RIGHT, y: TOP - 3, "text-anchor": "end" }, `${across} →`);
-    if (up) yield el("text", { class: "axis-title", x: LEFT + 2, y: TOP - 3 }, up);
+    if (across) yield el("text", { class: "axis-title", x: width - RIGHT, y: this.top - 5, "text-anchor": "end" }, `${across} →`);
+    if (up) yield el("text", { class: "axis-title", x: LEFT + 2, y: this.top - 5 }, up);
   }
 
   /** The stretches of time, shaded, with a line above that tells their kinds apart without colour. */
@@ -88,7 +94,7 @@ export class Chart {
     for (const { from, to, kind, text } of this.facts.stretches ?? []) {
       const left = Math.max(this.x(from), LEFT), right = Math.min(this.x(to), this.right);
       if (right <= left) continue;
-      yield el("rect", { class: `shade ${kind}`, x: left, y: TOP, width: right - left, height: Math.max(this.floor - TOP, 0) }, el("title", {}, text));
+      yield el("rect", { class: `shade ${kind}`, x: left, y: this.top, width: right - left, height: Math.max(this.floor - this.top, 0) }, el("title", {}, text));
       yield el("path", { class: `l shade-edge ${kind}`, d: `M${left} ${this.floor + 1.5}H${right}` });
     }
   }
@@ -102,7 +108,7 @@ export class Chart {
         const isBeyond = [one.y, one.upper].some((values) => values?.[at] > this.ys.to);
         if (!isBeyond || x - last < 9 || x < LEFT || x > this.right) continue;
         last = x;
-        yield el("path", { class: `beyond ${one.colour ?? "blue"}`, d: `M${x - 4} ${TOP + 2}L${x} ${TOP - 5}L${x + 4} ${TOP + 2}Z` });
+        yield el("path", { class: `beyond ${one.colour ?? "blue"}`, d: `M${x - 4} ${this.top + 2}L${x} ${this.top - 5}L${x + 4} ${this.top + 2}Z` });
       }
     }
   }
@@ -110,12 +116,12 @@ export class Chart {
   level({ value, isFloor }) {
     const { width } = this, y = this.y(value);
     return el("g", {},
-      isFloor ? "" : el("rect", { class: "a red", x: LEFT, y: TOP, width: Math.max(width - LEFT - RIGHT, 0), height: Math.max(y - TOP, 0) }),
+      isFloor ? "" : el("rect", { class: "a red", x: LEFT, y: this.top, width: Math.max(width - LEFT - RIGHT, 0), height: Math.max(y - this.top, 0) }),
       el("path", { class: "l red limit", d: `M${LEFT} ${y}H${width - RIGHT}` }));
   }
 
   marks() {
-    const lines = this.seenMarks().map(({ x }) => `M${this.x(x)} ${TOP}V${this.floor}`);
+    const lines = this.seenMarks().map(({ x }) => `M${this.x(x)} ${this.top}V${this.floor}`);
     return el("path", { class: "mark", d: lines.join("") });
   }
 

@@ -1,6 +1,6 @@
 // The list of decisions: changes, reasons, and links.
 
-import { clock, el, plain } from "./dom.js";
+import { el, plain, when } from "./dom.js";
 import { chip } from "./parts.js";
 import { formatRoute } from "./router.js";
 
@@ -54,10 +54,3 @@ function before(config, previous) {
 
 const words = (config) => [config.variant, `b${config.batch_size}`, `${config.replicas}×${plain(config.cores)} cores`,
   ...(config.share_percent === 100 ? [] : [`for ${config.share_percent} %`])];
-
-/** The time of day, with the date unless it is today. */
-export function when(at) {
-  const then = new Date(at);
-  const day = then.toDateString() === new Date().toDateString() ? "" : `${then.toLocaleDateString([], { month: "short", day: "numeric" })} `;
-  return day + clock(at);
-}

@@ -46,8 +46,9 @@ function operation(method, path, facts) {
   const ok = Object.entries(facts.responses).find(([status]) => status.startsWith("2"));
   const answer = Object.values(ok?.[1].content ?? {})[0]?.schema;
   const parts = (facts.parameters ?? []).map((part) => el("li", {}, el("code", {}, part.name), ` in ${part.in}: ${short(part.schema)}${part.required ? "" : ", optional"}${part.description ? `: ${part.description}` : ""}`));
+  const brief = (facts.description ?? facts.summary ?? "").split(/\.(?:\s|$)/)[0].replaceAll("`", "");
   const box = el("details", { class: "card", "data-words": `${method} ${path} ${facts.summary} ${facts.description}`.toLowerCase() },
-    el("summary", {}, el("span", { class: `method ${method}` }, method.toUpperCase()), el("code", {}, path), el("span", {}, facts.summary ?? "")));
+    el("summary", {}, el("span", { class: `method ${method}` }, method.toUpperCase()), el("code", {}, path), el("span", {}, brief)));
   // Only what is opened is built: there are some fifty.
   box.addEventListener("toggle", () => {
     if (box.children.length > 1) return;

@@ -52,10 +52,26 @@ export function duration(seconds) {
   return seconds < 1 ? [(seconds * 1000).toFixed(0), "ms"] : [seconds.toFixed(2), "s"];
 }
 
-/** The local time of day. */
+let clocks = null;
+
+/** The local time of day, from 00:00:00 to 23:59:59. */
 export function clock(at) {
-  return new Date(at).toLocaleTimeString([], { hour12: false });
+  // Made at the first call: it takes longer than all that it formats.
+  clocks ??= new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+  return clocks.format(new Date(at));
 }
+
+/** The month and day, with the year unless it is this one. */
+export function day(at) {
+  const then = new Date(at), year = then.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
+  return then.toLocaleDateString([], { month: "short", day: "numeric", ...year });
+}
+
+/** The time of day, with the date unless it is today. */
+export const when = (at) => (new Date(at).toDateString() === new Date().toDateString() ? clock(at) : `${day(at)} ${clock(at)}`);
+
+/** The text with its first letter large. */
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** A bar filled to `ratio`. */
 export function meter(ratio, kind) {

@@ -2,7 +2,7 @@
 
 import { isTime, readY, yAxis } from "./axes.js";
 import { Chart } from "./chart.js";
-import { el, minus } from "./dom.js";
+import { el, minus, when } from "./dom.js";
 import { csv, png, save, tableOf } from "./export.js";
 import { formatRoute, parseRoute } from "./router.js";
 import { HoverReadout } from "./hover.js";
@@ -177,7 +177,7 @@ function readable(value) {
   if (value === null || value === undefined) return "";
   if (value === Infinity) return readY(value);
   if (typeof value === "number") return minus(Number(value.toPrecision(4)));
-  return isTime(value) ? new Date(value).toLocaleString() : value;
+  return isTime(value) ? when(value) : value;
 }
 
 const plainly = (value) => (value === Infinity ? readY(value) : minus(Number(value.toPrecision(3))));

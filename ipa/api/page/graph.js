@@ -105,14 +105,14 @@ function one(stage, sla) {
       pair("batch", plain(config.batch_size)),
       pair("cores", [plain(config.cores * config.replicas), el("small", {}, ` ${config.replicas} × ${plain(config.cores)}`)]),
       ...[...besideCores([stage])].map(([name, amount]) => pair(...(name === "Memory, GiB" ? ["memory", [plain(amount), el("small", {}, " GiB")]] : [name, plain(amount), "wide"]))),
-      pair("replicas", [ready === null ? "–" : String(ready), el("small", {}, ` / ${config.replicas} ready${desired(stage)}`), pods(ready ?? 0, config.replicas)], "wide"),
-      pair("arrivals", [number(stage.arrival_rate_rps), el("small", {}, " /s")]),
-      pair("waiting", plain(stage.queue_length)),
+      pair("replicas", [String(ready ?? config.replicas), el("small", {}, ready === null ? `, ready ones not seen${desired(stage)}` : ` / ${config.replicas} ready${desired(stage)}`), pods(ready ?? 0, config.replicas)], "wide"),
+      pair("arrivals", stage.arrival_rate_rps === null ? unseen() : [number(stage.arrival_rate_rps), el("small", {}, " /s")]),
+      pair("waiting", stage.queue_length === null ? unseen() : plain(stage.queue_length)),
       pair("accuracy", number(stage.accuracy, 3)),
-      pair("speed", isSlow ? [`${plain(stage.slowdown_ratio)}×`, el("small", {}, " slower")] : stage.slowdown_ratio === null ? "–" : "as profiled"),
-      pair("latency", stage.latency_s === null ? (planned && ["≈ ", ...timed(stage.planned_latency_s), el("small", {}, " planned")]) || "–" : [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share > 1 ? "over" : "ok"),
+      ...(stage.slowdown_ratio === null ? [] : [pair("speed", isSlow ? [`${plain(stage.slowdown_ratio)}×`, el("small", {}, " slower")] : "as profiled")]),
+      pair("latency", stage.latency_s === null ? (planned && ["≈ ", ...timed(stage.planned_latency_s), el("small", {}, " planned")]) || unseen() : [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share > 1 ? "over" : "ok"),
         el("small", {}, `${(100 * share).toFixed(0)} % of the SLA`)], "full"),
-      pair("utilisation", busy === null ? "–" : [`${(100 * busy).toFixed(0)} %`, meter(busy, busyLevel), el("small", {}, load(stage))], "full")),
+      pair("utilisation", busy === null ? unseen() : [`${(100 * busy).toFixed(0)} %`, meter(busy, busyLevel), el("small", {}, load(stage))], "full")),
   ];
 }
 
@@ -127,6 +127,8 @@ function load({ utilisation_ratio: offered, busy_ratio: busy, config }) {
 function desired({ desired_replicas: wanted, config }) {
   return wanted === null || wanted === config.replicas ? "" : `, ${wanted} desired of its own controller`;
 }
+
+const unseen = () => el("small", {}, "not seen");
 
 function timed(seconds) {
   const [value, unit] = duration(seconds);

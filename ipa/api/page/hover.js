@@ -86,9 +86,10 @@ export class HoverReadout {
   told(one, index, x) {
     const unit = one.y?.[index] === Infinity ? "" : one.unit ?? this.chart.facts.unit ?? "";
     const value = one.y ? [readY(one.y[index])] : [];
-    const range = one.lower ? [one.y ? `(${readY(one.lower[index])} – ${readY(one.upper[index])})` : `${readY(one.lower[index])} – ${readY(one.upper[index])}`] : [];
+    const ends = one.lower ? [one.lower, one.upper].map((each) => readY(each[index])).join(" to ") : "";
+    const range = ends && one.y ? `(${ends})` : ends;
     const place = x === null || this.chart.xs.kind === "words" ? [] : [`at ${readX(this.chart.xs, x)} ${this.chart.facts.x_title ?? ""}`.trim()];
-    return [[...value, ...range, unit].filter(Boolean).join(" "), ...place, one.text?.[index] ?? ""].filter(Boolean);
+    return [[...value, range, unit].filter(Boolean).join(" "), ...place, one.text?.[index] ?? ""].filter(Boolean);
   }
 
   /** The series' index at that x: the step in force, or the nearest value if it is close. */

@@ -1,7 +1,6 @@
 // Incidents: the banner of one that lasts, and the list of begin, end, cause and what was done.
 
-import { when } from "./decisions.js";
-import { clock, duration, el, number, plain } from "./dom.js";
+import { clock, duration, el, number, plain, sentence, when } from "./dom.js";
 import { chip } from "./parts.js";
 import { reasonTitle } from "./reasons.js";
 import { formatRoute } from "./router.js";
@@ -49,8 +48,6 @@ export function incidentItems(list, now, named = false) {
       el("div", { class: "detail" }, el("a", { href: timelineOf(incident, now) }, "Timeline", el("span", { class: "hidden" }, ` of the incident of ${clock(incident.begun_at)}`)),
         incident.runbook_url ? [" · ", el("a", { href: incident.runbook_url, rel: "noreferrer" }, "Runbook", el("span", { class: "hidden" }, ` for the incident of ${clock(incident.begun_at)}`))] : ""))));
 }
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 const words = ({ troubles }) => sentence(troubles.map((each) => TROUBLES[each] ?? each).join(", "));
 

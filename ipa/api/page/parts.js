@@ -1,6 +1,6 @@
 // The summary of a pipeline's state: chips, the reason, and the tiles.
 
-import { clock, duration, el, meter, number, plain } from "./dom.js";
+import { duration, el, meter, number, plain, when } from "./dom.js";
 import { remedy } from "./runbook.js";
 
 export const chip = (kind, text, title) => el("span", { class: `chip ${kind}`, title }, text);
@@ -33,7 +33,7 @@ export function chips(status) {
   const found = speed ? [chip("warn", `simulated, ×${speed}`, `${speed} simulated seconds pass in one; times are those of the simulation`)] : [];
   found.push(chip(control.mode === "active" ? "info" : "warn", control.mode, said.filter(Boolean).join("; ")));
   if (control.paused) {
-    const until = control.paused_until ? ` until ${clock(control.paused_until)}` : "";
+    const until = control.paused_until ? ` until ${when(control.paused_until)}` : "";
     found.push(chip("warn", `paused${until}`, [control.paused_reason, control.paused_by].filter(Boolean).join(", by ")));
   }
   for (const freeze of control.freezes.filter((each) => each.active)) {
@@ -88,7 +88,7 @@ const costOf = (it) => (it.cost_usd_per_hour === null ? [plain(it.cost_cores), "
 function ended(live, status) {
   const ratio = live.in_time_ratio, planned = live.planned_load_ratio ?? 1;
   const goal = `of ${plain(status.sla_percentile)} % asked for`;
-  if (ratio === null || ratio === undefined) return tile("In time", "–", "", ["not counted; the latency tells"]);
+  if (ratio === null || ratio === undefined) return tile("In time", "", "not counted", ["the latency tells"]);
   const rates = [["dropped", live.dropped_rps], ["failed", live.failed_rps]].map(([name, rate]) => [" · ", el("span", { class: rate > 0 ? "over" : "" }, `${name} ${number(rate ?? 0)}`)]);
   const retried = live.retried_rps > 0 ? ` · ${number(live.retried_rps)} batches/s retried` : "";
   const causes = (live.losses ?? []).map((it) => `${it.stage ? `${it.stage}: ` : ""}${it.cause.replaceAll("_", " ")} ${number(it.rate_rps)} rps`);
@@ -115,7 +115,7 @@ export function tiles(status) {
       ? ["forecast ", el("b", {}, number(ahead.point_rps)), ` · up to ${number(ahead.upper_rps)} within ${plain(ahead.horizon_s)} s`]
       : ["no forecast yet"]),
     tile(`Latency p${plain(status.sla_percentile)}`, latency, unit,
-      [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
+      share === null ? [`the SLA is ${sla} ${slaUnit}`] : [el("b", { class: level }, `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
     ended(live, status),
     tile("Accuracy (PAS)", number(live.pas, 3), "", [`of ${new Set(live.stages.map((stage) => stage.stage)).size} stages`, ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
     tile("Cost", cost, costUnit, [costUnit === "cores" ? "" : `${plain(live.cost_cores)} cores · `, `${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
@@ -126,5 +126,5 @@ export function tiles(status) {
 
 function tile(title, value, unit, note, bar) {
   return el("article", { class: "card tile" }, el("h3", {}, title),
-    el("div", { class: "value" }, value, el("small", {}, unit)), bar ?? "", el("div", { class: "note" }, note.flat(2)));
+    el("div", { class: "value" }, ...(value === "–" ? [el("small", {}, "not seen")] : [value, el("small", {}, unit)])), bar ?? "", el("div", { class: "note" }, note.flat(2)));
 }

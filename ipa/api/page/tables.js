@@ -12,7 +12,7 @@ export function table(caption, heads, rows, kind = "") {
   const body = rows.map((cells) => el("tr", {}, cells.map((cell, index) => (index
     ? el("td", { class: side(index) }, cell)
     : el("th", { scope: "row" }, cell)))));
-  return el("div", { class: `scroll ${kind}`, role: "region", "aria-label": caption, tabindex: "0" },
+  return el("div", { class: `scrolls ${kind}`, role: "region", "aria-label": caption, tabindex: "0" },
     el("table", { class: "facts" }, el("caption", { class: "hidden" }, caption),
       el("thead", {}, el("tr", {}, columns.map(({ text }, index) => el("th", { scope: "col", class: side(index) }, text)))),
       el("tbody", {}, body)));
@@ -54,7 +54,7 @@ export function changes(caption, before, after, more = []) {
     const pair = (read) => differs(from && read(from), to && read(to));
     const share = (config) => (config.share_percent === 100 ? "" : ` · ${config.share_percent} %`);
     return [`${(to ?? from).stage}`, pair((it) => it.variant + share(it)), pair((it) => plain(it.batch_size)), pair((it) => plain(it.replicas)),
-      pair((it) => plain(it.cores)), pair((it) => plain(it.cores * it.replicas)), ...more.map(({ of }) => (to ? of(to) : "–"))];
+      pair((it) => plain(it.cores)), pair((it) => plain(it.cores * it.replicas)), ...more.map(({ of }) => (to ? of(to) : ""))];
   });
   return table(caption, [...HEADS, ...more], rows, "changes");
 }

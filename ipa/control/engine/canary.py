@@ -93,10 +93,11 @@ class CanaryTrial:
         latency = ""
         if self.latency_s is not None:
             latency = f", p{pipeline.sla.percentile:g} {self.latency_s:.3g} s"
+        own, others = (100 * each.in_time_ratio for each in (self.own, self.others))
         return (
-            f"{self.own.in_time_ratio:.1%} of its {self.own.all:.0f} requests ({percent} %) were in time and "
+            f"{own:.1f} % of its {self.own.all:.0f} requests ({percent} %) were in time and "
             f"{self.own.failed:.0f} failed{latency}; the SLO is {pipeline.sla.percentile:g} % within "
-            f"{pipeline.sla.latency_s:g} s, and {self.others.in_time_ratio:.1%} of the others were in time"
+            f"{pipeline.sla.latency_s:g} s, and {others:.1f} % of the others were in time"
         )
 
 

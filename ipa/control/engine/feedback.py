@@ -147,8 +147,8 @@ def lateness(observation: Observation, pipeline: Pipeline) -> str:
             return ""
         return f"p{pipeline.sla.percentile:g} is {latency.value:.3g} s, the SLA {pipeline.sla.latency_s:g} s"
     return (
-        f"{seen.value.in_time_ratio:.1%} of the requests of the last {seen.value.window_s:g} s were in time, "
-        f"the SLO is {pipeline.sla.percentile:g} % within {pipeline.sla.latency_s:g} s"
+        f"{100 * seen.value.in_time_ratio:.1f} % of the requests of the last {seen.value.window_s:g} s "
+        f"were in time, the SLO is {pipeline.sla.percentile:g} % within {pipeline.sla.latency_s:g} s"
     )
 
 

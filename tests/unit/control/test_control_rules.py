@@ -125,7 +125,7 @@ def test_while_the_slo_is_broken_capacity_is_added_and_never_removed() -> None:
     for rate_rps in (25.0, 5.0):
         verdict = held(rate_rps)
         assert (verdict.action, verdict.reason) == (Action.HOLD, ReasonCode.SLO_BROKEN)
-        assert verdict.detail.startswith("60.0% of the requests of the last 15 s were in time")
+        assert verdict.detail.startswith("60.0 % of the requests of the last 15 s were in time")
     # Where the model expects lateness, its own plan is carried out.
     assert held(60.0).action is Action.APPLY
 

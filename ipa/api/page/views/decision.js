@@ -1,7 +1,7 @@
 // Decision: its time and reason, the change, the inputs, and the alternatives.
 
 import { Refused, callApi } from "../api.js";
-import { clock, el, number, plain } from "../dom.js";
+import { el, number, plain, when } from "../dom.js";
 import { save } from "../export.js";
 import { besideWords } from "../parts.js";
 import { formatRoute } from "../router.js";
@@ -29,19 +29,24 @@ class DecisionView {
 
   async newest(name) {
     const { signal } = this.closing;
-    const { decisions: [found] } = await callApi(`/v1/pipelines/${encodeURIComponent(name)}/decisions?limit=1`, { signal });
+    const wanted = this.shownId ? "limit=1&inputs=false" : "limit=2";
+    const { decisions: [found, before] } = await callApi(`/v1/pipelines/${encodeURIComponent(name)}/decisions?${wanted}`, { signal });
     if (!found) return this.root.replaceChildren(el("p", { class: "card empty" }, "There is no decision yet. The decision of the first tick appears here."));
-    if (!this.shownId) return this.load(found.decision_id);
+    if (!this.shownId) return this.show(found, { prev: before?.decision_id });
     // A page that changes with each tick cannot be read, so a newer decision is only linked.
-    if (found.decision_id !== this.shownId) this.later.replaceChildren("Since then: ", el("a", { href: formatRoute({ view: "decision", path: [found.decision_id] }) }, `${reasonTitle(found.reason)}, tick ${found.tick}`), ` at ${clock(found.at)}`);
+    if (found.decision_id !== this.shownId) this.later.replaceChildren("Since then: ", el("a", { href: formatRoute({ view: "decision", path: [found.decision_id] }) }, `${reasonTitle(found.reason)}, tick ${found.tick}`), ` at ${when(found.at)}`);
   }
 
   async load(id) {
     const { signal } = this.closing;
     const { body: decision, headers } = await callApi.full(`/v1/decisions/${encodeURIComponent(id)}`, { signal });
-    this.shownId = id;
-    this.links = Object.fromEntries([...(headers.get("Link") ?? "").matchAll(/<([^>]*)>; rel="(\w+)"/g)]
-      .map(([, path, rel]) => [rel, decodeURIComponent(path.split("/").pop())]));
+    this.show(decision, Object.fromEntries([...(headers.get("Link") ?? "").matchAll(/<([^>]*)>; rel="(\w+)"/g)]
+      .map(([, path, rel]) => [rel, decodeURIComponent(path.split("/").pop())])));
+  }
+
+  /** Shows the decision; `links` are the ids of those right before (`prev`) and after (`next`) it. */
+  show(decision, links) {
+    Object.assign(this, { shownId: decision.decision_id, links });
     this.draw(decision);
     this.explain(decision);
   }
@@ -52,13 +57,12 @@ class DecisionView {
     const isApplied = decision.action === "apply";
     this.later = el("p", { class: "note" });
     this.why = el("section", { class: "card why", "aria-label": "Why this plan" });
-    const at = new Date(decision.at);
     const said = el("section", { class: "card inputs", "aria-label": "The decision" },
       el("h2", {}, reasonTitle(decision.reason)),
       el("p", {}, decision.detail || "The decision has no detail."),
       el("details", { id: "reason" }, el("summary", {}, "What ", el("code", {}, decision.reason), " means"),
         el("p", {}, `${REASONS[decision.reason] ?? "This page does not know it yet"}.`), todo ? el("p", {}, todo) : ""),
-      terms([["When", el("time", { datetime: decision.at }, `${at.toLocaleDateString()} ${clock(decision.at)}`)], ["Tick", String(decision.tick)],
+      terms([["When", el("time", { datetime: decision.at }, when(decision.at))], ["Tick", String(decision.tick)],
         ["Pipeline", el("a", { href: formatRoute({ view: "now", path: [decision.pipeline.split("@")[0]] }) }, decision.pipeline)],
         ["Mode", decision.mode], ["Requested by", decision.by || null], ["Plan applied", decision.plan_id || null], ["Revision read", decision.revision || null]]),
       this.later);

@@ -19,8 +19,9 @@ export class Compared {
     const found = await Promise.all(this.ids.map((id) => callApi(`/v1/experiments/${encodeURIComponent(id)}`, { signal })));
     const curves = await Promise.all(found.map((one) => (one.report ? curvesOf(one.experiment_id, signal) : null)));
     const isMixed = new Set(found.map((one) => one.asked.pipeline)).size > 1;
-    const nameOf = ({ asked }) => [isMixed ? asked.pipeline : "", loadOf(asked), asked.seed ? `seed ${asked.seed}` : ""].filter(Boolean).join(", ");
-    const runs = found.flatMap((one, at) => one.policies.map((each) => ({ ...each, difference: null, label: `${each.policy} · ${nameOf(one)}`, curves: curves[at]?.runs.find((run) => run.policy === each.policy)?.curves ?? null })));
+    const isSown = new Set(found.map((one) => one.asked.seed)).size > 1;
+    const nameOf = ({ asked }) => [isMixed ? asked.pipeline : "", loadOf(asked), isSown ? `seed ${asked.seed ?? 0}` : ""].filter(Boolean).join(", ");
+    const runs = found.flatMap((one, at) => one.policies.map((each) => ({ ...each, difference: null, load: nameOf(one), label: `${each.policy} · ${nameOf(one)}`, curves: curves[at]?.runs.find((run) => run.policy === each.policy)?.curves ?? null })));
     const slas = new Set(curves.filter(Boolean).map((each) => each.sla_s));
     this.root.append(el("p", { class: "lede" }, "From ", found.flatMap((one, at) => [at ? ", " : "", el("a", { href: formatRoute({ view: "experiments", path: [one.experiment_id] }) }, `${one.asked.pipeline} under ${nameOf(one)}`)]), "."));
     this.runs = new Runs(this.root, "experiments");

@@ -19,7 +19,7 @@ const FIGURES = {
   changes: { head: "Changes", show: (value) => number(value, Number.isInteger(value) ? 0 : 1) },
 };
 
-/** A run: {label, result, difference, fault, curves}. `curves` are those of the API, null until they are read. */
+/** A run: {label, load, result, difference, fault, curves}. `curves` are those of the API, null until they are read; `load` is the label of its load. */
 export class Runs {
   constructor(parent, file) {
     this.rows = el("section", { class: "card experiment", "aria-label": "Results" });
@@ -29,7 +29,7 @@ export class Runs {
     const make = (id, title, unit, note = "") => new Figure(this.plots, { id, title, unit, note, file: `${file}-${id}` });
     this.figures = {
       load: make("load", "Load", "rps", "Requests as they were sent, in the representative seed."), latency: make("latency", "Latency", "s"),
-      in_time: make("in-time", "In time", "%", "Of the requests sent in each stretch; a gap where none was."), cores: make("cores", "Cores", "cores"), pas: make("pas", "Accuracy", "PAS"),
+      in_time: make("in-time", "In time", "%", "Of the requests sent in each stretch; a gap where none was."), cores: make("cores", "Cost", "cores"), pas: make("pas", "Accuracy", "PAS"),
     };
   }
 
@@ -41,12 +41,13 @@ export class Runs {
     const colour = (index) => COLOURS[index % COLOURS.length];
     const lines = (kind, read) => done.filter((run) => run.curves).map((run, index) => ({ name: run.label, kind, colour: colour(index), x: run.curves.at_s, y: read(run.curves) }));
     const x_title = "seconds";
-    this.figures.load.show({ x_title, series: loads.map((load, index) => ({ name: load.label, kind: "line", colour: loads.length > 1 ? colour(index) : "grey", x: load.at_s, y: load.rate_rps })) });
+    this.figures.load.show({ x_title, series: loads.map((load) => ({ name: load.label, kind: "line", colour: loads.length > 1 ? colour(Math.max(done.findIndex((run) => run.load === load.label), 0)) : "grey", x: load.at_s, y: load.rate_rps })) });
     const most = Math.max(0, ...done.flatMap((run) => run.curves?.latency_s ?? []));
     this.figures.latency.show({ x_title, y_title: percentile ? `p${percentile}` : "", series: lines("line", (it) => it.latency_s).map((one) => ({ ...one, beyond: true })), limit: sla_s ? { name: `SLA, ${seconds(sla_s)}`, value: sla_s } : undefined,
       // A queue that grew for minutes is beyond the axis, not its measure.
       ...(sla_s && most > 4 * sla_s ? { y_max: 4 * sla_s } : {}) });
-    this.figures.in_time.show({ x_title, y_max: 100, series: lines("line", (it) => it.in_time_ratio.map((ratio) => (ratio === null ? null : 100 * ratio))) });
+    const least = Math.min(0.99, ...done.flatMap((run) => (run.curves?.in_time_ratio ?? []).filter((ratio) => ratio !== null)));
+    this.figures.in_time.show({ x_title, y_min: least > 0.5 ? 10 * Math.floor(10 * least) : 0, y_max: 100, series: lines("line", (it) => it.in_time_ratio.map((ratio) => (ratio === null ? null : 100 * ratio))) });
     this.figures.cores.show({ x_title, series: lines("step", (it) => it.cores) });
     this.figures.pas.show({ x_title, series: lines("step", (it) => it.pas) });
     const count = (run, name) => number(run.result.decisions_by_reason[name] ?? 0, Number.isInteger(run.result.decisions_by_reason[name] ?? 0) ? 0 : 1);
@@ -81,9 +82,11 @@ const isSure = ({ value, half_width: half }) => half !== null && Math.abs(value)
 function words(done) {
   const one = ({ label, result }) => `${label} answered ${percent(1 - result.violation_ratio, 1)} in time with ${number(result.cores_mean, 1)} cores at an accuracy of ${number(result.pas_mean, 3)}`;
   if (done.length > 3) {
-    const most = (name, sign) => done.reduce((one, other) => (sign * other.result[name] > sign * one.result[name] ? other : one));
-    const late = most("violation_ratio", -1), cheap = most("cores_mean", -1), exact = most("pas_mean", 1);
-    return `Most in time: ${late.label} (${percent(1 - late.result.violation_ratio, 1)}). Fewest cores: ${cheap.label} (${number(cheap.result.cores_mean, 1)}). Most accurate: ${exact.label} (${number(exact.result.pas_mean, 3)}).`;
+    const best = (name, sign, show) => {
+      const most = show(Math.max(...done.map(({ result }) => sign * result[name])) * sign), tied = done.filter(({ result }) => show(result[name]) === most);
+      return `${tied.length > 2 ? `${tied.length} of ${done.length} runs` : tied.map(({ label }) => label).join(" and ")} (${most})`;
+    };
+    return `Most in time: ${best("violation_ratio", -1, (it) => percent(1 - it, 1))}. Fewest cores: ${best("cores_mean", -1, (it) => number(it, 1))}. Most accurate: ${best("pas_mean", 1, (it) => number(it, 3))}.`;
   }
   return done.length ? `${done.map(one).join("; ")}.` : "No run came to an end.";
 }

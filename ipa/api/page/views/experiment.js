@@ -2,7 +2,7 @@
 
 import { callApi } from "../api.js";
 import { request } from "../auth.js";
-import { clock, el, plain } from "../dom.js";
+import { el, plain, when } from "../dom.js";
 import { save } from "../export.js";
 import { formatRoute } from "../router.js";
 import { refusal, terms } from "../tables.js";
@@ -50,7 +50,7 @@ export class Experiment {
     this.bar ??= el("progress", { class: "progress", max: "100", "aria-label": "Progress" });
     this.bar.value = one.percent;
     const about = terms([["Pipeline", el("a", { href: formatRoute({ view: "now", path: [asked.pipeline] }) }, asked.pipeline)], ["Load", loadOf(asked)], [policiesOf(asked).length > 1 ? "Policies" : "Policy", policiesOf(asked).join(", ")],
-      ["Objective", asked.objective ?? null], seedsOf(asked), ["Asked at", clock(one.created_at)], ["Ended at", one.ended_at ? clock(one.ended_at) : null]]);
+      ["Objective", asked.objective ?? null], seedsOf(asked), ["Asked at", when(one.created_at)], ["Ended at", one.ended_at ? when(one.ended_at) : null]]);
     const focused = this.box.contains(document.activeElement) ? document.activeElement.dataset.of : null;
     this.box.replaceChildren(el("h2", {}, `${one.phase[0].toUpperCase()}${one.phase.slice(1)}${isEnded(one) ? "" : `, ${one.percent} %`}`), about,
       ...(isEnded(one) ? [] : [this.bar, el("p", { class: "command" }, this.act("Cancel", "POST", ":cancel"))]),

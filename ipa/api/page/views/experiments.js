@@ -1,7 +1,7 @@
 // Experiments: simulations of a pipeline under a load, as jobs.
 
 import { callApi } from "../api.js";
-import { clock, el, number, percent } from "../dom.js";
+import { el, number, percent, when } from "../dom.js";
 import { formatRoute } from "../router.js";
 import { refusal, table } from "../tables.js";
 import { Compared } from "./experiment-compare.js";
@@ -48,17 +48,17 @@ class Experiments {
     return table("Experiments", ["Experiment", "Policies", figure("In time"), figure("Cores"), "State", "Started", ""], experiments.map((one) => {
       const { asked, result } = one, count = policiesOf(asked).length;
       const each = (show) => one.policies.filter((it) => it.result).flatMap((it, at) => [at ? el("br") : "", show(it.result)]);
-      return [[this.mark(one), " ", el("a", { href: formatRoute({ view: "experiments", path: [one.experiment_id] }) }, `${asked.pipeline}, ${loadOf(asked)}`)],
+      return [el("span", { class: "marked" }, this.mark(one), el("a", { href: formatRoute({ view: "experiments", path: [one.experiment_id] }) }, `${asked.pipeline}, ${loadOf(asked)}`)),
         count > 1 && result ? one.policies.filter((it) => it.result).flatMap((it, at) => [at ? el("br") : "", it.policy]) : policiesOf(asked).join(", "),
-        result ? each((it) => percent(1 - it.violation_ratio, 1)) : "–", result ? each((it) => number(it.cores_mean, 2)) : "–",
+        result ? each((it) => percent(1 - it.violation_ratio, 1)) : "", result ? each((it) => number(it.cores_mean, 2)) : "",
         isEnded(one) ? one.phase : el("span", {}, `${one.phase} ${one.percent} % `, el("progress", { class: "progress", max: "100", value: String(one.percent), "aria-label": `Experiment of ${asked.pipeline}` })),
-        clock(one.created_at), isEnded(one) ? "" : this.cancel(one)];
+        when(one.created_at), isEnded(one) ? "" : this.cancel(one)];
     }));
   }
 
   /** The box that chooses an experiment to be compared. */
   mark(one) {
-    const box = el("input", { type: "checkbox", "aria-label": `Compare ${one.asked.pipeline}, ${loadOf(one.asked)}, ${clock(one.created_at)}`, "data-of": `mark-${one.experiment_id}`, disabled: one.result ? null : "", checked: this.chosen.has(one.experiment_id) ? "" : null });
+    const box = el("input", { type: "checkbox", "aria-label": `Compare ${one.asked.pipeline}, ${loadOf(one.asked)}, ${when(one.created_at)}`, "data-of": `mark-${one.experiment_id}`, disabled: one.result ? null : "", checked: this.chosen.has(one.experiment_id) ? "" : null });
     box.addEventListener("change", () => {
       if (box.checked) this.chosen.add(one.experiment_id);
       else this.chosen.delete(one.experiment_id);

@@ -1,6 +1,6 @@
 // The fleet at a glance: the pipelines that need somebody, and where cores and latency are.
 
-import { el, number, percent } from "../dom.js";
+import { el, percent } from "../dom.js";
 import { Figure } from "../figure.js";
 import { formatRoute } from "../router.js";
 import { reasonTitle } from "../reasons.js";
@@ -15,7 +15,7 @@ const used = (one) => (one.cores === null || !one.budget_cores ? 0 : one.cores /
 
 /** What is wrong with a pipeline, or soon may be: [severity, words]; null if nothing is. */
 function concern(one) {
-  const words = [one.healthy ? "" : one.reason ? reasonTitle(one.reason) : "degraded", share(one) > NEAR ? `latency ${percent(share(one))} of its SLA` : "", used(one) > NEAR ? `${percent(used(one))} of its cores in use` : ""].filter(Boolean);
+  const words = [one.healthy ? "" : one.slo_broken ? "SLO broken" : one.rate_rps === null ? "not seen" : "degraded", !one.healthy && one.reason ? reasonTitle(one.reason).toLowerCase() : "", share(one) > NEAR ? `latency ${percent(share(one))} of its SLA` : "", used(one) > NEAR ? `${percent(used(one))} of its cores in use` : ""].filter(Boolean);
   return words.length ? [(one.healthy ? 0 : 4) + (share(one) > 1 ? 2 : 0) + share(one), words.join("; ")] : null;
 }
 
@@ -38,7 +38,7 @@ export class Overview {
     const largest = pipelines.filter((one) => one.cores !== null).sort((one, other) => other.cores - one.cores).slice(0, MOST_BARS);
     const latest = pipelines.filter((one) => one.latency_s !== null).sort((one, other) => share(other) - share(one)).slice(0, MOST_BARS);
     const names = (all) => all.map((one) => one.pipeline);
-    const among = (all) => (all.length < pipelines.length ? `the ${number(all.length, 0)} highest of ${pipelines.length}` : "");
+    const among = (all) => (all.length === pipelines.length ? "" : all.length < MOST_BARS ? `${all.length} of ${pipelines.length}, the others are not seen` : `the ${MOST_BARS} highest of ${pipelines.length}`);
     this.cores.show({ y_title: among(largest), empty: "What runs is not known.", series: [
       { name: "in use", kind: "bars", colour: "blue", x: names(largest), y: largest.map((one) => one.cores) },
       { name: "budget", kind: "bars", colour: "grey", x: names(largest), y: largest.map((one) => one.budget_cores) }] });

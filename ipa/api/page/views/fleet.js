@@ -34,10 +34,10 @@ const COLUMNS = {
   sla: { head: "Of the SLA", figure: true, by: share, cell: (one) => [one.latency_s === null ? UNSEEN : `${percent(share(one))} of ${seconds(one.sla_s)}`, levelOf(share(one))] },
   time: { head: "In time", figure: true, by: (one) => one.in_time_ratio, cell: (one) => [one.in_time_ratio === null ? UNSEEN : `${(100 * one.in_time_ratio).toFixed(1)} % of ${plain(one.sla_percentile)} %`, one.slo_broken ? "over" : ""] },
   lost: { head: "Lost, rps", figure: true, by: (one) => one.lost_rps, cell: (one) => [number(one.lost_rps, 1), one.lost_rps > 0 ? "over" : ""] },
-  retried: { head: "Retried", figure: true, by: (one) => one.retried_rps, cell: (one) => [number(one.retried_rps, 1), one.retried_rps > 0 ? "near" : ""] },
+  retried: { head: "Retried, batches/s", figure: true, by: (one) => one.retried_rps, cell: (one) => [number(one.retried_rps, 1), one.retried_rps > 0 ? "near" : ""] },
   pas: { head: "PAS", figure: true, by: (one) => one.pas, cell: (one) => [number(one.pas, 3)] },
   cores: { head: "Cores", figure: true, by: (one) => one.cores, cell: (one) => [plain(one.cores)] },
-  budget: { head: "Of its budget", figure: true, by: used, cell: (one) => [one.budget_cores === null ? "no budget" : `${percent(used(one))} of ${plain(one.budget_cores)}`, levelOf(used(one))] },
+  budget: { head: "Of its budget", figure: true, by: used, cell: (one) => [one.budget_cores === null ? "no budget" : one.cores === null ? UNSEEN : `${percent(used(one))} of ${plain(one.budget_cores)}`, levelOf(used(one))] },
   share: { head: "Of the fleet", figure: true, by: (one) => one.share_ratio, cell: (one) => [percent(one.share_ratio)] },
 };
 
@@ -49,7 +49,7 @@ function resourceColumns(pipelines) {
     const amount = (one) => (one.held === null ? null : one.held[name] ?? 0);
     const cell = (one) => {
       const most = one.budget[name], held = amount(one);
-      return most === undefined ? [plain(held)] : [`${plain(held)} of ${plain(most)}`, levelOf(held === null || !most ? null : held / most)];
+      return most === undefined || held === null ? [plain(held)] : [`${plain(held)} of ${plain(most)}`, levelOf(most ? held / most : null)];
     };
     return [name, { head: headOf(name), figure: true, by: amount, cell }];
   }));
@@ -74,7 +74,7 @@ class Fleet {
     this.body = el("tbody");
     this.header = el("tr");
     this.setColumns({});
-    const scroll = el("div", { class: "scroll", role: "region", "aria-label": "Pipelines", tabindex: "0" },
+    const scroll = el("div", { class: "scrolls", role: "region", "aria-label": "Pipelines", tabindex: "0" },
       el("table", { class: "facts" }, el("caption", { class: "hidden" }, "All pipelines"), el("thead", {}, this.header), this.body));
     root.append(this.totals);
     this.overview = new Overview(root);
@@ -183,7 +183,7 @@ const BARS = { sla: share, budget: used };
 
 function bar(ratio, level) {
   const node = el("i", { class: `bar-line ${level}` });
-  node.style.width = `${Math.min(100 * ratio, 100).toFixed(0)}%`;
+  node.style.setProperty("--part", `${Math.min(100 * ratio, 100).toFixed(0)}%`);
   return node;
 }
 

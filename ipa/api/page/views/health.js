@@ -1,11 +1,11 @@
 // Health: alerts and incidents, the dependencies of the service, and the missing inputs of each pipeline.
 
 import { callApi } from "../api.js";
-import { clock, duration, el, plain, putter } from "../dom.js";
-import { when } from "../decisions.js";
+import { clock, duration, el, plain, putter, when } from "../dom.js";
 import { incidentItems } from "../incidents.js";
 import { chip, healthChip } from "../parts.js";
 import { formatRoute } from "../router.js";
+import { table } from "../tables.js";
 
 // The remedy of each failing check; any other name is a pipeline's.
 const MENDS = {
@@ -89,30 +89,24 @@ function alerts({ source, detail, alerts: list }) {
 }
 
 function checks(list) {
-  return el("div", { class: "card scrolls", tabindex: "0", role: "region", "aria-label": "Checks" }, el("table", {},
-    el("thead", {}, el("tr", {}, ["what", "state", "detail", "what to do"].map((name) => el("th", { scope: "col" }, name)))),
-    el("tbody", {}, list.map((check) => el("tr", {},
-      el("th", { scope: "row" }, check.name),
-      el("td", {}, check.ok ? chip("good", "ok") : chip(check.required ? "bad" : "warn", check.required ? "failed" : "degraded")),
-      el("td", {}, check.detail || (check.ok ? "answers" : "")),
-      el("td", {}, check.ok ? "nothing" : MENDS[check.name] ?? MEND_PIPELINE))))));
+  return el("div", { class: "card inputs" }, table("Checks", ["What", "State", "Detail", "What to do"], list.map((check) => [check.name,
+    check.ok ? chip("good", "ok") : chip(check.required ? "bad" : "warn", check.required ? "failed" : "degraded"),
+    check.detail || (check.ok ? "answers" : ""), check.ok ? "nothing" : MENDS[check.name] ?? MEND_PIPELINE])));
 }
 
 /** The inputs of a pipeline: their age, and the missing ones. */
 function inputs(status) {
   const { pipeline, live } = status, health = healthChip(status);
   const wrong = live.inputs.filter((each) => each.missing && each.missing !== "not_asked");
-  const rows = live.inputs.filter((each) => each.missing !== "not_asked").map((each) => el("tr", {},
-    el("th", { scope: "row" }, [each.stage, NAMES[each.input] ?? each.input].filter(Boolean).join(": ")),
-    el("td", {}, each.missing ? chip("warn", MISSING[each.missing] ?? each.missing) : chip("good", "seen")),
-    el("td", {}, each.age_s === null ? "–" : each.age_s < 1 ? "under 1 s" : duration(each.age_s).join(" ")),
-    el("td", {}, each.detail)));
+  const rows = live.inputs.filter((each) => each.missing !== "not_asked").map((each) => [
+    [each.stage, NAMES[each.input] ?? each.input].filter(Boolean).join(": "),
+    each.missing ? chip("warn", MISSING[each.missing] ?? each.missing) : chip("good", "seen"),
+    each.age_s === null ? "" : each.age_s < 1 ? "under 1 s" : duration(each.age_s).join(" "), each.detail]);
   return el("article", { class: "card health" },
     el("header", {}, el("h3", {}, el("a", { href: formatRoute({ view: "now", path: [pipeline] }) }, pipeline)),
       health ?? chip("info", "planned only", status.not_runnable_because),
       el("span", { class: "note" }, `tick ${live.tick}, every ${plain(live.tick_s)} s, seen ${clock(live.at)}`)),
     live.degraded.map((text) => el("p", { class: "banner bad" }, text)),
     el("details", { open: wrong.length && health ? "" : null }, el("summary", {}, wrong.length ? `${wrong.length} of ${rows.length} inputs are not seen` : `All ${rows.length} inputs are seen`),
-      el("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": `Inputs of ${pipeline}` }, el("table", {},
-        el("thead", {}, el("tr", {}, ["input", "state", "age", "detail"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)))));
+      table(`Inputs of ${pipeline}`, ["Input", "State", "Age", "Detail"], rows)));
 }

@@ -2,7 +2,7 @@
 
 import { callApi } from "../api.js";
 import { ConfirmDialog } from "../confirm-dialog.js";
-import { el, plain } from "../dom.js";
+import { el, plain, when } from "../dom.js";
 import { MODES } from "../parts.js";
 import { changes } from "../tables.js";
 import { obstacles, outcome } from "./what-if-apply.js";
@@ -90,7 +90,7 @@ function choice(id, options, now) {
 
 /** The outcome of a change of overrides. */
 function told(title, control) {
-  const facts = [`mode ${control.mode}`, control.paused ? `paused${control.paused_until ? ` until ${new Date(control.paused_until).toLocaleString()}` : ""}` : "not paused"];
+  const facts = [`mode ${control.mode}`, control.paused ? `paused${control.paused_until ? ` until ${when(control.paused_until)}` : ""}` : "not paused"];
   return { title, parts: [el("p", { class: "banner good" }, el("span", {}, `${facts.join(", ")}.`))] };
 }
 

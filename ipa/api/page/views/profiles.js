@@ -9,6 +9,7 @@ import { seconds, table, terms } from "../tables.js";
 export const title = "Profiles";
 const COLOURS = ["blue", "teal", "amber", "violet", "red", "grey"];
 const DAY_MS = 86400000;
+const UNMEASURED = "not measured";
 const head = (text) => ({ text, figure: true });
 const onCores = (cores) => `${plain(cores)} ${cores === 1 ? "core" : "cores"}`;
 const unique = (values) => [...new Set(values)].sort((one, other) => one - other);
@@ -145,7 +146,7 @@ class Profiles {
     this.fit.replaceChildren(el("h2", {}, `Fits of ${measured.variant}`), table(`Fits of ${measured.variant}`,
       ["Cores", "Form", head("Batches"), head("R²"), head("Worst error"), head("Left-out error"), head("Latency at 1st and last")],
       fits.map((fit) => [plain(fit.cores), fit.form, `${fit.batch_min} to ${fit.batch_max}`, number(fit.r2_ratio, 3), percent(fit.max_error_ratio, 1), percent(fit.loo_error_ratio, 1),
-        `${seconds(fit.latencies_s[0])} – ${seconds(fit.latencies_s.at(-1))}`])));
+        `${seconds(fit.latencies_s[0])} to ${seconds(fit.latencies_s.at(-1))}`])));
   }
 
   variants() {
@@ -157,7 +158,7 @@ class Profiles {
     return el("section", { class: "card fit", "aria-label": "All variants" }, el("h2", {}, `Variants of ${this.stage}`), table("Variants",
       ["Variant", head("Accuracy"), head("Points"), head("Cores"), head("Batches"), head("Worst error of a fit"), ...(ready ? [head("Ready in")] : []), ...(memory ? [head("Memory")] : [])],
       this.profile.variants.map((each) => [each.variant, number(each.accuracy, 3), String(each.points.length), range(unique(each.points.map((it) => it.cores))),
-        range(unique(each.points.map((it) => it.batch_size))), percent(worst(each.variant), 1), ...(ready ? [seconds(each.readiness_s)] : []), ...(memory ? [each.memory_gib === null ? "–" : `${plain(each.memory_gib)} GiB`] : [])])));
+        range(unique(each.points.map((it) => it.batch_size))), percent(worst(each.variant), 1), ...(ready ? [each.readiness_s === null ? UNMEASURED : seconds(each.readiness_s)] : []), ...(memory ? [each.memory_gib === null ? UNMEASURED : `${plain(each.memory_gib)} GiB`] : [])])));
   }
 
   close() {

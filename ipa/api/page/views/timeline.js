@@ -81,7 +81,7 @@ export async function open(root, place, tools) {
     shown = key;
     if (isAsked) boxes.charts.setAttribute("aria-busy", "true");
     ranges.show(range, bounds(range, now, past.begin));
-    await past.lookAgain(holds.checked, status.live.tick);
+    const [{ incidents }] = await Promise.all([callApi(`${base}/incidents?limit=100`, { signal: gone.signal }), past.lookAgain(holds.checked, status.live.tick)]);
     const wanted = range.last === "all" ? -Infinity : range.last ? now - 1000 * Number(range.last) : range.from;
     // The status begins one tick later than its range.
     await past.reachBack(wanted + 2000 * status.live.tick_s, tools.say);
@@ -97,7 +97,6 @@ export async function open(root, place, tools) {
       figures[id].box.hidden = Boolean(facts.isOptional) && facts.series.every((one) => one.y.every((value) => value === null));
       figures[id].show(facts);
     }
-    const { incidents } = await callApi(`${base}/incidents?limit=100`, { signal: gone.signal });
     const mine = incidents.filter((each) => Date.parse(each.begun_at) <= span[1] && (!each.ended_at || Date.parse(each.ended_at) >= span[0]));
     put(happened, mine, () => incidentItems(mine, status.live.at));
     const decided = past.decided(...span).filter((each) => holds.checked || each.action === "apply");

@@ -1,6 +1,6 @@
 // The plan of a what-if beside the running configuration: figures, stages and limits.
 
-import { clock, el, number, people, percent, plain } from "../dom.js";
+import { clock, el, number, people, percent, plain, sentence } from "../dom.js";
 import { besideCores } from "../parts.js";
 import { changes, delta, refusal, seconds, table } from "../tables.js";
 
@@ -134,8 +134,6 @@ export class Comparison {
 
 /** Columns of the resources beside cores that any stage of the plan has. */
 const heldColumns = (stages) => [...besideCores(stages).keys()].map((name) => ({ text: name, figure: true, of: (stage) => plain(besideCores([stage]).get(name) ?? 0) }));
-
-const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 
 const same = ({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent];
 
