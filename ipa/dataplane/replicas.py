@@ -60,6 +60,8 @@ class ModelServer:
     given_items: int = 1
     given_level: int = 0
     given_variant: str = ""
+    # The time of its batch in that of the variant that it is to run, by profile, if it has a heavier one.
+    given_ratio: float = 1.0
     # Items and service time of its last batches at level 0.
     served: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_BATCHES))
 
@@ -67,14 +69,14 @@ class ModelServer:
     def patience_s(self) -> float:
         """The time that its batch may take before the replica is suspected to hang.
 
-        A batch of n times the items takes at most n times as long.
+        A batch of n times the items takes at most n times as long; of a heavier variant, as its profile says.
         """
         if not self.served:
             return FIRST_SUSPECT_AFTER_S
         # A copy: the thread that answers scrapes reads it too.
         served = tuple(self.served)
         usual_s = max(took_s * max(1.0, self.given_items / items) for items, took_s in served)
-        return max(SUSPECT_AFTER_S, SUSPECT_FACTOR * usual_s)
+        return max(SUSPECT_AFTER_S, SUSPECT_FACTOR * usual_s * self.given_ratio)
 
     @property
     def label(self) -> str:
@@ -248,14 +250,6 @@ class ModelServers:
         seen_s = self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
         return seen_s or self._profiled_s(ratio, now_s, items, variant)
 
-    def as_planned_s(self, replica: ModelServer, service_s: float) -> float:
-        """The time that a batch of its heavier variant would have taken the one that it is to run.
-
-        By their profiles: what makes one slower makes the other slower.
-        """
-        given, planned = self._times(replica.given_variant), self._times(replica.variants[0])
-        return service_s * planned.profiled(replica.given_items) / given.profiled(replica.given_items)
-
     def _remembered_s(self, variant: str) -> float:
         return REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
 
@@ -366,6 +360,8 @@ class ModelServers:
         chosen.last_used = self._uses
         chosen.given_s, chosen.given_items, chosen.given_level = now_s, items, chosen.level(level)
         chosen.given_variant = chosen.variant(chosen.given_level)
+        given, planned = self._times(chosen.given_variant), self._times(chosen.variants[0])
+        chosen.given_ratio = given.profiled(items) / planned.profiled(items) if level < 0 else 1.0
         return chosen
 
     def _idle(self, now_s: float) -> list[ModelServer]:

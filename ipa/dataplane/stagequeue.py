@@ -460,7 +460,8 @@ class StageQueue:
         self._quick_sizes.clear()
         if replica.given_level < 0:
             self._metrics.heavier_items.inc(batch.items)
-            self._observe(self._replicas.as_planned_s(replica, service_s), batch.items)
+            # What makes one variant slower makes the other slower.
+            self._observe(service_s / replica.given_ratio, batch.items)
             if status != 200 or any(now_s > piece.request.wanted_s for piece in batch.slices):
                 self._lighter_until_s = now_s + PRESSED_S
         elif replica.given_level:

@@ -472,6 +472,14 @@ def test_no_heavier_variant_is_tried_for_a_while_after_one_failed_or_was_late(
     run(scenario())
 
 
+def test_a_batch_of_a_heavier_variant_is_waited_for_as_its_profile_says() -> None:
+    servers = ModelServers({A: ("small",)}, {"small": (1.0, 1.0), "large": (8.0, 8.0)}, {A: ("large",)})
+    servers.release(servers.acquire(0.0, 1), 1.0, 1.0)
+    assert servers.acquire(1.0, 1).patience_s == 10.0
+    servers.release(servers._active[A], 2.0, 1.0)
+    assert servers.acquire(2.0, 1, level=-1).patience_s == 80.0
+
+
 def test_a_variant_that_was_not_seen_takes_its_profile_as_wrong_as_that_of_the_last_one() -> None:
     servers = ModelServers(
         {"a": ("large", "middle", "small")}, {"large": (0.4, 0.4), "middle": (0.1, 0.05), "other": (0.1, 0.1)}
