@@ -190,7 +190,7 @@ def take_screenshot(url: str, path: Path) -> None:
         )
         page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=1.5)
         page.goto(f"{url.rstrip('/')}/#/timeline")
-        page.locator("#figure-accuracy .plot .l").wait_for()
+        page.locator("#figure-accuracy .plot g .l").first.wait_for()
         page.screenshot(path=str(path), full_page=True)
         browser.close()
 

@@ -95,7 +95,8 @@ class _Sketch:
         if means:
             xs += plot.marks
         x_span, y_span = plot.least_span
-        self._x = _span([log10(x) for x in xs] if plot.log_x else xs, x_span)
+        # An interval may reach below zero, which is beyond any edge.
+        self._x = _span([log10(x) for x in xs if x > 0] if plot.log_x else xs, x_span)
         if means:
             self._x = _wider(*self._x)
         low, high = _span([*ys, 0.0] if plot.from_zero else ys, y_span)
@@ -223,7 +224,7 @@ class _Sketch:
 
     def _at_x(self, value: float) -> float:
         low, high = self._x
-        place = log10(value) if self._plot.log_x else value
+        place = value if not self._plot.log_x else log10(value) if value > 0 else low
         return round(self._left + (place - low) / (high - low) * (WIDTH - self._left - RIGHT), 1)
 
     def _at_y(self, value: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ipa.experiment.pictures import Place, trade_off
+from ipa.experiment.pictures import CellFigure, Place, over_cells, trade_off
 from ipa.report.blocks import (
     FigureBlock,
     Folded,
@@ -58,3 +58,11 @@ def test_tables_and_figures_are_numbered_each_by_itself() -> None:
     assert figures == {"figure-1.svg": "<svg/>"}
     assert "| x\\|y | 1 ± 2 ✓ |" in text
     assert "![Figure 1. A plot.](figures/figure-1.svg)" in text
+
+
+def test_an_interval_that_reaches_below_zero_ends_at_the_edge_of_a_logarithmic_axis() -> None:
+    means = [[Mean(0.02, 0.03, 2)], [Mean(40.0, 1.0, 2)]]
+    picture = over_cells(CellFigure("Late", "late, %", ["a", "b"], ["ours"], means, log=True))
+    places = [float(at) for at in re.findall(r"M([\d.]+) [\d.]+H", picture)]
+    assert places and min(places) >= 0
+    assert "0.1" in picture and "10" in picture
