@@ -13,8 +13,8 @@ Every key of a PUT is optional. `profiled_s` are by variant the seconds for the 
 and for each further one, as profiled: they say how long a batch takes until such a one was seen. A replica
 may be {"url": "http://...", "variant": "large", "lighter": ["small"], "heavier": ["huge"]}: errors then name
 the variant, batches that would be late are served by a lighter one, and heavier ones serve while there is
-time. Where several configurations run side by side, each
-has a queue of its own: the header ipa-part says which of them a request, or a configuration, is for.
+time. Where several configurations run side by side, each has a queue of its own: the header ipa-part says
+which of them a request, or a configuration, is for.
 
 The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
 token, as in a container, which is configured by its environment.
@@ -184,8 +184,7 @@ class QueueServer:
     replica, `model_url` the Service of its replicas. `variants` are those that replicas found there run: the
     first and the lighter ones that may stand in for it; `heavier_variants` may while there is time. `groups`
     say which variants a replica has loaded together, in an order in which neighbours are alike (empty: all).
-    `parts` are the configurations of
-    further parts by their names; the other settings are those of the first.
+    `parts` are the configurations of further parts by their names; the other settings are those of the first.
     `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address.
     """
 

@@ -226,13 +226,14 @@ class StageQueue:
         """
         if self._later_wait_s or now_s < max(self._pressed_until_s, self._lighter_until_s):
             return 0
-        waiting = max(1, self._batcher.waiting_items)
+        waiting, came = max(1, self._batcher.waiting_items), None
         for level in range(-self._replicas.heavier_levels, 0):
             usual_s = self._next_s(now_s, level)
             batches = ceil(waiting / (self._batch_size * len(self._replicas)))
-            is_quick = 0 < batches * usual_s <= QUICK_RATIO * self._slack_s
-            if is_quick and self._carried(now_s, level, ARRIVED_S, 0):
-                return level
+            if 0 < batches * usual_s <= QUICK_RATIO * self._slack_s:
+                came = self._came(now_s, ARRIVED_S) if came is None else came
+                if came <= self._carried(now_s, level, ARRIVED_S):
+                    return level
         return 0
 
     def _carries(self, now_s: float, level: int) -> bool:
@@ -241,17 +242,20 @@ class StageQueue:
         While requests are lost, also all that came in the last second, whatever the chance.
         """
         lately_s = min(ARRIVED_S, max(CARRIED_S, self._full_s(now_s, level)))
-        is_all = not self._is_pressed(now_s) or self._carried(now_s, level, ARRIVED_S, 0)
-        return is_all and self._carried(now_s, level, lately_s, 2)
+        if self._is_pressed(now_s) and self._came(now_s, ARRIVED_S) > self._carried(now_s, level, ARRIVED_S):
+            return False
+        carried = self._carried(now_s, level, lately_s)
+        return carried == inf or self._came(now_s, lately_s) <= carried + 2 * sqrt(carried)
 
-    def _carried(self, now_s: float, level: int, over_s: float, deviations: float) -> bool:
-        """True if the replicas carry at that level what arrived over that time, so many deviations aside."""
-        usual_s = self._full_s(now_s, level)
-        if usual_s <= 0:
-            return True
+    def _came(self, now_s: float, over_s: float) -> float:
+        """The items that came over that time, with those of requests that were lost on the way."""
         came = sum(items for at_s, items in self._arrived if at_s > now_s - over_s)
-        carried = self._size(level) * len(self._replicas) / usual_s * over_s
-        return came * self._asked_ratio <= carried + deviations * sqrt(carried)
+        return came * self._asked_ratio
+
+    def _carried(self, now_s: float, level: int, over_s: float) -> float:
+        """The items that the replicas carry over that time at that level; infinite if it is unknown."""
+        usual_s = self._full_s(now_s, level)
+        return inf if usual_s <= 0 else self._size(level) * len(self._replicas) / usual_s * over_s
 
     def _is_pressed(self, now_s: float) -> bool:
         """True if requests were lost lately, here or before: a level that does not carry all is not tried."""
