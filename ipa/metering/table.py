@@ -246,7 +246,7 @@ QUEUE_STAGE_SECONDS = Metric(
 )
 QUEUE_SERVICE_SECONDS = Metric(
     "ipa_queue_service_seconds",
-    "Time of one batch of the variant that runs in a replica.",
+    "Time of one batch of the variant that runs in a replica; of a heavier one, as that would have taken.",
     STAGE_PART,
     place=MetricsEndpoint.QUEUE,
     buckets=LATENCY_BUCKETS_S,

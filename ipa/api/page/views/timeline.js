@@ -16,7 +16,7 @@ const FIGURES = [
   { id: "in-time", title: "In time", unit: "%" },
   { id: "lost", title: "Without an answer", unit: "rps" },
   { id: "replicas", title: "Replicas", unit: "" },
-  { id: "utilisation", title: "Utilisation", unit: "%", note: "The share of the time in which the replicas of a stage served, as measured." },
+  { id: "utilisation", title: "Utilisation", unit: "%", note: "The share of the time in which the replicas of a stage served, as measured; batches of a more accurate variant count as the planned one would have taken." },
   { id: "cores", title: "Cost", unit: "cores", short: true },
   { id: "accuracy", title: "Accuracy", unit: "PAS", short: true },
 ];
