@@ -29,9 +29,9 @@ SERVICE = re.compile(r"^ipa (demo|serve)\b")
 VARIABLE = re.compile(r"^export (\w+)=(\S*)")
 EXIT_CODE = re.compile(r" *# exit code (\d+)$")
 # A command that is given while something changes (4), or that a busy machine does not answer in time (5), is
-# given again; people do that twice before they read on.
+# given again after a moment; people do that twice before they read on.
 AGAIN = (4, 5)
-ATTEMPTS = 3
+AGAIN_S, ATTEMPTS = 5.0, 3
 LIMIT_S = 400.0
 START_S = 60.0
 # Folders of a clone that the pages are about.
@@ -219,6 +219,7 @@ class User:
             )
             if done.returncode not in AGAIN or attempt == ATTEMPTS - 1:
                 break
+            time.sleep(AGAIN_S)
         if done.returncode != action.exit_code:
             raise FailedError(f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
         pattern = re.escape(action.expected.strip()).replace(r"\.\.\.", ".*?")
