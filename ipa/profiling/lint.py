@@ -56,12 +56,13 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class FitSummary:
-    """The quality of a stage's latency fits: their number, mean R², the worst and the left-out error.
+    """The quality of a stage's latency fits: their number, how many are flat, R², worst and left-out error.
 
-    R² is that of the fits that are not flat, None if all are: it compares a fit with a constant.
+    R² is the mean of the fits that are not flat, None if all are: it compares a fit with a constant.
     """
 
     fits: int
+    flat: int
     r2_ratio: float | None
     max_error_ratio: float
     loo_error_ratio: float | None
@@ -70,6 +71,8 @@ class FitSummary:
         left_out = "" if self.loo_error_ratio is None else f", {self.loo_error_ratio:.0%} left out"
         fits = "1 fit" if self.fits == 1 else f"{self.fits} fits"
         r2 = "flat" if self.r2_ratio is None else f"R² {self.r2_ratio:.2f}"
+        if self.flat and self.r2_ratio is not None:
+            r2 = f"{self.flat} of them flat, {r2} of the other{'s' if self.fits > self.flat + 1 else ''}"
         return f"{fits}, {r2}, error up to {self.max_error_ratio:.0%}{left_out}"
 
 
@@ -80,6 +83,7 @@ def summarise_fit(profile: StageProfile) -> FitSummary:
     curved = [fit.r2_ratio for fit in fits if not is_flat(fit)]
     return FitSummary(
         fits=len(fits),
+        flat=len(fits) - len(curved),
         r2_ratio=fmean(curved) if curved else None,
         max_error_ratio=max(fit.max_error_ratio for fit in fits),
         loo_error_ratio=fmean(left_out) if left_out else None,

@@ -71,7 +71,7 @@ def test_good_files_get_a_line_each_and_their_warnings(
     assert out.splitlines() == [
         "OK pipelines/shop/pipeline.yaml: 1 stage, 2 variants, SLA 1 s at p99, objectives default",
         "WARNING profiles/shop/detect.yaml: 2 variants, 4 points, "
-        "2 fits, R² -1.47, error up to 88%, 350% left out",
+        "2 fits, 1 of them flat, R² -1.47 of the other, error up to 88%, 350% left out",
     ]
     where = "warning: profiles/shop/detect.yaml:"
     assert err.splitlines() == [

@@ -167,7 +167,7 @@ def test_what_is_found_on_the_profiles_that_come_with_us(root: Path) -> None:
     assert kinds["ocr"] == {"dominated"}, "nothing else disturbed it"
     assert kinds["resnets"] == {"few_batches", "rises_with_cores"}, "single images, p99 at the largest load"
     scatter = {"falls_with_batch", "rises_with_cores", "poor_fit"}
-    assert kinds["digits"] == scatter, "batches of some milliseconds"
+    assert kinds["digits"] == {"dominated", "poor_fit"}, "measured in rounds, but for batches of milliseconds"
     for name in ("video", "audio-qa", "audio-sent", "sum-qa", "nlp"):
         assert "censored" in kinds[name], "measured at an offered load"
         assert kinds[name] - {"censored"} <= scatter
