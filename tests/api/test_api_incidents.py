@@ -50,7 +50,7 @@ def test_a_broken_slo_is_never_healthy(world: FakeWorld) -> None:
     world.play(2)
     status = api.get(f"{OCR}/status").json()
     assert not status["healthy"] and status["live"]["slo_broken"]
-    assert status["live"]["degraded"][0].startswith("the SLO is broken: 60.0% of the requests")
+    assert status["live"]["degraded"][0].startswith("the SLO is broken: 60.0 % of the requests")
     assert (status["live"]["dropped_rps"], status["live"]["failed_rps"]) == (3.0, 0.4)
     assert status["live"]["retried_rps"] == 0.2
     assert (

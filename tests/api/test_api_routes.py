@@ -275,7 +275,7 @@ def test_taking_capacity_while_requests_are_late_must_be_confirmed(api: ApiClien
     before = len(world.log)
     refused = api.change(f"{OCR}/apply", less)
     assert refused.status_code == 409 and len(world.log) == before
-    assert "60.0% of the requests" in refused.json()["detail"]
+    assert "60.0 % of the requests" in refused.json()["detail"]
     assert f"takes recognise from {recognise['replicas']}×" in refused.json()["detail"]
     assert "--confirm" in refused.json()["hint"]
     assert api.change(f"{OCR}/apply", {**less, "confirmed": True}).json()["reason"] == "apply.requested"

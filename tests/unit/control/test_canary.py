@@ -140,7 +140,7 @@ def test_it_passes_by_the_slo_and_beside_the_others(
 ) -> None:
     trial = after(others, own, until_s=60, count=count)
     assert has_failed(trial, TRIED, CANARY, 60.0) is not passes
-    assert f"{own:.1%} of its 60 requests (5 %) were in time" in trial.figures(TRIED)
+    assert f"{100 * own:.1f} % of its 60 requests (5 %) were in time" in trial.figures(TRIED)
 
 
 def test_a_bad_one_fails_before_its_time_is_over() -> None:
