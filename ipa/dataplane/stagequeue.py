@@ -383,7 +383,8 @@ class StageQueue:
         least_s = self._replicas.least_s(now_s)
         self._end(self._batcher.drop_late(now_s, least_s, has_replicas=self.has_replicas))
         while self._replicas.has_idle(now_s):
-            self._set_level(max(0, self._level))
+            if self._level < 0:
+                self._set_level(0)
             if self._replicas.levels > 1:
                 if self._batcher.waiting_items <= self._batch_size:
                     self._set_level(self._carrying_level(now_s))
@@ -392,7 +393,7 @@ class StageQueue:
                 elif self._level == 0 and self._has_larger and not self._carries(now_s, 0):
                     self._set_level(LARGER)
                 self._lighten(lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s())
-            if self._level == 0:
+            if self._level == 0 and self._replicas.heavier_levels:
                 self._set_level(self._heavier_level(now_s))
             self._end(self._batcher.give_way(now_s, self._next_s(now_s, self._level)))
             if (batch := self._batcher.take(now_s)) is None:
