@@ -448,7 +448,7 @@ def parse_config(body: bytes) -> QueueConfig:
     profiled = given.get("profiled_s")
     if profiled is not None and not _is_profile(profiled):
         wrong.append("profiled_s must be [first, next] by variant, in seconds")
-    replicas, heavier = _replicas(urls) if urls is not None else (None, None)
+    replicas, heavier = (_replicas(urls) if urls is not None else None) or (None, None)
     if urls is not None and replicas is None:
         wrong.append(
             f"replicas must be a list of at most {MAX_REPLICAS} addresses like http://127.0.0.1:9000"
@@ -475,22 +475,22 @@ def _is_profile(given: Any) -> bool:
 Variants = Mapping[str, tuple[str, ...]]
 
 
-def _replicas(given: Any) -> tuple[Variants, Variants] | tuple[None, None]:
+def _replicas(given: Any) -> tuple[Variants, Variants] | None:
     """The variants by URL, and the heavier ones; None if it is not a list of replicas."""
     if not isinstance(given, list) or len(given) > MAX_REPLICAS:
-        return None, None
+        return None
     found: dict[str, tuple[str, ...]] = {}
     heavier: dict[str, tuple[str, ...]] = {}
     for each in given:
         entry = {"url": each} if isinstance(each, str) else each
         if not isinstance(entry, dict) or not entry.keys() <= {"url", "variant", "lighter", "heavier"}:
-            return None, None
+            return None
         url, lists = entry.get("url"), [entry.get("lighter", []), entry.get("heavier", [])]
         if not isinstance(url, str) or not _is_replica(url) or not all(isinstance(it, list) for it in lists):
-            return None, None
+            return None
         found[url], heavier[url] = (entry.get("variant", ""), *lists[0]), tuple(lists[1])
         if not all(isinstance(name, str) for name in found[url] + heavier[url]):
-            return None, None
+            return None
     return found, heavier
 
 

@@ -226,14 +226,13 @@ class StageQueue:
         """
         if self._later_wait_s or now_s < max(self._pressed_until_s, self._lighter_until_s):
             return 0
-        waiting, came = max(1, self._batcher.waiting_items), None
+        waiting = max(1, self._batcher.waiting_items)
+        batches = ceil(waiting / (self._batch_size * len(self._replicas)))
+        came = self._came(now_s, ARRIVED_S)
         for level in range(-self._replicas.heavier_levels, 0):
-            usual_s = self._next_s(now_s, level)
-            batches = ceil(waiting / (self._batch_size * len(self._replicas)))
-            if 0 < batches * usual_s <= QUICK_RATIO * self._slack_s:
-                came = self._came(now_s, ARRIVED_S) if came is None else came
-                if came <= self._carried(now_s, level, ARRIVED_S):
-                    return level
+            is_quick = 0 < batches * self._next_s(now_s, level) <= QUICK_RATIO * self._slack_s
+            if is_quick and came <= self._carried(now_s, level, ARRIVED_S):
+                return level
         return 0
 
     def _carries(self, now_s: float, level: int) -> bool:
@@ -245,7 +244,7 @@ class StageQueue:
         if self._is_pressed(now_s) and self._came(now_s, ARRIVED_S) > self._carried(now_s, level, ARRIVED_S):
             return False
         carried = self._carried(now_s, level, lately_s)
-        return carried == inf or self._came(now_s, lately_s) <= carried + 2 * sqrt(carried)
+        return self._came(now_s, lately_s) <= carried + 2 * sqrt(carried)
 
     def _came(self, now_s: float, over_s: float) -> float:
         """The items that came over that time, with those of requests that were lost on the way."""
@@ -463,17 +462,17 @@ class StageQueue:
         now_s = asyncio.get_running_loop().time()
         self._replicas.release(replica, now_s, service_s)
         self._quick_sizes.clear()
-        if replica.given_level < 0:
-            self._metrics.heavier_items.inc(batch.items)
-            # What makes one variant slower makes the other slower.
-            self._observe(service_s / replica.given_ratio, batch.items)
-            if status != 200 or any(now_s > piece.request.wanted_s for piece in batch.slices):
-                self._lighter_until_s = now_s + PRESSED_S
-        elif replica.given_level:
+        if replica.given_level > 0:
             is_lighter = replica.given_variant != replica.variants[0]
             self._metrics.lighter_items.inc(batch.items * is_lighter)
         else:
-            self._observe(service_s, batch.items)
+            # What makes a heavier variant slower makes the one that is to run slower.
+            self._metrics.service_s.observe(service_s / replica.given_ratio)
+            self._metrics.batch_size.observe(batch.items)
+        if replica.given_level < 0:
+            self._metrics.heavier_items.inc(batch.items)
+            if status != 200 or any(now_s > piece.request.wanted_s for piece in batch.slices):
+                self._lighter_until_s = now_s + PRESSED_S
         if status != 200:
             said = body[:SAID_BYTES].decode(errors="replace")
             self._end(self._batcher.fail(batch, f"{where}: the model answered {status}: {said}"))
@@ -484,11 +483,6 @@ class StageQueue:
             self._end(self._batcher.fail(batch, f"{where}: the model's answer is not a V2 response: {error}"))
         else:
             self._end(self._batcher.answer(batch, outputs, f"{where}: "))
-
-    def _observe(self, service_s: float, items: int) -> None:
-        """Count a batch of the variant that is to run: the loop learns from it how quick that is."""
-        self._metrics.service_s.observe(service_s)
-        self._metrics.batch_size.observe(items)
 
     def _end(self, requests: list[QueuedRequest]) -> None:
         for request in requests:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from ipa.model.pipeline import Bounds, Pipeline
 
 # In the name of a model: the variant of the replica that it is sent to.
@@ -50,6 +52,17 @@ def heavier_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str,
         return ()
     names = [each.name for each in found.variants if is_lighter(bounds, stage, each.name, variant)]
     return tuple(sorted(names, key=lambda name: bounds.measured[stage, name].accuracy))
+
+
+def stand_ins(
+    pipeline: Pipeline, stage: str, variant: str, there: Container[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The lighter and the heavier ones of the variants `there` that may serve instead of `variant`."""
+    lighter, heavier = (
+        tuple(name for name in names if name in there)
+        for names in (lighter_variants(pipeline, stage, variant), heavier_variants(pipeline, stage, variant))
+    )
+    return lighter, heavier
 
 
 def is_lighter(bounds: Bounds, stage: str, old: str, new: str) -> bool:

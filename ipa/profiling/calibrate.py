@@ -25,7 +25,7 @@ from ipa.profiling.measure import (
 
 # A point is measured in rounds, where there is time: the median of their means is not that of a moment in
 # which something else ran.
-ROUNDS, EFFORT = 3, MeasurementEffort(repeats=30, budget_s=0.25, warm_up_s=0.0, doublings=0)
+ROUNDS, EFFORT = 3, MeasurementEffort(repeats=30, budget_s=0.25, warm_up_s=0.0)
 # Below one core a replica shares a CPU by its quota, and a few batches say little.
 CORES = 1.0
 BATCHES = MIN_BATCHES + WARM_UP_BATCHES

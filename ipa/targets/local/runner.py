@@ -22,7 +22,7 @@ from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
-from ipa.model.resident import heavier_variants, lighter_variants, resident_variants
+from ipa.model.resident import resident_variants, stand_ins
 from ipa.targets.local.adopting import check_adoptable, started_otherwise
 from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.forkserver import serving_priority
@@ -510,13 +510,8 @@ class PipelineRunner:
         kept: Sequence[str] = ()
         if run.config.variant in replica.loaded:
             kept = resident_variants(self.pipeline, run.stage.name, run.config.variant)
-        lighter, heavier = (
-            tuple(name for name in names if name in kept and name in replica.loaded)
-            for names in (
-                lighter_variants(self._asked, run.stage.name, replica.variant),
-                heavier_variants(self._asked, run.stage.name, replica.variant),
-            )
-        )
+        there = replica.loaded.intersection(kept)
+        lighter, heavier = stand_ins(self._asked, run.stage.name, replica.variant, there)
         replica.set_stand_ins(lighter + heavier, time.monotonic())
         return lighter, heavier
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Stage, Variant
-from ipa.model.resident import ANY_VARIANT, heavier_variants, lighter_variants
+from ipa.model.resident import ANY_VARIANT, stand_ins
 from ipa.targets.seldon.section import SeldonRun, Shape, is_microservice, seldon_of
 from ipa.targets.seldon.variants import IMPLEMENTATION, MODEL_ENV, env_of, requested_of, server_of
 
@@ -155,13 +155,7 @@ def queue_variants(
 
     def run(variant: str) -> SeldonRun:
         (group,) = (each for each in groups if variant in each)
-        lighter, heavier = (
-            " ".join(name for name in names if name in group)
-            for names in (
-                lighter_variants(pipeline, stage.name, variant),
-                heavier_variants(pipeline, stage.name, variant),
-            )
-        )
+        lighter, heavier = map(" ".join, stand_ins(pipeline, stage.name, variant, group))
         told = {LIGHTER: lighter, HEAVIER: heavier, PROFILED: profiled}
         return SeldonRun(env={**fixed, VARIANT: variant}, told=told)
 
