@@ -490,9 +490,9 @@ class PipelineRunner:
             batch_size = run.told.batch_size
         asked = self._asked.stage(run.stage.name)
         largest_batch_size = largest_batch(asked, self.pipeline.bounds, batch_size)
-        stand_ins = {it.url: self._stand_ins(run, it) for it in ready}
-        variants = {it.url: (it.variant, *stand_ins[it.url][0]) for it in ready}
-        heavier = {url: names for url, (_, names) in stand_ins.items() if names}
+        others = {it.url: self._stand_ins(run, it) for it in ready}
+        variants = {it.url: (it.variant, *others[it.url][0]) for it in ready}
+        heavier = {url: names for url, (_, names) in others.items() if names}
         cores = min((it.cores for it in ready), default=run.config.cores)
         profiled_s = {
             name: (measured.batch_core_s[0] / cores, measured.batch_core_s[1] / cores)
