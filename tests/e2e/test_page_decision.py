@@ -118,10 +118,17 @@ def test_before_and_after_lead_from_one_to_the_next(browser: Browser, url: str, 
     ids = [decision.decision_id for decision in world.log]
     at = ids.index(change(world).decision_id)
     with opened(browser, f"{url}#/decision/{ids[at]}") as page:
+
+        def shows(position: int) -> None:
+            # The address alone is there before the view is.
+            expect(page).to_have_url(f"{url}#/decision/{ids[position]}")
+            time = region(page, "The decision").locator("time")
+            expect(time).to_have_attribute("datetime", world.log[position].at)
+
         page.get_by_role("link", name="Decision before").click()
-        expect(page).to_have_url(f"{url}#/decision/{ids[at - 1]}")
+        shows(at - 1)
         page.get_by_role("link", name="Decision after").press("Enter")
-        expect(page).to_have_url(f"{url}#/decision/{ids[at]}")
+        shows(at)
         page.get_by_role("link", name="Newest").click()
         expect(page.get_by_text("Decision after →: none")).to_be_visible()
         expect(region(page, "The decision")).to_contain_text(str(world.log[-1].tick))
