@@ -1,8 +1,10 @@
 """Incidents of a pipeline, derived from its decisions: begin, end, cause, and what was done.
 
 An incident is a row of decisions with trouble: requests late or lost, an overloaded stage, a load or workload
-that is not seen, a hold that needs a person, or a change that was taken back. It ends with the first decision
-without; trouble within `AGAIN_S` of that end continues it.
+that is not seen, a hold that needs a person, or a change that was taken back. If nothing but a load or
+workload is not seen, it begins once that lasts `BLIND_S`: a service that starts has seen nothing yet, and any
+scrape may be missed. It ends with the first decision without trouble; trouble within `AGAIN_S` of that end
+continues it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ipa.model.decision import HELD_BY_PEOPLE, UNHEALTHY, Action, Decision, Reas
 
 # A minute in which all is well tells two incidents apart.
 AGAIN_S = 60.0
+BLIND_S = 30.0
 # Of each pipeline so many incidents are kept, and of each incident its first actions and causes.
 MOST_INCIDENTS, MOST_ACTIONS, MOST_CAUSES = 100, 20, 2
 # Decisions that are read of a record that was never read: an hour and a half at ticks of ten seconds. Each
@@ -130,6 +133,8 @@ class _Course:
     first: Decision | None = None
     last: Decision | None = None
     found: deque[PipelineIncident] = field(default_factory=lambda: deque(maxlen=MOST_INCIDENTS))
+    # The last decisions, each with the one before it, if they were made blind for less than `BLIND_S`.
+    brief: list[tuple[Decision, Decision | None]] = field(default_factory=list)
     # The causes of the newest incident by their kind, in the order in which they were seen.
     causes: dict[str, str] = field(default_factory=dict)
 
@@ -139,23 +144,36 @@ class _Course:
             # Another pipeline of that name.
             self.first = self.last = None
             self.found.clear()
+            self.brief.clear()
         self.first = self.first or decision
         troubles = troubles_of(decision)
         newest = self.found[-1] if self.found else None
+        lasts = newest is not None and newest.ended_at is None
         if not troubles:
-            if newest is not None and newest.ended_at is None:
+            self.brief.clear()
+            if newest is not None and lasts:
                 self.found[-1] = replace(newest, ended_at=decision.at)
         else:
-            if newest is None or not _continues(newest, decision.at):
-                self.causes = {}
-                newest = PipelineIncident(decision.pipeline, decision.at, decision.decision_id)
-                self.found.append(newest)
-            for kind, words in _causes(decision, self.last):
-                self.causes.setdefault(kind, words)
-            first = list(self.causes.values())[:MOST_CAUSES]
-            words = "; ".join(first) or "the record does not tell"
-            self.found[-1] = _with(newest, decision, self.last, troubles, words)
+            self.brief.append((decision, self.last))
+            since = self.brief[0][0].at
+            if lasts or troubles != {Trouble.BLIND} or _seconds(since, decision.at) >= BLIND_S:
+                for each, before in self.brief:
+                    self._add(each, before)
+                self.brief.clear()
         self.last = decision
+
+    def _add(self, decision: Decision, before: Decision | None) -> None:
+        """Add a decision with trouble to the newest incident, or begin one."""
+        newest = self.found[-1] if self.found else None
+        if newest is None or not _continues(newest, decision.at):
+            self.causes = {}
+            newest = PipelineIncident(decision.pipeline, decision.at, decision.decision_id)
+            self.found.append(newest)
+        for kind, words in _causes(decision, before):
+            self.causes.setdefault(kind, words)
+        first = list(self.causes.values())[:MOST_CAUSES]
+        words = "; ".join(first) or "the record does not tell"
+        self.found[-1] = _with(newest, decision, before, troubles_of(decision), words)
 
     def precede(self, decisions: Iterable[Decision]) -> None:
         """Take up decisions, the oldest first, that were made before all others."""

@@ -115,8 +115,8 @@ def test_trouble_soon_after_its_end_continues_an_incident_and_later_is_another()
 
 def test_the_cause_of_blindness_is_what_was_not_seen_and_of_a_hold_its_detail() -> None:
     third, second, first = incidents(
-        decided(1, ReasonCode.METRICS_MISSING, "Prometheus did not answer"),
-        decided(2),
+        *(decided(tick, ReasonCode.METRICS_MISSING, "Prometheus did not answer") for tick in range(1, 5)),
+        decided(5),
         decided(20, ReasonCode.INFEASIBLE, "no plan within 20 cores"),
         decided(21),
         decided(40, ReasonCode.PAUSED, "paused: deploy", ratio=0.5),
@@ -125,6 +125,17 @@ def test_the_cause_of_blindness_is_what_was_not_seen_and_of_a_hold_its_detail() 
     assert (second.troubles, second.cause) == ((Trouble.HELD,), "hold.infeasible: no plan within 20 cores")
     assert (third.troubles, third.cause) == ((Trouble.SLO_BROKEN,), "hold.paused: paused: deploy")
     assert third.actions == () and third.held == "hold.paused: paused: deploy"
+
+
+def test_nothing_seen_for_less_than_half_a_minute_is_no_incident() -> None:
+    blind = [decided(tick, ReasonCode.METRICS_MISSING, "no scrape yet") for tick in range(1, 5)]
+    assert incidents(*blind[:3], decided(4), decided(5, ReasonCode.METRICS_STALE)) == ()
+    # Longer, or followed by other trouble, it belongs to the incident.
+    for last in (blind[3], decided(4, ratio=0.5)):
+        [one] = incidents(*blind[:3], last)
+        assert (one.begun_at, one.ended_at, one.cause.split(";")[0]) == (at(1), None, "no scrape yet")
+    [broken] = incidents(decided(1, ratio=0.5), *blind[1:2], decided(3))
+    assert broken.troubles == (Trouble.SLO_BROKEN, Trouble.BLIND) and broken.ended_at == at(3)
 
 
 def test_every_reason_that_needs_a_person_is_trouble_and_no_other() -> None:
