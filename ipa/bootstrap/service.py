@@ -19,8 +19,8 @@ from ipa.control.ports import Clock
 from ipa.model.errors import IpaError
 from ipa.model.observation import Missing, MissingReason
 from ipa.service.job_queue import JobQueue
+from ipa.service.live_state import runs_nothing
 from ipa.service.service import Alone, DependencyCheck, LeadershipView, Service
-from ipa.service.status import runs_nothing
 
 # Seconds for which the result of reading the store counts.
 CHECKED_S = 5.0

@@ -44,13 +44,14 @@ class SimulatedClock(Clock, Protocol):
 class StageSignals:
     """The signals of one stage: items a second, latency of a request in it, requests waiting.
 
-    `batches` are those that its replicas served.
+    `batches` are those that its replicas served, `served` the items a second by variant, if that is known.
     """
 
     arrival_rate_rps: Measured[float] | Missing
     latency_s: Measured[float] | Missing
     queue_length: Measured[float] | Missing
     batches: Measured[Batches] | Missing = NOT_ASKED
+    served: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

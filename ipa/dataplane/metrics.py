@@ -1,4 +1,4 @@
-"""The metrics of the queue and the router. Every series exists from the start."""
+"""The metrics of the queue and the router. Every series exists from the start, but for those of variants."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Self
 
-from prometheus_client import generate_latest
+from prometheus_client import Counter, generate_latest
 
 from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.http import FIRST_PART, Call, Response
@@ -52,8 +52,7 @@ class QueueMetrics(PartMetrics):
         self.items = {outcome: items.labels(*labels, outcome.value) for outcome in Outcome}
         losses = counter(table.QUEUE_LOSSES, here)
         self.losses = {cause: losses.labels(*labels, cause.value) for cause in LossCause}
-        self.lighter_items = counter(table.QUEUE_LIGHTER_ITEMS, here).labels(*labels)
-        self.heavier_items = counter(table.QUEUE_HEAVIER_ITEMS, here).labels(*labels)
+        self._variant_items = counter(table.QUEUE_VARIANT_ITEMS, here)
         self.retries = counter(table.QUEUE_RETRIES, here).labels(*labels)
         self.suspects = gauge(table.QUEUE_SUSPECTS, here).labels(*labels)
         self._arrivals = counter(table.QUEUE_ARRIVALS, here)
@@ -62,6 +61,10 @@ class QueueMetrics(PartMetrics):
         self._service_s = histogram(table.QUEUE_SERVICE_SECONDS, here)
         self._batch_size = histogram(table.QUEUE_BATCH_SIZE, here)
         self._label(FIRST_PART)
+
+    def variant_items(self, variant: str) -> Counter:
+        """The items that the variant answered."""
+        return self._variant_items.labels(*self._labels, variant)
 
     def _label(self, part: str) -> None:
         labels = (*self._labels, part)

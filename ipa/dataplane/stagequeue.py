@@ -462,17 +462,14 @@ class StageQueue:
         now_s = asyncio.get_running_loop().time()
         self._replicas.release(replica, now_s, service_s)
         self._quick_sizes.clear()
-        if replica.given_level > 0:
-            is_lighter = replica.given_variant != replica.variants[0]
-            self._metrics.lighter_items.inc(batch.items * is_lighter)
-        else:
+        if replica.given_level <= 0:
             # What makes a heavier variant slower makes the one that is to run slower.
             self._metrics.service_s.observe(service_s / replica.given_ratio)
             self._metrics.batch_size.observe(batch.items)
-        if replica.given_level < 0:
-            self._metrics.heavier_items.inc(batch.items)
-            if status != 200 or any(now_s > piece.request.wanted_s for piece in batch.slices):
-                self._lighter_until_s = now_s + PRESSED_S
+        if replica.given_level < 0 and (
+            status != 200 or any(now_s > piece.request.wanted_s for piece in batch.slices)
+        ):
+            self._lighter_until_s = now_s + PRESSED_S
         if status != 200:
             said = body[:SAID_BYTES].decode(errors="replace")
             self._end(self._batcher.fail(batch, f"{where}: the model answered {status}: {said}"))
@@ -482,6 +479,8 @@ class StageQueue:
         except InputError as error:
             self._end(self._batcher.fail(batch, f"{where}: the model's answer is not a V2 response: {error}"))
         else:
+            if replica.given_variant:
+                self._metrics.variant_items(replica.given_variant).inc(batch.items)
             self._end(self._batcher.answer(batch, outputs, f"{where}: "))
 
     def _end(self, requests: list[QueuedRequest]) -> None:

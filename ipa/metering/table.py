@@ -258,16 +258,10 @@ QUEUE_BATCH_SIZE = Metric(
     place=MetricsEndpoint.QUEUE,
     buckets=BATCH_BUCKETS,
 )
-QUEUE_LIGHTER_ITEMS = Metric(
-    "ipa_queue_lighter_items_total",
-    "Items that a less accurate resident variant served, since the one that runs would have been late.",
-    STAGE,
-    place=MetricsEndpoint.QUEUE,
-)
-QUEUE_HEAVIER_ITEMS = Metric(
-    "ipa_queue_heavier_items_total",
-    "Items that a more accurate resident variant served, since there was time.",
-    STAGE,
+QUEUE_VARIANT_ITEMS = Metric(
+    "ipa_queue_variant_items_total",
+    "Items answered by each variant: the one that runs, or a resident one instead.",
+    (*STAGE, of.VARIANT),
     place=MetricsEndpoint.QUEUE,
 )
 QUEUE_RETRIES = Metric(

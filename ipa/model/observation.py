@@ -137,7 +137,8 @@ class StageObservation:
     """The observation of one stage, or of one part's stage if several configurations run side by side.
 
     `batches` are those of all parts together, or if it `is_own` those of this part. `lost` says in words why
-    replicas that no change waits for are not ready.
+    replicas that no change waits for are not ready. `served` are the shares of the items that each variant
+    answered, of all parts together, the largest first; empty if that is not known.
     """
 
     stage: str
@@ -149,6 +150,7 @@ class StageObservation:
     batches: Measured[Batches] | Missing = NOT_ASKED
     lost: str = field(default="", metadata=UNLESS_DEFAULT)
     is_own: bool = field(default=False, metadata=UNLESS_DEFAULT)
+    served: tuple[tuple[str, float], ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     @property
     def service_s(self) -> float | None:

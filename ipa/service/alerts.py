@@ -13,8 +13,9 @@ from ipa.metering.alerts import AlertState, RaisedAlert, runbook_of
 from ipa.model.decision import ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
+from ipa.service.live_state import LiveState
 from ipa.service.service import Service
-from ipa.service.status import LiveState, live_of
+from ipa.service.status import live_of
 
 CRITICAL, WARNING = "critical", "warning"
 # As the rule IpaProfileSlow has it.

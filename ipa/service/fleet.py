@@ -21,9 +21,10 @@ from ipa.optimize.fleet.plan import Fleet, Member, plan_together
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
+from ipa.service.live_state import LiveState
 from ipa.service.plans import known_rate
 from ipa.service.service import Service
-from ipa.service.status import LiveState, control_view, live_of
+from ipa.service.status import control_view, live_of
 from ipa.service.visibility import Caller
 
 

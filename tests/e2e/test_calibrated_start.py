@@ -17,7 +17,7 @@ from ipa.files import dump_profile, load_pipelines, load_profiles
 from ipa.model.profile import StageProfile
 from ipa.model.slowdown import Calibration, Slowdown
 from ipa.policies.planning import plan_pipeline
-from ipa.service.status import live_state
+from ipa.service.live_state import live_state
 from ipa.settings import Settings
 from ipa.targets.running import machine
 from tests.fakes.store import FakeStore

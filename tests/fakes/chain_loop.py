@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class ToyStage:
 class Seen:
     """What became of the requests that were sent in the measured time."""
 
+    stages: Mapping[str, ToyStage]
     seconds: float
     sent: int = 0
     in_time: int = 0
@@ -65,15 +67,15 @@ class Seen:
     metrics: dict[str, str] = field(default_factory=dict)
 
     def served(self, stage: str, by: str = "lighter") -> tuple[float, float]:
-        """The items that the stage's queue answered, and those that lighter or heavier variants served."""
-        lines = [line.split(" ") for line in self.metrics[stage].splitlines() if not line.startswith("#")]
-        answered = sum(
-            float(value)
-            for name, value in lines
-            if name.startswith("ipa_queue_items_total") and 'outcome="answered"' in name
-        )
-        others = sum(float(value) for name, value in lines if name.startswith(f"ipa_queue_{by}_items_total"))
-        return answered, others
+        """The items that the stage's replicas answered, and those that lighter or heavier variants did."""
+        by_variant = {
+            str(variant): float(items)
+            for variant, items in re.findall(
+                r'^ipa_queue_variant_items_total{.*variant="(.*)"} (.*)$', self.metrics[stage], re.MULTILINE
+            )
+        }
+        others = self.stages[stage].lighter if by == "lighter" else self.stages[stage].heavier
+        return sum(by_variant.values()), sum(by_variant.get(variant, 0.0) for variant in others)
 
     @property
     def goodput_rps(self) -> float:
@@ -124,7 +126,7 @@ def overload(
 ) -> Seen:
     """What becomes of Poisson arrivals at that rate, those of the first `warm_up_s` not counted."""
     rng, arrivals = random.Random(seed), random.Random(seed + 1)
-    seen = Seen(seconds - warm_up_s)
+    seen = Seen({stage.name: stage for stage in stages}, seconds - warm_up_s)
 
     def replicas(stage: ToyStage) -> Application:
         async def serve(url: str, body: bytes) -> tuple[int, bytes]:

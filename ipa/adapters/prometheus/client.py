@@ -99,6 +99,7 @@ class PrometheusMetrics:
         stage_queues = reading.instant(asked.stage_queue) if asked.stage_queue else None
         stage_batches = _StageBatches(reading, asked.stage_batches) if asked.stage_batches else None
         held = _Held(reading, asked.stage_held) if asked.stage_held else None
+        served = _by_stage(reading, asked.stage_variants)
         stages = {}
         for stage in pipeline.served:
             label = self._dialect.stage_value(stage)
@@ -111,6 +112,7 @@ class PrometheusMetrics:
                 latency_s=_aged(_pick(stage_latencies, label), age),
                 queue_length=_NOT_ASKED if stage_queues is None else _aged(_pick(stage_queues, label), age),
                 batches=batches,
+                served=served.get(label, {}),
             )
             stages[stage.name] = seen if held is None else held.added(seen, label, age)
         age = self._age(_pick(ages, WHOLE), repeated_s)
@@ -383,6 +385,16 @@ def _losses(reading: _Reading, asked: Rate) -> tuple[Loss, ...]:
         if rate > 0:
             found.append(Loss(stage, cause, rate * asked.window_s))
     return tuple(sorted(found, key=lambda loss: (-loss.count, loss.stage, loss.cause)))
+
+
+def _by_stage(reading: _Reading, asked: Rate | None) -> dict[str, dict[str, float]]:
+    """The items a second of each variant, by stage; empty if they cannot be read, since they only inform."""
+    rates = _numbers(reading.instant(asked)) if asked else {}
+    found: dict[str, dict[str, float]] = {}
+    for label, rate in {} if isinstance(rates, Missing) else rates.items():
+        stage, _, variant = label.partition(BETWEEN)
+        found.setdefault(stage, {})[variant] = rate
+    return found
 
 
 def _numbers(values: Mapping[str, Value] | Missing) -> dict[str, float] | Missing:

@@ -53,8 +53,9 @@ class Queries:
     """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`.
 
     `entry_arrivals` are those of the first stage alone, where it gets every request once and another process
-    counts them than `arrivals`. `alive` counts the processes that have no series of arrivals before the first
-    request.
+    counts them than `arrivals`. `stage_variants` are the items that each variant answered, by `stage_label`
+    and variant, where more than one may. `alive` counts the processes that have no series of arrivals before
+    the first request.
     """
 
     age: Age
@@ -72,6 +73,7 @@ class Queries:
     stage_latency: Quantile
     stage_queue: Gauge | None
     stage_batches: BatchQueries | None
+    stage_variants: Rate | None = None
     stage_held: HeldQueries | None = None
     parts: PartQueries | None = None
 
@@ -82,9 +84,10 @@ class Selectors:
 
     `lost` counts requests without an answer that are no fault of the client, `losses` tells their stages and
     causes by `LOSS_LABELS`, `retried` counts batches whose replica was lost. `stage_batches` are the series
-    of count, seconds and items of batches. `stage_held` are those of the requests that replicas answered and
-    of their seconds there, where replicas have queues of their own; both are then of the replicas, not of
-    what calls them. `alive` is what is there, greater than 0, even before the first request.
+    of count, seconds and items of batches, `stage_variants` that of items by variant. `stage_held` are those
+    of the requests that replicas answered and of their seconds there, where replicas have queues of their
+    own; both are then of the replicas, not of what calls them. `alive` is what is there, greater than 0, even
+    before the first request.
     """
 
     arrivals: Selector
@@ -93,6 +96,7 @@ class Selectors:
     stage_latency: Selector
     stage_queue: Selector | None = None
     stage_batches: tuple[Selector, Selector, Selector] | None = None
+    stage_variants: Selector | None = None
     stage_held: tuple[Selector, Selector] | None = None
     lost: Selector | None = None
     losses: Selector | None = None
@@ -177,6 +181,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         stage_latency=Quantile(quantile, found.stage_latency, latency_s, (label,)),
         stage_queue=Gauge(found.stage_queue, (label,)) if found.stage_queue else None,
         stage_batches=batches,
+        stage_variants=_variants(pipeline, dialect, found),
         stage_held=held,
         parts=parts,
     )
@@ -187,6 +192,12 @@ def _batches(dialect: Dialect, found: Selectors, *by: str) -> BatchQueries | Non
         return None
     count, service, items = (Rate(it, dialect.batches_window_s, by) for it in found.stage_batches)
     return BatchQueries(count, service, items, Age(found.stage_batches[0], by) if found.stage_held else None)
+
+
+def _variants(pipeline: Pipeline, dialect: Dialect, found: Selectors) -> Rate | None:
+    if not found.stage_variants or not any(it.residents > 1 or it.resident_groups for it in pipeline.served):
+        return None
+    return Rate(found.stage_variants, dialect.batches_window_s, (dialect.stage_label, of.VARIANT.name))
 
 
 def _entry_arrivals(pipeline: Pipeline, dialect: Dialect, found: Selectors) -> Rate | None:
@@ -211,6 +222,7 @@ def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapp
             Selector(table.QUEUE_SERVICE_SECONDS.sum, labels, here),
             Selector(table.QUEUE_BATCH_SIZE.sum, labels, here),
         ),
+        stage_variants=Selector(table.QUEUE_VARIANT_ITEMS.name, labels, here),
         lost=Selector(table.ROUTER_REQUESTS.name, labels, here, among={"outcome": ("dropped", "failed")}),
         losses=Selector(table.ROUTER_LOSSES.name, labels, here),
         retried=Selector(table.QUEUE_RETRIES.name, labels, here),

@@ -99,8 +99,9 @@ function one(stage, sla) {
   const share = stage.latency_s === null ? null : stage.latency_s / sla;
   const planned = stage.planned_latency_s === null ? "" : [" of ", ...timed(stage.planned_latency_s), " planned"];
   return [
-    el("p", { class: "runs" }, el("span", { class: "variant" }, config.variant), config.share_percent === 100 ? "" : ` ${config.share_percent} % of the requests`,
-      stage.resident.length ? el("small", {}, ` switches in place to ${stage.resident.join(", ")}`) : ""),
+    el("div", { class: "runs" }, el("span", { class: "variant" }, config.variant), config.share_percent === 100 ? "" : ` ${config.share_percent} % of the requests`,
+      stage.resident.length ? el("small", {}, ` switches in place to ${stage.resident.join(", ")}`) : "",
+      stage.served.length ? el("div", {}, `answered by ${stage.served.map((it) => `${it.variant} (${plain(100 * it.share_ratio)} %)`).join(", ")}`) : ""),
     el("dl", {},
       pair("batch", plain(config.batch_size)),
       pair("cores", [plain(config.cores * config.replicas), el("small", {}, ` ${config.replicas} × ${plain(config.cores)}`)]),
@@ -108,7 +109,7 @@ function one(stage, sla) {
       pair("replicas", [String(ready ?? config.replicas), el("small", {}, ready === null ? `, ready ones not seen${desired(stage)}` : ` / ${config.replicas} ready${desired(stage)}`), pods(ready ?? 0, config.replicas)], "wide"),
       pair("arrivals", stage.arrival_rate_rps === null ? unseen() : [number(stage.arrival_rate_rps), el("small", {}, " /s")]),
       pair("waiting", stage.queue_length === null ? unseen() : plain(stage.queue_length)),
-      pair("accuracy", number(stage.accuracy, 3)),
+      pair("accuracy", [number(stage.accuracy, 3), stage.served_accuracy === null ? "" : el("small", {}, `, ${number(stage.served_accuracy, 3)} as answered`)], stage.served_accuracy === null ? "" : "wide"),
       ...(stage.slowdown_ratio === null ? [] : [pair("speed", isSlow ? [`${plain(stage.slowdown_ratio)}×`, el("small", {}, " slower")] : "as profiled")]),
       pair("latency", stage.latency_s === null ? (planned && ["≈ ", ...timed(stage.planned_latency_s), el("small", {}, " planned")]) || unseen() : [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share > 1 ? "over" : "ok"),
         el("small", {}, `${(100 * share).toFixed(0)} % of the SLA`)], "full"),

@@ -38,7 +38,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
     """The lines about a pipeline as a whole; colours only repeat what the words say."""
     live, control = status["live"], status["control"]
     return [
-        Text(f"PAS {_n(live['pas'], 3)}   cost {_cost(live)}"),
+        Text(f"PAS {_pas(live)}   cost {_cost(live)}"),
         Text(why(status), style="" if status["healthy"] else "bold red"),
         *(Text(text) for text in address_lines(status)),
         *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
@@ -49,6 +49,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
         *(Text(text, style="yellow") for text in planned_only(status)),
         *edit_lines(status),
         *(Text(text) for text in (*mixture_lines(live), *canary_lines(status))),
+        *(Text(text) for text in _served(live["stages"])),
         *(Text(text, style="yellow") for text in (*_lost(live), *_slower(live["stages"]))),
         *(Text(_sentence(text)) for text in [live.get("calibration", "")] if text),
         *(Text(text, style="yellow") for text in _standing(status)),
@@ -220,6 +221,23 @@ def _lost(live: dict[str, Any]) -> list[str]:
     )
 
 
+def _pas(live: dict[str, Any]) -> str:
+    """The accuracy of what is to run, and of what answered; services before 0.2 do not tell the second."""
+    served = live.get("served_pas")
+    return _n(live["pas"], 3) + ("" if served is None else f", {served:.3f} as answered")
+
+
+def _served(stages: Sequence[dict[str, Any]]) -> list[str]:
+    """The variants that answered, of each stage where others than the running one did."""
+    shares = {stage["stage"]: stage.get("served", ()) for stage in stages}
+    return [
+        f"{stage}: answered by "
+        + ", ".join(f"{it['variant']} ({100 * it['share_ratio']:.3g} %)" for it in found)
+        for stage, found in shares.items()
+        if found
+    ]
+
+
 def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:
     """The variants that are slower than their profile, and are planned as such."""
     return [
@@ -263,7 +281,7 @@ def status_line(status: dict[str, Any]) -> str:
         + (f" tick {live['tick']}" if status["control"] else ""),
         f"λ {_n(live['rate_rps'], 1)}{ahead} rps",
         f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)}/{status['sla_s']:g} s{_in_time(live)}",
-        f"PAS {_n(live['pas'], 3)}",
+        f"PAS {_pas(live)}",
         _cost(live),
         stages,
         ": ".join(part for part in (live["reason"], live["detail"]) if part),

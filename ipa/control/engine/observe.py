@@ -6,7 +6,7 @@ rounded to their significant digits, so that the recorded inputs are those of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 
@@ -84,6 +84,7 @@ def observe(
                     batches=checked_batches(seen.batches if own is None else own),
                     lost=state.lost if state else "",
                     is_own=several and own is not None,
+                    served=shares(seen.served),
                 )
             )
     rate, load = checked(signals.arrival_rate_rps), checked_load(signals.load)
@@ -151,6 +152,18 @@ def checked_batches(batches: Measured[Batches] | Missing) -> Measured[Batches] |
     if all(map(sane, numbers)) and seen.service_s > 0 and seen.items > 0 and seen.window_s > 0:
         return Measured(Batches(*map(significant, numbers)), to_ms(batches.age_s))
     return Missing(MissingReason.INVALID, f"the batches are {seen}", batches.age_s)
+
+
+def shares(served: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """The shares of the items by variant, to a thousandth, the largest first.
+
+    Empty if nothing was served or a rate is invalid.
+    """
+    whole = sum(served.values())
+    if not all(map(sane, served.values())) or not sane(whole) or not whole:
+        return ()
+    found = ((variant, round(rate / whole, 3)) for variant, rate in served.items())
+    return tuple(sorted((it for it in found if it[1]), key=lambda it: (-it[1], it[0])))
 
 
 def checked_attainment(attainment: Measured[Attainment] | Missing) -> Measured[Attainment] | Missing:

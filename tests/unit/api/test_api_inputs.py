@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.plan import StageConfig
-from ipa.service.status import InputLive, inputs_of
+from ipa.service.live_state import InputLive, inputs_of
 
 
 def test_each_input_has_its_age_or_why_it_was_not_seen() -> None:

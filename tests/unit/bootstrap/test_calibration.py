@@ -26,7 +26,8 @@ from ipa.model.errors import InfeasibleError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.slowdown import UNCALIBRATED, Calibration, Slowdown
-from ipa.service.status import live_state, status_view
+from ipa.service.live_state import live_state
+from ipa.service.status import status_view
 from ipa.settings import Settings
 from ipa.targets.running import machine
 from tests.fakes.bench import EACH, ITEMS, Bench

@@ -21,7 +21,8 @@ from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Event, Notice
 from ipa.model.observation import Attainment, Loss, Measured
 from ipa.model.plan import StageConfig
-from ipa.service.status import live_state, status_view
+from ipa.service.live_state import LiveState, live_state
+from ipa.service.status import status_view
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.world import PIPELINE, PROFILES, scenario
 
@@ -66,6 +67,34 @@ def test_status_says_what_a_stage_switches_to_in_place() -> None:
     with console.capture() as text:
         console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
     assert "small (+1 resident)" in text.get() and "big (+" not in text.get()
+
+
+def test_status_says_which_variants_answered_and_how_accurate_that_was() -> None:
+    _, snapshot = ticked(UNCORRECTED)
+    assert snapshot.observation is not None
+
+    def shown(*served: tuple[str, float]) -> tuple[LiveState, str]:
+        first, *rest = snapshot.observation.stages  # type: ignore[union-attr]
+        seen = replace(snapshot.observation, stages=(replace(first, served=served), *rest))
+        live = live_state(PIPELINE, PROFILES, replace(snapshot, observation=seen), now=NOW, tick_s=5.0)
+        console = printer()
+        with console.capture() as text:
+            console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
+        return live, text.get()
+
+    small, big = (each.accuracy for each in PROFILES["detect"].variants)
+    live, text = shown(("big", 0.75), ("small", 0.25))
+    assert [(it.variant, it.share_ratio) for it in live.stages[0].served] == [("big", 0.75), ("small", 0.25)]
+    accuracy = 0.75 * big + 0.25 * small
+    assert live.stages[0].served_accuracy == pytest.approx(accuracy)
+    assert live.pas is not None and live.served_pas == pytest.approx(live.pas / small * accuracy)
+    assert f"PAS {live.pas:.3f}, {live.served_pas:.3f} as answered" in text
+    assert "detect: answered by big (75 %), small (25 %)" in text
+    # By the variant that runs alone there is nothing to say, of an unknown one no accuracy.
+    live, text = shown(("small", 1.0))
+    assert (live.stages[0].served, live.served_pas) == ((), None) and "answered" not in text
+    live, text = shown(("gone", 0.5), ("small", 0.5))
+    assert live.served_pas is None and "detect: answered by gone (50 %), small (50 %)" in text
 
 
 def test_status_says_which_stage_loses_requests_and_why() -> None:

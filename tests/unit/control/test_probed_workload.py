@@ -18,8 +18,8 @@ from ipa.model.decision import Action, Change, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import AfterRollout, PipelineProbe, ProbeResult, ProbeTransport
+from ipa.service.live_state import live_state
 from ipa.service.one_shot import NO_SIGNALS
-from ipa.service.status import live_state
 from ipa.testing.examples import PIPELINE, PROFILES, SMALLEST
 from tests.fakes.workload import FakeWorkload
 from tests.fakes.world import Scenario, scenario

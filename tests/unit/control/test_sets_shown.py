@@ -29,7 +29,7 @@ from ipa.model.pipeline import Canary
 from ipa.model.plan import PlanSummary, StageConfig
 from ipa.policies.table import PolicyInputs
 from ipa.service.checks import checked_configs
-from ipa.service.status import live_state
+from ipa.service.live_state import live_state
 from tests.fakes.images import IMAGES, PROFILES
 
 HIGH = StageConfig("classify", "high", 1, 8.0, 1)

@@ -379,7 +379,8 @@ def test_a_lighter_variant_serves_what_would_be_late_in_larger_batches() -> None
         assert values(await stage.queue.infer(xs(8), 2.5)) == [80]
         assert stage.sent[-1] == ("large", 1)
         text = (await stage.queue._metrics.handle(None)).body.decode()  # type: ignore[arg-type]
-        assert 'ipa_queue_lighter_items_total{pipeline="p",stage="s"} 6.0' in text
+        assert 'ipa_queue_variant_items_total{pipeline="p",stage="s",variant="small"} 6.0' in text
+        assert 'ipa_queue_variant_items_total{pipeline="p",stage="s",variant="large"} 3.0' in text
         # What is planned with is the time of the variant that runs.
         assert 'ipa_queue_service_seconds_count{part="1",pipeline="p",stage="s"} 3.0' in text
 
@@ -466,7 +467,9 @@ def test_no_heavier_variant_is_tried_for_a_while_after_one_failed_or_was_late(
         await queue.infer(xs(9), 9, aim_s=9.0)
         assert sent[-1] == "large"
         text = (await queue._metrics.handle(None)).body.decode()  # type: ignore[arg-type]
-        assert 'ipa_queue_heavier_items_total{pipeline="p",stage="s"} 2.0' in text
+        # Items without an answer are nobody's.
+        answered = 'ipa_queue_variant_items_total{pipeline="p",stage="s",variant="large"} 2.0'
+        assert (answered in text) is (status == 200)
 
     queue: StageQueue
     run(scenario())

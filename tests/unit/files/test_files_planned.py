@@ -16,7 +16,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.planning import plan_pipeline
-from ipa.service.status import live_state
+from ipa.service.live_state import live_state
 from ipa.targets.seldon.manifest import read, render
 
 GRAPHS = sorted((Path(__file__).parents[2] / "fixtures" / "graphs").glob("*.yaml"))

@@ -1,0 +1,448 @@
+"""A pipeline now: what its loop saw, forecast and decided last, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ipa.control.engine.feedback import breaks_slo, lateness
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.snapshot import Sample, Snapshot
+from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
+from ipa.model.profile import StageProfile, VariantProfile
+from ipa.model.resident import resident_variants
+from ipa.model.resources import NO_RESOURCES, Resources
+from ipa.optimize.graph import GraphNode, build_graph
+from ipa.service.shared_load import (
+    CanaryLive,
+    MixtureLive,
+    PartLive,
+    canary_live,
+    mixture_live,
+    parts_live,
+)
+
+# Of a stage: variant, batch size and cores.
+Replica = tuple[str, str, int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedShare:
+    """The share of a stage's items that a variant answered lately, in the place of another or its own."""
+
+    variant: str
+    share_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageLive:
+    """A stage now, or that of one part where several share the load. None is what was not seen.
+
+    `utilisation_ratio` is ρ = λ/(n·h) at the rate seen, `busy_ratio` the share of the time in which the
+    stage's replicas served batches, as measured; at an overload the first exceeds 1. `slowdown_ratio` is how
+    many times its profile the variant takes where it runs, None where it was not seen;
+    `planned_slowdown_ratio` what is planned with. `planned_latency_s` is what the latest plan expects of it,
+    waiting included, None where another runs. `service_s` is the mean time of a batch in a replica, of all
+    parts together. `served` are the shares of the items that each variant answered, the largest first, and
+    `served_accuracy` is their mean accuracy; empty and None where only one answers, or it is not known.
+    `beside` are a replica's resources beside its cores, `resident` the other variants that it
+    keeps loaded. `desired_replicas` are those that this service would run, if another decides their number.
+    """
+
+    stage: str
+    config: StageConfig | None = None
+    ready_replicas: int | None = None
+    arrival_rate_rps: float | None = None
+    latency_s: float | None = None
+    service_s: float | None = None
+    queue_length: float | None = None
+    utilisation_ratio: float | None = None
+    busy_ratio: float | None = None
+    accuracy: float | None = None
+    served: tuple[ServedShare, ...] = ()
+    served_accuracy: float | None = None
+    slowdown_ratio: float | None = None
+    planned_slowdown_ratio: float = 1.0
+    planned_latency_s: float | None = None
+    beside: Resources = NO_RESOURCES
+    resident: tuple[str, ...] = ()
+    desired_replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputLive:
+    """An input of the last tick. `missing` is the reason if it is missing, else None; `detail` in words.
+
+    `age_s` is how old the sample was then; None where that is not known.
+    """
+
+    input: str
+    stage: str = ""
+    age_s: float | None = None
+    missing: MissingReason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LossLive:
+    """Requests a second that a stage loses, and the cause."""
+
+    stage: str
+    cause: str
+    rate_rps: float
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """A pipeline now: the loop's latest observation, forecast and decision, and its recent past.
+
+    `degraded` names in words what is not as it should be (a broken SLO, metrics that do not answer, a
+    rollback); empty means healthy, or that the pipeline is only planned and nothing runs. `latency_s` is at
+    the SLA's percentile, `in_time_ratio` the share of the ended requests that were answered within the SLA.
+    `slo_broken`: fewer than the SLO asks for, or a latency above the SLA where that is not observed.
+    `losses` are the requests without an answer, `dropped_rps` and `failed_rps` their rates, `retried_rps`
+    that of batches whose replica was lost; None if not observed. `planned_load_ratio` is the load that is
+    planned for over the forecast.
+    `next_tick_in_s` is None while no tick is due.
+    `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
+    `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
+    `pas` is that of what is to run, `served_pas` that of the variants that answered, None where they are the
+    same or it is not known.
+    `calibration` says in words of which machine the profiles are, if not of this one, and what was measured.
+    `parts` are several configurations side by side, `mixture` is what the latest plan gains by them, `canary`
+    the new configuration that is measured first.
+    """
+
+    at: str
+    tick: int
+    tick_s: float
+    next_tick_in_s: float | None = None
+    phase: str = "idle"
+    revision: str = ""
+    settled: bool = True
+    rate_rps: float | None = None
+    latency_s: float | None = None
+    in_time_ratio: float | None = None
+    slo_broken: bool = False
+    losses: tuple[LossLive, ...] = ()
+    dropped_rps: float | None = None
+    failed_rps: float | None = None
+    retried_rps: float | None = None
+    planned_load_ratio: float = 1.0
+    forecast: Forecast | None = None
+    pas: float | None = None
+    served_pas: float | None = None
+    cost_cores: float | None = None
+    stages: tuple[StageLive, ...] = ()
+    reason: ReasonCode | None = None
+    detail: str = ""
+    series: tuple[Sample, ...] = ()
+    degraded: tuple[str, ...] = ()
+    inputs: tuple[InputLive, ...] = ()
+    cost_usd_per_hour: float | None = None
+    calibration: str = ""
+    parts: tuple[PartLive, ...] = ()
+    mixture: MixtureLive | None = None
+    canary: CanaryLive | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BesideLive:
+    """The configuration that would run if the shadow policy controlled the pipeline.
+
+    `record` is the name that its decisions are listed under; `reason` and `detail` are those of the latest.
+    `pas` and the costs are None before it has decided once.
+    """
+
+    policy: str
+    record: str
+    tick: int
+    configs: tuple[StageConfig, ...] = ()
+    pas: float | None = None
+    cost_cores: float | None = None
+    reason: ReasonCode | None = None
+    detail: str = ""
+    cost_usd_per_hour: float | None = None
+
+
+def beside_live(
+    policy: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile], snapshot: Snapshot
+) -> BesideLive:
+    """Return the view of a shadow policy's snapshot; `pipeline` is the controlled one."""
+    stages = tuple(_would(config.stage, config, profiles) for config in snapshot.would)
+    stages = stages or tuple(StageLive(stage.name) for stage in pipeline.served)
+    return BesideLive(
+        policy=policy,
+        record=snapshot.pipeline,
+        tick=snapshot.tick,
+        configs=snapshot.would,
+        pas=_pas(pipeline, stages),
+        cost_cores=_cores(stages),
+        reason=snapshot.decision.reason if snapshot.decision else None,
+        detail=snapshot.decision.detail if snapshot.decision else "",
+        cost_usd_per_hour=_price(pipeline, stages),
+    )
+
+
+def _would(name: str, config: StageConfig, profiles: Mapping[str, StageProfile]) -> StageLive:
+    known = {each.variant: each for each in profiles[name].variants} if name in profiles else {}
+    variant = known.get(config.variant)
+    return StageLive(name, config, accuracy=variant.accuracy if variant else None)
+
+
+def live_state(
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    snapshot: Snapshot,
+    *,
+    now: datetime,
+    tick_s: float,
+) -> LiveState:
+    """The live state that the loop's snapshot shows at `now`; `tick_s` is the time between ticks."""
+    observation, decision = snapshot.observation, snapshot.decision
+    planned = {_replica(stage.config): stage for stage in snapshot.plan.stages} if snapshot.plan else {}
+    stages = tuple(
+        _stage(stage, planned, profiles.get(stage.stage), snapshot, pipeline)
+        for stage in (observation.stages if observation else ())
+    ) or tuple(StageLive(stage.name) for stage in pipeline.served)
+    due = snapshot.next_tick_at
+    ended = observation.ended if observation else None
+    is_late = observation is not None and breaks_slo(observation, pipeline.sla, GuardSettings())
+    return LiveState(
+        at=now.isoformat(),
+        tick=snapshot.tick,
+        tick_s=tick_s,
+        next_tick_in_s=max((due - now).total_seconds(), 0.0) if due else None,
+        phase=snapshot.phase.value,
+        revision=observation.revision if observation else "",
+        settled=observation.is_whole if observation else True,
+        rate_rps=_value(observation.arrival_rate_rps) if observation else None,
+        latency_s=_value(observation.latency_s) if observation else None,
+        in_time_ratio=observation.in_time_ratio if observation else None,
+        slo_broken=is_late,
+        losses=_losses(observation),
+        dropped_rps=ended.dropped_rps if ended else None,
+        failed_rps=ended.failed_rps if ended else None,
+        retried_rps=ended.retried_rps if ended else None,
+        planned_load_ratio=snapshot.feedback.planned_ratio,
+        forecast=snapshot.forecast,
+        pas=_pas(pipeline, stages),
+        served_pas=_served_pas(pipeline, stages),
+        cost_cores=_cores(stages),
+        stages=stages,
+        reason=decision.reason if decision else None,
+        detail=snapshot.detail or (decision.detail if decision else ""),
+        series=snapshot.history,
+        degraded=_degraded(pipeline, observation, decision) + snapshot.problems,
+        inputs=inputs_of(observation),
+        cost_usd_per_hour=_price(pipeline, stages),
+        calibration=snapshot.correction.calibration.words,
+        parts=parts_live(observation, snapshot),
+        mixture=mixture_live(snapshot.plan),
+        canary=canary_live(pipeline, snapshot),
+    )
+
+
+def _losses(observation: Observation | None) -> tuple[LossLive, ...]:
+    seen = observation.ended if observation else None
+    return tuple(LossLive(it.stage, it.cause, it.count / seen.window_s) for it in seen.losses) if seen else ()
+
+
+def _value(seen: Measured[float] | Missing) -> float | None:
+    return seen.value if isinstance(seen, Measured) else None
+
+
+def _stage(
+    seen: StageObservation,
+    planned: Mapping[Replica, StagePlan],
+    profile: StageProfile | None,
+    snapshot: Snapshot,
+    pipeline: Pipeline,
+) -> StageLive:
+    correction = snapshot.correction
+    config = seen.running.value if isinstance(seen.running, Measured) else None
+    rate_rps = _value(seen.arrival_rate_rps)
+    variants = {each.variant: each for each in profile.variants} if profile else {}
+    running = variants.get(config.variant) if config else None
+    slower = correction.planned_ratio(seen.stage, config.variant) if config else 1.0
+    plan = planned.get(_replica(config)) if config else None
+    capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
+    served, served_accuracy = _served(seen, config, variants)
+    return StageLive(
+        stage=seen.stage,
+        config=config,
+        ready_replicas=seen.ready_replicas.value if isinstance(seen.ready_replicas, Measured) else None,
+        arrival_rate_rps=rate_rps,
+        latency_s=_value(seen.latency_s),
+        service_s=seen.service_s,
+        queue_length=_value(seen.queue_length),
+        utilisation_ratio=rate_rps / (capacity_rps * config.replicas)
+        if rate_rps is not None and capacity_rps and config and config.replicas
+        else None,
+        busy_ratio=snapshot.observation.busy().get(seen.stage) if snapshot.observation else None,
+        accuracy=running.accuracy if running else None,
+        served=served,
+        served_accuracy=served_accuracy,
+        slowdown_ratio=correction.ratio(seen.stage, config.variant) if config else None,
+        planned_slowdown_ratio=slower,
+        planned_latency_s=plan.latency_s + plan.queue_delay_s
+        if plan and config and plan.replicas == config.replicas
+        else None,
+        beside=pipeline.bounds.beside(config) if config else NO_RESOURCES,
+        resident=_resident(pipeline, config) if config else (),
+        desired_replicas=snapshot.desired.get(seen.stage),
+    )
+
+
+def _served(
+    seen: StageObservation, config: StageConfig | None, variants: Mapping[str, VariantProfile]
+) -> tuple[tuple[ServedShare, ...], float | None]:
+    """The shares of the variants that answered, and their mean accuracy.
+
+    Empty and None where only the running one did; None also where the accuracy of one is not known.
+    """
+    if config is None or not any(variant != config.variant for variant, _ in seen.served):
+        return (), None
+    shares = tuple(ServedShare(*each) for each in seen.served)
+    if any(each.variant not in variants for each in shares):
+        return shares, None
+    whole = sum(each.share_ratio for each in shares)
+    return shares, sum(variants[each.variant].accuracy * each.share_ratio for each in shares) / whole
+
+
+def _resident(pipeline: Pipeline, config: StageConfig) -> tuple[str, ...]:
+    """The other variants that the stage's replicas keep loaded; none for one that is not in the file."""
+    known = {each.name for each in pipeline.stage(config.stage).variants}
+    if config.variant not in known:
+        return ()
+    return resident_variants(pipeline, config.stage, config.variant)[1:]
+
+
+def _capacity_rps(
+    config: StageConfig, planned: StagePlan | None, profile: VariantProfile | None, slower: float
+) -> float | None:
+    """The capacity of a replica: as planned, else as profiled, with its slowdown."""
+    if planned:
+        return planned.capacity_rps
+    for point in profile.points if profile else ():
+        if point.batch_size == config.batch_size and point.cores == config.cores:
+            alone_rps = point.batch_size / (point.latency_mean_s or point.latency_s)
+            return (point.throughput_rps or alone_rps) / slower
+    return None
+
+
+def _replica(config: StageConfig) -> Replica:
+    return config.stage, config.variant, config.batch_size, config.cores
+
+
+def _pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The accuracy of what runs, that of parts that share the load by their shares."""
+    starts = [at for at, stage in enumerate(stages) if stage.stage == stages[0].stage]
+    found = [_part_pas(pipeline, stages[a:b]) for a, b in zip(starts, [*starts[1:], None], strict=False)]
+    known = [pas for pas in found if pas is not None]
+    if not known or len(known) < len(found):
+        return None
+    if len(known) == 1:
+        return known[0]
+    shares = [stages[at].config for at in starts]
+    return sum(
+        pas * config.share_percent / WHOLE_PERCENT
+        for pas, config in zip(known, shares, strict=True)
+        if config
+    )
+
+
+def _served_pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The accuracy by the variants that answered; None if they are those that run, or it is not known."""
+    if not any(stage.served for stage in stages):
+        return None
+    answered = [
+        replace(stage, accuracy=stage.served_accuracy if stage.served else stage.accuracy) for stage in stages
+    ]
+    return _pas(pipeline, answered)
+
+
+def _part_pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The accuracy of the whole graph: the product of all stages where it has no routers and combiners."""
+    seen = {stage.stage: stage.accuracy for stage in stages}
+    terms = [seen.get(stage.name) if stage.variants else 1.0 for stage in pipeline.stages]
+    known = [term for term in terms if term is not None]
+    if not stages or len(known) < len(terms):
+        return None
+    at = {stage.name: index for index, stage in enumerate(pipeline.stages)}
+    nodes = [
+        GraphNode(
+            tuple(at[edge.parent] for edge in stage.after),
+            tuple(edge.share for edge in stage.after),
+            stage.kind,
+            stage.combine,
+        )
+        for stage in pipeline.stages
+    ]
+    return build_graph(tuple(nodes)).accuracy(known)
+
+
+def _cores(stages: Sequence[StageLive]) -> float | None:
+    configs = [stage.config for stage in stages if stage.config]
+    return sum(config.total_cores for config in configs) if len(configs) == len(stages) else None
+
+
+def _price(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The price in USD an hour; None without prices, or if a configuration or its resources are unknown."""
+    configs = [stage.config for stage in stages if stage.config]
+    return None if len(configs) < len(stages) else pipeline.usd_per_hour(configs)
+
+
+def runs_nothing(pipeline: Pipeline, observation: Observation) -> bool:
+    """True if the pipeline is only planned, and nothing of it was seen to run, which is no fault then."""
+    running = [stage.running for stage in observation.stages]
+    is_gone = all(isinstance(it, Missing) and it.reason is MissingReason.ABSENT for it in running)
+    return not pipeline.runnable and is_gone
+
+
+def _degraded(
+    pipeline: Pipeline, observation: Observation | None, decision: Decision | None
+) -> tuple[str, ...]:
+    if observation is None:
+        return ("nothing was observed yet",)
+    if runs_nothing(pipeline, observation):
+        return ()
+    found = [observation.problem] if observation.problem else []
+    if breaks_slo(observation, pipeline.sla, GuardSettings()):
+        found.append(f"the SLO is broken: {lateness(observation, pipeline)}")
+    if decision and decision.reason in UNHEALTHY:
+        found.append(
+            f"{decision.reason.value}: {decision.detail}" if decision.detail else decision.reason.value
+        )
+    return tuple(found)
+
+
+def inputs_of(observation: Observation | None) -> tuple[InputLive, ...]:
+    """Load and latency of the pipeline, and of each stage what runs, what is ready, and what arrives."""
+    if observation is None:
+        return ()
+    found = [
+        _input("load", observation.load),
+        _input("arrival_rate", observation.arrival_rate_rps),
+        _input("latency", observation.latency_s),
+    ]
+    for stage in observation.stages:
+        found += [
+            _input("running", stage.running, stage.stage),
+            _input("ready_replicas", stage.ready_replicas, stage.stage),
+            _input("arrival_rate", stage.arrival_rate_rps, stage.stage),
+            _input("latency", stage.latency_s, stage.stage),
+        ]
+    return tuple(found)
+
+
+def _input(name: str, seen: Measured[Any] | Missing, stage: str = "") -> InputLive:
+    if isinstance(seen, Measured):
+        return InputLive(name, stage, seen.age_s)
+    return InputLive(name, stage, seen.age_s, seen.reason, seen.detail)
