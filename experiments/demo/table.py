@@ -49,33 +49,38 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
 
 def win(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The comparison of accuracies with the best fixed plan that has as many requests in time."""
+    """The comparison with the most accurate fixed plan that has as many requests in time.
+
+    With the one that has most in time if none has as many.
+    """
     own, by_queues = runs["adaptive"], runs["static-largest-resident"]
-    equal = [name for name in FIXED if _is_as_much_in_time(runs[name], own)]
-    beside = (
-        f"The largest plan whose queues choose had {by_queues['within_sla_ratio']:.1%} in time at "
-        f"{by_queues['accuracy']:.3f}, with {by_queues['cores_mean']:.2f} cores instead of "
-        f"{own['cores_mean']:.2f}."
+    lead = {name: runs[name]["within_sla_ratio"] - own["within_sla_ratio"] for name in FIXED}
+    as_many = [name for name in FIXED if lead[name] >= -EQUAL_RATIO]
+    rival = (
+        max(as_many, key=lambda name: runs[name]["accuracy"]) if as_many else max(lead, key=lead.__getitem__)
     )
-    if not equal:
-        return f"**No fixed plan had as many requests in time.** {beside}"
-    best = max(equal, key=lambda name: runs[name]["accuracy"])
-    word, other = "at an equal share of requests in time", runs[best]["accuracy"]
-    if other > own["accuracy"]:
+    other = runs[rival]
+    ours, theirs = f"{own['accuracy']:.3f}", f"{other['accuracy']:.3f}"
+    in_time = f"{own['within_sla_ratio']:.1%} at {ours} against {other['within_sla_ratio']:.1%} at {theirs}"
+    if not as_many:
+        said = f"**No fixed plan had as many requests in time: {in_time}** of the {NAMES[rival]}."
+    elif lead[rival] > EQUAL_RATIO:
+        said = f"In this run the {NAMES[rival]} had more requests in time: {in_time}."
+    elif other["accuracy"] > own["accuracy"]:
         said = (
-            f"In this run the {NAMES[best]} was more accurate {word}: {other:.3f} against "
-            f"{own['accuracy']:.3f}."
+            f"In this run the {NAMES[rival]} was more accurate at an equal share of requests in time: "
+            f"{theirs} against {ours}."
         )
     else:
         said = (
-            f"**{word.capitalize()}, the answers were more accurate: {own['accuracy']:.3f} against "
-            f"{other:.3f}** of the {NAMES[best]}."
+            f"**At an equal share of requests in time, the answers were more accurate: {ours} against "
+            f"{theirs}** of the {NAMES[rival]}."
         )
-    return f"{said} {beside}"
-
-
-def _is_as_much_in_time(run: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    return bool(run["within_sla_ratio"] >= own["within_sla_ratio"] - EQUAL_RATIO)
+    return (
+        f"{said} The largest plan whose queues choose had {by_queues['within_sla_ratio']:.1%} in time at "
+        f"{by_queues['accuracy']:.3f}, with {by_queues['cores_mean']:.2f} cores instead of "
+        f"{own['cores_mean']:.2f}."
+    )
 
 
 def inserted(page: str, text: str) -> str:
