@@ -25,7 +25,7 @@ from ipa.model.observation import (
     StageObservation,
 )
 from ipa.model.parts import is_shared, parts_of
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import WHOLE_PERCENT
 from ipa.model.rounding import significant, to_ms
 
@@ -84,7 +84,7 @@ def observe(
                     batches=checked_batches(seen.batches if own is None else own),
                     lost=state.lost if state else "",
                     is_own=several and own is not None,
-                    served=shares(seen.served),
+                    served=shares(stage, seen.served),
                 )
             )
     rate, load = checked(signals.arrival_rate_rps), checked_load(signals.load)
@@ -154,15 +154,16 @@ def checked_batches(batches: Measured[Batches] | Missing) -> Measured[Batches] |
     return Missing(MissingReason.INVALID, f"the batches are {seen}", batches.age_s)
 
 
-def shares(served: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
-    """The shares of the items by variant, to a thousandth, the largest first.
+def shares(stage: Stage, served: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """The shares of the items by variant of the stage, to a thousandth, the largest first.
 
     Empty if nothing was served or a rate is invalid.
     """
-    whole = sum(served.values())
-    if not all(map(sane, served.values())) or not sane(whole) or not whole:
+    rates = {it.name: served[it.name] for it in stage.variants if it.name in served}
+    whole = sum(rates.values())
+    if not all(map(sane, rates.values())) or not sane(whole) or not whole:
         return ()
-    found = ((variant, round(rate / whole, 3)) for variant, rate in served.items())
+    found = ((variant, round(rate / whole, 3)) for variant, rate in rates.items())
     return tuple(sorted((it for it in found if it[1]), key=lambda it: (-it[1], it[0])))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -38,8 +40,8 @@ BOTH = in_order([with_share((HIGH,), 80), with_share((LOW,), 20)])
 ABSENT = Missing(MissingReason.ABSENT)
 
 
-def seen(rate_rps: float, waiting: float = 0.0) -> Observation:
-    stage = StageSignals(Measured(rate_rps), ABSENT, Measured(waiting))
+def seen(rate_rps: float, waiting: float = 0.0, served: Mapping[str, float] | None = None) -> Observation:
+    stage = StageSignals(Measured(rate_rps), ABSENT, Measured(waiting), served=served or {})
     signals = Signals(Measured(rate_rps), ABSENT, ABSENT, {"classify": stage})
     workload = WorkloadState("7", tuple(StageState(config, 1) for config in BOTH), True)
     return observe(IMAGES, signals, workload, at_s=0.0)
@@ -50,6 +52,13 @@ def test_each_part_is_seen_with_its_share_of_what_the_stage_has() -> None:
     assert observation.running() == BOTH
     assert [stage.arrival_rate_rps for stage in observation.stages] == [Measured(24.0), Measured(6.0)]
     assert [stage.queue_length for stage in observation.stages] == [Measured(8.0), Measured(2.0)]
+
+
+def test_the_variants_that_answered_are_those_of_all_parts_and_of_the_stage() -> None:
+    observation = seen(30.0, served={"low": 20.0, "gone": 3.0, "high": 10.0})
+    assert [stage.served for stage in observation.stages] == [(("low", 0.667), ("high", 0.333))] * 2
+    for nothing in ({}, {"low": 0.0}, {"low": math.nan, "high": 1.0}, {"low": math.inf}):
+        assert seen(30.0, served=nothing).stages[0].served == ()
 
 
 def test_a_part_that_is_offered_more_than_it_carries_is_crowded_by_itself() -> None:
