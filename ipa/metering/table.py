@@ -262,6 +262,7 @@ QUEUE_VARIANT_ITEMS = Metric(
     "ipa_queue_variant_items_total",
     "Items answered by each variant: the one that runs, or a resident one instead.",
     (*STAGE, of.VARIANT),
+    when="from a variant's first answer on, where the queue knows the variants of its replicas",
     place=MetricsEndpoint.QUEUE,
 )
 QUEUE_RETRIES = Metric(

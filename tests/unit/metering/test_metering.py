@@ -81,7 +81,9 @@ def registries() -> Iterator[CollectorRegistry]:
     service.register(Figures((table.LOG_DROPPED, lambda: 0)))
     yield service
     yield RouterMetrics("pages", ["detect"]).registry
-    yield QueueMetrics("pages", "detect").registry
+    queue = QueueMetrics("pages", "detect")
+    queue.variant_items("small")
+    yield queue.registry
     replica = new_registry()
     BatchTimes("detect", replica)
     yield replica
