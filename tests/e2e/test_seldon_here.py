@@ -100,15 +100,17 @@ def test_changes_under_load_lose_no_request_and_mix_none_up(
         until_ready(here, pipeline)
         found = probe(here, pipeline, tmp_path)
         assert (found["answered"], found["url"]) == (True, entry_url(pipeline)), found["detail"]
-        load = sending(here, pipeline, tmp_path)
         more = (FIRST[0], replace(FIRST[1], replicas=2))
-        change(here, pipeline, more)
-        assert taken(here, "recognise") == taken(here, "detect") == 0
-        # The operator tells the orchestrator every number; a router knows none of them.
-        assert taken(here, front) == (shape is Shape.SINGLE)
-        change(here, pipeline, (replace(more[0], variant="v4-320"), more[1]))
-        assert taken(here, "detect") == 1 and taken(here, "recognise") == 0
-        assert load.wait(60) == 0
+        with sending(here, pipeline, tmp_path) as load:
+            change(here, pipeline, more)
+            # The operator tells the orchestrator every number; a router knows none of them. What a change
+            # replaces ends after the change.
+            until(lambda: taken(here, front) == (shape is Shape.SINGLE), within_s=60.0)
+            assert taken(here, "recognise") == taken(here, "detect") == 0
+            change(here, pipeline, (replace(more[0], variant="v4-320"), more[1]))
+            until(lambda: taken(here, "detect") == 1, within_s=60.0)
+            assert taken(here, "recognise") == 0
+            assert load.wait(60) == 0
     requests = read_requests(tmp_path / "requests.jsonl")
     assert {it["outcome"] for it in requests} == {"answered"}, [it for it in requests if it["status"] != 200]
     answers = [(it["page"], it["answer"]) for it in requests]
