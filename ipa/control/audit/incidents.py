@@ -22,6 +22,7 @@ from ipa.model.decision import HELD_BY_PEOPLE, UNHEALTHY, Action, Decision, Reas
 
 # A minute in which all is well tells two incidents apart.
 AGAIN_S = 60.0
+# What is not seen for less is no incident by itself.
 BLIND_S = 30.0
 # Of each pipeline so many incidents are kept, and of each incident its first actions and causes.
 MOST_INCIDENTS, MOST_ACTIONS, MOST_CAUSES = 100, 20, 2
@@ -138,6 +139,12 @@ class _Course:
     # The causes of the newest incident by their kind, in the order in which they were seen.
     causes: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def lasting(self) -> PipelineIncident | None:
+        """The newest incident if it lasts."""
+        newest = self.found[-1] if self.found else None
+        return newest if newest and newest.ended_at is None else None
+
     def see(self, decision: Decision) -> None:
         """Take up the next decision."""
         if self.last is not None and decision.tick < self.last.tick:
@@ -147,16 +154,15 @@ class _Course:
             self.brief.clear()
         self.first = self.first or decision
         troubles = troubles_of(decision)
-        newest = self.found[-1] if self.found else None
-        lasts = newest is not None and newest.ended_at is None
+        lasting = self.lasting
         if not troubles:
             self.brief.clear()
-            if newest is not None and lasts:
-                self.found[-1] = replace(newest, ended_at=decision.at)
+            if lasting:
+                self.found[-1] = replace(lasting, ended_at=decision.at)
         else:
             self.brief.append((decision, self.last))
             since = self.brief[0][0].at
-            if lasts or troubles != {Trouble.BLIND} or _seconds(since, decision.at) >= BLIND_S:
+            if lasting or troubles != {Trouble.BLIND} or _seconds(since, decision.at) >= BLIND_S:
                 for each, before in self.brief:
                     self._add(each, before)
                 self.brief.clear()
@@ -182,6 +188,7 @@ class _Course:
             earlier.see(decision)
         if self.first is None:
             self.first, self.last, self.causes = earlier.first, earlier.last, earlier.causes
+            self.brief = earlier.brief
         elif earlier.found:
             last, mine = earlier.found[-1], self.found[0] if self.found else None
             if mine is not None and _continues(last, mine.begun_at):
@@ -317,8 +324,7 @@ class IncidentBook:
         """The incident that lasts, as far as the loops told; None if there is none. It reads no record."""
         with self._lock:
             course = self._courses.get(pipeline)
-            newest = course.found[-1] if course and course.found else None
-            return newest if newest and newest.ended_at is None else None
+            return course.lasting if course else None
 
     def of(self, pipeline: str, log: DecisionLog) -> Sequence[PipelineIncident]:
         """The incidents of the pipeline, the newest first. Errors: those of the log."""

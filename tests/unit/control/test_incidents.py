@@ -171,6 +171,14 @@ def test_a_replica_that_does_not_lead_reads_what_is_new_in_the_record() -> None:
     assert log.read - before <= 4
 
 
+def test_what_is_not_seen_counts_from_before_the_record_was_read() -> None:
+    blind = [decided(tick, ReasonCode.METRICS_MISSING) for tick in range(1, 5)]
+    log, book = Log(blind[:2]), IncidentBook()
+    assert book.of("video", log) == ()
+    log.kept += blind[2:]
+    assert [each.begun_at for each in book.of("video", log)] == [at(1)]
+
+
 def test_a_pipeline_that_begins_anew_has_none_of_the_incidents_before_it() -> None:
     found = incidents(*(decided(tick, ratio=0.5) for tick in (7, 8)), decided(1), decided(2, ratio=0.5))
     assert [each.begun_at for each in found] == [at(2)]
