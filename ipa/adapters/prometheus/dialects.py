@@ -195,7 +195,7 @@ def _batches(dialect: Dialect, found: Selectors, *by: str) -> BatchQueries | Non
 
 
 def _variants(pipeline: Pipeline, dialect: Dialect, found: Selectors) -> Rate | None:
-    if not found.stage_variants or not any(it.residents > 1 or it.resident_groups for it in pipeline.served):
+    if not found.stage_variants or not any(it.residents > 1 for it in pipeline.served):
         return None
     return Rate(found.stage_variants, dialect.batches_window_s, (dialect.stage_label, of.VARIANT.name))
 
