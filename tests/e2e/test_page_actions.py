@@ -32,7 +32,6 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 def open_dialog(page: Page, button: str) -> Locator:
     """The dialog that this button opens, with the focus within."""
-    # One that closes gives the focus back a moment later.
     expect(page.get_by_role("dialog")).to_have_count(0)
     opener = page.get_by_role("button", name=button)
     opener.focus()
@@ -92,6 +91,20 @@ def test_nothing_is_sent_before_it_is_confirmed_and_the_focus_goes_back(page: Pa
     # Without a reason the browser says what is missing.
     expect(dialog.get_by_role("heading", name="Apply this plan to ocr?")).to_be_visible()
     assert len(world.log) == before
+
+
+def test_a_dialog_that_closes_leaves_the_focus_where_somebody_moved_it(page: Page) -> None:
+    open_dialog(page, "Apply …")
+    # The browser says that it is closed a moment after it is.
+    focused = page.evaluate("""async () => {
+        const dialog = document.querySelector("dialog");
+        const told = new Promise((resolve) => dialog.addEventListener("close", resolve));
+        dialog.close();
+        document.getElementById("what-if-rate_rps").focus();
+        await told;
+        return document.activeElement.id;
+    }""")
+    assert focused == "what-if-rate_rps"
 
 
 def test_what_runs_already_and_what_cannot_be_are_not_offered(browser: Browser, world: FakeWorld) -> None:
@@ -269,7 +282,7 @@ def test_pause_and_resume_with_the_keyboard(browser: Browser, url: str, world: F
         dialog = open_dialog(page, "Resume …")
         expect(dialog).to_contain_text("night shift")
         confirm(dialog, "Resume")
-        expect(dialog.get_by_role("heading", name="Resumed")).to_be_visible()
+        expect(dialog.get_by_role("heading", name="Resumed")).to_be_focused()
         assert world.control("ocr").paused is False
         page.keyboard.press("Escape")
         dialog = open_dialog(page, "Mode …")

@@ -19,7 +19,7 @@ export class ConfirmDialog {
    * `mend` {text, act} is offered if the action was refused because something changed meanwhile (412).
    */
   constructor({ title, words, fields = [], verb, act, mend = null, tools }) {
-    Object.assign(this, { title, words, fields, verb, act, mend, tools, opener: document.activeElement });
+    Object.assign(this, { title, words, fields, verb, act, mend, tools });
     this.head = el("h2", { id: "confirm-title", tabindex: "-1" }, title);
     this.body = el("div", {});
     this.box = el("dialog", { class: "confirm", "aria-labelledby": "confirm-title" }, this.head, this.body);
@@ -36,11 +36,10 @@ export class ConfirmDialog {
 
   close() { this.box.close(); }
 
-  /** Removes the dialog, and returns the focus to the element that had it. */
+  /** Removes the dialog. The browser has returned the focus already, and the user may have moved it since. */
   leave() {
     this.isOver = true;
     this.box.remove();
-    if (this.opener?.isConnected) this.opener.focus();
   }
 
   /** Shows what would refuse the action now, as [{text, todo}]; the button is disabled while there is any. */
