@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
@@ -27,6 +27,8 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 # What a view says while it is not there yet is not there any more.
 OPENED = ".view:not([aria-busy])"
 DESK, PHONE = 1280, 390
+# As long as the browser waits for an element that is acted on: other tests run beside.
+expect.set_options(timeout=30_000)
 # Of each view an address that works over FakeWorld, without the #.
 VIEWS = {
     "now": "/now/ocr",
