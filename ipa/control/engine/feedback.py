@@ -40,7 +40,8 @@ LEAST = 0.5
 # The ratio falls below 1 while the late requests of the last minutes are at most this share of those that the
 # SLO allows. The share is forgotten with this time constant.
 SPARE_RATIO, FORGET_S = 0.5, 1200.0
-# The highest mean rate over MEAN_S of the last minutes is the least that is planned for.
+# The highest mean rate over MEAN_S of the last minutes is the least that is planned for; the forecast's point
+# where variants change in place.
 MEAN_S, LATELY_S = 30.0, 300.0
 # If requests are late again within this multiple of the hold, the hold doubles, up to so many times.
 SOON, MOST_HOLDS = 2.0, 16
@@ -152,20 +153,24 @@ def lateness(observation: Observation, pipeline: Pipeline) -> str:
     )
 
 
-def loaded(forecast: Forecast, feedback: Feedback, observation: Observation, *, is_slow: bool) -> Forecast:
+def loaded(
+    forecast: Forecast, feedback: Feedback, observation: Observation, *, is_slow: bool, is_quick: bool = False
+) -> Forecast:
     """The forecast to plan for: times the ratio, no less than a load that just rose, and with what waits.
 
     Both count while the SLO is broken, what waits also if variants are known to be slow. Else why it waits
     may be learned in a moment, and a plan for it alone would be in the way of the right one. A load that rose
-    far above the forecast counts at once.
+    far above the forecast counts at once. `is_quick` as in `regulated`.
     """
     ratio, is_broken = feedback.planned_ratio, feedback.is_broken
     waiting_rps = _waiting_rps(observation) if is_broken or is_slow else 0.0
     risen_rps = (present_rps(observation) or 0.0) if is_broken else _surprise_rps(observation, forecast)
     if ratio == 1 and not waiting_rps and risen_rps <= forecast.point_rps:
         return forecast
-    # The waits of requests that come at random are in the model's latency already, at their mean rate.
-    least_rps = max(min(_highest_mean_rps(observation.load), forecast.point_rps), risen_rps)
+    # The waits of requests that come at random are in the model's latency already, at their mean rate. But a
+    # ratio that falls within seconds is of fewer requests than a rise brings, and means show that late.
+    lately_rps = inf if is_quick else _highest_mean_rps(observation.load)
+    least_rps = max(min(lately_rps, forecast.point_rps), risen_rps)
     return replace(
         forecast,
         point_rps=max(forecast.point_rps * ratio, least_rps) + waiting_rps,

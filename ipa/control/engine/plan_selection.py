@@ -59,8 +59,10 @@ def choose(
     carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
     urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
-    if _is_waited_for(request, serving, late=bool(late), lacks=lacks):
-        plan = _steadier(request, state, serving, forecast, plan)
+    if request.rolling.switches_at_once:
+        steady = _steadier(request, state, serving, forecast, plan)
+        # Without need what can be had in place comes first; then what other replicas are worth.
+        plan = steady if late or lacks or steady.configs != serving else plan
     if late and (not urgent or plan.configs == serving):
         verdict = _while_late(request, state, running, plan, forecast, now, late)
         return verdict, _damped(request, reset, running, verdict, urgent=True)
@@ -106,12 +108,8 @@ def _damped(
 def wanted(request: TickRequest, state: EngineState, forecast: Forecast) -> Forecast:
     """The load to plan for: the forecast as the requests in time correct it, and what waits."""
     is_slow = bool(state.correction.slowdowns(request.pipeline))
-    return loaded(forecast, state.feedback, request.observation, is_slow=is_slow)
-
-
-def _is_waited_for(request: TickRequest, running: Configs, *, late: bool, lacks: bool) -> bool:
-    """True if requests wait, and a plan that keeps the replicas can be there before the best one."""
-    return request.rolling.switches_at_once and (late or (lacks and not _carries_now(request, running)))
+    is_quick = request.rolling.switches_at_once
+    return loaded(forecast, state.feedback, request.observation, is_slow=is_slow, is_quick=is_quick)
 
 
 def _steadier(
@@ -172,7 +170,8 @@ def _settled_on(request: TickRequest, state: EngineState, running: Configs, now:
         if plan is None:
             continue
         gain_ratio = _gain_ratio(plan, now.objective)
-        needed = ticks_for(gain_ratio, ticks, settings.tick_s)
+        counted_ratio = 0.0 if _is_disruptive(request, running, plan, gain_ratio) else gain_ratio
+        needed = ticks_for(counted_ratio, ticks, settings.tick_s)
         if ticks > 1 and not keeps_all(request.rolling, running, plan.configs):
             needed = state.damping.ticks(plan, needed, request.now_s, settings.tick_s)
             must_rps = state.damping.must_carry_rps(plan, request.now_s)
@@ -185,6 +184,15 @@ def _settled_on(request: TickRequest, state: EngineState, running: Configs, now:
     if too_small_rps and state.pending_ticks >= needed:
         return f"it must carry {too_small_rps:.3g} rps too, for which the last one was too small"
     return f"better for {state.pending_ticks} of {needed} ticks"
+
+
+def _is_disruptive(request: TickRequest, running: Configs, plan: Plan, gain_ratio: float) -> bool:
+    """True if the plan starts replicas beside those that serve, for a gain that is not worth that soon."""
+    return (
+        request.rolling.switches_at_once
+        and gain_ratio < WORTH_NEW_REPLICAS_RATIO
+        and not is_kept(request.rolling, running, plan.configs, is_in_place=True)
+    )
 
 
 def _while_late(

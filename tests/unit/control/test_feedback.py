@@ -169,6 +169,8 @@ def test_a_smaller_margin_plans_for_no_less_than_the_mean_load() -> None:
     assert found.point_rps == pytest.approx(30.0 * eased.planned_ratio)
     least = loaded(FORECAST, eased, observed(1.0), is_slow=False)
     assert (least.point_rps, least.upper_rps) == (RATE_RPS, RATE_RPS)
+    # Where the ratio falls within seconds, no less than is expected.
+    assert loaded(high, eased, observed(1.0), is_slow=False, is_quick=True).upper_rps == 30.0
     # Never more than without the feedback.
     falling = replace(FORECAST, point_rps=2.0, upper_rps=3.0)
     assert loaded(falling, eased, observed(1.0), is_slow=False).upper_rps <= 3.0
