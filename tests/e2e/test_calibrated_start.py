@@ -14,6 +14,7 @@ from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.targets import ServeOptions, target_named
 from ipa.control.loop.clock import SystemClock
 from ipa.files import dump_profile, load_pipelines, load_profiles
+from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.slowdown import Calibration, Slowdown
 from ipa.policies.planning import plan_pipeline
@@ -25,7 +26,8 @@ from tests.fakes.store import FakeStore
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]
 
 ELSEWHERE = "2 cores, a machine twice as quick"
-RATE_RPS = 150.0
+# Closer than the profiles are wrong: at one of them at least the plans differ, however quick the machine is.
+RATES_RPS = tuple(50.0 * 1.15**step for step in range(35))
 
 
 def halved(profile: StageProfile) -> StageProfile:
@@ -39,6 +41,11 @@ def mean_ratio(calibration: Calibration, profiles: Mapping[str, StageProfile]) -
         for stage in profiles.values()
         for variant in stage.variants
     )
+
+
+def worth(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> float:
+    """The objectives of the plans for all rates together; one without a plan is worth nothing."""
+    return sum(plan_pipeline(pipeline, profiles, rate_rps).objective or 0.0 for rate_rps in RATES_RPS)
 
 
 def test_digits_is_planned_for_this_machine_though_its_profiles_promise_twice_as_much(
@@ -77,8 +84,4 @@ def test_digits_is_planned_for_this_machine_though_its_profiles_promise_twice_as
         assert machine() in live.calibration
     finally:
         app.close()
-    promised = plan_pipeline(pipeline, foreign, RATE_RPS)
-    real = plan_pipeline(pipeline, calibrated(foreign, calibration), RATE_RPS)
-    assert real.objective is not None
-    assert promised.objective is not None
-    assert real.objective < promised.objective
+    assert worth(pipeline, calibrated(foreign, calibration)) < worth(pipeline, foreign)
