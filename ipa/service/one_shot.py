@@ -14,10 +14,10 @@ from typing import Protocol
 
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase, begin, sent
+from ipa.control.engine.change_words import changes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe, unseen_by
 from ipa.control.engine.overrides import stop_of
-from ipa.control.engine.plan_selection import changes
 from ipa.control.engine.state import EngineState
 from ipa.control.engine.write_outcome import unwritten
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts

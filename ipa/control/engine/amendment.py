@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.control.engine import quarantine
+from ipa.control.engine.change_words import changes
 from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import bound_faults
 from ipa.control.engine.kept_replicas import keeps_all, with_kept
 from ipa.control.engine.load_rules import forecast_of
 from ipa.control.engine.overrides import held_back, pin_faults
-from ipa.control.engine.plan_selection import MORE, changes, plan_for
+from ipa.control.engine.plan_selection import MORE, plan_for
 from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerdict
 from ipa.control.engine.transition import lacking
 from ipa.model.decision import Action, Change, ReasonCode

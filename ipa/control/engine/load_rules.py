@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, beside, without
+from ipa.control.engine.change_words import changes
 from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import HoldReason, bound_faults, forecast_fault, load_of
 from ipa.control.engine.overload_guard import Overload, overloaded_stages, with_more_replicas
@@ -13,7 +14,6 @@ from ipa.control.engine.overrides import held_back
 from ipa.control.engine.plan_selection import (
     MORE,
     capacity_rps,
-    changes,
     checked,
     choose,
     plan_for,

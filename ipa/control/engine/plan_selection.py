@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
 from ipa.control.engine import lost_replicas, quarantine
 from ipa.control.engine.canary import CanaryTrial, proven_by, trial_of
+from ipa.control.engine.change_words import changes, classify, no_room
 from ipa.control.engine.correction import planned_with
 from ipa.control.engine.feedback import loaded, present_rps
 from ipa.control.engine.guards import bound_faults, limit_steps, total_cores
@@ -21,7 +21,7 @@ from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.external import pins_for, replicas_of
 from ipa.model.forecast import Forecast
-from ipa.model.parts import gone_parts, is_shared, only_shares, stage_pairs
+from ipa.model.parts import is_shared, only_shares, stage_pairs
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
 from ipa.model.rolling import Rolling, first_hop
@@ -241,20 +241,6 @@ def _no_better(
     tolerated = f"the tolerance is {request.settings.tolerance_ratio:.1%}"
     words = f"another plan is only {max(gain_ratio, 0):.1%} better, {tolerated}"
     return _kept(request, state, ReasonCode.WITHIN_TOLERANCE, words, plan, forecast)
-
-
-def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
-    """The kind of the change: a new variant takes precedence over the size, the size over the batch."""
-    if running and only_shares(running, configs):
-        return ReasonCode.RESHARE
-    pairs = list(stage_pairs(running, configs))
-    if gone_parts(running, configs) or any(old is None or old.variant != new.variant for old, new in pairs):
-        return ReasonCode.SWITCH_VARIANT
-    if all(old and (old.cores, old.replicas) == (new.cores, new.replicas) for old, new in pairs):
-        return ReasonCode.REBATCH
-    grown = total_cores(configs) - total_cores(running)
-    up = urgent if abs(grown) < 1e-9 else grown > 0
-    return ReasonCode.SCALE_UP if up else ReasonCode.SCALE_DOWN
 
 
 def capacity_rps(plan: Plan) -> float:
@@ -539,11 +525,6 @@ def _carries_now(request: TickRequest, configs: Configs) -> bool:
     return seen is not None and seen.carries
 
 
-def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:
-    """The words for a change of which not even the first stage has room."""
-    return f"{step.lacking.words(before='more')} are needed during the change: {changes(running, aim)}"
-
-
 def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | TickVerdict:
     """The plan's configurations within the step limit; a hold if they are not allowed."""
     bounds = request.pipeline.bounds
@@ -593,12 +574,3 @@ def _short_of(request: TickRequest, state: EngineState, plan: Plan, forecast: Fo
     """The plan's note if it carries less than the load to plan for or misses the SLA; else empty."""
     load_rps = wanted(request, state, forecast).upper_rps
     return plan.note if plan.is_late or plan.carried_rps < load_rps * (1 - 1e-9) else ""
-
-
-def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> str:
-    """The changes, stage by stage, in words."""
-    pairs = [(old, config) for old, config in stage_pairs(running, configs) if old != config]
-    gone = [config for part in gone_parts(running, configs) for config in part]
-    return ", ".join(
-        [*(f"{old or 'nothing'} → {new}" for old, new in pairs), *(f"{old} → nothing" for old in gone)]
-    )

@@ -22,6 +22,7 @@ from ipa.control.engine.canary import (
     proven_by,
     without,
 )
+from ipa.control.engine.change_words import changes, classify, no_room
 from ipa.control.engine.guards import bound_faults, restoring_faults
 from ipa.control.engine.load_rules import (
     beside_trial,
@@ -33,7 +34,6 @@ from ipa.control.engine.load_rules import (
     telemetry_lost,
 )
 from ipa.control.engine.overrides import held_back, pin_faults, stop_of
-from ipa.control.engine.plan_selection import changes, classify, no_room
 from ipa.control.engine.state import (
     ChangeRequest,
     Configs,

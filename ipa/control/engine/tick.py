@@ -9,11 +9,11 @@ from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine import external_replicas, lost_replicas
 from ipa.control.engine.actuation import Actuation, begin
 from ipa.control.engine.canary import without_canary
+from ipa.control.engine.change_words import classify
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.decision_inputs import inputs_of
 from ipa.control.engine.feedback import NO_FEEDBACK, breaks_slo, is_broken, regulated
 from ipa.control.engine.overrides import pins_of
-from ipa.control.engine.plan_selection import classify
 from ipa.control.engine.rules import judge
 from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict
 from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipa.control.canonical import digest
-from ipa.control.engine.plan_selection import changes
+from ipa.control.engine.change_words import changes
 from ipa.control.ports import PipelineManifest, Rollout, RolloutPhase, StageState, Workload, WorkloadState
 from ipa.files.reading import read_text, replace_text
 from ipa.model.decision import Change, Decision

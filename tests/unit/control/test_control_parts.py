@@ -20,9 +20,9 @@ from ipa.control.engine.actuation import (
     unanswered,
     withdrawn,
 )
+from ipa.control.engine.change_words import classify
 from ipa.control.engine.guards import limit_steps, trailing_gap_s
 from ipa.control.engine.observe import checked_load, observe
-from ipa.control.engine.plan_selection import classify
 from ipa.control.engine.stabiliser import remember, ripe
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.control.ports import Rollout, RolloutPhase, Signals, StageSignals, StageState, WorkloadState
