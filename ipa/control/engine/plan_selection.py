@@ -58,11 +58,13 @@ def choose(
     lacks = now is not None and _urgent(plan, now)
     carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
     urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
-    urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
-    if request.rolling.switches_at_once:
+    is_unstabilised = is_at_once(request.policy, running)
+    urgent = urgent or is_unstabilised or bool(wrong_rows(request.pipeline, running))
+    is_needed = lacks or bool(late)
+    if request.rolling.switches_at_once and (is_needed or not is_unstabilised):
         steady = _steadier(request, state, serving, forecast, plan)
         # Without need what can be had in place comes first; then what other replicas are worth.
-        plan = steady if late or lacks or steady.configs != serving else plan
+        plan = steady if is_needed or steady.configs != serving else plan
     if late and (not urgent or plan.configs == serving):
         verdict = _while_late(request, state, running, plan, forecast, now, late)
         return verdict, _damped(request, reset, running, verdict, urgent=True)

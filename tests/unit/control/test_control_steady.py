@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.model.plan import StageConfig
-from tests.fakes.world import PIPELINE, scenario, window_max
+from tests.fakes.world import PIPELINE, ours, scenario, window_max
 
 # Within 2 % of the best plan at every rate that they carry.
 TWO_CORES = (StageConfig("detect", "big", 1, 2.0, 1), StageConfig("read", "big", 1, 1.0, 1))
@@ -66,3 +66,12 @@ def test_without_need_what_can_be_had_in_place_comes_first() -> None:
     made.ticks(20)
     found = [(config.variant, config.cores, config.replicas) for config in made.workload.desired]
     assert found == [("big", 2.0, 2), ("big", 1.0, 2)]
+
+
+def test_a_policy_that_waits_for_nothing_is_followed_as_it_decides() -> None:
+    """As rules with delays of their own: it is compared with others as it is."""
+    small = tuple(replace(config, variant="small", replicas=2) for config in TWO_CORES)
+    at_once = replace(ours(), offers=lambda pipeline, running: False)
+    made = scenario(25.0, configs=small, pipeline=RESIDENT, policy=at_once)
+    made.ticks(3)
+    assert [(config.cores, config.replicas) for config in made.workload.desired] == [(1.0, 3), (1.0, 2)]
