@@ -74,4 +74,5 @@ def test_a_policy_that_waits_for_nothing_is_followed_as_it_decides() -> None:
     at_once = replace(ours(), offers=lambda pipeline, running: False)
     made = scenario(25.0, configs=small, pipeline=RESIDENT, policy=at_once)
     made.ticks(3)
-    assert [(config.cores, config.replicas) for config in made.workload.desired] == [(1.0, 3), (1.0, 2)]
+    (only,) = made.workload.accepted
+    assert [(config.cores, config.replicas) for config in only.configs] == [(1.0, 3), (1.0, 2)]
