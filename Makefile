@@ -7,7 +7,7 @@ export UV_NO_PROGRESS := 1
 # With it every `ipa` that is started compiles the package anew; tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install images test faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live lint lint-style lint-types lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test test-live faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live lint lint-style lint-types lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,9 +18,13 @@ install: .venv/.installed ## .venv with all that demo and tests need
 	@tools/install.sh
 
 # Some wait for processes, browsers and databases: on two cores a third worker fills the time.
-test: install ## all tests (WORKERS=3; DURATIONS=40: the longest)
+test: install ## all tests that do not depend on the machine's speed (WORKERS=3; DURATIONS=40: the longest)
 	@tools/system.sh
-	$(PY) -m pytest tests -n $(or $(WORKERS),3) --dist loadgroup $(if $(DURATIONS),--durations $(DURATIONS))
+	$(PY) -m pytest tests -m "not live" -n $(or $(WORKERS),3) --dist loadgroup $(if $(DURATIONS),--durations $(DURATIONS))
+
+test-live: install ## the tests that need real time, real load or a quiet machine, one after another
+	@tools/system.sh
+	$(PY) -m pytest tests -m live $(if $(DURATIONS),--durations $(DURATIONS))
 
 test-fast: install ## the quick tests of the pure rooms, within a minute on two cores
 	@time $(PY) -m pytest $$($(PY) -m tools.pure_tests) -n 2 --dist loadgroup
