@@ -83,7 +83,8 @@ def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Ite
             "canary", f"{place} cannot run a new configuration beside the old one", "leave it out"
         )
     if not pipeline.is_chain and not serving.runs_graphs:
-        yield Unhonoured("graph", f"{place} runs chains of stages only", "give it a graph such as [a, b]")
+        remedy = "make it a chain such as [a, b], or choose another target"
+        yield Unhonoured("graph", f"{place} runs chains of stages only", remedy)
     if not serving.fans_out and any(_fans_out(edge) for stage in pipeline.stages for edge in stage.after):
         yield Unhonoured(
             "fan_out", f"{place} sends one item on for each", "leave it out, or choose another target"

@@ -65,14 +65,3 @@ def test_the_people_on_call_are_named_alerts_that_there_are() -> None:
     text = (DOCS / "how-to" / "alerts.md").read_text().partition("## On call")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(Ipa\w+)`", text))
     assert named and named <= {alert.name for alert in ALERTS}
-
-
-def test_readme_and_page_say_the_point_with_the_measured_figure() -> None:
-    measured = (DOCS / "explanation" / "beating-ipa.md").read_text()
-    frugal = rows(measured, "With the weights `paper-v3`")
-    goals = {row[0]: row[1] for row in frugal}
-    fewer = 100 - number(goals["cores at most 80% on average"])
-    page = DOCS.parent / "ipa" / "api" / "page" / "views" / "now.js"
-    for text in ((DOCS.parent / "README.md").read_text(), page.read_text()):
-        (said,) = re.findall(r"(\d+) % fewer cores", text)
-        assert float(said) == pytest.approx(fewer, abs=0.5)

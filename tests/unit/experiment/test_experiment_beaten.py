@@ -1,45 +1,63 @@
-"""Who is beaten in violations and cores at once, in the report of an experiment."""
+"""The dominated policies in the report of an experiment."""
 
 from __future__ import annotations
 
-from ipa.experiment.beaten import beaten, better_in_both
+from ipa.experiment.beaten import beaten, dominating
 from ipa.experiment.simulated_grid import CaseGrid, representative
 from ipa.report.blocks import as_page
 
 CASE, OTHER = ("video", "bursty", "2x"), ("video", "bursty", "3x")
 
 
-def grid(**figures: list[tuple[float, float]]) -> CaseGrid:
-    """Violations and cores of each policy, in CASE and OTHER; the second seed has the same."""
+Figures = tuple[float, float, float]
+
+
+def grid(**figures: list[Figures]) -> CaseGrid:
+    """Violations, cores and accuracy of each policy, in CASE and OTHER; the second seed has the same."""
+    keys = ("violation_ratio", "cores_mean", "pas_mean")
     rows = {
-        (cell, policy): {seed: {"violation_ratio": late, "cores_mean": cores} for seed in (1, 2)}
+        (cell, policy): {seed: dict(zip(keys, values, strict=True)) for seed in (1, 2)}
         for policy, cells in figures.items()
-        for cell, (late, cores) in zip((CASE, OTHER), cells, strict=True)
+        for cell, values in zip((CASE, OTHER), cells, strict=True)
     }
     return CaseGrid((CASE, OTHER), tuple(figures), (1, 2), rows, None)
 
 
-def test_beaten_is_who_has_more_violations_and_more_cores() -> None:
+def test_a_policy_that_is_no_worse_anywhere_and_better_somewhere_dominates() -> None:
     found = grid(
-        ours=[(0.01, 9.0), (0.0, 5.0)], ipa=[(0.02, 10.0), (0.0, 4.0)], rim=[(0.0, 20.0), (0.1, 3.0)]
+        ours=[(0.0, 9.0, 0.5), (0.0, 5.0, 0.5)],
+        ipa=[(0.0, 10.0, 0.5), (0.0, 4.0, 0.4)],
+        rim=[(0.0, 20.0, 0.6), (0.1, 3.0, 0.4)],
     )
-    assert list(better_in_both(found, CASE, "ipa")) == ["ours"]
-    assert not list(better_in_both(found, CASE, "ours"))
-    assert not list(better_in_both(found, CASE, "rim"))
-    # As many violations are not fewer.
-    assert not list(better_in_both(found, OTHER, "ours"))
-    assert not list(better_in_both(found, OTHER, "rim"))
+    # As few are late, at the same accuracy, for fewer cores.
+    assert list(dominating(found, CASE, "ipa")) == ["ours"]
+    assert not list(dominating(found, CASE, "ours"))
+    # More cores for more accuracy, or fewer for more violations, are another choice.
+    assert not list(dominating(found, CASE, "rim"))
+    assert not list(dominating(found, OTHER, "ours"))
+    assert not list(dominating(found, OTHER, "rim"))
+
+
+def test_equal_policies_do_not_dominate_each_other() -> None:
+    found = grid(ours=[(0.1, 0.3, 0.5)] * 2, ipa=[(0.1, 0.1 + 0.2, 0.5)] * 2)
+    assert not list(dominating(found, CASE, "ours")) + list(dominating(found, CASE, "ipa"))
 
 
 def test_the_report_says_where_and_by_whom() -> None:
-    page = as_page("", "", beaten(grid(ours=[(0.01, 9.0), (0.0, 5.0)], ipa=[(0.02, 10.0), (0.1, 6.0)])))
+    page = as_page(
+        "",
+        "",
+        beaten(
+            grid(ours=[(0.01, 9.0, 0.5), (0.0, 5.0, 0.5)], ipa=[(0.02, 10.0, 0.5), (0.1, 6.0, 0.5)]),
+        ),
+    )
     assert "video bursty 2x: ours; video bursty 3x: ours" in page
     assert "nowhere" in page
 
 
 def test_the_representative_case_is_nearest_to_the_median() -> None:
-    figures = [(0.02, 9.0), (0.03, 10.0)]
-    found = grid(ours=figures, ipa=[(0.01, 20.0), (0.05, 21.0)])
+    figures = [(0.02, 9.0, 0.5), (0.03, 10.0, 0.5)]
+    found = grid(ours=figures, ipa=[(0.01, 20.0, 0.5), (0.05, 21.0, 0.5)])
     # Seeds are alike: of equally near ones it is the first.
     assert representative(found) == (CASE, 1)
     rows = {

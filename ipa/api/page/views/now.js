@@ -14,9 +14,6 @@ import { latestEdit, profileDoubts, requests } from "./now-notices.js";
 const COUNT_MS = 200;
 const CHANGES = 5;
 
-// For those who look at a simulation; the figure is that of docs/explanation/beating-ipa.md.
-const POINT = "ipa keeps a pipeline inside its latency SLA as the load changes, at the best accuracy for the least cost: with the paper’s weights, its frugal policy needed 26 % fewer cores than IPA’s planner at the same accuracy and SLA, in simulation.";
-
 export const title = "Now";
 
 export async function open(root, place, tools) {
@@ -44,7 +41,7 @@ export async function open(root, place, tools) {
     parts.reason.className = `banner ${kind}`;
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
     told = live.reason;
-    put(parts.aside, [status.simulated_speed, pipeline?.description, pipeline?.not_controlled, pipeline?.not_runnable_because], () => aside(pipeline, status.simulated_speed));
+    put(parts.aside, [pipeline?.description, pipeline?.not_controlled, pipeline?.not_runnable_because], () => aside(pipeline));
     put(parts.edit, [status.edit, control.mode, control.profile_doubts], () => [...latestEdit(status), ...profileDoubts(status)]);
     put(parts.requests, status.address, () => requests(status, tools));
     put(parts.tiles, [live.rate_rps, live.latency_s, live.in_time_ratio, live.losses, live.retried_rps, live.forecast, live.pas, live.served_pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
@@ -119,10 +116,9 @@ function frame(name) {
 }
 
 /** Banners about the pipeline itself. */
-function aside(pipeline, speed) {
+function aside(pipeline) {
   if (!pipeline) return [];
   return [pipeline.not_controlled ? el("p", { class: "banner warn" }, el("b", {}, "Not controlled here"), el("span", {}, pipeline.not_controlled)) : "",
     pipeline.runnable ? "" : el("p", { class: "banner warn" }, el("b", {}, "Planned only"), el("span", {}, pipeline.not_runnable_because)),
-    pipeline.description ? el("p", { class: "lead" }, pipeline.description) : "",
-    speed ? el("p", { class: "note" }, POINT) : ""];
+    pipeline.description ? el("p", { class: "lead" }, pipeline.description) : ""];
 }

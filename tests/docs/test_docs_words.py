@@ -1,0 +1,44 @@
+"""Sentences of the docs that went stale once, held against what they speak of."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ipa.forecast.ladder import BACKTEST_RUNGS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_every_decision_is_in_the_list_of_decisions_under_its_title() -> None:
+    listed = (ROOT / "docs/adr/README.md").read_text()
+    for page in sorted((ROOT / "docs/adr").glob("0*.md")):
+        number, _, title = page.read_text().splitlines()[0].removeprefix("# ").partition(". ")
+        assert f"{number}. [{title}]({page.name})" in listed
+
+
+def test_reasons_name_rungs_that_there_are() -> None:
+    rungs = {rung.name for rung in BACKTEST_RUNGS}
+    named = [
+        (page.name, rung)
+        for page in PAGES
+        for rung in re.findall(r"rps expected within \d+ s \(([\w-]+)\)", page.read_text())
+    ]
+    assert named
+    assert not [each for each in named if each[1] not in rungs]
+
+
+def test_the_changelog_says_each_change_once() -> None:
+    heads = Counter(re.findall(r"^- \*\*(.+?)\*\*", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE))
+    assert not [head for head, times in heads.items() if times > 1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_that_there_are(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text) if ":" not in link]
+    assert not [link for link in links if not (page.parent / link).exists()]
