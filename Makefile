@@ -22,9 +22,9 @@ test: install ## all tests that do not depend on the machine's speed (WORKERS=3;
 	@tools/system.sh
 	$(PY) -m pytest tests -m "not live" -n $(or $(WORKERS),3) --dist loadgroup $(if $(DURATIONS),--durations $(DURATIONS))
 
-test-live: install ## the tests that need real time, real load or a quiet machine, one after another
+test-live: install ## the tests that need real time, real load or a quiet machine, one after another; a failed one is run once more
 	@tools/system.sh
-	$(PY) -m pytest tests -m live $(if $(DURATIONS),--durations $(DURATIONS))
+	$(PY) -m tools.live_tests $(if $(DURATIONS),--durations $(DURATIONS))
 
 test-fast: install ## the quick tests of the pure rooms, within a minute on two cores
 	@time $(PY) -m pytest $$($(PY) -m tools.pure_tests) -n 2 --dist loadgroup
