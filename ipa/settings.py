@@ -72,16 +72,14 @@ class Settings:
     host: str = "127.0.0.1"
     # Port that the API and the page listen on. 0 takes any free port.
     port: int = 8080
-    # Rate limit of one client for plans, explanations and experiments, in requests a second. More are
-    # answered 429.
+    # Rate limit of one client for plans and explanations, in requests a second. More are answered 429.
     api_expensive_rps: float = 400.0
     # Rate limit of one client for reads, in requests a second. More are answered 429.
     api_reads_rps: float = 1000.0
     # Rate limit of one client for changes, in requests a second; half a minute's worth may come at once. The
     # record keeps an entry of each change.
     api_changes_rps: float = 10.0
-    # Plans and experiments computed at the same time. Keep it below the number of cores, since the loops need
-    # one too.
+    # Plans computed at the same time. Keep it below the number of cores, since the loops need one too.
     api_solves: int = 2
     # Computations that may wait for a free slot, about a twentieth of a second of work. More are refused at
     # once.
@@ -97,9 +95,6 @@ class Settings:
     # Memory for the bodies of all requests together, in MB. Beyond it, the largest incomplete request is
     # answered 503.
     api_bodies_mb: float = 16.0
-    # Memory that the process of one experiment may use beside the service's, in MB. A run whose requests pile
-    # up beyond it is ended with an error; a run of 20 minutes takes about 200.
-    experiment_memory_mb: float = 512.0
     # Pipelines that may be created over the API in one namespace. Each has a loop, and its record is kept.
     api_pipelines: int = 500
     # Names allowed for pipelines created over the API. any: every free name; prefixed: callers without rights

@@ -137,7 +137,7 @@ FAULTS = {
     "O8": "72 hours of random faults in virtual time",
     "R1": "inputs that make a pattern quadratic",
     "R2": "1 000 connections with large or endless requests",
-    "R3": "many experiments and the largest pages",
+    "R3": "the largest pages from many connections",
     "R4": "duplicate keys, deep or wide JSON and YAML",
     "R5": "malformed headers and tensors on the data plane",
     "R6": "a model server that hangs",

@@ -1,4 +1,4 @@
-"""What a viewer with a key may do to a service: experiments by the hundred, the largest lists, every stream.
+"""What a viewer with a key may do to a service: the largest lists, every stream.
 
 `python -m experiments.attack.viewer` starts the real service and tries each beside an ordinary user.
 """
@@ -23,28 +23,13 @@ from experiments.attack.figures import Figure, print_table
 from experiments.attack.service import PIPELINE, Service, service
 from ipa.adapters.store import open_store
 
-EXPERIMENTS, LISTERS, STREAMS = 200, 30, 200
+LISTERS, STREAMS = 30, 200
 LISTS_S = 10.0
 LARGEST = 500
 # What the service remembers at the start: some hours of ticks.
 DECISIONS = 1000
-# A load of a day and of every rate, so that each experiment holds as much as one can.
-RATES = [1.0 + second % 7 for second in range(20_000)]
 
 Attack = Callable[[Service, httpx.AsyncClient], Awaitable[list[Figure]]]
-
-
-async def experiments(target: Service, client: httpx.AsyncClient) -> list[Figure]:
-    """Give and cancel experiments of the longest loads."""
-    statuses: Counter[int] = Counter()
-    for _ in range(EXPERIMENTS):
-        body = {"pipeline": PIPELINE, "rates_rps": RATES}
-        answer = await client.post("/v1/experiments", json=body)
-        statuses[answer.status_code] += 1
-        if answer.is_success:
-            await client.post(f"{answer.headers['Location']}:cancel")
-    await client.get("/v1/experiments")
-    return [Figure("experiments given", statuses[202], told=_told(statuses))]
 
 
 async def lists(target: Service, client: httpx.AsyncClient) -> list[Figure]:
@@ -113,7 +98,6 @@ def _told(statuses: Counter[int]) -> str:
 
 # The attacks, and by how many megabytes the service may grow in each.
 ATTACKS: dict[str, tuple[Attack, float]] = {
-    "200 experiments": (experiments, 50.0),
     "largest lists, 30 connections": (lists, 50.0),
     "every event stream": (streams, 50.0),
     "a key that is revoked": (revoked, 50.0),

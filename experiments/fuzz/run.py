@@ -16,11 +16,9 @@ from schemathesis.engine import events, from_schema
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
-from ipa.bootstrap.service import experiment_jobs
 from ipa.model.plan import Plan
 from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion
-from ipa.service.job_queue import JobQueue
 from tests.fakes.services import FakeWorld, over
 
 # Each client may ask as fast as it can: what is tried here is what is asked.
@@ -59,9 +57,9 @@ class Fuzzed:
         return sum(count for finding, count in self.findings.items() if finding.startswith(f"{name}: "))
 
 
-def services(jobs: JobQueue) -> ApiContext:
+def services() -> ApiContext:
     """A world in memory whose plans are made by our planner."""
-    world = FakeWorld(jobs=jobs).play(60)
+    world = FakeWorld().play(60)
     made = world.services()
 
     async def plan(question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
@@ -83,11 +81,9 @@ def fuzz(
     The short form leaves the bounds out, which are some five thousand requests.
     """
     logging.disable(logging.CRITICAL)
-    jobs = experiment_jobs(_clock(), command=("true",))
     try:
-        return _run(create_app(services(jobs), hosts=()), _config(examples, steps, seed, is_short), tell)
+        return _run(create_app(services(), hosts=()), _config(examples, steps, seed, is_short), tell)
     finally:
-        jobs.close()
         logging.disable(logging.NOTSET)
 
 
@@ -149,9 +145,3 @@ def _count(found: Fuzzed, event: events.ScenarioFinished) -> None:
             finding = f"{check.name}: {case.operation.label}: {failure.title}"
             found.findings[finding] += 1
             found.details.setdefault(finding, f"{failure.message}\n{check.failure_info.code_sample}")
-
-
-def _clock() -> Any:
-    from tests.fakes.services import FakeClock
-
-    return FakeClock()

@@ -6,7 +6,7 @@ and cloud credentials, a model server runs third-party code, and every process o
 process's environment.
 
 The second half is for children that run this package: they answer on a descriptor that no library prints to,
-end with their parent, and obey limits of time and memory.
+and end with their parent.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -56,8 +53,6 @@ _LAUNCH = (
 )
 # A tick is more urgent than any worker.
 NICENESS = 10
-# A worker reads its memory this often; a fast one takes some 100 MB in that time.
-MEMORY_EVERY_S = 0.1
 
 Stream = int | IO[Any] | None
 Answer = Callable[[Mapping[str, Any]], None]
@@ -137,7 +132,7 @@ def with_parent(command: Sequence[str]) -> list[str]:
 class JsonChild:
     """A child that exchanges JSON objects, one per line.
 
-    It is killed `limit_s` after its start. A context manager, which kills the child and its group at its end.
+    A context manager, which kills the child and its group at its end.
     """
 
     def __init__(
@@ -147,16 +142,9 @@ class JsonChild:
         stderr: Stream = None,
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
-        limit_s: float | None = None,
     ) -> None:
         pipe = subprocess.PIPE
         self._process = start(command, stdin=pipe, stdout=pipe, stderr=stderr, env=env, pass_fds=pass_fds)
-        self.is_late = False  # it was killed at its limit
-        self._timer: threading.Timer | None = None
-        if limit_s is not None:
-            self._timer = threading.Timer(limit_s, self._expire)
-            self._timer.daemon = True
-            self._timer.start()
 
     def send(self, line: str) -> None:
         """Send one line of JSON, from one thread at a time; does nothing if the child has exited."""
@@ -188,16 +176,10 @@ class JsonChild:
 
     def close(self) -> None:
         """Kill it, and close its pipes."""
-        if self._timer is not None:
-            self._timer.cancel()
         self.kill()
         self._process.wait()
         self._close(self._process.stdin)
         self._close(self._process.stdout)
-
-    def _expire(self) -> None:
-        self.is_late = True
-        self.kill()
 
     @staticmethod
     def _close(pipe: IO[bytes] | None) -> None:
@@ -245,15 +227,12 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
-def asked_by_parent(limit_s: float | None = None) -> tuple[dict[str, Any], Answer]:
+def asked_by_parent() -> tuple[dict[str, Any], Answer]:
     """Return the one question of a child's `JsonChild`, and a function that sends an answer.
 
-    The process gets low priority. It exits at the end of its input, as when the parent dies, and after
-    `limit_s`.
+    The process gets low priority. It exits at the end of its input, as when the parent dies.
     """
     os.nice(NICENESS)
-    if limit_s is not None:
-        signal.setitimer(signal.ITIMER_REAL, limit_s)
     sink = os.fdopen(take_output(), "w", encoding="utf-8")
     question = json.loads(sys.stdin.readline())
     sending = threading.Lock()
@@ -272,29 +251,3 @@ def _end_with_input() -> None:
     while os.read(0, 4096):
         pass
     os._exit(1)
-
-
-def limit_memory(most_mb: float, on_exceeded: Callable[[], None]) -> None:
-    """Call `on_exceeded` and exit the process once it has more memory; for a child.
-
-    At a limit of the system libraries would hang; and at a common limit of all processes, as in a pod, the
-    kernel would kill any of them.
-    """
-
-    def watch() -> None:
-        while memory_mb() <= most_mb:
-            time.sleep(MEMORY_EVERY_S)
-        on_exceeded()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def memory_mb() -> float:
-    """Return the resident memory of this process; its maximum so far if the system does not report it."""
-    try:
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        # On Linux this would include its parent's maximum.
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return resident / 1e6

@@ -280,12 +280,4 @@ BODIES: dict[str, dict[str, Any]] = {
         "accelerators": {"nvidia.com/gpu": 2},
         "pipelines": [{"pipeline": "ocr", "rate_rps": 1, "weight": 2, "class": 1}],
     },
-    "ExperimentBody": {
-        "pipeline": "ocr",
-        "workload": "steady_low",
-        "minutes": 2,
-        "times": 0.2,
-        "seed": 1,
-        "repeats": 5,
-    },
 }

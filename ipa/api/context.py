@@ -11,7 +11,6 @@ from ipa.api.limits import ApiLimits
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams
 from ipa.control.audit.feed import FollowedRecord
-from ipa.service.job_queue import JobQueue
 from ipa.service.service import Service
 
 if TYPE_CHECKING:
@@ -20,10 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ApiContext:
-    """The service, experiments, limits, metrics and authentication of one application."""
+    """The service, limits, metrics and authentication of one application."""
 
     service: Service
-    jobs: JobQueue
     limits: ApiLimits = field(default_factory=ApiLimits)
     registry: CollectorRegistry = field(default=REGISTRY)
     # None if requests are not counted.

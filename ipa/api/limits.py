@@ -32,7 +32,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 BODY_LIMIT_BYTES = 1 << 20
 # Files are nested 20 deep at most; deeper JSON is of no use to anyone.
 MOST_DEEP = 32
-# An experiment's rates for a day are 86 400 values.
+# More than twice the keys below: most values are those of keys, the others are in lists.
 MOST_VALUES = 100_000
 # Keys of all objects of a body. Creating them is the slowest part of reading JSON, and blocks the loop:
 # 20 ms for this many. A profile of 1 MB has as many.

@@ -50,7 +50,7 @@ SEEN = Rule(Operation.READ, Where.SEEN)
 REPLACE = Rule(Operation.REPLACE)
 AMEND = Rule(Operation.AMEND)
 REMOVE = Rule(Operation.REMOVE)
-# For the pipeline of the body, the plan, the decision or the experiment: the use case checks it.
+# For the pipeline of the body, the plan or the decision: the use case checks it.
 ANY_WHAT_IF = Rule(Operation.WHAT_IF, Where.SEEN)
 ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
 ANY_DEFINE = Rule(Operation.DEFINE, Where.SEEN)
@@ -100,13 +100,6 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/v1/fleet"): SEEN,
     ("GET", "/v1/alerts"): SEEN,
     ("POST", "/v1/fleet/plans"): ANY_WHAT_IF,
-    ("GET", "/v1/experiments"): SEEN,
-    ("POST", "/v1/experiments"): ANY_WHAT_IF,
-    ("GET", "/v1/experiments/{experiment_id}"): SEEN,
-    ("GET", "/v1/experiments/{experiment_id}/report"): SEEN,
-    ("GET", "/v1/experiments/{experiment_id}/curves"): SEEN,
-    ("POST", "/v1/experiments/{experiment_id}:cancel"): ANY_WHAT_IF,
-    ("DELETE", "/v1/experiments/{experiment_id}"): ANY_WHAT_IF,
     ("PUT", f"{PIPELINE}/mode"): CONTROL,
     ("POST", f"{PIPELINE}/pause"): CONTROL,
     ("POST", f"{PIPELINE}/resume"): CONTROL,
@@ -130,12 +123,11 @@ class Work(StrEnum):
     LIST = "a large answer"
     VERIFY = "a whole record"
     SOLVE = "a computation"
-    EXPERIMENT = "an experiment"
     WRITE = "a change"
     STREAM = "a stream"
 
 
-# The bounds of each kind in words; the numbers are those of `limits.ApiLimits`, `Streams` and `JobQueue`.
+# The bounds of each kind in words; the numbers are those of `limits.ApiLimits` and `Streams`.
 BOUNDS: Mapping[Work, str] = {
     Work.NONE: "nothing that can be used up",
     Work.HEALTH: "a thread of its own; what is found of the store is kept for some seconds",
@@ -143,7 +135,6 @@ BOUNDS: Mapping[Work, str] = {
     Work.LIST: "as a read; 4 at once, 2 of one identity; pages of decisions end at 2 MB",
     Work.VERIFY: "as a read; 1 at once",
     Work.SOLVE: "IPA_API_EXPENSIVE_RPS of one identity; IPA_API_SOLVES at once, in turns",
-    Work.EXPERIMENT: "as a computation; 1 at once; 16 wait, 4 of one identity; the newest 200 are kept",
     Work.WRITE: "IPA_API_CHANGES_RPS of one identity; 8 at once, 4 of one identity",
     Work.STREAM: "as a read; 100 open, 10 of one identity; each reads on only as it is taken",
 }
@@ -163,12 +154,6 @@ _OTHER: Mapping[tuple[str, str], Work] = {
     ("GET", "/v1/events"): Work.STREAM,
     ("GET", "/v1/audit"): Work.STREAM,
     ("GET", "/v1/configuration"): Work.READ,
-    ("GET", "/v1/experiments"): Work.LIST,
-    ("GET", "/v1/experiments/{experiment_id}/report"): Work.LIST,
-    ("GET", "/v1/experiments/{experiment_id}/curves"): Work.LIST,
-    ("POST", "/v1/experiments"): Work.EXPERIMENT,
-    ("POST", "/v1/experiments/{experiment_id}:cancel"): Work.WRITE,
-    ("DELETE", "/v1/experiments/{experiment_id}"): Work.WRITE,
 }
 
 
@@ -188,8 +173,8 @@ def count(limits: ApiLimits, work: Work, scope: Scope) -> None:
     """Count the request of its client; BusyError, with Retry-After, if it is over its ration."""
     if work is Work.WRITE:
         ration(limits.changing, "changing", client_of(scope), scope)
-    elif work not in (Work.NONE, Work.HEALTH, Work.SOLVE, Work.EXPERIMENT):
-        # Solves and experiments are counted by their routes, as expensive ones.
+    elif work not in (Work.NONE, Work.HEALTH, Work.SOLVE):
+        # Solves are counted by their routes, as expensive ones.
         ration(limits.reads, "reading", client_of(scope), scope)
 
 
@@ -226,7 +211,7 @@ def _place(limits: ApiLimits, work: Work, client: str) -> AbstractAsyncContextMa
             return limits.lists.enter(client)
         case Work.VERIFY:
             return limits.verifying.enter(client)
-        case Work.WRITE | Work.EXPERIMENT:
+        case Work.WRITE:
             return limits.changes.enter(client)
         case _:
             # Computations take their places in the use case, streams for as long as they are open.

@@ -11,7 +11,7 @@ from ipa.api.limits import ApiLimits
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams, stream_figures
 from ipa.bootstrap.app import App
-from ipa.bootstrap.service import experiment_jobs, service_of
+from ipa.bootstrap.service import service_of
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig
 from ipa.settings import Settings
@@ -21,13 +21,9 @@ GRACE_S = 5
 
 
 def context_of(app: App) -> ApiContext:
-    """The context of a running application; its experiments go on after a restart."""
-    jobs = experiment_jobs(app.clock, store=app.store.experiments)
-    app.resources.callback(jobs.close)
-    app.roster.on_end = jobs.end_record
+    """The context of a running application."""
     return ApiContext(
         service=service_of(app),
-        jobs=jobs,
         limits=_limits(app.settings),
         registry=app.registry,
         http=HttpMetrics(app.registry),

@@ -280,8 +280,6 @@ class Roster:
     look_s: float = 2.0
     edits: FileEdits | None = None
     files: frozenset[str] = frozenset()
-    # Told of the record of each pipeline that goes.
-    on_end: Callable[[str], None] = lambda record: None
     _records: dict[str, str] = field(default_factory=dict)
     _unfit: dict[str, str] = field(default_factory=dict)
     _turns: dict[str, list[ScheduledLoop]] = field(default_factory=dict)
@@ -510,8 +508,6 @@ class Roster:
             log.error("the pipeline %s, which was given over the API, is not taken up: %s", name, error)
             return
         self._end(name)
-        if self._records.get(name, record) != record:
-            self.on_end(self._records[name])
         self._take(ready)
 
     def _warn_of_ignored(self, pipeline: Pipeline) -> None:
@@ -551,7 +547,7 @@ class Roster:
         for mapping in (self.pipelines, self.loops, self.beside, self.profiles, self._unfit):
             mapping.pop(name, None)
         self.makers.end(pipeline)
-        self.on_end(self._records.pop(name, name))
+        self._records.pop(name, None)
 
     def _retire(self, pipeline: Pipeline, said: Attribution) -> None:
         """Stop controlling it; of all that is kept of it only the record stays."""

@@ -1,14 +1,10 @@
-"""The use cases over everything that runs, its health checks, and the queue of its experiments."""
+"""The use cases over everything that runs, and its health checks."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-from ipa.adapters.processes import JsonChild
 from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.adapters.store import Store
 from ipa.adapters.ttl_cache import TtlCache
@@ -18,13 +14,11 @@ from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.ports import Clock
 from ipa.model.errors import IpaError
 from ipa.model.observation import Missing, MissingReason
-from ipa.service.job_queue import JobQueue
 from ipa.service.live_state import runs_nothing
 from ipa.service.service import Alone, DependencyCheck, LeadershipView, Service
 
 # Seconds for which the result of reading the store counts.
 CHECKED_S = 5.0
-WORKER = (sys.executable, "-m", "ipa.bootstrap.experiment_worker")
 
 
 class StoreCheck:
@@ -124,8 +118,3 @@ def service_of(app: App) -> Service:
         incidents=app.incidents,
         alerts=app.alerts,
     )
-
-
-def experiment_jobs(clock: Clock, command: Sequence[str] = WORKER, **bounds: Any) -> JobQueue:
-    """A queue of experiments, each in a process of the `command`; `bounds` are those of `JobQueue`."""
-    return JobQueue(clock, partial(JsonChild, command), **bounds)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ipa.experiment.cells import Finished
 from ipa.experiment.pictures import colours_of
-from ipa.experiment.simulated import CHANGED
 from ipa.experiment.simulated_grid import CaseGrid, CaseKey, representative
 from ipa.report.blocks import Block, FigureBlock, Folded, Paragraph, Table, TableCell, figure
 from ipa.report.sketch import GREY, ORANGE, Line, Plot, sketch
@@ -16,6 +15,8 @@ from ipa.report.stats import mean_of
 # More lines than this hide each other.
 MOST = 5
 TIME, RATE, UPPER, LATENCY = "at_s", "rate_rps", "upper_rps", "request_latency_s"
+# The beginning of the reason codes of changes.
+CHANGED = "apply."
 # Rows of a long list; the caption gives their number.
 MOST_CHANGES = 200
 QUANTILES = {

@@ -38,8 +38,6 @@ AS_MEASURED = ("infadapter", "ms+")
 OWN = ("ours", "ours-checked", "ours-frugal")
 # How many times the SLA a start may take if nothing keeps it.
 LOOSER = (1.0, 2.0, 4.0, 16.0)
-# The beginning of the reason codes of changes.
-CHANGED = "apply."
 _PROFILES = TypeAdapter(list[StageProfile])
 Profiles = Mapping[str, StageProfile]
 
@@ -123,26 +121,18 @@ def _lasting(rates: Sequence[float], minutes: float | None) -> Sequence[float]:
 
 
 def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:
-    """The cell's figures as a row, and its ticks."""
+    """The cell's figures as a row, its ticks, and its decisions by reason."""
     setup = setup_of(payload, series)
-    return outcome_of(simulate(setup), setup.pipeline.sla.percentile)
-
-
-def outcome_of(result: SimResult, percentile: float, most_ticks: int | None = None) -> CellOutcome:
-    """The figures of a run as a row, its ticks, and its decisions by reason; latencies at that percentile.
-
-    With `most_ticks` about as many of them are kept, and all that changed something.
-    """
+    result = simulate(setup)
     row = result.summary()
     decisions = row.pop("decisions_by_reason")
-    every = 1 if most_ticks is None else -(-len(result.ticks) // most_ticks) or 1
-    kept = [it for at, it in enumerate(result.ticks) if at % every == 0 or it.reason.startswith(CHANGED)]
     # Before the first tick there is nothing to see: its requests count with the first.
-    seen = by_interval(result, [tick.at_s for tick in kept[1:]], percentile)
-    return CellOutcome(row, {**replace(result, ticks=tuple(kept)).columns(), **seen}, decisions=decisions)
+    edges_s = [tick.at_s for tick in result.ticks[1:]]
+    seen = _by_interval(result, edges_s, setup.pipeline.sla.percentile)
+    return CellOutcome(row, {**result.columns(), **seen}, decisions=decisions)
 
 
-def by_interval(result: SimResult, edges_s: Sequence[float], percentile: float) -> dict[str, list[Any]]:
+def _by_interval(result: SimResult, edges_s: Sequence[float], percentile: float) -> dict[str, list[Any]]:
     """Of the requests that arrive between each of the times and the next: number, attainment and latency."""
     place = np.searchsorted(edges_s, result.born_s, side="right")
     latencies = result.done_s - result.born_s

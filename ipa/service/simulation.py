@@ -73,7 +73,13 @@ def as_served(
     target: SimulatedPlace,
 ) -> SimSetup:
     """A run of the loop on the target with the service's settings."""
-    forecast = ForecastSettings(**forecast_values(given, given.forecaster, pipeline.sla.percentile))
+    forecast = ForecastSettings(
+        given.forecaster,
+        window_s=given.window_s,
+        horizon_s=given.horizon_s,
+        quantile=slo_quantile(given.forecast_quantile, pipeline.sla.percentile),
+        smooth_s=given.smooth_s,
+    )
     return setup_on(target, pipeline, profiles, rates_rps, forecast, guards_of(given))
 
 
@@ -129,20 +135,6 @@ def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float,
 
 def guards_of(given: Settings) -> GuardSettings:
     """The guards of the loop with the values of the service's settings."""
-    return GuardSettings(**guard_values(given))
-
-
-def guard_values(given: Settings) -> dict[str, Any]:
-    """The service's settings that are guards of the loop, by name."""
-    return {it.name: getattr(given, it.name) for it in fields(GuardSettings) if hasattr(given, it.name)}
-
-
-def forecast_values(given: Settings, forecaster: str, percentile: float) -> dict[str, Any]:
-    """The values of `ForecastSettings` for that forecaster and an SLO of that percentile, by name."""
-    return {
-        "name": forecaster,
-        "window_s": given.window_s,
-        "horizon_s": given.horizon_s,
-        "quantile": slo_quantile(given.forecast_quantile, percentile),
-        "smooth_s": given.smooth_s,
-    }
+    return GuardSettings(
+        **{it.name: getattr(given, it.name) for it in fields(GuardSettings) if hasattr(given, it.name)}
+    )

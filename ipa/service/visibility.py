@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ipa.control.audit.record import Head, Verified
 from ipa.control.ports import DecisionLog
@@ -11,6 +11,7 @@ from ipa.model.access import EVERYWHERE, Identity, Operation, looks_vouched
 from ipa.model.decision import Decision
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
+from ipa.policies.registry import POLICIES
 from ipa.service.service import (
     DependencyCheck,
     HealthChecks,
@@ -176,12 +177,13 @@ class MeView:
     """The caller by the name in the record, which is empty without authentication, and its rights.
 
     `everywhere` are the operations that are allowed in every namespace, future ones too. Pipelines that the
-    caller may not read are omitted.
+    caller may not read are omitted. `policies` are the names that a replay takes.
     """
 
     name: str
     everywhere: tuple[Operation, ...]
     pipelines: tuple[AllowedView, ...]
+    policies: tuple[str, ...] = field(default_factory=lambda: tuple(POLICIES))
 
 
 def rights_of(caller: Caller) -> MeView:

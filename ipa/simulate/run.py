@@ -123,12 +123,11 @@ class SimSetup:
     slow: tuple[SlowPeriod, ...] = ()
 
 
-def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_ratio: None) -> SimResult:
+def simulate(setup: SimSetup) -> SimResult:
     """Simulate the setup: deterministic, in virtual time, with the production engine in the loop.
 
-    `on_tick` receives the finished share of the load after each tick. Errors: UsageError (no such policy,
-    forecaster), InputError (rates, spacing, settings), InfeasibleError (nothing carries the first rate and no
-    `start` is given), those of planning.
+    Errors: UsageError (no such policy, forecaster), InputError (rates, spacing, settings), InfeasibleError
+    (nothing carries the first rate and no `start` is given), those of planning.
     """
     if not setup.rates_rps:
         raise InputError("there is no load: rates_rps is empty")
@@ -179,10 +178,7 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
         window_s=setup.forecast.window_s,
         run_id=f"sim{setup.seed}",
         made_of=made_of(inputs),
-        on_decision=(
-            lambda decision, snapshot: ticks.append(_tick(world, decision, snapshot)),
-            lambda decision, snapshot: on_tick(world.clock.monotonic_s() / duration_s),
-        ),
+        on_decision=(lambda decision, snapshot: ticks.append(_tick(world, decision, snapshot)),),
     )
     _play(loop, world, setup, duration_s)
     paid, pas_mean = world.cluster.resource_seconds(duration_s), world.pas_mean(duration_s)

@@ -33,7 +33,6 @@ from tests.fakes.people import (
     HIDDEN,
     OTHERS,
     TwoNamespaces,
-    experiment_of,
     oidc,
     plan_of,
     token,
@@ -60,9 +59,6 @@ WHAT_IFS = (
     "/plans",
     "/explanations",
     "/frontiers",
-    "/v1/experiments",
-    "{experiment_id}",
-    ":cancel",
     ":replay",
 )
 # What changes must say.
@@ -81,7 +77,6 @@ BODIES: dict[str, Any] = {
 # Routes that are about the pipeline that their body names: the least role there.
 OF_BODY = {
     ("POST", "/v1/pipelines"): "owner",
-    ("POST", "/v1/experiments"): "viewer",
     ("POST", "/v1/fleet/plans"): "viewer",
 }
 # Identities of the matrix: the role of each in each namespace, "" for none.
@@ -164,7 +159,7 @@ def routes(two: TwoNamespaces) -> list[tuple[str, str]]:
 
 def address(path: str, pipeline: str, decision: str) -> str:
     named = path.replace("{pipeline}", pipeline).replace("{decision_id}", decision)
-    named = named.replace("{plan_id}", plan_of(pipeline)).replace("{experiment_id}", experiment_of(pipeline))
+    named = named.replace("{plan_id}", plan_of(pipeline))
     named = named.replace("{stage}", "detect").replace("{freeze}", "none").replace("{code}", "input")
     return f"{named}/app.js" if path == "/assets" else named
 
@@ -175,8 +170,6 @@ def body_of(method: str, path: str, pipeline: str) -> Any:
     if path == "/v1/pipelines":
         namespace = OTHERS if pipeline == HIDDEN else "default"
         return {**PIPELINE, "name": f"new-{namespace}", "seldon": {"name": "new", "namespace": namespace}}
-    if path == "/v1/experiments":
-        return {"pipeline": pipeline, "rates_rps": [1]}
     if path == "/v1/fleet/plans":
         return {"budget_cores": 20, "pipelines": [{"pipeline": pipeline, "rate_rps": 1}]}
     return BODIES.get(path.rsplit("/", 1)[1], {})

@@ -13,8 +13,7 @@ from jsonschema import Draft202012Validator
 
 from experiments.fuzz.run import services
 from ipa.api.app import openapi_document
-from ipa.bootstrap.service import experiment_jobs
-from tests.fakes.services import ApiClient, FakeClock, FakeWorld
+from tests.fakes.services import ApiClient, FakeWorld
 
 PAGE = Path(__file__).parents[2] / "ipa" / "api" / "page"
 
@@ -128,10 +127,8 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
 
 
 def test_every_example_of_a_request_is_right(document: dict[str, Any]) -> None:
-    # Without a process: whether it runs is another test's.
-    desk = experiment_jobs(FakeClock(), command=("true",))
     # Plans of our planner: those of the ladder are not all ones that can be explained.
-    api = ApiClient(services(desk))
+    api = ApiClient(services())
     sent, order = set(), {"post": 0, "put": 1, "patch": 2}
     for method, path, kind, body in sorted(examples(document), key=lambda it: order[it[0]]):
         name = "captions" if method == "patch" or "kind" in body else "ocr"
@@ -152,7 +149,6 @@ def test_every_example_of_a_request_is_right(document: dict[str, Any]) -> None:
         answer = api(method.upper(), address, content=json.dumps(body), headers=headers)
         assert answer.is_success, f"{method} {path}: {answer.text}"
         sent.add((method, path))
-    desk.close()
     wanting = {
         (method, path)
         for path, methods in document["paths"].items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -15,7 +14,6 @@ from ipa.adapters.store.api_state import PlanRows
 from ipa.adapters.store.database import close_engine, open_engine, writing
 from ipa.adapters.store.store import LAG_S
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
-from ipa.control.jobs import Job, JobPhase
 from ipa.control.ports import (
     Attribution,
     ControlAction,
@@ -265,28 +263,6 @@ def test_pipelines_that_were_given_come_back(store: Store, reopen: Reopen) -> No
     store.given.remove("a")
     store.given.remove("a")
     assert list(store.given.all()) == ["b"]
-
-
-def test_experiments_come_back_and_are_run_by_one_service(store: Store, reopen: Reopen, url: str) -> None:
-    at = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-    job = Job("a" * 32, {"pipeline": "ocr"}, JobPhase.RUNNING, 40, at, started_at=at, starts=1)
-    done = replace(job, job_id="b" * 32, phase=JobPhase.DONE, result={"lost": 1}, report=b"\x00\xff")
-    now_s = time.time()
-    for each in (job, done):
-        store.experiments.keep(each, "one", b"its run")
-    rows = reopen().experiments
-    assert rows.jobs() == [job, done] and rows.jobs(but=[job.job_id]) == [done]
-    assert rows.phases() == {job.job_id: JobPhase.RUNNING, done.job_id: JobPhase.DONE}
-    # A server is shared with the service that runs it; a file is not.
-    if url.startswith("postgresql"):
-        assert rows.take("two", now_s) == ()
-        rows.keep(job, "")
-    assert rows.take("two", now_s) == [(job, b"its run")]
-    assert rows.take("two", now_s) == ()
-    rows.keep(replace(done, result=None), "two")
-    assert rows.jobs() == [job, done]
-    rows.forget([job.job_id, done.job_id])
-    assert rows.jobs() == []
 
 
 def test_a_connection_that_is_in_use_while_the_store_closes_is_closed_when_it_is_returned(url: str) -> None:

@@ -37,6 +37,6 @@ def test_every_request_is_answered_as_the_guide_says() -> None:
 
 def test_the_guide_names_every_group_of_addresses(root: Path) -> None:
     text = GUIDE.read_text()
-    for tag in ("plans", "pipelines", "forecast", "fleet", "experiments"):
+    for tag in ("plans", "pipelines", "forecast", "fleet"):
         if f"/{tag}" not in text:
             pytest.fail(f"nothing about {tag}")

@@ -37,7 +37,6 @@ VIEWS = {
     "what-if": "/what-if/ocr",
     "profiles": "/profiles/ocr/detect",
     "fleet": "/fleet",
-    "experiments": "/experiments",
     "health": "/health",
 }
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
-from ipa.adapters.processes import JsonChild
 from ipa.api.context import ApiContext
-from ipa.control.jobs import Job, JobPhase
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.saved_plans import Basis, StoredPlan
-from ipa.service.job_queue import JobQueue, _Entry
 from ipa.targets.seldon.section import SeldonTarget
-from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan, over
+from tests.fakes.services import FakeWorld, a_pipeline, a_plan, over
 
 ISSUER, AUDIENCE = "https://issuer.example", "ipa"
 # Whose the second pipeline is; its name must not be found in answers to others.
@@ -106,21 +103,6 @@ def plan_of(pipeline: str) -> str:
     return f"plan-{pipeline}"
 
 
-def experiment_of(pipeline: str) -> str:
-    """The id of an experiment with that pipeline."""
-    return f"run-{pipeline}"
-
-
-class _Jobs(JobQueue):
-    """Runs nothing; there is an experiment of each pipeline."""
-
-    def __init__(self) -> None:
-        super().__init__(VirtualClock(), partial(JsonChild, ("true",)), waiting=1000)
-        for name in ("ocr", HIDDEN):
-            job = Job(experiment_of(name), {"pipeline": name}, JobPhase.DONE, 100, NOW)
-            self._entries[job.job_id] = _Entry(job, b"")
-
-
 def two_namespaces(ticks: int = 12) -> TwoNamespaces:
     """The world, some ticks old."""
     world = FakeWorld().play(ticks)
@@ -129,7 +111,6 @@ def two_namespaces(ticks: int = 12) -> TwoNamespaces:
     there = replace(here, decision_id="there-0001", pipeline=HIDDEN)
     world.record(there)
     services = over(world.services(), pipelines={"ocr": a_pipeline(), HIDDEN: other})
-    services = replace(services, jobs=_Jobs())
     for name in services.service.pipelines:
         basis = Basis(str(world.applied_tick), "", "")
         at = world.clock.now().isoformat()

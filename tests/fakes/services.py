@@ -20,7 +20,6 @@ from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
 from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.replaying import Replayer
-from ipa.bootstrap.service import experiment_jobs
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.incidents import IncidentBook
@@ -54,7 +53,6 @@ from ipa.model.probe import RequestAddress
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.policies.planning import PlanQuestion
-from ipa.service.job_queue import JobQueue
 from ipa.service.service import Alone, DependencyCheck, Service
 from ipa.settings import Settings
 from ipa.targets.base import Target
@@ -251,8 +249,6 @@ class FakeWorld:
     beside: dict[str, FakeLoop] = field(default_factory=dict)
     plans: PlanStore = field(default_factory=FakePlans)
     answers: AnswerStore = field(default_factory=FakeAnswers)
-    # Experiments; made where none is given.
-    jobs: JobQueue | None = None
     checks: tuple[DependencyCheck, ...] = (
         DependencyCheck("store", True, required=True),
         DependencyCheck("prometheus", True),
@@ -281,7 +277,6 @@ class FakeWorld:
                 settings=Settings(tick_s=TICK_S),
                 incidents=self.incidents,
             ),
-            jobs=self.jobs or experiment_jobs(self.clock),
             registry=registry,
             record=self,
             # What answers in this process is read to its end, so that streams end once they have caught up.

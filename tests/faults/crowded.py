@@ -20,8 +20,6 @@ import psutil
 # Of an ordinary decision these are some tens of kilobytes.
 INPUTS_BYTES = 30_000
 DECISIONS = 600
-# Says nothing, and waits for its input to end.
-ENDLESS = (sys.executable, "-S", "-c", "import sys; sys.stdin.read()")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Crowded:
 
     @property
     def memory_mb(self) -> float:
-        """Its memory, without that of experiments, which have a bound of their own."""
+        """Its memory."""
         return float(self.process.memory_info().rss) / 1e6
 
 
@@ -58,7 +56,6 @@ def main(folder: Path) -> None:
     from ipa.adapters.store import open_store
     from ipa.adapters.store.codec import DECISION
     from ipa.adapters.store.keys import KeyIdentities
-    from ipa.bootstrap.service import experiment_jobs
     from ipa.control.loop.clock import SystemClock
     from ipa.model.access import Grant, Role
     from tests.fakes.services import FakeWorld, over
@@ -66,7 +63,7 @@ def main(folder: Path) -> None:
 
     clock, store = SystemClock(), open_store(f"sqlite:///{folder / 'ipa.sqlite3'}")
     made = [store.keys.create(name, Grant(Role.VIEWER, "default"), now=clock.now()) for name in "ab"]
-    world = FakeWorld(jobs=experiment_jobs(clock, ENDLESS)).play(20)
+    world = FakeWorld().play(20)
     texts = []
     for tick in range(DECISIONS):
         inputs = json.dumps({"tick": tick, "filler": "x" * INPUTS_BYTES})
@@ -82,7 +79,6 @@ def main(folder: Path) -> None:
         said = {"url": f"http://{host}:{port}", "viewer": made[0][1], "other": made[1][1]}
         print(json.dumps(said), flush=True)
         sys.stdin.read()
-    services.jobs.close()
     store.close()
 
 

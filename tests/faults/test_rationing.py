@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import random
 import threading
 import time
 from collections import Counter
@@ -20,21 +17,15 @@ import pytest
 from ipa.api.limits import ApiLimits, RequestGate, TokenBuckets
 from ipa.api.queries import PAGE_BYTES
 from ipa.api.rules import BOUNDS, RULES, Work, work_of
-from ipa.bootstrap.service import experiment_jobs
-from ipa.control.jobs import Job, JobPhase
-from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import BusyError
-from ipa.service.job_queue import KEPT, WAITING_BYTES
 from tests.fakes.services import ApiClient, FakeWorld
-from tests.faults.crowded import DECISIONS, ENDLESS, INPUTS_BYTES, Crowded, crowded
+from tests.faults.crowded import DECISIONS, INPUTS_BYTES, Crowded, crowded
 from tests.faults.table import Case
 
 MEMORY_MB, HEALTH_S = 50.0, 0.5
 # A machine that does something else takes longer than what is asked for; alone it is within it.
 BUSY = 3.0
 CONNECTIONS = 30
-# The row asks for 200, which take half a minute here; of each some megabytes were kept.
-GIVEN = int(os.environ.get("IPA_FAULT_EXPERIMENTS", "40"))
 OCR = "/v1/pipelines/ocr"
 
 
@@ -48,11 +39,8 @@ def service(tmp_path: Path) -> Iterator[Crowded]:
 def warm(service: Crowded) -> None:
     """Ask for everything once, so that what is only made once does not count."""
     with client_of(service, service.other) as client:
-        for path in (f"{OCR}/decisions?limit=500", f"{OCR}/record", "/v1/experiments", "/metrics", "/readyz"):
+        for path in (f"{OCR}/decisions?limit=500", f"{OCR}/record", "/metrics", "/readyz"):
             assert client.get(path).status_code in (200, 409)
-        body = {"pipeline": "ocr", "rates_rps": [0.5] * 86_400}
-        made = client.post("/v1/experiments", json=body)
-        client.delete(made.headers["location"])
 
 
 def client_of(service: Crowded, token: str) -> httpx.Client:
@@ -72,26 +60,9 @@ def watched(service: Crowded, is_over: list[bool]) -> tuple[float, float, float]
     return max(health_s), max(other_s), most_mb
 
 
-def test_r3_experiments_given_and_cancelled(case: Case, service: Crowded) -> None:
-    before_mb, statuses = service.memory_mb, Counter[int]()
-    body = json.dumps({"pipeline": "ocr", "rates_rps": [0.5] * 86_400}).encode()
-    with client_of(service, service.viewer) as client:
-        for _ in range(GIVEN):
-            made = client.post("/v1/experiments", content=body, headers={"Content-Type": "application/json"})
-            statuses[made.status_code] += 1
-            if made.status_code == 202:
-                statuses[client.post(f"{made.headers['location']}:cancel").status_code] += 1
-        listed = client.get("/v1/experiments")
-    case.told("answers", dict(statuses))
-    case.equal("given and cancelled", (statuses[202], statuses[200]), (GIVEN, GIVEN))
-    case.equal("listed", len(listed.json()["experiments"]), min(GIVEN, KEPT))
-    case.at_most("list of them MB", len(listed.content) / 1e6, 1.0)
-    case.at_most("memory grown by MB", service.memory_mb - before_mb, MEMORY_MB)
-
-
 def test_r3_the_largest_lists_from_30_connections(case: Case, service: Crowded) -> None:
     before_mb, statuses, largest = service.memory_mb, Counter[int](), 0
-    paths = (f"{OCR}/decisions?limit=500", f"{OCR}/history?limit=500", f"{OCR}/record", "/v1/experiments")
+    paths = (f"{OCR}/decisions?limit=500", f"{OCR}/history?limit=500", f"{OCR}/record")
     is_over: list[bool] = []
 
     def asked(at: int) -> tuple[Counter[int], int, set[str]]:
@@ -254,40 +225,3 @@ def test_r3_who_leaves_a_gate_leaves_nothing_behind(case: Case) -> None:
         return gate.inside, gate._active
 
     case.equal("inside, running", asyncio.run(leaving()), (0, 0))
-
-
-def test_r3_experiments_are_bounded_by_client_and_by_bytes(case: Case) -> None:
-    desk = experiment_jobs(SystemClock(), ENDLESS)
-
-    def given(client: str, size: int = 10) -> Job | None:
-        # What cannot be packed.
-        spec = {"spec": random.Random(0).randbytes(size).hex()}
-        try:
-            return desk.submit({"pipeline": "ocr"}, spec, client=client)
-        except BusyError:
-            return None
-
-    try:
-        first = [given("greedy") for _ in range(10)]
-        # One runs, four wait.
-        case.at_most("of one client's 10", sum(each is not None for each in first), 5)
-        others = [given(f"other {at}") for at in range(20)]
-        case.at_least("of 20 others", sum(each is not None for each in others), 11)
-        for job in desk.jobs():
-            desk.cancel(job.job_id)
-        case.equal("bytes of inputs that are kept", sum(len(each.spec) for each in desk._entries.values()), 0)
-        large = [given(f"large {at}", 3 << 20) for at in range(7)]
-        kept = sum(len(each.spec) for each in desk._entries.values())
-        case.at_most("bytes that wait", kept, WAITING_BYTES + (4 << 20))
-        assert any(each is None for each in large)
-        desk.close()
-    finally:
-        desk.close()
-    for at in range(KEPT):
-        job = Job(f"a{at}", {"pipeline": "ocr"}, JobPhase.DONE, 100, SystemClock().now(), client="many")
-        desk._entries[job.job_id] = type(next(iter(desk._entries.values())))(job, b"")
-    with desk._lock:
-        desk._forget_oldest()
-    few = sum(each.job.client.startswith("other") for each in desk._entries.values())
-    case.equal("kept in all", len(desk._entries), KEPT)
-    case.at_least("of those with few", few, 11)

@@ -22,7 +22,7 @@ from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.server import Pulse, served
 from tests.faults.table import Case
 
-PLANS, FILES, EXPERIMENTS = "/v1/pipelines/ocr/plans", "/v1/pipelines", "/v1/experiments"
+PLANS, FILES = "/v1/pipelines/ocr/plans", "/v1/pipelines"
 JSON, YAML = "application/json", "application/yaml"
 ROUNDS = int(os.environ.get("IPA_FAULT_SLOW_INPUTS", "40"))
 TRIES = 8
@@ -43,17 +43,12 @@ WORST: dict[str, tuple[str, str, bytes]] = {
     "escaped quotes without an end": (PLANS, JSON, full('{"a":"', '\\"')),
     "quotes": (FILES, JSON, full("", '"')),
     "brackets": (PLANS, JSON, full("", "[")),
-    "empty lists": (EXPERIMENTS, JSON, full("[", "[],", "[]]")),
+    "empty lists": (PLANS, JSON, full("[", "[],", "[]]")),
     "as many lists as may be": (FILES, JSON, full("[", "[],", "[]]", 299_900)),
     "as many keys as may be": (FILES, JSON, keys(39_999)),
     "keys that no plan has": (PLANS, JSON, keys(90_000)),
     "digits": (PLANS, JSON, full("", "9")),
     "halves of surrogate pairs": (FILES, JSON, full('"', "\\ud800", '"')),
-    "a day of rates that are none": (
-        EXPERIMENTS,
-        JSON,
-        json.dumps({"pipeline": "ocr", "rates_rps": ["x"] * 86_400}).encode(),
-    ),
     "batch sizes": (
         PLANS,
         JSON,

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from sqlalchemy import Engine, event
 from ipa.adapters.store import Access, Store, database, open_store
 from ipa.cli.main import run
 from ipa.control.audit.record import Verified
-from ipa.control.jobs import Job, JobPhase
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Mode
@@ -196,7 +194,6 @@ def _read_everything(url: str) -> list[object]:
             store.keys.all(),
             store.given.all(),
             store.profiles("ocr"),
-            store.experiments.jobs(),
             store.verify("ocr"),
         ]
     finally:
@@ -215,12 +212,6 @@ def test_r8_damage_is_found_where_it_is_met(case: Case, path: Path) -> None:
     """A page of noise, or one byte, anywhere: the answer is right, or an error of ours that says so."""
     store = open_store(url_of(path))
     store.given.keep("given", {"name": "given"}, "2026-01-01T00:00:00Z")
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    store.experiments.keep(
-        Job("a" * 32, {"pipeline": "ocr"}, JobPhase.DONE, 40, at, started_at=at, report=b"x" * 2048),
-        "",
-        b"run",
-    )
     store.close()
     good, whole = path.read_bytes(), _read_everything(url_of(path))
     rounds = int(os.environ.get("IPA_FAULT_SEEDS", "60"))

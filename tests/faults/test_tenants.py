@@ -69,7 +69,7 @@ def tag(person: Person) -> dict[str, str]:
 
 
 def lived(app: App, owner: Person, namespace: str) -> dict[str, str]:
-    """The addresses of what a pipeline leaves: decisions, a profile, a plan, an experiment, a pause."""
+    """The addresses of what a pipeline leaves: decisions, a profile, a plan, a pause."""
     assert owner("POST", "/v1/pipelines", given(namespace)).status_code == 201
     assert owner("PUT", f"{AT}/profiles/{PROFILE['stage']}", PROFILE, **tag(owner)).status_code == 200
     assert owner("POST", f"{AT}/pause", {"reason": SECRET}).status_code == 200
@@ -78,12 +78,9 @@ def lived(app: App, owner: Person, namespace: str) -> dict[str, str]:
         app.store.record(replace(of, decision_id=f"{namespace}-{tick}"))
     plan = owner("POST", f"{AT}/plans", {"rate_rps": 1})
     assert plan.status_code == 201, plan.text
-    run = owner("POST", "/v1/experiments", {"pipeline": NAME, "rates_rps": [0.5] * 5})
-    assert run.status_code == 202, run.text
     return {
         "plan": plan.headers["location"],
         "tag": plan.headers["etag"],
-        "experiment": run.headers["location"],
         "decision": f"/v1/decisions/{namespace}-1",
     }
 
@@ -93,7 +90,6 @@ def rows_seen(person: Person, left: dict[str, str]) -> dict[str, int]:
     lists = {
         "decisions": person("GET", f"{AT}/decisions?limit=500").json().get("decisions", []),
         "history": person("GET", f"{AT}/history?limit=500").json().get("decisions", []),
-        "experiments": person("GET", "/v1/experiments").json()["experiments"],
         "profiles": person("GET", f"{AT}/profiles").json() if person("GET", AT).status_code == 200 else [],
     }
     events = person("GET", "/v1/events?after=0&follow=false").text
@@ -102,10 +98,7 @@ def rows_seen(person: Person, left: dict[str, str]) -> dict[str, int]:
     record = person("GET", f"{AT}/record")
     return {
         **{name: len(found) for name, found in lists.items()},
-        **{
-            name: int(person("GET", left[name]).status_code == 200)
-            for name in ("plan", "decision", "experiment")
-        },
+        **{name: int(person("GET", left[name]).status_code == 200) for name in ("plan", "decision")},
         "replayed": int(person("POST", f"{left['decision']}:replay", {}).status_code == 200),
         "paged from": int(
             person("GET", f"{AT}/decisions?before={left['decision'].rsplit('/', 1)[1]}").status_code == 200
@@ -117,8 +110,7 @@ def rows_seen(person: Person, left: dict[str, str]) -> dict[str, int]:
 
 
 def test_r9_the_next_owner_of_a_name_sees_nothing_of_the_former(case: Case, app: App) -> None:
-    services = context_of(app)
-    api = ApiClient(services)
+    api = ApiClient(context_of(app))
     ada = Person(app, api, "ada", Grant(Role.OWNER, "vision"))
     bob = Person(app, api, "bob", Grant(Role.OWNER, "speech"))
     ops = Person(app, api, "ops", Grant(Role.OPERATOR))
@@ -132,7 +124,6 @@ def test_r9_the_next_owner_of_a_name_sees_nothing_of_the_former(case: Case, app:
     case.equal("rows another namespace sees meanwhile", sum(rows_seen(bob, left).values()), 0)
 
     assert ada("DELETE", AT, **tag(ada)).status_code == 200
-    case.equal("experiments that go on", len(services.jobs.jobs()), 0)
     case.equal("rows the former owner sees once it is removed", sum(rows_seen(ada, left).values()), 0)
     assert bob("POST", "/v1/pipelines", given("speech")).status_code == 201
     case.equal("rows of the former tenant visible to the next", sum(rows_seen(bob, left).values()), 0)
@@ -165,7 +156,6 @@ def lived_on(app: App, owner: Person) -> dict[str, str]:
     plan = owner("POST", f"{AT}/plans", {"rate_rps": 1})
     return {
         "plan": plan.headers.get("location", "/v1/plans/none"),
-        "experiment": "/v1/experiments/none",
         "decision": "/v1/decisions/next-1",
     }
 

@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ipa.adapters.store.sqlite_file import RESTORE
-from ipa.control.jobs import Job
 from ipa.control.ports import PipelineControl
 from ipa.control.saved_plans import StoredPlan
 from ipa.model.decision import Decision
@@ -47,4 +46,3 @@ DECISION = Codec(Decision)
 CONTROL = Codec(PipelineControl)
 PROFILE = Codec(StageProfile)
 KEPT_PLAN = Codec(StoredPlan)
-JOB = Codec(Job)

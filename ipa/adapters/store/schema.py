@@ -220,19 +220,3 @@ class RecordRow(StoreTable):
     namespace: Mapped[str] = mapped_column(NAME)
     at: Mapped[str] = mapped_column(String(40))
     ended_at: Mapped[str | None] = mapped_column(String(40))
-
-
-class ExperimentRow(StoreTable):
-    """An experiment. `spec` is its run until it ends, `holder` the service that runs it; empty if none."""
-
-    __tablename__ = "ipa_experiments"
-
-    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    experiment_id: Mapped[str] = mapped_column(String(64), unique=True)
-    phase: Mapped[str] = mapped_column(String(16))
-    holder: Mapped[str] = mapped_column(String(64))
-    # When it was written last.
-    at_s: Mapped[float] = mapped_column(Double)
-    body: Mapped[str] = mapped_column(Text)
-    spec: Mapped[bytes] = mapped_column(LargeBinary)
-    report: Mapped[bytes | None] = mapped_column(LargeBinary)

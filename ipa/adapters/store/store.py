@@ -15,7 +15,6 @@ from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert
 from ipa.adapters.store import database, series
 from ipa.adapters.store.api_state import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
-from ipa.adapters.store.experiments import ExperimentRows
 from ipa.adapters.store.group_commit import GroupCommit
 from ipa.adapters.store.health import low_disk
 from ipa.adapters.store.journal import Item, Journal, newest_seq
@@ -59,8 +58,7 @@ LATEST_S = 1e11
 class Store:
     """Decisions, controls and profiles in one database, and the record of decisions and people's actions.
 
-    Safe for many threads and processes. `plans`, `answers`, `given` (created pipelines) and `experiments` are
-    for the API.
+    Safe for many threads and processes. `plans`, `answers`, and `given` (created pipelines) are for the API.
     """
 
     def __init__(
@@ -81,7 +79,6 @@ class Store:
         self.plans = PlanRows(engine)
         self.answers = AnswerRows(engine)
         self.given = PipelineRows(engine)
-        self.experiments = ExperimentRows(engine)
         self.records = RecordTable(engine, now)
         self._decided = GroupCommit(self._record_all, lambda: COMPUTE_LOCK.is_wanted)
         self._said: TtlCache[Mapping[str, str]] = TtlCache(LAG_S, monotonic_s)

@@ -22,14 +22,13 @@ const VIEWS = {
   "what-if": { name: "What-if", of: true, load: () => import("./views/what-if.js") },
   profiles: { name: "Profiles", of: true, load: () => import("./views/profiles.js") },
   fleet: { name: "Fleet", load: () => import("./views/fleet.js") },
-  experiments: { name: "Experiments", load: () => import("./views/experiments.js") },
   health: { name: "Health", load: () => import("./views/health.js") },
 };
 
 const tools = {
   pipelines: new Map(),
   /** The caller: MeView of the API. */
-  me: { name: "", pipelines: [] },
+  me: { name: "", pipelines: [], policies: [] },
   /** True if the caller may do the operation (read, what-if, control, apply, define) with the pipeline. */
   may: (operation, name) => tools.me.pipelines.some((each) => each.pipeline === name && each.operations.includes(operation)),
   go: (hash) => { location.hash = hash; },

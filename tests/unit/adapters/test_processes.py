@@ -33,10 +33,9 @@ def test_a_command_is_given_its_input_and_no_secret(monkeypatch: pytest.MonkeyPa
     assert b"canary" not in run(["env"], given=None, env=child_environment(), limit_s=WAIT_S).stdout
 
 
-def test_a_child_that_is_late_is_killed_with_its_group() -> None:
-    with JsonChild([sys.executable, "-c", FAMILY], limit_s=1.0) as child:
-        (grandchild,) = child.answers()
-        assert child.is_late
+def test_a_child_that_is_killed_takes_its_group_along() -> None:
+    with JsonChild([sys.executable, "-c", FAMILY]) as child:
+        grandchild = next(child.answers())
     gone, _ = psutil.wait_procs([psutil.Process(grandchild)] if psutil.pid_exists(grandchild) else [], WAIT_S)
     assert not psutil.pid_exists(grandchild) or gone
 
@@ -49,7 +48,7 @@ def test_a_child_answers_until_its_input_ends() -> None:
         child.finish(WAIT_S)
         child.send('{"order": 2}')
         assert [*answers] == []
-        assert (child.wait(), child.is_late) == (0, False)
+        assert child.wait() == 0
 
 
 def test_a_process_that_ignores_its_end_is_killed() -> None:

@@ -35,7 +35,7 @@ def test_what_only_tests_and_make_read_is_no_unknown_setting() -> None:
     texts = [file.read_text() for file in (*tests.rglob("*.py"), tests.parent / "Makefile")]
     read = {name for text in texts for name in re.findall(r'environ\.get\("(IPA_[A-Z_]+)"', text)}
     made = set(re.findall(r"\b(IPA_[A-Z_]+)=", texts[-1]))
-    assert {"IPA_SHARED_DATA", "IPA_FAULT_EXPERIMENTS"} <= read
+    assert {"IPA_SHARED_DATA", "IPA_FAULT_SEEDS"} <= read
     assert Settings.from_env(dict.fromkeys((read | made) - {"IPA_CORES"}, "1")) == Settings()
 
 

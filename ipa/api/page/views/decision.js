@@ -68,7 +68,7 @@ class DecisionView {
       this.later);
     const moved = el("section", { class: "card inputs", "aria-label": "From and to" },
       el("h2", {}, isApplied ? "Change" : "Unchanged configuration"), changes("The configuration of each stage before and after", decision.previous, decision.configs), ...this.guards(decision));
-    this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, new Replay(decision, this.closing.signal).box, this.again(decision, tools), this.raw(decision, tools));
+    this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, new Replay(decision, tools.me.policies, this.closing.signal).box, this.again(decision, tools), this.raw(decision, tools));
   }
 
   path({ pipeline }) {

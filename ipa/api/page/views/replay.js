@@ -1,6 +1,6 @@
 // The replay of a decision from its recorded inputs, by the policy that made it or by another one.
 
-import { Refused, callApi } from "../api.js";
+import { callApi } from "../api.js";
 import { el, number, plain } from "../dom.js";
 import { reasonTitle } from "../reasons.js";
 import { changes, inShort, refusal, table } from "../tables.js";
@@ -9,10 +9,11 @@ import { changes, inShort, refusal, table } from "../tables.js";
 const NOT_HERE = "oracle";
 
 export class Replay {
-  /** `signal` aborts once the view is closed. */
-  constructor(decision, signal) {
+  /** `policies` are the names that the API takes; `signal` aborts once the view is closed. */
+  constructor(decision, policies, signal) {
     Object.assign(this, { decision, signal });
-    this.policy = el("select", { name: "policy" }, el("option", { value: "" }, "the policy that made it"));
+    const others = policies.filter((name) => name !== NOT_HERE).map((name) => el("option", { value: name }, name));
+    this.policy = el("select", { name: "policy" }, el("option", { value: "" }, "the policy that made it"), others);
     this.button = el("button", { type: "submit", class: "button" }, "Replay");
     this.result = el("div", { role: "status" });
     const form = el("form", { class: "pickers", "aria-label": "Replay it" }, el("label", {}, "With ", this.policy), this.button);
@@ -22,17 +23,6 @@ export class Replay {
     });
     this.box = el("section", { class: "card inputs", "aria-label": "Replay" }, el("h2", {}, "Is the decision reproducible?"),
       el("p", { class: "note" }, "A replay decides again from the recorded inputs. It writes nothing."), form, this.result);
-    this.policies();
-  }
-
-  /** Lists the other policies; without the right to read them, only the one that made the decision. */
-  async policies() {
-    try {
-      const { policies } = await callApi("/v1/experiments", { signal: this.signal });
-      this.policy.append(...policies.filter((name) => name !== NOT_HERE).map((name) => el("option", { value: name }, name)));
-    } catch (error) {
-      if (!this.signal.aborted && !(error instanceof Refused)) throw error;
-    }
   }
 
   async take() {
