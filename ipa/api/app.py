@@ -51,7 +51,7 @@ GROUPS = {
     "events": "What happens, as it happens",
     "plans": "What-ifs: the best plan for a load, why it is best, and its alternatives; apply one",
     "forecasts": "The load that is expected",
-    "fleet": "All pipelines together, and plans under one budget",
+    "fleet": "All pipelines together",
     "control": "Mode, pauses, freezes, pins, and changes by hand",
     "profiles": "Measurements of the variants, and the fits that plans use",
     "health": "The service itself",

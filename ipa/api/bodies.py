@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ipa.files.kinds.fields import ACCELERATOR_KIND
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
@@ -26,17 +24,6 @@ Ratio = Annotated[float, Field(ge=0, le=1, strict=True)]
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 
 
-def _extended_resource(kind: object) -> object:
-    if not isinstance(kind, str) or not re.fullmatch(ACCELERATOR_KIND, kind):
-        raise ValueError(
-            f"{kind!r} is not the name of a Kubernetes extended resource, such as nvidia.com/gpu"
-        )
-    return kind
-
-
-_Kind = Annotated[str, BeforeValidator(_extended_resource), Field(pattern=f"^{ACCELERATOR_KIND}$")]
-_AcceleratorCount = Annotated[int, Field(ge=0, le=100_000, strict=True)]
-AcceleratorCounts = Annotated[dict[_Kind, _AcceleratorCount], Field(max_length=100)]
 EARLIEST_YEAR, LATEST_YEAR = 1969, 2201
 
 
@@ -274,10 +261,4 @@ BODIES: dict[str, dict[str, Any]] = {
     "ModeBody": {"mode": "guarded", **_WHO},
     "PinBody": {"variant": "v4-480", "replicas": 2, **_WHO},
     "FreezeBody": {"end": "2100-01-01T06:00:00Z", **_WHO},
-    "FleetPlanBody": {
-        "budget_cores": 12,
-        "memory_gib": 24,
-        "accelerators": {"nvidia.com/gpu": 2},
-        "pipelines": [{"pipeline": "ocr", "rate_rps": 1, "weight": 2, "class": 1}],
-    },
 }

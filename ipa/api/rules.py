@@ -99,7 +99,6 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("POST", "/v1/plans/{plan_id}:apply"): ANY_APPLY,
     ("GET", "/v1/fleet"): SEEN,
     ("GET", "/v1/alerts"): SEEN,
-    ("POST", "/v1/fleet/plans"): ANY_WHAT_IF,
     ("PUT", f"{PIPELINE}/mode"): CONTROL,
     ("POST", f"{PIPELINE}/pause"): CONTROL,
     ("POST", f"{PIPELINE}/resume"): CONTROL,

@@ -5,19 +5,15 @@ Trained rarely, on a trace of hours or days; its upper quantile is calibrated on
 
 from __future__ import annotations
 
-import io
 import math
-import zipfile
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.forecast.base import Floats, Ints, Peak, Series, conformal, sliding_max
 from ipa.forecast.features import (
     BACK_S,
-    COLUMNS,
     DAY_S,
     FEWEST_DAYS,
     HOUR_S,
@@ -29,8 +25,8 @@ from ipa.forecast.features import (
     levels,
     steps_a_day,
 )
-from ipa.forecast.forest import Forest, TreeGrowth, faults
-from ipa.model.errors import DomainError, InputError, Problem
+from ipa.forecast.forest import Forest, TreeGrowth
+from ipa.model.errors import DomainError
 
 # One window every adaptation interval of IPA: closer ones are nearly the same.
 STRIDE_S = 10.0
@@ -42,8 +38,6 @@ MAX_WINDOWS = 120_000
 CALIBRATION_RATIO = 0.2
 # Half of the input window: there would be no longer peaks to compare with.
 LONGEST_S = BACK_S / 2
-FORMAT = "ipa/boosted-quantiles/v1"
-NUMBERS = ("horizon_s", "quantile", "step_s", "smooth_s", "shift")
 GROWTH = TreeGrowth()
 
 
@@ -62,65 +56,6 @@ class BoostedModel:
     point: Forest
     upper: Forest
     profile: DayProfile | None
-
-    def to_bytes(self) -> bytes:
-        """The model as an npz file of plain arrays."""
-        arrays: dict[str, Any] = {"format": np.array(FORMAT)}
-        arrays |= {name: np.float64(getattr(self, name)) for name in NUMBERS}
-        for part in ("point", "upper"):
-            arrays |= {f"{part}_{name}": each for name, each in getattr(self, part).arrays().items()}
-        if self.profile is not None:
-            arrays |= {"day_sums": self.profile.sums, "day_counts": self.profile.counts}
-        file = io.BytesIO()
-        np.savez_compressed(file, **arrays)
-        return file.getvalue()
-
-    @classmethod
-    def from_bytes(cls, content: bytes, path: str = "") -> BoostedModel:
-        """Read a model from that npz file, executing nothing; InputError lists all faults."""
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-            raise InputError(f"{path or 'the model'} is not a forecasting model: {error}") from error
-        problems = [Problem(message, path) for message in _faults(arrays)]
-        if problems:
-            raise InputError("the forecasting model cannot be used", problems=problems)
-        point, upper = (Forest.from_arrays(_part(arrays, part)) for part in ("point", "upper"))
-        profile = DayProfile(arrays["day_sums"], arrays["day_counts"]) if "day_sums" in arrays else None
-        horizon_s, quantile, step_s, smooth_s, shift = (float(arrays[name]) for name in NUMBERS)
-        return cls(horizon_s, quantile, step_s, smooth_s, shift, point, upper, profile)
-
-
-def _part(arrays: dict[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
-    return {
-        name.removeprefix(f"{part}_"): each for name, each in arrays.items() if name.startswith(f"{part}_")
-    }
-
-
-def _faults(arrays: dict[str, NDArray[Any]]) -> list[str]:
-    """The faults of a model's arrays."""
-    if "format" not in arrays or str(arrays["format"]) != FORMAT:
-        return [f"format must be {FORMAT!r}"]
-    found = []
-    for name in NUMBERS:
-        number = arrays.get(name)
-        if number is None or number.shape or number.dtype.kind != "f" or not math.isfinite(float(number)):
-            found.append(f"{name} must be a finite number")
-        elif name != "shift" and float(number) <= 0:
-            found.append(f"{name} must be above 0")
-    if not found and float(arrays["quantile"]) >= 1:
-        found.append("quantile must be below 1")
-    for part in ("point", "upper"):
-        found += [f"{part}: {fault}" for fault in faults(_part(arrays, part), COLUMNS)]
-    days = [arrays[name] for name in ("day_sums", "day_counts") if name in arrays]
-    if not found and days:
-        length = max(1, round(DAY_S / float(arrays["step_s"])))
-        if len(days) == 1 or any(each.shape != (length,) or each.dtype.kind != "f" for each in days):
-            found.append(f"day_sums and day_counts must be lists of {length} numbers")
-        elif not all(np.isfinite(each).all() for each in days):
-            found.append("day_sums and day_counts must be finite")
-    return found
 
 
 @dataclass(frozen=True, slots=True)

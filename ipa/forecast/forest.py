@@ -1,4 +1,4 @@
-"""Boosted regression trees as plain arrays: evaluated in numpy, stored in a file that executes nothing."""
+"""Boosted regression trees as plain arrays, evaluated in numpy."""
 
 from __future__ import annotations
 
@@ -57,19 +57,6 @@ class Forest:
         sums: Floats = self.base + self.value[nodes].sum(axis=1)
         return sums
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The forest as named arrays, for a file."""
-        named = {name: np.asarray(getattr(self, name)) for name in (*INTS, *FLOATS)}
-        return {**named, "base": np.float64(self.base), "depth": np.int64(self.depth)}  # type: ignore[dict-item]
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
-        """The forest of those arrays, checked by `faults`."""
-        roots, feature, left, right = (arrays[name].astype(np.int64) for name in INTS)
-        threshold, value = (arrays[name].astype(np.float64) for name in FLOATS)
-        base, depth = float(arrays["base"]), int(arrays["depth"])
-        return cls(base, depth, roots, feature, threshold, left, right, value)
-
     @classmethod
     def grown(cls, rows: Floats, targets: Floats, quantile: float, growth: TreeGrowth) -> Self:
         """Trees that estimate the quantile of the targets given the rows (gradient boosting, Friedman 2001).
@@ -115,34 +102,3 @@ class Forest:
             right=np.where(is_leaf, own, first + nodes["right"].astype(np.int64)),
             value=np.where(is_leaf, nodes["value"], 0.0).astype(np.float64),
         )
-
-
-INTS = ("roots", "feature", "left", "right")
-FLOATS = ("threshold", "value")
-WHOLE = (*INTS, "depth")
-LISTS = ("feature", "left", "right", "threshold")
-# No tree grown here needs a longer walk.
-DEEPEST = 1000
-
-
-def faults(arrays: dict[str, NDArray[Any]], columns: int) -> list[str]:
-    """The faults of a forest's arrays for rows of `columns` columns; empty if there are none."""
-    missing = [name for name in (*INTS, *FLOATS, "base", "depth") if name not in arrays]
-    if missing:
-        return [f"{name} is missing" for name in missing]
-    found = [f"{name} holds no whole numbers" for name in WHOLE if arrays[name].dtype.kind not in "iu"]
-    found += [f"{name} holds no numbers" for name in (*FLOATS, "base") if arrays[name].dtype.kind != "f"]
-    if found:
-        return found
-    nodes = len(arrays["value"]) if arrays["value"].ndim == 1 else 0
-    if nodes == 0 or any(arrays[name].shape != (nodes,) for name in LISTS):
-        return ["the lists of nodes differ in length or are empty"]
-    if arrays["base"].ndim or arrays["depth"].ndim or arrays["roots"].ndim != 1 or not len(arrays["roots"]):
-        return ["base and depth must be one number each, roots a list"]
-    if not 0 <= int(arrays["depth"]) <= DEEPEST:
-        found.append(f"depth is not within 0 and {DEEPEST}")
-    for name, bound in (("roots", nodes), ("left", nodes), ("right", nodes), ("feature", columns)):
-        if arrays[name].min() < 0 or arrays[name].max() >= bound:
-            found.append(f"{name} leads outside")
-    found += [f"{name} is not finite" for name in (*FLOATS, "base") if not np.isfinite(arrays[name]).all()]
-    return found

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from ipa.forecast.base import SMOOTH_S, Floats, Ints, Peak, Series, sliding_max
-from ipa.model.errors import DomainError, InputError, Problem
+from ipa.model.errors import DomainError
 
 # IPA: a window of 120 s as twelve maxima over 10 s.
 BLOCK_S = 10.0
@@ -23,7 +22,6 @@ STRIDE_S = 5.0
 MAX_WINDOWS = 2000
 # L1 penalty on the weights, a window: features are near 1, so this only settles ties between the lags.
 PENALTY = 1e-4
-FORMAT = "ipa/quantile-regression/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,54 +32,6 @@ class QuantileWeights:
     quantile: float
     point: tuple[float, ...]
     upper: tuple[float, ...]
-
-    def to_json(self) -> str:
-        """The model as JSON text; plain numbers, nothing to be executed on reading."""
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "horizon_s": self.horizon_s,
-                "quantile": self.quantile,
-                "point": self.point,
-                "upper": self.upper,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str, path: str = "") -> QuantileWeights:
-        """Read the model from that text; InputError lists all faults."""
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{path or 'the model'} is not JSON: {error}") from error
-        problems = [Problem(message, path) for message in _faults(data)]
-        if problems:
-            raise InputError("the forecasting model cannot be used", problems=problems)
-        return cls(
-            float(data["horizon_s"]), float(data["quantile"]), tuple(data["point"]), tuple(data["upper"])
-        )
-
-
-def _faults(data: Any) -> list[str]:
-    """The faults of a decoded model."""
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        return [f"format must be {FORMAT!r}"]
-    faults = []
-    for key in ("point", "upper"):
-        weights = data.get(key)
-        if not isinstance(weights, list) or len(weights) != LAGS + 2:
-            faults.append(f"{key} must be a list of {LAGS + 2} numbers")
-        elif not all(_is_number(weight) for weight in weights):
-            faults.append(f"{key} has a value that is not a finite number")
-    if not _is_number(data.get("horizon_s")) or data["horizon_s"] <= 0:
-        faults.append("horizon_s must be a number above 0")
-    if not _is_number(data.get("quantile")) or not 0 < data["quantile"] < 1:
-        faults.append("quantile must be a number between 0 and 1")
-    return faults
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)

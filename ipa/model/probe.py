@@ -59,8 +59,7 @@ class ProbeRequest:
     """One smoke request to send.
 
     `address` is the base URL that takes the pipeline's requests, `gateway` that of a gateway before it; both
-    empty: the one that the target knows. `native`: sent by the client package of the target itself. `reward`:
-    the answer is given this reward by a feedback request.
+    empty: the one that the target knows. `native`: sent by the client package of the target itself.
     """
 
     body: Mapping[str, Any]
@@ -69,7 +68,6 @@ class ProbeRequest:
     gateway: str = ""
     transport: ProbeTransport = ProbeTransport.REST
     native: bool = False
-    reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +75,8 @@ class ProbeResult:
     """The result of one smoke request.
 
     `answered`: the answer came in time, and is one of the protocol without an error; else `detail` says what
-    came instead. `status` is that of HTTP, None if there was none. `feedback` is None if none was sent, empty
-    if it was accepted, else the reason why not. `timing` is the answer's `Server-Timing`, empty without one.
+    came instead. `status` is that of HTTP, None if there was none. `timing` is the answer's `Server-Timing`,
+    empty without one.
     """
 
     url: str
@@ -90,12 +88,9 @@ class ProbeResult:
     status: int | None = None
     detail: str = ""
     answer: Any = None
-    feedback: str | None = None
     timing: str = ""
 
     @property
     def fault(self) -> str:
-        """The reason why the request, or its feedback, failed; empty if neither did."""
-        if not self.answered:
-            return f"{self.url}: {self.detail}"
-        return f"feedback: {self.feedback}" if self.feedback else ""
+        """The reason why the request failed; empty if it did not."""
+        return "" if self.answered else f"{self.url}: {self.detail}"

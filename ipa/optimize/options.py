@@ -15,7 +15,6 @@ from ipa.model.rolling import Rolling
 from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.candidates import CandidateBlock, Candidates, candidates_of
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.item_counts import ItemCount, levels_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.program import (
@@ -31,14 +30,6 @@ from ipa.optimize.program import (
 from ipa.optimize.timing import option_times
 
 TIMES = slice(PLACE["service_s"], PLACE["spread_s2"] + 1)
-
-
-def build_program(problem: PlanningProblem) -> Program:
-    """The program of a problem, its dominated and hopeless options removed; no best plan is lost.
-
-    A stage may be left without options: then nothing is feasible.
-    """
-    return reduce_program(full_program(problem))
 
 
 def full_program(problem: PlanningProblem) -> Program:

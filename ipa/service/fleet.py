@@ -1,31 +1,19 @@
-"""The fleet: the pipelines' use of resources, their forecasts, and plans under one budget."""
+"""The fleet: the pipelines' use of resources, and their forecasts."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
-from anyio import to_thread
-
 from ipa.forecast.monitor import ForecastTick, Monitor, monitor
-from ipa.model.access import Operation
 from ipa.model.decision import Mode, ReasonCode
-from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Pipeline
 from ipa.model.resources import CORES, NO_RESOURCES, by_field, field_of, total
-from ipa.optimize.fleet.plan import Fleet, Member, plan_together
-from ipa.optimize.problem import Compat
-from ipa.policies.planning import planning_problem
-from ipa.profiling.points import Allocation
 from ipa.service.live_state import LiveState
-from ipa.service.plans import known_rate
 from ipa.service.service import Service
 from ipa.service.status import control_view, live_of
-from ipa.service.visibility import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +92,6 @@ class FleetView:
     budget: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class FleetMember:
-    """A pipeline of the fleet; without a rate it is planned for its forecast. Higher classes are first."""
-
-    pipeline: str
-    rate_rps: float | None = None
-    objective: str | None = None
-    weight: float = 1.0
-    priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FleetRequest:
-    """A what-if over many pipelines; every visible one if no members are named.
-
-    `limits` are the budgets of resources beside cores, by name.
-    """
-
-    budget_cores: float
-    members: Sequence[FleetMember] = ()
-    compat: Compat = Compat.TAIL
-    allocation: Allocation = Allocation.FREE
-    limits: Mapping[str, float] = field(default_factory=dict)
-
-
 def forecast(service: Service, pipeline: Pipeline) -> ForecastView:
     """The forecast of the pipeline's load, and how right its forecasts were lately."""
     live = live_of(service, pipeline.name)
@@ -164,70 +127,6 @@ def fleet_use(service: Service) -> FleetView:
         held=held,
         budget=by_field(budget),
     )
-
-
-async def plan_fleet(
-    caller: Caller, request: FleetRequest, place: AbstractAsyncContextManager[None]
-) -> Fleet:
-    """The plans that are worth most together under one budget; computed in the `place`.
-
-    Errors: InputError (lists every member that cannot be planned), ForbiddenError, InfeasibleError (the
-    budget holds no plans of all pipelines, and how much of which resource is missing).
-    """
-    service = caller.service
-    asked = request.members or [FleetMember(name) for name in sorted(service.pipelines)]
-    for each in asked:
-        if each.pipeline in service.pipelines:
-            caller.must(Operation.WHAT_IF, service.pipelines[each.pipeline].namespace)
-
-    def together() -> Fleet:
-        members = _members(service, request, asked)
-        deadline_s = service.settings.solver_deadline_s
-        return plan_together(members, request.budget_cores, deadline_s, request.limits)
-
-    async with place:
-        return await to_thread.run_sync(together)
-
-
-def _members(service: Service, request: FleetRequest, asked: Sequence[FleetMember]) -> list[Member]:
-    """InputError lists every pipeline that is not there, is there twice, or has no rate."""
-    problems, members = [], []
-    twice = {name for name, count in Counter(each.pipeline for each in asked).items() if count > 1}
-    for at, each in enumerate(asked):
-        pipeline = service.pipelines.get(each.pipeline)
-        where = f"/pipelines/{at}"
-        if pipeline is None or each.pipeline in twice:
-            fault = "is there twice" if each.pipeline in twice else "does not exist"
-            problems.append(Problem(f"pipeline {each.pipeline!r} {fault}", pointer=f"{where}/pipeline"))
-            continue
-        rate_rps = each.rate_rps or known_rate(service, pipeline)
-        if not rate_rps:
-            message = f"no load of {each.pipeline!r} was seen yet, so a rate must be given"
-            problems.append(Problem(message, pointer=f"{where}/rate_rps"))
-            continue
-        try:
-            members.append(_member(service, request, each, pipeline, rate_rps))
-        except NotFoundError as error:
-            problems.append(Problem(error.message, pointer=where))
-    if problems:
-        raise InputError("the fleet cannot be planned", problems=problems)
-    if not members:
-        raise InputError("there are no pipelines to plan", problems=[Problem("none", pointer="/pipelines")])
-    return members
-
-
-def _member(
-    service: Service, request: FleetRequest, each: FleetMember, pipeline: Pipeline, rate_rps: float
-) -> Member:
-    problem = planning_problem(
-        pipeline,
-        service.profiles(pipeline.name),
-        rate_rps,
-        objective=each.objective,
-        compat=request.compat,
-        allocation=request.allocation,
-    )
-    return Member(problem, each.weight, each.priority)
 
 
 def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) -> Share:

@@ -49,8 +49,6 @@ def shown(value: Any) -> str:
 
 def probe_v2(asked: ProbeRequest, url: str) -> ProbeResult:
     """The result of posting the request to the URL as V2. UsageError for what HTTP cannot do with V2."""
-    if asked.reward is not None:
-        raise UsageError("protocol v2 has no feedback requests", hint="Leave out --reward.")
     return post(asked, url, V2, v2_fault)
 
 

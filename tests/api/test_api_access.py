@@ -77,7 +77,6 @@ BODIES: dict[str, Any] = {
 # Routes that are about the pipeline that their body names: the least role there.
 OF_BODY = {
     ("POST", "/v1/pipelines"): "owner",
-    ("POST", "/v1/fleet/plans"): "viewer",
 }
 # Identities of the matrix: the role of each in each namespace, "" for none.
 PEOPLE: dict[str, dict[str, str]] = {
@@ -170,8 +169,6 @@ def body_of(method: str, path: str, pipeline: str) -> Any:
     if path == "/v1/pipelines":
         namespace = OTHERS if pipeline == HIDDEN else "default"
         return {**PIPELINE, "name": f"new-{namespace}", "seldon": {"name": "new", "namespace": namespace}}
-    if path == "/v1/fleet/plans":
-        return {"budget_cores": 20, "pipelines": [{"pipeline": pipeline, "rate_rps": 1}]}
     return BODIES.get(path.rsplit("/", 1)[1], {})
 
 

@@ -63,7 +63,7 @@ def test_a_model_is_probed_over_rest_and_grpc_by_http_and_by_its_own_client(
     model: Microservice, python: str
 ) -> None:
     settings = Settings(client_python=python)
-    asked = ProbeRequest(MESSAGE, address=model.rest, reward=0.75)
+    asked = ProbeRequest(MESSAGE, address=model.rest)
     plain = SELDON.probe(wrapped(), asked, settings)
     native = SELDON.probe(wrapped(), replace(asked, native=True), settings)
     by_grpc = SELDON.probe(
@@ -72,13 +72,10 @@ def test_a_model_is_probed_over_rest_and_grpc_by_http_and_by_its_own_client(
     for found in (plain, native, by_grpc):
         assert found.fault == "", found
         assert numbers(found.answer) == [[4.0, 10.0]]
-        assert found.feedback == ""
         assert 0 < found.latency_s < 5
     assert [each.client for each in (plain, native, by_grpc)] == ["http", "SeldonClient", "SeldonClient"]
     assert by_grpc.transport is ProbeTransport.GRPC and plain.status == 200
-    # The rewards arrived at the class, those of gRPC in a process of their own.
-    again = SELDON.probe(wrapped(), ProbeRequest(MESSAGE, address=model.rest), settings)
-    assert again.answer["meta"]["tags"] == {"rewards": [0.75, 0.75]}
+    assert plain.answer["meta"]["tags"] == {"doubled": True}
 
 
 @pytest.mark.parametrize("how", ["http", "native", "grpc"])
@@ -162,13 +159,11 @@ def test_the_native_client_goes_through_a_gateway_and_has_a_time_limit(python: s
         return 200, {"data": {"ndarray": [[7.0]]}}
 
     with answering(answer) as gateway:
-        asked = ProbeRequest(MESSAGE, gateway=gateway.url, native=True, reward=1.0)
+        asked = ProbeRequest(MESSAGE, gateway=gateway.url, native=True)
         found = SELDON.probe(wrapped(), asked, settings)
         # `SeldonClient` itself waits for ever.
         late = SELDON.probe(with_seldon(wrapped(), name="late"), replace(asked, timeout_s=0.5), settings)
         release.set()
-    assert (found.fault, found.feedback, numbers(found.answer)) == ("", "", [[7.0]])
-    paths = [path for path, _ in gateway.asked]
-    assert paths[:2] == [f"/seldon/models/sample/api/v1.0/{kind}" for kind in ("predictions", "feedback")]
-    assert gateway.asked[1][1]["reward"] == 1.0
-    assert late.detail == "no answer within 0.5 s" and late.feedback is None
+    assert (found.fault, numbers(found.answer)) == ("", [[7.0]])
+    assert gateway.asked[0][0] == "/seldon/models/sample/api/v1.0/predictions"
+    assert late.detail == "no answer within 0.5 s"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from ipa.control.ports import RolloutPhase
@@ -58,8 +59,10 @@ def loaded(workload: LocalWorkload, stage: str) -> list[set[str]]:
     """The variants that each of the stage's servers has, as it says."""
     runner = workload.runner("digits")
     found = []
-    for url in runner.replica_urls(stage):
-        models = httpx.post(f"{url}/v2/repository/index", json={}, trust_env=False).json()
+    for pid in runner.pids(stage):
+        (port,) = {it.laddr.port for it in psutil.Process(pid).net_connections() if it.status == "LISTEN"}
+        url = f"http://127.0.0.1:{port}/v2/repository/index"
+        models = httpx.post(url, json={}, trust_env=False).json()
         found.append({it["name"].partition("--")[2] for it in models if it["state"] == "READY"})
     return found
 

@@ -11,9 +11,17 @@ from random import Random
 from ipa.model.pipeline import AccuracyRule, Bounds, Edge, Objective
 from ipa.model.profile import OperatingPoint
 from ipa.model.resources import Resources, beside_of, total
+from ipa.optimize.dominance_filter import reduce_program
+from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.program import Program
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def build_program(problem: PlanningProblem) -> Program:
+    """The program of a problem, its dominated and hopeless options removed."""
+    return reduce_program(full_program(problem))
 
 
 def random_problem(

@@ -55,11 +55,6 @@ WORST: dict[str, tuple[str, str, bytes]] = {
         json.dumps({"rate_rps": 1, "bounds": {"batch_sizes": ["x"] * 90_000}}).encode(),
     ),
     "configurations": ("/v1/pipelines/ocr/apply", JSON, b'{"configs":[' + b"1," * 99_000 + b"1]}"),
-    "members of a fleet": (
-        "/v1/fleet/plans",
-        JSON,
-        b'{"budget_cores":1,"pipelines":[' + b"{}," * 99_000 + b"{}]}",
-    ),
     "YAML: keys again and again": (FILES, YAML, full("", "a: 1\n")),
     "YAML: a list": (FILES, YAML, full("[", "1,", "]")),
     "YAML: anchors": (FILES, YAML, full("", "- &a x\n")),

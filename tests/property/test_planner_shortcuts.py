@@ -16,12 +16,12 @@ from ipa.optimize import prefilter
 from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.local_search import polished
-from ipa.optimize.options import build_program, full_program
+from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import evaluate, fits
 from ipa.optimize.solve import solve
 from tests.fakes.planner_graphs import random_graph_problem
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import build_program, random_problem
 
 seeds = st.integers(0, 100_000)
 ALL = 10**9

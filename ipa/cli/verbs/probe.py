@@ -160,9 +160,6 @@ def probe(
     native: bool = typer.Option(
         False, "--native", help="send it by the client package of the target, found by IPA_CLIENT_PYTHON"
     ),
-    reward: float | None = typer.Option(
-        None, "--reward", help="then give the answer this reward by a feedback request"
-    ),
     timeout: str | None = TIMEOUT,
     output: Output = OUTPUT,
     namespace: str | None = options.NAMESPACE,
@@ -184,7 +181,7 @@ def probe(
     known_s = described.probe.timeout_s if described.probe else USUAL_TIMEOUT_S
     timeout_s = _timeout_s(timeout, known_s)
     body = _body(described, request)
-    asked = ProbeRequest(body, timeout_s, url, gateway, transport, native, reward)
+    asked = ProbeRequest(body, timeout_s, url, gateway, transport, native)
     found = place.probe(described, asked, settings)
     show(output, {"pipeline": described.name, **_fields(found)}, *_lines(described.name, found))
     if found.fault:
@@ -244,7 +241,6 @@ def _fields(found: ProbeResult) -> dict[str, Any]:
         "status": found.status,
         "latency_s": round(found.latency_s, 6),
         "detail": found.detail,
-        "feedback": found.feedback,
         "answer": found.answer,
     }
 
@@ -254,8 +250,6 @@ def _lines(pipeline: str, found: ProbeResult) -> list[str]:
     by = f"{found.protocol} over {found.transport} by {found.client}"
     words = f"answered in {found.latency_s * 1e3:.0f} ms" if found.answered else f"failed: {found.detail}"
     lines = [f"{pipeline}: {words} ({by}, {found.url})"]
-    if found.feedback is not None:
-        lines.append(f"feedback: {found.feedback or 'accepted'}")
     if found.answered:
         lines.append(json.dumps(found.answer, ensure_ascii=False))
     return lines

@@ -179,11 +179,6 @@ class PipelineRunner:
         with self._lock:
             return [replica.pid for replica in self._serving(stage)]
 
-    def replica_urls(self, stage: str) -> list[str]:
-        """Base URLs of the stage's replicas that serve."""
-        with self._lock:
-            return [replica.url for replica in self._serving(stage)]
-
     def _serving(self, stage: str) -> list[Replica]:
         runs = [it for it in self._stages if it.stage.name == stage]
         return [replica for run in runs for replica in run.replicas if replica.phase is Phase.READY]

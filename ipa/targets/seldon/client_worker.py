@@ -119,7 +119,7 @@ def _brief(message: str) -> str:
 
 
 def _by_client(asked: dict[str, Any]) -> dict[str, Any]:
-    """The result of a request, and of its feedback, by `SeldonClient`."""
+    """The result of a request by `SeldonClient`."""
     client = import_module("seldon_core.seldon_client").SeldonClient(
         gateway="istio" if asked["gateway"] else "seldon",
         transport=asked["transport"],
@@ -130,12 +130,7 @@ def _by_client(asked: dict[str, Any]) -> dict[str, Any]:
     result, fault, latency_s = _within(asked["timeout_s"], lambda: client.predict(raw_data=asked["body"]))
     if result is not None and not result.success:
         fault = f"it answered {_brief(result.msg)}"
-    found = {"answer": getattr(result, "response", None), "detail": fault, "latency_s": latency_s}
-    if asked["reward"] is not None and not fault:
-        feedback = {"request": asked["body"], "response": found["answer"], "reward": asked["reward"]}
-        given, fault, _ = _within(asked["timeout_s"], lambda: client.feedback(raw_request=feedback))
-        found["feedback"] = fault or ("" if given.success else f"it answered {_brief(given.msg)}")
-    return found
+    return {"answer": getattr(result, "response", None), "detail": fault, "latency_s": latency_s}
 
 
 def _v2_grpc(asked: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ipa.targets.seldon.split import PartRole, is_split, parts_of
 
 # The ports of the Service that the operator makes for a predictor's orchestrator.
 REST_PORT, GRPC_PORT = 8000, 5001
-PREDICTIONS, FEEDBACK = "/api/v1.0/predictions", "/api/v1.0/feedback"
+PREDICTIONS = "/api/v1.0/predictions"
 # A pipeline's graph is called by this name; the orchestrator calls each node by its own.
 V2_INFER = "/v2/models/infer"
 WORKER = Path(__file__).with_name("client_worker.py")
@@ -61,14 +61,7 @@ def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeR
         return _by_worker(target, model, asked, door, settings.client_python or sys.executable)
     if target.protocol is WireProtocol.V2:
         return probe_v2(asked, door.url)
-    found = post(asked, door.url, target.protocol, seldon_fault)
-    if asked.reward is None or not found.answered:
-        return found
-    body = {"request": dict(asked.body), "response": found.answer, "reward": asked.reward}
-    given = post(
-        replace(asked, body=body), replace(door, path=_prefix(target, asked) + FEEDBACK).url, "", _any_fault
-    )
-    return replace(found, feedback=given.detail)
+    return post(asked, door.url, target.protocol, seldon_fault)
 
 
 def address(pipeline: Pipeline, settings: Settings) -> RequestAddress:
@@ -96,19 +89,14 @@ def _through_gateway(pipeline: Pipeline, asked: ProbeRequest, settings: Settings
 
 def seldon_fault(answer: Any) -> str:
     """The reason why the document is no answer of Seldon's own protocol; empty if it is one."""
-    fault = _any_fault(answer)
-    if not fault and not any(payload in answer for payload in PAYLOADS):
-        fault = f"the answer has none of {', '.join(PAYLOADS)}: {shown(answer)}"
-    return fault
-
-
-def _any_fault(answer: Any) -> str:
     if not isinstance(answer, Mapping):
         return f"the answer is no message: {shown(answer)}"
     status = answer.get("status")
     # The protocol's enumerations come as their names or as their numbers.
     if isinstance(status, Mapping) and status.get("status") in ("FAILURE", 1):
         return f"its status is a failure: {status.get('info') or status.get('reason') or shown(status)}"
+    if not any(payload in answer for payload in PAYLOADS):
+        return f"the answer has none of {', '.join(PAYLOADS)}: {shown(answer)}"
     return ""
 
 
@@ -116,8 +104,6 @@ def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Non
     is_v2 = target.protocol is WireProtocol.V2
     if asked.address and asked.gateway:
         raise UsageError("--url and --gateway cannot be given together")
-    if asked.reward is not None and is_v2:
-        raise UsageError("protocol v2 has no feedback requests", hint="Leave out --reward.")
     if asked.native and asked.transport is ProbeTransport.REST and is_v2:
         raise UsageError(
             f"{CLIENT} does not speak protocol v2 over REST",
@@ -134,11 +120,6 @@ def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Non
         )
 
 
-def _prefix(target: SeldonTarget, asked: ProbeRequest) -> str:
-    """The path at which a gateway has the pipeline; empty without a gateway."""
-    return f"/seldon/{target.namespace}/{target.name}" if asked.gateway else ""
-
-
 def _door(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Door:
     given = asked.gateway or asked.address
     if given:
@@ -149,7 +130,8 @@ def _door(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Door
     port = GRPC_PORT if asked.transport is ProbeTransport.GRPC else REST_PORT
     path = V2_INFER if target.protocol is WireProtocol.V2 else PREDICTIONS
     service = f"http://{target.name}-{target.predictor}.{target.namespace}:{port}"
-    return Door(given or service, _prefix(target, asked) + path)
+    prefix = f"/seldon/{target.namespace}/{target.name}" if asked.gateway else ""
+    return Door(given or service, prefix + path)
 
 
 def _by_worker(target: SeldonTarget, model: str, asked: ProbeRequest, door: Door, python: str) -> ProbeResult:
@@ -169,10 +151,9 @@ def _by_worker(target: SeldonTarget, model: str, asked: ProbeRequest, door: Door
         "name": target.name,
         "model": model,
         "body": dict(asked.body),
-        "reward": asked.reward,
         "timeout_s": asked.timeout_s,
     }
-    found = _run(python, question, START_S + 2 * asked.timeout_s)
+    found = _run(python, question, START_S + asked.timeout_s)
     judge = v2_fault if target.protocol is WireProtocol.V2 else seldon_fault
     detail = found["detail"] or judge(found["answer"])
     url = address.netloc if asked.transport is ProbeTransport.GRPC else door.url
@@ -186,7 +167,6 @@ def _by_worker(target: SeldonTarget, model: str, asked: ProbeRequest, door: Door
         found["latency_s"],
         detail=shown(detail),
         answer=found["answer"],
-        feedback=found.get("feedback"),
     )
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 import pytest
 
 from ipa.forecast.base import Series
-from ipa.forecast.learned import LAGS, Learned, QuantileWeights, learn
+from ipa.forecast.learned import Learned, learn
 from ipa.forecast.quality import score
-from ipa.model.errors import InputError
 
 
 def sawtooth(seed: int, length: int = 2000) -> Series:
@@ -48,46 +43,8 @@ def test_it_is_the_same_at_any_scale(model: Learned) -> None:
     assert large.upper_rps == pytest.approx(10 * small.upper_rps)
 
 
-def test_the_model_survives_json(model: Learned) -> None:
-    assert model.weights is not None
-    assert QuantileWeights.from_json(model.weights.to_json()) == model.weights
-
-
 def test_learning_twice_gives_the_same_weights() -> None:
     assert learn(sawtooth(4), 10.0, 0.9) == learn(sawtooth(4), 10.0, 0.9)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"format": "pickle"}, "format must be"),
-        ({"point": [1.0] * LAGS}, "point must be a list of"),
-        ({"upper": "many"}, "upper must be a list of"),
-        ({"upper": [float("nan")] * (LAGS + 2)}, "upper has a value that is not a finite number"),
-        ({"point": [True] * (LAGS + 2)}, "point has a value"),
-        ({"horizon_s": 0}, "horizon_s must be"),
-        ({"quantile": 1}, "quantile must be"),
-    ],
-)
-def test_spoiled_models_are_refused(model: Learned, change: dict[str, Any], said: str) -> None:
-    assert model.weights is not None
-    data = json.loads(model.weights.to_json()) | change
-    with pytest.raises(InputError, match=said):
-        QuantileWeights.from_json(json.dumps(data), "model.json")
-
-
-@pytest.mark.parametrize("text", ["", "{", "\x80\x04K\x01.", "[]", "null"])
-def test_files_that_are_no_model_are_refused(text: str) -> None:
-    with pytest.raises(InputError):
-        QuantileWeights.from_json(text)
-
-
-def test_all_faults_of_a_model_are_said_at_once(model: Learned) -> None:
-    assert model.weights is not None
-    spoiled = replace(model.weights, point=(1.0,), horizon_s=-1.0)
-    with pytest.raises(InputError) as caught:
-        QuantileWeights.from_json(spoiled.to_json())
-    assert len(caught.value.problems) == 2
 
 
 def test_measures_are_those_of_their_definitions() -> None:

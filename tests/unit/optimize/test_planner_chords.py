@@ -15,10 +15,9 @@ from ipa.model.plan import Termination
 from ipa.optimize.chord_branching import by_milp
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp, MilpSolution
-from ipa.optimize.options import build_program
 from ipa.optimize.problem import Compat
 from ipa.optimize.program import EQUAL, Program, evaluate
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import build_program, random_problem
 
 Chosen = tuple[int, ...]
 

@@ -14,10 +14,9 @@ from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.accuracy import accuracy_term, ranks
 from ipa.optimize.dominance import undominated
-from ipa.optimize.options import build_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Options
-from tests.fakes.planner_instances import chained
+from tests.fakes.planner_instances import build_program, chained
 
 GOOD = OperatingPoint("good", 0.9, 1, 2.0, 0.10, 10.0)
 FAST = OperatingPoint("fast", 0.7, 1, 1.0, 0.05, 20.0)

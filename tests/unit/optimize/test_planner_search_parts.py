@@ -17,10 +17,9 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.batched_expansion import Grid, LaneBounds, good_multipliers
 from ipa.optimize.fleet.batches import LaneBatch, lane_stage, lanes_of
 from ipa.optimize.local_search import polished
-from ipa.optimize.options import build_program
 from ipa.optimize.problem import Compat
 from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate, fits
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import build_program, random_problem
 
 
 def programs(count: int, compat: Compat = Compat.PAPER) -> list[Program]:

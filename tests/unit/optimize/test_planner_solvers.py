@@ -18,11 +18,10 @@ from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp, chosen_options
 from ipa.optimize.milp import Milp
-from ipa.optimize.options import build_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Program, ProgramAnswer
 from ipa.optimize.solve import BACKENDS, solve
-from tests.fakes.planner_instances import chained, random_problem
+from tests.fakes.planner_instances import build_program, chained, random_problem
 
 # The licence that comes with pip covers so many variables.
 PIP_LICENCE_VARIABLES = 2000

@@ -14,10 +14,9 @@ from ipa.optimize.backends import highs
 from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp
-from ipa.optimize.options import build_program
 from ipa.optimize.program import Program
 from ipa.optimize.solve import solve
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import build_program, random_problem
 
 # Says that it is ready, as the real one does, then never answers.
 DEAF = (

@@ -223,31 +223,9 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fails(200, b" " * 100_000).detail == "the answer has more than 1000 bytes"
 
 
-def test_feedback_is_sent_with_request_and_answer() -> None:
-    with answering(in_messages) as server:
-        found = SELDON.probe(wrapped(), ProbeRequest(MESSAGE, address=server.url, reward=0.5), SETTINGS)
-        by_gateway = SELDON.probe(wrapped(), ProbeRequest(MESSAGE, gateway=server.url, reward=1.0), SETTINGS)
-    assert found.feedback == by_gateway.feedback == ""
-    assert server.asked[1] == (
-        "/api/v1.0/feedback",
-        {"request": MESSAGE, "response": MESSAGE_ANSWER, "reward": 0.5},
-    )
-    assert server.asked[3][0] == "/seldon/models/sample/api/v1.0/feedback"
-
-
-def test_feedback_that_is_refused_is_a_fault() -> None:
-    def answer(path: str, _body: Any) -> tuple[int, Any]:
-        return (500, "no") if path.endswith("feedback") else (200, MESSAGE_ANSWER)
-
-    with answering(answer) as server:
-        found = SELDON.probe(wrapped(), ProbeRequest(MESSAGE, address=server.url, reward=0.5), SETTINGS)
-    assert found.answered and found.fault == "feedback: it answered 500: no"
-
-
 @pytest.mark.parametrize(
     ("pipeline", "asked", "words"),
     [
-        (sample_pipeline(), ProbeRequest(V2, reward=1.0), "protocol v2 has no feedback"),
         (
             sample_pipeline(),
             ProbeRequest(V2, native=True),
@@ -334,7 +312,7 @@ def test_ipa_probe_prints_the_answer_and_ends_with_0(files: Path, capsys: pytest
         said = capsys.readouterr().out
     assert found["answered"] and found["answer"] == V2_ANSWER and found["pipeline"] == "sample"
     assert (found["protocol"], found["transport"], found["client"]) == ("v2", "rest", "http")
-    assert found["status"] == 200 and found["detail"] == "" and found["feedback"] is None
+    assert found["status"] == 200 and found["detail"] == ""
     assert "sample: answered in" in said and '"outputs"' in said
     assert server.asked[1] == ("/seldon/other/sample/v2/models/infer", V2)
 
