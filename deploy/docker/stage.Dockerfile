@@ -34,4 +34,4 @@ RUN if [ -e "pipelines/${PIPELINE}/train.py" ]; then OMP_NUM_THREADS=1 python -m
 USER 10001:10001
 EXPOSE 9000 9500
 # Without a model-settings.json it takes the model from MLSERVER_MODEL_*.
-CMD ["mlserver", "start", "/srv/stage"]
+CMD ["python", "-m", "ipa.dataplane.stage", "start", "/srv/stage"]

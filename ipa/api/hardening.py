@@ -48,6 +48,8 @@ class Hardening:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Files here are small, so parts of them are never sent: `Range` is ignored, as RFC 9110 allows.
+        scope["headers"] = [each for each in scope["headers"] if each[0] != b"range"]
         headers = Headers(scope=scope)
         request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id

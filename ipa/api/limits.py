@@ -19,6 +19,7 @@ from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -297,8 +298,9 @@ class JsonRoute(APIRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the request."""
         if self.body_field is not None and scope["method"] in (self.methods or ()):
-            kind = dict(scope["headers"]).get(b"content-type", b"application/json").decode("latin-1")
-            kind = kind.partition(";")[0].strip().lower()
+            headers = MutableHeaders(scope=scope)
+            # FastAPI takes JSON only under its content type.
+            kind = headers.setdefault("content-type", "application/json").partition(";")[0].strip().lower()
             if kind != "application/json" and not kind.endswith("+json"):
                 raise HTTPException(415, f"a body of {kind!r} is not taken here; send application/json")
         await super().handle(scope, receive, send)

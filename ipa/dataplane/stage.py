@@ -1,9 +1,9 @@
-"""A stage's container with several variants: `python -m ipa.dataplane.stage`, MLServer with a model for each.
+"""A stage's container: `python -m ipa.dataplane.stage`, MLServer with a model for each of several variants.
 
 IPA_MODELS says them: by the name of each model its own variables of MLServer, as {"detect--small":
 {"MLSERVER_MODEL_IMPLEMENTATION": "shop.Detect", "MLSERVER_MODEL_EXTRA": "{...}"}}. Variables of the container
 hold for all of them. All are loaded before the server listens, so that a pod that is ready has every variant;
-one that cannot be loaded ends the process.
+one that cannot be loaded ends the process. `start FOLDER` is MLServer's own command, for one model.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from functools import partialmethod
+from inspect import signature
 from pathlib import Path
 
+from fastapi.routing import APIRoute
 from mlserver import MLServer, ModelSettings, Settings
+from mlserver.cli import main as run_mlserver
 from mlserver.settings import ModelParameters
 
 from ipa.dataplane.environment import OPERATORS_PORT
@@ -67,7 +71,13 @@ def main() -> None:
     """Serve until a stop signal."""
     # As `mlserver start` in the container's folder does.
     sys.path.insert(0, str(Path.cwd()))
-    asyncio.run(_serve())
+    # MLServer 1.7 takes JSON without a content type, as some clients send it; newer FastAPI only if told.
+    if "strict_content_type" in signature(APIRoute.__init__).parameters:
+        APIRoute.__init__ = partialmethod(APIRoute.__init__, strict_content_type=False)  # type: ignore[assignment]
+    if sys.argv[1:]:
+        run_mlserver()
+    else:
+        asyncio.run(_serve())
 
 
 if __name__ == "__main__":

@@ -75,9 +75,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / stage / "model-settings.json").write_text(json.dumps({**model, **TENSORS}))
     model_url = f"http://127.0.0.1:{ports['mlserver']}"
     urls = {stage: f"http://127.0.0.1:{ports[stage]}" for stage in STAGES}
-    mlserver = str(Path(sys.executable).with_name("mlserver"))
     with ExitStack() as resources:
-        _start(resources, folder, "mlserver", [mlserver, "start", str(folder)])
+        _start(
+            resources, folder, "mlserver", [sys.executable, "-m", "ipa.dataplane.stage", "start", str(folder)]
+        )
         for stage in STAGES:
             own = ["--pipeline", "pair", "--stage", stage, "--port", str(ports[stage])]
             queue = [*own, "--replica", f"adds={model_url}", "--batch-timeout-s", "0"]

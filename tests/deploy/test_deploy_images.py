@@ -175,9 +175,8 @@ def test_commands_start_what_is_there() -> None:
         for word, rest in instructions(path)
         if word in {"CMD", "ENTRYPOINT"}
     }
-    module = commands["dataplane"][commands["dataplane"].index("-m") + 1]
-    assert find_spec(module)
-    assert Path(tool(commands["stage"][0])).name == "mlserver"
+    for image in ("dataplane", "stage"):
+        assert find_spec(commands[image][commands[image].index("-m") + 1])
     assert commands["service"][0] == "serve"
 
 
