@@ -24,6 +24,18 @@ ROOT = Path(__file__).resolve().parent.parent
 collect_ignore = ["example_plugin"]
 
 
+# Their processes answer as soon as the machine lets them.
+LIVE = ("browser", "local")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of Chromium and of model servers `live`, before pytest selects by mark."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in LIVE):
+            item.add_marker(pytest.mark.live)
+
+
 def pytest_collection_finish() -> None:
     """Modules and tests are there until the end: the garbage collector does not look at them ever again."""
     gc.collect()

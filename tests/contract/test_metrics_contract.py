@@ -23,8 +23,8 @@ from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
 
-# One worker starts the servers once.
-pytestmark = pytest.mark.xdist_group("prometheus")
+# They scrape as often as the machine lets them. One worker starts the servers once.
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("prometheus")]
 
 KINDS = ("prometheus", "built-in")
 SCRAPE_S = 0.25

@@ -36,6 +36,7 @@ from ipa.targets.seldon.target import SELDON
 from tests.fakes.exposition import INFER, executor, mlserver, rest_call
 
 pytestmark = [
+    pytest.mark.live,
     pytest.mark.xdist_group("prometheus"),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's package prometheus"),
 ]

@@ -23,7 +23,7 @@ from tests.fakes.kube.samples import sample_pipeline
 from tests.fakes.seldon_core import Microservice, microservices
 
 # The first run makes its environment.
-pytestmark = [pytest.mark.timeout(700), pytest.mark.xdist_group("seldon-core")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(700), pytest.mark.xdist_group("seldon-core")]
 
 MESSAGE = {"data": {"names": ["x"], "ndarray": [[2.0, 5.0]]}}
 NEGATIVE = {"data": {"names": ["x"], "ndarray": [[-1.0]]}}

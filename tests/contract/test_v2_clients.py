@@ -53,7 +53,7 @@ TENSORS = {
 # By client, server and feature.
 Results = Mapping[str, Mapping[str, Mapping[str, str]]]
 
-pytestmark = [pytest.mark.timeout(700), pytest.mark.xdist_group("v2-clients")]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(700), pytest.mark.xdist_group("v2-clients")]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def until(is_so: Callable[[], object], within_s: float = 20.0) -> None:
+def until(is_so: Callable[[], object], within_s: float = 120.0) -> None:
     """Return once it is so; AssertionError where it does not come to be."""
     end_s = time.monotonic() + within_s
     while not is_so():

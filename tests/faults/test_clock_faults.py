@@ -197,6 +197,7 @@ class Child:
         self.process.communicate()
 
 
+@pytest.mark.live
 def test_c2_a_process_is_stopped_and_goes_on(case: Case, tmp_path: Path) -> None:
     """A real one, by SIGSTOP, for longer than its lease, with a change on its way that it would take back."""
     with ExitStack() as stack:

@@ -13,6 +13,7 @@ from experiments.attack.connections import ATTACKS, HOME, PATHS, Figures, attack
 from tests.faults.attacked import BODY_S
 from tests.faults.table import Case
 
+pytestmark = pytest.mark.live
 CONNECTIONS = 1000
 SECONDS = 20.0
 # On a machine of its own another client waits a fraction of a second; here the tests and others run beside

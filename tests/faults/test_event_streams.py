@@ -120,6 +120,7 @@ def test_r10_one_viewer_does_not_take_all_places(case: Case, store: Store) -> No
     case.equal("places after all have gone", (streams.open, len(streams._clients)), (0, 0))
 
 
+@pytest.mark.live
 def test_r10_a_stream_ends_with_its_key(case: Case, store: Store) -> None:
     services, streams, two = services_with(KeyIdentities(store.keys, SystemClock()))
     key_id, revoked = key_of(store, "ada", Grant(Role.VIEWER, "default"))
@@ -174,6 +175,7 @@ def test_r10_an_export_ends_with_its_key(case: Case, store: Store) -> None:
         case.equal("streams ended", streams.ended, 1)
 
 
+@pytest.mark.live
 def test_r10_a_stream_ends_with_the_right_to_see_its_pipeline(
     case: Case, kube: FakeKube, connect: Any
 ) -> None:

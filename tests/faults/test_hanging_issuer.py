@@ -34,6 +34,7 @@ from tests.fakes.waiting import until
 from tests.faults.server import served
 from tests.faults.table import Case
 
+pytestmark = pytest.mark.live
 # Others are answered within this on a machine that does something else too; alone within milliseconds.
 SOON_S = 1.5
 

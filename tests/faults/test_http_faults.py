@@ -376,6 +376,7 @@ def test_h10_a_flood_is_bounded_and_the_loop_goes_on(case: Case, world: FakeWorl
     assert all(each.headers["retry-after"] for each in answers if each.status_code == 429)
 
 
+@pytest.mark.live
 def test_h10_decisions_do_not_wait_behind_the_plans_of_a_flood(case: Case, tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/ipa.sqlite3")
     loop, begun = beating()

@@ -87,6 +87,7 @@ def test_i7_such_names_are_no_names(case: Case, tmp_path: Path) -> None:
     case.equal("refused", refused, len(HOSTILE))
 
 
+@pytest.mark.live
 def test_i7_patterns_take_no_longer_for_longer_text(case: Case) -> None:
     """What makes a backtracking pattern slow: time grows with the length, not with its square."""
     slow = 0

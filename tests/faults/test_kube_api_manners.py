@@ -178,6 +178,7 @@ def sockets_to(kube: FakeKube) -> int:
     return sum(bool(one.raddr) and one.raddr.port == port and one.status != "TIME_WAIT" for one in found)
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.DRIP, FaultKind.RESET, FaultKind.LOST_BEFORE])
 def test_k6_slow_or_no_answers(case: Case, kind: FaultKind) -> None:
     deadline_s, faults = 0.5, 2
@@ -201,6 +202,7 @@ def test_k6_slow_or_no_answers(case: Case, kind: FaultKind) -> None:
         world.sound()
 
 
+@pytest.mark.live
 def test_k9_silent_watch(case: Case, kube: FakeKube, connect: Callable[..., KubeClient]) -> None:
     watch_s = 1.0
     changed_s: list[float] = []

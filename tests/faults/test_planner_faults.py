@@ -141,6 +141,7 @@ def test_s2_time_up_with_an_incumbent_and_without(case: Case) -> None:
     case.equal("plans by label setting where none was found", ladder, len(problems))
 
 
+@pytest.mark.live
 def test_s2_no_decision_is_late(case: Case) -> None:
     """Hard problems with a hundredth of the time; late is what comes after the next tick."""
     late, took_s, without = 0, [], 0
@@ -322,6 +323,7 @@ def test_s8_ill_scaled_weights_and_rates_against_enumeration(case: Case) -> None
     case.equal("agreement %", 100.0 * (checked - wrong) / checked, 100.0)
 
 
+@pytest.mark.live
 def test_s8_ten_stages_of_twenty_variants_are_planned_or_refused(case: Case) -> None:
     took_s, gaps, without = [], [], 0
     for seed in range(3):

@@ -252,6 +252,7 @@ def test_p9_huge_answer(case: Case) -> None:
     case.told("tick s", took_s)
 
 
+@pytest.mark.live
 def test_p9_slow_drip(case: Case) -> None:
     timeout_s = 0.1
     with watched(BUSY_RPS, timeout_s=timeout_s) as over:

@@ -60,6 +60,7 @@ def watched(service: Crowded, is_over: list[bool]) -> tuple[float, float, float]
     return max(health_s), max(other_s), most_mb
 
 
+@pytest.mark.live
 def test_r3_the_largest_lists_from_30_connections(case: Case, service: Crowded) -> None:
     before_mb, statuses, largest = service.memory_mb, Counter[int](), 0
     paths = (f"{OCR}/decisions?limit=500", f"{OCR}/history?limit=500", f"{OCR}/record")

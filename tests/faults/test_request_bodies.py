@@ -84,6 +84,7 @@ def services() -> ApiContext:
     return replace(FakeWorld().play(5).services(), limits=ApiLimits(1e9))
 
 
+@pytest.mark.live
 def test_r1_the_event_loop_goes_on_whatever_a_body_holds(case: Case, services: ApiContext) -> None:
     pulse, late_s, statuses = Pulse(), {}, set()
     with served(services, pulse=pulse) as place:
@@ -142,6 +143,7 @@ def slow(parsers: Iterator[Parser]) -> list[Found]:
     return [search(parser, ROUNDS) for parser in parsers]
 
 
+@pytest.mark.live
 def test_r4_no_parser_is_slow_for_the_worst_input_that_a_search_finds(case: Case) -> None:
     found = slow(iter(PARSERS()))
     worst = max(found, key=lambda each: each.seconds / each.bound_s)
@@ -171,19 +173,26 @@ HOSTILE: dict[str, tuple[str, bytes]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_r4_hostile_files_are_refused_at_once(case: Case, services: ApiContext, name: str) -> None:
     kind, body = HOSTILE[name]
-    api = ApiClient(services)
-    spent_s = []
-    for _ in range(TRIES):
-        began_s = time.process_time()
-        answer = api("POST", FILES, content=body, headers={"Content-Type": kind})
-        spent_s.append(time.process_time() - began_s)
-        if spent_s[-1] < 0.03:
-            break
+    answer = ApiClient(services)("POST", FILES, content=body, headers={"Content-Type": kind})
     case.equal(
         "answer", (answer.status_code, answer.headers["content-type"]), (422, "application/problem+json")
     )
     case.told("kB", len(body) // 1000)
     case.at_most("bytes of the answer", len(answer.content), 150_000)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", HOSTILE)
+def test_r4_a_hostile_file_takes_little_of_the_cpu(case: Case, services: ApiContext, name: str) -> None:
+    kind, body = HOSTILE[name]
+    api = ApiClient(services)
+    spent_s = []
+    for _ in range(TRIES):
+        began_s = time.process_time()
+        api("POST", FILES, content=body, headers={"Content-Type": kind})
+        spent_s.append(time.process_time() - began_s)
+        if spent_s[-1] < 0.03:
+            break
     case.at_most("CPU (s)", min(spent_s), 0.05)
 
 

@@ -70,6 +70,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Counted:
     return Counted(monkeypatch)
 
 
+@pytest.mark.live
 def test_s3_a_solver_that_ignores_its_limit_is_killed(case: Case, milp: Milp, started: Counted) -> None:
     late_s, stopped = [], 0
     for body in IGNORING.values():

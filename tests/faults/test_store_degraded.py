@@ -93,6 +93,7 @@ def demo_on(folder: Path, size: str) -> Iterator[Demo]:
             process.kill()
 
 
+@pytest.mark.live
 @pytest.mark.usefixtures("mountable")
 def test_r11_a_full_disk_degrades_and_the_service_recovers(case: Case, tmp_path: Path) -> None:
     with demo_on(tmp_path, "6m") as demo:

@@ -219,6 +219,7 @@ def test_r8_every_change_of_a_checkpoint_is_named(case: Case, tmp_path: Path, qu
         assert found.store.verify(PIPELINE.name, full=True).removed > 0
 
 
+@pytest.mark.live
 def test_r8_no_tick_waits_for_it(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "ROWS", 256)
     monkeypatch.setattr(segments, "TOGETHER", 50)

@@ -158,6 +158,7 @@ async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
         return False
 
 
+@pytest.mark.live
 @pytest.mark.timeout(120 + 0.05 * REQUESTS)
 @pytest.mark.parametrize("stage", ["detect", "read"])
 def test_g8_answers_of_a_stage_that_fans_out_and_of_the_one_after_it(

@@ -6,7 +6,6 @@ import json
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -453,7 +452,6 @@ def test_nothing_hangs_and_what_is_late_is_said() -> None:
     def away() -> list[Finding]:
         raise UnavailableError("it is away", hint="call it back")
 
-    began_s = time.monotonic()
     found = run_checks(
         [
             DoctorCheck("late", hang),
@@ -467,7 +465,6 @@ def test_nothing_hangs_and_what_is_late_is_said() -> None:
         0.2,
     )
     never.set()
-    assert time.monotonic() - began_s < 10
     assert [(one.name, one.state) for one in found] == [
         ("late", Severity.FAIL),
         ("second", Severity.OK),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -154,11 +153,9 @@ def test_every_call_ends_by_its_deadline(
 ) -> None:
     kube.fault(kind)
     client = connect(0.3)
-    started_s = time.monotonic()
     with pytest.raises(UnavailableError, match=r"within 0\.3 s"):
         client.get(SELDON_DEPLOYMENT, *NAME)
-    # A wide bound: without a deadline the fake would keep it until the test's own time-out.
-    assert time.monotonic() - started_s < 30
+    # Without a deadline the fake would keep it until the test's own time-out.
 
 
 def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:

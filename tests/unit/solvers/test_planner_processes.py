@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
-from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
@@ -144,16 +143,14 @@ def test_one_that_does_not_end_is_stopped() -> None:
     assert apart._processes._idle == []
 
 
-async def given_up(apart: PlannerProcesses, after: Callable[[], bool]) -> float:
-    """Seconds until a question ended that was cancelled as soon as it is so, which it must stay."""
-    question = asyncio.ensure_future(asking(apart))
+async def given_up(apart: PlannerProcesses, after: Callable[[], bool]) -> None:
+    """Ask what may take longer than a test, cancel it as soon as it is so, and wait until it has ended."""
+    question = asyncio.ensure_future(asking(apart, deadline_s=6000.0))
     while not after():
         await asyncio.sleep(0.0)
     question.cancel()
-    began_s = perf_counter()
     with pytest.raises(asyncio.CancelledError):
         await question
-    return perf_counter() - began_s
 
 
 @pytest.fixture
@@ -187,9 +184,7 @@ def test_one_that_computes_on_for_nobody_is_stopped(
 ) -> None:
     monkeypatch.setattr(process, "UNWANTED_S", 0.05)
     apart = PlannerProcesses(lambda: command(IGNORING["spins"])(""))
-    took_s = asyncio.run(given_up(apart, lambda: bool(workers)))
-    # Not after its limit of 30 s and the grace.
-    assert took_s < 20.0
+    asyncio.run(given_up(apart, lambda: bool(workers)))
     assert workers[0]._process.returncode is not None and apart._processes._idle == []
 
 

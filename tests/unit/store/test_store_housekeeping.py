@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -97,9 +96,7 @@ def test_a_process_that_dies_is_told(store: Store, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_end_of_the_service_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "COMMAND", ("sleep", "60"))
+    monkeypatch.setattr(housekeeping, "COMMAND", ("sleep", "6000"))
     keeping = Housekeeping(store, lambda: LATER, lambda: True, every_s=0.001)
     keeping.start()
-    began_s = time.monotonic()
     keeping.close()
-    assert time.monotonic() - began_s < 10.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -199,16 +198,13 @@ def test_a_late_answer_is_none() -> None:
     release = threading.Event()
 
     def late(_path: str, _body: Any) -> tuple[int, Any]:
-        release.wait(10)
+        release.wait()
         return 200, V2_ANSWER
 
     with answering(late) as server:
-        started_s = time.monotonic()
         found = SELDON.probe(sample_pipeline(), ProbeRequest(V2, 0.2, server.url), SETTINGS)
-        took_s = time.monotonic() - started_s
         release.set()
     assert found.detail == "no answer within 0.2 s" and found.status is None
-    assert took_s < 5
 
 
 def test_where_nobody_listens_there_is_no_answer() -> None:
