@@ -149,7 +149,7 @@ def following(url: str, headers: dict[str, str] | None = None) -> Iterator[list[
     opened, left = threading.Event(), threading.Event()
 
     def read() -> None:
-        with httpx.Client(timeout=30) as client, client.stream("GET", url, headers=headers) as answer:
+        with httpx.Client(timeout=300) as client, client.stream("GET", url, headers=headers) as answer:
             opened.set()
             for part in answer.iter_text():
                 seen.append(part)
@@ -193,7 +193,7 @@ def test_more_clients_than_there_is_room_for_are_told_to_wait(world: FakeWorld) 
     services, streams = live(world, most=1)
     with served(services) as url, following(f"{url}/v1/events"):
         until(lambda: streams.open == 1)
-        answer = httpx.get(f"{url}/v1/events")
+        answer = httpx.get(f"{url}/v1/events", timeout=300)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert answer.headers["content-type"] == "application/problem+json"
 
@@ -213,7 +213,7 @@ def test_a_client_that_does_not_read_is_dropped(world: FakeWorld) -> None:
             until(lambda: streams.dropped == 1)
             assert streams.open == 0
             # Others are answered meanwhile.
-            assert httpx.get(f"{url}/healthz").status_code == 200
+            assert httpx.get(f"{url}/healthz", timeout=300).status_code == 200
 
 
 def test_streams_end_with_the_service_and_after_their_longest(world: FakeWorld) -> None:
@@ -225,7 +225,7 @@ def test_streams_end_with_the_service_and_after_their_longest(world: FakeWorld) 
         until(lambda: streams.open == 0)
     services, _ = live(world, longest_s=0.05)
     with served(services) as url:
-        assert httpx.get(f"{url}/v1/events").text.startswith("retry: 2000\n\n")
+        assert httpx.get(f"{url}/v1/events", timeout=300).text.startswith("retry: 2000\n\n")
 
 
 def test_many_clients_cost_one_look_at_the_store(world: FakeWorld) -> None:

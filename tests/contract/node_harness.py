@@ -32,7 +32,7 @@ ON_A_NODE = {
     "test_rollback_on_crash_loop",
 }
 # They share one node, and so a worker.
-MARKS = [pytest.mark.live, pytest.mark.xdist_group("node"), pytest.mark.timeout(300)]
+MARKS = [pytest.mark.live, pytest.mark.xdist_group("node")]
 CORES = 100.0
 TIMEOUT_S = 30.0
 LOOK_S = 0.2

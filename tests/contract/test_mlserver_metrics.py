@@ -20,7 +20,7 @@ pytest.importorskip("mlserver", reason="needs the extra `local`")
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUESTS, ROWS, BATCH_SIZE = 12, 3, 4
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 Samples = dict[str, list[tuple[Mapping[str, str], float]]]
 
 

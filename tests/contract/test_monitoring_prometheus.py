@@ -38,7 +38,7 @@ BOARD = json.loads((ROOT / "deploy" / "grafana" / "ipa.json").read_text())
 # Any day does, as long as all of the run is in one block of two hours.
 EPOCH_S = 1_767_225_600.0
 LENGTH_S = 900
-READY_S = 20.0
+READY_S = 300.0
 # As Grafana fills them in.
 FILLED = {"$__rate_interval": "1m", "$__range": "15m", "$namespace": ".*", "$pipeline": "pages"}
 
@@ -60,7 +60,7 @@ class Prometheus:
     """A running server."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, trust_env=False, timeout=20.0)
+        self._client = httpx.Client(base_url=url, trust_env=False, timeout=300)
 
     def range(self, query: str) -> list[dict[str, Any]]:
         """The series over the run; an error where it is no PromQL."""

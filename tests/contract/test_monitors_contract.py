@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's package prometheus"),
 ]
 SCRAPE = "250ms"
-PATIENCE_S = 25.0
+PATIENCE_S = 300.0
 RATE = 20.0
 STAGES = chain([Stage(name, (Variant("v"),)) for name in ("detect", "read")])
 

@@ -29,7 +29,7 @@ CONFIGS = (StageConfig("locate", "ridge", 1, 0.25, 1), StageConfig("classify", "
 FIRST, SECOND = "digits-default-0-locate", "digits-default-1-classify"
 ENTRY, STAGE = "digits-default.default", "digits-default-locate.default"
 # A machine that is busy with other tests starts a pod within that.
-READY_S = 40.0
+READY_S = 300.0
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.fakes.waiting import until
 pytestmark = MARKS
 
 CONFIGS = (StageConfig("locate", "ridge", 1, 0.25, 1), StageConfig("classify", "tree", 2, 0.25, 1))
-READY_S = 40.0
+READY_S = 300.0
 MODEL, QUEUE = "digits-classify-model-default-0-classify", "digits-classify-queue-default-0-queue"
 ROUTER, HEADLESS = "digits-router-default.default", "digits-classify-model-default.default"
 

@@ -22,7 +22,7 @@ from ipa.adapters.prometheus.queries import Gauge, Selector
 from ipa.adapters.prometheus.server import start_metrics_server
 from ipa.model.errors import UnavailableError
 
-PATIENCE_S = 20.0
+PATIENCE_S = 300.0
 
 
 def eventually(holds: Callable[[], bool]) -> bool:

@@ -28,7 +28,7 @@ import httpx
 from tools.image_report import REF_NAME
 
 # MLServer imports for seconds, and longer on a busy machine.
-GIVE_UP_S = 120.0
+GIVE_UP_S = 300.0
 # What the image cannot know: mounts, a read-only root and no way to privileges. Then its own words follow.
 START = """
 set -e

@@ -47,7 +47,7 @@ def helm(*words: str) -> subprocess.CompletedProcess[str]:
     """Helm's answer to `helm template ipa CHART` with these words, and an image unless they name one."""
     named = [] if any("image.repository" in word for word in words) else [f"--set=image.repository={IMAGE}"]
     command = [tool("helm"), "template", "ipa", str(CHART), "--namespace", NAMESPACE, *named, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def charted(*words: str) -> Objects:
@@ -60,7 +60,7 @@ def charted(*words: str) -> Objects:
 def built(folder: Path) -> Objects:
     """What kustomize builds of the folder."""
     done = subprocess.run(
-        [tool("kustomize"), "build", str(folder)], capture_output=True, text=True, timeout=60, check=False
+        [tool("kustomize"), "build", str(folder)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     return by_name(done.stdout)

@@ -29,7 +29,6 @@ from tests.fakes.deployed import deployed
 LAYOUT = os.environ.get("IPA_TEST_LAYOUT", "")
 pytestmark = [
     pytest.mark.images,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(not LAYOUT, reason="IPA_TEST_LAYOUT names no images: make test-images"),
 ]
 ROOT = Path(__file__).resolve().parents[2]

@@ -35,7 +35,7 @@ def ran(folder: Path, line: str) -> str:
     given = {key: value for key, value in os.environ.items() if not key.startswith("IPA_")}
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env={**given, "PATH": path}, capture_output=True, text=True,
-        timeout=110, check=False,
+        timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == int(said), f"{line}\n{done.stdout}{done.stderr}"
     return "\n".join(text.rstrip() for text in done.stdout.splitlines()) + "\n"

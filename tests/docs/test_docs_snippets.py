@@ -61,7 +61,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PATH": path, "COLUMNS": "110", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -71,7 +71,7 @@ def test_snippet(where: str, kind: str, block: str, tmp_path: Path) -> None:
     for name in ("pipelines", "profiles", "deploy", "experiments"):
         (tmp_path / name).symlink_to(ROOT / name)
     if kind == "python":
-        subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, timeout=300)
         return
     assert commands(block), f"{where}: a console block without a command"
     for command, printed in commands(block):

@@ -28,7 +28,7 @@ from tools.first_hour import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.xdist_group("first-hour"), pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.xdist_group("first-hour")]
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 (NEWCOMER,) = HOURS["newcomer"]
 
@@ -41,6 +41,7 @@ def done(chapters: Sequence[Chapter], folder: Path) -> Report:
     return report
 
 
+@pytest.mark.live
 def test_every_step_of_the_newcomers_hour_works_as_printed(tmp_path: Path) -> None:
     report = run([NEWCOMER], tmp_path, PATH)
     assert ["1. Install", *report.took] == [step.title for step in NEWCOMER.steps()]
@@ -54,6 +55,7 @@ def test_a_pipeline_owner_sends_requests_and_changes_what_runs_as_printed(tmp_pa
     assert done(chapters, tmp_path).skipped == {}
 
 
+@pytest.mark.live
 def test_a_person_on_call_takes_over_as_printed(tmp_path: Path) -> None:
     done([each for each in HOURS["platform"] if each.page == "how-to/alerts.md"], tmp_path)
 

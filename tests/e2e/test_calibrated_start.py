@@ -23,7 +23,7 @@ from ipa.settings import Settings
 from ipa.targets.running import machine
 from tests.fakes.store import FakeStore
 
-pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 
 ELSEWHERE = "2 cores, a machine twice as quick"
 # Closer than the profiles are wrong: at one of them at least the plans differ, however quick the machine is.

@@ -26,7 +26,7 @@ from tests.fakes.deployed import deployed
 from tests.fakes.services import ApiClient, InProcess
 from tests.fakes.waiting import until
 
-WAIT_S = 60.0
+WAIT_S = 300.0
 AT = "/v1/pipelines/video"
 
 

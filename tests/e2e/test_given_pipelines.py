@@ -20,7 +20,7 @@ from ipa.settings import Settings
 from tests.fakes.deployed import deployed
 from tests.fakes.services import ApiClient
 
-WAIT_S = 60.0
+WAIT_S = 300.0
 AT = "/v1/pipelines/video"
 
 

@@ -23,7 +23,7 @@ from tests.fakes.deployed import deployed
 from tests.fakes.kube import FakeKube
 from tests.fakes.services import ApiClient
 
-WAIT_S = 60.0
+WAIT_S = 300.0
 SDEPS = "seldondeployments"
 READS = ("get", "list", "watch")
 

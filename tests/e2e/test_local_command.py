@@ -23,7 +23,7 @@ from ipa.targets.local.section import LocalPlace, LocalRun, local_of
 from ipa.targets.local.workload import LocalWorkload
 from tests.fakes.postgres import other_children
 
-pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 
 # A V2 server of the standard library: outputs are the inputs.
 ECHO = """
@@ -52,7 +52,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
 
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
 """
-GIVE_UP_S = 60.0
+GIVE_UP_S = 300.0
 
 
 @pytest.fixture

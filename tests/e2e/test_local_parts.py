@@ -42,12 +42,12 @@ from tests.fakes.store import FakeStore
 from tests.fakes.waiting import until
 from tests.fakes.world import window_max
 
-pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 
 Configs = tuple[StageConfig, ...]
 # Added by each stage: an answer tells which variants gave it.
 ADDS = {"only": 1, "low": 10, "middle": 20, "high": 30}
-GIVE_UP_S = 60.0
+GIVE_UP_S = 300.0
 
 
 def stubs(folder: Path) -> Pipeline:

@@ -25,7 +25,7 @@ from ipa.targets.local.target import LOCAL
 from ipa.targets.local.workload import LocalWorkload
 from tests.e2e.test_local_digits import Load, canvas, carry_out, change, until
 
-pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 
 START = (StageConfig("locate", "logistic", 1, 0.5, 1), StageConfig("classify", "tree", 1, 0.5, 1))
 

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-pytestmark = [pytest.mark.xdist_group("plugin-package"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("plugin-package")]
 
 LIMIT_S = 120.0
 

@@ -19,7 +19,7 @@ from ipa.files import load_profile
 from ipa.profiling.quiet import LOOK_S, QUIET_RATIO, foreign_use
 from ipa.targets.local.cpu_times import cpu_times
 
-pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 Capture = pytest.CaptureFixture[str]
 
 

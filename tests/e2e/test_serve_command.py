@@ -22,7 +22,7 @@ from tests.fakes.postgres import other_children
 from tests.fakes.receiver import SECRET, Receiver
 from tests.fakes.waiting import until
 
-pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 
 
 @pytest.fixture

@@ -24,8 +24,6 @@ TOY = Path(__file__).parents[1] / "fakes" / "toy"
 # The rate for which no plan of before is good enough.
 LOAD_RPS, MORE_RPS = 5.0, 9.0
 
-pytestmark = [pytest.mark.timeout(120)]
-
 
 def forget() -> None:
     """What was kept of the packages that are installed."""
@@ -126,7 +124,7 @@ def test_the_service_the_loop_and_the_page_run_on_it(house: Path) -> None:
             assert service.stdout is not None
             url = next((line for line in service.stdout if "http://" in line), "").split()
             assert url, log.read_text()
-            with httpx.Client(base_url=url[-1], trust_env=False, timeout=20.0) as client:
+            with httpx.Client(base_url=url[-1], trust_env=False, timeout=300) as client:
                 running = lambda: client.get("/v1/pipelines/video/status").json()  # noqa: E731
                 until(lambda: "apply" in str(client.get("/v1/pipelines/video/decisions").json()), 60.0)
                 assert running()["live"]["rate_rps"] == pytest.approx(LOAD_RPS)

@@ -23,7 +23,7 @@ from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.section import seldon_of
 from tests.fakes.kube import FakeKube
 
-pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 NAMESPACE = "default"
 
 

@@ -151,7 +151,7 @@ class Cluster:
         patience = threading.Event()
         for _ in range(int(WAIT_S / 0.1)):
             try:
-                if httpx.get(asked).status_code == 200:
+                if httpx.get(asked, timeout=300).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

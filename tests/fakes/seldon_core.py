@@ -32,7 +32,7 @@ ENVIRONMENT = OwnEnvironment(
     # It has distutils, which Python has no longer from 3.12 on, and pkg_resources below 82.
     beside=("setuptools<81",),
 )
-START_S = 60.0
+START_S = 300.0
 
 # The microservice binds 0.0.0.0 without asking: this has it bind 127.0.0.1.
 LAUNCHER = """

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from experiments.fuzz.run import fuzz
 from tests.faults.table import Case
 
 
-@pytest.mark.timeout(300)
 def test_h8_made_up_requests_of_every_operation_find_nothing(case: Case) -> None:
     found = fuzz(examples=4, steps=3, seed=1, is_short=True)
     assert found.findings == {}, found.details

@@ -67,7 +67,6 @@ def told(case: Case, found: Figures) -> None:
         case.at_most(f"longest wait for {path} (s)", found.worst_s[path], WAIT_S)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "name",
     [
@@ -87,7 +86,6 @@ def test_r2_a_thousand_connections_are_closed_and_others_served(
     case.at_most("open files", found.most_open, 400)
 
 
-@pytest.mark.timeout(120)
 def test_r2_who_comes_from_the_address_of_the_attacker_is_served_too(
     case: Case, nursery: subprocess.Popen[str]
 ) -> None:
@@ -98,7 +96,6 @@ def test_r2_who_comes_from_the_address_of_the_attacker_is_served_too(
     case.at_most("requests of another client that failed (%)", 100 * sum(found.failed.values()) / asked, 10.0)
 
 
-@pytest.mark.timeout(120)
 def test_r2_connections_stay_below_the_limit_of_open_files(
     case: Case, nursery: subprocess.Popen[str]
 ) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.control.election import LeaseTimes
@@ -16,7 +14,6 @@ from tests.faults.crashing import STORIES, Found, run, service
 from tests.faults.table import Case
 
 # Some fifty lives of a service; a busy machine takes its time.
-pytestmark = pytest.mark.timeout(400)
 # A restart may have to wait out a rollout and try a broken variant once more.
 MTTR_TICKS = 12
 

@@ -9,7 +9,7 @@ import pytest
 from experiments.attack.kills import run
 from tests.faults.table import Case
 
-pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 
 KILLS = int(os.environ.get("IPA_FAULT_KILLS", "3"))
 RATE_RPS = 100.0

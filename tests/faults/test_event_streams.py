@@ -40,7 +40,7 @@ class Stream:
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
         self.status, self.text, self.ended_s = 0, "", 0.0
-        self._client = httpx.Client(timeout=30)
+        self._client = httpx.Client(timeout=300)
         self._url, self._headers = url, headers
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -166,7 +166,7 @@ def test_r10_an_export_ends_with_its_key(case: Case, store: Store) -> None:
     with streaming(services) as follow:
         export = follow(token, path="audit")
         # One batch is out, the next is being read.
-        assert asked.acquire(timeout=30) and asked.acquire(timeout=30)
+        assert asked.acquire(timeout=300) and asked.acquire(timeout=300)
         store.keys.revoke(key_id, now=SystemClock().now())
         go_on.set()
         until(lambda: not export.is_open)

@@ -218,7 +218,6 @@ def ask(workload: LocalWorkload, value: int, budget_s: float) -> tuple[int, floa
 
 @pytest.mark.local
 @pytest.mark.xdist_group("local")
-@pytest.mark.timeout(300)
 def test_r6_hung_processes_are_replaced(case: Case, workload: LocalWorkload) -> None:
     """A model that waits for a lock while its server says that it is well, and a queue that is stopped."""
     assert ask(workload, 1, GIVE_UP_S)[0] == 200

@@ -493,7 +493,6 @@ class Slow(FakeWorkload):
         return super().rollout(pipeline, change)
 
 
-@pytest.mark.timeout(600)
 def test_k17_random_delay_in_memory(case: Case) -> None:
     case.seeds = f"0–{SEEDS - 1}"
     violating = []

@@ -111,7 +111,6 @@ def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalW
 
 @pytest.mark.local
 @pytest.mark.xdist_group("local")
-@pytest.mark.timeout(300)
 def test_r7_a_changed_configuration_is_put_right(case: Case, workload: LocalWorkload) -> None:
     """By somebody who has the token, as a process of the same user could."""
     runner: PipelineRunner = workload.runner("echo")
@@ -145,7 +144,6 @@ def _told(config: Mapping[str, Any]) -> tuple[Any, ...]:
 
 @pytest.mark.local
 @pytest.mark.xdist_group("local")
-@pytest.mark.timeout(300)
 def test_r7_processes_inherit_no_secret(case: Case, workload: LocalWorkload) -> None:
     """Neither in their environment nor, as the queue's token, in a command line."""
     (queue,) = [front for front in workload.runner("echo")._keeper.fronts if front.name == "queue-say1"]

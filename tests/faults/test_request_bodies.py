@@ -65,7 +65,7 @@ WORST: dict[str, tuple[str, str, bytes]] = {
 
 def posted(place: tuple[str, int], path: str, kind: str, body: bytes) -> int:
     """The status of the answer to that body."""
-    connection = http.client.HTTPConnection(*place, timeout=60)
+    connection = http.client.HTTPConnection(*place, timeout=300)
     try:
         connection.request("POST", path, body, {"Content-Type": kind})
         return connection.getresponse().status

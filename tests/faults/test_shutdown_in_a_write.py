@@ -30,7 +30,7 @@ from tests.fakes.looped import PIPELINE
 from tests.fakes.world import PROFILES, SMALLEST
 from tests.faults.table import Case
 
-pytestmark = [pytest.mark.local, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.local]
 
 # Kubernetes gives a pod so long.
 GRACE_S = 30.0

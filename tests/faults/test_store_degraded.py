@@ -87,7 +87,7 @@ def demo_on(folder: Path, size: str) -> Iterator[Demo]:
         try:
             assert process.stdout is not None
             url = next(line for line in process.stdout if "http://" in line).split()[-1]
-            with httpx.Client(base_url=url, trust_env=False, timeout=20.0) as client:
+            with httpx.Client(base_url=url, trust_env=False, timeout=300) as client:
                 yield Demo(client, SmallDisk(process.pid, disk), log)
         finally:
             process.kill()

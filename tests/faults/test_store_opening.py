@@ -275,7 +275,7 @@ def test_r8_services_that_begin_at_once_create_one_store(case: Case, tmp_path: P
     )
     command = [sys.executable, "-c", script, url_of(path)]
     started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate(timeout=60)[1].decode() for process in started]
+    said = [process.communicate(timeout=300)[1].decode() for process in started]
     # One of them migrates; another that comes then is told so, or waits for it.
     failed = [text for process, text in zip(started, said, strict=True) if process.returncode]
     case.equal("failures other than that", [it for it in failed if "in use by an ipa service" not in it], [])

@@ -17,7 +17,7 @@ from tests.faults.table import Case
 
 ROOT = Path(__file__).resolve().parents[2]
 # One worker builds for all.
-pytestmark = [pytest.mark.xdist_group("wheel"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("wheel")]
 
 
 def said(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:

@@ -60,7 +60,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # The row asks for 100 000 of each stage: about ten minutes.
 REQUESTS = int(os.environ.get("IPA_FAULT_REQUESTS", "200"))
 AT_ONCE = 20
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 FAN_OUT_MODEL = "tests.fakes.fan_out_model"
 ROWS = chain(
     [

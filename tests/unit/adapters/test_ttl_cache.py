@@ -74,7 +74,7 @@ def test_an_error_is_shared_by_those_who_wait_and_kept_if_asked_for() -> None:
     with ThreadPoolExecutor(8) as pool:
         found = [pool.submit(cache.get, "a", fails) for _ in range(8)]
         for _ in range(8):
-            assert waiting.acquire(timeout=10.0)
+            assert waiting.acquire(timeout=300)
         go_on.set()
         errors = [each.exception(10.0) for each in found]
     assert {getattr(error, "hint", "") for error in errors} == {"Start it."}

@@ -13,7 +13,7 @@ from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.scheduler import Scheduler
 from tests.fakes.services import FakeClock
 
-WAIT_S = 60.0
+WAIT_S = 300.0
 
 
 class HandClock(FakeClock):

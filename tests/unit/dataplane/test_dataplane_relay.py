@@ -15,7 +15,7 @@ from ipa.serving.relay import PREFACE
 
 BOUNDS = ServerBounds(connections=100, address_connections=100)
 LARGE = 4 << 20
-WITHIN_S = 20.0
+WITHIN_S = 300.0
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 

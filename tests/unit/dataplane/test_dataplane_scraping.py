@@ -33,7 +33,7 @@ def url(thread: MetricsThread, path: str = "/metrics") -> str:
 def test_metrics_are_answered_while_the_event_loop_does_something_else(thread: MetricsThread) -> None:
     async def busy() -> httpx.Response:
         # Nothing of this loop runs until the answer is there.
-        return httpx.get(url(thread), trust_env=False)
+        return httpx.get(url(thread), trust_env=False, timeout=300)
 
     answer = asyncio.run(busy())
     assert answer.status_code == 200
@@ -41,14 +41,14 @@ def test_metrics_are_answered_while_the_event_loop_does_something_else(thread: M
 
 
 def test_there_is_nothing_else(thread: MetricsThread) -> None:
-    assert httpx.get(url(thread, "/admin/config"), trust_env=False).status_code == 404
-    assert httpx.post(url(thread), trust_env=False).status_code == 501
+    assert httpx.get(url(thread, "/admin/config"), trust_env=False, timeout=300).status_code == 404
+    assert httpx.post(url(thread), trust_env=False, timeout=300).status_code == 501
 
 
 def test_clients_that_send_nothing_do_not_keep_a_scrape_out(thread: MetricsThread) -> None:
     idle = [socket.create_connection(("127.0.0.1", port(thread))) for _ in range(MOST_SCRAPES - 1)]
     try:
-        assert httpx.get(url(thread), trust_env=False).status_code == 200
+        assert httpx.get(url(thread), trust_env=False, timeout=300).status_code == 200
     finally:
         for each in idle:
             each.close()

@@ -29,7 +29,7 @@ from ipa.experiment.store import CellStore
 from ipa.model.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[3]
-READY_S = 60
+READY_S = 300.0
 # Ray's client server forks while gRPC has threads; the child often ends at once if gRPC looks after forks.
 RAY = {"RAY_USAGE_STATS_ENABLED": "0", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 

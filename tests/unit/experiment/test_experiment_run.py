@@ -66,7 +66,7 @@ def conduct_apart(file: Path, out: Path, **environment: str) -> int:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr

@@ -32,7 +32,7 @@ def kube() -> Iterator[FakeKube]:
 
 @pytest.fixture
 def http(kube: FakeKube) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=kube.url, timeout=10) as client:
+    with httpx.Client(base_url=kube.url, timeout=300) as client:
         client.post(SDEPS, json=body()).raise_for_status()
         yield client
 

@@ -23,7 +23,7 @@ from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 
 Json = dict[str, Any]
-WAIT_S = 60.0
+WAIT_S = 300.0
 
 
 @pytest.fixture

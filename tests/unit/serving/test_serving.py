@@ -14,7 +14,7 @@ import pytest
 from ipa.serving.connections import FEW, Connections, ServerBounds, address_group, within_files
 from ipa.serving.protocol import MOST_PIPELINED, BoundedConfig, BoundedProtocol, BoundedServer
 
-WAIT_S = 20.0
+WAIT_S = 300.0
 
 
 class Fake:

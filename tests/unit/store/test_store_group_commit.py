@@ -11,7 +11,7 @@ import pytest
 from ipa.adapters.store import group_commit
 from ipa.adapters.store.group_commit import GroupCommit
 
-WAIT_S = 60.0
+WAIT_S = 300.0
 
 
 class Disk:
