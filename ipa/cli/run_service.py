@@ -45,6 +45,9 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
     with _bound(settings.host, settings.port) as listener:
         running = build(settings, options)
         running.registry.register(Figures((table.LOG_DROPPED, lambda: logs.dropped)))
+        if options.simulated is not None:
+            # What was built so far took time in which no loop controls the load.
+            options.simulated.pace.begin()
         try:
             _serve(running, listener)
         finally:

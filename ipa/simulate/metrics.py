@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor
@@ -13,11 +14,11 @@ from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
-from ipa.simulate.columns import BatchLog, Floats, Ints, served
+from ipa.simulate.columns import KEPT_S, BatchLog, Floats, Ints, served
 
 Counts = NDArray[np.int64]
 Value = Measured[float] | Missing
-# The world advances in pieces that are shorter than this.
+# The world advances in pieces that are no longer than this.
 LONGEST_PIECE_S = 60.0
 # From, to; in seconds.
 Window = tuple[float, float]
@@ -72,24 +73,28 @@ ON_CLUSTER = MetricsSettings(
 
 @dataclass(slots=True)
 class EndedRequests:
-    """The requests that ended.
+    """The requests that ended; pieces older than `KEPT_S` are dropped.
 
     `answered` holds pieces of (when, latency) of the answered ones, in rising order of when, `lost_s` pieces
     of the times at which others were lost.
     """
 
-    answered: list[tuple[Floats, Floats]] = field(default_factory=list)
-    lost_s: list[Floats] = field(default_factory=list)
+    answered: deque[tuple[Floats, Floats]] = field(default_factory=deque)
+    lost_s: deque[Floats] = field(default_factory=deque)
 
     def answer(self, ids: Ints, done_s: Floats, born_s: Floats) -> None:
         """Add requests answered at `done_s`, by their ids in `born_s`."""
         if len(ids):
             self.answered.append((done_s, done_s - born_s[ids]))
+            while self.answered[0][0][-1] < done_s[-1] - KEPT_S:
+                self.answered.popleft()
 
     def lost(self, lost_s: Floats) -> None:
         """Add requests that were lost at those times."""
         if len(lost_s):
             self.lost_s.append(lost_s)
+            while self.lost_s[0].max() < lost_s.max() - KEPT_S:
+                self.lost_s.popleft()
 
     def latencies_in(self, since_s: float, until_s: float) -> Floats:
         """Latencies of requests answered after `since_s` and until `until_s`, in seconds."""

@@ -24,21 +24,30 @@ from ipa.simulate.world import SimWorld
 
 # The load of the demo rises and falls in six minutes, with a burst every seven that lasts most of one.
 WAVE_S, BURST_EVERY_S, BURST_FROM_S, BURST_S = 360, 420, 150, 40
-# Relative to the highest rate: the height of a burst, and the scatter of a second's rate.
-BURST_RATIO, NOISE_RATIO = 0.4, 0.06
+# Relative to the span of the rates: the height of a burst, and the scatter of a second's rate.
+BURST_RATIO, NOISE_RATIO = 0.45, 0.0675
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pace:
-    """Simulated seconds per real second, from a moment on."""
+    """Simulated seconds per real second, from `begin` on: until then the simulated time stands still."""
 
     speed: float = 1.0
-    began_s: float = field(default_factory=time.monotonic)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    began_s: float | None = None
+
+    def begin(self) -> None:
+        """Let time pass from now on."""
+        self.began, self.began_s = datetime.now(UTC), time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Simulated seconds since the beginning."""
+        return 0.0 if self.began_s is None else (time.monotonic() - self.began_s) * self.speed
 
     def simulated(self, wall: datetime) -> datetime:
         """The simulated time at that time of the machine's wall clock."""
-        return self.began + (wall - self.began) * self.speed
+        return wall if self.began_s is None else self.began + (wall - self.began) * self.speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,7 @@ class RealtimeClock:
 
     def monotonic_s(self) -> float:
         """Simulated seconds since the beginning."""
-        return (time.monotonic() - self._pace.began_s) * self._pace.speed
+        return self._pace.elapsed_s
 
     def now(self) -> datetime:
         """The simulated wall clock, in UTC: the real time at the beginning, then ahead of it."""
@@ -148,12 +157,15 @@ class RealtimeMetrics:
 
 
 def moving_load(low_rps: float, high_rps: float, seconds: int, seed: int = 0) -> Floats:
-    """Rates per second that move between the two, with noise and short bursts above them."""
+    """Rates per second that move between the two, with noise and short bursts above them.
+
+    Two equal rates are steady.
+    """
     at_s = np.arange(seconds)
     middle, swing = (high_rps + low_rps) / 2, (high_rps - low_rps) / 2
     wave = middle - swing * np.cos(2 * np.pi * at_s / WAVE_S)
-    noise = np.random.default_rng(seed).normal(0.0, NOISE_RATIO * high_rps, seconds)
+    noise = np.random.default_rng(seed).normal(0.0, NOISE_RATIO * 2 * swing, seconds)
     phase = (at_s - BURST_FROM_S) % BURST_EVERY_S
-    bursts = np.where((at_s >= BURST_FROM_S) & (phase < BURST_S), BURST_RATIO * high_rps, 0.0)
+    bursts = np.where((at_s >= BURST_FROM_S) & (phase < BURST_S), BURST_RATIO * 2 * swing, 0.0)
     rates: Floats = np.maximum(wave + noise + bursts, low_rps / 2)
     return rates

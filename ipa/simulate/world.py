@@ -25,7 +25,7 @@ from ipa.simulate.cluster import FIRST, ClusterSettings, SimCluster
 from ipa.simulate.columns import Floats
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.metrics import EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
+from ipa.simulate.metrics import LONGEST_PIECE_S, EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
 from ipa.simulate.stage import Pods
 from ipa.simulate.traffic_split import SplitPart, TrafficSplit, in_time, summed
 
@@ -168,7 +168,9 @@ class SimWorld:
         """Let time pass until then."""
         while self._at_s < until_s:
             slow_s = self.truth.next_moment_s(self._at_s)
-            at_s = min(until_s, slow_s, max(self.cluster.next_event_s(), self._at_s))
+            # After a stall of the machine, hours at once would take memory that is not given back.
+            next_s = min(self.cluster.next_event_s(), self._at_s + LONGEST_PIECE_S)
+            at_s = min(until_s, slow_s, max(next_s, self._at_s))
             if any(lane.is_emptying for lane in self._lanes.values()):
                 at_s = min(at_s, self._at_s + LOOK_S)
             self._run(at_s)

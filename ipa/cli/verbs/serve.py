@@ -7,7 +7,7 @@ import os
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -18,20 +18,25 @@ from ipa.cli.run_service import run_service
 from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
 from ipa.serving.logs import Format, logged
-from ipa.settings import Settings
+from ipa.settings import Settings, variable_of
 
 if TYPE_CHECKING:
     from ipa.bootstrap.targets import Simulated
 
 # Seconds of generated load: more than a working day, and at ten times the speed an hour and a half.
 LASTS_S = 60_000
+# The demo starts with the plan for the highest rate of so many simulated seconds: then forecasts carry on.
+START_S = 60
 # Pipelines for which the growth of the record is projected.
 HUNDRED = 100
 MONTH_DAYS, YEAR_DAYS = 30, 365
 # Seconds until every module is loaded, and between two samples of the memory.
 WARM_S, SAMPLE_S = 90.0, 10.0
+MOVING, STEADY = (
+    "Its load rises and falls, with a burst every seven simulated minutes.",
+    "Its load is steady.",
+)
 LOOK_AT = (
-    "Its load rises and falls, with a burst every seven simulated minutes.\n"
     "Look at the latency on the page: it is kept below the SLA while variants, batches and replicas change.\n"
     "Each line below is such a change with its reason; the page and `ipa watch` show the same times."
 )
@@ -79,7 +84,9 @@ def demo(
     ),
     *,
     rates: str = typer.Option(
-        "2:18", "--rates", help="LOW:HIGH, the requests a second between which the load varies"
+        "2:18",
+        "--rates",
+        help="LOW:HIGH, requests a second between which the load varies, with bursts above; 6:6 is steady",
     ),
     speed: float = typer.Option(10.0, "--speed", min=0.1, max=60.0, help="simulated seconds for each second"),
     mode: Mode = typer.Option(Mode.ACTIVE, "--mode", help="mode of the pipeline"),
@@ -99,7 +106,7 @@ def demo(
     from ipa.files.packaged import EXAMPLE, example_folders
     from ipa.serving.logs import Format, logged
 
-    simulated, low_rps = _simulated(rates, speed, seed)
+    simulated = _simulated(rates, speed, seed)
     folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()
     with (
         logged(Format.TEXT, shown_at=simulated.pace.simulated) as logs,
@@ -108,25 +115,33 @@ def demo(
         logging.getLogger().setLevel(logging.WARNING)
         # The decisions are what a demo shows.
         logging.getLogger("ipa.control").setLevel(logging.INFO)
+        # Settings of a real service in the environment do not apply to the demo.
+        own: dict[str, Any] = {
+            "store_url": f"sqlite:///{folder}/demo.sqlite3",
+            "target": "simulated",
+            "actuation": "cluster",
+            "leader_election": "off",
+            "auth": "",
+            "webhook_url": "",
+            "forecast_trace": "",
+        }
+        given = Settings.from_env()
+        ignored = [variable_of(name) for name in own if name in given.origins]
+        if ignored:
+            typer.echo(f"ipa: the demo ignores {', '.join(ignored)}", err=True)
         settings = Settings.from_env(
-            pipelines_dir=folders[0],
-            profiles_dir=folders[1],
-            store_url=f"sqlite:///{folder}/demo.sqlite3",
-            target="simulated",
-            # Settings of a real service in the environment do not apply to the demo.
-            actuation="cluster",
-            leader_election="off",
-            auth="",
-            webhook_url="",
-            forecast_trace="",
-            host=host,
-            port=port,
+            pipelines_dir=folders[0], profiles_dir=folders[1], host=host, port=port, **own
         )
         options = ServeOptions(
-            (pipeline or EXAMPLE,), policy, mode=mode, start_rate_rps=low_rps, simulated=simulated
+            (pipeline or EXAMPLE,),
+            policy,
+            mode=mode,
+            start_rate_rps=float(max(simulated.rates_rps[:START_S])),
+            simulated=simulated,
         )
-        span = rates.replace(":", " to ")
-        typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, ×{speed:g}, under {span} rps.\n{LOOK_AT}")
+        low, _, high = rates.partition(":")
+        load = f"{low} rps.\n{STEADY}" if float(low) == float(high) else f"{low} to {high} rps.\n{MOVING}"
+        typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, ×{speed:g}, under {load}\n{LOOK_AT}")
         with _Memory() as memory:
             run_service(settings, options, logs)
         typer.echo(f"{_growth(settings)}{memory.words()}")
@@ -177,8 +192,8 @@ class _Memory:
         return f"; memory {min(seen):.0f} to {max(seen):.0f} MB" if seen else ""
 
 
-def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
-    """The load and the pace of the simulated world, and its lowest rate in rps."""
+def _simulated(rates: str, speed: float, seed: int) -> Simulated:
+    """The load and the pace of the simulated world."""
     from ipa.bootstrap.targets import Simulated
     from ipa.simulate.realtime import Pace, moving_load
 
@@ -188,4 +203,4 @@ def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
         low_rps = high_rps = 0.0
     if not 0 < low_rps <= high_rps < float("inf"):
         raise UsageError(f"--rates {rates!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
-    return Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), Pace(speed), seed), low_rps
+    return Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), Pace(speed), seed)

@@ -70,6 +70,8 @@ class SimulatedTarget(Target):
                 cluster=ClusterSettings(PROCESSES),
                 metrics=MetricsSettings(tells_stage_latencies=True),
                 seed=load.seed,
+                # At the clock's pace plain Python suffices; the compiled loop takes 150 MB.
+                kernel="plain",
             )
             for index, (name, pipeline) in enumerate(site.pipelines.items())
         }

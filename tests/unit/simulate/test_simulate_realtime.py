@@ -21,8 +21,10 @@ from ipa.model.pipeline import Sla
 from ipa.model.plan import StageConfig
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.columns import KEPT_S
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.metrics import MetricsSettings
+from ipa.simulate.kernel_numba import drive
+from ipa.simulate.metrics import LONGEST_PIECE_S, MetricsSettings
 from ipa.simulate.realtime import Pace, RealtimeClock, RealtimeWorlds, moving_load
 from ipa.simulate.world import SimWorld
 from ipa.targets.simulated.target import SIMULATED
@@ -31,7 +33,7 @@ START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification"
 
 
 def test_the_clock_goes_as_fast_as_it_is_told() -> None:
-    pace = Pace(20.0, time.monotonic() - 3.0, datetime(2026, 1, 1, tzinfo=UTC))
+    pace = Pace(20.0, datetime(2026, 1, 1, tzinfo=UTC), time.monotonic() - 3.0)
     stop = threading.Event()
     clock = RealtimeClock(pace, stop)
     assert 60.0 <= clock.monotonic_s() < 60.0 + 20 * 5
@@ -41,6 +43,15 @@ def test_the_clock_goes_as_fast_as_it_is_told() -> None:
     assert clock.monotonic_s() >= before_s + 1.0
     stop.set()
     clock.wait(1e6)
+
+
+def test_the_time_stands_still_until_it_begins() -> None:
+    pace = Pace(1e9)
+    clock = RealtimeClock(pace, threading.Event())
+    assert clock.monotonic_s() == 0.0 and clock.now() == pace.began
+    pace.begin()
+    clock.wait(1.0)
+    assert clock.monotonic_s() >= 1.0 and clock.now() > pace.began
 
 
 def test_the_world_is_where_the_clock_is_whoever_looks() -> None:
@@ -87,6 +98,47 @@ def test_the_load_moves_between_its_ends_and_bursts_above() -> None:
     # A newcomer sees it rise within a minute at ten seconds a second.
     assert rates[:360].max() > 15.0
     assert np.array_equal(rates, moving_load(2.0, 18.0, 3600, seed=1))
+
+
+def test_two_equal_rates_are_steady() -> None:
+    assert set(moving_load(6.0, 6.0, 3600, seed=1).tolist()) == {6.0}
+
+
+def test_a_stall_is_caught_up_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, profiles = packaged_example()
+    world = SimWorld(
+        pipeline,
+        GroundTruth(pipeline, profiles),
+        START,
+        request_times([5.0] * 2000),
+        cluster=ClusterSettings(),
+        metrics=MetricsSettings(),
+    )
+    pieces: list[float] = []
+    run = world._run
+
+    def counted(until_s: float) -> None:
+        pieces.append(until_s - world._at_s)
+        run(until_s)
+
+    monkeypatch.setattr(world, "_run", counted)
+    world.clock.wait(1200.0)
+    assert max(pieces) == LONGEST_PIECE_S and sum(pieces) == 1200.0
+    # What no window of metrics reads any more is not kept.
+    (oldest_s, _), (newest_s, _) = world.record.ended.answered[0], world.record.ended.answered[-1]
+    assert newest_s[-1] > 1190.0 and newest_s[-1] - oldest_s[-1] <= KEPT_S
+
+
+def test_a_simulated_service_never_compiles_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("ipa.simulate.stage.drive", lambda kernel: asked.append(kernel) or drive(kernel))
+    pipeline, profiles = packaged_example()
+    load = Simulated(moving_load(2.0, 18.0, 100), Pace())
+    site = SimpleNamespace(
+        load=load, pipelines={"video": pipeline}, profiles={"video": profiles}, start=lambda _: START
+    )
+    SIMULATED.open(site)  # type: ignore[arg-type]
+    assert asked == ["plain", "plain"]
 
 
 def test_without_a_load_there_is_no_simulated_world() -> None:
