@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-from ipa.adapters.time_limit import TimeLimited
 from ipa.control.engine.state import PeakForecaster
+from ipa.control.loop.time_limit import TimeLimited
 from ipa.files.traces import read_trace
 from ipa.forecast.base import Forecaster, prepare, slo_quantile
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.features import BACK_S
-from ipa.forecast.ladder import DEFAULT_RUNGS, forecast, rungs_of
+from ipa.forecast.ladder import forecast, last_rung, rungs_of
 from ipa.forecast.learned import Learned
 from ipa.forecast.mixture import JUDGED_S
 from ipa.forecast.registry import LADDER
@@ -135,9 +135,3 @@ def forecast_setup(
     made.start()
     shared = in_time(partial(plain, horizon_s=horizon_s, quantile=quantile), made)
     return ForecastSetup(lambda pipeline, profiles: shared, max(settings.window_s, made.window_s))
-
-
-def last_rung(ladder: Callable[..., Forecast], load: LoadHistory, why: str) -> Forecast:
-    """Return the forecast of the ladder's last rung, with the cause `why` in its `steps_down`."""
-    answer = ladder(load, rungs=DEFAULT_RUNGS[-1:])
-    return replace(answer, steps_down=(f"the rungs above it: {why}", *answer.steps_down))

@@ -14,7 +14,6 @@ from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
-from ipa.adapters.time_limit import PluginRunner
 from ipa.bootstrap.calibration import calibrated, unmeasured
 from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.leader_election import own_world
@@ -26,6 +25,7 @@ from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.loop.scheduler import ScheduledLoop, Scheduler
 from ipa.control.loop.shadow import shadow_world
+from ipa.control.loop.time_limit import PluginRunner
 from ipa.control.ports import Attribution, Clock, ControlAction, PipelineControl
 from ipa.files import load_profiles, pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import ConflictError, InProgressError, InputError, IpaError, NotFoundError, UsageError

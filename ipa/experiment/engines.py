@@ -72,7 +72,8 @@ def compute(
     `watch` is called with the number of cells to compute; its context receives the title of each finished
     one. `say` is told what a first Ctrl-C leads to. The first
     Ctrl-C or SIGTERM finishes the cells under way, a second one ends them. Errors: Interrupted, those of a
-    cell, ConfigurationError (no scheduler, or no package for it). Outcomes are in the store in any case.
+    cell, ConfigurationError (no scheduler, or no package for it). Outcomes are in the store in any case, but
+    for those with failed ticks.
     """
     found = [store.load(cell) for cell in cells]
     missing = [at for at, outcome in enumerate(found) if outcome is None]
@@ -82,7 +83,9 @@ def compute(
         with _stopping(say) as stop, watch(len(missing)) as step, ExitStack() as stack:
             try:
                 for at, outcome in _computed(engine or Engine(), cells, missing, stop, stack):
-                    store.keep(cells[at], outcome)
+                    # A failure may be this machine's, such as a missing file: another run computes it again.
+                    if not outcome.row.get("failed_ticks"):
+                        store.keep(cells[at], outcome)
                     found[at] = outcome
                     step(cells[at].title)
             except KeyboardInterrupt:

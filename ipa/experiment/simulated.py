@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
@@ -21,7 +21,7 @@ from ipa.experiment.loads import as_servers, pipeline_of, rates_of, sla_of, with
 from ipa.experiment.published import data_folder
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.forecast.registry import FORECASTERS
-from ipa.model.errors import InfeasibleError
+from ipa.model.errors import InfeasibleError, IpaError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.policies.base import Policy
@@ -29,8 +29,9 @@ from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
 from ipa.simulate.arrivals import workload_rates
+from ipa.simulate.forecasts import ForecastSettings, forecaster_of
 from ipa.simulate.result import SimResult
-from ipa.simulate.run import ForecastSettings, SimSetup, first_configs, simulate
+from ipa.simulate.run import SimSetup, first_configs, policy_of, simulate
 
 # Policies whose rule is about the measured throughput, not about service times.
 AS_MEASURED = ("infadapter", "ms+")
@@ -93,7 +94,30 @@ def cells_of(
         series = {"rates_rps": by_seed[seed]}
         weight = len(by_seed[seed]) / 60
         found.append(ExperimentCell(labels, "simulate", payload, series, weight))
+    _check_policies(found)
     return found
+
+
+def _check_policies(cells: Sequence[ExperimentCell]) -> None:
+    """UsageError lists the policies and forecasters that cannot be made for the pipeline of these cells."""
+    problems = {}
+    for cell in cells:
+        names = ", ".join(str(cell.labels[key]) for key in ("policy", "forecaster", "pipeline"))
+        if names not in problems:
+            try:
+                setup = _unstarted(cell.payload, cell.series)
+                policy_of(setup)
+                forecaster_of(setup.forecast, setup.rates_rps, lambda: 0.0)
+                problems[names] = ""
+            except IpaError as error:
+                problems[names] = f"{names}: {error}"
+    faults = [Problem(words) for words in problems.values() if words]
+    if faults:
+        raise UsageError(
+            "not every policy can control every pipeline; nothing was computed",
+            problems=faults,
+            hint="Leave these policies out, or compare them on other pipelines.",
+        )
 
 
 def _loads(arm: WorkloadArm, experiment: Experiment, notes: list[str]) -> dict[int, array[float]] | None:
@@ -151,11 +175,23 @@ def _by_interval(result: SimResult, edges_s: Sequence[float], percentile: float)
 
 def setup_of(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> SimSetup:
     """The inputs of the simulator. If nothing keeps the SLA at first, the start takes more time."""
+    setup = _unstarted(payload, series)
+    for looser in LOOSER:
+        eased = replace(setup, pipeline=with_sla(setup.pipeline, payload["sla_s"] * looser))
+        try:
+            return replace(setup, start=first_configs(eased, PolicyInputs(eased.pipeline, setup.profiles)))
+        except InfeasibleError:
+            continue
+    return setup
+
+
+def _unstarted(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> SimSetup:
+    """The inputs of the simulator without the configuration that it starts with."""
     own, measured = _values(json.dumps([payload["pipeline"], payload["profiles"]], sort_keys=True))
     profiles = _as_planned(measured, payload["capacity_within_s"])
     pipeline = with_sla(own, payload["sla_s"])
     is_own = payload["policy"] in OWN
-    setup = SimSetup(
+    return SimSetup(
         pipeline=pipeline,
         profiles=profiles,
         rates_rps=tuple(series["rates_rps"]),
@@ -165,17 +201,6 @@ def setup_of(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> 
         forecast=ForecastSettings(FORECASTERS.admit(payload["forecaster"])),
         guards=GuardSettings(tick_s=payload["interval_s"], peek_s=Settings().peek_s if is_own else 0.0),
     )
-    for eased in _eased(setup, own, payload["sla_s"]):
-        try:
-            return replace(setup, start=first_configs(eased, PolicyInputs(eased.pipeline, profiles)))
-        except InfeasibleError:
-            continue
-    return setup
-
-
-def _eased(setup: SimSetup, own: Pipeline, sla_s: float) -> Iterator[SimSetup]:
-    for looser in LOOSER:
-        yield replace(setup, pipeline=with_sla(own, sla_s * looser))
 
 
 @lru_cache(maxsize=16)

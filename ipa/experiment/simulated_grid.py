@@ -60,6 +60,12 @@ class CaseGrid:
             per_seed.append(fmean(known) if known else nan)
         return mean_of(per_seed)
 
+    def mark(self, policy: str) -> str:
+        """The mark of a policy that failed at ticks, for beside its name; empty without any."""
+        runs = (row for case in self.cases for row in self.rows[case, policy].values())
+        failed = sum(int(row.get("failed_ticks") or 0) for row in runs)
+        return f" ✗ failed at {failed} ticks" if failed else ""
+
     def theirs(self, case: CaseKey, policy: str) -> PublishedFigures | None:
         """The published run of that case."""
         return self.published.get((case[0], case[1], policy)) if case[2] == "own" else None

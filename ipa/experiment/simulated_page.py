@@ -127,7 +127,7 @@ def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[di
 def _overall_table(grid: CaseGrid) -> Table:
     rows = [
         [
-            TableCell(policy),
+            TableCell(policy + grid.mark(policy)),
             *(figure(grid.overall(policy, it.key), it.form, scale=it.scale) for it in METRICS),
         ]
         for policy in grid.policies
@@ -155,7 +155,7 @@ def _differences(grid: CaseGrid) -> list[Block]:
 
     rows = [
         [
-            TableCell(policy),
+            TableCell(policy + grid.mark(policy)),
             *(
                 figure(mean, it.difference_form, kind=_kind(mean, it))
                 for it in COMPARED
@@ -299,7 +299,7 @@ def _tables(grid: CaseGrid) -> list[Block]:
                 row = [
                     TableCell("" if number_of else case[1]),
                     TableCell("" if number_of else f"{sla_s:.3g} s"),
-                    TableCell(policy),
+                    TableCell(policy + grid.mark(policy)),
                     *(figure(grid.mean(case, policy, it.key), it.form, scale=it.scale) for it in METRICS),
                     figure(grid.mean(case, policy, "lost"), ".0f"),
                 ]

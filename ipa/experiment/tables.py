@@ -51,6 +51,8 @@ SCHEMA: Mapping[str, Mapping[str, Column]] = {
         "changes": Column(_WHOLE, "", "changes of the configuration that were written"),
         "requests": Column(_WHOLE, "requests", "requests sent"),
         "accuracy_mean": Column(_REAL, "ratio", "accuracy of the answers, mean over the answered requests"),
+        "failed_ticks": Column(_WHOLE, "", "ticks at which policy or forecaster failed: not their figures"),
+        "first_failure": Column(_TEXT, "", "the first of these and its error; null if none failed"),
         "usd_per_hour": Column(_REAL, "USD/h", "cost, if the pipeline has prices"),
         "trace": Column(_TEXT, "", "runner forecast: name of the trace"),
         "count": Column(_WHOLE, "", "runner forecast: number of forecasts; 0 if it learned nothing"),
@@ -71,6 +73,7 @@ SCHEMA: Mapping[str, Mapping[str, Column]] = {
         "cores": Column(_REAL, "cores", "cores held"),
         "pas": Column(_REAL, "ratio", "accuracy of the serving replicas"),
         "configs": Column(_TEXT, "", "running configuration"),
+        "failure": Column(_TEXT, "", "error of policy or forecaster; empty if none failed"),
         "sent": Column(_WHOLE, "requests", "requests that arrive until the next tick"),
         "attained_ratio": Column(_REAL, "ratio", "of these, answered within the SLA; null if none was sent"),
         "request_latency_s": Column(

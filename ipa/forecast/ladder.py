@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_conditional, prepare
@@ -60,6 +60,8 @@ CLAMP_FACTOR = 4.0
 COARSEST_S = 5.0
 # A share of the forecast below this is not told.
 LEAST_SHOWN = 0.005
+# Precedes the error of a rung that failed, in `steps_down`; other rungs there cannot be trusted yet.
+FAILED = ": failed, "
 
 
 def forecast(
@@ -88,7 +90,8 @@ def forecast(
             trouble = _unfit(rung, series, horizon_s, quantile)
             answer = None if trouble else judged(rung, series, past, horizon_s, quantile)
         except PluginError as error:
-            trouble, answer = error.message, None
+            steps_down.append(f"{rung.name}{FAILED}{error.message}")
+            continue
         if answer is not None:
             trouble = _trouble(answer.peak, limit)
         if answer is None or trouble:
@@ -115,6 +118,17 @@ def forecast(
         peak_s=series.smooth_s,
         weights=tuple((name, round(weight, 2)) for name, weight in shares if weight >= LEAST_SHOWN),
     )
+
+
+def last_rung(ladder: Callable[..., Forecast], load: LoadHistory, why: str) -> Forecast:
+    """Return the forecast of the ladder's last rung, with the cause `why` in its `steps_down`."""
+    answer = ladder(load, rungs=DEFAULT_RUNGS[-1:])
+    return replace(answer, steps_down=(f"the rungs above it{FAILED}{why}", *answer.steps_down))
+
+
+def failure_in(forecast: Forecast) -> str:
+    """The error of the first rung that failed, with its name; empty if none did."""
+    return next((each for each in forecast.steps_down if FAILED in each), "")
 
 
 def _unfit(rung: Forecaster, series: Series, horizon_s: float, quantile: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any, Self
 
 import numpy as np
@@ -16,8 +17,8 @@ OPTIONAL_METHODS = frozenset({"objection", "peaks", "replay"})
 class PluginForecaster:
     """A rung of the ladder under the name of its plug-in.
 
-    PluginError for whatever it raises that is no IpaError, and for an answer of another type. The ladder
-    judges the numbers.
+    PluginError for whatever it raises that is no IpaError, for an answer of another type, and for one that is
+    not a number. The ladder judges the numbers.
     """
 
     def __init__(self, plugin: Plugin, forecaster: Forecaster) -> None:
@@ -50,9 +51,12 @@ class PluginForecaster:
         """The peak over the next `horizon_s`. PluginError if it raises or answers no Peak."""
         with self._plugin.guarded():
             peak = self._forecaster.peak(series, horizon_s, quantile)
-            if isinstance(peak, Peak):
-                return Peak(float(peak.point_rps), float(peak.upper_rps))
-        raise self._plugin.fault(f"answered a {type(peak).__name__} instead of a Peak")
+            if not isinstance(peak, Peak):
+                raise self._plugin.fault(f"answered a {type(peak).__name__} instead of a Peak")
+            found = Peak(float(peak.point_rps), float(peak.upper_rps))
+        if isnan(found.point_rps) or isnan(found.upper_rps):
+            raise self._plugin.fault(f"answered {found.point_rps} and {found.upper_rps} rps")
+        return found
 
     def __getattr__(self, name: str) -> Any:
         """The optional parts of the protocols, which callers find by `hasattr`."""

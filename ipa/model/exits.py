@@ -25,7 +25,8 @@ class ExitCode(IntEnum):
 MEANINGS = {
     ExitCode.OK: "done; for `plan` and `diff` without `--detailed-exitcode`: any result; for "
     "`ci`: nothing above the threshold; for `replay`: all results are the same",
-    ExitCode.ERROR: "an internal error; something is unreachable or missing; `doctor` found a failure",
+    ExitCode.ERROR: "an internal error; something is unreachable or missing; `doctor` found a failure; "
+    "`simulate`, `compare` and `experiment run`: a policy or forecaster failed at a tick",
     ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `ci`: a change above the threshold; "
     "`replay`: a decision differs",
     ExitCode.INFEASIBLE: "infeasible: no plan meets the constraints; a guard held a change back; `ci`: a "

@@ -11,7 +11,7 @@ from typing import Any
 LEVEL = 0.95
 # Two figures that differ by less than this part of them are equal.
 ROUNDING = 1e-9
-REASONS = "decisions_by_reason"
+REASONS, FIRST_FAILURE = "decisions_by_reason", "first_failure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,12 @@ def student_t(freedom: int) -> float:
 
 def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of `ipa simulate -o json` as means over seeds, and `intervals` beside them."""
-    figures = means_of([{name: it[name] for name in it if name != REASONS} for it in summaries])
+    words = (REASONS, FIRST_FAILURE)
+    figures = means_of([{name: it[name] for name in it if name not in words} for it in summaries])
     reasons = means_of([it[REASONS] for it in summaries], missing=0)
     return {
         **{name: mean and mean.value for name, mean in figures.items()},
+        FIRST_FAILURE: next((it[FIRST_FAILURE] for it in summaries if it[FIRST_FAILURE]), None),
         REASONS: {name: mean and mean.value for name, mean in sorted(reasons.items())},
         "intervals": {name: mean and mean.half_width for name, mean in figures.items()},
     }

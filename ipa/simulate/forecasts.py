@@ -8,15 +8,18 @@ from functools import lru_cache, partial
 from math import ceil
 
 from ipa.control.engine.state import PeakForecaster
+from ipa.control.loop.time_limit import TimeLimited
 from ipa.forecast.base import Forecaster
-from ipa.forecast.ladder import forecast, rungs_of
-from ipa.forecast.registry import FORESIGHT, LADDER
+from ipa.forecast.ladder import forecast, last_rung, rungs_of
+from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 
 # Runs of several policies or pipelines under one load ask the same: cached answers, those of about thirty
 # loads of 20 minutes at ten seconds a tick. An answer with its question takes about 8 kB.
 KEPT = 4096
+# A plug-in that takes longer than a tick of the service hangs.
+PLUGIN_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,22 @@ class ForecastSettings:
 def forecaster_of(
     asked: ForecastSettings, rates_rps: Sequence[float], now_s: Callable[[], float]
 ) -> PeakForecaster:
-    """The forecaster of that name, for a load of `rates_rps` by the second. UsageError if there is none."""
+    """The forecaster of that name, for a load of `rates_rps` by the second; a plug-in has PLUGIN_LIMIT_S.
+
+    Errors: UsageError (there is none), PluginError.
+    """
     if asked.name == FORESIGHT:
         return Foresight(rates_rps, now_s, asked.horizon_s, asked.margin_ratio)
-    ladder = partial(
+    ladder: Callable[..., Forecast] = partial(
         _forecast,
         horizon_s=asked.horizon_s,
         quantile=asked.quantile,
         rungs=rungs_of(asked.name),
         smooth_s=asked.smooth_s,
     )
+    if not FORECASTERS.find(asked.name).is_ours:
+        late = partial(last_rung, ladder)
+        ladder = TimeLimited[LoadHistory, Forecast](ladder, late=late, limit_s=PLUGIN_LIMIT_S)
     return WithMargin(ladder, asked.margin_ratio) if asked.margin_ratio else ladder
 
 

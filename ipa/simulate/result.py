@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ipa.model.decision import Action, Decision
+from ipa.forecast.ladder import failure_in
+from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, field_of
 from ipa.simulate.columns import Floats
 
@@ -29,6 +30,15 @@ class SimTick:
     cores: float
     pas: float
     configs: str
+    # What failed of policy, solver and forecaster, in words; empty if nothing did.
+    failure: str = ""
+
+
+def failure_of(decision: Decision) -> str:
+    """The failure of policy, solver or forecaster at the tick, in words; empty if none failed."""
+    if decision.reason is ReasonCode.SOLVER_FAILED:
+        return decision.detail
+    return failure_in(decision.forecast) if decision.forecast else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,13 @@ class SimResult:
 
         Other resources than cores are there if any were held, `usd_per_hour` if the pipeline has prices.
         `violation_ratio` is the share of the requests that were late or lost, `lost` their number.
+        `failed_ticks` are those with a `failure`, `first_failure` is the first in words; None without one.
         """
+        failed = [
+            f"tick {number}, {tick.at_s:g} s: {tick.failure}"
+            for number, tick in enumerate(self.ticks, 1)
+            if tick.failure
+        ]
         latencies_s = self.latencies_s
         sent = len(self.born_s)
         lost = sent - len(latencies_s)
@@ -99,5 +115,7 @@ class SimResult:
             "changes": self.changes,
             "requests": sent,
             "accuracy_mean": self.accuracy_mean,
+            "failed_ticks": len(failed),
+            "first_failure": failed[0] if failed else None,
             "decisions_by_reason": dict(sorted(Counter(it.reason.value for it in self.decisions).items())),
         }

@@ -10,6 +10,7 @@ from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
+from ipa.control.loop.time_limit import PluginRunner
 from ipa.control.ports import Attribution, PipelineControl
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError
@@ -19,14 +20,15 @@ from ipa.model.plan import StageConfig, in_words
 from ipa.model.profile import StageProfile
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 from ipa.policies.base import Policy, Prediction, Predictor
+from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
-from ipa.simulate.forecasts import ForecastSettings, forecaster_of
+from ipa.simulate.forecasts import PLUGIN_LIMIT_S, ForecastSettings, forecaster_of
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth, SlowPeriod
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.plancheck import with_checker
-from ipa.simulate.result import SimResult, SimTick
+from ipa.simulate.result import SimResult, SimTick, failure_of
 from ipa.simulate.world import SimWorld
 
 
@@ -131,29 +133,10 @@ def simulate(setup: SimSetup) -> SimResult:
     """
     if not setup.rates_rps:
         raise InputError("there is no load: rates_rps is empty")
-    if setup.pipeline.external:
-        raise InputError(
-            f"pipeline {setup.pipeline.name!r} cannot be simulated: the replicas of "
-            f"{', '.join(setup.pipeline.external)} are external, and no autoscaler is simulated",
-            hint="Simulate a copy of its file without `replicas: external`: ipa then decides them itself.",
-        )
     setup = replace(setup, pipeline=with_profiles(setup.pipeline, setup.profiles))
     duration_s = float(len(setup.rates_rps))
     times_s = request_times(setup.rates_rps, setup.spacing, seed=(setup.seed, 1))
-    inputs = PolicyInputs(
-        setup.pipeline,
-        setup.profiles,
-        setup.objective,
-        setup.solver,
-        setup.deadline_s,
-        rolling=setup.cluster.rolling,
-        # The explanations of a plan take longer than the plan.
-        explain=setup.keep_inputs,
-        future=lambda at_s: setup.rates_rps[min(int(at_s), len(setup.rates_rps) - 1)],
-    )
-    if isinstance(setup.policy, str):
-        inputs = with_checker(setup.policy, inputs, setup.kernel)
-    policy = _policy(setup.policy, inputs)
+    inputs, policy = policy_of(setup)
     world = SimWorld(
         setup.pipeline,
         GroundTruth(setup.pipeline, setup.truth or setup.profiles, setup.readiness_s, setup.slow),
@@ -201,14 +184,37 @@ def simulate(setup: SimSetup) -> SimResult:
     )
 
 
-def _policy(asked: str | Policy | Callable[[PolicyInputs], Policy], inputs: PolicyInputs) -> Policy:
-    if isinstance(asked, str):
-        return make_policy(asked, inputs)
+def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
+    """The policy of a run and what it is made of; a plug-in answers within a tick of the service.
+
+    Errors: InputError (the pipeline cannot be simulated), UsageError (no such policy, or not for this
+    pipeline), PluginError.
+    """
+    if setup.pipeline.external:
+        raise InputError(
+            f"pipeline {setup.pipeline.name!r} cannot be simulated: the replicas of "
+            f"{', '.join(setup.pipeline.external)} are external, and no autoscaler is simulated",
+            hint="Simulate a copy of its file without `replicas: external`: ipa then decides them itself.",
+        )
+    inputs = PolicyInputs(
+        setup.pipeline,
+        setup.profiles,
+        setup.objective,
+        setup.solver,
+        setup.deadline_s,
+        rolling=setup.cluster.rolling,
+        # The explanations of a plan take longer than the plan.
+        explain=setup.keep_inputs,
+        future=lambda at_s: setup.rates_rps[min(int(at_s), len(setup.rates_rps) - 1)],
+    )
+    policy: Any = setup.policy
+    if isinstance(policy, str):
+        inputs = with_checker(policy, inputs, setup.kernel)
+        runner = PluginRunner(str(POLICIES.find(policy)), PLUGIN_LIMIT_S)
+        return inputs, make_policy(policy, inputs, runner)
     # A class has the methods of its instances.
-    is_factory = isinstance(asked, type) or not hasattr(asked, "decide")
-    policy: Any = asked
-    made: Policy = policy(inputs) if is_factory else policy
-    return made
+    is_factory = isinstance(policy, type) or not hasattr(policy, "decide")
+    return inputs, policy(inputs) if is_factory else policy
 
 
 class _Remembered:
@@ -273,4 +279,5 @@ def _tick(world: SimWorld, decision: Decision, snapshot: Snapshot) -> SimTick:
         cores=cores,
         pas=pas,
         configs=in_words(decision.configs),
+        failure=failure_of(decision),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import nan
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,23 @@ class OptimalNothing(Changed):
         return replace(plan, stages=())
 
 
+class Unbounded(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        return replace(plan, stages=(replace(first, replicas=1000), *plan.stages[1:]))
+
+
+class Hanging(Changed):
+    def changed(self, plan: Plan, first: Any) -> Any:
+        Event().wait()
+
+
+class FirstRaising(Changed):
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Any:
+        if observation.at_s < 30.0:
+            raise ValueError("no such column")
+        return super().decide(observation, forecast, state)
+
+
 class NoText(Changed):
     def changed(self, plan: Plan, first: Any) -> Any:
         return replace(plan, note=None)
@@ -150,6 +168,11 @@ class BadForecaster:
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Any:
         raise IndexError("list index out of range")
+
+
+class HangingForecaster(BadForecaster):
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Any:
+        Event().wait()
 
 
 class TupleForecaster(BadForecaster):

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from ipa.adapters.forecasting import last_rung
-from ipa.adapters.time_limit import MOST_LATE, TimeLimited
+from ipa.control.loop.time_limit import MOST_LATE, TimeLimited
 from ipa.forecast.base import Peak, prepare
 from ipa.forecast.boosted import Boosted
-from ipa.forecast.ladder import CLAMP_FACTOR, forecast
+from ipa.forecast.ladder import CLAMP_FACTOR, forecast, last_rung
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ipa.cli.output import Step, progress
-from ipa.model.errors import ConfigurationError
+from ipa.model.errors import ConfigurationError, PluginError, Problem
 from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ ENGINE = typer.Option(
     "local", "--engine", help="where cells are computed: local, dask://HOST:PORT or ray://HOST:PORT"
 )
 FRESH = typer.Option(False, "--fresh", help="compute also the cells whose outcomes are kept")
+ALLOW_FAILURES = typer.Option(
+    False, "--allow-failures", help="exit with 0 although a policy or forecaster failed at ticks"
+)
 RESULTS_DIR = typer.Option(
     Path("runs/experiments"), "--out", metavar="DIR", help="folder of kept cells, tables and reports"
 )
@@ -34,6 +38,24 @@ def check_reports() -> None:
             "tables in Parquet need pyarrow, which this environment lacks",
             hint="Install ipa with its extra `experiments`.",
         )
+
+
+def check_failures(runs: Iterable[Mapping[str, Any]], *, is_allowed: bool) -> None:
+    """PluginError if runs have failed ticks; it lists the first of each policy. Allowed, it is a warning."""
+    failed: dict[str, str] = {}
+    for run in runs:
+        if run.get("failed_ticks"):
+            failed.setdefault(str(run["policy"]), str(run["first_failure"]))
+    if not failed:
+        return
+    error = PluginError(
+        f"{', '.join(failed)} failed at ticks of these runs, whose figures are not theirs",
+        problems=[Problem(f"{policy}, {first}") for policy, first in failed.items()],
+        hint="Mend what failed; --allow-failures exits with 0 all the same.",
+    )
+    if not is_allowed:
+        raise error
+    typer.echo(f"warning: {error.message}", err=True)
 
 
 def conducted(experiment: Experiment, out: Path, engine: str, workers: int, *, is_fresh: bool) -> Results:

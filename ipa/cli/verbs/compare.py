@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from ipa.cli.options.experiments import ENGINE, FRESH, RESULTS_DIR, WORKERS, check_reports, conducted
+from ipa.cli.options.experiments import (
+    ALLOW_FAILURES,
+    ENGINE,
+    FRESH,
+    RESULTS_DIR,
+    WORKERS,
+    check_failures,
+    check_reports,
+    conducted,
+)
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.model.errors import NotFoundError, UsageError
@@ -38,6 +48,7 @@ def compare(
     engine: str = ENGINE,
     workers: int = WORKERS,
     fresh: bool = FRESH,
+    allow_failures: bool = ALLOW_FAILURES,
     out: Path = RESULTS_DIR,
     output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
@@ -98,16 +109,16 @@ def compare(
     )
     results = conducted(experiment, out, engine, workers, is_fresh=fresh)
     page = write_report(results, out / experiment.name)
-    values = {
+    values: dict[str, Any] = {
         "runs": [each.row for each in results.finished],
         "differences": differences_of(results),
         "report": str(page),
     }
-    if printed(output, values):
-        return
-    console = printer(output)
-    for block in runner_of(SIMULATE).blocks(experiment, results.finished)[:3]:
-        if isinstance(block, Table):
-            console.print(block.caption, markup=False)
-            console.print(as_table(block), markup=False)
-    console.print(f"Report: {page}", markup=False)
+    if not printed(output, values):
+        console = printer(output)
+        for block in runner_of(SIMULATE).blocks(experiment, results.finished)[:3]:
+            if isinstance(block, Table):
+                console.print(block.caption, markup=False)
+                console.print(as_table(block), markup=False)
+        console.print(f"Report: {page}", markup=False)
+    check_failures(values["runs"], is_allowed=allow_failures)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.cli.options.experiments import ENGINE, FRESH, RESULTS_DIR, WORKERS, check_reports, conducted
+from ipa.cli.options.experiments import (
+    ALLOW_FAILURES,
+    ENGINE,
+    FRESH,
+    RESULTS_DIR,
+    WORKERS,
+    check_failures,
+    check_reports,
+    conducted,
+)
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import UsageError
@@ -34,6 +43,7 @@ def run(
     engine: str = ENGINE,
     workers: int = WORKERS,
     fresh: bool = FRESH,
+    allow_failures: bool = ALLOW_FAILURES,
     out: Path = RESULTS_DIR,
     experiments_dir: Path = typer.Option(
         Path("experiments"), "--experiments-dir", help="folder of experiments"
@@ -49,6 +59,7 @@ def run(
     """
     from rich.table import Table
 
+    from ipa.experiment.cells import Row
     from ipa.experiment.reading import find_experiment, find_experiments, load_experiment
     from ipa.experiment.report import write_index, write_report
     from ipa.experiment.runners import runner_of
@@ -76,19 +87,21 @@ def run(
         for name in order
     ]
     table = Table("experiment", "cells", "seconds", "report")
-    rows = []
+    rows, runs = [], list[Row]()
     for experiment in found:
         begin = time.monotonic()
         if check:
             count, page, seconds = len(runner_of(experiment.runner).cells(experiment)[0]), None, None
         else:
             results = conducted(experiment, out, engine, workers, is_fresh=fresh)
+            runs += [each.row for each in results.finished]
             count, page = len(results.finished), str(write_report(results, out / experiment.name))
             seconds = round(time.monotonic() - begin, 1)
         rows.append({"experiment": experiment.name, "cells": count, "seconds": seconds, "report": page})
         table.add_row(experiment.name, str(count), "" if seconds is None else f"{seconds:.0f}", page or "")
     index = None if check else str(write_index(out, [each.name for each in found]))
     show(output, {"experiments": rows, "index": index}, table, *([f"All of them: {index}"] if index else []))
+    check_failures(runs, is_allowed=allow_failures)
 
 
 def compare(

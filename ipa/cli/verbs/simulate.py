@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from ipa.cli.lookup import load
+from ipa.cli.options.experiments import ALLOW_FAILURES, check_failures
 from ipa.cli.options.parsing import accelerator_counts, names, option
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
@@ -56,6 +57,7 @@ def simulate(
     settings: Path | None = typer.Option(
         None, help="JSON file with the settings of a published run, to repeat it"
     ),
+    allow_failures: bool = ALLOW_FAILURES,
     output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
@@ -87,6 +89,7 @@ def simulate(
         from ipa.cli.views.simulate_text import print_result
 
         print_result(first, figures, repeats, printer(output))
+    check_failures([{"policy": first.policy, **figures}], is_allowed=allow_failures)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

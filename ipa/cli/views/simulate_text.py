@@ -50,6 +50,7 @@ def print_result(first: SimResult, seen: Mapping[str, Any], repeats: int, consol
             else []
         ),
         ("changes", figure("changes", count)),
+        *([("ticks that failed", figure("failed_ticks", count))] if seen["failed_ticks"] else []),
     ):
         table.add_row(name, text)
     console.print(table)

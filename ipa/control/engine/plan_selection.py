@@ -311,6 +311,10 @@ def plan_for(
         return hold(
             ReasonCode.SOLVER_FAILED, plan.note or "no plan was found in time", plan=plan, forecast=forecast
         )
+    faults = [] if plan.configs == running else bound_faults(request.pipeline, plan.configs)
+    if faults:
+        words = f"policy {request.policy.name!r} planned outside the bounds: {'; '.join(faults)}"
+        return hold(ReasonCode.SOLVER_FAILED, words, forecast=forecast)
     return plan
 
 

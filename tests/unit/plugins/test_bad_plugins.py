@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ipa.adapters.solvers.supervised import Supervised
-from ipa.adapters.time_limit import MOST_LATE, PluginRunner
+from ipa.control.loop.time_limit import MOST_LATE, PluginRunner
 from ipa.forecast.ladder import forecast, make_forecaster, rungs_of
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.decision import Action, ReasonCode
@@ -79,6 +79,7 @@ def test_a_policy_that_does_not_fit_is_refused_when_it_is_made(name: str, words:
     ("name", "words"),
     [
         *PLANS,
+        ("Unbounded", "planned outside the bounds: detect: 1000 replicas are above the bound of"),
         ("ForgettingHow", "raised RuntimeError: disk full"),
         ("RememberingAList", "remembers what is not made of frozen dataclasses"),
     ],
@@ -149,7 +150,7 @@ LOAD = LoadHistory(1.0, tuple(float(5 + at % 3) for at in range(120)))
     [
         ("BadForecaster", "raised IndexError: list index out of range"),
         ("TupleForecaster", "answered a tuple instead of a Peak"),
-        ("NanForecaster", "its answer is not a number"),
+        ("NanForecaster", "answered nan and nan rps"),
         ("ShortForecaster", "answered arrays of shapes (1,) and (1,) for"),
     ],
 )

@@ -1,0 +1,130 @@
+"""Policies and forecasters that fail in simulations: counted, told with the tick, and no exit code 0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipa.cli.main import run
+from ipa.experiment.tables import RUNS, TICKS, read_rows
+from ipa.simulate import forecasts
+from ipa.simulate import run as simulation
+
+BAD = "tests.fakes.bad_plugins"
+MINUTE = ["--minutes", "1"]
+
+
+@pytest.fixture(autouse=True)
+def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(root)
+    yield
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Raising", "raised ValueError: no such column"),
+        ("Leaving", "raised SystemExit: 2"),
+        ("AnsweringNothing", "made an invalid plan: a NoneType instead of a Plan"),
+        ("OtherVariant", "has no variant 'huge'"),
+        ("ForgettingHow", "raised RuntimeError: disk full"),
+        ("Unbounded", "planned outside the bounds: crop: 1000 replicas are above the bound of 100"),
+    ],
+)
+def test_a_policy_that_fails_is_no_result(name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["simulate", "video", *MINUTE, "--policy", f"{BAD}:{name}"]
+    assert run([*arguments, "-o", "json"]) == 1
+    printed = capsys.readouterr()
+    figures = json.loads(printed.out)
+    # The first tick has no load yet, and asks no policy.
+    assert figures["failed_ticks"] == sum(figures["decisions_by_reason"].values()) - 1 > 0
+    assert figures["first_failure"].startswith("tick 2, ") and words in figures["first_failure"]
+    assert f"error: {BAD}:{name} failed at ticks" in printed.err and figures["first_failure"] in printed.err
+    assert run([*arguments, "--allow-failures"]) == 0
+    printed = capsys.readouterr()
+    assert f"ticks that failed {figures['failed_ticks']}" in " ".join(printed.out.split())
+    assert printed.err.startswith(f"warning: {BAD}:{name} failed at ticks")
+
+
+def test_one_failure_of_many_ticks_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["simulate", "video", *MINUTE, "--policy", f"{BAD}:FirstRaising", "--repeats", "2"]
+    assert run([*arguments, "-o", "json"]) == 1
+    figures = json.loads(capsys.readouterr().out)
+    assert 0 < figures["failed_ticks"] < sum(figures["decisions_by_reason"].values()) - 1
+    assert figures["first_failure"].startswith("tick 2, ")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("BadForecaster", "raised IndexError"), ("NanForecaster", "answered nan and nan rps")],
+)
+def test_a_forecaster_that_fails_is_no_result(
+    name: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["simulate", "video", *MINUTE, "--forecaster", f"{BAD}:{name}"]) == 1
+    told = capsys.readouterr().err
+    assert f"{BAD}:{name}: failed, forecaster '{BAD}:{name}'" in told and words in told
+
+
+def test_a_forecaster_without_enough_history_has_not_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "video", *MINUTE, "--forecaster", "seasonal", "-o", "json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["failed_ticks"], figures["first_failure"]) == (0, None)
+
+
+@pytest.mark.parametrize("option", [f"--policy={BAD}:Hanging", f"--forecaster={BAD}:HangingForecaster"])
+def test_what_hangs_is_given_up(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(simulation, "PLUGIN_LIMIT_S", 0.01)
+    monkeypatch.setattr(forecasts, "PLUGIN_LIMIT_S", 0.01)
+    assert run(["simulate", "video", *MINUTE, option]) == 1
+    assert "no answer within 0.01 s" in capsys.readouterr().err
+
+
+def test_a_comparison_marks_the_row_that_failed_and_keeps_none_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = f"static,{BAD}:Raising"
+    arguments = ["compare", "video", *MINUTE, "--policies", policies, "--seeds", "2", "--workers", "1"]
+    arguments += ["--out", str(tmp_path)]
+    assert run(arguments) == 1
+    printed = capsys.readouterr()
+    (folder,) = tmp_path.glob("compare-*")
+    runs = {row["run"]: row for row in read_rows(folder / RUNS)}
+    failed = [row for row in runs.values() if row["failed_ticks"]]
+    assert [row["policy"] for row in failed] == [f"{BAD}:Raising"] * 2
+    total = sum(row["failed_ticks"] for row in failed)
+    assert f"{BAD}:Raising ✗ failed at {total} ticks" in printed.out and printed.out.count("✗ failed") == 1
+    assert f":Raising ✗ failed at {total} ticks" in (folder / "report.md").read_text()
+    assert failed[0]["first_failure"] in printed.err and "--allow-failures" in printed.err
+    ticks = [row for row in read_rows(folder / TICKS) if row["failure"]]
+    assert len(ticks) == total and {row["run"] for row in ticks} == {row["run"] for row in failed}
+    # What failed is computed again, since the cause may be gone.
+    assert run([*arguments, "--allow-failures"]) == 0
+    assert "2 cells to compute" in capsys.readouterr().err
+
+
+def test_every_policy_is_checked_before_the_first_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    computed: list[object] = []
+    monkeypatch.setattr("ipa.experiment.simulated.simulate", computed.append)
+    policies = f"static,infadapter,{BAD}:NotMade"
+    arguments = ["--workers", "1", "--out", str(tmp_path)]
+    assert run(["compare", "video", "--policies", policies, *arguments]) == 64
+    told = capsys.readouterr().err
+    assert "nothing was computed" in told and "cannot be planned as a set" in told
+    assert "infadapter" in told and "raised KeyError: 'weights.bin'" in told
+    file = tmp_path / "experiment.yaml"
+    file.write_text(
+        "apiVersion: ipa/v1\nkind: Experiment\nname: try\ntitle: try\nquestion: try?\nrunner: simulate\n"
+        "minutes: 1\nseeds: [1]\npipelines: [video]\nworkloads: [bursty]\npolicies: [static, infadapter]\n"
+    )
+    for more in ([], ["--check"]):
+        assert run(["experiment", "run", str(file), *arguments, *more]) == 64
+        assert "infadapter" in capsys.readouterr().err
+    assert computed == []
