@@ -13,6 +13,7 @@ from ipa.model.observation import NOT_ASKED, Attainment, Batches, LoadHistory, M
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.recording import UNLESS_DEFAULT
 from ipa.model.rolling import Rolling
 
 Load = Measured[LoadHistory] | Missing
@@ -136,12 +137,14 @@ class RolloutPhase(StrEnum):
 class Rollout:
     """The state of a rollout, and the cause of its wait or failure in words.
 
-    `lacks_room`: it only waits for room; the new pods themselves are fine.
+    `lacks_room`: it only waits for room; the new pods themselves are fine. `room_cores` are those of the
+    replicas that found room, if that is known.
     """
 
     phase: RolloutPhase
     detail: str = ""
     lacks_room: bool = False
+    room_cores: float | None = field(default=None, metadata=UNLESS_DEFAULT)
 
 
 class Workload(Protocol):
@@ -210,7 +213,10 @@ class StagePin:
 
 @dataclass(frozen=True, slots=True)
 class PipelineControl:
-    """The overrides that people have set: mode, pause (until when, why, by whom), pins and freezes."""
+    """The overrides that people have set: mode, pause (until when, why, by whom), pins and freezes.
+
+    `resumed_at` is when a person resumed it last: that also ends a block.
+    """
 
     mode: Mode = Mode.ADVISORY
     paused: bool = False
@@ -221,6 +227,7 @@ class PipelineControl:
     freezes: tuple[Freeze, ...] = ()
     mode_reason: str = ""
     mode_by: str = ""
+    resumed_at: datetime | None = field(default=None, metadata=UNLESS_DEFAULT)
 
 
 class ControlAction(StrEnum):

@@ -161,6 +161,11 @@ class Bounds:
         others = {kind: count for kind, count in self.accelerators.items() if kind != name}
         return replace(self, accelerators=others if most is None else {**others, name: most})
 
+    def within(self, cores: float) -> Bounds:
+        """The same bounds with at most so many cores, while a change rolls out too."""
+        most, change = (None if it is None else min(it, cores) for it in (self.cores, self.transition_cores))
+        return replace(self, cores=cores if most is None else most, transition_cores=change)
+
     @property
     def change_limits(self) -> dict[str, float]:
         """The upper bounds on resources at any moment of a change."""

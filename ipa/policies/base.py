@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Protocol, TypeGuard
 
 from ipa.model.forecast import Forecast
@@ -216,7 +215,7 @@ def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
     """
     bounds = pipeline.bounds
     if state.room_cores is not None:
-        bounds = replace(bounds, cores=min(state.room_cores, inf if bounds.cores is None else bounds.cores))
+        bounds = bounds.within(state.room_cores)
     if not state.reachable:
         bounds = replace(bounds, any_change=True)
     stages = tuple(

@@ -52,10 +52,12 @@ def pause(
 
 
 def resume(service: Service, pipeline: Pipeline, *, by: str = "", reason: str = "") -> ControlView:
-    """End the pause."""
+    """End the pause, and a block that waits for a person."""
+    now = service.clock.now()
 
     def resumed(control: PipelineControl) -> PipelineControl:
-        return replace(control, paused=False, paused_until=None, paused_reason="", paused_by="")
+        unpaused = replace(control, paused=False, paused_until=None, paused_reason="", paused_by="")
+        return replace(unpaused, resumed_at=now)
 
     return _changed(service, pipeline, Attribution(ControlAction.RESUME, by, reason), resumed)
 

@@ -204,6 +204,9 @@ def test_pause_and_resume(ipa: Ipa, world: FakeWorld) -> None:
     assert "Paused until" in ipa("status", "ocr")[1]
     code, out, _ = ipa("resume", "ocr")
     assert code == 0 and "no longer paused" in out
+    # A block of before ends, though no tick saw the pause.
+    resumed = world.control("ocr")
+    assert not resumed.paused and resumed.resumed_at is not None
     assert "until `ipa resume`" in ipa("pause", "ocr")[1]
 
 

@@ -17,7 +17,7 @@ from ipa.control.ports import RolloutPhase, Signals
 from ipa.model.decision import Action, Change, Decision, ReasonCode
 from ipa.model.errors import ConflictError
 from ipa.model.observation import Measured
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_words
 from ipa.model.rolling import DEPLOYMENT, quick_hop, waves
 from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.metrics import EXECUTOR
@@ -30,7 +30,7 @@ from tests.fakes.world import PIPELINE, SMALLEST
 from tests.faults.inprocess import Pool
 from tests.faults.prometheus import FakePrometheus
 from tests.faults.table import Case
-from tests.faults.world import KubeWorld, build
+from tests.faults.world import WINDOW_S, KubeWorld, build
 
 # Rates of the executor are means over this.
 AVERAGED_S = 30.0
@@ -245,6 +245,41 @@ def test_g6_refused_pods_are_named_and_lack_room(case: Case, what: str) -> None:
         (back,) = [each for each in found if each.reason is ReasonCode.ROLLBACK][:1]
         case.equal(f"{what}: taken back", back.configs, before)
         case.equal(f"{what}: variants blamed", blamed(world), 0)
+        world.sound()
+
+
+@pytest.mark.parametrize("room", [0.25, 2.5, 4.5])
+def test_g9_a_refusal_is_taken_back_and_planned_around(case: Case, room: float) -> None:
+    """A quota refuses pods of a change; their condition outlives it until the controller sees the next write.
+
+    The quota has room for none of them, or for some beside the orchestrator's own new pod.
+    """
+    at = f"room for {room:g} cores more"
+    with build(rate_rps=5.0, step_s=1.0) as world:
+        world.settle()
+        world.kube.cluster.quota_cores = used_cores(world) + room
+        world.rate_rps = 60.0
+        world.clock.wait(WINDOW_S)
+        since = len(world.decisions)
+        # Watches wake the service while controllers have not seen its write.
+        for _ in range(60):
+            world.decisions.append(world.loop.tick_once())
+            world.clock.wait(0.5)
+        found = world.decisions[since:]
+        written = [each for each in found if each.action is Action.APPLY]
+        case.told(f"{at}: reasons written", [each.reason.value for each in written])
+        (back,) = [n for n, each in enumerate(found) if each.reason is ReasonCode.ROLLBACK]
+        case.told(f"{at}: refused", in_words(found[back].previous))
+        again = [each for each in found[back + 1 :] if each.configs == found[back].previous]
+        case.equal(f"{at}: decisions for the refused plan after that", len(again), 0)
+        case.equal(f"{at}: rollbacks that failed", world.reasons(since).count(ReasonCode.ROLLBACK_FAILED), 0)
+        waits = [each.reason is ReasonCode.IN_PROGRESS for each in found]
+        ready = waits.index(False, back + 1)
+        if room > 1:
+            acted = next(n for n, each in enumerate(found) if n > back and each.action is Action.APPLY)
+            case.at_most(f"{at}: ticks until planned around", acted - ready + 1, 2)
+        else:
+            assert {each.reason for each in found[ready:]} == {ReasonCode.NO_ROOM}
         world.sound()
 
 

@@ -262,7 +262,7 @@ def of_control(
 ) -> Entry:
     """The entry of a person's action: of the control only the fields that it changed."""
     old, new = plain(was), plain(becomes)
-    changed = [key for key in new if old[key] != new[key]]
+    changed = [key for key in old | new if old.get(key) != new.get(key)]
     return Entry(
         pipeline=pipeline,
         kind=EntryKind.CONTROL,
@@ -270,8 +270,8 @@ def of_control(
         at=at,
         by=said.by,
         why=said.why,
-        was={key: old[key] for key in changed},
-        becomes={key: new[key] for key in changed},
+        was={key: old.get(key) for key in changed},
+        becomes={key: new.get(key) for key in changed},
     )
 
 

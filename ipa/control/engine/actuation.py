@@ -5,22 +5,24 @@
       PATCHING ─no answer▶ UNKNOWN ─read back▶ WAITING_READY | NOT_APPLIED
         (of several objects only some may be written: that part is then the change)
       WAITING_READY ─failed or deadline▶ FAILED ─begin a rollback▶ RECORDED ▶ … ▶ WAITING_READY
-        WAITING_READY (rollback) ─ready▶ ROLLED_BACK    ─failed or deadline▶ ROLLBACK_FAILED
+        WAITING_READY (rollback) ─ready▶ ROLLED_BACK    ─failed or deadline▶ ROLLBACK_FAILED ─▶ WAITING_READY
 
-SETTLED, NOT_APPLIED, FAILED, ROLLED_BACK, ROLLBACK_FAILED and MOVED (someone else changed it meanwhile)
-are verdicts of one tick; the engine handles each and continues from IDLE.
+SETTLED, NOT_APPLIED, FAILED, ROLLED_BACK and MOVED (someone else changed it meanwhile) are verdicts of one
+tick; the engine handles each and continues from IDLE. ROLLBACK_FAILED lasts until it is ready or a person
+ends it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.decision import Action, Change, Decision, ReasonCode
 from ipa.model.observation import Observation
 from ipa.model.plan import StageConfig, in_words
+from ipa.model.recording import UNLESS_DEFAULT
 
 
 class ActuationPhase(StrEnum):
@@ -53,6 +55,7 @@ class Actuation:
     started_s: float = 0.0
     detail: str = ""
     lacks_room: bool = False
+    room_cores: float | None = field(default=None, metadata=UNLESS_DEFAULT)
 
     @property
     def in_flight(self) -> bool:
@@ -61,8 +64,8 @@ class Actuation:
 
     @property
     def asks_rollout(self) -> bool:
-        """True if the next step needs the state of the rollout."""
-        return self.phase is ActuationPhase.WAITING_READY
+        """True if the next step needs the state of the rollout: also of a rollback that failed."""
+        return self.phase in (ActuationPhase.WAITING_READY, ActuationPhase.ROLLBACK_FAILED)
 
 
 IDLE = Actuation()
@@ -110,8 +113,11 @@ def advance(
 ) -> Actuation:
     """The actuation after the newest observation.
 
-    RECORDED and PATCHING of a process that died before the answer are handled as UNKNOWN.
+    RECORDED and PATCHING of a process that died before the answer are handled as UNKNOWN. A rollback that
+    failed is waited for as before.
     """
+    if actuation.phase is ActuationPhase.ROLLBACK_FAILED:
+        actuation = replace(actuation, phase=ActuationPhase.WAITING_READY)
     if not actuation.in_flight:
         return IDLE
     running = observation.running()
@@ -198,8 +204,9 @@ def _watched(
     if rollout is None:
         return replace(actuation, detail="the state of the rollout cannot be read")
     change = _change(actuation)
-    actuation = replace(actuation, lacks_room=rollout.lacks_room)
-    if rollout.phase is RolloutPhase.FAILED:
+    actuation = replace(actuation, lacks_room=rollout.lacks_room, room_cores=rollout.room_cores)
+    # A rollback waits for room: the pods of the change that it takes back hold theirs until they have ended.
+    if rollout.phase is RolloutPhase.FAILED and not (change.is_rollback and rollout.lacks_room):
         return _failed(actuation, rollout.detail)
     if rollout.phase is RolloutPhase.READY and tuple(running) == change.configs:
         end = ActuationPhase.ROLLED_BACK if change.is_rollback else ActuationPhase.SETTLED

@@ -284,7 +284,8 @@ def plan_for(
     excluded = quarantine.excluded(state.failures, running, request.now_s)
     if only_proven:
         excluded |= _unproven(request, state, running)
-    room = [quarantine.room_cores(state.failures, running, request.now_s), room_cores]
+    bounds = request.pipeline.bounds
+    room = [quarantine.room_cores(state.failures, running, bounds, request.now_s), room_cores]
     slowdowns = state.correction.slowdowns(request.pipeline)
     asked = PolicyState(
         running,

@@ -9,6 +9,7 @@ from datetime import datetime
 from ipa.control.engine.canary import FAILED
 from ipa.control.engine.guards import total_cores
 from ipa.model.decision import Decision, ReasonCode
+from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.recording import UNLESS_DEFAULT
 
@@ -40,12 +41,16 @@ def add(
     base_s: float,
     now_s: float,
     why: str = "",
+    room_cores: float | None = None,
 ) -> tuple[FailedRollout, ...]:
     """The failures with the change from `previous` to `configs`; a repeated one waits twice as long.
 
-    One that lacked room for less is a new one. `why` is the measurement by which a canary failed.
+    One that lacked room for less is a new one; of its replicas those with `room_cores` found room. `why` is
+    the measurement by which a canary failed.
     """
     variants, cores = pairs(configs) - pairs(previous), total_cores(configs)
+    if room_cores is not None:
+        cores = min(cores, room_cores + LESS_CORES)
     before = next((failure for failure in failures if failure.variants == variants), None)
     is_active = before is not None and now_s < before.until_s
     if before and is_active and (variants or cores >= before.cores):
@@ -102,11 +107,14 @@ def failed_canary(failures: Sequence[FailedRollout], running: Sequence[StageConf
 
 
 def room_cores(
-    failures: Sequence[FailedRollout], running: Sequence[StageConfig], now_s: float
+    failures: Sequence[FailedRollout], running: Sequence[StageConfig], bounds: Bounds, now_s: float
 ) -> float | None:
-    """The most cores of a plan that is smaller than the ones that lacked room; None without a limit."""
+    """The most cores, overhead included, that the cluster had room for lately; None without a limit."""
     sizes = [failure.cores for failure in failures if not failure.variants and now_s < failure.until_s]
-    return max(min(sizes) - LESS_CORES, total_cores(running)) if sizes else None
+    if not sizes:
+        return None
+    overhead_cores = bounds.overhead.cores(running) - total_cores(running)
+    return max(min(sizes) - LESS_CORES, total_cores(running)) + overhead_cores
 
 
 def objection(

@@ -64,6 +64,7 @@ def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engine
         if verdict is not None:
             # A hold before the load's rules interrupts a row of smaller plans.
             return verdict, state.without_pending()
+    request = _within_room(request, state)
     verdict, state = telemetry_lost(request, state)
     if verdict is None:
         verdict, state = on_trial(request, state)
@@ -105,9 +106,16 @@ def blocked(request: TickRequest, state: EngineState) -> Ruling:
     block = state.block
     if block is None:
         return None, state
-    _, state = _follow(request, state, _running(request), may_write=False)
+    _, followed = _follow(request, state, _running(request), may_write=False)
+    if block.reason is ReasonCode.ROLLBACK_FAILED:
+        if followed.actuation.phase is ActuationPhase.IDLE:
+            # It is ready after all, or somebody has changed it.
+            return None, replace(followed, block=None)
+        # That it failed was said once.
+        followed = replace(followed, ended=None)
+    block = followed.block or block
     words = f"{block.detail}; `ipa pause` and `ipa resume` the pipeline to continue"
-    return hold(block.reason, words), replace(state, goal=None)
+    return hold(block.reason, words), replace(followed, goal=None)
 
 
 def follow_change(request: TickRequest, state: EngineState) -> Ruling:
@@ -118,7 +126,7 @@ def follow_change(request: TickRequest, state: EngineState) -> Ruling:
         asked, actuation = request.requested, state.actuation
         if asked is not None and asked.restores and _may_be_left(actuation):
             return _left(request, state, running, asked)
-        verdict = amended(request, state, running, verdict)
+        verdict = amended(_within_room(request, state), state, running, verdict)
     return verdict, state
 
 
@@ -270,6 +278,15 @@ def _running(request: TickRequest) -> Configs:
     return running
 
 
+def _within_room(request: TickRequest, state: EngineState) -> TickRequest:
+    """The request with no more room than the cluster had lately."""
+    pipeline = request.pipeline
+    room = quarantine.room_cores(state.failures, _running(request), pipeline.bounds, request.now_s)
+    if room is None:
+        return request
+    return replace(request, pipeline=replace(pipeline, bounds=pipeline.bounds.within(room)))
+
+
 def _is_foreign(observation: Observation) -> bool:
     """True if the running configuration was read and is not one of the pipeline's."""
     return any(
@@ -282,7 +299,9 @@ def _unblocked(request: TickRequest, state: EngineState) -> EngineState:
     """The state without a block that has ended."""
     if state.block is None or state.block.holds(request.control, request.now_s):
         return state
-    return replace(state, block=None, conflicts=0, drifts_s=())
+    # Nothing more is waited for of a rollback that failed.
+    left = IDLE if state.block.reason is ReasonCode.ROLLBACK_FAILED else state.actuation
+    return replace(state, block=None, actuation=left, conflicts=0, drifts_s=())
 
 
 def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_write: bool) -> Ruling:
@@ -326,7 +345,8 @@ def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> R
     if actuation.phase is ActuationPhase.ROLLBACK_FAILED:
         words = f"the rollback failed, and the workload must be repaired by hand: {actuation.detail}"
         block = WriteBlock(ReasonCode.ROLLBACK_FAILED, words, request.control)
-        return hold(block.reason, words), replace(state, block=block)
+        # It is followed on, since it may still become ready.
+        return hold(block.reason, words), replace(state, actuation=actuation, block=block)
     state = replace(state, planned=True)
     if actuation.phase is ActuationPhase.SETTLED:
         state = replace(state, conflicts=0, failures=quarantine.forgive(state.failures, configs))
@@ -348,7 +368,9 @@ def _take_back(
     base_s = request.settings.quarantine_s
     # If only room was lacking, the variants are not the cause: nothing as large is tried for a while.
     before = change.configs if actuation.lacks_room else change.origin
-    failures = quarantine.add(state.failures, before, change.configs, base_s, request.now_s)
+    failures = quarantine.add(
+        state.failures, before, change.configs, base_s, request.now_s, room_cores=actuation.room_cores
+    )
     state = replace(state, failures=failures, actuation=IDLE, goal=None, trial=None)
     if change.origin != change.previous:
         reason = classify(change.previous, change.origin, urgent=True)
@@ -400,4 +422,4 @@ def _on_request(
 
 def _in_progress(actuation: Actuation) -> TickVerdict:
     detail = f": {actuation.detail}" if actuation.detail else ""
-    return hold(ReasonCode.IN_PROGRESS, f"a change is {actuation.phase.value.replace('_', ' ')}{detail}")
+    return hold(ReasonCode.IN_PROGRESS, f"a change is not ready yet{detail}")

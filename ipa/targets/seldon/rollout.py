@@ -27,7 +27,6 @@ FAILED_REASONS = frozenset(
     }
 )
 
-NO_ROOM = "a pod is Unschedulable"
 # So the API server refuses a pod: for a quota, the namespace's limits or its PodSecurity.
 REFUSED = "is forbidden"
 # A container that waits for one of these is not a start that takes its time.
@@ -50,6 +49,12 @@ def unready(place: StageLocation, deployment: Json | None) -> str:
 
 def rolling(place: StageLocation, deployment: Json | None) -> str:
     """Describe what the controllers still have to do for the stage, apart from waiting for pods."""
+    old = _old_replicas(deployment)
+    return unseen(place, deployment) or (f"{old} old replicas still run" if old > 0 else "")
+
+
+def unseen(place: StageLocation, deployment: Json | None) -> str:
+    """Describe why the Deployment's status and pods are not yet about the write; empty once they are."""
     if deployment is None:
         return f"Deployment {place.deployment} is not there yet"
     if not carries(place, deployment["spec"]["template"]["spec"]):
@@ -58,8 +63,7 @@ def rolling(place: StageLocation, deployment: Json | None) -> str:
         return f"Deployment {place.deployment} does not ask for {place.replicas} replicas yet"
     if not _is_seen(deployment):
         return f"Deployment {place.deployment} is not yet seen by its controller"
-    old = _old_replicas(deployment)
-    return f"{old} old replicas still run" if old > 0 else ""
+    return ""
 
 
 def _is_seen(deployment: Json) -> bool:
@@ -68,7 +72,7 @@ def _is_seen(deployment: Json) -> bool:
     return int(seen or 0) >= int(newest or 0)
 
 
-def _old_replicas(deployment: Json) -> int:
+def _old_replicas(deployment: Json | None) -> int:
     """The replicas of earlier templates."""
     made, updated = (int(_status(deployment).get(key) or 0) for key in ("replicas", "updatedReplicas"))
     return made - updated
@@ -115,8 +119,8 @@ def _lost_pod(pod: Json) -> str:
     for condition in status.get("conditions") or ():
         if condition.get("type") == "Ready" and condition.get("status") == "Unknown":
             return f"pod {name} is on a lost node"
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return f"pod {name} is Unschedulable: {condition.get('message', '')}"
+    if words := _unschedulable(pod):
+        return f"pod {name} is {words}"
     faults = filter(None, map(_lost_container, _containers(pod)))
     return next((f"pod {name} {words}" for words in faults), "")
 
@@ -209,9 +213,11 @@ def judge(
     """Judge the progress of a change over all stages. `deployments` and `pods` by name of Deployment.
 
     FAILED where a new pod crash-loops, cannot pull its image or is refused by the API server, or the
-    Deployment says its progress deadline passed. Pods that no node has room for leave it PROGRESSING, since
-    nodes may come; the detail names them. Refused pods lack room too: what they are made of is not to blame.
-    Of each stage's pods so many were `lost` before the change, which is not about them.
+    Deployment says its progress deadline passed: all of it only once the Deployment carries the change and
+    its controller has seen it, since conditions and pods are those of the write before until then. Pods that
+    no node has room for leave it PROGRESSING, since nodes may come; the detail names them. Refused pods lack
+    room too: what they are made of is not to blame. Of each stage's pods so many were `lost` before the
+    change, which is not about them.
     """
     failed: list[str] = []
     waiting: list[str] = []
@@ -222,26 +228,55 @@ def judge(
         wait = rolling(place, deployment) or missing(place, deployment, before)
         if not wait:
             continue
-        news = list(_pod_news(place, pods.get(place.deployment, ())))
-        bad = [detail for is_failure, detail in news if is_failure][before:]
-        is_broken |= bool(bad)
-        refused = refusal(deployment)
-        is_crowded |= bool(refused) or any(detail.startswith(NO_ROOM) for _, detail in news)
-        if REFUSED in refused:
-            bad.append(refused)
-        elif refused:
-            news.append((False, refused))
-        if deployment is not None and _deadline_passed(deployment):
-            bad.append("its Deployment made no progress in time")
-        target = failed if bad else waiting
-        words = bad or [wait, *(detail for _, detail in news)]
+        bad: list[str] = []
+        news: list[str] = []
+        if not unseen(place, deployment):
+            found = list(_pod_news(place, pods.get(place.deployment, ())))
+            bad = [detail for is_failure, detail in found if is_failure][before:]
+            news = [detail for is_failure, detail in found if not is_failure]
+            is_broken |= bool(bad)
+            refused = refusal(deployment)
+            is_crowded |= bool(refused or news)
+            (bad if REFUSED in refused else news).append(refused)
+            if _deadline_passed(deployment):
+                bad.append("its Deployment made no progress in time")
+        target = failed if any(bad) else waiting
+        words = filter(None, bad if any(bad) else [wait, *news])
         target.append(f"stage {place.stage.name!r}: {'; '.join(dict.fromkeys(words))}")
     lacks_room = is_crowded and not is_broken
+    room_cores = _placed_cores(places, deployments, pods) if lacks_room else None
     if failed:
-        return Rollout(RolloutPhase.FAILED, ". ".join(failed), lacks_room)
+        return Rollout(RolloutPhase.FAILED, ". ".join(failed), lacks_room, room_cores)
     if waiting:
-        return Rollout(RolloutPhase.PROGRESSING, ". ".join(waiting), lacks_room)
+        return Rollout(RolloutPhase.PROGRESSING, ". ".join(waiting), lacks_room, room_cores)
     return Rollout(RolloutPhase.READY)
+
+
+def _placed_cores(
+    places: Sequence[StageLocation], deployments: Deployments, pods: Mapping[str, Sequence[Json]]
+) -> float:
+    """The cores of the stages' pods that found room; all of them do where a Deployment's are not given."""
+    found = 0.0
+    for place in places:
+        template = ((deployments[place.deployment] or {}).get("spec") or {}).get("template") or {}
+        there = pods.get(place.deployment, [template] * place.replicas)
+        found += sum(_cores(place, pod) for pod in there if not _unschedulable(pod))
+    return found
+
+
+def _cores(place: StageLocation, pod: Json) -> float:
+    """The cores of the stage's container in a pod or a pod template."""
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    named = (it for it in containers if it["name"] == place.container["name"])
+    return sum(float(parse_quantity(_at(it, "resources", "requests", "cpu")) or 0) for it in named)
+
+
+def _unschedulable(pod: Json) -> str:
+    """Why no node takes the pod; empty if one does, or may."""
+    for condition in _status(pod).get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return f"Unschedulable: {condition.get('message', '')}"
+    return ""
 
 
 def _pod_news(place: StageLocation, pods: Sequence[Json]) -> Iterator[tuple[bool, str]]:
@@ -249,18 +284,16 @@ def _pod_news(place: StageLocation, pods: Sequence[Json]) -> Iterator[tuple[bool
     for pod in pods:
         if not carries(place, pod["spec"]):
             continue
-        status = pod.get("status") or {}
-        for condition in status.get("conditions") or ():
-            if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-                yield False, f"{NO_ROOM}: {condition.get('message', '')}"
+        if words := _unschedulable(pod):
+            yield False, f"a pod is {words}"
         for container in _containers(pod):
             reason = _at(container, "state", "waiting", "reason")
             if reason in FAILED_REASONS:
                 yield True, f"container {container['name']} of a new pod is in {reason}"
 
 
-def _deadline_passed(deployment: Json) -> bool:
-    return _is_seen(deployment) and any(
+def _deadline_passed(deployment: Json | None) -> bool:
+    return any(
         condition.get("reason") == "ProgressDeadlineExceeded"
         for condition in _status(deployment).get("conditions") or ()
     )

@@ -85,10 +85,10 @@ class Cluster:
         with self.store.lock:
             self.now += 1
             self._collect_garbage()
-            for sdep in self.store.everything("seldondeployments"):
-                self._operate(sdep)
             for deployment in self._deployments():
                 self._roll(deployment)
+            for sdep in self.store.everything("seldondeployments"):
+                self._operate(sdep)
             for sdep in self.store.everything("seldondeployments"):
                 self._report(sdep)
 

@@ -301,6 +301,38 @@ def test_a_rollback_that_fails_stops_and_calls_a_person() -> None:
     assert len(made.workload.writes) == 2
 
 
+def failed_rollback() -> Scenario:
+    """A scenario whose rollback has failed: nothing starts any more."""
+    made = scenario(5.0)
+    made.workload.broken = {("detect", "big"), ("detect", "small")}
+
+    def lose_the_old(change: Change) -> None:
+        if change.is_rollback:
+            made.workload.serving = change.previous
+
+    made.workload.before_write = lose_the_old
+    assert made.ticks(60)[-1].reason is ReasonCode.ROLLBACK_FAILED
+    return made
+
+
+def test_a_rollback_that_gets_ready_after_all_needs_nobody() -> None:
+    made = failed_rollback()
+    made.workload.broken = set()
+    assert made.ticks(1)[0].reason is not ReasonCode.ROLLBACK_FAILED
+    assert ReasonCode.DRIFT not in {each.reason for each in made.ticks(5)}
+
+
+def test_a_person_ends_a_block_between_two_ticks() -> None:
+    made = failed_rollback()
+    made.say(paused=True)
+    assert made.ticks(1)[0].reason is ReasonCode.PAUSED
+    made.say(paused=False)
+    assert ReasonCode.ROLLBACK_FAILED not in {each.reason for each in made.ticks(3)}
+    made = failed_rollback()
+    made.say(resumed_at=made.clock.now())
+    assert ReasonCode.ROLLBACK_FAILED not in {each.reason for each in made.ticks(3)}
+
+
 def test_a_conflict_on_the_way_back_is_not_the_end_of_it() -> None:
     made = scenario(5.0)
     made.workload.broken = {("detect", "big")}

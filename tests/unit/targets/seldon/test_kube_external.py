@@ -115,7 +115,7 @@ def test_a_change_touches_all_but_the_replicas(kube: FakeKube, scaled: SeldonWor
     assert "/spec/predictors/0/componentSpecs/0/replicas" in paths
     assert not [path for path in paths if path.endswith("componentSpecs/1/replicas")]
     seen = []
-    for _ in range(10):
+    for _ in range(12):
         seen.append(scaled.rollout(SAMPLE, change).phase)
         kube.tick()
     assert seen[0] is RolloutPhase.PROGRESSING and seen[-1] is RolloutPhase.READY
@@ -232,7 +232,7 @@ def test_in_shape_split_the_model_is_scaled(kube: FakeKube, tmp_path: Path) -> N
     wanted = (now[0], replace(now[1], variant="r-m", batch_size=8, replicas=1), now[2])
     change = Change("d", "sample", state.revision, now, wanted, 60.0)
     workload.write(pipeline, change)
-    kube.tick(12)
+    kube.tick(16)
     assert workload.rollout(pipeline, change).phase is RolloutPhase.READY
     assert running(workload, pipeline) == (now[0], replace(wanted[1], replicas=4), now[2])
     client.close()
