@@ -7,7 +7,7 @@ export UV_NO_PROGRESS := 1
 # With it every `ipa` that is started compiles the package anew; tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install images test test-live faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live lint lint-style lint-types lock sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
+.PHONY: help install images test test-live faults fuzz attack soak test-cluster test-images first-hour demo demo-seldon bench bench-planner bench-simulate page-speed pictures bench-api bench-dataplane bench-live lint lint-style lint-types lock advisories sbom wheel clean validate reference agreement experiment architecture sample-prose test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -122,6 +122,9 @@ lock: install ## requirements/*.txt anew from pyproject.toml: all, and of the sa
 	$(LOCK) -c requirements/all.txt -o requirements/dataplane.txt requirements/dataplane.in
 	$(LOCK) -c requirements/all.txt -o requirements/stage.txt requirements/stage.in
 	@$(MAKE) --no-print-directory sbom
+
+advisories: install ## every lock against known advisories; without the index's service by a dated copy (DATABASE=a clone of the PyPA advisory database: the copy anew)
+	$(PY) -m tools.advisories $(if $(DATABASE),--copy $(DATABASE))
 
 sbom: install ## requirements/*.cdx.json anew from the locks: what is in each image
 	$(PY) tools/sbom.py

@@ -18,6 +18,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.faults.table import Case
+from tools import advisories
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -174,3 +175,44 @@ def test_o6_a_lock_that_moved_on_without_its_sbom_is_found(case: Case, tmp_path:
         if other == text or drift.returncode != 1 or "dataplane.cdx.json differs" not in drift.stdout:
             unseen.append(what)
     case.equal(f"drifts of {', '.join(moved)} that were not seen", unseen, [])
+
+
+def test_r13_no_lock_has_a_known_advisory_without_a_reason(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case.equal("exit code", advisories.main(["--offline"]), 0)
+    told = capsys.readouterr().out
+    copy = json.loads(advisories.COPY.read_text())
+    assert f"the copy of {copy['date']}, which knows nothing newer" in told
+    case.told("advisories known", len(copy["advisories"]))
+    case.at_least("packages", len(advisories.packages(advisories.locks())), 150)
+
+
+def test_r13_a_lock_with_starlette_0_46_2_is_refused(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "service.txt"
+    for version, code in (("0.46.2", 1), ("0.49.1", 1), ("1.10.0", 0)):
+        lock.write_text(f"starlette=={version} \\\n    --hash=sha256:{'0' * 64}\n")
+        case.equal(f"exit code of {version}", advisories.main(["--offline", str(lock)]), code)
+        told = capsys.readouterr().out
+        assert ("CVE-2025-62727" in told) is (version == "0.46.2")
+
+
+def test_r13_what_the_service_answers_for_is_not_judged_by_the_copy(case: Case, tmp_path: Path) -> None:
+    answers = [
+        {
+            "name": "Flask_Like",
+            "version": "1.0",
+            "vulns": [{"id": "A-1", "aliases": ["CVE-1"], "fix_versions": ["1.1"]}],
+        },
+        {"name": "starlette", "version": "1.10.0", "vulns": []},
+        {"name": "unknown", "skip_reason": "not found"},
+    ]
+    audit = tmp_path / "answers.py"
+    audit.write_text(f"print({json.dumps(json.dumps({'dependencies': answers}))})")
+    found, answered = advisories.asked([], (sys.executable, str(audit)))
+    case.equal("findings", [str(each) for each in found], ["flask-like 1.0: A-1, CVE-1; fixed in 1.1. "])
+    case.equal("answered", sorted(answered), [("flask-like", "1.0"), ("starlette", "1.10.0")])
+    audit.write_text("raise SystemExit('no network')")
+    case.equal("unreachable", advisories.asked([], (sys.executable, str(audit))), ([], set()))
