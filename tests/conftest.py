@@ -13,6 +13,9 @@ import pytest
 import typer.main
 from hypothesis import settings
 
+# Before numpy is there: the threads of its algebra wait for each other by computing, which took as much time
+# again as the algebra, of cores that other tests use.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What the helpers of tests assert is told in full, as if the test itself asserted it.
 pytest.register_assert_rewrite("tests.fakes", "tests.faults", "tests.contract", "ipa.testing")
 # The same examples each time; what they take depends on the machine.

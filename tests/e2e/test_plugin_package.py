@@ -89,6 +89,7 @@ def until(holds: Callable[[], Any]) -> Any:
     raise AssertionError(f"not within {LIMIT_S:g} s")
 
 
+@pytest.mark.live
 def test_the_service_runs_and_replays_it(environment: dict[str, str], tmp_path: Path) -> None:
     chosen = {**environment, "IPA_FORECASTER": "acme-trend", "IPA_SOLVER": "acme-scipy"}
     command = ["ipa", "demo", "--policy", "acme", "--port", "0", "--speed", "30"]
