@@ -74,7 +74,7 @@ def test_what_the_defaults_measure_passes_fit(file: Path, capsys: Capture) -> No
 
 @pytest.mark.usefixtures("busy")
 def test_busy_loops_beside_are_told_and_recorded(file: Path, capsys: Capture) -> None:
-    words = ["--cores", "1", "--batches", "1,2,4", "--repeats", "200", "--budget", "0.5", "--wait-quiet", "0"]
+    words = ["--cores", "1", "--batches", "1,2,4", "--repeats", "900", "--budget", "1.5", "--wait-quiet", "0"]
     assert run(["profile", "digits", "--write", *words]) == 0
     said = capsys.readouterr().err
     assert said.count("DISTURBED: others used") == 3
