@@ -17,7 +17,7 @@ install: .venv/.installed ## .venv with all that demo and tests need
 .venv/.installed: requirements/all.txt pyproject.toml tools/install.sh
 	@tools/install.sh
 
-# Some wait for processes, browsers and databases: on two cores a third worker fills the time.
+# Some wait for processes and databases: on two cores a third worker fills the time.
 test: install ## all tests that do not depend on the machine's speed (WORKERS=3; DURATIONS=40: the longest)
 	@tools/system.sh
 	$(PY) -m pytest tests -m "not live" -n $(or $(WORKERS),3) --dist loadgroup $(if $(DURATIONS),--durations $(DURATIONS))
@@ -27,7 +27,7 @@ test-live: install ## the tests that need real time, real load or a quiet machin
 	$(PY) -m tools.live_tests $(if $(DURATIONS),--durations $(DURATIONS))
 
 test-fast: install ## the quick tests of the pure rooms, within a minute on two cores
-	@time $(PY) -m pytest $$($(PY) -m tools.pure_tests) -n 2 --dist loadgroup
+	@time $(PY) -m pytest $$($(PY) -m tools.pure_tests) -m "not live" -n 2 --dist loadgroup
 
 # Installed beside the lock: nothing else needs the two packages.
 mutants: install ## random changes of the pure rooms, each with the tests that reach it (COUNT=200, SEED=15, WORKERS=2, ONLY=policies/, CPU=400, REUSE=1, AGAIN=1)
