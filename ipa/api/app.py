@@ -91,6 +91,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         plans.making,
         analysis.router,
         fleet.router,
+        commands.reading,
         commands.router,
         pipelines.changing,
         plans.applying,

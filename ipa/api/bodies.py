@@ -205,9 +205,10 @@ class ApplyPlanBody(AttributedBody):
 
 
 class RollbackBody(AttributedBody):
-    """A rollback to the configuration after the decision `to`; without it, before the last decision."""
+    """A rollback of the caller's last change; with `to`, to that revision: its number, or a decision's id."""
 
     to: Name | None = None
+    confirmed: Confirmed = False
 
 
 PIPELINE: dict[str, Any] = {

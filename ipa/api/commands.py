@@ -7,17 +7,32 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 
 from ipa.api.auth import CurrentCaller
-from ipa.api.bodies import ApplyBody, FreezeBody, ModeBody, PauseBody, Person, PinBody, Reason, RollbackBody
+from ipa.api.bodies import (
+    ApplyBody,
+    FreezeBody,
+    ModeBody,
+    Name,
+    PauseBody,
+    Person,
+    PinBody,
+    Reason,
+    RollbackBody,
+)
 from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import IfMatch, required_match
 from ipa.api.queries import Named, Using, only_the_leader
 from ipa.model.decision import Decision
 from ipa.service import commands
 from ipa.service.status import ControlView
+from ipa.service.undo import UndoView
 
 router = APIRouter(
     prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute, dependencies=[Depends(only_the_leader)]
 )
+reading = APIRouter(prefix="/v1/pipelines/{pipeline}")
+Revision = Annotated[
+    Name | None, Query(description="a revision of the history, or a decision's id; the caller's last change")
+]
 StageName = Annotated[str, Path(description="one of the pipeline's stages")]
 FreezeId = Annotated[str, Path(description="the id that the status shows")]
 By = Annotated[Person, Query(description="who asks")]
@@ -112,7 +127,20 @@ def apply(
 def rollback(
     pipeline: Named, service: Using, caller: CurrentCaller, body: RollbackBody, if_match: IfMatch = None
 ) -> Decision:
-    """Restore the configuration before the last decision, or after that of `to`; If-Match as for apply."""
+    """Take back the caller's last change, or restore revision `to`; If-Match and `confirmed` as for apply.
+
+    409 if nothing is left to take back, or another change is rolling out.
+    """
     by = caller.name(body.by)
     expected = required_match(if_match, f"pipeline {pipeline.name}")
-    return commands.roll_back(service, pipeline, body.to, expected, by=by, reason=body.reason)
+    return commands.roll_back(
+        service, pipeline, body.to, expected, by=by, reason=body.reason, confirmed=body.confirmed
+    )
+
+
+@reading.get("/rollback", tags=["control"])
+def preview_rollback(
+    pipeline: Named, service: Using, caller: CurrentCaller, to: Revision = None, by: By = ""
+) -> UndoView:
+    """Return the changes that a rollback would take back now, and the configuration it would restore."""
+    return commands.preview_undo(service, pipeline, to, caller.name(by))

@@ -25,6 +25,7 @@ from ipa.api.streams import Streams
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import MARK, Recorded, record_in
 from ipa.control.canonical import canonical_json
+from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import IpaError, UnauthenticatedError, UnavailableError
 from ipa.service.service import Service
 
@@ -46,13 +47,16 @@ async def chosen_record(service: Using, pipeline: Annotated[str | None, Query()]
 
 
 async def exported_record(
-    service: Using,
+    caller: CurrentCaller,
     pipeline: Annotated[
         str | None, Query(description="a pipeline, or NAME~ID: the record of an earlier one of that name")
     ] = None,
 ) -> str | None:
-    """The record to export; None for all of them."""
-    return pipeline if pipeline is not None and MARK in pipeline else await chosen_record(service, pipeline)
+    """The record to export; None for all. Only that of a pipeline that is there needs no right to all."""
+    if pipeline is not None and MARK not in pipeline:
+        return record_named(caller.service, pipeline)
+    caller.must(Operation.READ, EVERYWHERE)
+    return pipeline
 
 
 Chosen = Annotated[str | None, Depends(chosen_record)]
@@ -277,20 +281,24 @@ async def export_record(
     """Export the record, oldest first, as lines. `ipa audit --check FILE` verifies them.
 
     Each pipeline that has had a name has its own record. `record` in an entry names it, if that is not
-    the pipeline's name.
+    the pipeline's name. Who may read a pipeline may export its record; all records at once, and that of an
+    earlier pipeline of a name, are for readers of every namespace.
     """
     record, streams = context.record, context.streams
     if record is None or streams is None:
         raise UnavailableError("this service keeps no record")
     # The record may be that of a pipeline that was removed.
-    watch = StreamWatch(streams, caller, None)
+    is_present = pipeline is not None and MARK not in pipeline
+    watch = StreamWatch(streams, caller, pipeline if is_present else None)
+    # Resolved once: the name may be given to another pipeline while lines are sent.
+    wanted = caller.service.records.of(pipeline) if pipeline is not None and is_present else pipeline
 
     async def lines() -> AsyncIterator[str]:
         seq = after or 0
         # First, so that a verifier knows which entries retention removed.
-        for checkpoint in await run_in_threadpool(lambda: list(record.checkpoints(seq, pipeline))):
+        for checkpoint in await run_in_threadpool(lambda: list(record.checkpoints(seq, wanted))):
             yield f"{checkpoint.line()}\n"
-        while found := await run_in_threadpool(record.entries, seq, BATCH, pipeline):
+        while found := await run_in_threadpool(record.entries, seq, BATCH, wanted):
             if why := await watch.ends():
                 # Cut off, so that it is not taken for a complete export.
                 raise UnauthenticatedError(f"the export was ended, since {why}")

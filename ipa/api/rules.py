@@ -55,7 +55,6 @@ ANY_WHAT_IF = Rule(Operation.WHAT_IF, Where.SEEN)
 ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
 ANY_DEFINE = Rule(Operation.DEFINE, Where.SEEN)
 METRICS = Rule(Operation.READ, Where.EVERYWHERE)
-AUDIT = Rule(Operation.READ, Where.EVERYWHERE)
 OPERATE = Rule(Operation.OPERATE, Where.EVERYWHERE)
 
 # HEAD counts as GET.
@@ -90,7 +89,8 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/v1/decisions/{decision_id}"): SEEN,
     ("POST", "/v1/decisions/{decision_id}:replay"): ANY_WHAT_IF,
     ("GET", "/v1/events"): SEEN,
-    ("GET", "/v1/audit"): AUDIT,
+    # Of one pipeline, as its record; the route asks for more where all of them are exported.
+    ("GET", "/v1/audit"): SEEN,
     ("GET", "/v1/configuration"): OPERATE,
     ("POST", f"{PIPELINE}/plans"): WHAT_IF,
     ("POST", f"{PIPELINE}/explanations"): WHAT_IF,
@@ -108,6 +108,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("DELETE", f"{PIPELINE}/freezes"): CONTROL,
     ("DELETE", f"{PIPELINE}/freezes/{{freeze}}"): CONTROL,
     ("POST", f"{PIPELINE}/apply"): APPLY,
+    ("GET", f"{PIPELINE}/rollback"): READ,
     ("POST", f"{PIPELINE}/rollback"): APPLY,
 }
 

@@ -95,8 +95,24 @@ class PipelineClient(ABC):
         """
 
     @abstractmethod
-    def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
-        """Roll back the last change, or to the configuration after the decision `to`; the decision made."""
+    def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
+        """The changes that `rollback` would take back now, and the configuration that it would restore."""
+
+    @abstractmethod
+    def rollback(
+        self,
+        pipeline: str,
+        to: str | None,
+        *,
+        by: str,
+        reason: str,
+        revision: str,
+        confirmed: bool = False,
+    ) -> JsonObject:
+        """The decision that took back the last change by that person, or restored the revision `to`.
+
+        Errors: those of `apply`; ConflictError: nothing is left to take back, or another change rolls out.
+        """
 
     @abstractmethod
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:

@@ -118,8 +118,20 @@ class HttpClient(PipelineClient):
         body |= {"confirmed": True} if confirmed else {}
         return self._send("POST", pipeline_path(pipeline, "apply"), body, revision=revision)
 
-    def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
-        body = {"to": to, "by": by, "reason": reason}
+    def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
+        return self._get(pipeline_path(pipeline, "rollback"), to=to, by=by)
+
+    def rollback(
+        self,
+        pipeline: str,
+        to: str | None,
+        *,
+        by: str,
+        reason: str,
+        revision: str,
+        confirmed: bool = False,
+    ) -> JsonObject:
+        body: JsonObject = {"to": to, "by": by, "reason": reason, "confirmed": confirmed}
         return self._send("POST", pipeline_path(pipeline, "rollback"), body, revision=revision)
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:

@@ -117,9 +117,24 @@ class InProcessClient(PipelineClient):
         )
         return _object(decision)
 
-    def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
+    def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
+        return _object(commands.preview_undo(self._service, self._writable(pipeline), to, by))
+
+    def rollback(
+        self,
+        pipeline: str,
+        to: str | None,
+        *,
+        by: str,
+        reason: str,
+        revision: str,
+        confirmed: bool = False,
+    ) -> JsonObject:
         found, expected = self._writable(pipeline), _expected(revision)
-        return _object(commands.roll_back(self._service, found, to, expected, by=by, reason=reason))
+        decision = commands.roll_back(
+            self._service, found, to, expected, by=by, reason=reason, confirmed=confirmed
+        )
+        return _object(decision)
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
         return _object(history.replay(Caller(LOCAL, self._service), decision_id, policy))

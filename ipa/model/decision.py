@@ -158,6 +158,8 @@ class Decision:
     plan_id: str = ""
     # The decision whose next step this is; empty if it is the first.
     step_of: str = field(default="", metadata=UNLESS_DEFAULT)
+    # The decision whose change a person takes back by this one, with all later changes; else empty.
+    undoes: str = field(default="", metadata=UNLESS_DEFAULT)
     # The requests that ended lately; None if they were not observed.
     attainment: Attainment | None = field(default=None, metadata=UNLESS_DEFAULT)
     # True if they, or the latency where they are not known, broke the SLO.

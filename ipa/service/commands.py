@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.feedback import lateness
 from ipa.control.engine.overrides import WEEK
-from ipa.control.ports import Attribution, ControlAction, DecisionLog, Freeze, PipelineControl, StagePin
-from ipa.model.decision import Decision, Mode, ReasonCode
+from ipa.control.ports import Attribution, ControlAction, Freeze, PipelineControl, StagePin
+from ipa.model.decision import Decision, Mode
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
-from ipa.model.external import with_replicas_of
 from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
@@ -21,6 +21,7 @@ from ipa.service.checks import checked_configs, pin_problems
 from ipa.service.preconditions import Precondition
 from ipa.service.service import Service
 from ipa.service.status import ControlView, control_view, freeze_id, live_of, loop_of
+from ipa.service.undo import UndoView, undo_of
 
 LOG = logging.getLogger(__name__)
 # More than anyone needs, few enough to be looked through every tick.
@@ -245,13 +246,28 @@ def roll_back(
     *,
     by: str = "",
     reason: str = "",
+    confirmed: bool = False,
 ) -> Decision:
-    """Apply the configuration before the last decision, or after the decision `to`. Errors as for `apply`."""
-    _check_revision(service, pipeline, expected)
-    stages = live_of(service, pipeline.name).stages
-    running = tuple(stage.config for stage in stages if stage.config)
-    configs = rollback_target(pipeline, service.log, to, running)
-    return loop_of(service, pipeline.name).restore(configs, requested_by("rollback", by, reason), by)
+    """Take back the caller's last change, or restore the revision `to`.
+
+    Errors: those of `apply` and of `undo_of`.
+    """
+    found = preview_undo(service, pipeline, to, by, expected)
+    _require_confirmation("" if confirmed else found.unconfirmed)
+    detail = f"{requested_by('rollback', by, reason)}: {found.words}"
+    return loop_of(service, pipeline.name).restore(found.configs, detail, by, found.undoes)
+
+
+def preview_undo(
+    service: Service, pipeline: Pipeline, to: str | None, by: str, expected: Precondition | None = None
+) -> UndoView:
+    """The effect that `roll_back` has now. Errors: as there, of what is `expected` only if that is given."""
+    live = live_of(service, pipeline.name)
+    if expected is not None:
+        expected.check(live.revision, f"pipeline {pipeline.name}")
+    running = tuple(stage.config for stage in live.stages if stage.config)
+    found = undo_of(pipeline, service.log, to, by, running, ActuationPhase(live.phase))
+    return replace(found, unconfirmed=_capacity_taken(service, pipeline, found.configs))
 
 
 def check_confirmed(
@@ -261,20 +277,29 @@ def check_confirmed(
 
     Nothing is checked if it is `confirmed`, or if no loop has seen the requests.
     """
+    _require_confirmation("" if confirmed else _capacity_taken(service, pipeline, configs))
+
+
+def _require_confirmation(capacity_taken: str) -> None:
+    if capacity_taken:
+        raise ConflictError(
+            capacity_taken,
+            hint='Confirm it with `"confirmed": true` (`--confirm`) to make the change all the same.',
+        )
+
+
+def _capacity_taken(service: Service, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+    """The replicas or cores that the configurations take while requests are late, in words; else empty."""
     loop = service.registry.loops.get(pipeline.name)
     seen = None if loop is None else loop.snapshot()
-    if confirmed or seen is None or seen.observation is None or not seen.feedback.is_broken:
-        return
+    if seen is None or seen.observation is None or not seen.feedback.is_broken:
+        return ""
     losses = [
         f"takes {new.stage} from {old.replicas}×{old.cores:g} to {new.replicas}×{new.cores:g} cores"
         for old, new in stage_pairs(seen.observation.running() or (), configs)
         if old is not None and old.variant == new.variant and new.total_cores < old.total_cores
     ]
-    if losses:
-        raise ConflictError(
-            f"{lateness(seen.observation, pipeline)}, and the change {', '.join(losses)}",
-            hint='Confirm it with `"confirmed": true` (`ipa apply --confirm`) to apply it all the same.',
-        )
+    return f"{lateness(seen.observation, pipeline)}, and the change {', '.join(losses)}" if losses else ""
 
 
 def carry_out(
@@ -295,114 +320,6 @@ def carry_out(
 def requested_by(what: str, by: str, why: str) -> str:
     """The detail of a decision that a person asked for: who asked, and why."""
     return f"{what} by {by or 'someone'}" + (f": {why}" if why else "")
-
-
-def rollback_target(
-    pipeline: Pipeline, log: DecisionLog, to: str | None, running: Sequence[StageConfig] = ()
-) -> tuple[StageConfig, ...]:
-    """The configurations before the last decision, or after the decision `to`; ConflictError if unknown.
-
-    A decision may take several steps: before the first or after the last of them. One that was never written,
-    by what is `running`, is passed over.
-    """
-    stayed = _that_stayed(pipeline, log.decisions(pipeline.name, applied_only=True))
-    while stayed and running and _is_before(pipeline, stayed[-1], running):
-        stayed.pop()
-    if to is not None:
-        decision = log.decision(to)
-        if decision.pipeline != pipeline.name:
-            raise NotFoundError(
-                f"decision {to!r} is of pipeline {decision.pipeline!r}, not {pipeline.name!r}"
-            )
-        configs = _last_step(pipeline, stayed, decision).configs
-    else:
-        configs = _before_the_newest(pipeline, stayed)
-    if not configs:
-        raise ConflictError(
-            f"there is no known configuration to roll back pipeline {pipeline.name!r} to",
-            hint=f"`ipa history {pipeline.name}` lists its changes; `ipa apply` takes a plan.",
-        )
-    return configs
-
-
-def _is_before(pipeline: Pipeline, decision: Decision, running: Sequence[StageConfig]) -> bool:
-    """True if what runs is the configuration before the decision, so that it took no effect."""
-    is_previous = _same(pipeline, decision.previous, running)
-    return is_previous and not _same(pipeline, decision.configs, running)
-
-
-def _that_stayed(pipeline: Pipeline, applied: Sequence[Decision]) -> list[Decision]:
-    """Those of the decisions (newest first) that were not rolled back, the oldest first."""
-    stayed: list[Decision] = []
-    rollback = ""
-    for decision in reversed(applied):
-        if decision.reason is ReasonCode.ROLLBACK or (rollback and decision.step_of == rollback):
-            rollback = decision.step_of or decision.decision_id
-            _undo(pipeline, stayed, decision)
-        else:
-            stayed.append(decision)
-    return stayed
-
-
-def _before_the_newest(pipeline: Pipeline, stayed: Sequence[Decision]) -> tuple[StageConfig, ...]:
-    """The configurations before the first step of the newest decision; empty without one.
-
-    A state on the way to a plan may be above the budget, since old and new replicas are there together. If
-    a newer plan left it, the configurations before that way count.
-    """
-    configs: tuple[StageConfig, ...] = ()
-    at = len(stayed) - 1
-    while at >= 0:
-        while at > 0 and _continues(pipeline, stayed[at], stayed[at - 1]):
-            at -= 1
-        configs = stayed[at].previous
-        at -= 1
-        if at < 0 or not _is_partial(pipeline, stayed[at]) or not pipeline.bounds.exceeded(configs):
-            break
-    return configs
-
-
-def _is_partial(pipeline: Pipeline, decision: Decision) -> bool:
-    """True if its plan takes further steps."""
-    return decision.plan is not None and not _same(pipeline, decision.plan.configs, decision.configs)
-
-
-def _last_step(pipeline: Pipeline, stayed: Sequence[Decision], decision: Decision) -> Decision:
-    """The last step of the decision; itself if it is not among those that stayed."""
-    ids = [each.decision_id for each in stayed]
-    at = ids.index(decision.decision_id) if decision.decision_id in ids else len(stayed)
-    last = decision
-    for step in stayed[at + 1 :]:
-        if not _continues(pipeline, step, last):
-            break
-        last = step
-    return last
-
-
-def _undo(pipeline: Pipeline, stayed: list[Decision], rollback: Decision) -> None:
-    """Remove the newest steps that the rollback took back: one, or all up to its configuration."""
-    while stayed:
-        undone = stayed.pop()
-        is_back = _same(pipeline, undone.previous, rollback.configs)
-        if is_back or not stayed or not _continues(pipeline, undone, stayed[-1]):
-            return
-
-
-def _continues(pipeline: Pipeline, step: Decision, last: Decision) -> bool:
-    """True if it is a further step of the decision that took the `last`, or adds to that."""
-    if step.reason is ReasonCode.AMENDED:
-        return True
-    if step.step_of:
-        return step.step_of == (last.step_of or last.decision_id)
-    if step.plan is None or last.plan is None or not _same(pipeline, step.previous, last.configs):
-        return False
-    # A plan that is reached in several steps is made again before each.
-    return _is_partial(pipeline, last) and _same(pipeline, step.plan.configs, last.plan.configs)
-
-
-def _same(pipeline: Pipeline, one: Sequence[StageConfig], other: Sequence[StageConfig]) -> bool:
-    """True if they differ in nothing but replicas that another controller decides."""
-    return with_replicas_of(pipeline.external, one, other) == tuple(other)
 
 
 def _check_revision(service: Service, pipeline: Pipeline, expected: Precondition) -> None:

@@ -135,10 +135,12 @@ class OneShotLoop:
             return self._apply().create(wanted)
         return self._apply(state).change(wanted)
 
-    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+    def restore(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
+    ) -> Decision:
         """Request the restored configurations, also from a change that does not get ready."""
         written = self._workload.as_written(self._pipeline, configs)
-        wanted = RequestedConfigs(written, detail, by, restores=True)
+        wanted = RequestedConfigs(written, detail, by, restores=True, undoes=undoes)
         state = replace(self._state or self._workload.read(self._pipeline), settled=True)
         return self._apply(state).change(wanted)
 
@@ -175,7 +177,8 @@ def _snapshot(
 class RequestedConfigs:
     """The configurations that a person (`by`) asked for; `detail` says who and why.
 
-    `plan_id` is the stored plan that they come from, if any; `restores`: they ran before.
+    `plan_id` is the stored plan that they come from, `undoes` the decision whose change they take back, if
+    any; `restores`: they ran before.
     """
 
     configs: tuple[StageConfig, ...]
@@ -183,6 +186,7 @@ class RequestedConfigs:
     by: str = ""
     plan_id: str = ""
     restores: bool = False
+    undoes: str = ""
 
 
 class OneShotApply:
@@ -213,7 +217,7 @@ class OneShotApply:
         """
         loop = self._loop()
         if wanted.restores:
-            decision = loop.restore(wanted.configs, wanted.detail, wanted.by)
+            decision = loop.restore(wanted.configs, wanted.detail, wanted.by, wanted.undoes)
         else:
             decision = loop.request(wanted.configs, wanted.detail, wanted.by, wanted.plan_id)
         if decision.action is Action.HOLD and loop.snapshot().phase is not ActuationPhase.UNKNOWN:
@@ -508,7 +512,9 @@ class ManifestLoop:
             revision=_revision(after),
         )
 
-    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+    def restore(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
+    ) -> Decision:
         """Request the restored configurations, as `request` does."""
         return self.request(configs, detail, by)
 

@@ -48,8 +48,13 @@ class Loop(Protocol):
         reason; `plan_id` is the stored plan that the configuration comes from, if any.
         """
 
-    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """Carry out a configuration that ran before, as `request`; it may replace an unfinished change."""
+    def restore(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
+    ) -> Decision:
+        """Carry out a configuration that ran before, as `request`; it may replace an unfinished change.
+
+        `undoes` is the decision whose change that takes back, if any.
+        """
 
 
 class EditState(StrEnum):

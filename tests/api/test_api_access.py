@@ -381,6 +381,15 @@ def test_a_decision_of_others_is_no_way_in(two: TwoNamespaces, tmp_path: Path) -
         assert page.json()["detail"] == back.json()["detail"] == f"there is no decision {other!r}"
 
 
+def test_the_record_of_a_pipeline_is_exported_for_who_may_read_it(two: TwoNamespaces, tmp_path: Path) -> None:
+    """The whole record and those of others stay out of sight: `ipa audit NAME` of an owner was refused."""
+    api, owner = behind(two, oidc(tmp_path)), {"Authorization": f"Bearer {token('act-here')}"}
+    asked = [api.get("/v1/audit", params=which, headers=owner).status_code for which in (
+        {"pipeline": "ocr"}, {}, {"pipeline": two.there.partition("-")[0]}, {"pipeline": "ocr~1"}
+    )]  # fmt: skip
+    assert asked == [200, 403, 404, 403]
+
+
 def test_who_acted_is_who_asked(two: TwoNamespaces, tmp_path: Path) -> None:
     api, owner = behind(two, oidc(tmp_path)), {"Authorization": f"Bearer {token('act-here', sub='ada@x')}"}
     said = {"by": "someone else", "reason": "r"}

@@ -182,9 +182,9 @@ def test_history_and_rollback_read_the_store(running: Cli) -> None:
     assert running.stages() != before
 
 
-def test_rollback_without_a_known_past_is_a_conflict(running: Cli) -> None:
+def test_rollback_without_a_past_is_a_conflict(running: Cli) -> None:
     code, _, err = running("rollback", "video")
-    assert code == 4 and "no known configuration to roll back" in err
+    assert code == 4 and "has no change left to take back" in err
 
 
 @pytest.mark.parametrize(("trouble", "code"), [(Trouble.CRASH, 5), (Trouble.NEVER_READY, 6)])

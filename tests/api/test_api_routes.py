@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import ipa
-from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.model.decision import Action, Mode
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import PlanQuestion
 from ipa.service.service import DependencyCheck
@@ -313,23 +313,14 @@ def test_a_change_made_for_another_state_is_refused(api: ApiClient, world: FakeW
 
 def test_rollback_goes_back_to_what_ran_before(api: ApiClient, world: FakeWorld) -> None:
     applied = [decision for decision in world.log if decision.action is Action.APPLY]
+    before = world.log[-1].configs
+    world.apply(next(rung[3] for rung in LADDER if rung[3] != before), "requested by kim", "kim")
     decision = api.change(f"{OCR}/rollback", {"by": "kim"}).json()
-    assert decision["configs"] == as_body(applied[-1].previous)
-    assert decision["detail"].startswith("rollback by kim: ")
-    first = api.change(f"{OCR}/rollback", {"to": applied[0].decision_id}).json()
-    assert first["configs"] == as_body(applied[0].configs)
-
-
-def test_rollback_passes_over_a_change_that_was_taken_back(api: ApiClient, world: FakeWorld) -> None:
-    stayed = [decision for decision in world.log if decision.action is Action.APPLY][-1]
-    broken = tuple(replace(config, replicas=config.replicas + 1) for config in stayed.configs)
-    failed = replace(stayed, decision_id="failed", previous=stayed.configs, configs=broken)
-    back = replace(
-        stayed, decision_id="back", reason=ReasonCode.ROLLBACK, previous=broken, configs=stayed.configs
-    )
-    world.log += [failed, back]
-    decision = api.change(f"{OCR}/rollback", {"by": "kim"}).json()
-    assert decision["configs"] == as_body(stayed.previous)
+    assert decision["configs"] == as_body(before) and decision["undoes"]
+    assert decision["detail"].startswith("rollback by kim: takes back revision ")
+    for name in (applied[0].decision_id, str(applied[0].tick)):
+        first = api.change(f"{OCR}/rollback", {"to": name}).json()
+        assert first["configs"] == as_body(applied[0].configs) and not first.get("undoes")
 
 
 def test_rollback_without_anything_to_go_back_to() -> None:

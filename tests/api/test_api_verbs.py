@@ -177,23 +177,36 @@ def test_apply_is_refused_when_the_pipeline_moved_meanwhile(
     ],
 )
 def test_a_request_that_was_held_back_is_not_success(
-    ipa: Ipa, monkeypatch: pytest.MonkeyPatch, reason: ReasonCode, code: int
+    ipa: Ipa, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, reason: ReasonCode, code: int
 ) -> None:
     def hold(self: FakeWorld, configs: Any, detail: str, by: str, plan_id: str) -> Any:
         return self._decide(reason, "not now", configs, rate=1.0)
 
     monkeypatch.setattr(FakeWorld, "apply", hold)
-    assert ipa("rollback", "ocr")[:1] == (code,)
-    found, out, _ = ipa("rollback", "ocr", "-o", "json")
+    first = next(each.decision_id for each in world.log if each.action is Action.APPLY)
+    assert ipa("rollback", "ocr", "--to", first)[:1] == (code,)
+    found, out, _ = ipa("rollback", "ocr", "--to", first, "-o", "json")
     assert (found, json.loads(out)["reason"]) == (code, reason.value)
 
 
 def test_rollback_goes_back(ipa: Ipa, world: FakeWorld) -> None:
-    previous = [decision for decision in world.log if decision.action is Action.APPLY][-1].previous
-    assert ipa("rollback", "ocr", "--by", "ann", "--reason", "slow")[0] == 0
+    previous, first = world.log[-1].configs, world.log[0]
+    world.apply(next(rung[3] for rung in LADDER if rung[3] != previous), "requested by ann", "ann")
+    revision = world.log[-1].tick
+    kept = len(world.log)
+    code, out, _ = ipa("rollback", "ocr", "--by", "ann", "--preview")
+    assert code == 0 and len(world.log) == kept
+    assert f"It takes back revision {revision}." in out and "stages would change" in out
+    code, out, _ = ipa("rollback", "ocr", "--by", "ann", "--reason", "slow")
+    assert code == 0 and "stages would change" in out
     assert world.log[-1].configs == previous
-    assert world.log[-1].detail.startswith("rollback by ann: slow: ")
+    assert world.log[-1].detail.startswith(f"rollback by ann: slow: takes back revision {revision}: ")
+    code, _, err = ipa("rollback", "ocr", "--by", "ann")
+    assert code == 4 and "ann has no change left to take back" in err
+    code, out, _ = ipa("history", "ocr")
+    assert code == 0 and "revision" in out and str(revision) in out
     assert ipa("rollback", "ocr", "--to", "nope")[0] == 1
+    assert ipa("rollback", "ocr", "--to", first.decision_id)[0] == 0
 
 
 def test_pause_and_resume(ipa: Ipa, world: FakeWorld) -> None:

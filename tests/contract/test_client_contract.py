@@ -88,12 +88,16 @@ def test_a_plan_names_its_configurations(client: PipelineClient, rate_rps: float
 
 def test_apply_runs_the_configurations_and_rollback_takes_them_back(client: PipelineClient) -> None:
     before = client.status("ocr")["live"]["stages"]
-    applied = client.decisions("ocr", limit=50, applied_only=True)["decisions"][-1]
+    found = client.decisions("ocr", limit=50, applied_only=True)["decisions"]
+    applied = next(each for each in found if each["configs"] != [stage["config"] for stage in before])
     decision = client.apply(
         "ocr", configs_of(applied), by="kim", reason="a trial", revision=revision_of(client)
     )
     assert decision["action"] == "apply" and "requested by kim: a trial" in decision["detail"]
     assert [stage["config"] for stage in client.status("ocr")["live"]["stages"]] == applied["configs"]
+    shown = client.preview_rollback("ocr", None, by="kim")
+    assert shown["configs"] == [stage["config"] for stage in before]
+    assert [each["decision_id"] for each in shown["takes_back"]] == [decision["decision_id"]]
     back = client.rollback("ocr", None, by="kim", reason="slow", revision=revision_of(client))
     assert back["detail"].startswith("rollback by kim: slow")
     assert [each["config"] for each in client.status("ocr")["live"]["stages"]] == [

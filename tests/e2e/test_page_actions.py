@@ -287,15 +287,17 @@ def test_pause_and_resume_with_the_keyboard(browser: Browser, url: str, world: F
         page.keyboard.press("Escape")
         dialog = open_dialog(page, "Mode …")
         dialog.get_by_label("How far is it trusted?").select_option("guarded")
-        confirm(dialog, "Set it")
+        confirm(dialog, "Change mode")
         expect(dialog.get_by_role("heading", name="It is guarded")).to_be_visible()
         assert world.control("ocr").mode is Mode.GUARDED
 
 
 def test_a_rollback_shows_where_to_and_runs_that(browser: Browser, url: str, world: FakeWorld) -> None:
-    before = next(it for it in reversed(world.log) if it.action is Action.APPLY).previous
-    with opened(browser, f"{url}#/now/ocr") as page:
+    before = world.log[-1].configs
+    world.apply(next(rung[3] for rung in LADDER if rung[3] != before), "requested by someone")
+    with opened(browser, f"{url}#/now/ocr", allowed="409") as page:
         dialog = open_dialog(page, "Roll back …")
+        expect(dialog).to_contain_text(f"It takes back revision {world.log[-1].tick}.")
         rows = dialog.get_by_role("region", name="From the running configuration to the earlier one").locator(
             "tbody tr"
         )
@@ -304,3 +306,10 @@ def test_a_rollback_shows_where_to_and_runs_that(browser: Browser, url: str, wor
         expect(dialog.get_by_role("heading", name="Applied: requested")).to_be_visible()
         assert world.log[-1].configs == before
         assert world.log[-1].detail.startswith("rollback by someone: slower than before")
+        page.keyboard.press("Escape")
+        dialog = open_dialog(page, "Roll back …")
+        expect(dialog).to_contain_text("someone has no change left to take back")
+        expect(dialog.get_by_role("button", name="Roll back")).to_be_disabled()
+        dialog.get_by_label("Restore", exact=True).select_option(str(world.log[-2].tick))
+        expect(dialog).to_contain_text(f"It restores revision {world.log[-2].tick}.")
+        expect(dialog.get_by_role("button", name="Roll back")).to_be_enabled()

@@ -190,9 +190,8 @@ class FakeLoop:
     request: Callable[..., Decision]
     policy: str = "ours"
 
-    @property
-    def restore(self) -> Callable[..., Decision]:
-        return self.request
+    def restore(self, configs: object, detail: str, by: str = "", undoes: str = "") -> Decision:
+        return self.request(configs, detail, by, undoes=undoes)
 
 
 @dataclass(frozen=True)
@@ -291,8 +290,10 @@ class FakeWorld:
         def snapshot() -> Snapshot:
             return self.snapshot()
 
-        def request(configs: Configs, detail: str, by: str = "", plan_id: str = "") -> Decision:
-            return self.apply(configs, detail, by, plan_id)
+        def request(
+            configs: Configs, detail: str, by: str = "", plan_id: str = "", undoes: str = ""
+        ) -> Decision:
+            return self.apply(configs, detail, by, plan_id, **({"undoes": undoes} if undoes else {}))
 
         return Roster(
             {"ocr": a_pipeline()},
@@ -383,7 +384,9 @@ class FakeWorld:
             cost_cores=None, latency_s=None, stages=(), relaxations=("SLA ≥ 0.31 s",),
         )  # fmt: skip
 
-    def apply(self, configs: Configs, detail: str, by: str = "", plan_id: str = "") -> Decision:
+    def apply(
+        self, configs: Configs, detail: str, by: str = "", plan_id: str = "", undoes: str = ""
+    ) -> Decision:
         """What the loop does with a request."""
         if self.log:
             changes = zip(self.log[-1].configs, configs, strict=True)
@@ -391,7 +394,10 @@ class FakeWorld:
         if self.broken:
             raise self.broken
         self.rung = next((i for i, rung in enumerate(LADDER) if rung[3] == configs), self.rung)
-        return self._decide(ReasonCode.REQUESTED, detail, configs, rate=0.0, plan_id=plan_id)
+        self.ticks += 1
+        return self._decide(
+            ReasonCode.REQUESTED, detail, configs, rate=0.0, plan_id=plan_id, by=by, undoes=undoes
+        )
 
     def play(self, ticks: int) -> FakeWorld:
         """Move on by so many ticks."""
@@ -443,6 +449,8 @@ class FakeWorld:
         plan: Plan | None = None,
         forecast: Forecast | None = None,
         plan_id: str = "",
+        by: str = "",
+        undoes: str = "",
     ) -> Decision:
         before = self.log[-1].configs if self.log else configs
         action = Action.APPLY if reason.startswith("apply.") else Action.HOLD
@@ -451,7 +459,8 @@ class FakeWorld:
             at=self.clock.now().isoformat(), action=action, reason=reason, detail=detail, configs=configs,
             previous=before, mode=Mode.ACTIVE, revision=str(self.applied_tick), observed_rate_rps=rate,
             observed_latency_s=self._latency(rate), forecast=forecast, plan=plan,
-            plan_id=plan_id, attainment=self.ended, slo_broken=self.slo_broken and self.ended is not None,
+            plan_id=plan_id, by=by, undoes=undoes, attainment=self.ended,
+            slo_broken=self.slo_broken and self.ended is not None,
         )  # fmt: skip
         self.record(decision)
         self.history.append(
@@ -504,7 +513,7 @@ class FakeWorld:
                 queue_length=Measured(float(self.ticks % 4)),
                 batches=Measured(Batches(20.0, 0.36 * config.replicas, 2.0, 10.0)),
             )
-            for config in LADDER[self.rung][3]
+            for config in (decision.configs if decision else LADDER[self.rung][3])
         )
         observation = Observation(
             "ocr", self.clock.monotonic_s(), missing if self.metrics_fail else Measured(rate), missing,

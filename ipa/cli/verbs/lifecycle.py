@@ -26,6 +26,7 @@ from ipa.model.errors import (
 )
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Pin
+from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def history(
             show(output, listed, *incident_lines(listed["incidents"]))
             return
         page = service.decisions(pipeline, limit=limit, before=before, applied_only=not all_)
-    show(output, page, history_table(page["decisions"]))
+    show(output, page, history_table(page["decisions"], is_changes=not all_))
 
 
 def diff(
@@ -213,22 +214,37 @@ def rollback(
     pipeline: str = options.PIPELINE,
     *,
     to: str | None = typer.Option(
-        None, "--to", metavar="ID", help="restore the configuration after this decision"
+        None, "--to", metavar="REVISION", help="restore this revision of `ipa history`, or a decision's ID"
     ),
+    preview: bool = typer.Option(False, "--preview", help="show the change, and make none"),
+    confirm: bool = typer.Option(False, "--confirm", help="take capacity even while requests are late"),
     reason: str = options.REASON,
     by: str = options.BY,
     output: Output = OUTPUT,
     at: str = options.AT,
     namespace: str | None = options.NAMESPACE,
 ) -> None:
-    """Restore the configuration before the last decision. Exit codes: 3 held back, 4 changed meanwhile.
+    """Take back your last change; run again, the one before it. Exit codes: 3 held back, 4 nothing is left.
 
-    On a cluster the command waits as `apply` does, and may replace a change that does not get ready.
+    It shows the change first. Changes that others or the service made since are taken back with it. With --to
+    it restores a revision instead. On a cluster the command waits as `apply` does, and may replace a change
+    that does not get ready.
     """
+    from ipa.cli.difference import WantedPlan, difference
+    from ipa.cli.views.status_text import difference_table, undo_lines
+
     with client_at(at, namespace) as service:
         running = service.status(pipeline)
-        revision = running["live"]["revision"]
-        decision = service.rollback(pipeline, to, by=by, reason=reason, revision=revision)
+        undo = service.preview_rollback(pipeline, to, by=by)
+        if preview or output in (Output.TEXT, Output.MD):
+            wanted = WantedPlan(tuple(StageConfig(**each) for each in undo["configs"]), None, None)
+            lines = [difference_table(difference(running, wanted)), *undo_lines(undo)]
+            show(output, undo if preview else None, *lines)
+        if preview:
+            return
+        decision = service.rollback(
+            pipeline, to, by=by, reason=reason, revision=running["live"]["revision"], confirmed=confirm
+        )
     _report(output, decision)
 
 

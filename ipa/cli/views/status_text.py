@@ -290,14 +290,22 @@ def status_line(status: dict[str, Any]) -> str:
     return "   ".join(part for part in parts if part)
 
 
-def history_table(decisions: Sequence[dict[str, Any]]) -> RenderableType:
-    """The table of decisions, newest first."""
+def history_table(decisions: Sequence[dict[str, Any]], *, is_changes: bool = False) -> RenderableType:
+    """The table of decisions, newest first; the number of a change is its revision."""
     if not decisions:
         return Text("no decisions yet")
     held = [_held_after(each) for each in decisions]
     # Other resources only if some configuration has them: its words have the cores.
     columns = list(total(each for each in held if each is not None).amounts)
-    table = bare_table("at", "tick", "reason", "configuration", *map(heading_of, columns), "detail", "id")
+    table = bare_table(
+        "at",
+        "revision" if is_changes else "tick",
+        "reason",
+        "configuration",
+        *map(heading_of, columns),
+        "detail",
+        "id",
+    )
     for each, beside in zip(decisions, held, strict=True):
         row = (
             date_time(each["at"]),
@@ -347,6 +355,17 @@ def difference_table(found: Difference) -> RenderableType:
         Text(f"  PAS {pas}   cost {', '.join(cost)}"),
         Text(end),
     )
+
+
+def undo_lines(undo: dict[str, Any]) -> list[RenderableType]:
+    """The changes that a rollback takes back, the newest first, and whether it has to be confirmed."""
+    lines = [f"It {undo['words']}."]
+    for each in undo["takes_back"]:
+        by = f" by {each['by'] or 'someone'}" if each["reason"] == "apply.requested" else ""
+        lines.append(f"  revision {each['revision']}, {date_time(each['at'])}{by}: {each['detail']}")
+    if undo["unconfirmed"]:
+        lines.append(f"It needs --confirm: {undo['unconfirmed']}.")
+    return [Text(line) for line in lines]
 
 
 def bare_table(

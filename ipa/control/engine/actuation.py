@@ -152,7 +152,7 @@ def resume(
         previous=begun.previous,
         configs=last.configs,
         deadline_s=deadline_s,
-        is_rollback=last.reason is ReasonCode.ROLLBACK,
+        is_rollback=bool(last.undoes) or last.reason is ReasonCode.ROLLBACK,
         before=first.previous if first else (),
     )
     actuation = Actuation(ActuationPhase.WAITING_READY, change, now_s, "resumed after a restart")

@@ -44,7 +44,7 @@ from ipa.control.engine.state import (
     hold,
 )
 from ipa.control.engine.transition import make_room, safe_step
-from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.row_counts import without_batches, wrong_rows
 
@@ -331,10 +331,14 @@ def _left(
     request: TickRequest, state: EngineState, running: Configs, asked: ChangeRequest
 ) -> tuple[TickVerdict, EngineState]:
     """Take the change in flight back for a person who does not wait for its end, then go where they asked."""
-    actuation = replace(state.actuation, phase=ActuationPhase.FAILED, detail=asked.detail)
-    verdict, state = _take_back(request, replace(state, ended=actuation), running, actuation, asked.detail)
-    reached = verdict.configs or running
-    return verdict, replace(state, goal=None if reached == asked.configs else asked)
+    change = state.actuation.change
+    assert change is not None
+    if running == change.previous:
+        return hold(ReasonCode.IN_PROGRESS, "a change is in progress: it was just written; ask again"), state
+    verdict = _back(request, change, running, ReasonCode.REQUESTED, asked.detail)
+    ended = replace(state.actuation, phase=ActuationPhase.MOVED, detail=asked.detail)
+    goal = None if verdict.configs == asked.configs else asked
+    return verdict, replace(state, ended=ended, actuation=IDLE, goal=goal, trial=None)
 
 
 def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> Ruling:
@@ -355,13 +359,11 @@ def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> R
 
 
 def _take_back(
-    request: TickRequest, state: EngineState, running: Configs, actuation: Actuation, why: str = ""
+    request: TickRequest, state: EngineState, running: Configs, actuation: Actuation
 ) -> tuple[TickVerdict, EngineState]:
     """Return to the configuration before the decision whose change failed, and quarantine its variants.
 
-    Of a decision of several steps the last one is undone at once, and the others once that is ready. It ran,
-    so it is safer than a new plan, even if bounds lowered meanwhile are violated until the next plan; the
-    detail names them. `why` is said instead of the failure.
+    Of a decision of several steps the last one is undone at once, and the others once that is ready.
     """
     change = actuation.change
     assert change is not None
@@ -376,17 +378,28 @@ def _take_back(
         reason = classify(change.previous, change.origin, urgent=True)
         rest = ChangeRequest(change.origin, "the rollback goes on", reason, restores=True)
         state = replace(state, goal=rest)
-    words = f"{why or f'the rollout failed ({actuation.detail or NO_REASON})'}: "
+    why = f"the rollout failed ({actuation.detail or NO_REASON})"
     if running == change.previous:
         state = replace(state, last_applied=running)
-        return hold(ReasonCode.QUARANTINED, f"{words}the previous configuration runs again"), state
-    # The previous configuration may be someone else's, with batch sizes that must not be written again.
+        return hold(ReasonCode.QUARANTINED, f"{why}: the previous configuration runs again"), state
+    return _back(request, change, running, ReasonCode.ROLLBACK, why), state
+
+
+def _back(
+    request: TickRequest, change: Change, running: Configs, reason: ReasonCode, why: str
+) -> TickVerdict:
+    """The verdict to return to the configuration before the change.
+
+    It ran, so it is safer than a new plan, even if bounds lowered meanwhile are violated until the next plan;
+    the detail names them.
+    """
+    # It may be someone else's, with batch sizes that must not be written again.
     back = without_batches(request.pipeline, change.previous)
-    words += changes(running, back)
+    words = f"{why}: {changes(running, back)}"
     faults = bound_faults(request.pipeline, back)
     if faults:
         words += f"; it violates today's bounds: {'; '.join(faults)}"
-    return TickVerdict(Action.APPLY, ReasonCode.ROLLBACK, words, back), state
+    return TickVerdict(Action.APPLY, reason, words, back, takes_back=True)
 
 
 def _on_request(

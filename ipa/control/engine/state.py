@@ -45,7 +45,7 @@ class ChangeRequest:
 
     `plan_id` is the stored plan whose configuration it is; empty if it comes from none. If it `restores` a
     configuration that ran, only a budget may refuse it. `step_of` is the decision whose steps remain, and
-    `before` the configuration before that.
+    `before` the configuration before that. `undoes` is the decision whose change it takes back, if any.
     """
 
     configs: tuple[StageConfig, ...]
@@ -56,6 +56,7 @@ class ChangeRequest:
     restores: bool = field(default=False, metadata=UNLESS_DEFAULT)
     step_of: str = field(default="", metadata=UNLESS_DEFAULT)
     before: tuple[StageConfig, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+    undoes: str = field(default="", metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,8 @@ class TickVerdict:
     follow_up: tuple[StageConfig, ...] = ()
     # True if it adds to the change in flight.
     amends: bool = False
+    # True if a person takes back the change in flight.
+    takes_back: bool = False
     # The canary that begins or goes on with it.
     trial: CanaryTrial | None = None
     # The request of which it is the next step, if that is not the state's goal.

@@ -69,7 +69,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             previous=decision.previous if before_it is None else before_it.previous,
             configs=verdict.configs,
             deadline_s=request.now_s - started_s + request.settings.rollout_deadline_s,
-            is_rollback=verdict.reason is ReasonCode.ROLLBACK,
+            is_rollback=verdict.takes_back or verdict.reason is ReasonCode.ROLLBACK,
             amends=before_it,
             lost=lost_replicas.counts(request.observation, verdict.configs, request.rolling),
             before=before_it.before if before_it else asked.before if asked else (),
@@ -205,6 +205,7 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
         by=asked.by if asked else "",
         plan_id=asked.plan_id if asked else "",
         step_of=steps.step_of if steps else "",
+        undoes=asked.undoes if asked else "",
         attainment=observation.ended,
         slo_broken=breaks_slo(observation, request.pipeline.sla, request.settings),
     )

@@ -156,9 +156,14 @@ class ControlLoop:
         """
         return self._tick(ChangeRequest(configs, detail, by=by, plan_id=plan_id))
 
-    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """As `request`, for a configuration that ran: a change that is under way is taken back for it."""
-        return self._tick(ChangeRequest(configs, detail, by=by, restores=True))
+    def restore(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
+    ) -> Decision:
+        """As `request`, for a configuration that ran: a change that is under way is taken back for it.
+
+        `undoes` is the decision whose change that takes back, if any.
+        """
+        return self._tick(ChangeRequest(configs, detail, by=by, restores=True, undoes=undoes))
 
     def idle(self, within_s: float) -> bool:
         """True if no tick is under way; waits at most `within_s` for one that is."""

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.errors import ConflictError, InfeasibleError
+from ipa.model.errors import ConflictError, InfeasibleError, NotFoundError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import PolicyState
-from ipa.service.commands import rollback_target
-from tests.fakes.store import FakeStore
+from ipa.service.undo import undo_of
 from tests.fakes.world import PIPELINE, Scenario, made_loop, planner, scenario
 
+Configs = tuple[StageConfig, ...]
 # Old and new replicas of both stages take 14 cores together, and 12 are all there are: two steps.
 BEFORE = (StageConfig("detect", "big", 1, 1.0, 3), StageConfig("read", "big", 1, 1.0, 3))
 WANTED = (StageConfig("detect", "small", 1, 1.0, 4), StageConfig("read", "small", 1, 1.0, 4))
@@ -42,32 +42,49 @@ def reasons(decisions: list[Decision]) -> list[tuple[Action, ReasonCode]]:
     return [(each.action, each.reason) for each in decisions if each.action is Action.APPLY]
 
 
+def target(
+    made: Scenario, to: str | None = None, by: str = "ann", pipeline: Pipeline = PIPELINE
+) -> tuple[StageConfig, ...]:
+    """The configurations that a rollback would restore now."""
+    return undo_of(pipeline, made.store, to, by, made.workload.desired, made.loop.snapshot().phase).configs
+
+
+def settled(made: Scenario) -> list[Decision]:
+    made.clock.wait(5.0)
+    return made.ticks(3)
+
+
+def roll_back(made: Scenario, to: str | None = None, by: str = "ann") -> Decision:
+    """A rollback as the service makes it."""
+    found = undo_of(PIPELINE, made.store, to, by, made.workload.desired, made.loop.snapshot().phase)
+    return made.loop.restore(found.configs, f"rollback by {by}", by, found.undoes)
+
+
 def test_a_request_of_two_steps_is_rolled_back_to_before_the_first() -> None:
     made = stepping()
     made.loop.request(WANTED, "ann asked", "ann")
-    made.clock.wait(5.0)
-    made.ticks(3)
+    settled(made)
     first, second = [kept for kept in made.store.kept if kept.action is Action.APPLY]
     assert (first.configs, second.configs) == (BETWEEN, WANTED)
     assert (first.step_of, second.step_of) == ("", first.decision_id)
-    target = rollback_target(PIPELINE, made.store, None)
-    assert target == BEFORE
-    made.loop.restore(target, "rollback by ann", "ann")
-    made.clock.wait(5.0)
-    made.ticks(3)
+    assert roll_back(made).undoes == first.decision_id
+    settled(made)
     assert made.workload.desired == BEFORE
-    # The way back took two steps as well, and can be rolled back like any change.
-    assert rollback_target(PIPELINE, made.store, None) == WANTED
+    # The way back took two steps as well; both are one undo, after which nothing is left.
+    steps = [kept.undoes for kept in made.store.kept if kept.action is Action.APPLY]
+    assert steps == ["", "", first.decision_id, first.decision_id]
+    with pytest.raises(ConflictError, match="ann has no change left to take back"):
+        target(made)
 
 
 def test_after_a_decision_means_after_its_last_step() -> None:
     made = stepping()
     first = made.loop.request(WANTED, "ann asked", "ann")
-    made.clock.wait(5.0)
-    made.ticks(3)
+    settled(made)
     made.loop.request(LATER, "ann asked again", "ann")
-    assert rollback_target(PIPELINE, made.store, first.decision_id) == WANTED
-    assert rollback_target(PIPELINE, made.store, None) == WANTED
+    assert target(made, first.decision_id) == WANTED
+    assert target(made, str(first.tick)) == WANTED
+    assert target(made) == WANTED
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -85,8 +102,8 @@ def test_a_step_that_fails_takes_those_before_it_along(restarts: bool) -> None:
     done = reasons(decisions)
     assert done == [(Action.APPLY, ReasonCode.ROLLBACK), (Action.APPLY, ReasonCode.SWITCH_VARIANT)]
     assert any("the rollback goes on" in each.detail for each in decisions)
-    with pytest.raises(ConflictError, match="no known configuration"):
-        rollback_target(PIPELINE, made.store, None)
+    with pytest.raises(ConflictError, match="no change left to take back"):
+        target(made)
 
 
 def test_an_earlier_decision_is_the_target_once_a_later_one_was_taken_back() -> None:
@@ -99,7 +116,7 @@ def test_an_earlier_decision_is_the_target_once_a_later_one_was_taken_back() -> 
     made.clock.wait(5.0)
     made.ticks(12)
     assert made.workload.desired == LATER[:1] + BEFORE[1:]
-    assert rollback_target(PIPELINE, made.store, None) == BEFORE
+    assert target(made) == BEFORE
 
 
 def test_a_change_that_was_refused_is_passed_over() -> None:
@@ -110,40 +127,57 @@ def test_a_change_that_was_refused_is_passed_over() -> None:
     made.workload.errors["write"].append(ConflictError("it was changed since"))
     refused = made.loop.request(LATER, "ann asked more", "ann")
     assert refused.reason is ReasonCode.CONFLICT and made.workload.desired == BETWEEN
-    assert rollback_target(PIPELINE, made.store, None, made.workload.desired) == BEFORE
+    assert target(made) == BEFORE
+
+
+def recorded(*rows: tuple[Configs, Configs, Configs]) -> Scenario:
+    """A world that runs the last of these changes of ann's: from, to, and the plan."""
+    made = stepping()
+    like = made.loop.request(WANTED, "", "ann")
+    settled(made)
+    made.store.kept.clear()
+    for tick, (old, new, plan) in enumerate(rows, 1):
+        at, step, plan_ = f"2026-01-01T00:00:0{tick}+00:00", f"d-{tick}", stages_of(*plan)
+        made.store.record(
+            replace(like, decision_id=step, tick=tick, at=at, previous=old, configs=new, plan=plan_)
+        )
+        made.workload.desired = new
+    return made
 
 
 def test_a_state_between_two_steps_that_is_above_the_budget_is_passed_over() -> None:
     """Old and new replicas may be more together than the budget; a newer plan left that state."""
-    store, made = FakeStore(), stepping().loop.request(WANTED, "", "")
     above = (replace(BEFORE[0], replicas=6), BEFORE[1])
     after = (replace(BEFORE[0], replicas=4), BEFORE[1])
-    for tick, (old, new, plan) in enumerate([(BEFORE, above, WANTED), (above, after, after)], 1):
-        at, step = f"2026-01-01T00:00:0{tick}+00:00", f"d-{tick}"
-        plan_ = stages_of(*plan)
-        store.record(replace(made, decision_id=step, tick=tick, at=at, previous=old, configs=new, plan=plan_))
-    bounded = replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=8.0))
-    assert rollback_target(bounded, store, None) == BEFORE
-    assert rollback_target(PIPELINE, store, None) == above
-    # A decision that is named is meant.
-    assert rollback_target(bounded, store, "d-1") == above
+    made = recorded((BEFORE, above, WANTED), (above, after, after))
+    small = replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=8.0))
+    assert target(made, pipeline=small) == BEFORE
+    assert target(made) == above
+    # A revision that is named is meant.
+    assert target(made, "d-1", pipeline=small) == above
+    assert target(made, "1", pipeline=small) == above
 
 
 def test_steps_of_one_plan_are_one_decision() -> None:
     """The loop plans anew before each step: the same plan, reached a little further."""
-    store, at = FakeStore(), "2026-01-01T00:00:00+00:00"
-    far = stages_of(replace(BEFORE[0], replicas=8), BEFORE[1])
-    other = stages_of(replace(BEFORE[0], replicas=7), BEFORE[1])
-    rows = [(3, 4, other), (4, 5, far), (5, 6, far), (6, 8, far)]
-    for tick, (old, new, plan) in enumerate(rows, 1):
-        was, now = ((replace(BEFORE[0], replicas=count), BEFORE[1]) for count in (old, new))
-        made = stepping().loop.request(WANTED, "", "")
-        store.record(
-            replace(made, decision_id=f"d-{tick}", tick=tick, at=at, previous=was, configs=now, plan=plan)
-        )
-    assert rollback_target(PIPELINE, store, None)[0].replicas == 4
-    assert rollback_target(PIPELINE, store, "d-2")[0].replicas == 8
-    assert rollback_target(PIPELINE, store, "d-1")[0].replicas == 4
+    at = {count: (replace(BEFORE[0], replicas=count), BEFORE[1]) for count in range(3, 9)}
+    made = recorded(
+        (at[3], at[4], at[7]), (at[4], at[5], at[8]), (at[5], at[6], at[8]), (at[6], at[8], at[8])
+    )
+    assert target(made)[0].replicas == 4
+    assert target(made, "d-2")[0].replicas == 8
+    assert target(made, "d-1")[0].replicas == 4
+
+
+def test_only_revisions_of_the_history_are_restored() -> None:
+    made = stepping()
+    first = made.loop.request(BETWEEN, "ann asked", "ann")
+    with pytest.raises(NotFoundError, match=f"has no revision {first.tick + 1}"):
+        target(made, str(first.tick + 1))
+    other = replace(first, pipeline="other", decision_id="other-1")
+    made.store.record(other)
+    with pytest.raises(NotFoundError, match="is of pipeline 'other'"):
+        target(made, "other-1")
 
 
 def stages_of(*configs: StageConfig) -> Plan:
@@ -213,10 +247,11 @@ def test_a_change_that_rolls_out_is_not_waited_for() -> None:
     made.loop.request(BETWEEN, "ann asked", "ann")
     made.clock.wait(5.0)
     made.loop.tick_once()
-    back = rollback_target(PIPELINE, made.store, None)
-    decision = made.loop.restore(back, "rollback by kim", "kim")
-    assert (decision.action, decision.reason) == (Action.APPLY, ReasonCode.ROLLBACK)
-    assert decision.detail.startswith("rollback by kim: ") and decision.by == "kim"
+    decision = roll_back(made)
+    # A person's rollback is no failure of a rollout: no reason that alerts, and no quarantine.
+    assert (decision.action, decision.reason) == (Action.APPLY, ReasonCode.REQUESTED)
+    assert decision.detail.startswith("rollback by ann: ") and decision.by == "ann"
+    assert made.workload.accepted[-1].is_rollback
     assert made.workload.desired == BEFORE
     made.workload.readiness_s = 2.0
     made.clock.wait(5.0)
@@ -229,7 +264,7 @@ def test_the_second_step_of_a_change_that_rolls_out_goes_all_the_way_back() -> N
     made.clock.wait(5.0)
     made.workload.broken = {("read", "small")}
     made.ticks(2)
-    made.loop.restore(rollback_target(PIPELINE, made.store, None), "rollback by kim", "kim")
+    roll_back(made)
     assert made.workload.desired == BETWEEN
     made.clock.wait(5.0)
     made.ticks(3)

@@ -4,12 +4,13 @@ import { callApi } from "../api.js";
 import { ConfirmDialog } from "../confirm-dialog.js";
 import { el, plain, when } from "../dom.js";
 import { MODES } from "../parts.js";
+import { reasonTitle } from "../reasons.js";
 import { changes } from "../tables.js";
 import { obstacles, outcome } from "./what-if-apply.js";
 
 const PAUSES = [["until someone resumes it", 0], ["half an hour", 1800], ["2 hours", 7200], ["8 hours", 28800], ["a day", 86400]];
-// The number of changes searched for a rollback target, as in the service.
-const LOOK_BACK = 50;
+// The revisions to choose from.
+const REVISIONS = 20;
 
 /** The buttons in `box` that the caller may use; `see(status)` with each status, and close(). */
 export class PipelineActions {
@@ -61,22 +62,38 @@ export class PipelineActions {
     const now = this.status.control.mode;
     const chosen = choice("confirm-mode", Object.entries(MODES).map(([mode, means]) => [`${mode}: ${means[0].toLowerCase()}${means.slice(1)}`, mode]), now);
     this.open({
-      title: `The mode of ${this.name}`, verb: "Set it", fields: [el("label", { for: "confirm-mode" }, "How far is it trusted?"), chosen], words: [el("p", {}, `It is ${now} now.`)],
+      title: `The mode of ${this.name}`, verb: "Change mode", fields: [el("label", { for: "confirm-mode" }, "How far is it trusted?"), chosen], words: [el("p", {}, `It is ${now} now.`)],
       act: async (body) => told(`It is ${chosen.value}`, await callApi(`${this.base}/mode`, { method: "PUT", body: { ...body, mode: chosen.value } })),
     });
   }
 
   async back() {
-    const [{ body: status, headers }, { decisions }] = await Promise.all([callApi.full(`${this.base}/status`), callApi(`${this.base}/history?limit=${LOOK_BACK}&inputs=false`)]);
-    const to = beforeLast(decisions), now = status.live.stages.filter((stage) => stage.config).map((stage) => stage.config);
+    const [{ body: status, headers }, { decisions }] = await Promise.all([callApi.full(`${this.base}/status`), callApi(`${this.base}/history?limit=${REVISIONS}&inputs=false`)]);
+    const revisions = decisions.map((each) => [`revision ${each.tick}, ${when(each.at)}: ${reasonTitle(each.reason).replace("Applied: ", "")}${each.by ? ` by ${each.by}` : ""}`, String(each.tick)]);
+    const chosen = choice("confirm-to", [["the state before your last change", ""], ...revisions]), shown = el("div", { "aria-live": "polite" });
+    const late = el("input", { type: "checkbox", id: "confirm-late", name: "late" });
+    const wanted = () => (chosen.value ? { to: chosen.value } : {});
     this.open({
       title: `Roll ${this.name} back?`, verb: "Roll back", mend: { text: "Look again", act: () => this.back() },
-      words: [el("p", {}, to.length ? "This applies the configuration before the last decision. The service continues from it with the next ticks; pause the pipeline to keep it." : "The earlier configuration is unknown."),
-        to.length ? changes("From the running configuration to the earlier one", now, to) : "", to.length ? el("p", { class: "note" }, `${plain(cores(now))} cores now, ${plain(cores(to))} then.`) : ""],
-      act: async (body) => outcome(await callApi(`${this.base}/rollback`, { method: "POST", body, headers: { "If-Match": headers.get("ETag") } })),
+      words: [el("label", { for: "confirm-to" }, "Restore"), chosen, shown],
+      act: async (said) => outcome(await callApi(`${this.base}/rollback`, { method: "POST", body: { ...said, ...wanted(), ...(late.checked ? { confirmed: true } : {}) }, headers: { "If-Match": headers.get("ETag") } })),
     });
-    this.target = { cost_cores: cores(to) };
-    this.dialog.stop(obstacles(status, this.tools.pipelines.get(this.name), this.target));
+    const { dialog } = this;
+    const preview = async () => {
+      const by = dialog.form.elements.by?.value.trim();
+      try {
+        const undo = await callApi(`${this.base}/rollback?${new URLSearchParams({ ...wanted(), ...(by ? { by } : {}) })}`);
+        shown.replaceChildren(...undoParts(undo, late));
+        this.target = { cost_cores: cores(undo.configs), isUndo: true };
+        dialog.stop(obstacles(status, this.tools.pipelines.get(this.name), this.target));
+      } catch (error) {
+        this.target = null;
+        shown.replaceChildren();
+        dialog.stop([{ text: error.message, todo: error.hint }]);
+      }
+    };
+    dialog.form.addEventListener("change", ({ target }) => (["reason", "late"].includes(target.name) ? undefined : preview()));
+    await preview();
   }
 
   close() { this.dialog?.close(); }
@@ -94,37 +111,11 @@ function told(title, control) {
   return { title, parts: [el("p", { class: "banner good" }, el("span", {}, `${facts.join(", ")}.`))] };
 }
 
-/** The configuration before the last of these decisions (newest first) that was not rolled back, however many steps it took. */
-function beforeLast(applied) {
-  const stayed = [];
-  let rollback = null;
-  for (const decision of applied.toReversed()) {
-    if (decision.reason === "apply.rollback" || (rollback && decision.step_of === rollback)) {
-      rollback = decision.step_of || decision.decision_id;
-      undo(stayed, decision);
-    } else stayed.push(decision);
-  }
-  let at = stayed.length - 1;
-  while (at > 0 && continues(stayed[at], stayed[at - 1])) at -= 1;
-  return stayed[at]?.previous ?? [];
+/** The changes that a rollback takes back, the configuration that it restores, and `late` if it has to be confirmed. */
+function undoParts({ words, takes_back: undone, previous, configs, unconfirmed }, late) {
+  const others = undone.slice(0, -1).map(({ revision, at, reason, by }) => el("li", {}, `revision ${revision}, ${when(at)}: ${reasonTitle(reason)}${by ? ` by ${by}` : ""}`));
+  return [el("p", {}, `It ${words}. The service continues from there with the next ticks; pause the pipeline to keep it.`),
+    others.length ? el("details", {}, el("summary", {}, "The later changes"), el("ul", {}, others)) : "",
+    changes("From the running configuration to the earlier one", previous, configs), el("p", { class: "note" }, `${plain(cores(previous))} cores now, ${plain(cores(configs))} then.`),
+    unconfirmed ? el("p", { class: "banner warn" }, el("span", {}, `${unconfirmed}.`), el("label", {}, late, " Take the capacity all the same")) : ""];
 }
-
-/** Remove the newest steps that the rollback took back: one, or all up to its configuration. */
-function undo(stayed, rollback) {
-  while (stayed.length) {
-    const undone = stayed.pop();
-    if (same(undone.previous, rollback.configs) || !stayed.length || !continues(undone, stayed.at(-1))) return;
-  }
-}
-
-/** Whether it is a further step of the decision that took the last one, or adds to that. */
-function continues(step, last) {
-  if (step.reason === "apply.amended") return true;
-  if (step.step_of) return step.step_of === (last.step_of || last.decision_id);
-  if (!step.plan || !last.plan || !same(step.previous, last.configs)) return false;
-  return !same(planned(last), last.configs) && same(planned(step), planned(last));
-}
-
-const KEYS = ["stage", "variant", "batch_size", "cores", "replicas", "share_percent"];
-const planned = ({ plan }) => plan.stages;
-const same = (one, other) => JSON.stringify(one.map((config) => KEYS.map((key) => config[key]))) === JSON.stringify(other.map((config) => KEYS.map((key) => config[key])));

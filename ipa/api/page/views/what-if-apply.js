@@ -12,7 +12,7 @@ import { figures } from "./what-if-answer.js";
 
 const EACH = [{ text: "Accuracy", figure: true, of: (stage) => number(stage.accuracy, 3) }];
 
-/** The obstacles to the plan now: [{text, todo}]. The service checks again. */
+/** The obstacles to the plan now: [{text, todo}]. The service checks again, also whether an undo may replace a change that rolls out. */
 export function obstacles(status, pipeline, plan) {
   const { control, live, standing } = status;
   const found = [], refuse = (reason, text) => found.push({ text, todo: remedy(reason, status.pipeline).text });
@@ -22,7 +22,7 @@ export function obstacles(status, pipeline, plan) {
   if (control.freezes.some((each) => each.active)) refuse("hold.frozen", "A freeze is on.");
   if (control.mode === "advisory" || control.mode === "shadow") refuse(`hold.${control.mode}`, `Its mode is ${control.mode}.`);
   if (!isSeen(live)) refuse("hold.workload_unknown", pipeline.runnable ? "What runs is not known." : `Nothing of it runs: it is only planned, since ${pipeline.not_runnable_because}.`);
-  if (isRolling(live)) refuse("hold.in_progress", "A change is rolling out.");
+  if (isRolling(live) && !plan.isUndo) refuse("hold.in_progress", "A change is rolling out.");
   const { cores } = pipeline.bounds;
   if (cores !== null && plan.cost_cores > cores + 1e-6) found.push({ text: `It takes ${plain(plan.cost_cores)} cores, and the pipeline's own bounds.cores is ${plain(cores)}.`, todo: "Plan within it, or have its owner raise it." });
   return found;
