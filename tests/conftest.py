@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import typer.main
 from hypothesis import settings
+
+from ipa.optimize import deadline
 
 # Before numpy is there: the threads of its algebra wait for each other by computing, which took as much time
 # again as the algebra, of cores that other tests use.
@@ -59,6 +62,14 @@ def _one_command_line() -> Iterator[None]:
         if main is not None:
             patch.setattr(main, "build_app", cache(main.build_app))
             patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _limits_of_cpu_time() -> Iterator[None]:
+    """Limits of solvers in this process count its CPU time, which others that use the machine do not take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deadline, "perf_counter", time.process_time)
         yield
 
 

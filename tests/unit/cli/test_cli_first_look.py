@@ -62,7 +62,7 @@ def test_remarks_on_solvers_are_for_those_who_ask(note: str, short: list[str]) -
 def test_the_log_of_a_simulation_has_its_clock() -> None:
     said = record("decided")
     wall = datetime.fromtimestamp(said.created, UTC)
-    pace = Pace(speed=10.0, began=wall - timedelta(seconds=60))
+    pace = Pace(speed=10.0, began=wall - timedelta(seconds=60), began_s=0.0)
     shown = date_time((wall + timedelta(seconds=540)).isoformat())
     assert TextLines(pace.simulated).format(said).startswith(f"{shown} ")
 
