@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ipa.cli import shell_completion as completing
 from ipa.cli.output import OUTPUT, Output, progress, show
-from ipa.model.errors import ConfigurationError, IpaError
+from ipa.model.errors import ConfigurationError, IpaError, UnavailableError
 from ipa.model.exits import ExitCode
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn
 from ipa.settings import Settings
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from ipa.model.pipeline import Pipeline
+
+# A service on this machine answers within this many seconds.
+ANSWER_S = 2.0
 
 
 def doctor(
@@ -32,7 +37,8 @@ def doctor(
         None,
         "--at",
         metavar="WHERE",
-        help="kubernetes[:KUBECONFIG], or the URL of a service; IPA_TARGET if not given",
+        help="kubernetes[:KUBECONFIG], or the URL of a service; if not given IPA_AT, "
+        "the service that runs here, or IPA_TARGET",
     ),
     namespace: list[str] = typer.Option(
         [],
@@ -75,9 +81,12 @@ def _store_checks() -> list[DoctorCheck]:
 def _checks(
     names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float
 ) -> list[DoctorCheck]:
-    """The checks of the service and what it depends on; only that of the settings if they are wrong."""
+    """The checks of the service and what it depends on; only that of the settings if they are wrong.
+
+    A service elsewhere looks at its target itself, and tells what it sees; this machine may not reach that.
+    """
     from ipa.bootstrap.doctor import settings_checks, target_checks
-    from ipa.service import doctor as own_checks
+    from ipa.clients.http import is_service
 
     try:
         settings = _settings(at, timeout_s)
@@ -85,12 +94,45 @@ def _checks(
         return [_found("settings", error)]
     pipelines = _usable(settings, names)
     checks = settings_checks(settings, pipelines)
-    if at is not None and at.startswith(("http://", "https://")):
-        url = at
-        checks.append(DoctorCheck("service", lambda: service_findings(url, timeout_s)))
+    own = f"http://{settings.host}:{settings.port}"
+    target = _target_of_service(own)
+    given = at or os.environ.get("IPA_AT", "")
+    url = given if is_service(given) else "" if given or target is None else own
+    if url:
+        checks.append(DoctorCheck("service", lambda: service_findings(url, names, timeout_s)))
+    if url in ("", own):
+        checks.append(DoctorCheck("port", lambda: _port_findings(settings, is_ours=target is not None)))
+        settings = replace(settings, target=target) if url and target else settings
+        checks += target_checks(settings, pipelines, namespaces)
+    return checks
+
+
+def _target_of_service(url: str) -> str | None:
+    """The target of the service at that URL, empty if it does not tell us; None if no service answers."""
+    from ipa.clients.http import HttpClient
+
+    try:
+        with closing(HttpClient(url, timeout_s=ANSWER_S)) as client:
+            return _target_in(client.configuration())
+    except UnavailableError:
+        return None
+    except IpaError:
+        return ""
+
+
+def _target_in(configuration: Mapping[str, Any]) -> str:
+    values = {each["variable"]: each["value"] for each in configuration["settings"]}
+    return str(values.get("IPA_TARGET", ""))
+
+
+def _port_findings(settings: Settings, *, is_ours: bool) -> Iterator[Finding]:
+    """Check that the service can listen on its address, or that it does so."""
+    from ipa.service.doctor import port_findings
+
+    if is_ours:
+        yield ok("port", f"the service listens on {settings.host}:{settings.port}")
     else:
-        checks.append(DoctorCheck("port", lambda: own_checks.port_findings(settings)))
-    return checks + target_checks(settings, pipelines, namespaces)
+        yield from port_findings(settings)
 
 
 def _found(name: str, error: IpaError) -> DoctorCheck:
@@ -132,9 +174,14 @@ def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
     return found
 
 
-def service_findings(url: str, timeout_s: float) -> Iterator[Finding]:
-    """Check a running service: a finding for each check of its `/readyz?verbose`."""
+def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterator[Finding]:
+    """Check a running service: each check of its `/readyz?verbose`, its target, and what it sees there.
+
+    Of the pipelines only `names`, if there are any.
+    """
     import httpx
+
+    from ipa.clients.http import HttpClient
 
     name = "service"
     try:
@@ -150,9 +197,33 @@ def service_findings(url: str, timeout_s: float) -> Iterator[Finding]:
         )
         return
     yield ok(name, f"{url} is ready{', but degraded' if body.get('degraded') else ''}")
+    known: list[str] = []
+    try:
+        with closing(HttpClient(url, timeout_s=timeout_s)) as client:
+            yield ok("service: target", _target_in(client.configuration()))
+            known = client.names()
+            for pipeline in names or known:
+                yield _sight(pipeline, client.status(pipeline), url)
+    except IpaError as error:
+        yield warn("service: pipelines", f"it does not tell: {error.message}", "export IPA_TOKEN=KEY")
     for check in body.get("checks", []):
+        if check["name"] in known:
+            continue
         title, detail = f"service: {check['name']}", check.get("detail") or "fine"
         yield ok(title, detail) if check["ok"] else warn(title, detail, f"ipa status --at {url}")
+
+
+def _sight(pipeline: str, status: Mapping[str, Any], url: str) -> Finding:
+    """What the service sees of the pipeline: a failure if it sees no load, so that it cannot plan."""
+    name, remedy, live = f"service: {pipeline}", f"ipa status {pipeline} --at {url}", status["live"]
+    if live is None:
+        return warn(name, status.get("not_runnable_because") or "its loop has not ticked yet", remedy)
+    reason = f"{live['reason']}: {live['detail']}"
+    if live["rate_rps"] is None or live["reason"].startswith("hold.metrics"):
+        return fail(name, f"it sees no load: {reason}", remedy)
+    if not status["healthy"]:
+        return warn(name, reason, remedy)
+    return ok(name, f"it sees {live['rate_rps']:g} rps")
 
 
 def findings_table(found: Sequence[Finding]) -> RenderableType:

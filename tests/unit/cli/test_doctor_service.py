@@ -1,0 +1,81 @@
+"""`ipa doctor` beside a running service: it tells the service's target, and what the service sees there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ipa.cli.main import run
+from ipa.model.findings import Finding, Severity
+from tests.fakes.browsing import serving
+from tests.fakes.services import FakeWorld
+
+Doctor = Callable[..., dict[str, Finding]]
+
+
+@pytest.fixture
+def doctor(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Doctor:
+    """Runs it in a folder with one pipeline: what it found by name."""
+    for name in ("pipelines", "profiles"):
+        shutil.copytree(root / name / "video", tmp_path / name / "video")
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("IPA_")]:
+        monkeypatch.delenv(name)
+
+    def findings(*arguments: str, code: int) -> dict[str, Finding]:
+        assert run(["doctor", "-o", "json", *arguments]) == code
+        out = capsys.readouterr().out
+        return {one["name"]: Finding(**{**one, "state": Severity(one["state"])}) for one in json.loads(out)}
+
+    return findings
+
+
+def blind() -> FakeWorld:
+    world = FakeWorld(metrics_fail=True)
+    world.tick()
+    return world
+
+
+def test_a_blind_service_is_a_failure(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(blind().services()) as url:
+        monkeypatch.setenv("IPA_AT", url)
+        for arguments in ([], ["--at", url]):
+            found = doctor(*arguments, code=1)
+            sight = found["service: ocr"]
+            assert sight.state is Severity.FAIL and "Prometheus did not answer" in sight.seen
+            assert sight.remedy == f"ipa status ocr --at {url}"
+            # What this machine can reach of another target says nothing of the service.
+            assert "port" not in found and not any("cores" in name for name in found)
+
+
+def test_it_tells_what_the_service_sees_and_its_target(doctor: Doctor) -> None:
+    world = FakeWorld()
+    world.tick()
+    services = world.services()
+    settings = replace(services.service.settings, target="kubernetes")
+    services = replace(services, service=replace(services.service, settings=settings))
+    with serving(services) as url:
+        found = doctor("--at", url, code=0)
+    assert found["service: target"].seen == "kubernetes"
+    assert found["service: ocr"].state is Severity.OK and "it sees" in found["service: ocr"].seen
+
+
+def test_the_port_of_the_service_itself_is_no_warning(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(blind().services()) as url:
+        monkeypatch.setenv("IPA_PORT", str(httpx.URL(url).port))
+        found = doctor(code=1)
+        assert found["port"] == Finding(
+            "port", Severity.OK, f"the service listens on 127.0.0.1:{httpx.URL(url).port}", ""
+        )
+        assert found["service: ocr"].state is Severity.FAIL
