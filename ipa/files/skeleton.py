@@ -17,6 +17,9 @@ from ipa.files.profiles import load_profile
 from ipa.model.errors import ConflictError, InputError, IpaError, Problem
 from ipa.model.pipeline import Pipeline, Stage
 
+# A model that runs, and the requests to measure it with.
+MODEL_FILES = ("runtime.py", "bench.py")
+EXAMPLE_FILES = Path(__file__).parent / "example"
 # What is worth what until its owner says: an answer that is right ten, a core a tenth.
 USUAL_OBJECTIVE = {"alpha": 10, "beta": 0.1}
 
@@ -47,6 +50,17 @@ def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
     variants = (variant for stage in mapping["stages"] for variant in stage["variants"])
     has_runs = any(key in target_sections() for variant in variants for key in variant)
     return "".join([*head, *_commented(mapping), *(() if has_runs else _run_hint())])
+
+
+def with_constant_models(mapping: dict[str, Any], pipelines_dir: Path) -> None:
+    """Have each variant run on this machine with the constant model that `write_new` writes."""
+    module = f"{pipelines_dir.resolve().name}.{mapping['name']}.runtime"
+    for stage in mapping["stages"]:
+        rows = stage.get("fan_out", 1)
+        for variant in stage["variants"]:
+            variant["local"] = {"implementation": f"{module}.Constant"}
+            if rows > 1:
+                variant["local"]["parameters"] = {"rows": f"{rows:.0f}"}
 
 
 def _commented(mapping: Mapping[str, Any]) -> Iterator[str]:
@@ -107,15 +121,20 @@ def write_new(
     *,
     notes: tuple[str, ...] = (),
     force: bool = False,
+    has_models: bool = False,
 ) -> Written:
     """Write the pipeline, a profile to fill in for each stage, and the schemas that editors check them by.
 
-    ConflictError where any of the pipeline or profiles is there and not `force`; nothing is written then. A
-    profile that can be used is kept in any case: it was measured.
+    Unless it `has_models` also runtime.py and bench.py, to measure and run at once. ConflictError where any
+    of these but the schemas is there and not `force`; nothing is written then. A profile that can be used is
+    kept in any case: it was measured.
     """
     texts = {pipelines_dir / pipeline.name / FILE_NAME: pipeline_text(pipeline, notes)}
     for stage in pipeline.served:
         texts[profiles_dir / pipeline.name / f"{stage.name}.yaml"] = profile_text(pipeline.name, stage)
+    for name in () if has_models else MODEL_FILES:
+        text = EXAMPLE_FILES.joinpath("new", name).with_suffix(".txt").read_text(encoding="utf-8")
+        texts[pipelines_dir / pipeline.name / name] = text
     there = [path for path in texts if path.exists()]
     if there and not force:
         raise ConflictError(

@@ -39,7 +39,10 @@ FAN_OUT = typer.Option(
     help="items that a stage sends on for each it receives, if not 1; repeat for each such stage",
 )
 DROP_AFTER = typer.Option(
-    None, "--drop-after", metavar="TIME", help="drop requests older than this, such as 2s; else serve them"
+    None,
+    "--drop-after",
+    metavar="TIME",
+    help="drop requests older than this, such as 2s; the SLA if not given",
 )
 
 
@@ -51,6 +54,7 @@ def _write(
     notes: tuple[str, ...] = (),
     running: tuple[StageConfig, ...] = (),
     force: bool = False,
+    has_models: bool = False,
 ) -> None:
     """Write the files, check them, and print what is left to do. ConflictError as of `write_new`."""
     from rich.text import Text
@@ -59,12 +63,13 @@ def _write(
     from ipa.files.skeleton import write_new
 
     folders, name = (settings.pipelines_dir, settings.profiles_dir), pipeline.name
-    files = write_new(pipeline, *folders, notes=notes, force=force)
+    files = write_new(pipeline, *folders, notes=notes, force=force, has_models=has_models)
     paths = [path for path in (*files.written, *files.kept) if path.suffix == ".yaml"]
     problems = [str(it) for each in check_files(paths, *folders) for it in each.problems]
     steps = [f"ipa plan {name} --rate 10"]
     if problems:
-        steps.insert(0, f"ipa validate {folders[0] / name} {folders[1] / name}")
+        checked = f"ipa validate {folders[0] / name} {folders[1] / name}"
+        steps.insert(0, checked if has_models else f"ipa profile {name} --write")
     lines = [f"wrote {path}" for path in files.written]
     lines += [f"kept  {path}: it was measured" for path in files.kept]
     lines += [f"runs  {config}" for config in running]
@@ -100,13 +105,16 @@ def init(
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
-    """Write the files of a new pipeline: a commented pipeline.yaml, and a profile to fill in for each stage.
+    """Write the files of a new pipeline, with a constant model that runs and can be measured at once.
+
+    They are a commented pipeline.yaml, runtime.py, bench.py, and a profile to fill in for each stage.
 
     On a terminal it prompts for stages, SLA and cores if no --stage is given. On a cluster it runs in the
     shape that carries what is asked for: a note says if that is not the usual one.
     """
     from ipa.bootstrap.targets import starting_sections
     from ipa.files import pipeline_from_mapping
+    from ipa.files.skeleton import with_constant_models
 
     if not stage:
         if not sys.stdin.isatty():
@@ -119,6 +127,7 @@ def init(
     if drop_after is not None:
         mapping["drop_after"] = drop_after
     _set_fan_outs(mapping["stages"], fan_out)
+    with_constant_models(mapping, settings.pipelines_dir)
     sections = starting_sections(pipeline_from_mapping(mapping), namespace)
     mapping |= {key: section.values for key, section in sections.items()}
     notes = tuple(f"{key}: {section.note}" for key, section in sections.items() if section.note)
@@ -229,4 +238,4 @@ def import_(
     # As a file is read, so that what no file may say is said here.
     pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
     notes, running = tuple(found.notes), tuple(found.configs)
-    _write(output, pipeline, settings, notes=notes, running=running, force=force)
+    _write(output, pipeline, settings, notes=notes, running=running, force=force, has_models=True)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from ipa.cli.main import run
+from ipa.dataplane.runtime import StageRuntime
 from ipa.files import load_pipeline
+from ipa.files.kinds import schema_text
+from ipa.files.packaged import packaged_example
 from ipa.model.row_counts import unbatched_notes
+from ipa.service.measuring import bench_workload
+from ipa.targets.local.section import local_of
 from ipa.targets.seldon.manifest import render, smallest_configs
 from ipa.targets.seldon.section import Shape, seldon_of
 from ipa.targets.seldon.target import SELDON
@@ -53,6 +62,50 @@ def fill_in(path: Path) -> None:
     text = text.replace("measured_on: ", "measured_on: 2026-11-24").replace("accuracy: ", "accuracy: 0.5")
     text = text.replace("points: []", "points: [{cores: 1, batch: 1, latency: 50ms}]")
     path.write_text(text)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("more", "rows"), [([], 1), (["--fan-out", "detect=3"], 3)])
+def test_init_writes_a_model_and_a_bench_that_run(
+    more: list[str], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A folder of its own for each, since Python keeps the modules that it loaded.
+    monkeypatch.setenv("IPA_PIPELINES_DIR", f"pipes{rows}")
+    monkeypatch.setenv("IPA_PROFILES_DIR", "profiles")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert run([*INIT, *more]) == 0
+    pipeline = load_pipeline(Path(f"pipes{rows}/shop/pipeline.yaml"))
+    for stage in pipeline.stages:
+        bench = bench_workload(Path(f"pipes{rows}"), "shop", stage.name, seed=3)
+        local = local_of(stage.variants[0])
+        assert local is not None
+        module, _, name = local.implementation.rpartition(".")
+        kind = getattr(import_module(module), name)
+        assert issubclass(kind, StageRuntime)
+        model = kind.__new__(kind)
+        model.load_model({**local.parameters, "seconds": "0"})
+        given = {tensor["name"]: np.array(tensor["data"] * 2) for tensor in bench.items[0]}
+        outputs = model.predict_batch(given)
+        own = rows if stage.name == "detect" else 1
+        assert outputs["value"].shape == (2 * own, 1)
+        assert outputs.get("fan_out", np.ones(2)).tolist() == [own, own]
+        # What it answers is what the next stage takes, and right.
+        assert {spec.name for spec in kind.gives} == set(given) == {spec.name for spec in kind.takes}
+        assert bench.accuracy([{"value": row} for row in outputs["value"]]) == 1.0
+    before = Path(f"pipes{rows}/shop/bench.py").read_text()
+    Path(f"pipes{rows}/shop/bench.py").write_text("mine")
+    assert run([*INIT, *more]) == 4
+    assert Path(f"pipes{rows}/shop/bench.py").read_text() == "mine" != before
+
+
+def test_the_default_of_drop_after_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        assert run(["init", "--help"]) == 0
+    assert "the SLA if not given" in capsys.readouterr().out
+    pipeline = replace(packaged_example()[0], drop_after_s=None)
+    assert pipeline.deadline_s == pipeline.sla.latency_s
+    assert "than the SLA if absent" in schema_text("pipeline")
 
 
 @pytest.mark.usefixtures("here")
