@@ -140,12 +140,14 @@ class Due:
 
 
 class StageLoss(http.HttpError):
-    """A request that ended at a stage without an answer."""
+    """A request that ended at a stage without an answer. The detail of a 5xx names the stage."""
 
     def __init__(
-        self, stage: str, status: int, code: str, detail: str, *, cause: str, retry_after_s: float = 0.0
+        self, stage: str, status: int, code: str, detail: str, *, cause: str = "", retry_after_s: float = 0.0
     ) -> None:
-        super().__init__(status, code, detail, cause=cause, retry_after_s=retry_after_s)
+        cause = cause or (LossCause.NO_TIME_LEFT if status == 504 else LossCause.QUEUE_UNREACHABLE)
+        named = detail if status < 500 or f"stage {stage!r}" in detail else f"stage {stage!r}: {detail}"
+        super().__init__(status, code, named, cause=cause, retry_after_s=retry_after_s)
         self.stage = stage
 
 
@@ -304,6 +306,7 @@ class RouterServer:
             times |= {"router": total_s - sum(times.values()), "total": total_s}
             headers[TIMING_HEADER] = server_timing(times)
         except StageLoss as error:
+            error.detail += self._times_of(call) if error.status in DROPPED else ""
             response = error.response()
             self._metrics.losses[error.stage, LossCause(error.cause)].inc()
             if error.cause in CROWDED:
@@ -317,6 +320,12 @@ class RouterServer:
             part.metrics.request_s.observe(loop.time() - began_s)
         part.metrics.requests[_outcome(response.status)].inc()
         return response.with_headers(headers)
+
+    def _times_of(self, call: http.Call) -> str:
+        """The time that a request had, the key that gives it, and the SLA."""
+        asked_s, own = call.budget_s(), (self._budget_s, "drop_after")
+        given_s, key = own if asked_s is None else min(own, (asked_s, http.BUDGET_HEADER))
+        return f"; it had {given_s:.3g} s by {key}, the SLA is {self._sla_s:.3g} s"
 
     def _passed(self, call: http.Call) -> Passed:
         """The request as it is passed on; InputError: its layout or its outputs are wrong.
@@ -376,7 +385,7 @@ class RouterServer:
                 forwarded = outputs_as_inputs(answer, passed.last if index == last - 1 else {})
             except (orjson.JSONDecodeError, LookupError, TypeError) as error:
                 detail = f"stage {stage.name!r}: its queue's answer is not a V2 response: {error!r}"
-                raise _unreachable(stage.name, detail) from error
+                raise StageLoss(stage.name, 502, "failed", detail) from error
             if forwarded is None:
                 empty = {"model_name": self._pipeline, **_id_of(orjson.loads(answer)), "outputs": []}
                 return json_response(empty), times
@@ -401,9 +410,9 @@ class RouterServer:
                 async with asyncio.timeout(remaining_s + ANSWER_GRACE_S):
                     answer = await self._post(f"{stage.url}/infer", body, headers)
             except TimeoutError:
-                raise _out_of_time(stage.name, "no answer within the time budget") from None
+                raise StageLoss(stage.name, 504, "dropped", "no answer within the time budget") from None
             except OversizedAnswerError as error:
-                raise _unreachable(stage.name, f"stage {stage.name!r}: {error}") from error
+                raise StageLoss(stage.name, 502, "failed", str(error)) from error
             except ConnectionLostError as error:
                 lost = error
                 broken += error.was_sent
@@ -418,8 +427,8 @@ class RouterServer:
             await asyncio.sleep(min(wait_s, max(0.0, due.deadline_s - loop.time())))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         if lost is None:
-            raise _out_of_time(stage.name, "the time budget is used up")
-        raise _unreachable(stage.name, f"stage {stage.name!r}: its queue did not answer: {lost}") from lost
+            raise StageLoss(stage.name, 504, "dropped", "the time budget is used up")
+        raise StageLoss(stage.name, 502, "failed", f"its queue did not answer: {lost}") from lost
 
 
 def _refuse_late(part: RoutedPart, deadline_s: float) -> None:
@@ -490,15 +499,6 @@ def _add_times(times: dict[str, float], stage: str, headers: Mapping[str, str], 
     times[f"{stage}-hop"] = took_s - sum(parts.values())
 
 
-def _unreachable(stage: str, detail: str) -> StageLoss:
-    return StageLoss(stage, 502, "failed", detail, cause=LossCause.QUEUE_UNREACHABLE)
-
-
-def _out_of_time(stage: str, detail: str) -> StageLoss:
-    detail = f"stage {stage!r}: {detail}"
-    return StageLoss(stage, 504, "dropped", detail, cause=LossCause.NO_TIME_LEFT)
-
-
 def _stage_error(
     stage: str, status: int, answer: bytes, headers: Mapping[str, str], *, is_first: bool
 ) -> StageLoss:
@@ -508,7 +508,7 @@ def _stage_error(
         problem = None
     if not isinstance(problem, dict):
         problem = {}
-    detail = str(problem.get("detail", f"stage {stage!r}: its queue answered {status}"))
+    detail = str(problem.get("detail", f"its queue answered {status}"))
     cause = str(problem.get("cause"))
     if cause not in set(LossCause):
         cause = LossCause.QUEUE_UNREACHABLE
@@ -520,7 +520,6 @@ def _stage_error(
     code = str(problem.get("code", "input"))
     if (is_first or code == UnknownOutputError.code) and 400 <= status < 500:
         return StageLoss(stage, status, code, detail, cause=LossCause.INVALID_REQUEST)
-    detail = detail if f"stage {stage!r}" in detail else f"stage {stage!r}: {detail}"
     return StageLoss(stage, 502, "failed", detail, cause=cause)
 
 

@@ -257,6 +257,12 @@ def test_what_is_not_answered_says_why_and_is_counted(
             assert answer.status_code == status, answer.text
             assert answer.headers["content-type"] == "application/problem+json"
             assert (answer.json()["code"] == "dropped") is (outcome == "dropped")
+            if status >= 500:
+                assert answer.json()["detail"].startswith(f"stage {stages[-1]!r}")
+            if outcome == "dropped":
+                # Whoever asked sees how much time there was, and where to change it.
+                had = "ipa-budget-ms" if headers else "drop_after"
+                assert f" s by {had}, the SLA is " in answer.json()["detail"]
             text = (await http.get("/metrics")).text
             assert f'ipa_router_requests_total{{outcome="{outcome}",part="1",pipeline="p"}} 1.0' in text
             assert 'ipa_router_arrivals_total{pipeline="p"} 1.0' in text
