@@ -10,6 +10,9 @@ const PLANNED = [
   { text: "Service", figure: true, of: (stage) => seconds(stage.latency_s) },
 ];
 
+/** The rate to plan for now: the most that is expected, or what is seen where nothing is forecast. */
+export const loadOf = (live) => live.forecast?.upper_rps || live.rate_rps;
+
 export class Comparison {
   /** `takeLoad()` plans for the present load; `setRate(rps)` for that rate. */
   constructor(parent, root, takeLoad, setRate) {
@@ -151,6 +154,6 @@ export function figures(live, plan) {
     row("Cost, cores", live.cost_cores, plan.cost_cores, plain, cost),
     ...[...new Set([...held.keys(), ...planned.keys()])].map((name) => row(name, held.get(name) ?? known, planned.get(name) ?? 0, plain, cost)),
     row("Latency: seen, planned", live.latency_s, plan.latency_s, seconds, { digits: 3, unit: "s" }),
-    row("Rate: seen, planned for", live.rate_rps, plan.rate_rps, (value) => number(value, 2), { digits: 2, unit: "rps" }),
+    row("Rate to plan for", loadOf(live), plan.rate_rps, (value) => number(value, 2), { digits: 2, unit: "rps" }),
   ], "totals");
 }

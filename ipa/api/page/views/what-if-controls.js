@@ -17,7 +17,7 @@ export function controlsOf(pipeline, status, objectiveName, rate) {
   const isWeighted = objective.goal === "weighted";
   const weight = (name, label, now, note) => ({ name, label, unit: "", now, least: 0, most: now ? round(5 * now) : 1, note, off: !isWeighted });
   const found = [
-    { name: "rate_rps", label: "Rate", unit: "rps", now: rate, least: 0.01, most: nice(4 * optional(rate, 10)), note: rate === null ? "requests per second" : "the load that is held" },
+    { name: "rate_rps", label: "Rate", unit: "rps", now: rate, least: 0.01, most: nice(4 * optional(rate, 10)), note: rate === null ? "requests per second" : "planned load" },
     { name: "sla_s", label: "SLA", unit: "s", now: sla, least: 0.001, most: round(3 * sla), note: "latency that a plan must meet" },
     { name: "cores", label: "Core budget", unit: "cores", now: bounds.cores, least: 0.1, most: nice(2 * cores), step: 0.5, note: bounds.cores === null ? "no budget now" : bounds.transition_cores === null ? "" : `${plain(bounds.transition_cores)} while it changes, or the budget` },
     weight("alpha", "Weight of accuracy, α", objective.alpha, ""),

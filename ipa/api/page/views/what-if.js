@@ -2,7 +2,7 @@
 
 import { callApi } from "../api.js";
 import { clock, el, number } from "../dom.js";
-import { Comparison } from "./what-if-answer.js";
+import { Comparison, loadOf } from "./what-if-answer.js";
 import { Control, NAMES, bodyOf, controlsOf, furtherOf } from "./what-if-controls.js";
 import { Background } from "./what-if-more.js";
 
@@ -59,14 +59,14 @@ class WhatIf {
 
   /** Keeps the present load as the rate, so that plan, frontier and explanation are for one rate while they are read. */
   hold() {
-    const { forecast, rate_rps: seen } = this.status.live;
-    const rate = forecast?.upper_rps || seen;
+    const { forecast } = this.status.live;
+    const rate = loadOf(this.status.live);
     this.held = rate ? { rate, at: new Date(), isForecast: Boolean(forecast?.upper_rps), horizon_s: forecast?.horizon_s ?? 0 } : null;
   }
 
   /** The rate of the plan, its origin in words, and the present load if it has moved away from the rate. */
   get basis() {
-    const { live } = this.status, now = live.forecast?.upper_rps || live.rate_rps;
+    const { live } = this.status, now = loadOf(live);
     const rate = Number(this.set.rate_rps) || this.held?.rate || null;
     const origin = this.set.rate_rps ? "as set here" : !this.held ? "" : `${this.held.isForecast ? `the most that is expected within ${number(this.held.horizon_s, 0)} s` : "the load"}, seen at ${clock(this.held.at)}`;
     return { rate, origin, moved: now && rate && Math.abs(now / rate - 1) > MOVED ? now : null, isIdle: live.rate_rps === 0 };
