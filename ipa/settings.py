@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import ConfigurationError, NotFoundError, PluginError, Problem, UsageError
+from ipa.model.masking import HIDDEN, mask_url
 from ipa.optimize.registry import SOLVERS
 from ipa.plugins import Registry
 
@@ -298,7 +299,7 @@ class Settings:
             )
         given = {name: value for name, value in overrides.items() if value is not None}
         faults = [
-            Problem(f"--{name.replace('_', '-')} {value!r} {fault}")
+            Problem(f"--{name.replace('_', '-')} {shown_setting(name, value)!r} {fault}")
             for name, value in given.items()
             if (fault := setting_fault(name, value))
         ]
@@ -316,6 +317,8 @@ class Settings:
 SETTINGS = tuple(each for each in fields(Settings) if each.name != "origins")
 # Never shown, and refused in the file.
 SECRETS = frozenset(each.name for each in SETTINGS if not each.repr)
+# URLs whose path is hidden too: receivers of events, and what serves many tenants, often have a secret there.
+SECRET_PATHS = frozenset({"webhook_url", "prometheus_url", "gateway_url"})
 # The first setting of each group; those that follow it in the class belong to it too.
 _GROUP_STARTS = {
     "pipelines_dir": "files",
@@ -426,11 +429,11 @@ def _from_variables(env: Mapping[str, str]) -> tuple[_Values, list[Problem]]:
         try:
             value = _flag(text) if wanted is bool else wanted(text)
         except ValueError:
-            problems.append(Problem(f"{key}={text!r} is not {KINDS[wanted]}"))
+            problems.append(Problem(f"{key}={shown_setting(name, text)!r} is not {KINDS[wanted]}"))
             continue
         fault = setting_fault(name, value)
         if fault:
-            problems.append(Problem(f"{key}={text!r} {fault}"))
+            problems.append(Problem(f"{key}={shown_setting(name, text)!r} {fault}"))
         values[name] = (value, SettingOrigin(SettingSource.ENVIRONMENT, key))
     return values, problems
 
@@ -454,6 +457,13 @@ _FIELDS = re.compile(r"\{([^{}]*)\}")
 PLUGINS = {"solver": SOLVERS, "forecaster": FORECASTERS}
 # Authentication methods.
 AUTHENTICATORS = ("keys", "oidc", "kubernetes")
+
+
+def shown_setting(name: str, value: Any) -> Any:
+    """The value of a setting as errors and answers may show it."""
+    if name in SECRETS:
+        return HIDDEN if value else ""
+    return mask_url(value, path=name in SECRET_PATHS) if isinstance(value, str) else value
 
 
 def words(value: str) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """Every lock of requirements/ against known advisories; 1 where one is found that nobody wrote a reason for.
 
-pip-audit asks the service of the package index, where that is reachable. What it does not answer for is judged
-by requirements/advisories.json alone: a dated copy of the PyPA advisory database, of the packages of the locks.
-`--copy FOLDER` makes it anew from a clone of that database. Its `accepted` holds the reason to live with an
-advisory, by its id.
+pip-audit asks the service of the package index, where that is reachable. Packages that it does not answer
+for are judged by requirements/advisories.json: a dated copy of the PyPA advisory database, with the packages
+of the locks. `--copy FOLDER` makes it anew from a clone of that database. Its `accepted` holds the reason to
+live with an advisory, by its id.
 """
 
 from __future__ import annotations
@@ -221,8 +221,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{each}{''.join(f' ACCEPTED: {reason}' for reason in reasons)}")
     print(
         f"{len(among)} packages of {len(paths)} locks: {len(found)} advisories, "
-        f"{len(open_ones)} without a reason; {len(answered)} judged by the service, {len(rest)} by the copy of {copy['date']}"
-        + (", which knows nothing newer" if rest else "")
+        f"{len(open_ones)} without a reason; {len(answered)} judged by the service, "
+        f"{len(rest)} by the copy of {copy['date']}" + (", which knows nothing newer" if rest else "")
     )
     return int(bool(open_ones))
 

@@ -27,7 +27,7 @@ from ipa.api import (
     problems,
     queries,
 )
-from ipa.api.auth import AccessGate, Context
+from ipa.api.auth import AccessGate, Context, CurrentCaller
 from ipa.api.bodies import BODIES
 from ipa.api.context import ApiContext
 from ipa.api.hardening import LOOPBACK, Hardening
@@ -38,6 +38,7 @@ from ipa.api.request_body import BodyReader
 from ipa.api.rules import WorkPlaces
 from ipa.files.kinds import KINDS, schema_text
 from ipa.metering.alerts import RUNBOOKS
+from ipa.model.access import NOBODY
 from ipa.model.errors import Problem, UnavailableError
 
 PAGE = Path(__file__).parent / "page"
@@ -137,18 +138,23 @@ class Readiness:
 
 @router.get("/readyz", tags=["health"])
 async def readyz(
-    service: Using, context: Context, verbose: Annotated[str | None, Query()] = None
+    service: Using, caller: CurrentCaller, context: Context, verbose: Annotated[str | None, Query()] = None
 ) -> Readiness:
-    """Report that the API can serve; 503 if it cannot. `?verbose` lists the checks."""
+    """Report that the API can serve; 503 if it cannot. `?verbose` lists the checks to known callers."""
     # In a thread of its own: those of the pool may all be busy.
     checks = await to_thread.run_sync(service.health.checks, limiter=context.limits.health_threads)
     failed = [check for check in checks if check.required and not check.ok]
+    is_told = caller.identity != NOBODY
     if failed:
         named = [Problem(f"{check.name}: {check.detail or 'failed'}") for check in failed]
-        raise UnavailableError("the service is not ready", problems=named)
+        raise UnavailableError(
+            "the service is not ready",
+            problems=named if is_told else (),
+            hint="" if is_told else "With a token it says why.",
+        )
     views = tuple(CheckView(check.name, check.ok, check.required, check.detail) for check in checks)
     degraded = not all(check.ok for check in checks)
-    return Readiness(ready=True, degraded=degraded, checks=views if verbose is not None else ())
+    return Readiness(ready=True, degraded=degraded, checks=views if verbose is not None and is_told else ())
 
 
 @router.get("/metrics", tags=["health"], response_class=Response)

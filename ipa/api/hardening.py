@@ -19,8 +19,8 @@ LOG = logging.getLogger(__name__)
 # Without authentication, a page whose name was rebound to this address must not be served.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
-# Headers that a proxy adds: the address of the connection is then not that of the client.
-PROXIED = frozenset({"forwarded", "via", "x-real-ip"})
+# Headers that a proxy adds, and no browser: the connection's address is then not that of the client.
+PROXIED = re.compile(r"(?:.*-)?(?:via|forwarded|original)(?:-.*)?|.*-(?:ip|address)|cdn-loop|cf-.*")
 UNPROXIED = (
     "the service is open to this machine alone, and the header {name} says that a proxy forwards requests; "
     "turn on authentication (IPA_AUTH=keys), or remove the proxy"
@@ -109,7 +109,7 @@ def _host(headers: Headers) -> str:
 def _proxy_refusal(headers: Headers) -> str:
     """The reason to refuse a request that came through a proxy; empty if it did not."""
     names = (name.decode("latin-1") for name, _ in headers.raw)
-    found = next((name for name in names if name in PROXIED or name.startswith("x-forwarded-")), None)
+    found = next(filter(PROXIED.fullmatch, names), None)
     return UNPROXIED.format(name=found) if found else ""
 
 

@@ -96,8 +96,9 @@ def _url_faults(url: str) -> Iterator[str]:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  raises where it is none
-    except ValueError as error:
-        yield f"IPA_WEBHOOK_URL cannot be read: {error}"
+    except ValueError:
+        # The error quotes what may be part of a password.
+        yield "IPA_WEBHOOK_URL cannot be read: its host or its port is none"
         return
     if parts.scheme not in ("http", "https"):
         yield f"IPA_WEBHOOK_URL: the scheme {parts.scheme!r} is neither http nor https"

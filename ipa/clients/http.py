@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from ipa.model.errors import (
     UnavailableError,
     UsageError,
 )
+from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from ipa.service.preconditions import plain_version
@@ -43,11 +43,11 @@ class HttpClient(PipelineClient):
         self, at: str, transport: httpx.BaseTransport | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
         url = httpx.URL(at)
-        # For errors and logs, without a password.
-        self._at = _shown(at)
+        # For errors and logs.
+        self._at = mask_url(at)
         # Proxies of the environment are for the internet; the service is inside the network.
         self._client = httpx.Client(
-            base_url=self._at,
+            base_url=url.copy_with(username=None, password=None, query=None, fragment=None),
             timeout=timeout_s,
             trust_env=False,
             transport=transport,
@@ -289,7 +289,7 @@ def client_at(at: str, settings: Settings | None = None, *, namespace: str | Non
     is_manifest = at.endswith((".yaml", ".yml"))
     if not is_manifest and not is_target(at):
         raise UsageError(
-            f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
+            f"--at {mask_url(at)!r} is no URL of a service, no cluster and no manifest",
             hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
         )
     from ipa.bootstrap.one_shot import on_manifest, on_target
@@ -319,11 +319,6 @@ def is_target(at: str) -> bool:
 
 def _say(words: str) -> None:
     sys.stderr.write(f"{words}\n")
-
-
-def _shown(at: str) -> str:
-    """The address without the password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", at)
 
 
 def pipeline_path(pipeline: str, *rest: str) -> str:

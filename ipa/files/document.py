@@ -26,6 +26,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 # Values counted after aliases are followed: what a "billion laughs" document multiplies.
 MAX_VALUES = 100_000
+# Keys of all mappings together: six times those of the profile above. Each costs more than a value of a list.
+MAX_KEYS = 20_000
 # Nobody reads more, and a file of nothing but unknown keys would take a minute to describe.
 MAX_PROBLEMS = 200
 # Characters of a value in a message.
@@ -264,7 +266,7 @@ def _events(text: str, document: Document, most_values: int, remedy: str) -> lis
 
 def _collect(text: str, document: Document, events: list[Any], too_many: str, most_values: int) -> None:
     anchors: dict[str, int] = {}
-    values = 0
+    values = keys = 0
     # The collections that are open: what the next node of each is.
     open_nodes = [_ITEM]
     event: Any
@@ -277,7 +279,9 @@ def _collect(text: str, document: Document, events: list[Any], too_many: str, mo
             node = open_nodes[-1]
             open_nodes[-1] = _NEXT[node]
             values += node is not _KEY
+            keys += node is _KEY
             fault = too_many if values > most_values else ""
+            fault = fault or (f"more than {MAX_KEYS} keys; write less" if keys > MAX_KEYS else "")
             if kind is yaml.AliasEvent:
                 if event.anchor not in anchors:
                     fault = f"alias *{event.anchor[:MAX_SHOWN]} names no anchor before it"

@@ -15,6 +15,7 @@ from ipa.files.faults import check
 from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import Maybe
 from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.masking import mask_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def read_settings(
             if value is None:
                 continue
             if words := fault(each.name, value):
-                document.problem(pointer, f"{each.key} is {document.shown(pointer, value)}, which {words}")
+                shown = mask_url(document.shown(pointer, value), path=True)
+                document.problem(pointer, f"{each.key} is {shown}, which {words}")
             kind = Path if isinstance(each.default, Path) else type(each.default)
             found[each.name] = (kind(value), f"{path}:{document.marks[pointer][0]}")
     try:

@@ -27,6 +27,8 @@ from ipa.model.errors import InputError
 MOST_LINE_BYTES = 100_000
 # Four months, a line a second.
 MOST_LINES = 10_000_000
+# Recorded rates unpack to some ten times their packed size, and files made to fill the memory to a thousand.
+MOST_RATIO = 100
 # Bounds the memory where two lines are years apart.
 MOST_SECONDS = 10_000_000
 EXAMPLE_TRACE = "azure-conversation"
@@ -157,9 +159,20 @@ def read_rates(trace: str | Path) -> tuple[float, ...]:
 
 
 def _unpacked(path: Path, raw: BinaryIO) -> BufferedReader | gzip.GzipFile:
-    return (
-        gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else BufferedReader(FileIO(os.dup(raw.fileno())))
-    )
+    if path.suffix != ".gz":
+        return BufferedReader(FileIO(os.dup(raw.fileno())))
+    file = gzip.GzipFile(fileobj=raw)
+    # Unpacked first without being parsed, which takes a hundred times as long.
+    left = MOST_RATIO * os.fstat(raw.fileno()).st_size
+    while left >= 0 and (part := file.read(MOST_LINE_BYTES)):
+        left -= len(part)
+    if left < 0:
+        raise InputError(
+            f"{path} unpacks to more than {MOST_RATIO} times its size",
+            hint="If it is meant, unpack it first.",
+        )
+    file.seek(0)
+    return file
 
 
 def _lines(path: Path, file: BufferedReader | gzip.GzipFile) -> Iterator[tuple[int, str]]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gzip
+import math
 import re
+import sqlite3
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -15,9 +19,12 @@ import psutil
 import pytest
 import yaml
 
+from ipa.adapters.store import open_store
+from ipa.adapters.store.copies import back_up, digest_file, restore
 from ipa.files import load_pipeline, load_pipelines, load_profile, load_profiles
 from ipa.files.check import check_files
 from ipa.files.document import MAX_BYTES, to_json_pointer
+from ipa.files.traces import read_trace
 from ipa.model.errors import InputError, IpaError
 from ipa.model.profile import ProfilePoint
 from ipa.profiling.lint import lint_profile
@@ -135,6 +142,50 @@ def test_i2_yaml_bombs(case: Case, tmp_path: Path) -> None:
     case.equal("refused with a position", refused, len(BOMBS) + 1)
     case.equal("code run", Path("/tmp/ipa-was-here").exists(), False)
     case.at_most("peak MB", peak_mb, PARSE_MB)
+
+
+def test_r23_what_expands_is_refused_at_a_named_bound(case: Case, tmp_path: Path) -> None:
+    many, short = tmp_path / "rates.csv.gz", tmp_path / "day.csv.gz"
+    with gzip.open(many, "wt") as file:
+        file.write("rate_rps\n" + "1\n" * 2_000_000)
+    with gzip.open(short, "wt") as file:
+        file.write("rate_rps\n" + "".join(f"{math.sin(at / 999) + 2:.2f}\n" for at in range(86_400)))
+    keys = tmp_path / "pipeline.yaml"
+    keys.write_text("".join(f"k{at}: 1\n" for at in range(90_000)))
+    case.told("packed bytes", many.stat().st_size)
+    with pytest.raises(InputError, match="unpacks to more than 100 times its size"):
+        read_trace(many)
+    case.equal("rates of a day", len(read_trace(short)), 86_400)
+    case.equal(
+        "problems", problems_of(lambda: load_pipeline(keys)), ["20001:1 / more than 20000 keys; write less"]
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER ipa_x AFTER INSERT ON ipa_entries BEGIN DELETE FROM ipa_keys; END",
+        "CREATE TRIGGER ipa_x BEFORE INSERT ON ipa_keys BEGIN SELECT RAISE(ABORT, 'x') WHERE 0; "
+        "DELETE FROM ipa_entries; SELECT RAISE(ABORT, ''); END",
+        "CREATE VIEW ipa_view AS SELECT * FROM ipa_keys",
+        "CREATE VIRTUAL TABLE ipa_search USING fts5(words)",
+    ],
+)
+def test_r23_a_backup_with_statements_of_its_own_is_refused(
+    case: Case, tmp_path: Path, statement: str
+) -> None:
+    store_url, backup = f"sqlite:///{tmp_path}/a.sqlite3", tmp_path / "backup"
+    open_store(store_url).close()
+    back_up(store_url, backup, lambda words, done: None)
+    restored = f"sqlite:///{tmp_path}/b.sqlite3"
+    restore(restored, backup, lambda words, done: None)
+    digest_file(backup).unlink()
+    with closing(sqlite3.connect(backup)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    with pytest.raises(InputError, match="which no store of ipa has"):
+        restore(restored, backup, lambda words, done: None)
+    case.told("statement", statement.split(" ON ", maxsplit=1)[0])
 
 
 @pytest.mark.live

@@ -90,6 +90,26 @@ def test_r13_a_range_of_a_file_is_ignored(case: Case) -> None:
     case.equal("answered in part", parts, [])
 
 
+# Each sent by a proxy, a load balancer or a content network that is known, and by no browser.
+PROXIES = (
+    *("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "Via", "X-Real-IP", "X-Original-For"),
+    *("True-Client-IP", "CF-Connecting-IP", "CF-Ray", "CDN-Loop", "Fastly-Client-IP", "X-Cluster-Client-IP"),
+    *("X-Client-IP", "X-Original-Host", "X-Envoy-External-Address", "X-ProxyUser-IP", "X-Original-URL"),
+)
+BROWSERS = ("Accept-Language", "Origin", "Sec-Fetch-Site", "DNT", "If-None-Match", "Priority", "Cookie")
+
+
+def test_r24_an_open_service_knows_a_proxy_by_its_headers(case: Case) -> None:
+    api = ApiClient(FakeWorld().play(2).services())
+
+    def status(name: str) -> int:
+        return api.get("/v1/pipelines", headers={name: "http://127.0.0.1:8080"}).status_code
+
+    case.told("headers", len(PROXIES))
+    case.equal("answered through a proxy", [name for name in PROXIES if status(name) != 403], [])
+    case.equal("browsers refused", [name for name in BROWSERS if status(name) != 200], [])
+
+
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 

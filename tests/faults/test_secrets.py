@@ -9,26 +9,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.connection import connection_of
+from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.adapters.store import open_store
 from ipa.adapters.store.keys import KeyIdentities
+from ipa.adapters.webhook.guarded import DeliveryError, Sender
 from ipa.api.context import ApiContext
+from ipa.bootstrap.webhooks import webhook_faults
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient, client_at
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import IpaError
-from ipa.settings import Settings
+from ipa.service.configuration import configuration
+from ipa.service.service import DependencyCheck
+from ipa.settings import GROUPS, Settings
+from ipa.targets.gitops.command import Git, GitError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.watchers import places_of
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.people import oidc, token
-from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline
+from tests.fakes.services import ApiClient, FakeHealth, FakeWorld, InProcess, a_pipeline, over
 from tests.faults.table import Case
 
 CANARY = "canary5f1c9e"
@@ -168,6 +176,150 @@ def test_o5_settings_keep_their_passwords(
         spoken += f"{name}: {caught.value} {caught.value.problems}\n"
     case.told("attempts", len(attempts))
     case.equal("hits", [line for line in (spoken + caplog.text).splitlines() if CANARY in line], [])
+
+
+# Every setting that is a URL, and one that it may be; each part of it holds the secret in turn.
+URLS = {
+    "IPA_STORE_URL": "postgresql://{user}:{password}@127.0.0.1:1/ipa?{query}",
+    "IPA_PROMETHEUS_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
+    "IPA_GATEWAY_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
+    "IPA_WEBHOOK_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
+    "IPA_OIDC_JWKS": "https://{user}:{password}@127.0.0.1:1/jwks?{query}#{fragment}",
+    "IPA_GITOPS_REMOTE": "http://{user}:{password}@127.0.0.1:1/x.git?{query}",
+    "IPA_RUNBOOKS_URL": "https://{user}:{password}@127.0.0.1:1/runbooks?{query}#{fragment}",
+    "IPA_PROFILE_REACH": "http://{user}:{password}@{{service}}.{{namespace}}:{{port}}?{query}#{fragment}",
+}
+SECRETS = ("IPA_PROMETHEUS_TOKEN", "IPA_WEBHOOK_SECRET")
+PLAIN = {"user": "ada", "password": "pw", "path": "x", "query": "sslmode=disable", "fragment": "x"}
+PARTS = {
+    **{part: {part: CANARY} for part in ("user", "password", "path", "fragment")},
+    "a password with every sign": {"password": f"{CANARY}/b?{CANARY}#@ {CANARY}"},
+    "an option": {"query": f"sslmode=disable&password={CANARY}"},
+    "an option without a value": {"query": CANARY},
+}
+
+
+def planted(template: str) -> dict[str, str]:
+    """The URL once for each part that it has, with the secret there."""
+    urls = {part: template.format(**PLAIN | given) for part, given in PARTS.items()}
+    return {part: url for part, url in urls.items() if CANARY in url}
+
+
+def test_r17_no_part_of_a_setting_is_told(
+    case: Case, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    given = [
+        (variable, part, url)
+        for variable, template in URLS.items()
+        for part, url in planted(template).items()
+    ]
+    given += [(variable, "token", CANARY) for variable in SECRETS]
+    file = tmp_path / "ipa.yaml"
+    hits: list[str] = []
+    attempts = 0
+
+    def tried(what: str, attempt: Callable[[], object]) -> None:
+        nonlocal attempts
+        attempts += 1
+        try:
+            told = repr(attempt() or "")
+        except IpaError as error:
+            told = f"{error} {error.message} {error.hint} {error.problems}"
+        told += caplog.text + "".join(capfd.readouterr())
+        caplog.clear()
+        if CANARY in told:
+            at = told.index(CANARY)
+            hits.append(f"{what}: {told[max(at - 90, 0) : at + 60]}")
+
+    for variable, part, value in given:
+        name = variable.removeprefix("IPA_").lower()
+        # As it is, and with a scheme that is none.
+        for text in (value, value.replace("://", "x://", 1)):
+            where = f"{variable}, {part}, {text.partition(':')[0]}"
+            settings = Settings(**{name: text})
+            tried(f"{where}: read", lambda env={variable: text}: _read(env))
+            tried(f"{where}: option", lambda given={name: text}: _read({}, **given))
+            if variable not in SECRETS:
+                group, key = next((g, k) for g, keys in GROUPS.items() for k, n in keys.items() if n == name)
+                file.write_text(json.dumps({"apiVersion": "ipa/v1", "kind": "Settings", group: {key: text}}))
+                tried(f"{where}: file", lambda: _read({"IPA_CONFIG_FILE": str(file)}))
+            tried(f"{where}: shown", lambda it=settings: configuration(it))
+            tried(f"{where}: used", lambda it=settings, of=name: USES[of](it, tmp_path))
+    case.told("attempts", attempts)
+    case.equal("hits", hits, [])
+
+
+def _read(environment: dict[str, str], **options: str) -> None:
+    Settings.from_env(environment, **options)
+
+
+def _reads(settings: Settings, _: Path) -> object:
+    checks = metrics_checks(settings, {}, lambda pipeline, of: "")
+    found = [finding for check in checks for finding in check.look()]
+    metrics = PrometheusMetrics(settings.prometheus_url, 0.2, 15.0)
+    return [*found, metrics.read(a_pipeline(), 60.0), connection_of(settings).headers() and ""]
+
+
+def _pushes(settings: Settings, folder: Path) -> object:
+    repository = folder / "repository"
+    repository.mkdir(exist_ok=True)
+    try:
+        git = Git(repository, 10.0)
+        git("init", "-q")
+        return git("push", settings.gitops_remote, "HEAD")
+    except GitError as error:
+        return error
+
+
+def _delivers(settings: Settings, _: Path) -> object:
+    if faults := list(webhook_faults(replace(settings, webhook_secret="whsec_" + "A" * 44))):
+        return faults
+    sender = Sender(settings.webhook_url, timeout_s=1.0, private=True)
+    try:
+        return sender.post(b"{}", {})
+    except (DeliveryError, httpcore.UnsupportedProtocol) as error:
+        return error
+    finally:
+        sender.close()
+
+
+# The use of each setting that reaches its fault: nothing answers, or it is refused.
+USES: dict[str, Callable[[Settings, Path], object]] = {
+    "store_url": lambda it, _: open_store(it.store_url),
+    "prometheus_url": _reads,
+    "prometheus_token": _reads,
+    "webhook_url": _delivers,
+    "webhook_secret": lambda it, _: list(webhook_faults(replace(it, webhook_url="http://127.0.0.1:1/"))),
+    "oidc_jwks": lambda it, _: Jwks(it.oidc_jwks, VirtualClock()).key("x"),
+    "gitops_remote": _pushes,
+    "gateway_url": lambda it, _: None,
+    "runbooks_url": lambda it, _: None,
+    "profile_reach": lambda it, _: None,
+}
+
+
+def test_r17_readiness_is_explained_to_known_callers_alone(case: Case, tmp_path: Path) -> None:
+    checks = (
+        DependencyCheck("store", False, f"the store says {CANARY}", required=True),
+        DependencyCheck("video", False, f"the metrics say {CANARY}"),
+    )
+    told: dict[str, list[str]] = {}
+    for name, found in {"unready": checks, "degraded": checks[1:]}.items():
+        services = over(FakeWorld().play(2).services(), health=FakeHealth(lambda found=found: found))
+        api = ApiClient(replace(services, authenticators=(oidc(tmp_path),)))
+        for path in ("/healthz", "/readyz", "/readyz?verbose"):
+            for who, headers in {
+                "nobody": {},
+                "a stranger": {"Authorization": "Bearer x"},
+                "a viewer": {"Authorization": f"Bearer {token('ops')}"},
+            }.items():
+                if CANARY in api.get(path, headers=headers).text:
+                    told.setdefault(who, []).append(f"{name} {path}")
+        # On this machine alone.
+        if CANARY in ApiClient(services).get("/readyz?verbose").text:
+            told.setdefault("open mode", []).append(name)
+    case.equal("told", sorted(told), ["a viewer", "open mode"])
 
 
 def _hits(text: str, *secrets: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import httpcore
 import pytest
 
-from ipa.adapters.webhook.guarded import DeliveryError, Sender
+from ipa.adapters.webhook.guarded import DeliveryError, Sender, refusal
 from tests.fakes.receiver import Receiver, answer
 from tests.faults.table import Case
 
@@ -34,6 +34,11 @@ FORBIDDEN = (
     "[fd00::1]",
     "[64:ff9b::7f00:1]",
     "[2002:7f00:1::]",
+    "[fec0::1]",
+    "[5f00::1]",
+    "[::ffff:8.8.8.8]",
+    "[::ffff:0:127.0.0.1]",
+    "[::ffff:0:8.8.8.8]",
 )
 # Not even where private networks are allowed.
 NEVER = (
@@ -43,6 +48,7 @@ NEVER = (
     "[::ffff:169.254.169.254]",
     "[64:ff9b::a9fe:a9fe]",
     "[2002:a9fe:a9fe::]",
+    "[::ffff:0:169.254.169.254]",
     "[fe80::1]",
     "[fd00:ec2::254]",
     "100.100.100.200",
@@ -92,6 +98,13 @@ def test_h4_forbidden_addresses(case: Case, receiver: Receiver, connects: list[s
     case.told("addresses tried", len(hosts))
     case.equal("forbidden connects", len(connects) + len(receiver.posts), 0)
     case.equal("refusals without a reason", [host for host, why in said.items() if " is " not in why], [])
+
+
+def test_r24_of_ipv6_only_unicast_is_public(case: Case) -> None:
+    outside = ("fec0::1", "feff::1", "5f00::1", "4000::1", "::ffff:808:808", "::ffff:0:808:808", "::808:808")
+    inside = ("2606:4700::1111", "2a00:1450::1", "64:ff9b::808:808", "2002:808:808::1")
+    case.equal("not refused", [each for each in outside if not refusal(each, private=False)], [])
+    case.equal("refused", [each for each in inside if refusal(each, private=False)], [])
 
 
 def test_h4_what_is_allowed_is_reached(case: Case, receiver: Receiver, connects: list[str]) -> None:

@@ -39,7 +39,11 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 
 def source_fault(source: str) -> str:
     """Return what is wrong with the source of the keys; empty if it is valid."""
-    url = urlsplit(source)
+    try:
+        url = urlsplit(source)
+        httpx.URL(source)
+    except (ValueError, httpx.InvalidURL):
+        return "has a host or a port that cannot be read"
     if not url.scheme or len(url.scheme) == 1:
         return "" if Path(source).is_file() else f"is not a file: {source!r}"
     if url.scheme not in ("https", "http") or not url.hostname:

@@ -103,9 +103,10 @@ def _connection(settings: Settings) -> PrometheusConnection:
 def connection_faults(settings: Settings) -> Iterator[str]:
     """Problems of the settings for the connection; none shows a token or a password."""
     asked = _connection(settings)
-    if "@" in urlsplit(asked.url).netloc:
+    place = urlsplit(asked.url)
+    if "@" in asked.url or place.query or place.fragment:
         yield (
-            "IPA_PROMETHEUS_URL holds a user or a password, which it would show; "
+            "IPA_PROMETHEUS_URL holds a user, a password or a query, which it would show; "
             "use IPA_PROMETHEUS_USER and IPA_PROMETHEUS_TOKEN_FILE"
         )
     if asked.token and asked.token_file:

@@ -15,6 +15,7 @@ from ipa.adapters.prometheus.queries import NOW, Age, Selector
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.model.errors import ConfigurationError, InputError, IpaError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
+from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
 
@@ -114,7 +115,7 @@ def metrics_checks(
 
 
 def _server(connection: PrometheusConnection, asker: Asker) -> Iterator[Finding]:
-    url = connection.url
+    url = mask_url(connection.url)
     try:
         skew_s = asker.skew_s()
     except IpaError as error:
@@ -214,7 +215,7 @@ class _Series:
 
     def _remedy(self, selector: Selector, of: SeriesOf) -> str:
         """Commands that add the scrape, and that tell a missing scrape, request and label apart."""
-        url = self.settings.prometheus_url.rstrip("/")
+        url = mask_url(self.settings.prometheus_url.rstrip("/"))
         return (
             f"{self.scrape(self.pipeline, of)}; send the pipeline a request, then see {url}/targets; "
             f"curl -G {url}/api/v1/series --data-urlencode 'match[]={selector}'"

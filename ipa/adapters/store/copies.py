@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from ipa.model.errors import ConfigurationError, ConflictError, InputError, Unav
 # 4 MB of a store at a time: some milliseconds, so that Ctrl-C works.
 PAGES = 1024
 BATCH = 500
+# A trigger of our schema does nothing but refuse.
+GUARD = re.compile(r"CREATE TRIGGER \w+ BEFORE [^;]* BEGIN SELECT RAISE\(ABORT, '[^']*'\); END")
 CHUNK_BYTES = 1 << 20
 DIGEST_SUFFIX = ".sha256"
 ONE_FILE = "PRAGMA journal_mode=DELETE"
@@ -254,6 +257,7 @@ def _import(source: Path, part: Path, step: CopyStep) -> None:
     try:
         shutil.copyfile(source, part)
         part.chmod(PRIVATE)
+        _check_guards(source, part)
         database.close_engine(database.open_engine(f"sqlite:///{part}"))
     except OSError as error:
         raise UnavailableError(f"{source} cannot be copied: {error.strerror}", hint=HINT) from error
@@ -262,6 +266,25 @@ def _import(source: Path, part: Path, step: CopyStep) -> None:
             f"the backup {source} cannot be used: {error.message}", hint="Take another."
         ) from error
     _sync(part)
+
+
+def _check_guards(source: Path, part: Path) -> None:
+    """InputError if the backup holds statements that later reads or writes would run, beside our guards."""
+    asked = (
+        "SELECT name, sql FROM sqlite_master WHERE type IN ('trigger', 'view') OR sql LIKE 'CREATE VIRTUAL%'"
+    )
+    try:
+        with closing(sqlite3.connect(read_only_uri(part), uri=True)) as connection:
+            found = connection.execute(asked).fetchall()
+    except sqlite3.DatabaseError:
+        # Opening it as a store says which fault it has.
+        return
+    for name, sql in found:
+        if not GUARD.fullmatch(sql):
+            raise InputError(
+                f"the backup {source} holds {name!r}, which no store of ipa has",
+                hint="Take another: somebody changed this one.",
+            )
 
 
 def _put_aside(path: Path) -> Path:

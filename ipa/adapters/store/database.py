@@ -26,6 +26,7 @@ from ipa.adapters.file_lock import FileLock
 from ipa.adapters.store import sqlite_file
 from ipa.adapters.store.health import MAKE_ROOM, WriteHealth, low_disk
 from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, UnavailableError
+from ipa.model.masking import HARMLESS, HIDDEN, mask_url
 
 LOG = logging.getLogger(__name__)
 # Alembic logs every read of the schema; `_migrate` logs changes.
@@ -182,6 +183,11 @@ def parse_url(store_url: str) -> URL:
             "the store's URL, IPA_STORE_URL, cannot be read",
             hint="Set IPA_STORE_URL, for example to sqlite:///runs/ipa.sqlite3",
         ) from error
+    if "@" in (url.host or ""):
+        raise ConfigurationError(
+            "the store's URL, IPA_STORE_URL, has more than one @",
+            hint="Write the @ of a password as %40, a / as %2F.",
+        )
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
@@ -337,8 +343,17 @@ def _mark(url: URL, connection: Connection) -> None:
 
 
 def shown(url: URL) -> str:
-    """Return the URL without its password."""
-    return url.render_as_string(hide_password=True)
+    """Return the URL without what may be a secret."""
+    return mask_url(url.render_as_string(hide_password=False))
+
+
+def _hide(said: str, url: URL) -> str:
+    """What a driver said, without the parts of the URL that may be secrets."""
+    options = (value for key, value in url.query.items() if key not in HARMLESS)
+    values = (url.username, url.password, *options)
+    for value in filter(None, (each if isinstance(each, str) else "" for each in values)):
+        said = said.replace(value, HIDDEN)
+    return said
 
 
 @contextmanager
@@ -349,7 +364,7 @@ def _translated(url: URL) -> Iterator[None]:
         raise
     except (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:
         # sqlite3.Error comes from our pragmas, UnicodeDecodeError from SQLite's own message about damage.
-        said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+        said = _hide(str(error.orig if isinstance(error, DBAPIError) else error).strip(), url)
         lower = said.lower()
         if "readonly" in lower or "read-only" in lower:
             raise ConfigurationError(

@@ -22,8 +22,11 @@ Address = IPv4Address | IPv6Address
 METADATA = frozenset(
     ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 )
-# Networks with an IPv4 address in the last 32 bits: NAT64, and the deprecated "compatible" ones.
-EMBEDDING = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96"))
+# Networks with an IPv4 address in the last 32 bits: NAT64, "translated" and the deprecated "compatible" ones.
+NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+EMBEDDING = (*NAT64, IPv6Network("::ffff:0:0:0/96"), IPv6Network("::/96"))
+# The public addresses of IPv6 are these; all other networks are reserved, or have another use.
+UNICAST = (IPv6Network("2000::/3"), *NAT64)
 
 
 def refusal(text: str, *, private: bool) -> str:
@@ -49,8 +52,12 @@ def _refusal(address: Address, *, private: bool) -> str:
 
 
 def _is_public(address: Address) -> bool:
-    """True if the address is public, or embeds others: these are judged by themselves."""
-    return address.is_global or bool(_embedded(address))
+    """True if the address is public; those that it embeds are judged by themselves."""
+    if isinstance(address, IPv4Address):
+        return address.is_global
+    plain = IPv6Address(int(address))
+    is_unicast = any(plain in network for network in UNICAST)
+    return is_unicast and (address.is_global or bool(_embedded(address)))
 
 
 def _embedded(address: Address) -> tuple[Address, ...]:

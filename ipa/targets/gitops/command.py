@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ipa.adapters.processes import run
 from ipa.model.errors import ConfigurationError, InputError, UnavailableError, UsageError
+from ipa.model.masking import mask_urls
 
 # What git says may quote a remote's whole banner.
 LONGEST_MESSAGE = 400
-# What stands before the @ of an address.
-SECRET = re.compile(r"//[^/@\s]+@")
 # A person's hooks, signing and pagers are for persons; and nobody is here to type a password.
 OPTIONS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "gc.auto=0")
 QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
@@ -51,7 +49,7 @@ class Git:
         except OSError as error:
             raise ConfigurationError(f"git cannot be run: {error.strerror}", hint="Install git.") from error
         if done.returncode != 0:
-            said = SECRET.sub("//", done.stderr.decode("utf-8", "replace"))
+            said = mask_urls(done.stderr.decode("utf-8", "replace"))
             raise GitError(said.strip()[:LONGEST_MESSAGE])
         try:
             return done.stdout.decode("utf-8")

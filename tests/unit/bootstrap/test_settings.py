@@ -10,7 +10,8 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.model.errors import ConfigurationError
-from ipa.service.configuration import HIDDEN, configuration
+from ipa.model.masking import HIDDEN
+from ipa.service.configuration import configuration
 from ipa.settings import FILE, GROUPS, SECRETS, SETTINGS, Settings, SettingSource
 
 
@@ -134,12 +135,12 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "shown"),
     [
-        ("IPA_STORE_URL", "postgresql+psycopg://ipa:CANARY@db/ipa", "postgresql+psycopg://ipa:***@db/ipa"),
-        ("IPA_STORE_URL", "postgresql://db/ipa?user=ipa&password=CANARY", "postgresql://db/ipa?***"),
-        ("IPA_STORE_URL", "postgresql://ipa:CAN@ARY/CANARY@db/ipa", "postgresql://ipa:***@db/ipa"),
+        ("IPA_STORE_URL", "postgresql+psycopg://ipa:CANARY@db/ipa", "postgresql+psycopg://***@db/ipa"),
+        ("IPA_STORE_URL", "postgresql://db/ipa?user=ipa&password=CANARY", "postgresql://db/ipa?user=***&password=***"),
+        ("IPA_STORE_URL", "postgresql://ipa:CAN@ARY/CANARY@db/ipa", "postgresql://***@db/ipa"),
         ("IPA_STORE_URL", "sqlite:///runs/ipa.sqlite3", "sqlite:///runs/ipa.sqlite3"),
         ("IPA_GITOPS_REMOTE", "https://CANARY@git.example/x.git", "https://***@git.example/x.git"),
-        ("IPA_GITOPS_REMOTE", "ssh://git@git.example/x.git", "ssh://git@git.example/x.git"),
+        ("IPA_GITOPS_REMOTE", "ssh://git@git.example/x.git", "ssh://***@git.example/x.git"),
         ("IPA_WEBHOOK_URL", "https://hooks.example/T0/CANARY", "https://hooks.example/***"),
         ("IPA_WEBHOOK_SECRET", "CANARY", HIDDEN),
         ("IPA_PROMETHEUS_TOKEN", "CANARY", HIDDEN),
