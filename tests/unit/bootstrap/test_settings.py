@@ -136,7 +136,11 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     ("variable", "value", "shown"),
     [
         ("IPA_STORE_URL", "postgresql+psycopg://ipa:CANARY@db/ipa", "postgresql+psycopg://***@db/ipa"),
-        ("IPA_STORE_URL", "postgresql://db/ipa?user=ipa&password=CANARY", "postgresql://db/ipa?user=***&password=***"),
+        (
+            "IPA_STORE_URL",
+            "postgresql://db/ipa?user=ipa&password=CANARY",
+            "postgresql://db/ipa?user=***&password=***",
+        ),
         ("IPA_STORE_URL", "postgresql://ipa:CAN@ARY/CANARY@db/ipa", "postgresql://***@db/ipa"),
         ("IPA_STORE_URL", "sqlite:///runs/ipa.sqlite3", "sqlite:///runs/ipa.sqlite3"),
         ("IPA_GITOPS_REMOTE", "https://CANARY@git.example/x.git", "https://***@git.example/x.git"),
