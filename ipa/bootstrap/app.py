@@ -35,6 +35,7 @@ from ipa.bootstrap.targets import (
 from ipa.bootstrap.webhooks import monitored_webhook, webhook_faults, webhook_of
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.incidents import IncidentBook
+from ipa.control.audit.reason_log import ReasonLog
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.probed_workload import ProbedWorkload
@@ -175,7 +176,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         )
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
-        hooks = (Publisher(catalogue), Changes(store.note), book := IncidentBook())
+        hooks = (Publisher(catalogue), Changes(store.note), ReasonLog(), book := IncidentBook())
         feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)

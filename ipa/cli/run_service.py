@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ipa.bootstrap.app import App
     from ipa.bootstrap.targets import ServeOptions
 
+LOG = logging.getLogger("ipa.serve")
 # Seconds for a tick in flight: the solver's deadline and one write; later ticks end with the process.
 JOIN_S = 15.0
 # Seconds for changes that were requested over the API.
@@ -49,7 +51,7 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
             # What was built so far took time in which no loop controls the load.
             options.simulated.pace.begin()
         try:
-            _serve(running, listener)
+            _serve(running, listener, LOG.info if logs.is_json else typer.echo)
         finally:
             running.close()
 
@@ -72,30 +74,30 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(running: App, listener: socket.socket) -> None:
+def _serve(running: App, listener: socket.socket, say: Callable[[str], None]) -> None:
     """Run the loops and the API until a signal; then finish ticks and changes, and hand over."""
     if running.leadership is not None:
         running.leadership.start()
     if running.webhook is not None:
         running.webhook.start()
     running.roster.start()
-    _listen(running, listener)
+    _listen(running, listener, say)
     running.stop.set()
     running.roster.join(time.monotonic() + JOIN_S)
     running.hand_over(lambda: all(loop.idle(LAST_S) for loop in list(running.loops.values())))
 
 
-def _say_addresses(running: App) -> None:
-    """Print where the requests of each pipeline go."""
+def _say_addresses(running: App, say: Callable[[str], None]) -> None:
+    """Tell where the requests of each pipeline go."""
     pipelines = list(running.pipelines.values())
     found = [(it.name, address.url) for it in pipelines if (address := running.roster.address(it)).url]
     for name, url in found[:MOST_ADDRESSES]:
-        typer.echo(f"ipa: requests of {name} go to {url}")
+        say(f"ipa: requests of {name} go to {url}")
     if len(found) > MOST_ADDRESSES:
-        typer.echo(f"ipa: `ipa url PIPELINE` tells where those of {len(found) - MOST_ADDRESSES} others go")
+        say(f"ipa: `ipa url PIPELINE` tells where those of {len(found) - MOST_ADDRESSES} others go")
 
 
-def _listen(running: App, listener: socket.socket) -> None:
+def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -> None:
     from ipa.api.app import create_app
     from ipa.api.wiring import bounds_of, config_of, context_of, settle
     from ipa.bootstrap.identity import hosts_of
@@ -112,8 +114,8 @@ def _listen(running: App, listener: socket.socket) -> None:
             await super().startup(sockets=sockets)
             settle()
             # Only now, since a reader of the address may call it at once.
-            typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
-            _say_addresses(running)
+            say("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
+            _say_addresses(running, say)
 
     app = create_app(context_of(running), hosts=hosts_of(running.settings))
     server = Server(config_of(app, bounds_of(running.settings)))

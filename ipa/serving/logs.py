@@ -52,7 +52,10 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """Lines of JSON objects: `time` (UTC), `level`, `logger`, `message`, and `error` with the traceback."""
+    """Lines of JSON objects: `time` (UTC), `level`, `logger`, `message`, and `error` with the traceback.
+
+    A record's `fields` are beside these.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its end."""
@@ -61,6 +64,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             said["error"] = self.formatException(record.exc_info)
@@ -86,6 +90,11 @@ class LineQueue(logging.Handler):
         # Not through sys.stderr: a write that hangs holds its lock, and the program's exit would hang too.
         self._thread = threading.Thread(target=self._write, name="logs", daemon=True)
         self._thread.start()
+
+    @property
+    def is_json(self) -> bool:
+        """True if the lines are JSON, so that nothing else may be printed beside them."""
+        return isinstance(self.formatter, JsonLines)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Enqueue the record's line, or count it as dropped."""
@@ -130,11 +139,14 @@ def logged(form: Format, descriptor: int = 2, shown_at: ShownAt = lambda at: at)
     others, level = root.handlers[:], root.level
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # httpx logs each request.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # httpx logs each request, Alembic each of its plug-ins when it is imported.
+    for name in ("httpx", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
     try:
         yield handler
     finally:
+        logging.captureWarnings(False)
         root.handlers[:] = others
         root.setLevel(level)
         handler.close()

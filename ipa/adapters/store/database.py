@@ -29,8 +29,6 @@ from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, Unavai
 from ipa.model.masking import HARMLESS, HIDDEN, mask_url
 
 LOG = logging.getLogger(__name__)
-# Alembic logs every read of the schema; `_migrate` logs changes.
-logging.getLogger("alembic.runtime").setLevel(logging.WARNING)
 # Not alembic's default: a PostgreSQL database may be shared with another program that uses alembic.
 VERSION_TABLE = "ipa_schema_version"
 # The wait for another process's transaction; ours take milliseconds.

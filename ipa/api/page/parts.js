@@ -82,13 +82,16 @@ export function besideCores(stages) {
 export const besideWords = (stages) => [...besideCores(stages)].map(([name, amount]) => `${plain(amount)} ${name.replace("Memory, ", "")}`);
 
 /** The cost as [value, unit]: in money if the pipeline has prices. */
-const costOf = (it) => (it.cost_usd_per_hour === null ? [plain(it.cost_cores), "cores"] : [plain(it.cost_usd_per_hour), "USD/h"]);
+/** The unit of that many cores, and the number with it. */
+const coreUnit = (count) => (count === 1 ? "core" : "cores");
+export const coresOf = (count) => `${plain(count)} ${coreUnit(count)}`;
+const costOf = (it) => (it.cost_usd_per_hour === null ? [plain(it.cost_cores), coreUnit(it.cost_cores)] : [plain(it.cost_usd_per_hour), "USD/h"]);
 
 /** The tile of what came of the requests: the share in time, and those without an answer. */
 function ended(live, status) {
   const ratio = live.in_time_ratio, planned = live.planned_load_ratio ?? 1;
   const goal = `of ${plain(status.sla_percentile)} % asked for`;
-  if (ratio === null || ratio === undefined) return tile("In time", "", "not counted", ["the latency tells"]);
+  if (ratio === null || ratio === undefined) return tile("In time", "", "not counted", ["estimated from latency"]);
   const rates = [["dropped", live.dropped_rps], ["failed", live.failed_rps]].map(([name, rate]) => [" · ", el("span", { class: rate > 0 ? "over" : "" }, `${name} ${number(rate ?? 0)}`)]);
   const retried = live.retried_rps > 0 ? ` · ${number(live.retried_rps)} batches/s retried` : "";
   const causes = (live.losses ?? []).map((it) => `${it.stage ? `${it.stage}: ` : ""}${it.cause.replaceAll("_", " ")} ${number(it.rate_rps)} rps`);
@@ -118,7 +121,7 @@ export function tiles(status) {
       share === null ? [`the SLA is ${sla} ${slaUnit}`] : [el("b", { class: level }, `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
     ended(live, status),
     tile("Accuracy (PAS)", number(live.pas, 3), "", [live.served_pas === null ? `of ${new Set(live.stages.map((stage) => stage.stage)).size} stages` : [el("b", {}, number(live.served_pas, 3)), " as answered, by variants that stand in"], ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
-    tile("Cost", cost, costUnit, [costUnit === "cores" ? "" : `${plain(live.cost_cores)} cores · `, `${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
+    tile("Cost", cost, costUnit, [costUnit !== "USD/h" ? "" : `${coresOf(live.cost_cores)} · `, `${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
       ...besideWords(live.stages).map((words) => ` · ${words}`),
       ...beside.map((each) => ` · ${each.policy} would pay ${costOf(each)[0]}`)]),
   ];

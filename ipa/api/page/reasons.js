@@ -9,7 +9,7 @@ export const REASONS = {
   "apply.canary": "a configuration with a new variant starts beside the running one, to be measured on a few requests",
   "apply.first_plan": "the first plan of this pipeline",
   "apply.requested": "a person requested it: ipa apply, ipa rollback or the API",
-  "apply.rollback": "the last rollout failed or was late, a canary failed, or a person took the change back before it ended",
+  "apply.rollback": "the last rollout failed or was late, or a canary failed",
   "apply.saturated": "a stage was observed above its capacity, whatever its profile predicts: replicas were added",
   "apply.amended": "requests were late while a change rolled out, so more replicas, another batch size or a resident variant were added to it",
   "apply.slo_broken": "requests were late or lost although the model expected none, so capacity was added",

@@ -16,7 +16,7 @@ from ipa.cli.options.parsing import FORECASTER, POLICY, SHADOW_POLICY, SOLVER
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.run_service import run_service
 from ipa.model.decision import Mode
-from ipa.model.errors import UsageError
+from ipa.model.errors import IpaError, UsageError
 from ipa.serving.logs import Format, logged
 from ipa.settings import Settings, variable_of
 
@@ -73,7 +73,13 @@ def serve(
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver, forecaster=forecaster)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
     with logged(log) as logs:
-        run_service(settings, options, logs)
+        try:
+            run_service(settings, options, logs)
+        except IpaError as error:
+            if not logs.is_json:
+                raise
+            logging.getLogger("ipa.serve").error("%s", error)
+            raise typer.Exit(error.exit_code) from error
 
 
 def demo(

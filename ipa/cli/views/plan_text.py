@@ -67,6 +67,11 @@ def _head(plan: Plan) -> str:
     return f"{head}   objective {plan.objective_name}"
 
 
+def cores_of(count: float | None) -> str:
+    """The number of cores with its unit."""
+    return "– cores" if count is None else f"{count:g} core{'' if count == 1 else 's'}"
+
+
 def print_sweep(plans: Sequence[Plan], console: Console) -> None:
     """Print one line for each plan."""
     table = Table(box=None, pad_edge=False)
@@ -122,7 +127,7 @@ def _outcome(plan: Plan) -> str:
     if plan.cost_usd_per_hour is not None:
         other += f", {plan.cost_usd_per_hour:.4g} USD/h"
     return (
-        f"PAS {plan.pas:.4f}   cost {plan.cost_cores:g} cores{other}   latency {latency_s:.3f} s   "
+        f"PAS {plan.pas:.4f}   cost {cores_of(plan.cost_cores)}{other}   latency {latency_s:.3f} s   "
         f"headroom {1 - latency_s / plan.sla_s:.0%}"
     )
 
@@ -179,7 +184,7 @@ def _words(change: StageChange) -> str:
 
 
 def _pod(config: StageConfig) -> str:
-    return f"{config.variant} b{config.batch_size} on {config.cores:g} cores"
+    return f"{config.variant} b{config.batch_size} on {cores_of(config.cores)}"
 
 
 def _config(config: StageConfig) -> str:
@@ -223,7 +228,7 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console, *, verbose: b
         print_line(
             out,
             f"  {part.share_percent} % of the requests, {plan.rate_rps:.4g} rps   PAS {plan.pas:.4f}   "
-            f"cost {plan.cost_cores:g} cores   latency {plan.latency_s:.3f} s",
+            f"cost {cores_of(plan.cost_cores)}   latency {plan.latency_s:.3f} s",
         )
         out.print(stage_table(plan))
     if single.stages:
@@ -238,7 +243,7 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console, *, verbose: b
         print_line(
             out,
             f"  objective {mixture.objective:.6g}   PAS {mixture.mean_pas:.4f}   "
-            f"cost {mixture.cost_cores:g} cores   No single plan is feasible.",
+            f"cost {cores_of(mixture.cost_cores)}   No single plan is feasible.",
         )
     print_line(out, f"  {mixture.termination.value} ({mixture.solve_s * 1e3:.0f} ms)")
     for line in note_line(mixture.note, verbose=verbose):
@@ -267,7 +272,7 @@ def print_set(found: PipelineSet, out: Console, *, verbose: bool = False) -> Non
         return
     out.print(_parts(found))
     price = "" if plan.cost_usd_per_hour is None else f", {plan.cost_usd_per_hour:.4g} USD/h"
-    print_line(out, f"  mean accuracy {plan.mean_accuracy:.4f}   cost {plan.cost_cores:g} cores{price}")
+    print_line(out, f"  mean accuracy {plan.mean_accuracy:.4f}   cost {cores_of(plan.cost_cores)}{price}")
     gap = "" if plan.gap is None else f"gap {plan.gap:.1%}, "
     print_line(out, f"  objective {plan.objective:.6g} {plan.termination.value} ({gap}{search})")
     for limit in plan.binding:
@@ -355,7 +360,7 @@ def print_explanation(explained: Explanation, console: Console) -> None:
         print_line(console, f"Elsewhere\n  {other.text}")
     for remedy in explained.remedies:
         outcome = remedy.outcome
-        then = "" if outcome is None else f": PAS {outcome.pas:.4f}, {outcome.cost_cores:g} cores"
+        then = "" if outcome is None else f": PAS {outcome.pas:.4f}, {cores_of(outcome.cost_cores)}"
         then += "" if outcome is None else f", latency {outcome.latency_s:.3f} s"
         print_line(console, f"  Feasible with {remedy.text}{then}")
     if explained.unfinished:

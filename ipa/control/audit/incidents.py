@@ -1,5 +1,7 @@
 """Incidents of a pipeline, derived from its decisions: begin, end, cause, and what was done.
 
+Trouble of another kind of cause (metrics lost, then a foreign write) is an incident of its own.
+
 An incident is a row of decisions with trouble: requests late or lost, an overloaded stage, a load or workload
 that is not seen, a hold that needs a person, or a change that was taken back. If nothing but a load or
 workload is not seen, it begins once that lasts `BLIND_S`: a service that starts has seen nothing yet, and any
@@ -56,6 +58,23 @@ LATE = frozenset({ReasonCode.RELIEVED, ReasonCode.AMENDED, ReasonCode.SLO_BROKEN
 HELD = UNHEALTHY - BLIND - LATE - {ReasonCode.ROLLBACK, ReasonCode.SATURATED}
 
 
+# The kinds of cause that are told apart; decisions of other reasons belong to the incident that lasts.
+CAUSE_OF = {
+    **dict.fromkeys(BLIND - {ReasonCode.WORKLOAD_UNKNOWN}, "metrics"),
+    ReasonCode.WORKLOAD_UNKNOWN: "workload",
+    ReasonCode.ROLLBACK: "rollout",
+    ReasonCode.QUARANTINED: "rollout",
+    ReasonCode.ROLLBACK_FAILED: "rollout",
+    ReasonCode.CONFLICT: "foreign write",
+    ReasonCode.DRIFT: "foreign write",
+    ReasonCode.INFEASIBLE: "room",
+    ReasonCode.NO_ROOM: "room",
+    ReasonCode.SOLVER_FAILED: "planner",
+    ReasonCode.RBAC: "rights",
+    ReasonCode.AUDIT_FAILED: "store",
+}
+
+
 # The alert whose runbook helps, by the worst trouble, or by the reason of a hold.
 ALERT_OF = {
     Trouble.SLO_BROKEN: "IpaSloBurnFast",
@@ -72,6 +91,14 @@ ALERT_OF = {
     ReasonCode.RBAC: "IpaWritesRefused",
     ReasonCode.AUDIT_FAILED: "IpaAuditFailing",
 }
+
+
+def runbook_for(decision: Decision) -> str:
+    """The runbook that helps with the decision's trouble; empty without trouble."""
+    found = troubles_of(decision)
+    worst = next((each for each in Trouble if each in found), None)
+    alert = ALERT_OF.get(decision.reason if worst in (None, Trouble.HELD) else worst)
+    return runbook_of(alert) if alert else ""
 
 
 def troubles_of(decision: Decision) -> frozenset[Trouble]:
@@ -138,6 +165,8 @@ class _Course:
     brief: list[tuple[Decision, Decision | None]] = field(default_factory=list)
     # The causes of the newest incident by their kind, in the order in which they were seen.
     causes: dict[str, str] = field(default_factory=dict)
+    # The kind of its cause, of `CAUSE_OF`; empty while none was seen.
+    kind: str = ""
 
     @property
     def lasting(self) -> PipelineIncident | None:
@@ -170,15 +199,19 @@ class _Course:
 
     def _add(self, decision: Decision, before: Decision | None) -> None:
         """Add a decision with trouble to the newest incident, or begin one."""
-        newest = self.found[-1] if self.found else None
-        if newest is None or not _continues(newest, decision.at):
-            self.causes = {}
+        newest, kind = self.found[-1] if self.found else None, CAUSE_OF.get(decision.reason, "")
+        is_other = bool(kind and self.kind and kind != self.kind)
+        if newest is not None and is_other and newest.ended_at is None:
+            self.found[-1] = replace(newest, ended_at=decision.at)
+        if newest is None or is_other or not _continues(newest, decision.at):
+            self.causes, self.kind = {}, ""
             newest = PipelineIncident(decision.pipeline, decision.at, decision.decision_id)
             self.found.append(newest)
-        for kind, words in _causes(decision, before):
-            self.causes.setdefault(kind, words)
+        self.kind = self.kind or kind
+        for name, words in _causes(decision, before):
+            self.causes.setdefault(name, words)
         first = list(self.causes.values())[:MOST_CAUSES]
-        words = "; ".join(first) or "the record does not tell"
+        words = "; ".join(first) or _unexplained(decision)
         self.found[-1] = _with(newest, decision, before, troubles_of(decision), words)
 
     def precede(self, decisions: Iterable[Decision]) -> None:
@@ -188,6 +221,7 @@ class _Course:
             earlier.see(decision)
         if self.first is None:
             self.first, self.last, self.causes = earlier.first, earlier.last, earlier.causes
+            self.kind = earlier.kind
             self.brief = earlier.brief
         elif earlier.found:
             last, mine = earlier.found[-1], self.found[0] if self.found else None
@@ -290,6 +324,15 @@ def _causes(decision: Decision, before: Decision | None) -> Iterable[tuple[str, 
             where = f" by {loss.stage}" if loss.stage else ""
             yield "dropped", f"requests were dropped{where}: {loss.cause.replace('_', ' ')}"
             break
+
+
+def _unexplained(decision: Decision) -> str:
+    """The trouble whose cause the decision does not name, and the evidence that is missing."""
+    seen = decision.attainment
+    if seen is None:
+        return "the latency was above the SLA; it is not known where, since ended requests were not counted"
+    late = f"only {seen.in_time_ratio:.1%} of the requests were in time"
+    return f"{late}; it is not known where, since none was lost and no stage was seen to be overloaded"
 
 
 def _seconds(first: str, then: str) -> float:

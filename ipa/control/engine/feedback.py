@@ -178,6 +178,20 @@ def loaded(
     )
 
 
+def planned_words(forecast: Forecast, rate_rps: float, feedback: Feedback) -> str:
+    """The rate that was planned for and the reason, in words; empty if it is the forecast's upper end."""
+    ratio = rate_rps / forecast.upper_rps if forecast.upper_rps > 0 else 1.0
+    if abs(ratio - 1) < STEP - 1:
+        return ""
+    planned, bound = feedback.planned_ratio, "the load lately, what waits, or what a plan can carry"
+    why = f"{bound} bounds it" if planned == 1 or (planned < 1) != (ratio < 1) else (
+        f"only {feedback.late_ratio:.2%} of the requests of the last minutes were late"
+        if planned < 1
+        else "requests were late although the model expected none"
+    )  # fmt: skip
+    return f"planned for {rate_rps:.3g} rps: {ratio:.2f} × the forecast, because {why}"
+
+
 def present_rps(observation: Observation) -> float | None:
     """The present rate; of a load that rises, that of its last step. None if it is unknown."""
     rate, load = observation.arrival_rate_rps, observation.load

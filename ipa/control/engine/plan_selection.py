@@ -79,7 +79,8 @@ def choose(
             state = _pending(state, plan, request.settings.down_after_ticks)
         settled_on = _settled_on(request, state, running, now)
         if isinstance(settled_on, str):
-            words = f"a smaller plan must stay better; {settled_on}: {in_words(plan.configs)}"
+            other = f"another plan ({_gain_words(running, plan, now)})"
+            words = f"{other} must stay better {settled_on}: {in_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         plan = settled_on
         objection = _objection(request, state, plan, now)
@@ -184,8 +185,21 @@ def _settled_on(request: TickRequest, state: EngineState, running: Configs, now:
         if seen >= needed and (gain_ratio >= settings.tolerance_ratio or ticks <= 1 or not now.feasible):
             return plan
     if too_small_rps and state.pending_ticks >= needed:
-        return f"it must carry {too_small_rps:.3g} rps too, for which the last one was too small"
-    return f"better for {state.pending_ticks} of {needed} ticks"
+        return f"and carry {too_small_rps:.3g} rps too, for which the last one was too small"
+    return f"for {_part_of(state.pending_ticks * settings.tick_s, needed * settings.tick_s)}"
+
+
+def _gain_words(running: Configs, plan: Plan, now: Prediction) -> str:
+    """The difference of the plan to what runs, in cores and accuracy."""
+    more = total_cores(plan.configs) - total_cores(running)
+    unit = "core" if abs(more) == 1 else "cores"
+    return f"{more:+g} {unit}, PAS {(plan.pas or 0.0) - now.pas:+.2g}"
+
+
+def _part_of(passed_s: float, whole_s: float) -> str:
+    """A time and the part of it that has passed, in one unit: `30 min, 2 of them have passed`."""
+    unit_s, unit = (60.0, "min") if whole_s >= 120 else (1.0, "s")
+    return f"{whole_s / unit_s:.3g} {unit}, {passed_s / unit_s:.2g} of them have passed"
 
 
 def _is_disruptive(request: TickRequest, running: Configs, plan: Plan, gain_ratio: float) -> bool:

@@ -12,7 +12,7 @@ from ipa.control.engine.canary import without_canary
 from ipa.control.engine.change_words import classify
 from ipa.control.engine.correction import alarms, learned
 from ipa.control.engine.decision_inputs import inputs_of
-from ipa.control.engine.feedback import NO_FEEDBACK, breaks_slo, is_broken, regulated
+from ipa.control.engine.feedback import NO_FEEDBACK, breaks_slo, is_broken, planned_words, regulated
 from ipa.control.engine.overrides import pins_of
 from ipa.control.engine.rules import judge
 from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict
@@ -231,12 +231,15 @@ def _steps_behind(
 
 
 def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> TickVerdict:
-    """The verdict with what is odd: replicas that are lost or too few, a load that is bridged, wrong rows.
+    """The verdict with what is odd: a rate beside the forecast's, lost replicas, bridged load, wrong rows.
 
     Of the replicas those that another controller decides, of the rows those of batches, if it is a hold.
     """
     observation = request.observation
-    odd = [lost_replicas.words(observation), external_replicas.words(observation, state.desired)]
+    plan, forecast = verdict.plan, verdict.forecast
+    is_planned = plan is not None and bool(plan.stages) and forecast is not None
+    odd = [planned_words(forecast, plan.rate_rps, state.feedback)] if is_planned and plan and forecast else []
+    odd += [lost_replicas.words(observation), external_replicas.words(observation, state.desired)]
     if observation.bridged_s:
         since = f"its rates of {observation.bridged_s:.0f} s are those of before"
         odd.append(f"what counts the load was replaced: {since}")

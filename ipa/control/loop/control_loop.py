@@ -408,10 +408,6 @@ class ControlLoop:
         except IpaError as error:
             now_s = self._world.clock.monotonic_s()
             decision, self._state = unrecorded(decision, self._state, error, now_s)
-            before = self._snapshot.decision
-            # One log line an outage, not one a tick.
-            level = logging.DEBUG if before and before.reason is decision.reason else logging.ERROR
-            log.log(level, "%s: %s", self.pipeline.name, decision.detail)
             return decision
         if change is None:
             return decision
@@ -422,7 +418,6 @@ class ControlLoop:
         except IpaError as error:
             return self._failed(decision, change, error)
         self._state = replace(self._state, actuation=accepted(self._state.actuation))
-        log.info("%s: %s %s", self.pipeline.name, decision.reason.value, decision.detail)
         return decision
 
     def _check_still(self) -> None:
@@ -445,7 +440,6 @@ class ControlLoop:
             settings=self._settings,
             now_s=now_s,
         )
-        log.warning("%s: %s %s", self.pipeline.name, outcome.reason.value, outcome.detail)
         if outcome.reason is ReasonCode.NOT_LEADER:
             # Only the leader writes the record.
             return outcome

@@ -17,6 +17,7 @@ from ipa.control.engine.feedback import (
     Feedback,
     is_broken,
     loaded,
+    planned_words,
     recalled_feedback,
     regulated,
     risen_rps,
@@ -272,3 +273,27 @@ def test_chance_is_no_rise_and_a_falling_load_none() -> None:
     gap = replace(plain, load=Measured(LoadHistory(1.0, (20.0, None, 200.0), averaged_s=5.0)))
     for seen in (plain, gap):
         assert loaded(FORECAST, broken, seen, is_slow=False).upper_rps == 21.0
+
+
+@pytest.mark.parametrize(
+    ("feedback", "rate_rps", "words"),
+    [
+        (Feedback(), 12.0, ""),
+        (
+            Feedback(load_ratio=0.51, late_ratio=0.001),
+            6.12,
+            "planned for 6.12 rps: 0.51 × the forecast, because only 0.10% of the requests",
+        ),
+        (
+            Feedback(load_ratio=1.5),
+            18.0,
+            "planned for 18 rps: 1.50 × the forecast, because requests were late although the model",
+        ),
+        (Feedback(), 6.0, "planned for 6 rps: 0.50 × the forecast, because the load lately, what waits"),
+    ],
+)
+def test_the_rate_that_is_planned_for_is_told_with_its_reason(
+    feedback: Feedback, rate_rps: float, words: str
+) -> None:
+    found = planned_words(Forecast(10.0, 12.0, 0.95, 20.0, "window", 1.0), rate_rps, feedback)
+    assert found.startswith(words) and bool(found) is bool(words)

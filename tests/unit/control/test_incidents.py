@@ -182,3 +182,40 @@ def test_what_is_not_seen_counts_from_before_the_record_was_read() -> None:
 def test_a_pipeline_that_begins_anew_has_none_of_the_incidents_before_it() -> None:
     found = incidents(*(decided(tick, ratio=0.5) for tick in (7, 8)), decided(1), decided(2, ratio=0.5))
     assert [each.begun_at for each in found] == [at(2)]
+
+
+def test_incidents_of_different_causes_are_separate_rows() -> None:
+    """Metrics are lost, then somebody writes, then the store fails: one row had all of it."""
+    reasons = (ReasonCode.METRICS_MISSING, ReasonCode.DRIFT, ReasonCode.AUDIT_FAILED)
+    found = incidents(
+        decided(0),
+        *(
+            decided(1 + 5 * at + each, reason, reason.value)
+            for at, reason in enumerate(reasons)
+            for each in range(5)
+        ),
+        decided(16),
+    )
+    assert [(one.begun_at, one.ended_at) for one in reversed(found)] == [
+        (at(1), at(6)),
+        (at(6), at(11)),
+        (at(11), at(16)),
+    ]
+    assert all(reason.value in one.cause for reason, one in zip(reasons, reversed(found), strict=True))
+    # What follows from a cause is part of its row.
+    [one] = incidents(
+        decided(0), decided(1, ReasonCode.ROLLBACK, "crashed"), decided(2, ReasonCode.QUARANTINED)
+    )
+    assert one.troubles == (Trouble.ROLLED_BACK, Trouble.HELD)
+
+
+@pytest.mark.parametrize(
+    ("decision", "evidence"),
+    [
+        (decided(1, ratio=0.5), "none was lost and no stage was seen to be overloaded"),
+        (replace(decided(1), slo_broken=True), "ended requests were not counted"),
+    ],
+)
+def test_a_cause_that_is_not_known_names_the_missing_evidence(decision: Decision, evidence: str) -> None:
+    [one] = incidents(decided(0), decision, replace(decision, tick=2))
+    assert evidence in one.cause and "does not tell" not in one.cause

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from ipa.control.engine.stabiliser import FORGET_S, LONGEST_DAMPED_S, TAKEN_BACK_S, UNDAMPED, FlapDamping
+from ipa.model.decision import ReasonCode
 from ipa.model.pipeline import Pin
 from ipa.policies.ours import Ours
 from tests.fakes.world import PIPELINE, planner, scenario
@@ -74,3 +76,13 @@ def test_the_next_smaller_plan_must_carry_what_the_last_one_did_not() -> None:
     # Another load, and long after.
     assert must(damped, 8.0, 40.0) == 0.0
     assert must(damped, 10.0, 31.0 + FORGET_S) == 0.0
+
+
+def test_a_hold_names_the_other_plan_and_its_wait_in_time() -> None:
+    """It spoke of "a smaller plan" where that had more cores, and of ticks."""
+    made = scenario(lambda now_s: 20.0 if now_s < 100 else 4.0)
+    made.run(400)
+    held = [kept.detail for kept in made.store.kept if kept.reason is ReasonCode.STABILISING]
+    other = r"another plan \([+-][\d.]+ cores?, PAS [+-][\d.e-]+\)"
+    pattern = other + r" must stay better for [\d.]+ (s|min), [\d.]+ of them have passed"
+    assert held and all(re.match(pattern, detail) for detail in held), held[:2]

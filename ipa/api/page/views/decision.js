@@ -3,7 +3,7 @@
 import { Refused, callApi } from "../api.js";
 import { el, number, plain, when } from "../dom.js";
 import { save } from "../export.js";
-import { besideWords } from "../parts.js";
+import { besideWords, coresOf } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { REASONS, reasonTitle } from "../reasons.js";
 import { remedy } from "../runbook.js";
@@ -97,7 +97,7 @@ class DecisionView {
       ["Latency seen", aged(decision.observed_latency_s === null ? "not seen" : seconds(decision.observed_latency_s), seen?.latency_s)],
       ["Forecast", band ?? "none"],
       ["Planned for", plan ? `${number(plan.rate_rps, 2)} rps within ${seconds(plan.sla_s)}` : "nothing"],
-      ["Plan", plan?.stages.length ? [`PAS ${number(plan.pas, 3)}`, `${plain(plan.cost_cores)} cores`, ...besideWords(plan.stages), seconds(plan.latency_s)].join(", ") : null],
+      ["Plan", plan?.stages.length ? [`PAS ${number(plan.pas, 3)}`, coresOf(plan.cost_cores), ...besideWords(plan.stages), seconds(plan.latency_s)].join(", ") : null],
       ["Solved by", plan ? `${plan.solver} in ${seconds(plan.solve_s)}, ${plan.termination}${plan.gap ? `, gap ${(100 * plan.gap).toPrecision(2)} %` : ""}` : null],
       ["Prices", prices.length ? prices.join("; ") : null],
       ["Digest of the inputs", decision.inputs_digest ? el("code", {}, decision.inputs_digest.slice(0, 16)) : null],

@@ -31,7 +31,7 @@ const COLUMNS = {
   reason: { head: "Last decision", by: (one) => one.reason ?? "", cell: (one) => [one.reason ? reasonTitle(one.reason) : "none yet", one.healthy ? "" : "over"] },
   health: { head: "Health", by: (one) => one.healthy, cell: (one) => [healthOf(one), one.healthy ? "" : "over"] },
   load: { head: "Load, rps", figure: true, by: (one) => one.rate_rps, cell: (one) => [number(one.rate_rps, 1)] },
-  sla: { head: "Of the SLA", figure: true, by: share, cell: (one) => [one.latency_s === null ? UNSEEN : `${percent(share(one))} of ${seconds(one.sla_s)}`, levelOf(share(one))] },
+  sla: { head: "Share of the SLA", figure: true, by: share, cell: (one) => [one.latency_s === null ? UNSEEN : `${percent(share(one))} of ${seconds(one.sla_s)}`, levelOf(share(one))] },
   time: { head: "In time", figure: true, by: (one) => one.in_time_ratio, cell: (one) => [one.in_time_ratio === null ? UNSEEN : `${(100 * one.in_time_ratio).toFixed(1)} % of ${plain(one.sla_percentile)} %`, one.slo_broken ? "over" : ""] },
   lost: { head: "Lost, rps", figure: true, by: (one) => one.lost_rps, cell: (one) => [number(one.lost_rps, 1), one.lost_rps > 0 ? "over" : ""] },
   retried: { head: "Retried, batches/s", figure: true, by: (one) => one.retried_rps, cell: (one) => [number(one.retried_rps, 1), one.retried_rps > 0 ? "near" : ""] },

@@ -3,7 +3,7 @@
 import { callApi } from "../api.js";
 import { ConfirmDialog } from "../confirm-dialog.js";
 import { el, plain, when } from "../dom.js";
-import { MODES } from "../parts.js";
+import { MODES, coresOf } from "../parts.js";
 import { reasonTitle } from "../reasons.js";
 import { changes } from "../tables.js";
 import { obstacles, outcome } from "./what-if-apply.js";
@@ -116,6 +116,6 @@ function undoParts({ words, takes_back: undone, previous, configs, unconfirmed }
   const others = undone.slice(0, -1).map(({ revision, at, reason, by }) => el("li", {}, `revision ${revision}, ${when(at)}: ${reasonTitle(reason)}${by ? ` by ${by}` : ""}`));
   return [el("p", {}, `It ${words}. The service continues from there with the next ticks; pause the pipeline to keep it.`),
     others.length ? el("details", {}, el("summary", {}, "The later changes"), el("ul", {}, others)) : "",
-    changes("From the running configuration to the earlier one", previous, configs), el("p", { class: "note" }, `${plain(cores(previous))} cores now, ${plain(cores(configs))} then.`),
+    changes("From the running configuration to the earlier one", previous, configs), el("p", { class: "note" }, `${coresOf(cores(previous))} now, ${plain(cores(configs))} then.`),
     unconfirmed ? el("p", { class: "banner warn" }, el("span", {}, `${unconfirmed}.`), el("label", {}, late, " Take the capacity all the same")) : ""];
 }

@@ -11,7 +11,6 @@ const COLOURS = ["blue", "teal", "amber", "violet", "red", "grey"];
 const DAY_MS = 86400000;
 const UNMEASURED = "not measured";
 const head = (text) => ({ text, figure: true });
-const onCores = (cores) => `${plain(cores)} ${cores === 1 ? "core" : "cores"}`;
 const unique = (values) => [...new Set(values)].sort((one, other) => one - other);
 
 export async function open(root, { path: [name, asked], query }, tools) {
@@ -73,7 +72,7 @@ class Profiles {
     const age = days === 0 ? "today" : days === 1 ? "yesterday" : days < 90 ? `${days} days ago` : days < 700 ? `${Math.round(days / 30)} months ago` : `${Math.round(days / 365)} years ago`;
     return el("section", { class: "card inputs origin", "aria-label": "Where it was measured" },
       el("p", {}, `${profile.variants.length} variants measured at ${points} points `, el("b", {}, age), ` (${profile.measured_on}) on ${profile.hardware}; `,
-        worst ? `the fit that is furthest off misses by ${percent(worst.max_error_ratio, 1)} (${worst.variant} on ${onCores(worst.cores)}).` : "there is no fit."),
+        worst ? `the fit that is furthest off misses by ${percent(worst.max_error_ratio, 1)} (${worst.variant} on ${coresOf(worst.cores)}).` : "there is no fit."),
       el("details", {}, el("summary", {}, "How it was measured"), terms([["Method", profile.method], ["Source", profile.source || null],
         ["Load while measuring", profile.load_rps === null ? null : `${plain(profile.load_rps)} rps`]])));
   }
@@ -98,14 +97,14 @@ class Profiles {
     this.figures.batch.show({
       x_title: "batch size", ...this.axis(measured.points),
       series: fits.flatMap((fit, index) => [
-        { name: `fit on ${onCores(fit.cores)}`, kind: "line", colour: colour(index), ...curve(fit) },
-        { name: `measured on ${onCores(fit.cores)}`, kind: "points", beyond: true, colour: colour(index), x: on(fit.cores).map((it) => it.batch_size), y: on(fit.cores).map((it) => 1000 * it.latency_s) },
+        { name: `fit on ${coresOf(fit.cores)}`, kind: "line", colour: colour(index), ...curve(fit) },
+        { name: `measured on ${coresOf(fit.cores)}`, kind: "points", beyond: true, colour: colour(index), x: on(fit.cores).map((it) => it.batch_size), y: on(fit.cores).map((it) => 1000 * it.latency_s) },
       ]),
     });
     this.figures.residuals.show({
       x_title: "batch size",
       series: fits.map((fit, index) => ({
-        name: onCores(fit.cores), kind: "points", colour: colour(index), x: fit.batch_sizes,
+        name: coresOf(fit.cores), kind: "points", colour: colour(index), x: fit.batch_sizes,
         y: on(fit.cores).map((it, at) => 100 * (fit.latencies_s[at] / it.latency_s - 1)),
       })),
     });

@@ -1,0 +1,71 @@
+"""The log of a loop's reasons: one line when a reason begins, and one when it ends."""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import datetime
+
+from ipa.control.audit.incidents import runbook_for
+from ipa.model.decision import UNHEALTHY, Action, Decision, ReasonCode
+
+log = logging.getLogger("ipa.control")
+
+# Ticks of a loop that works: a line for each change among them would hide the others.
+ROUTINE = frozenset({ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE, ReasonCode.STABILISING})
+# The address of the part that a cause is about, as errors name it.
+ADDRESS = re.compile(r"https?://[^\s,;'\")]+")
+
+
+class ReasonLog:
+    """A hook of the loops that logs every change, and the begin and end of every hold that is not routine.
+
+    A record has its parts in `fields`, which `ipa serve --log json` writes beside the message.
+    """
+
+    def __init__(self) -> None:
+        # Of each pipeline the change, or the first decision of the hold, that was logged last; none once that
+        # ended.
+        self._told: dict[str, Decision] = {}
+
+    def __call__(self, decision: Decision, snapshot: object) -> None:
+        """Log the decision if its reason differs from that of the one before it, or it is a change."""
+        told, reason = self._told.get(decision.pipeline), decision.reason
+        is_apply = decision.action is Action.APPLY
+        if told is not None and reason is told.reason and not is_apply:
+            return
+        was_held = told if told is not None and told.action is Action.HOLD else None
+        if told is not None and told.action is Action.APPLY and reason is ReasonCode.IN_PROGRESS:
+            # It rolls out.
+            return
+        is_routine = reason in ROUTINE
+        if is_routine:
+            self._told.pop(decision.pipeline, None)
+        else:
+            self._told[decision.pipeline] = decision
+        if is_routine and was_held is None:
+            return
+        words = f"{reason.value} {decision.detail}"
+        lasted_s = None
+        if was_held is not None:
+            begun, now = (datetime.fromisoformat(each.at) for each in (was_held, decision))
+            lasted_s = (now - begun).total_seconds()
+            ended = f"{was_held.reason.value} ended after {lasted_s:.0f} s"
+            words = f"{ended}: {words}" if is_routine else f"{words} ({ended})"
+        level = logging.ERROR if reason is ReasonCode.AUDIT_FAILED else logging.INFO
+        level = logging.WARNING if level == logging.INFO and reason in UNHEALTHY else level
+        address = ADDRESS.search(decision.detail)
+        fields = {
+            "pipeline": decision.pipeline,
+            "decision_id": decision.decision_id,
+            "action": decision.action.value,
+            "reason": reason.value,
+            "cause": decision.detail,
+            "address": address.group() if address else "",
+            "remedy": runbook_for(decision),
+            "by": decision.by,
+            "at": decision.at,
+            "ended": was_held.reason.value if was_held else "",
+            "lasted_s": lasted_s,
+        }
+        log.log(level, "%s: %s", decision.pipeline, words, extra={"fields": fields})
