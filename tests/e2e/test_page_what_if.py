@@ -250,12 +250,18 @@ def test_all_is_for_one_rate_that_stays_while_it_is_read(page: Page, url: str, w
         "request",
         lambda it: sent.append((it.url.rsplit("/", 1)[1], it.post_data_json)) if it.post_data else None,
     )
-    before = page.get_by_role("region", name="Figures now and of the plan").inner_text()
+    figures = page.get_by_role("region", name="Figures now and of the plan")
+    # The load now is the one that is planned for, not another that is seen at the moment.
+    now_rps, planned_rps = (
+        figures.get_by_role("row", name="Rate to plan for").get_by_role("cell").all_inner_texts()[:2]
+    )
+    assert now_rps == planned_rps and float(now_rps.split()[0]) == round(held, 2)
+    before = figures.inner_text()
     follow = page.get_by_role("button", name="Plan for the load now")
     expect(follow).to_be_hidden()
     world.tick()
     expect(follow).to_be_visible()
-    assert page.get_by_role("region", name="Figures now and of the plan").inner_text() == before
+    assert figures.inner_text() == before
     assert sent == []
     page.get_by_role("slider", name="SLA, s, slider").fill("0.6")
     expect_plan(page, planned(url, {"rate_rps": held, "sla_s": 0.6}))
