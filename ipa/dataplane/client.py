@@ -172,7 +172,10 @@ def _parse_url(url: str) -> tuple[Place, str]:
 
 
 class Client:
-    """A client over persistent connections, from `open` to `close`. It follows no redirect."""
+    """A client over persistent connections, from `open` to `close`. It follows no redirect.
+
+    A request that a kept connection loses is sent once more, over a new one: it must be safe to repeat.
+    """
 
     def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._max_answer_bytes = max_answer_bytes
@@ -209,13 +212,27 @@ class Client:
         if not lines.count("\r") == lines.count("\n") == len(headers):
             raise ValueError(f"{url}: a header has more than one line")
         head = f"{method} {begin}{lines}\r\n\r\n".encode("latin-1")
-        connection = self._take_idle(place) or await self._connect(place, url)
+        idle = self._take_idle(place)
+        if idle is not None:
+            try:
+                return await self._ask(idle, place, head, body)
+            except ConnectionLostError:
+                # Its server had closed it, or has ended: the others are of the same. It may not have had the
+                # request, so that is sent again over a new one.
+                self._close_idle(place)
+            except MalformedAnswerError as error:
+                raise ConnectionLostError(f"{url}: {error}", was_sent=True) from error
+        try:
+            return await self._ask(await self._connect(place, url), place, head, body)
+        except (ConnectionLostError, MalformedAnswerError) as error:
+            was_sent = idle is not None or getattr(error, "was_sent", True)
+            raise ConnectionLostError(f"{url}: {error}", was_sent=was_sent) from error
+
+    async def _ask(self, connection: ClientConnection, place: Place, head: bytes, body: bytes) -> Answer:
         connection.asked_s = asyncio.get_running_loop().time()
         self._asked.add(connection)
         try:
             answer = await connection.ask(head, body)
-        except (ConnectionLostError, MalformedAnswerError) as error:
-            raise ConnectionLostError(f"{url}: {error}", was_sent=True) from error
         finally:
             self._asked.discard(connection)
         if connection.is_usable:
@@ -243,10 +260,10 @@ class Client:
                     lambda: ClientConnection(self._max_answer_bytes), *place
                 )
         except OSError as error:  # a TimeoutError too
-            raise ConnectionLostError(f"{url}: {error or 'it does not accept connections'}") from error
+            raise ConnectionLostError(str(error) or "it does not accept connections") from error
         if not made.is_usable:
             # It was closed before it was seen here to be open: no answer to anything would come.
-            raise ConnectionLostError(f"{url}: the server closed it")
+            raise ConnectionLostError("the server closed it")
         return made
 
     def _sweep(self) -> None:
@@ -265,11 +282,13 @@ class Client:
                 del self._idle[place]
         self._sweeper = loop.call_later(IDLE_S, self._sweep)
 
+    def _close_idle(self, place: Place) -> None:
+        for connection in self._idle.pop(place, ()):
+            connection.abort()
+
     async def close(self) -> None:
         """Close every connection."""
         if self._sweeper:
             self._sweeper.cancel()
-        for idle in self._idle.values():
-            for connection in idle:
-                connection.abort()
-        self._idle.clear()
+        for place in list(self._idle):
+            self._close_idle(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -180,3 +181,48 @@ def test_what_is_refused_was_not_sent() -> None:
             await client.post("http://127.0.0.1:1/x", b"{}", {"x": "a\r\ny: b"})
 
     run(Server([]), scenario)
+
+
+def test_what_a_kept_connection_loses_is_sent_once_more_over_a_new_one() -> None:
+    """A server that has ended leaves as many broken connections as there were requests at once."""
+
+    async def scenario(restarts: int) -> list[int]:
+        asked: list[int] = []
+        ended: list[int] = []
+        both = asyncio.Barrier(2)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            number = len(asked)
+            asked.append(0)
+            with suppress(asyncio.IncompleteReadError, ConnectionResetError):
+                while await reader.readuntil(b"\r\n\r\n{}"):
+                    asked[number] += 1
+                    # The first two are kept, and lose what comes next; so do the later ones, so often.
+                    if number < 2 and asked[number] == 1:
+                        await both.wait()
+                    elif number < 2 + restarts:
+                        break
+                    writer.write(KEPT)
+            writer.close()
+            ended.append(number)
+
+        listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        client = Client()
+        await client.open()
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                await asyncio.gather(*(client.post(url, b"{}", {}) for _ in range(2)))
+                assert (await client.post(url, b"{}", {}))[1] == b"ok"
+        finally:
+            await client.close()
+            while len(ended) < len(asked):
+                await asyncio.sleep(0)
+            listening.close()
+        return asked
+
+    # The other kept connection is of the same server: nothing is sent over it.
+    assert sorted(asyncio.run(scenario(0))) == [1, 1, 2]
+    with pytest.raises(ConnectionLostError) as lost:
+        asyncio.run(scenario(1))
+    assert lost.value.was_sent
