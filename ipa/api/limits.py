@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -23,11 +23,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from ipa.api.body_budget import BodyBudget, Turns
 from ipa.model.errors import BusyError, InputError, Problem
+from ipa.serving.body_budget import BodyBudget, Turns, aside
 
-A = TypeVarTuple("A")
-R = TypeVar("R")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # The largest body we expect is a plan of some ten stages, a few kB; a pipeline's file may have 1 MB.
 BODY_LIMIT_BYTES = 1 << 20
@@ -65,18 +63,6 @@ MOST_CLIENTS = 10_000
 def shortened(text: str) -> str:
     """The text, cut to what an answer shows of it."""
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
-
-
-async def off_loop(
-    parsing: CapacityLimiter, size_bytes: int, parse: Callable[[Unpack[A]], R], *arguments: *A
-) -> R:
-    """The result of parsing that many bytes; in a thread if they are many, so that the event loop goes on.
-
-    One at a time: threads that compute share one interpreter with the loops and the event loop.
-    """
-    if size_bytes <= INLINE_BYTES:
-        return parse(*arguments)
-    return await to_thread.run_sync(parse, *arguments, limiter=parsing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +245,6 @@ class ApiLimits:
         self.bodies = BodyBudget(bodies_bytes)
         self.reading = Turns()
         self.body_s = body_s
-        self.parsing = CapacityLimiter(1)
 
 
 def _few_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -314,8 +299,7 @@ class JsonRoute(APIRoute):
         async def parsed_first(request: Request) -> Response:
             body = await request.body()
             if len(body) > INLINE_BYTES:
-                parsing = request.app.state.context.limits.parsing
-                value = await off_loop(parsing, len(body), self.parse, body)
+                value = await aside(True, self.parse, body)
                 request = ParsedRequest(request, body, value)
             return await handler(request)
 

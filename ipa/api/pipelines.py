@@ -12,10 +12,10 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
-from ipa.api.auth import Context, CurrentCaller
+from ipa.api.auth import CurrentCaller
 from ipa.api.bodies import PIPELINE, PIPELINE_PATCH, PROFILE
 from ipa.api.commands import By, Why
-from ipa.api.limits import MOST_YAML_VALUES, Rationed, off_loop, shortened
+from ipa.api.limits import INLINE_BYTES, MOST_YAML_VALUES, Rationed, shortened
 from ipa.api.preconditions import IfMatch, IfNoneMatch, etag, is_known, required_match
 from ipa.api.queries import Named, Using, only_the_leader
 from ipa.files import (
@@ -36,6 +36,7 @@ from ipa.model.profile import StageProfile
 from ipa.service import pipelines
 from ipa.service.pipelines import Origin, PipelineChange, PipelineList, PipelineView, Removed, pipeline_view
 from ipa.service.service import Service
+from ipa.serving.body_budget import aside
 
 JSON, YAML, MERGE_PATCH = "application/json", "application/yaml", "application/merge-patch+json"
 # Media types of YAML, with those in use before RFC 9512.
@@ -66,8 +67,7 @@ async def document_of(request: Request, body: Body) -> Document:
     kind = media_type(request)
     if kind not in (JSON, *YAMLS):
         raise HTTPException(415, f"a body of {kind} is not taken here; send {JSON} or {YAML}")
-    parsing = request.app.state.context.limits.parsing
-    return await off_loop(parsing, len(body), _document_in, body, kind in YAMLS)
+    return await aside(len(body) > INLINE_BYTES, _document_in, body, kind in YAMLS)
 
 
 def _document_in(body: bytes, is_yaml: bool) -> Document:
@@ -81,8 +81,7 @@ async def patch_of(request: Request, body: Body) -> dict[str, Any]:
     kind = media_type(request)
     if kind not in (MERGE_PATCH, JSON):
         raise HTTPException(415, f"a body of {kind} is not taken here; send {MERGE_PATCH}")
-    parsing = request.app.state.context.limits.parsing
-    patch = await off_loop(parsing, len(body), lambda: parse_json(_text(body)))
+    patch = await aside(len(body) > INLINE_BYTES, lambda: parse_json(_text(body)))
     if not isinstance(patch, dict):
         raise _wrong("a merge patch is an object")
     return patch
@@ -164,23 +163,23 @@ def change_checked(pipeline: Named, change: Asked) -> PipelineChange:
 Checked = Annotated[PipelineChange, Depends(change_checked)]
 
 
-async def pipeline_of(context: Context, document: DocumentBody, body: Body) -> Pipeline:
+async def pipeline_of(document: DocumentBody, body: Body) -> Pipeline:
     """The pipeline in the body; InputError lists its faults."""
-    return await off_loop(context.limits.parsing, len(body), pipeline_in, document)
+    return await aside(len(body) > INLINE_BYTES, pipeline_in, document)
 
 
-async def profile_of(context: Context, document: DocumentBody, body: Body) -> StageProfile:
+async def profile_of(document: DocumentBody, body: Body) -> StageProfile:
     """The profile in the body; InputError lists its faults."""
-    return await off_loop(context.limits.parsing, len(body), profile_in, document)
+    return await aside(len(body) > INLINE_BYTES, profile_in, document)
 
 
-async def patched_of(pipeline: Named, context: Context, patch: PatchBody, body: Body) -> Pipeline:
+async def patched_of(pipeline: Named, patch: PatchBody, body: Body) -> Pipeline:
     """The pipeline of the path with the body's merge patch applied; InputError as for a whole pipeline."""
 
     def patched() -> Pipeline:
         return pipeline_from_mapping(merged(pipeline_to_mapping(pipeline), patch))
 
-    return await off_loop(context.limits.parsing, len(body), patched)
+    return await aside(len(body) > INLINE_BYTES, patched)
 
 
 PipelineBody = Annotated[Pipeline, Depends(pipeline_of)]

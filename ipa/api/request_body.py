@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 
-from anyio import CapacityLimiter
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ipa.api.body_budget import Incoming, no_room
 from ipa.api.cancellation import CLIENT_CLOSED, GoneError
-from ipa.api.limits import BODY_LIMIT_BYTES, MOST_DEEP, MOST_MEMBERS, MOST_VALUES, SAFE, ApiLimits, off_loop
+from ipa.api.limits import (
+    BODY_LIMIT_BYTES,
+    INLINE_BYTES,
+    MOST_DEEP,
+    MOST_MEMBERS,
+    MOST_VALUES,
+    SAFE,
+    ApiLimits,
+)
 from ipa.api.problems import http_problem
-
-# The characters that the structural check keeps, with every bracket as a square one.
-_STRUCTURE = bytes.maketrans(b"{}", b"[]")
-_NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},:"))
+from ipa.serving.body_budget import RETRY_S, Incoming, NoRoomError, aside
+from ipa.serving.json_structure import structure
 
 
 class BodyReader:
@@ -42,7 +46,7 @@ class BodyReader:
             try:
                 body = await _read(headers, receive, limits, incoming)
                 if "yaml" not in headers.get("content-type", "").partition(";")[0]:
-                    await _check(body, limits.parsing)
+                    await _check(body)
             except HTTPException as error:
                 budget.release(incoming)
                 request_id = str(scope.get("state", {}).get("request_id", ""))
@@ -75,15 +79,17 @@ async def _read(headers: Headers, receive: Receive, limits: ApiLimits, incoming:
                 if not message.get("more_body", False):
                     return limits.bodies.complete(incoming)
                 await limits.reading.take()
+    except NoRoomError as error:
+        raise _no_room(error) from None
     except TimeoutError:
         if incoming.is_dropped:
-            raise no_room() from None
+            raise _no_room(NoRoomError()) from None
         raise HTTPException(408, f"the request's body did not arrive within {limits.body_s:g} s") from None
 
 
-async def _check(body: bytes, parsing: CapacityLimiter) -> None:
+async def _check(body: bytes) -> None:
     """Refuse JSON that no route could take."""
-    fault = await off_loop(parsing, len(body), structure_fault, body)
+    fault = await aside(len(body) > INLINE_BYTES, structure_fault, body)
     if fault:
         raise HTTPException(422, f"the request's body {fault}")
 
@@ -91,26 +97,27 @@ async def _check(body: bytes, parsing: CapacityLimiter) -> None:
 def structure_fault(body: bytes) -> str:
     """The reason to refuse a JSON text by its brackets and commas alone; empty if there is none.
 
-    A fixed number of passes over the text, each in C: linear for any text. A text that is not JSON may
-    pass: the parser reports its fault.
+    A text that is not JSON may pass: the parser reports its fault.
     """
     opened = body.count(b"[") + body.count(b"{")
     if opened <= MOST_DEEP and opened + body.count(b",") < MOST_MEMBERS:
         return ""
-    # Without escaped characters every other piece between quotes is outside of strings.
-    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    structure = b"".join(plain.split(b'"')[::2]).translate(_STRUCTURE, _NO_STRUCTURE)
-    if structure.count(b",") + structure.count(b"[") >= MOST_VALUES:
+    found = structure(body)
+    if found.count(b",") + found.count(b"[") >= MOST_VALUES:
         return f"has more than {MOST_VALUES} values"
-    if structure.count(b":") > MOST_MEMBERS:
+    if found.count(b":") > MOST_MEMBERS:
         return f"has more than {MOST_MEMBERS} keys"
-    brackets = structure.translate(None, b",:")
+    brackets = found.translate(None, b",:")
     # Each pass removes the innermost level.
     for _ in range(MOST_DEEP):
         if not brackets:
             return ""
         brackets = brackets.replace(b"[]", b"")
     return f"is nested deeper than {MOST_DEEP}, or its brackets do not match" if brackets else ""
+
+
+def _no_room(error: NoRoomError) -> HTTPException:
+    return HTTPException(503, str(error), headers={"Retry-After": str(RETRY_S)})
 
 
 def _too_large() -> HTTPException:

@@ -23,6 +23,7 @@ from ipa.dataplane.tensors import (
     merge,
     rows,
     split,
+    values_of,
     without_number,
 )
 
@@ -154,6 +155,11 @@ class Batch:
     def inputs(self) -> Tensors:
         """The inputs of all slices, concatenated."""
         return merge([rows(piece.request.inputs, piece.start, piece.stop) for piece in self.slices])
+
+    @property
+    def values(self) -> int:
+        """The number of values of the requests that it has items of."""
+        return sum(values_of(piece.request.inputs) for piece in self.slices)
 
     def body(self) -> bytes:
         """The V2 request to the model server."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from ipa.dataplane.tensors import FLOATS, MAX_VALUES, Tensor, Tensors
+from ipa.dataplane.tensors import FLOATS, VALUE_BYTES, Tensor, Tensors, check_shape
 from ipa.model.errors import InputError
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
@@ -43,7 +43,22 @@ def json_part(body: bytes, length: str | None) -> tuple[bytes, bytes]:
     return body[: int(length)], body[int(length) :]
 
 
-def fill(tensors: Any, rest: bytes, kind_of: Callable[[str], str | None]) -> None:
+def made_bytes(tensors: Any, rest: bytes, most_values: int) -> int:
+    """Return the bytes of memory that `fill` takes at most; 0 for what it refuses."""
+    made = 0
+    for tensor in tensors if isinstance(tensors, list) else ():
+        if not isinstance(tensor, dict) or SIZE not in (tensor.get("parameters") or ()):
+            continue
+        try:
+            values = check_shape(tensor.get("shape"), most_values)
+        except ValueError:
+            return 0
+        # An element is three objects' worth: bytes, text, and their places.
+        made += VALUE_BYTES * (3 * values if tensor.get("datatype") == "BYTES" else values)
+    return made + 2 * len(rest)
+
+
+def fill(tensors: Any, rest: bytes, kind_of: Callable[[str], str | None], most_values: int) -> None:
     """Give each tensor of a JSON list whose values are in `rest` its `data`, and remove `binary_data_size`.
 
     `kind_of(name)` is the content type that the model declares for an input of BYTES: with base64, or where
@@ -62,7 +77,8 @@ def fill(tensors: Any, rest: bytes, kind_of: Callable[[str], str | None]) -> Non
         raw = rest[start : start + size]
         start += size
         try:
-            tensor["data"] = _values(tensor, raw, parameters, kind_of(str(name)))
+            values = check_shape(tensor["shape"], most_values)
+            tensor["data"] = _values(tensor, values, raw, parameters, kind_of(str(name)))
         except (ValueError, TypeError, KeyError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise InputError(f"input {name!r} {reason}") from error
@@ -71,40 +87,39 @@ def fill(tensors: Any, rest: bytes, kind_of: Callable[[str], str | None]) -> Non
 
 
 def _values(
-    tensor: dict[str, Any], raw: bytes, parameters: dict[str, Any], kind: str | None
+    tensor: dict[str, Any], values: int, raw: bytes, parameters: dict[str, Any], kind: str | None
 ) -> Sequence[Any]:
-    datatype, shape = tensor["datatype"], tensor["shape"]
+    datatype = tensor["datatype"]
     if datatype == "BYTES":
-        return _text(_elements(raw), parameters, kind)
+        return _text(_elements(raw, values), parameters, kind)
     code = CODES.get(datatype, "H" if datatype == "BF16" else "") if isinstance(datatype, str) else ""
     if not code:
         raise ValueError(f"has the datatype {datatype!r}, which has no binary form")
-    items, odd = divmod(len(raw), struct.calcsize(f"<{code}"))
-    if odd or not _fits(shape, items):
-        raise ValueError(f"has {len(raw)} bytes, which do not fit {datatype} of shape {shape}")
-    values = [*struct.unpack(f"<{items}{code}", raw)]
+    if len(raw) != values * struct.calcsize(f"<{code}"):
+        raise ValueError(f"has {len(raw)} bytes, which do not fit {datatype} of shape {tensor['shape']}")
+    found = [*struct.unpack(f"<{values}{code}", raw)]
     if datatype == "BF16":
-        values = [*struct.unpack(f"<{items}f", struct.pack(f"<{items}I", *(value << 16 for value in values)))]
+        words = struct.pack(f"<{values}I", *(value << 16 for value in found))
+        found = [*struct.unpack(f"<{values}f", words)]
     # A sum is quicker than a look at each; that of finite numbers may be infinite too.
-    if datatype in (*FLOATS,) and not math.isfinite(sum(values)) and not all(map(math.isfinite, values)):
+    if datatype in (*FLOATS,) and not math.isfinite(sum(found)) and not all(map(math.isfinite, found)):
         raise ValueError("has NaN or infinity, which models are not sent")
-    return values
+    return found
 
 
-def _fits(shape: Any, items: int) -> bool:
-    is_shape = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-    return is_shape and items <= MAX_VALUES and math.prod(shape) == items
-
-
-def _elements(raw: bytes) -> list[bytes]:
-    found, start = [], 0
-    while start < len(raw):
+def _elements(raw: bytes, values: int) -> list[bytes]:
+    """The elements of BYTES, no more than the shape has."""
+    found: list[bytes] = []
+    start = 0
+    while start < len(raw) and len(found) < values:
         length = int.from_bytes(raw[start : start + 4], "little")
         end = start + 4 + length
         if end > len(raw):
             raise ValueError("has an element of BYTES that is longer than its bytes")
         found.append(raw[start + 4 : end])
         start = end
+    if start < len(raw) or len(found) < values:
+        raise ValueError(f"has {len(raw)} bytes, which are not {values} elements of BYTES, as its shape says")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Iterable, Mapping
 
@@ -12,33 +11,51 @@ WINDOW_BITS: Mapping[str, int] = {"gzip": 31, "deflate": 15}
 ANY_WINDOW_BITS = 47
 # Below, an answer is sent within one packet or two anyway.
 LEAST_BYTES = 1024
-# Compressing more than this takes over a millisecond, in which a thread lets other requests go on.
-THREAD_BYTES = 64 * 1024
+# Data is compressed at most this many times; what has more of it is made up. Below the bytes that are free,
+# as tensors of zeros are, it may be.
+MOST_RATIO = 100
+FREE_BYTES = 1024 * 1024
 # The quickest: on a network of 1 Gbit/s a better level costs more time than it saves.
 LEVEL = 1
 
 
-def decompress(body: bytes, encoding: str, most_bytes: int) -> bytes | None:
-    """Return the body without its `Content-Encoding`; None if it would have more than `most_bytes`.
+def most_inflated(body: bytes | memoryview, most_bytes: int) -> int:
+    """Return the most bytes that the compressed body may have without its compression."""
+    return min(most_bytes, max(FREE_BYTES, MOST_RATIO * len(body)))
 
-    ValueError: another encoding, or the body is not of it.
+
+def layer_of(encoding: str) -> str:
+    """Return the one layer of compression that a `Content-Encoding` names; empty for none.
+
+    ValueError: it names another, or several.
     """
-    for name in reversed([part.strip().lower() for part in encoding.split(",") if part.strip()]):
-        if name == "identity":
-            continue
-        if name not in WINDOW_BITS:
-            raise ValueError(f"content-encoding: {name[:40]!r} is not one of {', '.join(WINDOW_BITS)}")
-        reader = zlib.decompressobj(ANY_WINDOW_BITS)
-        try:
-            found = reader.decompress(body, most_bytes + 1)
-        except zlib.error as error:
-            raise ValueError(f"the body is not {name}: {error}") from error
-        if len(found) > most_bytes:
-            return None
-        if not reader.eof:
-            raise ValueError(f"the body is not {name}: it ends too early")
-        body = found
-    return body
+    layers = [
+        name for part in encoding.split(",", 2) if (name := part.strip().lower()) not in ("", "identity")
+    ]
+    if len(layers) > 1:
+        raise ValueError(
+            f"content-encoding: a body has one layer of compression, not {', '.join(layers)[:40]}"
+        )
+    if layers and layers[0] not in WINDOW_BITS:
+        raise ValueError(f"content-encoding: {layers[0][:40]!r} is not one of {', '.join(WINDOW_BITS)}")
+    return layers[0] if layers else ""
+
+
+def decompress(body: bytes | memoryview, layer: str, most_bytes: int) -> bytes | None:
+    """Return the body without that layer; None if it would have more than `most_bytes`.
+
+    ValueError: the body is not of it.
+    """
+    reader = zlib.decompressobj(ANY_WINDOW_BITS)
+    try:
+        found = reader.decompress(body, most_bytes + 1)
+    except zlib.error as error:
+        raise ValueError(f"the body is not {layer}: {error}") from error
+    if len(found) > most_bytes:
+        return None
+    if not reader.eof:
+        raise ValueError(f"the body is not {layer}: it ends too early")
+    return found
 
 
 def accepted(header: str) -> str:
@@ -54,13 +71,7 @@ def _accepted(parts: Iterable[str]) -> Iterable[str]:
             yield name.strip()
 
 
-async def compress(body: bytes, encoding: str) -> bytes:
+def compress(body: bytes, encoding: str) -> bytes:
     """Return the compressed body."""
-    if len(body) > THREAD_BYTES:
-        return await asyncio.to_thread(_compressed, body, encoding)
-    return _compressed(body, encoding)
-
-
-def _compressed(body: bytes, encoding: str) -> bytes:
     writer = zlib.compressobj(LEVEL, zlib.DEFLATED, WINDOW_BITS[encoding])
     return writer.compress(body) + writer.flush()

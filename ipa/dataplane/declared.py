@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -10,13 +12,19 @@ from typing import Any
 import orjson
 
 from ipa.dataplane.binary import CONTENT_KIND
+from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.tensors import MAX_DIMENSIONS, MAX_NAME_LENGTH, MAX_TENSORS, VALUES, Tensor, Tensors
 from ipa.model.errors import InputError, Problem
+
+log = logging.getLogger("ipa.dataplane")
 
 # Any size of a dimension.
 ANY_SIZE = -1
 # Sizes are 64 bits over gRPC.
 MAX_SIZE = 2**63 - 1
+# A new ready pod is used after this, plus the 5 to 30 s for which the DNS of a cluster caches answers; a
+# model that did not say what it declares is asked again.
+LOOK_EVERY_S = 1.0
 # The most of a model's declarations that is quoted in an error.
 MOST_QUOTED = 8
 
@@ -136,3 +144,39 @@ def _tensor(entry: Any) -> DeclaredTensor | None:
     parameters = entry.get("parameters")
     kind = parameters.get(CONTENT_KIND) if isinstance(parameters, Mapping) else None
     return DeclaredTensor(name, str(datatype), tuple(shape), kind if isinstance(kind, str) else None)
+
+
+class Declarations:
+    """The declaration of a stage's model: asked of its replicas until one answers, and again after changes.
+
+    `ask` returns the metadata of a replica's model; ConnectionLostError if there is none. None: it cannot be
+    asked, and nothing is known.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[bytes]] | None) -> None:
+        self.model = UNDECLARED
+        self._ask = ask
+        self._changed = asyncio.Event()
+
+    def change(self) -> None:
+        """Ask again: there are other replicas, or other variants."""
+        self._changed.set()
+
+    async def look(self) -> bool:
+        """Ask once. Return True if a replica answered, or cannot be asked."""
+        if self._ask is None:
+            return True
+        try:
+            self.model = parse_model(await self._ask())
+        except (ConnectionLostError, OversizedAnswerError) as error:
+            log.debug("the metadata of the model cannot be read: %s", error)
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Ask until cancelled, after each change."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while not await self.look():
+                await asyncio.sleep(LOOK_EVERY_S)

@@ -10,14 +10,17 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from ipa.dataplane import http
-from ipa.dataplane.grpc_server import GrpcServer
-from ipa.dataplane.http import Application
+from ipa.dataplane.grpc_calls import GrpcCalls
+from ipa.dataplane.http import MAX_BODY_BYTES, MAX_HELD_BYTES, Application, BodyLimits
 from ipa.dataplane.scraping import MetricsThread
 
 # The variable that tells a process the token of its supervisor.
 ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 # The variables by which the operator sets the port of a container.
 OPERATORS_PORT = ("PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "PREDICTIVE_UNIT_SERVICE_PORT")
+# Those by which what bodies may have is told to all processes of a pipeline.
+MAX_BODY, MAX_HELD = "IPA_MAX_BODY_MB", "IPA_MAX_HELD_MB"
+MIB = 1024 * 1024
 # Well below the grace period of 20 s that the operator sets, 10 s of which the pod sleeps first.
 DRAIN_S = 5.0
 
@@ -58,11 +61,38 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics-fd", type=int, help="an inherited socket for that")
     add(parser, "--drain-s", "IPA_DRAIN_S", type=float, default=DRAIN_S, help="to end requests in flight")
 
+    add(
+        parser,
+        "--max-body-mb",
+        MAX_BODY,
+        type=float,
+        default=MAX_BODY_BYTES / MIB,
+        help="the most MiB of a request's body, and a value for each 8 bytes of it",
+    )
+    add(
+        parser,
+        "--max-held-mb",
+        MAX_HELD,
+        type=float,
+        default=MAX_HELD_BYTES / MIB,
+        help="the most MiB of all bodies that are read or served at once, with what is made of them",
+    )
+
+
+def told_limits() -> dict[str, str]:
+    """Return the limits of bodies that the environment sets, for processes that do not inherit it."""
+    return {name: os.environ[name] for name in (MAX_BODY, MAX_HELD) if name in os.environ}
+
+
+def body_limits(given: argparse.Namespace) -> BodyLimits:
+    """Return the limits of bodies that are given."""
+    return BodyLimits(round(given.max_body_mb * MIB), round(given.max_held_mb * MIB))
+
 
 def serve(given: argparse.Namespace, application: Application) -> None:
     """Serve the application at the address that is given, over HTTP and gRPC, until a stop signal."""
-    h2_server = GrpcServer(application, given.drain_s)
-    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd, h2_server=h2_server)
+    application.grpc = GrpcCalls(application)
+    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd, has_http2=True)
 
 
 def start_metrics(given: argparse.Namespace, registry: CollectorRegistry) -> None:

@@ -1,7 +1,8 @@
-"""Minimal HTTP for the queue and the router, as plain ASGI: routes, bounded bodies, problem documents."""
+"""Minimal HTTP for the queue and the router, as plain ASGI: routes, bodies, problem documents, gRPC."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import logging
@@ -9,16 +10,18 @@ import math
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import orjson
 
 from ipa.dataplane import compression
+from ipa.dataplane.tensors import INLINE_BYTES, VALUE_BYTES, parse_object
+from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, aside
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
+from ipa.serving.json_structure import structure
 from ipa.serving.protocol import BoundedConfig, BoundedServer
-from ipa.serving.relay import Http2Server
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -26,10 +29,15 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 log = logging.getLogger("ipa.dataplane")
 
-# A page as base64 PNG is below 1 MB; 64 of them in one request fit.
-MAX_BODY_BYTES = 64 * 1024 * 1024
+# A page as base64 PNG is below 1 MB. Twice as much as gRPC takes by default.
+MAX_BODY_BYTES = 8 * 1024 * 1024
 # Bytes of all requests that are read or served at once. Above it requests are refused with 503.
-MAX_HELD_BYTES = 256 * 1024 * 1024
+MAX_HELD_BYTES = 192 * 1024 * 1024
+# A request may have a value for so many bytes that a body may have: a million, seven pictures of
+# 224 × 224 × 3.
+BYTES_A_VALUE = 8
+# A list takes the time and memory of so many values.
+LIST_VALUES = 8
 # Longer than clients keep idle connections, so that none writes to a connection that is closing.
 KEEP_ALIVE_S = 75
 # The time that the largest body takes at 1 MB/s.
@@ -44,6 +52,8 @@ BUDGET_HEADER = "ipa-budget-ms"
 # No client waits longer for an answer; a larger value is a mistake in the unit.
 MAX_BUDGET_S = 3600.0
 
+# The content type of the calls of gRPC, with what their messages are.
+GRPC_TYPE = "application/grpc"
 # The most of a path that is quoted in an error.
 MOST_QUOTED = 100
 # The part that a call of a queue is for, where several configurations run side by side: from 1 on.
@@ -94,13 +104,66 @@ class HttpError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """The most bytes of a request's body, and of all that are read or served at once."""
+
+    body_bytes: int = MAX_BODY_BYTES
+    held_bytes: int = MAX_HELD_BYTES
+
+    @property
+    def values(self) -> int:
+        """The most values of a request."""
+        return self.body_bytes // BYTES_A_VALUE
+
+
+def hold_nothing(size: int) -> None:
+    """Count no bytes."""
+
+
+DEFAULT_LIMITS = BodyLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
-    """An HTTP request with its complete body."""
+    """An HTTP request with its complete body.
+
+    `hold` counts bytes that are made of the body until it is answered; HttpError 503: there is no room.
+    """
 
     path: str
     headers: Mapping[str, str]
     body: bytes
     client: str
+    hold: Callable[[int], None] = hold_nothing
+    limits: BodyLimits = DEFAULT_LIMITS
+
+    @property
+    def is_large(self) -> bool:
+        """True if what is done with the body is not done in the event loop."""
+        return len(self.body) > INLINE_BYTES
+
+    async def parse_object(self, text: bytes) -> dict[str, Any]:
+        """Return the JSON object of a text of the body, whose values are counted before they are made.
+
+        InputError: it is none. HttpError 413: it has too many values; 503: there is no room for them.
+        """
+        self.hold(VALUE_BYTES * await aside(self.is_large, self._values, text))
+        return await aside(self.is_large, parse_object, text, "the body")
+
+    def _values(self, text: bytes) -> int:
+        """The values that a JSON text makes; a list counts for several."""
+        most = self.limits.values
+        # What is in strings counts only where it would be too much.
+        for form in (bytes, structure):
+            found = form(text)
+            values = found.count(b",") + LIST_VALUES * (found.count(b"[") + found.count(b"{"))
+            if values <= most:
+                return values
+        raise HttpError(
+            *(413, "too_large"),
+            f"the request has more than {most} values (a list counts for {LIST_VALUES}): send fewer, without"
+            " nesting, or send them as bytes",
+        )
 
     def budget_s(self) -> float | None:
         """The time budget in seconds; None without the header. HttpError 400: it is not a valid time."""
@@ -150,21 +213,35 @@ class Response:
     status: int = 200
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    trailers: Mapping[str, str] | None = None
 
     def with_headers(self, headers: Mapping[str, str]) -> Response:
         """The response with those headers too."""
-        return Response(self.body, self.status, self.content_type, {**self.headers, **headers})
+        return replace(self, headers={**self.headers, **headers})
 
 
 Handler = Callable[[Call], Awaitable[Response]]
+
+
+class RemoteCalls(Protocol):
+    """The calls of gRPC, as requests of HTTP."""
+
+    async def answer(self, call: Call) -> Response:
+        """Answer a call. HttpError: it cannot be answered."""
+
+    def with_status(self, response: Response) -> Response:
+        """The response, with the status that gRPC has for it."""
 
 
 class Application:
     """An ASGI application over exact routes (method, path). `start` and `stop` are its lifespan hooks.
 
     `hosts` are the accepted host names, empty for any. The check stops DNS rebinding: a web page that was
-    rebound to this machine still sends its own host name. `served` says in errors what is served here.
+    rebound to this machine still sends its own host name. `served` says in errors what is served here. `grpc`
+    answers the calls of gRPC, if there is any.
     """
+
+    grpc: RemoteCalls | None = None
 
     def __init__(
         self,
@@ -174,8 +251,7 @@ class Application:
         stop: Callable[[], Awaitable[None]],
         hosts: frozenset[str] = frozenset(),
         served: str = "",
-        max_body_bytes: int = MAX_BODY_BYTES,
-        max_held_bytes: int = MAX_HELD_BYTES,
+        limits: BodyLimits = DEFAULT_LIMITS,
     ) -> None:
         self._routes = routes
         self._paths = {path for _, path in routes}
@@ -183,29 +259,25 @@ class Application:
         self._hosts = hosts
         self._start = start
         self._stop = stop
-        self._max_body_bytes = max_body_bytes
-        self._max_held_bytes = max_held_bytes
-        self._held_bytes = 0
+        self._limits = limits
+        self._budget = BodyBudget(limits.held_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await _send(
-                send, await self._guarded(scope["method"], scope["path"], self._received(scope, receive))
-            )
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            grpc = self.grpc if headers.get("content-type", "").startswith(GRPC_TYPE) else None
+            answered = self._received(scope, headers, receive, grpc)
+            response = await self._guarded(scope["method"], scope["path"], answered)
+            await _send(send, grpc.with_status(response) if grpc else response)
 
     async def call(self, method: str, call: Call) -> Response:
-        """Answer a call with its body, as another protocol has it. Errors are answers too."""
+        """Answer a call whose body was read, as another protocol has it. Errors are answers too."""
 
         async def answered() -> Response:
-            handler = self._handler(method, call.path)
-            self._hold(len(call.body))
-            try:
-                return await handler(call)
-            finally:
-                self._held_bytes -= len(call.body)
+            return await self._handler(method, call.path)(call)
 
         return await self._guarded(method, call.path, answered())
 
@@ -227,62 +299,48 @@ class Application:
             raise HttpError(404, "not_found", f"there is no {path[:MOST_QUOTED]!r} here{served}", closes=True)
         return handler
 
-    async def _received(self, scope: Scope, receive: Receive) -> Response:
+    async def _received(
+        self, scope: Scope, headers: Mapping[str, str], receive: Receive, grpc: RemoteCalls | None
+    ) -> Response:
         path = scope["path"]
-        handler = self._handler(scope["method"], path)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client = scope.get("client") or ("", 0)
         if self._hosts and path not in OPEN_PATHS and host_of(headers) not in self._hosts:
             detail = f"the host name {headers.get('host', '')[:100]!r} is not accepted here"
             raise HttpError(403, "forbidden", detail, closes=True)
-        body = await self._body(receive)
-        held_bytes = len(body)
+        handler = grpc.answer if grpc else self._handler(scope["method"], path)
+        incoming = Incoming(asyncio.timeout(None))
+        hold = partial(self._hold, incoming)
         try:
-            if encoding := headers.get("content-encoding"):
-                body = self._decompressed(body, encoding)
-                held_bytes += len(body)
-            response = await handler(Call(path, headers, body, client[0]))
+            body = await self._body(receive, incoming)
+            if layer := _layer_of(headers.get("content-encoding", "")):
+                body = await inflate(body, layer, self._limits, hold)
+            response = await handler(Call(path, headers, body, client[0], hold, self._limits))
         finally:
-            self._held_bytes -= held_bytes
+            self._budget.release(incoming)
         return await _compressed(response, headers.get("accept-encoding"))
 
-    def _decompressed(self, body: bytes, encoding: str) -> bytes:
-        try:
-            found = compression.decompress(body, encoding, self._max_body_bytes)
-        except ValueError as error:
-            raise HttpError(415 if "content-encoding" in str(error) else 400, "input", str(error)) from error
-        if found is None:
-            raise HttpError(413, "too_large", f"the body has more than {self._max_body_bytes} bytes")
-        self._hold(len(found))
-        return found
-
-    def _hold(self, size: int) -> None:
+    def _hold(self, incoming: Incoming, size: int) -> None:
         """Count bytes that are held; HttpError 503, and none are counted, if they are too many."""
-        if self._held_bytes + size > self._max_held_bytes:
-            most = f"requests of more than {self._max_held_bytes} bytes are in progress; try again"
-            raise HttpError(503, "dropped", most, closes=True)
-        self._held_bytes += size
-
-    async def _body(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
         try:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise HttpError(400, "input", "the connection ended before the body did")
-                chunk = message.get("body", b"")
-                if size + len(chunk) > self._max_body_bytes:
-                    most = f"the body has more than {self._max_body_bytes} bytes, the most that is accepted"
-                    raise HttpError(413, "too_large", most, closes=True)
-                self._hold(len(chunk))
-                size += len(chunk)
-                chunks.append(chunk)
-                if not message.get("more_body"):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except BaseException:
-            self._held_bytes -= size
-            raise
+            self._budget.hold(incoming, size)
+        except NoRoomError as error:
+            raise HttpError(503, "dropped", str(error), closes=True) from error
+
+    async def _body(self, receive: Receive, incoming: Incoming) -> bytes:
+        try:
+            async with incoming.deadline:
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise HttpError(400, "input", "the connection ended before the body did")
+                    chunk = message.get("body", b"")
+                    if incoming.size_bytes + len(chunk) > self._limits.body_bytes:
+                        raise _too_large(self._limits)
+                    self._budget.add(incoming, chunk)
+                    if not message.get("more_body"):
+                        return self._budget.complete(incoming)
+        except (NoRoomError, TimeoutError) as error:
+            raise HttpError(503, "dropped", str(NoRoomError()), closes=True) from error
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -293,6 +351,37 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+def _too_large(limits: BodyLimits) -> HttpError:
+    most = f"the body has more than {limits.body_bytes} bytes, the most that is accepted"
+    return HttpError(413, "too_large", most, closes=True)
+
+
+def _layer_of(encoding: str) -> str:
+    try:
+        return compression.layer_of(encoding) if encoding else ""
+    except ValueError as error:
+        raise HttpError(415, "input", str(error), closes=True) from error
+
+
+async def inflate(
+    body: bytes | memoryview, layer: str, limits: BodyLimits, hold: Callable[[int], None]
+) -> bytes:
+    """Return a body without its compression; HttpError: it is not of it, or is too large without."""
+    most = compression.most_inflated(body, limits.body_bytes)
+    # Counted before it is made; what it is less is counted no more.
+    hold(most)
+    try:
+        found = await aside(most > INLINE_BYTES, compression.decompress, body, layer, most)
+    except ValueError as error:
+        raise HttpError(400, "input", str(error)) from error
+    if found is None:
+        ratio = f" ({compression.MOST_RATIO} times its {len(body)})" if most < limits.body_bytes else ""
+        detail = f"the body has more than {most} bytes{ratio}, the most that is accepted"
+        raise HttpError(413, "too_large", detail)
+    hold(len(found) - most)
+    return found
+
+
 async def _compressed(response: Response, accept: str | None) -> Response:
     """The answer in an encoding that the client accepts, where it is long enough to gain by it."""
     if not accept or response.status != 200 or len(response.body) < compression.LEAST_BYTES:
@@ -300,7 +389,10 @@ async def _compressed(response: Response, accept: str | None) -> Response:
     if not (encoding := compression.accepted(accept)):
         return response
     headers = {**response.headers, "content-encoding": encoding, "vary": "accept-encoding"}
-    return replace(response, body=await compression.compress(response.body, encoding), headers=headers)
+    is_large = len(response.body) > INLINE_BYTES
+    return replace(
+        response, body=await aside(is_large, compression.compress, response.body, encoding), headers=headers
+    )
 
 
 async def _send(send: Send, response: Response) -> None:
@@ -309,8 +401,13 @@ async def _send(send: Send, response: Response) -> None:
         (b"content-length", str(len(response.body)).encode()),
         *((name.encode(), value.encode("latin-1")) for name, value in response.headers.items()),
     ]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    trailers = response.trailers
+    start = {"type": "http.response.start", "status": response.status, "headers": headers}
+    await send(start if trailers is None else {**start, "trailers": True})
     await send({"type": "http.response.body", "body": response.body})
+    if trailers is not None:
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in trailers.items()]
+        await send({"type": "http.response.trailers", "headers": fields})
 
 
 def host_of(headers: Mapping[str, str]) -> str:
@@ -342,18 +439,20 @@ def serve(
     drain_s: float = 5.0,
     *,
     fd: int | None = None,
-    h2_server: Http2Server | None = None,
+    has_http2: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     The server then accepts no new connection, and requests in flight have `drain_s` to be answered. `fd` is a
     listening socket that the parent process passes: the parent keeps the port open, and connections wait in
-    it, while this process is replaced. `h2_server` answers connections that begin with HTTP/2.
+    it, while this process is replaced. With `has_http2` connections may begin with HTTP/2.
     """
     # The limit of open files is the only bound on their number: all requests may come from one address.
     bounds = ServerBounds(
         connections=MOST_CONNECTIONS,
         address_connections=MOST_CONNECTIONS,
+        # A request is passed on over a connection of its own.
+        files_each=2,
         body_s=BODY_S,
         idle_s=KEEP_ALIVE_S,
         chunk_bytes=CHUNK_BYTES,
@@ -364,7 +463,7 @@ def serve(
         host=host,
         port=port,
         backlog=BACKLOG,
-        h2_server=h2_server,
+        has_http2=has_http2,
         lifespan="on",
         log_level="warning",
         access_log=False,

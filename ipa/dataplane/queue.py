@@ -26,7 +26,8 @@ IPA_VARIANT (the variant to run, of several that each pod has loaded), IPA_LIGHT
 for it), IPA_HEAVIER (those that may serve while there is time), IPA_RESIDENTS (the variants that a pod has
 loaded together, a group a word), IPA_PROFILED_S, MLSERVER_MODEL_MAX_BATCH_SIZE and
 MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
-IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the operator gives it.
+IPA_MAX_ITEMS, IPA_MAX_BODY_MB, IPA_MAX_HELD_MB, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or
+the port that the operator gives it.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ from prometheus_client import CollectorRegistry
 
 from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
-from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
-from ipa.dataplane.declared import UNDECLARED, parse_model
-from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, serve, start_metrics, words
+from ipa.dataplane.client import Client, ConnectionLostError
+from ipa.dataplane.declared import LOOK_EVERY_S, UNDECLARED, Declarations
+from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, body_limits, serve, start_metrics, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
@@ -66,16 +67,21 @@ from ipa.dataplane.expectation import (
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.replicas import UNKNOWN_VARIANTS
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
-from ipa.dataplane.tensors import NOTHING, InferRequest, check_outputs, parse_object, parse_request
+from ipa.dataplane.tensors import (
+    INLINE_VALUES,
+    NOTHING,
+    InferRequest,
+    check_outputs,
+    parse_request,
+    values_of,
+)
 from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, server_routes, unsupported
 from ipa.model.errors import InputError
 from ipa.model.resident import ANY_VARIANT
 from ipa.model.row_counts import FAN_OUT
+from ipa.serving.body_budget import aside
 
 log = logging.getLogger("ipa.dataplane")
-
-# A new ready pod is used after this, plus the 5 to 30 s for which the DNS of a cluster caches answers.
-LOOK_EVERY_S = 1.0
 
 # A model server answers for its model at once, but for while it loads.
 METADATA_S = 2.0
@@ -133,42 +139,6 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-class Declarations:
-    """The declaration of a stage's model: asked of its replicas until one answers, and again after changes.
-
-    `ask` returns the metadata of a replica's model; ConnectionLostError if there is none. None: it cannot be
-    asked, and nothing is known.
-    """
-
-    def __init__(self, ask: Callable[[], Awaitable[bytes]] | None) -> None:
-        self.model = UNDECLARED
-        self._ask = ask
-        self._changed = asyncio.Event()
-
-    def change(self) -> None:
-        """Ask again: there are other replicas, or other variants."""
-        self._changed.set()
-
-    async def look(self) -> bool:
-        """Ask once. Return True if a replica answered, or cannot be asked."""
-        if self._ask is None:
-            return True
-        try:
-            self.model = parse_model(await self._ask())
-        except (ConnectionLostError, OversizedAnswerError) as error:
-            log.debug("the metadata of the model cannot be read: %s", error)
-            return False
-        return True
-
-    async def run(self) -> None:
-        """Ask until cancelled, after each change."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            while not await self.look():
-                await asyncio.sleep(LOOK_EVERY_S)
-
-
 # The time budget of a request that has none.
 DEFAULT_BUDGET_S = 30.0
 TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
@@ -201,12 +171,13 @@ class QueueServer:
         sender: Sender | None = None,
         describe: Callable[[], Awaitable[bytes]] | None = None,
         hosts: frozenset[str] = frozenset(),
+        limits: http.BodyLimits = http.DEFAULT_LIMITS,
         admin_token: str = "",
         parts: Mapping[str, QueueConfig] = NOTHING,
         **queue: Any,
     ) -> None:
         self._stage = stage
-        self._hosts = hosts
+        self._hosts, self._limits = hosts, limits
         self._admin_token = admin_token
         self._metrics = QueueMetrics(pipeline, stage)
         self._client = Client()
@@ -245,6 +216,7 @@ class QueueServer:
             stop=self._stop,
             hosts=self._hosts,
             served=f"the model here is {self._stage!r}, version {VERSION}",
+            limits=self._limits,
         )
 
     async def _start(self) -> None:
@@ -341,29 +313,40 @@ class QueueServer:
         queue = self._queue_of(call.part())
         queue.asked(parse_ratio(call.headers.get(ASKED_HEADER)))
         try:
-            asked = self._parse(call)
+            asked = await self._parse(call)
             request = await queue.infer(asked.inputs, budget_s, asked.members, ahead, aim_s)
-            response = self._answer(call, asked, request)
+            is_large = values_of(request.answer) > INLINE_VALUES
+            response = await aside(is_large, self._answer, call, asked, request, now_s())
         except InputError as error:
             raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
         expected = queue.expected(request.items).to_header()
         times = {EXPECTED_HEADER: expected, TOOK_HEADER: f"{(now_s() - came_s) * 1000:.3f}"}
         return response.with_headers(times)
 
-    def _parse(self, call: http.Call) -> InferRequest:
+    async def _parse(self, call: http.Call) -> InferRequest:
         """The request of a call; InputError if it is none, or none that the model takes."""
         text, rest = binary.json_part(call.body, call.headers.get(binary.JSON_LENGTH_HEADER))
-        body = parse_object(text, "the body")
+        body = await call.parse_object(text)
+        has_binary = bool(rest) or b'"' + binary.SIZE.encode() in text
+        if has_binary:
+            call.hold(binary.made_bytes(body.get("inputs"), rest, call.limits.values))
+        return await aside(call.is_large, self._request_of, body, rest, has_binary, call.limits.values)
+
+    def _request_of(
+        self, body: dict[str, Any], rest: bytes, has_binary: bool, most_values: int
+    ) -> InferRequest:
         declared = self._declared.model
-        if rest or b'"' + binary.SIZE.encode() in text:
-            binary.fill(body.get("inputs"), rest, declared.content_type)
-        asked = parse_request(body)
+        if has_binary:
+            binary.fill(body.get("inputs"), rest, declared.content_type, most_values)
+        asked = parse_request(body, most_values)
         declared.check_inputs(asked.inputs)
         if asked.wanted is not None and declared.outputs:
             check_outputs(asked.wanted, [FAN_OUT, *(it.name for it in declared.outputs)])
         return asked
 
-    def _answer(self, call: http.Call, asked: InferRequest, request: QueuedRequest) -> http.Response:
+    def _answer(
+        self, call: http.Call, asked: InferRequest, request: QueuedRequest, ended_s: float
+    ) -> http.Response:
         """The response to a request that has ended; InputError: it names outputs that there are not."""
         if request.outcome is not Outcome.ANSWERED:
             return _loss(request).response()
@@ -371,7 +354,7 @@ class QueueServer:
         name = call.headers.get(NAME_HEADER) or self._stage
         body, length = binary.dump_with_bytes(outputs, asked.is_binary, model_name=name, id=asked.request_id)
         waited_s = request.taken_s - request.arrived_s
-        served_s = asyncio.get_running_loop().time() - request.taken_s
+        served_s = ended_s - request.taken_s
         headers = {TIMING_HEADER: server_timing({"wait": waited_s, "model": served_s})}
         if length is None:
             return http.Response(body, headers=headers)
@@ -582,6 +565,7 @@ def main() -> None:
         max_items=given.max_items,
         parts=dict(map(part_config, given.part)),
         hosts=http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset(),
+        limits=body_limits(given),
         # No process that this one starts inherits it.
         admin_token=os.environ.pop(ADMIN_TOKEN, ""),
     )

@@ -105,3 +105,15 @@ def share_of_text(text: str) -> tuple[str, int]:
     """The part and its percent of PART=PERCENT."""
     name, _, percent = text.partition("=")
     return name, int(percent)
+
+
+def parse_times_of(body: bytes) -> tuple[float, float]:
+    """The SLA and the time after which a request is dropped, of a PUT; HttpError says what is wrong."""
+    try:
+        given = orjson.loads(body)
+        sla_s, drop_after_s = float(given["sla_s"]), float(given["drop_after_s"])
+    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError) as error:
+        raise http.HttpError(422, "input", "sla_s and drop_after_s must be numbers of seconds") from error
+    if not 0 < min(sla_s, drop_after_s) <= max(sla_s, drop_after_s) < float("inf"):
+        raise http.HttpError(422, "input", "sla_s and drop_after_s must be above 0 and finite")
+    return sla_s, drop_after_s

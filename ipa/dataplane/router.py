@@ -1,8 +1,8 @@
 """A pipeline's router as a process: `python -m ipa.dataplane.router --pipeline P --port N --stage S=URL ...`.
 
 As a container it takes the same from its environment: IPA_PIPELINE, IPA_STAGES ("detect=http://..."
-and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the
-port that the operator gives it, and IPA_SLA_S.
+and more after spaces), IPA_DROP_AFTER_S, IPA_SLA_S, IPA_MAX_BODY_MB, IPA_MAX_HELD_MB, IPA_HOST,
+IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the operator gives it.
 
     POST /v2/models/{pipeline}/infer   a V2 request, JSON or with binary tensors
     GET  /v2/models/{pipeline}         V2's metadata: the inputs of the first stage, the outputs of the last
@@ -49,7 +49,7 @@ from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.declared import UNDECLARED, DeclaredModel, parse_model
-from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, serve, start_metrics, words
+from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, body_limits, serve, start_metrics, words
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
@@ -73,18 +73,20 @@ from ipa.dataplane.routed_parts import (
     RoutedParts,
     RoutedStage,
     parse_shares,
+    parse_times_of,
     share_of_text,
 )
 from ipa.dataplane.tensors import (
     BINARY_OUTPUT,
+    INLINE_BYTES,
     UnknownOutputError,
     check_outputs,
-    parse_object,
     wanted_outputs,
 )
 from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, server_routes, unsupported
 from ipa.model.errors import InputError
 from ipa.model.row_counts import FAN_OUT
+from ipa.serving.body_budget import aside
 
 # As many as a UUID has.
 PUID_BYTES = 16
@@ -168,11 +170,12 @@ class RouterServer:
         post: Post | None = None,
         get: Get | None = None,
         hosts: frozenset[str] = frozenset(),
+        limits: http.BodyLimits = http.DEFAULT_LIMITS,
         shares: Mapping[str, int] = ALONE,
         admin_token: str = "",
     ) -> None:
         self._pipeline = pipeline
-        self._hosts = hosts
+        self._hosts, self._limits = hosts, limits
         self._stages = [RoutedStage(name, f"{url}/v2/models/{name}") for name, url in stages]
         self._budget_s = DEFAULT_BUDGET_S if drop_after_s is None else drop_after_s
         self._sla_s = self._budget_s if sla_s is None else sla_s
@@ -210,6 +213,7 @@ class RouterServer:
             stop=self._stop,
             hosts=self._hosts,
             served=f"the model here is {name!r}, version {VERSION}",
+            limits=self._limits,
         )
 
     async def _start(self) -> None:
@@ -296,7 +300,7 @@ class RouterServer:
             budget_s = self._budget_s if asked_s is None else min(asked_s, self._budget_s)
             due = Due(began_s + budget_s, began_s + min(self._sla_s, budget_s))
             try:
-                passed = self._passed(call)
+                passed = await self._passed(call)
                 if passed.names:
                     await self._check_names(passed.names)
             except InputError as error:
@@ -327,7 +331,7 @@ class RouterServer:
         given_s, key = own if asked_s is None else min(own, (asked_s, http.BUDGET_HEADER))
         return f"; it had {given_s:.3g} s by {key}, the SLA is {self._sla_s:.3g} s"
 
-    def _passed(self, call: http.Call) -> Passed:
+    async def _passed(self, call: http.Call) -> Passed:
         """The request as it is passed on; InputError: its layout or its outputs are wrong.
 
         A body of which nothing is the last stage's is passed on as it came.
@@ -336,7 +340,7 @@ class RouterServer:
         layout = {binary.JSON_LENGTH_HEADER: str(len(text))} if rest else {}
         if not any(mark in text for mark in LAST_MARKS):
             return Passed(call.body, layout, {})
-        request = parse_object(text, "the body")
+        request = await call.parse_object(text)
         parameters = request.get("parameters")
         parameters = parameters if isinstance(parameters, dict) else {}
         has_bytes = BINARY_OUTPUT in parameters
@@ -347,7 +351,7 @@ class RouterServer:
         last = {"outputs": request.pop("outputs")} if "outputs" in request else {}
         if has_bytes:
             last["parameters"] = {BINARY_OUTPUT: parameters.pop(BINARY_OUTPUT)}
-        text = orjson.dumps(request)
+        text = await aside(call.is_large, orjson.dumps, request)
         layout = {binary.JSON_LENGTH_HEADER: str(len(text))} if rest else {}
         return Passed(text + rest, layout, last, names)
 
@@ -382,7 +386,9 @@ class RouterServer:
             if index == last:
                 return _response(answer, said), times
             try:
-                forwarded = outputs_as_inputs(answer, passed.last if index == last - 1 else {})
+                members = passed.last if index == last - 1 else {}
+                is_large = len(answer) > INLINE_BYTES
+                forwarded = await aside(is_large, outputs_as_inputs, answer, members)
             except (orjson.JSONDecodeError, LookupError, TypeError) as error:
                 detail = f"stage {stage.name!r}: its queue's answer is not a V2 response: {error!r}"
                 raise StageLoss(stage.name, 502, "failed", detail) from error
@@ -531,18 +537,6 @@ def _outcome(status: int) -> Outcome:
     return Outcome.DROPPED if status in DROPPED else Outcome.FAILED
 
 
-def parse_times_of(body: bytes) -> tuple[float, float]:
-    """The SLA and the time after which a request is dropped, of a PUT; HttpError says what is wrong."""
-    try:
-        given = orjson.loads(body)
-        sla_s, drop_after_s = float(given["sla_s"]), float(given["drop_after_s"])
-    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError) as error:
-        raise http.HttpError(422, "input", "sla_s and drop_after_s must be numbers of seconds") from error
-    if not 0 < min(sla_s, drop_after_s) <= max(sla_s, drop_after_s) < float("inf"):
-        raise http.HttpError(422, "input", "sla_s and drop_after_s must be above 0 and finite")
-    return sla_s, drop_after_s
-
-
 def _stage(text: str) -> tuple[str, str]:
     name, separator, url = text.partition("=")
     if not separator:
@@ -587,6 +581,7 @@ def main() -> None:
         stages,
         **times,
         hosts=hosts,
+        limits=body_limits(given),
         shares=dict(given.share or ALONE),
         # No process that this one starts inherits it.
         admin_token=os.environ.pop(ADMIN_TOKEN, ""),

@@ -15,8 +15,9 @@ from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.expectation import UNKNOWN, StageTimes
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.replicas import ModelServer, ModelServers
-from ipa.dataplane.tensors import NOTHING, Tensors, parse_answer
+from ipa.dataplane.tensors import INLINE_BYTES, INLINE_VALUES, NOTHING, Tensors, parse_answer
 from ipa.model.errors import InputError
+from ipa.serving.body_budget import aside
 
 log = logging.getLogger("ipa.dataplane")
 
@@ -432,7 +433,8 @@ class StageQueue:
         began_s = loop.time()
         where = f"stage {self._stage!r}, {replica.label}"
         try:
-            status, body = await self._send(replica.url, batch.body())
+            sent = await aside(batch.values > INLINE_VALUES, batch.body)
+            status, body = await self._send(replica.url, sent)
         except ConnectionLostError as error:
             self._replicas.lost(replica, loop.time())
             self._metrics.retries.inc()
@@ -448,10 +450,10 @@ class StageQueue:
             self._replicas.lost(replica, loop.time())
             self._end(self._batcher.fail(batch, f"{where}: the batch could not be sent: {error}"))
         else:
-            self._settle(replica, batch, where, status, body, loop.time() - began_s)
+            await self._settle(replica, batch, where, status, body, loop.time() - began_s)
         self._pump()
 
-    def _settle(
+    async def _settle(
         self, replica: ModelServer, batch: Batch, where: str, status: int, body: bytes, service_s: float
     ) -> None:
         if status == UNAVAILABLE:
@@ -475,7 +477,7 @@ class StageQueue:
             self._end(self._batcher.fail(batch, f"{where}: the model answered {status}: {said}"))
             return
         try:
-            outputs = parse_answer(body)
+            outputs = await aside(len(body) > INLINE_BYTES, parse_answer, body)
         except InputError as error:
             self._end(self._batcher.fail(batch, f"{where}: the model's answer is not a V2 response: {error}"))
         else:

@@ -22,8 +22,16 @@ from ipa.model.row_counts import FAN_OUT
 MAX_TENSORS = 64
 MAX_DIMENSIONS = 16
 MAX_NAME_LENGTH = 256
-# Checking this many takes a third of a second of the event loop; 50 pictures of 224 × 224 × 3 are fewer.
+# Of an answer; a request has fewer. 50 pictures of 224 × 224 × 3 are fewer too.
 MAX_VALUES = 8 * 1024 * 1024
+# Work on more than this takes over a millisecond, in which a thread lets other requests go on: bytes of a
+# body, or values to be written.
+INLINE_BYTES = 64 * 1024
+INLINE_VALUES = INLINE_BYTES // 8
+# A value as an object, with its place in a list.
+VALUE_BYTES = 32
+# Values that are written as JSON in one go, within a few milliseconds, in which nothing else runs.
+WRITTEN_VALUES = 64 * 1024
 # Bytes of the parameters of a tensor, or of a request, as JSON.
 MAX_PARAMETERS_BYTES = 64 * 1024
 
@@ -86,7 +94,8 @@ class Tensor:
 
     def to_json(self) -> dict[str, Any]:
         """The tensor in the JSON form of the V2 protocol."""
-        written = {"name": self.name, "datatype": self.datatype, "shape": self.shape, "data": self.data}
+        data = _written(self.data)
+        written = {"name": self.name, "datatype": self.datatype, "shape": self.shape, "data": data}
         return {**written, "parameters": self.parameters} if self.parameters else written
 
     @property
@@ -94,6 +103,15 @@ class Tensor:
         """The key under which tensors can be merged: name, type, shape of a row, nesting, parameters."""
         parameters = orjson.dumps(self.parameters) if self.parameters else b""
         return self.name, self.datatype, self.shape[1:], self.depth, parameters
+
+
+def _written(data: list[Any]) -> list[Any] | orjson.Fragment:
+    """The data for orjson; what is long as the JSON of its parts, so that other threads run meanwhile."""
+    if len(data) <= WRITTEN_VALUES:
+        return data
+    starts = range(0, len(data), WRITTEN_VALUES)
+    parts = [orjson.dumps(data[start : start + WRITTEN_VALUES])[1:-1] for start in starts]
+    return orjson.Fragment(b"".join((b"[", b",".join(parts), b"]")))
 
 
 Tensors = tuple[Tensor, ...]
@@ -151,12 +169,17 @@ def items_of(tensors: Tensors) -> int:
     return tensors[0].items if tensors else 0
 
 
+def values_of(tensors: Tensors) -> int:
+    """Return the number of values of all tensors."""
+    return sum(math.prod(tensor.shape) for tensor in tensors)
+
+
 def rows(tensors: Tensors, start: int, stop: int) -> Tensors:
     """Return the rows `start` to `stop` of every tensor."""
     return tuple(tensor.rows(start, stop) for tensor in tensors)
 
 
-def parse(tensors: Any, where: str, *, allow_null: bool = False) -> Tensors:
+def parse(tensors: Any, where: str, *, allow_null: bool = False, most_values: int = MAX_VALUES) -> Tensors:
     """Return the tensors of a JSON list; InputError names every entry that is not a V2 tensor."""
     if not isinstance(tensors, list):
         raise InputError(f"{where} must be a list of tensors")
@@ -166,7 +189,7 @@ def parse(tensors: Any, where: str, *, allow_null: bool = False) -> Tensors:
     parsed: list[Tensor] = []
     for index, raw in enumerate(tensors):
         try:
-            parsed.append(_tensor(raw, allow_null))
+            parsed.append(_tensor(raw, allow_null, most_values))
         except (KeyError, TypeError, ValueError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             problems.append(Problem(f"{where}[{index}] {reason}", pointer=f"/{where}/{index}"))
@@ -178,9 +201,9 @@ def parse(tensors: Any, where: str, *, allow_null: bool = False) -> Tensors:
     return tuple(parsed)
 
 
-def parse_request(request: Mapping[str, Any]) -> InferRequest:
+def parse_request(request: Mapping[str, Any], most_values: int = MAX_VALUES) -> InferRequest:
     """Return the V2 request; InputError if it is none, or if its inputs differ in their number of items."""
-    inputs = parse(request.get("inputs"), "inputs")
+    inputs = parse(request.get("inputs"), "inputs", most_values=most_values)
     if not inputs:
         raise InputError("inputs must have at least one tensor")
     counts = {tensor.name: tensor.items for tensor in inputs}
@@ -244,7 +267,7 @@ def parse_object(body: bytes, what: str) -> dict[str, Any]:
     return parsed
 
 
-def _tensor(raw: Any, allow_null: bool) -> Tensor:
+def _tensor(raw: Any, allow_null: bool, most_values: int) -> Tensor:
     if not isinstance(raw, dict):
         raise TypeError("is not an object")
     name, datatype, shape, data = raw["name"], raw["datatype"], raw["shape"], raw["data"]
@@ -252,13 +275,7 @@ def _tensor(raw: Any, allow_null: bool) -> Tensor:
         raise ValueError(f"needs a name of 1 to {MAX_NAME_LENGTH} characters")
     if not isinstance(datatype, str) or datatype not in VALUES:
         raise ValueError(f"needs one of the datatypes {', '.join(VALUES)}")
-    # JSON true is no number, though a bool is an int in Python.
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError("needs a shape of whole numbers")
-    if not 1 <= len(shape) <= MAX_DIMENSIONS:
-        raise ValueError(f"needs a shape of 1 to {MAX_DIMENSIONS} dimensions")
-    if math.prod(shape) > MAX_VALUES:
-        raise ValueError(f"has more than {MAX_VALUES} values")
+    check_shape(shape, most_values)
     if not isinstance(data, list):
         raise TypeError("needs its data as a list")
     depth = _depth(data, shape)
@@ -275,6 +292,18 @@ def _tensor(raw: Any, allow_null: bool) -> Tensor:
             raise ValueError(f"has numbers outside {datatype}, {low} to {high}")
     parameters = _parameters(raw.get("parameters"))
     return Tensor(name, datatype, tuple(shape), data, parameters, depth, has_null)
+
+
+def check_shape(shape: Any, most_values: int) -> int:
+    """Return the number of values of the shape; ValueError: it is none, or has too many."""
+    # JSON true is no number, though a bool is an int in Python.
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape[: MAX_DIMENSIONS + 1]):
+        raise ValueError("needs a shape of whole numbers")
+    if not 1 <= len(shape) <= MAX_DIMENSIONS:
+        raise ValueError(f"needs a shape of 1 to {MAX_DIMENSIONS} dimensions")
+    if (values := math.prod(shape)) > most_values:
+        raise ValueError(f"has more than {most_values} values")
+    return values
 
 
 _NAMES = {NULL: "null", bool: "true or false", dict: "an object", list: "a list", str: "a string"}

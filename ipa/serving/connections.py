@@ -1,8 +1,10 @@
-"""Bounds on a server's connections, and the registry that enforces them.
+"""Bounds on a server's open files, and the registry of its connections that enforces them.
 
-A connection *waits for its client* while it is idle or has sent only part of a request. At a bound, the
-server closes the connection that has waited longest. It refuses a new connection only if every other one is
-being answered.
+A connection takes a place, and so does each further request that it carries at once. A place is the files
+that a request needs: its connection, and with a proxy the connection on which the request is passed on. A
+connection *waits for its client* while it is idle or has sent only part of a request. At a bound, the server
+closes the connection that has waited longest. It refuses a new connection, or a further request, only if
+every other one is being answered.
 """
 
 from __future__ import annotations
@@ -38,9 +40,11 @@ LOG_EVERY_S = 60.0
 class ServerBounds:
     """Bounds of a server. The defaults are those of the API."""
 
-    # Open connections, in all and from one address.
+    # Places of connections and their requests, in all and from one address.
     connections: int = 1000
     address_connections: int = 250
+    # Open files of a place: 2 for a server that passes each request on.
+    files_each: int = 1
     # Seconds for a request's head to arrive, from accept or from its first byte on a kept connection.
     head_s: float = 5.0
     # Seconds for its body, from then on, while the server is ready to read it.
@@ -74,7 +78,7 @@ def raise_file_limit() -> int:
 
 def within_files(bounds: ServerBounds, files: int) -> ServerBounds:
     """Return the bounds, lowered if necessary so that connections leave room within `files` open files."""
-    room = max(files - OTHER_FILES, files // 4)
+    room = max(files - OTHER_FILES, files // 4) // bounds.files_each
     if bounds.connections <= room:
         return bounds
     LOG.warning(
@@ -114,7 +118,10 @@ class Connections:
     def __init__(self, bounds: ServerBounds, now_s: Callable[[], float] = time.monotonic) -> None:
         self._bounds, self._now_s = bounds, now_s
         self._groups: dict[Connection, str] = {}
+        # Places that are taken: by connection, by group, and in all.
+        self._places: Counter[Connection] = Counter()
         self._count: Counter[str] = Counter()
+        self._taken = 0
         # Those that wait for their client, the longest-waiting first.
         self._waiting: dict[Connection, None] = {}
         self.refused = 0
@@ -123,15 +130,44 @@ class Connections:
         self._told_s = now_s() - LOG_EVERY_S
 
     def __len__(self) -> int:
-        return len(self._groups)
+        """The places that are taken."""
+        return self._taken
 
     def admit(self, connection: Connection, host: str) -> bool:
         """Register the connection; if there is no room, in place of one that waits for its client.
 
         Return False, without registering it, if every other connection is being answered.
         """
-        group = address_group(host)
-        victim, is_full = self._victim(group)
+        return self._take(connection, address_group(host))
+
+    def admit_request(self, connection: Connection) -> bool:
+        """Take a place for a further request on a connection that is being answered; False: there is none."""
+        return self._take(connection, self._groups[connection])
+
+    def end_request(self, connection: Connection) -> None:
+        """Return the place of a further request on the connection."""
+        if connection in self._groups:
+            self._give(connection, 1)
+
+    def forget(self, connection: Connection) -> None:
+        """Remove the connection from the registry if it is registered."""
+        self._waiting.pop(connection, None)
+        if connection in self._groups:
+            self._give(connection, self._places[connection])
+            del self._groups[connection], self._places[connection]
+
+    def waits(self, connection: Connection) -> None:
+        """Note that the connection waits for its client from now on."""
+        self._waiting.pop(connection, None)
+        if connection in self._groups:
+            self._waiting[connection] = None
+
+    def works(self, connection: Connection) -> None:
+        """Note that a request of the connection is complete and being answered."""
+        self._waiting.pop(connection, None)
+
+    def _take(self, connection: Connection, group: str) -> bool:
+        victim, is_full = self._victim(connection, group)
         if is_full and victim is None:
             self.refused += 1
             self._tell()
@@ -142,36 +178,28 @@ class Connections:
             self.forget(victim)
             victim.displace()
         self._groups[connection] = group
+        self._places[connection] += 1
         self._count[group] += 1
+        self._taken += 1
         return True
 
-    def forget(self, connection: Connection) -> None:
-        """Remove the connection from the registry if it is registered."""
-        self._waiting.pop(connection, None)
-        group = self._groups.pop(connection, None)
-        if group is not None:
-            self._count[group] -= 1
-            if not self._count[group]:
-                del self._count[group]
+    def _give(self, connection: Connection, places: int) -> None:
+        group = self._groups[connection]
+        self._places[connection] -= places
+        self._count[group] -= places
+        self._taken -= places
+        if not self._count[group]:
+            del self._count[group]
 
-    def waits(self, connection: Connection) -> None:
-        """Note that the connection waits for its client from now on."""
-        self._waiting.pop(connection, None)
-        if connection in self._groups:
-            self._waiting[connection] = None
-
-    def works(self, connection: Connection) -> None:
-        """Note that the connection's request is complete and being answered."""
-        self._waiting.pop(connection, None)
-
-    def _victim(self, group: str) -> tuple[Connection | None, bool]:
-        """The connection to close before another of the group is accepted, and True if one must be closed."""
+    def _victim(self, asking: Connection, group: str) -> tuple[Connection | None, bool]:
+        """The connection to close before one of the group has a place, and True if one must be closed."""
+        waiting = (each for each in self._waiting if each is not asking)
         held = self._count[group]
         if held >= self._bounds.address_connections:
-            return next((each for each in self._waiting if self._groups[each] == group), None), True
+            return next((each for each in waiting if self._groups[each] == group), None), True
         spare = self._bounds.connections // 10 if held >= FEW else 0
-        if len(self._groups) >= self._bounds.connections - spare:
-            return next(iter(self._waiting), None), True
+        if len(self) >= self._bounds.connections - spare:
+            return next(waiting, None), True
         return None, False
 
     def _tell(self) -> None:
@@ -182,7 +210,7 @@ class Connections:
                 "%d connections were refused or closed to make room: %d are open, of at most %d in all and %d"
                 " from one address",
                 total - self._told,
-                len(self._groups),
+                len(self),
                 self._bounds.connections,
                 self._bounds.address_connections,
             )

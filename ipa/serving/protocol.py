@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with deadlines, bounded reading and bounded connections.
+"""uvicorn's HTTP/1.1 protocol with deadlines, bounded reading and bounded connections, and HTTP/2 beside it.
 
 uvicorn has no deadline for a request to arrive, reads up to 256 kB of a body that the application did not ask
 for, and keeps a connection that sends a byte now and then for ever.
@@ -11,15 +11,20 @@ import json
 import socket
 from enum import Enum
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from ipa.serving.body_budget import Turns
 from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Connections, ServerBounds
-from ipa.serving.relay import PREFACE, Http2Server, Relay
 
+if TYPE_CHECKING:
+    from ipa.serving.http2 import Http2Connection
+
+# The beginning of a connection whose client knows that the server speaks HTTP/2 (RFC 9113, 3.4).
+PREFACE = b"PRI * HTTP/2.0\r\n"
 # Seconds after which a refused client may retry.
 RETRY_S = 1
 # Requests that a client may send before the first of them is answered. Each takes a hundred times the memory
@@ -45,7 +50,7 @@ class ConnectionPhase(Enum):
 
 
 class BoundedConfig(uvicorn.Config):
-    """uvicorn's configuration of a server with bounds; `h2_server` has the connections of HTTP/2."""
+    """uvicorn's configuration of a server with bounds; `has_http2` says if it speaks HTTP/2 too."""
 
     def __init__(
         self,
@@ -53,7 +58,7 @@ class BoundedConfig(uvicorn.Config):
         bounds: ServerBounds,
         *,
         backlog: int = ACCEPT_BATCH,
-        h2_server: Http2Server | None = None,
+        has_http2: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -65,8 +70,8 @@ class BoundedConfig(uvicorn.Config):
             timeout_keep_alive=bounds.idle_s,  # type: ignore[arg-type]
             **options,
         )
-        self.bounds, self.h2_server = bounds, h2_server
-        self.registry = Connections(bounds)
+        self.bounds, self.has_http2 = bounds, has_http2
+        self.registry, self.turns = Connections(bounds), Turns()
         # By phase: after so many seconds it ends; None: not by itself.
         self.longest_s = {
             ConnectionPhase.HEAD: bounds.head_s,
@@ -89,14 +94,6 @@ class BoundedServer(uvicorn.Server):
         for each in sockets or ():
             each.listen(ACCEPT_QUEUE)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer the requests in progress, those of HTTP/2 too."""
-        h2_server = self.config.h2_server if isinstance(self.config, BoundedConfig) else None
-        ending = asyncio.create_task(h2_server.stop()) if h2_server is not None else None
-        await super().shutdown(sockets=sockets)
-        if ending is not None:
-            await ending
-
 
 class UnacceptableRequestError(Exception):
     """A request that the parser accepts and the server does not: the connection ends with it."""
@@ -113,8 +110,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def __init__(self, config: BoundedConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._bounds, self._registry, self._chunk = config.bounds, config.registry, config.chunk
-        self._h2_server = config.h2_server
-        self._relay: Relay | None = None
+        self._h2: Http2Connection | None = None
         self._phase: ConnectionPhase | None = None
         # When the phase is to end, if it has an end; the timer for that, or for an earlier phase's.
         self._due_s: float | None = None
@@ -145,8 +141,8 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._registry.forget(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self._relay is not None:
-            self._relay.close()
+        if self._h2 is not None:
+            self._h2.connection_lost()
         if self._answered is not None and self._answered is not self.cycle:
             self._answered.disconnected = True
             self._answered.message_event.set()
@@ -164,10 +160,10 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Process received bytes. uvloop calls this itself, with any amount."""
         if self.transport.is_closing():
             return
-        if self._h2_server is not None and self._answered is None and not self._is_in_head:
-            self._begin_relay(data, self._h2_server)
-        if self._relay is not None:
-            self._relay.send(data)
+        if self._answered is None and not self._is_in_head and data.startswith(PREFACE):
+            self._begin_http2()
+        if self._h2 is not None:
+            self._h2.data_received(data)
             return
         if self._phase is ConnectionPhase.DROP:
             self._dropped_bytes += len(data)
@@ -252,30 +248,40 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._answered = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _begin_relay(self, data: bytes, server: Http2Server) -> None:
-        """Pass the connection on if it begins with HTTP/2; its deadlines are the other server's then."""
-        if self._relay is not None or not data.startswith(PREFACE):
-            return
-        self._relay = Relay(self.transport, server)
-        self._registry.works(self)
-        self._arm(None)
+    def _begin_http2(self) -> None:
+        """Speak HTTP/2, whose deadlines are its own, if the server does."""
+        if self.config.has_http2 and self._h2 is None:
+            from ipa.serving.http2 import Http2Connection
+
+            scope = {
+                **{"type": "http", "asgi": {"version": self.asgi_version, "spec_version": "2.3"}},
+                **{"server": self.server, "client": self.client, "scheme": self.scheme, "root_path": ""},
+                **{"state": self.app_state, "extensions": {"http.response.trailers": {}}},
+            }
+            self._arm(None)
+            self._h2 = Http2Connection(
+                *(self, self.transport, self.app, self._registry, self._bounds, self.config.turns),
+                *(scope, self.tasks),
+            )
 
     def shutdown(self) -> None:
-        """Close the connection once its request is answered; a relay's server closes its own."""
-        if self._relay is None:
+        """Close the connection once its requests are answered."""
+        if self._h2 is None:
             super().shutdown()
+        else:
+            self._h2.shutdown()
 
     def pause_writing(self) -> None:
         """Produce no more: the client is slow."""
         super().pause_writing()
-        if self._relay is not None:
-            self._relay.pause_reading()
+        if self._h2 is not None:
+            self._h2.can_write.clear()
 
     def resume_writing(self) -> None:
         """Produce more."""
         super().resume_writing()
-        if self._relay is not None:
-            self._relay.resume_reading()
+        if self._h2 is not None:
+            self._h2.can_write.set()
 
     def on_response_complete(self) -> None:
         """Continue with the next request of the client, or wait for it.

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ipa.dataplane.client import Client, OversizedAnswerError
-from ipa.dataplane.http import Application, Call, Response
+from ipa.dataplane.http import Application, BodyLimits, Call, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.router import RouterServer
 from ipa.dataplane.tensors import MAX_TENSORS
@@ -352,7 +352,7 @@ def test_r5_the_bytes_of_all_requests_are_bounded(case: Case) -> None:
 
     async def scenario() -> list[int]:
         application = Application(
-            {("POST", "/x"): wait}, start=nothing, stop=nothing, max_body_bytes=100, max_held_bytes=150
+            {("POST", "/x"): wait}, start=nothing, stop=nothing, limits=BodyLimits(100, 150)
         )
         async with World._client(application) as http:
             first = asyncio.create_task(http.post("/x", content=b"a" * 100))

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from ipa.dataplane.environment import ADMIN_TOKEN
+from ipa.dataplane.environment import ADMIN_TOKEN, told_limits
 from ipa.dataplane.http import FIRST_PART, PART_HEADER
 from ipa.model.errors import UnavailableError
 from ipa.targets.local.affinity import CpuMap
@@ -146,7 +146,7 @@ class Front:
             self.module,
             [*self.arguments(), *place],
             # In no argument, which every user of this machine can read.
-            env={ADMIN_TOKEN: token},
+            env={ADMIN_TOKEN: token, **told_limits()},
             cpus=cpus.place(str(self.log)),
             log=self.log,
             fds=self.fds,

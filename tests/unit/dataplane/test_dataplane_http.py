@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from ipa.dataplane.client import ConnectionLostError
-from ipa.dataplane.http import Application
+from ipa.dataplane.http import Application, BodyLimits
 from ipa.dataplane.queue import QueueServer, parse_config
 from ipa.dataplane.router import RouterServer
 from ipa.model.row_counts import FAN_OUT
@@ -120,7 +120,7 @@ def test_a_body_over_the_bound_is_a_413_and_unknown_paths_are_404_and_405() -> N
 
     async def scenario() -> None:
         small = Application(
-            {("POST", "/x"): lambda call: nothing()}, start=nothing, stop=nothing, max_body_bytes=9
+            {("POST", "/x"): lambda call: nothing()}, start=nothing, stop=nothing, limits=BodyLimits(9)
         )  # type: ignore[dict-item,return-value]
         async with client(small) as http:
             assert (await http.post("/x", content=b"0123456789")).status_code == 413

@@ -18,11 +18,11 @@ from ipa.dataplane.binary import JSON_LENGTH_HEADER, dump_with_bytes, fill, json
 from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.declared import UNDECLARED, DeclaredTensor, parse_model
 from ipa.dataplane.expectation import parse_timing, server_timing
-from ipa.dataplane.grpc_server import GrpcServer
-from ipa.dataplane.http import Application, Response
+from ipa.dataplane.grpc_calls import GrpcCalls
+from ipa.dataplane.http import Application, BodyLimits, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.router import RouterServer
-from ipa.dataplane.tensors import UnknownOutputError, parse, parse_request
+from ipa.dataplane.tensors import MAX_VALUES, UnknownOutputError, parse, parse_request
 from ipa.model.errors import InputError
 
 REPLICA = "http://127.0.0.1:1"
@@ -118,7 +118,7 @@ def binary(request: Mapping[str, Any], *raw: bytes) -> dict[str, Any]:
 )
 def test_values_are_the_same_as_bytes_and_as_json(datatype: str, values: list[Any], raw: bytes) -> None:
     given = {"name": "x", "datatype": datatype, "shape": [2], "parameters": {"binary_data_size": len(raw)}}
-    fill([given], raw, lambda name: None)
+    fill([given], raw, lambda name: None, MAX_VALUES)
     assert given["data"] == pytest.approx(values) if datatype == "FP32" else given["data"] == values
     assert given["parameters"] == {}
     body, length = dump_with_bytes(parse([given], "inputs"), lambda name: True)
@@ -131,7 +131,7 @@ def test_values_are_the_same_as_bytes_and_as_json(datatype: str, values: list[An
 def test_bytes_that_are_no_text_travel_as_base64_and_come_back_as_they_were() -> None:
     raw = b"\x02\0\0\0\xff\xfe\x01\0\0\0a"
     given = {"name": "x", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(raw)}}
-    fill([given], raw, lambda name: None)
+    fill([given], raw, lambda name: None, MAX_VALUES)
     assert (given["parameters"], given["data"]) == ({"content_type": "base64"}, ["//4=", "YQ=="])
     body, length = dump_with_bytes(parse([given], "inputs"), lambda name: True)
     assert body[length:] == raw
@@ -143,14 +143,17 @@ def test_bytes_that_are_no_text_travel_as_base64_and_come_back_as_they_were() ->
     [
         ({"datatype": "FP32", "shape": [2]}, b"\0" * 7, "do not fit FP32"),
         ({"datatype": "FP32", "shape": [3]}, b"\0" * 8, "do not fit FP32"),
-        ({"datatype": "FP32", "shape": [2**40]}, b"\0" * 8, "do not fit FP32"),
-        ({"datatype": "FP32", "shape": ["2"]}, b"\0" * 8, "do not fit FP32"),
+        ({"datatype": "FP32", "shape": [2**40]}, b"\0" * 8, "more than 100 values"),
+        ({"datatype": "FP32", "shape": ["2"]}, b"\0" * 8, "shape of whole numbers"),
         ({"datatype": "FP32", "shape": [1]}, struct.pack("<f", float("nan")), "NaN"),
         ({"datatype": "FP64", "shape": [1]}, struct.pack("<d", float("inf")), "NaN or infinity"),
         ({"datatype": "FP128", "shape": [1]}, b"\0" * 16, "no binary form"),
         ({"datatype": ["FP32"], "shape": [1]}, b"\0" * 4, "no binary form"),
         ({"shape": [1]}, b"\0" * 4, "lacks 'datatype'"),
         ({"datatype": "BYTES", "shape": [1]}, b"\x09\0\0\0a", "longer than its bytes"),
+        ({"datatype": "BYTES", "shape": [1]}, bytes(8), "not 1 elements of BYTES"),
+        ({"datatype": "BYTES", "shape": [3]}, bytes(8), "not 3 elements of BYTES"),
+        ({"datatype": "BYTES", "shape": [101]}, bytes(404), "more than 100 values"),
         ({"datatype": "FP32", "shape": [1], "data": [1.0]}, b"\0" * 4, "both data and"),
         ({"datatype": "FP32", "shape": [1], "size": 9}, b"\0" * 4, "not a size within"),
         ({"datatype": "FP32", "shape": [1], "size": -1}, b"\0" * 4, "not a size within"),
@@ -166,7 +169,7 @@ def test_bytes_that_are_no_tensor_are_refused_in_words(tensor: Any, raw: bytes, 
     size = tensor.pop("size", len(raw))
     parameters = {**tensor.get("parameters", {}), "binary_data_size": size}
     with pytest.raises(InputError, match=says):
-        fill([{"name": "x", **tensor, "parameters": parameters}], raw, lambda name: None)
+        fill([{"name": "x", **tensor, "parameters": parameters}], raw, lambda name: None, 100)
 
 
 @pytest.mark.parametrize("length", ["", "x", "-1", "9", "9" * 400, "²"])
@@ -366,9 +369,7 @@ def test_bodies_are_compressed_both_ways_within_the_bounds() -> None:
 
     async def scenario() -> None:
         routes = {("POST", "/x"): echo}
-        application = Application(
-            routes, start=nothing, stop=nothing, max_body_bytes=10_000, max_held_bytes=30_000
-        )
+        application = Application(routes, start=nothing, stop=nothing, limits=BodyLimits(10_000, 30_000))
         text = b"abcd" * 1000
         async with client(application) as http:
 
@@ -389,6 +390,10 @@ def test_bodies_are_compressed_both_ways_within_the_bounds() -> None:
             assert (await ask(text, "gzip")).status_code == 400
             assert (await ask(gzip.compress(text)[:-9], "gzip")).status_code == 400
             assert (await ask(text, "br")).status_code == 415
+            twice = await ask(gzip.compress(gzip.compress(text)), "gzip, gzip")
+            assert (twice.status_code, "one layer" in twice.json()["detail"]) == (415, True)
+            # As long as it takes to find a second one.
+            assert (await ask(text, ", ".join(["gzip"] * 7000))).status_code == 415
             # Nothing of them is held any more.
             assert [(await ask(gzip.compress(text), "gzip")).status_code for _ in range(9)] == [200] * 9
 
@@ -444,16 +449,32 @@ def test_grpcs_messages_are_those_of_other_servers() -> None:
     [
         ({"raw": [b"\0" * 16]}, "1 raw_input_contents for 2 inputs"),
         ({"datatype": "FP16"}, "FP16 must be in raw_input_contents"),
+        ({"values": [0.5] * 101}, "more than 100 values"),
     ],
 )
 def test_contents_that_grpc_cannot_carry_are_refused(values: Any, says: str) -> None:
-    server = GrpcServer(Stage().application, 1.0)
-    server._messages = grpc_messages
+    calls = GrpcCalls(Stage().application)
+    calls._messages = grpc_messages
     made = grpc_messages.CLASSES["ModelInferRequest"](raw_input_contents=values.get("raw", ()))
     for name in ("x", "word"):
         made.inputs.add(name=name, datatype=values.get("datatype", "FP32"), shape=[1])
+        made.inputs[-1].contents.fp32_contents.extend(values.get("values", ()))
     with pytest.raises(ValueError, match=says):
-        server._body(made)
+        calls._body(made, 100)
+
+
+def test_the_fields_of_a_message_are_counted_before_they_are_made() -> None:
+    made = grpc_messages.CLASSES["ModelInferRequest"](model_name="x", raw_input_contents=[b"a" * 300])
+    tensor = made.inputs.add(name="y", datatype="BYTES", shape=[1, 2])
+    tensor.contents.bytes_contents.extend([b"a", b"b"])
+    made.outputs.add(name="z")
+    text = memoryview(made.SerializeToString())
+    # Name, input (name, datatype, shape, contents (two)), output, and contents.
+    assert grpc_messages.count_fields(text, 100) == 10
+    assert grpc_messages.count_fields(memoryview(b"\x2a\x00" * 1000), 9) == 10
+    for wrong in (b"\x0b", b"\x80" * 20, b"\x2a"):
+        with pytest.raises((ValueError, IndexError)):
+            grpc_messages.count_fields(memoryview(wrong), 100)
 
 
 def test_a_request_without_outputs_wants_all() -> None:

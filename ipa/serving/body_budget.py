@@ -1,21 +1,42 @@
-"""Bounds on reading request bodies: bytes held at once, and reads in one round of the event loop."""
+"""Bounds on request bodies, for every protocol: bytes held at once, and work in the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple, Unpack
 
-from starlette.exceptions import HTTPException
-
+A = TypeVarTuple("A")
+R = TypeVar("R")
 # Bodies that are read on in one round of the event loop. Each takes some tenths of a millisecond, and every
 # other request waits for the round to end several times before it is answered.
 READ_A_ROUND = 8
 # Seconds after which a request whose body found no room may come again.
 RETRY_S = 1
+# One thread: what it computes shares one interpreter with the event loop, which more threads would delay.
+_ASIDE = ThreadPoolExecutor(1, "bodies")
+
+
+async def aside(is_large: bool, function: Callable[[Unpack[A]], R], *arguments: *A) -> R:
+    """The result of the function; in a thread if it has much to do, so that the event loop goes on."""
+    if not is_large:
+        return function(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(_ASIDE, function, *arguments)
+
+
+class NoRoomError(Exception):
+    """The bodies of other requests take all the memory that there is for them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the bodies of other requests take all the memory there is for them; send it again in a moment"
+        )
 
 
 class Incoming:
-    """A request body as it arrives."""
+    """A request body as it arrives, and what it becomes: `size_bytes` of memory that count for it."""
 
     def __init__(self, deadline: asyncio.Timeout) -> None:
         self.deadline = deadline
@@ -37,26 +58,31 @@ class BodyBudget:
         self.held_bytes = 0
 
     def add(self, body: Incoming, data: bytes) -> None:
-        """Append data that has arrived; HTTPException 503 if there is no room for it."""
+        """Append data that has arrived; NoRoomError if there is no room for it."""
         self._incomplete.add(body)
-        while self.held_bytes + len(data) > self._most_bytes:
+        self.hold(body, len(data))
+        body.chunks.append(data)
+
+    def hold(self, body: Incoming, size: int) -> None:
+        """Count so many bytes more for the body; NoRoomError, and it counts no more, if there is no room."""
+        while self.held_bytes + size > self._most_bytes:
             largest = max(
-                self._incomplete, key=lambda each: each.size_bytes + (len(data) if each is body else 0)
+                {body, *self._incomplete},
+                key=lambda each: each.size_bytes + (size if each is body else 0),
             )
             self.release(largest)
             if largest is body:
-                raise no_room()
+                raise NoRoomError
             largest.is_dropped = True
             if not largest.deadline.expired():
                 largest.deadline.reschedule(asyncio.get_running_loop().time())
-        body.chunks.append(data)
-        body.size_bytes += len(data)
-        self.held_bytes += len(data)
+        body.size_bytes += size
+        self.held_bytes += size
 
     def complete(self, body: Incoming) -> bytes:
         """The whole body, which counts until it is released."""
         self._incomplete.discard(body)
-        data = b"".join(body.chunks)
+        data = body.chunks[0] if len(body.chunks) == 1 else b"".join(body.chunks)
         body.chunks.clear()
         return data
 
@@ -66,12 +92,6 @@ class BodyBudget:
         self.held_bytes -= body.size_bytes
         body.chunks.clear()
         body.size_bytes = 0
-
-
-def no_room() -> HTTPException:
-    """The refusal of a body for which there is no room."""
-    detail = "the bodies of other requests take all the memory there is for them; send it again in a moment"
-    return HTTPException(503, detail, headers={"Retry-After": str(RETRY_S)})
 
 
 class Turns:

@@ -1,0 +1,308 @@
+"""The cost of one body: counted before it is made, in one account for all protocols, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import threading
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from ipa.dataplane import binary, grpc_messages, http, tensors
+from ipa.dataplane.grpc_calls import PREFIX, GrpcCalls
+from ipa.dataplane.http import GRPC_TYPE, Application, BodyLimits, Call, HttpError, Response
+from ipa.dataplane.queue import QueueServer
+from ipa.dataplane.tensors import INLINE_BYTES
+
+REPLICA = "http://127.0.0.1:1"
+LIMITS = BodyLimits(1_000_000, 50_000_000)
+INFER = "/v2/models/s/infer"
+MODEL_INFER = f"/{grpc_messages.SERVICE}/ModelInfer"
+
+
+class Stage:
+    """A queue whose model repeats its inputs."""
+
+    def __init__(self, limits: BodyLimits = LIMITS) -> None:
+        self.application = QueueServer(
+            "p", "s", sender=self._send, replicas={REPLICA: ("small",)}, batch_timeout_s=0, limits=limits
+        ).application()
+        self.application.grpc = GrpcCalls(self.application)
+
+    async def _send(self, url: str, body: bytes) -> tuple[int, bytes]:
+        return 200, orjson.dumps({"outputs": orjson.loads(body)["inputs"]})
+
+    def held_bytes(self) -> int:
+        return self.application._budget.held_bytes
+
+    async def post(self, content: bytes, **headers: str) -> httpx.Response:
+        transport = httpx.ASGITransport(self.application)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.post(
+                INFER, content=content, headers={it.replace("_", "-"): text for it, text in headers.items()}
+            )
+        assert self.held_bytes() == 0
+        return answer
+
+    async def call(self, message: bytes, **headers: str) -> tuple[int, str, bytes]:
+        """The status, words and message of a call of gRPC."""
+        sent: list[Mapping[str, Any]] = []
+        given = {"content-type": GRPC_TYPE, **{it.replace("_", "-"): text for it, text in headers.items()}}
+        scope = {
+            **{"type": "http", "method": "POST", "path": MODEL_INFER, "client": ("127.0.0.1", 1)},
+            "headers": [(name.encode(), text.encode()) for name, text in given.items()],
+        }
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": message, "more_body": False}
+
+        async def send(part: Mapping[str, Any]) -> None:
+            sent.append(part)
+
+        await self.application(scope, receive, send)
+        assert self.held_bytes() == 0
+        assert (sent[0]["status"], sent[0]["trailers"]) == (200, True)
+        trailers = {name.decode(): text.decode() for name, text in sent[-1]["headers"]}
+        return int(trailers["grpc-status"]), trailers.get("grpc-message", ""), sent[1]["body"]
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(scenario())  # type: ignore[arg-type]
+
+
+def body(data: bytes, shape: str) -> bytes:
+    return b'{"inputs":[{"name":"x","datatype":"INT64","shape":%s,"data":[%s]}]}' % (shape.encode(), data)
+
+
+def framed(message: bytes, flag: int = 0) -> bytes:
+    return PREFIX.pack(flag, len(message)) + message
+
+
+@pytest.mark.parametrize(
+    ("content", "most_loads"),
+    [
+        (body(b",".join([b"[]"] * 300_000), "[300000]"), 0),
+        (body(b",".join([b"{}"] * 300_000), "[300000]"), 0),
+        (body(b",".join([b"1"] * 200_000), "[200000]"), 0),
+        (b"[" * 900_000, 0),
+        # Those in strings are text.
+        (body(b'"' + b",[{" * 200_000 + b'"', "[1]").replace(b"INT64", b"BYTES"), 1),
+    ],
+    ids=["lists", "objects", "numbers", "deep", "text"],
+)
+def test_values_are_counted_before_they_are_made(
+    content: bytes, most_loads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    loads = orjson.loads
+
+    def count(text: bytes) -> Any:
+        made.append(len(text))
+        return loads(text)
+
+    async def scenario() -> None:
+        stage = Stage()
+        monkeypatch.setattr(tensors.orjson, "loads", count)
+        answer = await stage.post(content)
+        large = [size for size in made if size > INLINE_BYTES]
+        assert len(large) <= most_loads * 3
+        if most_loads:
+            assert answer.status_code == 200
+        else:
+            assert answer.status_code == 413
+            assert f"more than {LIMITS.values} values" in answer.json()["detail"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("shape", [[1], [124_999], [1, 2**40], [-1], "all", None])
+def test_elements_are_read_no_further_than_the_shape_says(
+    shape: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = bytes(800_000)
+    head = {"name": "x", "datatype": "BYTES", "shape": shape, "parameters": {"binary_data_size": len(raw)}}
+    text = orjson.dumps({"inputs": [head]})
+    read: list[int] = []
+    elements = binary._elements
+
+    def count(given: bytes, values: int) -> list[bytes]:
+        read.append(values)
+        return elements(given, values)
+
+    monkeypatch.setattr(binary, "_elements", count)
+
+    async def scenario() -> None:
+        answer = await Stage().post(text + raw, inference_header_content_length=str(len(text)))
+        assert answer.status_code == 400
+        assert "'x'" in answer.json()["detail"]
+
+    run(scenario)
+    assert read in ([], [shape[0]] if shape and shape != "all" else [])
+
+
+def test_a_bomb_is_inflated_up_to_its_ratio() -> None:
+    async def scenario() -> None:
+        stage = Stage(BodyLimits(50_000_000, 200_000_000))
+        bomb = zlib.compress(bytes(40_000_000), 9)
+        answer = await stage.post(bomb, content_encoding="deflate")
+        assert answer.status_code == 413
+        assert f"100 times its {len(bomb)}" in answer.json()["detail"]
+        # In all no more than there is room for, whoever sends it.
+        small = Stage(BodyLimits(1_000_000, 900_000))
+        assert (await small.post(bomb, content_encoding="deflate")).status_code == 503
+
+    run(scenario)
+
+
+def test_what_takes_long_is_not_done_by_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: dict[str, set[bool]] = {}
+
+    def told(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def tell(*given: Any, **named: Any) -> Any:
+            threads.setdefault(name, set()).add(threading.current_thread() is threading.main_thread())
+            return function(*given, **named)
+
+        monkeypatch.setattr(module, name, tell)
+
+    from ipa.dataplane import batching, compression, queue, stagequeue
+
+    told(http, "parse_object")
+    told(queue, "parse_request")
+    told(queue.binary, "dump_with_bytes")
+    told(stagequeue, "parse_answer")
+    told(batching, "dump")
+    told(compression, "decompress")
+    told(compression, "compress")
+
+    async def scenario() -> None:
+        content = zlib.compress(body(b",".join([b"1234567"] * 50_000), "[1, 50000]"))
+        answer = await Stage().post(content, content_encoding="deflate", accept_encoding="gzip")
+        assert answer.status_code == 200
+        assert len(answer.json()["outputs"][0]["data"]) == 50_000
+
+    run(scenario)
+    assert set(threads) == {
+        *("parse_object", "parse_request", "dump_with_bytes", "parse_answer", "dump"),
+        *("decompress", "compress"),
+    }
+    assert threads.pop("dump_with_bytes") == {False}
+    assert threads == {name: {False} for name in threads}
+
+
+def test_long_data_is_written_in_parts_that_are_the_same_json() -> None:
+    values = [*range(3 * tensors.WRITTEN_VALUES // 2)]
+    tensor = tensors.Tensor("x", "INT64", (len(values),), values)
+    assert orjson.loads(tensors.dump("inputs", [tensor]))["inputs"][0]["data"] == values
+
+
+def test_what_is_made_of_a_body_counts_until_it_is_answered() -> None:
+    async def scenario() -> None:
+        held: list[int] = []
+        stage = Stage()
+
+        async def look(call: Call) -> Response:
+            text, _ = binary.json_part(call.body, None)
+            await call.parse_object(text)
+            held.append(stage.held_bytes())
+            return Response(b"{}")
+
+        stage.application._routes = {("POST", INFER): look}
+        content = body(b",".join([b"1"] * 1000), "[1000]")
+        await stage.post(content)
+        assert held[0] >= len(content) + 1000 * tensors.VALUE_BYTES
+
+    run(scenario)
+
+
+def test_a_body_that_is_dropped_for_others_is_told_so() -> None:
+    """The largest one that has not arrived makes room."""
+
+    async def scenario() -> None:
+        application = Application(
+            {("POST", INFER): _echo}, start=_nothing, stop=_nothing, limits=BodyLimits(100, 150)
+        )
+        rest = asyncio.Event()
+        sent: list[Mapping[str, Any]] = []
+        parts = iter([b"a" * 90, b"a"])
+
+        async def slowly() -> dict[str, Any]:
+            part = next(parts)
+            if part == b"a":
+                await rest.wait()
+            return {"type": "http.request", "body": part, "more_body": True}
+
+        async def send(message: Mapping[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": INFER, "headers": [], "client": ("", 0)}
+        slow = asyncio.create_task(application(scope, slowly, send))
+        await asyncio.sleep(0)
+        transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            assert (await client.post(INFER, content=b"b" * 70)).status_code == 200
+        await slow
+        assert sent[0]["status"] == 503
+
+    run(scenario)
+
+
+async def _echo(call: Call) -> Response:
+    return Response(call.body)
+
+
+async def _nothing() -> None:
+    return None
+
+
+def request(**given: Any) -> bytes:
+    made = grpc_messages.CLASSES["ModelInferRequest"](model_name="s", **given)
+    made.inputs.add(name="x", datatype="INT32", shape=[1, 3]).contents.int_contents.extend([1, 2, 3])
+    return bytes(made.SerializeToString())
+
+
+def test_a_call_is_answered_as_its_request_is_and_its_errors_have_a_status() -> None:
+    async def scenario() -> None:
+        stage = Stage()
+        status, _, answer = await stage.call(framed(request()))
+        assert status == 0
+        found = grpc_messages.CLASSES["ModelInferResponse"].FromString(answer[PREFIX.size :])
+        assert [*found.outputs[0].contents.int_contents] == [1, 2, 3]
+        zipped = zlib.compressobj(6, zlib.DEFLATED, 31)
+        message = zipped.compress(request()) + zipped.flush()
+        assert (await stage.call(framed(message, 1), grpc_encoding="gzip"))[0] == 0
+        assert (await stage.call(framed(message, 1), grpc_encoding="gzip, gzip"))[0] == 12
+        refusals = {
+            framed(b"\xff\xff"): (3, "no ModelInferRequest"),
+            b"": (3, "no message"),
+            framed(b"") + b"x": (3, "not one message"),
+            framed(b"\x2a\x00" * 100_000): (8, f"more than {LIMITS.values // 8} fields"),
+            framed(b"\x3a" + bytes(1_000_000)): (8, f"more than {LIMITS.body_bytes} bytes"),
+        }
+        for wrong, (status, words) in refusals.items():
+            found_status, message, _ = await stage.call(wrong)
+            assert (found_status, words in message) == (status, True), message
+        late, message, _ = await stage.call(framed(request()), grpc_timeout="0m")
+        assert late == 4
+
+    run(scenario)
+
+
+def test_calls_and_requests_have_one_account() -> None:
+    async def scenario() -> None:
+        stage = Stage(BodyLimits(100_000, 150_000))
+        raw = struct.pack("<25000f", *[0.5] * 25_000)[:99_000]
+        made = grpc_messages.CLASSES["ModelInferRequest"](model_name="s", raw_input_contents=[raw])
+        made.inputs.add(name="x", datatype="FP32", shape=[1, len(raw) // 4])
+        status, message, _ = await stage.call(framed(made.SerializeToString()))
+        assert (status, "bodies of other requests" in message) == (14, True)
+        with pytest.raises(HttpError):
+            stage.application._hold(http.Incoming(asyncio.timeout(None)), 150_001)
+
+    run(scenario)
