@@ -239,7 +239,8 @@ class _Fed:
     """How much of the simulation's record is in the metrics of router and queues."""
 
     arrived: int = 0
-    pieces: int = 0
+    # When the newest of the answered requests was.
+    answered_s: float = -1.0
     dropped: int = 0
     items: dict[str, int] = field(default_factory=dict)
 
@@ -249,8 +250,9 @@ class _Fed:
         arrived = int(np.searchsorted(sim.born_s, now_s, side="right"))
         router.arrivals.inc(arrived - self.arrived)
         done = ~np.isnan(sim.done_s)
-        pieces = [latencies_s.tolist() for _, latencies_s in sim.record.ended.answered[self.pieces :]]
-        self.pieces += len(pieces)
+        answered = [piece for piece in sim.record.ended.answered if piece[0][-1] > self.answered_s]
+        pieces = [latencies_s.tolist() for _, latencies_s in answered]
+        self.answered_s = answered[-1][0][-1] if answered else self.answered_s
         for latency_s in chain.from_iterable(pieces):
             router.request_s.observe(latency_s)
         router.requests[Outcome.ANSWERED].inc(sum(map(len, pieces)))

@@ -240,7 +240,7 @@ def skewed(skew_s: float, lag_s: int) -> tuple[bool, bool, bool]:
         clock.wait(60.0)
         server.open_lag_s = lag_s
         clock.wait(30.0)
-        metrics = PrometheusMetrics(server.url, 2.0, STALE_S, LOCAL, monotonic_s=clock.monotonic_s)
+        metrics = PrometheusMetrics(server.url, 60.0, STALE_S, LOCAL, monotonic_s=clock.monotonic_s)
         found = metrics.read(PIPELINE, 60.0).arrival_rate_rps
         said = isinstance(found, Missing) and found.reason is MissingReason.STALE
         asked = {"query": str(queries(PIPELINE, LOCAL).arrivals)}

@@ -88,7 +88,7 @@ def watched(
     *,
     naive: bool = False,
     direct: bool = False,
-    timeout_s: float = 2.0,
+    timeout_s: float = 60.0,
     dialect: Dialect = LOCAL,
     settings: GuardSettings = SETTINGS,
     pipeline: Pipeline = PIPELINE,
