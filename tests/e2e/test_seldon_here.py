@@ -84,6 +84,7 @@ def taken(here: SeldonHere, app: str) -> int:
     return sum(it.what == "taken" and app in it.app for it in here.node.events)
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("shape", Shape)
 def test_changes_under_load_lose_no_request_and_mix_none_up(
     shape: Shape, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
