@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.story_crasher import Crasher
 from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled, runs_of
 from tests.fakes.kube import FakeKube, Trouble
+from tests.fakes.kube.cluster import POD_SECURITY, cores_of
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import window_max
@@ -147,6 +149,18 @@ class Story:
         """See to it that pods of the variant `broken` do not get ready, or skip the story saying why."""
         raise NotImplementedError
 
+    def limit_cores(self, free_cores: float) -> None:
+        """Give the namespace a ResourceQuota with so many cores beside those that its pods request."""
+        raise NotImplementedError
+
+    def limit_containers(self, most_cores: float) -> None:
+        """Give the namespace a LimitRange with that maximum for each container."""
+        raise NotImplementedError
+
+    def restrict(self) -> None:
+        """Let the namespace enforce restricted PodSecurity."""
+        raise NotImplementedError
+
     def serve(self, policy: Policy, *, leadership: Leadership | None = None, run_id: str = "one") -> Service:
         """A replica of the service over this cluster; all share one record."""
         metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)  # type: ignore[arg-type]
@@ -226,9 +240,19 @@ class Story:
                     raise
         raise AssertionError("the SeldonDeployment changes too often to be edited")
 
-    def delete_by_another_hand(self) -> None:
+    def delete_by_another_hand(self, name: str = NAME) -> None:
         """Take the SeldonDeployment away."""
-        self._custom.delete_namespaced_custom_object(*self._place, NAME)
+        self._custom.delete_namespaced_custom_object(*self._place, name)
+
+    def names(self) -> list[str]:
+        """The SeldonDeployments of the story."""
+        found, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
+        names = [str(each["metadata"]["name"]) for each in found]
+        return [name for name in names if name.startswith(NAME)]
+
+    def pods_are_fake(self) -> bool:
+        """True if no kubelet starts the containers (kwok); such pods are ready whatever their image is."""
+        raise NotImplementedError
 
     def create_by_another_hand(self, configs: Sequence[StageConfig]) -> None:
         """Make it anew, as a GitOps tool does from its manifest."""
@@ -265,6 +289,25 @@ class FakeStory(Story):
 
         self.kube.cluster.trouble_of = trouble
 
+    def pods_are_fake(self) -> bool:
+        return True
+
+    def limit_cores(self, free_cores: float) -> None:
+        pods = self.kube.store.everything("pods")
+        self.kube.cluster.quota_cores = sum(cores_of(pod["spec"]) for pod in pods) + free_cores
+
+    def limit_containers(self, most_cores: float) -> None:
+        def refused(pod: Json) -> str:
+            most = max(cores_of({"containers": [one]}) for one in pod["containers"])
+            return f"maximum cpu usage per Container is {most_cores:g}" if most > most_cores else ""
+
+        self.kube.cluster.refusal_of = refused
+
+    def restrict(self) -> None:
+        labels = {POD_SECURITY: "restricted"}
+        with self.kube.store.lock:
+            self.kube.store.create("namespaces", "", {"metadata": {"name": self.namespace, "labels": labels}})
+
     def close(self) -> None:
         super().close()
         self.kube.__exit__()
@@ -293,11 +336,34 @@ class ClusterStory(Story):
 
     def make_pods_crash(self) -> None:
         # Where pods are real the image itself sees to it.
-        if self._pods_are_fake():
+        if self.pods_are_fake():
             self.old_pods_stay = False
             self._crasher = Crasher(
                 self._hand, self.namespace, f"seldon-deployment-id={NAME}", self.crash_image
             )
+
+    def limit_cores(self, free_cores: float) -> None:
+        pods = self.client.list_pods(self.namespace, {})
+        hard = {"requests.cpu": f"{sum(cores_of(pod['spec']) for pod in pods) + free_cores:g}"}
+        body = {"metadata": {"name": NAME}, "spec": {"hard": hard}}
+        self._core.create_namespaced_resource_quota(self.namespace, body)
+
+    def limit_containers(self, most_cores: float) -> None:
+        limits = [{"type": "Container", "max": {"cpu": f"{most_cores:g}"}}]
+        body = {"metadata": {"name": NAME}, "spec": {"limits": limits}}
+        self._core.create_namespaced_limit_range(self.namespace, body)
+
+    def restrict(self) -> None:
+        self._label("restricted")
+
+    def _unrestrict(self) -> None:
+        found = self._core.read_namespace(self.namespace).metadata.labels or {}
+        if found.get(POD_SECURITY) == "restricted":
+            self._label(None)
+
+    def _label(self, level: str | None) -> None:
+        """Set, or remove, what PodSecurity the namespace enforces."""
+        self._core.patch_namespace(self.namespace, {"metadata": {"labels": {POD_SECURITY: level}}})
 
     def close(self) -> None:
         if self._crasher is not None:
@@ -305,8 +371,7 @@ class ClusterStory(Story):
         self._clear()
         super().close()
 
-    def _pods_are_fake(self) -> bool:
-        """Whether no kubelet starts the containers (kwok); such pods are ready whatever their image is."""
+    def pods_are_fake(self) -> bool:
         from kubernetes.client import ApiException
 
         try:
@@ -321,8 +386,11 @@ class ClusterStory(Story):
         from kubernetes.client import ApiException
 
         for delete in (
-            self.delete_by_another_hand,
+            *(partial(self.delete_by_another_hand, name) for name in self.names()),
             lambda: self._leases.delete_namespaced_lease(NAME, self.namespace),
+            lambda: self._core.delete_namespaced_resource_quota(NAME, self.namespace),
+            lambda: self._core.delete_namespaced_limit_range(NAME, self.namespace),
+            self._unrestrict,
         ):
             try:
                 delete()
