@@ -173,7 +173,8 @@ def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConf
     """The first configuration to ask for, so that no capacity goes before its successor is ready.
 
     Replicas whose queue switches whenever it is replaced grow before they switch to a slower variant, and
-    shrink after any switch.
+    shrink after any switch. A Deployment is replaced by as many as it has before it shrinks, as far as these
+    have no more cores than the larger end.
     """
     group = rolling.group_of(old.stage, old.variant)
     if group and rolling.is_switch(old, new):
@@ -182,5 +183,6 @@ def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConf
         is_slower = group.index(new.variant, 1) < group.index(old.variant, 1)
         return replace(old, replicas=new.replicas) if is_slower and new.replicas > old.replicas else new
     if rolling.shrinks_first and not rolling.keeps_replicas(old, new) and new.replicas < old.replicas:
-        return replace(new, replicas=old.replicas)
+        most = int(max(old.total_cores, new.total_cores) / new.cores + ROUNDING)
+        return replace(new, replicas=min(old.replicas, max(new.replicas, most)))
     return new

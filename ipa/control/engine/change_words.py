@@ -14,7 +14,10 @@ Configs = tuple[StageConfig, ...]
 
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
-    """The kind of the change: a new variant takes precedence over the size, the size over the batch."""
+    """The kind of the change: a new variant takes precedence over the size, the size over the batch.
+
+    A change that adds replicas is no scale-down, whatever cores it saves.
+    """
     if running and only_shares(running, configs):
         return ReasonCode.RESHARE
     pairs = list(stage_pairs(running, configs))
@@ -23,7 +26,8 @@ def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urg
     if all(old and (old.cores, old.replicas) == (new.cores, new.replicas) for old, new in pairs):
         return ReasonCode.REBATCH
     grown = total_cores(configs) - total_cores(running)
-    up = urgent if abs(grown) < 1e-9 else grown > 0
+    adds_replicas = any(old is None or new.replicas > old.replicas for old, new in pairs)
+    up = urgent if abs(grown) < 1e-9 else grown > 0 or adds_replicas
     return ReasonCode.SCALE_UP if up else ReasonCode.SCALE_DOWN
 
 

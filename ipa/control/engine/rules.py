@@ -145,8 +145,11 @@ def drift(request: TickRequest, state: EngineState) -> Ruling:
 
 
 def foreign_rollout(request: TickRequest, state: EngineState) -> Ruling:
-    """Hold while someone else's change rolls out."""
-    if request.observation.settled:
+    """Hold while someone else's change rolls out.
+
+    What ended in this tick was judged after the observation, which is then older than its end.
+    """
+    if request.observation.settled or state.ended is not None:
         return None, state
     return hold(ReasonCode.IN_PROGRESS, "a change that this service did not make is rolling out"), state
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
@@ -48,6 +49,9 @@ LABEL_STAGE = "ipa-serving/stage"
 DRAIN_S = 15
 GRACE_S = 30
 READY = {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 2}
+
+# The digits of a digest of uids: enough that objects made anew never have those of before.
+UIDS = 12
 
 Objects = Mapping[str, Json]
 
@@ -290,10 +294,10 @@ def _merged(groups: Groups, model: StageConfig, queue: StageConfig) -> StageConf
 
 
 def revision_of_all(parts: Sequence[Part], objects: Objects) -> str:
-    """The revision of all objects: the uids, then the generations, in the order of the parts."""
+    """The revision of all objects: a digest of their uids, then the generations in the order of the parts."""
     found = [objects[part.name]["metadata"] for part in parts]
-    uids = ".".join(str(metadata["uid"]) for metadata in found)
-    return f"{uids}/{'.'.join(str(metadata['generation']) for metadata in found)}"
+    uids = sha256(".".join(str(metadata["uid"]) for metadata in found).encode()).hexdigest()
+    return f"{uids[:UIDS]}/{'.'.join(str(metadata['generation']) for metadata in found)}"
 
 
 # The order of writes, see `steps`.

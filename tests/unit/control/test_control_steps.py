@@ -32,9 +32,15 @@ def test_without_a_limit_local_replicas_change_in_one_step() -> None:
 
 
 def test_a_deployment_is_replaced_by_as_many_as_it_has_before_it_shrinks() -> None:
-    """Else it would take old replicas away first, before new ones are ready."""
+    """Else it would take old replicas away first, before new ones are ready.
+
+    Never by more than have the cores of the larger end: that is the product of both.
+    """
+    as_large = StageConfig("a", "big", 1, 1.0, 2)
+    step = safe_step((A8, B3), (as_large, B3), DEPLOYMENT, FREE)
+    assert step.configs == (replace(as_large, replicas=8), B3)
     step = safe_step((A8, B3), (A2, B3), DEPLOYMENT, FREE)
-    assert step.configs == (StageConfig("a", "big", 1, 2.0, 8), B3)
+    assert step.configs == (StageConfig("a", "big", 1, 2.0, 4), B3)
     assert str(A2) in step.later
     assert safe_step(step.configs, (A2, B3), DEPLOYMENT, FREE).configs == (A2, B3)
 
