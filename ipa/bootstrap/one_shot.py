@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +121,16 @@ def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) 
     )
     service = _service(settings, target, path, pipelines, loop, history, say)
     return OneShot(service, interval_s=None)
+
+
+def refusals(settings: Settings, at: str, pipelines: Iterable[Pipeline]) -> list[str]:
+    """Why the target `at` would refuse those of the pipelines that are placed there, with the remedies."""
+    kind, _, where = at.partition(":")
+    target = target_named(kind)
+    with closing(target.connect(settings, where)) as connection:
+        placed = [pipeline for pipeline in pipelines if target.placed(pipeline)]
+        found = {pipeline.name: connection.why_not(pipeline) for pipeline in placed}
+    return [f"pipeline {name}: {why}" for name, why in found.items() if why]
 
 
 def release(settings: Settings, at: str, name: str, namespace: str | None) -> list[str]:

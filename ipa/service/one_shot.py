@@ -113,7 +113,7 @@ class OneShotLoop:
         except DriftError as error:
             return drifted(pipeline, error, at_s)
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
-        if observation.is_whole:
+        if observation.is_whole and not observation.problem:
             return _snapshot(observation, "all replicas run as asked")
         configs = tuple(stage.config for stage in state.stages)
         deadline_s = self._ports.settings.rollout_deadline_s

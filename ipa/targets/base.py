@@ -110,6 +110,9 @@ class TargetConnection(Protocol):
     def workload(self) -> ports.CreatingWorkload:
         """The running pipelines."""
 
+    def why_not(self, pipeline: Pipeline) -> str:
+        """Why the target would refuse the pipeline, with the remedy; empty if that is not known."""
+
     def release(self, pipeline: Pipeline) -> list[str]:
         """Give the pipeline up for another install to claim; the names of the objects that were ours."""
 

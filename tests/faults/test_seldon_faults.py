@@ -15,16 +15,17 @@ from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.recounts import Recounts
 from ipa.control.ports import RolloutPhase, Signals
 from ipa.model.decision import Action, Change, Decision, ReasonCode
-from ipa.model.errors import ConflictError
+from ipa.model.errors import ConflictError, InputError
 from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig, in_words
 from ipa.model.rolling import DEPLOYMENT, quick_hop, waves
 from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.ownership import OwningClient, owner_of
+from ipa.targets.seldon.section import Shape, with_seldon
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
-from tests.fakes.kube.cluster import cores_of
+from tests.fakes.kube.cluster import POD_SECURITY, cores_of
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.world import PIPELINE, SMALLEST
 from tests.faults.inprocess import Pool
@@ -281,6 +282,94 @@ def test_g9_a_refusal_is_taken_back_and_planned_around(case: Case, room: float) 
         else:
             assert {each.reason for each in found[ready:]} == {ReasonCode.NO_ROOM}
         world.sound()
+
+
+def restrict(kube: FakeKube, namespace: str) -> None:
+    """Let the namespace enforce restricted PodSecurity."""
+    labels = {POD_SECURITY: "restricted"}
+    with kube.store.lock:
+        kube.store.create("namespaces", "", {"metadata": {"name": namespace, "labels": labels}})
+
+
+def test_g10_single_is_refused_before_the_write_and_split_serves(case: Case, tmp_path: Path) -> None:
+    single, configs = sample_pipeline(), sample_configs()
+    split = with_seldon(single, shape=Shape.SPLIT, image="ipa:1")
+    with FakeKube() as kube:
+        restrict(kube, "models")
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+        workload = KubeWorkload(client)
+        with pytest.raises(InputError, match=r"restricted PodSecurity.*shape: split") as refused:
+            workload.create(single, configs)
+        case.told("refused with", refused.value.message)
+        case.equal("objects written", len(kube.store.everything("seldondeployments")), 0)
+        workload.create(split, configs)
+        kube.tick(8)
+        state = workload.read(split)
+        case.equal("split serves", state.settled and not state.problem, True)
+        client.close()
+
+
+def test_g10_the_orchestrator_counts_as_readiness(case: Case, tmp_path: Path) -> None:
+    """Where the namespace cannot be asked: its refused orchestrator is seen after the write."""
+    single, configs = sample_pipeline(), sample_configs()
+    with FakeKube() as kube:
+        restrict(kube, "models")
+        kube.denied.add(("get", "namespaces"))
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+        workload = KubeWorkload(client)
+        revision = workload.create(single, configs)
+        kube.tick(8)
+        state = workload.read(single)
+        case.equal("stages are ready", [it.ready_replicas for it in state.stages], [1, 2, 1])
+        assert "the orchestrator is not ready: its pods cannot be created" in state.problem
+        found = workload.rollout(single, Change("d", "sample", revision, (), configs, 60.0))
+        case.equal("rollout", found.phase, RolloutPhase.FAILED)
+        assert "the orchestrator: its pods cannot be created" in found.detail
+        # A copy of the same object where it may run is ready once the orchestrator is.
+        with kube.store.lock:
+            kube.store.replace("namespaces", {"metadata": {"name": "models", "namespace": "", "labels": {}}})
+        phases = []
+        for _ in range(6):
+            kube.tick()
+            found = workload.rollout(single, Change("d", "sample", revision, (), configs, 60.0))
+            phases.append(found.phase)
+        assert phases[-1] is RolloutPhase.READY and not workload.read(single).problem
+        client.close()
+
+
+def test_g12_our_own_writes_are_nobody_elses(case: Case) -> None:
+    """The controllers carry a scale-down out between the tick's read and its look at the rollout."""
+    wider = tuple(replace(config, replicas=3) for config in SMALLEST)
+    with build(rate_rps=1.0, configs=wider, step_s=1000.0) as world:
+        looks = count()
+
+        def hurry(request: Request) -> None:
+            # The second look at the object in a tick is that for the rollout.
+            if request.verb == "get" and request.resource == "seldondeployments" and next(looks) % 2:
+                world.kube.tick(6)
+
+        since = len(world.decisions)
+        for number in range(50):
+            wanted = (replace(wider[0], replicas=2 + number % 2), *wider[1:])
+            world.kube.tick(6)
+            world.decisions.append(world.loop.request(wanted, "scaled by the test"))
+            looks = count()
+            world.kube.before = hurry
+            world.decisions.append(world.loop.tick_once())
+            world.kube.before = None
+            # The operator writes an annotation, which makes another generation for the controller to see.
+            with world.kube.store.lock:
+                for deployment in world.kube.store.everything("deployments"):
+                    notes = {**(deployment["metadata"].get("annotations") or {}), "touched": str(number)}
+                    deployment["metadata"] |= {"annotations": notes}
+                    world.kube.store.replace("deployments", deployment)
+            world.decisions.append(world.loop.tick_once())
+        found = world.decisions[since:]
+        written = [each for each in found if each.reason is ReasonCode.REQUESTED]
+        case.equal("own writes", len(written), 50)
+        said = [each.detail for each in found if "did not make" in each.detail]
+        case.equal("reported as others'", len(said), 0)
+        case.equal("held for them", world.reasons(since).count(ReasonCode.IN_PROGRESS), 0)
 
 
 def used_cores(world: KubeWorld) -> float:

@@ -96,7 +96,14 @@ def observer(kind: ResourceKind) -> RbacRole:
 def actor(kind: ResourceKind) -> RbacRole:
     """The role that writes workloads of that kind, and Events on them."""
     return RbacRole(
-        "actor", "writing plans", (*_rights(kind, "create", "patch"), *_rights(EVENT, "create", "patch"))
+        "actor",
+        "writing plans",
+        (
+            *_rights(kind, "create", "patch"),
+            *_rights(EVENT, "create", "patch"),
+            # What its PodSecurity admits is asked before each write.
+            Right("get", "", "namespaces"),
+        ),
     )
 
 

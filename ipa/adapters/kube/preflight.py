@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import ResourceKind, Right
 from ipa.adapters.kube.responses import Json
 from ipa.adapters.kube.transport import Request
-from ipa.model.errors import InputError, NotFoundError, UnavailableError
+from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 SELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
@@ -49,6 +50,17 @@ def is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "")
     if not isinstance(allowed, bool):
         raise UnavailableError(f"{what}: the answer has no status.allowed")
     return allowed
+
+
+def enforced_pod_security(client: KubeClient, namespace: str) -> str:
+    """The level of PodSecurity that the namespace enforces; empty if it says none, or we may not ask."""
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}"
+    try:
+        found = _ask(client, Request(f"namespace {namespace}", "GET", path))
+    except (ForbiddenError, NotFoundError):
+        return ""
+    labels = (found.get("metadata") or {}).get("labels") or {}
+    return str(labels.get("pod-security.kubernetes.io/enforce", ""))
 
 
 def served_versions(client: KubeClient, group: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ipa.cli.output import OUTPUT, Output, printed
-from ipa.model.errors import InputError
+from ipa.model.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from ipa.files.check import Checked
@@ -29,6 +29,9 @@ class SchemaKind(StrEnum):
 def validate(
     paths: list[Path] = typer.Argument(
         None, help="files or folders; all pipelines and profiles if not given"
+    ),
+    at: str = typer.Option(
+        "", "--at", help="ask this target too if it would run the pipelines: NAME or NAME:WHERE"
     ),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="list every warning by variant"),
     output: Output = OUTPUT,
@@ -54,6 +57,12 @@ def validate(
     if problems:
         bad = sum(bool(each.problems) for each in checked)
         raise InputError(f"{bad} of {len(checked)} files cannot be used", problems=problems)
+    if at:
+        from ipa.bootstrap.one_shot import refusals
+
+        refused = refusals(settings, at, [each.pipeline for each in checked if each.pipeline is not None])
+        if refused:
+            raise InputError(f"{at} would refuse them", problems=[Problem(words) for words in refused])
 
 
 def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:

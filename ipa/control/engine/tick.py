@@ -240,6 +240,8 @@ def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> T
     is_planned = plan is not None and bool(plan.stages) and forecast is not None
     odd = [planned_words(forecast, plan.rate_rps, state.feedback)] if is_planned and plan and forecast else []
     odd += [lost_replicas.words(observation), external_replicas.words(observation, state.desired)]
+    if observation.running() is not None:
+        odd.append(observation.problem)
     if observation.bridged_s:
         since = f"its rates of {observation.bridged_s:.0f} s are those of before"
         odd.append(f"what counts the load was replaced: {since}")

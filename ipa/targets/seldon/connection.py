@@ -17,6 +17,7 @@ from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest_edit import seldondeployments
 from ipa.targets.seldon.ownership import OwningClient, release_all
 from ipa.targets.seldon.variants import Json
+from ipa.targets.seldon.workload import pod_security_fault
 
 
 class ClusterConnection:
@@ -25,6 +26,10 @@ class ClusterConnection:
     def __init__(self, client: KubeClient, install: str) -> None:
         self._client, self._install = client, install
         self.workload = KubeWorkload(OwningClient(client, install))
+
+    def why_not(self, pipeline: Pipeline) -> str:
+        """What the namespace's PodSecurity refuses of the pipeline, with the remedy."""
+        return pod_security_fault(self._client, pipeline)
 
     def release(self, pipeline: Pipeline) -> list[str]:
         """Give the pipeline's SeldonDeployments up; the names of those that were the install's."""

@@ -33,7 +33,7 @@ from ipa.targets.seldon.locate import (
     target_of,
 )
 from ipa.targets.seldon.reach import Reach
-from ipa.targets.seldon.rollout import judge, ready_replicas
+from ipa.targets.seldon.rollout import judge
 from ipa.targets.seldon.split import PORT, PartRole, is_split, parts_of
 
 log = logging.getLogger("ipa.cli")
@@ -227,10 +227,18 @@ class ClusterBench:
             deployment = self._client.get_deployment(namespace, place.deployment)
             labels = (((deployment or {}).get("spec") or {}).get("selector") or {}).get("matchLabels")
             pods = self._client.list_pods(namespace, labels) if labels else []
-            found = judge([place], {place.deployment: deployment}, {place.deployment: pods})
-            engines = [self._client.get_deployment(namespace, each) for each in orchestrators(body)]
-            waits = found.detail or "its orchestrator is not ready"
-            if found.phase is RolloutPhase.READY and all(map(ready_replicas, engines)) and pods:
+            beside = orchestrators(body, [place])
+            found = judge(
+                [place, *beside],
+                {place.deployment: deployment}
+                | {
+                    each.deployment: self._client.get_deployment(namespace, each.deployment)
+                    for each in beside
+                },
+                {place.deployment: pods},
+            )
+            waits = found.detail
+            if found.phase is RolloutPhase.READY and pods:
                 return pods[0]
             if copies.CPU_PROBE in waits and found.phase is RolloutPhase.FAILED:
                 raise _NoShellError(waits)

@@ -23,6 +23,7 @@ from ipa.targets.seldon.ownership import OwningClient
 from ipa.targets.seldon.section import seldon_of
 from ipa.targets.seldon.shape import batch_faults
 from ipa.targets.seldon.watchers import places_of
+from ipa.targets.seldon.workload import pod_security_fault
 
 SERVER = "api server"
 CRD = "seldon crd"
@@ -273,6 +274,9 @@ def _deployed(client: KubeClient, settings: Settings, pipeline: Pipeline) -> Ite
     target = locate.target_of(pipeline)
     place = f"{target.namespace}/{target.name}"
     workload = KubeWorkload(OwningClient(client, settings.install))
+    refused = pod_security_fault(client, pipeline)
+    if refused:
+        yield fail(f"pod security for {pipeline.name}", refused, f"ipa validate --at {settings.target}")
     try:
         state = workload.read(pipeline)
     except NotFoundError:
@@ -282,7 +286,12 @@ def _deployed(client: KubeClient, settings: Settings, pipeline: Pipeline) -> Ite
     else:
         running = tuple(stage.config for stage in state.stages)
         rolling = "" if state.settled else "; still rolling out"
-        yield ok(name, f"{place} runs {', '.join(map(str, running))}{rolling}")
+        lost = filter(None, (state.problem, *(stage.lost for stage in state.stages)))
+        seen = f"{place} runs {', '.join(map(str, running))}{rolling}"
+        if wrong := "; ".join(dict.fromkeys(lost)):
+            yield fail(name, f"{seen}; {wrong}", f"kubectl get deployments,events -n {target.namespace}")
+        else:
+            yield ok(name, seen)
         # Batches that give requests the rows of others.
         faults = batch_faults(pipeline, running)
         if faults:

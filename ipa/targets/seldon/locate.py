@@ -48,6 +48,33 @@ class StageLocation:
     replicas: int
     deployment: str
 
+    @property
+    def title(self) -> str:
+        """Its name in messages."""
+        return f"stage {self.stage.name!r}"
+
+    @property
+    def is_external(self) -> bool:
+        """True if another controller decides its replicas."""
+        return self.stage.is_external
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestratorLocation:
+    """An orchestrator that has pods of its own, through which requests come in.
+
+    `told` are the places of the stages that it is told of: it serves a change once it knows that change.
+    """
+
+    deployment: str
+    replicas: int
+    told: tuple[StageLocation, ...]
+    title: str = "the orchestrator"
+    is_external: bool = False
+
+
+ServedLocation = StageLocation | OrchestratorLocation
+
 
 def _containers(component: Json) -> list[Json]:
     """Its containers; the schema lets a componentSpec be without them."""
@@ -227,10 +254,16 @@ def unsaid_orchestrators(sdep: Json) -> list[Path]:
     return found
 
 
-def orchestrators(sdep: Json) -> list[str]:
-    """The names of the Deployments of orchestrators that have pods of their own."""
-    name = sdep["metadata"]["name"]
-    return [f"{name}-{predictor['name']}-svc-orch" for _, predictor in _with_separate_orchestrator(sdep)]
+def orchestrators(sdep: Json, places: Sequence[StageLocation] = ()) -> tuple[OrchestratorLocation, ...]:
+    """The orchestrators that have pods of their own, with those of the places that each is told of."""
+    name, spec = sdep["metadata"]["name"], sdep["spec"]
+    found = []
+    for at, predictor in _with_separate_orchestrator(sdep):
+        levels = (level.get("replicas") for level in (predictor.get("svcOrchSpec") or {}, predictor, spec))
+        told = tuple(place for place in places if place.component_path[2] == at)
+        replicas = next((level for level in levels if level is not None), 1)
+        found.append(OrchestratorLocation(f"{name}-{predictor['name']}-svc-orch", replicas, told))
+    return tuple(found)
 
 
 def _with_separate_orchestrator(sdep: Json) -> Iterator[tuple[int, Json]]:
@@ -339,7 +372,7 @@ def unscaled(pipeline: Pipeline, sdep: Json) -> list[str]:
 def as_scaled(place: StageLocation, deployment: Json | None) -> StageLocation:
     """The place with the replicas of its Deployment if they are external, and it is there; else as it is."""
     replicas = ((deployment or {}).get("spec") or {}).get("replicas")
-    return replace(place, replicas=int(replicas)) if place.stage.is_external and replicas else place
+    return replace(place, replicas=int(replicas)) if place.is_external and replicas else place
 
 
 def _named(autoscaler: Json) -> str:

@@ -5,13 +5,15 @@ it stays Available right after a write, flips during the roll, and has no observ
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.control.ports import Rollout, RolloutPhase
-from ipa.targets.seldon.locate import StageLocation
+from ipa.targets.seldon.locate import OrchestratorLocation, ServedLocation, StageLocation
 from ipa.targets.seldon.variants import Json, env_entry, owned_env
 
 # A container that waits for one of these will not start by itself.
@@ -42,18 +44,18 @@ def ready_replicas(deployment: Json | None) -> int:
     return int(_status(deployment).get("readyReplicas") or 0)
 
 
-def unready(place: StageLocation, deployment: Json | None) -> str:
+def unready(place: ServedLocation, deployment: Json | None) -> str:
     """Describe what the stage waits for; empty if it runs exactly as its SeldonDeployment says."""
     return rolling(place, deployment) or missing(place, deployment)
 
 
-def rolling(place: StageLocation, deployment: Json | None) -> str:
+def rolling(place: ServedLocation, deployment: Json | None) -> str:
     """Describe what the controllers still have to do for the stage, apart from waiting for pods."""
     old = _old_replicas(deployment)
     return unseen(place, deployment) or (f"{old} old replicas still run" if old > 0 else "")
 
 
-def unseen(place: StageLocation, deployment: Json | None) -> str:
+def unseen(place: ServedLocation, deployment: Json | None) -> str:
     """Describe why the Deployment's status and pods are not yet about the write; empty once they are."""
     if deployment is None:
         return f"Deployment {place.deployment} is not there yet"
@@ -78,7 +80,7 @@ def _old_replicas(deployment: Json | None) -> int:
     return made - updated
 
 
-def missing(place: StageLocation, deployment: Json | None, lost: int = 0) -> str:
+def missing(place: ServedLocation, deployment: Json | None, lost: int = 0) -> str:
     """Describe the replicas that are not ready, beside those that were `lost` before."""
     status = _status(deployment)
     for key, word in (("updatedReplicas", "new"), ("readyReplicas", "ready"), ("availableReplicas", "ready")):
@@ -88,7 +90,20 @@ def missing(place: StageLocation, deployment: Json | None, lost: int = 0) -> str
     return ""
 
 
-def lost_words(place: StageLocation, deployment: Json | None, pods: Sequence[Json]) -> str:
+def runs_as_asked(place: ServedLocation, deployment: Json | None, pods: Sequence[Json]) -> bool:
+    """True if the pods are ready and all that is asked for, though the controller may not have seen it yet.
+
+    Any write of the Deployment is one that its controller has to see, of an annotation too.
+    """
+    if deployment is None or not carries(place, deployment["spec"]["template"]["spec"]):
+        return False
+    replicas = deployment["spec"].get("replicas")
+    return replicas == place.replicas == len(pods) and all(
+        _is_ready(pod) and carries(place, pod["spec"]) for pod in pods
+    )
+
+
+def lost_words(place: ServedLocation, deployment: Json | None, pods: Sequence[Json]) -> str:
     """Why the missing replicas of a stage that does not roll will not be ready by themselves, pod by pod.
 
     Empty if none is missing, or if one of them only starts.
@@ -150,8 +165,14 @@ def refusal(deployment: Json | None) -> str:
     return ""
 
 
-def carries(place: StageLocation, pod: Json) -> bool:
-    """Return True if a pod (or pod template) has the stage's container as in its present SeldonDeployment."""
+def carries(place: ServedLocation, pod: Json) -> bool:
+    """Return True if a pod (or pod template) has the stage's container as in its present SeldonDeployment.
+
+    An orchestrator has to know what the stages run; where it does not say, it does.
+    """
+    if isinstance(place, OrchestratorLocation):
+        components = _told_components(pod)
+        return components is None or all(_is_told(each, components) for each in place.told)
     wanted = place.container
     found = [container for container in pod.get("containers") or () if container["name"] == wanted["name"]]
     if not found:
@@ -165,6 +186,24 @@ def carries(place: StageLocation, pod: Json) -> bool:
         if entry is not None and (got is None or got.get("value", "") != entry.get("value", "")):
             return False
     return _same_resources(wanted, there) and _same_model(place.node, pod)
+
+
+def _told_components(pod: Json) -> list[Json] | None:
+    """The componentSpecs that the operator told the orchestrator of; None if that cannot be read."""
+    entries = (env_entry(container, "ENGINE_PREDICTOR") for container in pod.get("containers") or ())
+    text = next((str(entry.get("value", "")) for entry in entries if entry), "")
+    try:
+        return list(json.loads(b64decode(text))["componentSpecs"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_told(place: StageLocation, components: Sequence[Json]) -> bool:
+    """True if the componentSpecs ask for the stage's container and replicas."""
+    at = int(place.component_path[-1])
+    found = components[at] if at < len(components) else {}
+    is_same = found.get("replicas") == place.component.get("replicas")
+    return is_same and carries(place, found.get("spec") or {})
 
 
 def _same_resources(wanted: Json, there: Json) -> bool:
@@ -205,12 +244,12 @@ def _is_replaced(deployment: Json) -> bool:
 
 
 def judge(
-    places: Sequence[StageLocation],
+    places: Sequence[ServedLocation],
     deployments: Deployments,
     pods: Mapping[str, Sequence[Json]],
     lost: Sequence[int] = (),
 ) -> Rollout:
-    """Judge the progress of a change over all stages. `deployments` and `pods` by name of Deployment.
+    """Judge the progress of a change over all that serves. `deployments` and `pods` by name of Deployment.
 
     FAILED where a new pod crash-loops, cannot pull its image or is refused by the API server, or the
     Deployment says its progress deadline passed: all of it only once the Deployment carries the change and
@@ -223,7 +262,7 @@ def judge(
     waiting: list[str] = []
     is_crowded = is_broken = False
     for place, before in zip_longest(places, lost, fillvalue=0):
-        assert isinstance(place, StageLocation)
+        assert not isinstance(place, int)
         deployment = deployments[place.deployment]
         wait = rolling(place, deployment) or missing(place, deployment, before)
         if not wait:
@@ -237,12 +276,14 @@ def judge(
             is_broken |= bool(bad)
             refused = refusal(deployment)
             is_crowded |= bool(refused or news)
-            (bad if REFUSED in refused else news).append(refused)
+            # Pods that end hold their room until then.
+            ends = any(pod["metadata"].get("deletionTimestamp") for pod in pods.get(place.deployment, ()))
+            (bad if REFUSED in refused and not ends else news).append(refused)
             if _deadline_passed(deployment):
                 bad.append("its Deployment made no progress in time")
         target = failed if any(bad) else waiting
         words = filter(None, bad if any(bad) else [wait, *news])
-        target.append(f"stage {place.stage.name!r}: {'; '.join(dict.fromkeys(words))}")
+        target.append(f"{place.title}: {'; '.join(dict.fromkeys(words))}")
     lacks_room = is_crowded and not is_broken
     room_cores = _placed_cores(places, deployments, pods) if lacks_room else None
     if failed:
@@ -253,11 +294,13 @@ def judge(
 
 
 def _placed_cores(
-    places: Sequence[StageLocation], deployments: Deployments, pods: Mapping[str, Sequence[Json]]
+    places: Sequence[ServedLocation], deployments: Deployments, pods: Mapping[str, Sequence[Json]]
 ) -> float:
     """The cores of the stages' pods that found room; all of them do where a Deployment's are not given."""
     found = 0.0
     for place in places:
+        if isinstance(place, OrchestratorLocation):
+            continue
         template = ((deployments[place.deployment] or {}).get("spec") or {}).get("template") or {}
         there = pods.get(place.deployment, [template] * place.replicas)
         found += sum(_cores(place, pod) for pod in there if not _unschedulable(pod))
@@ -279,8 +322,8 @@ def _unschedulable(pod: Json) -> str:
     return ""
 
 
-def _pod_news(place: StageLocation, pods: Sequence[Json]) -> Iterator[tuple[bool, str]]:
-    """(whether it is a failure, what) of the stage's new pods; old ones do not matter to the change."""
+def _pod_news(place: ServedLocation, pods: Sequence[Json]) -> Iterator[tuple[bool, str]]:
+    """(whether it is a failure, what) of its new pods; old ones do not matter to the change."""
     for pod in pods:
         if not carries(place, pod["spec"]):
             continue

@@ -43,7 +43,7 @@ from ipa.targets.seldon.workload import (
     all_as_scaled,
     altered,
     as_asked,
-    is_settled,
+    lost_beside,
     revision_of,
     same_object,
     states_of,
@@ -84,14 +84,15 @@ class SplitWorkload(SeldonObjects):
         self._check_autoscalers(pipeline, names, models)
         deployments = self._deployments(pipeline, places)
         places, models = all_as_scaled(places, deployments), all_as_scaled(models, deployments)
-        lost = self._lost(pipeline, places, deployments)
+        lost, settled = self._now(pipeline, places, deployments)
         stages = states_of(configs, models, deployments, lost)
-        settled = is_settled(places, deployments, lost)
         hands = filter(None, map(last_hand, objects.values()))
         routers = [place for part, place in zip(parts, places, strict=True) if part.role is PartRole.ROUTER]
         counter = counter_of([deployments[place.deployment] for place in routers])
         revision = revision_of_all(parts, objects)
-        return WorkloadState(revision, stages, settled, next(hands, ""), counter)
+        beside = [place for place in places if place not in models]
+        problem = lost_beside(beside, lost)
+        return WorkloadState(revision, stages, settled, next(hands, ""), counter, problem)
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """The revision of the SeldonDeployments, those that were not there created, the router last.
@@ -104,6 +105,7 @@ class SplitWorkload(SeldonObjects):
         objects = self._present(parts)
         self._check_present(pipeline, parts, objects, configs)
         missing = [body for body in bodies if body["metadata"]["name"] not in objects]
+        self._check_admitted(pipeline)
         for body in missing:
             self._client.create(SELDON_DEPLOYMENT, namespace, body, dry_run=True)
         for body in missing:
@@ -126,6 +128,7 @@ class SplitWorkload(SeldonObjects):
                 hint=READ_AGAIN,
             )
         writes = _writes(pipeline, parts, objects, change)
+        self._check_admitted(pipeline)
         self._try(pipeline, parts, objects, writes, change)
         done: list[tuple[_Write, dict[str, Any]]] = []
         for write in writes:

@@ -8,16 +8,27 @@ from itertools import zip_longest
 
 from ipa.adapters.kube.client import Json, KubeClient
 from ipa.adapters.kube.kinds import AUTOSCALER
+from ipa.adapters.kube.preflight import enforced_pod_security
 from ipa.adapters.kube.responses import MonotonicReads, last_hand, with_hand
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.errors import READ_AGAIN, ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
+from ipa.model.errors import (
+    READ_AGAIN,
+    ConflictError,
+    DriftError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    UnavailableError,
+)
 from ipa.model.external import with_replicas_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.seldon.locate import (
     SELDON_DEPLOYMENT,
+    OrchestratorLocation,
+    ServedLocation,
     StageLocation,
     as_scaled,
     check_autoscalers,
@@ -32,7 +43,16 @@ from ipa.targets.seldon.predictors import (
     read_named,
     render_mixture,
 )
-from ipa.targets.seldon.rollout import counter_of, judge, lost_words, ready_replicas, rolling, unready
+from ipa.targets.seldon.rollout import (
+    counter_of,
+    judge,
+    lost_words,
+    ready_replicas,
+    rolling,
+    runs_as_asked,
+    unready,
+)
+from ipa.targets.seldon.section import Shape
 
 
 def revision_of(sdep: Json) -> str:
@@ -59,13 +79,19 @@ class SeldonObjects:
         target = target_of(pipeline)
         return self._newest.seen(self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name))
 
+    def _check_admitted(self, pipeline: Pipeline) -> None:
+        """InputError if the namespace would refuse its pods."""
+        fault = pod_security_fault(self._client, pipeline)
+        if fault:
+            raise InputError(f"pipeline {pipeline.name!r} cannot run there: {fault}")
+
     def _patch(self, pipeline: Pipeline, patch: Sequence[Operation], *, dry_run: bool = False) -> Json:
         """The SeldonDeployment after the patch."""
         target = target_of(pipeline)
         patched = self._client.patch(SELDON_DEPLOYMENT, target.namespace, target.name, patch, dry_run=dry_run)
         return patched if dry_run else self._newest.seen(patched)
 
-    def _deployments(self, pipeline: Pipeline, places: Sequence[StageLocation]) -> dict[str, Json | None]:
+    def _deployments(self, pipeline: Pipeline, places: Sequence[ServedLocation]) -> dict[str, Json | None]:
         namespace = target_of(pipeline).namespace
         return {
             place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
@@ -79,22 +105,28 @@ class SeldonObjects:
         check_autoscalers(pipeline, names, places, autoscalers)
 
     def _judged(
-        self, pipeline: Pipeline, places: Sequence[StageLocation], asked: Sequence[int], lost: Sequence[int]
+        self,
+        pipeline: Pipeline,
+        places: Sequence[StageLocation],
+        asked: Sequence[int],
+        lost: Sequence[int],
+        beside: Sequence[OrchestratorLocation] = (),
     ) -> Rollout:
-        """The progress of the places' Deployments, by their pods where they wait for something.
+        """The progress of these Deployments, by their pods where they wait for something.
 
         `asked`: the replicas of each in the change. What an autoscaler adds meanwhile is not waited for, nor
         as many pods of each as were `lost` before it.
         """
-        deployments = self._deployments(pipeline, places)
+        deployments = self._deployments(pipeline, (*places, *beside))
         places = all_as_scaled(places, deployments)
         more = (max(0, place.replicas - count) for place, count in zip(places, asked, strict=True))
-        added = [count if place.stage.is_external else 0 for place, count in zip(places, more, strict=True)]
+        added = [count if place.is_external else 0 for place, count in zip(places, more, strict=True)]
         lost = [one + other for one, other in zip_longest(added, lost, fillvalue=0)]
-        return judge(places, deployments, self._unready_pods(pipeline, places, deployments), lost)
+        served: tuple[ServedLocation, ...] = (*places, *beside)
+        return judge(served, deployments, self._unready_pods(pipeline, served, deployments), lost)
 
     def _unready_pods(
-        self, pipeline: Pipeline, places: Sequence[StageLocation], deployments: Mapping[str, Json | None]
+        self, pipeline: Pipeline, places: Sequence[ServedLocation], deployments: Mapping[str, Json | None]
     ) -> dict[str, list[Json]]:
         """The pods of Deployments that wait for something, by name of Deployment."""
         pods = {}
@@ -105,15 +137,19 @@ class SeldonObjects:
                 pods[place.deployment] = self._client.list_pods(target_of(pipeline).namespace, labels)
         return pods
 
-    def _lost(
-        self, pipeline: Pipeline, places: Sequence[StageLocation], deployments: Mapping[str, Json | None]
-    ) -> dict[str, str]:
-        """Why pods that nothing waits for are not ready, by name of Deployment; empty where none is lost."""
+    def _now(
+        self, pipeline: Pipeline, places: Sequence[ServedLocation], deployments: Mapping[str, Json | None]
+    ) -> tuple[dict[str, str], bool]:
+        """By Deployment why pods that nothing waits for are not ready, and True if all places are settled.
+
+        The words are empty where none is lost.
+        """
         pods = self._unready_pods(pipeline, places, deployments)
-        return {
+        lost = {
             place.deployment: lost_words(place, deployments[place.deployment], pods.get(place.deployment, ()))
             for place in places
         }
+        return lost, is_settled(places, deployments, pods, lost)
 
 
 def states_of(
@@ -141,18 +177,42 @@ def all_as_scaled(
 
 
 def is_settled(
-    places: Sequence[StageLocation], deployments: Mapping[str, Json | None], lost: Mapping[str, str]
+    places: Sequence[ServedLocation],
+    deployments: Mapping[str, Json | None],
+    pods: Mapping[str, Sequence[Json]],
+    lost: Mapping[str, str],
 ) -> bool:
     """True if no place waits for anything but pods that are lost.
 
     Nor is waited for pods that an autoscaler has asked for: they come and go without any change.
     """
 
-    def waits(place: StageLocation) -> str:
-        deployment = deployments[place.deployment]
-        return rolling(place, deployment) if place.stage.is_external else unready(place, deployment)
+    def waits(place: ServedLocation) -> bool:
+        name, deployment = place.deployment, deployments[place.deployment]
+        words = rolling(place, deployment) if place.is_external else unready(place, deployment)
+        return bool(words) and not lost[name] and not runs_as_asked(place, deployment, pods.get(name, ()))
 
-    return not any(waits(place) and not lost[place.deployment] for place in places)
+    return not any(map(waits, places))
+
+
+def pod_security_fault(client: KubeClient, pipeline: Pipeline) -> str:
+    """What the namespace's PodSecurity refuses of the pipeline, with the remedy; empty if nothing."""
+    target = target_of(pipeline)
+    if target.shape is not Shape.SINGLE and not target.run_as_root:
+        return ""
+    if enforced_pod_security(client, target.namespace) != "restricted":
+        return ""
+    what = f"namespace {target.namespace!r} enforces restricted PodSecurity, which refuses"
+    if target.run_as_root:
+        return f"{what} containers that run as root; leave out `seldon: {{run_as_root: true}}`"
+    remedy = "use `seldon: {shape: split}`, or a namespace that enforces baseline"
+    return f"{what} Seldon's orchestrator, so that shape single never serves there; {remedy}"
+
+
+def lost_beside(places: Sequence[ServedLocation], lost: Mapping[str, str]) -> str:
+    """What of that which serves beside the stages is lost, and why; empty if nothing is."""
+    found = ((place.title, lost[place.deployment]) for place in places)
+    return "; ".join(f"{title} is not ready: {words}" for title, words in found if words)
 
 
 def altered(pipeline: Pipeline) -> ConflictError:
@@ -174,37 +234,33 @@ class SeldonWorkload(SeldonObjects):
         except DriftError as error:
             raise with_hand(error, sdep) from error
         self._check_autoscalers(pipeline, [target_of(pipeline).name], places)
-        deployments = self._deployments(pipeline, places)
+        beside = orchestrators(sdep, places)
+        deployments = self._deployments(pipeline, (*places, *beside))
         places = all_as_scaled(places, deployments)
-        lost = self._lost(pipeline, places, deployments)
+        served: tuple[ServedLocation, ...] = (*places, *beside)
+        lost, settled = self._now(pipeline, served, deployments)
         configs = [config for _, part in named for config in part]
         names = [target_of(each).predictor for each, part in named for _ in part]
         stages = tuple(
             replace(state, part=name if len(named) > 1 else "")
             for state, name in zip(states_of(configs, places, deployments, lost), names, strict=True)
         )
-        settled = is_settled(places, deployments, lost)
-        counter = counter_of(self._counters(pipeline, sdep, places, deployments))
-        return WorkloadState(revision_of(sdep), stages, settled, last_hand(sdep), counter)
-
-    def _counters(
-        self,
-        pipeline: Pipeline,
-        sdep: Json,
-        places: Sequence[StageLocation],
-        deployments: Mapping[str, Json | None],
-    ) -> list[Json | None]:
-        """The Deployments of the orchestrators, which count the requests."""
-        namespace, names = target_of(pipeline).namespace, orchestrators(sdep)
-        if names:
-            return [self._client.get_deployment(namespace, name) for name in names]
-        # The operator puts it into the pods of the first componentSpec.
-        return [deployments[place.deployment] for place in places if place.stage == places[0].stage]
+        # Without a Deployment of its own it is in the pods of the first componentSpec.
+        counts = beside or [place for place in places if place.stage == places[0].stage]
+        return WorkloadState(
+            revision_of(sdep),
+            stages,
+            settled,
+            last_hand(sdep),
+            counter_of([deployments[place.deployment] for place in counts]),
+            lost_beside(beside, lost),
+        )
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """The revision of the SeldonDeployment as created. ConflictError where there is one already."""
         namespace = target_of(pipeline).namespace
         body = render_mixture(pipeline, configs)
+        self._check_admitted(pipeline)
         self._client.create(SELDON_DEPLOYMENT, namespace, body, dry_run=True)
         try:
             created = self._client.create(SELDON_DEPLOYMENT, namespace, body)
@@ -229,6 +285,7 @@ class SeldonWorkload(SeldonObjects):
         patch = build_mixture_patch(pipeline, live, change.configs)
         if not patch:
             return revision_of(live)
+        self._check_admitted(pipeline)
         if not _asks_for(pipeline, self._patch(pipeline, patch, dry_run=True), change):
             raise altered(pipeline)
         try:
@@ -249,7 +306,8 @@ class SeldonWorkload(SeldonObjects):
         if not _asks_for(pipeline, sdep, change):
             return Rollout(RolloutPhase.READY, "another writer replaced the change")
         asked = [config.replicas for config in change.configs]
-        return self._judged(pipeline, locate_mixture(pipeline, sdep), asked, change.lost)
+        places = locate_mixture(pipeline, sdep)
+        return self._judged(pipeline, places, asked, change.lost, orchestrators(sdep, places))
 
     def _read_back(
         self, pipeline: Pipeline, before: str, wanted: Sequence[StageConfig], cause: UnavailableError

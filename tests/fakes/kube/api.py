@@ -20,6 +20,7 @@ LIST_KINDS = {
     "horizontalpodautoscalers": ("autoscaling/v2", "HorizontalPodAutoscalerList"),
     "resourcequotas": ("v1", "ResourceQuotaList"),
     "nodes": ("v1", "NodeList"),
+    "namespaces": ("v1", "NamespaceList"),
     "leases": ("coordination.k8s.io/v1", "LeaseList"),
 }
 SELDON = "machinelearning.seldon.io"

@@ -20,6 +20,7 @@ from tests.fakes.kube.store import ApiError, Json, Store, copied
 
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
 ENGINE = "seldon-container-engine"
+POD_SECURITY = "pod-security.kubernetes.io/enforce"
 # Of the first container of a SeldonDeployment; each other has the next one.
 HTTP_PORT, GRPC_PORT = 9000, 9500
 # Of the first container of a pod.
@@ -250,12 +251,29 @@ class Cluster:
     def _refusal(self, deployment: Json, spec: Json) -> str:
         """Why the API server refuses such a pod of the Deployment; empty if it does not."""
         name = deployment["metadata"]["name"]
-        why = self.refusal_of(spec)
+        why = self.refusal_of(spec) or self._pod_security(deployment["metadata"]["namespace"], spec)
         used = sum(cores_of(pod["spec"]) for pod in self.store.everything("pods"))
         if self.quota_cores is not None and used + cores_of(spec) > self.quota_cores:
             asked = f"requested: requests.cpu={cores_of(spec):g}, used: requests.cpu={used:g}"
             why = f"exceeded quota: team, {asked}, limited: requests.cpu={self.quota_cores:g}"
         return f'pods "{name}-x" is forbidden: {why}' if why else ""
+
+    def _pod_security(self, namespace: str, spec: Json) -> str:
+        """Why the namespace's PodSecurity refuses the pod; empty if it does not."""
+        labels = next(
+            (
+                it["metadata"].get("labels") or {}
+                for it in self.store.everything("namespaces")
+                if it["metadata"]["name"] == namespace
+            ),
+            {},
+        )
+        if labels.get(POD_SECURITY) != "restricted":
+            return ""
+        bad = [one["name"] for one in spec["containers"] if not _is_restricted(one)]
+        names = ", ".join(f'"{name}"' for name in bad)
+        words = f"unrestricted capabilities (container {names} must set securityContext.capabilities.drop)"
+        return f'violates PodSecurity "restricted:latest": {words}' if bad else ""
 
     def _make_pod(self, deployment: Json, spec: Json) -> None:
         self._pods += 1
@@ -370,6 +388,17 @@ class Cluster:
         return status.get("readyReplicas", 0) >= wanted > 0 and status.get("updatedReplicas") == wanted
 
 
+def _is_restricted(container: Json) -> bool:
+    """True if restricted PodSecurity admits the container."""
+    context = container.get("securityContext") or {}
+    return (
+        context.get("allowPrivilegeEscalation") is False
+        and "ALL" in ((context.get("capabilities") or {}).get("drop") or ())
+        and context.get("runAsNonRoot") is True
+        and (context.get("seccompProfile") or {}).get("type") in ("RuntimeDefault", "Localhost")
+    )
+
+
 def has_engine(predictor: Json) -> bool:
     """True if requests come through an orchestrator, as they do by default."""
     return "seldon.io/no-engine" not in predictor.get("annotations", {})
@@ -422,6 +451,8 @@ def _engine(sdep: Json, predictor: Json) -> Json:
     return {
         "name": ENGINE,
         "args": ["--sdep", sdep["metadata"]["name"]],
+        # As the operator has it: no manifest changes it.
+        "securityContext": {"runAsUser": 8888, "allowPrivilegeEscalation": False},
         "env": [{"name": "ENGINE_PREDICTOR", "value": text}],
         "resources": {"requests": {"cpu": "500m", "memory": "512Mi", **own.get("requests", {})}},
     }

@@ -103,7 +103,10 @@ class Store:
         return self._keep("ADDED", resource, made)
 
     def replace(self, resource: str, body: Json, *, dry_run: bool = False) -> Json:
-        """The object as it is now; nothing moves where nothing differs; generation grows with the spec."""
+        """The object as it is now; nothing moves where nothing differs; generation grows with the spec.
+
+        That of a Deployment grows with its annotations too.
+        """
         metadata = body["metadata"]
         live = self._live(resource, metadata["namespace"], metadata["name"])
         made = copied(body)
@@ -112,7 +115,8 @@ class Store:
                 made["metadata"][key] = live["metadata"][key]
         if made == live:
             return made
-        if made.get("spec") != live.get("spec"):
+        was, now = (it["metadata"].get("annotations") or {} for it in (live, made))
+        if made.get("spec") != live.get("spec") or (resource == "deployments" and was != now):
             made["metadata"]["generation"] += 1
         return made if dry_run else self._keep("MODIFIED", resource, made)
 

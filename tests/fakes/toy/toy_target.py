@@ -149,6 +149,9 @@ class ToyConnection:
     def __init__(self, folder: Path) -> None:
         self.workload = ToyWorkload(folder)
 
+    def why_not(self, pipeline: Pipeline) -> str:
+        return ""
+
     def release(self, pipeline: Pipeline) -> list[str]:
         """Nothing is owned."""
         return []

@@ -121,6 +121,23 @@ def test_the_rights_it_looks_at_are_those_of_the_roles(root: Path) -> None:
         assert {(right.verb, right.group, right.resource) for right in role.rights} == granted
 
 
+def test_a_restricted_namespace_is_told_before_anything_is_written(
+    doctor: Doctor, kube: FakeKube, house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    with kube.store.lock:
+        kube.store.create("namespaces", "", {"metadata": {"name": "default", "labels": labels}})
+    found = doctor(code=1)["pod security for video"]
+    assert found.state is Severity.FAIL and "shape: split" in found.seen
+    at = f"kubernetes:{kube.kubeconfig(house)}"
+    assert run(["validate", "--at", at]) == 65
+    assert "Seldon's orchestrator, so that shape single never serves there" in capsys.readouterr().err
+    writes = len(kube.writes)
+    assert run(["apply", "video", "--rate", "20", "--at", at]) != 0
+    assert "use `seldon: {shape: split}`" in "".join(capsys.readouterr())
+    assert all(one.is_dry_run for one in kube.writes[writes:])
+
+
 def test_a_world_in_which_all_is_well(doctor: Doctor) -> None:
     found = doctor()
     assert found["settings"].state is found["files"].state is Severity.OK
