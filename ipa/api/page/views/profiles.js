@@ -3,6 +3,7 @@
 import { callApi } from "../api.js";
 import { el, number, percent, plain } from "../dom.js";
 import { Figure } from "../figure.js";
+import { coresOf } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { seconds, table, terms } from "../tables.js";
 
