@@ -404,7 +404,8 @@ def layers(count: int) -> bytes:
 
 
 def _gzip(body: bytes) -> bytes:
-    writer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    # Stored: thousands of layers are made within a second or two.
+    writer = zlib.compressobj(0, zlib.DEFLATED, 31)
     return writer.compress(body) + writer.flush()
 
 
