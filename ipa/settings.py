@@ -557,6 +557,8 @@ IGNORED = frozenset(
     {
         *("IPA_AT", "IPA_TOKEN", "IPA_HOSTILE_VALUES", "IPA_SHARED_DATA", "IPA_SCREENSHOTS"),
         *("IPA_WRITE_TABLES", FILE_VARIABLE),
+        # Those of deploy/ci, which GitLab puts into the environment of its jobs.
+        *("IPA_REPOSITORY", "IPA_COMMIT", "IPA_REVIEW_TOKEN"),
     }
 )
 # Prefixes of variables that the tests read.

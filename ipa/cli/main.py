@@ -23,6 +23,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
     "compare": ("compare",),
     "completion": ("completion",),
     "config": ("show",),
+    "deploy": ("deploy",),
     "doctor": ("doctor",),
     "events": ("events", "audit", "replay"),
     "experiment": ("run", "compare", "report"),

@@ -49,6 +49,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "apply": ("ipa apply video --rate 20", "ipa apply plan.json", "ipa apply video --plan plan.json"),
         "rollback": ("ipa rollback video --reason 'latency rose'",),
         "push": ("ipa push video", "ipa push video --set sla.latency=800ms --reason 'checkout week'"),
+        "deploy": ("ipa deploy approval.json --at http://127.0.0.1:8080 --reason '#42'",),
         "pause": ("ipa pause video --for 30min --reason release",),
         "resume": ("ipa resume video",),
         "mode": ("ipa mode video active", "ipa mode video advisory --reason 'new profiles'"),
@@ -71,7 +72,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "ipa render video --rate 20 | kubectl apply -f -",
             "ipa render video --monitors | kubectl apply -f -",
         ),
-        "ci": ("ipa ci --base origin/main --comment comment.md",),
+        "ci": ("ipa ci --base origin/main --comment comment.md --approval approval.json",),
     },
     "Simulate": {
         "simulate": (

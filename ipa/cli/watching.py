@@ -134,8 +134,9 @@ def watch(
     until: Until | None = None,
     timeout_s: float | None = None,
     output: Output = Output.TEXT,
+    after_tick: int = -1,
 ) -> None:
-    """Show the pipeline at each change; return once `until` is reached.
+    """Show the pipeline at each change; return once `until` is reached, after that tick.
 
     On a terminal a tree that changes in place, else a line for each change; for programs a value for each. If
     the source has an event stream, events between two refreshes are printed too.
@@ -156,7 +157,8 @@ def watch(
             is_due = is_due or status["live"]["revision"] != first or any(map(_is_change, happened))
             if until is not None:
                 _check(pipeline, happened)
-            if until is not None and is_due and _settled(status):
+            is_new = status["live"]["tick"] > after_tick
+            if until is not None and is_due and is_new and _settled(status):
                 return
             if timeout_s is not None and clock.monotonic_s() - started_s + interval_s > timeout_s:
                 done = "was not changed" if until is Until.CHANGED else "did not settle"

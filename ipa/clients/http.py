@@ -175,6 +175,16 @@ class HttpClient(PipelineClient):
         """The profiles that the service plans with, by stage."""
         return self._get(pipeline_path(pipeline, "profiles"))
 
+    def give_profile(
+        self, pipeline: str, stage: str, file: str, *, version: str, by: str, reason: str
+    ) -> JsonObject:
+        """The profile of the stage once it is as the text of its file; errors as for `replace`."""
+        headers = {"If-Match": f'"{plain_version(version)}"', "Content-Type": "application/yaml"}
+        path = pipeline_path(pipeline, "profiles", stage)
+        return self._ask(
+            "PUT", path, content=file, headers=headers, params=_given({"by": by, "reason": reason})
+        )
+
     def pause(
         self, pipeline: str, *, by: str, reason: str, for_s: float | None = None, until: str | None = None
     ) -> JsonObject:

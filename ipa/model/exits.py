@@ -33,8 +33,9 @@ MEANINGS = {
     "guardrail is broken, or a recorded rate has no plan; `fit --strict`: there is a finding",
     ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files "
     "exist already; for `serve` and `store restore`: another service uses the store, or it is not empty; for "
-    "`replay`: a decision's pipeline or profiles were changed since",
-    ExitCode.DEGRADED: "degraded, or rolled back; for `probe` and `infer`: no answer, or an error",
+    "`replay`: a decision's pipeline or profiles were changed since; for `deploy`: not what was reviewed",
+    ExitCode.DEGRADED: "degraded, or rolled back; for `probe` and `infer`: no answer, or an error; for "
+    "`deploy`: a rollout or a request failed, and all was taken back",
     ExitCode.TIMEOUT: "time-out while waiting or solving",
     ExitCode.USAGE: "the command line makes no sense",
     ExitCode.INPUT: "an input file is wrong",

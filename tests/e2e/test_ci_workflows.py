@@ -43,24 +43,26 @@ def read(file: Path) -> Any:
     return yaml.load(file.read_text(), Yaml12)
 
 
-def github_step(name: str) -> dict[str, Any]:
-    [step] = [step for step in read(GITHUB)["jobs"]["review"]["steps"] if step.get("name") == name]
+def github_step(name: str, job: str = "review") -> dict[str, Any]:
+    [step] = [step for step in read(GITHUB)["jobs"][job]["steps"] if step.get("name") == name]
     return dict(step)
 
 
 def scripts() -> dict[str, str]:
     """Every script of both files, by where it is."""
     found = {
-        f"github {step.get('name')}": step["run"]
-        for step in read(GITHUB)["jobs"]["review"]["steps"]
+        f"github {job} {step.get('name')}": step["run"]
+        for job, values in read(GITHUB)["jobs"].items()
+        for step in values["steps"]
         if "run" in step
     }
-    job = read(GITLAB)["ipa-review"]
-    return {**found, "gitlab": gitlab_script(), "gitlab before": "\n".join(job["before_script"])}
+    before = "\n".join(read(GITLAB)[".ipa"]["before_script"])
+    jobs = {f"gitlab {job}": gitlab_script(job) for job in ("ipa-review", "ipa-deploy")}
+    return {**found, **jobs, "gitlab before": before}
 
 
-def gitlab_script() -> str:
-    return "\n".join(read(GITLAB)["ipa-review"]["script"])
+def gitlab_script(job: str = "ipa-review") -> str:
+    return "\n".join(read(GITLAB)[job]["script"])
 
 
 @pytest.mark.parametrize(("file", "schema"), [(GITHUB, "github-workflows"), (GITLAB, "gitlab-ci")])
@@ -90,7 +92,7 @@ def test_every_ipa_command_exists_with_those_options() -> None:
             name, command, rest = group.resolve_command(context, words[1:])  # type: ignore[attr-defined]
             assert command is not None
             command.make_context(name, rest)
-    assert seen == 2
+    assert seen == 4
 
 
 @pytest.mark.parametrize("name", list(scripts()))
@@ -207,6 +209,9 @@ def test_on_gitlab_a_costly_change_is_orange_and_noted(runner: Runner) -> None:
         "CI_API_V4_URL": "https://gitlab.example/api/v4",
         "CI_PROJECT_ID": "5",
         "CI_MERGE_REQUEST_IID": "7",
+        # The project's variables are in the environment of its jobs.
+        "IPA_REPOSITORY": "https://gitlab.example/ann/ipa.git",
+        "IPA_COMMIT": "0" * 40,
     }
     done = runner(gitlab_script(), **environment)
     assert done.returncode == read(GITLAB)["ipa-review"]["allow_failure"]["exit_codes"] == 2, done.stderr

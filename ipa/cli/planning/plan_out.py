@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -15,6 +14,7 @@ import ipa
 from ipa.cli.difference import difference, target_with
 from ipa.cli.output import Output, printed, printer
 from ipa.cli.planning.plan_kinds import PlanAnswer, PlanChoice, Question, planned
+from ipa.cli.planning.sealed import changed_files, read_sealed, write_sealed
 from ipa.cli.views.status_text import difference_table
 from ipa.clients.base import PipelineClient
 from ipa.clients.http import HttpClient, is_service, pipeline_path
@@ -24,8 +24,7 @@ from ipa.files.faults import check
 from ipa.files.kinds.plan import SavedPlanFile
 from ipa.files.pipelines import FILE_NAME, find_pipeline
 from ipa.files.plans import plan_in
-from ipa.files.reading import read_json
-from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem, UsageError
+from ipa.model.errors import ConflictError, Problem, UsageError
 from ipa.model.plan import StageConfig, Termination
 from ipa.settings import Settings
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 KIND = "SavedPlan"
-# Digits of a digest in a message: enough to tell two files apart.
-DIGITS = 12
 # The times of the search are left out of the file, so that equal plans give equal files.
 TIMES = frozenset({"solve_s"})
 
@@ -66,6 +63,11 @@ def inputs_of(service: PipelineClient, settings: Settings, pipeline: str) -> dic
             pipeline_path(pipeline, "profiles"): service.profiles(pipeline),
         }
         return {f"/v1/{path}": digest(canonical_json(values)) for path, values in found.items()}
+    return file_digests(settings, pipeline)
+
+
+def file_digests(settings: Settings, pipeline: str) -> dict[str, str]:
+    """The sha256 of the files of the pipeline and of its profiles, by path."""
     files = {f"pipelines/{pipeline}/{FILE_NAME}": settings.pipelines_dir / pipeline / FILE_NAME}
     home = settings.profiles_dir / pipeline
     files |= {f"profiles/{pipeline}/{file.name}": file for file in sorted(home.glob("*.yaml"))}
@@ -74,26 +76,13 @@ def inputs_of(service: PipelineClient, settings: Settings, pipeline: str) -> dic
 
 def write_saved(file: Path, saved: SavedPlan) -> None:
     """Write the file, the same bytes for the same plan; InputError if it cannot be written."""
-    body = {"apiVersion": "ipa/v1", "kind": KIND, **asdict(saved)}
-    text = json.dumps({**body, "digest": f"sha256:{_digest(body)}"}, indent=1, ensure_ascii=False)
-    try:
-        file.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from error
+    write_sealed(file, KIND, asdict(saved))
 
 
 def read_saved(file: Path) -> SavedPlan:
     """The plan in the file. InputError: it is no saved plan, or was changed."""
     hint = "Save one with `ipa plan PIPELINE --rate R --at WHERE --out FILE`."
-    try:
-        body = read_json(file)
-    except (InputError, NotFoundError) as error:
-        raise InputError(error.message, hint=hint) from error
-    if not isinstance(body, dict) or body.get("kind") != KIND:
-        raise InputError(f"{file} is not a saved plan", hint=hint)
-    given = body.pop("digest", None)
-    if given != f"sha256:{_digest(body)}":
-        raise InputError(f"{file} was changed since it was saved: its digest does not hold", hint=hint)
+    body = read_sealed(file, KIND, "a saved plan", hint)
     document = Document(str(file), body, shows_pointers=True)
     found = check(document, SavedPlanFile)
     document.raise_problems()
@@ -114,23 +103,12 @@ def check_fresh(saved: SavedPlan, revision: str, inputs: Mapping[str, str], file
 
 
 def _moved(saved: SavedPlan, revision: str, inputs: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted({*saved.inputs, *inputs}):
-        before, after = saved.inputs.get(name), inputs.get(name)
-        if before is None:
-            yield f"{name} is new"
-        elif after is None:
-            yield f"{name} is gone"
-        elif before != after:
-            yield f"{name} was changed: sha256 {before[:DIGITS]} then, {after[:DIGITS]} now"
+    yield from changed_files(saved.inputs, inputs)
     if revision != saved.revision:
         then, now = saved.revision or "nothing", revision or "nothing"
         yield f"what runs was changed: revision {then} then, {now} now"
     if saved.version != ipa.__version__:
         yield f"it was made by ipa {saved.version}, this is {ipa.__version__}"
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return digest(canonical_json(body))
 
 
 def propose(

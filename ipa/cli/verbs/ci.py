@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ipa.report.review.result import Review
 
 MOST_SEEDS = 100
+# The kind of the file that `ipa deploy` reads.
+APPROVAL = "Approval"
 
 
 def ci(
@@ -44,6 +46,9 @@ def ci(
     ),
     junit: Path | None = typer.Option(None, "--junit", help="write the results of guardrails as JUnit XML"),
     sarif: Path | None = typer.Option(None, "--sarif", help="write the findings as SARIF 2.1.0"),
+    approval: Path | None = typer.Option(
+        None, "--approval", help="write what was reviewed, for `ipa deploy`; nothing unless it passes"
+    ),
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
@@ -58,7 +63,7 @@ def ci(
 
     if trace is not None and workload is not None:
         raise UsageError("--trace and --workload cannot both be given")
-    for file in (comment, junit, sarif):
+    for file in (comment, junit, sarif, approval):
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
     load = trace if trace is not None else workload
@@ -66,6 +71,8 @@ def ci(
     revision = base_revision(Path.cwd(), base)
     review = review_of(asked, revision, lambda words: typer.echo(words, err=True), default_target)
     _write(review, comment, junit, sarif)
+    if approval is not None:
+        _approve(review, approval)
     _print(review, output)
     if review.problems:
         raise InputError("the change has files that cannot be used", problems=review.problems)
@@ -94,6 +101,18 @@ def _write(review: Review, comment: Path | None, junit: Path | None, sarif: Path
             file.write_text(made(review), encoding="utf-8", newline="\n")
         except OSError as error:
             raise InputError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _approve(review: Review, file: Path) -> None:
+    """Write the approval if the review passes, else remove an earlier one."""
+    from ipa.cli.planning.sealed import write_sealed
+    from ipa.control.canonical import plain
+    from ipa.service.review.approval import approval_of
+
+    approved = approval_of(review)
+    file.unlink(missing_ok=True)
+    if approved is not None:
+        write_sealed(file, APPROVAL, plain(approved))
 
 
 def _print(review: Review, output: Output) -> None:

@@ -45,7 +45,7 @@ def url(
     A note on from where it is reached goes to standard error.
     """
     with client_at(at, namespace) as service:
-        address = _address(service, pipeline)
+        address = address_of(service, pipeline)
     if not address.url:
         raise NotFoundError(f"the requests of pipeline {pipeline!r} have no URL: {address.note}")
     if printed(output, address):
@@ -89,14 +89,14 @@ def infer(
     if file is None:
         folder = Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir
         described = find_pipeline(pipeline, folder)
-        pipeline, body = described.name, _example(described, folder)
+        pipeline, body = described.name, example_request(described, folder)
         if example:
             show(output, body, json_text(body))
             return
     else:
         body = _read(file)
     with client_at(at, namespace) as service:
-        address = _address(service, pipeline)
+        address = address_of(service, pipeline)
     found = infer_at(address, body, timeout_s)
     if found.answered:
         show(output, found.answer, json_text(found.answer))
@@ -131,7 +131,7 @@ def curl_line(url: str) -> str:
     return f"curl -sS {shlex.quote(url)} -H 'Content-Type: application/json' -d @request.json"
 
 
-def _address(service: PipelineClient, pipeline: str) -> RequestAddress:
+def address_of(service: PipelineClient, pipeline: str) -> RequestAddress:
     """The address for the pipeline's requests. UnavailableError: the service is too old to tell."""
     found = service.definition(pipeline).get("address")
     if found is None:
@@ -195,7 +195,7 @@ def _timeout_s(given: str | None, usual_s: float) -> float:
     return timeout_s
 
 
-def _example(pipeline: Pipeline, folder: Path) -> Mapping[str, Any]:
+def example_request(pipeline: Pipeline, folder: Path) -> Mapping[str, Any]:
     """The request of `probe:`, else the first that bench.py has for the first stage."""
     from ipa.files.reading import is_file
     from ipa.service.measuring import bench_workload

@@ -89,7 +89,7 @@ def tried(
     place = trial.place_of(pipeline)
     planned = place.shape(pipeline, profiles)
     plans = tuple(
-        PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
+        PlanAt(label, rate_rps, deterministic_plan(planned, profiles, rate_rps))
         for label, rate_rps in trial.quantiles()
     )
     at = next(each for each in plans if each.label == FRONTIER_AT)
@@ -114,8 +114,8 @@ def tried(
     return ReviewSide(plans, figures, changes, frontier=could)
 
 
-def _deterministic(pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float) -> Plan:
-    """The plan without the time of its search."""
+def deterministic_plan(pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float) -> Plan:
+    """The plan of the pipeline as its target runs it: the same on every machine."""
     plan = plan_pipeline(pipeline, profiles, rate_rps, solver=SOLVER, deadline_s=DEADLINE_S)
     return replace(plan, solve_s=0.0)
 
