@@ -40,7 +40,7 @@ def drawn(seed: int, count: int) -> Iterator[Case]:
     for number in range(count):
         random = Random(f"{seed} {number}")
         names = [f"s{at}" for at in range(random.randint(2, 4))]
-        profiles = {name: _profile(random, name) for name in names}
+        profiles = {name: random_profile(random, name) for name in names}
         fan_outs = [random.choice([1.0, 1.0, 1.0, 3.0, 5.5]) for _ in names[1:]]
         stages = chain(
             [
@@ -64,7 +64,7 @@ def drawn(seed: int, count: int) -> Iterator[Case]:
         yield Case("random", pipeline, profiles, 10 ** random.uniform(0.7, 2.5))
 
 
-def _profile(random: Random, stage: str) -> StageProfile:
+def random_profile(random: Random, stage: str) -> StageProfile:
     """Variants, slower the better they are; a batch's start is a third to nearly all of one item's time."""
     lightest_s = 10 ** random.uniform(-2.3, -1.3)
     tail = random.uniform(1.05, 2.0)

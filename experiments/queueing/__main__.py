@@ -1,9 +1,10 @@
-"""Compares the formula with the event loop at fresh random stages and paths."""
+"""Compares the formulas with an event loop: random stages and paths, or `in-replica`: plans."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.queueing import in_replica
 from experiments.queueing.paths import MeasuredPath, draw_path, measure_path
 from experiments.queueing.points import NEVER_S, Measured, columns, draw, measure
 from ipa.queueing.tail import sojourn
@@ -74,6 +76,9 @@ def table(groups: dict[str, Floats], title: str) -> Table:
 
 def main() -> None:
     """Measure, print the tables, write all points."""
+    if sys.argv[1:2] == ["in-replica"]:
+        in_replica.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m experiments.queueing", description=__doc__)
     parser.add_argument("--points", type=int, default=500)
     parser.add_argument("--paths", type=int, default=60)

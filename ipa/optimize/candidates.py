@@ -96,7 +96,7 @@ class Candidates:
 
 SCALARS = (
     *("rate_rps", "items", "fewest", "most", "timeout_s"),
-    *("beside_cores", "released_s", "in_replica", "hop_s"),
+    *("beside_cores", "released_s", "batching", "hop_s"),
 )
 
 
@@ -155,7 +155,7 @@ def _scalars(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
                 inf if stage.batch_timeout_s is None else stage.batch_timeout_s,
                 problem.bounds.overhead.each(stage.name),
                 released_wait_s(len(stage.columns.variants), batch_sizes, rate_rps) if is_released else 0.0,
-                float(stage.in_replica),
+                float(stage.batching),
                 stage.hop_s,
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from math import isfinite
 from typing import Protocol
 
@@ -45,6 +45,14 @@ class Compat(StrEnum):
     IPA_ARTIFACT = "ipa-artifact"
 
 
+class Batching(IntEnum):
+    """The place where a stage's batches form: one queue, each replica, or each replica behind a stage."""
+
+    CENTRAL = 0
+    IN_REPLICA = 1
+    BEHIND = 2
+
+
 @dataclass(frozen=True, slots=True)
 class StageProblem:
     """A stage and the operating points of its replicas. `batch_timeout_s` None: batches wait until full.
@@ -70,6 +78,13 @@ class StageProblem:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", columns_of(self.points))
+
+    @property
+    def batching(self) -> Batching:
+        """The place where its batches form."""
+        if not self.in_replica:
+            return Batching.CENTRAL
+        return Batching.BEHIND if self.after else Batching.IN_REPLICA
 
     @property
     def is_free(self) -> bool:

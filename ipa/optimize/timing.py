@@ -8,17 +8,23 @@ from functools import partial
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.problem import Batching, Compat, PlanningProblem, StageProblem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
 from ipa.queueing.in_replica import carried_in_replica, sojourn_in_replica
-from ipa.queueing.saved_quota import sojourn_with_quota
+from ipa.queueing.saved_quota import SojournFormula, sojourn_with_quota
 from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
+
+# The formula of each way to batch.
+FORMULAS: dict[Batching, SojournFormula] = {
+    Batching.CENTRAL: sojourn,
+    Batching.IN_REPLICA: sojourn_in_replica,
+    Batching.BEHIND: partial(sojourn_in_replica, is_behind=True),
+}
 
 
 def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
@@ -35,7 +41,7 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
             rate_rps,
             candidates.items,
             candidates.of_block("timeout_s"),
-            candidates.of_block("in_replica") > 0,
+            candidates.of_block("batching"),
             candidates.of_block("hop_s"),
             _machine_cores(problem),
         )
@@ -55,7 +61,7 @@ def _tail_times(
     rate_rps: Array,
     items: Array,
     timeout_s: Array,
-    in_replica: NDArray[np.bool_],
+    batched: Array,
     hop_s: Array,
     machine_cores: float,
 ) -> tuple[Array, Array, Array, Array]:
@@ -66,7 +72,8 @@ def _tail_times(
     counts = np.asarray(replicas, dtype=np.float64)
     mean_s, excess_s = np.empty_like(full_s), np.empty_like(full_s)
     has_quota = cores < 1
-    for formula, own in ((sojourn, ~in_replica), (sojourn_in_replica, in_replica)):
+    for batching, formula in FORMULAS.items():
+        own = batched == batching
         for is_quota, at in ((False, own & ~has_quota), (True, own & has_quota)):
             if not at.any():
                 continue
@@ -128,7 +135,7 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
         np.array([_rate_rps(problem, each) for each in chosen]),
         np.array([each.items for each in chosen], dtype=np.float64),
         np.array([inf if stage.batch_timeout_s is None else stage.batch_timeout_s for stage in stages]),
-        np.array([stage.in_replica for stage in stages]),
+        np.array([stage.batching for stage in stages]),
         np.array([stage.hop_s for stage in stages]),
         _machine_cores(problem),
     )
@@ -151,7 +158,10 @@ def carried_rps(problem: PlanningProblem, stage: StageProblem, point: OperatingP
     full_s = float(busy_s(columns.mean_s[at], point.batch_size, point.capacity_rps))
     one_s = min(float(columns.single_s[at]), full_s)
     timeout_s = inf if stage.batch_timeout_s is None else stage.batch_timeout_s
-    own_rps = carried_in_replica(point.batch_size, full_s, one_s, items=items, timeout_s=timeout_s)
+    is_behind = stage.batching is Batching.BEHIND
+    own_rps = carried_in_replica(
+        point.batch_size, full_s, one_s, items=items, timeout_s=timeout_s, is_behind=is_behind
+    )
     return min(point.capacity_rps, own_rps)
 
 

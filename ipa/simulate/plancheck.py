@@ -170,7 +170,8 @@ class PlanCheck:
 
     def _sim(self, configs: Configs, start: StartingState) -> PipelineSim:
         """The pipeline that runs `configs`, after the running configuration if that matters."""
-        sim = PipelineSim(self._pipeline, drop="none", seed=self._seed, kernel=self._kernel)
+        queue = "replica" if any(stage.in_replica for stage in self._pipeline.stages) else "central"
+        sim = PipelineSim(self._pipeline, drop="none", queue=queue, seed=self._seed, kernel=self._kernel)
         ready_s = self._ready_s(configs, start)
         for config in configs:
             if ready_s:
