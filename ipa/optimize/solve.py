@@ -37,10 +37,11 @@ def solve(
 
     Of plans with equal objectives it is the one with the fewest changes to the running configuration, then
     the lowest cost, then the lowest latency, then the first by names, whichever solver is used. `auto` takes
-    Gurobi if its licence covers the model, else HiGHS; if that is not done in half of the time, label setting
-    has the other half; the note says which and why. An infeasible problem gives a plan that says so, with
-    remedies unless `explain` is false. `solvers` gives MILP solvers by name, such as those in a child process
-    that is killed if it exceeds its limit: `auto` then continues with label setting.
+    Gurobi if a licence of the user's own covers the model, else label setting. If that is not done in half of
+    the time, label setting, or HiGHS, has the other half; the note says which and why. An infeasible problem
+    gives a plan that says so, with remedies unless `explain` is false. `solvers` gives MILP solvers by name,
+    such as those in a child process that is killed if it exceeds its limit: `auto` then continues with label
+    setting.
 
     Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), PluginError,
     SolverError, DeadlineError (a solver asked for by name had to be stopped).

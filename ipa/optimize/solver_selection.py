@@ -12,6 +12,7 @@ import numpy as np
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.backends import label_setting
+from ipa.optimize.backends.gurobi_licence import own_licence
 from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
 from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
@@ -28,6 +29,7 @@ CONTRADICTION = 1e-6
 # With fewer options a MILP solver is done before they are counted; labels of the pass that finds a plan.
 SHARPEN_FROM, SHARPEN_WIDTH = 60, 32
 
+UNLICENSED = "auto: exact, since there is no Gurobi licence of your own"
 PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
 
 
@@ -45,24 +47,25 @@ def answer(
     if solver == EXACT:
         found = label_setting.solve(program, deadline)
         return solver, found, [found.note] if found.note else []
-    if solver == AUTO and program.has_spread:
-        used, found, notes = _auto_of_quantiles(program, deadline, solvers)
+    licence = own_licence() if solver == AUTO else ""
+    if solver == AUTO and not licence:
+        used, found, notes = _label_setting_first(program, deadline, solvers)
         return used, found, [note for note in (*notes, found.note) if note]
     try:
         smaller, left = sharpen(program, deadline)
     except DeadlineError:
         return solver, ProgramAnswer(Termination.NO_SOLUTION_FOUND), ["the time was up before a solver began"]
     if solver == AUTO:
-        used, found, notes = _auto(smaller, deadline, solvers)
+        used, found, notes = _gurobi_first(smaller, deadline, solvers, licence)
     else:
         used, found, notes = solver, _milp(solver, solvers)(smaller, deadline), []
-    if used != "exact":
+    if used != EXACT:
         try:
             found = _break_ties(smaller, used, found, deadline)
         except SolverError as wrong:
             if solver != AUTO:
                 raise
-            used, found = "exact", label_setting.solve(smaller, deadline)
+            used, found = EXACT, label_setting.solve(smaller, deadline)
             notes = [*notes, f"then exact: {wrong}"]
     if found.chosen:
         whole = tuple(int(stage[at]) for stage, at in zip(left, found.chosen, strict=True))
@@ -70,52 +73,40 @@ def answer(
     return used, found, [note for note in (*notes, found.note) if note]
 
 
-def _auto_of_quantiles(
+def _label_setting_first(
     program: Program, deadline: Deadline, solvers: Solvers | None
 ) -> tuple[str, ProgramAnswer, list[str]]:
-    """Label setting for half of the time, then a MILP solver if it is not done.
-
-    A linear program that must hold a quantile is solved many times over; label setting holds it directly.
-    """
-    share = Deadline(deadline.remaining_s / 2)
-    why = "auto: exact, since a quantile is not linear"
-    found = label_setting.solve(program, share)
+    """Label setting for half of the time, then HiGHS if it is not done."""
+    found = label_setting.solve(program, Deadline(deadline.remaining_s / 2))
     if found.termination in PROVED:
-        return "exact", found, [why]
-    used, second, notes = _milp_in_time(program, deadline, solvers)
+        return EXACT, found, [UNLICENSED]
     try:
-        second = _break_ties(program, used, second, deadline)
-    except SolverError as wrong:
-        return "exact", found, [why, f"then {notes}: {wrong}"]
-    return _better(program, ("exact", found), (used, second), [why], f"then {notes}")
-
-
-def _auto(
-    program: Program, deadline: Deadline, solvers: Solvers | None
-) -> tuple[str, ProgramAnswer, list[str]]:
-    """A MILP solver for half of the time, then label setting if it is not done."""
-    share = Deadline(deadline.remaining_s / 2)
-    used, found, notes = _milp_in_time(program, share, solvers)
-    if found.termination in PROVED:
-        return used, found, [f"auto: {notes}"]
-    second = label_setting.solve(program, deadline)
-    late = notes if found.termination is Termination.NO_SOLUTION_FOUND else f"{used} was not done"
-    return _better(program, (used, found), ("exact", second), [f"auto: {notes}"], f"then exact, since {late}")
-
-
-def _milp_in_time(
-    program: Program, deadline: Deadline, solvers: Solvers | None
-) -> tuple[str, ProgramAnswer, str]:
-    """Gurobi, else HiGHS: its name, its answer, and why it; no plan if it was stopped or failed."""
-    used, why = "gurobi", "gurobi, its licence covers the model"
-    try:
-        try:
-            return used, _milp(used, solvers)(program, deadline), why
-        except LicenceError as refusal:
-            used, why = "highs", f"highs, since {refusal.message}"
-            return used, _milp(used, solvers)(program, deadline), why
+        second = _milp("highs", solvers)(program, deadline)
+        second = _break_ties(program, "highs", second, deadline)
     except (DeadlineError, SolverError) as stopped:
-        return used, ProgramAnswer(Termination.NO_SOLUTION_FOUND), stopped.message
+        return EXACT, found, [UNLICENSED, f"then highs: {stopped.message}"]
+    return _better(
+        program, (EXACT, found), ("highs", second), [UNLICENSED], "then highs, since it was not done"
+    )
+
+
+def _gurobi_first(
+    program: Program, deadline: Deadline, solvers: Solvers | None, licence: str
+) -> tuple[str, ProgramAnswer, list[str]]:
+    """Gurobi for half of the time, then label setting if the licence is too small or it is not done."""
+    try:
+        found = _milp("gurobi", solvers)(program, Deadline(deadline.remaining_s / 2))
+    except LicenceError as refusal:
+        return EXACT, label_setting.solve(program, deadline), [f"auto: exact, since {refusal.message}"]
+    except (DeadlineError, SolverError) as stopped:
+        found, why = ProgramAnswer(Termination.NO_SOLUTION_FOUND), stopped.message
+    else:
+        why = "gurobi was not done"
+        if found.termination in PROVED:
+            return "gurobi", found, [f"auto: gurobi, licensed by {licence}"]
+    second = label_setting.solve(program, deadline)
+    first = f"auto: gurobi, licensed by {licence}"
+    return _better(program, ("gurobi", found), (EXACT, second), [first], f"then exact, since {why}")
 
 
 def _better(

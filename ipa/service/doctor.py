@@ -208,7 +208,9 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
                 pipeline, profiles, 10.0, solver=solver, deadline_s=settings.solver_deadline_s
             )
         except (LicenceError, ImportError) as error:
-            yield missing(name, f"not to be used: {error}", remedy or "grbgetkey KEY, or leave it to HiGHS")
+            yield missing(
+                name, f"not to be used: {error}", remedy or "grbgetkey KEY, or leave it to label setting"
+            )
         except (SolverError, IpaError) as error:
             yield missing(name, f"it fails: {error}", remedy or _reinstall(solver))
         else:

@@ -21,6 +21,7 @@ from ipa.adapters.solvers.supervised import Supervised
 from ipa.model.errors import DeadlineError, IpaError, LicenceError, SolverError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
+from ipa.optimize import solver_selection
 from ipa.optimize.backends import gurobi, highs
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
@@ -177,23 +178,27 @@ LICENCES = {
 
 
 @pytest.mark.parametrize("code", LICENCES)
-def test_s5_without_a_licence_highs_decides(case: Case, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_s5_without_a_licence_label_setting_decides(
+    case: Case, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     case.title += f": {code}"
 
     def refuse() -> gp.Env:
         raise gp.GurobiError(code, LICENCES[code])
 
     problems = [random_problem(Random(seed), stages=(2, 4), variants=(2, 5)) for seed in range(12)]
-    expected = [solve(problem, "highs", 60.0, explain=False) for problem in problems]
+    expected = [solve(problem, "exact", 60.0, explain=False) for problem in problems]
     monkeypatch.setattr(gurobi, "_environment", refuse)
+    monkeypatch.setattr(solver_selection, "own_licence", lambda: "own.lic")
     found = [solve(problem, "auto", 60.0, explain=False) for problem in problems]
     pairs = [*zip(found, expected, strict=True)]
     case.equal(
-        "decisions other than HiGHS's",
+        "decisions other than label setting's",
         sum((one.configs, one.objective) != (two.configs, two.objective) for one, two in pairs),
         0,
     )
-    asked = [one for one in found if one.solver == "highs"]
+    # Without options no engine is asked.
+    asked = [one for one in found if one.solver == "exact"]
     assert len(asked) > 3
     case.equal("plans that give the reason", sum(LICENCES[code] in one.note for one in asked), len(asked))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ipa.model.errors import IpaError, LicenceError
 from ipa.model.findings import Finding, fail, ok, warn
+from ipa.optimize.backends.gurobi_licence import own_licence
 
 # The expiry of a licence without an end.
 NEVER = 99999999
@@ -74,14 +75,16 @@ def licence_finding(solver: str, today: date) -> Finding:
     try:
         licence = gurobi_licence()
     except IpaError as error:
-        return state(name, error.message, "grbgetkey KEY; or export IPA_SOLVER=highs")
+        return state(name, error.message, "grbgetkey KEY; or export IPA_SOLVER=exact")
     covers = "models of any size" if licence.most_columns is None else f"up to {licence.most_columns} columns"
     until = f"until {licence.expires}" if licence.expires else "without an end"
-    seen = f"gurobi {licence.version}: {covers}, {until}"
+    place = own_licence()
+    source = place or "licence of the package, not for production"
+    seen = f"gurobi {licence.version}, {source}: {covers}, {until}"
     if licence.expires is not None and licence.expires - today < ENDING:
-        return state(name, seen, "grbgetkey KEY; or export IPA_SOLVER=highs")
-    if licence.most_columns is not None and solver == "gurobi":
+        return state(name, seen, "grbgetkey KEY; or export IPA_SOLVER=exact")
+    if solver == "gurobi" and (licence.most_columns is not None or not place):
         return warn(
-            name, f"{seen}; larger programs are refused", "export IPA_SOLVER=auto   (HiGHS for those)"
+            name, f"{seen}; larger programs are refused", "export IPA_SOLVER=auto   (label setting for those)"
         )
-    return ok(name, f"{seen}{'' if licence.most_columns is None else '; auto takes HiGHS for larger ones'}")
+    return ok(name, f"{seen}; auto takes {'gurobi where it covers the model' if place else 'label setting'}")

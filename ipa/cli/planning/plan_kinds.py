@@ -133,8 +133,6 @@ class PlanChoice:
     sets: bool | None = None
     max_predictors: int | None = None
     running: Path | None = None
-    # Also print how the solver was chosen.
-    verbose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +162,7 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
     pipeline = find_pipeline(question.pipeline, folder)
     if pipeline.sets if choice.sets is None else choice.sets:
         _refuse_with_sets(question, choice)
-        return _set(replace(question, compat=compat or "paper"), rate_rps, verbose=choice.verbose)
+        return _set(replace(question, compat=compat or "paper"), rate_rps)
     question = replace(question, compat=compat or "tail")
     predictors = pipeline.max_predictors if choice.max_predictors is None else choice.max_predictors
     if not 1 <= predictors <= MOST_PREDICTORS:
@@ -175,10 +173,10 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
             hint="Add --max-predictors 1.",
         )
     if predictors > 1:
-        return _mixture(question, rate_rps, predictors, verbose=choice.verbose)
+        return _mixture(question, rate_rps, predictors)
     if choice.running is not None:
-        return _change(question, rate_rps, pipeline, choice.running, verbose=choice.verbose)
-    return _plan(question, rate_rps, verbose=choice.verbose)
+        return _change(question, rate_rps, pipeline, choice.running)
+    return _plan(question, rate_rps)
 
 
 def _refuse_with_sets(question: Question, choice: PlanChoice) -> None:
@@ -200,16 +198,14 @@ def _refuse_with_sets(question: Question, choice: PlanChoice) -> None:
         )
 
 
-def _plan(question: Question, rate_rps: float, *, verbose: bool) -> PlanAnswer:
+def _plan(question: Question, rate_rps: float) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_plan
 
     found = plans(question, [rate_rps], explain=True)[0]
-    return PlanAnswer(found.to_json(), lambda out: print_plan(found, out, verbose=verbose), found.termination)
+    return PlanAnswer(found.to_json(), lambda out: print_plan(found, out), found.termination)
 
 
-def _change(
-    question: Question, rate_rps: float, pipeline: Pipeline, path: Path, *, verbose: bool
-) -> PlanAnswer:
+def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_change, print_plan
     from ipa.files.plans import load_running
     from ipa.optimize.change import change_of
@@ -222,7 +218,7 @@ def _change(
     change = change_of(problem, found) if found.configs else None
 
     def show(out: Console) -> None:
-        print_plan(found, out, verbose=verbose)
+        print_plan(found, out)
         if change is not None:
             print_change(change, out)
 
@@ -230,7 +226,7 @@ def _change(
     return PlanAnswer(values, show, found.termination)
 
 
-def _mixture(question: Question, rate_rps: float, predictors: int, *, verbose: bool) -> PlanAnswer:
+def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer:
     from ipa.cli.views.plan_text import mixture_values, print_mixture
     from ipa.optimize.mixture.mixtures import MixtureLimits
     from ipa.optimize.mixture.solve import solve_mixture
@@ -247,12 +243,12 @@ def _mixture(question: Question, rate_rps: float, predictors: int, *, verbose: b
         mixture = replace(mixture, single=replace(mixture.single, note=note))
     return PlanAnswer(
         mixture_values(mixture),
-        lambda out: print_mixture(mixture, predictors, out, verbose=verbose),
+        lambda out: print_mixture(mixture, predictors, out),
         mixture.termination if mixture.parts else mixture.single.termination,
     )
 
 
-def _set(question: Question, rate_rps: float, *, verbose: bool) -> PlanAnswer:
+def _set(question: Question, rate_rps: float) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_set
     from ipa.optimize.problem import Compat
     from ipa.optimize.registry import EXACT
@@ -264,6 +260,4 @@ def _set(question: Question, rate_rps: float, *, verbose: bool) -> PlanAnswer:
     asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
     solver = question.solver or settings.solver
     found = plan_set(asked, EXACT if solver == AUTO else solver, settings.solver_deadline_s)
-    return PlanAnswer(
-        found.to_json(), lambda out: print_set(found, out, verbose=verbose), found.plan.termination
-    )
+    return PlanAnswer(found.to_json(), lambda out: print_set(found, out), found.plan.termination)

@@ -47,7 +47,6 @@ def plan(
     at: str | None = options.PLAN_AT,
     out: Path | None = options.OUT,
     detailed: bool = options.DETAILED,
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="also tell how the solver was chosen"),
     output: Output = OUTPUT,
     pipelines_dir: Path | None = options.PIPELINES_DIR,
     profiles_dir: Path | None = options.PROFILES_DIR,
@@ -63,7 +62,7 @@ def plan(
     question = Question(
         pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir, at
     )
-    choice = PlanChoice(sets, max_predictors, running, verbose)
+    choice = PlanChoice(sets, max_predictors, running)
     if out is not None or detailed:
         from ipa.cli.planning.plan_out import propose
 

@@ -39,26 +39,21 @@ LIMIT_NAMES = {
 }
 
 
-# A remark on the choice of the solver, which the line about the search names anyway.
-ON_SOLVERS = ("auto: ", "then ")
+def note_line(note: str) -> list[str]:
+    """The line with the remarks of a plan: how its solver was chosen, and what else is to be known."""
+    return [f"  Note: {note}."] if note else []
 
 
-def note_line(note: str, *, verbose: bool) -> list[str]:
-    """The line with the remarks of a plan; remarks on how solvers were chosen only if `verbose`."""
-    remarks = [each for each in note.split("; ") if verbose or not each.startswith(ON_SOLVERS)]
-    return [f"  Note: {'; '.join(remarks)}."] if note and remarks else []
-
-
-def print_plan(plan: Plan, console: Console, *, verbose: bool = False) -> None:
+def print_plan(plan: Plan, console: Console) -> None:
     """Print the stages of the plan, its predictions, and how the search ended."""
     print_line(console, _head(plan))
     if not plan.stages:
-        _print_none(console, plan, verbose=verbose)
+        _print_none(console, plan)
         return
     console.print(stage_table(plan))
     print_line(console, f"  {_outcome(plan)}")
     print_line(console, f"  {_search(plan)}")
-    for line in note_line(plan.note, verbose=verbose):
+    for line in note_line(plan.note):
         print_line(console, line)
 
 
@@ -138,12 +133,12 @@ def _search(plan: Plan) -> str:
     return f"objective {plan.objective:.6g} {plan.termination.value} ({took})"
 
 
-def _print_none(console: Console, plan: Plan, *, verbose: bool) -> None:
+def _print_none(console: Console, plan: Plan) -> None:
     words = plan.termination.value.replace("_", " ")
     print_line(console, f"  No plan: {words} ({plan.solver}, {plan.solve_s * 1e3:.0f} ms).")
     for move in plan.relaxations:
         print_line(console, f"  Feasible with {move}.")
-    for line in note_line(plan.note, verbose=verbose):
+    for line in note_line(plan.note):
         print_line(console, line)
 
 
@@ -214,11 +209,11 @@ def mixture_values(mixture: Mixture) -> dict[str, Any]:
     return values
 
 
-def print_mixture(mixture: Mixture, predictors: int, out: Console, *, verbose: bool = False) -> None:
+def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
     """Print the single plan if it is the best, else each part of the mixture and its gain."""
     single = mixture.single
     if not gains(mixture):
-        print_plan(single, out, verbose=verbose)
+        print_plan(single, out)
         if mixture.parts and not mixture.note:
             print_line(out, f"  No mixture of {predictors} configurations at most is worth more.")
         return
@@ -246,11 +241,11 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console, *, verbose: b
             f"cost {cores_of(mixture.cost_cores)}   No single plan is feasible.",
         )
     print_line(out, f"  {mixture.termination.value} ({mixture.solve_s * 1e3:.0f} ms)")
-    for line in note_line(mixture.note, verbose=verbose):
+    for line in note_line(mixture.note):
         print_line(out, line)
 
 
-def print_set(found: PipelineSet, out: Console, *, verbose: bool = False) -> None:
+def print_set(found: PipelineSet, out: Console) -> None:
     """Print the variants of the set, their cores and shares, and the limits of the set."""
     asked, plan = found.asked, found.plan
     print_line(
@@ -277,7 +272,7 @@ def print_set(found: PipelineSet, out: Console, *, verbose: bool = False) -> Non
     print_line(out, f"  objective {plan.objective:.6g} {plan.termination.value} ({gap}{search})")
     for limit in plan.binding:
         print_line(out, f"  Limit: {limit}.")
-    for line in note_line(plan.note, verbose=verbose):
+    for line in note_line(plan.note):
         print_line(out, line)
 
 

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import pytest
 from rich.console import Console
 
 from ipa.cli.output import Output
@@ -46,17 +45,10 @@ def test_a_watch_on_a_terminal_wraps_instead_of_cutting_off() -> None:
     assert all(word in written.getvalue() for word in (*DETAIL.split(), "simulated, ×10"))
 
 
-@pytest.mark.parametrize(
-    ("note", "short"),
-    [
-        ("auto: exact, since a quantile is not linear", []),
-        ("auto: gurobi; then exact: late; rows repeat", ["  Note: rows repeat."]),
-        ("", []),
-    ],
-)
-def test_remarks_on_solvers_are_for_those_who_ask(note: str, short: list[str]) -> None:
-    assert note_line(note, verbose=False) == short
-    assert note_line(note, verbose=True) == ([f"  Note: {note}."] if note else [])
+def test_a_plan_says_how_its_solver_was_chosen() -> None:
+    note = "auto: exact, since there is no Gurobi licence of your own"
+    assert note_line(note) == [f"  Note: {note}."]
+    assert note_line("") == []
 
 
 def test_the_log_of_a_simulation_has_its_clock() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
+import gurobipy
 import pytest
 
 from ipa.model.errors import LicenceError, SolverError, UsageError
@@ -14,6 +17,7 @@ from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
 from ipa.optimize import solver_selection
 from ipa.optimize.backends import label_setting
+from ipa.optimize.backends.gurobi_licence import SERVICES, own_licence
 from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp, chosen_options
@@ -56,10 +60,54 @@ def tied_problem(*, beta: float = 0.5) -> PlanningProblem:
     return PlanningProblem("tied", 10.0, 5.0, stages, objective)
 
 
-def test_auto_takes_gurobi_where_its_licence_covers_the_model() -> None:
-    plan = solve(tied_problem())
-    assert plan.solver == "gurobi"
-    assert plan.note == "auto: gurobi, its licence covers the model"
+@pytest.fixture
+def licensed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A licence file of the user's own: with the terms of the package's, so that small models are covered."""
+    package = Path(gurobipy.__file__).parent / ".libs" / "gurobi.lic"
+    own = shutil.copy(package, tmp_path / "own.lic")
+    monkeypatch.setenv("GRB_LICENSE_FILE", str(own))
+    return str(own)
+
+
+@pytest.fixture(autouse=True)
+def unlicensed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No licence of the machine's user counts."""
+    for name in ("GRB_LICENSE_FILE", *SERVICES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_auto_takes_gurobi_where_a_licence_of_your_own_covers_the_model(
+    licensed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for compat in (Compat.PAPER, Compat.TAIL):
+        problem = replace(tied_problem(), compat=compat)
+        plan = solve(problem)
+        assert (plan.solver, plan.note) == ("gurobi", f"auto: gurobi, licensed by {licensed}")
+        monkeypatch.delenv("GRB_LICENSE_FILE")
+        without = solve(problem)
+        monkeypatch.setenv("GRB_LICENSE_FILE", licensed)
+        assert (without.solver, without.note) == (
+            "exact",
+            "auto: exact, since there is no Gurobi licence of your own",
+        )
+        assert without.stages == plan.stages
+
+
+def test_a_licence_is_looked_for_where_gurobi_does(tmp_path: Path) -> None:
+    def found(**environment: str) -> str:
+        return own_licence(environment, tmp_path)
+
+    assert found() == found(HOME=str(tmp_path), GRB_LICENSE_FILE=str(tmp_path / "missing.lic")) == ""
+    assert found(GRB_WLSACCESSID="key") == "GRB_WLSACCESSID"
+    installed = tmp_path / "opt" / "gurobi1300" / "linux64" / "gurobi.lic"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    assert found() == str(installed)
+    home = tmp_path / "gurobi.lic"
+    home.touch()
+    assert found(HOME=str(tmp_path)) == found(GUROBI_HOME=str(tmp_path)) == str(home)
+    assert found(GRB_LICENSE_FILE=f"{tmp_path / 'missing.lic'}:{installed}") == str(installed)
 
 
 @pytest.fixture
@@ -69,14 +117,12 @@ def unsharpened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unsharpened")
-def test_auto_falls_to_highs_above_the_licence_and_says_why() -> None:
+def test_auto_falls_to_label_setting_above_the_licence_and_says_why(licensed: str) -> None:
     problem = large_problem()
     assert len(linear(build_program(problem)).costs) > PIP_LICENCE_VARIABLES
     plan = solve(problem, deadline_s=60.0)
     assert plan.termination is Termination.OPTIMAL
-    if plan.solver == "gurobi":
-        pytest.skip("this machine's Gurobi licence covers large models")
-    assert plan.solver == "highs"
+    assert plan.solver == "exact"
     assert "licence does not cover 2400 variables" in plan.note
     assert plan.configs == solve(problem, "exact", 60.0).configs
 
@@ -112,6 +158,7 @@ def out_of_time(program: Program, deadline: Deadline) -> ProgramAnswer:
     return ProgramAnswer(Termination.FEASIBLE, tuple(len(stage) - 1 for stage in program.stages), 99.0)
 
 
+@pytest.mark.usefixtures("licensed")
 def test_auto_ends_with_label_setting_where_the_first_solver_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -121,6 +168,7 @@ def test_auto_ends_with_label_setting_where_the_first_solver_takes_too_long(
     assert "then exact, since gurobi was not done" in plan.note
 
 
+@pytest.mark.usefixtures("licensed")
 def test_auto_keeps_the_better_plan_where_neither_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: out_of_time)
     plan = solve(tied_problem(beta=1.0), deadline_s=0.0)

@@ -10,6 +10,7 @@ import pytest
 from ipa.adapters.solvers.supervised import Supervised, command_of
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
+from ipa.optimize import solver_selection
 from ipa.optimize.backends import highs
 from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
@@ -82,7 +83,8 @@ def test_one_that_cannot_start_is_said(program_of_four: Program) -> None:
         Supervised("highs", lambda _: [sys.executable, "-c", "pass"])(milp, Deadline(5.0))
 
 
-def test_auto_goes_on_with_label_setting() -> None:
+def test_auto_goes_on_with_label_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver_selection, "own_licence", lambda: "own.lic")
     problem = random_problem(Random(4), stages=(3, 3), variants=(4, 4))
     plan = solve(
         problem, deadline_s=1.0, explain=False, solvers=lambda name: Supervised(name, deaf, grace_s=0.05)
