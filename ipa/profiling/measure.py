@@ -34,8 +34,8 @@ WARM_UP_S = 0.3
 # Fewer give no high percentile.
 MIN_BATCHES = 5
 TAIL_QUANTILE = 0.99
-# Rounds of all batch sizes in turn.
-ROUNDS = 5
+# Rounds of all batch sizes in turn; a size whose p99 is steady after LEAST_ROUNDS of them is done.
+ROUNDS, LEAST_ROUNDS = 5, 3
 # Points whose p99 scatters more are measured longer: half of the scatter that plans tolerate.
 STEADY_RATIO = 0.05
 # The standard error of a median, in that of a mean: √(π/2).
@@ -105,14 +105,14 @@ class MeasuredWorkload(Protocol):
 class MeasurementEffort:
     """The duration of a point's measurement: up to a number of batches or seconds, in ROUNDS rounds.
 
-    It is doubled up to `doublings` times while the p99 scatters. A round begins after `warm_up_s` seconds,
-    each size of it after WARM_UP_BATCHES.
+    A size is done after LEAST_ROUNDS if its p99 is steady, and measured up to 2^`doublings` times as long
+    while it scatters. A round begins after `warm_up_s` seconds.
     """
 
     # A p99 of a few dozen batches is the slowest of them, and scatters; so does one of short batches that end
     # within a single disturbance.
     repeats: int = 1000
-    budget_s: float = 3.0
+    budget_s: float = 1.5
     warm_up_s: float = WARM_UP_S
     doublings: int = 2
 
@@ -136,25 +136,30 @@ def measure_points(
     """
     sizes = sorted(batch_sizes)
     found: list[tuple[Round, float | None]] = []
-    for doubling in range(effort.doublings + 1):
-        while len(found) < ROUNDS * 2**doubling:
-            one = partial(_measure_round, replica, items, cores, sizes, effort, limit_s if not found else inf)
-            found.append(watch.measured(replica, cores, f"batches of {_sizes(sizes)}", one))
-            sizes = sorted(found[0][0])
-        used, ratio = _quiet_rounds(found)
-        if all(is_steady([each[size] for each in used]) for size in sizes):
-            break
-    watch.disturbed += len(sizes) if ratio is not None else 0
-    points = (summarise([each[size] for each in used], cores=cores, batch_size=size) for size in sizes)
-    return tuple(point if ratio is None else point.beside(ratio) for point in points)
+    while sizes and len(found) < ROUNDS * 2**effort.doublings:
+        one = partial(_measure_round, replica, items, cores, sizes, effort, limit_s if not found else inf)
+        found.append(watch.measured(replica, cores, f"batches of {_sizes(sizes)}", one))
+        sizes = [size for size in sizes if size in found[0][0]]
+        if len(found) >= LEAST_ROUNDS:
+            sizes = [size for size in sizes if not is_steady(_quiet_rounds(found, size)[0])]
+    points = []
+    for size in found[0][0]:
+        used, ratio = _quiet_rounds(found, size)
+        point = summarise(used, cores=cores, batch_size=size)
+        points.append(point if ratio is None else point.beside(ratio))
+        watch.disturbed += ratio is not None
+    return tuple(points)
 
 
-def _quiet_rounds(found: Sequence[tuple[Round, float | None]]) -> tuple[list[Round], float | None]:
-    """The rounds to use: the quiet ones where they are half of them, else all, with the worst disturbance."""
-    quiet = [each for each, ratio in found if ratio is None]
-    if 2 * len(quiet) >= len(found):
+def _quiet_rounds(
+    found: Sequence[tuple[Round, float | None]], size: int
+) -> tuple[list[Sequence[float]], float | None]:
+    """The size's rounds to use: the quiet ones where they are half, else all, with the worst ratio."""
+    own = [(each[size], ratio) for each, ratio in found if size in each]
+    quiet = [each for each, ratio in own if ratio is None]
+    if 2 * len(quiet) >= len(own):
         return quiet, None
-    return [each for each, _ in found], max(ratio for _, ratio in found if ratio is not None)
+    return [each for each, _ in own], max(ratio for _, ratio in own if ratio is not None)
 
 
 def _sizes(sizes: Sequence[int]) -> str:
@@ -171,11 +176,13 @@ def _measure_round(
 ) -> Round:
     """The service times of a round by batch size, up to the first that would take longer than `limit_s`."""
     of_round = replace(effort, repeats=effort.repeats // ROUNDS, budget_s=effort.budget_s / ROUNDS)
+    # Only the first round, which has a limit, allocates memory.
+    warm_up = WARM_UP_BATCHES if limit_s < inf else 1
     found: dict[int, list[float]] = {}
     for size in sizes:
         if found and _tail_s(found[max(found)]) * DOUBLING_RATIO > limit_s:
             break
-        found[size] = measure_batches(replica, items, size, of_round, least=1)
+        found[size] = measure_batches(replica, items, size, of_round, least=1, warm_up=warm_up)
         # The quota is spent from the first size on.
         of_round = replace(of_round, warm_up_s=0.0)
     return found
@@ -201,6 +208,7 @@ def measure_batches(
     batch_size: int,
     effort: MeasurementEffort,
     least: int = MIN_BATCHES,
+    warm_up: int = WARM_UP_BATCHES,
 ) -> list[float]:
     """The service times of at least so many batches, each sent when the last is answered.
 
@@ -209,7 +217,7 @@ def measure_batches(
     """
     batches = _batches(items, batch_size)
     warm, warm_s = 0, 0.0
-    while warm < WARM_UP_BATCHES or warm_s < effort.warm_up_s:
+    while warm < warm_up or warm_s < effort.warm_up_s:
         warm, warm_s = warm + 1, warm_s + replica.infer(next(batches)).latency_s
     latencies_s: list[float] = []
     while len(latencies_s) < least or (
