@@ -109,7 +109,8 @@ def test_the_first_solver_of_auto_has_half_of_the_time(monkeypatch: pytest.Monke
         return ProgramAnswer(Termination.NO_SOLUTION_FOUND)
 
     monkeypatch.setattr(label_setting, "solve", slow)
-    monkeypatch.setattr(solver_selection, "_milp_in_time", lambda *given: ("highs", slow(*given), "highs"))
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: slow)
+    monkeypatch.setattr(solver_selection, "own_licence", lambda: "")
     program = programs_of_tail()
     solver_selection.answer(program, solver_selection.AUTO, Deadline(1000.0))
     first, second = given
