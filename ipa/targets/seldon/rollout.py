@@ -276,8 +276,9 @@ def judge(
             is_broken |= bool(bad)
             refused = refusal(deployment)
             is_crowded |= bool(refused or news)
-            # Pods that end hold their room until then.
-            ends = any(pod["metadata"].get("deletionTimestamp") for pod in pods.get(place.deployment, ()))
+            # Pods that end hold their room until then, those of a stage that rolls the orchestrator's.
+            ends = bool(waiting) and isinstance(place, OrchestratorLocation)
+            ends |= any(pod["metadata"].get("deletionTimestamp") for pod in pods.get(place.deployment, ()))
             (bad if REFUSED in refused and not ends else news).append(refused)
             if _deadline_passed(deployment):
                 bad.append("its Deployment made no progress in time")
