@@ -21,10 +21,11 @@ from experiments.attack.figures import Figure, table
 from experiments.attack.parsers import PARSERS
 from experiments.attack.service import ROOT
 from experiments.fuzz.run import fuzz
+from ipa.adapters.processor import processor_name
 
 OUT = Path("runs") / "attack"
 # Of the rows that this table tells of: attack and growth, and wrong answers of the genuine Seldon.
-ROWS = "test_r or test_g"
+ROWS = "RG"
 Figures = dict[str, list[Figure]]
 Tell = Callable[[str], None]
 
@@ -53,7 +54,7 @@ def rows(size: Size, tell: Tell) -> Figures:
     folder = OUT / "rows"
     command = [sys.executable, "-m", "pytest", "tests/faults", "-n", "2", "--dist", "loadgroup"]
     done = subprocess.run(
-        [*command, "-k", ROWS, "--faults-table", str(folder)],
+        [*command, "--faults-groups", ROWS, "--faults-table", str(folder)],
         cwd=ROOT,
         env={**os.environ, **size.rows},
         check=False,
@@ -156,11 +157,17 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="little of each: does it work at all")
     asked = parser.parse_args()
     size, found = QUICK if asked.quick else WHOLE, Figures()
+    loads = [os.getloadavg()[0]]
     for name in asked.only or attacks:
         began_s = time.monotonic()
         found |= attacks[name](size, lambda line: print(line, flush=True))
-        print(f"{name}: {time.monotonic() - began_s:.0f} s", flush=True)
-    text = table(found)
+        loads.append(os.getloadavg()[0])
+        print(f"{name}: {time.monotonic() - began_s:.0f} s, load {loads[-1]:.1f}", flush=True)
+    # A machine that does other work misses figures in seconds that are its own doing.
+    machine = (
+        f"{os.cpu_count()} cores of {processor_name()}; load {loads[0]:.1f} before, {max(loads):.1f} at most"
+    )
+    text = f"{machine}\n\n{table(found)}"
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "table.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\nwritten to {OUT / 'table.md'}")

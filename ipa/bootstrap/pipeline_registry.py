@@ -309,9 +309,9 @@ class Roster:
             if self.edits is not None:
                 self.edits.look(self)
 
-    def join(self, until_s: float) -> None:
-        """Wait for the loops to end, at most until then (monotonic). `stop` is to be set before."""
-        self.turns.join(max(until_s - self.clock.monotonic_s(), 0.0))
+    def join(self, within_s: float) -> None:
+        """Wait at most `within_s` real seconds for the loops to end. Set `stop` before."""
+        self.turns.join(within_s)
 
     def unfit(self, name: str) -> str:
         """Reason why no loop runs for the pipeline; empty if one runs."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -83,7 +82,7 @@ def _serve(running: App, listener: socket.socket, say: Callable[[str], None]) ->
     running.roster.start()
     _listen(running, listener, say)
     running.stop.set()
-    running.roster.join(time.monotonic() + JOIN_S)
+    running.roster.join(JOIN_S)
     running.hand_over(lambda: all(loop.idle(LAST_S) for loop in list(running.loops.values())))
 
 

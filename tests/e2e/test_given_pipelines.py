@@ -63,7 +63,7 @@ def starting(settings: Settings) -> Iterator[Start]:
     yield start
     for app in made:
         app.close()
-        app.roster.join(monotonic() + WAIT_S)
+        app.roster.join(WAIT_S)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -14,7 +14,7 @@ from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs
 from tests.faults.manners import NAMES, NAMESPACE, named
-from tests.faults.table import Case, case_of, entry_of, write
+from tests.faults.table import ROW, Case, case_of, entry_of, write
 
 PROPERTY = "fault-case"
 FOUND: list[dict[str, Any]] = []
@@ -22,6 +22,16 @@ FOUND: list[dict[str, Any]] = []
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults-table", default="", help="write the table of fault cases to this folder")
+    parser.addoption("--faults-groups", default="", help="only rows of these groups, as RG")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    groups = config.getoption("--faults-groups", default="")
+    if groups:
+        # By row, since -k also picks files and other tests by parts of their names.
+        kept = [each for each in items if (row := ROW.match(each.name)) and row[1].upper() in groups]
+        config.hook.pytest_deselected(items=[each for each in items if each not in set(kept)])
+        items[:] = kept
 
 
 @pytest.fixture

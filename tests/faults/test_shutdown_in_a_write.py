@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,6 +22,8 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.bootstrap.pipeline_registry import Roster
+from ipa.control.loop.clock import VirtualClock
 from ipa.files import dump_profile, pipeline_to_mapping
 from ipa.targets.seldon.manifest import read
 from ipa.targets.seldon.workload import SeldonWorkload
@@ -190,3 +193,13 @@ def test_a2_told_to_stop_in_the_middle_of_a_patch(case: Case, tmp_path: Path, ho
     case.equal("replicas wanted run", [config.replicas for config in live], [2, 2])
     case.equal("lease holder after the exit", lease.get("holderIdentity") or "nobody", "nobody")
     case.at_most("remaining lease s", lease["leaseDurationSeconds"], 1)
+
+
+def test_r21_a_stop_waits_for_ticks_by_the_real_clock(case: Case) -> None:
+    """A simulated clock runs ahead of the real one: the last tick met a closed store."""
+    waited: list[float] = []
+    ahead = VirtualClock()
+    ahead.wait(1e9)
+    roster = SimpleNamespace(turns=SimpleNamespace(join=waited.append), clock=ahead)
+    Roster.join(roster, 15.0)
+    case.equal("seconds that running ticks have", waited, [15.0])
