@@ -331,7 +331,7 @@ HOURS: Mapping[str, tuple[Chapter, ...]] = {
         Chapter("how-to/alerts.md", ("On call",), given=DEMO),
         Chapter(
             "how-to/review-changes.md",
-            ("Check before you push", "Changed profiles need evidence", "From the merge to the cluster"),
+            ("Check before you push", "Changed profiles need evidence", "From the merge to the service"),
             place=in_a_repository,
         ),
     ),

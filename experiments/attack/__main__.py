@@ -11,12 +11,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from experiments.attack import connections, front_doors, kills, service_kills, slow_inputs, tokens, viewer
+from experiments.attack import (
+    connections,
+    doors,
+    front_doors,
+    kills,
+    service_kills,
+    slow_inputs,
+    tokens,
+    viewer,
+)
 from experiments.attack.figures import Figure, table
 from experiments.attack.parsers import PARSERS
 from experiments.attack.service import ROOT
@@ -41,12 +50,10 @@ class Size:
     connection_attacks: int
     # Words of the names of those on router and queue; all without.
     front_doors: tuple[str, ...]
-    # Environment variables by which tests of the rows take more than their small counts.
-    rows: Mapping[str, str]
 
 
-WHOLE = Size(50, 30, 20, 100, 10, (), {"IPA_FAULT_EXPERIMENTS": "200"})
-QUICK = Size(3, 2, 2, 10, 2, ("idle", "BYTES"), {})
+WHOLE = Size(50, 30, 20, 100, 10, ())
+QUICK = Size(3, 2, 2, 10, 2, ("idle", "BYTES"))
 
 
 def rows(size: Size, tell: Tell) -> Figures:
@@ -56,7 +63,6 @@ def rows(size: Size, tell: Tell) -> Figures:
     done = subprocess.run(
         [*command, "--faults-groups", ROWS, "--faults-table", str(folder)],
         cwd=ROOT,
-        env={**os.environ, **size.rows},
         check=False,
     )
     tried = json.loads((folder / "table.json").read_text(encoding="utf-8"))
@@ -149,6 +155,7 @@ def main() -> int:
         "service-kills": lambda size, tell: {
             "kill -9 of the service": service_kills.run(size.service_kills, 1, tell)
         },
+        "doors": lambda size, tell: doors.run(tell),
         "data-plane": data_plane,
         "front-doors": lambda size, tell: front_doors.run(tell, size.front_doors),
     }
