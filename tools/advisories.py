@@ -120,13 +120,17 @@ def asked(paths: Iterable[Path], command: tuple[str, ...] = ()) -> tuple[list[Fi
             one["id"],
             tuple(one["aliases"]),
             ", ".join(one["fix_versions"]),
-            # Sentences enough to know what it is about.
-            " ".join(one.get("description", "").split())[:160],
+            _summary(one.get("description", "")),
         )
         for each in audited
         for one in each["vulns"]
     ]
     return found, {(canonicalize_name(each["name"]), each["version"]) for each in audited}
+
+
+def _summary(text: str) -> str:
+    """The first words, enough to know what it is about, without addresses."""
+    return " ".join(word for word in text.split() if "://" not in word)[:160]
 
 
 def copy_of(database: Path, names: set[str]) -> list[dict[str, Any]]:
@@ -143,7 +147,7 @@ def copy_of(database: Path, names: set[str]) -> list[dict[str, Any]]:
                 {
                     "id": whole["id"],
                     "aliases": whole.get("aliases", []),
-                    "summary": " ".join((whole.get("summary") or whole["details"]).split())[:160],
+                    "summary": _summary(whole.get("summary") or whole["details"]),
                     "affected": own,
                 }
             )

@@ -45,7 +45,7 @@ class Compat(StrEnum):
     IPA_ARTIFACT = "ipa-artifact"
 
 
-class Batching(IntEnum):
+class BatchPlace(IntEnum):
     """The place where a stage's batches form: one queue, each replica, or each replica behind a stage."""
 
     CENTRAL = 0
@@ -80,11 +80,11 @@ class StageProblem:
         object.__setattr__(self, "columns", columns_of(self.points))
 
     @property
-    def batching(self) -> Batching:
+    def batching(self) -> BatchPlace:
         """The place where its batches form."""
         if not self.in_replica:
-            return Batching.CENTRAL
-        return Batching.BEHIND if self.after else Batching.IN_REPLICA
+            return BatchPlace.CENTRAL
+        return BatchPlace.BEHIND if self.after else BatchPlace.IN_REPLICA
 
     @property
     def is_free(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.problem import Batching, Compat, PlanningProblem, StageProblem
+from ipa.optimize.problem import BatchPlace, Compat, PlanningProblem, StageProblem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
 from ipa.queueing.in_replica import carried_in_replica, sojourn_in_replica
 from ipa.queueing.saved_quota import SojournFormula, sojourn_with_quota
@@ -20,10 +20,10 @@ from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
 
 # The formula of each way to batch.
-FORMULAS: dict[Batching, SojournFormula] = {
-    Batching.CENTRAL: sojourn,
-    Batching.IN_REPLICA: sojourn_in_replica,
-    Batching.BEHIND: partial(sojourn_in_replica, is_behind=True),
+FORMULAS: dict[BatchPlace, SojournFormula] = {
+    BatchPlace.CENTRAL: sojourn,
+    BatchPlace.IN_REPLICA: sojourn_in_replica,
+    BatchPlace.BEHIND: partial(sojourn_in_replica, is_behind=True),
 }
 
 
@@ -158,7 +158,7 @@ def carried_rps(problem: PlanningProblem, stage: StageProblem, point: OperatingP
     full_s = float(busy_s(columns.mean_s[at], point.batch_size, point.capacity_rps))
     one_s = min(float(columns.single_s[at]), full_s)
     timeout_s = inf if stage.batch_timeout_s is None else stage.batch_timeout_s
-    is_behind = stage.batching is Batching.BEHIND
+    is_behind = stage.batching is BatchPlace.BEHIND
     own_rps = carried_in_replica(
         point.batch_size, full_s, one_s, items=items, timeout_s=timeout_s, is_behind=is_behind
     )

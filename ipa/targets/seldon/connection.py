@@ -28,7 +28,7 @@ class ClusterConnection:
         self.workload = KubeWorkload(OwningClient(client, install))
 
     def why_not(self, pipeline: Pipeline) -> str:
-        """What the namespace's PodSecurity refuses of the pipeline, with the remedy."""
+        """Return what the namespace's PodSecurity refuses of the pipeline, with the remedy."""
         return pod_security_fault(self._client, pipeline)
 
     def release(self, pipeline: Pipeline) -> list[str]:

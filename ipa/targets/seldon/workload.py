@@ -196,7 +196,7 @@ def is_settled(
 
 
 def pod_security_fault(client: KubeClient, pipeline: Pipeline) -> str:
-    """What the namespace's PodSecurity refuses of the pipeline, with the remedy; empty if nothing."""
+    """Return what the namespace's PodSecurity refuses of the pipeline, with the remedy; empty if nothing."""
     target = target_of(pipeline)
     if target.shape is not Shape.SINGLE and not target.run_as_root:
         return ""
@@ -210,7 +210,7 @@ def pod_security_fault(client: KubeClient, pipeline: Pipeline) -> str:
 
 
 def lost_beside(places: Sequence[ServedLocation], lost: Mapping[str, str]) -> str:
-    """What of that which serves beside the stages is lost, and why; empty if nothing is."""
+    """The parts beside the stages that are lost, and why; empty if none is."""
     found = ((place.title, lost[place.deployment]) for place in places)
     return "; ".join(f"{title} is not ready: {words}" for title, words in found if words)
 
