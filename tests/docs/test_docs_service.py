@@ -35,8 +35,14 @@ GUIDES = (
     "take-a-decision-again",
 )
 BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-# The world has another pipeline than the guides.
-NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320", "video-57-9b15ae64": "ocr-57-sim0"}
+# The world has another pipeline than the guides, and other revisions.
+NAMES = {
+    "video": "ocr",
+    "crop": "detect",
+    "yolov5n": "v6-320",
+    "video-57-9b15ae64": "ocr-57-sim0",
+    "4181": "5",
+}
 # Where a difference is what one looks for.
 DIFFERS = "--policy"
 # What starts something, or needs a cluster: its words are checked, and no more.
