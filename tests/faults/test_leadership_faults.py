@@ -22,6 +22,9 @@ SEEDS = range(int(os.environ.get("IPA_FAULT_SEEDS", "300")))
 LEASE_S, RETRY_S = 15.0, 2.0
 # Long enough for two changes of the leader.
 RUN_S = 40.0
+# By then the first change has settled: its controllers see a write one step after the operator's, so pods are
+# ready after 20 s. Before that each tick also reads the rollout, which is no part of the write.
+SETTLED_S = 25.0
 # Slow and lost answers, clocks that run two percent fast or slow and start anywhere.
 POOR = Weather(slow_share=0.1, lost_share=0.05, drift_ratio=0.02)
 BREAKS = replace(POOR, stop_every_s=20.0, die_every_s=30.0, cut_every_s=20.0)
@@ -105,7 +108,7 @@ def stopped_at(point: int, subject: str) -> tuple[int, int]:
         sent: list[Request] = []
 
         def before(replica: Replica, request: Request) -> None:
-            if replica is not leader or not world.clock.monotonic_s() >= 20.0:
+            if replica is not leader or not world.clock.monotonic_s() >= SETTLED_S:
                 return
             sent.append(request)
             # The loop's own read is the first.
@@ -119,8 +122,8 @@ def stopped_at(point: int, subject: str) -> tuple[int, int]:
             leader.stopped = False
 
         service.before = before
-        service.ticks(leader, 20.0 - world.clock.monotonic_s())
-        world.clock.wait(20.0 - world.clock.monotonic_s())
+        service.ticks(leader, SETTLED_S - world.clock.monotonic_s())
+        world.clock.wait(SETTLED_S - world.clock.monotonic_s())
         already = len(leader.writes)
         world.rate_rps = 14.0
         world.clock.wait(5.0)
