@@ -188,6 +188,8 @@ def test_r11_the_store_says_why_it_is_degraded(
             case.equal("reads", store.control("ocr"), PipelineControl())
         errors = [each for each in caplog.records if each.levelno >= logging.ERROR]
         case.equal("lines logged of 5 ticks", len(errors), 2)
+        # Why it cannot be written, and that decisions are held for that.
+        assert {each.name for each in errors} == {"ipa.store", "ipa.control"}
         found.world.ticks(1)
         case.equal("once it is well", store.degraded(), ())
 

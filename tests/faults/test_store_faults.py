@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from ipa.adapters.store import Store, database
+from ipa.control.audit.reason_log import ReasonLog
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Change, Decision, Mode, ReasonCode
 from ipa.model.errors import ConfigurationError, IpaError
@@ -62,7 +63,8 @@ def kept(path: Path) -> Iterator[Kept]:
     engine = database.open_engine(url_of(path))
     store = Store(engine)
     store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE))
-    made = replace(scenario(25.0), store=store).restarted("run")  # type: ignore[arg-type]
+    # With the log of reasons, as the service has it.
+    made = replace(scenario(25.0), store=store, hooks=(ReasonLog(),)).restarted("run")  # type: ignore[arg-type]
     found = Kept(path, engine, made)
     made.workload.before_write = found.check
     try:
