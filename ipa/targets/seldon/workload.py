@@ -296,15 +296,21 @@ class SeldonWorkload(SeldonObjects):
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change.
 
-        If another writer changed the SeldonDeployment since, it is READY; if another writer recreated it,
-        REPLACED: nothing of the change is left to wait for, and `read` returns the running configuration.
-        Never FAILED then, since a rollback would overwrite the other writer.
+        If another writer changed the SeldonDeployment since, it is READY; if another writer recreated it, or
+        put it back to what was before the change, REPLACED: nothing of the change is left to wait for, and
+        `read` returns the running configuration. Never FAILED then, since a rollback would overwrite the other
+        writer.
         """
         sdep = self._live(pipeline)
         if not same_object(revision_of(sdep), change.revision):
             return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was recreated by another writer")
         if not _asks_for(pipeline, sdep, change):
-            return Rollout(RolloutPhase.READY, "another writer replaced the change")
+            # One of a later generation than the write reads as before it since somebody put it back.
+            is_back = _is_later(revision_of(sdep), change.revision) and _asks_for(
+                pipeline, sdep, replace(change, configs=change.previous)
+            )
+            phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
+            return Rollout(phase, "another writer replaced the change")
         asked = [config.replicas for config in change.configs]
         places = locate_mixture(pipeline, sdep)
         return self._judged(pipeline, places, asked, change.lost, orchestrators(sdep, places))
@@ -342,6 +348,11 @@ def as_asked(
 ) -> tuple[StageConfig, ...]:
     """The wanted configurations as they read back: replicas that are external are as they were found."""
     return with_replicas_of(pipeline.external, in_millicores(wanted), found)
+
+
+def _is_later(revision: str, other: str) -> bool:
+    """True if the first is of a later generation of the same object."""
+    return int(revision.rpartition("/")[2]) > int(other.rpartition("/")[2])
 
 
 def same_object(revision: str, other: str) -> bool:

@@ -339,6 +339,22 @@ def test_another_hands_failure_is_not_this_changes(world: World) -> None:
     assert {rollout.phase for rollout in world.watch(change, 4)} == {RolloutPhase.READY}
 
 
+def test_a_change_that_another_writer_put_back_is_not_waited_for(world: World) -> None:
+    before = world.running()
+    unwritten = world.change(MORE)
+    # What reads as before the write, at the revision before it, may be older than the write.
+    assert world.workload.rollout(PIPELINE, unwritten).phase is RolloutPhase.READY
+    change = world.write(MORE)
+
+    def revert(sdep: Json) -> None:
+        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = DETECT.replicas
+
+    world.edit(revert)
+    assert world.running() == before
+    rollout = world.workload.rollout(PIPELINE, change)
+    assert rollout == Rollout(RolloutPhase.REPLACED, "another writer replaced the change")
+
+
 def test_pods_without_room_keep_it_progressing_and_say_so(world: World) -> None:
     world.kube.cluster.capacity_cores = 3.0
     change = world.write((replace(DETECT, replicas=4), READ, SORT))
