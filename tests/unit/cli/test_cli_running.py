@@ -64,7 +64,7 @@ def test_a_change_is_told_by_stage_with_its_peak(now: Path, capsys: Capture) -> 
     text = capsys.readouterr().out
     assert "Change: 2 stages" in text and "while old and new replicas run side by side" in text
     assert "crop: yolov5n b1 2×1 cores → yolov5m b1" in text
-    assert "classification: 3 → 5 replicas of resnet50 b1 on 1 cores" in text
+    assert "classification: 3 → 5 replicas of resnet50 b1 on 1 core" in text
 
 
 def test_a_switch_between_resident_variants_starts_nothing(
