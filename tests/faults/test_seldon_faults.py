@@ -416,8 +416,9 @@ def test_g7_a_change_takes_as_long_as_modelled(case: Case, tmp_path: Path) -> No
             old, new = replace(BEFORE, replicas=before), replace(changed, replicas=after)
             predicted = waves(old, new, DEPLOYMENT) * ROLL_TICKS
             found = took_ticks(tmp_path, old, new)
-            # The operator and the controller take a tick or two; what starts no pod of the stage takes nothing
-            # else, but that the orchestrator is told of any change in its environment, and starts anew for it.
+            # The operator and the controller take a tick or two; what starts no pod of the stage takes
+            # nothing else, but that the orchestrator is told of any change in its environment, and starts
+            # anew for it.
             if predicted:
                 errors.append(abs(found / predicted - 1))
             else:

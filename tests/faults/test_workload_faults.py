@@ -405,7 +405,9 @@ def test_w8_the_profile_is_thirty_percent_too_fast(case: Case) -> None:
     case.at_least("residual alarms", len(warned), 1)
     case.at_most("residual alarms", len(warned), 2)
     late, by_guard, without = (100 * one.late / one.requests for one in (real, guarded, unguarded))
-    case.at_most("requests late %", late, 7.5)
+    # 7.5 by when the plan is written, and 8 s of the 600: the controller sees the write a step of 5 s later,
+    # and what came meanwhile waits 3 s more.
+    case.at_most("requests late %", late, 7.5 + 100 * 8 / 600)
     case.at_most("requests late % with the overload guard alone", by_guard, 20.0)
     case.at_most("ticks to detect with that guard alone", first(alone, is_saturated), 12)
     case.baseline("requests late %", without)

@@ -298,8 +298,8 @@ class SeldonWorkload(SeldonObjects):
 
         If another writer changed the SeldonDeployment since, it is READY; if another writer recreated it, or
         put it back to what was before the change, REPLACED: nothing of the change is left to wait for, and
-        `read` returns the running configuration. Never FAILED then, since a rollback would overwrite the other
-        writer.
+        `read` returns the running configuration. Never FAILED then, since a rollback would overwrite the
+        other writer.
         """
         sdep = self._live(pipeline)
         if not same_object(revision_of(sdep), change.revision):
