@@ -132,7 +132,9 @@ def changes_at_a_constant_load(rate_rps: float, step_s: float) -> tuple[int, Kub
         return len(applied(world, since)), world
 
 
-@pytest.mark.parametrize(("rate_rps", "step_s"), [(25.0, 2.0), (40.0, 1.0)])
+# At 40 rps the loop that believes what it reads errs if the orchestrator starts within 2 s of a write: three
+# steps, of which one is for the controller to see the write.
+@pytest.mark.parametrize(("rate_rps", "step_s"), [(25.0, 2.0), (40.0, 0.5)])
 def test_g2_own_writes_do_not_move_the_load(
     case: Case, monkeypatch: pytest.MonkeyPatch, rate_rps: float, step_s: float
 ) -> None:
