@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def test_reasons_name_rungs_that_there_are() -> None:
 def test_the_changelog_says_each_change_once() -> None:
     heads = Counter(re.findall(r"^- \*\*(.+?)\*\*", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE))
     assert not [head for head, times in heads.items() if times > 1]
+
+
+def test_the_page_is_shown_as_wide_as_it_was_taken() -> None:
+    """The picture of README is of the page on a desk, 1400 x 700, in the first minute of its command."""
+    picture = (ROOT / "docs/images/page.png").read_bytes()
+    assert struct.unpack(">II", picture[16:24]) == (1400, 700)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
