@@ -60,11 +60,19 @@ def loaded(workload: LocalWorkload, stage: str) -> list[set[str]]:
     runner = workload.runner("digits")
     found = []
     for pid in runner.pids(stage):
-        (port,) = {it.laddr.port for it in psutil.Process(pid).net_connections() if it.status == "LISTEN"}
-        url = f"http://127.0.0.1:{port}/v2/repository/index"
-        models = httpx.post(url, json={}, trust_env=False).json()
+        ports = {it.laddr.port for it in psutil.Process(pid).net_connections() if it.status == "LISTEN"}
+        (models,) = filter(None, map(index, sorted(ports)))
         found.append({it["name"].partition("--")[2] for it in models if it["state"] == "READY"})
     return found
+
+
+def index(port: int) -> list[dict[str, str]]:
+    """The models of the server at the port; none from its ports of gRPC and metrics."""
+    try:
+        answer = httpx.post(f"http://127.0.0.1:{port}/v2/repository/index", json={}, trust_env=False)
+    except httpx.RemoteProtocolError:
+        return []
+    return answer.json() if answer.is_success else []
 
 
 def changed_s(workload: LocalWorkload, digits: Pipeline, name: str, locate: StageConfig, load: Load) -> float:
