@@ -167,6 +167,8 @@ class Deployment:
     def _settle(self, name: str) -> None:
         """Wait for a decision on what the service has now, and until what it changes has settled."""
         tick = self.service.status(name)["live"]["tick"]
+        # A loop that has just begun decides once it sees the load.
+        self._wait_for(name, lambda live: not live["reason"].startswith("hold.metrics"))
         watch(
             self.service,
             name,
