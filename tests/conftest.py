@@ -65,11 +65,12 @@ def _one_command_line() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _limits_of_cpu_time() -> Iterator[None]:
-    """Limits of solvers in this process count its CPU time, which others that use the machine do not take."""
+@pytest.fixture(autouse=True)
+def _limits_of_cpu_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Count the CPU time of this process for limits of solvers, which others do not take; not in live tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deadline, "perf_counter", time.process_time)
+        if request.node.get_closest_marker("live") is None:
+            patch.setattr(deadline, "perf_counter", time.process_time)
         yield
 
 
