@@ -67,7 +67,7 @@ def _one_command_line() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _limits_of_cpu_time(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Count CPU time for the limits of solvers, which other processes do not take; real time in live tests."""
+    """Count CPU time for the limits of solvers, which others do not take; real time in live tests."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("live") is None:
             patch.setattr(deadline, "perf_counter", time.process_time)
