@@ -115,8 +115,10 @@ def test_it_serves_the_api_tells_and_ends_with_all_it_started(
             )
         ) as service,
     ):
-        assert service.stdout is not None
-        url = next(line for line in service.stdout if "http://" in line).split()[-1]
+        # Addresses are lines of the log, which is JSON.
+        until(lambda: "http://" in log.read_text())
+        said_first = next(line for line in log.read_text().splitlines() if "http://" in line)
+        url = json.loads(said_first)["message"].split()[-1]
         children = psutil.Process(service.pid).children(recursive=True)
         assert len(children) >= 6  # nursery, router, two queues, two model servers
         with httpx.Client(base_url=url, trust_env=False) as client:
