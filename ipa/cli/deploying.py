@@ -12,7 +12,14 @@ from rich.console import Console
 from ipa.cli.watching import FAILED, Until, watch
 from ipa.clients.http import HttpClient
 from ipa.control.ports import Clock
-from ipa.model.errors import InProgressError, IpaError, NotFoundError, PreconditionError, RolloutError
+from ipa.model.errors import (
+    DeadlineError,
+    InProgressError,
+    IpaError,
+    NotFoundError,
+    PreconditionError,
+    RolloutError,
+)
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
@@ -133,7 +140,7 @@ class Deployment:
             self.clock.wait(self.service.interval_s)
 
     def _wait_for(self, name: str, is_so: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Wait for a tick from now on whose live state is so; InProgressError after `timeout_s`."""
+        """Wait for a tick from now on whose live state is so; DeadlineError after `timeout_s`."""
         tick = self.service.status(name)["live"]["tick"]
 
         def check() -> None:
@@ -141,7 +148,10 @@ class Deployment:
             if live["tick"] <= tick or not is_so(live):
                 raise InProgressError(f"{name} has not settled within {self.timeout_s:g} s: {live['detail']}")
 
-        self._retry(check)
+        try:
+            self._retry(check)
+        except InProgressError as error:
+            raise DeadlineError(error.message) from error
 
     def _undo(self, earlier: _Earlier) -> None:
         """Restore the configuration that ran, unless it runs: the service may have restored it by itself."""

@@ -346,7 +346,7 @@ def shown(url: URL) -> str:
 
 
 def _hide(said: str, url: URL) -> str:
-    """What a driver said, without the parts of the URL that may be secrets."""
+    """The message of a driver, without the parts of the URL that may be secrets."""
     options = (value for key, value in url.query.items() if key not in HARMLESS)
     values = (url.username, url.password, *options)
     for value in filter(None, (each if isinstance(each, str) else "" for each in values)):

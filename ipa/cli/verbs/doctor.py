@@ -214,7 +214,7 @@ def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterat
 
 
 def _sight(pipeline: str, status: Mapping[str, Any], url: str) -> Finding:
-    """What the service sees of the pipeline: a failure if it sees no load, so that it cannot plan."""
+    """Check that the service sees the pipeline's load, without which it cannot plan."""
     name, remedy, live = f"service: {pipeline}", f"ipa status {pipeline} --at {url}", status["live"]
     if live is None:
         return warn(name, status.get("not_runnable_because") or "its loop has not ticked yet", remedy)
