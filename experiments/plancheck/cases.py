@@ -53,15 +53,24 @@ def drawn(seed: int, count: int) -> Iterator[Case]:
             ],
             fan_outs,
         )
-        # What a batch of 16 takes of the slowest variant at each stage, or a tenth of that, or twice.
-        whole_s = sum(max(it.points[4].latency_s for it in profiles[name].variants) for name in names)
-        pipeline = Pipeline(
-            f"random-{number}",
-            stages,
-            Sla(whole_s * 10 ** random.uniform(-1.0, 0.3)),
-            {"default": Objective(alpha=10 ** random.uniform(0.0, 2.0), beta=1.0)},
-        )
+        pipeline = random_pipeline(random, number, stages, profiles)
         yield Case("random", pipeline, profiles, 10 ** random.uniform(0.7, 2.5))
+
+
+def random_pipeline(
+    random: Random, number: int, stages: tuple[Stage, ...], profiles: Mapping[str, StageProfile]
+) -> Pipeline:
+    """The pipeline of these stages, its SLA and weights at random.
+
+    The SLA is a tenth to twice what a batch of 16 takes of the slowest variant at each stage.
+    """
+    whole_s = sum(max(it.points[4].latency_s for it in profiles[stage.name].variants) for stage in stages)
+    return Pipeline(
+        f"random-{number}",
+        stages,
+        Sla(whole_s * 10 ** random.uniform(-1.0, 0.3)),
+        {"default": Objective(alpha=10 ** random.uniform(0.0, 2.0), beta=1.0)},
+    )
 
 
 def random_profile(random: Random, stage: str) -> StageProfile:

@@ -15,8 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.plancheck.cases import Case, random_profile
-from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
+from experiments.plancheck.cases import Case, random_pipeline, random_profile
+from ipa.model.pipeline import Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, PlanningProblem
@@ -74,13 +74,7 @@ def drawn(seed: int, number: int) -> Case:
         ],
         [1.0] * (len(names) - 1),
     )
-    whole_s = sum(max(it.points[4].latency_s for it in profiles[name].variants) for name in names)
-    pipeline = Pipeline(
-        f"random-{number}",
-        stages,
-        Sla(whole_s * 10 ** random.uniform(-1.0, 0.3)),
-        {"default": Objective(alpha=10 ** random.uniform(0.0, 2.0), beta=1.0)},
-    )
+    pipeline = random_pipeline(random, number, stages, profiles)
     rate_rps = 10 ** random.uniform(0.7, 2.5)
     # As the check rounds it.
     return Case("in replica", pipeline, profiles, exp(round(log(rate_rps) / RATE_STEP) * RATE_STEP))
