@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 
-@dataclass
+@dataclass(eq=False)  # pluggy keeps plugins in sets: by identity
 class Failures:
     """A pytest plugin that keeps the ids of the tests that failed."""
 
