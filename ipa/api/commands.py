@@ -131,16 +131,14 @@ def rollback(
 
     409 if nothing is left to take back, or another change is rolling out.
     """
-    by = caller.name(body.by)
+    by, confirmed = caller.name(body.by), body.confirmed
     expected = required_match(if_match, f"pipeline {pipeline.name}")
     return commands.roll_back(
-        service, pipeline, body.to, expected, by=by, reason=body.reason, confirmed=body.confirmed
+        service, pipeline, body.to, caller.author, expected, by=by, reason=body.reason, confirmed=confirmed
     )
 
 
 @reading.get("/rollback", tags=["control"])
-def preview_rollback(
-    pipeline: Named, service: Using, caller: CurrentCaller, to: Revision = None, by: By = ""
-) -> UndoView:
+def preview_rollback(pipeline: Named, service: Using, caller: CurrentCaller, to: Revision = None) -> UndoView:
     """Return the changes that a rollback would take back now, and the configuration it would restore."""
-    return commands.preview_undo(service, pipeline, to, caller.name(by))
+    return commands.preview_undo(service, pipeline, to, caller.author)

@@ -119,6 +119,7 @@ class HttpClient(PipelineClient):
         return self._send("POST", pipeline_path(pipeline, "apply"), body, revision=revision)
 
     def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
+        # An older service goes by the name even where it authenticates nobody.
         return self._get(pipeline_path(pipeline, "rollback"), to=to, by=by)
 
     def rollback(

@@ -118,7 +118,7 @@ class InProcessClient(PipelineClient):
         return _object(decision)
 
     def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
-        return _object(commands.preview_undo(self._service, self._writable(pipeline), to, by))
+        return _object(commands.preview_undo(self._service, self._writable(pipeline), to, self._author(by)))
 
     def rollback(
         self,
@@ -132,12 +132,23 @@ class InProcessClient(PipelineClient):
     ) -> JsonObject:
         found, expected = self._writable(pipeline), _expected(revision)
         decision = commands.roll_back(
-            self._service, found, to, expected, by=by, reason=reason, confirmed=confirmed
+            self._service,
+            found,
+            to,
+            self._author(by),
+            expected,
+            by=by,
+            reason=reason,
+            confirmed=confirmed,
         )
         return _object(decision)
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
         return _object(history.replay(Caller(LOCAL, self._service), decision_id, policy))
+
+    def _author(self, by: str) -> str | None:
+        """The person whose changes count as the caller's; of a whole service all, since none is known."""
+        return by if self._one_shot else None
 
     def _recorded(self, name: str) -> str:
         """The name of a record: a pipeline's, or with @ and a policy beside it. NotFoundError."""

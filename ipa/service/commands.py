@@ -242,31 +242,36 @@ def roll_back(
     service: Service,
     pipeline: Pipeline,
     to: str | None,
+    whose: str | None,
     expected: Precondition,
     *,
     by: str = "",
     reason: str = "",
     confirmed: bool = False,
 ) -> Decision:
-    """Take back the caller's last change, or restore the revision `to`.
+    """Take back that person's last change (None: anybody's), or restore the revision `to`.
 
     Errors: those of `apply` and of `undo_of`.
     """
-    found = preview_undo(service, pipeline, to, by, expected)
+    found = preview_undo(service, pipeline, to, whose, expected)
     _require_confirmation("" if confirmed else found.unconfirmed)
     detail = f"{requested_by('rollback', by, reason)}: {found.words}"
     return loop_of(service, pipeline.name).restore(found.configs, detail, by, found.undoes)
 
 
 def preview_undo(
-    service: Service, pipeline: Pipeline, to: str | None, by: str, expected: Precondition | None = None
+    service: Service,
+    pipeline: Pipeline,
+    to: str | None,
+    whose: str | None,
+    expected: Precondition | None = None,
 ) -> UndoView:
     """The effect that `roll_back` has now. Errors: as there, of what is `expected` only if that is given."""
     live = live_of(service, pipeline.name)
     if expected is not None:
         expected.check(live.revision, f"pipeline {pipeline.name}")
     running = tuple(stage.config for stage in live.stages if stage.config)
-    found = undo_of(pipeline, service.log, to, by, running, ActuationPhase(live.phase))
+    found = undo_of(pipeline, service.log, to, whose, running, ActuationPhase(live.phase))
     return replace(found, unconfirmed=_capacity_taken(service, pipeline, found.configs))
 
 

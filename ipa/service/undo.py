@@ -53,9 +53,14 @@ class UndoView:
 
 
 def undo_of(
-    pipeline: Pipeline, log: DecisionLog, to: str | None, by: str, running: Configs, phase: ActuationPhase
+    pipeline: Pipeline,
+    log: DecisionLog,
+    to: str | None,
+    whose: str | None,
+    running: Configs,
+    phase: ActuationPhase,
 ) -> UndoView:
-    """The undo of the last change by that person, or the return to the revision `to`.
+    """The undo of that person's last change (None: of anybody's), or the return to the revision `to`.
 
     `to` is a number of `ipa history`, or the id of a decision. Errors: ConflictError (nothing is left to take
     back), InProgressError (another change rolls out), NotFoundError (no such revision).
@@ -68,7 +73,7 @@ def undo_of(
         found = _revision(pipeline, log, to)
         steps = next((each for each in acts if found.decision_id in _ids(each)), [found])
         return UndoView(f"restores revision {found.tick}", (), running, steps[-1].configs)
-    at = _last_of(pipeline, acts, by, settled)
+    at = _last_of(pipeline, acts, whose, settled)
     if phase in IN_FLIGHT and applied and (at is None or applied[0].decision_id not in _ids(acts[at])):
         newest = applied[0]
         raise InProgressError(
@@ -76,7 +81,7 @@ def undo_of(
             hint=f"`ipa watch {pipeline.name} --until settled` waits for that; `--to REVISION` replaces it.",
         )
     if at is None:
-        raise _nothing_left(pipeline, acts, by)
+        raise _nothing_left(pipeline, acts, whose)
     undone = tuple(_view(each) for each in reversed(acts[at:]))
     words = f"takes back revision {undone[-1].revision}"
     if len(undone) > 1:
@@ -84,13 +89,13 @@ def undo_of(
     return UndoView(words, undone, running, _before(pipeline, acts, at))
 
 
-def _nothing_left(pipeline: Pipeline, acts: Sequence[Steps], by: str) -> ConflictError:
-    others = [it for it in acts if it[0].reason is ReasonCode.REQUESTED and it[0].by != by]
+def _nothing_left(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None) -> ConflictError:
+    others = [it for it in acts if it[0].reason is ReasonCode.REQUESTED and whose not in (None, it[0].by)]
     last = f"The last change of another person is revision {others[-1][-1].tick} by " if others else ""
     last += f"{others[-1][0].by or 'someone'}. " if others else ""
     return ConflictError(
-        f"{by or 'someone'} has no change left to take back, of the newest {LOOK_BACK} of "
-        f"pipeline {pipeline.name!r}",
+        f"{whose or 'nobody'} has {'no' if whose else 'a'} change left to take back among the newest "
+        f"{LOOK_BACK} of pipeline {pipeline.name!r}",
         hint=f"{last}`ipa history {pipeline.name}` lists the revisions; "
         f"`ipa rollback {pipeline.name} --to REVISION` restores one.",
     )
@@ -158,11 +163,11 @@ def _cut(pipeline: Pipeline, acts: list[Steps], rollback: Decision) -> None:
         acts.pop()
 
 
-def _last_of(pipeline: Pipeline, acts: Sequence[Steps], by: str, running: Configs) -> int | None:
-    """The place of the person's last change; one before which the same ran as now is passed over."""
+def _last_of(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None, running: Configs) -> int | None:
+    """The place of that person's last change; one before which the same ran as now is passed over."""
     for at in reversed(range(len(acts))):
         first, before = acts[at][0], _before(pipeline, acts, at)
-        is_theirs = first.reason is ReasonCode.REQUESTED and first.by == by
+        is_theirs = first.reason is ReasonCode.REQUESTED and whose in (None, first.by)
         # What created the pipeline has nothing before it.
         if is_theirs and before and not _same(pipeline, before, running):
             return at

@@ -43,6 +43,11 @@ class Caller:
                 hint="docs/reference/access.md says which role may what.",
             )
 
+    @property
+    def author(self) -> str | None:
+        """The name of the caller's changes in the record; None without authentication: all are one caller."""
+        return self.identity.name or None
+
     def name(self, claimed: str) -> str:
         """The name to record: the identity's, or the claimed one if authentication is off.
 

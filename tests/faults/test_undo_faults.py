@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from ipa.model.decision import UNHEALTHY, Action, Decision, ReasonCode
 from ipa.model.errors import ConflictError, InProgressError
 from ipa.model.plan import StageConfig
 from ipa.service.undo import UndoView, undo_of
+from tests.fakes.people import oidc, token
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.fakes.world import PIPELINE, Scenario, ours, scenario
 
@@ -144,18 +146,42 @@ def test_r22_undo_of_a_change_that_failed_by_itself_goes_one_further_back(made: 
     assert preview(made, "ann").configs == BASE
 
 
+@pytest.mark.parametrize("first", ["", "kim"])
+def test_r22_without_authentication_all_are_one_caller(first: str) -> None:
+    """The page names nobody, the command line its user: a change of one is taken back by the other."""
+    world = FakeWorld().play(3)
+    api = ApiClient(world.services())
+    before = world.log[-1].configs
+    world.apply(tuple(replace(each, replicas=each.replicas + 1) for each in before), "requested", first)
+    shown = api.get(f"{OCR}/rollback").json()
+    done = api.change(f"{OCR}/rollback", {"by": "" if first else "kim"}).json()
+    assert done["configs"] == shown["configs"] == [asdict(each) for each in before]
+    nothing = api.change(f"{OCR}/rollback", {"by": first})
+    assert nothing.status_code == 409 and nothing.json()["detail"].startswith("nobody has a change left")
+
+
+def test_r22_with_authentication_only_the_callers_own_change_counts(tmp_path: Path) -> None:
+    world = FakeWorld().play(3)
+    api = ApiClient(replace(world.services(), authenticators=(oidc(tmp_path),)))
+    before = world.log[-1].configs
+    world.apply(tuple(replace(each, replicas=each.replicas + 1) for each in before), "requested", "bob")
+    ada = {"Authorization": f"Bearer {token('ops', sub='ada@x')}"}
+    refused = api.get(f"{OCR}/rollback", headers=ada, params={"by": "bob"})
+    assert refused.status_code == 409 and "by bob" in refused.json()["hint"]
+
+
 def test_r22_the_preview_is_what_is_done_and_capacity_is_confirmed() -> None:
     """Over the API: while requests are late a rollback that takes replicas asks for a confirmation."""
     world = FakeWorld().play(3)
     api = ApiClient(world.services())
     before = world.log[-1].configs
     world.apply(tuple(replace(each, replicas=each.replicas + 1) for each in before), "by kim", "kim")
-    shown = api.get(f"{OCR}/rollback", params={"by": "kim"}).json()
+    shown = api.get(f"{OCR}/rollback").json()
     assert shown["takes_back"][0]["by"] == "kim"
     snapshot = world.snapshot
     late = replace(snapshot(), feedback=Feedback(is_broken=True))
     world.snapshot = lambda: late  # type: ignore[method-assign]
-    shown = api.get(f"{OCR}/rollback", params={"by": "kim"}).json()
+    shown = api.get(f"{OCR}/rollback").json()
     refused = api.change(f"{OCR}/rollback", {"by": "kim"})
     assert refused.status_code == 409 and "confirmed" in refused.json()["hint"]
     assert refused.json()["detail"] == shown["unconfirmed"]

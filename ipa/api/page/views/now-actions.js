@@ -80,9 +80,8 @@ export class PipelineActions {
     });
     const { dialog } = this;
     const preview = async () => {
-      const by = dialog.form.elements.by?.value.trim();
       try {
-        const undo = await callApi(`${this.base}/rollback?${new URLSearchParams({ ...wanted(), ...(by ? { by } : {}) })}`);
+        const undo = await callApi(`${this.base}/rollback?${new URLSearchParams(wanted())}`);
         shown.replaceChildren(...undoParts(undo, late));
         this.target = { cost_cores: cores(undo.configs), isUndo: true };
         dialog.stop(obstacles(status, this.tools.pipelines.get(this.name), this.target));
@@ -92,7 +91,7 @@ export class PipelineActions {
         dialog.stop([{ text: error.message, todo: error.hint }]);
       }
     };
-    dialog.form.addEventListener("change", ({ target }) => (["reason", "late"].includes(target.name) ? undefined : preview()));
+    dialog.form.addEventListener("change", ({ target }) => (["by", "reason", "late"].includes(target.name) ? undefined : preview()));
     await preview();
   }
 
