@@ -240,7 +240,7 @@ class Settings:
     gitops_path: str = "{pipeline}.yaml"
     # Branch that commits go to. Empty rewrites files without git.
     gitops_branch: str = ""
-    # Remote that commits are pushed to. Empty does not push.
+    # Name of the remote that commits are pushed to, as origin. Empty does not push.
     gitops_remote: str = ""
     # Author of the commits.
     gitops_author: str = "ipa-serving <ipa-serving@localhost>"
@@ -317,7 +317,7 @@ class Settings:
 SETTINGS = tuple(each for each in fields(Settings) if each.name != "origins")
 # Never shown, and refused in the file.
 SECRETS = frozenset(each.name for each in SETTINGS if not each.repr)
-# URLs whose path is hidden too: receivers of events, and what serves many tenants, often have a secret there.
+# URLs whose path is hidden too: receivers of events, and servers of many tenants, often have a secret there.
 SECRET_PATHS = frozenset({"webhook_url", "prometheus_url", "gateway_url"})
 # The first setting of each group; those that follow it in the class belong to it too.
 _GROUP_STARTS = {
@@ -453,6 +453,13 @@ CHOICES = {
 # What a URL of profile_reach may name, in braces.
 REACHED = frozenset({"service", "namespace", "port"})
 _FIELDS = re.compile(r"\{([^{}]*)\}")
+# The remedy for a URL with a credential.
+CREDENTIALS = {
+    "prometheus_url": "use IPA_PROMETHEUS_USER and IPA_PROMETHEUS_TOKEN_FILE",
+    "gateway_url": "`ipa url` would print it: leave it out, and give it to `ipa probe --gateway` if needed",
+    "runbooks_url": "every browser would receive it: let the server of the runbooks ask for it",
+    "profile_reach": "leave it out, or set IPA_PROFILE_REACH=port-forward",
+}
 # Settings that name a plug-in.
 PLUGINS = {"solver": SOLVERS, "forecaster": FORECASTERS}
 # Authentication methods.
@@ -485,7 +492,7 @@ def setting_fault(name: str, value: Any) -> str:
         or (name in ("gateway_url", "runbooks_url") and value)
         or (name == "profile_reach" and "://" in value)
     ):
-        return _url_fault(value, REACHED if name == "profile_reach" else frozenset())
+        return _url_fault(name, value)
     if name == "install":
         return "" if value.strip() else "is empty"
     if name == "auth":
@@ -499,11 +506,15 @@ def setting_fault(name: str, value: Any) -> str:
     return _number_fault(name, value)
 
 
-def _url_fault(value: str, fields: frozenset[str]) -> str:
-    """The reason why it is no URL, or has other fields in braces than those."""
+def _url_fault(name: str, value: str) -> str:
+    """The reason why it is no URL that the service may pass on: it holds a credential or an unknown field."""
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.netloc:
-        return "is no http or https URL"
+        return "is not an http or https URL"
+    # A browser opens runbooks, whose page may be named by a query; to the others a path is appended.
+    if "@" in value or url.fragment or (url.query and name != "runbooks_url"):
+        return f"must not contain a user, a password, a query or a fragment; {CREDENTIALS[name]}"
+    fields = REACHED if name == "profile_reach" else frozenset()
     unknown = sorted(set(_FIELDS.findall(value)) - fields)
     return f"has {{{unknown[0]}}}, which is none of {', '.join(sorted(fields))}" if unknown and fields else ""
 

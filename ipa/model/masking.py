@@ -34,6 +34,11 @@ def mask_url(url: str, *, path: bool = False) -> str:
     return f"{place}{'?' if options else ''}{options}{f'#{HIDDEN}' if fragment else ''}"
 
 
+def without_user(url: str) -> str:
+    """The URL without its user and password: an address that can be kept, and still leads there."""
+    return _USER.sub("", url)
+
+
 def mask_urls(text: str) -> str:
     """A text of other programs with its URLs masked."""
     return _URL.sub(lambda found: mask_url(found[0]), text)

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 
 from ipa.model.errors import UsageError
+from ipa.model.masking import mask_url
 from ipa.model.probe import V2, ProbeRequest, ProbeResult, ProbeTransport
 
 HTTP = "http"
@@ -30,7 +31,9 @@ def check_url(address: str) -> SplitResult:
     except ValueError:
         found = urlsplit("")
     if found.scheme not in ("http", "https") or not found.hostname:
-        raise UsageError(f"{address!r} is no http or https URL", hint="For example http://127.0.0.1:8000")
+        raise UsageError(
+            f"{mask_url(address)!r} is not an http or https URL", hint="For example http://127.0.0.1:8000"
+        )
     return found
 
 
@@ -60,7 +63,7 @@ def post(asked: ProbeRequest, url: str, protocol: str, judge: Judge) -> ProbeRes
     if not detail:
         detail = judge(answer)
     return ProbeResult(
-        url,
+        mask_url(url),
         protocol,
         ProbeTransport.REST,
         HTTP,

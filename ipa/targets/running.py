@@ -14,6 +14,7 @@ import orjson
 from ipa.adapters.processor import processor_name
 from ipa.dataplane import tensors
 from ipa.model.errors import UnavailableError
+from ipa.model.masking import mask_url
 from ipa.profiling.measure import BatchMeasurement, Item
 
 TIMEOUT_S = 60.0
@@ -60,13 +61,13 @@ def _posted(client: httpx.Client, url: str, body: bytes) -> Any:
     try:
         response = client.post(url, content=body, headers={"content-type": "application/json"})
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UnavailableError(f"{url} gave no answer: {type(error).__name__}") from error
+        raise UnavailableError(f"{mask_url(url)} gave no answer: {type(error).__name__}") from error
     if response.is_error:
-        raise UnavailableError(f"{url} answered {response.status_code}: {response.text[:300]}")
+        raise UnavailableError(f"{mask_url(url)} answered {response.status_code}: {response.text[:300]}")
     try:
         return orjson.loads(response.content)
     except ValueError as error:
-        raise UnavailableError(f"{url} did not answer JSON: {response.text[:300]}") from error
+        raise UnavailableError(f"{mask_url(url)} did not answer JSON: {response.text[:300]}") from error
 
 
 class RunningServer:

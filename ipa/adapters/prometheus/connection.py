@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ipa.files.reading import read_utf8
 from ipa.model.errors import ConfigurationError, IpaError, Problem, UnavailableError
-from ipa.settings import Settings
+from ipa.settings import Settings, setting_fault
 
 # The header by which Mimir and Cortex tell tenants apart.
 TENANT = "X-Scope-OrgID"
@@ -103,12 +103,8 @@ def _connection(settings: Settings) -> PrometheusConnection:
 def connection_faults(settings: Settings) -> Iterator[str]:
     """Problems of the settings for the connection; none shows a token or a password."""
     asked = _connection(settings)
-    place = urlsplit(asked.url)
-    if "@" in asked.url or place.query or place.fragment:
-        yield (
-            "IPA_PROMETHEUS_URL holds a user, a password or a query, which it would show; "
-            "use IPA_PROMETHEUS_USER and IPA_PROMETHEUS_TOKEN_FILE"
-        )
+    if fault := setting_fault("prometheus_url", asked.url):
+        yield f"IPA_PROMETHEUS_URL {fault}"
     if asked.token and asked.token_file:
         yield "IPA_PROMETHEUS_TOKEN and IPA_PROMETHEUS_TOKEN_FILE are both set; leave one out"
     elif asked.user and not asked.token and not asked.token_file:

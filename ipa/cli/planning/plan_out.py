@@ -25,6 +25,7 @@ from ipa.files.kinds.plan import SavedPlanFile
 from ipa.files.pipelines import FILE_NAME, find_pipeline
 from ipa.files.plans import plan_in
 from ipa.model.errors import ConflictError, Problem, UsageError
+from ipa.model.masking import without_user
 from ipa.model.plan import StageConfig, Termination
 from ipa.settings import Settings
 
@@ -152,7 +153,7 @@ def propose(
     if out is not None:
         saved = SavedPlan(
             pipeline=name,
-            at=at,
+            at=without_user(at),
             revision=change.revision,
             rate_rps=rate_rps,
             solver=found.values["solver"],

@@ -15,6 +15,7 @@ from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.model.errors import ConfigurationError, IpaError, UnavailableError
 from ipa.model.exits import ExitCode
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn
+from ipa.model.masking import mask_url
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -181,41 +182,43 @@ def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterat
     """
     import httpx
 
+    from ipa.clients import credential
     from ipa.clients.http import HttpClient
 
-    name = "service"
+    name, at = "service", mask_url(url)
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/readyz?verbose", timeout=timeout_s, trust_env=False)
+        ready = f"{url.rstrip('/')}/readyz?verbose"
+        answer = httpx.get(ready, timeout=timeout_s, trust_env=False, auth=credential.auth())
         body = answer.json()
     except (httpx.HTTPError, ValueError) as error:
-        yield fail(name, f"{url} does not answer as ipa: {error or type(error).__name__}", "ipa serve")
+        yield fail(name, f"{at} does not answer as ipa: {error or type(error).__name__}", "ipa serve")
         return
     if not answer.is_success:
         problems = "; ".join(str(each.get("message", "")) for each in body.get("errors", []))
         yield fail(
-            name, f"{url} is not ready: {problems or body.get('detail', answer.status_code)}", "ipa serve"
+            name, f"{at} is not ready: {problems or body.get('detail', answer.status_code)}", "ipa serve"
         )
         return
-    yield ok(name, f"{url} is ready{', but degraded' if body.get('degraded') else ''}")
+    yield ok(name, f"{at} is ready{', but degraded' if body.get('degraded') else ''}")
     known: list[str] = []
     try:
         with closing(HttpClient(url, timeout_s=timeout_s)) as client:
             yield ok("service: target", _target_in(client.configuration()))
             known = client.names()
             for pipeline in names or known:
-                yield _sight(pipeline, client.status(pipeline), url)
+                yield _sight(pipeline, client.status(pipeline), at)
     except IpaError as error:
         yield warn("service: pipelines", f"it does not tell: {error.message}", "export IPA_TOKEN=KEY")
     for check in body.get("checks", []):
         if check["name"] in known:
             continue
         title, detail = f"service: {check['name']}", check.get("detail") or "fine"
-        yield ok(title, detail) if check["ok"] else warn(title, detail, f"ipa status --at {url}")
+        yield ok(title, detail) if check["ok"] else warn(title, detail, f"ipa status --at {at}")
 
 
-def _sight(pipeline: str, status: Mapping[str, Any], url: str) -> Finding:
+def _sight(pipeline: str, status: Mapping[str, Any], at: str) -> Finding:
     """Check that the service sees the pipeline's load, without which it cannot plan."""
-    name, remedy, live = f"service: {pipeline}", f"ipa status {pipeline} --at {url}", status["live"]
+    name, remedy, live = f"service: {pipeline}", f"ipa status {pipeline} --at {at}", status["live"]
     if live is None:
         return warn(name, status.get("not_runnable_because") or "its loop has not ticked yet", remedy)
     reason = f"{live['reason']}: {live['detail']}"

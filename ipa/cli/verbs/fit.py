@@ -19,6 +19,7 @@ from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
+from ipa.model.masking import mask_url
 from ipa.model.pipeline import Edge, Pipeline, Stage, Variant
 from ipa.model.profile import StageProfile
 from ipa.profiling import measure
@@ -103,7 +104,9 @@ def _known(
     from ipa.clients.http import is_service
 
     if not is_service(at):
-        raise UsageError(f"--at {at!r} is no URL of a service", hint="For example http://127.0.0.1:8080")
+        raise UsageError(
+            f"--at {mask_url(at)!r} is not the URL of a service", hint="For example http://127.0.0.1:8080"
+        )
     with service_at(at, "fit") as service:
         view, documents = service.definition(pipeline), service.profiles(pipeline)
     stages = [_stage(each) for each in view["stages"]]

@@ -12,6 +12,7 @@ import typer
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import UsageError
+from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
@@ -232,7 +233,8 @@ def import_(
     kind, _, where = at.partition(":")
     if not is_target(at):
         raise UsageError(
-            f"--at {at!r} is no cluster", hint="Use kubernetes or kubernetes:~/.kube/config, or -f FILE"
+            f"--at {mask_url(at)!r} is not a cluster",
+            hint="Use kubernetes or kubernetes:~/.kube/config, or -f FILE",
         )
     found = target_named(kind).imported(settings, where, asked)
     # As a file is read, so that what no file may say is said here.

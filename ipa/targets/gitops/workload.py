@@ -188,5 +188,7 @@ def gitops_faults(settings: Settings) -> Iterator[str]:
     yield from (f"IPA_GITOPS_PATH: {fault}" for fault in paths_faults(settings.gitops_path))
     if not settings.gitops_dir or not Path(settings.gitops_dir).is_dir():
         yield f"IPA_GITOPS_DIR {settings.gitops_dir!r} is not a folder"
+    if set(settings.gitops_remote) & set(":/"):
+        yield "IPA_GITOPS_REMOTE must name a remote of the clone; `git remote add origin URL` adds one"
     if settings.gitops_remote and not settings.gitops_branch:
         yield "IPA_GITOPS_REMOTE needs IPA_GITOPS_BRANCH"

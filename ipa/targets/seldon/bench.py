@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from urllib.parse import urlsplit
 
+from ipa.model.masking import without_user
 from ipa.model.pipeline import Pipeline, Stage, StageKind
 from ipa.targets.probing import check_url
 from ipa.targets.running import RunningBench, call_as_is, infer_v2, machine
@@ -32,7 +34,7 @@ def running_bench(pipeline: Pipeline, stage: Stage, address: str) -> RunningBenc
     url = check_url(address)
     path = _path(pipeline, stage)
     call = infer_v2 if path.endswith("/infer") else call_as_is
-    hardware = machine() if url.hostname in LOOPBACK else f"that of {url.netloc}"
+    hardware = machine() if url.hostname in LOOPBACK else f"that of {urlsplit(without_user(address)).netloc}"
     return RunningBench(hardware, partial(call, url=f"{address.rstrip('/')}{path}"))
 
 

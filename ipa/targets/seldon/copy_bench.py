@@ -17,6 +17,7 @@ from ipa.adapters.kube.quantity import parse_quantity
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock, RolloutPhase
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, UnavailableError
+from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.profiling.measure import BatchMeasurement, Item
@@ -253,7 +254,9 @@ class ClusterBench:
                 client.get(f"{url}/v2/health/ready")
             except httpx.TransportError as error:
                 if self._clock.monotonic_s() >= until_s:
-                    raise UnavailableError(f"{url} gave no answer: {type(error).__name__}") from error
+                    raise UnavailableError(
+                        f"{mask_url(url)} gave no answer: {type(error).__name__}"
+                    ) from error
             else:
                 # Any answer is of a server that is there.
                 return

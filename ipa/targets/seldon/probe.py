@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from ipa.adapters.processes import child_environment, run
 from ipa.model.errors import InputError, UnavailableError, UsageError
+from ipa.model.masking import mask_url, without_user
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
@@ -136,10 +137,10 @@ def _door(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Door
 
 def _by_worker(target: SeldonTarget, model: str, asked: ProbeRequest, door: Door, python: str) -> ProbeResult:
     """The result of the request by `client_worker` in that interpreter."""
-    address = urlsplit(door.base)
+    address = urlsplit(without_user(door.base))
     if address.scheme != "http":
         raise UsageError(
-            f"{door.base} is no plain HTTP address, and {CLIENT} and gRPC are sent without TLS here",
+            f"{mask_url(door.base)} is not a plain HTTP address, and {CLIENT} and gRPC use no TLS here",
             hint="Leave out --native and --transport, or give an http address.",
         )
     question = {
@@ -156,7 +157,7 @@ def _by_worker(target: SeldonTarget, model: str, asked: ProbeRequest, door: Door
     found = _run(python, question, START_S + asked.timeout_s)
     judge = v2_fault if target.protocol is WireProtocol.V2 else seldon_fault
     detail = found["detail"] or judge(found["answer"])
-    url = address.netloc if asked.transport is ProbeTransport.GRPC else door.url
+    url = address.netloc if asked.transport is ProbeTransport.GRPC else mask_url(door.url)
     by = CLIENT if target.protocol is WireProtocol.SELDON else "grpc"
     return ProbeResult(
         url,

@@ -115,7 +115,7 @@ def test_the_problems_of_the_file_and_of_the_environment_are_named_at_once(writt
     assert caught.value.message == "ipa.yaml and the environment have settings that cannot be used"
     assert [str(problem) for problem in caught.value.problems] == [
         "ipa.yaml:3:1: unknown key 'stor'; did you mean 'store'?",
-        'ipa.yaml:4:19: url is "x", which is no http or https URL',
+        'ipa.yaml:4:19: url is "x", which is not an http or https URL',
         "ipa.yaml:4:22: unknown key 'token'; did you mean 'token_file'?",
         "ipa.yaml:5:16: tick_s is -1, which is not above 0",
         "ipa.yaml:6:21: networks is \"publik\"; expected one of public, private; did you mean 'public'?",

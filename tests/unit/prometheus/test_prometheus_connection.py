@@ -255,7 +255,7 @@ def test_no_secret_is_in_logs_or_representations(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"prometheus_url": "https://ann:hunter2@127.0.0.1:1"}, "IPA_PROMETHEUS_URL holds a user"),
+        ({"prometheus_url": "https://ann:hunter2@127.0.0.1:1"}, "IPA_PROMETHEUS_URL must not contain a user"),
         ({"prometheus_token": TOKEN}, "IPA_PROMETHEUS_TOKEN and IPA_PROMETHEUS_TOKEN_FILE are both set"),
         (
             {"prometheus_token_file": "", "prometheus_token": "hunter2 x"},

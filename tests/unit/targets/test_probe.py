@@ -228,13 +228,13 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
             "SeldonClient does not speak protocol v2 over REST",
         ),
         (split(), ProbeRequest(V2, gateway="http://gateway"), "no gateway leads"),
-        (sample_pipeline(), ProbeRequest(V2, address="ftp://x"), "is no http or https URL"),
+        (sample_pipeline(), ProbeRequest(V2, address="ftp://x"), "is not an http or https URL"),
         (
             sample_pipeline(),
             ProbeRequest(V2, address="http://a", gateway="http://b"),
             "cannot be given together",
         ),
-        (wrapped(), ProbeRequest(V2, gateway="https://a", native=True), "sent without TLS"),
+        (wrapped(), ProbeRequest(V2, gateway="https://a", native=True), "use no TLS here"),
         (replace(sample_pipeline(), max_predictors=2), ProbeRequest(V2), "several predictors"),
     ],
 )

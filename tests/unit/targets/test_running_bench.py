@@ -95,7 +95,7 @@ def test_hardware_elsewhere_is_named_by_its_address() -> None:
         SELDON.running_bench(pipeline, stage, "http://model.models:9000").hardware
         == "that of model.models:9000"
     )
-    with pytest.raises(UsageError, match="is no http or https URL"):
+    with pytest.raises(UsageError, match="is not an http or https URL"):
         SELDON.running_bench(pipeline, stage, "model:9000")
     with pytest.raises(UsageError, match="target local cannot measure a server that runs"):
         LOCAL.running_bench(pipeline, stage, "http://127.0.0.1:9000")
