@@ -30,13 +30,13 @@ from experiments.bench.render import aligned
 from experiments.bench_fleet import random_fleet
 from experiments.sets.synthetic import synthetic_problem
 from ipa.files import load_pipeline, load_profiles
-from ipa.optimize import dominance, dominance_filter, solver_selection
+from ipa.optimize import dominance_filter, solver_selection
 from ipa.optimize import solve as solve_module
 from ipa.optimize.backends import gurobi, highs, label_setting
 from ipa.optimize.backends.labels import LabelExpansion
 from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet import flattened, frontiers, plan_pool, pricing
+from ipa.optimize.fleet import plan_pool
 from ipa.optimize.fleet.knapsack import Choices, select
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.frontier import worth_frontier, worth_program
@@ -98,19 +98,13 @@ HOPELESS = Shortcut("filter by limits", ((dominance_filter, "without_hopeless", 
 DOMINATED = Shortcut(
     "dominance filter", ((dominance_filter, "_without_dominated", lambda _, stage, *__: stage),)
 )
-LOCAL_SEARCH = Shortcut("local search", ((label_setting, "polished", lambda _, __, ___, chosen: chosen),))
-GUESS = Shortcut("first plan by multipliers", ((label_setting.LabelSearch, "guess", lambda _: ()),))
 ENUMERATION = Shortcut("exhaustive search of few plans", ((label_setting, "FEW", 0),))
 PREFILTER = Shortcut(
     "prefilter before quantiles",
     ((solve_module, "narrow_program", lambda problem, _: full_program(problem)),),
 )
 SHARPEN = Shortcut("bound filter for MILP", ((solver_selection, "sharpen", _all_options),))
-STRONG = Shortcut(
-    "strong candidates first",
-    ((dominance, "_covered_by_strong", lambda ranked: np.zeros(ranked.shape[1], dtype=bool)),),
-)
-OF_SEARCH = (HOPELESS, DOMINATED, LOCAL_SEARCH, GUESS, STRONG)
+OF_SEARCH = (HOPELESS, DOMINATED)
 OF_SETS = (
     Shortcut(
         "objective bound", ((set_search.SetBound, "upper", lambda _, __, load, ___: np.full(len(load), inf)),)
@@ -118,15 +112,7 @@ OF_SETS = (
     Shortcut("capacity bound", ((set_search.Capacity, "most", lambda _, __, cores: cores + inf),)),
     Shortcut("dominance", ((set_search, "undominated", lambda rows, _: np.arange(rows.shape[1])),)),
 )
-OF_FLEETS = (
-    Shortcut("batched options", ((frontiers, "is_plain", lambda _: False),)),
-    Shortcut(
-        "options that fit",
-        ((flattened, "_fitting", lambda options, *_: np.ones(len(options.entry), dtype=bool)),),
-    ),
-    Shortcut("price from a sample", ((pricing, "SAMPLE", 10**9),)),
-    Shortcut("multipliers around the best", ((plan_pool, "AROUND", (1.0,)),)),
-)
+OF_FLEETS = (Shortcut("multipliers around the best", ((plan_pool, "AROUND", (1.0,)),)),)
 
 
 def cases(*, quick: bool) -> Iterator[Case]:

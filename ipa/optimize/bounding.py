@@ -138,27 +138,6 @@ class LagrangeBounds:
         bound += value
         return bound
 
-    def guesses(self) -> Index:
-        """(multiplier vectors × stages): the best plan if limits only cost their price in each vector.
-
-        Such a plan may break limits; higher prices make it break fewer.
-        """
-        worth = self._worth(self._multipliers)
-        tables, rises = self._table
-        count = len(worth)
-        product = np.ones(count)
-        row = np.arange(count)[:, None] * self._grid
-        chosen = np.zeros((count, len(self._stages)), dtype=np.intp)
-        for depth, stage in enumerate(self._stages):
-            mine = worth[:, self._options[depth]]
-            if self._alpha:
-                cell, share = self._cell(depth + 1, product[:, None] * stage.factor, self._grid)
-                cell += row
-                mine += tables[depth + 1].take(cell) + rises[depth + 1].take(cell) * share
-            chosen[:, depth] = mine.argmax(axis=1)
-            product = product * stage.factor.take(chosen[:, depth])
-        return chosen
-
     def option_bounds(self, stage: int) -> Array:
         """For each option of the stage, the best that a whole plan with it can reach; product or sum only.
 

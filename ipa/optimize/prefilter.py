@@ -91,5 +91,4 @@ def _good_plan(program: Program, deadline: Deadline) -> tuple[int, ...]:
     """A plan within the limits, empty if none is found at once. DeadlineError if the time is up."""
     if prod(len(stage) for stage in program.stages) <= label_setting.FEW:
         return label_setting.LabelSearch(program, deadline, bounded=False).every()
-    search = label_setting.LabelSearch(program, deadline)
-    return search.guess() or search.run(-inf, label_setting.NARROW[0])[0]
+    return label_setting.LabelSearch(program, deadline).run(-inf, label_setting.WIDTHS[0])[0]

@@ -185,15 +185,10 @@ def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index,
     if sum(len(stage) for stage in program.stages) < SHARPEN_FROM or not program.is_plain:
         return program, left
     search = label_setting.LabelSearch(program, deadline)
-    known = -inf
-    guessed = search.guess()
-    if guessed:
-        known = evaluate(program, guessed).objective
-    found, _ = search.run(known, SHARPEN_WIDTH)
-    if found:
-        known = max(known, evaluate(program, found).objective)
-    if known == -inf:
+    found, _ = search.run(-inf, SHARPEN_WIDTH)
+    if not found:
         return program, left
+    known = evaluate(program, found).objective
     least = known - 10 * EQUAL * max(1.0, abs(known))
     kept = [np.flatnonzero(search.bounding.option_bounds(at) >= least) for at in range(len(program.stages))]
     stages = tuple(stage.take(each) for stage, each in zip(program.stages, kept, strict=True))

@@ -1,4 +1,4 @@
-"""What only makes label setting faster: exchanges of options, and options that are left out untimed."""
+"""What only makes label setting faster: options that are left out untimed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from hypothesis import strategies as st
 
 from ipa.model.plan import Plan, Termination
 from ipa.optimize import prefilter
-from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.local_search import polished
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem
-from ipa.optimize.program import evaluate, fits
 from ipa.optimize.solve import solve
 from tests.fakes.planner_graphs import random_graph_problem
-from tests.fakes.planner_instances import build_program, random_problem
+from tests.fakes.planner_instances import random_problem
 
 seeds = st.integers(0, 100_000)
 ALL = 10**9
@@ -67,27 +64,9 @@ def test_most_options_are_left_out_before_their_times_are_known() -> None:
     assert median(left) < 0.5
 
 
-@settings(deadline=None, max_examples=60)
-@given(seeds, st.sampled_from(list(Compat)))
-def test_exchanges_keep_a_plan_within_the_limits_and_never_make_it_worse(seed: int, compat: Compat) -> None:
-    random = Random(seed)
-    program = build_program(replace(random_problem(random), compat=compat))
-    if not all(len(stage) for stage in program.stages):
-        return
-    bounding = LagrangeBounds(program)
-    for _ in range(20):
-        plan = tuple(random.randrange(len(stage)) for stage in program.stages)
-        if fits(program, plan):
-            better = polished(program, bounding.rows, bounding.prices, plan)
-            assert fits(program, better)
-            assert evaluate(program, better).objective >= evaluate(program, plan).objective
-
-
-@pytest.mark.parametrize(
-    ("seed", "termination"), [(0, Termination.FEASIBLE), (4, Termination.NO_SOLUTION_FOUND)]
-)
-def test_no_time_to_leave_options_out_is_no_error(seed: int, termination: Termination) -> None:
+@pytest.mark.parametrize("seed", [0, 4])
+def test_no_time_to_leave_options_out_is_no_error(seed: int) -> None:
     problem = random_problem(Random(seed), (6, 6), (8, 8))
     plan = solve(replace(problem, sla_s=problem.sla_s * 20, compat=Compat.TAIL), "exact", 0.0)
-    assert plan.termination is termination
+    assert plan.termination is Termination.NO_SOLUTION_FOUND
     assert "time was up" in plan.note

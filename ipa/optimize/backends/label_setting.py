@@ -2,8 +2,8 @@
 
 Partial plans (labels) grow stage by stage. A label is dropped if another of the same stages is as good in
 every criterion, if it can no longer meet a limit, or if the bound of its completions lies below the best
-known plan. That plan is one that the multipliers suggest, improved by local search; if they suggest none, a
-pass that keeps only the most promising labels finds it. A pass that kept all labels is exact.
+known plan. Passes that keep only the most promising labels find that plan. A pass that kept all labels is
+exact.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ from ipa.optimize.bounding import LagrangeBounds, surrogates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
-from ipa.optimize.local_search import polished
-from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate, fits
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate
 
 # Labels kept in each pass; the last pass keeps all. Each pass looks for plans at least as good as the last
-# one's. Narrow passes find a first plan if the multipliers suggested none.
-NARROW = (16, 48)
-WIDTHS = (256, 1000, None)
+# one's.
+WIDTHS = (16, 48, 256, 1000, None)
 # Up to this many plans are all tried: fewer operations than the tables of a bound take.
 FEW = 16384
 
@@ -42,8 +40,7 @@ def solve(program: Program, deadline: Deadline, prices: Array | None = None) -> 
     search = LabelSearch(program, deadline, prices)
     chosen: tuple[int, ...] = ()
     try:
-        chosen = search.guess()
-        for width in WIDTHS if chosen else (*NARROW, *WIDTHS):
+        for width in WIDTHS:
             known = evaluate(program, chosen).objective if chosen else -inf
             found, complete = search.run(known, width)
             chosen = found or chosen
@@ -105,18 +102,6 @@ class LabelSearch:
         """The bound on the best objective."""
         start = self._growth.start()
         return float(self._upper(0, start)[0])
-
-    def guess(self) -> tuple[int, ...]:
-        """The best plan within the limits from the multipliers, improved by local search."""
-        best = self._suggested()
-        return polished(self._program, self.bounding.rows, self.prices, best) if best else ()
-
-    def _suggested(self) -> tuple[int, ...]:
-        """The best plan within the limits that the multipliers suggest."""
-        plans = dict.fromkeys(tuple(row) for row in self.bounding.guesses().tolist())
-        totals = {plan: evaluate(self._program, plan) for plan in plans}
-        ranked = sorted(plans, key=lambda plan: totals[plan].objective, reverse=True)
-        return next((plan for plan in ranked if fits(self._program, plan, totals[plan])), ())
 
     def every(self) -> tuple[int, ...]:
         """The best of all plans within the limits, each of them tried; empty if there is none."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa.model.plan import StageConfig
-from ipa.optimize.columns import Array, Index
+from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.batches import LaneBatch, lane_stage, lanes_of
-from ipa.optimize.fleet.flattened import FlattenedOptions, is_plain, plain_lanes
 from ipa.optimize.fleet.plan_pool import FoundPlans, LaneBlock, PlanPool, blocks_of
 from ipa.optimize.frontier import worth_frontier, worth_program
 from ipa.optimize.plans import stage_plans
@@ -33,84 +32,34 @@ class FleetFrontiers:
 
 def offers_of(problems: Sequence[PlanningProblem], weights: Array, deadline: Deadline) -> FleetFrontiers:
     """The plans of the problems; worth is objective times weight. DeadlineError if the time is up."""
-    made = _Made(len(problems))
-    plain: dict[int, list[int]] = {}
+    blocks: list[LaneBlock] = []
+    known: list[FoundPlans] = []
+    readers: dict[int, Reader] = {}
     shaped: dict[tuple[object, ...], list[tuple[int, Program]]] = {}
     for who, problem in enumerate(problems):
-        if is_plain(problem):
-            plain.setdefault(len(problem.stages), []).append(who)
-            continue
         program = worth_program(problem)
         if not all(len(stage) for stage in program.stages):
             continue
         if _is_lane(program):
             shaped.setdefault(_shape(program), []).append((who, program))
-        else:
-            made.add_known(who, problem, program, weights[who], deadline)
-    for at in plain.values():
-        made.add_plain(np.array(at), [problems[who] for who in at], weights[at])
+            readers[who] = _program_reader(problem, program)
+            continue
+        points = worth_frontier(program, deadline)
+        if points:
+            cost, worth, plans = zip(*points, strict=True)
+            none, places = np.zeros(len(points), dtype=np.intp), np.arange(len(points))
+            known.append(FoundPlans(none + who, np.array(cost), weights[who] * np.array(worth), none, places))
+            readers[who] = _frontier_reader(_program_reader(problem, program), plans)
     for group in shaped.values():
         numbers, programs = zip(*group, strict=True)
-        made.add_programs(
-            np.array(numbers), [problems[at] for at in numbers], programs, weights[list(numbers)]
-        )
-    return made.offers()
+        lanes = _program_lanes(programs, weights[list(numbers)])
+        blocks += blocks_of(lanes, np.array(numbers))
+    hopeless = tuple(who for who in range(len(problems)) if who not in readers)
+    return FleetFrontiers(PlanPool(len(problems), blocks, known), readers, hopeless)
 
 
-class _Made:
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._blocks: list[LaneBlock] = []
-        self._known: list[FoundPlans] = []
-        self._readers: dict[int, Reader] = {}
-
-    def add_plain(self, who: Index, problems: list[PlanningProblem], weights: Array) -> None:
-        lanes, alive, options = plain_lanes(problems, weights)
-        if lanes is None:
-            return
-        self._blocks += blocks_of(lanes, who[alive])
-        for at in alive.tolist():
-            self._readers[int(who[at])] = _plain_reader(problems[at], options)
-
-    def add_programs(
-        self, who: Index, problems: list[PlanningProblem], programs: Sequence[Program], weights: Array
-    ) -> None:
-        self._blocks += blocks_of(_program_lanes(programs, weights), who)
-        for number, problem, program in zip(who.tolist(), problems, programs, strict=True):
-            self._readers[number] = _program_reader(problem, program)
-
-    def add_known(
-        self, who: int, problem: PlanningProblem, program: Program, weight: float, deadline: Deadline
-    ) -> None:
-        points = worth_frontier(program, deadline)
-        if not points:
-            return
-        cost, worth, plans = zip(*points, strict=True)
-        read = _program_reader(problem, program)
-        none = np.zeros(len(points), dtype=np.intp)
-        self._known.append(
-            FoundPlans(none + who, np.array(cost), weight * np.array(worth), none, np.arange(len(points)))
-        )
-        self._readers[who] = lambda at: read(plans[at[0]])
-
-    def offers(self) -> FleetFrontiers:
-        hopeless = tuple(who for who in range(self._count) if who not in self._readers)
-        return FleetFrontiers(PlanPool(self._count, self._blocks, self._known), self._readers, hopeless)
-
-
-def _plain_reader(problem: PlanningProblem, options: FlattenedOptions) -> Reader:
-    def read(chosen: tuple[int, ...]) -> tuple[StageConfig, ...]:
-        configs = []
-        for stage, at in zip(problem.stages, chosen, strict=True):
-            point = stage.points[options.point[at]]
-            configs.append(
-                StageConfig(
-                    stage.name, point.variant, point.batch_size, point.cores, int(options.replicas[at])
-                )
-            )
-        return tuple(configs)
-
-    return read
+def _frontier_reader(read: Reader, plans: Sequence[tuple[int, ...]]) -> Reader:
+    return lambda at: read(plans[at[0]])
 
 
 def _program_reader(problem: PlanningProblem, program: Program) -> Reader:

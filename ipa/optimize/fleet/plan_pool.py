@@ -195,19 +195,6 @@ class PlanPool:
                 own = block.take(np.searchsorted(block.who, where.who))
                 self._add([self._noted(own, _worth_of(own.lanes, grown))])
 
-    def sample(self, some: Index) -> PlanPool:
-        """Return a pool of those pipelines only, numbered in that order (ascending)."""
-        blocks = []
-        for block in self.blocks:
-            at = np.flatnonzero(np.isin(block.who, some))
-            if len(at):
-                blocks.append(LaneBlock(block.lanes.take(at), np.searchsorted(some, block.who[at])))
-        found = self.found
-        at = np.flatnonzero(np.isin(found.who, some))
-        who = np.searchsorted(some, found.who[at])
-        known = FoundPlans(who, found.cost[at], found.worth[at], found.source[at], found.at[at])
-        return PlanPool(len(some), blocks, [known])
-
     def profit(self, price: float) -> Array:
         """The highest profit of each pipeline's plans, −inf if none is known."""
         best = np.full(self.count, -inf)
@@ -237,13 +224,12 @@ class PlanPool:
         found = self.found
         return select(Choices(self.count, found.who, found.cost, found.worth), budget_cores, deadline)
 
-    def break_price(self, weight: Array, budget_cores: float) -> float:
-        """The price by the linear relaxation, with the pipelines that have plans weighted."""
+    def break_price(self, budget_cores: float) -> float:
+        """The price by the linear relaxation, of the pipelines that have plans."""
         found = self.found
         kept = undominated_choices(found.who, found.cost, found.worth)
         owners, owner = np.unique(found.who[kept], return_inverse=True)
-        counts = weight[found.who[kept]]
-        cost, worth = found.cost[kept] * counts, found.worth[kept] * counts
+        cost, worth = found.cost[kept], found.worth[kept]
         return break_of(hull_of(owner, cost, worth, len(owners)), cost, worth, budget_cores).price
 
     def options(self, chosen: Index) -> dict[int, tuple[int, ...]]:

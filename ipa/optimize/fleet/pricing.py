@@ -2,7 +2,7 @@
 
 Only plans near the price of a core matter: with L(μ) = μ · budget + Σ the pipelines' most profit (worth − μ ·
 cost) and a selection worth W, a plan that earns its pipeline more than L(μ) − W less than the best is in no
-better selection. So a price is estimated from some of the pipelines, all plans within such a window of it are
+better selection. So a price is searched for with promising plans, all plans within such a window of it are
 found in lock-step, the knapsack chooses among them, and price and window are updated until the proof holds.
 """
 
@@ -15,14 +15,11 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError
 from ipa.model.plan import Termination
-from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.knapsack import Selection
 from ipa.optimize.fleet.plan_pool import PlanPool
 from ipa.optimize.program import tolerance
 
-# Pipelines from which the price is estimated.
-SAMPLE = 96
 # The price is good enough for the proof if the plans found at it would move it by less than this, relative.
 SETTLED = 0.2
 # The largest factor of one move of the price, and the most moves.
@@ -63,8 +60,7 @@ def best_plans(pool: PlanPool, budget_cores: float, deadline: Deadline) -> Selec
         if not pool.blocks:
             _make_sure(pool, budget_cores, deadline)
             return pool.select(budget_cores, deadline)
-        price = _guess(pool, budget_cores, deadline)
-        price = _settle(pool, np.ones(pool.count), price, budget_cores, deadline, exact=True)
+        price = _settle(pool, budget_cores, deadline)
         window = 0.5 * price
         for _ in range(ROUNDS):
             probe = pool.probe(price, window + _rounding(chosen), deadline)
@@ -95,44 +91,26 @@ def _bounded(chosen: Selection, bound: float) -> Selection:
     return replace(chosen, bound=max(chosen.worth, bound), termination=Termination.FEASIBLE)
 
 
-def _guess(pool: PlanPool, budget_cores: float, deadline: Deadline) -> float:
-    """Estimate the price at which the pipelines' best plans use the budget, from a sample."""
-    if pool.count <= 2 * SAMPLE:
-        return 0.0
-    size = np.where(np.isfinite(pool.least_cores), pool.least_cores, 0.0)
-    for block in pool.blocks:
-        for stage in block.lanes.stages:
-            size[block.who] += np.minimum.reduceat(stage.cost, stage.start[:-1])
-    # Large ones are sampled more often and weighted less, so that a few of them do not decide.
-    chance = np.sqrt(np.maximum(size, 1e-9))
-    reach = np.cumsum(chance)
-    some = np.unique(np.searchsorted(reach, (np.arange(SAMPLE) + 0.5) * reach[-1] / SAMPLE))
-    weight = reach[-1] / len(some) / chance[some]
-    return _settle(pool.sample(some), weight, 0.0, budget_cores, deadline, exact=False)
-
-
-def _settle(
-    pool: PlanPool, weight: Array, price: float, budget_cores: float, deadline: Deadline, *, exact: bool
-) -> float:
+def _settle(pool: PlanPool, budget_cores: float, deadline: Deadline) -> float:
     """Search for promising plans until the price at which they use the budget is stable; return it.
 
-    If `exact`, pipelines without a plan and a budget that is too small are detected.
+    Errors: those of `best_plans`.
     """
     low, high = -inf, inf
     seen: list[tuple[float, float]] = []
-    found = price
+    found = price = 0.0
     asked = False
     for _ in range(STEPS):
         pool.probe(price, None, deadline)
-        if exact and not asked:
+        if not asked:
             missing = not np.isfinite(pool.least_cores).all()
             asked = (price > 0 or missing) and _make_sure(pool, budget_cores, deadline)
         known = np.isfinite(pool.least_cores)
-        spent = float((pool.spent(price) * weight).sum())
+        spent = float(pool.spent(price).sum())
         low, high = (max(low, price), high) if spent > budget_cores else (low, min(high, price))
         found = inf
-        if float((pool.least_cores * weight)[known].sum()) <= budget_cores + tolerance(budget_cores):
-            found = pool.break_price(weight, budget_cores)
+        if float(pool.least_cores[known].sum()) <= budget_cores + tolerance(budget_cores):
+            found = pool.break_price(budget_cores)
         if abs(found - price) <= SETTLED * price:
             return found
         if max(low, high / STEP) <= found <= min(high, STEP * max(low, price / STEP)):
@@ -141,7 +119,7 @@ def _settle(
         # Plans found at one price say little about a distant one; their cost says more.
         seen.append((price, spent))
         if price == 0:
-            whole = float((np.maximum(pool.profit(0.0), 0.0) * weight).sum())
+            whole = float(np.maximum(pool.profit(0.0), 0.0).sum())
             price = high / STEP if high < inf else whole / max(budget_cores, 1e-9) or 1.0
         elif 0 < low < inf and high < inf:
             price = float((low * high) ** 0.5)

@@ -21,7 +21,7 @@ def objective(problem: PlanningProblem) -> float | None:
 
 
 def case(*shortcuts: Shortcut) -> Case:
-    problems = [instance(Cell(2, 4), seed) for seed in range(3)]
+    problems = [instance(Cell(3, 4), seed) for seed in range(3)]
     return Case("small", "exact", problems, objective, shortcuts)
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.dominance import undominated_in_groups
 from ipa.optimize.fleet.knapsack import Choices, break_of, hull_of, select, undominated_choices
 
 KINDS = ("free", "whole costs", "tenths", "on the hull", "worth is cost", "whole worths")
@@ -120,17 +119,3 @@ def test_the_hull_is_that_of_the_undominated_choices() -> None:
     assert hull.slope.tolist() == [1.5, 1.0]
     broken = break_of(hull, cost[kept], worth[kept], 3.5)
     assert (broken.price, broken.bound) == (1.0, 4.5)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_dominance_within_groups(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    counts = random.integers(0, 20, 9)
-    start = np.concatenate([[0], np.cumsum(counts)])
-    rows = random.integers(0, 5, (3, int(counts.sum()))).astype(float)
-    expected = []
-    for first, last in itertools.pairwise(start.tolist()):
-        for at in range(first, last):
-            others = [o for o in range(first, last) if o != at and (rows[:, o] <= rows[:, at]).all()]
-            expected.append(not any((rows[:, o] < rows[:, at]).any() or o < at for o in others))
-    assert undominated_in_groups(rows, start).tolist() == expected

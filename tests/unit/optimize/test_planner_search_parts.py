@@ -16,9 +16,8 @@ from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.batched_expansion import Grid, LaneBounds, good_multipliers
 from ipa.optimize.fleet.batches import LaneBatch, lane_stage, lanes_of
-from ipa.optimize.local_search import polished
 from ipa.optimize.problem import Compat
-from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate, fits
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate
 from tests.fakes.planner_instances import build_program, random_problem
 
 
@@ -78,27 +77,6 @@ def test_a_bound_of_an_option_holds_all_plans_with_it_and_is_no_looser_than_that
             assert each[chosen] >= best - EQUAL * max(1.0, abs(best))
             # Tables on another grid, in another order of the stages: about the same bound.
             assert each.max() <= root + 0.02 * spread
-
-
-@pytest.mark.parametrize("compat", [Compat.PAPER, Compat.TAIL])
-def test_local_search_ends_where_no_single_exchange_is_better(compat: Compat) -> None:
-    improved = 0
-    for number, program in enumerate(programs(6, compat)):
-        bounds, random = LagrangeBounds(program), Random(number)
-        plans = [tuple(random.randrange(len(stage)) for stage in program.stages) for _ in range(60)]
-        for plan in [plan for plan in plans if fits(program, plan)][:4]:
-            ended = polished(program, bounds.rows, bounds.prices, plan)
-            before, reached = evaluate(program, plan).objective, evaluate(program, ended).objective
-            assert fits(program, ended)
-            assert reached >= before
-            improved += reached > before
-            for at, stage in enumerate(program.stages):
-                for option in range(len(stage)):
-                    other = (*ended[:at], option, *ended[at + 1 :])
-                    if fits(program, other) and evaluate(program, ended).cost_cores > 0:
-                        gain = evaluate(program, other).objective - reached
-                        assert gain <= 2 * EQUAL * max(1.0, abs(reached)), (number, ended, other)
-    assert improved > 4
 
 
 def test_the_first_solver_of_auto_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

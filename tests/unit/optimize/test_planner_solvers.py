@@ -245,7 +245,7 @@ def test_time_up_in_a_later_pass_leaves_the_plan_so_far_with_its_gap(
     monkeypatch.setattr(label_setting, "FEW", 0)
     problem = random_problem(Random(0), stages=(4, 4), variants=(5, 5))
     best = solve(problem, "exact", 60.0)
-    monkeypatch.setattr("ipa.optimize.solve.Deadline", lambda _: Countdown(3))
+    monkeypatch.setattr("ipa.optimize.solve.Deadline", lambda _: Countdown(10))
     plan = solve(problem, "exact")
     assert plan.termination is Termination.FEASIBLE
     assert best.objective is not None and plan.objective is not None and plan.bound is not None
