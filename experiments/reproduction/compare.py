@@ -10,9 +10,9 @@ from typing import Any
 from experiments.reproduction.forecasts import Learned, Rates, at_mean, foresight, last_maximum
 from experiments.reproduction.replay import Ask, Replay, planner, started, walk
 from experiments.reproduction.runs import SYSTEMS, Log, LoggedRun, Published
+from experiments.reproduction.settings import settings_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.simulate.published import settings_of
 
 WITHIN = 0.10
 FORECASTS = (

@@ -8,9 +8,9 @@ from math import prod
 from statistics import fmean
 
 from experiments.reproduction.runs import LoggedRun
+from experiments.reproduction.settings import repeated, settings_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.simulate.published import repeated, settings_of
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
 

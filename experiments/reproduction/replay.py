@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 
+from experiments.reproduction.settings import PublishedRun
 from ipa.model.profile import StageProfile
 from ipa.optimize.solve import solve
 from ipa.policies.planning import planning_problem
-from ipa.simulate.published import PublishedRun
 
 DEADLINE_S = 30.0
 # A weight this much larger decides only between plans that a MILP solver's usual gap, 1e-4 of the

@@ -11,23 +11,8 @@ from ipa.model.errors import InputError
 from ipa.simulate import kernel
 
 KERNELS = ("auto", "numba", "plain")
-# Insertion sort is quick if few elements pass others; of several groups an idle replica's last batch may pass
-# all.
-FEW_REPLICAS = 256
-# Places among the arrays of `kernel.advance`.
-SIZES, SLOTS, QUOTA = 3, 8, 11
-DROP = 4
-
-
-class PlainDriver:
-    """The loop as plain Python. `release` is `kernel.release`, compiled; None if NumPy does its work."""
-
-    release: Callable[..., Any] | None = None
-
-    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
-        """See `kernel.drive_plain`."""
-        loop = kernel.advance_singles if _is_single(scalars, arrays) else kernel.advance
-        kernel.drive_plain(loop, scalars, arrays, factors)
+# Takes the scalars, the arrays and the factors of `kernel.drive_plain`.
+KernelDriver = Callable[[tuple[Any, ...], tuple[Any, ...], Any], None]
 
 
 class CompiledDriver:
@@ -35,15 +20,12 @@ class CompiledDriver:
 
     def __init__(self) -> None:
         self._advance = _compiled(kernel.advance)
-        self._singles = _compiled(kernel.advance_singles)
-        self.release: Callable[..., Any] | None = _compiled(kernel.release)
 
     def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
         """See `kernel.drive_plain`."""
         before, after = arrays[: kernel.INPUTS], arrays[kernel.INPUTS :]
-        loop = self._singles if _is_single(scalars, arrays) else self._advance
         while (
-            which := loop(*scalars, *before, factors.values, factors.next, factors.last, *after)
+            which := self._advance(*scalars, *before, factors.values, factors.next, factors.last, *after)
         ) != kernel.DONE:
             factors.refill(which)
 
@@ -55,19 +37,14 @@ class LazyDriver:
 
     def __init__(self) -> None:
         self._items = 0
-        self._drive: KernelDriver = drive("plain")
-        self.release: Callable[..., Any] | None = None
+        self._drive: KernelDriver = kernel.drive_plain
 
     def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
         """See `kernel.drive_plain`."""
-        if self._items >= self.ENOUGH and self.release is None:
+        if self._items >= self.ENOUGH:
             self._drive = drive("numba")
-            self.release = self._drive.release
         self._items += len(arrays[0])
         self._drive(scalars, arrays, factors)
-
-
-KernelDriver = PlainDriver | CompiledDriver | LazyDriver
 
 
 @cache
@@ -77,11 +54,7 @@ def drive(name: str = "auto") -> KernelDriver:
         raise InputError(f"there is no kernel {name!r}", hint=f"There are: {', '.join(KERNELS)}")
     if name == "numba":
         return CompiledDriver()
-    return PlainDriver() if name == "plain" or find_spec("numba") is None else LazyDriver()
-
-
-def _is_single(scalars: tuple[Any, ...], arrays: tuple[Any, ...]) -> bool:
-    return kernel.is_for(scalars[DROP], arrays[SIZES], arrays[SLOTS], arrays[QUOTA])
+    return kernel.drive_plain if name == "plain" or find_spec("numba") is None else LazyDriver()
 
 
 def _compiled(function: Callable[..., Any]) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ipa.model.plan import CFS_PERIOD_S
 from ipa.queueing.service import ServiceTime
 from ipa.simulate.columns import DepartedItems, EndedItems, Floats, FormedBatches, Ints, no_items
-from ipa.simulate.kernel_numba import FEW_REPLICAS, KernelDriver
+from ipa.simulate.kernel_numba import KernelDriver
 from ipa.simulate.service_noise import ServiceNoise
 
 
@@ -100,9 +100,8 @@ class QueueSim:
         self._drained: list[DrainedPod] = []
         self.names: list[str] = []  # the name of each replica's pods, by its number
         self.variants: list[str] = []
-        # Items whose end is not reported yet: earlier ones, and new ones.
-        self._flying = no_items()
-        self._formed: list[FormedBatches] = []
+        # Items whose end is not reported yet.
+        self.flying = no_items()
 
     @property
     def waiting(self) -> int:
@@ -118,18 +117,6 @@ class QueueSim:
     def free_s(self) -> float:
         """The time at which all replicas will have finished their work."""
         return max((float(group.free_s.max(initial=0.0)) for group in self._groups.values()), default=0.0)
-
-    @property
-    def flying(self) -> DepartedItems:
-        """The items whose end is not reported yet."""
-        for formed in self._formed:
-            self._flying = self._flying.and_then(formed.items())
-        self._formed = []
-        return self._flying
-
-    @flying.setter
-    def flying(self, items: DepartedItems) -> None:
-        self._flying, self._formed = items, []
 
     def _queued(self) -> tuple[Ints, Floats, Floats]:
         if self._offered:
@@ -280,16 +267,11 @@ class QueueSim:
             server[:batches],
             lost[:head],
         )
-        self._formed.append(formed)
+        self.flying = self.flying.and_then(formed.items())
         return [formed]
 
     def take_done(self, until_s: float) -> EndedItems:
         """Take the items that ended before `until_s`."""
-        serving = sum(len(group.replica) for group in self._groups.values())
-        if self._drive.release is not None and len(self._formed) == 1 and serving <= FEW_REPLICAS:
-            old, new = self._flying, self._formed[0]
-            if not old.lost.any():
-                return self._release(until_s, old, new)
         items = self.flying
         columns = EndedItems(items.ref, items.born_s, items.done_s, items.lost, items.server)
         done_s = items.done_s
@@ -301,9 +283,3 @@ class QueueSim:
         cut = int(np.searchsorted(done_s[order], until_s))
         self.flying = items.cut(np.sort(order[cut:]))
         return columns.pick(order[:cut])
-
-    def _release(self, until_s: float, old: DepartedItems, new: FormedBatches) -> EndedItems:
-        assert self._drive.release is not None
-        (ref, born, done, server), on = self._drive.release(until_s, old[:-1], *new, len(self.names))
-        self.flying = DepartedItems._make((*on, np.zeros(len(on[0]), dtype=np.bool_)))
-        return EndedItems(ref, born, done, server < 0, server)

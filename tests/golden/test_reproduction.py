@@ -15,6 +15,7 @@ from experiments.reproduction.compare import HEADLINE, PLAIN, Compared, counts
 from experiments.reproduction.forecasts import at_mean, fitted, foresight, last_maximum
 from experiments.reproduction.replay import Replay, planner, started, walk
 from experiments.reproduction.runs import Log, LoggedRun, Published, read_runs, workload_of
+from experiments.reproduction.settings import settings_of
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import InputError
 from ipa.model.pipeline import AccuracyRule, Pipeline
@@ -22,7 +23,6 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
-from ipa.simulate.published import settings_of
 
 Loaded = tuple[Pipeline, Mapping[str, StageProfile]]
 SETTINGS: dict[str, Any] = {

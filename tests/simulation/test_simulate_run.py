@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from experiments.reproduction.repeat import main as repeat
 from ipa.cli.main import run as ipa
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action, Mode, ReasonCode
@@ -323,15 +324,12 @@ def test_a_published_run_is_repeated_with_its_settings(
 ) -> None:
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(SETTINGS))
-    arguments = ["simulate", "video", "--minutes", "2", "--forecast", "window", "--settings", str(path)]
-    assert ipa([*arguments, "-o", "json"]) == 0
+    arguments = ["video", str(path), "--minutes", "2", "--forecaster", "window"]
+    assert repeat(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["changes"] > 0
     assert "hold.stabilising" not in found["decisions_by_reason"]
-    assert ipa(arguments) == 0
-    assert "policy ipa-artifact" in capsys.readouterr().out
-    path.write_text("[]")
-    assert ipa(arguments) == InputError.exit_code
     path.write_text(json.dumps({**SETTINGS, "alpa": 1}))
-    assert ipa(arguments) == InputError.exit_code
-    assert "alpa" in capsys.readouterr().err
+    with pytest.raises(InputError) as refused:
+        repeat(arguments)
+    assert "alpa" in str(refused.value.problems)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -14,7 +13,6 @@ from ipa.cli.options.parsing import accelerator_counts, names, option
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
 from ipa.forecast.registry import FORECASTERS
-from ipa.model.errors import InputError
 from ipa.policies.registry import POLICIES
 
 
@@ -29,7 +27,7 @@ def simulate(
         None,
         POLICIES,
         "--policy",
-        help_text="one of `ipa serve`, or oracle; ours if not given, ipa-artifact with --settings",
+        help_text="one of `ipa serve`, or oracle; ours if not given",
     ),
     seed: int = typer.Option(
         0, min=0, help="seed of arrivals and service times; equal seeds give equal runs"
@@ -42,10 +40,7 @@ def simulate(
         None, min=0.0, help="minutes of the workload to use; all if not given"
     ),
     times: float = typer.Option(1.0, min=0.0, help="factor on the rates of the workload"),
-    spacing: str | None = typer.Option(
-        None,
-        help="arrivals within a second: poisson, even or burst; poisson if not given, burst with --settings",
-    ),
+    spacing: str = typer.Option("poisson", help="arrivals within a second: poisson, even or burst"),
     forecaster: str | None = option(
         None, FORECASTERS, "--forecaster", "--forecast", help_text=f"one of: {names(FORECASTERS)}"
     ),
@@ -53,9 +48,6 @@ def simulate(
     capacity: float | None = typer.Option(None, help="cores of the cluster; pods that do not fit wait"),
     accelerators: list[str] = typer.Option(
         [], help="KIND=COUNT of the cluster, such as nvidia.com/gpu=4; may be given several times"
-    ),
-    settings: Path | None = typer.Option(
-        None, help="JSON file with the settings of a published run, to repeat it"
     ),
     allow_failures: bool = ALLOW_FAILURES,
     output: Output = OUTPUT,
@@ -65,7 +57,6 @@ def simulate(
     """Run the control loop on a simulated pipeline and print the results."""
     from ipa.bootstrap.targets import check_honoured, target_named
     from ipa.service.simulation import as_served, over_seeds_of, rates_of
-    from ipa.simulate.published import repeated, settings_of
 
     place = target_named(target)
     found, profiles, given = load(pipeline, pipelines_dir, profiles_dir)
@@ -76,13 +67,10 @@ def simulate(
         policy=policy or "ours",
         objective=objective,
         seed=seed,
-        spacing=spacing or "poisson",
+        spacing=spacing,
         forecast=replace(setup.forecast, name=forecaster or given.forecaster),
         cluster=replace(setup.cluster, capacity_cores=capacity, capacity=accelerator_counts(accelerators)),
     )
-    if settings is not None:
-        published = settings_of(_read_settings(settings), found, profiles)
-        setup = repeated(setup, published, policy=policy, spacing=spacing)
     with progress(f"simulating {len(setup.rates_rps) / 60:g} min", repeats if repeats > 1 else None) as step:
         first, figures = over_seeds_of(setup, repeats, step)
     if not printed(output, figures):
@@ -90,15 +78,3 @@ def simulate(
 
         print_result(first, figures, repeats, printer(output))
     check_failures([{"policy": first.policy, **figures}], is_allowed=allow_failures)
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """The JSON object in the file. Errors: NotFoundError, InputError."""
-    from ipa.files.reading import read_json
-
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise InputError(
-            f"{path} holds no JSON object", hint="Give one `settings` object of the published runs."
-        )
-    return found

@@ -119,7 +119,7 @@ def test_every_request_ends_once_or_waits(case: dict) -> None:
 def test_the_patient_loop_is_plain_until_it_has_done_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LazyDriver, "ENOUGH", 500)
     patient = LazyDriver()
-    assert patient.release is None
+    assert patient._drive is kernel.drive_plain
     columns = []
     for loop in (patient, drive("plain")):
         queue = QueueSim(0.5, kernel.KEEP, 1.0, (3,), loop)
@@ -131,7 +131,7 @@ def test_the_patient_loop_is_plain_until_it_has_done_enough(monkeypatch: pytest.
             queue.run(until_s)
             parts.append(queue.take_done(until_s))
         columns.append([np.concatenate(column) for column in zip(*parts, strict=True)])
-    assert patient.release is not None
+    assert patient._drive is drive("numba")
     assert equal(*columns)
 
 
@@ -152,33 +152,3 @@ def test_factors_are_the_same_however_they_are_taken() -> None:
 def test_a_kernel_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match="'fast'"):
         drive("fast")
-
-
-@pytest.mark.parametrize("loop", ["plain", pytest.param("numba", marks=needs_numba)])
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32), st.integers(1, 20), st.sampled_from([0.1, 0.5, 1.0]), st.floats(0.2, 1.5))
-def test_the_loop_for_single_requests_does_what_the_general_one_does(
-    loop: str, seed: int, pods: int, spread: float, load: float
-) -> None:
-    """But for which of several idle pods it is: the longest free, not the top of a heap."""
-    times = np.sort(np.random.default_rng(seed).uniform(0.0, 60.0, 400))
-    service = ServiceTime(load * pods * 60 / 400, 1.0, spread)
-    columns = []
-    for is_single in (True, False):
-        with pytest.MonkeyPatch.context() as patch:
-            if not is_single:
-                patch.setattr(kernel, "is_for", lambda *_: False)
-            stage = StageSim(seed=seed, kernel=loop)
-            stage.set_replicas(0.0, [Pods(pods, 1, service)])
-            stage.set_replicas(20.0, [Pods(max(1, pods // 2), 1, service)])
-            stage.slow(25.0, 3.0)
-            stage.set_replicas(32.0, [Pods(pods, 1, service)])
-            stage.offer(times, np.arange(len(times)))
-            served = [stage.run(until_s) for until_s in (10.0, 31.0, 1e6)]
-        columns.append(
-            [
-                np.concatenate([getattr(part, name) for part in served])
-                for name in ("ids", "done_s", "dropped")
-            ]
-        )
-    assert equal(*columns)
