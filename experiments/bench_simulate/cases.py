@@ -69,7 +69,7 @@ def simulate(case: Case, times_s: NDArray[np.float64], kernel: str) -> tuple[NDA
         until_s = float(times_s[first + CHUNK]) if first + CHUNK < len(times_s) else float(times_s[-1]) + 1e3
         ended = sim.run(until_s)
         ends[ended.ids] = np.where(ended.lost, -ended.done_s, ended.done_s)
-    return ends, sum(int(came.sum()) for came in sim.arrivals_per_s().values())
+    return ends, sum(sim.stage(stage.name).arrivals_before(int(until_s)) for stage in stages)
 
 
 def simulate_in_simpy(case: Case, times_s: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -29,6 +29,15 @@ class EndedItems(NamedTuple):
     def pick(self, which: Ints | Bools | slice) -> EndedItems:
         """The items at these places."""
         return EndedItems._make(column[which] for column in self)
+
+    @staticmethod
+    def joined(pieces: Sequence[EndedItems]) -> EndedItems:
+        """The items of all pieces, one or more."""
+        return (
+            pieces[0]
+            if len(pieces) == 1
+            else EndedItems._make(map(np.concatenate, zip(*pieces, strict=True)))
+        )
 
     def by_end(self) -> EndedItems:
         """The items sorted by their end."""
@@ -86,13 +95,50 @@ def no_items() -> DepartedItems:
     return DepartedItems(ints, none, none, none, ints, np.empty(0, dtype=np.bool_))
 
 
-def grown(column: NDArray[T], length: int) -> NDArray[T]:
-    """The column, extended to that length with zeros; to more, so that most additions have room."""
-    if length <= len(column):
-        return column
-    larger = np.zeros(max(2 * len(column), length, 64), dtype=column.dtype)
-    larger[: len(column)] = column
-    return larger
+# Rows of a table that has few.
+LEAST_ROWS = 64
+
+
+class RowTable:
+    """Columns of values by a number that rises, for the numbers from the oldest that `is_inside` on.
+
+    A new row is inside, and has the first value of each column. Memory is that of the rows inside.
+    """
+
+    def __init__(self, first_values: Mapping[tuple[str | int, ...], float | bool]) -> None:
+        self._first_values = dict(first_values)
+        self.columns = {name: np.full(LEAST_ROWS, value) for name, value in first_values.items()}
+        self.is_inside = np.zeros(LEAST_ROWS, dtype=np.bool_)
+        # The number of the first row.
+        self._first = 0
+
+    def rows(self, numbers: Ints) -> Ints:
+        """The places of these numbers in the columns, until the next call of `add`."""
+        return numbers - self._first
+
+    def add(self, numbers: Ints) -> Ints:
+        """Begin the rows of these numbers, which rise and are above all earlier ones; their places."""
+        if len(numbers) and numbers[-1] - self._first >= len(self.is_inside):
+            inside = np.flatnonzero(self.is_inside)
+            oldest = self._first + int(inside[0]) if len(inside) else int(numbers[0])
+            length = max(LEAST_ROWS, 2 * (int(numbers[-1]) + 1 - oldest))
+            self.is_inside = moved(self.is_inside, oldest - self._first, length)
+            for name, column in self.columns.items():
+                self.columns[name] = moved(column, oldest - self._first, length)
+            self._first = oldest
+        rows = self.rows(numbers)
+        self.is_inside[rows] = True
+        for name, value in self._first_values.items():
+            self.columns[name][rows] = value
+        return rows
+
+
+def moved(column: NDArray[T], first: int, length: int) -> NDArray[T]:
+    """The column from that place on, with zeros up to the length."""
+    moved = np.zeros(length, dtype=column.dtype)
+    kept = column[first : first + length]
+    moved[: len(kept)] = kept
+    return moved
 
 
 # The longest past that is read: a window of metrics, their delay, and a long batch.

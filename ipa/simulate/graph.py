@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, StageKind
 from ipa.simulate.admission import Admission, StageCapacity
-from ipa.simulate.columns import Bools, Floats, Ints, grown
+from ipa.simulate.columns import Bools, EndedItems, Floats, Ints
 from ipa.simulate.queue import Pods
 from ipa.simulate.routes import Link, Routes
 from ipa.simulate.stage import StageSim
@@ -74,11 +74,10 @@ class PipelineSim:
             self._admission = Admission(pipeline.drop_after_s)
         self._capacities: dict[str, StageCapacity] = {}
         self._routes = Routes(pipeline, seed)
-        self._born_s = np.empty(0)
         self._offered = 0
         self._finished = 0
         # For each stage, the requests sent by its parents that it has not begun.
-        self._sent: list[list[tuple[Ints, Floats]]] = [[] for _ in pipeline.stages]
+        self._sent: list[list[EndedItems]] = [[] for _ in pipeline.stages]
         self.now_s = 0.0  # it has run until then
 
     @property
@@ -122,95 +121,85 @@ class PipelineSim:
         if self.pipeline.is_chain and not self._routes.has_items:
             admission.set_stages(at_s, self._capacities)
 
-    def offer(self, times_s: ArrayLike) -> Ints:
-        """Offer requests at `times_s`: rising, none before `now_s`. Returns their ids (0, 1, 2, ...)."""
+    def offer(self, times_s: ArrayLike, ids: Ints | None = None) -> Ints:
+        """Offer requests at `times_s`: rising, none before `now_s`. Returns their ids.
+
+        Ids rise from offer to offer; without any they are 0, 1, 2, ...
+        """
         times = np.ascontiguousarray(times_s, dtype=np.float64)
-        ids = np.arange(self._offered, self._offered + len(times))
+        named = np.arange(self._offered, self._offered + len(times)) if ids is None else ids
         self._offered += len(times)
-        self._born_s = grown(self._born_s, self._offered)
-        self._born_s[self._offered - len(times) : self._offered] = times
-        self._routes.draw(self._offered - len(times), len(times))
+        self._routes.draw(named)
+        offered = _passed(named, times, times)
         for at, before in enumerate(self._routes.before):
             if not before:
-                self._sent[at].append((ids, times))
-        return ids
+                self._sent[at].append(offered)
+        return named
 
     def run(self, until_s: float) -> FinishedRequests:
         """Advance to `until_s` and return the requests that ended in [now_s, until_s)."""
-        ended: list[tuple[Ints, Floats, Bools]] = []
+        ended: list[EndedItems] = []
         for at, stage in enumerate(self.pipeline.stages):
-            ids, times_s = self._arrived(at, until_s)
+            come = self._arrived(at, until_s)
             if self._admission is not None and not self._routes.before[at]:
-                refused = self._admission.refused(times_s)
-                ended.append((ids[refused], times_s[refused], refused[refused]))
-                ids, times_s = ids[~refused], times_s[~refused]
+                refused = self._admission.refused(come.done_s)
+                ended.append(come.pick(refused)._replace(lost=refused[refused]))
+                come = come.pick(~refused)
             sim = self._stages.get(stage.name)
             if sim is None:
-                lost: Bools = np.zeros(len(ids), dtype=np.bool_)
-                server = np.full(len(ids), -1)
+                served = _passed(come.ref, come.born_s, come.done_s)
             else:
-                came_s = times_s + stage.hop_s if stage.hop_s else times_s
-                born_s = self._born_s[ids] if self._routes.before[at] else times_s
-                sim.offer(came_s, ids, born_s, self._routes.items(at, ids))
-                served = sim.run(until_s)
-                ids, times_s, lost, server = served.ids, served.done_s, served.dropped, served.server
+                came_s = come.done_s + stage.hop_s if stage.hop_s else come.done_s
+                sim.offer(came_s, come.ref, come.born_s, self._routes.items(at, come.ref))
+                done = sim.run(until_s)
+                served = EndedItems(done.ids, done.born_s, done.done_s, done.dropped, done.server)
             links = self._routes.links[at]
             if not links:
-                ended.append((ids, times_s, lost))
-            elif lost.any():
-                ended.append((ids[lost], times_s[lost], lost[lost]))
-                ids, times_s, server = ids[~lost], times_s[~lost], server[~lost]
+                ended.append(served)
+            elif served.lost.any():
+                ended.append(served.pick(served.lost))
+                served = served.pick(~served.lost)
             for link in links:
-                self._send(link, ids, times_s, server, () if sim is None else sim.variants)
+                self._send(link, served, () if sim is None else sim.variants)
         self.now_s = float(until_s)
         return self._finish(ended)
 
-    def _arrived(self, at: int, until_s: float) -> tuple[Ints, Floats]:
-        """The requests that begin at a stage before `until_s`."""
-        sent = self._sent[at]
-        if not sent:
-            return np.empty(0, dtype=np.int64), np.empty(0)
-        ids, times_s = sent[0] if len(sent) == 1 else map(np.concatenate, zip(*sent, strict=True))
+    def _arrived(self, at: int, until_s: float) -> EndedItems:
+        """The requests that begin at a stage before `until_s`, with when they ended before it."""
+        if not self._sent[at]:
+            return _passed(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
+        sent = EndedItems.joined(self._sent[at])
         if self._routes.before[at]:
             self._sent[at] = []
-            return self._routes.arrive(at, ids, times_s)
+            return sent.pick(self._routes.arrive(at, sent.ref, sent.done_s))
         # Requests may be offered long before they arrive.
-        cut = int(np.searchsorted(times_s, until_s))
-        self._sent[at] = [(ids[cut:], times_s[cut:])] if cut < len(ids) else []
-        return ids[:cut], times_s[:cut]
+        cut = int(np.searchsorted(sent.done_s, until_s))
+        self._sent[at] = [sent.pick(slice(cut, None))] if cut < len(sent.ref) else []
+        return sent.pick(slice(cut))
 
-    def _send(self, link: Link, ids: Ints, times_s: Floats, server: Ints, variants: Sequence[str]) -> None:
-        takes = self._routes.takes(link, ids)
+    def _send(self, link: Link, served: EndedItems, variants: Sequence[str]) -> None:
+        takes = self._routes.takes(link, served.ref)
         if takes is not None:
-            ids, times_s, server = ids[takes], times_s[takes], server[takes]
-        if len(ids):
-            self._routes.send(link, ids, variants, server)
-            self._sent[link.child].append((ids, times_s))
+            served = served.pick(takes)
+        if len(served.ref):
+            self._routes.send(link, served.ref, variants, served.server)
+            self._sent[link.child].append(served)
 
-    def _finish(self, ended: Sequence[tuple[Ints, Floats, Bools]]) -> FinishedRequests:
-        if not ended:
+    def _finish(self, pieces: Sequence[EndedItems]) -> FinishedRequests:
+        if not pieces:
             return FinishedRequests(
                 np.empty(0, dtype=np.int64), np.empty(0), np.empty(0), np.empty(0, dtype=np.bool_)
             )
-        ids, done_s, lost = ended[0]
-        if len(ended) > 1:
-            ids, done_s, lost = (np.concatenate(column) for column in zip(*ended, strict=True))
-            order = np.argsort(done_s, kind="stable")
-            ids, done_s, lost = ids[order], done_s[order], lost[order]
-        ends = self._routes.end(ids, lost)
+        ended = EndedItems.joined(pieces)
+        if len(pieces) > 1:
+            ended = ended.by_end()
+        ends = self._routes.end(ended.ref, ended.lost)
         if not ends.all():
-            ids, done_s, lost = ids[ends], done_s[ends], lost[ends]
-        self._finished += len(ids)
-        return FinishedRequests(ids, self._born_s[ids], done_s, lost)
+            ended = ended.pick(ends)
+        self._finished += len(ended.ref)
+        return FinishedRequests(ended.ref, ended.born_s, ended.done_s, ended.lost)
 
-    def arrivals_per_s(self) -> Mapping[str, Ints]:
-        """For each stage that serves, the requests that arrived in each second, from 0 on."""
-        return {name: stage.arrivals_per_s() for name, stage in self._stages.items()}
 
-    def items_per_s(self) -> Mapping[str, Ints]:
-        """For each stage that serves, the items that arrived in each second, from 0 on."""
-        return {name: stage.items_per_s() for name, stage in self._stages.items()}
-
-    def waiting_per_s(self) -> Mapping[str, Ints]:
-        """For each stage that serves, the items that wait at the end of each second, from 0 on."""
-        return {name: stage.waiting_per_s() for name, stage in self._stages.items()}
+def _passed(ids: Ints, born_s: Floats, at_s: Floats) -> EndedItems:
+    """Requests that passed a place that serves nothing at `at_s`."""
+    return EndedItems(ids, born_s, at_s, np.zeros(len(ids), dtype=np.bool_), np.full(len(ids), -1))

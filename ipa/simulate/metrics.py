@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import floor
 
@@ -14,7 +14,8 @@ from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
-from ipa.simulate.columns import KEPT_S, BatchLog, Floats, Ints, served
+from ipa.simulate.columns import KEPT_S, Floats, Ints, served
+from ipa.simulate.stage import StageSim
 
 Counts = NDArray[np.int64]
 Value = Measured[float] | Missing
@@ -138,18 +139,14 @@ class EndedRequests:
 
 @dataclass(slots=True)
 class MetricsRecord:
-    """The events of each second; the world fills it, `SimMetrics` reads it.
+    """The events; the world fills it, `SimMetrics` reads it.
 
-    `arrivals` (requests) and each of `stage_arrivals` (items) count the arrivals of each second since the
-    beginning, `stage_queues` the items waiting at its end, up to the last second with an event. `ended` are
-    the requests that ended, `parts` those of each of several parts by its slot; `stage_batches` the batches
-    of each stage by the slot of the part.
+    `arrivals` count the requests of each second since the beginning. `stages` are those of each part by its
+    slot, by their name. `ended` are the requests that ended, `parts` those of each of several parts.
     """
 
     arrivals: Counts
-    stage_arrivals: Mapping[str, Counts] = field(default_factory=dict)
-    stage_queues: Mapping[str, Counts] = field(default_factory=dict)
-    stage_batches: Mapping[str, Mapping[str, BatchLog]] = field(default_factory=dict)
+    stages: defaultdict[str, dict[str, StageSim]] = field(default_factory=lambda: defaultdict(dict))
     ended: EndedRequests = field(default_factory=EndedRequests)
     parts: dict[str, EndedRequests] = field(default_factory=dict)
 
@@ -162,10 +159,12 @@ class SimMetrics:
 
     def __init__(self, record: MetricsRecord, settings: MetricsSettings, now_s: Callable[[], float]) -> None:
         self._record, self._settings, self._now_s = record, settings, now_s
+        # The requests that arrived before each second.
+        self._arrived = np.concatenate([[0], np.cumsum(record.arrivals)])
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals as known now, the load over the last `window_s` seconds."""
-        settings, times = self._settings, self._known()
+        settings, times = self._settings, self._known(window_s)
         if isinstance(times, Missing):
             return _nothing(pipeline, times)
         newest_s = int(times[-1])
@@ -180,7 +179,7 @@ class SimMetrics:
             return ended.attainment(sla_s, settings.rate_window_s, newest_s, age_s)
 
         return Signals(
-            arrival_rate_rps=self._rate(record.arrivals, times, age_s),
+            arrival_rate_rps=self._rate(self._arrived_before, times, age_s),
             load=self._load(times, window_s, age_s),
             latency_s=latency(record.ended),
             attainment=attainment(record.ended),
@@ -189,34 +188,39 @@ class SimMetrics:
                     latency(each),
                     attainment(each),
                     {
-                        stage.name: self._batches([record.stage_batches[stage.name][name]], newest_s, age_s)
+                        stage.name: self._batches([record.stages[stage.name][name]], newest_s, age_s)
                         for stage in (pipeline.served if settings.tells_batches else ())
                     },
                 )
                 for name, each in record.parts.items()
             },
             stages={
-                stage.name: StageSignals(
-                    self._rate(record.stage_arrivals[stage.name], times, age_s),
-                    self._stage_latency(stage.name, quantile, newest_s, age_s),
-                    self._queue(stage.name, newest_s, age_s),
-                    self._batches(list(record.stage_batches.get(stage.name, {}).values()), newest_s, age_s),
-                )
+                stage.name: self._stage(list(record.stages[stage.name].values()), quantile, times, age_s)
                 for stage in pipeline.served
             },
         )
 
+    def _stage(self, sims: Sequence[StageSim], quantile: float, times: Counts, age_s: float) -> StageSignals:
+        """The signals of a stage, all parts together."""
+        newest_s = int(times[-1])
+        return StageSignals(
+            self._rate(lambda second: sum(sim.items_before(second) for sim in sims), times, age_s),
+            self._stage_latency(sims, quantile, newest_s, age_s),
+            Measured(float(sum(sim.waiting_at(newest_s) for sim in sims)), age_s),
+            self._batches(sims, newest_s, age_s),
+        )
+
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load over the last `window_s` seconds, as known now."""
-        times = self._known()
+        times = self._known(window_s)
         return times if isinstance(times, Missing) else self._load(times, window_s, self._now_s() - times[-1])
 
-    def _known(self) -> Counts | Missing:
-        """The scrape times, as far as known now and not stale."""
+    def _known(self, window_s: float) -> Counts | Missing:
+        """The scrape times that a window needs, as far as known now and not stale."""
         settings, now_s = self._settings, self._now_s()
         if _is_within(now_s, settings.outages):
             return Missing(MissingReason.UNREACHABLE, "no answer")
-        times = self._scrapes(now_s - settings.delay_s)
+        times = self._scrapes(now_s - settings.delay_s, window_s + KEPT_S)
         if not len(times):
             return Missing(MissingReason.ABSENT, "no samples yet")
         age_s = now_s - int(times[-1])
@@ -225,20 +229,25 @@ class SimMetrics:
             return Missing(MissingReason.STALE, words, age_s)
         return times
 
-    def _scrapes(self, known_s: float) -> Counts:
-        """The scrape times, as far as known by now; the beginning is the first one."""
+    def _scrapes(self, known_s: float, window_s: float) -> Counts:
+        """The scrape times of the window before, and of as long as the gaps; the beginning is the first."""
         every = int(self._settings.scrape_interval_s)
-        times = np.arange(0, floor(known_s) + 1, every, dtype=np.int64)
+        since_s = known_s - window_s - sum(end - start for start, end in self._settings.gaps)
+        times = np.arange(max(0, floor(since_s / every)) * every, floor(known_s) + 1, every, dtype=np.int64)
         for start, end in self._settings.gaps:
             times = times[(times < start) | (times >= end)]
         return times
 
-    def _rate(self, counts: Counts, times: Counts, age_s: float) -> Value:
+    def _arrived_before(self, second: int) -> int:
+        return int(self._arrived[min(second, len(self._arrived) - 1)])
+
+    def _rate(self, came_before: Callable[[int], int], times: Counts, age_s: float) -> Value:
         """The mean rate over the window that ends with the newest sample."""
-        first = times[np.searchsorted(times, times[-1] - self._settings.rate_window_s)]
-        if first == times[-1]:
+        first = int(times[np.searchsorted(times, times[-1] - self._settings.rate_window_s)])
+        newest = int(times[-1])
+        if first == newest:
             return Missing(MissingReason.ABSENT, "a rate needs two samples", age_s)
-        return Measured(float(counts[first : times[-1]].sum() / (times[-1] - first)), age_s)
+        return Measured((came_before(newest) - came_before(first)) / (newest - first), age_s)
 
     def _load(self, times: Counts, window_s: float, age_s: float) -> Load:
         """The rate at each second up to the newest sample; a gap without two samples in its window."""
@@ -250,31 +259,23 @@ class SimMetrics:
         known = (last > first) & (seconds > 0)
         if not known.any():
             return Missing(MissingReason.ABSENT, "no rate in the window", age_s)
-        total = np.zeros(newest + 1, dtype=np.int64)
-        counts = self._record.arrivals[:newest]
-        total[1 : len(counts) + 1] = counts
-        total = np.cumsum(total)
         since, until = times[first[known]], times[last[known]]
-        values = iter(((total[until] - total[since]) / (until - since)).tolist())
+        came = self._arrived[np.minimum((since, until), len(self._arrived) - 1)]
+        values = iter(((came[1] - came[0]) / (until - since)).tolist())
         rates = tuple(next(values) if seen else None for seen in known.tolist())
         return Measured(LoadHistory(1.0, rates, averaged_s=0.0 if mean_s == 1 else mean_s), age_s)
 
-    def _queue(self, stage: str, newest_s: int, age_s: float) -> Value:
-        queues = self._record.stage_queues[stage][:newest_s]
-        return Measured(float(queues[-1]) if len(queues) else 0.0, age_s)
-
-    def _stage_latency(self, stage: str, quantile: float, newest_s: int, age_s: float) -> Value:
+    def _stage_latency(self, sims: Sequence[StageSim], quantile: float, newest_s: int, age_s: float) -> Value:
         """The quantile of wait and service of the items that left the stage in the window."""
         if not self._settings.tells_stage_latencies:
             return NOT_ASKED
         since_s = newest_s - self._settings.latency_window_s
-        logs = self._record.stage_batches.get(stage, {}).values()
-        found = [log.latencies_in(since_s, newest_s) for log in logs]
+        found = [sim.batches.latencies_in(since_s, newest_s) for sim in sims]
         latencies_s = np.concatenate(found) if found else np.empty(0)
         return Measured(float(np.quantile(latencies_s, quantile)), age_s) if len(latencies_s) else IDLE
 
-    def _batches(self, logs: Sequence[BatchLog], newest_s: int, age_s: float) -> Measured[Batches] | Missing:
-        batches = served(logs, newest_s - self._settings.batches_window_s, newest_s)
+    def _batches(self, sims: Sequence[StageSim], newest_s: int, age_s: float) -> Measured[Batches] | Missing:
+        batches = served([sim.batches for sim in sims], newest_s - self._settings.batches_window_s, newest_s)
         return Measured(batches, age_s) if batches else NO_BATCHES
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from ipa.model.pipeline import Edge, Pipeline, StageKind
-from ipa.simulate.columns import Bools, Floats, Ints, T, grown
+from ipa.simulate.columns import Bools, Floats, Ints, RowTable
 
 # The uses of the streams of random numbers; 0 is for service times.
 BRANCH, ROUNDING = 1, 2
+# Columns of a request that several branches may end.
+ENDS_LEFT, HAS_ENDED = ("ends left",), ("has ended",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Link:
 
 
 class Routes:
-    """The route of each request by its id: drawn at its arrival, updated on its way."""
+    """The route of each request by its id: drawn at its arrival, updated on its way, forgotten at its end."""
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
         stages = pipeline.stages
@@ -56,122 +56,117 @@ class Routes:
             for link in links
             if not _is_whole(link.edge.fan_out)
         }
-        # By id. Branches: the child that a router chose. Left: parents that a join still waits for.
-        self._branch = {at: np.empty(0, dtype=np.int64) for at in self._routers}
-        self._rounding = {key: np.empty(0) for key in self._rounding_rngs}
-        self._left = {at: np.empty(0, dtype=np.int64) for at in self._joins}
-        self._items = {at: np.empty(0, dtype=np.int64) for at in range(len(stages)) if self.has_items}
-        self._sent = {
-            (link.child, link.place): np.empty(0, dtype=np.int64)
-            for at in self._joins
-            for link in self.before[at]
-            if self.has_items
-        }
-        self._ends_left = np.empty(0, dtype=np.int64)
-        self._ended = np.empty(0, dtype=np.bool_)
+        # Branch: the child that a router chose. Left: parents that a join still waits for.
+        self._table = RowTable(
+            {("branch", at): 0 for at in self._routers}
+            | {("rounding", *key): 0.0 for key in self._rounding_rngs}
+            | {("left", at): 0 for at in self._joins}
+            | {("items", at): 1 for at in range(len(stages)) if self.has_items}
+            | {
+                ("sent", at, link.place): -1
+                for at in self._joins
+                for link in self.before[at]
+                if self.has_items
+            }
+            | ({ENDS_LEFT: 0, HAS_ENDED: False} if self._forks else {})
+        )
 
-    def draw(self, first: int, count: int) -> None:
-        """Draw the routes of the next requests, `first` to first + count - 1."""
-        stop = first + count
-        new = slice(first, stop)
+    def draw(self, ids: Ints) -> None:
+        """Draw the routes of the next requests."""
+        if not self._table.columns:
+            return
+        new, count = self._table.add(ids), len(ids)
+        columns = self._table.columns
         visits: list[Bools] = []
         for at in self._routers:
             links = self.links[at]
             shares = np.cumsum([link.edge.share for link in links])
             place = np.searchsorted(shares / shares[-1], self._branch_rngs[at].random(count), side="right")
             children = np.array([link.child for link in links])
-            _put(self._branch, at, new, children[np.minimum(place, len(links) - 1)])
+            columns["branch", at][new] = children[np.minimum(place, len(links) - 1)]
         for key, rng in self._rounding_rngs.items():
-            _put(self._rounding, key, new, rng.random(count))
+            columns["rounding", *key][new] = rng.random(count)
         for at, before in enumerate(self.before):
             live = np.array([visits[link.parent] & self._takes(link, new) for link in before], dtype=np.bool_)
             visits.append(np.asarray(live.any(axis=0)) if before else np.ones(count, dtype=np.bool_))
-            if at in self._left:
-                _put(self._left, at, new, live.sum(axis=0))
-        for at in self._items:
-            _put(self._items, at, new, 1)
-        for key in self._sent:
-            _put(self._sent, key, new, -1)
+            if at in self._joins:
+                columns["left", at][new] = live.sum(axis=0)
         if self._forks:
-            self._ends_left = grown(self._ends_left, stop)
-            self._ends_left[new] = np.sum([visits[at] for at in self._ends], axis=0)
-            self._ended = grown(self._ended, stop)
-            self._ended[new] = False
+            columns[ENDS_LEFT][new] = np.sum([visits[at] for at in self._ends], axis=0)
 
     def takes(self, link: Link, ids: Ints) -> Bools | None:
         """True for those of these requests that go along the link; None: all."""
-        return self._branch[link.parent][ids] == link.child if link.parent in self._branch else None
+        return self._takes(link, self._table.rows(ids)) if link.parent in self._routers else None
 
-    def _takes(self, link: Link, new: slice) -> Bools:
-        if link.parent not in self._branch:
-            return np.ones(new.stop - new.start, dtype=np.bool_)
-        return np.asarray(self._branch[link.parent][new] == link.child)
+    def _takes(self, link: Link, rows: Ints) -> Bools:
+        if link.parent not in self._routers:
+            return np.ones(len(rows), dtype=np.bool_)
+        return np.asarray(self._table.columns["branch", link.parent][rows] == link.child)
 
     def send(self, link: Link, ids: Ints, variants: Sequence[str], server: Ints) -> None:
         """Note the items that these requests, served by these replicas, bring along the link."""
         if not self.has_items:
             return
+        rows, columns = self._table.rows(ids), self._table.columns
         fan_out = link.edge.fan_out
         if isinstance(fan_out, Mapping):
             by_server = np.array([*(fan_out.get(name, 0.0) for name in variants), 0.0])
-            exact = self._items[link.parent][ids] * by_server[server]
+            exact = columns["items", link.parent][rows] * by_server[server]
         else:
-            exact = self._items[link.parent][ids] * float(fan_out)
+            exact = columns["items", link.parent][rows] * float(fan_out)
         key = (link.child, link.place)
         whole = np.floor(exact + 1e-9)
-        if key in self._rounding:
-            whole += self._rounding[key][ids] < exact - whole
-        counts = whole.astype(np.int64)
-        if key in self._sent:
-            self._sent[key][ids] = counts
-        else:
-            self._items[link.child][ids] = counts
+        if key in self._rounding_rngs:
+            whole += columns["rounding", *key][rows] < exact - whole
+        goes_to = ("sent", *key) if link.child in self._joins else ("items", link.child)
+        columns[goes_to][rows] = whole.astype(np.int64)
 
-    def arrive(self, at: int, ids: Ints, times_s: Floats) -> tuple[Ints, Floats]:
-        """Of the requests sent to a stage, in order of time, those that begin there now: ids, times.
+    def arrive(self, at: int, ids: Ints, times_s: Floats) -> Ints | slice:
+        """The places, in order of time, of those of the requests sent to a stage that begin there now.
 
         At a join that is the last of each; ids may repeat in the input.
         """
-        if at not in self._left or not len(ids):
-            return ids, times_s
+        if at not in self._joins or not len(ids):
+            return slice(None)
         order = np.argsort(times_s, kind="stable")
-        ids, times_s = ids[order], times_s[order]
-        left = self._left[at]
-        np.subtract.at(left, ids, 1)
-        _, last = np.unique(ids[::-1], return_index=True)
-        places = np.sort(len(ids) - 1 - last)
-        places = places[left[ids[places]] == 0]
-        ids, times_s = ids[places], times_s[places]
+        rows, columns = self._table.rows(ids[order]), self._table.columns
+        left = columns["left", at]
+        np.subtract.at(left, rows, 1)
+        _, last = np.unique(rows[::-1], return_index=True)
+        places = np.sort(len(rows) - 1 - last)
+        places = places[left[rows[places]] == 0]
         if self.has_items:
+            begun = rows[places]
             for link in reversed(self.before[at]):
-                sent = self._sent[at, link.place][ids]
-                self._items[at][ids[sent >= 0]] = sent[sent >= 0]
-        return ids, times_s
+                sent = columns["sent", at, link.place][begun]
+                columns["items", at][begun[sent >= 0]] = sent[sent >= 0]
+        begun_at: Ints = order[places]
+        return begun_at
 
     def items(self, at: int, ids: Ints) -> Ints | None:
         """The number of items that these requests bring to a stage; None: one each."""
-        return self._items[at][ids] if self.has_items else None
+        return self._table.columns["items", at][self._table.rows(ids)] if self.has_items else None
 
     def end(self, ids: Ints, lost: Bools) -> Bools:
         """True for those, in order of time, that end their request: at its last stage, or its first loss."""
-        if not self._forks:
+        if not self._table.columns:
             return np.ones(len(ids), dtype=np.bool_)
-        np.subtract.at(self._ends_left, ids[~lost], 1)
-        ends = np.zeros(len(ids), dtype=np.bool_)
-        _, last = np.unique(ids[::-1], return_index=True)
-        places = len(ids) - 1 - last
-        ends[places[(self._ends_left[ids[places]] == 0) & ~lost[places]]] = True
+        rows = self._table.rows(ids)
+        if not self._forks:
+            self._table.is_inside[rows] = False
+            return np.ones(len(ids), dtype=np.bool_)
+        ends_left, has_ended = self._table.columns[ENDS_LEFT], self._table.columns[HAS_ENDED]
+        np.subtract.at(ends_left, rows[~lost], 1)
+        ends = np.zeros(len(rows), dtype=np.bool_)
+        _, last = np.unique(rows[::-1], return_index=True)
+        places = len(rows) - 1 - last
+        ends[places[(ends_left[rows[places]] == 0) & ~lost[places]]] = True
         places = np.flatnonzero(lost)
-        _, first = np.unique(ids[places], return_index=True)
+        _, first = np.unique(rows[places], return_index=True)
         ends[places[first]] = True
-        ends &= ~self._ended[ids]
-        self._ended[ids[ends]] = True
+        ends &= ~has_ended[rows]
+        has_ended[rows[ends]] = True
         return ends
-
-
-def _put(columns: dict[Any, NDArray[T]], key: Any, new: slice, values: ArrayLike) -> None:
-    columns[key] = grown(columns[key], new.stop)
-    columns[key][new] = values
 
 
 def _is_whole(fan_out: float | Mapping[str, float]) -> bool:

@@ -13,24 +13,25 @@ from numpy.typing import ArrayLike, NDArray
 from ipa.model.errors import InputError
 from ipa.queueing.service import ServiceTime
 from ipa.simulate import kernel
-from ipa.simulate.columns import BatchLog, EndedItems, Floats, Ints, grown
+from ipa.simulate.columns import BatchLog, EndedItems, Floats, Ints, RowTable, moved
 from ipa.simulate.kernel_numba import drive
 from ipa.simulate.lanes import ReplicaQueues, StageQueues
 from ipa.simulate.queue import DrainedPod, Pods, QueueSim
+
+# Columns of a request with several items.
+ID, LEFT, TOLD = ("id",), ("left",), ("told",)
 
 
 class Requests:
     """The requests whose items are at a stage. An item of a single-item request carries its request's id.
 
-    An item of one with several carries -1 - the request's row in this table.
+    An item of one with several carries -1 - the request's number in this table.
     """
 
     def __init__(self) -> None:
-        self._rows = 0
-        self._ids = np.empty(0, dtype=np.int64)
-        self._born_s = np.empty(0)
-        self._left = np.empty(0, dtype=np.int64)  # items that have not ended
-        self._told = np.empty(0, dtype=np.bool_)  # its end was reported
+        self._count = 0
+        # Its id, its items that have not ended, and if its end was reported.
+        self._table = RowTable({ID: 0, LEFT: 0, TOLD: False})
         self._empty: list[tuple[Ints, Floats, Floats]] = []  # without items: id, time, birth
 
     def expand(self, ids: Ints, times_s: Floats, born_s: Floats, items: Ints) -> tuple[Ints, Floats, Floats]:
@@ -39,14 +40,11 @@ class Requests:
         refs = ids.copy()
         count = int(many.sum())
         if count:
-            if self._rows and self._told[: self._rows].all() and not self._left[: self._rows].any():
-                self._rows = 0
-            self._reserve(self._rows + count)
-            rows = np.arange(self._rows, self._rows + count)
-            self._ids[rows], self._born_s[rows] = ids[many], born_s[many]
-            self._left[rows], self._told[rows] = items[many], False
-            refs[many] = -1 - rows
-            self._rows += count
+            numbers = np.arange(self._count, self._count + count)
+            rows = self._table.add(numbers)
+            self._table.columns[ID][rows], self._table.columns[LEFT][rows] = ids[many], items[many]
+            refs[many] = -1 - numbers
+            self._count += count
         none = items == 0
         if none.any():
             self._empty.append((ids[none], times_s[none], born_s[none]))
@@ -57,25 +55,27 @@ class Requests:
 
         A request is lost with its first item that is lost.
         """
-        if self._rows and np.any(ended.ref < 0):
+        if self._count and np.any(ended.ref < 0):
             ended = self._joined(ended)
         return self._with_empty(ended, until_s) if self._empty else ended
 
     def _joined(self, ended: EndedItems) -> EndedItems:
         places = np.flatnonzero(ended.ref < 0)
-        rows = -1 - ended.ref[places]
+        rows = self._table.rows(-1 - ended.ref[places])
+        named, left, told = (self._table.columns[name] for name in (ID, LEFT, TOLD))
         lost = ended.lost[places]
-        np.subtract.at(self._left, rows, 1)
+        np.subtract.at(left, rows, 1)
         keep = ended.ref >= 0
         lost_rows, at = np.unique(rows[lost], return_index=True)
-        keep[places[lost][at]] = ~self._told[lost_rows]
-        self._told[lost_rows] = True
+        keep[places[lost][at]] = ~told[lost_rows]
+        told[lost_rows] = True
         last_rows, at = np.unique(rows[::-1], return_index=True)
-        whole = (self._left[last_rows] == 0) & ~self._told[last_rows]
-        self._told[last_rows[whole]] = True
+        whole = (left[last_rows] == 0) & ~told[last_rows]
+        told[last_rows[whole]] = True
         keep[places[::-1][at[whole]]] = True
+        self._table.is_inside[rows] = left[rows] > 0
         ids = ended.ref.copy()
-        ids[places] = self._ids[rows]
+        ids[places] = named[rows]
         return ended._replace(ref=ids).pick(keep)
 
     def _with_empty(self, ended: EndedItems, until_s: float) -> EndedItems:
@@ -88,17 +88,14 @@ class Requests:
         )
         return EndedItems(*(np.concatenate(pair) for pair in zip(ended, more, strict=True))).by_end()
 
-    def _reserve(self, rows: int) -> None:
-        for name in ("_ids", "_born_s", "_left", "_told"):
-            setattr(self, name, grown(getattr(self, name), rows))
-
 
 class CountsPerSecond:
-    """A count a second, from 0 on."""
+    """A count a second; those of seconds that nobody asks for any more are one sum."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(64, dtype=np.int64)
-        self._length = 0
+        # The first second of the counts, and the sum of all before.
+        self._first = self._before = 0
 
     def add(self, times_s: NDArray[np.float64], totals: NDArray[np.int64] | None = None) -> None:
         """Count each of these moments: rising, finite, zero or more.
@@ -108,16 +105,25 @@ class CountsPerSecond:
         if not len(times_s):
             return
         first, last = int(times_s[0]), int(times_s[-1])
-        self._counts = grown(self._counts, last + 1)
-        self._length = max(self._length, last + 1)
+        length = last + 1 - self._first
+        if length > len(self._counts):
+            self._counts = moved(self._counts, 0, 2 * length)
         places = np.searchsorted(times_s, np.arange(first, last + 2))
         if totals is not None:
             places = np.concatenate([[0], totals])[places]
-        self._counts[first : last + 1] += np.diff(places)
+        self._counts[first - self._first : length] += np.diff(places)
 
-    def counts(self) -> NDArray[np.int64]:
-        """The counts up to the last second with an event."""
-        return self._counts[: self._length].copy()
+    def before(self, second: int) -> int:
+        """The count of all seconds before that one, which is not forgotten."""
+        assert second >= self._first
+        return self._before + int(self._counts[: second - self._first].sum())
+
+    def forget(self, until_s: float) -> None:
+        """Keep the sum alone of the seconds before."""
+        gone = int(until_s) - self._first
+        if gone > len(self._counts) // 2:
+            self._before += int(self._counts[:gone].sum())
+            self._counts, self._first = moved(self._counts, gone, len(self._counts)), self._first + gone
 
 
 __all__ = ["DrainedPod", "Pods", "ServedRequests", "ServiceTime", "StageSim"]
@@ -314,24 +320,23 @@ class StageSim:
         """Take the pods that were removed since the last call, with the end of their work."""
         return self._lanes.take_drained()
 
-    def arrivals_per_s(self) -> Ints:
-        """Requests that were offered in each second, from 0 on."""
-        return self._came.counts()
+    def forget(self, until_s: float) -> None:
+        """Keep no counts of single seconds before."""
+        for counts in (self._came, self._entered, self._left, self._several):
+            counts.forget(until_s)
 
-    def items_per_s(self) -> Ints:
-        """Items that entered the queue in each second, from 0 on; those of a failed replica once more."""
+    def arrivals_before(self, second: int) -> int:
+        """The requests offered before that second."""
+        return self._came.before(second)
+
+    def items_before(self, second: int) -> int:
+        """The items that entered the queue before that second; those of a failed replica once more."""
         # A request of one item entered when it arrived; of others each item counts, and not the request.
-        return self._came_less(self._several)
+        return self._came.before(second) + self._entered.before(second) - self._several.before(second)
 
-    def waiting_per_s(self) -> Ints:
-        """Items that wait at the end of each second, from 0 on, as far as it has run."""
-        return np.cumsum(self._came_less(self._left))
-
-    def _came_less(self, gone: CountsPerSecond) -> Ints:
-        columns = [each.counts() for each in (self._came, self._entered, gone)]
-        length = max(map(len, columns))
-        came, entered, less = (np.pad(column, (0, length - len(column))) for column in columns)
-        return np.asarray(came + entered - less)
+    def waiting_at(self, second: int) -> int:
+        """The items that wait at the beginning of that second, as far as it has run."""
+        return self._came.before(second) + self._entered.before(second) - self._left.before(second)
 
     def _schedule(self, at_s: float, kind: str, change: Callable[[], None]) -> None:
         if at_s < self.now_s:

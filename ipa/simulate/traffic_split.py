@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ipa.simulate.cluster import Serving
-from ipa.simulate.columns import Floats, Ints, grown
+from ipa.simulate.columns import Floats, Ints
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.queue import Pods
 
@@ -52,23 +52,12 @@ class SplitPart:
         self.pods: dict[str, list[Pods]] = {}
         self.pas = 0.0
         self.is_emptying = False
-        self._ids = np.empty(0, dtype=np.int64)
-        self._count = 0
-
-    def offer(self, ids: Ints, times_s: Floats) -> None:
-        """Offer the part its requests of the pipeline."""
-        stop = self._count + len(ids)
-        self._ids = grown(self._ids, stop)
-        self._ids[self._count : stop] = ids
-        self._count = stop
-        self.sim.offer(times_s)
 
     def run(self, until_s: float) -> tuple[Ints, Floats, Floats]:
         """Advance; return the requests answered before then, with times, and the times of losses."""
         finished = self.sim.run(until_s)
         answered = ~finished.lost
-        ids, done_s = self._ids[finished.ids[answered]], finished.done_s[answered]
-        return ids, done_s, finished.done_s[finished.lost]
+        return finished.ids[answered], finished.done_s[answered], finished.done_s[finished.lost]
 
 
 def in_time(pieces: Sequence[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
@@ -78,21 +67,3 @@ def in_time(pieces: Sequence[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
     ids, done_s = (np.concatenate(column) for column in zip(*pieces, strict=True))
     order = np.argsort(done_s, kind="stable")
     return ids[order], done_s[order]
-
-
-def summed(lanes: Sequence[Mapping[str, Ints]], *, goes_on: bool = False) -> Mapping[str, Ints]:
-    """The counts by the second of all parts together, for each stage.
-
-    After the last second of a part the count is zero or, if it `goes_on`, its last value.
-    """
-    if len(lanes) == 1:
-        return lanes[0]
-    totals: dict[str, Ints] = {}
-    for stage in lanes[0]:
-        totals[stage] = np.zeros(max(len(lane[stage]) for lane in lanes), dtype=np.int64)
-        for lane in lanes:
-            counts = lane[stage]
-            totals[stage][: len(counts)] += counts
-            if goes_on and len(counts):
-                totals[stage][len(counts) :] += counts[-1]
-    return totals

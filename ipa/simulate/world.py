@@ -22,12 +22,12 @@ from ipa.model.resident import resident_variants
 from ipa.model.rolling import Rolling
 from ipa.model.serving import Batching, ServingSemantics
 from ipa.simulate.cluster import FIRST, ClusterSettings, SimCluster
-from ipa.simulate.columns import Floats
+from ipa.simulate.columns import KEPT_S, Floats
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import LONGEST_PIECE_S, EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
 from ipa.simulate.stage import Pods
-from ipa.simulate.traffic_split import SplitPart, TrafficSplit, in_time, summed
+from ipa.simulate.traffic_split import SplitPart, TrafficSplit, in_time
 
 # Requests that have not ended this long after the last tick are lost.
 LONGEST_S = 120.0
@@ -147,10 +147,10 @@ class SimWorld:
         self._split = TrafficSplit(times_s, seed)
         # By slot that a part ever had; a single part has the first.
         self._lanes: dict[int, SplitPart] = {}
-        self._accuracy = np.zeros(len(times_s))
+        # Of the answered requests: their number, and the sum of their accuracies.
+        self._answered, self._accuracy_sum = 0, 0.0
         self._at_s = 0.0
         self._follow(0.0)
-        self._note()
 
     def change(self, configs: Sequence[StageConfig], revision: str) -> str:
         """Set the desired configuration; the change begins now. Returns the new revision."""
@@ -180,7 +180,9 @@ class SimWorld:
                 self._follow(at_s)
             elif at_s == slow_s or any(lane.is_emptying for lane in self._lanes.values()):
                 self._follow(at_s)
-        self._note()
+        for stages in self.record.stages.values():
+            for sim in stages.values():
+                sim.forget(self._at_s - KEPT_S)
 
     def finish(self) -> None:
         """Let the requests inside end without more ticks; those that have not after `LONGEST_S` are lost."""
@@ -199,14 +201,13 @@ class SimWorld:
 
         That of the part's serving pods when the requests end.
         """
-        answered = ~np.isnan(self.done_s)
-        return float(np.mean(self._accuracy[answered])) if answered.any() else 0.0
+        return self._accuracy_sum / self._answered if self._answered else 0.0
 
     def _run(self, until_s: float) -> None:
         """Let requests pass until then, and keep the record."""
         shares = self.cluster.shares()
         for slot, (ids, times_s) in self._split.until(until_s, shares).items():
-            self._lanes[slot].offer(ids, times_s)
+            self._lanes[slot].sim.offer(times_s, ids)
         pieces = []
         for slot, lane in self._lanes.items():
             ids, done_s, lost_s = lane.run(until_s)
@@ -216,7 +217,8 @@ class SimWorld:
                 part.lost(lost_s)
                 part.answer(*in_time([(ids, done_s)]), self.born_s)
             self.done_s[ids] = done_s
-            self._accuracy[ids] = lane.pas
+            self._answered += len(ids)
+            self._accuracy_sum += len(ids) * lane.pas
             pieces.append((ids, done_s))
             for drained in self._drained(lane):
                 self.cluster.drained(*drained, slot)
@@ -227,7 +229,9 @@ class SimWorld:
         shares = self.cluster.shares()
         for slot in shares:
             if slot not in self._lanes:
-                self._lanes[slot] = SplitPart(self._made(slot))
+                made = self._lanes[slot] = SplitPart(self._made(slot))
+                for stage in self.pipeline.served:
+                    self.record.stages[stage.name][str(slot)] = made.sim.stage(stage.name)
         for slot, lane in self._lanes.items():
             lane.is_emptying = self.cluster.is_going(slot) and lane.sim.inside > 0
             if lane.is_emptying:
@@ -254,17 +258,6 @@ class SimWorld:
                 return pas
             carried, total = carried + percent * pas, total + percent
         return carried / total
-
-    def _note(self) -> None:
-        """Put the stages' events into the record."""
-        self.record.stage_arrivals = summed([lane.sim.items_per_s() for lane in self._lanes.values()])
-        self.record.stage_queues = summed(
-            [lane.sim.waiting_per_s() for lane in self._lanes.values()], goes_on=True
-        )
-        self.record.stage_batches = {
-            stage.name: {str(slot): lane.sim.stage(stage.name).batches for slot, lane in self._lanes.items()}
-            for stage in self.pipeline.served
-        }
 
     def _pods(self, template: str, config: StageConfig, at_s: float) -> Pods:
         service = self.truth.service(config)

@@ -261,11 +261,11 @@ class _Fed:
         router.requests[Outcome.DROPPED].inc(dropped - self.dropped)
         self.arrived, self.dropped = arrived, dropped
         for name, queue in made.queues.items():
-            items = int(sim.record.stage_arrivals.get(name, np.zeros(0, dtype=np.int64)).sum())
+            stages, second = sim.record.stages[name].values(), math.floor(now_s) + 1
+            items = sum(stage.items_before(second) for stage in stages)
             queue.arrivals.inc(items - self.items.get(name, 0))
             self.items[name] = items
-            waiting = sim.record.stage_queues.get(name, np.zeros(0, dtype=np.int64))
-            queue.length.set(float(waiting[-1]) if len(waiting) else 0.0)
+            queue.length.set(float(sum(stage.waiting_at(second) for stage in stages)))
 
 
 def slower(profiles: Mapping[str, StageProfile], factor: float) -> dict[str, StageProfile]:

@@ -46,7 +46,7 @@ def test_each_part_is_sent_its_percent_of_the_requests_and_answers_with_its_accu
     made.advance(200.0)
     made.finish()
     lanes = {next(iter(lane.serving.values()))[0][1].variant: lane for lane in made._lanes.values()}
-    sent = {name: sum(lane.sim.items_per_s()["classify"]) for name, lane in lanes.items()}
+    sent = {name: lane.sim.stage("classify").items_before(1000) for name, lane in lanes.items()}
     assert sum(sent.values()) == 4000 and not np.isnan(made.done_s).any()
     # Three standard deviations of 4 000 draws.
     assert sent["high"] / 4000 == pytest.approx(0.7, abs=3 * (0.7 * 0.3 / 4000) ** 0.5)

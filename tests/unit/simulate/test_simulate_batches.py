@@ -60,8 +60,8 @@ def test_what_nobody_asks_for_any_more_is_forgotten() -> None:
 
 
 def metrics(stage: StageSim, now_s: float, settings: MetricsSettings | None = None) -> SimMetrics:
-    counts = np.ones(100, dtype=np.int64)
-    record = MetricsRecord(counts, {"detect": counts}, {"detect": counts}, {"detect": {"1": stage.batches}})
+    record = MetricsRecord(np.ones(100, dtype=np.int64))
+    record.stages["detect"]["1"] = stage
     return SimMetrics(record, settings or MetricsSettings(), lambda: now_s)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,6 +129,44 @@ def test_a_stall_is_caught_up_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None
     # What no window of metrics reads any more is not kept.
     (oldest_s, _), (newest_s, _) = world.record.ended.answered[0], world.record.ended.answered[-1]
     assert newest_s[-1] > 1190.0 and newest_s[-1] - oldest_s[-1] <= KEPT_S
+
+
+def held_bytes(root: object) -> int:
+    """The bytes of all that an object holds; functions, types and modules have no part in it."""
+    seen: dict[int, object] = {}
+    waiting = [root]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in seen and not isinstance(each, (type, FunctionType, ModuleType)):
+            seen[id(each)] = each
+            base = each.base if isinstance(each, np.ndarray) else None
+            waiting += [base] if base is not None else gc.get_referents(each)
+    return sum(sys.getsizeof(each) for each in seen.values())
+
+
+@pytest.mark.parametrize("fan_out", [1.0, 2.5])
+def test_a_world_holds_no_more_after_hours(fan_out: float) -> None:
+    pipeline, profiles = packaged_example()
+    first, second = pipeline.stages
+    second = replace(second, after=(replace(second.after[0], fan_out=fan_out),))
+    pipeline = replace(pipeline, stages=(first, second))
+    more = tuple(replace(config, replicas=8) for config in START)
+    world = SimWorld(
+        pipeline,
+        GroundTruth(pipeline, profiles),
+        more,
+        request_times([2.0] * 9_000),
+        cluster=ClusterSettings(),
+        metrics=MetricsSettings(tells_stage_latencies=True),
+        kernel="plain",
+    )
+    held = []
+    for until_s in (1800.0, 9_000.0):
+        while world.clock.monotonic_s() < until_s:
+            world.clock.wait(30.0)
+            world.metrics.read(pipeline, 120.0)
+        held.append(held_bytes(world))
+    assert held[1] < 1.05 * held[0]
 
 
 def test_a_simulated_service_never_compiles_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,10 @@ from ipa.simulate.lanes import SPREAD
 from ipa.simulate.stage import DrainedPod, Pods, ServiceTime, StageSim
 
 FLAT = ServiceTime(1.0, 1.0)
+
+
+def by_second(count_before: Callable[[int], int], seconds: int) -> list[int]:
+    return [count_before(second + 1) - count_before(second) for second in range(seconds)]
 
 
 def stage_of(
@@ -90,7 +96,7 @@ def test_what_a_failed_replica_had_is_done_again_first() -> None:
     served = stage.run(9.0)
     assert served.ids.tolist() == [1, 0, 2]
     assert served.done_s == pytest.approx([1.1, 2.1, 3.1])
-    assert stage.waiting_per_s().tolist() == [2, 1, 0]
+    assert [stage.waiting_at(second) for second in (1, 2, 3)] == [2, 1, 0]
 
 
 def lanes_of(count: int, requests: int, seed: int) -> list[list[int]]:
@@ -150,8 +156,24 @@ def test_a_request_is_done_with_its_last_item_and_without_items_at_once() -> Non
 def test_counts_by_the_second() -> None:
     stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2, 3.5])
     stage.run(9.0)
-    assert stage.arrivals_per_s().tolist() == [3, 0, 0, 1]
-    assert stage.waiting_per_s().tolist() == [2, 1, 0, 0]
+    assert by_second(stage.arrivals_before, 5) == [3, 0, 0, 1, 0]
+    assert [stage.waiting_at(second) for second in range(6)] == [0, 2, 1, 0, 0, 0]
+    # Sums remain of what is forgotten.
+    stage.forget(1000.0)
+    assert (stage.arrivals_before(1000), stage.waiting_at(1000)) == (4, 0)
+
+
+def test_counts_take_the_memory_of_the_seconds_that_are_kept() -> None:
+    stage = stage_of([Pods(1, 1, FLAT)], [])
+    for second in range(10_000):
+        stage.offer([second + 0.5], [second])
+        stage.run(second + 1.0)
+        stage.forget(second - 100.0)
+    assert by_second(lambda second: stage.items_before(9_990 + second), 10) == [1] * 10
+    assert stage.items_before(10_000) == 10_000
+    assert all(
+        len(counts._counts) < 1000 for counts in (stage._came, stage._entered, stage._left, stage._several)
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,8 +217,8 @@ def test_the_service_of_an_operating_point() -> None:
 def test_items_are_counted_by_the_second_beside_requests() -> None:
     times, items = [0.0, 0.4, 1.2, 1.3, 3.0], [1, 3, 0, 1, 2]
     counted = stage_of([Pods(1, 1, FLAT)], times, items)
-    assert counted.arrivals_per_s().tolist() == [2, 2, 0, 1]
-    assert counted.items_per_s().tolist() == [4, 1, 0, 2]
-    assert stage_of([Pods(1, 1, FLAT)], times).items_per_s().tolist() == [2, 2, 0, 1]
+    assert by_second(counted.arrivals_before, 4) == [2, 2, 0, 1]
+    assert by_second(counted.items_before, 4) == [4, 1, 0, 2]
+    assert by_second(stage_of([Pods(1, 1, FLAT)], times).items_before, 4) == [2, 2, 0, 1]
     none = stage_of([Pods(1, 1, FLAT)], [0.5, 2.5], [1, 0])
-    assert none.items_per_s().tolist() == [1, 0, 0]
+    assert by_second(none.items_before, 3) == [1, 0, 0]
