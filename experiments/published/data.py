@@ -9,9 +9,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ipa.experiment.published import SERIES, peak_rates
 from ipa.model.pipeline import AccuracyRule, Objective
 
+# The authors' series for the revised paper, and how often and how far ahead its controller looked.
+SERIES = "18"
+TICK_S = 10
+HORIZON_S = 20
 PIPELINES = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
 WORKLOADS = ("bursty", "steady_low", "steady_high", "fluctuating")
 FILES = ("ipa_published.json", "ipa_profiles.json", "ipa_workloads.json")
@@ -119,4 +122,15 @@ def objective_of(settings: Mapping[str, Any], sla_s: float) -> Objective:
         max_batch_size=settings["batching_cap"],
         max_replicas=settings["scaling_cap"],
         sla_s=sla_s,
+    )
+
+
+def peak_rates(pattern: Sequence[float], margin_pct: float) -> tuple[float, ...]:
+    """The rate to plan for at each tick: the largest of the next 20 seconds, and the margin on it.
+
+    It is what the authors' forecaster is trained to say, here said without error.
+    """
+    return tuple(
+        max(pattern[start : start + HORIZON_S]) * (1 + margin_pct / 100)
+        for start in range(0, len(pattern), TICK_S)
     )

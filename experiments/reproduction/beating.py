@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from experiments.published.compare import SLACK, cheapest, planned
-from ipa.experiment.published import peak_rates
+from experiments.published.data import peak_rates
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat

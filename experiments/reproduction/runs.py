@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ipa.experiment.published import peak_rates
+from experiments.published.data import peak_rates
 
 PIPELINES = ("video", "audio-qa", "nlp")
 SERIES = ("14", "18")

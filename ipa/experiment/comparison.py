@@ -76,4 +76,4 @@ def _grid(before: Results, after: Results, common: set[tuple[object, ...]], poli
 
     seeds = tuple(sorted({int(str(key[KEYS.index("seed")])) for key in common}))
     experiment = replace(before.experiment, reference=BEFORE, seeds=seeds)
-    return grid_of(experiment, [*renamed(before, BEFORE), *renamed(after, AFTER)], {})
+    return grid_of(experiment, [*renamed(before, BEFORE), *renamed(after, AFTER)])

@@ -83,7 +83,6 @@ class Experiment:
     policies: tuple[str, ...] = ()
     forecasters: tuple[str, ...] = ("ladder",)
     reference: str | None = None
-    published: str | None = None
     traces: tuple[TraceArm, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_quick: bool = False

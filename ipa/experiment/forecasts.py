@@ -13,7 +13,7 @@ import numpy as np
 
 from ipa.experiment.cells import CellOutcome, ExperimentCell, as_series
 from ipa.experiment.experiment import Experiment, TraceArm
-from ipa.experiment.published import data_folder
+from ipa.experiment.loads import data_folder
 from ipa.forecast.base import Forecaster
 from ipa.model.errors import UsageError
 

@@ -170,5 +170,4 @@ class ExperimentFile(DeclaredFile, RunsSection):
     spacing: Maybe[Literal["poisson", "even", "burst"]] = None
     interval_s: Maybe[PositiveDuration] = None
     reference: Maybe[Word] = None
-    published: Maybe[Literal["ipa", "infadapter"]] = None
     quick: Maybe[RunsSection] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from math import log
@@ -19,6 +20,11 @@ from ipa.model.errors import InputError
 from ipa.model.pipeline import Edge, Pipeline
 from ipa.model.profile import ProfilePoint, StageProfile
 from ipa.policies.planning import planning_problem
+
+
+def data_folder() -> Path:
+    """The folder of the published data, which need not be there: IPA_SHARED_DATA."""
+    return Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
 
 
 def rates_of(arm: WorkloadArm, data: Path) -> list[float] | None:

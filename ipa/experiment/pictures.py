@@ -51,14 +51,13 @@ def trade_off(title: str, places: Sequence[Place], x_label: str, y_label: str) -
 
 @dataclass(frozen=True, slots=True)
 class CellFigure:
-    """A figure over cells, a row each: by policy its mean, and the published value where there is one."""
+    """A figure over cells, a row each: by policy its mean."""
 
     title: str
     x_label: str
     cells: Sequence[str]
     policies: Sequence[str]
     means: Sequence[Sequence[Mean | None]]
-    published: Sequence[Sequence[float | None]] = ()
     log: bool = False
     # A vertical line where the figure should be at most, or where the reference is.
     line: float | None = None
@@ -67,29 +66,23 @@ class CellFigure:
 
 
 def over_cells(plot: CellFigure) -> str:
-    """The figure as dots with intervals, a band a cell; published values are hollow."""
+    """The figure as dots with intervals, a band a cell."""
     colours = colours_of(plot.policies)
     count = len(plot.policies)
     known = [mean.value for row in plot.means for mean in row if mean]
-    told = [[None if it is None else Mean(it, None, 1) for it in row] for row in plot.published]
 
-    def series(at: int, means: Sequence[Sequence[Mean | None]], *, is_hollow: bool) -> Dots:
-        rows = [(row[at], number + 0.7 * ((at + 0.5) / count - 0.5)) for number, row in enumerate(means)]
+    def series(at: int) -> Dots:
+        rows = [(row[at], number + 0.7 * ((at + 0.5) / count - 0.5)) for number, row in enumerate(plot.means)]
         places = [(mean, Mean(y, None, 1)) for mean, y in rows if mean]
-        return Dots(plot.policies[at], places, colours[plot.policies[at]], is_hollow)
+        return Dots(plot.policies[at], places, colours[plot.policies[at]])
 
     return sketch(
         Plot(
             plot.title,
             "",
-            x_label=plot.x_label + ("; hollow: published" if any(map(any, told)) else ""),
+            x_label=plot.x_label,
             rows=plot.cells,
-            dots=[
-                series(at, means, is_hollow=means is told)
-                for means in (told, plot.means)
-                for at in range(count)
-                if means
-            ],
+            dots=[series(at) for at in range(count) if plot.means],
             marks=[] if plot.line is None else [plot.line],
             log_x=plot.log and bool(known) and max(known) > WIDE * min(known) > 0,
             least_span=(plot.least_span, 0.0),

@@ -17,8 +17,7 @@ from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Labels, as_series, code_of
 from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
-from ipa.experiment.loads import as_servers, pipeline_of, rates_of, sla_of, with_sla
-from ipa.experiment.published import data_folder
+from ipa.experiment.loads import as_servers, data_folder, pipeline_of, rates_of, sla_of, with_sla
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import InfeasibleError, IpaError, Problem, UsageError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isnan, log, nan
 from statistics import fmean
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from ipa.experiment.cells import Finished, Row
 from ipa.experiment.experiment import Experiment
-from ipa.experiment.published import PublishedFigures
 from ipa.report.stats import Mean, difference, mean_of, paired
 
 # A pipeline under a load at an SLA: policies are compared within it. Policies here may carry a forecaster.
@@ -27,7 +26,6 @@ class CaseGrid:
     seeds: tuple[int, ...]
     rows: Mapping[tuple[CaseKey, str], Mapping[int, Row]]
     reference: str | None
-    published: Mapping[tuple[str, str, str], PublishedFigures] = field(default_factory=dict)
 
     def values(self, case: CaseKey, policy: str, key: str) -> list[float]:
         """The figure of every seed, in the order of the seeds; NaN where a run has none."""
@@ -66,21 +64,13 @@ class CaseGrid:
         failed = sum(int(row.get("failed_ticks") or 0) for row in runs)
         return f" ✗ failed at {failed} ticks" if failed else ""
 
-    def theirs(self, case: CaseKey, policy: str) -> PublishedFigures | None:
-        """The published run of that case."""
-        return self.published.get((case[0], case[1], policy)) if case[2] == "own" else None
-
 
 def number(value: object) -> float:
     """The value, NaN where there is none."""
     return float(value) if isinstance(value, int | float) else nan
 
 
-def grid_of(
-    experiment: Experiment,
-    finished: Sequence[Finished],
-    published: Mapping[tuple[str, str, str], PublishedFigures],
-) -> CaseGrid:
+def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
     """The runs by case, policy and seed. Where there are several forecasters each is a policy of its own."""
     several = len({each.labels["forecaster"] for each in finished}) > 1
     rows: dict[tuple[CaseKey, str], dict[int, Row]] = {}
@@ -96,7 +86,7 @@ def grid_of(
     reference = experiment.reference
     if reference is not None and reference not in policies:
         reference = next((name for name in policies if name.startswith(f"{reference}, ")), None)
-    return CaseGrid(tuple(cases), tuple(policies), experiment.seeds, rows, reference, published)
+    return CaseGrid(tuple(cases), tuple(policies), experiment.seeds, rows, reference)
 
 
 # The figures by which a case is judged to be typical; of the cores the logarithm, since ratios count.

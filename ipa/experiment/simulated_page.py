@@ -11,17 +11,14 @@ from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.over_time import over_time
 from ipa.experiment.pictures import CellFigure, Place, over_cells, trade_off
-from ipa.experiment.published import data_folder, read_published
 from ipa.experiment.runners import ExperimentRunner
 from ipa.experiment.simulated import cells, work
 from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of, number
 from ipa.report.blocks import (
-    DASH,
     Block,
     FigureBlock,
     Folded,
     Heading,
-    Paragraph,
     Table,
     TableCell,
     figure,
@@ -67,8 +64,7 @@ COMPARED = tuple(metric for metric in METRICS if metric.difference)
 
 def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
     """All cases in one table, differences, every case, and the representative one over time."""
-    published = read_published(data_folder()) if experiment.published == "ipa" else {}
-    grid = grid_of(experiment, finished, published)
+    grid = grid_of(experiment, finished)
     found = [Heading("All cases together"), _overall_table(grid), *_differences(grid)]
     if len(grid.policies) > 1:
         found += beaten(grid)
@@ -81,7 +77,7 @@ def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
 
 def headline(experiment: Experiment, finished: Sequence[Finished]) -> Table:
     """The table over all cases, for the index."""
-    return _overall_table(grid_of(experiment, finished, {}))
+    return _overall_table(grid_of(experiment, finished))
 
 
 def words(experiment: Experiment) -> str:
@@ -101,7 +97,7 @@ def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[di
 
     With the ends of the 95 % interval of the pairs, which are NaN-free: None if unknown.
     """
-    grid = grid_of(experiment, finished, {})
+    grid = grid_of(experiment, finished)
     rows = []
     for case in grid.cases if grid.reference is not None else ():
         for policy in (policy for policy in grid.policies if policy != grid.reference):
@@ -209,7 +205,6 @@ def _pictures(grid: CaseGrid) -> list[Block]:
             names,
             grid.policies,
             over(lambda case, policy: _cores(grid, case, policy)),
-            over(lambda case, policy: _theirs(grid, case, policy)[0]),
             log=True,
             line=1.0 if of else None,
             least_span=0.02,
@@ -220,7 +215,6 @@ def _pictures(grid: CaseGrid) -> list[Block]:
             names,
             grid.policies,
             over(lambda case, policy: _pas(grid, case, policy)),
-            over(lambda case, policy: _theirs(grid, case, policy)[1]),
             line=0.0 if of else None,
             least_span=0.1,
         ),
@@ -250,16 +244,6 @@ def _pas(grid: CaseGrid, case: CaseKey, policy: str) -> Mean | None:
     return mean and mean.scaled(100)
 
 
-def _theirs(grid: CaseGrid, case: CaseKey, policy: str) -> tuple[float | None, float | None]:
-    """The published cores and PAS in percent, against those of the reference if there is one."""
-    own, base = grid.theirs(case, policy), grid.theirs(case, grid.reference or "")
-    if own and grid.reference is None:
-        return own.cores, 100 * own.pas
-    if own and base and policy != grid.reference:
-        return own.cores / base.cores, 100 * (own.pas - base.pas)
-    return None, None
-
-
 def _case_name(grid: CaseGrid, case: CaseKey) -> str:
     varied = [at for at in range(3) if len({each[at] for each in grid.cases}) > 1]
     return " ".join(case[at] for at in varied) or case[0]
@@ -286,10 +270,7 @@ def _by_seed(grid: CaseGrid) -> list[Block]:
 
 def _tables(grid: CaseGrid) -> list[Block]:
     found: list[Block] = []
-    has_published = any(grid.theirs(case, policy) for case in grid.cases for policy in grid.policies)
     header = ["workload", "SLA", "policy", *(it.heading for it in METRICS), "lost"]
-    if has_published:
-        header += ["their PAS", "their cores"]
     for pipeline in dict.fromkeys(case[0] for case in grid.cases):
         groups = []
         for case in (case for case in grid.cases if case[0] == pipeline):
@@ -303,18 +284,7 @@ def _tables(grid: CaseGrid) -> list[Block]:
                     *(figure(grid.mean(case, policy, it.key), it.form, scale=it.scale) for it in METRICS),
                     figure(grid.mean(case, policy, "lost"), ".0f"),
                 ]
-                if has_published:
-                    run = grid.theirs(case, policy)
-                    theirs = [f"{run.pas * 100:.2f}", f"{run.cores:.2f}"] if run else []
-                    row += [TableCell(each) for each in theirs] or [DASH, DASH]
                 rows.append(row)
             groups.append(rows)
         found.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=3))
-    if has_published:
-        words = (
-            "Theirs are the published figures, means over the decisions in the authors' logs (revision "
-            "series). Each run there has weights and margins of its own; here a pipeline has one set. "
-            "RIM there is the larger of two static over-provisions."
-        )
-        found.append(Paragraph(words, is_note=True))
     return found

@@ -50,7 +50,6 @@ class Dots:
     label: str
     places: Sequence[tuple[Mean, Mean]]
     colour: str = BLUE
-    is_hollow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,7 @@ class _Sketch:
         named = [(line.label, line.colour, "") for line in plot.lines]
         named += [(plot.band[0], ORANGE, "")] if plot.band else []
         named += [(plot.limit[0], RED, "")] if plot.limit else []
-        labels = list(dict.fromkeys(each.label for each in plot.dots if not each.is_hollow))
+        labels = list(dict.fromkeys(each.label for each in plot.dots))
         colours = {each.label: each.colour for each in plot.dots}
         named += [(each, colours[each], self._shape_of(each)) for each in labels if each]
         x, row = float(self._left), 0
@@ -203,7 +202,7 @@ class _Sketch:
                 yield _path(ends, series.colour, 1.2)
             if y.half_width:
                 yield _path(f"M{at_x} {self._at_y(y.low)}V{self._at_y(y.high)}", series.colour, 1.2)
-            yield _shape(self._shape_of(series.label), at_x, at_y, series.colour, is_hollow=series.is_hollow)
+            yield _shape(self._shape_of(series.label), at_x, at_y, series.colour)
 
     def _drawn(self, line: Line) -> str:
         if not line.points:
@@ -238,9 +237,8 @@ def _path(d: str, colour: str, width: float, dashes: str = "") -> str:
     return f'<path d="{d}" fill="none" stroke="{colour}" stroke-width="{width:g}"{dashed}/>'
 
 
-def _shape(shape: str, x: float, y: float, colour: str, *, is_hollow: bool = False) -> str:
-    fill = "none" if is_hollow else colour
-    return f'<path d="M{x:g} {y:g}{shape}" fill="{fill}" stroke="{colour}"/>'
+def _shape(shape: str, x: float, y: float, colour: str) -> str:
+    return f'<path d="M{x:g} {y:g}{shape}" fill="{colour}" stroke="{colour}"/>'
 
 
 def _number(value: float) -> str:

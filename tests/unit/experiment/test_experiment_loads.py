@@ -12,7 +12,6 @@ import pytest
 from ipa.experiment.cells import code_of
 from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.loads import as_servers, fastest_s, pipeline_of, rates_of, sla_of, with_sla
-from ipa.experiment.published import read_published
 from ipa.experiment.reading import load_experiment
 from ipa.experiment.simulated import cells, setup_of
 from ipa.model.errors import InputError
@@ -131,26 +130,3 @@ def test_a_start_that_no_plan_allows_is_eased(root: Path) -> None:
     setup = setup_of(cell.payload, cell.series)
     assert setup.start
     assert setup.pipeline.sla.latency_s == cell.labels["sla_s"]
-
-
-def test_published_runs_are_told_by_their_rate(tmp_path: Path) -> None:
-    settings = {"predictor_margin": 0}
-    row = {"series": "18", "pipeline": "p", "settings": settings, "pas_mean_pct": 40.0}
-    rows = [
-        row | {"system": "ipa", "workload": "low", "predicted_mean_rps": 20.5, "cores_mean": 3.0},
-        row | {"system": "ipa", "workload": "low", "predicted_mean_rps": 5.0, "cores_mean": 2.0},
-        row | {"system": "", "workload": "high, cpu", "predicted_mean_rps": 20.0, "cores_mean": 9.0},
-        row | {"system": "rim-low", "workload": "low", "predicted_mean_rps": 5.0, "cores_mean": 1.0},
-        row | {"system": "ipa", "workload": "high", "predicted_mean_rps": 90.0, "cores_mean": 1.0},
-    ]
-    assert read_published(tmp_path) == {}
-    (tmp_path / "ipa_published.json").write_text(json.dumps({"rows": rows}))
-    patterns = {"low": [5] * 100, "high": [20] * 100}
-    (tmp_path / "ipa_workloads.json").write_text(json.dumps({"patterns": patterns}))
-    found = read_published(tmp_path)
-    assert {key: run.cores for key, run in found.items()} == {
-        ("p", "high", "ipa"): 3.0,
-        ("p", "low", "ipa"): 2.0,
-        ("p", "high", "fa2-high"): 9.0,
-    }
-    assert found["p", "low", "ipa"].pas == 0.4
