@@ -21,7 +21,7 @@ from ipa.files import load_pipelines, load_profiles
 from ipa.files.pipelines import find_pipeline
 from ipa.files.reading import read_text
 from ipa.model.decision import Decision
-from ipa.model.errors import InputError, NotFoundError, UsageError
+from ipa.model.errors import InputError, NotFoundError, UsageError, service_only
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
@@ -173,14 +173,6 @@ def _service(
         health=elsewhere,
         clock=clock.SystemClock(),
         settings=settings,
-    )
-
-
-def service_only(what: str, at: str) -> UsageError:
-    """The error of asking a cluster or a file for something that a running service has."""
-    return UsageError(
-        f"{what} is for a service, and {at} is none: nothing there changes by itself",
-        hint="Say where the service is with --at URL.",
     )
 
 

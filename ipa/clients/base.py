@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from ipa.model.errors import UsageError
+from ipa.model.errors import service_only
 from ipa.model.plan import StageConfig
 
 # JSON values as the REST API documents them.
@@ -126,11 +126,3 @@ class PipelineClient(ABC):
     def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
         """The lines of the text/event-stream after the event `after`; UsageError where there is none."""
         raise service_only("events", self.at)
-
-
-def service_only(what: str, at: str) -> UsageError:
-    """The error of asking a cluster or a file for something that only a running service has."""
-    return UsageError(
-        f"{what} is for a service, and {at} is none: nothing there changes by itself",
-        hint="Say where the service is with --at URL.",
-    )

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from ipa.clients import credential
-from ipa.clients.base import JsonObject, PipelineClient, service_only
+from ipa.clients.base import JsonObject, PipelineClient
 from ipa.model.errors import (
     BusyError,
     ConflictError,
@@ -23,6 +23,7 @@ from ipa.model.errors import (
     UnauthenticatedError,
     UnavailableError,
     UsageError,
+    service_only,
 )
 from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pin

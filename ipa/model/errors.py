@@ -248,3 +248,11 @@ class UnavailableError(IpaError):
     code = "unavailable"
     status = 503
     retry_after_s = 1
+
+
+def service_only(what: str, at: str) -> UsageError:
+    """The error of asking a cluster or a file for something that only a running service has."""
+    return UsageError(
+        f"{what} is for a service, and {at} is none: nothing there changes by itself",
+        hint="Say where the service is with --at URL.",
+    )

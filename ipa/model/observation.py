@@ -44,6 +44,11 @@ class Missing:
         return self.reason in (MissingReason.ABSENT, MissingReason.NOT_ASKED)
 
 
+def known(seen: Measured[T] | Missing) -> T | None:
+    """The observed value; None if it is missing."""
+    return seen.value if isinstance(seen, Measured) else None
+
+
 # A value that this configuration does not read.
 NOT_ASKED = Missing(MissingReason.NOT_ASKED)
 
@@ -208,7 +213,7 @@ class Observation:
     @property
     def ended(self) -> Attainment | None:
         """The requests that ended lately; None if unknown."""
-        return self.attainment.value if isinstance(self.attainment, Measured) else None
+        return known(self.attainment)
 
     @property
     def in_time_ratio(self) -> float | None:

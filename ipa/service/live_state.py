@@ -12,7 +12,7 @@ from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation, known
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
@@ -222,8 +222,8 @@ def live_state(
         phase=snapshot.phase.value,
         revision=observation.revision if observation else "",
         settled=observation.is_whole if observation else True,
-        rate_rps=_value(observation.arrival_rate_rps) if observation else None,
-        latency_s=_value(observation.latency_s) if observation else None,
+        rate_rps=known(observation.arrival_rate_rps) if observation else None,
+        latency_s=known(observation.latency_s) if observation else None,
         in_time_ratio=observation.in_time_ratio if observation else None,
         slo_broken=is_late,
         losses=_losses(observation),
@@ -254,10 +254,6 @@ def _losses(observation: Observation | None) -> tuple[LossLive, ...]:
     return tuple(LossLive(it.stage, it.cause, it.count / seen.window_s) for it in seen.losses) if seen else ()
 
 
-def _value(seen: Measured[float] | Missing) -> float | None:
-    return seen.value if isinstance(seen, Measured) else None
-
-
 def _stage(
     seen: StageObservation,
     planned: Mapping[Replica, StagePlan],
@@ -266,8 +262,8 @@ def _stage(
     pipeline: Pipeline,
 ) -> StageLive:
     correction = snapshot.correction
-    config = seen.running.value if isinstance(seen.running, Measured) else None
-    rate_rps = _value(seen.arrival_rate_rps)
+    config = known(seen.running)
+    rate_rps = known(seen.arrival_rate_rps)
     variants = {each.variant: each for each in profile.variants} if profile else {}
     running = variants.get(config.variant) if config else None
     slower = correction.planned_ratio(seen.stage, config.variant) if config else 1.0
@@ -277,11 +273,11 @@ def _stage(
     return StageLive(
         stage=seen.stage,
         config=config,
-        ready_replicas=seen.ready_replicas.value if isinstance(seen.ready_replicas, Measured) else None,
+        ready_replicas=known(seen.ready_replicas),
         arrival_rate_rps=rate_rps,
-        latency_s=_value(seen.latency_s),
+        latency_s=known(seen.latency_s),
         service_s=seen.service_s,
-        queue_length=_value(seen.queue_length),
+        queue_length=known(seen.queue_length),
         utilisation_ratio=rate_rps / (capacity_rps * config.replicas)
         if rate_rps is not None and capacity_rps and config and config.replicas
         else None,

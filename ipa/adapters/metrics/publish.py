@@ -15,7 +15,7 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.metering import table
 from ipa.metering.metric import Metric
 from ipa.model.decision import Action, Decision, Mode
-from ipa.model.observation import Measured, Missing, Observation, StageObservation
+from ipa.model.observation import Measured, Missing, Observation, StageObservation, known
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig
 
 RUNG = table.FORECASTS.label("rung")
@@ -151,7 +151,7 @@ class Publisher:
             metrics.counter(table.FORECASTS_EXCEEDED, name).inc(score.is_exceeded)
 
     def _show(self, metric: Metric, value: Measured[float] | Missing, *labels: str) -> None:
-        self._show_or_nan(metric, value.value if isinstance(value, Measured) else None, *labels)
+        self._show_or_nan(metric, known(value), *labels)
 
     def _show_or_nan(self, metric: Metric, value: float | None, *labels: str) -> None:
         self._metrics.gauge(metric, *labels).set(nan if value is None else value)

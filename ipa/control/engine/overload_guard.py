@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from ipa.control.engine.guards import GuardSettings
-from ipa.model.observation import Measured, Missing, Observation, StageObservation
+from ipa.model.observation import Measured, Missing, Observation, StageObservation, known
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
 
@@ -97,7 +97,7 @@ def overloaded_stages(
         if wait_s is not None and wait_s > sla_s and place not in found:
             words = f"the queue of {names[place]} takes {wait_s:.3g} s to serve, the SLA is {sla_s:g} s"
             found[place] = Overload(names[place], 1.0 + wait_s / sla_s, words, place)
-    late = _value(observation.latency_s)
+    late = known(observation.latency_s)
     if not found and late is not None and late > sla_s and loads:
         place, utilisation = max(loads, key=lambda load: load[1])
         if utilisation >= TARGET_RATIO:
@@ -145,7 +145,7 @@ def disagreement(observation: Observation, sla_s: float) -> str:
     for name, value in _signals(observation):
         if isinstance(value, Missing) and not value.is_idle:
             return f"{name} is {value.reason.value}"
-    late = _value(observation.latency_s)
+    late = known(observation.latency_s)
     if late is not None and late > sla_s:
         return f"the latency is {late:.3g} s, the SLA is {sla_s:g} s"
     for stage in observation.stages:
@@ -180,12 +180,12 @@ def _as_many_as_fit(configs: Configs, at: int, wanted: int, bounds: Bounds) -> C
 
 
 def _utilisation_ratio(stage: StageObservation, capacity_rps: float | None) -> float | None:
-    rate_rps, carried_rps = _value(stage.arrival_rate_rps), _carried_rps(stage, capacity_rps)
+    rate_rps, carried_rps = known(stage.arrival_rate_rps), _carried_rps(stage, capacity_rps)
     return None if rate_rps is None or carried_rps is None else rate_rps / carried_rps
 
 
 def _backlog_s(stage: StageObservation, capacity_rps: float | None) -> float | None:
-    length, carried_rps = _value(stage.queue_length), _carried_rps(stage, capacity_rps)
+    length, carried_rps = known(stage.queue_length), _carried_rps(stage, capacity_rps)
     return None if length is None or carried_rps is None else length / carried_rps
 
 
@@ -195,7 +195,3 @@ def _carried_rps(stage: StageObservation, capacity_rps: float | None) -> float |
     if capacity_rps is None or not isinstance(ready, Measured) or ready.value < 1:
         return None
     return ready.value * capacity_rps
-
-
-def _value(seen: Measured[float] | Missing) -> float | None:
-    return seen.value if isinstance(seen, Measured) else None

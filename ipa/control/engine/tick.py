@@ -19,7 +19,7 @@ from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, Ti
 from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode
 from ipa.model.errors import IpaError, PluginError
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.observation import Observation, known
 from ipa.model.parts import stage_pairs
 from ipa.model.plan import Plan
 from ipa.model.row_counts import wrong_rows
@@ -196,8 +196,8 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
         previous=running,
         mode=request.control.mode,
         revision=observation.revision,
-        observed_rate_rps=_value(observation.arrival_rate_rps),
-        observed_latency_s=_value(observation.latency_s),
+        observed_rate_rps=known(observation.arrival_rate_rps),
+        observed_latency_s=known(observation.latency_s),
         forecast=verdict.forecast,
         plan=verdict.plan,
         inputs_digest=digest(inputs),
@@ -249,7 +249,3 @@ def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> T
         odd += wrong_rows(request.pipeline, observation.running() or ())
     said = list(filter(None, odd))
     return replace(verdict, detail="; ".join([verdict.detail, *said])) if said else verdict
-
-
-def _value(value: Measured[float] | Missing) -> float | None:
-    return value.value if isinstance(value, Measured) else None

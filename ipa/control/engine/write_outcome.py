@@ -21,7 +21,7 @@ from ipa.model.errors import (
     StandbyError,
     UnavailableError,
 )
-from ipa.model.observation import Measured
+from ipa.model.observation import known
 
 # The suffix of the id of a decision about a write's outcome.
 OUTCOME = "-outcome"
@@ -48,7 +48,7 @@ def standing_by(request: TickRequest) -> Decision:
         previous=running,
         mode=request.control.mode,
         revision=request.observation.revision,
-        observed_rate_rps=rate.value if isinstance(rate, Measured) else None,
+        observed_rate_rps=known(rate),
         slo_broken=breaks_slo(request.observation, request.pipeline.sla, request.settings),
     )
 

@@ -16,7 +16,7 @@ from ipa.control.engine.state import EngineState, TickRequest
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.observation import Observation, known
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.resources import NO_RESOURCES, Resources, total
 
@@ -128,7 +128,7 @@ def _would(request: TickRequest, state: EngineState) -> tuple[StageConfig, ...]:
 
 def _point(request: TickRequest, decision: Decision) -> Sample:
     observation, forecast = request.observation, decision.forecast
-    running, rate_rps = observation.running(), _value(observation.arrival_rate_rps)
+    running, rate_rps = observation.running(), known(observation.arrival_rate_rps)
     seen = request.predict(running, rate_rps) if running and rate_rps else None
     ended = decision.attainment
     return Sample(
@@ -136,7 +136,7 @@ def _point(request: TickRequest, decision: Decision) -> Sample:
         rate_rps=rate_rps,
         forecast_rps=forecast.point_rps if forecast else None,
         forecast_upper_rps=forecast.upper_rps if forecast else None,
-        latency_s=_value(observation.latency_s),
+        latency_s=known(observation.latency_s),
         cores=total_cores(running) if running else None,
         pas=seen.pas if seen else None,
         reason=decision.reason.value,
@@ -150,7 +150,3 @@ def _point(request: TickRequest, decision: Decision) -> Sample:
         slo_broken=decision.slo_broken,
         busy=observation.busy(),
     )
-
-
-def _value(value: Measured[float] | Missing) -> float | None:
-    return value.value if isinstance(value, Measured) else None
