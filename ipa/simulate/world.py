@@ -87,7 +87,7 @@ class SimWorkload:
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The progress of the rollout."""
         if change.decision_id != self._written:
-            return Rollout(RolloutPhase.FAILED, "another change was written after it")
+            return Rollout(RolloutPhase.REPLACED, "another change was written after it")
         return self._world.cluster.rollout(self._world.clock.monotonic_s())
 
 

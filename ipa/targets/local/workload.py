@@ -94,7 +94,7 @@ class LocalWorkload:
         """The state of the rollout of a written change."""
         runner = self.runner(pipeline.name)
         if runner.decision_id != change.decision_id:
-            return Rollout(RolloutPhase.FAILED, "another change was written after it")
+            return Rollout(RolloutPhase.REPLACED, "another change was written after it")
         is_settled, failed, waits = runner.progress()
         if failed:
             return Rollout(RolloutPhase.FAILED, "; ".join(failed))

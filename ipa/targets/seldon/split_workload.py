@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ipa.adapters.kube.responses import last_hand
-from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
+from ipa.control.ports import Rollout, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import (
     READ_AGAIN,
@@ -44,8 +44,8 @@ from ipa.targets.seldon.workload import (
     altered,
     as_asked,
     lost_beside,
+    others_rollout,
     revision_of,
-    same_object,
     states_of,
 )
 
@@ -145,11 +145,10 @@ class SplitWorkload(SeldonObjects):
         """Progress of a written change over all parts; as `SeldonWorkload.rollout`."""
         parts = parts_of(pipeline)
         objects = self._get(parts)
-        if not same_object(revision_of_all(parts, objects), change.revision):
-            return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was recreated by another writer")
-        found = read_split(pipeline, parts, objects)
-        if found != as_asked(pipeline, change.configs, found):
-            return Rollout(RolloutPhase.READY, "another writer replaced the change")
+        revision = revision_of_all(parts, objects)
+        other = others_rollout(pipeline, change, revision, lambda: read_split(pipeline, parts, objects))
+        if other is not None:
+            return other
         by_stage = {config.stage: config for config in change.configs}
         asked = [config_of(pipeline, part, by_stage).replicas for part in parts]
         lost = iter(change.lost)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -286,7 +286,8 @@ class SeldonWorkload(SeldonObjects):
         if not patch:
             return revision_of(live)
         self._check_admitted(pipeline)
-        if not _asks_for(pipeline, self._patch(pipeline, patch, dry_run=True), change):
+        promised = read_mixture(pipeline, self._patch(pipeline, patch, dry_run=True))
+        if promised != as_asked(pipeline, change.configs, promised):
             raise altered(pipeline)
         try:
             return revision_of(self._patch(pipeline, patch))
@@ -294,23 +295,11 @@ class SeldonWorkload(SeldonObjects):
             return self._read_back(pipeline, change.revision, change.configs, error)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """The state of the rollout of a written change.
-
-        If another writer changed the SeldonDeployment since, it is READY; if another writer recreated it, or
-        put it back to what was before the change, REPLACED: nothing of the change is left to wait for, and
-        `read` returns the running configuration. Never FAILED then, since a rollback would overwrite the
-        other writer.
-        """
+        """The state of the rollout of a written change; as `others_rollout` if another writer changed it."""
         sdep = self._live(pipeline)
-        if not same_object(revision_of(sdep), change.revision):
-            return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was recreated by another writer")
-        if not _asks_for(pipeline, sdep, change):
-            # One of a later generation than the write reads as before it since somebody put it back.
-            is_back = _is_later(revision_of(sdep), change.revision) and _asks_for(
-                pipeline, sdep, replace(change, configs=change.previous)
-            )
-            phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
-            return Rollout(phase, "another writer replaced the change")
+        other = others_rollout(pipeline, change, revision_of(sdep), lambda: read_mixture(pipeline, sdep))
+        if other is not None:
+            return other
         asked = [config.replicas for config in change.configs]
         places = locate_mixture(pipeline, sdep)
         return self._judged(pipeline, places, asked, change.lost, orchestrators(sdep, places))
@@ -338,11 +327,6 @@ class SeldonWorkload(SeldonObjects):
         return revision_of(live)
 
 
-def _asks_for(pipeline: Pipeline, sdep: Json, change: Change) -> bool:
-    found = read_mixture(pipeline, sdep)
-    return found == as_asked(pipeline, change.configs, found)
-
-
 def as_asked(
     pipeline: Pipeline, wanted: Sequence[StageConfig], found: Sequence[StageConfig]
 ) -> tuple[StageConfig, ...]:
@@ -350,10 +334,25 @@ def as_asked(
     return with_replicas_of(pipeline.external, in_millicores(wanted), found)
 
 
-def _is_later(revision: str, other: str) -> bool:
-    """True if the first is of a later generation of the same object."""
-    return int(revision.rpartition("/")[2]) > int(other.rpartition("/")[2])
+def others_rollout(
+    pipeline: Pipeline, change: Change, revision: str, read: Callable[[], Sequence[StageConfig]]
+) -> Rollout | None:
+    """The state of a change that another writer replaced; None if what is there still asks for the change.
+
+    It is READY with another configuration; REPLACED if the other writer recreated an object, or put all back
+    to what was before the change: nothing of it is left to wait for. Never FAILED, since a rollback would
+    overwrite the other writer. `read` returns the configurations at that revision.
+    """
+    if not _same_object(revision, change.revision):
+        return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was recreated by another writer")
+    found = tuple(read())
+    if found == as_asked(pipeline, change.configs, found):
+        return None
+    # What reads as before the write, at the revision before it, may be older than the write.
+    is_back = revision != change.revision and found == as_asked(pipeline, change.previous, found)
+    phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
+    return Rollout(phase, "another writer replaced the change")
 
 
-def same_object(revision: str, other: str) -> bool:
+def _same_object(revision: str, other: str) -> bool:
     return revision.rpartition("/")[0] == other.rpartition("/")[0]

@@ -13,7 +13,7 @@ import yaml
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.ports import RolloutPhase
+from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import (
     ConflictError,
@@ -272,6 +272,24 @@ def test_a_model_that_crash_loops_fails_the_change_by_its_stage(world: Split) ->
     rollout = world.workload.rollout(PIPELINE, change)
     assert rollout.phase is RolloutPhase.FAILED
     assert "stage 'detect'" in rollout.detail
+
+
+@pytest.mark.parametrize("stage", ["detect", "sort"])
+def test_a_change_that_another_writer_put_back_is_not_waited_for(world: Split, stage: str) -> None:
+    """Of a model (replicas) and of its queue (batch size), both put back to what was before."""
+    before = config(stage)
+    unwritten = change = world.change(replace(before, replicas=before.replicas + 1, batch_size=2))
+    # What reads as before the write, at the revision before it, may be older than the write.
+    assert world.workload.rollout(PIPELINE, unwritten).phase is RolloutPhase.READY
+    names = [f"sample-{stage}-{role}" for role in ("model", "queue")]
+    with world.kube.store.lock:
+        specs = {name: world.kube.store.get("seldondeployments", "models", name)["spec"] for name in names}
+    world.workload.write(PIPELINE, change)
+    for name in world.written():
+        world.kube.edit("models", name, lambda sdep, name=name: sdep.update(spec=specs[name]))
+    assert world.running() == CONFIGS
+    rollout = world.workload.rollout(PIPELINE, change)
+    assert rollout == Rollout(RolloutPhase.REPLACED, "another writer replaced the change")
 
 
 def test_a_queue_that_is_not_ready_keeps_the_pipeline_unsettled(world: Split) -> None:

@@ -279,7 +279,7 @@ def test_an_object_made_anew_is_not_written_under_the_old_plan(world: World) -> 
     with pytest.raises(ConflictError):
         world.workload.write(PIPELINE, change)
     rollout = world.workload.rollout(PIPELINE, replace(change, configs=CONFIGS))
-    assert rollout == Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was recreated by another writer")
+    assert rollout == Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was recreated by another writer")
 
 
 def test_an_autoscaler_is_refused_with_its_name_and_nothing_is_written(world: World) -> None:
