@@ -144,6 +144,8 @@ class KubeWorld:
     events: Heard = field(default_factory=Heard)
     decisions: list[Decision] = field(default_factory=list)
     loop: ControlLoop = None  # type: ignore[assignment]
+    # How far back the load is read.
+    window_s: float = WINDOW_S
     # What it was made with, and how often another hand put it back to that.
     first: Configs = SMALLEST
     reverts: int = 0
@@ -170,7 +172,7 @@ class KubeWorld:
             predict=profiled().predict,
             forecaster=window_max,
             settings=self.settings,
-            window_s=WINDOW_S,
+            window_s=self.window_s,
             run_id=f"run{self._runs}",
         )
 

@@ -184,30 +184,60 @@ class PrometheusMetrics:
         """The load per second up to the server's time; a second without a rate is a gap."""
         if isinstance(age, Missing):
             return age
-        end_s = math.floor(reading.server_now_s)
-        points = reading.range(asked, end_s - round(window_s) + 1, end_s)
-        if isinstance(points, Missing):
-            return points
-        rates = tuple(points.get(end_s - back) for back in reversed(range(round(window_s))))
-        return Measured(LoadHistory(STEP_S, rates, asked.window_s, float(end_s)), age.value)
+        span = _span(reading, asked, window_s)
+        points = reading.range(asked, span.start, span.stop - 1)
+        return points if isinstance(points, Missing) else _whole(points, span, asked, window_s, age.value)
 
     def _idle(self, reading: _Reading, asked: Queries, window_s: float) -> Load:
-        """The load if what counts requests is scraped and has not seen any: 0 wherever no rate is known.
+        """The load if what counts requests is scraped and has not seen any: 0 wherever it has no count.
 
-        Missing if it is not scraped either.
+        Missing if it is not scraped either. A first count has no rate yet.
         """
         assert asked.alive is not None
         age = self._age(_pick(reading.instant(Age(asked.alive.selector)), WHOLE), 0.0)
         if isinstance(age, Missing):
             return age
-        end_s = math.floor(reading.server_now_s)
-        span = end_s - round(window_s) + 1, end_s
-        alive, points = reading.range(asked.alive, *span), reading.range(asked.arrivals, *span)
+        span = _span(reading, asked.arrivals, window_s)
+        first_s, last_s = span.start, span.stop - 1
+        alive = reading.range(asked.alive, first_s, last_s)
+        points = reading.range(asked.arrivals, first_s, last_s)
+        counts = reading.range(Gauge(asked.arrivals.selector), first_s, last_s)
         if isinstance(alive, Missing):
             return alive
+        idle = alive.keys() - ({} if isinstance(counts, Missing) else counts)
         known = {} if isinstance(points, Missing) else points
-        rates = tuple(known.get(at_s, 0.0 if at_s in alive else None) for at_s in range(span[0], end_s + 1))
-        return Measured(LoadHistory(STEP_S, rates, asked.arrivals.window_s, float(end_s)), age.value)
+        return _whole(known, span, asked.arrivals, window_s, age.value, idle)
+
+
+def _span(reading: _Reading, asked: Rate, window_s: float) -> range:
+    """The seconds of a load over that window, or over that of its rates if it is longer."""
+    end_s = math.floor(reading.server_now_s)
+    return range(end_s - round(max(window_s, asked.window_s)) + 1, end_s + 1)
+
+
+def _whole(
+    points: Mapping[int, float],
+    span: range,
+    asked: Rate,
+    window_s: float,
+    age_s: float,
+    idle: Collection[int] = (),
+) -> Load:
+    """The load over that window, 0 in seconds that were `idle`.
+
+    Missing if it has just begun to be seen: until the window of its rates is full they are too low, since
+    Prometheus takes nothing to have come before the first sample.
+    """
+    rates = tuple(points.get(at_s, 0.0 if at_s in idle else None) for at_s in span)
+    first = next((at for at, rate in enumerate(rates) if rate is not None), 0)
+    filling_s = asked.window_s - (len(rates) - first) * STEP_S
+    if first and not idle and filling_s > 0:
+        words = (
+            f"it has just begun to be seen; its means over {asked.window_s:g} s are whole in {filling_s:g} s"
+        )
+        return Missing(MissingReason.ABSENT, words, age_s)
+    history = LoadHistory(STEP_S, rates[-round(window_s) :], asked.window_s, float(span.stop - 1))
+    return Measured(history, age_s)
 
 
 def metrics_of(

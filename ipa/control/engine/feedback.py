@@ -194,33 +194,39 @@ def planned_words(forecast: Forecast, rate_rps: float, feedback: Feedback) -> st
 
 def present_rps(observation: Observation) -> float | None:
     """The present rate; of a load that rises, that of its last step. None if it is unknown."""
-    rate, load = observation.arrival_rate_rps, observation.load
-    if not isinstance(rate, Measured):
-        return None
-    return max(rate.value, risen_rps(load.value, CHANCE) if isinstance(load, Measured) else 0.0)
+    rate = observation.arrival_rate_rps
+    return max(rate.value, _risen_rps(observation, CHANCE)) if isinstance(rate, Measured) else None
 
 
 def _surprise_rps(observation: Observation, forecast: Forecast) -> float:
     """The rate of a load that rose far above the forecast; 0 if it did not."""
-    load = observation.load
-    risen = risen_rps(load.value, FAR) if isinstance(load, Measured) else 0.0
+    risen = _risen_rps(observation, FAR)
     return risen if risen > forecast.upper_rps else 0.0
+
+
+def _risen_rps(observation: Observation, deviations: float) -> float:
+    """As `risen_rps`; 0 while what counts the load is replaced: means of its successor rise by themselves."""
+    load = observation.load
+    if not isinstance(load, Measured) or observation.bridged_s:
+        return 0.0
+    return risen_rps(load.value, deviations)
 
 
 def risen_rps(load: LoadHistory, deviations: float) -> float:
     """The rate since the last scrape if that is so many deviations above the mean, which shows a rise late.
 
-    0 if it is not, or if steps are means over no more than a step.
+    0 if it is not, if steps are means over no more than a step, or if a rate of the last mean's time is
+    missing: while the window of a mean fills, as at the first scrapes of a server, the mean rises by itself.
     """
     rates, width = load.rates_rps, round(load.averaged_s / load.step_s)
-    lately = [rate for rate in rates[-1 - width : -1] if rate is not None]
-    newest, before = (rates[-1], rates[-2]) if len(rates) > 1 else (None, None)
-    if width < 2 or newest is None or before is None:
+    lately = [rate for rate in rates[-width:] if rate is not None]
+    if width < 2 or len(lately) < width:
         return 0.0
+    *earlier, newest = lately
     # A mean rises by what came since the last scrape, less what came in the time that its window left. One of
     # which scrapes are lost falls and rises by itself.
-    steps, rise_rps = _steps_since_scrape(rates), newest - max(lately)
-    last_rps = lately[0] + rise_rps * width / steps
+    steps, rise_rps = _steps_since_scrape(rates), newest - max(earlier)
+    last_rps = earlier[0] + rise_rps * width / steps
     by_chance_rps = deviations * sqrt(newest / (steps * load.step_s))
     return last_rps if last_rps > newest + by_chance_rps else 0.0
 

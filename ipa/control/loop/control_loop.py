@@ -261,7 +261,10 @@ class ControlLoop:
             return False
         if forecast is None:
             return mean_rps(load.value, self._settings.peek_s) > 0
-        rate_rps = max(mean_rps(load.value, forecast.peak_s), risen_rps(load.value, FAR))
+        observed = self._snapshot.observation
+        is_bridged = observed is not None and observed.bridged_s > 0
+        risen = 0.0 if is_bridged else risen_rps(load.value, FAR)
+        rate_rps = max(mean_rps(load.value, forecast.peak_s), risen)
         if rate_rps <= forecast.upper_rps:
             return False
         predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))

@@ -259,6 +259,17 @@ def test_a_rate_that_is_scraped_seldom_rises_by_what_came_since_the_last_scrape(
     assert risen_rps(longer, 0.0) == pytest.approx(20.0 + 9.0 * 4)
 
 
+def test_a_mean_that_rises_while_its_window_fills_is_no_rise() -> None:
+    """So it does after the first scrapes of a server, and of what replaces what counted the load."""
+    filling = (12.5, 13.3, 14.2, 15.0, 25.0)
+    unknown = LoadHistory(1.0, (None,) * 3 + filling, averaged_s=6.0)
+    assert risen_rps(unknown, 1.0) == 0.0
+    whole = replace(unknown, rates_rps=(None, None, 12.5, *filling))
+    assert risen_rps(whole, 1.0) > 25.0
+    seen = replace(rising([20.0] * 10 + [160.0], 76.0), bridged_s=10.0)
+    assert loaded(FORECAST, NO_FEEDBACK, seen, is_slow=False) is FORECAST
+
+
 def test_a_scrape_that_is_lost_is_no_rise() -> None:
     means = (22.0, 22.3, 21.9, 22.4, 16.5, 22.9)
     assert risen_rps(LoadHistory(1.0, means, averaged_s=5.0), 1.0) == 0.0

@@ -145,6 +145,26 @@ def test_a_rate_that_is_known_is_not_taken_for_idle_before_the_load_has_a_whole_
     assert signals.arrival_rate_rps == Measured(7.0, 2.0)
 
 
+@pytest.mark.parametrize("first_s", [999_950, 999_971, 999_990])
+@pytest.mark.parametrize("window_s", [10.0, 60.0])
+def test_a_load_is_missing_until_the_window_of_its_first_rates_is_full(
+    server: Scripted, first_s: int, window_s: float
+) -> None:
+    """Rates are means over 30 s, and the server's time is 1 000 000 s."""
+
+    def begun(path: str, parameters: dict[str, str]) -> Answer:
+        if not path.endswith("query_range"):
+            return healthy(path, parameters)
+        start = max(int(float(parameters["start"])), first_s)
+        return success([{"metric": {}, "values": [[at_s, "7"] for at_s in range(start, 1_000_001)]}])
+
+    server.script = begun
+    load = PrometheusMetrics(server.url, dialect=EXECUTOR).load(PIPELINE, window_s)
+    assert isinstance(load, Measured) == (first_s <= 999_971)
+    if isinstance(load, Missing):
+        assert "its means over 30 s are whole in 19 s" in load.detail
+
+
 def test_as_many_loops_as_have_their_turns_at_once_keep_their_connections(
     server: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -88,7 +88,8 @@ class Guarded:
                 is_known = guarded.expected.items() <= dict(self.headers).items()
                 is_clock = parse_qs(urlsplit(self.path).query)["query"] == [NOW]
                 point = [NOW_S, "7"]
-                series = {"metric": {}, "value": point, "values": [point]}
+                values = [[NOW_S - back, "7"] for back in reversed(range(10))]
+                series = {"metric": {}, "value": point, "values": values}
                 found: list[Any] = point if is_clock else [series]
                 answer = {"status": "success", "data": {"resultType": "any", "result": found}}
                 body = json.dumps(answer).encode() if is_known else b"no org id"
