@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
@@ -18,8 +20,14 @@ if TYPE_CHECKING:
 
 # Tables are as wide as they need, also in a pipe.
 WIDTH = 160
-# Receives what is being done, each time one more part is done.
-Step = Callable[[str], None]
+# Seconds between two lines of progress where there is no terminal.
+LINE_S = 30.0
+
+
+class Step(Protocol):
+    """Receives what is done now, each time so many more parts are done."""
+
+    def __call__(self, now: str, parts: int = 1, /) -> None: ...
 
 
 class Output(StrEnum):
@@ -118,32 +126,42 @@ def _plain(renderable: Any) -> str:
     return str(getattr(renderable, "plain", renderable))
 
 
+def work_left(done: int, total: int, took_s: float, now: datetime) -> str:
+    """The parts done, the time left at their pace, and the time of day of the end."""
+    if not done:
+        return f"0 of {total}"
+    left_s = took_s / done * max(total - done, 0)
+    left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
+    until = (now + timedelta(seconds=left_s)).astimezone()
+    return f"{done} of {total}, about {left} left, until {until:%H:%M:%S}"
+
+
 @contextmanager
 def progress(words: str, total: int | None = None) -> Iterator[Step]:
-    """Show a bar on standard error during the block; call the yielded step once for each of `total` parts.
+    """Show the work left of `total` parts during the block; call the yielded step as parts are done.
 
-    Without a total it shows a spinner. NO_COLOR takes the colours away.
+    On a terminal it is a bar, a spinner without a total, and elsewhere a line each LINE_S, both on standard
+    error. NO_COLOR takes the colours away.
     """
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal or console.is_dumb_terminal:
-        yield lambda _: None
-        return
-    known = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) if total is not None else ()
+    is_live = console.is_terminal and not console.is_dumb_terminal
+    known = (BarColumn(), TextColumn("{task.fields[left]}", markup=False)) if total is not None else ()
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), *known)
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(words, total=total)
+    done, started_s = 0, time.monotonic()
+    shown_s = started_s
+    with Progress(*columns, console=console, transient=True, disable=not is_live) as bar:
+        task = bar.add_task(words, total=total, left="")
 
-        def step(now: str) -> None:
-            bar.update(task, advance=1, description=f"{words}: {now}" if now else words)
+        def step(now: str, parts: int = 1) -> None:
+            nonlocal done, shown_s
+            done, at_s = done + parts, time.monotonic()
+            left = work_left(done, total, at_s - started_s, datetime.now(UTC)) if total is not None else ""
+            bar.update(task, advance=parts, description=f"{words}: {now}" if now else words, left=left)
+            if left and not is_live and at_s - shown_s >= LINE_S:
+                shown_s = at_s
+                typer.echo(f"{words}: {now}; {left}", err=True)
 
         yield step

@@ -30,6 +30,11 @@ class Termination(StrEnum):
     NO_SOLUTION_FOUND = "no_solution_found"
 
 
+def cores_of(count: float | None) -> str:
+    """The number of cores with its unit."""
+    return "– cores" if count is None else f"{count:g} core{'' if count == 1 else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class StageConfig:
     """The configuration of a stage: variant, batch size, cores of a replica, and number of replicas.

@@ -40,6 +40,8 @@ ROUNDS, LEAST_ROUNDS = 5, 3
 STEADY_RATIO = 0.05
 # The standard error of a median, in that of a mean: √(π/2).
 MEDIAN_ERROR = 1.25
+# Few rounds understate their own scatter: Student's t for one standard deviation is about 1 + 0.6 / (n - 1).
+FEW_ROUNDS = 0.6
 # Twice the items take about this many times as long: a size that would exceed the limit is not tried.
 DOUBLING_RATIO = 1.8
 
@@ -106,7 +108,7 @@ class MeasurementEffort:
     """The duration of a point's measurement: up to a number of batches or seconds, in ROUNDS rounds.
 
     A size is done after LEAST_ROUNDS if its p99 is steady, and measured up to 2^`doublings` times as long
-    while it scatters. A round begins after `warm_up_s` seconds.
+    while it scatters. A replica that was idle is first kept busy for `warm_up_s` seconds.
     """
 
     # A p99 of a few dozen batches is the slowest of them, and scatters; so does one of short batches that end
@@ -173,11 +175,18 @@ def _measure_round(
     sizes: Sequence[int],
     effort: MeasurementEffort,
     limit_s: float,
+    tried: int,
 ) -> Round:
-    """The service times of a round by batch size, up to the first that would take longer than `limit_s`."""
+    """The service times of a round by batch size, up to the first that would take longer than `limit_s`.
+
+    `tried` is the number of times that it was measured before, after which the replica was idle.
+    """
     of_round = replace(effort, repeats=effort.repeats // ROUNDS, budget_s=effort.budget_s / ROUNDS)
-    # Only the first round, which has a limit, allocates memory.
-    warm_up = WARM_UP_BATCHES if limit_s < inf else 1
+    # Only the first round, which has a limit, allocates memory; the others follow at once.
+    is_first = limit_s < inf
+    warm_up = WARM_UP_BATCHES if is_first else 1
+    if not is_first and not tried:
+        of_round = replace(of_round, warm_up_s=0.0)
     found: dict[int, list[float]] = {}
     for size in sizes:
         if found and _tail_s(found[max(found)]) * DOUBLING_RATIO > limit_s:
@@ -235,7 +244,8 @@ def is_steady(rounds: Sequence[Sequence[float]]) -> bool:
     """
     if _have_tails(rounds):
         tails_s = [_tail_s(each) for each in rounds]
-        return MEDIAN_ERROR * stdev(tails_s) <= STEADY_RATIO * median(tails_s) * sqrt(len(tails_s))
+        error_s = MEDIAN_ERROR * (1 + FEW_ROUNDS / (len(tails_s) - 1)) * stdev(tails_s)
+        return error_s <= STEADY_RATIO * median(tails_s) * sqrt(len(tails_s))
     ordered = sorted(chain.from_iterable(rounds))
     most = len(ordered) - 1
     rank, off = TAIL_QUANTILE * most, sqrt(len(ordered) * TAIL_QUANTILE * (1 - TAIL_QUANTILE))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Protocol, TypeVar
 
+from ipa.model.plan import cores_of
+
 # Others that take a tenth of the CPUs make a batch about a tenth longer: the scatter that plans tolerate
 # (ipa.profiling.lint.SCATTER_RATIO, whose module takes long to import).
 QUIET_RATIO = 0.10
@@ -113,13 +115,16 @@ class QuietWatch:
     is_seen: bool = False
 
     def measured(
-        self, replica: WatchedReplica, cores: float, place: str, measure: Callable[[], Measurement]
+        self, replica: WatchedReplica, cores: float, place: str, measure: Callable[[int], Measurement]
     ) -> tuple[Measurement, float | None]:
-        """The undisturbed result of `measure`, else the least disturbed one with the share of the others."""
+        """The undisturbed result of `measure`, else the least disturbed one with the share of the others.
+
+        `measure` is given the number of its calls before.
+        """
         best: tuple[Measurement, float] | None = None
         for attempt in range(TRIES):
             before = replica.cpu_times()
-            found = measure()
+            found = measure(attempt)
             after = replica.cpu_times()
             use = foreign_use(before, after, cores) if before and after else None
             self.is_seen = self.is_seen or use is not None
@@ -148,5 +153,5 @@ class QuietWatch:
             if self.left_s <= 0:
                 return False
             if not is_told:
-                self.say(f"  {cores:g} cores, {place}: {use}; waiting up to {self.left_s:.0f} s for quiet")
+                self.say(f"  {cores_of(cores)}, {place}: {use}; waiting up to {self.left_s:.0f} s for quiet")
                 is_told = True

@@ -12,6 +12,7 @@ from statistics import fmean, median
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, Stage, Variant
+from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import Resources
 from ipa.model.row_counts import FAN_OUT
@@ -22,6 +23,8 @@ from ipa.profiling.quiet import QuietWatch
 ACCURACY_DIGITS = 4
 
 Tell = Callable[[str], None]
+# Receives what was measured, and of how many points.
+Step = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def measure_stage(
     variants: Sequence[Variant],
     workload: measure.MeasuredWorkload,
     request: MeasureRequest,
-    step: Tell,
+    step: Step,
     say: Tell,
 ) -> StageProfile:
     """The profile of the variants. `step` receives each variant done on some cores, `say` the results.
@@ -70,7 +73,7 @@ def _variant_profile(
     variant: Variant,
     workload: measure.MeasuredWorkload,
     request: MeasureRequest,
-    step: Tell,
+    step: Step,
     say: Tell,
 ) -> VariantProfile:
     items = workload.items
@@ -96,13 +99,13 @@ def _variant_profile(
             if cores == most:
                 outputs = measure.answers(replica, items, max(request.batches))
                 accuracy, rows = workload.accuracy(outputs), measure.rows(outputs, FAN_OUT)
-        step(f"{stage.name}/{variant.name} on {cores:g} cores")
+        step(f"{stage.name}/{variant.name} on {cores_of(cores)}", len(request.batches))
     say(f"{stage.name}/{variant.name}: accuracy {accuracy:.3f}, rows an item {fmean(rows):.2f}")
     for point in points:
         foreign = point.foreign_cpu_ratio
         beside = "" if foreign is None else f"   DISTURBED: others used {foreign:.0%} of its CPUs"
         say(
-            f"  {point.cores:g} cores, batch {point.batch_size}: p99 {point.latency_s * 1e3:.0f} ms, "
+            f"  {cores_of(point.cores)}, batch {point.batch_size}: p99 {point.latency_s * 1e3:.0f} ms, "
             f"{point.throughput_rps:.1f} rps{beside}"
         )
     return VariantProfile(

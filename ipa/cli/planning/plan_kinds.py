@@ -52,7 +52,7 @@ class Question:
 
 
 def plans(
-    question: Question, rates: list[float], *, explain: bool, step: Step = lambda _: None
+    question: Question, rates: list[float], *, explain: bool, step: Step = lambda *_: None
 ) -> list[Plan]:
     """The best plan for each rate; with `explain`, infeasible ones say what would make them feasible.
 
@@ -103,8 +103,7 @@ def _at(asked: PlanQuestion, at: str) -> PlanQuestion:
     target = target_named(at)
     if not target.placed(pipeline):
         raise UsageError(
-            f"pipeline {pipeline.name!r} does not say how it runs on {target.title}, so what it takes is not "
-            "known",
+            f"pipeline {pipeline.name!r} has no section for {target.title}, so what it takes is not known",
             hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
         )
     check_honoured(target, [pipeline])
@@ -187,12 +186,12 @@ def _refuse_with_sets(question: Question, choice: PlanChoice) -> None:
     if choice.max_predictors is not None:
         faults.append("--max-predictors: each variant of a set is a predictor already")
     if choice.running is not None:
-        faults.append("--running: pipelines give the time of loading no worth, so what runs changes no set")
+        faults.append("--running: loading a variant costs nothing in a set, so what runs changes no set")
     if question.at is not None:
-        faults.append("--at: what runs beside a set's variants is not counted")
+        faults.append("--at: containers beside a set's variants are not counted")
     if faults:
         raise UsageError(
-            "options that a set has no use for",
+            "options that do not apply to a set",
             problems=[Fault(fault) for fault in faults],
             hint="Leave them out, or add --no-sets to plan one configuration.",
         )

@@ -128,7 +128,8 @@ def _profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
         return TypeAdapter(dict[str, StageProfile]).validate_python(documents)
     except ValidationError as error:
         raise UnavailableError(
-            f"the service's profiles cannot be read: {error}", hint="Is it of the same version as this ipa?"
+            f"the service's profiles cannot be read: {error}",
+            hint="Does it have this version of ipa?",
         ) from error
 
 
@@ -152,30 +153,30 @@ def profile(
     variants: str = typer.Option("", help="only these variants, separated by commas"),
     batches: str = typer.Option(DEFAULT_BATCHES, help="batch sizes to measure"),
     cores: str = typer.Option(DEFAULT_CORES, help="cores of a replica to measure"),
-    repeats: int = typer.Option(
-        measure.MeasurementEffort().repeats, min=1, help="most batches for each point"
-    ),
+    repeats: int = typer.Option(measure.MeasurementEffort().repeats, min=1, help="most batches per point"),
     budget: float = typer.Option(
         measure.MeasurementEffort().budget_s,
-        help="about how many seconds for each point; up to four times as many while its p99 scatters",
+        help="seconds per point, about; up to four times as many while its p99 scatters",
     ),
     wait_quiet: float = typer.Option(
-        60.0, "--wait-quiet", min=0, help="most seconds to wait, in all, until nothing else uses the CPUs"
+        60.0, "--wait-quiet", min=0, help="most seconds to wait in all until nothing else uses the CPUs"
     ),
     seed: int = typer.Option(1, min=0, help="seed of the workload"),
     url: str = typer.Option(
-        "", "--url", help="base URL of a server that runs the variant with the cores, to measure instead"
+        "",
+        "--url",
+        help="base URL of a running server of the variant with these cores, to measure instead",
     ),
     folder: Path | None = typer.Option(None, "--folder", help="write a file for each stage into this folder"),
     write: bool = typer.Option(False, "--write", help="replace the profiles of the pipeline"),
     force: bool = typer.Option(
-        False, "--force", help="with --write: replace a profile that can be believed by one that cannot"
+        False, "--force", help="with --write: replace a credible profile by one that is not"
     ),
     at: str | None = typer.Option(
         None,
         "--at",
         metavar="WHERE",
-        help="kubernetes[:KUBECONFIG] to measure copies of what runs there; this machine if not given",
+        help="kubernetes[:KUBECONFIG] to measure copies of the stages there; this machine if not given",
     ),
     namespace: str | None = typer.Option(
         None, "--namespace", "-n", help="namespace on a cluster, instead of that of the pipeline's file"
@@ -187,7 +188,7 @@ def profile(
     Requests and accuracy come from pipelines/PIPELINE/bench.py. Run nothing else on the machine meanwhile:
     points during which others used more than a tenth of the CPUs that a replica and its client need, steal
     included, are measured again once it is quiet. Points that stay disturbed are marked and say so in the
-    profile. Exit code 3 with --write: a profile that can be believed was not replaced by one that cannot.
+    profile. Exit code 3 with --write: a credible profile was not replaced by one that is not.
     With --url nothing is started: a server that runs is called as the orchestrator of its pipeline calls it.
 
     With --at each variant runs as a copy of its stage, one replica at a time, which gets no request of the
@@ -195,13 +196,11 @@ def profile(
     """
     settings = Settings.from_env()
     if url and at is not None:
-        raise UsageError(
-            "--url measures a server that runs, and --at a copy that is made: give one of the two"
-        )
+        raise UsageError("--url measures a running server, --at a new copy: give only one of them")
     if namespace is not None and at is None:
-        raise UsageError("--namespace is that on a cluster, so give --at kubernetes with it")
+        raise UsageError("--namespace needs --at kubernetes")
     if force and not write:
-        raise UsageError("--force is for --write, so give both")
+        raise UsageError("--force needs --write")
     if write and (variants or folder):
         raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
     from ipa.bootstrap.targets import bench_at, measurement_bench, running_bench
@@ -214,7 +213,7 @@ def profile(
     if not described.runnable and not url and at is None:
         command = measure_command(pipeline, stage[0] if stage else "", planned_only=True)
         raise UsageError(
-            f"{pipeline} is only planned, so nothing measures it here: {described.not_runnable_because}",
+            f"{pipeline} is only planned, so it cannot be measured here: {described.not_runnable_because}",
             hint=f"Measure it where its models run: `{command}`, or a server of a variant, by --url.",
         )
     stages = [described.stage(name) for name in stage] or list(described.stages)
@@ -231,7 +230,8 @@ def profile(
     place = settings.profiles_dir / pipeline if write else folder
     found: list[tuple[StageProfile, Path | None]] = []
     kept: list[str] = []
-    with progress(f"measuring {pipeline}", sum(map(len, chosen.values())) * len(request.cores)) as step:
+    points = sum(map(len, chosen.values())) * len(request.cores) * len(request.batches)
+    with progress(f"measuring {pipeline}, points", points) as step:
         for it in stages:
             workload = bench_workload(settings.pipelines_dir, pipeline, it.name, seed)
             made: AbstractContextManager[measure.MeasurementBench]
@@ -250,8 +250,8 @@ def profile(
     _say_credibility(request.watch, found)
     if kept:
         raise InfeasibleError(
-            f"the profile of {', '.join(kept)} was not replaced: it can be believed, the new one cannot",
-            hint="Measure again on a quiet machine, or replace it all the same with --force.",
+            f"the profile of {', '.join(kept)} was not replaced: it is credible, the new one is not",
+            hint="Measure again on a quiet machine, or replace it anyway with --force.",
         )
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.views.status_text import bare_table
-from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.plan import Plan, StageConfig, Termination, cores_of
 from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words, unit_of
 from ipa.optimize.change import PlanTransition, StageChange
 from ipa.optimize.explanation import Alternative, Explanation, Flip, LimitSlack
@@ -60,11 +60,6 @@ def print_plan(plan: Plan, console: Console) -> None:
 def _head(plan: Plan) -> str:
     head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
     return f"{head}   objective {plan.objective_name}"
-
-
-def cores_of(count: float | None) -> str:
-    """The number of cores with its unit."""
-    return "– cores" if count is None else f"{count:g} core{'' if count == 1 else 's'}"
 
 
 def print_sweep(plans: Sequence[Plan], console: Console) -> None:
@@ -215,7 +210,7 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
     if not gains(mixture):
         print_plan(single, out)
         if mixture.parts and not mixture.note:
-            print_line(out, f"  No mixture of {predictors} configurations at most is worth more.")
+            print_line(out, f"  No mixture of up to {predictors} configurations is worth more.")
         return
     print_line(out, f"{_head(single)}   a mixture of {len(mixture.parts)} configurations")
     for part in mixture.parts:
@@ -318,12 +313,12 @@ def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console
     if starred is None:
         print_line(
             console,
-            f"  The chosen plan is not among them: {_figures(plan)}; its objective counts other things.",
+            f"  The chosen plan is not in this list: {_figures(plan)}; its objective counts more than these.",
         )
     else:
         print_line(console, "  * the accuracy and cost of the plan that the objective chooses")
     if len(points) > len(shown):
-        others = "the others cost more or are less accurate, but quicker (-o json has all)"
+        others = "the others cost more or are less accurate, but faster (-o json has all)"
         print_line(console, f"  {len(shown)} of {len(points)} plans: {others}")
 
 
@@ -368,7 +363,7 @@ def _binding(console: Console, explained: Explanation) -> None:
     if explained.binding:
         print_line(console, "Binding")
     elif explained.binding_complete:
-        print_line(console, "Binding: no limit; without any of them it is the same")
+        print_line(console, "Binding: no limit; without any one of them the plan is the same")
     else:
         print_line(console, "Binding: none found in time")
     for binding in explained.binding:
@@ -402,12 +397,10 @@ def _used(limit: LimitSlack) -> str:
 
 def _alternatives(console: Console, explained: Explanation) -> None:
     if not explained.alternatives:
-        none = (
-            "no other variants are within the limits" if explained.alternatives_complete else "none in time"
-        )
+        none = "no other variants fit the limits" if explained.alternatives_complete else "none in time"
         print_line(console, f"Alternatives: {none}")
         return
-    print_line(console, "Alternatives of other variants, each the best of its variants")
+    print_line(console, "Alternatives with other variants, each the best with its variants")
     table = bare_table(right=("  objective", "PAS", "cores", "latency"), last=("lost because", "instead"))
     for each in explained.alternatives:
         table.add_row(*_row(each))
@@ -434,7 +427,7 @@ def _rounded(change: float) -> float:
 def _flips(console: Console, explained: Explanation) -> None:
     if not (explained.flips or explained.unchanged):
         return
-    print_line(console, f"Changes at (each found to {explained.precision_ratio:.2%})")
+    print_line(console, f"Changes at (each to within {explained.precision_ratio:.2%})")
     for text in _points(explained.flips):
         print_line(console, f"  {text}")
     for text in explained.unchanged:
@@ -467,7 +460,7 @@ def print_fleet(fleet: Fleet, out: Console) -> None:
         words = _prices(each)
         if each.gap > 0:
             gap = f"gap {each.gap:.2%}" if isfinite(each.gap) else "no bound known"
-            words += f"; the time was up, {gap} (--deadline gives more)"
+            words += f"; the time ran out, {gap} (--deadline gives more)"
         if len(found.classes) > 1:
             held = fleet.held(each.priority)
             words = f"class {each.priority}: {_of_budget(held, {})}, worth {each.worth:.6g}, {words}"
@@ -482,7 +475,7 @@ def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:
 
 
 def _prices(each: ClassPlan) -> str:
-    words = f"one core more is worth about {each.price:.3g}"
+    words = f"one more core is worth about {each.price:.3g}"
     return words + "".join(f", one {unit_of(name)} more {price:.3g}" for name, price in each.prices.items())
 
 

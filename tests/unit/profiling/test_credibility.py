@@ -1,4 +1,4 @@
-"""Profiles that cannot be believed: the reasons, with figures."""
+"""Profiles that is not credible: the reasons, with figures."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_noise_is_not_believed() -> None:
 def test_the_doubt_names_its_stage() -> None:
     doubt = doubt_of(stage_profile(NOISE))
     assert doubt is not None
-    assert str(doubt).startswith("the profile of detect cannot be believed: poor latency fits")
+    assert str(doubt).startswith("the profile of detect is not credible: poor latency fits")
 
 
 def test_a_latency_that_does_not_depend_on_the_batch_is_believed_though_its_r2_is_0() -> None:

@@ -21,6 +21,7 @@ from ipa.profiling.measure import (
     Item,
     MeasurementEffort,
     answers,
+    is_steady,
     measure_point,
     measure_points,
     rows,
@@ -81,7 +82,7 @@ def test_a_profile_has_the_accelerators_that_the_variant_asks_for() -> None:
     pipeline = Pipeline("text", (stage,), Sla(1.0), {"default": Objective()})
     request = MeasureRequest((1.0,), (1,), MeasurementEffort(1, 0.0), 1.0, QUIET)
     profile = measure_stage(
-        FakeBench(), pipeline, stage, stage.variants, FakeWorkload(), request, lambda _: None, lambda _: None
+        FakeBench(), pipeline, stage, stage.variants, FakeWorkload(), request, lambda *_: None, lambda _: None
     )
     assert [(each.memory_gib, each.accelerators) for each in profile.variants] == [(1.5, {}), (1.5, gpu)]
 
@@ -158,6 +159,32 @@ def test_points_whose_p99_scatters_are_measured_longer() -> None:
     ]
 
 
+def test_only_an_idle_replica_is_warmed_up() -> None:
+    """Rounds follow one another at once; before a round that is tried again the replica was idle."""
+
+    class Retrying(QuietWatch):
+        rounds = 0
+
+        def measured(self, replica: Any, cores: float, place: str, measure: Any) -> Any:
+            self.rounds += 1
+            return measure(1 if self.rounds == LEAST_ROUNDS else 0), None
+
+    def measured(watch: QuietWatch) -> int:
+        replica = FakeServed(item_s=0.0101)
+        points_of(replica, MeasurementEffort(500, 60, warm_up_s=0.3), watch)
+        return len(replica.batches)
+
+    assert measured(QUIET) == 30 + 100 + (LEAST_ROUNDS - 1) * 101
+    assert measured(Retrying(0.0, lambda _: None, lambda _: None)) == 30 + 100 + 101 + 30 + 100
+
+
+@pytest.mark.parametrize(("relative", "rounds"), [(0.06, LEAST_ROUNDS + 1), (0.05, LEAST_ROUNDS)])
+def test_few_rounds_have_to_agree_more(relative: float, rounds: int) -> None:
+    """A p99 within its error by the normal distribution is not by Student's t of three rounds."""
+    tails = [1.0 - relative, 1.0, 1.0 + relative]
+    assert is_steady([[each] * 100 for each in tails]) is (rounds == LEAST_ROUNDS)
+
+
 def test_only_the_sizes_that_scatter_are_measured_longer() -> None:
     class OneScatters(Scattering):
         def infer(self, items: Sequence[Item]) -> BatchMeasurement:
@@ -210,7 +237,7 @@ def test_disturbed_rounds_are_left_out_where_half_are_quiet_and_else_marked(
 
         def measured(self, replica: Any, cores: float, place: str, measure: Any) -> Any:
             self.rounds += 1
-            return measure(), None if self.rounds <= quiet else 0.5
+            return measure(0), None if self.rounds <= quiet else 0.5
 
     watch = Watch(0.0, lambda _: None, lambda _: None)
     effort = MeasurementEffort(500, 60, warm_up_s=0.0, doublings=0)

@@ -87,7 +87,7 @@ class Machine:
         now_s = self.clock.monotonic_s()
         return times(now_s, now_s, self.used_s, own_s=now_s)
 
-    def measure(self) -> ProfilePoint:
+    def measure(self, tried: int = 0) -> ProfilePoint:
         self.run(POINT_S)
         self.measured += 1
         return ProfilePoint(1.0, 4, 0.1 * self.measured)
@@ -111,7 +111,7 @@ def test_what_is_disturbed_is_measured_again_once_it_is_quiet() -> None:
     assert (machine.measured, ratio) == (2, None)
     assert point.latency_s == pytest.approx(0.2), "of the second measurement"
     assert machine.said == [
-        "  1 cores, batch 4: others used 50% of the 2 CPUs that it needs; waiting up to 60 s for quiet"
+        "  1 core, batch 4: others used 50% of the 2 CPUs that it needs; waiting up to 60 s for quiet"
     ]
 
 
@@ -130,7 +130,7 @@ def test_short_disturbances_have_the_least_disturbed_of_a_few_measurements_kept(
     machine = Machine(lambda _: 0.0)
     shares = iter([0.9, 0.4, 0.6])
 
-    def measure() -> ProfilePoint:
+    def measure(tried: int) -> ProfilePoint:
         machine.used_s += POINT_S * next(shares)
         return machine.measure()
 

@@ -105,7 +105,9 @@ def test_it_is_measured_on_the_way_of_requests_and_leaves_nothing(
     request = MeasureRequest((0.5, 1.0), (1, 4), MeasurementEffort(3, 0.01, 0.0), 1.0, QUIET)
     made = bench(client, kube, server)
     tell = said.append
-    found = measure_stage(made, PIPELINE, stage, stage.variants, Doubled(), request, tell, tell)
+    found = measure_stage(
+        made, PIPELINE, stage, stage.variants, Doubled(), request, lambda now, _: tell(now), tell
+    )
     assert [each.variant for each in found.variants] == ["d-s", "d-l"]
     for variant in found.variants:
         assert [(it.cores, it.batch_size) for it in variant.points] == [
