@@ -524,7 +524,7 @@ def _plugin_fault(known: Registry, value: str) -> str:
     try:
         known.admit(value)
     except UsageError as error:
-        return f"names no {known.kind}. {error.hint}"
+        return f"is not the name of a {known.kind}. {error.hint}"
     except PluginError as error:
         return f"cannot be used: {error.message}"
     return ""

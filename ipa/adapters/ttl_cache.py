@@ -133,7 +133,7 @@ class Bulkhead:
         """Hold a place to wait in; UnavailableError if all are taken."""
         if not self._places.acquire(blocking=False):
             raise UnavailableError(
-                f"{self._whom} has not answered other requests yet", hint="Ask again in a moment."
+                f"{self._whom} has not answered other requests yet", hint="Try again in a moment."
             )
         try:
             yield

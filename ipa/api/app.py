@@ -150,7 +150,7 @@ async def readyz(
         raise UnavailableError(
             "the service is not ready",
             problems=named if is_told else (),
-            hint="" if is_told else "With a token it says why.",
+            hint="" if is_told else "Send a token to see why.",
         )
     views = tuple(CheckView(check.name, check.ok, check.required, check.detail) for check in checks)
     degraded = not all(check.ok for check in checks)

@@ -185,7 +185,7 @@ def _identify(
 ) -> Identity:
     """The identity of the token. UnauthenticatedError has one message for every token that is not valid."""
     if token is None:
-        raise UnauthenticatedError("it is not said who asks", hint=HINT)
+        raise UnauthenticatedError("the request has no token", hint=HINT)
     chosen = next((each for each in context.authenticators if each.takes(token)), None)
     asked = {} if within_s is None else {"within_s": within_s}
     identity = chosen.identify(token, fresh=fresh, **asked) if chosen else None

@@ -30,7 +30,7 @@ EARLIEST_YEAR, LATEST_YEAR = 1969, 2201
 def _as_text(value: object) -> object:
     """The value; numbers are refused, since they would be read as seconds since 1970."""
     if isinstance(value, (int, float)):
-        raise ValueError("a moment is text, as 2026-11-24T12:00:00Z")
+        raise ValueError("a time is text, such as 2026-11-24T12:00:00Z")
     return value
 
 
@@ -48,7 +48,7 @@ def at_most(most: int) -> BeforeValidator:
 def _in_utc(at: datetime) -> datetime:
     """The time in UTC; ValueError for years in which arithmetic could overflow."""
     if not EARLIEST_YEAR < at.year < LATEST_YEAR:
-        raise ValueError(f"a moment is of a year from {EARLIEST_YEAR + 1} to {LATEST_YEAR - 1}")
+        raise ValueError(f"the year of a time is from {EARLIEST_YEAR + 1} to {LATEST_YEAR - 1}")
     return at.astimezone(UTC)
 
 

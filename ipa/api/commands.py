@@ -31,7 +31,8 @@ router = APIRouter(
 )
 reading = APIRouter(prefix="/v1/pipelines/{pipeline}")
 Revision = Annotated[
-    Name | None, Query(description="a revision of the history, or a decision's id; the caller's last change")
+    Name | None,
+    Query(description="a revision of the history, or a decision's id; else the caller's last change"),
 ]
 StageName = Annotated[str, Path(description="one of the pipeline's stages")]
 FreezeId = Annotated[str, Path(description="the id that the status shows")]

@@ -35,7 +35,7 @@ BATCH = 500
 # Milliseconds after which a browser that lost the stream connects again.
 RETRY_MS = 2000
 router = APIRouter(prefix="/v1", tags=["events"])
-AfterId = Annotated[int | None, Query(ge=0, lt=1 << 62, description="the id of an event: those after it")]
+AfterId = Annotated[int | None, Query(ge=0, lt=1 << 62, description="only events after the one with this id")]
 LastEventId = Annotated[
     str | None, Header(pattern=r"^[0-9]{1,18}$", description="the id of the last event that was received")
 ]
@@ -127,7 +127,7 @@ class StreamWatch:
             return error.message
         if self._pipeline is not None and not self.service.sees(self._pipeline, self._record or ""):
             self._streams.ended += 1
-            return f"there is no pipeline {self._pipeline!r} any more"
+            return f"pipeline {self._pipeline!r} no longer exists"
         return ""
 
     async def _look(self) -> None:
@@ -148,7 +148,7 @@ class StreamWatch:
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "Server-sent events, until the client goes",
+            "description": "Server-sent events, until the client disconnects",
             "content": {"text/event-stream": {"itemSchema": EVENT, "example": EXAMPLE}},
         }
     },
@@ -158,7 +158,7 @@ async def follow_events(
     caller: CurrentCaller,
     pipeline: Chosen,
     after: AfterId = None,
-    follow: Annotated[bool, Query(description="go on; false ends with what there is")] = True,
+    follow: Annotated[bool, Query(description="follow new events; false ends after the present ones")] = True,
     last_event_id: LastEventId = None,
 ) -> HeldStream:
     """Stream `decision`, `change` and `control` events as they are recorded.
@@ -236,7 +236,7 @@ class _Reader:
         if self._seq is None:
             self._seq = newest
         elif self._feed.gone(self._seq):
-            detail = f"what follows {self._seq} is not kept here as events; the newest is {newest}"
+            detail = f"what follows {self._seq} is no longer kept as events; the newest is {newest}"
             self._seq = newest
             yield _event("reset", {"newest": newest, "detail": detail}, newest)
         self._placed = True
@@ -270,7 +270,7 @@ def _event(kind: str, data: dict[str, Any], seq: int | None = None) -> str:
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "An entry a line: its text, and the digest of that",
+            "description": "One entry per line: its text and the digest of the text",
             "content": {"application/jsonl": {"schema": {"type": "string"}}},
         }
     },

@@ -22,7 +22,7 @@ _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?:
 # Headers that a proxy adds, and no browser: the connection's address is then not that of the client.
 PROXIED = re.compile(r"(?:.*-)?(?:via|forwarded|original)(?:-.*)?|.*-(?:ip|address)|cdn-loop|cf-.*")
 UNPROXIED = (
-    "the service is open to this machine alone, and the header {name} says that a proxy forwards requests; "
+    "the service is open to this machine only, and the header {name} says that a proxy forwards requests; "
     "turn on authentication (IPA_AUTH=keys), or remove the proxy"
 )
 HEADERS = {
@@ -130,4 +130,4 @@ def _check_headers(headers: Headers) -> None:
         raise HTTPException(431, f"headers of {size} bytes are more than {HEADERS_LIMIT_BYTES}")
     encoding = headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
-        raise HTTPException(415, f"a body packed by {encoding!r} is not taken; send it as it is")
+        raise HTTPException(415, f"a body encoded with {encoding!r} is not accepted; send it uncompressed")

@@ -206,8 +206,8 @@ class RequestGate:
 def _busy() -> BusyError:
     # Not their number: they are requests of others.
     return BusyError(
-        "as many requests of this kind as the service answers at once are being answered or wait",
-        hint="Ask again in a moment; what is controlled goes on as it did.",
+        "too many requests of this kind are running or waiting",
+        hint="Try again in a moment; the control of pipelines is not affected.",
     )
 
 
@@ -250,9 +250,7 @@ class ApiLimits:
 def _few_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of the pairs; HTTPException if it has more keys than any route takes."""
     if len(pairs) > MOST_KEYS:
-        detail = (
-            f"an object in the body has {len(pairs)} keys, more than {MOST_KEYS}; /docs shows which it takes"
-        )
+        detail = f"an object in the body has {len(pairs)} keys, more than {MOST_KEYS}; /docs lists them"
         raise HTTPException(422, detail)
     return dict(pairs)
 
@@ -287,7 +285,7 @@ class JsonRoute(APIRoute):
             # FastAPI takes JSON only under its content type.
             kind = headers.setdefault("content-type", "application/json").partition(";")[0].strip().lower()
             if kind != "application/json" and not kind.endswith("+json"):
-                raise HTTPException(415, f"a body of {kind!r} is not taken here; send application/json")
+                raise HTTPException(415, f"a body of {kind!r} is not accepted here; send application/json")
         await super().handle(scope, receive, send)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -361,7 +359,7 @@ def ration(buckets: TokenBuckets, kind: str, client: str, scope: Scope) -> None:
     }
     if not found.allowed:
         most = f"{buckets.most} {kind} requests in {buckets.window_s} s"
-        raise BusyError(f"more than {most} came from {client}", hint=f"Ask again in {again_s} s.")
+        raise BusyError(f"more than {most} came from {client}", hint=f"Try again in {again_s} s.")
 
 
 Rationed = Depends(rationed)

@@ -66,7 +66,7 @@ async def document_of(request: Request, body: Body) -> Document:
     """The body as a file; 415 if it is neither JSON nor YAML, InputError lists its faults."""
     kind = media_type(request)
     if kind not in (JSON, *YAMLS):
-        raise HTTPException(415, f"a body of {kind} is not taken here; send {JSON} or {YAML}")
+        raise HTTPException(415, f"a body of {kind} is not accepted here; send {JSON} or {YAML}")
     return await aside(len(body) > INLINE_BYTES, _document_in, body, kind in YAMLS)
 
 
@@ -80,7 +80,7 @@ async def patch_of(request: Request, body: Body) -> dict[str, Any]:
     """The body as a merge patch (RFC 7396); 415 for another type, InputError if it is no object."""
     kind = media_type(request)
     if kind not in (MERGE_PATCH, JSON):
-        raise HTTPException(415, f"a body of {kind} is not taken here; send {MERGE_PATCH}")
+        raise HTTPException(415, f"a body of {kind} is not accepted here; send {MERGE_PATCH}")
     patch = await aside(len(body) > INLINE_BYTES, lambda: parse_json(_text(body)))
     if not isinstance(patch, dict):
         raise _wrong("a merge patch is an object")
@@ -110,7 +110,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"key {shortened(twice)!r} is there twice")
+        raise ValueError(f"key {shortened(twice)!r} appears twice")
     return found
 
 

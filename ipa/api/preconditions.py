@@ -13,15 +13,15 @@ from ipa.service.preconditions import Precondition, plain_version
 
 # A strong tag. A weak one means "equivalent", which is not enough to overwrite something.
 _TAG = re.compile(r'(W/)?"[^"]*"')
-IfMatch = Annotated[str | None, Header(description="required: the ETag of what the change was made for")]
+IfMatch = Annotated[str | None, Header(description="required: the ETag of the state that the change is for")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        description="required: a text new for each change, as a UUID; with the same again the same answer"
+        description="required: a new text for each change, such as a UUID; repeated, it repeats the answer"
     ),
 ]
 LONGEST_KEY = 255
-IfNoneMatch = Annotated[str | None, Header(description="the ETag of what is known; 304 where it still holds")]
+IfNoneMatch = Annotated[str | None, Header(description="the ETag of the last answer; 304 if it is current")]
 # Required headers; they are declared as optional, since their absence has its own status.
 REQUIRED = frozenset({"if-match", "idempotency-key"})
 
@@ -44,7 +44,7 @@ def required_match(if_match: str | None, what: str) -> Precondition:
 def check_key(key: str | None) -> str:
     """The key; 400 if it is absent, InputError if it is not visible ASCII of at most 255 characters."""
     if key is None or not key.strip():
-        raise HTTPException(400, "Idempotency-Key is required: any text new for each change, as a UUID")
+        raise HTTPException(400, "Idempotency-Key is required: a new text for each change, such as a UUID")
     if len(key) > LONGEST_KEY or not (key.isascii() and key.isprintable()):
         problem = Problem(f"Idempotency-Key must be at most {LONGEST_KEY} visible ASCII characters")
         raise InputError("the request's key cannot be used", problems=[problem])

@@ -47,22 +47,22 @@ class ProblemDocument(BaseModel):
 # The codes of refusals of HTTP itself, and those of errors that have their own status.
 HTTP_CODES: Mapping[int, tuple[str, str]] = {
     400: ("http.bad_request", "The request cannot be read"),
-    401: (UnauthenticatedError.code, "Who asks is not known"),
+    401: (UnauthenticatedError.code, "The caller is not authenticated"),
     403: ("forbidden", "Not allowed"),
     404: ("not_found", "The named thing does not exist"),
-    405: ("http.method_not_allowed", "This address does not take that method"),
+    405: ("http.method_not_allowed", "This address does not accept that method"),
     408: ("http.timeout", "The request did not arrive in time"),
-    409: ("conflict", "The world moved since it was read; read again and decide again"),
+    409: ("conflict", "The state has changed since it was read; read it again and decide again"),
     412: ("http.precondition_failed", "It changed since you read it"),
     413: ("http.too_large", "The request is too large"),
-    415: ("http.unsupported_media_type", "This address does not take that kind of body"),
+    415: ("http.unsupported_media_type", "This address does not accept that kind of body"),
     422: ("input", "The request is wrong"),
-    428: ("http.precondition_required", "The request must say what it was made for"),
-    429: ("busy", "More was asked for than may be at once; ask again a little later"),
+    428: ("http.precondition_required", "The request must name the state that it was made for"),
+    429: ("busy", "Too many requests at once; try again a little later"),
     431: ("http.headers_too_large", "The request's headers are too large"),
     500: ("internal", "Our mistake"),
     503: ("unavailable", "A metrics server, cluster or store did not answer"),
-    504: ("deadline", "Waited as long as was allowed"),
+    504: ("deadline", "The time limit was reached"),
 }
 
 
@@ -184,9 +184,9 @@ async def _on_http(request: Request, error: Exception) -> Response:
         detail = f"there is nothing at {request.url.path}"
         hint = "/docs lists the addresses."
     elif error.status_code == 405:
-        detail = f"{request.url.path} does not take {request.method}"
+        detail = f"{request.url.path} does not accept {request.method}"
         allowed = ", ".join(_methods(request))
-        hint = f"It takes: {allowed}"
+        hint = f"It accepts: {allowed}"
         return http_problem(request_id_of(request), 405, detail, hint=hint, headers={"Allow": allowed})
     return http_problem(request_id_of(request), error.status_code, detail, hint=hint, headers=error.headers)
 

@@ -78,7 +78,7 @@ def paging(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     before: Annotated[str | None, Query(description="`next_before` of the page before")] = None,
     inputs: Annotated[
-        bool, Query(description="false leaves `inputs` empty, most of what a decision is")
+        bool, Query(description="false leaves `inputs` empty, which are most of a decision")
     ] = True,
 ) -> Paging:
     """The query parameters of a list of decisions."""
@@ -103,7 +103,7 @@ def only_the_leader(service: Using) -> None:
         leader = standing.leader if standing.leader != standing.identity else ""
         raise StandbyError(
             f"this replica, {standing.identity}, {standing.words}",
-            hint=f"Ask {leader}, or the Service until it answers." if leader else "Ask again in a moment.",
+            hint=f"Ask {leader}, or try the Service again." if leader else "Try again in a moment.",
         )
 
 

@@ -47,11 +47,11 @@ class Streams:
         """A place for a stream of the client. BusyError, UnavailableError: there is none."""
         if self._clients[client] >= self.each:
             raise BusyError(
-                f"{client} has {self.each} streams open, and may not open more",
+                f"{client} has {self.each} streams open, the most allowed",
                 hint="Close one; a stream can follow all pipelines at once.",
             )
         if self.open >= self.most:
-            raise UnavailableError("as many streams are open as there may be", hint="Try again later.")
+            raise UnavailableError("the most streams allowed are open", hint="Try again later.")
         self.open += 1
         self._clients[client] += 1
         try:

@@ -86,7 +86,7 @@ class App:
     # None where nobody is to be told.
     webhook: Webhook | None = None
     incidents: IncidentBook = field(default_factory=IncidentBook)
-    # None where no Prometheus is asked.
+    # None where no Prometheus is set.
     alerts: AlertSource | None = None
     # Who knows who asks; none where nobody has to say who they are.
     authenticators: tuple[Identities, ...] = ()
@@ -257,7 +257,7 @@ def _start(
     except InfeasibleError as error:
         if not calibration.slowdowns:
             raise
-        log.warning("%s; it starts with the plan by the profiles as they are", error.message)
+        log.warning("%s; it starts with a plan from the profiles as measured", error.message)
         return start_configs(settings, options, pipeline, profiles)
 
 

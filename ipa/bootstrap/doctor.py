@@ -39,7 +39,7 @@ def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> li
         return DoctorCheck(name, lambda: doctor.profile_findings(settings, pipeline, today), turn=CPU)
 
     return [
-        DoctorCheck("settings", lambda: [ok("settings", "every IPA_ variable is known and can be used")]),
+        DoctorCheck("settings", lambda: [ok("settings", "every IPA_ variable is known and valid")]),
         DoctorCheck("files", lambda: doctor.files_findings(settings), turn=CPU),
         *(profiles(pipeline) for pipeline in pipelines.values()),
         DoctorCheck("solvers", solvers, turn=CPU),
@@ -67,7 +67,7 @@ def identity_findings(settings: Settings) -> Iterator[Finding]:
         return
     wanted = words(settings.auth)
     if not wanted:
-        seen = f"nobody has to say who they are; only this machine is listened to ({settings.host})"
+        seen = f"callers are not authenticated; only this machine can connect ({settings.host})"
         yield ok(AUTHENTICATION, seen)
     if "keys" in wanted:
         yield key_finding(settings, f"{AUTHENTICATION}: keys", SystemClock().now())

@@ -206,7 +206,7 @@ class FileEdits:
             raise ConflictError(
                 f"pipeline {name!r} comes from a file; only its SLA, bounds and objectives may be changed "
                 f"over the API, not {'; '.join(others)}",
-                hint=f"Change {self.files.path(name)}: it is taken up without a restart.",
+                hint=f"Change {self.files.path(name)}: the change takes effect without a restart.",
             )
         changes = changes_of(pipeline_to_mapping(roster.pipelines[name]), wanted)
         if not changes:
@@ -231,7 +231,7 @@ class FileEdits:
                 try:
                     roster.exchange(wanted, roster.profiles[name], said, lambda: None)
                 except IpaError as error:
-                    log.warning("what was pushed to %s elsewhere is not taken up: %s", name, error.message)
+                    log.warning("a push to %s at another replica is not applied: %s", name, error.message)
                     self._pushed = {**self._pushed, name: before[name]} if name in before else self._pushed
 
     def _edited(self, roster: EditedRoster, name: str) -> None:
@@ -245,7 +245,7 @@ class FileEdits:
         if wanted.namespace != old.namespace:
             raise ConflictError(
                 f"the namespace would change from {old.namespace} to {wanted.namespace}",
-                hint="Start the service again: it is another pipeline there, with a record of its own.",
+                hint="Restart the service: there it is another pipeline, with a record of its own.",
             )
         changes = changes_of(pipeline_to_mapping(old), pipeline_to_mapping(wanted))
         changes += tuple(
@@ -285,10 +285,10 @@ class FileEdits:
         try:
             found = pushed.over(pipeline)
         except IpaError as error:
-            log.warning("what was pushed to %s does not fit its file any more: %s", name, error)
+            log.warning("a push to %s no longer fits its file: %s", name, error)
             found = None
         if found is None:
-            log.info("%s: the file was changed after SLA, bounds or objectives were pushed; it counts", name)
+            log.info("%s: the file changed after SLA, bounds or objectives were pushed; it applies", name)
             return pipeline
         self._latest[name] = PipelineEdit(EditState.TAKEN, API, pushed.at, pushed.by, pushed.changes)
         return found
@@ -312,5 +312,5 @@ class FileEdits:
             log.info("%s: an edit of %s waits: %s", name, edit.source, edit.message)
         else:
             log.warning(
-                "%s: an edit of %s is refused, all goes on as before: %s", name, edit.source, edit.message
+                "%s: an edit of %s is refused, the former one applies: %s", name, edit.source, edit.message
             )

@@ -86,7 +86,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
     refusal = None
     if settings.actuation == "gitops":
         refusal = UsageError(
-            "IPA_ACTUATION is gitops: the cluster is written by a GitOps tool, not from here",
+            "IPA_ACTUATION is gitops: a GitOps tool writes the cluster, not this command",
             hint="Use --at with the manifest's FILE.yaml and commit it, or --at with the service's URL.",
         )
     service = _service(settings, target, at, pipelines, loop, store, say)

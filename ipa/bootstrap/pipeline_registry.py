@@ -352,13 +352,13 @@ class Roster:
             if not self._wants(name):
                 raise ConflictError(
                     f"this service controls only {', '.join(sorted(self.only))}, "
-                    f"and would not know {name!r} after its next start",
+                    f"and would not know {name!r} after a restart",
                     hint=f"Start it without names (`ipa serve`), or with {name} among them.",
                 )
             if is_new and name in self.pipelines:
                 raise ConflictError(
-                    f"there is a pipeline {name!r} already",
-                    hint=f"PUT /v1/pipelines/{name} replaces one that was given over the API.",
+                    f"pipeline {name!r} already exists",
+                    hint=f"PUT /v1/pipelines/{name} replaces a pipeline that was created over the API.",
                 )
             self.makers.check(pipeline)
             ready = self._made(pipeline)
@@ -482,7 +482,7 @@ class Roster:
                 try:
                     act()
                 except IpaError as error:
-                    log.warning("what other replicas were given is not known: %s", error.message)
+                    log.warning("the pipelines created at other replicas are not known: %s", error.message)
 
         threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -505,7 +505,7 @@ class Roster:
             ready = self._made(pipeline)
         except IpaError as error:
             # It cannot be repaired over the API where the service does not start for it.
-            log.error("the pipeline %s, which was given over the API, is not taken up: %s", name, error)
+            log.error("the pipeline %s, which was created over the API, is not controlled: %s", name, error)
             return
         self._end(name)
         self._take(ready)
@@ -570,8 +570,8 @@ class Roster:
         loop = self.loops.get(name)
         if loop is not None and loop.snapshot().phase in IN_FLIGHT:
             raise InProgressError(
-                f"a change of pipeline {name!r} is rolling out, and nobody would take it back if it failed",
-                hint="Ask again once it has settled; its status shows the phase.",
+                f"a change of pipeline {name!r} is rolling out, and nothing would roll it back if it failed",
+                hint="Try again once it has settled; its status shows the phase.",
             )
 
     def _end(self, name: str) -> None:
@@ -586,6 +586,6 @@ class Roster:
         if name in self.files:
             raise ConflictError(
                 f"pipeline {name!r} comes from a file, which this service only reads",
-                hint="Change its files, which are taken up without a restart; over the API only its SLA, "
+                hint="Change its files, which take effect without a restart; over the API only its SLA, "
                 "bounds and objectives may be changed.",
             )

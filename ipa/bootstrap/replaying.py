@@ -74,7 +74,7 @@ class Replayer:
         if until.passed:
             raise DeadlineError(
                 f"{decision.decision_id} was not decided again within {self.within_s:g} s",
-                hint="It is planned anew with the solver and limits that it was planned with.",
+                hint="A replay plans again with the same solver and limits.",
             )
         return found
 

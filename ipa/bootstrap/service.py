@@ -74,7 +74,7 @@ class ServiceHealth:
         troubles = self.store.troubles()
         words = "; ".join(troubles)
         if not troubles and self.store.keeper.is_bounded:
-            words = "holds are removed before their age: decisions take more than IPA_KEEP_DECISIONS_MB"
+            words = "holds are removed early, because decisions take more than IPA_KEEP_DECISIONS_MB"
         return DependencyCheck("store retention", not troubles, words)
 
     def _leads(self) -> DependencyCheck:

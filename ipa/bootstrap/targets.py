@@ -119,7 +119,7 @@ def check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
     alone = [pipeline for pipeline in pipelines if target.serving(pipeline).most_parts == 1]
     if alone and shares_load(policy):
         raise UsageError(
-            f"the policy {policy} runs several variants side by side, which is not carried here",
+            f"the policy {policy} runs several variants side by side, which this target cannot do",
             hint="Use --policy ms+, which runs one at a time, or --target kubernetes with the shape single; "
             f"--shadow-policy {policy} says what it would do.",
             problems=[
@@ -152,7 +152,7 @@ def bench_at(
     target = target_named(name)
     if not target.placed(pipeline):
         raise UsageError(
-            f"pipeline {pipeline.name!r} does not say how it runs on {target.title}",
+            f"pipeline {pipeline.name!r} has no section for {target.title}",
             hint=f"Give it a `{target.sections.key}:` section, or leave out --at to measure on this machine.",
         )
     pipeline = target.shape(pipeline, {})

@@ -98,20 +98,20 @@ def _url_faults(url: str) -> Iterator[str]:
         parts.port  # noqa: B018  raises where it is none
     except ValueError:
         # The error quotes what may be part of a password.
-        yield "IPA_WEBHOOK_URL cannot be read: its host or its port is none"
+        yield "IPA_WEBHOOK_URL cannot be read: its host or port is invalid"
         return
     if parts.scheme not in ("http", "https"):
         yield f"IPA_WEBHOOK_URL: the scheme {parts.scheme!r} is neither http nor https"
     if not parts.hostname:
         yield "IPA_WEBHOOK_URL names no host"
     if parts.username is not None or parts.password is not None:
-        yield "IPA_WEBHOOK_URL holds a password, which it would show; events are signed"
+        yield "IPA_WEBHOOK_URL must not contain a password; events are signed instead"
 
 
 def _secret(settings: Settings) -> str:
     """The secret of the environment or the file; ValueError where there is none, or both."""
     if bool(settings.webhook_secret) == bool(settings.webhook_secret_file):
-        raise ValueError("is in neither or both of IPA_WEBHOOK_SECRET and IPA_WEBHOOK_SECRET_FILE")
+        raise ValueError("is missing, or is in both IPA_WEBHOOK_SECRET and IPA_WEBHOOK_SECRET_FILE")
     if settings.webhook_secret:
         return settings.webhook_secret
     return read_utf8(Path(settings.webhook_secret_file), MOST_SECRET_BYTES).strip()

@@ -76,7 +76,7 @@ class Deployment:
         for stage, profile in profiles.items():
             self._give(name, stage, dump_profile(profile))
         if not earlier.text:
-            self._say(f"{name}: new, and advisory: nothing runs until `ipa apply {name}`")
+            self._say(f"{name}: new, in advisory mode: nothing runs until `ipa apply {name}`")
             return
         self._settle(name)
         self._check(name, smoke)
@@ -214,11 +214,11 @@ def deployed(deployment: Deployment, bring: Callable[[], None]) -> None:
             deployment.take_back()
         except IpaError as other:
             raise IpaError(
-                f"{error.message}; and it could not be taken back: {other.message}",
+                f"{error.message}; and the change could not be taken back: {other.message}",
                 hint=f"The service may have parts of the change: look at `ipa status` of {names}.",
             ) from error
         raise type(error)(
-            f"{error.message}; the service has what it had before: {names}",
+            f"{error.message}; the service is as it was before: {names}",
             hint=error.hint,
             problems=error.problems,
         ) from error

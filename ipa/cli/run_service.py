@@ -93,7 +93,7 @@ def _say_addresses(running: App, say: Callable[[str], None]) -> None:
     for name, url in found[:MOST_ADDRESSES]:
         say(f"ipa: requests of {name} go to {url}")
     if len(found) > MOST_ADDRESSES:
-        say(f"ipa: `ipa url PIPELINE` tells where those of {len(found) - MOST_ADDRESSES} others go")
+        say(f"ipa: `ipa url PIPELINE` prints where those of {len(found) - MOST_ADDRESSES} others go")
 
 
 def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -> None:

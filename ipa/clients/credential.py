@@ -36,5 +36,5 @@ def _token() -> str:
     found = (_given[0] if _given else os.environ.get(VARIABLE, "")).strip()
     # httpx would quote the header in its error.
     if not (found.isascii() and found.isprintable()) or " " in found:
-        raise UsageError(f"the token has characters that no token has; see --token and {VARIABLE}")
+        raise UsageError(f"the token has characters that are not allowed; see --token and {VARIABLE}")
     return found

@@ -257,7 +257,7 @@ class HttpClient(PipelineClient):
     def _silent(self, error: httpx.HTTPError) -> UnavailableError:
         return UnavailableError(
             f"the service at {self._at} does not answer: {error}",
-            hint="Start it with `ipa serve`, or say where it is with --at URL.",
+            hint="Start it with `ipa serve`, or give its URL with --at.",
         )
 
     def _read(self, answer: httpx.Response) -> JsonObject:
@@ -268,8 +268,8 @@ class HttpClient(PipelineClient):
             body = None
         if not isinstance(body, dict):
             raise UnavailableError(
-                f"what answers at {self._at} is not ipa (HTTP {answer.status_code}, no JSON object)",
-                hint="Say where the service is with --at URL.",
+                f"the server at {self._at} is not ipa (HTTP {answer.status_code}, no JSON object)",
+                hint="Give the service's URL with --at.",
             )
         if answer.is_success:
             return body
@@ -294,14 +294,14 @@ def client_at(at: str, settings: Settings | None = None, *, namespace: str | Non
     if is_service(at):
         if namespace is not None:
             raise UsageError(
-                "--namespace is for a cluster or a file: a service knows its pipelines by their names",
+                "--namespace applies to a cluster or a file: a service knows its pipelines by name",
                 hint="Leave it out, or use --at kubernetes.",
             )
         return HttpClient(at)
     is_manifest = at.endswith((".yaml", ".yml"))
     if not is_manifest and not is_target(at):
         raise UsageError(
-            f"--at {mask_url(at)!r} is no URL of a service, no cluster and no manifest",
+            f"--at {mask_url(at)!r} is neither a service's URL nor a cluster nor a manifest",
             hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
         )
     from ipa.bootstrap.one_shot import on_manifest, on_target

@@ -94,7 +94,7 @@ class InProcessClient(PipelineClient):
         service, found = self._service, self._service.pipeline(pipeline)
         if rate_rps is None and plans.known_rate(service, found) is None:
             raise UsageError(
-                f"--rate is needed: nothing at {self.at} tells the load to plan for",
+                f"--rate is needed: nothing at {self.at} knows the load to plan for",
                 hint="For example --rate 10, or --plan FILE as `ipa plan -o json` prints it.",
             )
         request = plans.PlanRequest(rate_rps, objective, solver=service.settings.solver)
@@ -165,7 +165,7 @@ class InProcessClient(PipelineClient):
 
 def _expected(revision: str) -> Precondition:
     version = plain_version(revision)
-    return Precondition(frozenset({version}), f'"{version}" where the change was decided')
+    return Precondition(frozenset({version}), f'"{version}" when the change was decided')
 
 
 def _object(value: Any) -> JsonObject:

@@ -142,9 +142,9 @@ class LeaderStatus:
         if self.leading:
             return "leads"
         if self.trouble:
-            return f"stands by, the Lease cannot be used: {self.trouble}"
+            return f"stands by, because the Lease cannot be used: {self.trouble}"
         if self.leader == self.identity:
-            return "holds the lease, and leads once no other replica can"
+            return "holds the lease, and leads once no other replica can be leading"
         return f"stands by, {self.leader or 'nobody'} leads"
 
 

@@ -116,7 +116,7 @@ class QueuedRequest:
     def end(self, outcome: Outcome, cause: LossCause | None = None, detail: str = "") -> None:
         """Set the outcome; RuntimeError if the request has one."""
         if self.outcome is not None:
-            raise RuntimeError(f"the request has ended already: {self.outcome}")
+            raise RuntimeError(f"the request has already ended: {self.outcome}")
         self.outcome, self.cause, self.detail = outcome, cause, detail
         self.parts.clear()
 
@@ -352,7 +352,7 @@ class Batcher:
                 is_alone = piece.is_alone or piece.request.losses > 1
                 kept.append(Slice(piece.request, piece.start, piece.stop, is_alone))
         self._put_back(kept)
-        words = f"{MAX_LOSSES} model servers died while they had it; the last: {detail}"
+        words = f"{MAX_LOSSES} model servers died while serving it; the last: {detail}"
         return self._fail(failed, LossCause.LOST_REPLICAS, words)
 
     def requeue(self, batch: Batch) -> None:

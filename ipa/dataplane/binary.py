@@ -83,7 +83,7 @@ def fill(tensors: Any, rest: bytes, kind_of: Callable[[str], str | None], most_v
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise InputError(f"input {name!r} {reason}") from error
     if start < len(rest):
-        raise InputError(f"{len(rest) - start} bytes after the tensors belong to none of them")
+        raise InputError(f"{len(rest) - start} bytes after the tensors belong to no tensor")
 
 
 def _values(
@@ -134,7 +134,7 @@ def _text(elements: list[bytes], parameters: dict[str, Any], kind: str | None) -
             return [element.decode() for element in elements]
         except UnicodeDecodeError:
             if CONTENT_KIND in parameters:
-                raise ValueError(f"has BYTES that are no text of {CONTENT_KIND}") from None
+                raise ValueError(f"has BYTES that are not {CONTENT_KIND} text") from None
     parameters[CONTENT_KIND] = BASE64
     return [base64.b64encode(element).decode("ascii") for element in elements]
 

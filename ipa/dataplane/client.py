@@ -106,9 +106,9 @@ class ClientConnection(asyncio.Protocol):
             self._answer.set_exception(error)
 
     def on_message_begin(self) -> None:
-        """Begin the head of an answer. MalformedAnswerError: nothing was asked."""
+        """Begin the head of an answer. MalformedAnswerError: no request was sent."""
         if self._answer is None or self._answer.done():
-            raise MalformedAnswerError("nothing was asked")
+            raise MalformedAnswerError("no request was sent")
         self._headers, self._body, self._body_bytes = {}, [], 0
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -82,7 +82,7 @@ class DeclaredModel:
         if problems:
             wanted = ", ".join(str(it) for it in self.inputs[:MOST_QUOTED])
             raise InputError(
-                f"the inputs are not as the model declares them: {'; '.join(problems)} (it takes {wanted})",
+                f"the inputs do not match the model's metadata: {'; '.join(problems)} (it takes {wanted})",
                 problems=[Problem(text, pointer="/inputs") for text in problems],
             )
 

@@ -49,16 +49,16 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     """Add the flags for the address to listen on and the drain time."""
     add(parser, "--host", "IPA_HOST", default="127.0.0.1")
     add(parser, "--port", "IPA_PORT", *OPERATORS_PORT, type=int)
-    parser.add_argument("--fd", type=int, help="an inherited socket that listens at that port already")
+    parser.add_argument("--fd", type=int, help="an inherited socket that already listens on that port")
     add(
         parser,
         "--metrics-port",
         "IPA_METRICS_PORT",
         type=int,
         optional=True,
-        help="answer /metrics there too, by a thread that requests do not delay",
+        help="answer /metrics there too, in a thread that requests do not delay",
     )
-    parser.add_argument("--metrics-fd", type=int, help="an inherited socket for that")
+    parser.add_argument("--metrics-fd", type=int, help="an inherited socket for it")
     add(parser, "--drain-s", "IPA_DRAIN_S", type=float, default=DRAIN_S, help="to end requests in flight")
 
     add(
@@ -67,7 +67,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
         MAX_BODY,
         type=float,
         default=MAX_BODY_BYTES / MIB,
-        help="the most MiB of a request's body, and a value for each 8 bytes of it",
+        help="the most MiB of a request's body; it may have one value per 8 bytes of that",
     )
     add(
         parser,
@@ -75,7 +75,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
         MAX_HELD,
         type=float,
         default=MAX_HELD_BYTES / MIB,
-        help="the most MiB of all bodies that are read or served at once, with what is made of them",
+        help="the most MiB of all bodies that are read or served at once, their parsed forms included",
     )
 
 

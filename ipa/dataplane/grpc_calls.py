@@ -82,7 +82,7 @@ class GrpcCalls:
                 raise HttpError(413, "too_large", f"the message has more than {most_fields} fields")
             request = await aside(call.is_large, parse.FromString, message)
         except (ValueError, IndexError) as error:  # protobuf's DecodeError is one
-            raise HttpError(400, "input", f"the message is no {name}Request: {error}") from error
+            raise HttpError(400, "input", f"the message is not a {name}Request: {error}") from error
         del message
         call.hold(VALUE_BYTES * fields)
         try:
@@ -241,7 +241,7 @@ class GrpcCalls:
         field = self._messages.CONTENTS.get(tensor.datatype)
         if field is None:
             raise ValueError(
-                f"output {tensor.name!r} is {tensor.datatype}, which has raw contents only: send raw ones too"
+                f"output {tensor.name!r} is {tensor.datatype}, which has only raw contents: send raw ones"
             )
         while values and isinstance(values[0], list):
             values = [value for row in values for value in row]

@@ -195,11 +195,11 @@ class Call:
         An empty token means that there is no supervisor: every call is refused.
         """
         if not token:
-            raise HttpError(403, "forbidden", "the admin address is off: the process was given no token")
+            raise HttpError(403, "forbidden", "the admin address is off: the process has no token")
         if not is_loopback(self.client) or host_of(self.headers) not in LOOPBACK_NAMES:
             raise HttpError(403, "forbidden", "the admin address answers this machine only")
         if "origin" in self.headers:
-            raise HttpError(403, "forbidden", "the admin address answers no web page")
+            raise HttpError(403, "forbidden", "the admin address does not answer web pages")
         given = self.headers.get("authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, f"Bearer {token}".encode()):
             raise HttpError(401, "unauthenticated", "the admin address needs the token of its supervisor")

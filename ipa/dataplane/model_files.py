@@ -104,8 +104,8 @@ def _own_bytes(path: Path, remedy: str) -> bytes:
         if about.st_uid not in (0, os.geteuid()) or about.st_mode & OTHERS_WRITE:
             raise InputError(
                 f"{path} is not loaded: it belongs to user {about.st_uid} with mode "
-                f"{stat.S_IMODE(about.st_mode):o}, so others may write it",
-                hint=f"{remedy} Or, if you know its content, give it to the account that serves, "
+                f"{stat.S_IMODE(about.st_mode):o}, so others can write it",
+                hint=f"{remedy} Or, if you trust its content, give it to the account that serves, "
                 f"with mode {OWNER_ONLY:o}.",
             )
         return stream.read()

@@ -542,9 +542,11 @@ def main() -> None:
     )
     add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
     add(parser, "--variant", "IPA_VARIANT", default="", help="the variant that pods run")
-    add(parser, "--lighter", "IPA_LIGHTER", default="", help="those that may stand in for it, in words")
-    add(parser, "--heavier", "IPA_HEAVIER", default="", help="those that serve while there is time, in words")
-    add(parser, "--residents", "IPA_RESIDENTS", default="", help="those loaded together: a,b c,d")
+    add(parser, "--lighter", "IPA_LIGHTER", default="", help="variants that may stand in, in words")
+    add(
+        parser, "--heavier", "IPA_HEAVIER", default="", help="variants to serve while there is time, in words"
+    )
+    add(parser, "--residents", "IPA_RESIDENTS", default="", help="the variants loaded together: a,b c,d")
     given = parser.parse_args()
     variants, heavier = replicas(words(given.replica, "IPA_REPLICAS"))
     server = QueueServer(

@@ -433,7 +433,7 @@ class RouterServer:
             await asyncio.sleep(min(wait_s, max(0.0, due.deadline_s - loop.time())))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         if lost is None:
-            raise StageLoss(stage.name, 504, "dropped", "the time budget is used up")
+            raise StageLoss(stage.name, 504, "dropped", "the time budget is spent")
         raise StageLoss(stage.name, 502, "failed", f"its queue did not answer: {lost}") from lost
 
 
@@ -558,7 +558,7 @@ def main() -> None:
         "IPA_DROP_AFTER_S",
         type=float,
         optional=True,
-        help="give a request up after this many seconds",
+        help="drop a request after this many seconds",
     )
     add(
         parser,
@@ -566,7 +566,7 @@ def main() -> None:
         "IPA_SLA_S",
         type=float,
         optional=True,
-        help="answer within this many seconds, by lighter variants if need be",
+        help="answer within this many seconds, with lighter variants if needed",
     )
     parser.add_argument("--share", type=share_of_text, action="append", metavar="PART=PERCENT")
     given = parser.parse_args()

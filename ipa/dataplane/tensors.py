@@ -358,7 +358,7 @@ def _concatenated(column: Sequence[Tensor]) -> Tensor:
     filled = [tensor for tensor in column if tensor.items] or [column[0]]
     first = filled[0]
     if len({tensor.kind for tensor in filled}) > 1:
-        raise ValueError(f"tensor {first.name!r} is not alike in all parts")
+        raise ValueError(f"tensor {first.name!r} differs between the parts")
     data = [value for tensor in filled for value in tensor.data]
     shape = (sum(tensor.items for tensor in filled), *first.shape[1:])
     has_null = any(tensor.has_null for tensor in filled)

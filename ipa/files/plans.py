@@ -55,7 +55,7 @@ def load_running(path: Path, pipeline: Pipeline) -> tuple[StageConfig, ...]:
         config: StageConfig = found.build()
         _check_names(document, place, config, pipeline)
         if config.stage in configs:
-            document.problem((*place, "stage"), f"stage {config.stage!r} is there twice")
+            document.problem((*place, "stage"), f"stage {config.stage!r} appears twice")
         configs[config.stage] = config
     document.raise_problems()
     return tuple(configs[stage.name] for stage in pipeline.served if stage.name in configs)

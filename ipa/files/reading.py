@@ -86,7 +86,7 @@ def read_json(path: Path) -> Any:
 
 def not_json(path: Path, error: Exception) -> InputError:
     """The error of a file that `json` refused."""
-    why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+    why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
     return InputError(f"{path} is not JSON: {why}")
 
 

@@ -138,9 +138,9 @@ def write_new(
     there = [path for path in texts if path.exists()]
     if there and not force:
         raise ConflictError(
-            f"pipeline {pipeline.name!r} has files already, which are left as they are",
+            f"pipeline {pipeline.name!r} already has files, which are left as they are",
             problems=[Problem("is there", str(path)) for path in there],
-            hint="Give it another name, or write them anew with --force.",
+            hint="Choose another name, or overwrite them with --force.",
         )
     kept = tuple(path for path in there if path.parent.parent == profiles_dir and _is_measured(path))
     for path in kept:

@@ -123,7 +123,7 @@ def _timestamps(source: Source) -> RecordedLoad:
         if at_s is None:
             source.problem(
                 line,
-                f"{text[:40]!r} is no time of a request; give ISO 8601 (2026-01-31T12:00:00Z) or seconds",
+                f"{text[:40]!r} is not a time of a request; give ISO 8601 (2026-01-31T12:00:00Z) or seconds",
             )
         else:
             found.arrive(at_s)
@@ -147,7 +147,7 @@ def _csv_rows(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
     if all(moment(name) is not None for name in names):
         raise source.fail(
             line,
-            f"{header[:60]!r} has numbers where the names of the columns are expected; "
+            f"{header[:60]!r} has numbers where column names are expected; "
             "add a header line such as time_s,rate_rps",
         )
     for at, text in source.lines:
@@ -172,7 +172,7 @@ def _json_rows(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
                 {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()},
             )
         else:
-            source.problem(line, f"{text[:40]!r} is no JSON object; give one a line, or correct it")
+            source.problem(line, f"{text[:40]!r} is not a JSON object; give one a line, or correct it")
 
 
 def _selected(
@@ -244,7 +244,7 @@ def _table(source: Source, rows: Iterator[tuple[int, dict[str, str]]]) -> Record
                     raise source.fail(
                         line,
                         f"column {columns.value!r} has no unit and there is no column of times; "
-                        "say how long a line lasts, as step=60s",
+                        "give the duration of a line, as step=60s",
                     )
                 found.step_s = source.step_s or 1.0
         at_s: float | None = len(found.steps) * (found.step_s or 1.0)
@@ -252,7 +252,7 @@ def _table(source: Source, rows: Iterator[tuple[int, dict[str, str]]]) -> Record
             text = row.get(columns.time, "")
             at_s = moment(text, unit)
             if at_s is None:
-                source.problem(line, f"{columns.time}: {text[:40]!r} is no time; give ISO 8601 or a number")
+                source.problem(line, f"{columns.time}: {text[:40]!r} is not a time in ISO 8601 or a number")
                 continue
         assert at_s is not None
         if columns.value is None:
@@ -279,7 +279,7 @@ def _step_s(source: Source, steps: Sequence[tuple[float, float]]) -> float:
     """The median distance in s between the times."""
     distances = sorted(b[0] - a[0] for a, b in pairwise(steps) if b[0] > a[0])
     if not distances:
-        raise source.fail(1, "a single time does not tell how long a line lasts; say it, as step=60s")
+        raise source.fail(1, "a single time does not show how long a line lasts; give it, such as step=60s")
     return distances[(len(distances) - 1) // 2]
 
 
@@ -345,7 +345,7 @@ def _alibaba_microservice(source: Source) -> RecordedLoad:
         text = row.get("timestamp", "")
         at_ms = number(text)
         if at_ms is None:
-            source.problem(line, f"timestamp: {text[:40]!r} is no time in ms")
+            source.problem(line, f"timestamp: {text[:40]!r} is not a time in ms")
         else:
             name = row.get("traceid", "")
             first[name] = min(first.get(name, inf), at_ms)

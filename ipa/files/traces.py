@@ -110,7 +110,7 @@ def parse_trace(trace: str | Path) -> TraceReference:
 
     for name in ("step", "average"):
         if span_s(name) == 0:
-            raise InputError(f"trace {text}: {name}={given[name]} is no time", hint="Give more than 0s.")
+            raise InputError(f"trace {text}: {name}={given[name]} is not a time", hint="Give more than 0s.")
     if "format" in given and given["format"] not in FORMATS:
         raise InputError(
             f"trace {text}: there is no format {given['format']!r}", hint=f"There are: {', '.join(FORMATS)}"

@@ -165,7 +165,7 @@ def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
     raw = np.array([math.nan if rate is None else rate for rate in load.rates_rps], dtype=np.float64)
     seen = np.isfinite(raw) & (raw >= 0)
     if not seen.any():
-        raise DomainError("the load history has no rate", hint="Hold until the load has been seen.")
+        raise DomainError("the load history has no rate", hint="Hold until the load is observed.")
     raw, seen = raw[int(np.argmax(seen)) :], seen[int(np.argmax(seen)) :]
     where = np.arange(len(raw))
     filled = np.interp(where, where[seen], raw[seen])

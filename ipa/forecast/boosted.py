@@ -134,7 +134,7 @@ def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth 
         chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_WINDOWS).round().astype(int)]
     if len(chosen) < MIN_WINDOWS:
         raise DomainError(
-            f"{len(chosen)} windows of {BACK_S:g} s without gaps to learn from, needs {MIN_WINDOWS}",
+            f"{len(chosen)} windows of {BACK_S:g} s without gaps to learn from; it needs {MIN_WINDOWS}",
             hint=f"Give a trace of at least {(BACK_S + MIN_WINDOWS * STRIDE_S) / HOUR_S:.1f} h.",
         )
     profile, day = None, np.zeros(len(chosen))

@@ -47,7 +47,7 @@ def rungs_of(name: str) -> tuple[Forecaster, ...]:
         return DEFAULT_RUNGS
     if name == FORESIGHT:
         raise UsageError(
-            f"the forecaster {FORESIGHT} is the future itself, which only a simulation knows",
+            f"the forecaster {FORESIGHT} knows the future, which exists only in a simulation",
             hint="Use it with `ipa simulate`.",
         )
     return (make_forecaster(name), LastValue())

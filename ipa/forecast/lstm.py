@@ -175,7 +175,7 @@ def learn(series: Series, horizon_s: float, quantile: float, training: Training 
     ends = series.whole(np.arange(back, total - ahead + 1, series.steps(STRIDE_S)), back, ahead)
     if len(ends) < MIN_WINDOWS:
         raise DomainError(
-            f"{len(ends)} windows of {BLOCK_S * LAGS:g} s without gaps to learn from, needs {MIN_WINDOWS}",
+            f"{len(ends)} windows of {BLOCK_S * LAGS:g} s without gaps to learn from; it needs {MIN_WINDOWS}",
             hint=f"Give a trace of at least {MIN_WINDOWS * STRIDE_S / 3600:.1f} h.",
         )
     rows, peaks = lagged_maxima(series, ends), sliding_max(series.rates_rps, ahead)[ends]

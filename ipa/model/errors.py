@@ -152,7 +152,7 @@ READ_AGAIN = "Read the current state and plan again."
 
 
 class ConflictError(IpaError):
-    """The world moved since it was read; read again and decide again."""
+    """The state has changed since it was read; read it again and decide again."""
 
     code = "conflict"
     exit_code = ExitCode.CONFLICT
@@ -253,6 +253,6 @@ class UnavailableError(IpaError):
 def service_only(what: str, at: str) -> UsageError:
     """The error of asking a cluster or a file for something that only a running service has."""
     return UsageError(
-        f"{what} is for a service, and {at} is none: nothing there changes by itself",
-        hint="Say where the service is with --at URL.",
+        f"{what} needs a service, and {at} is not one: nothing there changes by itself",
+        hint="Give the service's URL with --at.",
     )

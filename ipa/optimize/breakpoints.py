@@ -153,7 +153,7 @@ class _Search:
     def _solved(self, value: float) -> Plan:
         if value not in self._known:
             if self._deadline.passed:
-                raise DeadlineError("the time is up")
+                raise DeadlineError("the time ran out")
             problem = self._axis.at(value)
             plan = solve(problem, "exact", self._deadline.remaining_s, explain=False)
             if plan.termination in (Termination.FEASIBLE, Termination.NO_SOLUTION_FOUND):

@@ -24,5 +24,5 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """True if the time is up."""
+        """True if the time runs out."""
         return self.remaining_s <= 0.0

@@ -34,7 +34,7 @@ def undominated(
     kept_at = np.zeros(0, dtype=np.intp)
     for start in range(0, ranked.shape[1], CHUNK):
         if deadline is not None and deadline.passed:
-            raise DeadlineError("the solver's time is up")
+            raise DeadlineError("the solver's time ran out")
         block, at = ranked[:, start : start + CHUNK], order[start : start + CHUNK]
         if kept.shape[1]:
             free = ~_covered(kept, block, kept_at, at, lasting)

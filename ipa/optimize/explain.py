@@ -118,7 +118,7 @@ def _elsewhere(
             continue
         try:
             if deadline.passed:
-                raise DeadlineError("the time is up")
+                raise DeadlineError("the time ran out")
             outcome = solve(problem, "exact", deadline.remaining_s, explain=False).summary
         except DeadlineError:
             late.append(f"the plan in {place}")
@@ -144,7 +144,7 @@ def _stricter(
     words = f"{percentile:g} % in time instead of {problem.percentile:g} %"
     try:
         if deadline.passed:
-            raise DeadlineError("the time is up")
+            raise DeadlineError("the time ran out")
         asked = replace(problem, percentile=percentile)
         outcome = solve(asked, "exact", deadline.remaining_s, explain=False).summary
     except DeadlineError:
@@ -196,7 +196,7 @@ def _infeasible(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> Exp
         outcome: PlanSummary | None = None
         try:
             if deadline.passed:
-                raise DeadlineError("the time is up")
+                raise DeadlineError("the time ran out")
             better = solve(move.problem, "exact", deadline.remaining_s, explain=False)
             outcome = better.summary
         except DeadlineError:

@@ -53,7 +53,7 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
     Empty: infeasible. Exact within the problem's limits, by label setting. Of plans equal in all three one
     is given. Their number grows fast with the number of stages: thousands for five stages of eight variants.
 
-    Errors: DeadlineError if the time is up before all are known.
+    Errors: DeadlineError if the time runs out before all are known.
     """
     given, shift_s = _from_zero(full_program(problem))
     # Accuracies multiply along the graph whatever the objective; cost and latency always count.
@@ -78,7 +78,7 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
 def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, float, tuple[int, ...]]]:
     """Cost in cores, objective and options of the Pareto-optimal plans in cost and worth, by rising cost.
 
-    Errors: DeadlineError if the time is up before all are known.
+    Errors: DeadlineError if the time runs out before all are known.
     """
     if not all(len(stage) for stage in program.stages):
         return []

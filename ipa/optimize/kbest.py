@@ -55,7 +55,7 @@ def k_best(problem: PlanningProblem, k: int, deadline_s: float = 30.0) -> tuple[
     configuration, lowest cost, lowest latency, names (in groups of `MOST_TIES` if there are more). The first
     is optimal; for the others `bound` is the objective of the first, `gap` their distance from it.
 
-    Errors: DeadlineError if the time is up before k are known.
+    Errors: DeadlineError if the time runs out before k are known.
     """
     deadline = Deadline(deadline_s)
     found = list(islice(ranking(problem, deadline), max(0, k)))
@@ -65,7 +65,7 @@ def k_best(problem: PlanningProblem, k: int, deadline_s: float = 30.0) -> tuple[
 def ranking(problem: PlanningProblem, deadline: Deadline, *, by_variant: bool = False) -> Iterator[Ranked]:
     """The plans in order; with `by_variant` the best plan of each combination of variants in order.
 
-    Errors: DeadlineError, when asked for one more after the time is up.
+    Errors: DeadlineError, when asked for one more after the time ran out.
     """
     program = without_hopeless(full_program(problem))
     classes = [

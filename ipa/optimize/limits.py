@@ -167,7 +167,7 @@ def _with(problem: PlanningProblem, at: int, **changes: object) -> PlanningProbl
 
 def _best(problem: PlanningProblem, deadline: Deadline) -> Plan:
     if deadline.passed:
-        raise DeadlineError("the time is up")
+        raise DeadlineError("the time ran out")
     plan = solve(problem, "exact", deadline.remaining_s, explain=False)
     if plan.termination in (Termination.FEASIBLE, Termination.NO_SOLUTION_FOUND):
         raise DeadlineError("the time was too short to know the best plan")

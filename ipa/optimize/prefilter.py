@@ -88,7 +88,7 @@ def _good(problem: PlanningProblem, draft: UntimedOptions, deadline: Deadline) -
 
 
 def _good_plan(program: Program, deadline: Deadline) -> tuple[int, ...]:
-    """A plan within the limits, empty if none is found at once. DeadlineError if the time is up."""
+    """A plan within the limits, empty if none is found at once. DeadlineError if the time runs out."""
     if prod(len(stage) for stage in program.stages) <= label_setting.FEW:
         return label_setting.LabelSearch(program, deadline, bounded=False).every()
     return label_setting.LabelSearch(program, deadline).run(-inf, label_setting.WIDTHS[0])[0]

@@ -67,7 +67,7 @@ def solve(
         moves = relaxations(problem, deadline)
         plan = replace(plan, relaxations=tuple(move.text for move in moves))
         if deadline.passed:
-            notes.append("the time was up before all was tried that could make it feasible")
+            notes.append("the time ran out before all was tried that could make it feasible")
         elif not moves:
             notes.append("no single limit moved alone makes it feasible")
     if problem.compat is Compat.IPA_ARTIFACT and plan.stages:

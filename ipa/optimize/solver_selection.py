@@ -54,7 +54,7 @@ def answer(
     try:
         smaller, left = sharpen(program, deadline)
     except DeadlineError:
-        return solver, ProgramAnswer(Termination.NO_SOLUTION_FOUND), ["the time was up before a solver began"]
+        return solver, ProgramAnswer(Termination.NO_SOLUTION_FOUND), ["time ran out before a solver began"]
     if solver == AUTO:
         used, found, notes = _gurobi_first(smaller, deadline, solvers, licence)
     else:
@@ -121,8 +121,8 @@ def _better(
     if found.termination in PROVED:
         return used, found, [*notes, then]
     if _reached(program, found) > _reached(program, first[1]):
-        return used, found, [*notes, then, "the time was up before it was proved best"]
-    return *first, [*notes, "the time was up before it was proved best"]
+        return used, found, [*notes, then, "the time ran out before it was proved best"]
+    return *first, [*notes, "the time ran out before it was proved best"]
 
 
 def _reached(program: Program, found: ProgramAnswer) -> float:
@@ -158,7 +158,7 @@ def _break_ties(program: Program, solver: str, found: ProgramAnswer, deadline: D
         # It may find none if the solver's plan uses a limit to the last bit; `verify` judges that plan.
         chosen: Sequence[int] = label_setting.best_at_least(program, objective, deadline) or found.chosen
     except DeadlineError:
-        return replace(found, note="the time was up before ties were broken")
+        return replace(found, note="the time ran out before ties were broken")
     better = evaluate(program, chosen).objective
     if better - objective > CONTRADICTION * max(1.0, abs(objective)):
         raise SolverError(f"{solver} calls {objective!r} optimal, but {better!r} is feasible")
@@ -179,7 +179,7 @@ def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index,
     For the MILP solvers, whose time grows with the options: a quick plan of label setting's first pass, and
     the bound on all plans with each option, rule most of them out. No best plan is lost. The same program if
     accuracies neither add up nor multiply, if no plan is found, or if there are few options anyway.
-    DeadlineError if the time is up.
+    DeadlineError if the time runs out.
     """
     left = tuple(np.arange(len(stage)) for stage in program.stages)
     if sum(len(stage) for stage in program.stages) < SHARPEN_FROM or not program.is_plain:

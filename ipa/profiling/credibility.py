@@ -32,7 +32,7 @@ class ProfileDoubt:
     reasons: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"the profile of {self.stage} cannot be believed: {'; '.join(self.reasons)}"
+        return f"the profile of {self.stage} is not credible: {'; '.join(self.reasons)}"
 
 
 def doubts(stages: Sequence[Stage], profiles: Mapping[str, StageProfile]) -> tuple[ProfileDoubt, ...]:

@@ -16,7 +16,7 @@ def measure_command(pipeline: str, stage: str = "", *, planned_only: bool = Fals
 def remedy_of_doubt(pipeline: str, stage: str, *, planned_only: bool) -> str:
     """The remedy for a profile that cannot be believed, which ends with the command."""
     where = (
-        "its pipeline is only planned, so nothing measures it here; where its models run, with a bench.py "
+        "its pipeline is only planned, so it cannot be measured here; where its models run, with a bench.py "
         "of their requests"
         if planned_only
         else "measure it on a quiet machine"

@@ -46,7 +46,7 @@ def alerts(service: Service) -> AlertsView:
     """The raised alerts of the visible pipelines and of the service."""
     try:
         found = service.alerts.raised() if service.alerts else None
-        detail = "Prometheus has none of the shipped rules" if service.alerts else "no Prometheus is asked"
+        detail = "Prometheus does not have the shipped rules" if service.alerts else "no Prometheus is set"
     except IpaError as error:
         found, detail = None, f"Prometheus: {error.message}"
     if found is not None:
@@ -85,7 +85,7 @@ def _known(pipeline: Pipeline, live: LiveState) -> Iterator[RaisedAlert]:
 
     sla_s = pipeline.sla.latency_s
     broken = _lasting(series, lambda it: it.slo_broken, None)
-    yield from found("IpaSloBurnFast", CRITICAL, broken, " breaks its SLO; an hour of it raises the alert")
+    yield from found("IpaSloBurnFast", CRITICAL, broken, " breaks its SLO; the alert fires after an hour")
     above = _lasting(series, lambda it: it.latency_s is not None and it.latency_s > sla_s, 300.0)
     yield from found("IpaLatencyAboveSla", WARNING, above, " is above its SLA")
     unseen = _lasting(series, lambda it: it.rate_rps is None or it.reason in BLIND, 120.0)
@@ -110,7 +110,7 @@ def _known(pipeline: Pipeline, live: LiveState) -> Iterator[RaisedAlert]:
 SEEN = (
     (
         *("IpaCrowded", WARNING, frozenset({ReasonCode.SATURATED, ReasonCode.RELIEVED}), 600.0),
-        " got replicas beyond its plan",
+        " was given more replicas than planned",
     ),
     (
         "IpaAuditFailing",
@@ -120,14 +120,14 @@ SEEN = (
         ": the store takes no records",
     ),
     ("IpaRolledBack", WARNING, frozenset({ReasonCode.ROLLBACK}), 900.0, ": a change was taken back"),
-    ("IpaRollbackFailed", CRITICAL, frozenset({ReasonCode.ROLLBACK_FAILED}), 300.0, " needs a person"),
-    ("IpaDrift", WARNING, frozenset({ReasonCode.DRIFT}), 300.0, " was changed by another hand"),
+    ("IpaRollbackFailed", CRITICAL, frozenset({ReasonCode.ROLLBACK_FAILED}), 300.0, " needs manual repair"),
+    ("IpaDrift", WARNING, frozenset({ReasonCode.DRIFT}), 300.0, " was changed by someone else"),
     ("IpaWritesRefused", CRITICAL, frozenset({ReasonCode.RBAC}), 300.0, ": the cluster refuses the writes"),
 )
 # Those that more than this share of the decisions within so many seconds raises.
 SHARES = (
     ("IpaInfeasible", ReasonCode.INFEASIBLE, 300.0, 0.5, ": no plan meets its constraints"),
-    ("IpaSolverFailing", ReasonCode.SOLVER_FAILED, 300.0, 0.25, ": the solver gives no plan"),
+    ("IpaSolverFailing", ReasonCode.SOLVER_FAILED, 300.0, 0.25, ": the solver found no plan"),
     ("IpaNoRoom", ReasonCode.NO_ROOM, 600.0, 0.5, ": no step to the plan fits the core budget"),
 )
 # The state of an alert and its begin; None if it is not raised.

@@ -74,7 +74,7 @@ def set_mode(
     view = _changed(service, pipeline, Attribution(ControlAction.MODE, by, reason), trusted)
     if mode.writes:
         for doubt in view.profile_doubts:
-            LOG.warning("%s is %s by plans that may be wrong: %s", pipeline.name, mode.value, doubt)
+            LOG.warning("%s is %s with plans that may be wrong: %s", pipeline.name, mode.value, doubt)
     return view
 
 
@@ -87,7 +87,7 @@ def set_pin(
     """
     problems = pin_problems(pipeline, stage, pin)
     if problems:
-        raise InputError(f"stage {stage!r} cannot be pinned so", problems=problems)
+        raise InputError(f"stage {stage!r} cannot be pinned like this", problems=problems)
     wanted = StagePin(stage, pin, reason, by)
 
     def pinned(control: PipelineControl) -> PipelineControl:
@@ -190,12 +190,12 @@ def _pause_end(now: datetime, until: datetime | None, for_s: float | None) -> da
     """The end of a pause; None if it has none. InputError if it is past or given twice."""
     if until is not None and for_s is not None:
         problem = Problem("give until or for_s, not both", pointer="/for_s")
-        raise InputError("the pause has two ends", problems=[problem])
+        raise InputError("the pause has two end times", problems=[problem])
     if for_s is not None:
         return now + timedelta(seconds=for_s)
     if until is not None and until <= now:
         problem = Problem(f"{until.isoformat()} is past", pointer="/until")
-        raise InputError("the pause would be over already", problems=[problem])
+        raise InputError("the pause would already be over", problems=[problem])
     return until
 
 
@@ -212,7 +212,7 @@ def _checked_freeze(
     elif not weekly and end <= now:
         message = f"{end.isoformat()} is past"
     if message:
-        raise InputError("nothing would be frozen so", problems=[Problem(message, pointer="/end")])
+        raise InputError("the freeze would have no effect", problems=[Problem(message, pointer="/end")])
     return Freeze(start, end, reason, by, weekly)
 
 

@@ -65,7 +65,7 @@ class _Run:
             if before is None or (check.turn and check.turn in self._taken()):
                 continue
             if any(each.state is Severity.FAIL for each in before):
-                self.found[at] = [warn(check.name, f"not looked at, since {check.after!r} failed")]
+                self.found[at] = [warn(check.name, f"not checked, since {check.after!r} failed")]
                 continue
             self._begun_s[at] = time.monotonic()
             threading.Thread(target=self._look, args=(at,), name=f"check-{at}", daemon=True).start()
@@ -110,7 +110,7 @@ def _looked(check: DoctorCheck) -> list[Finding]:
         return [failed(check.name, error)]
     except Exception as error:
         # A bug in one check, or in a library that it calls, must not hide the findings of the others.
-        return [fail(check.name, f"it could not be looked at: {type(error).__name__}: {error}")]
+        return [fail(check.name, f"the check failed: {type(error).__name__}: {error}")]
 
 
 def files_findings(settings: Settings) -> Iterator[Finding]:
@@ -225,7 +225,7 @@ def _reinstall(solver: str) -> str:
     return (
         f"pip install --force-reinstall {package}"
         if package
-        else "Make the environment anew from the repository."
+        else "Recreate the environment from the repository."
     )
 
 
@@ -238,7 +238,7 @@ def port_findings(settings: Settings) -> Iterator[Finding]:
             listener.bind((settings.host, settings.port))
         except OSError as error:
             remedy = "export IPA_PORT=8081"
-            yield warn(name, f"{place} cannot be listened on: {error.strerror}", remedy)
+            yield warn(name, f"{place} cannot be used:  {error.strerror}", remedy)
             return
     yield ok(name, f"{place} is free")
 
@@ -247,8 +247,8 @@ def gitops_findings(settings: Settings) -> Iterator[Finding]:
     """Check that there is a folder to write for a GitOps tool."""
     folder = Path(settings.gitops_dir)
     if not settings.gitops_dir or not folder.is_dir():
-        yield fail("gitops", f"{settings.gitops_dir!r} is no folder", "export IPA_GITOPS_DIR=FOLDER")
+        yield fail("gitops", f"{settings.gitops_dir!r} is not a folder", "export IPA_GITOPS_DIR=FOLDER")
     elif settings.gitops_branch and not (folder / ".git").exists():
-        yield fail("gitops", f"{folder} is no git repository", f"git clone URL {folder}")
+        yield fail("gitops", f"{folder} is not a git repository", f"git clone URL {folder}")
     else:
         yield ok("gitops", f"plans are written to {folder / settings.gitops_path}")

@@ -151,5 +151,5 @@ def _recorded(caller: Caller, decision_id: str, policy: str | None) -> tuple[Dec
     caller.must(Operation.WHAT_IF, pipeline.namespace)
     if policy is not None and not POLICIES.is_known(policy):
         message = f"there is no policy {policy!r}. {POLICIES.known(policy)}"
-        raise InputError("it cannot be taken again so", problems=[Problem(message, pointer="/policy")])
+        raise InputError("that policy cannot replay this", problems=[Problem(message, pointer="/policy")])
     return decision, pipeline

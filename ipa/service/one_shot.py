@@ -66,11 +66,11 @@ POLL_S = 2.0
 GRACE_S = 30.0
 # The holds of a loop that only waits; they are not recorded.
 LOOKS = frozenset({ReasonCode.IN_PROGRESS, ReasonCode.METRICS_MISSING})
-_NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
+_NOT_ASKED = Missing(MissingReason.NOT_ASKED, "this command reads no metrics")
 NO_SIGNALS = Signals(_NOT_ASKED, _NOT_ASKED, _NOT_ASKED)
 # Enough to tell two texts of one file apart.
 DIGITS = 12
-_UNSEEN = Missing(MissingReason.NOT_ASKED, "a file says what is asked for, not what answers")
+_UNSEEN = Missing(MissingReason.NOT_ASKED, "a file holds the wanted configuration, not what runs")
 
 
 class OneShotStore(DecisionLog, ControlStore, Protocol):
@@ -114,7 +114,7 @@ class OneShotLoop:
             return drifted(pipeline, error, at_s)
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
         if observation.is_whole and not observation.problem:
-            return _snapshot(observation, "all replicas run as asked")
+            return _snapshot(observation, "all replicas run as requested")
         configs = tuple(stage.config for stage in state.stages)
         deadline_s = self._ports.settings.rollout_deadline_s
         asked = Change("", pipeline.name, state.revision, configs, configs, deadline_s)
@@ -228,7 +228,7 @@ class OneShotApply:
             raise RolloutError(last.detail, hint=f"`ipa status {self._pipeline.name}` shows what runs.")
         if taken_back is not None:
             kind = DeadlineError if is_late else RolloutError
-            raise kind(f"{taken_back.detail}; that runs again")
+            raise kind(f"{taken_back.detail}; the earlier configuration runs again")
         observation = loop.snapshot().observation
         running = observation.running() if observation else None
         if running == self._now(wanted.configs, running):
@@ -323,7 +323,7 @@ class OneShotApply:
 
     def _wait(self, change: Change, started_s: float) -> None:
         """Return once what was created is ready."""
-        left = "nothing ran before, so it is left as it is; apply another plan or delete it"
+        left = "nothing ran before, so the change is left as it is; apply another plan or delete it"
         while True:
             rollout = self._rollout(change)
             if rollout.phase in (RolloutPhase.READY, RolloutPhase.REPLACED):
@@ -339,7 +339,7 @@ class OneShotApply:
         try:
             return self._workload.rollout(self._pipeline, change)
         except UnavailableError as error:
-            return Rollout(RolloutPhase.PROGRESSING, f"how far it is cannot be read: {error}")
+            return Rollout(RolloutPhase.PROGRESSING, f"its progress cannot be read: {error}")
 
     def _loop(self) -> ControlLoop:
         world = LoopPorts(
@@ -432,11 +432,11 @@ class _NoPolicy:
     name = "by hand"
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        raise InfeasibleError("nothing is planned by hand")
+        raise InfeasibleError("a command plans nothing")
 
 
 def _no_forecast(load: LoadHistory) -> Forecast:
-    raise InfeasibleError("nothing is forecast by hand")
+    raise InfeasibleError("a command forecasts nothing")
 
 
 def _no_prediction(
@@ -504,7 +504,7 @@ class ManifestLoop:
             at=self._clock.now().isoformat(),
             action=Action.APPLY if is_changed else Action.HOLD,
             reason=ReasonCode.REQUESTED if is_changed else ReasonCode.NO_CHANGE,
-            detail=f"{detail}: " + (words if is_changed else f"{self._path} asks for it already"),
+            detail=f"{detail}: " + (words if is_changed else f"{self._path} already has this configuration"),
             configs=wanted,
             previous=before,
             plan_id=plan_id,

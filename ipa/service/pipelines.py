@@ -200,7 +200,7 @@ def _check_place(caller: Caller, pipeline: Pipeline) -> None:
     most = service.settings.api_pipelines
     if sum(each.namespace == namespace for each in others) >= most:
         raise ConflictError(
-            f"the namespace {namespace} has {most} pipelines that were given over the API, as many as it may",
+            f"the namespace {namespace} has {most} pipelines that were given over the API, the most allowed",
             hint="Remove one, or raise IPA_API_PIPELINES.",
         )
     _check_name(caller, pipeline)
@@ -220,7 +220,7 @@ def _check_name(caller: Caller, pipeline: Pipeline) -> None:
     if is_hidden or (is_reserved and name != namespace and not name.startswith(f"{namespace}-")):
         raise ForbiddenError(
             f"a pipeline of the namespace {namespace} may not be called {name!r}",
-            hint=f"Take another name; those that begin with {namespace}- are for that namespace.",
+            hint=f"Choose another name; those that begin with {namespace}- are for that namespace.",
         )
 
 
@@ -234,7 +234,7 @@ def _check_profile(profile: StageProfile, pipeline: Pipeline, stage: str) -> Non
             message = f"the {key} is {found!r}, the address says {wanted!r}"
             problems.append(Problem(message, pointer=f"/{key}"))
     if problems:
-        raise InputError("the profile is of something else", problems=problems)
+        raise InputError("the profile belongs to another stage", problems=problems)
 
 
 def pipeline_view(

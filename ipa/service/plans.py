@@ -111,7 +111,7 @@ def _weighed(objective: Objective, weights: Mapping[str, Any]) -> Objective:
     """The objective with those weights; InputError if its goal is an order and has no weights."""
     if weights and objective.goal is not Goal.WEIGHTED:
         message = f"objective {objective.name!r} has the goal {objective.goal.value}, which has no weights"
-        raise InputError("there is nothing to weigh", problems=[Problem(message, pointer="/weights")])
+        raise InputError("the objective has no weights", problems=[Problem(message, pointer="/weights")])
     return replace(objective, **weights) if weights else objective
 
 
@@ -153,12 +153,12 @@ def once(
     """
     claim = answers.claim(key, asked, _HOLDER, clock.now().timestamp(), record)
     if claim.request_digest != asked:
-        problem = Problem("it came with another request before; take a new one")
+        problem = Problem("it was used for another request; use a new one")
         raise InputError("the Idempotency-Key belongs to another request", problems=[problem])
     if claim.answer is not None:
         return IdempotentAnswer(claim.answer, is_replayed=True)
     if not claim.mine:
-        raise InProgressError("the request with this Idempotency-Key is being carried out")
+        raise InProgressError("the request with this Idempotency-Key is still running")
     try:
         answer = act(claim)
     except BaseException:
@@ -293,7 +293,7 @@ def _check_fresh(kept: StoredPlan, now: Basis) -> None:
         problems.append(Problem(message, pointer="/computed_from/profiles_digest"))
     if problems:
         raise StaleError(
-            f"the plan of {kept.at} is stale, since these changed: {'; '.join(str(it) for it in problems)}",
+            f"the plan of {kept.at} is stale, because these changed: {'; '.join(str(it) for it in problems)}",
             hint="Plan again, compare the two plans, and apply the new one.",
             problems=problems,
         )

@@ -122,7 +122,7 @@ def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float,
     if minutes is not None:
         rates = rates[: max(round(60 * minutes), 0)]
     if not rates:
-        raise UsageError(f"nothing of the workload {workload!r} is left to simulate")
+        raise UsageError(f"nothing of workload {workload!r} is left to simulate")
     scaled = tuple(times * rate for rate in rates)
     if sum(scaled) > MOST_REQUESTS:
         raise UsageError(

@@ -168,7 +168,7 @@ def live_of(service: Service, name: str) -> LiveState:
     """The live state of a pipeline; NotFoundError if it was removed since the request came."""
     pipeline = service.registry.pipelines.get(name)
     if pipeline is None:
-        raise NotFoundError(f"there is no pipeline {name!r} any more", hint="It was removed just now.")
+        raise NotFoundError(f"pipeline {name!r} no longer exists", hint="It was removed just now.")
     loop = service.registry.loops.get(name)
     found = live_state(
         pipeline,

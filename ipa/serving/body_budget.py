@@ -31,7 +31,7 @@ class NoRoomError(Exception):
 
     def __init__(self) -> None:
         super().__init__(
-            "the bodies of other requests take all the memory there is for them; send it again in a moment"
+            "the bodies of other requests use all the memory for bodies; send it again in a moment"
         )
 
 

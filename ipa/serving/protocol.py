@@ -134,7 +134,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._registry.admit(self, self.client[0] if self.client else ""):
             self._watch()
         else:
-            self._close(503, "busy", "the service has as many connections as it can keep")
+            self._close(503, "busy", "the service has the most connections that it can keep")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Remove the connection from the registry."""
@@ -230,7 +230,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
                 self.expect_100_continue = True
         if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
             # Which of them counts others may see otherwise.
-            raise UnacceptableRequestError(f"it has {hosts} headers Host")
+            raise UnacceptableRequestError(f"it has {hosts} Host headers")
         super().on_headers_complete()
         self._is_in_head, self._is_in_body, self._pending_bytes = False, True, 0
 
@@ -298,7 +298,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def displace(self) -> None:
         """Close at once, to make room for another connection."""
         if self._phase is ConnectionPhase.BODY:
-            self._answer(503, "busy", "the service has as many connections as it can keep")
+            self._answer(503, "busy", "the service has the most connections that it can keep")
         self.transport.abort()
 
     def _now(self) -> ConnectionPhase:

@@ -97,7 +97,7 @@ class RealtimeWorlds:
         if _shape_of(pipeline) != _shape_of(lived):
             raise ConflictError(
                 "stages and variants of a simulated pipeline stay as they were at its start",
-                hint="Start the simulation again to take the file as it is.",
+                hint="Restart the simulation to apply the file.",
             )
 
     def adopt(self, pipeline: Pipeline) -> None:

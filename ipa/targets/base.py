@@ -97,7 +97,7 @@ class World:
     events: ports.EventSink = field(default_factory=ports.NoEvents)
     # None: changes by other writers are seen at the next tick.
     watch: Watch | None = None
-    # None: no Prometheus is asked.
+    # None: no Prometheus is set.
     alerts: AlertSource | None = None
     # None: nothing of what runs has to be told of another file.
     adopting: Adopting | None = None

@@ -125,7 +125,7 @@ def test_infer_refuses_what_it_cannot_send(
     assert run(["infer", "ocr", "-f", str(tmp_path / "list.json")]) == 65
     monkeypatch.setattr("sys.stdin", io.StringIO("{"))
     assert run(["infer", "ocr", "-f", "-"]) == 65
-    assert "standard input is no JSON" in capsys.readouterr().err
+    assert "standard input is not JSON" in capsys.readouterr().err
     (tmp_path / "request.json").write_text(json.dumps(BODY))
     assert run(["infer", "ocr", "-f", str(tmp_path / "request.json")]) == 64
     assert "ipa probe" in capsys.readouterr().err

@@ -194,7 +194,7 @@ def test_a_change_that_does_not_get_ready_is_taken_back(running: Cli, trouble: T
     running.kube.cluster.trouble_of = lambda spec: None if spec in old.values() else trouble
     found, _, err = running("apply", "video", "--rate", LARGE)
     assert found == code, err
-    assert "that runs again" in err
+    assert "the earlier configuration runs again" in err
     assert running.stages() == before
     assert running.reasons()[:2] == [ReasonCode.ROLLBACK, ReasonCode.REQUESTED]
     assert running("status", "video")[0] == 0
@@ -217,7 +217,9 @@ def test_a_change_whose_smoke_request_fails_is_taken_back(
         code, _, err = ipa("apply", "video", "--rate", LARGE)
     assert code == 5
     assert (
-        "the smoke request failed (3 of 3)" in err and "it answered 500" in err and "that runs again" in err
+        "the smoke request failed (3 of 3)" in err
+        and "it answered 500" in err
+        and "the earlier configuration runs again" in err
     )
     assert ipa.stages() == before
     assert ipa.reasons()[:2] == [ReasonCode.ROLLBACK, ReasonCode.REQUESTED]
@@ -288,7 +290,7 @@ def test_a_change_of_another_hand_while_it_was_planned_is_a_conflict(
 
     monkeypatch.setattr("ipa.cli.difference.target_of", slowly)
     code, _, err = running("apply", "video", "--rate", LARGE)
-    assert code == 4 and "where the change was decided" in err
+    assert code == 4 and "when the change was decided" in err
     assert running.kube.writes == [] and len(running.reasons()) == 1
 
 
@@ -379,8 +381,8 @@ def test_watch_ends_once_it_has_settled(running: Cli) -> None:
         (["apply", "video"], 64, "--rate is needed"),
         (["diff", "video", "--rate", "-1"], 64, "above 0"),
         (["diff", "video", "--rate", "1e6"], 3, "Feasible with"),
-        (["pause", "video"], 64, "for a service"),
-        (["resume", "video"], 64, "for a service"),
+        (["pause", "video"], 64, "needs a service"),
+        (["resume", "video"], 64, "needs a service"),
         (["status", "nope"], 1, "There are:"),
         (["history", "video", "--before", "nope"], 1, "'nope'"),
     ],

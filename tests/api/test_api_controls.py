@@ -122,7 +122,7 @@ def test_a_moment_is_text(api: ApiClient, moment: object) -> None:
     for path, body in (("freezes", {"end": moment}), ("pause", {"until": moment})):
         answer = api.post(f"{OCR}/{path}", body)
         assert answer.status_code == 422
-        assert "a moment is text, as 2026-11-24T12:00:00Z" in answer.text
+        assert "a time is text, such as 2026-11-24T12:00:00Z" in answer.text
 
 
 def test_a_weekly_freeze_comes_again_and_the_same_window_is_one(api: ApiClient, world: FakeWorld) -> None:
@@ -266,4 +266,4 @@ def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, said
 
 def test_a_cluster_is_not_asked_to_remember(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["unpin", "ocr", "detect", "--at", "some.yaml"]) == 64
-    assert "unpin is for a service" in capfd.readouterr().err
+    assert "unpin needs a service" in capfd.readouterr().err

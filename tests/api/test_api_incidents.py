@@ -100,7 +100,7 @@ def test_the_command_line_tells_incidents(
     out = capfd.readouterr().out
     since = date_time("2026-11-24T12:00:55Z")
     assert f"Incident since {since} (5 s), SLO broken: requests failed at detect" in out
-    assert "Retried: 0.2 batches/s, whose replica was lost" in out
+    assert "Retried: 0.2 batches/s, because their replica was lost" in out
     assert run(["history", "ocr", "--incidents", "-o", "json"]) == 0
     assert len(json.loads(capfd.readouterr().out)["incidents"]) == 1
 
@@ -167,7 +167,7 @@ def test_alerts_of_prometheus_take_precedence_and_of_others_are_not_shown(world:
     assert [each["name"] for each in answer["alerts"]] == ["IpaNoLeader", "IpaDrift"]
     unloaded, away = alerts(world, Source(None)), alerts(world, Source([], UnavailableError("refused")))
     assert (unloaded["source"], away["source"]) == ("service", "service")
-    assert unloaded["detail"] == "Prometheus has none of the shipped rules"
+    assert unloaded["detail"] == "Prometheus does not have the shipped rules"
     assert away["detail"] == "Prometheus: refused" and away["alerts"] == unloaded["alerts"] != []
 
 

@@ -85,7 +85,7 @@ def test_apply_replaces_only_the_values_that_differ(ipa: Ipa, manifest: Path) ->
     assert manifest.stat().st_mode & 0o777 == 0o640
     assert [path.name for path in manifest.parent.iterdir()] == [manifest.name]
     code, out, _ = ipa("apply", "video", "--rate", RATE)
-    assert code == 0 and "asks for it already" in out
+    assert code == 0 and "already has this configuration" in out
     assert manifest.read_text().splitlines() == after
 
 
@@ -134,7 +134,7 @@ def test_a_file_that_moved_meanwhile_is_not_written(
 
     monkeypatch.setattr("ipa.cli.difference.target_of", slowly)
     code, _, err = ipa("apply", "video", "--rate", RATE)
-    assert code == 4 and "where the change was decided" in err
+    assert code == 4 and "when the change was decided" in err
     assert manifest.read_text().endswith("# later\n")
 
 
@@ -168,8 +168,8 @@ def test_what_is_no_plan_of_ours_is_shown_and_not_written(ipa: Ipa, manifest: Pa
         (["history", "video", "--verify"], 64, "git"),
         (["rollback", "video"], 64, "git"),
         (["watch", "video"], 64, "nothing to watch"),
-        (["pause", "video"], 64, "for a service"),
-        (["resume", "video"], 64, "for a service"),
+        (["pause", "video"], 64, "needs a service"),
+        (["resume", "video"], 64, "needs a service"),
         (["diff", "video"], 64, "--rate is needed"),
         (["status", "nlp"], 1, "The file has: default/video"),
     ],

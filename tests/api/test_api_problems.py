@@ -74,7 +74,7 @@ def test_every_route_refuses_other_methods(api: ApiClient) -> None:
         answer = api(other, path.replace("{pipeline}", "ocr"))
         assert taken <= set(answer.headers["allow"].split(", "))
         body = problem(answer, 405)
-        assert body["hint"].startswith("It takes: ")
+        assert body["hint"].startswith("It accepts: ")
 
 
 def test_every_route_names_what_it_does_not_know(api: ApiClient) -> None:

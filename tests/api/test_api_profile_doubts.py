@@ -14,7 +14,7 @@ from ipa.model.profile import StageProfile
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_profile, over
 
 OCR = "/v1/pipelines/ocr"
-WORDS = "the profile of detect cannot be believed: others used up to 40% of the CPUs while 16 of 16 points"
+WORDS = "the profile of detect is not credible: others used up to 40% of the CPUs while 16 of 16 points"
 
 
 def disturbed(profile: StageProfile) -> StageProfile:
@@ -62,7 +62,7 @@ def test_mode_and_status_tell_of_it(
     assert run(["mode", "ocr", "active"]) == 0
     out, err = capfd.readouterr()
     assert out == "ocr is active\n"
-    assert f"warning: it writes by plans that may be wrong: {WORDS}" in err
+    assert f"warning: its plans, which are now applied, may be wrong: {WORDS}" in err
     assert "→ ipa fit ocr shows where" in err
     run(["status", "ocr"])
     assert WORDS.capitalize()[:40] in capfd.readouterr().out

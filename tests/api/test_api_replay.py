@@ -139,7 +139,7 @@ def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, asked: list[ApiCon
     asked[0] = over(asked[0], pipelines={"ocr": other})
     code, out, _ = ipa("--limit", "2")
     assert code == 4
-    assert "cannot be told: the pipeline was changed since" in out
+    assert "cannot be told: the pipeline has changed since" in out
     assert "2 decisions: 2 cannot be told" in out
     assert ipa("--policy", "hpa", "--first")[0] == 4
     world.record(replace(a_change(), decision_id="ocr-99-old", tick=99, inputs="", inputs_digest=""))
@@ -147,7 +147,7 @@ def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, asked: list[ApiCon
     # Asked for by name there is an answer wanted; among others it does not count.
     assert ipa("ocr-99-old")[0] == 4
     code, out, _ = ipa("--limit", "2")
-    assert (code, out.splitlines()[-1]) == (0, "2 decisions: 1 same, 1 nothing to take again")
+    assert (code, out.splitlines()[-1]) == (0, "2 decisions: 1 same, 1 nothing to replay")
 
 
 def test_another_policy_is_listed_where_it_decides_otherwise(ipa: Ipa) -> None:
@@ -156,7 +156,7 @@ def test_another_policy_is_listed_where_it_decides_otherwise(ipa: Ipa) -> None:
     parted = [each for each in json.loads(out) if each["replayed"]["outcome"] == "differs"]
     code, out, _ = ipa("--policy", "rim", "--limit", "60")
     lines = out.splitlines()
-    assert len(parted) > 5 and f"rim would have decided {len(parted)} of 60 otherwise" in out
+    assert len(parted) > 5 and f"rim would have decided {len(parted)} of 60 differently" in out
     for each, line in zip(parted, lines[1:], strict=False):
         plan = each["replayed"]["again"]["plan"]
         assert each["decision"]["decision_id"] in line
@@ -176,7 +176,7 @@ def test_the_first_where_two_policies_part_has_both_plans(ipa: Ipa, world: FakeW
         assert f"{plan['cost_cores']:g} cores" in out
     # Where they never part.
     code, out, _ = ipa("--policy", "ours", "--first", "--limit", "5")
-    assert (code, out) == (0, "ours decides as it was decided in all 5 that could be taken again\n")
+    assert (code, out) == (0, "ours decides the same in all 5 decisions that could be replayed\n")
 
 
 def timeless(values: Any) -> str:
@@ -196,8 +196,8 @@ def test_the_four_forms_say_the_same(ipa: Ipa) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--first"], 64, "--first is for two policies"),
-        (["x", "--first", "--policy", "hpa"], 64, "no ID goes with it"),
+        (["--first"], 64, "--first compares two policies"),
+        (["x", "--first", "--policy", "hpa"], 64, "it takes no ID"),
         (["nope"], 1, "there is no decision 'nope'"),
         (["--policy", "nope"], 65, "there is no policy 'nope'"),
         (["--policy", "infadapter"], 64, "cannot be planned as a set"),

@@ -106,7 +106,7 @@ def test_a_stale_plan_is_refused_and_everything_that_moved_is_named(
         "profiles/video/extra.yaml is new",
         "profiles/video/crop.yaml was changed: sha256 ",
         "profiles/video/classification.yaml is gone",
-        "what runs was changed: revision sha256:",
+        "the running configuration was changed: revision sha256:",
         "this is 9.9.9",
         "Plan again with `ipa plan video --rate 30 --at video.yaml --out plan.json`",
     ):
@@ -121,7 +121,7 @@ def test_a_stale_plan_is_refused_and_everything_that_moved_is_named(
         ("{}", "is not a saved plan"),
         ("[1]", "is not a saved plan"),
         ("nothing", "is not JSON"),
-        ('{"kind": "SavedPlan"}', "its digest does not hold"),
+        ('{"kind": "SavedPlan"}', "its digest does not match"),
     ],
 )
 def test_what_is_no_saved_plan_is_refused(house: House, content: str, said: str) -> None:
@@ -137,7 +137,7 @@ def test_a_plan_that_was_edited_is_refused(house: House) -> None:
     body["configs"][0]["replicas"] += 1
     file.write_text(json.dumps(body))
     code, _, err = house("apply", "plan.json")
-    assert code == 65 and "its digest does not hold" in err
+    assert code == 65 and "its digest does not match" in err
     # How it is laid out is no matter.
     house(*SAVE)
     file.write_text(json.dumps(house.saved()))
@@ -148,8 +148,11 @@ def test_usage(house: House) -> None:
     for words, said in (
         (("plan", "video", "--rate", RATE, "--out", "plan.json"), "need --at"),
         (("plan", "video", "--rate", RATE, "--detailed-exitcode"), "need --at"),
-        ((*SAVE, "--sets"), "options that a set has no use for"),
-        (("plan", "video", "--rate", RATE, "--at", "ftp://x", "--out", "p.json"), "is no URL"),
+        ((*SAVE, "--sets"), "options that do not apply to a set"),
+        (
+            ("plan", "video", "--rate", RATE, "--at", "ftp://x", "--out", "p.json"),
+            "is neither a service's URL",
+        ),
     ):
         code, _, err = house(*words)
         assert code == 64 and said in err, err
@@ -200,7 +203,7 @@ def test_on_a_cluster_the_object_and_its_generation_must_be_the_same(house: Hous
     cluster.edit("default", "video", lambda sdep: sdep["spec"]["predictors"][0].update(replicas=2))
     cluster.writes.clear()
     code, _, err = house("apply", "plan.json")
-    assert code == 4 and "what runs was changed: revision " in err
+    assert code == 4 and "the running configuration was changed: revision " in err
     assert cluster.writes == []
 
 
@@ -231,7 +234,7 @@ def test_at_a_service_its_own_plan_is_saved_with_what_it_has_of_the_pipeline(
     world.play(30)
     assert world.applied_tick != before
     code, _, err = house("apply", "plan.json")
-    assert code == 4 and f"what runs was changed: revision {before} then" in err
+    assert code == 4 and f"the running configuration was changed: revision {before} then" in err
 
 
 def test_a_service_takes_no_options_of_the_search(house: House, world: FakeWorld) -> None:

@@ -90,7 +90,7 @@ def test_a_push_names_the_leader(
 def test_without_a_known_leader_it_says_so(world: FakeWorld) -> None:
     problem = standing(world, LeaderStatus(False, "ipa-1", "")).post("/v1/pipelines/ocr/resume").json()
     assert problem["detail"] == "this replica, ipa-1, stands by, nobody leads"
-    assert problem["hint"] == "Ask again in a moment."
+    assert problem["hint"] == "Try again in a moment."
 
 
 def test_the_command_line_shows_it(world: FakeWorld) -> None:

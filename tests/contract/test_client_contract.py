@@ -175,7 +175,7 @@ def test_a_service_says_what_is_not_there(call: str, world: FakeWorld) -> None:
 
 
 def test_a_file_has_nothing_that_only_a_service_does() -> None:
-    with pytest.raises(UsageError, match=r"^pause is for a service, and ocr\.yaml is none"):
+    with pytest.raises(UsageError, match=r"^pause needs a service, and ocr\.yaml is not one"):
         service_at("ocr.yaml", "pause")
 
 

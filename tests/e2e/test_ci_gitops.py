@@ -168,7 +168,7 @@ def test_a_reviewed_change_is_merged_and_becomes_our_commit_and_runs(
     git(story.person, "pull", "--quiet", "origin", "main")
     capfd.readouterr()
     assert run(["apply", "plan.json"]) == 4
-    assert "what runs was changed: revision sha256:" in capfd.readouterr().err
+    assert "the running configuration was changed: revision sha256:" in capfd.readouterr().err
     git(story.person, "checkout", "--quiet", "-b", "next", "HEAD~1")
     assert run([*REVIEW]) == 0
     assert "no change above the threshold" in capfd.readouterr().out

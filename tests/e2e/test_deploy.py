@@ -224,7 +224,7 @@ def test_what_was_not_reviewed_is_refused_and_nothing_is_sent(
     approval = repository / "approval.json"
     approval.write_text(approval.read_text().replace('"version"', '"version "'))
     code, _, err = deploy(ipa, house[1])
-    assert code == 65 and "its digest does not hold" in err
+    assert code == 65 and "its digest does not match" in err
     assert service.file("echo") == before
 
 
@@ -254,7 +254,7 @@ def test_a_request_that_is_not_answered_takes_all_back(
     (house[0] / "bad").touch()
     code, out, err = deploy(ipa, house[1])
     assert (code, out) == (5, ""), err
-    assert "does not answer its smoke request" in err and "the service has what it had before: echo" in err
+    assert "does not answer its smoke request" in err and "the service is as it was before: echo" in err
     assert "cores: 0.25" in service.file("echo")[0] and running(service) == ["low"]
     assert service.status("echo")["healthy"]
 
@@ -265,7 +265,7 @@ def test_a_rollout_that_fails_takes_all_back(
     review(ipa, repository, BROKEN)
     code, out, err = deploy(ipa, house[1])
     assert (code, out) == (5, ""), err
-    assert "no model here" in err and "the service has what it had before: echo" in err
+    assert "no model here" in err and "the service is as it was before: echo" in err
     assert "cores: 0.25" in service.file("echo")[0]
     until(lambda: running(service) == ["low"], WAIT_S)
 

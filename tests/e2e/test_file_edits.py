@@ -148,7 +148,7 @@ def test_broken_edits_are_refused_and_all_goes_on(
             app.roster.look()
         edit = status(api)["edit"]
         assert (edit["state"], said in edit["message"]) == ("refused", True), (why, edit)
-        assert caplog.text.count("is refused, all goes on as before") == 1, "said once, not at every look"
+        assert caplog.text.count("is refused, the former one applies") == 1, "said once, not at every look"
         assert app.loops["video"] is loop and tag(api) == version and entries(app, "edit") == []
         assert status(api)["sla_s"] == 1.0
         written(file, good)

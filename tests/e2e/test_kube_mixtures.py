@@ -157,7 +157,7 @@ def test_a_canary_is_as_good_as_the_others_if_all_are_late(trial: Looped) -> Non
 def test_a_canary_that_nothing_measures_is_taken_back(trial: Looped) -> None:
     trial.metrics.parts = {}
     rolled = until(trial, ReasonCode.ROLLBACK, most=100)
-    assert "no request of its 5 % was measured" in rolled.detail
+    assert "none of its 5 % of the requests has been measured" in rolled.detail
 
 
 def test_people_and_pauses_come_before_a_canary(trial: Looped) -> None:

@@ -55,7 +55,7 @@ def test_a_plan_is_applied_as_it_was_shown_with_who_and_why(page: Page, world: F
     sent: list[Request] = []
     page.on("request", lambda request: sent.append(request) if request.url.endswith(":apply") else None)
     dialog = open_dialog(page, "Apply …")
-    rows = dialog.get_by_role("region", name="From what runs to the plan").locator("tbody tr")
+    rows = dialog.get_by_role("region", name="From the running configuration to the plan").locator("tbody tr")
     expect(rows.first).to_contain_text("from v4-480 → to v4-640")
     shown = rows.first.locator("ins").first.inner_text()
     expect(dialog.get_by_role("region", name="Figures now and of the plan")).to_contain_text("Cost, cores")
@@ -114,7 +114,7 @@ def test_what_runs_already_and_what_cannot_be_are_not_offered(browser: Browser, 
         serving(world.services()) as url,
         opened(browser, f"{url}#/what-if/ocr", allowed="422") as page,
     ):
-        answer = page.get_by_role("region", name="What runs and what would be best")
+        answer = page.get_by_role("region", name="The running configuration and the best plan")
         button = page.get_by_role("button", name="Apply …")
         page.locator("#what-if-rate_rps").fill(str(LADDER[world.rung][0]))
         expect(answer).to_contain_text("The running plan is the best")
@@ -286,7 +286,7 @@ def test_pause_and_resume_with_the_keyboard(browser: Browser, url: str, world: F
         assert world.control("ocr").paused is False
         page.keyboard.press("Escape")
         dialog = open_dialog(page, "Mode …")
-        dialog.get_by_label("How far is it trusted?").select_option("guarded")
+        dialog.get_by_label("Mode").select_option("guarded")
         confirm(dialog, "Change mode")
         expect(dialog.get_by_role("heading", name="It is guarded")).to_be_visible()
         assert world.control("ocr").mode is Mode.GUARDED

@@ -83,7 +83,7 @@ def test_where_it_was_measured_is_one_sentence_and_points_are_named(browser: Bro
         origin = page.get_by_role("region", name="Where it was measured")
         expect(origin.get_by_role("paragraph")).to_have_count(1)
         expect(origin).to_contain_text("4 variants measured at 48 points")
-        expect(origin).to_contain_text("2 cores; the fit that is furthest off misses by")
+        expect(origin).to_contain_text("2 cores; the worst fit is off by")
         expect(origin.get_by_text("Method")).to_be_hidden()
         origin.get_by_text("How it was measured").click()
         expect(origin.get_by_text("Method")).to_be_visible()
@@ -139,7 +139,7 @@ def test_a_profile_that_cannot_be_believed_is_told_on_profiles_and_now(browser: 
     words = "thers used up to 40% of the CPUs while"
     with serving(over(viewed(FakeWorld().play(20)), profiles=profiles)) as url:
         with opened(browser, f"{url}#/profiles/ocr/detect") as page:
-            expect(page.locator(".banner.warn")).to_contain_text(f"Not to be believedO{words}")
+            expect(page.locator(".banner.warn")).to_contain_text(f"Not credibleO{words}")
             expect(page.locator(".banner.warn")).to_contain_text(
                 ". Measure it on a quiet machine: ipa profile "
             )
@@ -150,4 +150,4 @@ def test_a_profile_that_cannot_be_believed_is_told_on_profiles_and_now(browser: 
         for mode, told in (("advisory", "p.note"), ("active", ".banner.warn")):
             httpx.put(f"{url}v1/pipelines/ocr/mode", json={"mode": mode}).raise_for_status()
             with opened(browser, f"{url}#/now/ocr", width=PHONE) as page:
-                expect(page.locator(f"#edit {told}")).to_contain_text(f"cannot be believed: o{words}")
+                expect(page.locator(f"#edit {told}")).to_contain_text(f"is not credible: o{words}")

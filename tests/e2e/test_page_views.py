@@ -164,6 +164,8 @@ def test_a_pipeline_of_which_nothing_runs_is_no_fault_if_it_is_only_planned(
         with opened(browser, f"{url}#/what-if/ocr?rate_rps=6", width=width) as page:
             page.get_by_role("button", name="Apply").click()
             dialog = page.get_by_role("dialog")
-            expect(dialog).to_contain_text("What runs is not known" if is_runnable else "it is only planned")
+            expect(dialog).to_contain_text(
+                "The running configuration is unknown" if is_runnable else "it is only planned"
+            )
             expect(dialog).not_to_contain_text("rolling out")
             expect(dialog.get_by_role("button", name="Apply")).to_be_disabled()

@@ -178,7 +178,7 @@ def test_nothing_but_questions_is_sent_and_nothing_is_decided(page: Page, url: s
 
 def test_what_is_infeasible_says_what_would_do(page: Page, url: str) -> None:
     page.locator("#what-if-sla_s").fill("0.01")
-    answer = page.get_by_role("region", name="What runs and what would be best")
+    answer = page.get_by_role("region", name="The running configuration and the best plan")
     expect(answer).to_contain_text("No plan is feasible")
     moves = planned(url, {"sla_s": 0.01})["relaxations"]
     # The limit is rounded to the side on which it holds.
@@ -216,7 +216,7 @@ def test_the_frontier_is_that_of_the_api_and_a_point_can_be_taken(browser: Brows
         points = httpx.post(f"{url}v1/pipelines/ocr/frontiers", json=body).json()["points"]
         assert len(points) > 2
         page.get_by_text(f"The {len(points)} plans as a list").click()
-        rows = page.get_by_role("region", name="Plans that none betters").locator("tbody tr")
+        rows = page.get_by_role("region", name="Plans that no other beats").locator("tbody tr")
         expect(rows).to_have_count(len(points))
         for at, point in enumerate(points):
             cells = rows.nth(at).locator("td").all_inner_texts()
@@ -228,8 +228,8 @@ def test_the_frontier_is_that_of_the_api_and_a_point_can_be_taken(browser: Brows
 
 def test_before_any_load_was_seen_a_rate_is_asked_for(browser: Browser) -> None:
     with serving(viewed(FakeWorld())) as url, opened(browser, f"{url}#/what-if/ocr") as page:
-        answer = page.get_by_role("region", name="What runs and what would be best")
-        expect(answer).to_contain_text("How many requests come in a second?")
+        answer = page.get_by_role("region", name="The running configuration and the best plan")
+        expect(answer).to_contain_text("How many requests arrive per second?")
         for hidden in ("Why this plan", "Accuracy and its least cost"):
             expect(page.get_by_text(hidden, exact=True)).to_be_hidden()
         assert serious(page) == []
@@ -280,7 +280,7 @@ def test_a_taken_point_keeps_the_rate(page: Page, url: str, world: FakeWorld) ->
     held = httpx.get(f"{url}v1/pipelines/ocr/status").json()["live"]["forecast"]["upper_rps"]
     page.get_by_text(re.compile("The .* plans as a list")).click()
     world.play(3)
-    page.get_by_role("region", name="Plans that none betters").get_by_role("link").first.click()
+    page.get_by_role("region", name="Plans that no other beats").get_by_role("link").first.click()
     expect(page).to_have_url(re.compile(f"rate_rps={held}"))
 
 

@@ -49,7 +49,7 @@ def executor(
 def mlserver(model: str, requests: float, held_s: float, batches: tuple[float, float, float] | None) -> str:
     """The page of an MLServer: requests with their seconds there; batches, their seconds and their items.
 
-    Without batches its runtime is not ours.
+    Without batches their runtime is not ours.
     """
     labels = {"model": model, "version": "None"}
     lines = _head("model_infer_request_success_total", "Model infer request success count", "counter")

@@ -117,7 +117,7 @@ def test_r11_a_full_disk_degrades_and_the_service_recovers(case: Case, tmp_path:
         demo.disk.free()
         until(lambda: not demo.writes() and demo.decided() > held)
         case.equal("metric once there is room", demo.metric("ipa_store_degraded"), 0.0)
-        assert any("is written again after" in line for line in demo.log())
+        assert any("can be written again after" in line for line in demo.log())
         record = demo.get("/v1/pipelines/video/record")
         case.at_least("entries that verify", record["entries"], held)
 

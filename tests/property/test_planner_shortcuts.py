@@ -69,4 +69,4 @@ def test_no_time_to_leave_options_out_is_no_error(seed: int) -> None:
     problem = random_problem(Random(seed), (6, 6), (8, 8))
     plan = solve(replace(problem, sla_s=problem.sla_s * 20, compat=Compat.TAIL), "exact", 0.0)
     assert plan.termination is Termination.NO_SOLUTION_FOUND
-    assert "time was up" in plan.note
+    assert "time ran out" in plan.note

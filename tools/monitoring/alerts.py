@@ -82,7 +82,7 @@ REQUESTS = (
         f"or max by ({BY}) ({table.LOAD_RATIO.name}) > 1",
         "0s",
         WARNING,
-        f"{HERE} got replicas beyond its plan",
+        f"{HERE} was given more replicas than planned",
         "A stage had more than its ready replicas carry, or requests were late though the model expected "
         "none, so capacity was added whatever the plan says. The profile may promise too much.",
     ),
@@ -219,7 +219,7 @@ CHANGES = (
         f"{held('hold.rollback_failed', '5m')} > 0",
         "0s",
         CRITICAL,
-        f"{HERE} needs a person: taking a change back failed too",
+        f"{HERE} needs manual repair: taking a change back failed too",
         "What runs is neither the new nor the old configuration, and nothing more is written.",
     ),
     Alert(

@@ -39,7 +39,7 @@ class PrometheusAlerts:
                 [_raised(each, rule["name"]) for rule in known for each in rule["alerts"]] if known else None
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"an alert rule that is none of Prometheus: {error}") from error
+            raise InputError(f"not an alerting rule of Prometheus: {error}") from error
 
 
 def _raised(alert: dict[str, Any], name: str) -> RaisedAlert:

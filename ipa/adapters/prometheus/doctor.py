@@ -120,7 +120,7 @@ def _server(connection: PrometheusConnection, asker: Asker) -> Iterator[Finding]
         skew_s = asker.skew_s()
     except IpaError as error:
         yield fail(
-            SERVER, f"{url} is of no use: {error.message}", "export IPA_PROMETHEUS_URL=http://HOST:9090"
+            SERVER, f"{url} cannot be used: {error.message}", "export IPA_PROMETHEUS_URL=http://HOST:9090"
         )
         return
     yield ok(SERVER, f"{url} answers")

@@ -91,7 +91,7 @@ class GroupCommit(Generic[T]):
         except Exception:
             if len(group) == 1:
                 raise
-            LOG.info("a group of %d writes failed; each is tried alone", len(group), exc_info=True)
+            LOG.info("a group of %d writes failed; each is retried alone", len(group), exc_info=True)
         finally:
             for each in group:
                 each.wake(state)

@@ -67,7 +67,7 @@ class WriteHealth:
         if outage is not None:
             lasted_s = self._monotonic_s() - outage.since_s
             LOG.warning(
-                "the store %s is written again after %.0f s (%s, %d failures)",
+                "the store %s can be written again after %.0f s (%s, %d failures)",
                 self._shown, lasted_s, kind, outage.count,
             )  # fmt: skip
 

@@ -8,7 +8,7 @@ export const chip = (kind, text, title) => el("span", { class: `chip ${kind}`, t
 /** The meaning of each mode. */
 export const MODES = {
   advisory: "Decisions are recorded; nothing is written",
-  shadow: "It continues from its own decisions; nothing is written",
+  shadow: "Each decision builds on the one before; nothing is written",
   guarded: "Only added replicas are written",
   active: "Decisions are written",
 };

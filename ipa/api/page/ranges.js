@@ -51,7 +51,7 @@ export class Ranges {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const [from, to] = [new Date(this.from.value), new Date(this.to.value)];
-      this.wrong.textContent = from < to ? "" : "The first must be before the second.";
+      this.wrong.textContent = from < to ? "" : "The start must be before the end.";
       if (from < to) choose(queryOf({ from, to }));
     });
     parent.append(el("div", { class: "ranges" }, el("div", { class: "lasts", role: "group", "aria-label": "The last" }, this.buttons), form));

@@ -19,7 +19,7 @@ export function timeSpent(status) {
     el("div", { class: "card time-spent" },
       el("p", { class: "legend" }, key("wait", "waiting in the queue"), key("model", "in the model"), key("limit", "SLA")),
       el("ul", {}, rows),
-      el("p", { class: "note" }, `Each row is at its own ${plain(percentile)}th percentile, so that they do not add up; the time in the model is the mean of its batches. Of a single request, hops and router too: `, el("code", {}, `ipa probe ${pipeline}`), ", or the header Server-Timing of its answer."))];
+      el("p", { class: "note" }, `Each row is at its own ${plain(percentile)}th percentile, so the rows do not add up; the time in the model is the mean of its batches. For a single request, with hops and router: `, el("code", {}, `ipa probe ${pipeline}`), ", or the header Server-Timing of its answer."))];
 }
 
 /** The stages that answered in their order; of parts that share the load the one that takes longest. */

@@ -22,7 +22,7 @@ WORKERS = typer.Option(2, "--workers", min=1, max=256, help="processes on this m
 ENGINE = typer.Option(
     "local", "--engine", help="where cells are computed: local, dask://HOST:PORT or ray://HOST:PORT"
 )
-FRESH = typer.Option(False, "--fresh", help="compute also the cells whose outcomes are kept")
+FRESH = typer.Option(False, "--fresh", help="also compute the cells whose outcomes are kept")
 ALLOW_FAILURES = typer.Option(
     False, "--allow-failures", help="exit with 0 although a policy or forecaster failed at ticks"
 )
@@ -49,9 +49,9 @@ def check_failures(runs: Iterable[Mapping[str, Any]], *, is_allowed: bool) -> No
     if not failed:
         return
     error = PluginError(
-        f"{', '.join(failed)} failed at ticks of these runs, whose figures are not theirs",
+        f"{', '.join(failed)} failed at ticks of these runs, so their figures do not count",
         problems=[Problem(f"{policy}, {first}") for policy, first in failed.items()],
-        hint="Mend what failed; --allow-failures exits with 0 all the same.",
+        hint="Fix what failed; --allow-failures exits with 0 all the same.",
     )
     if not is_allowed:
         raise error

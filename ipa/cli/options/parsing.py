@@ -50,11 +50,11 @@ def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:
         kind, _, count = text.rpartition("=")
         if "/" not in kind or not count.isdecimal():
             raise UsageError(
-                f"--accelerators {text!r} is no KIND=COUNT",
+                f"--accelerators {text!r} is not KIND=COUNT",
                 hint="For example --accelerators nvidia.com/gpu=4.",
             )
         if kind in found:
-            raise UsageError(f"--accelerators gives {kind!r} twice")
+            raise UsageError(f"--accelerators names {kind!r} twice")
         found[kind] = float(count)
     return found
 
@@ -119,7 +119,7 @@ def option(default: Any, registry: Registry, *flags: str, help_text: str) -> Any
 
 POLICY = option("ours", POLICIES, "--policy", help_text=f"one of: {names(POLICIES, 'oracle')}")
 SHADOW_POLICY = option(
-    None, POLICIES, "--shadow-policy", help_text="a second one that only says what it would do"
+    None, POLICIES, "--shadow-policy", help_text="a second one that only records what it would do"
 )
 FORECASTER = option(None, FORECASTERS, "--forecaster", help_text=f"one of: {names(FORECASTERS, 'foresight')}")
 SOLVER = option(None, SOLVERS, "--solver", help_text=f"one of: {names(SOLVERS)}")

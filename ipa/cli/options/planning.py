@@ -27,9 +27,7 @@ PLAN_COMPAT = typer.Option(
     "--compat",
     help="latency model: tail (the SLA's percentile; the default), paper (for sets) or ipa-artifact",
 )
-SETS = typer.Option(
-    None, "--sets/--no-sets", help="let several variants of the only stage share its load, or do not"
-)
+SETS = typer.Option(None, "--sets/--no-sets", help="let several variants of the only stage share its load")
 MAX_PREDICTORS = typer.Option(
     None, "--max-predictors", help="most configurations that may share the load, 1 to 3"
 )

@@ -107,7 +107,7 @@ def _moved(saved: SavedPlan, revision: str, inputs: Mapping[str, str]) -> Iterat
     yield from changed_files(saved.inputs, inputs)
     if revision != saved.revision:
         then, now = saved.revision or "nothing", revision or "nothing"
-        yield f"what runs was changed: revision {then} then, {now} now"
+        yield f"the running configuration was changed: revision {then} then, {now} now"
     if saved.version != ipa.__version__:
         yield f"it was made by ipa {saved.version}, this is {ipa.__version__}"
 
@@ -165,7 +165,7 @@ def propose(
         write_saved(out, saved)
         if output in (Output.TEXT, Output.MD):
             until = f"its files and revision {change.revision} stay" if change.revision else "its files stay"
-            typer.echo(f"Saved {out}: valid while {until}. Carry it out with `ipa apply {out}`.")
+            typer.echo(f"Saved {out}: valid while {until}. Apply it with `ipa apply {out}`.")
     return 0, change.changed
 
 
@@ -202,8 +202,8 @@ def _configs(values: Mapping[str, Any]) -> tuple[StageConfig, ...]:
     """The configurations of the plan; UsageError for a set, which only a policy carries out."""
     if "stages" not in values:
         raise UsageError(
-            "a set of variants is not carried out by hand, so it cannot be saved or compared",
-            hint="Add --no-sets, or let the policy infadapter carry sets out.",
+            "a set of variants cannot be applied by hand, so it cannot be saved or compared",
+            hint="Add --no-sets, or let the policy infadapter apply sets.",
         )
     plan = plan_in(values, "the plan")
     return plan.shared or plan.single

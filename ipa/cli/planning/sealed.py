@@ -34,7 +34,7 @@ def read_sealed(file: Path, kind: str, what: str, hint: str) -> dict[str, Any]:
     if not isinstance(body, dict) or body.get("kind") != kind:
         raise InputError(f"{file} is not {what}", hint=hint)
     if body.pop("digest", None) != _seal(body):
-        raise InputError(f"{file} was changed since it was saved: its digest does not hold", hint=hint)
+        raise InputError(f"{file} was changed since it was saved: its digest does not match", hint=hint)
     return body
 
 

@@ -42,12 +42,12 @@ def ci(
     seeds: int = typer.Option(3, "--seeds", min=1, max=MOST_SEEDS, help="simulated runs of each side"),
     output: Output = OUTPUT,
     comment: Path | None = typer.Option(
-        None, "--comment", help="write a comment in Markdown to this file; empty if there is nothing to say"
+        None, "--comment", help="write a comment in Markdown to this file; it is empty if nothing changed"
     ),
     junit: Path | None = typer.Option(None, "--junit", help="write the results of guardrails as JUnit XML"),
     sarif: Path | None = typer.Option(None, "--sarif", help="write the findings as SARIF 2.1.0"),
     approval: Path | None = typer.Option(
-        None, "--approval", help="write what was reviewed, for `ipa deploy`; nothing unless it passes"
+        None, "--approval", help="write the approval for `ipa deploy`; only if the review passes"
     ),
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,

@@ -28,7 +28,7 @@ def compare(
     pipeline: str = PIPELINE,
     *,
     policies: str = typer.Option(
-        "ours,ipa,hpa", "--policies", help="policies with commas between; module:attribute too"
+        "ours,ipa,hpa", "--policies", help="policies separated by commas; module:attribute too"
     ),
     trace: str = typer.Option(
         "bursty",

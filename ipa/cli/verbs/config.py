@@ -22,9 +22,9 @@ def show_(
         autocompletion=lambda: list(GROUPS),
     ),
     *,
-    changed: bool = typer.Option(False, "--changed", help="only those that differ from the defaults"),
+    changed: bool = typer.Option(False, "--changed", help="only settings that differ from their defaults"),
     at: str | None = typer.Option(
-        None, "--at", metavar="URL", help="a running service, as one of its operators; else this environment"
+        None, "--at", metavar="URL", help="URL of a service that you operate; this environment if not given"
     ),
     output: Output = OUTPUT,
 ) -> None:

@@ -48,7 +48,7 @@ def deploy(
     from ipa.service.review.approval import Approval, check_plans
 
     timeout_s = duration_s("--timeout", timeout)
-    values = read_sealed(approval, APPROVAL, "an approval of a review", HINT)
+    values = read_sealed(approval, APPROVAL, "an approval", HINT)
     try:
         approved = TypeAdapter(Approval).validate_python(values)
     except ValidationError as error:
@@ -87,7 +87,8 @@ def deploy(
         deployed(deployment, bring)
     names = [each.pipeline for each in approved.pipelines]
     left = [
-        f"{name}: its files are gone; the service keeps it until it is removed" for name in approved.removed
+        f"{name}: its files were removed; the service keeps it until it is deleted"
+        for name in approved.removed
     ]
     told = {"deployed": names, "left": list(approved.removed)}
     show(output, told, *[f"{name}: deployed" for name in names], *left)

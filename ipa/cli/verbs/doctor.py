@@ -208,7 +208,7 @@ def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterat
             for pipeline in names or known:
                 yield _sight(pipeline, client.status(pipeline), at)
     except IpaError as error:
-        yield warn("service: pipelines", f"it does not tell: {error.message}", "export IPA_TOKEN=KEY")
+        yield warn("service: pipelines", f"it refuses to list them: {error.message}", "export IPA_TOKEN=KEY")
     for check in body.get("checks", []):
         if check["name"] in known:
             continue
@@ -220,7 +220,7 @@ def _sight(pipeline: str, status: Mapping[str, Any], at: str) -> Finding:
     """Check that the service sees the pipeline's load, without which it cannot plan."""
     name, remedy, live = f"service: {pipeline}", f"ipa status {pipeline} --at {at}", status["live"]
     if live is None:
-        return warn(name, status.get("not_runnable_because") or "its loop has not ticked yet", remedy)
+        return warn(name, status.get("not_runnable_because") or "its loop has not run yet", remedy)
     reason = f"{live['reason']}: {live['detail']}"
     if live["rate_rps"] is None or live["reason"].startswith("hold.metrics"):
         return fail(name, f"it sees no load: {reason}", remedy)

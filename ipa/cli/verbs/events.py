@@ -36,7 +36,7 @@ def events(
     *,
     since: int | None = typer.Option(None, "--since", min=0, help="start after the event with this id"),
     follow: bool = typer.Option(
-        True, "--follow/--no-follow", help="wait for new events, or end with the present ones"
+        True, "--follow/--no-follow", help="wait for new events, or end after the present ones"
     ),
     output: Output = OUTPUT,
     at: str = AT,
@@ -86,7 +86,7 @@ def audit(
 
     found = verify_lines(_lines_of(check), _anchors(anchor or ()), _keys(key))
     whole = [
-        f"{each.entries} entries of {name}, each as it was written{_removed(each)}; head {each.head}"
+        f"{each.entries} entries of {name}, none of them changed{_removed(each)}; head {each.head}"
         for name, each in found.items()
     ]
     data = {
@@ -165,9 +165,9 @@ def replay(
     from ipa.cli.views.replay_text import detail, listed, parted_nowhere
 
     if first and policy is None:
-        raise UsageError("--first is for two policies", hint="Name the other one with --policy NAME.")
+        raise UsageError("--first compares two policies", hint="Name the other one with --policy NAME.")
     if first and decision_id is not None:
-        raise UsageError("--first looks through several decisions, so no ID goes with it")
+        raise UsageError("--first looks through several decisions, so it takes no ID")
     with client_at(at, namespace) as service:
         if decision_id is not None:
             found = [_again(service, _one(service, pipeline, decision_id), policy)]

@@ -34,12 +34,12 @@ def run(
         help="folders of the experiments' folder, or paths of experiment.yaml files; all if not given",
     ),
     *,
-    quick: bool = typer.Option(False, "--quick", help="the quick form of each"),
+    quick: bool = typer.Option(False, "--quick", help="the quick form of each experiment"),
     check: bool = typer.Option(False, "--check", help="read the files and count the cells only"),
     trace: str | None = typer.Option(
-        None, "--trace", help="a trace file (or FILE?scale=2&from=1h) in place of the workloads"
+        None, "--trace", help="a trace file (or FILE?scale=2&from=1h) instead of the workloads"
     ),
-    pipeline: str | None = typer.Option(None, "--pipeline", help="a pipeline in place of the pipelines"),
+    pipeline: str | None = typer.Option(None, "--pipeline", help="this pipeline instead of the experiment's"),
     engine: str = ENGINE,
     workers: int = WORKERS,
     fresh: bool = FRESH,
@@ -151,7 +151,7 @@ def _replaced(experiment: Experiment, trace: str | None, pipeline: str | None) -
     from ipa.files.traces import trace_file
 
     if (trace or pipeline) and experiment.runner != SIMULATE:
-        raise UsageError(f"--trace and --pipeline are for simulations; {experiment.name} is none")
+        raise UsageError(f"--trace and --pipeline are for simulations; {experiment.name} is not one")
     if trace is not None:
         load = WorkloadArm(trace_file(trace).name.partition(".")[0], trace=trace)
         experiment = replace(experiment, workloads=(load,), minutes=None)

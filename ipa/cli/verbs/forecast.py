@@ -50,7 +50,7 @@ def backtest(
     ),
     train_days: str = typer.Option("", help="days to learn from instead, as 1:14"),
     test_days: str = typer.Option("", help="days to forecast, as 15:19; all later ones if not given"),
-    divide: int = typer.Option(1, min=1, help="divide the rates by this number, as the papers do"),
+    divide: int = typer.Option(1, min=1, help="divide the rates by this number, as in the papers"),
     zeros_are_gaps: bool | None = typer.Option(
         None,
         "--zeros-are-gaps/--zeros-are-rates",

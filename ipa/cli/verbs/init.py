@@ -22,7 +22,7 @@ PERCENTILE = typer.Option(
     99.0, "--percentile", min=50, max=99.99, help="percentile of the requests that must meet the SLA"
 )
 CORES = typer.Option(
-    None, "--cores", min=0.1, help="most cores for all replicas together; no limit if not given"
+    None, "--cores", min=0.1, help="most cores of all replicas together; no limit if not given"
 )
 FORCE = typer.Option(False, "--force", help="overwrite existing files, except measured profiles")
 STAGES = typer.Option(
@@ -37,7 +37,7 @@ FAN_OUT = typer.Option(
     [],
     "--fan-out",
     metavar="STAGE=NUMBER",
-    help="items that a stage sends on for each it receives, if not 1; repeat for each such stage",
+    help="items that a stage sends on for each item it receives, if not 1; repeat for each such stage",
 )
 DROP_AFTER = typer.Option(
     None,
@@ -72,11 +72,11 @@ def _write(
         checked = f"ipa validate {folders[0] / name} {folders[1] / name}"
         steps.insert(0, checked if has_models else f"ipa profile {name} --write")
     lines = [f"wrote {path}" for path in files.written]
-    lines += [f"kept  {path}: it was measured" for path in files.kept]
+    lines += [f"kept  {path}, which has measurements" for path in files.kept]
     lines += [f"runs  {config}" for config in running]
     lines += [f"note: {note}" for note in notes]
     if problems:
-        lines.append("still to fill in (`ipa profile` does, where the models run on this machine):")
+        lines.append("still to fill in (`ipa profile` does, if the models run on this machine):")
         lines += [f"  {problem}" for problem in problems]
     lines.append("next: " + "; then ".join(steps))
     values = {
@@ -137,13 +137,13 @@ def init(
 
 def _asked(sla: str) -> tuple[list[str], str, float | None]:
     """The stages, the SLA and the cores that the person types."""
-    names = typer.prompt("Stages, in their order, with commas between").split(",")
+    names = typer.prompt("Stages in order, separated by commas").split(",")
     stages = []
     for name in (name.strip() for name in names):
-        variants = typer.prompt(f"Variants of {name}, with commas between, the smallest first")
+        variants = typer.prompt(f"Variants of {name}, separated by commas, the smallest first")
         stages.append(f"{name}={variants}")
-    sla = typer.prompt("SLA: the latency of 99 of 100 requests", default=sla)
-    cores = typer.prompt("Cores that all replicas together may use (0: no limit)", default=0.0, type=float)
+    sla = typer.prompt("SLA: the latency that 99 of 100 requests must meet", default=sla)
+    cores = typer.prompt("Cores that all replicas may use together (0: no limit)", default=0.0, type=float)
     return stages, sla, cores or None
 
 
@@ -191,18 +191,16 @@ def _set_fan_outs(stages: list[dict[str, Any]], texts: list[str]) -> None:
 
 def import_(
     deployment: str | None = typer.Argument(
-        None, metavar="WORKLOAD", help="its name; needed where there are several"
+        None, metavar="WORKLOAD", help="its name; needed if there are several"
     ),
     *,
     file: Path | None = typer.Option(None, "--file", "-f", help="a YAML or JSON file that holds it"),
     at: str = typer.Option(
         "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG], without a file"
     ),
-    namespace: str | None = typer.Option(None, "--namespace", "-n", help="where it lives; default without"),
-    name: str | None = typer.Option(None, "--name", help="what the pipeline is called; as it without"),
-    predictor: str = typer.Option(
-        "", "--predictor", help="of several the one that is read; the busiest without"
-    ),
+    namespace: str | None = typer.Option(None, "--namespace", "-n", help="namespace; default if not given"),
+    name: str | None = typer.Option(None, "--name", help="name of the pipeline; the workload's if not given"),
+    predictor: str = typer.Option("", "--predictor", help="predictor to read; the busiest if not given"),
     sla: str = SLA,
     percentile: float = PERCENTILE,
     cores: float | None = CORES,

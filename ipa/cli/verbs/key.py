@@ -98,7 +98,7 @@ def _grant(role: Role, namespace: str | None) -> Grant:
         return Grant(role, namespace or DEFAULT_NAMESPACE)
     if namespace not in (None, EVERYWHERE):
         raise UsageError(
-            "the role operator holds in every namespace", hint="Leave out --namespace, or use owner."
+            "the role operator applies to every namespace", hint="Leave out --namespace, or use owner."
         )
     return Grant(role)
 
@@ -111,7 +111,7 @@ def _end(text: str, now: datetime) -> datetime | None:
         # Nobody needs a key for a century; more digits have no date.
         if count != text and count.isdecimal() and count.isascii() and 0 < len(count) <= 5 and int(count):
             return now + timedelta(seconds=int(count) * seconds)
-    raise UsageError(f"--expires {text!r} is no time", hint=f"For example 90d, 12h, 30min, or {NEVER}")
+    raise UsageError(f"--expires {text!r} is not a time", hint=f"For example 90d, 12h, 30min, or {NEVER}")
 
 
 def _plain(key: ApiKey, now: datetime) -> dict[str, Any]:

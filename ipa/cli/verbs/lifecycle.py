@@ -90,7 +90,7 @@ def watch_(
     goal = Until(until) if until else None
     with client_at(at, namespace) as service:
         if service.interval_s is None:
-            raise UsageError(f"{at} is a file: it does not change by itself, so there is nothing to watch")
+            raise UsageError(f"{at} is a file: nothing changes by itself, so there is nothing to watch")
         console = printer(output)
         watch(service, pipeline, clock.SystemClock(), console, until=goal, timeout_s=limit_s, output=output)
 
@@ -102,7 +102,7 @@ def history(
     all_: bool = typer.Option(False, "--all", help="list holds too, not only changes"),
     before: str | None = typer.Option(None, "--before", metavar="ID", help="list those before this decision"),
     incidents: bool = typer.Option(
-        False, "--incidents", help="list incidents instead: begin, end, cause and what was done"
+        False, "--incidents", help="list incidents instead: start, end, cause and actions"
     ),
     verify: bool = typer.Option(False, "--verify", help="verify that no entry of the record was changed"),
     anchor: str | None = typer.Option(
@@ -119,7 +119,7 @@ def history(
     with client_at(at, namespace) as service:
         if verify:
             record = service.record(pipeline, _head(anchor))
-            found = [f"{record['decisions']} decisions of {pipeline}, each as it was recorded"]
+            found = [f"{record['decisions']} decisions of {pipeline}, none of them changed"]
             if record["removed"]:
                 found.append(f"{record['removed']} of them, all holds, were removed by retention")
             if record["unchecked"]:
@@ -216,7 +216,7 @@ def rollback(
     to: str | None = typer.Option(
         None, "--to", metavar="REVISION", help="restore this revision of `ipa history`, or a decision's ID"
     ),
-    preview: bool = typer.Option(False, "--preview", help="show the change, and make none"),
+    preview: bool = typer.Option(False, "--preview", help="show the change, but do not make it"),
     confirm: bool = typer.Option(False, "--confirm", help="take capacity even while requests are late"),
     reason: str = options.REASON,
     by: str = options.BY,
@@ -345,7 +345,7 @@ def mode(
     # Services before 0.2 do not tell.
     doubts = control.get("profile_doubts", ()) if Mode(control["mode"]).writes else ()
     for doubt in doubts:
-        typer.echo(f"warning: it writes by plans that may be wrong: {doubt}", err=True)
+        typer.echo(f"warning: its plans, which are now applied, may be wrong: {doubt}", err=True)
     if doubts:
         typer.echo(f"  → ipa fit {pipeline} shows where. Until it is measured again:", err=True)
         typer.echo(f"    ipa mode {pipeline} advisory", err=True)

@@ -78,7 +78,7 @@ def plan(
 
 
 def _warn_of_doubts(question: Question) -> None:
-    """Say on standard error that plans rest on profiles which cannot be believed, in one line."""
+    """Say on standard error that plans rest on profiles that are not credible, in one line."""
     from ipa.clients.http import is_service
     from ipa.profiling.credibility import doubts
 
@@ -94,7 +94,7 @@ def _warn_of_doubts(question: Question) -> None:
     if found:
         each = ", ".join(f"{doubt.stage} ({'; '.join(doubt.reasons)})" for doubt in found)
         remedy = f"ipa fit {pipeline.name}"
-        typer.echo(f"warning: the plan rests on profiles that cannot be believed: {each}: {remedy}", err=True)
+        typer.echo(f"warning: the plan rests on profiles that are not credible: {each}: {remedy}", err=True)
 
 
 def sweep(

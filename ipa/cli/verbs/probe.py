@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MOST_S = 60.0
 # Statuses of a request that is refused for what it is; sent again it would be refused again.
 REFUSED = range(400, 500)
-TIMEOUT = typer.Option(None, "--timeout", help="most time for the answer, as 2s; 5s if not given")
+TIMEOUT = typer.Option(None, "--timeout", help="time limit for the answer, such as 2s; 5s if not given")
 
 
 def url(
@@ -85,7 +85,7 @@ def infer(
 
     timeout_s = _timeout_s(timeout, USUAL_TIMEOUT_S)
     if file is not None and example:
-        raise UsageError("--example prints a request, and --file names one")
+        raise UsageError("--example and --file cannot both be given")
     if file is None:
         folder = Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir
         described = find_pipeline(pipeline, folder)
@@ -135,7 +135,7 @@ def address_of(service: PipelineClient, pipeline: str) -> RequestAddress:
     """The address for the pipeline's requests. UnavailableError: the service is too old to tell."""
     found = service.definition(pipeline).get("address")
     if found is None:
-        raise UnavailableError(f"the service at {service.at} does not tell where requests go: it is older")
+        raise UnavailableError(f"the service at {service.at} does not say where requests go: it is too old")
     return RequestAddress(**found)
 
 
@@ -150,15 +150,15 @@ def probe(
         help="JSON body to send; `probe: {request: ...}` if not given",
     ),
     target: str | None = typer.Option(
-        None, "--target", help="target that runs it; the one that its file has a section for if not given"
+        None, "--target", help="target that runs it; the one in its file if not given"
     ),
-    url: str = typer.Option(
-        "", "--url", help="base URL that takes its requests; the one that the target knows if not given"
-    ),
+    url: str = typer.Option("", "--url", help="base URL that takes its requests; the target's if not given"),
     gateway: str = typer.Option("", "--gateway", help="base URL of a gateway; IPA_GATEWAY_URL if not given"),
     transport: ProbeTransport = typer.Option(ProbeTransport.REST, "--transport", help="rest or grpc"),
     native: bool = typer.Option(
-        False, "--native", help="send it by the client package of the target, found by IPA_CLIENT_PYTHON"
+        False,
+        "--native",
+        help="send it with the target's client package, in the interpreter of IPA_CLIENT_PYTHON",
     ),
     timeout: str | None = TIMEOUT,
     output: Output = OUTPUT,
@@ -224,9 +224,9 @@ def _read(file: Path) -> Mapping[str, Any]:
     try:
         body = json.load(sys.stdin) if str(file) == "-" else read_json(file)
     except ValueError as error:
-        raise InputError(f"standard input is no JSON: {error}") from error
+        raise InputError(f"standard input is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise InputError(f"{file} is no JSON object", hint='For example {"inputs": [...]}.')
+        raise InputError(f"{file} is not a JSON object", hint='For example {"inputs": [...]}.')
     return body
 
 

@@ -22,7 +22,7 @@ def push(
         [],
         "--set",
         metavar="KEY=VALUE",
-        help="change this key of what the service has, as sla.latency=800ms or bounds.cores=12, instead of "
+        help="change this key of the service's version, as sla.latency=800ms or bounds.cores=12, instead of "
         "sending the file; no value removes it; may be repeated",
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="show the changes and send nothing"),
@@ -70,7 +70,7 @@ def push(
 
 def _lines(pipeline: str, changes: list[str], *, dry_run: bool) -> list[str]:
     if not changes:
-        return [f"{pipeline}: the service has it so already"]
+        return [f"{pipeline}: the service already has it"]
     head = f"{pipeline}: would change" if dry_run else f"{pipeline}: changed"
     return [head, *(f"  {change}" for change in changes)]
 
@@ -89,6 +89,6 @@ def _patch(texts: list[str]) -> dict[str, Any]:
         for place in places:
             here = here.setdefault(place, {})
             if not isinstance(here, dict):
-                raise UsageError(f"--set {text!r} is within a key that is set as well")
+                raise UsageError(f"--set {text!r} is inside a key that is set as well")
         here[last] = parse(value, "--set").data if value else None
     return patch

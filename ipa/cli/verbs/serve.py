@@ -33,8 +33,8 @@ MONTH_DAYS, YEAR_DAYS = 30, 365
 # Seconds until every module is loaded, and between two samples of the memory.
 WARM_S, SAMPLE_S = 90.0, 10.0
 MOVING, STEADY = (
-    "Its load rises and falls, with a burst every seven simulated minutes.",
-    "Its load is steady.",
+    "The load rises and falls, with a burst every seven simulated minutes.",
+    "The load is steady.",
 )
 LOOK_AT = (
     "Look at the latency on the page: it is kept below the SLA while variants, batches and replicas change.\n"
@@ -50,7 +50,7 @@ def serve(
     ] = None,
     target: Annotated[str | None, typer.Option(help="local or kubernetes; IPA_TARGET if not given")] = None,
     mode: Annotated[
-        Mode | None, typer.Option(help="mode of the pipelines; as before if not given, at first advisory")
+        Mode | None, typer.Option(help="mode of the pipelines; unchanged if not given, advisory at first")
     ] = None,
     policy: str = POLICY,
     shadow_policy: str | None = SHADOW_POLICY,
@@ -58,7 +58,7 @@ def serve(
     objective: Annotated[
         str | None, typer.Option(help="objective; the default of each pipeline if not given")
     ] = None,
-    rate: Annotated[float, typer.Option(help="rate in rps that a local pipeline is first planned for")] = 1.0,
+    rate: Annotated[float, typer.Option(help="rate in rps for the first plan of a local pipeline")] = 1.0,
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on")] = None,
     folder: Annotated[Path, typer.Option(help="folder for the files of local pipelines")] = Path(
@@ -85,14 +85,14 @@ def serve(
 def demo(
     pipeline: str | None = typer.Argument(
         None,
-        help="pipeline of yours that has profiles; the packaged example if not given",
+        help="a pipeline of your own with profiles; the packaged example if not given",
         autocompletion=completing.pipelines,
     ),
     *,
     rates: str = typer.Option(
         "2:18",
         "--rates",
-        help="LOW:HIGH, requests a second between which the load varies, with bursts above; 6:6 is steady",
+        help="LOW:HIGH, requests per second between which the load varies, with bursts above; 6:6 is steady",
     ),
     speed: float = typer.Option(10.0, "--speed", min=0.1, max=60.0, help="simulated seconds for each second"),
     mode: Mode = typer.Option(Mode.ACTIVE, "--mode", help="mode of the pipeline"),
@@ -161,7 +161,7 @@ def _growth(settings: Settings) -> str:
     stats = admin.stats()
     month, year = (admin.projected_bytes(stats, days, HUNDRED) for days in (MONTH_DAYS, YEAR_DAYS))
     if stats.bytes_per_decision is None or stats.bytes_per_day is None or month is None or year is None:
-        return f"ipa: {stats.decisions} decisions, too few to say what they take"
+        return f"ipa: {stats.decisions} decisions, too few to estimate their size"
     return (
         f"ipa: {stats.decisions} decisions, {stats.changes} of them changes; sealed, one takes "
         f"{stats.bytes_per_decision:.0f} bytes, and a day {stats.bytes_per_day / 1e3:.0f} kB; {HUNDRED} such "

@@ -44,10 +44,10 @@ def simulate(
     forecaster: str | None = option(
         None, FORECASTERS, "--forecaster", "--forecast", help_text=f"one of: {names(FORECASTERS)}"
     ),
-    target: str = typer.Option("local", help="replace and watch pods as on local or on kubernetes"),
+    target: str = typer.Option("local", help="replace and observe pods as local or kubernetes does"),
     capacity: float | None = typer.Option(None, help="cores of the cluster; pods that do not fit wait"),
     accelerators: list[str] = typer.Option(
-        [], help="KIND=COUNT of the cluster, such as nvidia.com/gpu=4; may be given several times"
+        [], help="KIND=COUNT of the cluster, such as nvidia.com/gpu=4; may be repeated"
     ),
     allow_failures: bool = ALLOW_FAILURES,
     output: Output = OUTPUT,

@@ -52,9 +52,9 @@ def restore(
         done = _admin().restore(file, step, force=force)
     lines = [f"{done.store} is restored: {_contents(done.contents)}"]
     if not done.is_digest_checked:
-        lines.append(f"no digest was beside {file}, so only the record's own digests were checked")
+        lines.append(f"there is no digest beside {file}, so only the record's own digests were checked")
     if done.kept_aside:
-        lines.append(f"the former store is {done.kept_aside}; remove it once all is well")
+        lines.append(f"the former store is now {done.kept_aside}; remove it when you no longer need it")
     show(output, asdict(done), *lines)
 
 
@@ -139,5 +139,5 @@ def _steps() -> Iterator[Callable[[str, float], None]]:
     except OSError as error:
         raise UnavailableError(
             f"{error.filename or 'the copy'} cannot be read or written: {error.strerror}",
-            hint="The disk needs as much room again as the store takes.",
+            hint="The disk needs as much free space as the store takes.",
         ) from error

@@ -31,7 +31,7 @@ def validate(
         None, help="files or folders; all pipelines and profiles if not given"
     ),
     at: str = typer.Option(
-        "", "--at", help="ask this target too if it would run the pipelines: NAME or NAME:WHERE"
+        "", "--at", help="also check with this target that it can run the pipelines: NAME or NAME:WHERE"
     ),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="list every warning by variant"),
     output: Output = OUTPUT,
@@ -145,7 +145,7 @@ def _show_profile(checked: Checked, profile: StageProfile, *, verbose: bool) -> 
     verdict = "WARNING" if doubt else "OK"
     typer.echo(f"{verdict} {path}: {variants}, {_count(points, 'point')}, {summarise_fit(profile)}")
     if doubt:
-        typer.echo(f"warning: {path}: it cannot be believed: {'; '.join(doubt.reasons)}", err=True)
+        typer.echo(f"warning: {path}: it is not credible: {'; '.join(doubt.reasons)}", err=True)
         remedy = remedy_of_doubt(profile.pipeline, profile.stage, planned_only=checked.planned_only)
         typer.echo(f"  → {remedy}; `ipa fit {profile.pipeline}` shows where", err=True)
     by_topic: dict[str, list[str]] = {}

@@ -15,7 +15,7 @@ from ipa.cli.views.times import date_time
 
 Pair = dict[str, Any]
 # The outcome in a word or two.
-WORDS = {"same": "same", "differs": "differs", "stale": "cannot be told", "nothing": "nothing to take again"}
+WORDS = {"same": "same", "differs": "differs", "stale": "cannot be told", "nothing": "nothing to replay"}
 # Differences that a line lists; the first ones are enough.
 SHOWN = 2
 # Figures of a plan: name, key, format and unit.
@@ -37,9 +37,7 @@ def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
         said = ", ".join(f"{counts[name]} {words}" for name, words in WORDS.items() if counts[name])
         return [_same_table(found), Text(f"{len(found)} decisions: {said}"), *_notes(found)]
     taken = counts["same"] + counts["differs"]
-    head = (
-        f"{policy} would have decided {counts['differs']} of {taken} otherwise, each from what was seen then"
-    )
+    head = f"{policy} would have decided {counts['differs']} of {taken} differently, from the same inputs"
     if counts["stale"]:
         head += f"; of {counts['stale']} it cannot be told: {_why(found, 'stale')}"
     parted = [pair for pair in found if pair["replayed"]["outcome"] == "differs"]
@@ -49,7 +47,7 @@ def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
 def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
     """The message that two policies decide alike."""
     counts = Counter(pair["replayed"]["outcome"] for pair in found)
-    words = f"{policy} decides as it was decided in all {counts['same']} that could be taken again"
+    words = f"{policy} decides the same in all {counts['same']} decisions that could be replayed"
     if counts["stale"]:
         words += f"; of {counts['stale']} it cannot be told: {_why(found, 'stale')}"
     return [Text(words), *_notes(found)]
@@ -62,7 +60,7 @@ def detail(pair: Pair) -> list[RenderableType]:
     policy = f" by {replayed['policy']}" if replayed["policy"] else ""
     lines: list[RenderableType] = [
         Text(f"{head}: {decision['reason']}: {decision['detail']}"),
-        Text(f"taken again{policy}: {_result(replayed)}"),
+        Text(f"replayed{policy}: {_result(replayed)}"),
     ]
     again = replayed["again"]
     if replayed["outcome"] == "differs":

@@ -72,7 +72,7 @@ def edit_lines(status: dict[str, Any]) -> list[Text]:
         who, what = edit["by"] or "someone", "; ".join(edit["changes"])
         return [Text(f"Changed by {who} at {date_time(edit['at'])} ({edit['source']}): {what}")]
     head = "Edit refused" if edit["state"] == "refused" else "Edit waits"
-    return [Text(f"{head}, the version before it is in force: {edit['message']}", style="yellow")]
+    return [Text(f"{head}, the previous version stays in force: {edit['message']}", style="yellow")]
 
 
 def mixture_lines(live: dict[str, Any]) -> list[str]:
@@ -217,7 +217,7 @@ def _lost(live: dict[str, Any]) -> list[str]:
     ]
     retried = live.get("retried_rps")
     return [f"Lost: {', '.join(found)}"] * bool(found) + (
-        [f"Retried: {retried:.3g} batches/s, whose replica was lost"] if retried else []
+        [f"Retried: {retried:.3g} batches/s, because their replica was lost"] if retried else []
     )
 
 

@@ -3,7 +3,7 @@
 Trouble of another kind of cause (metrics lost, then a foreign write) is an incident of its own.
 
 An incident is a row of decisions with trouble: requests late or lost, an overloaded stage, a load or workload
-that is not seen, a hold that needs a person, or a change that was taken back. If nothing but a load or
+that is not seen, a hold that needs manual repair, or a change that was taken back. If nothing but a load or
 workload is not seen, it begins once that lasts `BLIND_S`: a service that starts has seen nothing yet, and any
 scrape may be missed. It ends with the first decision without trouble; trouble within `AGAIN_S` of that end
 continues it.
@@ -330,9 +330,9 @@ def _unexplained(decision: Decision) -> str:
     """The trouble whose cause the decision does not name, and the evidence that is missing."""
     seen = decision.attainment
     if seen is None:
-        return "the latency was above the SLA; it is not known where, since ended requests were not counted"
+        return "the latency was above the SLA; the stage is unknown, because ended requests were not counted"
     late = f"only {seen.in_time_ratio:.1%} of the requests were in time"
-    return f"{late}; it is not known where, since none was lost and no stage was seen to be overloaded"
+    return f"{late}; the stage is unknown, because no request was lost and no stage was overloaded"
 
 
 def _seconds(first: str, then: str) -> float:

@@ -91,7 +91,7 @@ def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
     """The inputs of the decision, or why it cannot be replayed. RecordError: its inputs were changed."""
     if is_outcome(decision):
         wrote = decision.decision_id.removesuffix(OUTCOME)
-        return _none(decision, f"it is the outcome of the write of {wrote}, which no tick decided")
+        return _none(decision, f"it is the outcome of the write of {wrote}, not the decision of a tick")
     if not decision.inputs:
         return _none(decision, "it was recorded without its inputs")
     if digest(decision.inputs) != decision.inputs_digest:
@@ -108,7 +108,7 @@ def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
 
 def made_by_hand(decision: Decision, inputs: DecisionInputs) -> ReplayResult:
     """The result for a decision that no policy made, or one that this service does not have."""
-    return _none(decision, f"it was decided by {inputs.policy!r}, which is not a policy of this service")
+    return _none(decision, f"policy {inputs.policy!r} decided it, which this service does not have")
 
 
 def stale(
@@ -117,7 +117,7 @@ def stale(
     """The result if pipeline or profiles (by their digest) changed since; None if they did not."""
     moved = []
     if digest_of(_named(pipeline, decision)) != inputs.pipeline:
-        moved.append("the pipeline was changed since")
+        moved.append("the pipeline has changed since")
     if profiles != inputs.made_of.profiles:
         moved.append("the profiles were measured again since")
     if not moved:

@@ -89,7 +89,7 @@ class CanaryTrial:
         """The measurement so far, in words."""
         percent = sum(share_of(part) for part in parts_of(self.canary))
         if not self.own.all:
-            return f"no request of its {percent} % was measured yet"
+            return f"none of its {percent} % of the requests has been measured yet"
         latency = ""
         if self.latency_s is not None:
             latency = f", p{pipeline.sla.percentile:g} {self.latency_s:.3g} s"

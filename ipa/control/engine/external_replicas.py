@@ -52,7 +52,7 @@ def adopted(request: TickRequest, state: EngineState) -> tuple[TickRequest, Engi
     if asked is None or now(asked.configs) == asked.configs:
         return request, state
     kept = ", ".join(name for name in external if name in {config.stage for config in asked.configs})
-    words = f"{asked.detail} (the replicas of {kept} are another controller's, and stay)"
+    words = f"{asked.detail} (another controller decides the replicas of {kept}, which stay)"
     return replace(request, requested=replace(asked, configs=now(asked.configs), detail=words)), state
 
 
@@ -124,7 +124,7 @@ def words(observation: Observation, desired: Mapping[str, int]) -> str:
     """The stages of which we would run another number of replicas than run; empty if there are none."""
     running = {config.stage: config.replicas for config in observation.running() or ()}
     return "; ".join(
-        f"{count} replicas of {stage} would be best, and its own controller runs {running[stage]}"
+        f"{count} replicas of {stage} would be best, but its own controller runs {running[stage]}"
         for stage, count in desired.items()
         if stage in running and running[stage] != count
     )

@@ -183,8 +183,8 @@ def planned_words(forecast: Forecast, rate_rps: float, feedback: Feedback) -> st
     ratio = rate_rps / forecast.upper_rps if forecast.upper_rps > 0 else 1.0
     if abs(ratio - 1) < STEP - 1:
         return ""
-    planned, bound = feedback.planned_ratio, "the load lately, what waits, or what a plan can carry"
-    why = f"{bound} bounds it" if planned == 1 or (planned < 1) != (ratio < 1) else (
+    planned, bound = feedback.planned_ratio, "the recent load, the queues, or what a plan can carry"
+    why = f"{bound} limits it" if planned == 1 or (planned < 1) != (ratio < 1) else (
         f"only {feedback.late_ratio:.2%} of the requests of the last minutes were late"
         if planned < 1
         else "requests were late although the model expected none"

@@ -136,7 +136,7 @@ def restoring_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list
     wanted = {stage.name: {variant.name for variant in stage.variants} for stage in pipeline.served}
     named = {config.stage for config in configs}
     faults = [
-        f"the pipeline has no {each.stage}={each.variant} any more; restore it in the pipeline's file"
+        f"the pipeline no longer has {each.stage}={each.variant}; restore it in the pipeline's file"
         for each in configs
         if each.variant not in wanted.get(each.stage, ())
     ]

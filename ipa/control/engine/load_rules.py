@@ -167,7 +167,7 @@ def _blind(request: TickRequest, state: EngineState, running: Configs, why: Hold
     if verdict.action is Action.APPLY or verdict.proposed:
         words = f"{why.detail} for {state.telemetry_loss.blind_ticks} ticks in a row; {verdict.detail}"
         return replace(verdict, detail=words)
-    words = f"{why.detail}; the fall-back of {fallback.rate_rps:g} rps is in force"
+    words = f"{why.detail}; the plan is for the fallback rate of {fallback.rate_rps:g} rps"
     return hold(why.reason, words, plan=verdict.plan, forecast=verdict.forecast)
 
 
@@ -212,7 +212,7 @@ def _relieved(
     words = "; ".join(each.words for each in overloads)
     relief = _relief(request, state, running, overloads, words)
     if relief is None:
-        why = "bounds, room or a quarantine allow no more replicas"
+        why = "bounds, missing room or a quarantine allow no more replicas"
         if {each.stage for each in overloads} <= set(request.rolling.external):
             why = "another controller decides its replicas"
         return replace(verdict, detail=f"{verdict.detail}; {words}, but {why}"), state

@@ -440,13 +440,13 @@ def _step_to(
         if faults:
             return hold(ReasonCode.NO_ROOM, f"for a canary beside what runs: {'; '.join(faults)}")
     if trial is not None and aim == running:
-        words = "it runs already; its measurement begins"
+        words = "it is already running; its measurement begins"
         return replace(hold(ReasonCode.CANARY_MEASURED, words), trial=trial[0])
     if aim == running:
         limit = request.settings.max_step_replicas
         why = f"the limit of {limit} replicas per step allows no change"
         if lost_replicas.words(request.observation):
-            why = "more replicas beside the lost ones would be lost too, or bounds allow none"
+            why = "further replicas would be lost too, or the bounds allow none"
         return hold(ReasonCode.NO_CHANGE, why)
 
     def suffices(configs: Configs) -> bool:

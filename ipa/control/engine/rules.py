@@ -114,7 +114,7 @@ def blocked(request: TickRequest, state: EngineState) -> Ruling:
         # That it failed was said once.
         followed = replace(followed, ended=None)
     block = followed.block or block
-    words = f"{block.detail}; `ipa pause` and `ipa resume` the pipeline to continue"
+    words = f"{block.detail}; to continue, `ipa pause` and `ipa resume` the pipeline"
     return hold(block.reason, words), replace(followed, goal=None)
 
 
@@ -193,7 +193,7 @@ def _canary_failed(request: TickRequest, state: EngineState, trial: CanaryTrial,
     """Remove the canary, and leave its variants alone for a while."""
     running, mode = _running(request), request.control.mode
     if not mode.writes:
-        return hold(ReasonCode.ADVISORY, f"would take it back: {words}"), state
+        return hold(ReasonCode.ADVISORY, f"would roll it back: {words}"), state
     back = without(trial, running)
     base_s = request.settings.quarantine_s
     failures = quarantine.add(state.failures, back, running, base_s, request.now_s, words)
@@ -337,7 +337,7 @@ def _left(
     change = state.actuation.change
     assert change is not None
     if running == change.previous:
-        return hold(ReasonCode.IN_PROGRESS, "a change is in progress: it was just written; ask again"), state
+        return hold(ReasonCode.IN_PROGRESS, "a change is in progress: it was just written; try again"), state
     verdict = _back(request, change, running, ReasonCode.REQUESTED, asked.detail)
     ended = replace(state.actuation, phase=ActuationPhase.MOVED, detail=asked.detail)
     goal = None if verdict.configs == asked.configs else asked
@@ -401,7 +401,7 @@ def _back(
     words = f"{why}: {changes(running, back)}"
     faults = bound_faults(request.pipeline, back)
     if faults:
-        words += f"; it violates today's bounds: {'; '.join(faults)}"
+        words += f"; it violates the present bounds: {'; '.join(faults)}"
     return TickVerdict(Action.APPLY, reason, words, back, takes_back=True)
 
 
@@ -427,7 +427,7 @@ def _on_request(
         return hold(reason, f"would {words}"), None
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if step.configs == running:
-        remedy = "; give them in `bounds.transition_cores`, or apply a plan that has room"
+        remedy = "; allow them in `bounds.transition_cores`, or apply a plan that fits"
         why = no_room(step, running, configs) + (remedy if asked.restores else "")
         return hold(ReasonCode.NO_ROOM, f"{detail}: {why}"), None
     if step.configs != configs:

@@ -243,8 +243,8 @@ def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> T
     if observation.running() is not None:
         odd.append(observation.problem)
     if observation.bridged_s:
-        since = f"its rates of {observation.bridged_s:.0f} s are those of before"
-        odd.append(f"what counts the load was replaced: {since}")
+        since = f"its rates of {observation.bridged_s:.0f} s are older"
+        odd.append(f"the pods that count the load were replaced: {since}")
     if verdict.action is Action.HOLD:
         odd += wrong_rows(request.pipeline, observation.running() or ())
     said = list(filter(None, odd))

@@ -426,7 +426,7 @@ class ControlLoop:
     def _check_still(self) -> None:
         """Raise ConflictError if the leader or the pipeline's control changed while the tick decided."""
         if not self._world.leadership.leading():
-            raise StandbyError("this replica lost the lease during the tick; nothing was written")
+            raise StandbyError("this replica lost the lease during the tick, so nothing was written")
         if self._world.controls.control(self.pipeline.name) != self._control:
             raise ConflictError(
                 "the pipeline's overrides changed during the tick; the next tick decides again"

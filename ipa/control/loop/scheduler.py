@@ -138,7 +138,7 @@ class Scheduler:
         try:
             next_s = turn.loop.step()
         except Exception:
-            log.exception("a loop failed; it runs again in %g s", AGAIN_S)
+            log.exception("a loop failed; it restarts in %g s", AGAIN_S)
         with self._changed:
             turn.is_stepping = False
             self._push(turn, self._clock.monotonic_s() if turn.is_woken else next_s)

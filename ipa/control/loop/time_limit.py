@@ -45,7 +45,7 @@ class TimeLimited(Generic[Q, A]):
         """The answer. Errors: those of the function."""
         worker = self._free()
         if worker is None:
-            return self._late_answer(question, f"not asked: {MOST_LATE} answers are late already")
+            return self._late_answer(question, f"not asked: {MOST_LATE} earlier answers are still missing")
         asked = worker.ask(question)
         if not self._wait(asked.done, self._limit_s) and self._gave_up(asked):
             log.warning("no answer within %g s", self._limit_s)
@@ -126,7 +126,7 @@ class PluginRunner:
 
     def __init__(self, who: str, limit_s: float, wait: Wait = threading.Event.wait) -> None:
         def late(_: Callable[[], Any], why: str) -> Any:
-            raise PluginError(f"{who} was given up: {why}")
+            raise PluginError(f"{who} was abandoned: {why}")
 
         self._who = who
         self._calls: TimeLimited[Callable[[], Any], Any] = TimeLimited(

@@ -48,7 +48,7 @@ def solve(program: Program, deadline: Deadline, prices: Array | None = None) -> 
                 break
     except DeadlineError:
         termination = Termination.FEASIBLE if chosen else Termination.NO_SOLUTION_FOUND
-        note = "the time was up before it was proved best"
+        note = "the time ran out before it was proved best"
         return ProgramAnswer(termination, chosen, search.root_bound, note, search.prices)
     if not chosen:
         return ProgramAnswer(Termination.INFEASIBLE)
@@ -62,7 +62,7 @@ def _all_tried(program: Program, deadline: Deadline) -> ProgramAnswer:
     try:
         chosen = LabelSearch(program, deadline, bounded=False).every()
     except DeadlineError:
-        return ProgramAnswer(Termination.NO_SOLUTION_FOUND, note="the time was up before anything was tried")
+        return ProgramAnswer(Termination.NO_SOLUTION_FOUND, note="the time ran out before anything was tried")
     if not chosen:
         return ProgramAnswer(Termination.INFEASIBLE)
     return ProgramAnswer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective)
@@ -109,7 +109,7 @@ class LabelSearch:
         history: list[Index] = []
         for at in range(len(self._program.stages)):
             if self._deadline.passed:
-                raise DeadlineError("the solver's time is up")
+                raise DeadlineError("the solver's time ran out")
             labels = self._growth.grow(labels, at)
             history.append(labels.made)
         depth = len(history)
@@ -124,7 +124,7 @@ class LabelSearch:
     def frontier(self, least: float = -inf) -> list[tuple[float, float, tuple[int, ...]]]:
         """Cost, objective and options of every plan that no plan of at most its cores equals or exceeds.
 
-        By rising cost; only plans with an objective of at least `least`. DeadlineError if the time is up.
+        By rising cost; only plans with an objective of at least `least`. DeadlineError if the time runs out.
         """
         labels, history, _ = self._grown(least, None)
         if not len(labels):
@@ -138,7 +138,7 @@ class LabelSearch:
     def undominated(self, least: float = -inf) -> list[tuple[int, ...]]:
         """Every plan with an objective of at least `least` that no other equals or exceeds in all criteria.
 
-        The limited resources are criteria. DeadlineError if the time is up.
+        The limited resources are criteria. DeadlineError if the time runs out.
         """
         labels, history, _ = self._grown(least, None)
         return [_trace(history, at) for at in range(len(labels))]
@@ -151,7 +151,7 @@ class LabelSearch:
         least = _slightly_below(known) if known > -inf else -inf
         for at in range(len(self._program.stages)):
             if self._deadline.passed:
-                raise DeadlineError("the solver's time is up")
+                raise DeadlineError("the solver's time ran out")
             labels = self._growth.grow(labels, at)
             bound = self._upper(at + 1, labels)
             labels, bound = self._promising(at + 1, labels, bound, least)

@@ -243,7 +243,7 @@ def grow(
     """All undominated plans that may earn `least` (one a lane) at the price.
 
     Only the most promising partial plans of each lane are kept if there are more than `width`, or more than
-    memory should hold; `dropped` is then the best bound of the others. DeadlineError if the time is up.
+    memory should hold; `dropped` is then the best bound of the others. DeadlineError if the time runs out.
     """
     count = len(lanes)
     none = np.zeros(count, dtype=np.intp)
@@ -254,7 +254,7 @@ def grow(
     history = []
     for depth, stage in enumerate(lanes.stages, start=1):
         if deadline.passed:
-            raise DeadlineError("the time of the fleet's plan is up")
+            raise DeadlineError("the time for the fleet's plan ran out")
         labels = _step(lanes, stage, labels, rest[depth])
         earned = labels.value - price * labels.cost
         bound = bounds.upper(depth, labels.lane, labels.product, earned, labels.use)

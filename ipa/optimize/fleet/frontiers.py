@@ -31,7 +31,7 @@ class FleetFrontiers:
 
 
 def offers_of(problems: Sequence[PlanningProblem], weights: Array, deadline: Deadline) -> FleetFrontiers:
-    """The plans of the problems; worth is objective times weight. DeadlineError if the time is up."""
+    """The plans of the problems; worth is objective times weight. DeadlineError if the time runs out."""
     blocks: list[LaneBlock] = []
     known: list[FoundPlans] = []
     readers: dict[int, Reader] = {}

@@ -130,7 +130,7 @@ class _Offer:
             return np.zeros((0, len(self.use)), dtype=np.intp)
         found = label_setting.solve(self.priced(share, prices), deadline)
         if found.termination not in (Termination.OPTIMAL, Termination.INFEASIBLE):
-            raise DeadlineError("the time of the fleet's plan is up")
+            raise DeadlineError("the time for the fleet's plan ran out")
         return np.array(found.chosen, dtype=np.intp).reshape(-1, len(self.use))
 
     def near(self, share: float, prices: Array, least: float, deadline: Deadline) -> Index:
@@ -205,7 +205,7 @@ class _Joint:
         self._offers = []
         for problem, weight in zip(problems, weights.tolist(), strict=True):
             if deadline.passed:
-                raise DeadlineError("the time of the fleet's plan was up before any plan was known")
+                raise DeadlineError("the time for the fleet's plan ran out before any plan was known")
             self._offers.append(_Offer(problem, weight, list(most), self._most))
         self._owner = np.zeros(0, dtype=np.intp)
         self._worth, self._use = np.zeros(0), np.zeros((len(most), 0))
@@ -257,7 +257,7 @@ class _Joint:
     ) -> _Found | None:
         """The selection of the most share · worth − charge · use; None if there is none.
 
-        `known` is a selection that fits. DeadlineError if none is known when the time is up.
+        `known` is a selection that fits. DeadlineError if none is known when the time runs out.
         """
         if len(np.unique(self._owner)) < len(self._offers):
             return None
@@ -446,7 +446,7 @@ def _least_use(problem: PlanningProblem, name: str, deadline: Deadline) -> float
     )
     found = label_setting.solve(light, deadline)
     if not found.chosen:
-        raise DeadlineError("the time was up before it was known what they need")
+        raise DeadlineError("the time ran out before it was known what they need")
     return sum(float(use[at]) for use, at in zip(uses, found.chosen, strict=True))
 
 

@@ -57,8 +57,8 @@ class Selection:
 def select(choices: Choices, budget_cores: float, deadline: Deadline) -> Selection:
     """The selection of most worth within the budget; of equally good ones the cheapest.
 
-    The budget must hold every owner's cheapest choice (ValueError). FEASIBLE, with a bound, if the time is up
-    before it is proved best.
+    The budget must hold every owner's cheapest choice (ValueError). FEASIBLE, with a bound, if the time ran
+    out before it is proved best.
     """
     kept = undominated_choices(choices.owner, choices.cost_cores, choices.worth)
     owner, cost, worth = choices.owner[kept], choices.cost_cores[kept], choices.worth[kept]

@@ -236,7 +236,7 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
     ]
     names = [member.problem.pipeline for member in members]
     faults += [
-        Fault(f"pipeline {name!r} is there twice")
+        Fault(f"pipeline {name!r} appears twice")
         for name in sorted(name for name, count in Counter(names).items() if count > 1)
     ]
     if not members:
@@ -382,7 +382,7 @@ class Fleet:
                     "cost_cores": each.cost_cores,
                     **_resources(each, held[each.priority]),
                     "worth": each.worth,
-                    # Infinite if the time was up before a bound was known; JSON has no infinity.
+                    # Infinite if the time runs out before a bound was known; JSON has no infinity.
                     "bound": each.bound if isfinite(each.bound) else None,
                     "gap": each.gap if isfinite(each.gap) else None,
                     "price_per_core": each.price,

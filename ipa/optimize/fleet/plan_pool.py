@@ -115,7 +115,7 @@ class PlanPool:
     def probe(self, price: float, window: float | None, deadline: Deadline) -> Probe:
         """Search for plans at the price: all those within the window, or the promising ones if it is None.
 
-        DeadlineError if the time is up; nothing is added then.
+        DeadlineError if the time runs out; nothing is added then.
         """
         most = self.profit(price)
         complete = np.ones(self.count, dtype=bool)

@@ -51,8 +51,8 @@ class NoPlan(Exception):  # noqa: N818 - it says what is the case
 def best_plans(pool: PlanPool, budget_cores: float, deadline: Deadline) -> Selection:
     """The selection of most worth within the budget, of plans in the pool or found and added to it.
 
-    Errors: TooFewCores; NoPlan if a pipeline has no plan; DeadlineError if the time is up before there is a
-    selection. A selection that is not proved best is FEASIBLE and has a bound.
+    Errors: TooFewCores; NoPlan if a pipeline has no plan; DeadlineError if the time runs out before there is
+    a selection. A selection that is not proved best is FEASIBLE and has a bound.
     """
     bound = inf
     chosen: Selection | None = None

@@ -45,7 +45,7 @@ class SetAnswer:
 def best_set(problem: SetProblem, deadline: Deadline) -> SetAnswer:
     """The best set; of equally good ones that of the fewest cores, then the shortest loading.
 
-    If the time is up before that is proved, the best found, with a bound.
+    If the time runs out before that is proved, the best found, with a bound.
     """
     variants = variant_arrays(problem)
     capacity = Capacity(variants, problem.budget_cores)
@@ -128,7 +128,7 @@ class _Search:
         labels = root
         for depth in range(count - 1):
             if self._deadline.passed:
-                raise DeadlineError("the solver's time is up")
+                raise DeadlineError("the solver's time ran out")
             grown = self._promising(self._switched_on(labels, depth), depth + 1)
             if depth > 0:
                 self._finish(grown, depth + 1)

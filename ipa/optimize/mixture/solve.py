@@ -45,7 +45,7 @@ def solve_mixture(
     Each part is a plan for its share of the rate, with replicas of its own, and meets SLA, floors and bounds
     by itself; the resources of all parts together are within the bounds. The running configuration and the
     cost of changes are ignored. Mixtures are found by label setting, whichever `solver` finds the best single
-    plan. None is sought, and the note says so, if the goal is not a weighted sum. If the time is up before
+    plan. None is sought, and the note says so, if the goal is not a weighted sum. If the time runs out before
     the best is known, the best so far is feasible.
     """
     limits = limits or MixtureLimits()
@@ -61,7 +61,7 @@ def solve_mixture(
         try:
             parts = search.best(-inf if single.objective is None else single.objective)
         except DeadlineError:
-            parts, reason = search.parts_so_far, "the time was up before all mixtures were tried"
+            parts, reason = search.parts_so_far, "the time ran out before all mixtures were tried"
             mixture = replace(mixture, termination=Termination.NO_SOLUTION_FOUND)
             if mixture.parts:
                 mixture = replace(mixture, termination=Termination.FEASIBLE)
@@ -169,7 +169,7 @@ class _Search:
             if found.termination is Termination.INFEASIBLE:
                 continue
             if found.termination is not Termination.OPTIMAL:
-                raise DeadlineError("the solver's time is up")
+                raise DeadlineError("the solver's time ran out")
             prices = found.prices
             totals = evaluate(program, found.chosen)
             held = np.array([totals.cost_cores, *totals.peaks])
@@ -239,7 +239,7 @@ class ShareFrontier:
     def of_plans(
         cls, share: int, held: Array, worth: Array, deadline: Deadline | None = None
     ) -> ShareFrontier:
-        """The frontier of one part, from plans in any order. DeadlineError if the time is up."""
+        """The frontier of one part, from plans in any order. DeadlineError if the time runs out."""
         count = np.arange(len(worth))
         plans = cls(held, worth, np.full(len(worth), share), count, np.zeros(len(worth), dtype=np.intp))
         return plans.undominated(deadline)
@@ -247,7 +247,7 @@ class ShareFrontier:
     def undominated(self, deadline: Deadline | None = None) -> ShareFrontier:
         """The ways that no other equals or exceeds in every resource and worth, by rising cores.
 
-        DeadlineError if the time is up.
+        DeadlineError if the time runs out.
         """
         held = np.round(self.held, 9)
         order = np.lexsort((-self.worth, *held[::-1]))

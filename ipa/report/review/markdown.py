@@ -53,7 +53,7 @@ def comment(review: Review) -> str:
     for each in review.told:
         more = ["", *_details(review, each)]
         if len("\n".join(lines + more)) > LONGEST:
-            lines += ["", "The rest is in the JSON output: this comment has reached its longest."]
+            lines += ["", "The rest is in the JSON output: the comment has reached its maximum length."]
             break
         lines += more
     return "\n".join(lines) + "\n"

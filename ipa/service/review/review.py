@@ -192,7 +192,7 @@ def review_of(
     missing = ""
     if asked.policy_file is None:
         missing = "the change removes the guardrails" if is_removed else "no guardrails"
-        say(f"warning: {missing}: no {GUARDRAILS_FILE} here or at the top, so no figure can fail this")
+        say(f"warning: {missing}: there is no {GUARDRAILS_FILE} here or at the top, so no figure can fail it")
     pairs = pairs_of(base, folders, all_of_them=guardrails.path in base.changed())
     problems += [problem for pair in pairs if pair.after for problem in pair.after.problems]
     problems += _unpriced(pairs, guardrails)

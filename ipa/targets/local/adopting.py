@@ -10,7 +10,7 @@ from ipa.model.plan import StageConfig
 from ipa.targets.local.replica import local_run, model_of
 from ipa.targets.local.section import local_of, port_of
 
-AGAIN = "Start the service again to take the file as it is."
+AGAIN = "Restart the service to apply the file."
 
 
 def check_adoptable(running: Pipeline, changed: Pipeline, configs: Iterable[StageConfig]) -> None:

@@ -276,7 +276,7 @@ class PipelineRunner:
                 if not it.is_settled()
             ]
             if not self._is_shared_out():
-                waits.append("requests go as before until all of these serve")
+                waits.append("requests are routed as before until all of these serve")
             waits += [f"{', '.join(map(str, part.configs))} ends" for part in self._parts if part.is_going]
             return self._is_settled(), failed, waits
 
@@ -362,7 +362,7 @@ class PipelineRunner:
             report = read_router(self._client, self._router) if shares == self._shares else None
             if report and report.shares != shares:
                 self.corrections += 1
-                log.warning("%s was changed to %s; putting it right", self._router.name, report.shares)
+                log.warning("%s was changed to %s; restoring it", self._router.name, report.shares)
                 report = None
             report = report or write_router(self._client, self._router, shares)
         except (httpx.HTTPError, ValueError) as error:
@@ -391,7 +391,7 @@ class PipelineRunner:
         try:
             write_times(self._client, self._router, self.pipeline.sla.latency_s, self.pipeline.deadline_s)
         except httpx.HTTPError as error:
-            log.debug("the router of %s did not take its times: %s", self.pipeline.name, error)
+            log.debug("the router of %s did not accept its times: %s", self.pipeline.name, error)
             return
         self._is_router_behind = False
 
@@ -460,7 +460,7 @@ class PipelineRunner:
         try:
             replica.resize(cores, self._cpus)
         except OSError as error:
-            run.failure = f"{replica.key} cannot be given {cores:g} cores: {error}"
+            run.failure = f"{replica.key} cannot be resized to {cores:g} cores: {error}"
             return
         self._meter.add(replica.cores - before, time.monotonic())
 
@@ -521,7 +521,7 @@ class PipelineRunner:
             report = read_queue(self._client, run.queue, run.part) if run.told == wanted else None
             if report and report.order != wanted:
                 self.corrections += 1
-                log.warning("%s was changed to %s; putting it right", run.queue.name, report.order)
+                log.warning("%s was changed to %s; restoring it", run.queue.name, report.order)
                 report = None
             report = report or write_queue(self._client, run.queue, run.part, wanted)
         except (httpx.HTTPError, ValueError) as error:
@@ -536,7 +536,7 @@ class PipelineRunner:
         """Kill the replicas that the queue suspects to hang; others are started for those that serve."""
         for replica in run.replicas:
             if replica.url in suspects and replica.phase in {Phase.READY, Phase.DRAINING}:
-                log.warning("%s has had a batch for too long; killing it", replica.key)
+                log.warning("%s has worked on a batch for too long; killing it", replica.key)
                 self._processes.kill(replica.pid, signal.SIGKILL)
 
     def _stop_drained(self, run: StageRun, draining: Sequence[str] | None) -> None:

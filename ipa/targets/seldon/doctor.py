@@ -115,7 +115,7 @@ def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[Doct
     """Check the rights to review tokens, if the service authenticates by the cluster."""
     if "kubernetes" not in words(settings.auth):
         return []
-    meaning = "without it nobody is let in by IPA_AUTH=kubernetes"
+    meaning = "without it IPA_AUTH=kubernetes admits nobody"
 
     def look() -> Iterator[Finding]:
         return _role(client, "", user, {}, REVIEWER, Severity.FAIL, meaning)
@@ -182,12 +182,12 @@ def _rights(
 ) -> Iterator[Finding]:
     """Every verb that our roles list, one finding each."""
     role = partial(_role, client, namespace, user, known)
-    yield from role(observer(locate.SELDON_DEPLOYMENT), Severity.FAIL, "without it nothing is seen")
+    yield from role(observer(locate.SELDON_DEPLOYMENT), Severity.FAIL, "without it the service sees nothing")
     if settings.actuation == "cluster":
-        meaning = "advisory and shadow mode do without it, others do not"
+        meaning = "advisory and shadow mode do not need it, the others do"
         yield from role(actor(locate.SELDON_DEPLOYMENT), Severity.WARN, meaning)
     if settings.leader_election != "off" and settings.lease_namespace in ("", namespace):
-        meaning = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
+        meaning = "without it a service in a pod never leads, unless IPA_LEADER_ELECTION=off"
         yield from role(ELECTOR, Severity.WARN, meaning)
 
 
@@ -253,7 +253,7 @@ def _operator(client: KubeClient, namespace: str) -> Iterator[Finding]:
         yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
     else:
         if refused:
-            yield ok(name, "its webhook refuses, in a dry run, what cannot be")
+            yield ok(name, "its webhook refuses an impossible object in a dry run")
         else:
             yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
 
@@ -264,7 +264,7 @@ def _operator_by_status(client: KubeClient, namespace: str, name: str, look: str
     told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
     if told:
         return ok(name, f"it has given {', '.join(told[:3])} a status")
-    seen = f"not known: we may not create (a dry run), and nothing in {namespace} has a status"
+    seen = f"not known: a dry run may not create anything, and nothing in {namespace} has a status"
     return warn(name, seen, look)
 
 
@@ -330,7 +330,7 @@ def _lease(client: KubeClient, namespace: str, name: str, *, elects: bool) -> Fi
     try:
         spec = client.get(LEASE, namespace, name).get("spec") or {}
     except NotFoundError:
-        return ok(title, "there is none: no other service elects here")
+        return ok(title, "there is none: no other service takes part in an election here")
     except ForbiddenError as error:
         return warn(title, f"not known: {error.message}", "kubectl apply -f deploy/rbac/elector.yaml")
     holder = str(spec.get("holderIdentity") or "")
@@ -343,7 +343,7 @@ def _lease(client: KubeClient, namespace: str, name: str, *, elects: bool) -> Fi
     if elects:
         return ok(title, f"{seen}; a service started here stands by")
     remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
-    return warn(title, f"{seen}; a second service that does not elect would write beside it", remedy)
+    return warn(title, f"{seen}; a second service without election would write at the same time", remedy)
 
 
 def _age_s(renewed: object) -> float | None:

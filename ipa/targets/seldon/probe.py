@@ -77,7 +77,7 @@ def address(pipeline: Pipeline, settings: Settings) -> RequestAddress:
     if not asked.gateway:
         service, port = urlsplit(door.base).hostname or "", urlsplit(door.base).port
         forward = f"kubectl -n {target.namespace} port-forward svc/{service.partition('.')[0]} {port}"
-        note = f"reached from within the cluster, or at http://127.0.0.1:{port} by `{forward}`"
+        note = f"reachable from within the cluster, or at http://127.0.0.1:{port} by `{forward}`"
     return RequestAddress(door.url, target.protocol, note)
 
 
@@ -91,7 +91,7 @@ def _through_gateway(pipeline: Pipeline, asked: ProbeRequest, settings: Settings
 def seldon_fault(answer: Any) -> str:
     """The reason why the document is no answer of Seldon's own protocol; empty if it is one."""
     if not isinstance(answer, Mapping):
-        return f"the answer is no message: {shown(answer)}"
+        return f"the answer is not a message: {shown(answer)}"
     status = answer.get("status")
     # The protocol's enumerations come as their names or as their numbers.
     if isinstance(status, Mapping) and status.get("status") in ("FAILURE", 1):
@@ -112,12 +112,12 @@ def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Non
         )
     if not asked.address and not asked.gateway and (pipeline.sets or pipeline.max_predictors > 1):
         raise UsageError(
-            "several predictors may share its requests, each with a Service of its own",
-            hint="Name the gateway before them: --gateway or IPA_GATEWAY_URL.",
+            "several predictors share its requests, each with its own Service",
+            hint="Give the gateway in front of them: --gateway or IPA_GATEWAY_URL.",
         )
     if is_split(pipeline) and asked.gateway:
         raise UsageError(
-            "no gateway leads to the router of shape split by its path", hint="Give its address with --url."
+            "a gateway has no path to the router of shape split", hint="Give its address with --url."
         )
 
 
@@ -182,7 +182,7 @@ def _run(python: str, question: Mapping[str, Any], within_s: float) -> dict[str,
     except OSError as error:
         raise UsageError(f"{python} cannot be started: {error.strerror}", hint=NO_CLIENT_HINT) from error
     if ended.returncode:
-        last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
         raise InputError(f"the request cannot be sent by {CLIENT} or gRPC: {last}")
     found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
     if "lacks" in found:

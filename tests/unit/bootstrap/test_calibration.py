@@ -172,7 +172,7 @@ def test_a_start_rate_that_only_the_profiles_carry_is_started_with_their_plan(
     slow = Calibration(machine(), ("there",), tuple(Slowdown(*key, 4.0) for key in EACH))
     as_profiled = _start(Settings(), options, PIPELINE, PROFILES, UNCALIBRATED)
     assert _start(Settings(), options, PIPELINE, PROFILES, slow) == as_profiled
-    assert "by the profiles as they are" in caplog.text
+    assert "a plan from the profiles as measured" in caplog.text
     slower = Calibration(machine(), ("there",), tuple(Slowdown(*key, 1.5) for key in EACH))
     assert _start(Settings(), options, PIPELINE, PROFILES, slower) != as_profiled
     with pytest.raises(InfeasibleError):

@@ -53,7 +53,7 @@ def test_the_first_half_minute_is_in_time(
     rates: str, asked: list[tuple[Settings, ServeOptions]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["demo", "--rates", rates]) == 0
-    assert ("Its load is steady." in capsys.readouterr().out) == (rates == "6:6")
+    assert ("The load is steady." in capsys.readouterr().out) == (rates == "6:6")
     (settings, options), *_ = asked
     assert options.simulated is not None
     load = tuple(options.simulated.rates_rps[:FIRST_S].tolist())

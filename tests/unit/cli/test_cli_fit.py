@@ -120,7 +120,7 @@ def test_what_is_missing_and_what_is_too_much(house: Path, capsys: Capture) -> N
 def test_what_goes_wrong_gets_a_message(capsys: Capture) -> None:
     for arguments, code, words in (
         (["none"], 1, "no pipeline 'none'"),
-        (["ocr", "--at", "kubernetes"], 64, "no URL of a service"),
+        (["ocr", "--at", "kubernetes"], 64, "not the URL of a service"),
         (["ocr", "--at", URL, "--profiles-dir", "."], 64, "--profiles-dir"),
     ):
         assert run(["fit", *arguments]) == code
@@ -173,4 +173,4 @@ def test_profiles_that_are_none_are_told_of(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: Strange(at, InProcess(services)))
     assert run(["fit", "ocr", "--at", URL]) == 1
     err = capsys.readouterr().err
-    assert "profiles cannot be read" in err and "same version" in err
+    assert "profiles cannot be read" in err and "this version" in err

@@ -76,7 +76,7 @@ def test_text_has_a_line_a_pipeline_and_the_sums(capsys: Capture) -> None:
     text = capsys.readouterr().out
     for words in ("Fleet of 3 pipelines on 10 cores", "video", "sum-qa", "audio-sent", "crop=yolov5n b1"):
         assert words in text
-    assert "10 of 10 cores" in text and "one core more is worth about 0." in text
+    assert "10 of 10 cores" in text and "one more core is worth about 0." in text
     assert run(["fleet", *THREE, "--cores", "12", "--class", "video=1"]) == 0
     assert "class 1: 6 cores" in capsys.readouterr().out
     assert run(["fleet", "video=20", "--cores", "12"]) == 0
@@ -170,14 +170,14 @@ def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
         (
             ["video=1", "--cores", "9", "--accelerators", "gpu=1"],
             64,
-            "--accelerators 'gpu=1' is no KIND=COUNT",
+            "--accelerators 'gpu=1' is not KIND=COUNT",
         ),
-        (["video=1", "--cores", "9", "--accelerators", "a.b/c=-1"], 64, "'a.b/c=-1' is no KIND=COUNT"),
+        (["video=1", "--cores", "9", "--accelerators", "a.b/c=-1"], 64, "'a.b/c=-1' is not KIND=COUNT"),
         (["video=1", "--cores", "9", "--compat", "both"], 64, "tail, paper, ipa-artifact"),
         (["video=1", "--cores", "9", "--objective", "best"], 1, "paper-v1"),
         (["video=1", "--cores", "9", "--deadline", "0"], 64, "--deadline must be above 0"),
         (["vidio=1", "--cores", "9"], 1, "there is no pipeline 'vidio'"),
-        (["video=1", "pipelines/video/pipeline.yaml=1", "--cores", "90"], 65, "'video' is there twice"),
+        (["video=1", "pipelines/video/pipeline.yaml=1", "--cores", "90"], 65, "'video' appears twice"),
     ],
 )
 def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, capsys: Capture) -> None:

@@ -67,10 +67,14 @@ def test_as_json_with_the_key(capfd: Captured) -> None:
     ("options", "code", "words"),
     [
         (["create", "--role", "admin"], 64, "admin"),
-        (["create", "--role", "operator", "-n", "vision"], 64, "the role operator holds in every namespace"),
-        (["create", "--role", "owner", "--expires", "soon"], 64, "'soon' is no time"),
-        (["create", "--role", "owner", "--expires", "0d"], 64, "'0d' is no time"),
-        (["create", "--role", "owner", "--expires", "999999999d"], 64, "is no time"),
+        (
+            ["create", "--role", "operator", "-n", "vision"],
+            64,
+            "the role operator applies to every namespace",
+        ),
+        (["create", "--role", "owner", "--expires", "soon"], 64, "'soon' is not a time"),
+        (["create", "--role", "owner", "--expires", "0d"], 64, "'0d' is not a time"),
+        (["create", "--role", "owner", "--expires", "999999999d"], 64, "is not a time"),
         (["create", "--role", "owner", "--name", "a\nb"], 64, "characters that do not print"),
         (["revoke", "nope"], 1, "there is no key 'nope'"),
     ],

@@ -159,7 +159,7 @@ def test_a_profile_measured_beside_others_is_told_by_all_commands(
     assert run(["validate", str(file)]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"WARNING {file}: 2 variants, 24 points")
-    assert f"warning: {file}: it cannot be believed: " in err
+    assert f"warning: {file}: it is not credible: " in err
     assert words in err
     assert run(["validate", str(file), "-o", "json"]) == 0
     (checked,) = json.loads(capsys.readouterr().out)
@@ -168,7 +168,7 @@ def test_a_profile_measured_beside_others_is_told_by_all_commands(
 
     assert run(["plan", "shop", "--rate", "10"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: the plan rests on profiles that cannot be believed: detect (")
+    assert line.startswith("warning: the plan rests on profiles that are not credible: detect (")
     assert line.endswith(": ipa fit shop")
 
 
@@ -202,7 +202,7 @@ def test_a_profile_that_can_be_believed_is_not_replaced_by_one_that_cannot(
     assert run(again) == ExitCode.INFEASIBLE
     out, err = capsys.readouterr()
     assert file.read_text() == good
-    assert "the profile of detect was not replaced: it can be believed, the new one cannot" in err
+    assert "the profile of detect was not replaced: it is credible, the new one is not" in err
     assert "foreign_cpu_ratio: 0.45" in out, "what was measured is printed"
     assert run([*again, "--force"]) == 0
     assert file.read_text() != good
@@ -211,4 +211,4 @@ def test_a_profile_that_can_be_believed_is_not_replaced_by_one_that_cannot(
 
 def test_force_is_for_write(machine: Machine, capsys: Capture) -> None:
     assert run(["profile", "shop", "--force"]) == ExitCode.USAGE
-    assert "--force is for --write" in capsys.readouterr().err
+    assert "--force needs --write" in capsys.readouterr().err

@@ -75,9 +75,9 @@ def test_a_stage_is_measured_on_a_cluster(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-n", "models"], "--namespace is that on a cluster, so give --at kubernetes with it"),
+        (["-n", "models"], "--namespace needs --at kubernetes"),
         (["--at", "simulated"], "target simulated cannot measure the stages of a pipeline"),
-        (["--at", "local", "-n", "models"], "does not say how it runs on target local"),
+        (["--at", "local", "-n", "models"], "has no section for target local"),
     ],
 )
 def test_what_has_no_meaning_is_refused(

@@ -153,7 +153,7 @@ def test_stages_are_read_in_the_order_of_the_pipeline(root: Path, now: Path) -> 
             json.dumps({"stages": [CROP, 4]}),
             "/stages/1: entry 2 of stages is 4",
         ),
-        (json.dumps([CROP, CROP]), "/1/stage: stage 'crop' is there twice"),
+        (json.dumps([CROP, CROP]), "/1/stage: stage 'crop' appears twice"),
         (json.dumps([{**CROP, "stage": "corp"}]), "/0/stage: pipeline 'video' has no stage 'corp'"),
         (json.dumps([{**CROP, "variant": "yolo"}]), "/0/variant: stage 'crop' has no variant 'yolo'"),
         (

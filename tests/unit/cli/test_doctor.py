@@ -234,7 +234,7 @@ def test_a_cluster_that_does_not_answer_is_said_once(doctor: Doctor, kube: FakeK
     kube.fault(FaultKind.STATUS, resource="version", status=502)
     found = doctor(code=1)
     assert failures(found) == {"api server"}
-    assert found["seldon crd"].seen == "not looked at, since 'api server' failed"
+    assert found["seldon crd"].seen == "not checked, since 'api server' failed"
     assert found["lease"].state is Severity.WARN
 
 

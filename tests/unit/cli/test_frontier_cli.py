@@ -142,7 +142,7 @@ def test_infeasible_exits_3_and_says_what_would_help(capsys: Capture, tmp_path: 
         (["--rate", "0"], 64, "above 0"),
         (["--rate", "5", "--deadline", "-1"], 64, "--deadline"),
         (["--rate", "5", "--plot", "a.pdf"], 64, ".svg"),
-        (["--rate", "5", "--deadline", "1e-9"], 6, "time is up"),
+        (["--rate", "5", "--deadline", "1e-9"], 6, "time ran out"),
         (["--rate", "5", "--plot", "no/such/folder/a.svg"], 64, "cannot be written"),
     ],
 )

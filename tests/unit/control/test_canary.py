@@ -155,7 +155,7 @@ def test_without_requests_it_neither_passes_nor_waits_for_ever() -> None:
     assert has_failed(few, TRIED, CANARY, 310.0)
     unseen = after(until_s=310)
     assert unseen.own.all == 0 and has_failed(unseen, TRIED, CANARY, 310.0)
-    assert "no request of its 5 % was measured yet" in unseen.figures(TRIED)
+    assert "none of its 5 % of the requests has been measured yet" in unseen.figures(TRIED)
 
 
 def test_the_lateness_of_a_canary_is_not_that_of_the_others() -> None:

@@ -243,7 +243,7 @@ def test_a_fallback_is_entered_at_its_tick_and_only_ever_adds() -> None:
         assert replace(new, replicas=old.replicas) == old and new.replicas >= old.replicas
     seen = profiled().predict(made.workload.desired, 30.0)
     assert seen is not None and seen.carries
-    assert all("fall-back of 30 rps is in force" in decision.detail for decision in decisions[5:])
+    assert all("the plan is for the fallback rate of 30 rps" in decision.detail for decision in decisions[5:])
 
 
 def _blind(now_s: float, signals: Signals) -> Signals:

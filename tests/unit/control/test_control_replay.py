@@ -141,9 +141,13 @@ def test_what_it_was_decided_with_must_be_the_same() -> None:
     replay = again(taken()).service.replayer
     other = replace(a_pipeline(), description="another")
     for pipeline, measured, why in (
-        (other, PROFILES, "the pipeline was changed since"),
+        (other, PROFILES, "the pipeline has changed since"),
         (a_pipeline(), profiles, "the profiles were measured again since"),
-        (other, profiles, "the pipeline was changed since and the profiles were measured again since"),
+        (
+            other,
+            profiles,
+            "the pipeline has changed since and the profiles were measured again since",
+        ),
     ):
         found = replay(decision, pipeline, measured)
         assert (found.outcome, found.why, found.again) == (ReplayOutcome.STALE, why, None)
@@ -155,10 +159,10 @@ def test_what_no_tick_decided_has_nothing_to_take_again() -> None:
     by_hand = replace(decision, inputs=canonical_json({"at": decision.at}))
     by_hand = replace(by_hand, inputs_digest=digest(by_hand.inputs))
     for each, words in (
-        (wrote, f"it is the outcome of the write of {decision.decision_id}, which no tick decided"),
+        (wrote, f"it is the outcome of the write of {decision.decision_id}, not the decision of a tick"),
         (replace(decision, inputs="", inputs_digest=""), "without its inputs"),
         (by_hand, "this version cannot read its inputs (/ lacks pipeline"),
-        (rewritten(decision, policy="by hand"), "'by hand', which is not a policy"),
+        (rewritten(decision, policy="by hand"), "policy 'by hand' decided it"),
     ):
         found = take(each)
         assert found.outcome is ReplayOutcome.NOTHING and words in found.why

@@ -88,7 +88,7 @@ def test_what_it_would_run_is_said_while_another_number_runs() -> None:
     decision = made.ticks(20)[-1]
     count = made.loop.snapshot().desired["detect"]
     assert count > 1
-    said = f"{count} replicas of detect would be best, and its own controller runs 1"
+    said = f"{count} replicas of detect would be best, but its own controller runs 1"
     assert said in decision.detail
 
 
@@ -179,7 +179,7 @@ def test_a_request_keeps_the_number_and_says_so() -> None:
     wanted = (StageConfig("detect", "big", 1, 1.0, 5), StageConfig("read", "small", 1, 1.0, 2))
     decision = made.loop.request(wanted, "requested by ann", "ann")
     assert decision.configs == (replace(wanted[0], replicas=2), wanted[1])
-    assert "(the replicas of detect are another controller's, and stay)" in decision.detail
+    assert "(another controller decides the replicas of detect, which stay)" in decision.detail
 
 
 def test_bounds_of_replicas_are_for_what_is_asked_of_the_other_controller() -> None:

@@ -300,7 +300,7 @@ def test_chance_is_no_rise_and_a_falling_load_none() -> None:
             18.0,
             "planned for 18 rps: 1.50 × the forecast, because requests were late although the model",
         ),
-        (Feedback(), 6.0, "planned for 6 rps: 0.50 × the forecast, because the load lately, what waits"),
+        (Feedback(), 6.0, "planned for 6 rps: 0.50 × the forecast, because the recent load, the queues"),
     ],
 )
 def test_the_rate_that_is_planned_for_is_told_with_its_reason(

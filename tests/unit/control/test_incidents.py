@@ -212,7 +212,7 @@ def test_incidents_of_different_causes_are_separate_rows() -> None:
 @pytest.mark.parametrize(
     ("decision", "evidence"),
     [
-        (decided(1, ratio=0.5), "none was lost and no stage was seen to be overloaded"),
+        (decided(1, ratio=0.5), "no request was lost and no stage was overloaded"),
         (replace(decided(1), slo_broken=True), "ended requests were not counted"),
     ],
 )

@@ -229,7 +229,7 @@ def test_a_change_without_room_is_refused_with_the_remedy() -> None:
     made = bounded(made, replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=8.0)))
     decision = made.loop.restore(BEFORE, "rollback by ann", "ann")
     assert decision.reason is ReasonCode.NO_ROOM
-    assert decision.detail.endswith("give them in `bounds.transition_cores`, or apply a plan that has room")
+    assert decision.detail.endswith("allow them in `bounds.transition_cores`, or apply a plan that fits")
 
 
 def test_a_variant_that_left_the_file_cannot_come_back() -> None:
@@ -238,7 +238,7 @@ def test_a_variant_that_left_the_file_cannot_come_back() -> None:
     made = bounded(made, replace(PIPELINE, stages=small))
     decision = made.loop.restore(BEFORE, "rollback by ann", "ann")
     assert decision.reason is ReasonCode.INFEASIBLE
-    assert "the pipeline has no detect=big any more; restore it in the pipeline's file" in decision.detail
+    assert "the pipeline no longer has detect=big; restore it in the pipeline's file" in decision.detail
 
 
 def test_a_change_that_rolls_out_is_not_waited_for() -> None:

@@ -279,7 +279,7 @@ def test_a_call_is_answered_as_its_request_is_and_its_errors_have_a_status() -> 
         assert (await stage.call(framed(message, 1), grpc_encoding="gzip"))[0] == 0
         assert (await stage.call(framed(message, 1), grpc_encoding="gzip, gzip"))[0] == 12
         refusals = {
-            framed(b"\xff\xff"): (3, "no ModelInferRequest"),
+            framed(b"\xff\xff"): (3, "not a ModelInferRequest"),
             b"": (3, "no message"),
             framed(b"") + b"x": (3, "not one message"),
             framed(b"\x2a\x00" * 100_000): (8, f"more than {LIMITS.values // 8} fields"),

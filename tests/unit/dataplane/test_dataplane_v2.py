@@ -161,7 +161,7 @@ def test_bytes_that_are_no_text_travel_as_base64_and_come_back_as_they_were() ->
         (
             {"datatype": "BYTES", "shape": [1], "parameters": {"content_type": "str"}},
             b"\x01\0\0\0\xff",
-            "no text of content_type",
+            "not content_type text",
         ),
     ],
 )

@@ -75,7 +75,7 @@ def test_good_files_get_a_line_each_and_their_warnings(
     ]
     where = "warning: profiles/shop/detect.yaml:"
     assert err.splitlines() == [
-        f"{where} it cannot be believed: poor latency fits: 1 of 2, mean R² -1.47, error up to 88%; "
+        f"{where} it is not credible: poor latency fits: 1 of 2, mean R² -1.47, error up to 88%; "
         "a single point of large",
         "  → measure it on a quiet machine: ipa profile shop -s detect --write; `ipa fit shop` shows where",
         f"{where} latency falls as the batch grows: the larger batch may never have filled (1 of 2 variants)",
@@ -123,7 +123,7 @@ def test_the_remedy_of_a_planned_only_pipeline_can_be_carried_out(
     for paths in ([], ["profiles"]):
         assert run(["validate", *paths]) == 0
         assert (
-            "  → its pipeline is only planned, so nothing measures it here; where its models run, with a "
+            "  → its pipeline is only planned, so it cannot be measured here; where its models run, with a "
             "bench.py of their requests: ipa profile shop -s detect --at kubernetes --write; "
             "`ipa fit shop` shows where\n"
         ) in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_the_remedy_of_a_planned_only_pipeline_can_be_carried_out(
     assert out.count("ipa profile shop") == out.count("ipa profile shop --at kubernetes --write") > 0
     assert run(["profile", "shop", "--write"]) == 64
     assert capsys.readouterr().err.splitlines() == [
-        "error: shop is only planned, so nothing measures it here: its weights are missing",
+        "error: shop is only planned, so it cannot be measured here: its weights are missing",
         "  Measure it where its models run: `ipa profile shop --at kubernetes --write`, or a server of a "
         "variant, by --url.",
     ]

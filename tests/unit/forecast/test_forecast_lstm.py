@@ -92,7 +92,7 @@ def test_what_was_learned_for_another_question_answers_none() -> None:
 
 
 def test_too_little_to_learn_from_is_an_error() -> None:
-    with pytest.raises(DomainError, match=r"346 windows of 120 s without gaps to learn from, needs 1000"):
+    with pytest.raises(DomainError, match=r"346 windows of 120 s without gaps to learn from; it needs 1000"):
         learn(waves(1, 3590 / 3600), 20.0, 0.9)
 
 

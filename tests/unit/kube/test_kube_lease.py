@@ -84,7 +84,7 @@ def test_the_first_one_makes_the_lease_and_leads_after_it(world: World) -> None:
     world.run(14.5, one, other)
     assert world.lease()["spec"]["holderIdentity"] == "one"
     assert not one.leading() and not other.leading()
-    assert one.standing().words == "holds the lease, and leads once no other replica can"
+    assert one.standing().words == "holds the lease, and leads once no other replica can be leading"
     world.run(1.5, one, other)
     assert one.leading() and not other.leading()
     assert other.standing().words == "stands by, one leads"

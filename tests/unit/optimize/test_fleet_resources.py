@@ -143,7 +143,7 @@ def test_resources_that_do_not_fit_together_are_said_to() -> None:
 
 
 def test_without_time_it_is_still_infeasible() -> None:
-    with pytest.raises(InfeasibleError, match="the time was up before it was known what they need"):
+    with pytest.raises(InfeasibleError, match="the time ran out before it was known what they need"):
         joint.refuse([member("a").problem], {"cores": 3.0, "memory": 1.0}, Deadline(0.0))
 
 
@@ -164,7 +164,7 @@ def test_without_time_there_is_no_plan() -> None:
 
 def test_a_selection_found_in_time_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     def late(*_: object) -> None:
-        raise DeadlineError("the time is up")
+        raise DeadlineError("the time ran out")
 
     monkeypatch.setattr(joint, "FEW", 0)
     members = [member(name) for name in "abc"]

@@ -74,7 +74,7 @@ def test_what_is_not_looked_for_is_said() -> None:
     mixture = solve_mixture(asked)
     assert len(mixture.parts) == 1 and "lexicographic" in mixture.note
     late = solve_mixture(problem(), deadline_s=0.0)
-    assert "time was up" in late.note and late.termination is not Termination.OPTIMAL
+    assert "time ran out" in late.note and late.termination is not Termination.OPTIMAL
 
 
 def test_the_memory_of_all_parts_together_is_within_the_bound() -> None:

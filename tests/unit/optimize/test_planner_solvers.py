@@ -173,7 +173,7 @@ def test_auto_keeps_the_better_plan_where_neither_is_done(monkeypatch: pytest.Mo
     monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: out_of_time)
     plan = solve(tied_problem(beta=1.0), deadline_s=0.0)
     assert (plan.solver, plan.termination, plan.bound) == ("gurobi", Termination.FEASIBLE, 99.0)
-    assert "the time was up" in plan.note
+    assert "time ran out" in plan.note
 
 
 def test_an_unknown_solver_names_those_there_are() -> None:

@@ -121,9 +121,9 @@ def test_a_policy_that_hangs_is_given_up() -> None:
 
     runner = PluginRunner("policy 'slow'", 10.0, wait)
     for _ in range(MOST_LATE):
-        with pytest.raises(PluginError, match="policy 'slow' was given up: no answer within 10 s"):
+        with pytest.raises(PluginError, match="policy 'slow' was abandoned: no answer within 10 s"):
             runner(lambda: go_on.wait(60.0))
-    with pytest.raises(PluginError, match="not asked: 4 answers are late already"):
+    with pytest.raises(PluginError, match="not asked: 4 earlier answers are still missing"):
         runner(lambda: go_on.wait(60.0))
     assert waits == [10.0] * MOST_LATE
     go_on.set()
@@ -165,7 +165,7 @@ def test_the_ladder_steps_down_from_a_bad_forecaster(name: str, words: str) -> N
 def test_what_is_no_forecaster_is_refused() -> None:
     with pytest.raises(PluginError, match="does not fit: a NoForecaster has no max_gap_ratio, min_history_s"):
         make_forecaster(FORECASTERS.admit(f"{BAD}:NoForecaster"))
-    with pytest.raises(UsageError, match="only a simulation knows"):
+    with pytest.raises(UsageError, match="exists only in a simulation"):
         rungs_of("foresight")
 
 
@@ -213,4 +213,7 @@ def test_a_setting_may_name_code_and_what_is_wrong_with_it_is_said() -> None:
         Settings.from_env({"IPA_SOLVER": "nowhere:x", "IPA_FORECASTER": "nobody"})
     told = str(caught.value)
     assert "IPA_SOLVER='nowhere:x' cannot be used: solver 'nowhere:x' cannot be imported" in told
-    assert "IPA_FORECASTER='nobody' names no forecaster. There are: ladder, foresight, learned" in told
+    assert (
+        "IPA_FORECASTER='nobody' is not the name of a forecaster. There are: ladder, foresight, learned"
+        in told
+    )

@@ -186,7 +186,7 @@ def test_an_answer_of_v2_that_is_none_is_told(status: int, body: Any, words: str
         ),
         (200, {"status": {"status": 1, "reason": "MICROSERVICE_BAD_DATA"}}, "failure: MICROSERVICE_BAD_DATA"),
         (200, {"meta": {}}, "the answer has none of data, strData"),
-        (200, ["data"], "the answer is no message"),
+        (200, ["data"], "the answer is not a message"),
         (500, {"status": {"status": 1}}, "it answered 500"),
     ],
 )
@@ -227,7 +227,7 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
             ProbeRequest(V2, native=True),
             "SeldonClient does not speak protocol v2 over REST",
         ),
-        (split(), ProbeRequest(V2, gateway="http://gateway"), "no gateway leads"),
+        (split(), ProbeRequest(V2, gateway="http://gateway"), "a gateway has no path"),
         (sample_pipeline(), ProbeRequest(V2, address="ftp://x"), "is not an http or https URL"),
         (
             sample_pipeline(),

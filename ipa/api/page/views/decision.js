@@ -122,12 +122,12 @@ class DecisionView {
       const found = await callApi(`/v1/pipelines/${encodeURIComponent(plan.pipeline)}/explanations`, { method: "POST", body, signal: this.closing.signal });
       new Explained(why).show(found);
       const isSame = JSON.stringify(found.plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas])) === JSON.stringify(plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas]));
-      why.querySelector("h2").after(el("p", { class: "note" }, isSame ? "Worked out anew just now, with the pipeline and profiles of now: the plan is the same."
-        : "Worked out anew just now, with the pipeline and profiles of now, which give another plan than then: this explains the one of now."));
+      why.querySelector("h2").after(el("p", { class: "note" }, isSame ? "Computed again with the present pipeline and profiles: the plan is the same."
+        : "Computed again with the present pipeline and profiles, which give another plan than at that time: this explains the present plan."));
     } catch (error) {
       if (this.closing.signal.aborted) return;
       why.replaceChildren(el("h2", {}, "Why this plan"), error instanceof Refused && error.status === 403
-        ? el("p", { class: "note" }, "You may see this decision, but an explanation needs the right to what-ifs of its pipeline.") : refusal(error));
+        ? el("p", { class: "note" }, "You may see this decision, but an explanation needs permission for what-ifs on its pipeline.") : refusal(error));
     }
     why.removeAttribute("aria-busy");
   }

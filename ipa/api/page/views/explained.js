@@ -16,20 +16,20 @@ export class Explained {
     this.box.replaceChildren(
       el("h2", {}, "Why this plan ", el("small", {}, `for ${number(found.plan.rate_rps, 1)} rps`)),
       el("p", {}, people(found.summary)),
-      isSame(found.plan, plan) ? "" : el("p", { class: "note" }, "This explains a plan found within the time of an explanation; the one above is another."),
+      isSame(found.plan, plan) ? "" : el("p", { class: "note" }, "This explains a plan found within the explanation's time limit; it differs from the one above."),
       ...(found.plan.stages.length ? this.bound(binding, found) : []),
       ...list("Distance to the limits", found.limits.filter(isTold).map(limitWords)),
       ...list("Approximate gain of one more unit", prices.map((each) => each.text)),
       ...(alternatives.length ? [el("h3", {}, "The next best plans with other variants"), this.next(alternatives)] : []),
       ...list("Changes that would flip the choice", [...flips.map((each) => each.text), ...unchanged]),
-      ...list("One more nine", stricter ? [stricter.text] : []),
+      ...list("A stricter SLA", stricter ? [stricter.text] : []),
       ...list("In another shape", elsewhere.map((each) => each.text)),
       ...list("Relaxations, each of which makes it feasible", remedies.map((each) => each.text)),
       ...list("Not found in time", unfinished));
   }
 
   bound(binding, found) {
-    if (!binding.length) return [el("p", {}, found.binding_complete ? "No limit is binding: without any single one the same plan is best." : "No binding limit was found in time.")];
+    if (!binding.length) return [el("p", {}, found.binding_complete ? "No limit is binding: without any one of them the same plan is best." : "No binding limit was found in time.")];
     return list("Binding limits", binding.map((each) => each.text));
   }
 

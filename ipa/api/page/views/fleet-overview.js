@@ -38,11 +38,11 @@ export class Overview {
     const largest = pipelines.filter((one) => one.cores !== null).sort((one, other) => other.cores - one.cores).slice(0, MOST_BARS);
     const latest = pipelines.filter((one) => one.latency_s !== null).sort((one, other) => share(other) - share(one)).slice(0, MOST_BARS);
     const names = (all) => all.map((one) => one.pipeline);
-    const among = (all) => (all.length === pipelines.length ? "" : all.length < MOST_BARS ? `${all.length} of ${pipelines.length}, the others are not seen` : `the ${MOST_BARS} highest of ${pipelines.length}`);
-    this.cores.show({ y_title: among(largest), empty: "What runs is not known.", series: [
+    const among = (all) => (all.length === pipelines.length ? "" : all.length < MOST_BARS ? `${all.length} of ${pipelines.length}, the others are unknown` : `the ${MOST_BARS} highest of ${pipelines.length}`);
+    this.cores.show({ y_title: among(largest), empty: "The running configuration is unknown.", series: [
       { name: "in use", kind: "bars", colour: "blue", x: names(largest), y: largest.map((one) => one.cores) },
       { name: "budget", kind: "bars", colour: "grey", x: names(largest), y: largest.map((one) => one.budget_cores) }] });
-    this.latency.show({ y_title: among(latest), empty: "No latency was seen.", limit: { name: "SLA", value: 100 }, y_max: Math.min(Math.max(115, ...latest.map((one) => 110 * share(one))), 300),
+    this.latency.show({ y_title: among(latest), empty: "No latency was observed.", limit: { name: "SLA", value: 100 }, y_max: Math.min(Math.max(115, ...latest.map((one) => 110 * share(one))), 300),
       series: [{ name: "latency", kind: "bars", colour: "teal", x: names(latest), y: latest.map((one) => 100 * share(one)) }] });
   }
 

@@ -37,7 +37,7 @@ const COLUMNS = {
   retried: { head: "Retried, batches/s", figure: true, by: (one) => one.retried_rps, cell: (one) => [number(one.retried_rps, 1), one.retried_rps > 0 ? "near" : ""] },
   pas: { head: "PAS", figure: true, by: (one) => one.pas, cell: (one) => [number(one.pas, 3)] },
   cores: { head: "Cores", figure: true, by: (one) => one.cores, cell: (one) => [plain(one.cores)] },
-  budget: { head: "Of its budget", figure: true, by: used, cell: (one) => [one.budget_cores === null ? "no budget" : one.cores === null ? UNSEEN : `${percent(used(one))} of ${plain(one.budget_cores)}`, levelOf(used(one))] },
+  budget: { head: "Share of its budget", figure: true, by: used, cell: (one) => [one.budget_cores === null ? "no budget" : one.cores === null ? UNSEEN : `${percent(used(one))} of ${plain(one.budget_cores)}`, levelOf(used(one))] },
   share: { head: "Of the fleet", figure: true, by: (one) => one.share_ratio, cell: (one) => [percent(one.share_ratio)] },
 };
 
@@ -149,7 +149,7 @@ class Fleet {
     const focused = this.body.contains(document.activeElement) ? document.activeElement : null;
     this.body.replaceChildren(...found.slice(0, first).map((one) => this.row(one)));
     if (focused?.isConnected) focused.focus({ preventScroll: true });
-    if (!found.length) this.body.append(el("tr", {}, el("td", { class: "empty", colspan: String(this.heads.length) }, this.fleet.pipelines.length ? "None is like that." : "There are no pipelines that you may see.")));
+    if (!found.length) this.body.append(el("tr", {}, el("td", { class: "empty", colspan: String(this.heads.length) }, this.fleet.pipelines.length ? "No pipeline matches." : "There are no pipelines that you may see.")));
     this.append(found, first);
   }
 

@@ -9,8 +9,8 @@ import { table } from "../tables.js";
 
 // The remedy of each failing check; any other name is a pipeline's.
 const MENDS = {
-  store: "Is the database up and can it be written? IPA_STORE_URL names it. Nothing is changed until it answers; requests go on being served.",
-  leadership: "Can the service reach the cluster's Lease? Until one replica leads nothing is changed. ipa doctor checks its rights.",
+  store: "Is the database up and writable? IPA_STORE_URL names it. Nothing is changed until it answers; requests are still served.",
+  leadership: "Can the service reach the cluster's Lease? Until a replica leads, nothing is changed. ipa doctor checks its rights.",
 };
 const MEND_PIPELINE = "Is Prometheus up (IPA_PROMETHEUS_URL), does it scrape, and may the service read the workload? ipa doctor says which, and the fix.";
 const MISSING = { unreachable: "no answer", absent: "nothing there", stale: "too old", invalid: "makes no sense", not_asked: "not asked for" };

@@ -62,7 +62,7 @@ export class PipelineActions {
     const now = this.status.control.mode;
     const chosen = choice("confirm-mode", Object.entries(MODES).map(([mode, means]) => [`${mode}: ${means[0].toLowerCase()}${means.slice(1)}`, mode]), now);
     this.open({
-      title: `The mode of ${this.name}`, verb: "Change mode", fields: [el("label", { for: "confirm-mode" }, "How far is it trusted?"), chosen], words: [el("p", {}, `It is ${now} now.`)],
+      title: `The mode of ${this.name}`, verb: "Change mode", fields: [el("label", { for: "confirm-mode" }, "Mode"), chosen], words: [el("p", {}, `It is ${now} now.`)],
       act: async (body) => told(`It is ${chosen.value}`, await callApi(`${this.base}/mode`, { method: "PUT", body: { ...body, mode: chosen.value } })),
     });
   }
@@ -113,8 +113,8 @@ function told(title, control) {
 /** The changes that a rollback takes back, the configuration that it restores, and `late` if it has to be confirmed. */
 function undoParts({ words, takes_back: undone, previous, configs, unconfirmed }, late) {
   const others = undone.slice(0, -1).map(({ revision, at, reason, by }) => el("li", {}, `revision ${revision}, ${when(at)}: ${reasonTitle(reason)}${by ? ` by ${by}` : ""}`));
-  return [el("p", {}, `It ${words}. The service continues from there with the next ticks; pause the pipeline to keep it.`),
+  return [el("p", {}, `It ${words}. From the next tick on, the service may change it again; pause the pipeline to keep it.`),
     others.length ? el("details", {}, el("summary", {}, "The later changes"), el("ul", {}, others)) : "",
     changes("From the running configuration to the earlier one", previous, configs), el("p", { class: "note" }, `${coresOf(cores(previous))} now, ${plain(cores(configs))} then.`),
-    unconfirmed ? el("p", { class: "banner warn" }, el("span", {}, `${unconfirmed}.`), el("label", {}, late, " Take the capacity all the same")) : ""];
+    unconfirmed ? el("p", { class: "banner warn" }, el("span", {}, `${unconfirmed}.`), el("label", {}, late, " Take the capacity anyway")) : ""];
 }

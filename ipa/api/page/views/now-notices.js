@@ -24,7 +24,7 @@ export function latestEdit({ edit }) {
   return [el("p", { class: "banner warn", role: "status" }, el("b", {}, head), el("span", {}, `${edit.message}. The version before it is in force.`))];
 }
 
-/** The profiles that cannot be believed: a warning if the mode writes by them. */
+/** The profiles that are not credible: a warning if the mode writes by them. */
 export function profileDoubts({ pipeline, control }) {
   const doubts = control.profile_doubts ?? [];
   if (!doubts.length) return [];

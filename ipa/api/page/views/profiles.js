@@ -46,12 +46,12 @@ class Profiles {
     const make = (id, title, unit, note) => new Figure(plots, { id, title, unit, note, file: `${parts.name}-${parts.stage}-${id}` });
     this.figures = {
       batch: make("over-batch", "Latency over batch size", "ms", "Points are measured, lines are the fits that plans use."),
-      cores: make("over-cores", "Latency over cores", "ms", "Plans use the measured numbers of cores alone."),
-      residuals: make("residuals", "How far the fit misses", "%", "Of the measured latency. Above zero the fit is slower."),
-      accuracy: make("trade", "Accuracy and speed of the variants", "accuracy", "At the cores and batch that carry the most items a second for a core. Up and to the right is better."),
+      cores: make("over-cores", "Latency over cores", "ms", "Plans use only the measured numbers of cores."),
+      residuals: make("residuals", "Error of the fit", "%", "Relative to the measured latency. Above zero, the fit is slower."),
+      accuracy: make("trade", "Accuracy and speed of the variants", "accuracy", "At the cores and batch size with the most items per second per core. Up and to the right is better."),
     };
     this.pick("variant", "Variant", names);
-    this.pick("batch", "Batch of the second figure", unique(this.profile.variants.flatMap((each) => each.points.map((point) => point.batch_size))));
+    this.pick("batch", "Batch size of the second figure", unique(this.profile.variants.flatMap((each) => each.points.map((point) => point.batch_size))));
     this.draw();
   }
 
@@ -59,7 +59,7 @@ class Profiles {
   doubts() {
     const text = this.fits.doubts.join("; "), [words, command] = this.fits.remedy.split(/(?=ipa profile )/u);
     const sentence = (part) => part.charAt(0).toUpperCase() + part.slice(1);
-    return text ? el("p", { class: "banner warn" }, el("b", {}, "Not to be believed"),
+    return text ? el("p", { class: "banner warn" }, el("b", {}, "Not credible"),
       el("span", {}, `${sentence(text)}. ${sentence(words)}`, el("code", {}, command))) : "";
   }
 
@@ -73,7 +73,7 @@ class Profiles {
     const age = days === 0 ? "today" : days === 1 ? "yesterday" : days < 90 ? `${days} days ago` : days < 700 ? `${Math.round(days / 30)} months ago` : `${Math.round(days / 365)} years ago`;
     return el("section", { class: "card inputs origin", "aria-label": "Where it was measured" },
       el("p", {}, `${profile.variants.length} variants measured at ${points} points `, el("b", {}, age), ` (${profile.measured_on}) on ${profile.hardware}; `,
-        worst ? `the fit that is furthest off misses by ${percent(worst.max_error_ratio, 1)} (${worst.variant} on ${coresOf(worst.cores)}).` : "there is no fit."),
+        worst ? `the worst fit is off by ${percent(worst.max_error_ratio, 1)} (${worst.variant} on ${coresOf(worst.cores)}).` : "there is no fit."),
       el("details", {}, el("summary", {}, "How it was measured"), terms([["Method", profile.method], ["Source", profile.source || null],
         ["Load while measuring", profile.load_rps === null ? null : `${plain(profile.load_rps)} rps`]])));
   }
@@ -144,7 +144,7 @@ class Profiles {
 
   drawFits(measured, fits) {
     this.fit.replaceChildren(el("h2", {}, `Fits of ${measured.variant}`), table(`Fits of ${measured.variant}`,
-      ["Cores", "Form", head("Batches"), head("R²"), head("Worst error"), head("Left-out error"), head("Latency at 1st and last")],
+      ["Cores", "Form", head("Batches"), head("R²"), head("Worst error"), head("Leave-one-out error"), head("Latency at 1st and last")],
       fits.map((fit) => [plain(fit.cores), fit.form, `${fit.batch_min} to ${fit.batch_max}`, number(fit.r2_ratio, 3), percent(fit.max_error_ratio, 1), percent(fit.loo_error_ratio, 1),
         `${seconds(fit.latencies_s[0])} to ${seconds(fit.latencies_s.at(-1))}`])));
   }

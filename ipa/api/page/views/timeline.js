@@ -11,12 +11,12 @@ import { Ranges, bounds, queryOf, rangeOf, within } from "../ranges.js";
 
 const COLOURS = ["blue", "violet", "teal", "amber", "red", "grey"];
 const FIGURES = [
-  { id: "load", title: "Load", unit: "rps", note: "A forecast is the peak expected within the forecaster's horizon from then, up to its upper quantile." },
+  { id: "load", title: "Load", unit: "rps", note: "A forecast is the peak expected within the forecaster's horizon, up to its upper quantile." },
   { id: "latency", title: "Latency", unit: "ms" },
   { id: "in-time", title: "In time", unit: "%" },
   { id: "lost", title: "Without an answer", unit: "rps" },
   { id: "replicas", title: "Replicas", unit: "" },
-  { id: "utilisation", title: "Utilisation", unit: "%", note: "The share of the time in which the replicas of a stage served, as measured; batches of a more accurate variant count as the planned one would have taken." },
+  { id: "utilisation", title: "Utilisation", unit: "%", note: "The measured share of the time in which the replicas of a stage were serving; a batch of a more accurate variant counts with the time of the planned one." },
   { id: "cores", title: "Cost", unit: "cores", short: true },
   { id: "accuracy", title: "Accuracy", unit: "PAS", short: true },
 ];
@@ -102,7 +102,7 @@ export async function open(root, place, tools) {
     const decided = past.decided(...span).filter((each) => holds.checked || each.action === "apply");
     put(list, [decided.map((each) => each.decision_id), holds.checked], () => decisions(decided, holds.checked));
     boxes.said.textContent = span[0] < past.begin && !past.isWhole
-      ? "The beginning of this is not shown: it is further back than the page reads. ipa history PIPELINE --all has it." : "";
+      ? "The beginning of this range is not shown: the page does not read that far back. ipa history PIPELINE --all has it." : "";
   }
 
   await update();

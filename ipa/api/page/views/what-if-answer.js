@@ -23,7 +23,7 @@ export class Comparison {
     this.shown = el("div", {}, el("p", { class: "empty" }, "Planning …"));
     // Outside of the redrawn part, so that it keeps the focus.
     this.foot = el("p", { class: "command" });
-    this.box = el("section", { class: "card answer", "aria-label": "What runs and what would be best", "aria-busy": "true" }, this.rate, this.shown, this.foot);
+    this.box = el("section", { class: "card answer", "aria-label": "The running configuration and the best plan", "aria-busy": "true" }, this.rate, this.shown, this.foot);
     // On a narrow page the tables are far below the controls.
     this.line = el("p", { class: "card in-short", "aria-hidden": "true" });
     parent.append(this.box);
@@ -62,8 +62,8 @@ export class Comparison {
       this.setRate(Number(input.value));
     });
     this.line.textContent = "How many requests per second?";
-    this.shown.replaceChildren(el("h2", {}, "How many requests come in a second?"),
-      el("p", { class: "note" }, isIdle ? "No request comes at present, so there is no load to plan for." : "No load was seen yet, so there is none to plan for.", " Say what you expect at the busiest time; the page plans for the observed load once there is one."), this.asking);
+    this.shown.replaceChildren(el("h2", {}, "How many requests arrive per second?"),
+      el("p", { class: "note" }, isIdle ? "No requests arrive at present, so there is no load to plan for." : "No load has been observed yet, so there is none to plan for.", " Enter what you expect at the busiest time; once load is observed, the page plans for that."), this.asking);
   }
 
   planned(plan, set) {

@@ -19,9 +19,9 @@ export function obstacles(status, pipeline, plan) {
   if (pipeline.not_controlled) found.push({ text: `It is not controlled here: ${pipeline.not_controlled}.`, todo: "" });
   if (!standing.leading) found.push({ text: "This replica of the service does not lead.", todo: `Ask ${standing.leader || "again once one leads"}.` });
   if (control.paused) refuse("hold.paused", `It is paused${control.paused_reason ? `: ${control.paused_reason}` : ""}.`);
-  if (control.freezes.some((each) => each.active)) refuse("hold.frozen", "A freeze is on.");
+  if (control.freezes.some((each) => each.active)) refuse("hold.frozen", "A freeze is in force.");
   if (control.mode === "advisory" || control.mode === "shadow") refuse(`hold.${control.mode}`, `Its mode is ${control.mode}.`);
-  if (!isSeen(live)) refuse("hold.workload_unknown", pipeline.runnable ? "What runs is not known." : `Nothing of it runs: it is only planned, since ${pipeline.not_runnable_because}.`);
+  if (!isSeen(live)) refuse("hold.workload_unknown", pipeline.runnable ? "The running configuration is unknown." : `Nothing of it runs, because it is only planned: ${pipeline.not_runnable_because}.`);
   if (isRolling(live) && !plan.isUndo) refuse("hold.in_progress", "A change is rolling out.");
   const { cores } = pipeline.bounds;
   if (cores !== null && plan.cost_cores > cores + 1e-6) found.push({ text: `It takes ${plain(plan.cost_cores)} cores, and the pipeline's own bounds.cores is ${plain(cores)}.`, todo: "Plan within it, or have its owner raise it." });
@@ -37,8 +37,8 @@ export function applying({ plan, tag, status, pipeline, tools, planAgain }) {
   const key = newKey();
   const dialog = new ConfirmDialog({
     title: `Apply this plan to ${pipeline.pipeline}?`, verb: "Apply", tools, mend: { text: "Plan again", act: planAgain },
-    words: [el("p", {}, `For ${number(plan.rate_rps, 2)} rps. The service goes on from it with the next ticks, by its own objective.`), figures(status.live, plan),
-      changes("From what runs to the plan", now, plan.stages, EACH)],
+    words: [el("p", {}, `For ${number(plan.rate_rps, 2)} rps. From the next tick on, the service plans from there with its own objective.`), figures(status.live, plan),
+      changes("From the running configuration to the plan", now, plan.stages, EACH)],
     act: async (body) => outcome(await callApi(`/v1/plans/${encodeURIComponent(plan.plan_id)}:apply`, { method: "POST", body, headers: { "If-Match": tag, "Idempotency-Key": key } })),
   });
   const see = (seen) => dialog.stop(obstacles(seen, pipeline, plan));

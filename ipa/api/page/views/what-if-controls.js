@@ -19,7 +19,7 @@ export function controlsOf(pipeline, status, objectiveName, rate) {
   const found = [
     { name: "rate_rps", label: "Rate", unit: "rps", now: rate, least: 0.01, most: nice(4 * optional(rate, 10)), note: rate === null ? "requests per second" : "planned load" },
     { name: "sla_s", label: "SLA", unit: "s", now: sla, least: 0.001, most: round(3 * sla), note: "latency that a plan must meet" },
-    { name: "cores", label: "Core budget", unit: "cores", now: bounds.cores, least: 0.1, most: nice(2 * cores), step: 0.5, note: bounds.cores === null ? "no budget now" : bounds.transition_cores === null ? "" : `${plain(bounds.transition_cores)} while it changes, or the budget` },
+    { name: "cores", label: "Core budget", unit: "cores", now: bounds.cores, least: 0.1, most: nice(2 * cores), step: 0.5, note: bounds.cores === null ? "no budget now" : bounds.transition_cores === null ? "" : `${plain(bounds.transition_cores)} during a change, or the budget` },
     weight("alpha", "Weight of accuracy, α", objective.alpha, ""),
     weight("beta", "Weight of a core, β", objective.beta, ""),
     weight("delta", "Weight of a batch item, δ", objective.delta, ""),
@@ -36,7 +36,7 @@ export function furtherOf(pipeline) {
     count("min_replicas", "Fewest replicas of a stage", bounds.min_replicas),
     count("max_replicas", "Most replicas of a stage", bounds.max_replicas),
     { name: "batch_sizes", label: "Batch sizes", unit: "", now: bounds.batch_sizes?.join(", ") ?? null, isList: true },
-    { name: "transition_cores", label: "Cores while it changes", unit: "cores", now: bounds.transition_cores, least: 0.1 },
+    { name: "transition_cores", label: "Cores during a change", unit: "cores", now: bounds.transition_cores, least: 0.1 },
     { name: "compat", label: "Queueing", choices: ["tail", "paper", "ipa-artifact"], now: "tail" },
     { name: "allocation", label: "Cores of a replica", choices: ["free", "base"], now: "free" },
     { name: "solver", label: "Solver", choices: ["auto", "gurobi", "highs", "exact"], now: "auto" },
@@ -84,7 +84,7 @@ export class Control {
     this.put(unless, this.input.value.trim() !== text);
     const isWrong = !this.input.validity.valid;
     this.input.setAttribute("aria-invalid", String(isWrong));
-    if (isWrong) this.said.textContent = `${this.input.validationMessage} Not planned with.`;
+    if (isWrong) this.said.textContent = `${this.input.validationMessage} The value is ignored.`;
     else this.onSet(this.spec.name, unless);
   }
 

@@ -18,10 +18,10 @@ export class Background {
     this.hrefs = [];
     this.figure = new Figure(parent, {
       id: "frontier", title: "Accuracy and its least cost", unit: "PAS", file: `${view.name}-frontier`,
-      note: "Exact: no plan within the SLA is more accurate at that cost. It disregards the core budget and the least accuracy; a point sets both to its own.",
+      note: "Exact: no plan within the SLA is more accurate at that cost. The core budget and the least accuracy are disregarded; choosing a point sets both to its values.",
     });
     this.list = el("details", { class: "card points" });
-    this.why = el("section", { class: "card why", "aria-label": "Why this plan" }, el("h2", {}, "Why this plan"), el("p", { class: "empty" }, "Follows once the controls rest."));
+    this.why = el("section", { class: "card why", "aria-label": "Why this plan" }, el("h2", {}, "Why this plan"), el("p", { class: "empty" }, "It follows when the controls come to rest."));
     parent.append(this.list, this.why);
     this.explained = new Explained(this.why);
   }
@@ -81,7 +81,7 @@ export class Background {
   drawFrontier() {
     const { frontier, refusal: error, view } = this;
     if (error) return this.list.replaceChildren(el("summary", {}, "No frontier"), refusal(error));
-    if (!frontier) return this.figure.show({ series: [], empty: "Follows once the controls rest." });
+    if (!frontier) return this.figure.show({ series: [], empty: "It follows when the controls come to rest." });
     const { points } = frontier, { live } = view.comparison.status, plan = view.answer;
     // In money if the pipeline has prices.
     const isPriced = points.length > 0 && points.every((it) => it.cost_usd_per_hour !== null);
@@ -94,7 +94,7 @@ export class Background {
       x_title: `cost, ${isPriced ? "USD/h" : "cores"}, at ${number(frontier.rate_rps, 1)} rps`, empty: "Nothing is feasible at any cost.",
       series: [
         { name: "most accurate at that cost", kind: "step", colour: "grey", x: points.map(cost), y: points.map((it) => it.pas) },
-        { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map(cost), y: points.map((it) => it.pas), href: this.hrefs, text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
+        { name: "plans; click to choose one", kind: "points", colour: "blue", x: points.map(cost), y: points.map((it) => it.pas), href: this.hrefs, text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
         spot("what if", chosen, "violet"), spot("now", now, "amber"),
       ],
       x_range: [0, 1.05 * Math.max(...costs)],
@@ -109,7 +109,7 @@ export class Background {
     if (!this.frontier) return;
     const head = (text) => ({ text, figure: true });
     const price = (shown) => (points.length && points.every((it) => it.cost_usd_per_hour !== null) ? [shown] : []);
-    this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that none betters in accuracy and cost",
+    this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that no other beats in accuracy and cost",
       ["", head("PAS"), ...price(head("USD/h")), head("Cores"), head("Latency"), "Runs"],
       points.map((it, at) => [el("a", { href: this.hrefs[at] }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${plain(it.cost_cores)} cores`)), number(it.pas, 3), ...price(plain(it.cost_usd_per_hour)), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
   }

@@ -43,7 +43,7 @@ class WhatIf {
     this.form.addEventListener("submit", (event) => event.preventDefault());
     const results = el("div", { class: "results" });
     this.root.append(el("p", { class: "lede" }, "Move any control: the best plan is computed at once and shown beside the running configuration. ",
-      el("b", {}, this.mayApply ? "Nothing is written to what runs until you apply it." : "Nothing here is written to what runs.")), el("div", { class: "what-if-columns" }, this.form, results));
+      el("b", {}, this.mayApply ? "The running configuration does not change until you apply a plan." : "Nothing here changes the running configuration.")), el("div", { class: "what-if-columns" }, this.form, results));
     this.hold();
     this.build();
     this.comparison = new Comparison(results, this.root, () => this.takeLoad(), (rate) => this.setRate(rate));
@@ -136,7 +136,7 @@ class WhatIf {
     this.set = {};
     this.build();
     this.change("", "");
-    this.tools.say("All as it is now");
+    this.tools.say("Everything as it is now");
   }
 
   change(name, text) {

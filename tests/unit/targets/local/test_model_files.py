@@ -51,7 +51,7 @@ def test_a_changed_file_is_refused_with_the_remedy(folder: Path, content: bytes)
 def test_a_file_that_others_may_write_is_refused(folder: Path) -> None:
     for path in (folder / "one.joblib", manifest_of(folder)):
         path.chmod(0o666)
-        with pytest.raises(InputError, match="others may write it"):
+        with pytest.raises(InputError, match="others can write it"):
             trusted_model(folder / "one.joblib", REMEDY)
         path.chmod(0o644)
     if os.geteuid() == 0:

@@ -295,7 +295,7 @@ def test_the_loop_plans_on_while_the_autoscaler_does_not_follow(cluster: Looped)
     cluster.rate_rps = 25.0
     decisions = cluster.ticks(40)
     assert cluster.running()[0].replicas == 1
-    assert "replicas of detect would be best, and its own controller runs 1" in decisions[-1].detail
+    assert "replicas of detect would be best, but its own controller runs 1" in decisions[-1].detail
     assert cluster.running()[1].replicas >= 1 and cluster.workload.read(LOOPED).settled
 
 

@@ -117,4 +117,4 @@ def test_reverts_are_held_by_name_and_after_some_nothing_more_is_written(
     kube.writes.clear()
     refused = loop.request(more, "asked for")
     assert (refused.reason, kube.writes) == (ReasonCode.DRIFT, [])
-    assert "the pipeline to continue" in refused.detail
+    assert "to continue, `ipa pause`" in refused.detail
