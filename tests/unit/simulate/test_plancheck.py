@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from math import exp
 
@@ -16,8 +17,10 @@ from ipa.policies.base import StartingState
 from ipa.policies.checked import CheckedPolicy, CheckedPredictor
 from ipa.policies.profiled import Profiled
 from ipa.policies.table import PolicyInputs, make_policy
+from ipa.queueing.service import ServiceTime
 from ipa.simulate.plancheck import CheckEffort, PlanCheck, with_checker
 from ipa.simulate.run import SimSetup, simulate
+from ipa.simulate.stage import Pods, StageSim
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 PLAIN = "plain"
@@ -133,6 +136,32 @@ def test_a_burst_behind_a_batch_is_seen() -> None:
     predicted = Profiled(pipeline, profiles, solver="exact").predict(configs, 200.0)
     assert verdict is not None and predicted is not None and predicted.carries
     assert verdict.quantile_s > 1.2 * predicted.latency_s
+
+
+def test_a_stage_that_batches_in_its_replicas_is_simulated_as_such() -> None:
+    """Batches close by the timeout, with a request or two, which two replicas cannot carry."""
+    pipeline, profiles = one_stage(3.0, timeout_s=0.005)
+    (stage,) = pipeline.stages
+    effort = CheckEffort(1, (20_000,))
+    verdicts = []
+    for in_replica in (False, True):
+        own = replace(pipeline, stages=(replace(stage, in_replica=in_replica),))
+        verdicts.append(PlanCheck(own, profiles, effort=effort, kernel=PLAIN)(config(2, 4), 30.0))
+    central, own = verdicts
+    assert central is not None and central.meets
+    assert own is not None and own.misses
+    # The same rules as those of the stage alone, request by request.
+    rate_rps = exp(2.4)
+    found = PlanCheck(
+        replace(pipeline, stages=(replace(stage, in_replica=True),)), profiles, effort=effort, kernel=PLAIN
+    )(config(3, 4), rate_rps)
+    alone = StageSim(queue="replica", batch_timeout_s=0.005, seed=5)
+    alone.set_replicas(0.0, [Pods(3, 4, ServiceTime(0.104, 0.1))])
+    times = np.cumsum(np.random.default_rng(6).exponential(1 / rate_rps, 20_000))
+    alone.offer(times, np.arange(len(times)))
+    served = alone.run(1e9)
+    assert found is not None
+    assert found.quantile_s == pytest.approx(np.quantile(served.done_s - served.born_s, 0.99), rel=0.1)
 
 
 def test_a_start_that_does_not_matter_is_not_a_question_of_its_own() -> None:
