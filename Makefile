@@ -58,7 +58,7 @@ demo: install ## the main job on real models, about five minutes (BUSY=1: beside
 	@tools/system.sh
 	$(PY) -m experiments.demo $(if $(BUSY),--busy $(BUSY)) $(if $(SCREENSHOT),--screenshot $(SCREENSHOT))
 
-demo-seldon: install ## the same pipeline on Seldon on this machine, in both shapes, about five minutes (PIPELINES=digits,text: others; STEADY=2: that rate for half an hour each)
+demo-seldon: install ## the same pipeline on Seldon on this machine in both shapes, and one of seldon-core microservices, about eight minutes (PIPELINES=digits,text: others; STEADY=2: that rate for half an hour each)
 	@tools/system.sh
 	$(PY) -m experiments.demo_seldon $(if $(PIPELINES),--pipelines $(PIPELINES)) $(if $(SHAPES),--shapes $(SHAPES)) $(if $(STEADY),--steady $(STEADY))
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,18 @@ from ipa.model.plan import StageConfig
 from ipa.policies.profiled import Profiled
 from ipa.targets.seldon.section import Shape
 from ipa.targets.seldon.target import Seldon
+from tests.fakes.seldon_core import ENVIRONMENT, VERSION
 
 PIPELINES, PROFILES = Path("pipelines"), Path("profiles")
 # The lowest and the highest requests a second.
-RATES_RPS = {"ocr": (1.5, 7.5), "digits": (6.0, 30.0), "text": (3.0, 15.0)}
+RATES_RPS = {"ocr": (1.5, 7.5), "signals": (3.0, 15.0), "digits": (6.0, 30.0), "text": (3.0, 15.0)}
 PORT = 8097
 # Queues, routers and orchestrators count on Seldon: the replicas have as much as in `make demo`.
 BOUNDS = {"cores": 1.75, "transition_cores": 3.5}
+# The pipeline whose stages are Seldon's own microservices, which have whole cores: nothing here gives them a
+# share of one, as a container's limit does.
+MICROSERVICES = "signals"
+MICROSERVICE_BOUNDS = {"cores": 3.25, "transition_cores": 6.5, "batch_sizes": [1]}
 QUANTILES = (0.5, 0.99)
 # After a change, until its pods serve alone; and the least time that says something of latencies.
 SETTLE_S, LEAST_S = 10.0, 5.0
@@ -61,18 +67,22 @@ class Load:
 
 
 def run(
-    name: str, shape: Shape, load: Load, folder: Path, console: Console, port: int = PORT
+    name: str, shape: Shape, load: Load, folder: Path, console: Console, port: int = PORT, python: str = ""
 ) -> dict[str, Any]:
-    """The figures of a pipeline in one shape, with the service at that port."""
+    """The figures of a pipeline in one shape, with the service at that port.
+
+    `python` is an interpreter with Seldon's microservice, if its stages need it.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     source = PIPELINES / name / "pipeline.yaml"
     bounds = {"min_replicas": 1, "max_replicas": 6, "batch_sizes": [1, 2, 4, 8]}
-    pipeline = pipeline_in(shape, source, folder / "pipelines", {"bounds": {**bounds, **BOUNDS}})
+    own = MICROSERVICE_BOUNDS if python else BOUNDS
+    pipeline = pipeline_in(shape, source, folder / "pipelines", {"bounds": {**bounds, **own}})
     profiles = load_profiles(PROFILES, name)
     shaped = Seldon().shape(pipeline, profiles)
     profiled = Profiled(shaped, profiles, solver="exact")
     first = profiled.plan(shaped, load.low_rps).configs
-    with seldon_here(folder) as here:
+    with seldon_here(folder, python) as here:
         here.create(pipeline, first)
         environment = {**here.settings, "IPA_PIPELINES_DIR": str(folder / "pipelines"), "IPA_HORIZON_S": "20"}
         with Service(
@@ -230,7 +240,8 @@ def summary(
 
 def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print the figures of a pipeline."""
-    title = f"{runs[0]['pipeline']} on Seldon, SLA {runs[0]['sla_s']:g} s"
+    served = f", seldon-core {VERSION} microservices" if runs[0]["pipeline"] == MICROSERVICES else ""
+    title = f"{runs[0]['pipeline']} on Seldon{served}, SLA {runs[0]['sla_s']:g} s"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for each in runs:
@@ -269,6 +280,19 @@ def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
         console.print(seen)
 
 
+def not_here(name: str, shape: Shape, console: Console) -> tuple[str, str]:
+    """The interpreter with Seldon's microservice if the pipeline needs one, and why it cannot run so here."""
+    if name != MICROSERVICES:
+        return "", ""
+    if shape is Shape.SPLIT:
+        return "", "the queues of shape split do not speak Seldon's own protocol"
+    console.print(f"{name}: its stages run in seldon-core {VERSION}, in an environment of its own")
+    try:
+        return ENVIRONMENT.python(), ""
+    except RuntimeError as lacking:
+        return "", str(lacking)
+
+
 def load_of(name: str, options: argparse.Namespace) -> Load:
     """The load that the options ask for."""
     low_rps, high_rps = (options.steady, options.steady) if options.steady else RATES_RPS[name]
@@ -279,7 +303,9 @@ def load_of(name: str, options: argparse.Namespace) -> Load:
 def main() -> int:
     """Run each pipeline in each shape, print and write what came of it."""
     parser = argparse.ArgumentParser(prog="python -m experiments.demo_seldon", description=__doc__)
-    parser.add_argument("--pipelines", default="ocr", help=f"by comma, of {', '.join(RATES_RPS)}")
+    parser.add_argument(
+        "--pipelines", default=f"ocr,{MICROSERVICES}", help=f"by comma, of {', '.join(RATES_RPS)}"
+    )
     parser.add_argument("--shapes", default="single,split", help="by comma")
     parser.add_argument("--low", type=float, help="lowest rate, requests a second")
     parser.add_argument("--high", type=float, help="highest rate, requests a second")
@@ -292,14 +318,20 @@ def main() -> int:
     options = parser.parse_args()
     console = Console(highlight=False, width=110)
     started = time.monotonic()
-    runs = []
-    for name in options.pipelines.split(","):
-        load = load_of(name, options)
-        for shape in options.shapes.split(","):
-            runs.append(run(name, Shape(shape), load, options.out / name / shape, console, options.port))
-    for name in options.pipelines.split(","):
-        show([each for each in runs if each["pipeline"] == name], console)
-    found = {"machine": machine(), "runs": runs}
+    runs: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for name, shape in product(options.pipelines.split(","), map(Shape, options.shapes.split(","))):
+        python, why = not_here(name, shape, console)
+        if why:
+            left_out.append(f"{name}, {shape}: {why}")
+            continue
+        folder = options.out / name / shape
+        runs.append(run(name, shape, load_of(name, options), folder, console, options.port, python))
+    for _, each in groupby(runs, lambda it: it["pipeline"]):
+        show(list(each), console)
+    for words in left_out:
+        console.print(f"left out: {words}")
+    found = {"machine": machine(), "runs": runs, "left_out": left_out}
     (options.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"{options.out / 'summary.json'}  ({time.monotonic() - started:.0f} s)")
     return 0 if all(each["failed"] == each["wrong"] == 0 for each in runs) else 1

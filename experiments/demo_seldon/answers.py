@@ -8,12 +8,16 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.fidelity.case import PAGES, SEED, bodies_of
 from ipa.dataplane.runtime import DTYPES, StageRuntime
 from ipa.model.pipeline import Pipeline, Variant
 from ipa.targets.local.section import local_of
+from ipa.targets.seldon.section import WireProtocol, seldon_of
 from pipelines.ocr.client import score_answer
+from pipelines.signals.models import VARIANT
+from tests.fakes.kube.node import CLASS
 
 Json = Mapping[str, Any]
 # The tensors of one item by name.
@@ -26,10 +30,37 @@ def wrong_answers(pipeline: Pipeline, answers: Sequence[tuple[int, Json]]) -> in
     Of ocr, those that fit another page better than the one asked about; of the other pipelines, those that
     no choice of variants gives for that request.
     """
+    if is_microservice(pipeline):
+        bodies = [json.loads(body) for body in bodies_of(pipeline.name)]
+        rows = possible_rows(pipeline, np.concatenate([rows_of(body) for body in bodies]))
+        return sum(
+            not any(np.allclose(rows_of(answer), one[number]) for one in rows) for number, answer in answers
+        )
     if pipeline.name == "ocr":
         return mixed_up(answers, PAGES, lambda page, answer: score_answer(SEED, PAGES, page, answer))
     possible = possible_answers(pipeline, [json.loads(body) for body in bodies_of(pipeline.name)])
     return sum(outputs_of(answer) not in possible[number] for number, answer in answers)
+
+
+def is_microservice(pipeline: Pipeline) -> bool:
+    """True if the pipeline's stages speak Seldon's own protocol."""
+    section = seldon_of(pipeline)
+    return section is not None and section.protocol is WireProtocol.SELDON
+
+
+def possible_rows(pipeline: Pipeline, rows: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The answers to these rows by any choice of variants, from the classes alone, without a server."""
+    found = [rows]
+    for stage in pipeline.stages:
+        sections = [seldon_of(variant) for variant in stage.variants]
+        models = [_class(it.env[CLASS])(it.env[VARIANT]) for it in sections if it is not None]
+        found = [model.predict(each) for each in found for model in models]
+    return found
+
+
+def rows_of(message: Json) -> NDArray[np.float64]:
+    """The rows of a message of Seldon's own protocol."""
+    return np.asarray(message["data"]["ndarray"], dtype=np.float64)
 
 
 def mixed_up(answers: Sequence[tuple[int, Json]], pages: int, score: Callable[[int, Json], float]) -> int:
@@ -58,12 +89,16 @@ def predicted(variant: Variant, items: Sequence[Item]) -> list[Item]:
     """The variant's outputs of each item, all in one batch, without a server."""
     local = local_of(variant)
     assert local is not None and local.implementation is not None
-    module, _, name = local.implementation.rpartition(".")
     # Without the settings of a server, which its model does not ask for.
-    model: StageRuntime = object.__new__(getattr(import_module(module), name))
+    model: StageRuntime = object.__new__(_class(local.implementation))
     model.load_model(local.parameters)
     outputs = model.predict_batch({name: [item[name] for item in items] for name in items[0]})
     return [{name: rows[at] for name, rows in outputs.items()} for at in range(len(items))]
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def item_of(request: Json) -> Item:

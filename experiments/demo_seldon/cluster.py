@@ -23,6 +23,7 @@ from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import Shape
 from ipa.targets.seldon.split import is_split, parts_of
 from tests.fakes.kube import FakeKube
+from tests.fakes.kube.executor import ENTRIES
 from tests.fakes.kube.node import ENGINE_PORT, Node, prometheus_of
 
 # Of the orchestrator or router, and of each queue, where a page takes tenths of a second: they use less.
@@ -52,12 +53,15 @@ class SeldonHere:
 
 
 @contextmanager
-def seldon_here(folder: Path, **cluster: Any) -> Iterator[SeldonHere]:
-    """Seldon with all that it runs; leaving the block ends every process. `cluster` is for `FakeKube`."""
+def seldon_here(folder: Path, seldon_python: str = "", **cluster: Any) -> Iterator[SeldonHere]:
+    """Seldon with all that it runs; leaving the block ends every process.
+
+    `seldon_python` is an interpreter with Seldon's microservice, `cluster` is for `FakeKube`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (
         FakeKube(**cluster) as kube,
-        Node(kube.cluster, folder / "pods") as node,
+        Node(kube.cluster, folder / "pods", seldon_python=seldon_python) as node,
         prometheus_of(node, folder / "prometheus") as url,
     ):
         yield SeldonHere(kube, node, kube.kubeconfig(folder), url)
@@ -68,7 +72,8 @@ def entry_url(pipeline: Pipeline) -> str:
     if is_split(pipeline):
         return f"{parts_of(pipeline)[-1].service}/v2/models/{pipeline.name}/infer"
     target = target_of(pipeline)
-    return f"http://{target.name}-{target.predictor}.{target.namespace}:{ENGINE_PORT}/v2/models/infer"
+    host = f"{target.name}-{target.predictor}.{target.namespace}:{ENGINE_PORT}"
+    return f"http://{host}{ENTRIES[target.protocol]}"
 
 
 def pipeline_in(shape: Shape, source: Path, folder: Path, changes: Mapping[str, Any]) -> Pipeline:
@@ -78,9 +83,13 @@ def pipeline_in(shape: Shape, source: Path, folder: Path, changes: Mapping[str, 
     """
     text = yaml.safe_load(source.read_text())
     text |= changes
+    # Where it was only planned, it runs here.
+    text.pop("runnable", None)
+    text.pop("not_runnable_because", None)
     queues = {"image": "ipa-serving/dataplane:0.1.0", "queue_cores": QUEUE_CORES}
     text["seldon"] = {
-        **{"name": text["name"], "ignores": ["resident"]},
+        **{"name": text["name"]},
+        **({"ignores": ["resident"]} if any("resident" in it for it in text["stages"]) else {}),
         **text.get("seldon", {}),
         **{"shape": str(shape), "orchestrator_cores": FRONT_CORES},
         **(queues if shape is Shape.SPLIT else {}),
@@ -88,12 +97,14 @@ def pipeline_in(shape: Shape, source: Path, folder: Path, changes: Mapping[str, 
     for stage in text["stages"]:
         stage.setdefault("container", stage["name"])
         for variant in stage["variants"]:
+            if "seldon" in variant:
+                continue
             local = variant["local"]
             env = {
                 "MLSERVER_MODEL_IMPLEMENTATION": local["implementation"],
                 "MLSERVER_MODEL_EXTRA": json.dumps(local["parameters"]),
             }
-            variant.setdefault("seldon", {"image": f"ipa/{text['name']}:0.1.0", "env": env})
+            variant["seldon"] = {"image": f"ipa/{text['name']}:0.1.0", "env": env}
     path = folder / text["name"] / "pipeline.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(text, sort_keys=False))

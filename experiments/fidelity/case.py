@@ -21,10 +21,11 @@ from ipa.simulate.arrivals import request_times, steps
 from pipelines.digits.bench import tensor
 from pipelines.digits.data import canvases
 from pipelines.ocr.client import page_bodies, score_answer
+from pipelines.signals import bench as signals
 from pipelines.text import bench as text
 from pipelines.text.data import Passage, passages
 
-SEED, PAGES = 7, 24
+SEED, PAGES, SIGNALS = 7, 24, 60
 # Requests a second in the first and the second half.
 RATES = {"ocr": (4.0, 7.0), "digits": (40.0, 80.0)}
 
@@ -70,6 +71,8 @@ def bodies_of(name: str) -> list[bytes]:
         return page_bodies(SEED, PAGES)
     if name == "text":
         return [json.dumps({"inputs": text.passage_request(it)}).encode() for it in _passages()]
+    if name == "signals":
+        return [json.dumps(signals.body(row)).encode() for row in _signals().disturbed]
     images = canvases(training=False, placements=1, seed=SEED).images
     return [json.dumps({"inputs": [tensor("image", row)]}).encode() for row in images]
 
@@ -81,12 +84,19 @@ def scores_of(name: str, answers: Sequence[tuple[int, Mapping[str, Any]]]) -> li
     if name == "text":
         sent = _passages()
         return [text.pipeline_accuracy(sent[number], _outputs(answer)) for number, answer in answers]
+    if name == "signals":
+        truth = _signals().truth
+        return [float(signals.right(signals.rows(it), truth[[number]])[0]) for number, it in answers]
     labels = canvases(training=False, placements=1, seed=SEED).labels
     return [float(answer["outputs"][0]["data"][0] == labels[number]) for number, answer in answers]
 
 
 def _outputs(answer: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {output["name"]: output["data"] for output in answer["outputs"]}
+
+
+def _signals() -> signals.Signals:
+    return signals.signals(SIGNALS, SEED)
 
 
 def _passages() -> list[Passage]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from experiments.demo.summary import read_requests
@@ -33,6 +34,7 @@ from ipa.model.plan import StageConfig
 from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.ownership import OwningClient
 from ipa.targets.seldon.section import Shape
+from tests.fakes.seldon_core import ENVIRONMENT
 from tests.fakes.waiting import until
 
 pytestmark = pytest.mark.skipif(
@@ -44,9 +46,9 @@ FIRST = (StageConfig("detect", "v6-224", 1, 0.5, 1), StageConfig("recognise", "v
 
 
 def sending(here: SeldonHere, pipeline: Pipeline, folder: Path) -> subprocess.Popen[bytes]:
-    """Pages at a constant rate, from a process of its own."""
+    """Requests at a constant rate, from a process of its own."""
     times_s = [number / RATE_RPS for number in range(int(RATE_RPS * SECONDS))]
-    return start_sending(here, pipeline, bodies_of("ocr"), times_s, folder, timeout_s=60.0)
+    return start_sending(here, pipeline, bodies_of(pipeline.name), times_s, folder, timeout_s=60.0)
 
 
 IN_CLUSTER = "import sys, tests.fakes.kube.in_cluster; from ipa.cli.main import main; sys.exit(main())"
@@ -55,7 +57,7 @@ IN_CLUSTER = "import sys, tests.fakes.kube.in_cluster; from ipa.cli.main import 
 def probe(here: SeldonHere, pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     """What `ipa probe` finds from within the cluster, by the name of the pipeline's Service."""
     page = folder / "page.json"
-    page.write_bytes(bodies_of("ocr")[0])
+    page.write_bytes(bodies_of(pipeline.name)[0])
     file = folder / "pipelines" / pipeline.name / "pipeline.yaml"
     words = ["probe", str(file), "--request", str(page), "--timeout", "60s", "-o", "json"]
     env = {**os.environ, **here.node.environment}
@@ -115,3 +117,46 @@ def test_changes_under_load_lose_no_request_and_mix_none_up(
     assert {it["outcome"] for it in requests} == {"answered"}, [it for it in requests if it["status"] != 200]
     answers = [(it["page"], it["answer"]) for it in requests]
     assert wrong_answers(pipeline, answers) == 0
+
+
+@pytest.mark.live
+@pytest.mark.timeout(700)
+@pytest.mark.xdist_group("seldon-core")
+def test_seldon_microservices_change_under_load_and_answer_in_their_own_protocol(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        python = ENVIRONMENT.python()
+    except RuntimeError as lacking:
+        pytest.skip(str(lacking))
+    monkeypatch.chdir(root)
+    source = root / "pipelines/signals/pipeline.yaml"
+    pipeline = pipeline_in(Shape.SINGLE, source, tmp_path / "pipelines", {})
+    first = (StageConfig("clean", "median", 1, 1.0, 1), StageConfig("recognise", "coarse", 1, 1.0, 1))
+    with seldon_here(tmp_path / "seldon", python) as here:
+        here.create(pipeline, first)
+        until_ready(here, pipeline)
+        found = probe(here, pipeline, tmp_path)
+        assert (found["answered"], found["protocol"]) == (True, "seldon"), found["detail"]
+        assert found["url"].endswith("/api/v1.0/predictions")
+        with sending(here, pipeline, tmp_path) as load:
+            more = (first[0], replace(first[1], replicas=2))
+            change(here, pipeline, more)
+            change(here, pipeline, (replace(more[0], variant="robust"), more[1]))
+            until(lambda: taken(here, "clean") == 1, within_s=60.0)
+            assert taken(here, "recognise") == 0
+            assert load.wait(60) == 0
+    requests = read_requests(tmp_path / "requests.jsonl")
+    assert {it["outcome"] for it in requests} == {"answered"}, [it for it in requests if it["status"] != 200]
+    assert wrong_answers(pipeline, [(it["page"], it["answer"]) for it in requests]) == 0
+    # Nothing of them is left, their servers of metrics included.
+    until(lambda: not microservices_here(), within_s=10.0)
+
+
+def microservices_here() -> list[int]:
+    """The processes of Seldon's microservices of this test."""
+    return [
+        it.pid
+        for it in psutil.process_iter(["cmdline"])
+        if any("pipelines.signals.models" in word for word in it.info["cmdline"] or ())
+    ]

@@ -34,20 +34,24 @@ ENVIRONMENT = OwnEnvironment(
 )
 START_S = 300.0
 
-# The microservice binds 0.0.0.0 without asking: this has it bind 127.0.0.1.
+# The microservice binds 0.0.0.0 without asking: this has it bind 127.0.0.1, or the address of its own pod.
+# Its children end with it, whatever ends it.
 LAUNCHER = """
-import socket, sys
+import ctypes, os, signal, socket, sys
+own = os.environ.get("NODE_ADDRESS", "127.0.0.1")
 bind = socket.socket.bind
 def bind_loopback(self, address):
     is_any = isinstance(address, tuple) and address[0] in ("", "0.0.0.0")
-    return bind(self, ("127.0.0.1", *address[1:]) if is_any else address)
+    return bind(self, (own, *address[1:]) if is_any else address)
 socket.socket.bind = bind_loopback
+end_with_parent = ctypes.CDLL(None).prctl
+os.register_at_fork(after_in_child=lambda: end_with_parent(1, signal.SIGKILL))
 from seldon_core import microservice, wrapper
 make = wrapper.get_grpc_server
 def make_on_loopback(*given, **named):
     server = make(*given, **named)
     add = server.add_insecure_port
-    server.add_insecure_port = lambda address: add(address.replace("0.0.0.0", "127.0.0.1"))
+    server.add_insecure_port = lambda address: add(address.replace("0.0.0.0", own))
     return server
 wrapper.get_grpc_server = make_on_loopback
 microservice.main()
@@ -94,12 +98,17 @@ class Microservice:
 
 
 @contextmanager
-def microservices(interpreter: str, folder: Path, kinds: Mapping[str, str]) -> Iterator[list[Microservice]]:
-    """A microservice of each class of `CLASSES`, by service type; all ready, on loopback alone."""
+def microservices(
+    interpreter: str, folder: Path, kinds: Mapping[str, str], env: Mapping[str, str] | None = None
+) -> Iterator[list[Microservice]]:
+    """A microservice of each class by its service type, in that environment; all ready, on loopback alone.
+
+    A class is one of `CLASSES`, or has its module before its name.
+    """
     (folder / "wrapped.py").write_text(CLASSES)
     with ExitStack() as resources:
         # All start at once, since each takes seconds.
-        started = [_started(interpreter, folder, *kind, resources) for kind in kinds.items()]
+        started = [_started(interpreter, folder, *kind, env or {}, resources) for kind in kinds.items()]
         yield [_ready(each) for each in started]
 
 
@@ -110,11 +119,14 @@ class _Started:
     ports: tuple[int, ...]
 
 
-def _started(interpreter: str, folder: Path, name: str, kind: str, resources: ExitStack) -> _Started:
+def _started(
+    interpreter: str, folder: Path, name: str, kind: str, given: Mapping[str, str], resources: ExitStack
+) -> _Started:
     ports = tuple(free_port() for _ in range(3))
     options = [f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), ports, strict=True)]
-    env = {**child_environment(), "PYTHONPATH": str(folder), "PREDICTIVE_UNIT_ID": name.lower()}
-    command = [interpreter, "-c", LAUNCHER, f"wrapped.{name}", "--service-type", kind, *options]
+    env = {**child_environment(), "PYTHONPATH": str(folder), "PREDICTIVE_UNIT_ID": name.lower(), **given}
+    path = name if "." in name else f"wrapped.{name}"
+    command = [interpreter, "-c", LAUNCHER, path, "--service-type", kind, *options]
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = start(command, stdout=output, stderr=output, env=env)

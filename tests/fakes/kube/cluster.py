@@ -450,7 +450,8 @@ def _engine(sdep: Json, predictor: Json) -> Json:
     own = (predictor.get("svcOrchSpec") or {}).get("resources") or {}
     return {
         "name": ENGINE,
-        "args": ["--sdep", sdep["metadata"]["name"]],
+        # A SeldonDeployment that names no protocol speaks Seldon's own.
+        "args": ["--sdep", sdep["metadata"]["name"], "--protocol", sdep["spec"].get("protocol") or "seldon"],
         # As the operator has it: no manifest changes it.
         "securityContext": {"runAsUser": 8888, "allowPrivilegeEscalation": False},
         "env": [{"name": "ENGINE_PREDICTOR", "value": text}],
@@ -507,7 +508,10 @@ def _numbers(sdep: Json) -> dict[str, int]:
 
 def _operators_env(name: str, number: int, position: int) -> list[Json]:
     return [
+        {"name": "PREDICTIVE_UNIT_ID", "value": name},
         {"name": "PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "value": str(HTTP_PORT + number)},
+        {"name": "PREDICTIVE_UNIT_GRPC_SERVICE_PORT", "value": str(GRPC_PORT + number)},
+        {"name": "PREDICTIVE_UNIT_METRICS_SERVICE_PORT", "value": str(METRICS_PORT + position)},
         {"name": "MLSERVER_HTTP_PORT", "value": str(HTTP_PORT + number)},
         {"name": "MLSERVER_GRPC_PORT", "value": str(GRPC_PORT + number)},
         {"name": "MLSERVER_MODEL_NAME", "value": name},

@@ -1,7 +1,8 @@
-"""A chain orchestrator that does what Seldon's executor does, for protocol v2 (executor/api/rest of 1.17).
+"""A chain orchestrator that does what Seldon's executor does, over REST (executor/api/rest of 1.17).
 
-    POST /v2/models/infer       and any other model's path: each node of the chain is called by its own name,
-                                with the outputs of the one before as its inputs
+    POST /v2/models/infer       protocol v2: each node of the chain is called by its own name, with the
+                                outputs of the one before as its inputs
+    POST /api/v1.0/predictions  Seldon's own protocol: each node is given the answer of the one before
     GET  /ready                 200 once a pod of every node accepts a connection
     GET  /prometheus            its metrics, which start with its first request
 
@@ -30,6 +31,8 @@ SERVER = "seldon_api_executor_server_requests_seconds"
 CLIENT = "seldon_api_executor_client_requests_seconds"
 OF_ALL = ("deployment_name", "predictor_name", "predictor_version", "service")
 OF_MODEL = ("model_name", "model_image", "model_version")
+# Where clients send requests, by the protocol.
+ENTRIES = {"v2": "/v2/models/infer", "seldon": "/api/v1.0/predictions"}
 # Requests under way have that to end, once it is asked to.
 GRACEFUL_S = 15.0
 OK = 200
@@ -99,9 +102,10 @@ class Connections:
 
 
 class Executor:
-    """The orchestrator of one predictor, whose graph is a chain of models."""
+    """The orchestrator of one predictor, whose graph is a chain of models that speak `protocol`."""
 
-    def __init__(self, predictor: Json, deployment: str) -> None:
+    def __init__(self, predictor: Json, deployment: str, protocol: str = "v2") -> None:
+        self.protocol = protocol
         self._nodes: list[Json] = []
         node: Json | None = predictor["graph"]
         while node:
@@ -143,7 +147,7 @@ class Executor:
                 status, body = 500, json.dumps({"status": {"code": 500, "info": str(error)}}).encode()
             if status != OK:
                 break
-            if position < len(self._nodes) - 1:
+            if self.protocol == "v2" and position < len(self._nodes) - 1:
                 body = as_inputs(body)
         labels = {**self._labels, "service": "predictions", "method": "post", "code": str(status)}
         self._server.labels(**labels).observe(time.perf_counter() - began_s)
@@ -158,7 +162,7 @@ class Executor:
         name, endpoint = node["name"], node["endpoint"]
         if name not in self._connections:
             self._connections[name] = Connections(endpoint["service_host"], endpoint["httpPort"])
-        path = f"/v2/models/{name}/infer"
+        path = f"/v2/models/{name}/infer" if self.protocol == "v2" else "/predict"
         began_s = time.perf_counter()
         headers = {"Content-Type": "application/json", "Seldon-Puid": puid}
         status, answer, came_s = await self._connections[name].post(path, body, headers)
@@ -199,7 +203,7 @@ def app_of(executor: Executor) -> web.Application:
         [
             web.get("/ready", executor.ready),
             web.get("/prometheus", executor.metrics),
-            web.post("/v2/models/infer", executor.infer),
+            web.post(ENTRIES[executor.protocol], executor.infer),
         ]
     )
     return app
@@ -209,11 +213,12 @@ def main() -> None:
     """Serve the predictor of ENGINE_PREDICTOR."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--sdep", required=True)
+    parser.add_argument("--protocol", choices=ENTRIES, default="seldon")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--http_port", type=int, default=8000)
     options = parser.parse_args()
     predictor = json.loads(base64.b64decode(os.environ["ENGINE_PREDICTOR"]))
-    app = app_of(Executor(predictor, options.sdep))
+    app = app_of(Executor(predictor, options.sdep, options.protocol))
     web.run_app(app, host=options.host, port=options.http_port, print=None, shutdown_timeout=GRACEFUL_S)
 
 

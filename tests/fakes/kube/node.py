@@ -4,7 +4,8 @@ Each pod has an address of its own (127.64.0.1 and on; of another node 127.65.0.
 network of its own; each of its
 containers is a process with the CPUs that its limits allow, and the probes and the end that Seldon's operator
 gives it. Containers are what their images run: `python -m MODULE` where the manifest says so, the
-orchestrator, or MLServer with the pipelines of this repository. Names of Services lead to the ready pods
+orchestrator, Seldon's own microservice with the class that MODEL_NAME names, or MLServer with the pipelines
+of this repository. Names of Services lead to the ready pods
 (`tests.fakes.kube.names`); Prometheus scrapes every container.
 """
 
@@ -16,18 +17,19 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from ipa.adapters.processes import ONE_THREAD, free_port, start, terminate, with_parent
 from ipa.model.rolling import threads_of
-from ipa.targets.local.affinity import CpuMap
+from ipa.targets.local.affinity import CpuMap, move
 from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import FRONTS, SERVER, write_cores
@@ -44,6 +46,7 @@ from tests.fakes.kube.cluster import (
 )
 from tests.fakes.kube.names import HOSTS, OWN, SERVICES
 from tests.fakes.kube.store import Json
+from tests.fakes.seldon_core import LAUNCHER
 
 # So often the controllers look, and at once when a container got ready or ended.
 TICK_S = 0.25
@@ -53,6 +56,8 @@ ENGINE_PORT = 8000
 # A container that ends is started again after this, and twice as long each time.
 BACK_OFF_S = 10.0
 PROBE_TIMEOUT_S = 1.0
+# By these variables an image of Seldon's microservice is told its class, and what that is in the graph.
+CLASS, SERVICE_TYPE = "MODEL_NAME", "SERVICE_TYPE"
 # MLServer with several models.
 STAGE = "ipa.dataplane.stage"
 RUNTIMES = ("pipelines.ocr.runtime", "pipelines.digits.runtime", "pipelines.text.runtime")
@@ -121,7 +126,8 @@ class Node:
 
     A container is probed from `initial_delay_s` after its start on; a pod that is to end goes on for
     `pre_stop_s` first, and has `grace_s` in all. A container that ends by itself is started again after
-    `back_off_s`, and twice as long each time. `folder` has a log for each container.
+    `back_off_s`, and twice as long each time. `folder` has a log for each container. `seldon_python` is an
+    interpreter with Seldon's microservice, for pods of such images.
     """
 
     cluster: Cluster
@@ -131,6 +137,7 @@ class Node:
     pre_stop_s: float = 2.0
     grace_s: float = 20.0
     back_off_s: float = BACK_OFF_S
+    seldon_python: str = ""
     monotonic: Callable[[], float] = time.monotonic
     events: list[PodEvent] = field(default_factory=list)
     _pods: dict[str, NodePod] = field(default_factory=dict)
@@ -146,7 +153,7 @@ class Node:
         self._written: dict[Path, str] = {}
         self._write(self.hosts, {})
         self._write(self.targets, [])
-        self._cpus = CpuMap()
+        self._cpus = CpuMap(move=_move_family)
         self._is_open = True
         self._news = threading.Event()
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
@@ -263,6 +270,8 @@ class Node:
             port, probe, scraped = ENGINE_PORT, "/ready", (ENGINE_PORT, "/prometheus")
         elif "command" in spec:
             probe, scraped = "/v2/health/ready", (port, "/metrics")
+        elif CLASS in env:
+            probe, scraped = "/health/ping", (int(env["MLSERVER_METRICS_PORT"]), "/prometheus")
         else:
             probe = f"/v2/models/{env['MLSERVER_MODEL_NAME']}/ready"
             scraped = int(env["MLSERVER_METRICS_PORT"]), env["MLSERVER_METRICS_ENDPOINT"]
@@ -292,12 +301,18 @@ class Node:
             module, arguments = command[2], command[3:]
         else:
             module, arguments = SERVER, ["start", str(self._empty())]
-        if is_model:
-            env |= {"MLSERVER_HOST": pod.address, "MLSERVER_PARALLEL_WORKERS": "0"}
-            env |= {"MLSERVER_DEBUG": "false"}
-        container.pid = self._processes.start_module(
-            module, arguments, env=env, cpus=cpus, log=container.log, yields=is_model
-        )
+        if is_model and CLASS in env:
+            microservice = [env[CLASS], "--service-type", env.get(SERVICE_TYPE, "MODEL")]
+            container.pid = self._processes.start_command(
+                [self.seldon_python, "-c", LAUNCHER, *microservice], env=env, cpus=cpus, log=container.log
+            )
+        else:
+            if is_model:
+                env |= {"MLSERVER_HOST": pod.address, "MLSERVER_PARALLEL_WORKERS": "0"}
+                env |= {"MLSERVER_DEBUG": "false"}
+            container.pid = self._processes.start_module(
+                module, arguments, env=env, cpus=cpus, log=container.log, yields=is_model
+            )
         container.started_s, container.ended_s, container.is_ready = self.monotonic(), None, False
         self._cpus.started(str(container.log), container.pid)
 
@@ -363,7 +378,8 @@ class Node:
             is_ready = False
         container.is_probed = False
         if is_ready and container.pid == pid and pid not in self._exits:
-            serving_priority(pid)
+            for each in _family(pid):
+                serving_priority(each)
             container.is_ready = True
             self._news.set()
 
@@ -427,6 +443,18 @@ class Node:
 
     def _note(self, pod: NodePod, what: str, container: str = "") -> None:
         self.events.append(PodEvent(self.monotonic(), pod.app, pod.name, what, container))
+
+
+def _family(pid: int) -> list[int]:
+    """The process and all that it has started."""
+    with suppress(psutil.NoSuchProcess):
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    return [pid]
+
+
+def _move_family(pid: int, cpus: Collection[int]) -> None:
+    for each in _family(pid):
+        move(each, cpus)
 
 
 def _env(spec: Json) -> dict[str, str]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from experiments.demo_seldon.__main__ import changed_s
-from experiments.demo_seldon.answers import mixed_up, possible_answers, predicted, wrong_answers
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments.demo_seldon.__main__ import changed_s, not_here
+from experiments.demo_seldon.answers import mixed_up, possible_answers, predicted, rows_of, wrong_answers
 from experiments.demo_seldon.changes import KEYS, Timed, error_ratios, wanted_of, waves_of
 from experiments.demo_seldon.figures import applied
 from experiments.fidelity.case import bodies_of, scores_of
@@ -16,7 +21,10 @@ from ipa.files import load_pipeline
 from ipa.model.parts import in_order, is_shared, share_faults, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.section import Shape
+from pipelines.signals.models import Clean, Recognise
 from tests.fakes.kube.node import PodEvent
+from tests.fakes.own_environment import OwnEnvironment
 
 FIRST = (StageConfig("locate", "ridge", 1, 0.25, 1), StageConfig("classify", "tree", 1, 0.25, 1))
 COUNT = 40
@@ -59,6 +67,35 @@ def test_variants_that_disagree_are_each_possible(root: Path) -> None:
             (crop,) = predicted(locate, [image])
             (found,) = predicted(classify, [crop])
             assert json.dumps({"digit": [int(found["digit"])]}) in possible[0]
+
+
+def test_an_answer_of_classes_that_no_choice_of_variants_gives_is_wrong(root: Path) -> None:
+    pipeline = load_pipeline(root / "pipelines/signals/pipeline.yaml")
+    sent = np.concatenate([rows_of(json.loads(body)) for body in bodies_of("signals")])
+    found = Recognise("fine").predict(Clean("robust").predict(sent))
+    answers = [(number, {"data": {"ndarray": [row.tolist()]}}) for number, row in enumerate(found)]
+    assert wrong_answers(pipeline, answers) == 0
+    scores = scores_of("signals", answers)
+    assert 0.6 < sum(scores) / len(scores) < 1
+    shifted = [(number, answers[number - 1][1]) for number, _ in answers]
+    assert wrong_answers(pipeline, shifted) > len(answers) / 2
+
+
+def test_the_microservices_are_left_out_where_they_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Console(file=StringIO())
+    assert not_here("ocr", Shape.SPLIT, said) == ("", "")
+    assert "do not speak" in not_here("signals", Shape.SPLIT, said)[1]
+    monkeypatch.setattr(OwnEnvironment, "python", lambda _: "/with/it")
+    assert not_here("signals", Shape.SINGLE, said) == ("/with/it", "")
+
+    def lacking(_: OwnEnvironment) -> str:
+        raise RuntimeError("seldon-core 1.17.1 cannot be installed: no network")
+
+    monkeypatch.setattr(OwnEnvironment, "python", lacking)
+    assert not_here("signals", Shape.SINGLE, said) == (
+        "",
+        "seldon-core 1.17.1 cannot be installed: no network",
+    )
 
 
 def test_an_answer_that_fits_another_page_better_is_mixed_up() -> None:
