@@ -44,6 +44,7 @@ class Size:
     """How much of each attack there is."""
 
     service_kills: int
+    # Of each target at most.
     data_plane_kills: int
     examples: int
     rounds: int
@@ -52,7 +53,7 @@ class Size:
     front_doors: tuple[str, ...]
 
 
-WHOLE = Size(50, 30, 20, 100, 10, ())
+WHOLE = Size(50, 50, 20, 100, 10, ())
 QUICK = Size(3, 2, 2, 10, 2, ("idle", "BYTES"))
 
 
@@ -111,7 +112,9 @@ def many_connections(size: Size, tell: Tell) -> Figures:
     for what in connections.ATTACKS[: size.connection_attacks]:
         with connections.demo() as (host, port, pid):
             skipped = partial(connections.skipped_ticks, host, port)
-            seen = connections.attack(what, host, port, pid=pid, skipped_ticks=skipped)
+            # Those that open again what is closed do the same from the first second to the last.
+            seconds = 6.0 if what.is_stubborn else 15.0
+            seen = connections.attack(what, host, port, seconds=seconds, pid=pid, skipped_ticks=skipped)
         # One that connects again each time it is closed is never done; each of its connections is.
         is_done = not what.is_stubborn
         found[f"1 000 connections: {what.name}"] = [
@@ -130,8 +133,9 @@ def many_connections(size: Size, tell: Tell) -> Figures:
 def data_plane(size: Size, tell: Tell) -> Figures:
     """Kill -9 of queue, router and model servers under load."""
     found: Figures = {}
-    for target in kills.TARGETS:
-        seen = kills.run(target, size.data_plane_kills)
+    for target, rate_rps, times in kills.ATTACKS:
+        # The next one as soon as what was killed is whole again.
+        seen = kills.run(target, min(times, size.data_plane_kills), rate_rps, every_s=0.2)
         others = seen.lost - seen.lost_in_flight if target == "router" else seen.lost
         found[f"kill -9 of a {target} at {seen.rate_rps:g} rps"] = [
             Figure("kills", seen.kills, told=f"{seen.sent} requests, {seen.lost_in_flight} lost in flight"),
@@ -139,7 +143,7 @@ def data_plane(size: Size, tell: Tell) -> Figures:
             Figure("wrong answers", seen.wrong, at_most=0),
             Figure("first new answer s", seen.recovery_s, at_most=1.0 if target == "router" else None),
         ]
-        tell(f"kills of a {target}: done")
+        tell(f"kills of a {target} at {rate_rps:g} rps: done")
     return found
 
 

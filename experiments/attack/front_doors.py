@@ -1,10 +1,11 @@
 """Attacks on the doors of the data plane: connections, streams, calls and bodies that cost much.
 
-    python -m experiments.attack.front_doors [--files 1024] [ATTACK ...]
+    python -m experiments.attack.front_doors [ATTACK ...]
 
 starts a router, a queue and a stub model on free ports of this machine, attacks the router or the queue, and
 asks the router for ordinary inferences meanwhile, each over a connection of its own. Each attack has servers
-of its own. The attacker and the ordinary client have the same address.
+of its own. The attacker and the ordinary client have the same address, and take their CPU time from the same
+cores as the servers: the table tells how much.
 """
 
 from __future__ import annotations
@@ -27,19 +28,24 @@ from pathlib import Path
 import psutil
 
 from experiments.attack.figures import Figure, print_table
+from experiments.attack.watched import Stop, stops
 from ipa.adapters.processes import child_environment, free_port, kill, start
+from ipa.serving.connections import raise_file_limit
 
 STUB = Path(__file__).with_name("stub.py")
 HOME, PIPELINE, STAGE = "127.0.0.1", "echo", "say"
+WATCHED = ("router", "queue")
 READY_S = 30.0
 # Open files of the router and the queue, the soft limit of most systems.
 FILES = 1024
-# After which a connection that was closed is opened again.
-AGAIN_S = 5.0
+# Open files of a server with 10 000 connections, and of the attacker.
+MANY_FILES = 20_000
+NO_STOP = Stop(0.0, 0.0, 0.0)
 # An ordinary request is answered within that, and as many of them as are asked for.
 WITHIN_S = 0.5
 RATE_RPS = 20.0
 GRPC_PATH = "/inference.GRPCInferenceService/ModelInfer"
+LIVE = "/v2/health/live"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # Frame types and flags of HTTP/2 (RFC 9113, 6).
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
@@ -54,6 +60,8 @@ class Servers:
 
     ports: Mapping[str, int]
     processes: Mapping[str, psutil.Process]
+    # What the event loops of router and queue were late by.
+    lateness: Mapping[str, Path]
 
     def memory_mb(self, name: str) -> float:
         """The resident memory of one of them."""
@@ -77,11 +85,14 @@ def servers(files: int = FILES) -> Iterator[Servers]:
     queue = ["--pipeline", PIPELINE, "--stage", STAGE, "--replica", f"stub={urls['model']}"]
     commands = {
         "model": [str(STUB), str(ports["model"]), "--stage", STAGE],
-        "queue": ["-m", "ipa.dataplane.queue", *queue, "--port", str(ports["queue"])],
-        "router": ["-m", "ipa.dataplane.router", "--pipeline", PIPELINE, "--port", str(ports["router"])],
+        "queue": ["", "ipa.dataplane.queue", *queue, "--port", str(ports["queue"])],
+        "router": ["", "ipa.dataplane.router", "--pipeline", PIPELINE, "--port", str(ports["router"])],
     }
     commands["router"] += ["--stage", f"{STAGE}={urls['queue']}"]
     with ExitStack() as resources, tempfile.TemporaryDirectory() as folder:
+        lateness = {name: Path(folder) / f"{name}.late" for name in WATCHED}
+        for name, file in lateness.items():
+            commands[name][:1] = ["-m", "experiments.attack.watched", str(file)]
         running: dict[str, psutil.Process] = {}
         for name, command in commands.items():
             log = resources.enter_context((Path(folder) / name).open("wb"))
@@ -90,7 +101,7 @@ def servers(files: int = FILES) -> Iterator[Servers]:
             resources.callback(process.wait)
             resources.callback(kill, process)
             running[name] = psutil.Process(process.pid)
-        found = Servers(ports, running)
+        found = Servers(ports, running, lateness)
         asyncio.run(_until_ready(found))
         yield found
 
@@ -177,6 +188,7 @@ class Door:
     on: str = "router"
     seconds: float = 3.0
     most_mb: float = 300.0
+    files: int = FILES
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -190,14 +202,19 @@ def header(name: str, value: str) -> bytes:
     return b"\x00" + b"".join(bytes((len(part),)) + part for part in parts)
 
 
-CALL = b"".join(
-    header(name, value)
-    for name, value in {
-        **{":method": "POST", ":scheme": "http", ":path": GRPC_PATH, ":authority": HOME},
-        **{"content-type": "application/grpc", "te": "trailers"},
-    }.items()
-)
+def fields(**given: str) -> bytes:
+    """Header fields without compression."""
+    return b"".join(header(name, value) for name, value in given.items())
+
+
+HEAD = {":method": "POST", ":scheme": "http", ":path": GRPC_PATH, ":authority": HOME}
+CALL = fields(**HEAD, **{"content-type": "application/grpc", "te": "trailers"})
 BEGIN = PREFACE + frame(SETTINGS, 0, 0)
+# A call whose message does not come.
+HALF_CALL = BEGIN + frame(HEADERS, END_HEADERS, 1, CALL)
+# A request whose answer gets no room: the initial window of streams is 0 (RFC 9113, 6.5.2).
+NO_ROOM = PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0))
+NO_ROOM += frame(HEADERS, END_STREAM | END_HEADERS, 1, fields(**{**HEAD, ":method": "GET", ":path": LIVE}))
 
 
 async def _open(target: Servers, on: str = "router") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -208,36 +225,26 @@ async def nothing(target: Servers, seen: Counter[str]) -> None:
     """What the machine itself does to ordinary requests."""
 
 
-async def idle_connections(target: Servers, seen: Counter[str], count: int = 700) -> None:
-    """Open connections of HTTP/2 that say nothing more, and open those that are closed again."""
+def held(begin: bytes, count: int = 700, on: str = "router") -> Attack:
+    """Connections that begin so and say nothing more; each that is closed is opened again at once."""
 
-    async def one() -> None:
-        while True:
-            try:
-                reader, writer = await _open(target)
-                writer.write(BEGIN)
-                seen["opened"] += 1
-                while await reader.read(4096):
-                    pass
-                writer.close()
-            except OSError:
-                pass
-            seen["closed"] += 1
-            await asyncio.sleep(AGAIN_S)
+    async def attack(target: Servers, seen: Counter[str]) -> None:
+        async def one() -> None:
+            while True:
+                try:
+                    reader, writer = await _open(target, on)
+                    writer.write(begin)
+                    seen["opened"] += 1
+                    while await reader.read(4096):
+                        pass
+                    writer.close()
+                except OSError as error:
+                    seen[type(error).__name__] += 1
+                    await asyncio.sleep(0.01)
 
-    await asyncio.gather(*(one() for _ in range(count)))
+        await asyncio.gather(*(one() for _ in range(count)))
 
-
-async def half_calls(target: Servers, seen: Counter[str], count: int = 700) -> None:
-    """Open connections of HTTP/2, each with a call whose message does not arrive."""
-
-    async def one() -> None:
-        _, writer = await _open(target)
-        writer.write(BEGIN + frame(HEADERS, END_HEADERS, 1, CALL))
-        seen["opened"] += 1
-        await asyncio.Event().wait()
-
-    await asyncio.gather(*(one() for _ in range(count)))
+    return attack
 
 
 async def _flood(
@@ -334,10 +341,7 @@ async def _call(target: Servers, body: bytes) -> str:
     try:
         http.send_headers(
             1,
-            [
-                *((":method", "POST"), (":scheme", "http"), (":path", GRPC_PATH), (":authority", HOME)),
-                *(("content-type", "application/grpc"), ("te", "trailers")),
-            ],
+            [*HEAD.items(), ("content-type", "application/grpc"), ("te", "trailers")],
         )
         while True:
             while sent < len(body) and (room := min(http.local_flow_control_window(1), FRAME)):
@@ -352,9 +356,9 @@ async def _call(target: Servers, body: bytes) -> str:
             for event in http.receive_data(data):
                 if isinstance(event, h2.events.StreamReset):
                     return f"reset {event.error_code}"
-                fields = dict(getattr(event, "headers", None) or {})
-                if b"grpc-status" in fields:
-                    return f"grpc-status {fields[b'grpc-status'].decode()}"
+                given = dict(getattr(event, "headers", None) or {})
+                if b"grpc-status" in given:
+                    return f"grpc-status {given[b'grpc-status'].decode()}"
                 if isinstance(event, h2.events.ConnectionTerminated):
                     return f"terminated {event.error_code}"
     except (OSError, h2.exceptions.H2Error) as error:
@@ -417,14 +421,17 @@ def bomb(size: int) -> bytes:
 def doors() -> Iterator[Door]:
     """All attacks; the bodies are made only when it is their turn."""
     yield Door("no attack", nothing)
-    yield Door("700 idle HTTP/2 connections", idle_connections)
-    yield Door("700 half calls over HTTP/2", half_calls)
+    for on in WATCHED:
+        yield Door(f"700 idle HTTP/2 connections, {on}", held(BEGIN, on=on), on)
+        yield Door(f"700 half calls over HTTP/2, {on}", held(HALF_CALL, on=on), on)
+        yield Door(f"700 answers that are not taken, {on}", held(NO_ROOM, on=on), on)
+    yield Door("10 100 idle HTTP/2 connections", held(BEGIN, 10_100), files=MANY_FILES, seconds=8.0)
     yield Door("rapid reset", rapid_reset)
     yield Door("CONTINUATION flood", continuations)
     yield Door("PING and SETTINGS flood", pings)
     yield Door("30 gRPC calls of 60 MB", calls(60 * MB, 30))
     yield Door("30 gRPC calls of 8 MB", calls(8 * MB, 30))
-    yield Door("40 gRPC calls of 8 MB without an end", calls(8 * MB, 40, whole=False))
+    yield Door("300 gRPC calls of 8 MB without an end", calls(8 * MB, 300, whole=False))
     for on in ("router", "queue"):
         for size in (8, 16) if on == "queue" else (16,):
             body, headers = binary_body("[1]", bytes(size * MB))
@@ -439,9 +446,10 @@ def doors() -> Iterator[Door]:
     yield Door("8 MB of JSON of numbers, queue", bodies(numbers, {}, 2, "queue"), "queue")
 
 
-def attack(door: Door, files: int = FILES) -> list[Figure]:
+def attack(door: Door) -> list[Figure]:
     """Make the attack on servers of its own, and return its figures."""
-    with servers(files) as target:
+    raise_file_limit()
+    with servers(door.files) as target:
         return asyncio.run(_attack(door, target))
 
 
@@ -468,11 +476,13 @@ async def _attack(door: Door, target: Servers) -> list[Figure]:
     await asking.stdout.readline()
     # Connections that the server resets are what an attack is for.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    attacked_s = time.monotonic()
     tasks = [asyncio.ensure_future(door.attack(target, seen)), asyncio.create_task(weigh())]
     await asyncio.sleep(1.0)
-    began_s, before_s = time.monotonic(), target.cpu_s(door.on)
+    began_s, before_s, own_s = time.monotonic(), target.cpu_s(door.on), time.process_time()
     output, _ = await asking.communicate(b"\n")
-    cores = (target.cpu_s(door.on) - before_s) / (time.monotonic() - began_s)
+    lasted_s = time.monotonic() - began_s
+    cores, own_cores = (target.cpu_s(door.on) - before_s) / lasted_s, (time.process_time() - own_s) / lasted_s
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -481,27 +491,28 @@ async def _attack(door: Door, target: Servers) -> list[Figure]:
     answered = outcomes["200"] / max(1, outcomes.total())
     told = ", ".join(f"{count} × {name}" for name, count in seen.most_common(6))
     others = ", ".join(f"{count} × {name}" for name, count in outcomes.items())
+    stopped = max(stops(target.lateness[door.on], attacked_s), key=lambda each: each.late_s, default=NO_STOP)
     await asyncio.sleep(1.0)
     after_mb = target.memory_mb(door.on)
+    attacker = f"attacker {own_cores:.2f}, ordinary client {given['cpu_s'] / lasted_s:.2f}"
     return [
         Figure("ordinary requests answered in 0.5 s, ratio", answered, at_least=0.99, told=others),
         Figure("slowest ordinary answer s", max(given["times_s"], default=0.0)),
-        Figure("CPU of the server, cores", cores),
+        Figure("event loop late by ms", 1e3 * stopped.late_s, told=f"CPU {1e3 * stopped.cpu_s:.0f} ms"),
+        Figure("CPU of the server, cores", cores, told=attacker),
         Figure("memory grown MB", peak_mb - before_mb, at_most=door.most_mb, told=told),
         Figure("memory kept MB", after_mb - before_mb),
-        Figure("most files", most_files, at_most=FILES),
+        Figure("most files", most_files, at_most=door.files),
     ]
 
 
-def run(
-    tell: Callable[[str], None], only: tuple[str, ...] = (), files: int = FILES
-) -> dict[str, list[Figure]]:
+def run(tell: Callable[[str], None], only: tuple[str, ...] = ()) -> dict[str, list[Figure]]:
     """All attacks, or those whose names have one of the words."""
     found: dict[str, list[Figure]] = {}
     for door in doors():
         if only and not any(word in door.name for word in only):
             continue
-        found[door.name] = attack(door, files)
+        found[door.name] = attack(door)
         tell(f"{door.name}: done")
     return found
 
@@ -510,21 +521,21 @@ def _ordinary(ports: Mapping[str, int], seconds: float) -> None:
     """Ask from the first line on of standard input, and print what became of it."""
     print("ready", flush=True)
     sys.stdin.readline()
-    found = asyncio.run(ordinary(Servers(ports, {}), seconds))
-    print(json.dumps({"outcomes": found.outcomes, "times_s": found.times_s}))
+    found = asyncio.run(ordinary(Servers(ports, {}, {}), seconds))
+    told = {"outcomes": found.outcomes, "times_s": found.times_s, "cpu_s": time.process_time()}
+    print(json.dumps(told))
 
 
 def main() -> int:
     """Attack, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m experiments.attack.front_doors", description=__doc__)
     parser.add_argument("only", nargs="*", help="words of the names of attacks; all without")
-    parser.add_argument("--files", type=int, default=FILES, help="open files that each server may have")
     parser.add_argument("--ordinary", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ordinary:
         _ordinary(json.loads(given.ordinary[0]), float(given.ordinary[1]))
         return 0
-    return print_table(run(lambda line: print(line, flush=True), tuple(given.only), given.files))
+    return print_table(run(lambda line: print(line, flush=True), tuple(given.only)))
 
 
 if __name__ == "__main__":

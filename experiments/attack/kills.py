@@ -36,6 +36,8 @@ from ipa.targets.local.section import LocalRun
 from ipa.targets.local.workload import LocalWorkload
 
 TARGETS = ("queue", "router", "model")
+# What `make attack` kills: at so many requests a second, so many times.
+ATTACKS = (("queue", 100.0, 50), ("queue", 20.0, 50), ("router", 100.0, 30), ("model", 100.0, 30))
 STUB = Path(__file__).with_name("stub.py")
 # Longer than any restart: a request that is lost shows, one that is late does not.
 DROP_AFTER_S = 10.0

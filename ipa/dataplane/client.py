@@ -185,6 +185,10 @@ class Client:
         self._asked: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        """The connections that are open."""
+        return len(self._asked) + sum(map(len, self._idle.values()))
+
     async def open(self) -> None:
         """Begin, in the event loop that it is used in."""
         self._sweep()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 import ipaddress
 import logging
@@ -19,7 +20,7 @@ import orjson
 from ipa.dataplane import compression
 from ipa.dataplane.tensors import INLINE_BYTES, VALUE_BYTES, parse_object
 from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, aside
-from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
+from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
 from ipa.serving.json_structure import structure
 from ipa.serving.protocol import BoundedConfig, BoundedServer
 
@@ -42,7 +43,6 @@ LIST_VALUES = 8
 KEEP_ALIVE_S = 75
 # The time that the largest body takes at 1 MB/s.
 BODY_S = 64
-MOST_CONNECTIONS = 10_000
 # Bytes of one read, asyncio's default, and connections that the kernel queues, uvicorn's default.
 CHUNK_BYTES = 256 << 10
 BACKLOG = 2048
@@ -238,7 +238,7 @@ class Application:
 
     `hosts` are the accepted host names, empty for any. The check stops DNS rebinding: a web page that was
     rebound to this machine still sends its own host name. `served` says in errors what is served here. `grpc`
-    answers the calls of gRPC, if there is any.
+    answers the calls of gRPC, if there is any. `passing` returns the connections for passing requests on.
     """
 
     grpc: RemoteCalls | None = None
@@ -252,7 +252,9 @@ class Application:
         hosts: frozenset[str] = frozenset(),
         served: str = "",
         limits: BodyLimits = DEFAULT_LIMITS,
+        passing: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.passing = passing
         self._routes = routes
         self._paths = {path for _, path in routes}
         self._served = served
@@ -449,10 +451,10 @@ def serve(
     """
     # The limit of open files is the only bound on their number: all requests may come from one address.
     bounds = ServerBounds(
-        connections=MOST_CONNECTIONS,
-        address_connections=MOST_CONNECTIONS,
-        # A request is passed on over a connection of its own.
-        files_each=2,
+        connections=MOST_FILES,
+        address_connections=MOST_FILES,
+        # It is passed on over a connection of its own.
+        request_places=1,
         body_s=BODY_S,
         idle_s=KEEP_ALIVE_S,
         chunk_bytes=CHUNK_BYTES,
@@ -464,6 +466,7 @@ def serve(
         port=port,
         backlog=BACKLOG,
         has_http2=has_http2,
+        passing=application.passing,
         lifespan="on",
         log_level="warning",
         access_log=False,
@@ -472,4 +475,6 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=max(1, math.ceil(drain_s)),
     )
+    # What has been loaded stays: no search for garbage, which stops the event loop, goes through it again.
+    gc.freeze()
     BoundedServer(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])

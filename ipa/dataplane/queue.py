@@ -217,6 +217,7 @@ class QueueServer:
             hosts=self._hosts,
             served=f"the model here is {self._stage!r}, version {VERSION}",
             limits=self._limits,
+            passing=self._client.__len__,
         )
 
     async def _start(self) -> None:

@@ -214,6 +214,7 @@ class RouterServer:
             hosts=self._hosts,
             served=f"the model here is {name!r}, version {VERSION}",
             limits=self._limits,
+            passing=self._client.__len__,
         )
 
     async def _start(self) -> None:

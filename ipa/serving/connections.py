@@ -1,10 +1,10 @@
 """Bounds on a server's open files, and the registry of its connections that enforces them.
 
-A connection takes a place, and so does each further request that it carries at once. A place is the files
-that a request needs: its connection, and with a proxy the connection on which the request is passed on. A
-connection *waits for its client* while it is idle or has sent only part of a request. At a bound, the server
-closes the connection that has waited longest. It refuses a new connection, or a further request, only if
-every other one is being answered.
+A place is an open file. A connection takes one, and at a proxy each of its requests another: the connection
+on which it is passed on, which is kept for further ones. A connection *waits for its client* while it is
+idle, has sent only part of a request, or does not take its answer. At a bound, the server closes the
+connection that has waited longest. It refuses a new connection, or a request, only if every other one is
+being answered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
@@ -43,8 +43,8 @@ class ServerBounds:
     # Places of connections and their requests, in all and from one address.
     connections: int = 1000
     address_connections: int = 250
-    # Open files of a place: 2 for a server that passes each request on.
-    files_each: int = 1
+    # Places of a request: 1 for a server that passes each on over a connection.
+    request_places: int = 0
     # Seconds for a request's head to arrive, from accept or from its first byte on a kept connection.
     head_s: float = 5.0
     # Seconds for its body, from then on, while the server is ready to read it.
@@ -78,7 +78,7 @@ def raise_file_limit() -> int:
 
 def within_files(bounds: ServerBounds, files: int) -> ServerBounds:
     """Return the bounds, lowered if necessary so that connections leave room within `files` open files."""
-    room = max(files - OTHER_FILES, files // 4) // bounds.files_each
+    room = max(files - OTHER_FILES, files // 4)
     if bounds.connections <= room:
         return bounds
     LOG.warning(
@@ -87,9 +87,8 @@ def within_files(bounds: ServerBounds, files: int) -> ServerBounds:
         bounds.connections,
         files,
     )
-    return replace(
-        bounds, connections=room, address_connections=min(bounds.address_connections, max(room // 2, 1))
-    )
+    each = max(bounds.address_connections * room // bounds.connections, 1)
+    return replace(bounds, connections=room, address_connections=each)
 
 
 def address_group(host: str) -> str:
@@ -115,13 +114,20 @@ class Connection(Protocol):
 class Connections:
     """The open connections of one server. Not thread-safe: for its event loop only."""
 
-    def __init__(self, bounds: ServerBounds, now_s: Callable[[], float] = time.monotonic) -> None:
-        self._bounds, self._now_s = bounds, now_s
+    def __init__(
+        self,
+        bounds: ServerBounds,
+        now_s: Callable[[], float] = time.monotonic,
+        *,
+        passing: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`passing` returns the connections on which requests are passed on, or that are kept for that."""
+        self._bounds, self._now_s, self._passing = bounds, now_s, passing
         self._groups: dict[Connection, str] = {}
-        # Places that are taken: by connection, by group, and in all.
-        self._places: Counter[Connection] = Counter()
+        # Places of requests by connection and in all; those of requests and connections by group.
+        self._requests: Counter[Connection] = Counter()
+        self._requested = 0
         self._count: Counter[str] = Counter()
-        self._taken = 0
         # Those that wait for their client, the longest-waiting first.
         self._waiting: dict[Connection, None] = {}
         self.refused = 0
@@ -131,30 +137,43 @@ class Connections:
 
     def __len__(self) -> int:
         """The places that are taken."""
-        return self._taken
+        return self._taken(0, 0)
 
     def admit(self, connection: Connection, host: str) -> bool:
         """Register the connection; if there is no room, in place of one that waits for its client.
 
         Return False, without registering it, if every other connection is being answered.
         """
-        return self._take(connection, address_group(host))
+        group = address_group(host)
+        if not self._make_room(connection, group, 1, 0):
+            return False
+        self._groups[connection] = group
+        self._count[group] += 1
+        return True
 
-    def admit_request(self, connection: Connection) -> bool:
-        """Take a place for a further request on a connection that is being answered; False: there is none."""
-        return self._take(connection, self._groups[connection])
+    def begin_request(self, connection: Connection) -> bool:
+        """Take the places of a request; False if there are none, or if the connection has been closed."""
+        group, places = self._groups.get(connection), self._bounds.request_places
+        if group is None or not self._make_room(connection, group, 0, places):
+            return False
+        self._count_requests(connection, places)
+        return True
 
     def end_request(self, connection: Connection) -> None:
-        """Return the place of a further request on the connection."""
+        """Return the places of a request on the connection."""
         if connection in self._groups:
-            self._give(connection, 1)
+            self._count_requests(connection, -self._bounds.request_places)
 
     def forget(self, connection: Connection) -> None:
         """Remove the connection from the registry if it is registered."""
         self._waiting.pop(connection, None)
         if connection in self._groups:
-            self._give(connection, self._places[connection])
-            del self._groups[connection], self._places[connection]
+            self._count_requests(connection, -self._requests[connection])
+            del self._requests[connection]
+            group = self._groups.pop(connection)
+            self._count[group] -= 1
+            if not self._count[group]:
+                del self._count[group]
 
     def waits(self, connection: Connection) -> None:
         """Note that the connection waits for its client from now on."""
@@ -166,41 +185,37 @@ class Connections:
         """Note that a request of the connection is complete and being answered."""
         self._waiting.pop(connection, None)
 
-    def _take(self, connection: Connection, group: str) -> bool:
-        victim, is_full = self._victim(connection, group)
-        if is_full and victim is None:
-            self.refused += 1
-            self._tell()
-            return False
-        if victim is not None:
+    def _taken(self, connections: int, requests: int) -> int:
+        """The places that are taken, with so many more of connections and of requests."""
+        return len(self._groups) + connections + max(self._requested + requests, self._passing())
+
+    def _count_requests(self, connection: Connection, places: int) -> None:
+        self._requests[connection] += places
+        self._count[self._groups[connection]] += places
+        self._requested += places
+
+    def _make_room(self, asking: Connection, group: str, connections: int, requests: int) -> bool:
+        """Close connections that wait until the group may have so many places more; False: too few wait."""
+        while (rivals := self._rivals(group, connections, requests)) is not None:
+            victim = next((each for each in rivals if each is not asking), None)
+            if victim is None:
+                self.refused += 1
+                self._tell()
+                return False
             self.displaced += 1
             self._tell()
             self.forget(victim)
             victim.displace()
-        self._groups[connection] = group
-        self._places[connection] += 1
-        self._count[group] += 1
-        self._taken += 1
         return True
 
-    def _give(self, connection: Connection, places: int) -> None:
-        group = self._groups[connection]
-        self._places[connection] -= places
-        self._count[group] -= places
-        self._taken -= places
-        if not self._count[group]:
-            del self._count[group]
-
-    def _victim(self, asking: Connection, group: str) -> tuple[Connection | None, bool]:
-        """The connection to close before one of the group has a place, and True if one must be closed."""
-        waiting = (each for each in self._waiting if each is not asking)
+    def _rivals(self, group: str, connections: int, requests: int) -> Iterator[Connection] | None:
+        """Those of which one has to make room for so many places more of the group; None: there is room."""
         held = self._count[group]
-        if held >= self._bounds.address_connections:
-            return next((each for each in waiting if self._groups[each] == group), None), True
+        if held + connections + requests > self._bounds.address_connections:
+            return (each for each in self._waiting if self._groups[each] == group)
         spare = self._bounds.connections // 10 if held >= FEW else 0
-        if len(self) >= self._bounds.connections - spare:
-            return next(waiting, None), True
-        return None, False
+        is_full = self._taken(connections, requests) > self._bounds.connections - spare
+        return iter(self._waiting) if is_full else None
 
     def _tell(self) -> None:
         """Log the number of refused and closed connections, at most once in `LOG_EVERY_S`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,7 +28,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame
+from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame, SettingsFrame, WindowUpdateFrame
 
 from ipa.serving.body_budget import Turns
 from ipa.serving.connections import Connection, Connections, ServerBounds
@@ -45,9 +46,33 @@ SPARE_FRAMES = 400
 GIVEN_FRAMES = 2
 # Frames that are read in a turn, some tenths of a millisecond.
 FRAMES_A_TURN = 8
+# The most that a client may send before the protocol's state is made.
+AGREED_BYTES = 512
+ACK = 1
+SETTINGS_ACK = SettingsFrame(0, flags=["ACK"]).serialize()
 # Headers of one hop, which HTTP/2 does not have.
 HOP_HEADERS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+
+
+def _begin_connection(head_bytes: int) -> H2Connection:
+    """A connection whose first frames are not sent."""
+    http = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+    http.local_settings = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
+            SettingCodes.MAX_HEADER_LIST_SIZE: head_bytes,
+        },
+    )
+    http.decoder.max_header_list_size = head_bytes
+    http.initiate_connection()
+    return http
+
+
+@lru_cache(maxsize=8)
+def _first_frames(head_bytes: int) -> bytes:
+    return _begin_connection(head_bytes).data_to_send()
 
 
 class Http2Connection:
@@ -67,16 +92,10 @@ class Http2Connection:
         self.transport, self.bounds = transport, bounds
         self._owner, self._app, self._registry, self._turns = owner, app, registry, turns
         self._scope, self._tasks = scope, tasks
-        self.http = H2Connection(H2Configuration(client_side=False, header_encoding=None))
-        self.http.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
-                SettingCodes.MAX_HEADER_LIST_SIZE: bounds.head_bytes,
-            },
-        )
-        self.http.decoder.max_header_list_size = bounds.head_bytes
-        self.http.initiate_connection()
+        self._http: H2Connection | None = None
+        # The client has sent more than its settings and the windows that it gives; until then what was read,
+        # and how many frames of settings are to be acknowledged.
+        self._asks, self._agreed, self._unacknowledged = False, b"", 0
         self._streams: dict[int, Http2Stream] = {}
         # What has arrived and was not read; where its first frame begins.
         self._unread = bytearray()
@@ -84,25 +103,39 @@ class Http2Connection:
         self._spare_frames = SPARE_FRAMES
         # Of the headers that are arriving.
         self._head_bytes = 0
-        self._arrived, self.can_write = asyncio.Event(), asyncio.Event()
+        self.can_write = asyncio.Event()
         self.can_write.set()
         self._is_ending = False
         self._phase = ""
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._reading = self._loop.create_task(self._read())
-        self.flush()
-        self._watch()
+        # The task that reads while there is something.
+        self._reading: asyncio.Task[None] | None = None
+        transport.write(_first_frames(bounds.head_bytes))
+        self.watch()
+
+    @property
+    def http(self) -> H2Connection:
+        """The protocol's state. It is only made for a client that sends more than its settings."""
+        if self._http is None:
+            http = _begin_connection(self.bounds.head_bytes)
+            http.receive_data(self._agreed)
+            # It was sent when that was read.
+            http.clear_outbound_data_buffer()
+            self._http, self._asks = http, True
+        return self._http
 
     def data_received(self, data: bytes) -> None:
         """Take what has arrived, and read it in turn."""
         self._unread += data
         self.transport.pause_reading()
-        self._arrived.set()
+        if self._reading is None:
+            self._reading = self._loop.create_task(self._read())
 
     def connection_lost(self) -> None:
         """End all streams."""
-        self._reading.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
         if self._timer is not None:
             self._timer.cancel()
         self.can_write.set()
@@ -111,32 +144,39 @@ class Http2Connection:
 
     async def _read(self) -> None:
         try:
-            while True:
-                await self._arrived.wait()
+            is_more = True
+            while is_more:
                 await self.can_write.wait()
                 await self._turns.take()
-                self._read_frames()
+                is_more = self._read_frames()
         except ProtocolError as error:
             LOG.debug("a connection of HTTP/2 ends: %s", error)
             self.end()
         except Exception:
             LOG.exception("a connection of HTTP/2 failed")
             self.transport.abort()
+        finally:
+            self._reading = None
 
-    def _read_frames(self) -> None:
-        """Read the frames of a turn. ProtocolError: the connection is to end."""
+    def _read_frames(self) -> bool:
+        """Read the frames of a turn; False: there is none. ProtocolError: the connection is to end."""
         data = self._take_frames()
         if not data:
-            self._arrived.clear()
             if not self.transport.is_closing():
                 self.transport.resume_reading()
-            return
+            return False
+        if not self._asks and len(self._agreed) + len(data) <= AGREED_BYTES:
+            self._agreed += data
+            self.transport.write(SETTINGS_ACK * self._unacknowledged)
+            self._unacknowledged = 0
+            return True
         for event in self.http.receive_data(data):
             self._take(event)
         if self._spare_frames < 0:
             self._refuse(f"more than {SPARE_FRAMES} frames brought no request that could be answered")
         self.flush()
-        self._watch()
+        self.watch()
+        return True
 
     def _take_frames(self) -> bytes:
         """Whole frames of what has arrived, as many as are read in a turn."""
@@ -145,9 +185,11 @@ class Http2Connection:
             size = HEAD_BYTES + int.from_bytes(unread[end : end + 3], "big")
             if size > HEAD_BYTES + FRAME_BYTES:
                 # h2 says what is wrong with it.
-                end = len(unread)
+                end, self._asks = len(unread), True
             elif len(unread) >= end + size:
-                kind = unread[end + 3]
+                kind, flags = unread[end + 3], unread[end + 4]
+                self._asks |= kind not in (SettingsFrame.type, WindowUpdateFrame.type)
+                self._unacknowledged += kind == SettingsFrame.type and not flags & ACK
                 self._spare_frames -= kind != DataFrame.type or size == HEAD_BYTES
                 self._head_bytes = size + (self._head_bytes if kind == ContinuationFrame.type else 0)
                 if self._head_bytes > self.bounds.head_bytes:
@@ -179,13 +221,18 @@ class Http2Connection:
             else:
                 stream.take(event.data, event.flow_controlled_length)
         elif isinstance(event, StreamEnded) and stream is not None:
-            stream.complete()
+            if self.take_place(stream):
+                stream.complete()
+            else:
+                stream.reset(ErrorCodes.REFUSED_STREAM)
         elif isinstance(event, StreamReset) and stream is not None:
             stream.lose()
 
     def _begin(self, event: RequestReceived) -> None:
         is_full = len(self._streams) >= MOST_STREAMS or self._is_ending
-        if is_full or (self._streams and not self._registry.admit_request(self._owner)):
+        stream = Http2Stream(self, event.stream_id)
+        # The first takes its place once its body is there: a connection waits for its client until then.
+        if is_full or (self._streams and not self.take_place(stream)):
             self.reset(event.stream_id, ErrorCodes.REFUSED_STREAM)
             return
         fields = [(bytes(name), bytes(value)) for name, value in event.headers]
@@ -203,7 +250,6 @@ class Http2Connection:
             "query_string": query,
             "headers": headers,
         }
-        stream = Http2Stream(self, event.stream_id)
         self._streams[event.stream_id] = stream
         task = self._loop.create_task(stream.run(self._app, scope))
         self._tasks.add(task)
@@ -211,7 +257,7 @@ class Http2Connection:
 
     def flush(self) -> None:
         """Send what h2 has to send."""
-        if (data := self.http.data_to_send()) and not self.transport.is_closing():
+        if self._http and (data := self._http.data_to_send()) and not self.transport.is_closing():
             self.transport.write(data)
 
     def reset(self, stream: int, code: ErrorCodes) -> None:
@@ -225,23 +271,33 @@ class Http2Connection:
         """Note that a frame of an answer was sent, which the client may give room for."""
         self._spare_frames = min(SPARE_FRAMES, self._spare_frames + GIVEN_FRAMES)
 
+    def take_place(self, stream: Http2Stream) -> bool:
+        """Take a place for the request of the stream if it has none; False: there is none."""
+        stream.has_place = stream.has_place or self._registry.begin_request(self._owner)
+        return stream.has_place
+
+    def give_place(self, stream: Http2Stream) -> None:
+        """Return the place of a request that is passed on no more."""
+        if stream.has_place:
+            self._registry.end_request(self._owner)
+        stream.has_place = False
+
     def forget(self, stream: Http2Stream) -> None:
         """Forget a stream whose request has ended."""
         del self._streams[stream.number]
-        if self._streams:
-            self._registry.end_request(self._owner)
+        self.give_place(stream)
         if stream.is_answered:
             self._spare_frames = SPARE_FRAMES
         self.flush()
         if self._is_ending and not self._streams:
             self.transport.close()
-        self._watch()
+        self.watch()
 
     def shutdown(self) -> None:
         """Take no further request, and close once those that came are answered."""
         self._is_ending = True
         # h2 sends nothing after its own.
-        last = GoAwayFrame(0, last_stream_id=self.http.highest_inbound_stream_id)
+        last = GoAwayFrame(0, last_stream_id=self._http.highest_inbound_stream_id if self._http else 0)
         self.transport.write(last.serialize())
         if not self._streams:
             self.transport.close()
@@ -254,12 +310,11 @@ class Http2Connection:
         else:
             self.transport.close()
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """Tell the registry the phase of the connection if it has changed, and set its deadline."""
         arriving = [stream for stream in self._streams.values() if not stream.is_whole]
-        phase = (
-            "idle" if not self._streams else "arriving" if len(arriving) == len(self._streams) else "working"
-        )
+        is_waiting = all(stream.waits_for_client for stream in self._streams.values())
+        phase = "idle" if not self._streams else "waiting" if is_waiting else "working"
         if phase != self._phase:
             (self._registry.works if phase == "working" else self._registry.waits)(self._owner)
             if self._timer is not None:
@@ -281,7 +336,7 @@ class Http2Connection:
             if not stream.is_whole and self._loop.time() >= stream.began_s + self.bounds.body_s:
                 stream.reset(ErrorCodes.CANCEL)
         self.flush()
-        self._watch()
+        self.watch()
 
 
 class Http2Stream:
@@ -290,14 +345,19 @@ class Http2Stream:
     def __init__(self, connection: Http2Connection, number: int) -> None:
         self.number = number
         self.began_s = asyncio.get_running_loop().time()
-        # The body has arrived; the answer was sent.
-        self.is_whole = self.is_answered = False
+        # The body has arrived; the answer was sent; the request counts in the registry.
+        self.is_whole = self.is_answered = self.has_place = False
         # Set at each change: of the body, of the room for the answer, or that the client has gone.
         self.changed = asyncio.Event()
         self._connection = connection
         self._parts: list[bytes] = []
         self._unread_bytes = 0
-        self._is_gone = self._is_done = self._has_trailers = False
+        self._is_gone = self._is_done = self._has_trailers = self._is_blocked = False
+
+    @property
+    def waits_for_client(self) -> bool:
+        """True if the client has to send more of the body, or to take more of the answer."""
+        return not self.is_whole or self._is_blocked
 
     async def run(self, app: Application, scope: dict[str, Any]) -> None:
         """Have the application answer."""
@@ -354,6 +414,8 @@ class Http2Stream:
         if self._is_gone:
             return
         if message["type"] == "http.response.start":
+            # Answers are whole when they start.
+            self._connection.give_place(self)
             self._has_trailers = message.get("trailers", False)
             fields = [it for it in message.get("headers", ()) if it[0] not in HOP_HEADERS]
             self._connection.http.send_headers(
@@ -374,11 +436,15 @@ class Http2Stream:
             room = min(connection.http.local_flow_control_window(self.number), FRAME_BYTES, len(data) - start)
             if start < len(data) and (room <= 0 or not connection.can_write.is_set()):
                 connection.flush()
+                self._is_blocked = True
+                connection.watch()
                 try:
                     async with asyncio.timeout(connection.bounds.idle_s):
                         await (self._wait() if room <= 0 else connection.can_write.wait())
                 except TimeoutError:
                     self.reset(ErrorCodes.CANCEL)
+                self._is_blocked = False
+                connection.watch()
                 if self._is_gone:
                     return
                 continue

@@ -7,8 +7,10 @@ for, and keeps a connection that sends a byte now and then for ever.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import socket
+from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 PREFACE = b"PRI * HTTP/2.0\r\n"
 # Seconds after which a refused client may retry.
 RETRY_S = 1
+# Status, code and detail for a client that finds no place.
+BUSY = (503, "busy", "the service has the most connections that it can keep")
 # Requests that a client may send before the first of them is answered. Each takes a hundred times the memory
 # of its text; clients that do so at all send ten or so.
 MOST_PIPELINED = 64
@@ -59,6 +63,7 @@ class BoundedConfig(uvicorn.Config):
         *,
         backlog: int = ACCEPT_BATCH,
         has_http2: bool = False,
+        passing: Callable[[], int] = lambda: 0,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -71,7 +76,10 @@ class BoundedConfig(uvicorn.Config):
             **options,
         )
         self.bounds, self.has_http2 = bounds, has_http2
-        self.registry, self.turns = Connections(bounds), Turns()
+        if has_http2:
+            # Not at the first connection: it takes a tenth of a second.
+            importlib.import_module("ipa.serving.http2")
+        self.registry, self.turns = Connections(bounds, passing=passing), Turns()
         # By phase: after so many seconds it ends; None: not by itself.
         self.longest_s = {
             ConnectionPhase.HEAD: bounds.head_s,
@@ -134,7 +142,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._registry.admit(self, self.client[0] if self.client else ""):
             self._watch()
         else:
-            self._close(503, "busy", "the service has the most connections that it can keep")
+            self._close(*BUSY)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Remove the connection from the registry."""
@@ -143,6 +151,8 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._timer.cancel()
         if self._h2 is not None:
             self._h2.connection_lost()
+            # Each knows the other, which only a search for garbage would find.
+            self._h2 = None
         if self._answered is not None and self._answered is not self.cycle:
             self._answered.disconnected = True
             self._answered.message_event.set()
@@ -298,7 +308,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def displace(self) -> None:
         """Close at once, to make room for another connection."""
         if self._phase is ConnectionPhase.BODY:
-            self._answer(503, "busy", "the service has the most connections that it can keep")
+            self._answer(*BUSY)
         self.transport.abort()
 
     def _now(self) -> ConnectionPhase:
@@ -316,6 +326,12 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         phase = self._now()
         if phase is self._phase:
             return
+        if phase is ConnectionPhase.ANSWER:
+            if not self._registry.begin_request(self):
+                self._close(*BUSY)
+                return
+        elif self._phase is ConnectionPhase.ANSWER:
+            self._registry.end_request(self)
         self._phase, self._dropped_bytes, self._unsent_bytes = phase, 0, 0
         if phase is ConnectionPhase.ANSWER:
             self._registry.works(self)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
+from h2.events import DataReceived, ResponseReceived, SettingsAcknowledged, StreamEnded, StreamReset
+from h2.settings import SettingCodes
 
 from ipa.serving.body_budget import Turns
 from ipa.serving.connections import Connections, ServerBounds
@@ -159,6 +160,25 @@ def test_a_stream_is_a_request_with_its_body_and_answer() -> None:
     run(scenario)
 
 
+def test_a_connection_that_asks_nothing_has_no_state_of_the_protocol() -> None:
+    async def scenario() -> None:
+        client = Client()
+        client.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1})
+        client.http.increment_flow_control_window(1000)
+        acknowledged = [it for it in await client.exchange() if isinstance(it, SettingsAcknowledged)]
+        assert len(acknowledged) == 2
+        assert client.served._http is None
+        # What it agreed to before holds: a window of one byte for the answer.
+        client.lets.set()
+        client.begin(1, ends=False)
+        client.http.send_data(1, b"two", end_stream=True)
+        events = await client.exchange()
+        assert [it.data for it in events if isinstance(it, DataReceived)] == [b"t"]
+        assert not [it for it in events if isinstance(it, SettingsAcknowledged)]
+
+    run(scenario)
+
+
 def test_an_idle_connection_waits_and_one_that_is_answered_does_not() -> None:
     async def scenario() -> None:
         bounds = ServerBounds(connections=2, address_connections=2)
@@ -190,15 +210,32 @@ def test_a_call_that_does_not_arrive_waits_for_its_client() -> None:
     run(scenario)
 
 
-def test_each_further_stream_takes_a_place_and_gives_it_back() -> None:
+def test_an_answer_that_its_client_does_not_take_waits_for_its_client() -> None:
     async def scenario() -> None:
-        client = Client(ServerBounds(connections=3, address_connections=3))
+        client = Client(ServerBounds(connections=1, address_connections=1))
+        client.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1})
+        client.begin(1, ends=False)
+        client.http.send_data(1, b"two", end_stream=True)
+        await client.exchange()
+        # While the application answers, the connection keeps its place.
+        assert not client.registry.admit(Owner(), "192.0.2.1")
+        client.lets.set()
+        await client.exchange()
+        assert client.registry.admit(Owner(), "192.0.2.1")
+        assert client.owner.is_displaced
+
+    run(scenario)
+
+
+def test_each_stream_takes_a_place_and_gives_it_back() -> None:
+    async def scenario() -> None:
+        client = Client(ServerBounds(connections=4, address_connections=4, request_places=1))
         for stream in (1, 3, 5, 7):
             client.begin(stream)
         events = await client.exchange()
         refused = [it for it in events if isinstance(it, StreamReset)]
         assert [(it.stream_id, it.error_code) for it in refused] == [(7, ErrorCodes.REFUSED_STREAM)]
-        assert (len(client.registry), len(client.asked)) == (3, 3)
+        assert (len(client.registry), len(client.asked)) == (4, 3)
         client.lets.set()
         await client.exchange()
         assert len(client.registry) == 1
@@ -290,13 +327,13 @@ def test_a_client_whose_requests_are_answered_may_go_on() -> None:
 
 def test_a_client_that_takes_requests_back_holds_no_more_streams_than_others() -> None:
     async def scenario() -> None:
-        client = Client()
+        client = Client(ServerBounds(request_places=1))
         await client.send(BEGIN)
         # Each is being answered although the client has gone.
         for number in range(MOST_STREAMS + 20):
             await client.send(frame(HEADERS, END_HEADERS | 1, 2 * number + 1, BLOCK))
             await client.send(frame(RST_STREAM, 0, 2 * number + 1, bytes(4)))
-        assert len(client.asked) == len(client.registry) == MOST_STREAMS
+        assert len(client.asked) == len(client.registry) - 1 == MOST_STREAMS
 
     run(scenario)
 
