@@ -80,11 +80,12 @@ class GrpcCalls:
             fields = await aside(call.is_large, grpc_messages.count_fields, message, most_fields)
             if fields > most_fields:
                 raise HttpError(413, "too_large", f"the message has more than {most_fields} fields")
+            # The request has a copy of its contents.
+            call.hold(len(message) + VALUE_BYTES * fields)
             request = await aside(call.is_large, parse.FromString, message)
         except (ValueError, IndexError) as error:  # protobuf's DecodeError is one
             raise HttpError(400, "input", f"the message is not a {name}Request: {error}") from error
         del message
-        call.hold(VALUE_BYTES * fields)
         try:
             answer, trailers = await method(request, call)
         except FailedCallError as failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ R = TypeVar("R")
 # Bodies that are read on in one round of the event loop. Each takes some tenths of a millisecond, and every
 # other request waits for the round to end several times before it is answered.
 READ_A_ROUND = 8
+# Bytes of bodies that may stay with the process: what it needs again at once is not given back.
+KEPT_BYTES = 32 << 20
 # Seconds after which a request whose body found no room may come again.
 RETRY_S = 1
 # One thread: what it computes shares one interpreter with the event loop, which more threads would delay.
@@ -24,6 +27,12 @@ async def aside(is_large: bool, function: Callable[[Unpack[A]], R], *arguments: 
     if not is_large:
         return function(*arguments)
     return await asyncio.get_running_loop().run_in_executor(_ASIDE, function, *arguments)
+
+
+def give_back_memory() -> None:
+    """Give the pages that are free back to the system, which glibc does not do between those that are not."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 class NoRoomError(Exception):
@@ -55,7 +64,7 @@ class BodyBudget:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._incomplete: set[Incoming] = set()
-        self.held_bytes = 0
+        self.held_bytes = self._peak_bytes = 0
 
     def add(self, body: Incoming, data: bytes) -> None:
         """Append data that has arrived; NoRoomError if there is no room for it."""
@@ -78,6 +87,7 @@ class BodyBudget:
                 largest.deadline.reschedule(asyncio.get_running_loop().time())
         body.size_bytes += size
         self.held_bytes += size
+        self._peak_bytes = max(self._peak_bytes, self.held_bytes)
 
     def complete(self, body: Incoming) -> bytes:
         """The whole body, which counts until it is released."""
@@ -92,6 +102,9 @@ class BodyBudget:
         self.held_bytes -= body.size_bytes
         body.chunks.clear()
         body.size_bytes = 0
+        if self._peak_bytes - self.held_bytes > KEPT_BYTES:
+            self._peak_bytes = self.held_bytes
+            asyncio.get_running_loop().run_in_executor(_ASIDE, give_back_memory)
 
 
 class Turns:

@@ -18,6 +18,8 @@ from ipa.dataplane.grpc_calls import PREFIX, GrpcCalls
 from ipa.dataplane.http import GRPC_TYPE, Application, BodyLimits, Call, HttpError, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.tensors import INLINE_BYTES
+from ipa.serving import body_budget
+from ipa.serving.body_budget import KEPT_BYTES, BodyBudget, Incoming
 
 REPLICA = "http://127.0.0.1:1"
 LIMITS = BodyLimits(1_000_000, 50_000_000)
@@ -304,5 +306,38 @@ def test_calls_and_requests_have_one_account() -> None:
         assert (status, "bodies of other requests" in message) == (14, True)
         with pytest.raises(HttpError):
             stage.application._hold(http.Incoming(asyncio.timeout(None)), 150_001)
+
+    run(scenario)
+
+
+def test_what_large_bodies_took_is_given_back_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        given, threads = threading.Event(), list[int]()
+        monkeypatch.setattr(
+            body_budget, "give_back_memory", lambda: (threads.append(threading.get_ident()), given.set())
+        )
+        budget = BodyBudget(4 * KEPT_BYTES)
+        small, large = (Incoming(asyncio.timeout(None)) for _ in range(2))
+        budget.hold(small, KEPT_BYTES)
+        budget.hold(large, KEPT_BYTES + 1)
+        budget.release(small)
+        assert not given.is_set()
+        budget.release(large)
+        assert await asyncio.get_running_loop().run_in_executor(None, given.wait, 20.0)
+        assert threads != [threading.get_ident()]
+
+    run(scenario)
+
+
+def test_the_copy_that_a_request_of_grpc_is_counts_before_it_is_made() -> None:
+    async def scenario() -> None:
+        # Room for the call and what is passed on, but not for the request between them.
+        stage = Stage(BodyLimits(1_000_000, 2_500_000))
+        request = grpc_messages.CLASSES["ModelInferRequest"](
+            model_name="s", raw_input_contents=[bytes(900_000)]
+        )
+        message = request.SerializeToString()
+        status, words, _ = await stage.call(PREFIX.pack(0, len(message)) + message)
+        assert (status, "memory" in words) == (14, True)
 
     run(scenario)
