@@ -147,6 +147,13 @@ def data_plane(size: Size, tell: Tell) -> Figures:
     return found
 
 
+def _machine(loads: list[float]) -> str:
+    """The machine: one that does other work misses figures in seconds that are its own doing."""
+    return (
+        f"{os.cpu_count()} cores of {processor_name()}; load {loads[0]:.1f} before, {max(loads):.1f} at most"
+    )
+
+
 def main() -> int:
     """Run all of it, or one attack, and print the table."""
     attacks: dict[str, Callable[[Size, Tell], Figures]] = {
@@ -174,13 +181,10 @@ def main() -> int:
         found |= attacks[name](size, lambda line: print(line, flush=True))
         loads.append(os.getloadavg()[0])
         print(f"{name}: {time.monotonic() - began_s:.0f} s, load {loads[-1]:.1f}", flush=True)
-    # A machine that does other work misses figures in seconds that are its own doing.
-    machine = (
-        f"{os.cpu_count()} cores of {processor_name()}; load {loads[0]:.1f} before, {max(loads):.1f} at most"
-    )
-    text = f"{machine}\n\n{table(found)}"
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "table.md").write_text(text + "\n", encoding="utf-8")
+        # After each: one that is interrupted has told what it found.
+        text = f"{_machine(loads)}\n\n{table(found)}"
+        OUT.mkdir(parents=True, exist_ok=True)
+        (OUT / "table.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\nwritten to {OUT / 'table.md'}")
     return int(not all(each.is_met for several in found.values() for each in several))
 
