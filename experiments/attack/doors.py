@@ -27,7 +27,8 @@ SETTINGS = {
     "IPA_WEBHOOK_URL": f"http://127.0.0.1:1/{SECRET}?token={SECRET}",
     "IPA_WEBHOOK_SECRET": f"whsec_{SECRET}{'A' * 31}",
     "IPA_WEBHOOK_NETWORKS": "private",
-    "IPA_GATEWAY_URL": f"http://ada:{SECRET}@127.0.0.1:1/{SECRET}?key={SECRET}",
+    # With a user, a password or a query it is refused.
+    "IPA_GATEWAY_URL": f"http://127.0.0.1:1/{SECRET}",
     "IPA_GITOPS_REMOTE": f"https://ada:{SECRET}@127.0.0.1:1/x.git?key={SECRET}",
     "IPA_PROMETHEUS_TOKEN": SECRET,
 }
