@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from ipa.queueing.saved_quota import SojournFormula, sojourn_with_quota
 from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
 
+# Options whose times are kept: about 10 MB.
+MOST_KNOWN = 30_000
+
 
 def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
     """Service time, wait, mean time and squared excess of the quantile over it, an entry a candidate.
@@ -35,8 +38,7 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
     """
     batch_size, replicas, rate_rps = candidates.batch_size, candidates.replicas, candidates.rate_rps
     if problem.compat is Compat.TAIL:
-        return _tail_times(
-            problem.percentile,
+        columns = (
             candidates.points,
             replicas,
             rate_rps,
@@ -44,9 +46,9 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
             candidates.of_block("timeout_s"),
             candidates.of_block("batching"),
             candidates.of_block("hop_s"),
-            Departures(*candidates.scalars[BEFORE]),
-            _machine_cores(problem),
+            candidates.scalars[BEFORE],
         )
+        return _known_times(problem.percentile, _machine_cores(problem)).of(columns)
     sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
     service_s = candidates.of_point("latency_s") * sequence
     if problem.compat is Compat.IPA_ARTIFACT:
@@ -54,6 +56,40 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
     else:
         wait_s = np.minimum((batch_size - 1) / rate_rps, candidates.of_block("timeout_s"))
     return service_s, wait_s, service_s + wait_s, np.zeros(len(replicas))
+
+
+@dataclass(slots=True)
+class _KnownTimes:
+    """The times of options that were computed lately: explanations and ticks ask for the same ones again."""
+
+    percentile: float
+    machine_cores: float
+    times: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
+
+    def of(self, columns: Sequence[Any]) -> tuple[Array, Array, Array, Array]:
+        """As `_tail_times`, of which these are the arguments, a row or several each."""
+        table = np.vstack(columns).T
+        rows, width = table.tobytes(), table.shape[1] * table.itemsize
+        keys = [rows[at : at + width] for at in range(0, len(rows), width)]
+        times = self.times
+        missing = [at for at, key in enumerate(keys) if key not in times]
+        if len(times) + len(missing) > MOST_KNOWN:
+            # Other threads may still read the old ones.
+            self.times = times = {}
+            missing = list(range(len(keys)))
+        if missing:
+            some = [each[..., missing] for each in columns]
+            before = Departures(*some.pop())
+            found = _tail_times(self.percentile, *some, before, self.machine_cores)
+            computed = zip(*(each.tolist() for each in found), strict=True)
+            times.update(zip((keys[at] for at in missing), computed, strict=True))
+        service_s, wait_s, mean_s, spread_s2 = np.array([times[key] for key in keys]).reshape(-1, 4).T
+        return service_s, wait_s, mean_s, spread_s2
+
+
+@lru_cache(maxsize=8)
+def _known_times(percentile: float, machine_cores: float) -> _KnownTimes:
+    return _KnownTimes(percentile, machine_cores)
 
 
 def _tail_times(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,14 @@ from hypothesis import strategies as st
 from ipa.model.errors import InputError
 from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.profile import OperatingPoint
+from ipa.optimize import timing
 from ipa.optimize.accuracy import accuracy_term, ranks
+from ipa.optimize.columns import Array
 from ipa.optimize.dominance import undominated
+from ipa.optimize.options import draft_of
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Options
+from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import build_program, chained
 
 GOOD = OperatingPoint("good", 0.9, 1, 2.0, 0.10, 10.0)
@@ -189,3 +195,32 @@ def test_more_numbers_of_items_than_can_be_told_apart_are_refused_by_the_stages_
     stages = chained([StageProblem(name, points) for name in ("a", "b", "c")], fans)
     with pytest.raises(InputError, match="'c' may see more than 512"):
         build_program(problem(*stages))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_times_that_are_known_are_those_that_are_computed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = replace(random_graph_problem(Random(seed)), compat=Compat.TAIL)
+    candidates = draft_of(asked).candidates
+    assert candidates is not None
+    rows: list[int] = []
+    compute = timing._tail_times
+
+    def counted(percentile: float, points: Array, *others: Any) -> Any:
+        rows.append(points.shape[1])
+        return compute(percentile, points, *others)
+
+    monkeypatch.setattr(timing, "_tail_times", counted)
+    timing._known_times.cache_clear()
+    count = len(candidates.point)
+    half = candidates.take(np.arange(0, count, 2))
+    timing.option_times(asked, half)
+    first = timing.option_times(asked, candidates)
+    again = timing.option_times(asked, candidates)
+    # Equal rows are computed once, and none a second time.
+    assert sum(rows) <= count and len(rows) <= 2
+    monkeypatch.setattr(timing, "MOST_KNOWN", 0)
+    anew = timing.option_times(asked, candidates)
+    assert rows[-1] == count
+    for known, same, computed in zip(first, again, anew, strict=True):
+        assert np.array_equal(known, same)
+        assert known == pytest.approx(computed, rel=1e-12)
