@@ -91,7 +91,8 @@ class Backtest:
             first, last = max(first, begin - lost), min(last, end - lost - ahead)
         else:
             first = max(first, self._steps(series, None, total)[1])
-        spread: Floats = np.linspace(first, last, self.forecasts) if last >= first else np.array([])
+        most = min(self.forecasts, last - first + 1)
+        spread: Floats = np.linspace(first, last, most) if last >= first else np.array([])
         moments = series.whole(np.unique(np.round(spread)).astype(np.int64), width, ahead)
         if not len(moments):
             raise InputError(

@@ -51,6 +51,16 @@ def test_table_names_every_rung(trace: Path, capsys: pytest.CaptureFixture[str])
     assert all(name in out for name in ("learned", "seasonal", "window", "last"))
 
 
+def test_more_forecasts_than_moments_are_one_at_each_moment() -> None:
+    load = LoadHistory(1.0, tuple(float(count) for count in RNG.poisson(20, 3000)))
+    enough, more = (
+        Backtest(forecasts=count, smooth_s=1.0).run(load, [LastValue()], lambda: 0.0)["last"]
+        for count in (881, 10**12)
+    )
+    assert more == enough
+    assert enough.count == 881
+
+
 def test_days_of_a_trace_and_every_tick_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "days.txt"
     path.write_text("\n".join(["16"] * 2 * 86400) + "\n")
