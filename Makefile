@@ -22,7 +22,7 @@ test: install ## all tests that do not depend on the machine's speed (WORKERS=3;
 	@tools/system.sh
 	$(PY) -m pytest tests -m "not live" -n $(or $(WORKERS),3) --dist loadgroup $(if $(DURATIONS),--durations $(DURATIONS))
 
-test-live: install ## the tests that need real time, real load or a quiet machine, one after another; a failed one is run once more
+test-live: install ## the tests that need real time, real load or a quiet machine; a failed one is run once more, alone
 	@tools/system.sh
 	$(PY) -m tools.live_tests $(if $(DURATIONS),--durations $(DURATIONS))
 
@@ -36,7 +36,7 @@ mutants: install ## random changes of the pure rooms, each with the tests that r
 	  $(if $(CPU),--cpu $(CPU)) $(if $(ONLY),--only $(ONLY)) $(if $(REUSE),--reuse) $(if $(AGAIN),--again)
 
 faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
-	IPA_FAULT_SEEDS=1000 IPA_FAULT_KILLS=30 IPA_FAULT_EXAMPLES=1000 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
+	IPA_FAULT_SEEDS=1000 IPA_FAULT_KILLS=30 IPA_FAULT_EXAMPLES=1000 IPA_FAULT_HOURS=1 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
 
 fuzz: install ## ten thousand made-up requests against the whole API, about four minutes (EXAMPLES=130, SEED=1)
 	$(PY) -m experiments.fuzz $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))

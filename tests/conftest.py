@@ -15,6 +15,7 @@ import typer.main
 from hypothesis import settings
 
 from ipa.optimize import deadline
+from tests.amounts import many
 
 # Before numpy is there: the threads of its algebra wait for each other by computing, which took as much time
 # again as the algebra, of cores that other tests use.
@@ -22,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What the helpers of tests assert is told in full, as if the test itself asserted it.
 pytest.register_assert_rewrite("tests.fakes", "tests.faults", "tests.contract", "ipa.testing")
 # The same examples each time; what they take depends on the machine.
-settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=many(50))
 settings.load_profile("fixed")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,8 +1,9 @@
 """Runs the tests marked `live`, and once more those that failed: `make test-live`.
 
-They measure real time on this machine, so another process may disturb one. The rule: a test that failed is
-run once more, alone, after all others. It passes if it passes then, and is named; a test that fails twice
-fails the run. No bound is loosened.
+Those of Chromium and of model servers wait for what comes, so the two kinds run beside each other. The others
+measure real time on this machine and run one after another; still another process may disturb one. The rule:
+a test that failed is run once more, alone, after all others. It passes if it passes then, and is named; a
+test that fails twice fails the run. No bound is loosened.
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ import sys
 from dataclasses import dataclass, field
 
 import pytest
+
+# What each run picks, with its options: all tests of one kind are one group.
+RUNS = (
+    ("browser or local", ("-n", "2", "--dist", "loadgroup")),
+    ("live and not browser and not local", ()),
+)
 
 
 @dataclass(eq=False)  # pluggy keeps plugins in sets: by identity
@@ -27,11 +34,14 @@ class Failures:
 
 
 def main(options: list[str]) -> int:
-    """Run the live tests with these options of pytest and return the exit code of the last run."""
+    """Run the live tests with these options of pytest and return an exit code."""
     failures = Failures()
-    code = pytest.main(["-m", "live", *options], plugins=[failures])
-    if code != pytest.ExitCode.TESTS_FAILED:
-        return code
+    for marks, how in RUNS:
+        code = pytest.main(["-m", marks, *how, *options], plugins=[failures])
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+            return code
+    if not failures.ids:
+        return 0
     print(f"failed at first, run again alone: {', '.join(failures.ids)}", flush=True)
     # In a process of its own: whatever the failed tests left in this one is not there.
     return subprocess.run([sys.executable, "-m", "pytest", *failures.ids], check=False).returncode

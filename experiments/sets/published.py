@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -129,19 +128,18 @@ class Splits:
     def __init__(self, problem: SetProblem) -> None:
         """For problems with these variants and this budget; rate, weights and what is loaded may change."""
         self._names = [v.name for v in sorted(problem.variants, key=lambda v: -v.accuracy)]
-        choices = []
+        rows = np.zeros((1, 0, 2))
         for name in self._names:
             variant = problem.variant(name)
             levels = variant.levels if variant else ()
             allowed = [level for level in levels if variant and level.cores >= variant.min_cores]
-            choices.append([(0.0, 0.0), *((level.cores, level.capacity_rps) for level in allowed)])
-        rows = [
-            row
-            for row in itertools.product(*choices)
-            if sum(c for c, _ in row) <= problem.budget_cores + 1e-9
-        ]
-        table = np.array(rows)
-        self._cores, self._capacity_rps = table[:, :, 0], table[:, :, 1]
+            own = np.array([(0.0, 0.0), *((level.cores, level.capacity_rps) for level in allowed)])
+            # The rows so far, each with every level of this variant, as long as they are within the budget.
+            rows = np.concatenate(
+                [np.repeat(rows, len(own), axis=0), np.tile(own, (len(rows), 1))[:, None]], axis=1
+            )
+            rows = rows[rows[:, :, 0].sum(axis=1) <= problem.budget_cores + 1e-9]
+        self._cores, self._capacity_rps = rows[:, :, 0], rows[:, :, 1]
 
     @property
     def count(self) -> int:

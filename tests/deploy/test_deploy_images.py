@@ -161,7 +161,7 @@ def test_an_image_has_what_it_imports(image: str, modules: list[str], some: str)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-1500:]
     # And it is noticed if something is missing.
-    command[3] = json.dumps(sorted(set(names(image)) - {some}))
+    command[3:] = [json.dumps(sorted(set(names(image)) - {some})), some]
     assert (
         f"No module named '{some}'"
         in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stderr

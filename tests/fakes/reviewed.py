@@ -26,6 +26,8 @@ fail_if:
 HARMLESS = ("drop_after: 10s", "drop_after: 8s")
 COSTLY = ("    alpha: 10\n    beta: 0.05", "    alpha: 20\n    beta: 0.05")
 BREAKING = ("max_replicas: 100}", "max_replicas: 100, cores: 8}")
+# Seconds of the trace.
+TRACE_S = 60
 # One moment and one person, so that equal repositories have equal commits.
 WHO = {
     f"GIT_{role}_{key}": value
@@ -50,7 +52,7 @@ def make(folder: Path, guardrails: str = GUARDRAILS) -> Path:
             shutil.copyfile(file, target)
     (folder / "guardrails.yaml").write_text(guardrails)
     (folder / "traces").mkdir()
-    rates = workload_rates("fluctuating")[400:520]
+    rates = workload_rates("fluctuating")[400 : 400 + TRACE_S]
     (folder / "traces" / "video.txt").write_text("".join(f"{rate:.0f}\n" for rate in rates))
     git(folder, "init", "--quiet", "-b", "main")
     git(folder, "add", ".")

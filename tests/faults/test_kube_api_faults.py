@@ -427,8 +427,8 @@ def test_k15_a_person_edits_replicas(case: Case, seed: int) -> None:
 
 
 # Over the API server and the real adapter; all of them over a workload in memory, several times faster.
-API_SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "50"))
-SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "250"))
+API_SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "20"))
+SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "100"))
 
 
 # A thousand seeds are minutes of work.

@@ -18,7 +18,7 @@ from tests.faults.table import Case
 from tests.faults.world import KubeWorld, build
 
 # `make faults` tries a thousand.
-SEEDS = range(int(os.environ.get("IPA_FAULT_SEEDS", "300")))
+SEEDS = range(int(os.environ.get("IPA_FAULT_SEEDS", "100")))
 LEASE_S, RETRY_S = 15.0, 2.0
 # Long enough for two changes of the leader.
 RUN_S = 40.0

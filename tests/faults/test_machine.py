@@ -28,7 +28,7 @@ from tests.faults.schedule import Entry
 from tests.faults.world import QUIET, build
 
 # `make faults` tries more.
-STEPS, EXAMPLES = 30, int(os.environ.get("IPA_FAULT_EXAMPLES", "24"))
+STEPS, EXAMPLES = 30, int(os.environ.get("IPA_FAULT_EXAMPLES", "8"))
 COUNTED = {"steps": 0, "ticks": 0, "writes": 0}
 
 

@@ -95,7 +95,7 @@ def test_s1_the_loop_misses_the_sla_by_as_little_as_can_be_and_stays_there(case:
     # Batches of eight wait to be full.
     slow = tuple(replace(config, batch_size=8) for config in SMALLEST)
     made = scenario(5.0, policy=policy, configs=slow, pipeline=tight)
-    decisions = made.ticks(40)
+    decisions = made.ticks(20)
     case.equal("writes", len(made.workload.writes), 1)
     runs = known.predict(made.workload.serving, 5.0)
     was = known.predict(slow, 5.0)

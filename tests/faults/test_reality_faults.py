@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import cache
 from math import inf
@@ -21,6 +22,8 @@ from tests.faults.table import Case
 
 # Tests share runs, and so a worker.
 pytestmark = pytest.mark.xdist_group("reality")
+# Of a constant load on Seldon; `make faults` has half an hour.
+MINUTES = 30 * float(os.environ.get("IPA_FAULT_HOURS", "0.5"))
 # Late requests below this share are as good as none: half of what a p99 allows.
 NONE_PERCENT = 0.5
 # Wrong profiles are known after two windows of the metrics, and new pods serve some seconds later.
@@ -90,7 +93,7 @@ def test_v6_a_constant_load_for_an_hour(case: Case, rate_rps: float, limit: int)
 def test_v6_a_constant_load_where_a_change_replaces_pods(
     case: Case, shape: Shape, rate_rps: float, limit: int
 ) -> None:
-    """Half an hour. Between two plans that each suit some of the time a change would restart a stage."""
+    """Between two plans that each suit some of the time a change would restart a stage."""
     found = on_seldon(shape, rate_rps)
     case.told("shape, rps", f"{shape} {rate_rps:g}")
     case.at_most("changes after 5 min", changes_after(found, 300.0), limit)
@@ -107,7 +110,7 @@ def test_v6_a_constant_load_on_a_quicker_machine(case: Case, rate_rps: float, ra
 
 
 def on_seldon(shape: Shape, rate_rps: float, *slow: SlowPeriod) -> SimResult:
-    """The real OCR profiles in that shape for half an hour, with few cores."""
+    """The real OCR profiles in that shape, with few cores."""
     pipeline = load_pipeline(ROOT / "pipelines/ocr/pipeline.yaml")
     image = "ipa-serving/dataplane:0.1.0" if shape is Shape.SPLIT else None
     seldon = with_seldon(
@@ -116,7 +119,12 @@ def on_seldon(shape: Shape, rate_rps: float, *slow: SlowPeriod) -> SimResult:
     )
     profiles = load_profiles(ROOT / "profiles", "ocr")
     setup = setup_on(
-        Seldon(), seldon, profiles, (rate_rps,) * 1800, ForecastSettings(), replace(SERVICE, tick_s=5.0)
+        Seldon(),
+        seldon,
+        profiles,
+        (rate_rps,) * int(MINUTES * 60),
+        ForecastSettings(),
+        replace(SERVICE, tick_s=5.0),
     )
     return simulate(replace(setup, slow=slow))
 

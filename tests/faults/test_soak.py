@@ -13,7 +13,7 @@ from tests.faults.table import Case
 
 @pytest.fixture(scope="module")
 def short() -> Soak:
-    return soak(1000, seed=3)
+    return soak(500, seed=3)
 
 
 def test_o8_no_invariant_is_broken_and_everything_settles_again(case: Case, short: Soak) -> None:
@@ -21,8 +21,8 @@ def test_o8_no_invariant_is_broken_and_everything_settles_again(case: Case, shor
     case.equal("never settled", short.never, 0)
     case.told("ticks to settle, p50 / p99", [percentile(short.settled, ratio) for ratio in (50, 99)])
     assert short.overshoot_cores == 0.0
-    assert short.faults.total() >= 15
-    assert short.writes >= 10
+    assert short.faults.total() >= 8
+    assert short.writes >= 5
 
 
 def test_settling_takes_ticks_not_hours(short: Soak) -> None:

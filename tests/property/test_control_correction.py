@@ -21,6 +21,7 @@ from ipa.model.observation import Batches, Measured, Missing, MissingReason, Obs
 from ipa.model.slowdown import MOST_RATIO
 from ipa.policies.base import Prediction
 from ipa.queueing.service import ServiceTime
+from tests.amounts import many
 from tests.fakes.world import PIPELINE, SMALLEST
 
 SETTINGS = GuardSettings(correct_profiles=True)
@@ -59,7 +60,7 @@ def over(ratios: list[float], spread: float, count: float) -> list[Correction]:
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=40), st.floats(0.0, 1.0), st.floats(0.0, 5000.0))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=many(50), deadline=None, derandomize=True)
 def test_whatever_is_seen_ratios_stay_within_bounds(ratios: list[float], spread: float, count: float) -> None:
     for known in over(ratios, spread, count):
         for slow in known.slowdowns(PIPELINE):
@@ -68,7 +69,7 @@ def test_whatever_is_seen_ratios_stay_within_bounds(ratios: list[float], spread:
 
 
 @given(st.floats(0.2, 3.9), st.floats(0.0, 0.5), st.floats(30.0, 5000.0))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=many(50), deadline=None, derandomize=True)
 def test_what_stays_as_it_is_is_found_and_kept(ratio: float, spread: float, count: float) -> None:
     steps = [known.seen[0].steps for known in over([ratio] * 150, spread, count) if known.seen]
     # From one side, so it never overshoots by more than rounding, and once there it stays.
@@ -82,7 +83,7 @@ def test_what_stays_as_it_is_is_found_and_kept(ratio: float, spread: float, coun
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.001, 1.0), st.sampled_from([12, 60, 600]), st.floats(0.9, 1.7))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=many(30), deadline=None, derandomize=True)
 def test_random_service_times_neither_correct_a_right_profile_nor_flap_on_a_wrong_one(
     seed: int, spread: float, count: int, true: float
 ) -> None:
@@ -102,7 +103,7 @@ def test_random_service_times_neither_correct_a_right_profile_nor_flap_on_a_wron
 
 
 @given(st.integers(0, 28), st.lists(st.floats(0.5, 5.0), min_size=1, max_size=6))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=many(100), deadline=None, derandomize=True)
 def test_a_step_once_taken_holds_for_the_ratios_it_was_taken_at(steps: int, ratios: list[float]) -> None:
     taken = steps_for(steps, ratios)
     assert steps_for(taken, ratios) == taken

@@ -28,6 +28,7 @@ from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.ours import Ours
+from tests.amounts import many
 from tests.fakes.world import PIPELINE, SMALLEST, planner, profiled, scenario, window_max
 
 VARIANTS = [(stage.name, variant.name) for stage in PIPELINE.stages for variant in stage.variants]
@@ -160,7 +161,7 @@ def test_invariants_hold_through_any_trouble() -> None:
     run_state_machine_as_test(
         Trouble,
         settings=settings(
-            max_examples=12,
+            max_examples=many(6),
             stateful_step_count=25,
             deadline=None,
             derandomize=True,
@@ -207,7 +208,7 @@ def trusted(seen: Signals) -> bool:
     return 0 <= rate.value < float("inf") and max(rate.age_s, load.age_s + newest) <= 15.0
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=many(75), deadline=None, derandomize=True)
 @given(seen=signals, workload=workloads)
 def test_what_cannot_be_trusted_is_never_acted_upon(seen: Signals, workload: WorkloadState | None) -> None:
     effects, state = on_tick(request(seen, workload), EngineState())
@@ -223,7 +224,7 @@ def test_what_cannot_be_trusted_is_never_acted_upon(seen: Signals, workload: Wor
         assert effects.change is None and state.pending_scale_downs == ()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=many(30), deadline=None, derandomize=True)
 @given(seen=signals, workload=workloads, mode=st.sampled_from(Mode))
 def test_a_decision_is_a_function_of_its_recorded_inputs(
     seen: Signals, workload: WorkloadState | None, mode: Mode

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
 from ipa.dataplane.tensors import Tensor, Tensors, merge, split
 from ipa.model.row_counts import FAN_OUT
+from tests.amounts import many
 
 EVENTS = st.one_of(
     st.tuples(st.just("arrive"), st.integers(1, 7), st.floats(0.1, 5), st.sampled_from(["INT64", "INT32"])),
@@ -105,7 +106,7 @@ class World:
             self.answer(0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=many(75), deadline=None)
 @given(st.lists(EVENTS, max_size=60))
 def test_every_accepted_request_ends_exactly_once_with_its_own_rows(events: list[tuple[object, ...]]) -> None:
     world = World()

@@ -19,9 +19,10 @@ from ipa.files.document import parse, to_json_pointer
 from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import InputError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from tests.amounts import many
 
 # No time limit on a busy machine, and the same examples on every one.
-STEADY = settings(deadline=None, derandomize=True, max_examples=100)
+STEADY = settings(deadline=None, derandomize=True, max_examples=many(50))
 
 PIPELINE: dict[str, Any] = {
     "apiVersion": "ipa/v1",

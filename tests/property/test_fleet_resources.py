@@ -18,6 +18,7 @@ from ipa.optimize.fleet import joint
 from ipa.optimize.fleet import plan as fleet_plan
 from ipa.optimize.fleet.joint import plan_jointly
 from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
+from tests.amounts import many
 from tests.fakes.fleets import Uses, best_of_classes, chain_fleet, resource_fleet
 from tests.fakes.planner_graphs import GPU
 
@@ -42,7 +43,7 @@ def budget_of(random: Random, uses: list[Uses]) -> list[float]:
     return [max(0.0, cores), max(0.0, memory_gib), max(0.0, round(gpus))]
 
 
-@pytest.mark.parametrize("group", range(6))
+@pytest.mark.parametrize("group", range(many(2)))
 def test_all_resources_agree_with_enumeration(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By whole frontiers, and by the options near the prices, which larger fleets have."""
     few = joint.FEW
@@ -83,7 +84,10 @@ def check(
 
 def test_the_fleets_are_bound_by_each_resource_and_by_none() -> None:
     bound, kinds = set(), set()
+    every = {(name, binds) for name in NAMES for binds in (True, False)}
     for seed in range(60):
+        if bound == every and len(kinds) == 2:
+            break
         random = Random(seed)
         members, uses = resource_fleet(random)
         most = budget_of(random, uses)
@@ -95,10 +99,10 @@ def test_the_fleets_are_bound_by_each_resource_and_by_none() -> None:
                 free = best_of_classes(members, uses, loose)
                 bound.add((name, free is not None and free > [each + 1e-6 for each in best]))
     assert kinds == {True, False}
-    assert bound == {(name, binds) for name in NAMES for binds in (True, False)}
+    assert bound == every
 
 
-@pytest.mark.parametrize("group", range(5))
+@pytest.mark.parametrize("group", range(many(2)))
 def test_for_cores_alone_both_methods_agree(group: int) -> None:
     for seed in range(group * GROUP, (group + 1) * GROUP):
         random = Random(seed)

@@ -16,6 +16,7 @@ from ipa.forecast.learned import Learned, QuantileWeights
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.seasonal import Seasonal
 from ipa.model.observation import LoadHistory
+from tests.amounts import many
 
 WEIGHTS = QuantileWeights(20.0, 0.95, (0.0,) * 11 + (1.0, 0.0, 0.0), (0.0,) * 11 + (1.2, 0.0, 0.0))
 RUNGS = (Learned(WEIGHTS), Seasonal(season_s=30.0), Seasonal(), WindowMaximum(), LastValue())
@@ -53,7 +54,7 @@ loads = st.builds(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=many(75))
 @given(loads, st.floats(1, 120), st.floats(0.5, 0.999))
 def test_forecasts_are_finite_ordered_and_near_what_was_seen(
     load: LoadHistory, horizon_s: float, quantile: float
@@ -99,7 +100,7 @@ SPOILED = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=many(30))
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.01, 1.0, 60.0, 1e6]), SPOILED, st.booleans())
 def test_the_boosted_rung_gives_rates_whatever_the_load(
     seed: int, scale: float, spoiled: list[tuple[int, float | None]], is_timed: bool

@@ -12,6 +12,7 @@ from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.ownership import ANNOTATION, claim, owner_of, release
 from ipa.targets.seldon.patch import build_patch
+from tests.amounts import many
 from tests.fakes.kube.patching import json_patch
 from tests.fakes.kube.samples import sample_pipeline
 
@@ -88,7 +89,7 @@ def others(sdep: dict[str, Any]) -> dict[str, Any]:
     return rest
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=many(75), deadline=None, derandomize=True)
 @given(sdep=live_objects(), wanted=configs)
 def test_the_patch_makes_what_is_wanted_and_leaves_the_rest_byte_identical(
     sdep: dict[str, Any], wanted: tuple[StageConfig, ...]
@@ -102,7 +103,7 @@ def test_the_patch_makes_what_is_wanted_and_leaves_the_rest_byte_identical(
     assert build_patch(PIPELINE, after, wanted) == []
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=many(50), deadline=None, derandomize=True)
 @given(sdep=live_objects(), wanted=configs)
 def test_claiming_it_and_giving_it_up_leaves_the_rest_byte_identical(
     sdep: dict[str, Any], wanted: tuple[StageConfig, ...]
@@ -119,7 +120,7 @@ def test_claiming_it_and_giving_it_up_leaves_the_rest_byte_identical(
     assert repr(others(given_up)) == repr(others(plain))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=many(50), deadline=None, derandomize=True)
 @given(sdep=live_objects(), wanted=configs)
 def test_writing_the_previous_configs_takes_it_back(
     sdep: dict[str, Any], wanted: tuple[StageConfig, ...]
@@ -131,7 +132,7 @@ def test_writing_the_previous_configs_takes_it_back(
     assert repr(others(back)) == repr(others(sdep))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=many(50), deadline=None, derandomize=True)
 @given(sdep=live_objects(), replicas=st.tuples(*(st.integers(1, 9) for _ in PIPELINE.stages)))
 def test_a_replica_only_change_leaves_every_pod_template_as_it_is(
     sdep: dict[str, Any], replicas: tuple[int, ...]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ipa.model.errors import DriftError
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.patch import build_patch
+from tests.amounts import many
 from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.patching import json_patch
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
@@ -23,7 +24,7 @@ SCHEMA = {**small_schema(), "required": ["metadata"]}
 PLACES = [path for path in places(render(PIPELINE, sample_configs())) if path[0] == "spec"]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=many(50), deadline=None, derandomize=True)
 @given(
     edits=st.lists(
         st.tuples(st.sampled_from(PLACES), st.sampled_from(["drop", {}, [], "", "x", 0, -1, "1500m"])),

@@ -23,6 +23,7 @@ from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.predictors import build_mixture_patch
 from ipa.targets.seldon.shape import at_cluster
+from tests.amounts import many
 from tests.fakes.kube import FakeKube
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +67,7 @@ def kube() -> Iterator[FakeKube]:
 
 
 # A live object has the defaults of the API server, and a manifest may be written by hand.
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=many(7), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(running=ran(), rate_rps=st.sampled_from(RATES), on_cluster=st.booleans())
 @example(running=planned(RATES[0]), rate_rps=RATES[0], on_cluster=True)
 @example(running=planned(RATES[0]), rate_rps=RATES[0], on_cluster=False)

@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from ipa.model.plan import Plan
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
+from tests.amounts import many
 from tests.fakes.planner_agreement import KINDS, examples, kinds_of, planned, randoms, small_chain
 from tests.fakes.planner_brute import size
 from tests.fakes.planner_graphs import random_graph_problem, random_resource_problem
 
-INSTANCES = 150
+INSTANCES = many(50)
 # Instances with three limited resources that are enumerated, and the tests that share them.
-ENUMERATED, PARTS = 250, 5
+ENUMERATED, PARTS = many(80), 2
 # Configurations up to which all are tried.
 MOST = 4_000
 

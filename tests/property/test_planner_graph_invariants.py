@@ -15,6 +15,7 @@ from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.optimize.backends import label_setting
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
+from tests.amounts import many
 from tests.fakes.planner_agreement import randoms, with_variant
 from tests.fakes.planner_graphs import random_graph_problem
 
@@ -23,7 +24,7 @@ common = settings(
     deadline=None,
     derandomize=True,
     database=None,
-    max_examples=80,
+    max_examples=many(30),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 # Comparing two sums of a dozen floats.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ipa.model.plan import Plan
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
+from tests.amounts import many
 from tests.fakes.planner_instances import random_problem
 
 seeds = st.integers(0, 100_000)
@@ -34,7 +35,7 @@ def is_no_worse(plan: Plan, than: Plan) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=many(30))
 @given(seeds, st.floats(1.0, 3.0))
 def test_looser_limits_never_make_the_best_plan_worse(seed: int, ratio: float) -> None:
     problem = problem_of(seed)
@@ -51,7 +52,7 @@ def test_looser_limits_never_make_the_best_plan_worse(seed: int, ratio: float) -
     assert all(is_no_worse(best(each), plan) for each in looser)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=many(30))
 @given(seeds)
 def test_an_operating_point_more_never_makes_the_best_plan_worse(seed: int) -> None:
     problem = problem_of(seed)
@@ -62,7 +63,7 @@ def test_an_operating_point_more_never_makes_the_best_plan_worse(seed: int) -> N
     assert is_no_worse(best(replace(problem, stages=(richer, *problem.stages[1:]))), best(problem))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=many(30))
 @given(seeds, st.randoms(use_true_random=False))
 def test_the_order_of_the_points_does_not_matter(seed: int, random: Random) -> None:
     problem = problem_of(seed)
@@ -73,7 +74,7 @@ def test_the_order_of_the_points_does_not_matter(seed: int, random: Random) -> N
     assert best(replace(problem, stages=shuffled)).configs == best(problem).configs
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=many(30))
 @given(seeds)
 def test_only_the_ratios_of_the_weights_matter(seed: int) -> None:
     problem = problem_of(seed)

@@ -12,13 +12,14 @@ from ipa.model.plan import Plan
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
+from tests.amounts import many
 from tests.fakes.planner_agreement import planned, randoms
 from tests.fakes.planner_graphs import random_graph_problem
 
 # Configurations up to which all are tried.
 MOST = 5_000
 INSTANCES = settings(
-    max_examples=60,
+    max_examples=many(25),
     deadline=None,
     derandomize=True,
     database=None,

@@ -17,6 +17,7 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.solve import solve
+from tests.amounts import many
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
@@ -40,7 +41,7 @@ def best(problem: PlanningProblem, few: int = 0) -> Plan:
     return plan
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=many(25), derandomize=True)
 @given(seeds, st.floats(0.5, 2.0))
 def test_options_too_dear_are_in_no_best_plan(seed: int, ratio: float) -> None:
     problem = tail_problem(seed)

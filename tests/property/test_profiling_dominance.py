@@ -15,9 +15,10 @@ from ipa.policies.planning import plan_pipeline
 from ipa.profiling.dominance import dominated
 from ipa.profiling.findings import findings
 from ipa.profiling.lint import Oddity, lint_profile
+from tests.amounts import many
 
 # No time limit on a busy machine, and the same examples on every one.
-STEADY = settings(deadline=None, derandomize=True, max_examples=60)
+STEADY = settings(deadline=None, derandomize=True, max_examples=many(30))
 TODAY = date(2026, 11, 24)
 NAMES = ("a", "b", "c")
 BATCHES = (1, 2, 8)

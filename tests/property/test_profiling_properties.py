@@ -14,9 +14,10 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.base import base_allocation, point_capacity_rps, point_latency_s, stage_sla_s
 from ipa.profiling.fit import Form, fit_variant
 from ipa.profiling.points import Allocation, LatencySource, operating_points
+from tests.amounts import many
 
 # No time limit on a busy machine, and the same examples on every one.
-STEADY = settings(deadline=None, derandomize=True, max_examples=60)
+STEADY = settings(deadline=None, derandomize=True, max_examples=many(30))
 
 LATENCIES = st.floats(min_value=1e-4, max_value=100)
 RATES = st.none() | st.floats(min_value=0.01, max_value=1000)

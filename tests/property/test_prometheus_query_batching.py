@@ -13,6 +13,7 @@ from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, S
 from ipa.adapters.prometheus.query_batching import PipelineLabel, QueryBatcher, Span
 from ipa.adapters.prometheus.series import SeriesStore
 from ipa.model.pipeline import Pipeline, Sla
+from tests.amounts import many
 from tests.fakes.promql import respond
 
 NOW_S = 1_000.0
@@ -70,7 +71,7 @@ def plain(result: list[Any]) -> dict[frozenset[tuple[str, str]], list[tuple[floa
     return found
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=many(60), deadline=None, derandomize=True)
 @given(samples)
 def test_everybody_is_told_what_they_would_be_alone(given_samples: list[tuple[dict[str, str], int]]) -> None:
     store = SeriesStore()
@@ -87,7 +88,7 @@ def test_everybody_is_told_what_they_would_be_alone(given_samples: list[tuple[di
                 assert plain(together.ask(query, span).result) == plain(alone), str(query)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=many(30), deadline=None, derandomize=True)
 @given(samples)
 def test_the_built_in_server_answers_as_prometheus_does(
     given_samples: list[tuple[dict[str, str], int]],

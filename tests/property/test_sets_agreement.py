@@ -10,12 +10,13 @@ import pytest
 from ipa.model.plan import Termination
 from ipa.optimize.mixture.set_solve import SET_SOLVERS, solve_set
 from ipa.optimize.mixture.sets import SetProblem
+from tests.amounts import many
 from tests.fakes.set_instances import GPU, bounded_set, enumerate_sets, random_set
 
 DEADLINE_S = 60.0
 GROUPS, GROUP = 20, 25
 # Of so many groups every instance is enumerated, with shares of any size and in whole percents.
-ENUMERATED = 6
+ENUMERATED = many(2)
 
 
 @pytest.mark.parametrize("group", range(ENUMERATED))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, PROCESSES, SIDE_BY_SIDE
 from ipa.simulate.cluster import ClusterSettings, SimCluster
+from tests.amounts import many
 
 DRAIN_S = 0.7
 
@@ -55,7 +56,7 @@ def to(pods: SimCluster, until_s: float, wanted: int, most_cores: float = inf) -
     return at_s
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=many(100), deadline=None)
 @given(configs, rules, changes)
 def test_with_room_everything_wanted_runs_in_the_end(
     first: StageConfig, rules: ClusterSettings, changes: list[tuple[float, StageConfig]]
@@ -74,7 +75,7 @@ def test_with_room_everything_wanted_runs_in_the_end(
     assert pods.cores == wanted.total_cores
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=many(100), deadline=None)
 @given(configs, rules, changes, st.floats(0.0, 6.0))
 def test_no_more_cores_are_held_than_there_are(
     first: StageConfig, rules: ClusterSettings, changes: list[tuple[float, StageConfig]], spare: float

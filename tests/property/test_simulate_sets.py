@@ -10,6 +10,7 @@ from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling
 from ipa.simulate.cluster import ClusterSettings, SimCluster
+from tests.amounts import many
 from tests.fakes.set_rows import sets
 
 Configs = tuple[StageConfig, ...]
@@ -42,7 +43,7 @@ def to(pods: SimCluster, until_s: float, rolling: Rolling) -> None:
         checked(pods, rolling)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=many(75), deadline=None)
 @given(sets(), st.sampled_from([SIDE_BY_SIDE, DEPLOYMENT, SWITCHING]), changes)
 def test_every_set_is_reached_and_requests_always_have_where_to_go(
     first: Configs, rolling: Rolling, changes: list[tuple[float, Configs]]

@@ -91,6 +91,7 @@ def _house(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """A folder with one pipeline, a service that nobody starts, and a clock that ends a verb that hangs."""
     for name in ("pipelines", "profiles"):
         shutil.copytree(root / name / "video", tmp_path / name / "video")
+    (tmp_path / "load.txt").write_text("5\n9\n" * 600)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IPA_AT", "http://127.0.0.1:9")
     monkeypatch.setenv("IPA_KUBECONFIG", str(tmp_path / "no-kubeconfig"))
@@ -150,6 +151,8 @@ def line_of(path: Verb, option: str, value: str) -> list[str]:
             options.append(f"{shown[name]}={given}")
     if path == ("simulate",) and option != "--minutes":
         options.append("--minutes=0.05")
+    if path == ("forecast", "backtest") and not arguments:
+        arguments.append("load.txt")
     return [*path, *options, *(("--", *arguments) if arguments else ())]
 
 

@@ -14,6 +14,7 @@ from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.resources import NO_RESOURCES
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, only_replicas, stage_peak
+from tests.amounts import many
 
 A8 = StageConfig("a", "small", 1, 1.0, 8)
 A2 = StageConfig("a", "big", 1, 2.0, 2)
@@ -135,7 +136,7 @@ def rolled(old: StageConfig, new: StageConfig, rolling: Rolling) -> tuple[float,
     return peak, fewest
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=many(150), deadline=None, derandomize=True)
 @given(pairs=pipelines, most=st.floats(1.0, 40.0), rolling=st.sampled_from([SIDE_BY_SIDE, DEPLOYMENT]))
 def test_every_step_keeps_the_budget_and_the_replicas_and_they_come_to_an_end(
     pairs: list, most: float, rolling: Rolling

@@ -11,9 +11,10 @@ from ipa.forecast.base import Series, is_replaying, quantiles_of
 from ipa.forecast.quality import answers
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.seasonal import Seasonal
+from tests.amounts import many
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=many(100), deadline=None, derandomize=True)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0.0, 1.0), st.integers(1, 60))
 def test_the_quick_quantiles_are_numpys(values: list[float], quantile: float, most: int) -> None:
     counts = np.arange(len(values) + 1)

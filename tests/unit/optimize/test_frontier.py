@@ -14,6 +14,7 @@ from ipa.optimize.options import full_program
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import evaluate, fits
 from ipa.optimize.solve import solve
+from tests.amounts import many
 from tests.fakes.planner_brute import size
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
@@ -36,8 +37,8 @@ def enumerated(problem: PlanningProblem) -> set[tuple[float, float, float]]:
 
 
 def small_problems() -> list[PlanningProblem]:
-    chains = [random_problem(Random(seed), (1, 3), (1, 3), 2) for seed in range(40)]
-    graphs = [random_graph_problem(Random(seed)) for seed in range(80)]
+    chains = [random_problem(Random(seed), (1, 3), (1, 3), 2) for seed in range(many(16))]
+    graphs = [random_graph_problem(Random(seed)) for seed in range(many(24))]
     return [*chains, *(problem for problem in graphs if size(problem) < 1_500)]
 
 

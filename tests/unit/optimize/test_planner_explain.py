@@ -24,6 +24,7 @@ from ipa.optimize.explanation import Explanation, differences
 from ipa.optimize.limits import binding_of, prices_of
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
+from tests.amounts import many
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
@@ -31,6 +32,7 @@ from tests.fakes.planner_instances import random_problem
 pytestmark = pytest.mark.xdist_group("explanations")
 Capture = pytest.CaptureFixture[str]
 LONG_S = 60.0
+COUNT = many(14)
 
 
 @cache
@@ -38,7 +40,7 @@ def problems() -> tuple[PlanningProblem, ...]:
     """Feasible ones: chains, and graphs with every goal and limit."""
     random = Random(11)
     found = []
-    while len(found) < 24:
+    while len(found) < COUNT:
         graph = len(found) % 2
         problem = random_graph_problem(random, 3) if graph else random_problem(random, (2, 3), (2, 3), 2)
         if problem.compat is Compat.IPA_ARTIFACT:
@@ -73,7 +75,7 @@ def better(problem: PlanningProblem, one: Plan, other: Plan) -> float:
     )
 
 
-@pytest.mark.parametrize("at", range(24))
+@pytest.mark.parametrize("at", range(COUNT))
 def test_alternatives_are_the_best_of_the_other_combinations_of_variants(at: int) -> None:
     problem, found = problems()[at], explained(at)
     assert not found.unfinished and found.binding_complete and found.alternatives_complete
@@ -97,7 +99,7 @@ def test_alternatives_are_the_best_of_the_other_combinations_of_variants(at: int
     assert len({mine, *shown}) == 1 + len(shown)
 
 
-@pytest.mark.parametrize("at", range(24))
+@pytest.mark.parametrize("at", range(COUNT))
 def test_differences_of_alternatives_are_their_own_less_the_plans(at: int) -> None:
     found = explained(at)
     plan = found.plan
@@ -116,7 +118,7 @@ def test_differences_of_alternatives_are_their_own_less_the_plans(at: int) -> No
         )
 
 
-@pytest.mark.parametrize("at", range(24))
+@pytest.mark.parametrize("at", range(COUNT))
 def test_no_limit_is_passed_and_the_slack_is_what_is_left(at: int) -> None:
     problem, found = problems()[at], explained(at)
     slacks = {(each.kind, each.where): each for each in found.limits}
@@ -132,7 +134,7 @@ def test_no_limit_is_passed_and_the_slack_is_what_is_left(at: int) -> None:
         assert slacks["accuracy_floor", ""].slack == pytest.approx(left, abs=1e-8)
 
 
-@pytest.mark.parametrize("at", range(24))
+@pytest.mark.parametrize("at", range(COUNT))
 def test_a_limit_binds_exactly_where_a_better_plan_exists_without_it(at: int) -> None:
     problem, found = problems()[at], explained(at)
     named = {(each.kind, each.where) for each in found.binding}
@@ -155,7 +157,7 @@ def test_a_limit_binds_exactly_where_a_better_plan_exists_without_it(at: int) ->
         assert each.gain >= 0
 
 
-@pytest.mark.parametrize("at", range(24))
+@pytest.mark.parametrize("at", range(COUNT))
 def test_the_plan_is_the_same_on_one_side_of_a_flip_and_another_on_the_other(at: int) -> None:
     problem, found = problems()[at], explained(at)
     for flip in found.flips:
@@ -256,7 +258,7 @@ def test_goals_with_an_order_say_which_criterion_decided(goal: Goal, bounds: Bou
     assert found.prices == ()
 
 
-@pytest.mark.parametrize("at", range(24))
+@pytest.mark.parametrize("at", range(COUNT))
 def test_the_stricter_sla_has_its_own_best_plan_where_latencies_know_percentiles(at: int) -> None:
     problem, found = problems()[at], explained(at)
     if problem.compat is not Compat.TAIL:

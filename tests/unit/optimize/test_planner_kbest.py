@@ -22,6 +22,7 @@ from ipa.optimize.plans import stage_plans
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import Program, Totals, evaluate, fits
 from ipa.optimize.solve import solve
+from tests.amounts import many
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
@@ -81,7 +82,7 @@ def names(
 
 
 # Twenty chains and thirty graphs.
-INSTANCES = (*range(20), *range(40, 70))
+INSTANCES = (*range(many(8)), *range(40, 40 + many(12)))
 
 
 @pytest.mark.parametrize("at", INSTANCES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from random import Random
 
 import pytest
@@ -82,8 +83,7 @@ def test_time_that_is_up_leaves_moves_out() -> None:
 
 
 def infeasible_seeds(count: int) -> list[int]:
-    seeds = [seed for seed in range(1000) if brute_force(small(seed)) is None]
-    return seeds[:count]
+    return list(islice((seed for seed in range(1000) if brute_force(small(seed)) is None), count))
 
 
 def small(seed: int) -> PlanningProblem:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.queueing.tail import Sojourn, path_quantile_s, sojourn
+from tests.amounts import many
 
 # The last bits of some sixty operations.
 ROUNDING = 1e-9
@@ -44,7 +45,7 @@ def is_no_less(one: Sojourn, other: Sojourn) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=many(100))
 @given(stages())
 def test_below_full_load_all_is_finite_and_the_excess_not_negative(stage: dict[str, Any]) -> None:
     made = of(stage)
@@ -62,13 +63,13 @@ def test_from_full_load_on_all_is_infinite(stage: dict[str, Any], load: float) -
     assert np.isinf(made.excess_s)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=many(150))
 @given(stages(), st.integers(1, 20))
 def test_more_replicas_never_raise_it(stage: dict[str, Any], more: int) -> None:
     assert is_no_less(of(stage), of(stage, replicas=stage["replicas"] + more))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=many(150))
 @given(stages(), st.floats(1.0, 3.0))
 def test_slower_service_never_lowers_it(stage: dict[str, Any], factor: float) -> None:
     names = ("service_mean_s", "service_tail_s", "service_one_s")

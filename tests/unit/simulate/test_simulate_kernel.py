@@ -15,6 +15,7 @@ from ipa.simulate.kernel_numba import LazyDriver, drive
 from ipa.simulate.queue import QueueSim
 from ipa.simulate.service_noise import ServiceNoise
 from ipa.simulate.stage import Pods, ServedRequests, ServiceTime, StageSim
+from tests.amounts import many
 
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 
@@ -96,19 +97,19 @@ def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 
 
 @needs_numba
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=many(80), deadline=None, derandomize=True)
 @given(CASES)
 def test_the_compiled_loop_and_the_plain_one_are_equal_bit_for_bit(case: dict) -> None:
     assert equal(run_case(case, "plain", []), run_case(case, "numba", []))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=many(80), deadline=None, derandomize=True)
 @given(CASES, st.lists(MOMENTS | st.integers(0, 60).map(float), max_size=6))
 def test_a_run_in_several_calls_is_equal_to_one_in_one_call(case: dict, cuts: list[float]) -> None:
     assert equal(run_case(case, "plain", []), run_case(case, "plain", cuts))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=many(60), deadline=None, derandomize=True)
 @given(CASES)
 def test_every_request_ends_once_or_waits(case: dict) -> None:
     ids, born_s, done_s, _, _, *_, came, waits, waiting = run_case(case, "plain", [])

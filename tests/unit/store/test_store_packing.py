@@ -17,6 +17,7 @@ from ipa.adapters.store.packing import Packed, Row, pack
 from ipa.control.audit.record import of_decision
 from ipa.control.canonical import canonical_json, digest
 from ipa.model.decision import Action, Decision
+from tests.amounts import many
 from tests.contract.store_harness import a_decision
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
@@ -52,7 +53,7 @@ def rows(draw: st.DrawFn) -> list[Row]:
     return found
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=many(20), deadline=None)
 @given(rows())
 def test_packed_rows_come_back_byte_for_byte(found: list[Row]) -> None:
     packed = Packed(pack(found))
@@ -60,7 +61,7 @@ def test_packed_rows_come_back_byte_for_byte(found: list[Row]) -> None:
     assert [packed.decision(at) for at in range(len(packed))] == [row.decision for row in found]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=many(20), deadline=None)
 @given(rows())
 def test_rows_compressed_against_each_other_come_back_byte_for_byte(found: list[Row]) -> None:
     # A text with a line feed is none of ours: canonical JSON escapes it, and the marks of digests too.

@@ -7,7 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-CONFIGURATION = "[pytest]\nmarkers = live: needs real time\n"
+CONFIGURATION = """
+[pytest]
+markers =
+    live: needs real time
+    browser: drives Chromium
+    local: starts servers
+"""
+# A plug-in that is not needed takes a second.
+PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "xdist.plugin"}
 HEAD = """
 from pathlib import Path
 import pytest
@@ -36,7 +44,7 @@ def live_tests(folder: Path, root: Path, tests: str) -> subprocess.CompletedProc
     return subprocess.run(
         [sys.executable, "-m", "tools.live_tests", "-q"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=os.environ | {"PYTHONPATH": str(root)} | PLUGINS,
         capture_output=True,
         text=True,
         check=False,
