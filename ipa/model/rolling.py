@@ -120,8 +120,8 @@ def peak_of(
 ) -> Resources:
     """The most that the stage uses at any moment between old and new; `each` is that of one replica.
 
-    On Deployments a change to fewer replicas first asks for as many as before (`first_hop`), since the
-    Deployment would otherwise remove old ones first; those are counted.
+    A Deployment has its old replicas scaled to the number of its `first_hop`, and a surge of new ones beside
+    them.
     """
     before, after = old_each * old.replicas, new_each * new.replicas
     if rolling.keeps_replicas(old, new):
@@ -131,9 +131,10 @@ def peak_of(
         return grown + old_each * (old.replicas - kept) + new_each * (new.replicas - kept)
     if not rolling.shrinks_first:
         return before + after
-    replicas = max(old.replicas, new.replicas)
+    replicas = first_hop(old, new, rolling).replicas
     surge = ceil(rolling.surge_ratio * replicas - ROUNDING)
-    return (old_each * replicas + new_each * surge).maximum(new_each * replicas + old_each * surge)
+    during = (old_each * replicas + new_each * surge).maximum(new_each * replicas + old_each * surge)
+    return during.maximum(before)
 
 
 def stage_peak(old: StageConfig | None, new: StageConfig, rolling: Rolling, bounds: Bounds) -> Resources:

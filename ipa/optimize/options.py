@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.resources import CORES, IN_CORES
-from ipa.model.rolling import ROUNDING as LESS_THAN_ONE
-from ipa.model.rolling import Rolling
+from ipa.model.rolling import ROUNDING, Rolling
 from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.candidates import CandidateBlock, Candidates, candidates_of
 from ipa.optimize.columns import Array, Index
@@ -305,9 +304,12 @@ def _change(
     started = is_known * np.where(same, more, cores)
     changes = is_known * np.where(same, (replicas != old) | ~as_before, 2.0)
     new = is_known == 0
+    # As `ipa.model.rolling.first_hop`.
+    most = np.floor(np.maximum(each_cores * old, candidates.cores * replicas) / candidates.cores + ROUNDING)
+    hop = np.where(replicas < old, np.minimum(old, np.maximum(replicas, most)), replicas)
     peaks = []
     for after, before in zip(use, now_used, strict=True):
-        both = _both(problem.rolling, old, before, replicas, after)
+        both = _both(problem.rolling, old, before, replicas, after, hop)
         kept = _kept(old, before, replicas, after)
         peaks.append(np.where(new, after, np.where(same, kept, both)))
     return started, changes, peaks
@@ -358,13 +360,14 @@ def _kept(old_replicas: Array, old: Array, replicas: Index, new: Array) -> Array
     return peak
 
 
-def _both(rolling: Rolling, old_replicas: Array, old: Array, replicas: Index, new: Array) -> Array:
+def _both(
+    rolling: Rolling, old_replicas: Array, old: Array, replicas: Index, new: Array, hop: Array
+) -> Array:
     """The peak of old and new replicas together, each with its total; as `ipa.model.rolling.peak_of`."""
     if not rolling.shrinks_first:
         both: Array = new + old
         return both
-    most = np.maximum(replicas, old_replicas)
-    surge = np.ceil(rolling.surge_ratio * most - LESS_THAN_ONE)
+    surge = np.ceil(rolling.surge_ratio * hop - ROUNDING)
     old_each, new_each = old / np.maximum(old_replicas, 1), new / np.maximum(replicas, 1)
-    peak: Array = np.maximum(most * old_each + surge * new_each, most * new_each + surge * old_each)
-    return peak
+    peak: Array = np.maximum(hop * old_each + surge * new_each, hop * new_each + surge * old_each)
+    return np.maximum(peak, old)

@@ -80,7 +80,8 @@ class _KnownTimes:
         if missing:
             some = [each[..., missing] for each in columns]
             before = Departures(*some.pop())
-            found = _tail_times(self.percentile, *some, before, self.machine_cores)
+            arguments: list[Any] = [self.percentile, *some, before, self.machine_cores]
+            found = _tail_times(*arguments)
             computed = zip(*(each.tolist() for each in found), strict=True)
             times.update(zip((keys[at] for at in missing), computed, strict=True))
         service_s, wait_s, mean_s, spread_s2 = np.array([times[key] for key in keys]).reshape(-1, 4).T

@@ -189,20 +189,21 @@ def _peak(
 ) -> tuple[Resources, float]:
     """The resources of old and new replicas together, and the cores of replicas that start."""
     peak, started = Resources(cpu_cores=problem.fixed_cores), 0.0
-    before = {config.stage: problem.held(config) for config in problem.running}
+    before = {config.stage: config for config in problem.running}
     for stage in problem.stages:
         if stage.name not in given:
             continue
-        new, old = problem.held(given[stage.name].config), before.get(stage.name)
-        new_each = Resources(cpu_cores=new.cores) + beside_of(points[stage.name])
+        new, old = given[stage.name].config, before.get(stage.name)
+        new_cores = problem.held(new).cores
+        new_each = Resources(cpu_cores=new_cores) + beside_of(points[stage.name])
         if old is None:
             peak += new_each * new.replicas
             continue
-        old_each = Resources(cpu_cores=old.cores) + problem.beside(stage, old.variant)
+        old_each = Resources(cpu_cores=problem.held(old).cores) + problem.beside(stage, old.variant)
         peak += peak_of(old, old_each, new, new_each, problem.rolling)
         keeps = problem.rolling.keeps_replicas(old, new)
         fresh = max(0, new.replicas - old.replicas) if keeps else new.replicas
-        started += fresh * new.cores
+        started += fresh * new_cores
     return peak, started
 
 

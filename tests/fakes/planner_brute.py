@@ -178,7 +178,7 @@ class _Brute:
                 peak += _kept(n, each, old.replicas, old.cores + beside)
                 started += max(0, n - old.replicas) * each
             else:
-                peak += self._both(n, each, old.replicas, old.cores + beside)
+                peak += self._both(n, each, old, old.cores + beside, point.cores)
                 started += n * each
         if self._beyond(cores, peak) or self._above(others, held, most) or self._late(means, spreads):
             return None
@@ -213,7 +213,7 @@ class _Brute:
         before = _amount_of(stage, old.variant, name)
         if self._stays(point, old):
             return _kept(n, new, old.replicas, before)
-        return self._both(n, new, old.replicas, before)
+        return self._both(n, new, old, before, point.cores)
 
     def _above(self, limits: dict[str, float | None], held: dict[str, float], most: dict[str, float]) -> bool:
         """Whether a resource ends above its limit, or passes it on the way by more than runs already."""
@@ -231,15 +231,20 @@ class _Brute:
                 return True
         return False
 
-    def _both(self, n: int, new: float, n_old: int, old: float) -> float:
+    def _both(self, n: int, new: float, old: StageConfig, before: float, cores: float) -> float:
         """The most that old and new replicas have together, step by step as a rolling update goes."""
         rolling = self._problem.rolling
         if not rolling.shrinks_first:
-            return n * new + n_old * old
-        wanted = max(n, n_old)
+            return n * new + old.replicas * before
+        wanted = n
+        if n < old.replicas:
+            # As many stay as fit the cores of the larger end.
+            larger = max(n * cores, old.replicas * old.cores)
+            wanted = max(k for k in range(n, old.replicas + 1) if k == n or k * cores <= larger + 1e-9)
         room = wanted + ceil(rolling.surge_ratio * wanted)
         # As many new ones as there is room for beside the old that must stay, and the other way round.
-        return max(k * old + (room - k) * new for k in range(room - wanted, wanted + 1))
+        during = max(k * before + (room - k) * new for k in range(room - wanted, wanted + 1))
+        return max(during, old.replicas * before)
 
     def _beyond(self, cores: float, peak: float) -> bool:
         """Whether a limit of cores is passed by more than runs already."""

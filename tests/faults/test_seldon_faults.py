@@ -329,6 +329,23 @@ def test_g9_a_refusal_is_taken_back_and_planned_around(case: Case, room: float) 
         world.sound()
 
 
+def test_g11_replicas_and_cores_change_within_the_larger_end(case: Case) -> None:
+    """A quota admits half as much again as the larger end: not five replicas of eight cores."""
+    before = (replace(SMALLEST[0], replicas=5), *SMALLEST[1:])
+    wanted = (replace(SMALLEST[0], replicas=1, cores=8.0), *SMALLEST[1:])
+    with build(rate_rps=1.0, configs=before, step_s=1.0) as world:
+        beside = used_cores(world) - 5
+        world.kube.cluster.quota_cores = beside + 1.5 * 8
+        peaks: list[float] = []
+        world.clock.every(0.5, lambda: peaks.append(used_cores(world) - beside))
+        world.loop.request(wanted, "asked by the test")
+        world.clock.wait(40.0)
+        state = world.workload.read(world.pipeline)
+        case.equal("runs and is settled", (world.desired(), state.settled), (wanted, True))
+        case.at_most("cores asked for at once", max(peaks), 8 + 1 + 1)
+        world.sound()
+
+
 def restrict(kube: FakeKube, namespace: str) -> None:
     """Let the namespace enforce restricted PodSecurity."""
     labels = {POD_SECURITY: "restricted"}

@@ -25,6 +25,9 @@ QUARTER = Rolling(shrinks_first=True, surge_ratio=0.25)
         (QUARTER, (2, 1.0), (5, 4.0), 22.0),
         (QUARTER, (5, 4.0), (2, 1.0), 22.0),
         (QUARTER, (1, 10.0), (1, 1.0), 11.0),
+        # As many as fit the cores of the larger end: five of eight cores would be more than either end has.
+        (QUARTER, (5, 1.0), (1, 8.0), 9.0),
+        (QUARTER, (5, 8.0), (1, 9.0), 44.0),
         # Replicas that stay grow before others go, and shrink once others are there.
         (IN_PLACE, (1, 0.5), (1, 1.0), 1.0),
         (IN_PLACE, (1, 0.5), (2, 0.25), 0.75),
