@@ -120,8 +120,8 @@ def overload(
     rate_rps: float,
     *,
     sla_s: float,
-    seconds: float = 6.0,
-    warm_up_s: float = 2.0,
+    seconds: float = 8.0,
+    warm_up_s: float = 3.0,
     seed: int = 1,
 ) -> Seen:
     """What becomes of Poisson arrivals at that rate, those of the first `warm_up_s` not counted."""
