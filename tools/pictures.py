@@ -124,7 +124,7 @@ def of_the_demo(browser: Browser) -> None:
 
 def take(page: Page, path: Path, button: str = "") -> None:
     """The view once nothing of it is being worked out, and its figures had a moment; or what is over it."""
-    page.get_by_text("Follows once the controls rest").first.wait_for(state="hidden")
+    page.get_by_text("It follows when the controls come to rest").first.wait_for(state="hidden")
     page.wait_for_selector("[aria-busy=true]", state="detached")
     page.wait_for_timeout(SETTLED_MS)
     if button:

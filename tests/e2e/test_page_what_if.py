@@ -197,7 +197,7 @@ def test_a_number_that_is_none_is_said_and_not_planned_with(page: Page, url: str
     expect_plan(page, plan)
     page.locator("#what-if-rate_rps").fill("-3")
     expect(page.locator("#what-if-rate_rps")).to_have_attribute("aria-invalid", "true")
-    expect(page.locator("#what-if-rate_rps-now")).to_contain_text("Not planned with")
+    expect(page.locator("#what-if-rate_rps-now")).to_contain_text("The value is ignored")
     expect_plan(page, plan)
 
 

@@ -151,7 +151,7 @@ def test_g2_own_writes_do_not_move_the_load(
     found, world = changes_at_a_constant_load(rate_rps, step_s)
     at = f"{rate_rps:g} rps"
     case.equal(f"{at}: changes in {MINUTES:g} min", found, 0)
-    said = [each for each in world.decisions if "what counts the load was replaced" in each.detail]
+    said = [each for each in world.decisions if "the pods that count the load were replaced" in each.detail]
     case.at_least(f"{at}: ticks that say so", len(said), 1)
     world.sound()
     # As it was before: the loop believes what it reads.

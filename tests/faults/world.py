@@ -47,7 +47,7 @@ NAMESPACE, NAME = "default", "pages"
 SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=60.0, quarantine_s=120.0)
 QUIET = frozenset({ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE})
 # Said of a load that is still that of before the service's own write.
-REPLACED = "what counts the load was replaced"
+REPLACED = "the pods that count the load were replaced"
 WINDOW_S = 20.0
 QUIET_TICKS = int(WINDOW_S / SETTINGS.tick_s) + 1
 
