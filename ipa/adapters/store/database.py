@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ class SchemaState:
 def schema_state(store_url: str) -> SchemaState:
     """Return the schema of the store, without creating or changing it. Errors: as `open_engine`."""
     url = parse_url(store_url)
-    newest = _scripts().get_current_head() or ""
+    newest = _scripts()[1].get_current_head() or ""
     path = sqlite_file.file_of(url)
     if path is not None and not path.exists():
         return SchemaState(shown(url), "", newest)
@@ -267,17 +266,11 @@ def _on_sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("ipa_begin", "BEGIN"))
 
 
-def _configuration() -> Config:
-    """The configuration to run the migrations."""
+def _scripts() -> tuple[Config, ScriptDirectory]:
+    """The migrations, and the configuration to run them."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    return config
-
-
-@cache
-def _scripts() -> ScriptDirectory:
-    """The migrations, whose files are read once."""
-    return ScriptDirectory.from_config(_configuration())
+    return config, ScriptDirectory.from_config(config)
 
 
 def _revision(engine: Engine) -> str | None:
@@ -293,7 +286,7 @@ def _revision_at(connection: Connection) -> str | None:
 
 def _bring_up_to_date(engine: Engine, access: Access) -> None:
     """Migrate an older schema. If it is the newest, the store is only read, and no lock is taken."""
-    current, newest = _revision(engine), _scripts().get_current_head()
+    current, newest = _revision(engine), _scripts()[1].get_current_head()
     if current == newest:
         return
     if access is Access.READ:
@@ -314,7 +307,7 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
 
 def _check_known(url: URL, current: str | None) -> None:
     """ConfigurationError if a newer version wrote the schema."""
-    if current is not None and current not in {each.revision for each in _scripts().walk_revisions()}:
+    if current is not None and current not in {each.revision for each in _scripts()[1].walk_revisions()}:
         raise ConfigurationError(
             f"the store {shown(url)} has schema {current!r}, which is newer than this version of ipa",
             hint="Install the version of ipa that wrote it, or name another store with IPA_STORE_URL.",
@@ -322,13 +315,13 @@ def _check_known(url: URL, current: str | None) -> None:
 
 
 def _migrate(engine: Engine) -> None:
-    config = _configuration()
+    config, scripts = _scripts()
     with writing(engine, MIGRATION_LOCK) as connection:
         current = _revision_at(connection)
         _check_known(engine.url, current)
         if engine.dialect.name == "sqlite":
             _mark(engine.url, connection)
-        newest = _scripts().get_current_head()
+        newest = scripts.get_current_head()
         if current != newest:
             LOG.info("store %s: schema %s to %s", shown(engine.url), current or "none", newest)
             config.attributes["connection"] = connection
