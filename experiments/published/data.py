@@ -20,6 +20,7 @@ WORKLOADS = ("bursty", "steady_low", "steady_high", "fluctuating")
 FILES = ("ipa_published.json", "ipa_profiles.json", "ipa_workloads.json")
 # Half a unit of the last published digit of a PAS in percent.
 HALF_DIGIT = 0.5e-5
+# (ranks?, their combination), as named in the authors' run files.
 RULES = {
     (True, "sum"): AccuracyRule.RANK_SUM,
     (True, "multiply"): AccuracyRule.RANK_PRODUCT,
@@ -107,15 +108,15 @@ def runs_of(
     return found
 
 
-def objective_of(settings: Mapping[str, Any], sla_s: float) -> Objective:
-    """A run's settings as an objective."""
+def objective_of(settings: Mapping[str, Any], sla_s: float | None) -> Objective:
+    """A run's weights, margins and limits as an objective."""
     return Objective(
         name="published",
         alpha=settings["alpha"],
         beta=settings["beta"],
         delta=settings["gamma"],
         accuracy_rule=RULES[settings["normalize_accuracy"], settings["accuracy_method"]],
-        rank_floor=settings["lowest_model_accuracy"],
+        rank_floor=settings.get("lowest_model_accuracy"),
         latency_margin_ratio=settings["latency_margin"] / 100,
         throughput_margin_ratio=settings["throughput_margin"] / 100,
         threshold_rps=settings["threshold"],

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
+from experiments.published.data import TICK_S, objective_of
 from ipa.model.errors import InputError
 from ipa.model.errors import Problem as Fault
-from ipa.model.pipeline import AccuracyRule, Objective, Pin, Pipeline, Stage
+from ipa.model.pipeline import Objective, Pin, Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat
@@ -19,13 +20,6 @@ from ipa.profiling.points import Allocation
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.run import SimSetup
 
-# (ranks?, their combination), as named in the authors' run files.
-RULES = {
-    (True, "sum"): AccuracyRule.RANK_SUM,
-    (True, "multiply"): AccuracyRule.RANK_PRODUCT,
-    (False, "sum"): AccuracyRule.SUM,
-    (False, "multiply"): AccuracyRule.PRODUCT,
-}
 # `scale` pins the variants (FA2), `switch` the replicas (RIM); null is IPA.
 MODES = (None, "scale", "switch")
 NUMBERS = {
@@ -67,7 +61,6 @@ REMARKS = frozenset(
 )
 NEEDED = (*NUMBERS, "normalize_accuracy", "accuracy_method")
 KNOWN = {*NUMBERS, *OPTIONAL_NUMBERS, *LISTS, *CHOICES, *REMARKS, "profiling_load"}
-TICK_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +76,7 @@ class PublishedRun:
     pipeline: Pipeline
     margin_ratio: float = 0.0
     starting: tuple[StageConfig, ...] = ()
-    interval_s: float = TICK_S
+    interval_s: float = float(TICK_S)
     compat: Compat = Compat.IPA_ARTIFACT
     allocation: Allocation = Allocation.BASE
 
@@ -125,24 +118,6 @@ def settings_of(
         margin_ratio=(settings.get("predictor_margin") or 0.0) / 100,
         starting=_starting(settings, pipeline.stages),
         interval_s=float(settings.get("adaptation_interval") or TICK_S),
-    )
-
-
-def objective_of(settings: Mapping[str, Any], sla_s: float | None = None) -> Objective:
-    """A run's weights, margins and limits as an objective."""
-    return Objective(
-        name="published",
-        alpha=settings["alpha"],
-        beta=settings["beta"],
-        delta=settings["gamma"],
-        accuracy_rule=RULES[settings["normalize_accuracy"], settings["accuracy_method"]],
-        rank_floor=settings.get("lowest_model_accuracy"),
-        latency_margin_ratio=settings["latency_margin"] / 100,
-        throughput_margin_ratio=settings["throughput_margin"] / 100,
-        threshold_rps=settings["threshold"],
-        max_batch_size=settings["batching_cap"],
-        max_replicas=settings["scaling_cap"],
-        sla_s=sla_s,
     )
 
 

@@ -135,10 +135,10 @@ class RowTable:
 
 def moved(column: NDArray[T], first: int, length: int) -> NDArray[T]:
     """The column from that place on, with zeros up to the length."""
-    moved = np.zeros(length, dtype=column.dtype)
+    larger = np.zeros(length, dtype=column.dtype)
     kept = column[first : first + length]
-    moved[: len(kept)] = kept
-    return moved
+    larger[: len(kept)] = kept
+    return larger
 
 
 # The longest past that is read: a window of metrics, their delay, and a long batch.

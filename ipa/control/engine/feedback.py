@@ -205,19 +205,20 @@ def _surprise_rps(observation: Observation, forecast: Forecast) -> float:
 
 
 def _risen_rps(observation: Observation, deviations: float) -> float:
-    """As `risen_rps`; 0 while what counts the load is replaced: means of its successor rise by themselves."""
+    """As `risen_rps`; 0 if the load is missing."""
     load = observation.load
-    if not isinstance(load, Measured) or observation.bridged_s:
-        return 0.0
-    return risen_rps(load.value, deviations)
+    return risen_rps(load.value, deviations, observation.bridged_s) if isinstance(load, Measured) else 0.0
 
 
-def risen_rps(load: LoadHistory, deviations: float) -> float:
+def risen_rps(load: LoadHistory, deviations: float, bridged_s: float = 0.0) -> float:
     """The rate since the last scrape if that is so many deviations above the mean, which shows a rise late.
 
-    0 if it is not, if steps are means over no more than a step, or if a rate of the last mean's time is
-    missing: while the window of a mean fills, as at the first scrapes of a server, the mean rises by itself.
+    0 if it is not, or if steps are means over no more than a step. 0 also if a rate of the last mean's time
+    is missing or bridged: while the window of a mean fills, as at the first scrapes of a server or of the
+    successor of what counted the load, the mean rises by itself.
     """
+    if bridged_s:
+        return 0.0
     rates, width = load.rates_rps, round(load.averaged_s / load.step_s)
     lately = [rate for rate in rates[-width:] if rate is not None]
     if width < 2 or len(lately) < width:

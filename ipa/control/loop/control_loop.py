@@ -262,9 +262,8 @@ class ControlLoop:
         if forecast is None:
             return mean_rps(load.value, self._settings.peek_s) > 0
         observed = self._snapshot.observation
-        is_bridged = observed is not None and observed.bridged_s > 0
-        risen = 0.0 if is_bridged else risen_rps(load.value, FAR)
-        rate_rps = max(mean_rps(load.value, forecast.peak_s), risen)
+        bridged_s = 0.0 if observed is None else observed.bridged_s
+        rate_rps = max(mean_rps(load.value, forecast.peak_s), risen_rps(load.value, FAR, bridged_s))
         if rate_rps <= forecast.upper_rps:
             return False
         predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))
