@@ -8,6 +8,7 @@ test that fails twice fails the run. No bound is loosened.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -28,9 +29,9 @@ class Failures:
     ids: dict[str, None] = field(default_factory=dict)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the id, whether the test failed itself or its fixtures did."""
+        """Keep the id, whether the test failed itself or its fixtures did, without its group's name."""
         if report.failed:
-            self.ids[report.nodeid] = None
+            self.ids[re.sub(r"@[\w-]+$", "", report.nodeid)] = None
 
 
 def main(options: list[str]) -> int:

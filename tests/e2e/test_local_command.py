@@ -117,7 +117,7 @@ def test_a_variant_that_does_not_start_fails_its_change_while_the_old_one_serves
     revision = workload.read(pipeline).revision
     back = Change("back", "echo", revision, (), (config("fine"),), GIVE_UP_S, is_rollback=True)
     assert carry_out(workload, pipeline, back) is RolloutPhase.READY
-    assert workload.rollout(pipeline, bad).phase is RolloutPhase.FAILED
+    assert workload.rollout(pipeline, bad).phase is RolloutPhase.REPLACED
 
 
 def test_a_pipeline_that_does_not_start_leaves_nothing_behind(
