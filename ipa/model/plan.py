@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from ipa.model.recording import UNLESS_DEFAULT
-from ipa.model.resources import NO_RESOURCES, Resources, total
+from ipa.model.resources import CORES, NO_RESOURCES, Resources, total, words_of
 
 # The share of a configuration that runs alone.
 WHOLE_PERCENT = 100
@@ -32,7 +32,7 @@ class Termination(StrEnum):
 
 def cores_of(count: float | None) -> str:
     """The number of cores with its unit."""
-    return "– cores" if count is None else f"{count:g} core{'' if count == 1 else 's'}"
+    return "– cores" if count is None else f"{count:g} {words_of(CORES, count)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class StageConfig:
         return self.cores * self.replicas
 
     def __str__(self) -> str:
-        words = f"{self.stage}={self.variant} b{self.batch_size} {self.replicas}×{self.cores:g} cores"
+        words = f"{self.stage}={self.variant} b{self.batch_size} {self.replicas}×{cores_of(self.cores)}"
         return words if self.share_percent == WHOLE_PERCENT else f"{words} for {self.share_percent} %"
 
 

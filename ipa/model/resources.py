@@ -145,12 +145,14 @@ def total(amounts: Iterable[Resources]) -> Resources:
 
 
 def in_words(name: str, amount: float, before: str = "") -> str:
-    """The amount of a resource with its unit, such as "38 GiB of memory" or "2 nvidia.com/gpu"."""
-    return " ".join(each for each in (f"{amount:g}", before, words_of(name)) if each)
+    """The amount of a resource with its unit, such as "1 core", "38 GiB of memory" or "2 nvidia.com/gpu"."""
+    return " ".join(each for each in (f"{amount:g}", before, words_of(name, amount)) if each)
 
 
-def words_of(name: str) -> str:
-    """The unit of a resource in a sentence, such as "GiB of memory"; the kind itself of an accelerator."""
+def words_of(name: str, amount: float = 0.0) -> str:
+    """The unit of that amount in a sentence, such as "GiB of memory"; the kind itself of an accelerator."""
+    if name == CORES and amount == 1:
+        return "core"
     known = BY_NAME.get(name)
     return name if known is None else known.words
 

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from ipa.model.errors import DomainError
 from ipa.model.pipeline import Objective
+from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 
 # The paper has SLA_s = 5 × the mean batch-1 latency. The released code multiplies by five twice; base
@@ -45,7 +46,7 @@ def _single_latency_s(variant: VariantProfile, objective: Objective) -> float:
         if point.cores == largest and point.batch_size == 1:
             return point_latency_s(point, objective)
     raise DomainError(
-        f"variant {variant.variant!r} was not measured with a batch of 1 on {largest:g} cores",
+        f"variant {variant.variant!r} was not measured with a batch of 1 on {cores_of(largest)}",
         hint="Base allocation needs that point: measure it, or plan with allocation free.",
     )
 

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from enum import StrEnum
 
 from ipa.model.pipeline import Stage
+from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.dominance import dominated
 from ipa.profiling.lint import Oddity, lint_profile
@@ -137,7 +138,7 @@ def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:
     for cores, points in by_cores.items():
         if len(points) < FEWEST_BATCHES and points[-1].latency_s * DOUBLING_RATIO <= sla_s:
             sizes = " and ".join(str(point.batch_size) for point in points)
-            yield f"{cores:g} cores batch {sizes} only"
+            yield f"{cores_of(cores)} batch {sizes} only"
 
 
 def _finding(

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.errors import DomainError
+from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, VariantProfile
 
 _Floats = NDArray[np.float64]
@@ -62,7 +63,7 @@ class LatencyFit:
         if not self.batch_min <= batch_size <= self.batch_max:
             raise DomainError(
                 f"batch size {batch_size} is outside the measured {self.batch_min}..{self.batch_max} "
-                f"on {self.cores:g} cores",
+                f"on {cores_of(self.cores)}",
                 hint="Measure it, or keep to the measured range.",
             )
         c0, c1, c2 = self.coefficients
@@ -82,7 +83,7 @@ class VariantFit:
         if cores not in self.fits:
             known = ", ".join(f"{size:g}" for size in self.fits)
             raise DomainError(
-                f"variant {self.variant!r} was not measured on {cores:g} cores",
+                f"variant {self.variant!r} was not measured on {cores_of(cores)}",
                 hint=f"It was measured on {known}.",
             )
         return self.fits[cores]

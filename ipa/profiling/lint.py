@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import groupby, pairwise
 from statistics import fmean
 
+from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.fit import LatencyFit, fit_variant
 
@@ -124,7 +125,7 @@ def _falling(variant: VariantProfile, _: StageProfile) -> Places:
     by_cores = sorted(variant.points, key=lambda each: (each.cores, each.batch_size))
     for cores, points in groupby(by_cores, key=lambda each: each.cores):
         for small, large in pairwise(points):
-            place = f"{cores:g} cores batch {small.batch_size}→{large.batch_size}"
+            place = f"{cores_of(cores)} batch {small.batch_size}→{large.batch_size}"
             yield from _beyond_scatter(place, small, large, -1)
 
 
@@ -132,7 +133,7 @@ def _rising(variant: VariantProfile, _: StageProfile) -> Places:
     by_batch = sorted(variant.points, key=lambda each: (each.batch_size, each.cores))
     for batch_size, points in groupby(by_batch, key=lambda each: each.batch_size):
         for few, many in pairwise(points):
-            place = f"batch {batch_size} {few.cores:g}→{many.cores:g} cores"
+            place = f"batch {batch_size} {few.cores:g}→{cores_of(many.cores)}"
             yield from _beyond_scatter(place, few, many, 1)
 
 
@@ -156,14 +157,14 @@ def _poor_fits(variant: VariantProfile, _: StageProfile) -> Places:
     for fit in fit_variant(variant).fits.values():
         is_close = fit.max_error_ratio <= SCATTER_RATIO or is_flat(fit)
         if fit.max_error_ratio > POOR_ERROR_RATIO or (fit.r2_ratio < POOR_R2_RATIO and not is_close):
-            words = f"{fit.cores:g} cores R² {fit.r2_ratio:.2f} (error up to {fit.max_error_ratio:.0%})"
+            words = f"{cores_of(fit.cores)} R² {fit.r2_ratio:.2f} (error up to {fit.max_error_ratio:.0%})"
             yield fit.max_error_ratio, words
 
 
 def _high_means(variant: VariantProfile, _: StageProfile) -> Places:
     for point in variant.points:
         if point.latency_mean_s is not None and point.latency_mean_s > point.latency_s:
-            yield point.latency_mean_s / point.latency_s, f"{point.cores:g} cores batch {point.batch_size}"
+            yield point.latency_mean_s / point.latency_s, f"{cores_of(point.cores)} batch {point.batch_size}"
 
 
 def _censored(variant: VariantProfile, profile: StageProfile) -> Places:
@@ -177,7 +178,7 @@ def _censored(variant: VariantProfile, profile: StageProfile) -> Places:
 def _disturbed(variant: VariantProfile, _: StageProfile) -> Places:
     for point in variant.points:
         if point.foreign_cpu_ratio is not None:
-            words = f"{point.cores:g} cores batch {point.batch_size} ({point.foreign_cpu_ratio:.0%})"
+            words = f"{cores_of(point.cores)} batch {point.batch_size} ({point.foreign_cpu_ratio:.0%})"
             yield point.foreign_cpu_ratio, words
 
 

@@ -70,7 +70,7 @@ class ForeignUse:
 
     def __str__(self) -> str:
         cpus = "the CPU that it needs" if self.needed == 1 else f"the {self.needed} CPUs that it needs"
-        stolen = f"steal: {self.stolen_cores:.2g} cores" if self.stolen_cores >= 0.01 else ""
+        stolen = f"steal: {cores_of(round(self.stolen_cores, 2))}" if self.stolen_cores >= 0.01 else ""
         details = "; ".join(filter(None, (self.largest, stolen)))
         return f"others used {self.ratio:.0%} of {cpus}" + (f" ({details})" if details else "")
 
@@ -97,7 +97,7 @@ def _largest(before: CpuTimes, after: CpuTimes, took_s: float) -> str:
     """The process that used most, with its cores; empty if none used a hundredth of a core."""
     grown = {key: (s - before.others_s.get(key, 0.0)) / took_s for key, s in after.others_s.items()}
     (pid, name), cores = max(grown.items(), key=lambda each: each[1], default=((0, ""), 0.0))
-    return f"{name}, pid {pid}: {cores:.2g} cores" if cores >= 0.01 else ""
+    return f"{name}, pid {pid}: {cores_of(round(cores, 2))}" if cores >= 0.01 else ""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from ipa.model.decision import Decision, Mode
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
 from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pin, Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, cores_of
 from ipa.service.checks import checked_configs, pin_problems
 from ipa.service.preconditions import Precondition
 from ipa.service.service import Service
@@ -300,7 +300,7 @@ def _capacity_taken(service: Service, pipeline: Pipeline, configs: Sequence[Stag
     if seen is None or seen.observation is None or not seen.feedback.is_broken:
         return ""
     losses = [
-        f"takes {new.stage} from {old.replicas}×{old.cores:g} to {new.replicas}×{new.cores:g} cores"
+        f"takes {new.stage} from {old.replicas}×{old.cores:g} to {new.replicas}×{cores_of(new.cores)}"
         for old, new in stage_pairs(seen.observation.running() or (), configs)
         if old is not None and old.variant == new.variant and new.total_cores < old.total_cores
     ]

@@ -26,7 +26,7 @@ from ipa.model.errors import (
 )
 from ipa.model.external import pins_for, replicas_of
 from ipa.model.pipeline import Bounds, Goal, Objective, Pipeline
-from ipa.model.plan import Plan
+from ipa.model.plan import Plan, cores_of
 from ipa.optimize.problem import Compat
 from ipa.policies.base import pinned
 from ipa.policies.planning import PlanQuestion
@@ -119,7 +119,7 @@ def _check_transition(bounds: Bounds) -> None:
     """InputError if fewer cores are allowed during a change than at rest."""
     most, rest = bounds.transition_cores, bounds.cores or 0.0
     if most is not None and most < rest:
-        message = f"{most:g} cores during a change are below the {rest:g} at rest"
+        message = f"{cores_of(most)} during a change: below the {rest:g} at rest"
         problem = Problem(message, pointer="/bounds/transition_cores")
         raise InputError("the bounds contradict each other", problems=[problem])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipa.forecast.ladder import BACKTEST_RUNGS
+from ipa.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -31,6 +32,20 @@ def test_reasons_name_rungs_that_there_are() -> None:
     ]
     assert named
     assert not [each for each in named if each[1] not in rungs]
+
+
+def test_one_core_is_no_plural() -> None:
+    """Examples are outputs, so that a page shows each place that counts cores without `cores_of`."""
+    assert not [page.name for page in PAGES if re.search(r"(?<![\d.])1 cores", page.read_text())]
+
+
+def test_the_loop_waits_for_times_that_follow_from_its_settings() -> None:
+    page = (ROOT / "docs/explanation/control-loop.md").read_text()
+    settings = Settings()
+    for setting, ticks in (("DOWN_AFTER", settings.down_after_ticks), ("CROWDED", settings.crowded_ticks)):
+        times = re.findall(rf"(\d+) s [^`]*\(`IPA_{setting}_TICKS` × `IPA_TICK_S`\)", page)
+        assert times == [f"{ticks * settings.tick_s:g}"]
+    assert "several ticks" not in page
 
 
 def test_the_changelog_says_each_change_once() -> None:

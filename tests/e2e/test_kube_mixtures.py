@@ -114,7 +114,7 @@ def test_a_part_that_crash_loops_is_taken_back_before_it_has_requests(cluster: L
 def test_a_canary_that_passes_takes_all_requests(trial: Looped) -> None:
     begun = until(trial, ReasonCode.CANARY)
     assert traffic(trial) == {"default": 100, "default-2": 0}
-    assert "a canary is measured first, then classify=middle b1 3×1 cores → classify=high" in begun.detail
+    assert "a canary is measured first, then classify=middle b1 3×1 core → classify=high" in begun.detail
     until(trial, ReasonCode.CANARY_MEASURED)
     assert traffic(trial) == {"default": 95, "default-2": 5}
     taken = until(trial, ReasonCode.SWITCH_VARIANT)

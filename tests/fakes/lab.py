@@ -53,7 +53,7 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
         "attained_ratio": [None, *[0.99] * 11],
         "request_latency_s": [0.4] * 12,
         "reason": ["apply.scale_up", *["hold.no_change"] * 11],
-        "configs": ["detect=small b1 2×1 cores"] * 12,
+        "configs": ["detect=small b1 2×1 core"] * 12,
     }
     return CellOutcome(row, ticks, decisions={"apply.scale_up": 1, "hold.no_change": 11})
 

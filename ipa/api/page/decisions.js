@@ -1,7 +1,7 @@
 // The list of decisions: changes, reasons, and links.
 
-import { el, plain, when } from "./dom.js";
-import { chip } from "./parts.js";
+import { el, when } from "./dom.js";
+import { chip, coresOf } from "./parts.js";
 import { formatRoute } from "./router.js";
 
 /** The decisions, newest first; a run of equal holds is one row. */
@@ -52,5 +52,5 @@ function before(config, previous) {
   return same ?? (others.length === 1 && config.share_percent === 100 ? others[0] : undefined);
 }
 
-const words = (config) => [config.variant, `b${config.batch_size}`, `${config.replicas}×${plain(config.cores)} cores`,
+const words = (config) => [config.variant, `b${config.batch_size}`, `${config.replicas}×${coresOf(config.cores)}`,
   ...(config.share_percent === 100 ? [] : [`for ${config.share_percent} %`])];

@@ -81,8 +81,7 @@ export function besideCores(stages) {
 /** The resources of the stages beside their cores, each with its unit, such as "6 GiB". */
 export const besideWords = (stages) => [...besideCores(stages)].map(([name, amount]) => `${plain(amount)} ${name.replace("Memory, ", "")}`);
 
-/** The cost as [value, unit]: in money if the pipeline has prices. */
-/** The unit of that many cores, and the number with it. */
+/** The unit of that many cores, and the number with it; the cost as [value, unit], in money if the pipeline has prices. */
 const coreUnit = (count) => (count === 1 ? "core" : "cores");
 export const coresOf = (count) => `${plain(count)} ${coreUnit(count)}`;
 const costOf = (it) => (it.cost_usd_per_hour === null ? [plain(it.cost_cores), coreUnit(it.cost_cores)] : [plain(it.cost_usd_per_hour), "USD/h"]);

@@ -178,7 +178,7 @@ def _pod(config: StageConfig) -> str:
 
 
 def _config(config: StageConfig) -> str:
-    return f"{config.variant} b{config.batch_size} {config.replicas}×{config.cores:g} cores"
+    return f"{config.variant} b{config.batch_size} {config.replicas}×{cores_of(config.cores)}"
 
 
 def gains(mixture: Mixture) -> bool:
@@ -227,7 +227,7 @@ def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
             out,
             f"  objective {single.objective:.6g} → {mixture.objective:.6g} (+{mixture.gain:.3g})   "
             f"PAS {single.pas:.4f} → {mixture.mean_pas:.4f}   "
-            f"cost {single.cost_cores:g} → {mixture.cost_cores:g} cores",
+            f"cost {single.cost_cores:g} → {cores_of(mixture.cost_cores)}",
         )
     else:
         print_line(
@@ -324,7 +324,7 @@ def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console
 
 def _figures(plan: Plan) -> str:
     price = "" if plan.cost_usd_per_hour is None else f"{plan.cost_usd_per_hour:.4g} USD/h, "
-    return f"PAS {plan.pas:.4f}, {price}{plan.cost_cores:.4g} cores, {plan.latency_s:.3f} s"
+    return f"PAS {plan.pas:.4f}, {price}{cores_of(plan.cost_cores)}, {plan.latency_s:.3f} s"
 
 
 def nearest(plan: Plan, points: Sequence[FrontierPoint]) -> FrontierPoint | None:

@@ -14,12 +14,12 @@ from rich.tree import Tree
 from ipa.cli.difference import Difference, StageDifference
 from ipa.cli.views.incident_text import lasting_incident
 from ipa.cli.views.times import date_time, time_of_day
-from ipa.model.plan import WHOLE_PERCENT
+from ipa.model.plan import WHOLE_PERCENT, cores_of
 from ipa.model.resources import NO_RESOURCES, Resources, heading_of, in_column, in_words, total, words_of
 
 SIGN = {True: "~", False: "="}
 # The names of the figures of a stage's row, for output without headings: before and after its resources.
-HELD = ("{}", "{}", "batch {}", "{} ready", "{} cores")
+HELD = ("{}", "{}", "batch {}", "{} ready", "cores {}")
 SERVED = ("λ {}", "latency {}", "{} of SLA", "ρ {}", "queue {}")
 
 
@@ -84,7 +84,7 @@ def mixture_lines(live: dict[str, Any]) -> list[str]:
         f"Shared load: {found['parts']} configurations are worth {found['objective']:.6g}, "
         f"{found['gain']:+.3g} over the best single one "
         f"(PAS {_n(found['single_pas'], 3)} → {_n(found['pas'], 3)}, "
-        f"{found['single_cost_cores']:g} → {_plain(found['cost_cores'])} cores)"
+        f"{found['single_cost_cores']:g} → {cores_of(found['cost_cores'])})"
     ]
 
 
@@ -151,7 +151,7 @@ def _cost(live: dict[str, Any]) -> str:
     """The resources of the running configuration, and their price if there are prices."""
     held = _beside_cores(live.get("stages", ())).amounts.items()
     price = live.get("cost_usd_per_hour")
-    words = [f"{_plain(live['cost_cores'])} cores", *(in_words(*each) for each in held)]
+    words = [cores_of(live["cost_cores"]), *(in_words(*each) for each in held)]
     return ", ".join(words if price is None else [*words, f"{price:.4g} USD/h"])
 
 

@@ -24,6 +24,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.parts import is_shared, only_shares, stage_pairs
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
+from ipa.model.resources import CORES, words_of
 from ipa.model.rolling import Rolling, first_hop
 from ipa.model.rounding import rounded_plan
 from ipa.model.row_counts import wrong_rows
@@ -192,8 +193,7 @@ def _settled_on(request: TickRequest, state: EngineState, running: Configs, now:
 def _gain_words(running: Configs, plan: Plan, now: Prediction) -> str:
     """The difference of the plan to what runs, in cores and accuracy."""
     more = total_cores(plan.configs) - total_cores(running)
-    unit = "core" if abs(more) == 1 else "cores"
-    return f"{more:+g} {unit}, PAS {(plan.pas or 0.0) - now.pas:+.2g}"
+    return f"{more:+g} {words_of(CORES, abs(more))}, PAS {(plan.pas or 0.0) - now.pas:+.2g}"
 
 
 def _part_of(passed_s: float, whole_s: float) -> str:

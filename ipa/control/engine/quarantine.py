@@ -10,7 +10,7 @@ from ipa.control.engine.canary import FAILED
 from ipa.control.engine.guards import total_cores
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.pipeline import Bounds
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, cores_of
 from ipa.model.recording import UNLESS_DEFAULT
 
 # 300 s doubled five times is 2.7 h: a broken variant is tried a few times a day.
@@ -134,7 +134,7 @@ def objection(
         crowded = not failure.variants and now_s < failure.until_s and cores > total_cores(running)
         if crowded and cores >= failure.cores:
             left_s = failure.until_s - now_s
-            return f"a change to {failure.cores:g} cores did not become ready; retry in {left_s:.0f} s"
+            return f"a change to {cores_of(failure.cores)} did not become ready; retry in {left_s:.0f} s"
     return ""
 
 

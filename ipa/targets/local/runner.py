@@ -21,7 +21,7 @@ from ipa.dataplane.http import PARTS
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, cores_of
 from ipa.model.resident import resident_variants, stand_ins
 from ipa.targets.local.adopting import check_adoptable, started_otherwise
 from ipa.targets.local.affinity import CoreMeter, CpuMap
@@ -460,7 +460,7 @@ class PipelineRunner:
         try:
             replica.resize(cores, self._cpus)
         except OSError as error:
-            run.failure = f"{replica.key} cannot be resized to {cores:g} cores: {error}"
+            run.failure = f"{replica.key} cannot be resized to {cores_of(cores)}: {error}"
             return
         self._meter.add(replica.cores - before, time.monotonic())
 

@@ -63,7 +63,7 @@ def test_a_change_is_told_by_stage_with_its_peak(now: Path, capsys: Capture) -> 
     assert run([*ASKED, "--rate", "30", "--running", str(now)]) == 0
     text = capsys.readouterr().out
     assert "Change: 2 stages" in text and "while old and new replicas run side by side" in text
-    assert "crop: yolov5n b1 2×1 cores → yolov5m b1" in text
+    assert "crop: yolov5n b1 2×1 core → yolov5m b1" in text
     assert "classification: 3 → 5 replicas of resnet50 b1 on 1 core" in text
 
 
@@ -77,7 +77,7 @@ def test_a_switch_between_resident_variants_starts_nothing(
     assert crop["in_place"] and crop["before"]["variant"] != crop["after"]["variant"]
     assert change["started_cores"] == 0 and change["peak_cores"] == change["before_cores"]
     assert run([*ASKED, "--rate", "12", "--running", str(now), *folder]) == 0
-    assert "crop: yolov5n b1 6×1 cores → yolov5m b1 6×1 cores, in place" in capsys.readouterr().out
+    assert "crop: yolov5n b1 6×1 core → yolov5m b1 6×1 core, in place" in capsys.readouterr().out
 
 
 def bounded(root: Path, tmp_path: Path, text: str, instead: str) -> list[str]:

@@ -255,7 +255,7 @@ def test_what_is_imported_from_a_cluster_is_what_runs_there(
         at = ["--at", f"kubernetes:{kube.kubeconfig(here)}"]
         assert run(["import", "-n", "models", *at]) == 0
         out = capsys.readouterr().out
-        assert "runs  crop=yolov5n b1 1×1 cores" in out
+        assert "runs  crop=yolov5n b1 1×1 core" in out
         assert seldon_of(load_pipeline(here / "pipelines/video/pipeline.yaml")).namespace == "models"  # type: ignore[union-attr]
         assert run(["status", "video", *at]) == 0
         assert "yolov5n" in capsys.readouterr().out

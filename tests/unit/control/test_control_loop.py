@@ -224,9 +224,9 @@ def test_a_stage_that_was_not_part_of_the_failure_moves_on() -> None:
     made.metrics.rate_rps = lambda t_s: 15.0
     made.ticks(1)
     assert [str(config) for config in made.workload.desired] == [
-        "detect=small b1 1×1 cores",
+        "detect=small b1 1×1 core",
         # As good as one of two cores, and less of a change.
-        "read=big b1 2×1 cores",
+        "read=big b1 2×1 core",
     ]
 
 

@@ -138,7 +138,7 @@ def test_resources_that_do_not_fit_together_are_said_to() -> None:
     with pytest.raises(InfeasibleError) as caught:
         plan_fleet([member("a", POINTS[:2])], 3, 5.0, {"memory": 4})
     assert "any plans of 1 pipeline: there is enough of each resource by itself" in caught.value.message
-    assert "(1 cores, 1 GiB of memory at the least)" in caught.value.message
+    assert "(1 core, 1 GiB of memory at the least)" in caught.value.message
     assert "Raise the budget to 4 cores or to 6 GiB of memory" in caught.value.hint
 
 

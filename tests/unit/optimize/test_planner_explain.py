@@ -211,7 +211,7 @@ def test_flips_are_where_arithmetic_puts_them() -> None:
     """Two heavy ones (0.9 − 0.2) carry 8 rps and beat one light one (0.6 − 0.1), as do one and three."""
     problem = one_stage()
     found = explain(problem, best(problem), LONG_S)
-    assert [str(config) for config in found.plan.configs] == ["s=heavy b1 2×1 cores"]
+    assert [str(config) for config in found.plan.configs] == ["s=heavy b1 2×1 core"]
     same, changed = flip(found, "rate_rps", "above", "anything")
     assert same <= 8.0 <= changed
     same, changed = flip(found, "rate_rps", "below", "anything")
@@ -226,7 +226,7 @@ def test_flips_are_where_arithmetic_puts_them() -> None:
     assert found.binding == ()
     assert any("up to an SLA" in text for text in found.unchanged)
     assert found.summary == (
-        "s=heavy b1 2×1 cores has the highest objective (0.699999) of all plans within the limits; "
+        "s=heavy b1 2×1 core has the highest objective (0.699999) of all plans within the limits; "
         "the best of other variants is 0.2 behind"
     )
 
@@ -234,7 +234,7 @@ def test_flips_are_where_arithmetic_puts_them() -> None:
 def test_what_holds_back_is_said_first_and_what_it_is_worth() -> None:
     problem = one_stage(bounds=Bounds(cores=1.0))
     found = explain(problem, best(problem), LONG_S)
-    assert [str(config) for config in found.plan.configs] == ["s=light b1 1×1 cores"]
+    assert [str(config) for config in found.plan.configs] == ["s=light b1 1×1 core"]
     assert [each.kind for each in found.binding] == ["cores"]
     assert found.binding[0].gain == pytest.approx(0.2)
     assert found.binding[0].text == (
@@ -326,7 +326,7 @@ def test_an_infeasible_problem_has_remedies_each_with_its_plan() -> None:
     assert found.plan.termination is Termination.INFEASIBLE
     assert [(each.kind, each.value) for each in found.remedies] == [("sla", 0.1)]
     outcome = found.remedies[0].outcome
-    assert outcome is not None and [str(config) for config in outcome.configs] == ["s=light b1 1×1 cores"]
+    assert outcome is not None and [str(config) for config in outcome.configs] == ["s=light b1 1×1 core"]
     assert found.summary == "no plan meets the limits; the least that would help, each alone: " + (
         "SLA ≥ 0.1 s instead of 0.05 s"
     )
@@ -364,7 +364,7 @@ def test_a_plan_that_is_not_proved_best_has_no_flips_and_says_so() -> None:
 def test_a_plan_of_another_problem_is_refused() -> None:
     problem = one_stage()
     stage: StagePlan = replace(best(problem).stages[0], variant="huge")
-    with pytest.raises(InputError, match="huge b1 2×1 cores at stage 's'"):
+    with pytest.raises(InputError, match="huge b1 2×1 core at stage 's'"):
         explain(problem, replace(best(problem), stages=(stage,)), LONG_S)
 
 

@@ -274,5 +274,5 @@ def test_in_shadow_mode_a_rule_goes_on_from_what_it_would_have_done() -> None:
     settings = GuardSettings(tick_s=15.0)
     case = scenario(38.0, policy=policy, settings=settings, mode=Mode.SHADOW)
     words = [it.detail for it in case.ticks(2)]
-    assert "detect=small b1 2×1 cores" in words[0] and "detect=small b1 3×1 cores" in words[1]
+    assert "detect=small b1 2×1 core" in words[0] and "detect=small b1 3×1 core" in words[1]
     assert not case.workload.writes

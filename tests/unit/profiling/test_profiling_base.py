@@ -140,7 +140,7 @@ def test_a_variant_that_nothing_sustains_is_left_out_and_hinders_no_other() -> N
 def test_without_a_batch_of_one_there_is_no_stage_sla() -> None:
     point = ProfilePoint(1.0, 2, 0.1)
     bare = replace(TWO, variants=(VariantProfile("odd", 0.5, (point,)),))
-    with pytest.raises(DomainError, match="variant 'odd' was not measured with a batch of 1 on 1 cores"):
+    with pytest.raises(DomainError, match="variant 'odd' was not measured with a batch of 1 on 1 core"):
         stage_sla_s(bare, Objective())
 
 

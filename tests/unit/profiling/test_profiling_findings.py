@@ -87,7 +87,7 @@ def test_few_batches_are_a_finding_where_a_larger_one_would_be_in_time() -> None
     few = variant("large", 0.8, 0.2, batches=(1, 2))
     (one,) = found(profile(SMALL, few))
     assert (one.kind, one.variant) == (ProfileStatus.FEW_BATCHES, "large")
-    assert one.places == ("1 cores batch 1 and 2 only", "2 cores batch 1 and 2 only")
+    assert one.places == ("1 core batch 1 and 2 only", "2 cores batch 1 and 2 only")
     by_stage = {"detect": profile(SMALL, few)}
     places = [
         each.places

@@ -81,7 +81,7 @@ def test_leaving_out_is_harder_than_fitting() -> None:
 @pytest.mark.parametrize("batch", [0, 65, 128])
 def test_outside_the_measured_batches_is_an_error(batch: int) -> None:
     found = fit(*((batch, quadratic(batch)) for batch in (1, 8, 64)))
-    with pytest.raises(DomainError, match=rf"batch size {batch} is outside the measured 1\.\.64 on 1 cores"):
+    with pytest.raises(DomainError, match=rf"batch size {batch} is outside the measured 1\.\.64 on 1 core"):
         found.latency_s(batch)
 
 

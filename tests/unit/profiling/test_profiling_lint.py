@@ -62,7 +62,7 @@ def test_the_worst_place_comes_first() -> None:
     (remark, *_) = lint_profile(falling)
     assert remark.oddity is Oddity.FALLS_WITH_BATCH
     assert remark.places == tuple(
-        f"1 cores batch {step}" for step in ("2→4 (-50%)", "4→8 (-25%)", "1→2 (-20%)")
+        f"1 core batch {step}" for step in ("2→4 (-50%)", "4→8 (-25%)", "1→2 (-20%)")
     )
     assert remark.detail == ", ".join(remark.places)
 
@@ -95,12 +95,12 @@ def test_a_latency_that_stands_still_is_no_poor_fit() -> None:
         (
             profile(ProfilePoint(1.0, 1, 0.1), ProfilePoint(1.0, 2, 0.5), ProfilePoint(1.0, 4, 0.2)),
             "poor fit of latency",
-            "1 cores R² ",
+            "1 core R² ",
         ),
         (
             profile(ProfilePoint(1.0, 1, 0.1, latency_mean_s=0.2)),
             "mean latency above the p99",
-            "1 cores batch 1",
+            "1 core batch 1",
         ),
     ],
 )

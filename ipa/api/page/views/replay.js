@@ -1,7 +1,8 @@
 // The replay of a decision from its recorded inputs, by the policy that made it or by another one.
 
 import { callApi } from "../api.js";
-import { el, number, plain } from "../dom.js";
+import { el, number } from "../dom.js";
+import { coresOf } from "../parts.js";
 import { reasonTitle } from "../reasons.js";
 import { changes, inShort, refusal, table } from "../tables.js";
 
@@ -57,7 +58,7 @@ function beside(recorded, again) {
     const words = (plan) => (is(plan) ? inShort(plan.stages) : plan?.termination ?? "no plan");
     return [el("p", {}, `Recorded: ${words(recorded)}. Replayed: ${words(again)}.`)];
   }
-  const figures = (plan) => `PAS ${number(plan.pas, 3)}, ${plain(plan.cost_cores)} cores, for ${number(plan.rate_rps, 2)} rps`;
+  const figures = (plan) => `PAS ${number(plan.pas, 3)}, ${coresOf(plan.cost_cores)}, for ${number(plan.rate_rps, 2)} rps`;
   return [changes("The recorded plan and the replayed one", recorded.stages, again.stages),
     el("p", { class: "note" }, `Recorded: ${figures(recorded)}. Replayed: ${figures(again)}.`)];
 }

@@ -1,7 +1,7 @@
 // The plan of a what-if beside the running configuration: figures, stages and limits.
 
 import { clock, el, number, people, percent, plain, sentence } from "../dom.js";
-import { besideCores } from "../parts.js";
+import { besideCores, coresOf } from "../parts.js";
 import { changes, delta, refusal, seconds, table } from "../tables.js";
 
 const ONE = { sla: "second of SLA", cores: "core", memory: "GiB" };
@@ -82,7 +82,7 @@ export class Comparison {
     if (!this.plan) return "Planning";
     const { plan } = this;
     if (!plan.stages.length) return `Nothing is feasible. ${plan.relaxations.map((move) => `Feasible with ${people(move)}.`).join(" ")}`;
-    return `Accuracy ${number(plan.pas, 3)}, ${plain(plan.cost_cores)} cores, ${plan.cost_usd_per_hour === null ? "" : `${plain(plan.cost_usd_per_hour)} USD an hour, `}latency ${seconds(plan.latency_s)}`;
+    return `Accuracy ${number(plan.pas, 3)}, ${coresOf(plan.cost_cores)}, ${plan.cost_usd_per_hour === null ? "" : `${plain(plan.cost_usd_per_hour)} USD an hour, `}latency ${seconds(plan.latency_s)}`;
   }
 
   draw() {

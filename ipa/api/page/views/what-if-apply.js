@@ -3,7 +3,7 @@
 import { callApi } from "../api.js";
 import { ConfirmDialog, newKey } from "../confirm-dialog.js";
 import { el, number, plain } from "../dom.js";
-import { isRolling, isSeen } from "../parts.js";
+import { coresOf, isRolling, isSeen } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { reasonTitle } from "../reasons.js";
 import { remedy } from "../runbook.js";
@@ -24,7 +24,7 @@ export function obstacles(status, pipeline, plan) {
   if (!isSeen(live)) refuse("hold.workload_unknown", pipeline.runnable ? "The running configuration is unknown." : `Nothing of it runs, because it is only planned: ${pipeline.not_runnable_because}.`);
   if (isRolling(live) && !plan.isUndo) refuse("hold.in_progress", "A change is rolling out.");
   const { cores } = pipeline.bounds;
-  if (cores !== null && plan.cost_cores > cores + 1e-6) found.push({ text: `It takes ${plain(plan.cost_cores)} cores, and the pipeline's own bounds.cores is ${plain(cores)}.`, todo: "Plan within it, or have its owner raise it." });
+  if (cores !== null && plan.cost_cores > cores + 1e-6) found.push({ text: `It takes ${coresOf(plan.cost_cores)}, and the pipeline's own bounds.cores is ${plain(cores)}.`, todo: "Plan within it, or have its owner raise it." });
   return found;
 }
 

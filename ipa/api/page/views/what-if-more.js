@@ -3,6 +3,7 @@
 import { callApi } from "../api.js";
 import { el, number, plain } from "../dom.js";
 import { Figure } from "../figure.js";
+import { coresOf } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { inShort, refusal, seconds, table } from "../tables.js";
 import { Explained } from "./explained.js";
@@ -98,7 +99,7 @@ export class Background {
         spot("what if", chosen, "violet"), spot("now", now, "amber"),
       ],
       x_range: [0, 1.05 * Math.max(...costs)],
-      marks: budget ? [{ x: budget, text: `budget ${plain(budget)} cores` }] : [],
+      marks: budget ? [{ x: budget, text: `budget ${coresOf(budget)}` }] : [],
     });
   }
 
@@ -111,7 +112,7 @@ export class Background {
     const price = (shown) => (points.length && points.every((it) => it.cost_usd_per_hour !== null) ? [shown] : []);
     this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that no other beats in accuracy and cost",
       ["", head("PAS"), ...price(head("USD/h")), head("Cores"), head("Latency"), "Runs"],
-      points.map((it, at) => [el("a", { href: this.hrefs[at] }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${plain(it.cost_cores)} cores`)), number(it.pas, 3), ...price(plain(it.cost_usd_per_hour)), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
+      points.map((it, at) => [el("a", { href: this.hrefs[at] }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${coresOf(it.cost_cores)}`)), number(it.pas, 3), ...price(plain(it.cost_usd_per_hour)), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
   }
 
   /** The budget and the accuracy floor that select this point alone. */
