@@ -93,9 +93,9 @@ def _nothing_left(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None) 
     others = [it for it in acts if it[0].reason is ReasonCode.REQUESTED and whose not in (None, it[0].by)]
     last = f"The last change of another person is revision {others[-1][-1].tick} by " if others else ""
     last += f"{others[-1][0].by or 'someone'}. " if others else ""
+    none = f"{whose} has no change" if whose else "no change by a person is"
     return ConflictError(
-        f"{whose or 'nobody'} has {'no' if whose else 'a'} change left to take back among the newest "
-        f"{LOOK_BACK} of pipeline {pipeline.name!r}",
+        f"{none} left to take back among the newest {LOOK_BACK} of pipeline {pipeline.name!r}",
         hint=f"{last}`ipa history {pipeline.name}` lists the revisions; "
         f"`ipa rollback {pipeline.name} --to REVISION` restores one.",
     )

@@ -202,7 +202,7 @@ def test_rollback_goes_back(ipa: Ipa, world: FakeWorld) -> None:
     assert world.log[-1].configs == previous
     assert world.log[-1].detail.startswith(f"rollback by ann: slow: takes back revision {revision}: ")
     code, _, err = ipa("rollback", "ocr", "--by", "ann")
-    assert code == 4 and "nobody has a change left to take back" in err
+    assert code == 4 and "no change by a person is left to take back" in err
     code, out, _ = ipa("history", "ocr")
     assert code == 0 and "revision" in out and str(revision) in out
     assert ipa("rollback", "ocr", "--to", "nope")[0] == 1

@@ -308,7 +308,7 @@ def test_a_rollback_shows_where_to_and_runs_that(browser: Browser, url: str, wor
         assert world.log[-1].detail.startswith("rollback by someone: slower than before")
         page.keyboard.press("Escape")
         dialog = open_dialog(page, "Roll back …")
-        expect(dialog).to_contain_text("nobody has a change left to take back")
+        expect(dialog).to_contain_text("no change by a person is left to take back")
         expect(dialog.get_by_role("button", name="Roll back")).to_be_disabled()
         dialog.get_by_label("Restore", exact=True).select_option(str(world.log[-2].tick))
         expect(dialog).to_contain_text(f"It restores revision {world.log[-2].tick}.")

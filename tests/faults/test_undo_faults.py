@@ -157,7 +157,7 @@ def test_r22_without_authentication_all_are_one_caller(first: str) -> None:
     done = api.change(f"{OCR}/rollback", {"by": "" if first else "kim"}).json()
     assert done["configs"] == shown["configs"] == [asdict(each) for each in before]
     nothing = api.change(f"{OCR}/rollback", {"by": first})
-    assert nothing.status_code == 409 and nothing.json()["detail"].startswith("nobody has a change left")
+    assert nothing.status_code == 409 and nothing.json()["detail"].startswith("no change by a person is left")
 
 
 def test_r22_with_authentication_only_the_callers_own_change_counts(tmp_path: Path) -> None:

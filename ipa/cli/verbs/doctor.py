@@ -114,16 +114,12 @@ def _target_of_service(url: str) -> str | None:
 
     try:
         with closing(HttpClient(url, timeout_s=ANSWER_S)) as client:
-            return _target_in(client.configuration())
+            values = {each["variable"]: each["value"] for each in client.configuration()["settings"]}
+            return str(values.get("IPA_TARGET", ""))
     except UnavailableError:
         return None
     except IpaError:
         return ""
-
-
-def _target_in(configuration: Mapping[str, Any]) -> str:
-    values = {each["variable"]: each["value"] for each in configuration["settings"]}
-    return str(values.get("IPA_TARGET", ""))
 
 
 def _port_findings(settings: Settings, *, is_ours: bool) -> Iterator[Finding]:
@@ -200,10 +196,11 @@ def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterat
         )
         return
     yield ok(name, f"{at} is ready{', but degraded' if body.get('degraded') else ''}")
+    if target := _target_of_service(url):
+        yield ok("service: target", target)
     known: list[str] = []
     try:
         with closing(HttpClient(url, timeout_s=timeout_s)) as client:
-            yield ok("service: target", _target_in(client.configuration()))
             known = client.names()
             for pipeline in names or known:
                 yield _sight(pipeline, client.status(pipeline), at)
@@ -242,5 +239,6 @@ def findings_table(found: Sequence[Finding]) -> RenderableType:
         if each.remedy:
             lines.append(Text(f"       → {each.remedy}"))
     ok, warnings, failures = (sum(each.state is state for each in found) for state in Severity)
-    lines.append(Text(f"{ok} ok, {warnings} warnings, {failures} failures"))
+    counts = f"{ok} ok, {warnings} warning{'' if warnings == 1 else 's'}, {failures} failure"
+    lines.append(Text(counts + ("" if failures == 1 else "s")))
     return Group(*lines)

@@ -185,10 +185,9 @@ def _simulated(status: dict[str, Any]) -> str:
 
 
 def _in_time(live: dict[str, Any]) -> str:
-    """The share of the requests in time, and what is planned for because of it."""
-    ratio, planned = live.get("in_time_ratio"), live.get("planned_load_ratio", 1.0)
-    words = "" if ratio is None else f", {100 * ratio:.1f} % in time"
-    return words + (f", planned for {planned:.2f} x the forecast" if planned != 1 else "")
+    """The share of the requests in time."""
+    ratio = live.get("in_time_ratio")
+    return "" if ratio is None else f", {100 * ratio:.1f} % in time"
 
 
 def _mode(status: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 
 from ipa.cli.main import run
+from ipa.cli.verbs.doctor import findings_table
 from ipa.model.findings import Finding, Severity
 from tests.fakes.browsing import serving
+from tests.fakes.people import oidc, token
 from tests.fakes.services import FakeWorld
 
 Doctor = Callable[..., dict[str, Finding]]
@@ -79,3 +83,24 @@ def test_the_port_of_the_service_itself_is_no_warning(
             "port", Severity.OK, f"the service listens on 127.0.0.1:{httpx.URL(url).port}", ""
         )
         assert found["service: ocr"].state is Severity.FAIL
+
+
+def test_an_owner_is_told_that_the_service_is_blind(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service's settings, its target among them, are told to operators alone; its pipelines are not."""
+    services = replace(blind().services(), authenticators=(oidc(tmp_path),))
+    with serving(services) as url:
+        monkeypatch.setenv("IPA_TOKEN", token("act-here"))
+        found = doctor("--at", url, code=1)
+        assert found["service: ocr"].state is Severity.FAIL
+        assert "service: target" not in found and "service: pipelines" not in found
+        monkeypatch.setenv("IPA_TOKEN", token("ops"))
+        assert doctor("--at", url, code=1)["service: target"].seen == "local"
+
+
+def test_one_of_each_is_singular() -> None:
+    found = [Finding(name, state, "seen") for name, state in zip("abc", Severity, strict=True)]
+    shown = Console(file=io.StringIO(), width=80)
+    shown.print(findings_table(found))
+    assert shown.file.getvalue().splitlines()[-1] == "1 ok, 1 warning, 1 failure"
