@@ -100,7 +100,7 @@ Get = Callable[[str, float], Awaitable[tuple[int, bytes]]]
 
 # A body with one of them may have what only the last stage is to know.
 LAST_MARKS = (b'"outputs"', f'"{BINARY_OUTPUT}"'.encode())
-# The time budget of a request without drop_after and without a budget from the client.
+# The time budget of a request without drop_after, SLA and a budget from the client.
 DEFAULT_BUDGET_S = 30.0
 DROPPED = (503, 504)
 # What too many requests end by.
@@ -177,8 +177,8 @@ class RouterServer:
         self._pipeline = pipeline
         self._hosts, self._limits = hosts, limits
         self._stages = [RoutedStage(name, f"{url}/v2/models/{name}") for name, url in stages]
-        self._budget_s = DEFAULT_BUDGET_S if drop_after_s is None else drop_after_s
-        self._sla_s = self._budget_s if sla_s is None else sla_s
+        known_s = [each for each in (drop_after_s, sla_s, DEFAULT_BUDGET_S) if each is not None]
+        self._budget_s, self._sla_s = known_s[0], known_s[0] if sla_s is None else sla_s
         self._metrics = RouterMetrics(pipeline, [name for name, _ in stages])
         self._client = Client()
         self._post = post or self._client.post
@@ -559,7 +559,7 @@ def main() -> None:
         "IPA_DROP_AFTER_S",
         type=float,
         optional=True,
-        help="drop a request after this many seconds",
+        help="drop a request after this many seconds, or else after those of --sla-s",
     )
     add(
         parser,

@@ -140,7 +140,7 @@ def bench_workload(pipelines_dir: Path, pipeline: str, stage: str, seed: int) ->
     if not (home / pipeline / "bench.py").is_file():
         raise NotFoundError(
             f"pipeline {pipeline!r} cannot be measured here: {pipelines_dir / pipeline} has no bench.py",
-            hint="Write one with `workload(stage, seed)`, as ipa.profiling.measure.Workload describes.",
+            hint="Write its `workload(stage, seed)` as `ipa init` does.",
         )
     if str(home.parent) not in sys.path:
         sys.path.insert(0, str(home.parent))

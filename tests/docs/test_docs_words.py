@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipa.forecast.ladder import BACKTEST_RUNGS
+from ipa.profiling.measure import LEAST_ROUNDS, ROUNDS, MeasurementEffort
 from ipa.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,35 @@ def test_the_loop_waits_for_times_that_follow_from_its_settings() -> None:
         times = re.findall(rf"(\d+) s [^`]*\(`IPA_{setting}_TICKS` × `IPA_TICK_S`\)", page)
         assert times == [f"{ticks * settings.tick_s:g}"]
     assert "several ticks" not in page
+
+
+def test_objects_are_named_as_they_are_called() -> None:
+    """Messages, docstrings and pages that name an object of a module by its whole name."""
+    texts = [path.read_text() for path in (*PAGES, *(ROOT / "ipa").rglob("*.py"))]
+    named = {each for text in texts for each in re.findall(r"(?<![\w./@-])ipa(?:\.\w+){2,}", text)}
+    assert len(named) > 400
+    assert not [name for name in sorted(named) if not _is_there(name)]
+
+
+def _is_there(name: str) -> bool:
+    """True if each part is a folder, a module, or a word of its module, or if no room is meant."""
+    room, *rest = name.split(".")[1:]
+    place = ROOT / "ipa" / room
+    while rest and place.is_dir():
+        if place.joinpath(rest[0]).is_dir() or place.joinpath(f"{rest[0]}.py").is_file():
+            place /= rest.pop(0)
+        else:
+            place /= "__init__"
+    module = place.with_suffix(".py")
+    return not module.is_file() or all(re.search(rf"\b{part}\b", module.read_text()) for part in rest)
+
+
+def test_the_time_of_a_measured_point_follows_from_its_effort() -> None:
+    page = " ".join((ROOT / "docs/how-to/bring-your-own-pipeline.md").read_text().split())
+    usual = MeasurementEffort()
+    most_s, most_rounds = usual.budget_s * 2**usual.doublings, ROUNDS * 2**usual.doublings
+    assert f"takes {usual.budget_s:g} seconds, up to {most_s:g} while its p99 scatters" in page
+    assert f"done after {LEAST_ROUNDS} to {most_rounds} rounds" in page
 
 
 def test_the_changelog_says_each_change_once() -> None:

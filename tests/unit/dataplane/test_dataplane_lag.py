@@ -61,11 +61,11 @@ def test_what_is_left_of_the_sla_is_told_where_requests_may_be_later() -> None:
             told.append(headers)
             return 200, orjson.dumps({"outputs": []}), {}
 
-        for drop_after_s, sla_s in ((1.0, 0.4), (0.4, 0.4), (0.4, 1.0)):
+        for drop_after_s, sla_s in ((1.0, 0.4), (0.4, 0.4), (0.4, 1.0), (None, 0.4)):
             router = RouterServer("p", [("s", "http://s")], drop_after_s=drop_after_s, sla_s=sla_s, post=post)  # type: ignore[arg-type]
             await call(router.application(), "POST", "/v2/models/p/infer", BODY)
-        assert [float(it[BUDGET_HEADER]) for it in told] == [1000.0, 400.0, 400.0]
-        assert [it.get(AIM_HEADER) for it in told] == ["400.000", None, None]
+        assert [float(it[BUDGET_HEADER]) for it in told] == [1000.0, 400.0, 400.0, 400.0]
+        assert [it.get(AIM_HEADER) for it in told] == ["400.000", None, None, None]
 
     run(scenario())
 
