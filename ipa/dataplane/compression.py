@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 # Formats by their names in HTTP: the header and trailer of gzip, and those of zlib.
 WINDOW_BITS: Mapping[str, int] = {"gzip": 31, "deflate": 15}
@@ -17,11 +17,6 @@ MOST_RATIO = 100
 FREE_BYTES = 1024 * 1024
 # The quickest: on a network of 1 Gbit/s a better level costs more time than it saves.
 LEVEL = 1
-
-
-def most_inflated(body: bytes | memoryview, most_bytes: int) -> int:
-    """Return the most bytes that the compressed body may have without its compression."""
-    return min(most_bytes, max(FREE_BYTES, MOST_RATIO * len(body)))
 
 
 def layer_of(encoding: str) -> str:
@@ -60,15 +55,9 @@ def decompress(body: bytes | memoryview, layer: str, most_bytes: int) -> bytes |
 
 def accepted(header: str) -> str:
     """Return the encoding for an answer by the request's `Accept-Encoding`; empty for none."""
-    names = set(_accepted(header.lower().split(",")))
+    parts = (part.partition(";") for part in header.lower().split(","))
+    names = {name.strip() for name, _, quality in parts if quality.replace(" ", "") not in ("q=0", "q=0.0")}
     return next((name for name in WINDOW_BITS if name in names), "")
-
-
-def _accepted(parts: Iterable[str]) -> Iterable[str]:
-    for part in parts:
-        name, _, quality = part.partition(";")
-        if quality.replace(" ", "") not in ("q=0", "q=0.0"):
-            yield name.strip()
 
 
 def compress(body: bytes, encoding: str) -> bytes:

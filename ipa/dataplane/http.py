@@ -337,7 +337,9 @@ class Application:
                         raise HttpError(400, "input", "the connection ended before the body did")
                     chunk = message.get("body", b"")
                     if incoming.size_bytes + len(chunk) > self._limits.body_bytes:
-                        raise _too_large(self._limits)
+                        most = self._limits.body_bytes
+                        detail = f"the body has more than {most} bytes, the most that is accepted"
+                        raise HttpError(413, "too_large", detail, closes=True)
                     self._budget.add(incoming, chunk)
                     if not message.get("more_body"):
                         return self._budget.complete(incoming)
@@ -353,11 +355,6 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _too_large(limits: BodyLimits) -> HttpError:
-    most = f"the body has more than {limits.body_bytes} bytes, the most that is accepted"
-    return HttpError(413, "too_large", most, closes=True)
-
-
 def _layer_of(encoding: str) -> str:
     try:
         return compression.layer_of(encoding) if encoding else ""
@@ -369,7 +366,7 @@ async def inflate(
     body: bytes | memoryview, layer: str, limits: BodyLimits, hold: Callable[[int], None]
 ) -> bytes:
     """Return a body without its compression; HttpError: it is not of it, or is too large without."""
-    most = compression.most_inflated(body, limits.body_bytes)
+    most = min(limits.body_bytes, max(compression.FREE_BYTES, compression.MOST_RATIO * len(body)))
     # Counted before it is made; what it is less is counted no more.
     hold(most)
     try:

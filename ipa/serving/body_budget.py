@@ -14,8 +14,11 @@ R = TypeVar("R")
 # Bodies that are read on in one round of the event loop. Each takes some tenths of a millisecond, and every
 # other request waits for the round to end several times before it is answered.
 READ_A_ROUND = 8
-# Bytes of bodies that may stay with the process: what it needs again at once is not given back.
-KEPT_BYTES = 32 << 20
+# A block of at least so many bytes has pages of its own, which go back to the system once it is freed. It is
+# glibc's own bound, which it raises to the largest block that was freed: it would keep the next one like it.
+OWN_PAGES_BYTES = 128 << 10
+# Of malloc.h.
+M_MMAP_THRESHOLD = -3
 # Seconds after which a request whose body found no room may come again.
 RETRY_S = 1
 # One thread: what it computes shares one interpreter with the event loop, which more threads would delay.
@@ -27,6 +30,12 @@ async def aside(is_large: bool, function: Callable[[Unpack[A]], R], *arguments: 
     if not is_large:
         return function(*arguments)
     return await asyncio.get_running_loop().run_in_executor(_ASIDE, function, *arguments)
+
+
+def give_back_bodies() -> None:
+    """Have the memory of bodies given back to the system as soon as it is free."""
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        set_option(M_MMAP_THRESHOLD, OWN_PAGES_BYTES)
 
 
 def give_back_memory() -> None:
@@ -49,7 +58,8 @@ class Incoming:
 
     def __init__(self, deadline: asyncio.Timeout) -> None:
         self.deadline = deadline
-        self.chunks: list[bytes] = []
+        # In one block: many small ones would leave holes that no larger one fits in.
+        self.data = bytearray()
         self.size_bytes = 0
         self.is_dropped = False
 
@@ -64,13 +74,13 @@ class BodyBudget:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._incomplete: set[Incoming] = set()
-        self.held_bytes = self._peak_bytes = 0
+        self.held_bytes = 0
 
     def add(self, body: Incoming, data: bytes) -> None:
         """Append data that has arrived; NoRoomError if there is no room for it."""
         self._incomplete.add(body)
         self.hold(body, len(data))
-        body.chunks.append(data)
+        body.data += data
 
     def hold(self, body: Incoming, size: int) -> None:
         """Count so many bytes more for the body; NoRoomError, and it counts no more, if there is no room."""
@@ -87,24 +97,20 @@ class BodyBudget:
                 largest.deadline.reschedule(asyncio.get_running_loop().time())
         body.size_bytes += size
         self.held_bytes += size
-        self._peak_bytes = max(self._peak_bytes, self.held_bytes)
 
     def complete(self, body: Incoming) -> bytes:
         """The whole body, which counts until it is released."""
         self._incomplete.discard(body)
-        data = body.chunks[0] if len(body.chunks) == 1 else b"".join(body.chunks)
-        body.chunks.clear()
+        data = bytes(body.data)
+        body.data.clear()
         return data
 
     def release(self, body: Incoming) -> None:
         """Count the body no more."""
         self._incomplete.discard(body)
         self.held_bytes -= body.size_bytes
-        body.chunks.clear()
+        body.data.clear()
         body.size_bytes = 0
-        if self._peak_bytes - self.held_bytes > KEPT_BYTES:
-            self._peak_bytes = self.held_bytes
-            asyncio.get_running_loop().run_in_executor(_ASIDE, give_back_memory)
 
 
 class Turns:

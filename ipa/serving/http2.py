@@ -29,6 +29,7 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame, SettingsFrame, WindowUpdateFrame
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from ipa.serving.body_budget import Turns
 from ipa.serving.connections import Connection, Connections, ServerBounds
@@ -82,6 +83,7 @@ class Http2Connection:
         self,
         owner: Connection,
         transport: asyncio.Transport,
+        flow: FlowControl,
         app: Application,
         registry: Connections,
         bounds: ServerBounds,
@@ -89,7 +91,7 @@ class Http2Connection:
         scope: dict[str, Any],
         tasks: set[asyncio.Task[None]],
     ) -> None:
-        self.transport, self.bounds = transport, bounds
+        self.transport, self.flow, self.bounds = transport, flow, bounds
         self._owner, self._app, self._registry, self._turns = owner, app, registry, turns
         self._scope, self._tasks = scope, tasks
         self._http: H2Connection | None = None
@@ -103,16 +105,12 @@ class Http2Connection:
         self._spare_frames = SPARE_FRAMES
         # Of the headers that are arriving.
         self._head_bytes = 0
-        self.can_write = asyncio.Event()
-        self.can_write.set()
         self._is_ending = False
         self._phase = ""
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         # The task that reads while there is something.
         self._reading: asyncio.Task[None] | None = None
-        transport.write(_first_frames(bounds.head_bytes))
-        self.watch()
 
     @property
     def http(self) -> H2Connection:
@@ -128,7 +126,8 @@ class Http2Connection:
     def data_received(self, data: bytes) -> None:
         """Take what has arrived, and read it in turn."""
         self._unread += data
-        self.transport.pause_reading()
+        if len(self._unread) > FRAME_BYTES:
+            self.flow.pause_reading()
         if self._reading is None:
             self._reading = self._loop.create_task(self._read())
 
@@ -138,15 +137,18 @@ class Http2Connection:
             self._reading.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        self.can_write.set()
         for stream in self._streams.values():
             stream.lose()
+        if self._http is not None:
+            # It refers to itself, and so would wait for a search for garbage.
+            vars(self._http).clear()
+            self._http = None
 
     async def _read(self) -> None:
         try:
             is_more = True
             while is_more:
-                await self.can_write.wait()
+                await self.flow.drain()
                 await self._turns.take()
                 is_more = self._read_frames()
         except ProtocolError as error:
@@ -160,10 +162,14 @@ class Http2Connection:
 
     def _read_frames(self) -> bool:
         """Read the frames of a turn; False: there is none. ProtocolError: the connection is to end."""
+        if not self._phase:
+            # Not before it is its turn: thousands of connections may begin in one round.
+            self.transport.write(_first_frames(self.bounds.head_bytes))
+            self.watch()
         data = self._take_frames()
         if not data:
             if not self.transport.is_closing():
-                self.transport.resume_reading()
+                self.flow.resume_reading()
             return False
         if not self._asks and len(self._agreed) + len(data) <= AGREED_BYTES:
             self._agreed += data
@@ -434,13 +440,13 @@ class Http2Stream:
         connection, start = self._connection, 0
         while start < len(data) or is_last:
             room = min(connection.http.local_flow_control_window(self.number), FRAME_BYTES, len(data) - start)
-            if start < len(data) and (room <= 0 or not connection.can_write.is_set()):
+            if start < len(data) and (room <= 0 or connection.flow.write_paused):
                 connection.flush()
                 self._is_blocked = True
                 connection.watch()
                 try:
                     async with asyncio.timeout(connection.bounds.idle_s):
-                        await (self._wait() if room <= 0 else connection.can_write.wait())
+                        await (self._wait() if room <= 0 else connection.flow.drain())
                 except TimeoutError:
                     self.reset(ErrorCodes.CANCEL)
                 self._is_blocked = False

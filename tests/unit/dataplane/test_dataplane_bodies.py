@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,8 +21,6 @@ from ipa.dataplane.grpc_calls import PREFIX, GrpcCalls
 from ipa.dataplane.http import GRPC_TYPE, Application, BodyLimits, Call, HttpError, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.tensors import INLINE_BYTES
-from ipa.serving import body_budget
-from ipa.serving.body_budget import KEPT_BYTES, BodyBudget, Incoming
 
 REPLICA = "http://127.0.0.1:1"
 LIMITS = BodyLimits(1_000_000, 50_000_000)
@@ -310,23 +311,44 @@ def test_calls_and_requests_have_one_account() -> None:
     run(scenario)
 
 
-def test_what_large_bodies_took_is_given_back_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        given, threads = threading.Event(), list[int]()
-        monkeypatch.setattr(
-            body_budget, "give_back_memory", lambda: (threads.append(threading.get_ident()), given.set())
-        )
-        budget = BodyBudget(4 * KEPT_BYTES)
-        small, large = (Incoming(asyncio.timeout(None)) for _ in range(2))
-        budget.hold(small, KEPT_BYTES)
-        budget.hold(large, KEPT_BYTES + 1)
-        budget.release(small)
-        assert not given.is_set()
-        budget.release(large)
-        assert await asyncio.get_running_loop().run_in_executor(None, given.wait, 20.0)
-        assert threads != [threading.get_ident()]
+# Bodies that arrive side by side, in a process of its own: the most memory that they take, and what is left.
+SIDE_BY_SIDE = """
+import asyncio, pathlib, re
+from ipa.serving.body_budget import BodyBudget, Incoming, give_back_bodies
 
-    run(scenario)
+def told(name):
+    return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) << 10
+
+async def scenario():
+    budget, made = BodyBudget(COUNT * SIZE), []
+    for _ in range(3):
+        bodies = [Incoming(asyncio.timeout(None)) for _ in range(COUNT)]
+        for _ in range(SIZE // CHUNK):
+            for each in bodies:
+                budget.add(each, bytes(CHUNK))
+        made = [budget.complete(each) for each in bodies]
+        # What comes after them, and stays.
+        kept.append(bytes(CHUNK))
+        made.clear()
+        for each in bodies:
+            budget.release(each)
+
+give_back_bodies()
+kept, before = [], told("VmRSS")
+asyncio.run(scenario())
+print(told("VmHWM") - before, told("VmRSS") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_bodies_take_the_memory_that_counts_for_them_and_leave_none() -> None:
+    count, size, chunk = 8, 4 << 20, 16 << 10
+    code = f"COUNT, SIZE, CHUNK = {count}, {size}, {chunk}\n{SIDE_BY_SIDE}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    most, left = map(int, done.stdout.split())
+    # A body is copied once it is whole.
+    assert most < (count + 2) * size
+    assert left < size
 
 
 def test_the_copy_that_a_request_of_grpc_is_counts_before_it_is_made() -> None:

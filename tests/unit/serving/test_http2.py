@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
+import weakref
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, ResponseReceived, SettingsAcknowledged, StreamEnded, StreamReset
 from h2.settings import SettingCodes
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from ipa.serving.body_budget import Turns
 from ipa.serving.connections import Connections, ServerBounds
@@ -68,7 +72,12 @@ class Owner:
 class Client:
     """A client of a connection without sockets, with the application behind it."""
 
-    def __init__(self, bounds: ServerBounds | None = None, registry: Connections | None = None) -> None:
+    def __init__(
+        self,
+        bounds: ServerBounds | None = None,
+        registry: Connections | None = None,
+        turns: Turns | None = None,
+    ) -> None:
         self.bounds = bounds or ServerBounds()
         self.registry = Connections(self.bounds) if registry is None else registry
         self.owner, self.wire, self.http = Owner(), Wire(), H2Connection()
@@ -76,9 +85,10 @@ class Client:
         self.asked: list[Any] = []
         self.bodies: list[bytes] = []
         assert self.registry.admit(self.owner, "192.0.2.1")
-        turns = Turns(10_000)
+        turns = turns or Turns(10_000)
         self.served = Http2Connection(
-            *(self.owner, self.wire, self._app, self.registry, self.bounds, turns, {"type": "http"}, set())  # type: ignore[arg-type]
+            *(self.owner, self.wire, FlowControl(self.wire), self._app, self.registry, self.bounds, turns),  # type: ignore[arg-type]
+            *({"type": "http"}, set()),
         )
         self.http.initiate_connection()
 
@@ -179,11 +189,46 @@ def test_a_connection_that_asks_nothing_has_no_state_of_the_protocol() -> None:
     run(scenario)
 
 
+def test_connections_that_come_together_begin_in_turns() -> None:
+    async def scenario() -> None:
+        each_round, turns = 2, Turns(2)
+        clients = [Client(turns=turns) for _ in range(7)]
+        for client in clients:
+            client.served.data_received(client.http.data_to_send())
+        begun = [0]
+        while begun[-1] < len(clients):
+            await asyncio.sleep(0)
+            begun.append(sum(bool(client.wire.written) for client in clients))
+        assert max(after - before for before, after in pairwise(begun)) == each_round
+
+    run(scenario)
+
+
+def test_a_connection_that_ends_leaves_nothing_to_a_search_for_garbage() -> None:
+    async def scenario() -> None:
+        client = Client()
+        client.begin(1)
+        await client.exchange()
+        state = weakref.ref(client.served.http)
+        gc.collect()
+        gc.disable()
+        try:
+            client.served.connection_lost()
+            client.lets.set()
+            await settle()
+            assert state() is None
+        finally:
+            gc.enable()
+
+    run(scenario)
+
+
 def test_an_idle_connection_waits_and_one_that_is_answered_does_not() -> None:
     async def scenario() -> None:
         bounds = ServerBounds(connections=2, address_connections=2)
         registry = Connections(bounds)
         idle, busy, half = Client(bounds, registry), Client(bounds, registry), Owner()
+        await idle.exchange()
         busy.begin(1)
         await busy.exchange()
         # The first that waits makes room: the idle one of HTTP/2.

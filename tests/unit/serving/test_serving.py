@@ -11,8 +11,15 @@ from typing import Any
 
 import pytest
 
+from ipa.serving import protocol
 from ipa.serving.connections import FEW, Connections, ServerBounds, address_group, within_files
-from ipa.serving.protocol import MOST_PIPELINED, BoundedConfig, BoundedProtocol, BoundedServer
+from ipa.serving.protocol import (
+    KEPT_CONNECTIONS,
+    MOST_PIPELINED,
+    BoundedConfig,
+    BoundedProtocol,
+    BoundedServer,
+)
 
 WAIT_S = 300.0
 
@@ -228,6 +235,32 @@ def test_an_answer_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert rest(connection).startswith(b"HTTP/1.1 200 ")
     assert delays == [False]
+
+
+def test_what_many_closed_connections_took_is_given_back_off_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(protocol, "give_back_memory", lambda: threads.append(threading.get_ident()))
+    server = BoundedServer(BoundedConfig(application, ServerBounds(), log_config=None))
+    connections: set[Any] = server.server_state.connections
+
+    async def scenario() -> None:
+        for count, given in ((KEPT_CONNECTIONS, 0), (0, 0), (KEPT_CONNECTIONS + 1, 0), (0, 1), (0, 1)):
+            connections.clear()
+            connections.update(range(count))
+            await server.on_tick(1)
+            assert len(threads) == given
+
+    asyncio.run(scenario())
+    assert threads != [threading.get_ident()]
+
+
+def test_a_server_gives_back_what_bodies_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(protocol, "give_back_bodies", lambda: given.append(True))
+    with serving(ServerBounds()):
+        assert given == [True]
 
 
 def test_a_body_of_many_chunks_arrives_whole() -> None:
