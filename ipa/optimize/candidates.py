@@ -17,10 +17,11 @@ from ipa.queueing.formation import ROUNDING, ceil_up, released_wait_s
 
 @dataclass(frozen=True, slots=True)
 class CandidateBlock:
-    """A stage, by its index, at one number of items."""
+    """A stage, by its index, at one number of items, and behind one class of a sender's (-1: any)."""
 
     index: int
     level: ItemCount
+    behind: int = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +30,7 @@ class Candidates:
 
     A block's are in the order of names. `term` is the share of the accuracy term, `held_cores` the cores of
     one replica with its overhead, `released_s` the released formula's wait. `rate_rps` counts items.
+    `departs` is the class of what leaves (`ipa.optimize.departure_classes`).
     """
 
     blocks: list[CandidateBlock]
@@ -41,6 +43,7 @@ class Candidates:
     scalars: Array
     term: Array
     held_cores: Array
+    departs: Index
 
     @property
     def accuracy(self) -> Array:
@@ -81,6 +84,7 @@ class Candidates:
             self.scalars.take(at, axis=1),
             self.term.take(at),
             self.held_cores.take(at),
+            self.departs.take(at),
         )
 
     def of_point(self, name: str) -> Array:
@@ -97,7 +101,10 @@ class Candidates:
 SCALARS = (
     *("rate_rps", "items", "fewest", "most", "timeout_s"),
     *("beside_cores", "released_s", "batching", "hop_s"),
+    # `Departures` of the stage before.
+    *("settling_rps", "dispersion", "size", "mates"),
 )
+BEFORE = slice(SCALARS.index("settling_rps"), SCALARS.index("mates") + 1)
 
 
 def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Candidates:
@@ -128,6 +135,7 @@ def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Can
         scalars=scalars,
         term=np.concatenate(term).take(row),
         held_cores=points[ROWS["cores"]] + scalars[SCALARS.index("beside_cores")],
+        departs=np.zeros(len(owner), dtype=np.intp),
     )
 
 
@@ -155,8 +163,9 @@ def _scalars(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
                 inf if stage.batch_timeout_s is None else stage.batch_timeout_s,
                 problem.bounds.overhead.each(stage.name),
                 released_wait_s(len(stage.columns.variants), batch_sizes, rate_rps) if is_released else 0.0,
-                float(stage.batching),
+                float(problem.batching(block.index)),
                 stage.hop_s,
+                *(1.0, 1.0, 1.0, 0.0),
             )
         )
     return np.array(columns, dtype=np.float64).T

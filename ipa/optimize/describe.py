@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ipa.model.parts import parts_of, share_of
@@ -12,7 +12,7 @@ from ipa.model.profile import OperatingPoint
 from ipa.model.resources import beside_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.timing import carried_rps, stage_times
+from ipa.optimize.timing import Chosen, times_of
 from ipa.optimize.verify import items_of, plan_latency_s
 from ipa.queueing.capacity import utilisation_ratio
 
@@ -87,11 +87,12 @@ def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | Non
     by_name = {config.stage: config for config in configs}
     variants = {name: point.variant for name, point in points.items()}
     items, _ = items_of(problem, variants)
-    stages = tuple(
-        _stage_plan(problem, index, points[stage.name], by_name[stage.name], items[stage.name])
+    chosen = [
+        Chosen(index, points[stage.name], by_name[stage.name].replicas, items[stage.name])
         for index, stage in enumerate(problem.stages)
         if stage.name in points
-    )
+    ]
+    stages = stage_plans_of(problem, chosen, by_name)
     pas, term = accuracy_of(problem, variants)
     return _Part(share_ratio, stages, pas, term, plan_latency_s(problem, stages))
 
@@ -109,30 +110,33 @@ def _points(problem: PlanningProblem, configs: Sequence[StageConfig]) -> dict[st
     return found
 
 
-def _stage_plan(
-    problem: PlanningProblem, index: int, point: OperatingPoint, config: StageConfig, items: float
-) -> StagePlan:
-    replicas = config.replicas
-    capacity_rps = carried_rps(problem, problem.stages[index], point, items)
-    rate_rps = problem.rate_rps * problem.graph.reach[index] * items
-    times_s = stage_times(problem, index, point, replicas, items)
-    service_s, wait_s, mean_s, excess_s = (min(each, ENDLESS_S) for each in times_s)
-    return StagePlan(
-        stage=problem.stages[index].name,
-        variant=point.variant,
-        batch_size=point.batch_size,
-        cores=point.cores,
-        replicas=replicas,
-        rate_rps=rate_rps,
-        capacity_rps=capacity_rps,
-        latency_s=service_s,
-        queue_delay_s=wait_s,
-        utilisation_ratio=utilisation_ratio(rate_rps, capacity_rps, replicas),
-        accuracy=point.accuracy,
-        items=items,
-        mean_s=mean_s,
-        excess_s=excess_s,
-        share_percent=config.share_percent,
-        slowdown_ratio=point.slowdown_ratio,
-        beside=beside_of(point),
-    )
+def stage_plans_of(
+    problem: PlanningProblem, chosen: Sequence[Chosen], configs: Mapping[str, StageConfig]
+) -> tuple[StagePlan, ...]:
+    """The chosen stages with their performance; `configs` tell by stage the share of the requests."""
+    found = []
+    for each, times in zip(chosen, times_of(problem, chosen), strict=True):
+        name, point, capacity_rps = problem.stages[each.index].name, each.point, times.capacity_rps
+        rate_rps = problem.rate_rps * problem.graph.reach[each.index] * each.items
+        found.append(
+            StagePlan(
+                stage=name,
+                variant=point.variant,
+                batch_size=point.batch_size,
+                cores=point.cores,
+                replicas=each.replicas,
+                rate_rps=rate_rps,
+                capacity_rps=capacity_rps,
+                latency_s=min(times.service_s, ENDLESS_S),
+                queue_delay_s=min(times.wait_s, ENDLESS_S),
+                utilisation_ratio=utilisation_ratio(rate_rps, capacity_rps, each.replicas),
+                accuracy=point.accuracy,
+                items=each.items,
+                mean_s=min(times.mean_s, ENDLESS_S),
+                excess_s=min(times.excess_s, ENDLESS_S),
+                share_percent=configs[name].share_percent if name in configs else WHOLE_PERCENT,
+                slowdown_ratio=point.slowdown_ratio,
+                beside=beside_of(point),
+            )
+        )
+    return tuple(found)

@@ -178,7 +178,9 @@ def chosen_of(problem: PlanningProblem, program: Program, plan: Plan) -> tuple[i
                 wanted.batch_size,
                 wanted.cores,
             )
-            if same and isclose(float(options.items[at]), wanted.items, rel_tol=1e-9):
+            # What the stages before send decides both.
+            received = (float(options.items[at]), wanted.items), (float(options.mean_s[at]), wanted.mean_s)
+            if same and all(isclose(one, other, rel_tol=1e-9) for one, other in received):
                 break
         else:
             config = "nothing" if wanted is None else str(wanted.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, log
@@ -14,6 +15,7 @@ from ipa.model.rolling import ROUNDING, Rolling
 from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.candidates import CandidateBlock, Candidates, candidates_of
 from ipa.optimize.columns import Array, Index
+from ipa.optimize.departure_classes import are_sent, with_classes
 from ipa.optimize.item_counts import ItemCount, levels_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.program import (
@@ -74,7 +76,7 @@ def draft_of(problem: PlanningProblem) -> UntimedOptions:
     ]
     if not blocks:
         return UntimedOptions(weights, budgets, now, levels, None, np.empty((_height(budgets), 0)))
-    candidates = candidates_of(problem, blocks)
+    candidates = with_classes(problem, candidates_of(problem, blocks))
     numbers = _numbers(problem, candidates, weights, budgets, now)
     return UntimedOptions(weights, budgets, now, levels, candidates, numbers)
 
@@ -100,6 +102,8 @@ def _budgets(
 
 def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
     """The program of a problem with the draft's options."""
+    if draft.candidates is not None and any(block.behind >= 0 for block in draft.candidates.blocks):
+        draft = draft.take(are_sent(problem, draft.candidates).nonzero()[0])
     objective, bounds = problem.objective, problem.bounds
     floor = bounds.accuracy_floor or 0.0
     now = draft.now
@@ -148,18 +152,25 @@ def _stages(problem: PlanningProblem, draft: UntimedOptions) -> tuple[Options, .
     if candidates is not None:
         numbers[TIMES] = option_times(problem, candidates)
     stages, first = [], 0
+    blocks = Counter(block.index for block in candidates.blocks) if candidates is not None else Counter[int]()
+    classes = np.array([blocks[at] // len(level) for at, level in enumerate(levels)], dtype=np.intp)
     for at, stage in enumerate(problem.stages):
         if stage.is_free or candidates is None:
             stages.append(_free_options(levels[at], draft.budgets))
             continue
-        last = first + len(levels[at])
-        stages.append(_stage_options(stage, candidates, numbers, range(first, last)))
-        first = last
+        after = classes[list(problem.graph.children[at])]
+        stages.append(_stage_options(stage, candidates, numbers, range(first, first + blocks[at]), after))
+        first += blocks[at]
     return tuple(stages)
 
 
-def _stage_options(stage: StageProblem, candidates: Candidates, numbers: Array, blocks: range) -> Options:
-    """The options of one stage, whose blocks come one after the other, in the order of names."""
+def _stage_options(
+    stage: StageProblem, candidates: Candidates, numbers: Array, blocks: range, after: Index
+) -> Options:
+    """The options of one stage, whose blocks come one after the other, in the order of names.
+
+    `after` are the classes of requests that each child tells apart (`ipa.optimize.departure_classes`).
+    """
     whole = slice(candidates.first[blocks.start], candidates.first[blocks.stop])
     levels = [candidates.blocks[block].level for block in blocks]
     onward = [
@@ -168,9 +179,12 @@ def _stage_options(stage: StageProblem, candidates: Candidates, numbers: Array, 
         )
         for block, level in zip(blocks, levels, strict=True)
     ]
+    tells = after[:, None] > 1
+    leave = np.concatenate(onward, axis=1) * np.where(tells, after[:, None], 1)
+    leave += np.where(tells, candidates.departs[whole], 0)
     enter = np.array([level.number for level in levels])[candidates.block[whole] - blocks.start]
     point, replicas = candidates.point[whole], candidates.replicas[whole]
-    options = options_of(point, replicas, enter, np.concatenate(onward, axis=1), numbers[:, whole])
+    options = options_of(point, replicas, enter, leave, numbers[:, whole])
     if len(blocks) == 1:
         return options
     # Each block is in the order of names already.

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
+from ipa.optimize.describe import stage_plans_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Options, Program, ProgramAnswer, Totals, evaluate
+from ipa.optimize.program import Program, ProgramAnswer, Totals, evaluate
 from ipa.optimize.solver_selection import CONTRADICTION
-from ipa.optimize.timing import carried_rps
-from ipa.queueing.capacity import utilisation_ratio
+from ipa.optimize.timing import Chosen
 from ipa.queueing.formation import formation_wait_s
 
 NO_BOUND = 1e100
@@ -73,38 +73,19 @@ def worth(problem: PlanningProblem, totals: Totals) -> float:
 
 def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
     """The configuration of each stage, in order, without stages that the pipeline's own router does."""
-    return tuple(
-        _stage_plan(problem, index, options, at)
-        for index, (options, at) in enumerate(zip(program.stages, chosen, strict=True))
-        if not problem.stages[index].is_free
-    )
-
-
-def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int) -> StagePlan:
-    stage = problem.stages[index]
-    number = int(options.point[at])
-    point = stage.points[number]
-    rate_rps = problem.rate_rps * problem.graph.reach[index] * float(options.items[at])
-    replicas, items = int(options.replicas[at]), float(options.items[at])
-    capacity_rps = carried_rps(problem, stage, point, items)
-    mean_s, spread_s2 = float(options.mean_s[at]), float(options.spread_s2[at])
-    return StagePlan(
-        stage=stage.name,
-        variant=point.variant,
-        batch_size=point.batch_size,
-        cores=point.cores,
-        replicas=replicas,
-        rate_rps=rate_rps,
-        capacity_rps=capacity_rps,
-        latency_s=float(options.service_s[at]),
-        queue_delay_s=float(options.wait_s[at]),
-        utilisation_ratio=utilisation_ratio(rate_rps, capacity_rps, replicas),
-        accuracy=point.accuracy,
-        items=items,
-        mean_s=mean_s,
-        excess_s=spread_s2**0.5,
-        slowdown_ratio=point.slowdown_ratio,
-        beside=stage.columns.variant_beside[stage.columns.variant[number]],
+    return stage_plans_of(
+        problem,
+        [
+            Chosen(
+                index,
+                problem.stages[index].points[int(options.point[at])],
+                int(options.replicas[at]),
+                float(options.items[at]),
+            )
+            for index, (options, at) in enumerate(zip(program.stages, chosen, strict=True))
+            if not problem.stages[index].is_free
+        ],
+        {},
     )
 
 

@@ -46,11 +46,15 @@ class Compat(StrEnum):
 
 
 class BatchPlace(IntEnum):
-    """The place where a stage's batches form: one queue, each replica, or each replica behind a stage."""
+    """The place where a stage's batches form: one queue, or each replica.
+
+    A replica is the first, or behind one stage whose replicas batch for themselves, or behind others.
+    """
 
     CENTRAL = 0
     IN_REPLICA = 1
     BEHIND = 2
+    BEHIND_OTHERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +82,6 @@ class StageProblem:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", columns_of(self.points))
-
-    @property
-    def batching(self) -> BatchPlace:
-        """The place where its batches form."""
-        if not self.in_replica:
-            return BatchPlace.CENTRAL
-        return BatchPlace.BEHIND if self.after else BatchPlace.IN_REPLICA
 
     @property
     def is_free(self) -> bool:
@@ -122,6 +119,22 @@ class PlanningProblem:
                 faults.append(Fault(str(error)))
         if faults:
             raise InputError(f"pipeline {self.pipeline!r} cannot be planned", problems=faults)
+
+    def batching(self, index: int) -> BatchPlace:
+        """The place where a stage's batches form."""
+        stage = self.stages[index]
+        if not stage.in_replica:
+            return BatchPlace.CENTRAL
+        if not stage.after:
+            return BatchPlace.IN_REPLICA
+        return BatchPlace.BEHIND_OTHERS if self.sender(index) is None else BatchPlace.BEHIND
+
+    def sender(self, index: int) -> int | None:
+        """The one stage whose replicas, which batch for themselves, send all that comes to a stage."""
+        names = [edge.parent for edge in self.stages[index].after]
+        found = [at for at, stage in enumerate(self.stages) if stage.name in names]
+        is_one = len(found) == 1 and self.stages[found[0]].in_replica and not self.stages[found[0]].is_free
+        return found[0] if is_one and self.stages[index].in_replica else None
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.candidates import Candidates
-from ipa.optimize.columns import Array, Index
-from ipa.optimize.problem import BatchPlace, Compat, PlanningProblem, StageProblem
+from ipa.optimize.candidates import BEFORE, Candidates
+from ipa.optimize.columns import ROWS, Array, Index
+from ipa.optimize.problem import BatchPlace, Compat, PlanningProblem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
-from ipa.queueing.in_replica import carried_in_replica, sojourn_in_replica
+from ipa.queueing.in_replica import (
+    AT_RANDOM,
+    EVENLY,
+    Departures,
+    carried_in_replica,
+    departures_in_replica,
+    sojourn_in_replica,
+)
 from ipa.queueing.saved_quota import SojournFormula, sojourn_with_quota
 from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
 
 # Options whose times are kept: about 10 MB.
 MOST_KNOWN = 30_000
-# The formula of each way to batch.
-FORMULAS: dict[BatchPlace, SojournFormula] = {
-    BatchPlace.CENTRAL: sojourn,
-    BatchPlace.IN_REPLICA: sojourn_in_replica,
-    BatchPlace.BEHIND: partial(sojourn_in_replica, is_behind=True),
-}
-
 
 def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
     """Service time, wait, mean time and squared excess of the quantile over it, an entry a candidate.
@@ -45,6 +45,7 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
             candidates.of_block("timeout_s"),
             candidates.of_block("batching"),
             candidates.of_block("hop_s"),
+            candidates.scalars[BEFORE],
         )
         return _known_times(problem.percentile, _machine_cores(problem)).of(columns)
     sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
@@ -77,7 +78,8 @@ class _KnownTimes:
             missing = list(range(len(keys)))
         if missing:
             some = [each[..., missing] for each in columns]
-            arguments: list[Any] = [self.percentile, *some, self.machine_cores]
+            before = Departures(*some.pop())
+            arguments: list[Any] = [self.percentile, *some, before, self.machine_cores]
             found = _tail_times(*arguments)
             computed = zip(*(each.tolist() for each in found), strict=True)
             times.update(zip((keys[at] for at in missing), computed, strict=True))
@@ -99,36 +101,72 @@ def _tail_times(
     timeout_s: Array,
     batched: Array,
     hop_s: Array,
+    before: Departures,
     machine_cores: float,
 ) -> tuple[Array, Array, Array, Array]:
     """As `option_times`; `points` has the rows of `PointColumns.table`."""
-    _, batch_size, cores, latency_s, service_s, capacity_rps, single_s = points
-    full_s = busy_s(service_s, batch_size, capacity_rps)
-    tail_s, one_s = np.maximum(latency_s, full_s), np.minimum(single_s, full_s)
+    batch_size, cores, service_s, full_s, tail_s, one_s = _service(points)
     counts = np.asarray(replicas, dtype=np.float64)
     mean_s, excess_s = np.empty_like(full_s), np.empty_like(full_s)
     has_quota = cores < 1
-    for batching, formula in FORMULAS.items():
+    for batching in BatchPlace:
         own = batched == batching
         for is_quota, at in ((False, own & ~has_quota), (True, own & has_quota)):
             if not at.any():
                 continue
-            timed = partial(sojourn_with_quota, formula, cores[at], machine_cores) if is_quota else formula
-            found = timed(
-                batch_size[at],
-                counts[at],
-                full_s[at],
-                tail_s[at],
-                rate_rps[at],
-                items=items[at],
-                timeout_s=timeout_s[at],
-                percentile=percentile,
-                service_one_s=one_s[at],
-            )
-            mean_s[at], excess_s[at] = found.mean_s + hop_s[at], found.excess_s
+            times = []
+            for formula in _formulas(batching, before.take(at, np.ones(1))):
+                timed = (
+                    partial(sojourn_with_quota, formula, cores[at], machine_cores) if is_quota else formula
+                )
+                found = timed(
+                    batch_size[at],
+                    counts[at],
+                    full_s[at],
+                    tail_s[at],
+                    rate_rps[at],
+                    items=items[at],
+                    timeout_s=timeout_s[at],
+                    percentile=percentile,
+                    service_one_s=one_s[at],
+                )
+                times.append((found.mean_s + hop_s[at], found.excess_s))
+            mean_s[at], excess_s[at] = np.max(times, axis=0)
     with np.errstate(invalid="ignore"):
         service_s = np.minimum(service_s, mean_s + excess_s)
         return service_s, mean_s + excess_s - service_s, mean_s, excess_s**2
+
+
+def _formulas(batching: BatchPlace, before: Departures) -> tuple[SojournFormula, ...]:
+    """The formulas of which the longer times count."""
+    if batching is BatchPlace.CENTRAL:
+        return (sojourn,)
+    return tuple(partial(sojourn_in_replica, before=each) for each in _spacings(batching, before))
+
+
+def _spacings(batching: BatchPlace, before: Departures) -> tuple[Departures, ...]:
+    """How requests may come to replicas that batch for themselves: behind several stages in either way."""
+    if batching is BatchPlace.BEHIND_OTHERS:
+        return AT_RANDOM, EVENLY
+    return (before if batching is BatchPlace.BEHIND else AT_RANDOM,)
+
+
+def _service(points: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Batch size, cores, the profile's service time, a full batch's mean and tail, the mean of one item."""
+    _, batch_size, cores, latency_s, service_s, capacity_rps, single_s = points
+    full_s = busy_s(service_s, batch_size, capacity_rps)
+    return batch_size, cores, service_s, full_s, np.maximum(latency_s, full_s), np.minimum(single_s, full_s)
+
+
+def departures_of(
+    points: Array, replicas: Index, rate_rps: Array, items: Array, timeout_s: Array
+) -> Departures:
+    """The requests that leave replicas which batch for themselves; arguments as of `_tail_times`."""
+    batch_size, _, _, full_s, tail_s, one_s = _service(points)
+    counts = np.asarray(replicas, dtype=np.float64)
+    return departures_in_replica(
+        *(batch_size, counts, full_s, tail_s, rate_rps), items=items, timeout_s=timeout_s, service_one_s=one_s
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +179,18 @@ class Chosen:
     items: float
 
 
-# Service time, wait, mean time and excess of the quantile over it, in seconds.
-Times = tuple[float, float, float, float]
+class Times(NamedTuple):
+    """Service time, wait, mean time, and excess of the quantile over it, in s; a replica's items a second."""
 
-
-def stage_times(
-    problem: PlanningProblem, index: int, point: OperatingPoint, replicas: int, items: float
-) -> Times:
-    """The times of one configuration of a stage."""
-    return times_of(problem, [Chosen(index, point, replicas, items)])[0]
+    service_s: float
+    wait_s: float
+    mean_s: float
+    excess_s: float
+    capacity_rps: float
 
 
 def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
-    """The times of each configuration."""
+    """The times and capacities of configurations: each behind those of the stages before it, if given."""
     if problem.compat is not Compat.TAIL:
         return [_formula_times(problem, each) for each in chosen]
     if not chosen:
@@ -163,20 +200,32 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
         stage.columns.place[each.point.variant, each.point.batch_size, each.point.cores]
         for stage, each in zip(stages, chosen, strict=True)
     ]
-    points = [stage.columns.table[:, place] for stage, place in zip(stages, places, strict=True)]
+    columns = [stage.columns.table[:, place] for stage, place in zip(stages, places, strict=True)]
+    points = np.stack(columns, axis=1)
+    replicas = np.array([each.replicas for each in chosen], dtype=np.intp)
+    rate_rps = np.array([_rate_rps(problem, each) for each in chosen])
+    items = np.array([each.items for each in chosen], dtype=np.float64)
+    timeout_s = np.array(
+        [inf if stage.batch_timeout_s is None else stage.batch_timeout_s for stage in stages]
+    )
+    batched = np.array([problem.batching(each.index) for each in chosen])
+    number: dict[int | None, int] = {each.index: at for at, each in enumerate(chosen)}
+    # Without the stage before, requests count as coming at random.
+    senders = [number.get(problem.sender(each.index), -1) for each in chosen]
+    batched[(batched == BatchPlace.BEHIND) & (np.array(senders) < 0)] = BatchPlace.IN_REPLICA
+    reach = np.array([problem.graph.reach[each.index] for each in chosen])
+    sent = [max(sender, 0) for sender in senders]
+    made = departures_of(points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent])
+    before = made.take(slice(None), reach / reach[sent])
     service_s, wait_s, mean_s, spread_s2 = _tail_times(
-        problem.percentile,
-        np.stack(points, axis=1),
-        np.array([each.replicas for each in chosen], dtype=np.intp),
-        np.array([_rate_rps(problem, each) for each in chosen]),
-        np.array([each.items for each in chosen], dtype=np.float64),
-        np.array([inf if stage.batch_timeout_s is None else stage.batch_timeout_s for stage in stages]),
-        np.array([stage.batching for stage in stages]),
+        *(problem.percentile, points, replicas, rate_rps, items, timeout_s, batched),
         np.array([stage.hop_s for stage in stages]),
+        before,
         _machine_cores(problem),
     )
-    rows = (service_s, wait_s, mean_s, spread_s2**0.5)
-    return list(zip(*(row.tolist() for row in rows), strict=True))
+    capacity_rps = _carried_rps(points, replicas, items, timeout_s, batched, before)
+    rows = (service_s, wait_s, mean_s, spread_s2**0.5, capacity_rps)
+    return [Times(*row) for row in zip(*(row.tolist() for row in rows), strict=True)]
 
 
 def _machine_cores(problem: PlanningProblem) -> float:
@@ -185,20 +234,25 @@ def _machine_cores(problem: PlanningProblem) -> float:
     return inf if front is None else front.machine_cores
 
 
-def carried_rps(problem: PlanningProblem, stage: StageProblem, point: OperatingPoint, items: float) -> float:
+def _carried_rps(
+    points: Array, replicas: Index, items: Array, timeout_s: Array, batched: Array, before: Departures
+) -> Array:
     """The items a second that one replica carries: in full batches, or in those that it forms for itself."""
-    if problem.compat is not Compat.TAIL or not stage.in_replica or point.batch_size == 1:
-        return point.capacity_rps
-    columns = stage.columns
-    at = columns.place[point.variant, point.batch_size, point.cores]
-    full_s = float(busy_s(columns.mean_s[at], point.batch_size, point.capacity_rps))
-    one_s = min(float(columns.single_s[at]), full_s)
-    timeout_s = inf if stage.batch_timeout_s is None else stage.batch_timeout_s
-    is_behind = stage.batching is BatchPlace.BEHIND
-    own_rps = carried_in_replica(
-        point.batch_size, full_s, one_s, items=items, timeout_s=timeout_s, is_behind=is_behind
-    )
-    return min(point.capacity_rps, own_rps)
+    batch_size, _, _, full_s, _, one_s = _service(points)
+    carried: Array = points[ROWS["capacity_rps"]].copy()
+    for batching in BatchPlace:
+        at = (batched == batching) & (batch_size > 1)
+        if batching is BatchPlace.CENTRAL or not at.any():
+            continue
+        for spacing in _spacings(batching, before.take(at, np.ones(1))):
+            own_rps = carried_in_replica(
+                *(batch_size[at], replicas[at], full_s[at], one_s[at]),
+                items=items[at],
+                timeout_s=timeout_s[at],
+                before=spacing,
+            )
+            carried[at] = np.minimum(carried[at], own_rps)
+    return carried
 
 
 def _rate_rps(problem: PlanningProblem, chosen: Chosen) -> float:
@@ -215,4 +269,4 @@ def _formula_times(problem: PlanningProblem, chosen: Chosen) -> Times:
         wait_s = released_wait_s(variants, problem.batch_sizes, rate_rps)
     else:
         wait_s = formation_wait_s(point.batch_size, rate_rps, stage.batch_timeout_s)
-    return service_s, wait_s, service_s + wait_s, 0.0
+    return Times(service_s, wait_s, service_s + wait_s, 0.0, point.capacity_rps)

@@ -17,7 +17,7 @@ from ipa.model.resources import CORES, Resources, beside_of, in_words, total
 from ipa.model.rolling import peak_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
-from ipa.optimize.timing import Chosen, Times, carried_rps, times_of
+from ipa.optimize.timing import Chosen, Times, times_of
 from ipa.queueing.capacity import utilisation_ratio
 from ipa.queueing.tail import path_quantile_s
 
@@ -102,9 +102,8 @@ def _faults_of_stage(
     problem: PlanningProblem, stage: StagePlan, chosen: Chosen, times: Times
 ) -> Iterator[str]:
     index, point, items = chosen.index, chosen.point, chosen.items
-    capacity_rps = carried_rps(problem, problem.stages[index], point, items)
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items
-    service_s, wait_s, mean_s, excess_s = times
+    service_s, wait_s, mean_s, excess_s, capacity_rps = times
     expected = {
         "rate_rps": rate_rps,
         "capacity_rps": capacity_rps,

@@ -3,29 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, log
+from functools import lru_cache
+from math import erf, exp, inf, log, pi, sqrt
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
-from ipa.queueing.tail import Sojourn, sojourn
+from ipa.queueing.tail import Sojourn
 from ipa.queueing.tail_parts import TINY, Floats, service_spread
 
 # The times that full batches take to fill are taken together in this many steps.
 STEPS = 12
-# Halvings of the interval that has the quantile, before the tail in it is taken as exponential.
-HALVINGS = 14
-# Waits are taken to decay no faster than this many times the inverse of the service time's standard
-# deviation: a tail as short as that is the service time's own.
-FASTEST = 1.5
-# Kraemer and Langenbach-Belz's correction for even arrivals has 2/3 here. Batches are spaced less evenly than
-# their first two moments say: this keeps predictions from being more than a tenth too low.
-EVENING = 0.3
-# The planner prefers options whose times are predicted too short: predictions aim this much high.
-AIM = 1.02
+# Steps of the search for the quantile, to a thousandth.
+HALVINGS = 8
+# Kraemer and Langenbach-Belz's correction of the mean wait for even arrivals.
+EVENING = 2 / 3
+# The planner prefers options whose times are predicted too short: predictions aim this much high (chosen).
+AIM = 1.01
 # A normal tail is nearly a logistic one at this many times the deviations.
 LOGISTIC = 1.702
-# Bisections until the last bits of a float.
-BISECTIONS = 50
+# Bisections until the last bits of a float, and until a billionth of the interval.
+BISECTIONS, FEWER_BISECTIONS = 50, 30
+# The times in which work may gather for a wait, in those that a wait as long as the mean takes at most.
+TIMES = np.geomspace(1e-4, 10.0, 30)
+# What leaves a stage is told in steps of these factors: of the rate at which it settles, of its dispersion
+# (from the inverse on), and of the sizes of groups.
+ALIKE_RATE, ALIKE_DISPERSION, ALIKE_SIZE = 4.0, 16.0, sqrt(2)
+# Sizes are equal to within this.
+ROUNDING = 1e-6
+# A wait counts as none below this share of that behind requests at random.
+LEAST_WAIT = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Departures:
+    """Requests as they leave the stage before; an entry an option.
+
+    The variance of their number within a time is, as a share of its mean, `dispersion` within a short time
+    and rises to one, that of requests at random, at the rate `settling_rps`. They leave in groups of `size`
+    on the mean; with a request leave `mates` others.
+    """
+
+    settling_rps: Floats
+    dispersion: Floats
+    size: Floats
+    mates: Floats
+
+    def take(self, at: Any, share: Floats) -> Departures:
+        """Return those entries, of whose requests only a share goes on, at random."""
+        dispersion = 1 - share * (1 - self.dispersion[at])
+        size = _thinned(self.size[at], share)
+        return Departures(self.settling_rps[at], dispersion, size, share * self.mates[at])
+
+
+# As they come to a pipeline.
+AT_RANDOM = Departures(np.full(1, 1 / TINY), np.ones(1), np.ones(1), np.zeros(1))
+# From one replica, as far apart as they can be.
+EVENLY = Departures(np.full(1, TINY), np.zeros(1), np.ones(1), np.zeros(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +83,35 @@ class _Batches:
     met_variance: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The work that batches bring to a replica; an entry an option.
+
+    The first request of a batch takes `one_s`, each other one `more_s`, a batch `served_s` on the mean and
+    `varied_s2` around it. Between two batches are `between_s`, of which the time that one is open varies by
+    `opened_s2`, less what its size makes up for in service.
+    """
+
+    one_s: Floats
+    more_s: Floats
+    spread: Floats
+    served_s: Floats
+    varied_s2: Floats
+    opened_s2: Floats
+    between_s: Floats
+    between_cv2: Floats
+
+    @property
+    def load(self) -> Floats:
+        """The share of the time that the replica is busy."""
+        return np.asarray(self.served_s / self.between_s)
+
+    @property
+    def cv2(self) -> Floats:
+        """The squared coefficients of variation of service and of what is between batches together."""
+        return np.asarray(self.between_cv2 + self.varied_s2 / self.served_s**2)
+
+
 def sojourn_in_replica(
     batch_size: Floats,
     replicas: Floats,
@@ -59,64 +123,205 @@ def sojourn_in_replica(
     timeout_s: Floats,
     percentile: float,
     service_one_s: Floats,
-    is_behind: bool = False,
+    before: Departures = AT_RANDOM,
 ) -> Sojourn:
     """As `ipa.queueing.tail.sojourn`, for replicas that batch what was spread to them; arrays of one shape.
 
-    Requests are spread at random, so that each replica has its share of them, at random too. All items of a
-    request are in one batch. A batch of several requests closes `timeout_s` after its first, or once it has
-    `batch_size`, whether its replica is busy or not: so it has no more than come in that time, however many
-    wait. It then waits for the batches before it. With `is_behind` requests come from another stage, whose
-    replicas space them: where batches of evenly spaced ones are smaller, their time counts if it is longer.
-    Rules: `mlserver.batching`; derivation and accuracy: docs/explanation/queueing.md.
+    Requests are spread at random, so that each replica has its share of them. All items of a request are in
+    one batch. A batch of several requests closes `timeout_s` after its first, or once it has `batch_size`,
+    whether its replica is busy or not: so it has no more than come in that time, however many wait. It then
+    waits for the batches before it. Requests come as those `before` leave the stage before. Rules:
+    `mlserver.batching`; derivation and accuracy: docs/explanation/queueing.md.
+    """
+    timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
+    rate_rps = rate_rps / (items * replicas)
+    # Where batches are of one, those that come together are one customer, served one after the other.
+    together = 1 + before.mates / replicas
+    group = np.where(batch_size == 1, together, 1.0)
+    rate_rps = rate_rps / group
+    come = _come(batch_size, replicas, rate_rps, timeout_s, before)
+    made = _batches(batch_size, rate_rps, timeout_s, come)
+    work = _work(batch_size, service_mean_s, service_tail_s, service_one_s, rate_rps, items, made, group)
+    is_stable = work.load < 1
+    load = np.where(is_stable, work.load, 0.5)
+    evener = np.exp(-EVENING * (1 - load) / load * (1 - np.minimum(work.between_cv2, 1.0)) ** 2 / work.cv2)
+    wait_ratio, tail_ratio = _relative_waits(
+        before, replicas, rate_rps, timeout_s, load, made, work, group, percentile
+    )
+    wait_s = load * work.served_s * work.cv2 / (2 * (1 - load)) * evener * wait_ratio
+
+    # The work before a batch when it opens is above x with the probability factor·exp(−decay·x).
+    shape, scale = made.open_s**2 / work.opened_s2, work.opened_s2 / np.maximum(made.open_s, TINY)
+    decay, factor = _tail(work, rate_rps, shape, scale)
+    decay, log_factor = decay / tail_ratio, np.log(factor * wait_ratio / tail_ratio)
+    # Chernoff's bound of the sum with a normal service time is least at this rate, or below it.
+    decay = np.minimum(decay, NormalDist().inv_cdf(percentile / 100) / np.sqrt(work.varied_s2))
+    # Of the work when it opens, what is left when it closes counts.
+    log_factor = log_factor + shape * np.log1p(decay * scale)
+    # Rows: a request of a batch that closes by time, then those of full ones by the time that it is open.
+    open_s, share = _opened(batch_size, rate_rps, timeout_s, made)
+    is_timed = (np.arange(len(share)) == 0)[:, None]
+    first = np.where(is_timed, 1 / made.timed, 1 / batch_size)
+    last = np.where(is_timed, 0.0, first)
+    own_s = work.one_s + work.more_s * np.where(is_timed, made.met - 1, batch_size - 1)
+    own_s2 = work.spread * own_s**2 + np.where(is_timed, work.more_s**2 * made.met_variance, 0.0)
+    # The requests that come together fill several batches, of which a request is in any.
+    fills = np.maximum(together / batch_size, 1.0)
+    each_s = (work.one_s + work.more_s * (batch_size - 1)) / group
+    own_s = own_s + each_s * ((fills - 1) / 2 - (group - 1))
+    own_s2 = own_s2 + each_s**2 * (fills**2 - 1) / 12
+    quantile_s = _quantile(share, open_s, first, last, own_s, own_s2, decay, log_factor, 1 - percentile / 100)
+    forming_s = (share * open_s * (first + (1 - first - last) / 2)).sum(axis=0)
+    mean_s = forming_s + (share * own_s).sum(axis=0) + wait_s
+    excess_s = np.maximum(quantile_s - mean_s, 0.0)
+    return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, excess_s, np.inf))
+
+
+def departures_in_replica(
+    batch_size: Floats,
+    replicas: Floats,
+    service_mean_s: Floats,
+    service_tail_s: Floats,
+    rate_rps: Floats,
+    *,
+    items: Floats,
+    timeout_s: Floats,
+    service_one_s: Floats,
+) -> Departures:
+    """The requests that leave replicas as those of `sojourn_in_replica`, to which they come at random.
+
+    The numbers are rounded, so that many options share them: each costs a copy of the options behind.
     """
     rate_rps = rate_rps / (items * replicas)
-    mean_s, quantile_s = np.empty_like(rate_rps), np.empty_like(rate_rps)
-    single = batch_size == 1
-    if single.any():
-        # All items of a request one after the other, by one server.
-        one_s, ones = service_one_s[single] * items[single], np.ones(int(single.sum()))
-        tail_s = one_s * service_tail_s[single] / service_mean_s[single]
-        load = np.minimum(rate_rps[single] * one_s, 1.0)
-        found = sojourn(
-            *(ones, ones, one_s, tail_s, rate_rps[single]),
-            timeout_s=0.0,
-            percentile=percentile,
-            service_one_s=one_s,
-        )
-        quantile_s[single] = found.quantile_s
-        # Pollaczek and Khinchine.
-        with np.errstate(divide="ignore"):
-            mean_s[single] = one_s * (1 + load * (1 + service_spread(one_s, tail_s)) / (2 * (1 - load)))
-    if not single.all():
-        several = ~single
-        given = (batch_size, service_mean_s, service_tail_s, service_one_s, rate_rps, items, timeout_s)
-        columns = [column[several] for column in given]
-        times = [_batched(*columns, percentile=percentile, is_even=even) for even in {False, is_behind}]
-        mean_s[several], quantile_s[several] = np.max(times, axis=0)
-    with np.errstate(invalid="ignore"):
-        excess_s = np.maximum(quantile_s - mean_s, 0.0)
-    return Sojourn(mean_s, np.where(np.isfinite(mean_s), excess_s, np.inf))
+    timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
+    made = _batches(batch_size, rate_rps, timeout_s, rate_rps * timeout_s)
+    alone = np.ones_like(rate_rps)
+    work = _work(batch_size, service_mean_s, service_tail_s, service_one_s, rate_rps, items, made, alone)
+    size = 1 + made.more
+    # A busy replica sends batches as far apart as they take. A larger one takes longer.
+    uneven = 1 - size * work.more_s / work.served_s
+    dispersion = size * work.spread + uneven**2 * made.more_variance / size
+    is_stable = work.load < 1
+    load = np.where(is_stable, work.load, 0.5)
+    settling_rps = (1 / load - 1) ** 2 / (work.cv2 * work.between_s)
+    together = size + made.more_variance / size
+    # Down, to less than a whole size: those that vary fill no number of batches.
+    varied = ALIKE_SIZE ** np.floor(np.log(size) / log(ALIKE_SIZE)) * (1 - 10 * ROUNDING)
+    rows = (
+        _rounded(settling_rps, ALIKE_RATE),
+        _rounded(np.maximum(dispersion, 1 / ALIKE_DISPERSION), ALIKE_DISPERSION),
+        np.where(made.more > batch_size - 1 - ROUNDING, batch_size, varied),
+        _rounded(together, ALIKE_SIZE) - 1,
+    )
+    # Those without a stable queue are in no plan.
+    return Departures(*(np.where(is_stable, row, 1.0) for row in rows))
 
 
-def _batched(
+def _rounded(values: Floats, factor: float) -> Floats:
+    """The nearest powers of a factor."""
+    return np.asarray(factor ** np.round(np.log(values) / log(factor)))
+
+
+def _thinned(size: Floats, share: Floats) -> Floats:
+    """The mean size of what is left of a group, if anything, where each request goes on with this chance."""
+    return np.asarray(size * share / -np.expm1(size * np.log1p(-np.minimum(share, 1 - TINY))))
+
+
+def _come(
+    batch_size: Floats, replicas: Floats, rate_rps: Floats, timeout_s: Floats, before: Departures
+) -> Floats:
+    """The requests that come after a batch's first before its timeout, on the mean.
+
+    Evenly spaced requests are the whole part of the mean at random: up to one fewer. Of groups, between which
+    the timeout passes, batches have what the group leaves them: its last one has anywhere from one request to
+    `batch_size`, unless all groups fill all their batches.
+    """
+    fewer = (1 - np.interp(before.settling_rps * timeout_s, *_settled())) / replicas
+    random = np.maximum(rate_rps * timeout_s - fewer, 0.0)
+    group = _thinned(before.size, 1 / replicas)
+    fills = group / batch_size
+    is_filled = (replicas == 1) & (fills >= 1) & (np.abs(fills - np.round(fills)) < ROUNDING)
+    own = group / np.maximum(fills + (batch_size - 1) / (2 * batch_size), 1.0) - 1
+    own = np.where(is_filled, batch_size + 3 * np.sqrt(batch_size), own)
+    parted = np.exp(-np.maximum(rate_rps * timeout_s / group - fewer, 0.0))
+    return np.asarray(
+        np.where(group > 1 + ROUNDING, parted * own + (1 - parted) * np.maximum(random, own), random)
+    )
+
+
+def _dispersion(before: Departures, replicas: Floats, within_s: Floats) -> Floats:
+    """The dispersion of the requests that come to each replica within a time: a share is more random."""
+    settled = np.interp(before.settling_rps * within_s, *_settled())
+    return np.asarray(1 - (1 - settled) * (1 - before.dispersion) / replicas)
+
+
+@lru_cache(maxsize=1)
+def _settled() -> tuple[Floats, Floats]:
+    """Times, and the share that the variation of arrivals has in that of departures within them.
+
+    The rest is that of the service. It follows from the correlation of reflected Brownian motion, and time
+    is in units of its relaxation (Whitt and You, Operations Research 66, 2018).
+    """
+    times = np.concatenate([[0.0], np.geomspace(1e-6, 1e6, 400)])
+    shares = [0.0]
+    for time in times[1:].tolist():
+        root = sqrt(time)
+        above, density = (1 - erf(root / sqrt(2))) / 2, exp(-time / 2) / sqrt(2 * pi)
+        correlation = 2 * (1 - 2 * time - time**2) * above + 2 * root * density * (1 + time)
+        shares.append(min(max(1 - (1 - correlation) / (2 * time), 0.0), 1.0))
+    return times, np.array(shares)
+
+
+def _relative_waits(
+    before: Departures,
+    replicas: Floats,
+    rate_rps: Floats,
+    timeout_s: Floats,
+    load: Floats,
+    made: _Batches,
+    work: _Work,
+    group: Floats,
+    percentile: float,
+) -> tuple[Floats, Floats]:
+    """The mean wait and its quantile as shares of those of groups that come at random.
+
+    The longest wait that work gathers within any time t, √(2·e·V(t)·t) − (1 − ρ)·t, is the mean one for e of
+    one, and the one that is exceeded with the probability exp(−e) (robust queueing). Of the variance V of the
+    work that comes, λ·(dρ/dλ)² is that of the number of requests.
+    """
+    size = 1 + made.more
+    rising = np.minimum(rate_rps * timeout_s, 1 / TINY) * (1 - made.full_ratio)
+    slope_s = work.served_s / size - rising * (work.one_s - work.more_s) / size**2
+    varied_s = work.served_s**2 * work.cv2 / work.between_s
+    counted = np.minimum(rate_rps * slope_s**2 / varied_s, 1.0)
+    time_s = varied_s / (1 - load) ** 2 * TIMES[:, None]
+    spared = 1 - _dispersion(before, replicas, time_s) / group
+    left = 1 - counted * spared
+    ratios = []
+    for exponent in (1.0, -log(1 - percentile / 100)):
+        usual = np.max(np.sqrt(2 * exponent * TIMES) - TIMES)
+        longest = np.max(np.sqrt(2 * exponent * left * TIMES[:, None]) - TIMES[:, None], axis=0)
+        ratios.append(np.maximum(longest / usual, LEAST_WAIT))
+    return ratios[0], ratios[1]
+
+
+def _work(
     batch_size: Floats,
     service_mean_s: Floats,
     service_tail_s: Floats,
     service_one_s: Floats,
     rate_rps: Floats,
     items: Floats,
-    timeout_s: Floats,
-    *,
-    percentile: float,
-    is_even: bool,
-) -> tuple[Floats, Floats]:
-    """Mean and quantile of the time at a replica whose batches have several requests, `rate_rps` a second."""
-    made = _batches(batch_size, rate_rps, timeout_s, is_even)
+    made: _Batches,
+    group: Floats,
+) -> _Work:
+    """The work of batches of `made`, where `group` requests are served as one, one after the other."""
     # Nothing is saved by larger batches than were measured.
-    item_s = (service_mean_s - service_one_s) / (batch_size - 1)
+    item_s = (service_mean_s - service_one_s) / np.maximum(batch_size - 1, 1)
+    item_s = np.where(batch_size == 1, service_one_s, item_s)
     one_s, more_s = service_one_s + item_s * (items - 1), item_s * items
-    spread = service_spread(service_mean_s, service_tail_s)
+    one_s, more_s = one_s * group, more_s * group
+    spread = service_spread(service_mean_s, service_tail_s) / group
     served_s = one_s + more_s * made.more
     varied_s2 = more_s**2 * made.more_variance * (1 + spread) + spread * served_s**2
     # A batch that fills up is open for a shorter time and served for a longer one.
@@ -125,42 +330,20 @@ def _batched(
     )
     between_s = 1 / rate_rps + made.open_s
     between_cv2 = (1 / rate_rps**2 + opened_s2) / between_s**2
-    cv2 = between_cv2 + varied_s2 / served_s**2
-    is_stable = served_s < between_s
-    load = np.where(is_stable, served_s / between_s, 0.5)
-    evener = np.exp(-EVENING * (1 - load) / load * (1 - np.minimum(between_cv2, 1.0)) ** 2 / cv2)
-    wait_s = load * served_s * cv2 / (2 * (1 - load)) * evener
-
-    # The work before a batch when it opens is above x with the probability factor·exp(−decay·x).
-    shape, scale = made.open_s**2 / opened_s2, opened_s2 / np.maximum(made.open_s, TINY)
-    decay = _decay(served_s, varied_s2, rate_rps, shape, scale)
-    log_factor = np.log(decay * wait_s) + shape * np.log1p(decay * scale)
-    # Rows: a request of a batch that closes by time, then those of full ones by the time that it is open.
-    open_s, share = _opened(batch_size, rate_rps, timeout_s, made)
-    is_timed = (np.arange(len(share)) == 0)[:, None]
-    first = np.where(is_timed, 1 / made.timed, 1 / batch_size)
-    last = np.where(is_timed, 0.0, first)
-    own_s = one_s + more_s * np.where(is_timed, made.met - 1, batch_size - 1)
-    own_s2 = spread * own_s**2 + np.where(is_timed, more_s**2 * made.met_variance, 0.0)
-    quantile_s = _quantile(share, open_s, first, last, own_s, own_s2, decay, log_factor, 1 - percentile / 100)
-    forming_s = (share * open_s * (first + (1 - first - last) / 2)).sum(axis=0)
-    mean_s = forming_s + (share * own_s).sum(axis=0) + wait_s
-    return np.where(is_stable, mean_s, np.inf), np.where(is_stable, quantile_s, np.inf)
+    return _Work(one_s, more_s, spread, served_s, varied_s2, opened_s2, between_s, between_cv2)
 
 
-def _batches(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, is_even: bool) -> _Batches:
+def _batches(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, come: Floats) -> _Batches:
     """The batches of options with these sizes, requests a second at a replica, and timeouts.
 
-    Requests come at random. Of those that come evenly a batch has λ·timeout on the mean, and one at least.
+    After its first request a batch gets those that come at random within the timeout, less `fewer`.
     """
     most = batch_size - 1
     # Far beyond this all batches are full.
-    within = np.minimum(rate_rps * timeout_s, most + 12 * np.sqrt(batch_size) + 40)[:, None]
+    within = np.minimum(come, most + 12 * np.sqrt(batch_size) + 40)[:, None]
     more = np.arange(int(batch_size.max()) + 1.0)
     log_factorial = np.cumsum(np.log(np.maximum(more, 1.0)))
     come = np.exp(more * np.log(np.maximum(within, TINY)) - within - log_factorial)
-    if is_even:
-        come = np.maximum(1 - np.abs(more - np.clip(within - 1, 0.0, most[:, None])), 0.0)
     beyond = np.maximum(1 - np.cumsum(come, axis=1), 0.0)
     timed = np.where(more < most[:, None], come, 0.0)
     ratio = timed.sum(axis=1)
@@ -198,22 +381,27 @@ def _opened(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, made: _Batc
     return open_s, np.maximum(share, 0.0)
 
 
-def _decay(served_s: Floats, varied_s2: Floats, rate_rps: Floats, shape: Floats, scale: Floats) -> Floats:
-    """The rate at which the tail of the wait decays, at most `FASTEST`.
+def _tail(work: _Work, rate_rps: Floats, shape: Floats, scale: Floats) -> tuple[Floats, Floats]:
+    """The rate at which the tail of the work before a batch decays, and its factor (1 if it grows).
 
-    It solves E[exp(θ·(service time − time between batches))] = 1: the service time is taken as gamma
-    distributed, as the time that a batch is open is (of this shape and scale); until the next one opens it is
-    exponential.
+    The rate solves E[exp(θ·X)] = 1 for X, the service time less the time between batches: the service time is
+    taken as gamma distributed, as the time that a batch is open is (of this shape and scale); until the next
+    one opens it is exponential, at λ. The factor is −E[X]·λ/(λ + θ)/E[X·exp(θ·X)], as at M/G/1.
     """
+    served_s, varied_s2 = work.served_s, work.varied_s2
     low = np.zeros_like(served_s)
-    high = np.minimum(FASTEST / np.sqrt(varied_s2), served_s / varied_s2 * (1 - TINY))
+    high = served_s / varied_s2 * (1 - TINY)
     ratio = served_s**2 / varied_s2
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         grows = ratio * np.log1p(-middle * varied_s2 / served_s) + np.log1p(middle / rate_rps)
         is_below = grows + shape * np.log1p(middle * scale) > 0
         low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    return np.asarray((low + high) / 2)
+    decay = (low + high) / 2
+    tilted_s = served_s / (1 - decay * varied_s2 / served_s)
+    tilted_s = tilted_s - shape * scale / (1 + decay * scale) - 1 / (rate_rps + decay)
+    factor = (work.between_s - served_s) * rate_rps / (rate_rps + decay) / tilted_s
+    return np.asarray(decay), np.where(work.load < 1, factor, 1.0)
 
 
 def _quantile(
@@ -251,8 +439,10 @@ def _quantile(
     )
     low = np.zeros_like(high)
     log_low, log_high = np.zeros_like(high), np.full_like(high, -inf)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
+    for step in range(HALVINGS):
+        # By turns where the tail would be if it were exponential between, and in the middle.
+        part = (log_low - log(late_ratio)) / np.maximum(log_low - log_high, TINY)
+        middle = low + (high - low) * (part if step % 2 else 0.5)
         soon = np.logaddexp(0.0, (open_s + own_s - middle) / deviation_s)
         now = np.logaddexp(0.0, (own_s - middle) / deviation_s)
         formed = (
@@ -269,25 +459,28 @@ def _quantile(
 
 
 def carried_in_replica(
-    batch_size: int, full_s: float, one_s: float, *, items: float, timeout_s: float, is_behind: bool = False
-) -> float:
-    """The items a second that keep one replica busy, which batches what was spread to it.
+    batch_size: Floats,
+    replicas: Floats,
+    full_s: Floats,
+    one_s: Floats,
+    *,
+    items: Floats,
+    timeout_s: Floats,
+    before: Departures = AT_RANDOM,
+) -> Floats:
+    """The items a second that keep a replica busy, which batches what was spread to it.
 
     `full_s` and `one_s` are the mean service times of `batch_size` items and of one. Batches have the
-    requests of `items` each that come within `timeout_s`, and no more than `batch_size`
-    (`sojourn_in_replica`): with a short timeout it carries much less than full batches would.
+    requests that come within `timeout_s`, and no more than `batch_size` (`sojourn_in_replica`):
+    with a short timeout it carries much less than full batches would.
     """
-    item_s = (full_s - one_s) / (batch_size - 1) if batch_size > 1 else one_s
-    # Of a batch of one request, and what each further one adds to it.
-    first_s, more_s = one_s + item_s * (items - 1), item_s * items
-    if batch_size == 1:
-        return items / first_s
-    size, timeouts_s = np.array([float(batch_size)]), np.array([timeout_s])
-    low, high = 1 / (first_s + more_s * (batch_size - 1)), batch_size / first_s
-    for _ in range(BISECTIONS):
+    timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
+    alone = np.ones_like(full_s)
+    low, high = np.zeros_like(full_s), batch_size / (one_s * np.minimum(items, 1.0))
+    for _ in range(FEWER_BISECTIONS):
         middle = (low + high) / 2
-        rates_rps = np.array([middle])
-        more = min(float(_batches(size, rates_rps, timeouts_s, even).more[0]) for even in {False, is_behind})
-        is_busy = middle * (first_s + more_s * more) >= 1 + more
-        low, high = (low, middle) if is_busy else (middle, high)
-    return items * low
+        come = _come(batch_size, replicas, middle, timeout_s, before)
+        made = _batches(batch_size, middle, timeout_s, come)
+        is_busy = _work(batch_size, full_s, full_s, one_s, middle, items, made, alone).load >= 1
+        low, high = np.where(is_busy, low, middle), np.where(is_busy, middle, high)
+    return np.asarray(items * low)

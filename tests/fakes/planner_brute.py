@@ -10,7 +10,8 @@ from ipa.model.pipeline import AccuracyRule, Goal
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.timing import stage_times
+from ipa.optimize.timing import Chosen as Timed
+from ipa.optimize.timing import times_of
 from tests.fakes.planner_graphs import MODEL, ROUTER, shapes
 
 Chosen = tuple[OperatingPoint, int] | None
@@ -143,8 +144,8 @@ class _Brute:
     def _stage_times(self, at: int, one: tuple[OperatingPoint, int], items: float) -> tuple[float, float]:
         key = (at, id(one[0]), one[1], items)
         if key not in self._times:
-            _, _, mean, spread = stage_times(self._problem, at, one[0], one[1], items)
-            self._times[key] = mean, spread
+            (times,) = times_of(self._problem, [Timed(at, one[0], one[1], items)])
+            self._times[key] = times.mean_s, times.excess_s
         return self._times[key]
 
     def _try(self, configs: tuple[Chosen, ...], items: tuple[float, ...]) -> Tried | None:
